@@ -1,0 +1,29 @@
+"""The one error that a user can mend: it is printed without a traceback and ends the command with exit code 2."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Wrong use or bad input.
+
+    The message names the thing, its value, what is allowed and the edit that fixes it. Several problems of one
+    kind are listed in one error, so that the user mends them in one go.
+    """
+
+
+def suggest(word: str, allowed: Iterable[str]) -> str:
+    """Ends an error message with the nearest allowed word, or with all of them where none is near.
+
+    Args:
+        word: What the user wrote.
+        allowed: Every word that would have been right.
+
+    Returns:
+        ` Did you mean 'x'?`, or ` Allowed: a, b, c.`; empty where nothing is allowed.
+    """
+    choices = [str(choice) for choice in allowed]
+    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    if near:
+        return f" Did you mean '{near[0]}'?"
+    return f" Allowed: {', '.join(choices)}." if choices else ""
