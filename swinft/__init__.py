@@ -1,0 +1,46 @@
+"""swinft: fine-tune Swin, or any timm backbone, on a CSV of images.
+
+The package in reading order:
+
+- `data/table` a CSV becomes a checked table, `data/folds` rows become folds, `data/images` a file becomes pixels,
+  `data/augment` pixels become training pixels, `data/datamodule` all of them become batches;
+- `model/backbone` an image becomes features, `model/heads` features become predictions, `model/metrics` scores them,
+  `model/mix`, `model/optim` and `model/ema` are the training recipe, `model/task` puts them into Lightning;
+- `run/config` a YAML becomes objects, `run/fit` folds become out-of-fold predictions and a score, `run/predict`
+  checkpoints become test predictions, `run/submission` predictions become a file for Kaggle, `run/report` a run becomes
+  a page, `run/store` and `run/layout` keep it all on disk;
+- `cli` the commands.
+
+The public names below are imported when they are first used: `import swinft` itself costs nothing.
+"""
+
+import importlib
+import os
+from typing import Any
+
+# albumentations asks the package index for updates when it is imported, unless it is told not to.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+_PUBLIC = {
+    "CSVDataModule": "swinft.data.datamodule",
+    "DataError": "swinft.data.table",
+    "Schema": "swinft.data.table",
+    "InputError": "swinft.errors",
+    "FineTuneTask": "swinft.model.task",
+    "ImageModel": "swinft.model.task",
+    "Head": "swinft.model.heads",
+    "ClassificationHead": "swinft.model.heads",
+    "RegressionHead": "swinft.model.heads",
+    "MultilabelHead": "swinft.model.heads",
+}
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'swinft' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_PUBLIC]

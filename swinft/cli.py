@@ -1,0 +1,83 @@
+"""The command line: a table of commands, each imported only when it is chosen.
+
+Nothing here imports torch, timm, lightning, OpenCV or pandas, so that `swinft --help` answers at once.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from swinft.errors import InputError, suggest
+
+
+class Command(NamedTuple):
+    """One command: where its `main(argv) -> exit code` lives, and the line that `--help` prints."""
+
+    target: str
+    help: str
+
+
+COMMANDS = {
+    "check": Command("swinft.run.check:main", "check the CSVs, images and folds of a config; trains nothing"),
+    "fit": Command("swinft.run.fit:main", "train every fold of a config; writes oof.csv, the pooled score, a report"),
+    "predict": Command("swinft.run.predict:main", "predict the test rows with all folds of a run"),
+    "submit": Command("swinft.run.submission:main", "turn a run's predictions into a checked submission.csv"),
+    "report": Command("swinft.run.report:main", "draw a run as one HTML file"),
+}
+
+USAGE = """usage: swinft COMMAND [options]
+
+{commands}
+
+`swinft COMMAND --help` lists the options of one command. A whole run:
+  swinft check --config configs/petfinder.yaml
+  swinft fit --config configs/petfinder.yaml
+  swinft predict runs/petfinder
+  swinft submit runs/petfinder
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: The words after `swinft`; those of the process when None.
+
+    Returns:
+        The exit code: 0 complete, 2 wrong use or bad input, 130 interrupted, 1 anything else.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help"):
+        lines = [f"  {name:<8} {command.help}" for name, command in COMMANDS.items()]
+        print(USAGE.format(commands="\n".join(lines)), end="")
+        return 0 if words else 2
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("swinft"))
+        return 0
+    try:
+        return _command(words[0])(words[1:])
+    except InputError as error:
+        print(f"swinft {words[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nswinft: interrupted", file=sys.stderr)
+        return 130
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    if name not in COMMANDS:
+        raise InputError(f"unknown command '{name}'.{suggest(name, COMMANDS)}")
+    # albumentations asks the package index for updates when it is imported, unless it is told not to.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    module, function = COMMANDS[name].target.split(":")
+    run: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+    return run
+
+
+def entry() -> None:
+    """The console script: `main` with the process's words and exit code."""
+    sys.exit(main())

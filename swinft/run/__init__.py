@@ -1,0 +1,1 @@
+"""One experiment on disk: configuration, folds, training, prediction, submission and report."""

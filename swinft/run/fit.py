@@ -1,0 +1,297 @@
+"""Folds to out-of-fold predictions and a pooled score.
+
+The parent plans, starts one process per fold, and joins what they leave on disk. A fold's process runs the same command
+with `--fold k`, so callbacks, GPU memory and crashes never cross folds.
+"""
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+import torch
+from jsonargparse import Namespace
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from swinft.data.datamodule import CSVDataModule
+from swinft.data.folds import folds_csv
+from swinft.errors import InputError
+from swinft.model.metrics import METRICS, score
+from swinft.run.arguments import Parser
+from swinft.run.build import build_datamodule, build_task, build_trainer, load_net, save_net
+from swinft.run.config import build_parser, difference, dump, load
+from swinft.run.layout import Fold, Run
+from swinft.run.precision import resolve_precision
+from swinft.run.predict import choose_device, format_seconds, predict_rows
+from swinft.run.predictions import prediction_table, read_predictions, values_of, write_predictions
+from swinft.run.recorder import FoldRecorder
+from swinft.run.report import write_report
+from swinft.run.store import commit, discard, is_committed
+from swinft.run.tta import check_views
+
+PACKAGES = ("swinft", "torch", "lightning", "timm", "albumentations", "torchmetrics", "numpy", "pandas", "pillow")
+
+
+def main(argv: list[str]) -> int:
+    """`swinft fit --config FILE`."""
+    parser = build_parser("fit")
+    parser.add_argument("--fold", type=int | None, default=None, help="fit this fold only, in this process")
+    parser.add_argument("--resume", type=bool, default=False, help="go on with the run's folder")
+    parser.add_argument("--overwrite", type=bool, default=False, help="delete the run's folder first")
+    config = load(parser, argv)
+    run = Run(Path(config.runs) / config.name)
+    if rank_zero_only.rank == 0:  # under DDP every rank runs this command again; one of them prepares
+        prepare(run, parser, config)
+    if config.fold is not None:
+        fit_fold(run, parser, config)
+        return 0
+    return fit_all(run, parser, config)
+
+
+def prepare(run: Run, parser: Parser, config: Namespace) -> None:
+    """Checks everything that can be checked before training, then freezes it into the run's folder.
+
+    Raises:
+        InputError: Data or config are wrong; or the folder exists and neither `--resume` nor `--overwrite` was given.
+    """
+    wanted = dump(parser, config)
+    if config.resume and config.overwrite:
+        raise InputError("--resume goes on with a run, --overwrite deletes it: give one of them.")
+    if config.resume:
+        changes = difference(Run.open(run.root).config.read_text(encoding="utf-8"), wanted)
+        if changes:
+            raise InputError(
+                f"{run.root} was started with another config; resuming would mix the two.\n{changes}\n"
+                f"Undo the change, or give the new run another --name."
+            )
+        return
+    if run.root.exists() and any(run.root.iterdir()) and not config.overwrite:
+        raise InputError(
+            f"{run.root} exists. --resume goes on with it, --overwrite deletes it, --name NAME makes another."
+        )
+    data = build_datamodule(parser, config)
+    data.setup("fit")
+    check_views(config.predict.views, data.image_size)
+    build_task(
+        parser, config, data.schema, pretrained=False
+    )  # a wrong key must not wait for the first fold to be found
+    if config.fold is not None and config.fold not in data.fold_of_row:
+        raise InputError(f"--fold {config.fold}: the folds are 0 to {data.fold_of_row.max()}.")
+    if run.root.exists():
+        _delete(run)
+    commit(run.schema, json.dumps(data.schema.to_dict(), indent=1).encode(), "swinft fit")
+    commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
+    commit(run.environment, json.dumps(_environment(config), indent=1).encode(), "swinft fit")
+    commit(run.config, wanted.encode(), "swinft fit")  # last: a folder with a config is a run
+
+
+def fit_all(run: Run, parser: Parser, config: Namespace) -> int:
+    """Fits every fold that is not done, each in its own process, and joins them.
+
+    Returns:
+        0, or the exit code of the first fold that failed.
+    """
+    started = time.perf_counter()
+    for index in run.planned_folds():
+        if run.fold(index).is_done:
+            print(f"fold {index}: done, skipped")
+            continue
+        code = _run_fold_process(run, index)
+        if code:
+            print(
+                f"fold {index} ended with exit code {code}; finished epochs are kept. Go on with: {_resume(run)}",
+                file=sys.stderr,
+            )
+            return code
+    scores = join(run, parser, config)
+    print(_summary(run, scores, time.perf_counter() - started))
+    return 0
+
+
+def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
+    """Fits one fold in this process, or goes on with it after its last whole epoch."""
+    fold = run.fold(config.fold)
+    if fold.is_done:
+        print(f"fold {fold.index}: done, skipped")
+        return
+    pl.seed_everything(config.seed + fold.index, verbose=False)
+    data = build_datamodule(parser, config, fold=fold.index, folds=str(run.folds))
+    data.setup("fit")
+    newest = next(iter(fold.checkpoints), None)
+    # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
+    task = build_task(parser, config, data.schema, **({"pretrained": False} if newest else {}))
+    monitor = task.metrics[0]
+    recorder = FoldRecorder(fold, f"val_{monitor}", METRICS[monitor].higher_is_better, config.checkpoint)
+    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    precision, reason = resolve_precision(config.trainer.precision, device)
+    trainer = build_trainer(parser, config, fold.root, precision, [recorder])
+    if trainer.is_global_zero:
+        print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({reason})", flush=True)
+    trainer.fit(task, datamodule=data, ckpt_path=newest)
+    trainer.strategy.barrier()
+    if trainer.is_global_zero:
+        if config.checkpoint == "last":
+            save_net(task.predictor, fold.weights)
+        _finish(fold, parser, config, data, recorder, trainer.strategy.root_device)
+
+
+def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
+    """Joins the folds' out-of-fold predictions, scores them pooled, and draws the report.
+
+    Returns:
+        What scores.json holds.
+
+    Raises:
+        RuntimeError: The folds do not cover every train id exactly once.
+    """
+    data = build_datamodule(parser, config, folds=str(run.folds))
+    data.setup("fit")
+    num_outputs = len(data.schema.outputs)
+    parts = [read_predictions(run.fold(index).oof, num_outputs) for index in run.planned_folds()]
+    ids = data.train_table.ids
+    joined = pd.concat(parts, ignore_index=True)
+    joined.index = pd.Index(joined.iloc[:, 0].astype(str))
+    if joined.index.has_duplicates or set(joined.index) != set(ids):
+        raise RuntimeError(
+            f"the out-of-fold predictions in {run.root} do not hold every id of {data.train_table.path} exactly once."
+        )
+    oof = joined.loc[list(ids)].reset_index(drop=True)
+    write_predictions(run.oof, oof, "swinft fit")
+    results = [json.loads(run.fold(index).result.read_text()) for index in run.planned_folds()]
+    scores = _scores(values_of(oof, num_outputs), data, results, config)
+    commit(run.scores, json.dumps(scores, indent=1).encode(), "swinft fit")
+    write_report(run, data)
+    return scores
+
+
+def _finish(
+    fold: Fold, parser: Parser, config: Namespace, data: CSVDataModule, recorder: FoldRecorder, device: torch.device
+) -> None:
+    """Out-of-fold predictions from the saved weights, then the result that says the fold is done."""
+    precision, _ = resolve_precision(config.trainer.precision, device)
+    net = load_net(parser, config, data.schema, fold.weights, device)
+    rows, values = predict_rows([net], data.val_dataloader(), config.predict.views, device, precision)
+    ids = np.asarray(data.train_table.ids)[rows].tolist()
+    table = prediction_table(ids, values, data.schema.outputs, np.full(len(rows), fold.index))
+    write_predictions(fold.oof, table, "swinft fit")
+    names = [name.removeprefix("val_") for name in recorder.history[-1] if name.removeprefix("val_") in METRICS]
+    result = {
+        "fold": fold.index,
+        "rows": len(rows),
+        "oof": score(names, data.schema.kind, torch.from_numpy(values), torch.from_numpy(data.targets[rows])),
+        "last_epoch": recorder.history[-1],
+        "best_epoch": recorder.best,
+        "seconds": round(sum(line["seconds"] for line in recorder.history), 1),
+    }
+    commit(fold.result, json.dumps(result, indent=1).encode(), "swinft fit")
+    for checkpoint in fold.checkpoints:  # several times the size of the weights, and no longer needed
+        discard(checkpoint)
+
+
+def _scores(
+    values: np.ndarray[Any, Any], data: CSVDataModule, results: list[dict[str, Any]], config: Namespace
+) -> dict[str, Any]:
+    """The pooled score of every metric, the folds' own, and their spread (standard deviation over folds)."""
+    names = list(results[0]["oof"])
+    pooled = score(names, data.schema.kind, torch.from_numpy(values), torch.from_numpy(data.targets))
+    spread = {name: float(np.std([result["oof"][name] for result in results])) for name in names}
+    return {
+        "pooled": pooled,
+        "spread": spread,
+        "folds": results,
+        "rows": len(values),
+        "checkpoint": config.checkpoint,
+        "views": config.predict.views,
+    }
+
+
+def _run_fold_process(run: Run, index: int) -> int:
+    """Runs `swinft fit --fold index` and waits; signals that stop the parent stop the child first."""
+    command = [sys.executable, "-m", "swinft", "fit", "--config", str(run.config), "--fold", str(index), "--resume"]
+    process = subprocess.Popen(command)
+
+    def forward(number: int, _: FrameType | None) -> None:
+        process.send_signal(number)
+
+    previous = signal.signal(signal.SIGTERM, forward)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:  # the terminal sent it to the child as well: let it end before we say so
+        process.wait()
+        print(f"\ninterrupted in fold {index}; finished epochs are kept. Go on with: {_resume(run)}", file=sys.stderr)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return 128 - code if code < 0 else code  # a child that a signal ended reports it as a negative number
+
+
+def _environment(config: Namespace) -> dict[str, Any]:
+    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    precision, reason = resolve_precision(config.trainer.precision, device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "versions": {package: version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "device": f"{device.type} {name}",
+        "cores": os.cpu_count(),
+        "precision": precision,
+        "precision_reason": reason,
+    }
+
+
+def _plan(data: CSVDataModule, fold: Fold, newest: Path | None) -> str:
+    held_out = int((data.fold_of_row == fold.index).sum())
+    start = f"resumed from {newest.name}, " if newest else ""
+    return f"{start}{len(data.fold_of_row) - held_out} rows to train on, {held_out} held out"
+
+
+def _summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
+    names = list(scores["pooled"])
+    lines = ["", f"{'':<14}" + "".join(f"{name:>18}" for name in names)]
+    lines += [
+        f"{'fold ' + str(r['fold']):<14}" + "".join(f"{r['oof'][name]:>18.4f}" for name in names)
+        for r in scores["folds"]
+    ]
+    lines += [f"{'spread':<14}" + "".join(f"{scores['spread'][name]:>18.4f}" for name in names)]
+    lines += [f"{'pooled':<14}" + "".join(f"{scores['pooled'][name]:>18.4f}" for name in names), ""]
+    monitor = f"val_{names[0]}"
+    for which in ("last", "best"):
+        mean = float(np.mean([result[f"{which}_epoch"][monitor] for result in scores["folds"]]))
+        lines.append(
+            f"mean {monitor} of the {which} epochs: {mean:.4f}"
+            + ("  <- predicted with" if which == scores["checkpoint"] else "")
+        )
+    lines += [
+        f"{scores['rows']} out-of-fold predictions, views {', '.join(scores['views'])}: {run.oof}",
+        f"report: {run.report}",
+        f"took {format_seconds(seconds)}\nnext: swinft predict {run.root}",
+    ]
+    return "\n".join(lines)
+
+
+def _resume(run: Run) -> str:
+    return f"swinft fit --config {run.config} --resume"
+
+
+def _delete(run: Run) -> None:
+    """Deletes a run's folder for `--overwrite`.
+
+    Raises:
+        InputError: The folder holds something that no run made.
+    """
+    if not is_committed(run.config) and any(run.root.iterdir()):
+        raise InputError(
+            f"{run.root} is not a run: --overwrite deletes only what `swinft fit` made. Give another --name."
+        )
+    shutil.rmtree(run.root)

@@ -1,0 +1,140 @@
+"""Names and paths inside a run folder."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from swinft.errors import InputError, suggest
+from swinft.run.store import is_committed, verify
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The folder of one fold."""
+
+    root: Path
+    index: int
+
+    def checkpoint(self, epoch: int) -> Path:
+        """Everything needed to go on training after `epoch` whole epochs; deleted when the fold is done."""
+        return self.root / f"epoch-{epoch:04d}.ckpt"
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The committed epoch checkpoints, newest first."""
+        return sorted(filter(is_committed, self.root.glob("epoch-*.ckpt")), reverse=True)
+
+    @property
+    def weights(self) -> Path:
+        """What the fold predicts with: the averaged weights where EMA is on."""
+        return self.root / "weights.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line per epoch."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def oof(self) -> Path:
+        """Predictions of the fold's own validation rows."""
+        return self.root / "oof.csv"
+
+    @property
+    def result(self) -> Path:
+        """Score, epochs and seconds. Written last: a fold with a result is done."""
+        return self.root / "result.json"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the fold is finished and all that is needed to predict with it is there."""
+        return all(is_committed(path) for path in (self.weights, self.oof, self.result))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment's folder."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: str | Path) -> "Run":
+        """Opens an existing run.
+
+        Raises:
+            InputError: The folder is not there, or is no run.
+        """
+        run = cls(Path(root))
+        if not run.root.is_dir():
+            siblings = [str(path.parent) for path in run.root.parent.glob("*/config.yaml")]
+            raise InputError(f"there is no run folder '{root}'.{suggest(str(root), siblings)}")
+        if not is_committed(run.config):
+            raise InputError(f"'{root}' is not a run: it has no config.yaml that `swinft fit` wrote.")
+        return run
+
+    @property
+    def config(self) -> Path:
+        """The resolved config: every key with its value."""
+        return self.root / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, hardware and the precision that `auto` chose."""
+        return self.root / "environment.json"
+
+    @property
+    def schema(self) -> Path:
+        """Names of the prediction columns, classes and metadata columns: what prediction needs of train.csv."""
+        return self.root / "schema.json"
+
+    @property
+    def folds(self) -> Path:
+        """Columns id, fold."""
+        return self.root / "folds.csv"
+
+    @property
+    def oof(self) -> Path:
+        """Out-of-fold predictions: id, one column per output, fold; every train id exactly once."""
+        return self.root / "oof.csv"
+
+    @property
+    def scores(self) -> Path:
+        """The pooled score, the score of each fold and their spread."""
+        return self.root / "scores.json"
+
+    @property
+    def test_predictions(self) -> Path:
+        """Predictions of the test rows, averaged over folds and views: id, one column per output."""
+        return self.root / "test_predictions.csv"
+
+    @property
+    def submission(self) -> Path:
+        """The file for Kaggle."""
+        return self.root / "submission.csv"
+
+    @property
+    def report(self) -> Path:
+        """The run as one page."""
+        return self.root / "report.html"
+
+    def read_config(self) -> dict[str, Any]:
+        """The frozen config as plain values; light, for commands that build no network."""
+        config: dict[str, Any] = yaml.safe_load(verify(self.config).read_text(encoding="utf-8"))
+        return config
+
+    def read_schema(self) -> dict[str, Any]:
+        """The committed schema as plain values."""
+        schema: dict[str, Any] = json.loads(verify(self.schema).read_text(encoding="utf-8"))
+        return schema
+
+    def planned_folds(self) -> list[int]:
+        """The folds of the run's folds.csv."""
+        with verify(self.folds).open(encoding="utf-8", newline="") as file:
+            return sorted({int(row["fold"]) for row in csv.DictReader(file)})
+
+    def fold(self, index: int) -> Fold:
+        """The folder of fold `index`."""
+        return Fold(self.root / f"fold_{index}", index)

@@ -1,0 +1,53 @@
+"""Which number format to train and predict in."""
+
+import platform
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"]
+
+# sm_80, Ampere, is the first NVIDIA generation with bf16 units. Older ones (Kaggle's T4 is sm_75) report bf16 as
+# supported because CUDA emulates it, several times slower than fp16.
+FIRST_BF16_CAPABILITY = (8, 0)
+
+
+def resolve_precision(requested: Precision, device: torch.device) -> tuple[Precision, str]:
+    """Settles `auto` by asking the hardware.
+
+    Args:
+        requested: The configured precision.
+        device: Where the network runs.
+
+    Returns:
+        The precision, and the reason in words.
+    """
+    if requested != "auto":
+        return requested, "as configured"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        if torch.cuda.get_device_capability(device) >= FIRST_BF16_CAPABILITY:
+            return "bf16-mixed", f"{name} has bf16 units"
+        return "16-mixed", f"{name} has fp16 units but none for bf16"
+    if device.type == "cpu" and cpu_has_bf16():
+        return "bf16-mixed", "this CPU has bf16 units"
+    return "32-true", f"no bf16 units on this {device.type}"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 in hardware: AVX-512 BF16 or AMX on x86, the bf16 extension on Arm."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():  # macOS and Windows: torch has no fast bf16 kernels there
+        return False
+    flags = set(cpuinfo.read_text().split())
+    wanted = {"avx512_bf16", "amx_bf16"} if platform.machine() in ("x86_64", "AMD64") else {"bf16"}
+    return bool(flags & wanted)
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """The autocast context of a resolved mixed precision; one that does nothing for the others."""
+    dtypes = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    dtype = dtypes.get(precision)
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

@@ -1,0 +1,69 @@
+"""Prediction tables: `id`, one column per output in the competition's units, and for out-of-fold ones `fold`.
+
+Tables are joined by id, never by position. Numbers are float32, written so that they read back exactly.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from swinft.run.store import commit, verify
+
+ID, FOLD = "id", "fold"  # an output that is also called so stays apart: outputs are found by position, after the id
+
+
+def prediction_table(
+    ids: Sequence[str], values: NDArray[np.float32], outputs: Sequence[str], folds: NDArray[np.int64] | None = None
+) -> pd.DataFrame:
+    """Builds a prediction table.
+
+    Args:
+        ids: N ids as text.
+        values: float32 predictions (N, K) in the competition's units.
+        outputs: K column names.
+        folds: int folds (N,), for out-of-fold predictions.
+
+    Returns:
+        A frame with the columns id, the outputs and, where given, fold.
+    """
+    columns = [pd.Series(list(ids), dtype=str, name=ID)]
+    columns += [pd.Series(values[:, k], dtype="float32", name=name) for k, name in enumerate(outputs)]
+    if folds is not None:
+        columns.append(pd.Series(folds, dtype="int64", name=FOLD))
+    return pd.concat(columns, axis=1)
+
+
+def write_predictions(path: Path, table: pd.DataFrame, producer: str) -> None:
+    """Commits a prediction table as CSV: UTF-8, Unix line ends, no index column."""
+    # 9 significant digits are the fewest that bring every float32 back exactly.
+    text = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    commit(path, text.encode(), producer)
+
+
+def read_predictions(path: Path, num_outputs: int) -> pd.DataFrame:
+    """Reads a committed prediction table.
+
+    Args:
+        path: The CSV.
+        num_outputs: K, the number of columns after the id.
+
+    Returns:
+        The frame as it was written, with ids as text.
+
+    Raises:
+        StoreError: The file was never completed or has changed since.
+    """
+    text = pd.read_csv(verify(path), dtype=str, keep_default_na=False, header=0)
+    outputs = {position: text.iloc[:, position].astype("float32") for position in range(1, num_outputs + 1)}
+    columns = [text.iloc[:, 0], *outputs.values()]
+    if text.shape[1] > num_outputs + 1:
+        columns.append(text.iloc[:, -1].astype("int64"))
+    return pd.concat(columns, axis=1)
+
+
+def values_of(table: pd.DataFrame, num_outputs: int) -> NDArray[np.float32]:
+    """The predictions (N, K) of a table."""
+    return table.iloc[:, 1 : num_outputs + 1].to_numpy(dtype=np.float32)

@@ -1,0 +1,94 @@
+"""What a fold leaves on disk after every epoch: a checkpoint to go on from, a line of metrics, the best weights."""
+
+import json
+import math
+import time
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from swinft.model.task import FineTuneTask
+from swinft.run.build import save_net
+from swinft.run.layout import Fold
+from swinft.run.store import commit, discard
+
+KEPT_CHECKPOINTS = 2  # the newest may be the one that a crash damages
+
+
+class FoldRecorder(Callback):
+    """Commits a fold's state at the end of every epoch, and only there: a mid-epoch resume would repeat or skip rows.
+
+    The history travels in the checkpoint, so that a resumed fold neither forgets nor repeats an epoch.
+
+    Args:
+        fold: The fold's folder.
+        monitor: Name of the score that decides which epoch is best.
+        higher_is_better: Its direction.
+        keep: Which epoch's weights to predict with.
+    """
+
+    def __init__(self, fold: Fold, monitor: str, higher_is_better: bool, keep: Literal["last", "best"]) -> None:
+        self.fold = fold
+        self.monitor = monitor
+        self.sign = 1.0 if higher_is_better else -1.0
+        self.keep = keep
+        self.history: list[dict[str, float]] = []
+        self._started = 0.0
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The history's line with the best score."""
+        return max(self.history, key=lambda line: self._rank(line[self.monitor]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this callback."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where the checkpoint was saved."""
+        self.history = state_dict["history"]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Records the epoch, prints its line, saves."""
+        assert isinstance(pl_module, FineTuneTask)
+        line = self._line(trainer)
+        self.history.append(line)
+        if trainer.is_global_zero:
+            print(self._text(line, trainer.max_epochs or 0), flush=True)
+            commit(self.fold.metrics, "".join(json.dumps(row) + "\n" for row in self.history).encode(), "swinft fit")
+            if self.keep == "best" and self.best is line:
+                save_net(pl_module.predictor, self.fold.weights)
+        # On all ranks: Lightning gathers sharded states.
+        trainer.save_checkpoint(self.fold.checkpoint(len(self.history)))
+        if trainer.is_global_zero:
+            for old in self.fold.checkpoints[KEPT_CHECKPOINTS:]:
+                discard(old)
+
+    def _line(self, trainer: Trainer) -> dict[str, float]:
+        """One epoch's numbers.
+
+        Raises:
+            FloatingPointError: The loss is NaN or infinite: the weights are lost, and more epochs would only hide it.
+        """
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        if not math.isfinite(metrics.get("train_loss", 0.0)):
+            raise FloatingPointError(
+                f"the training loss of epoch {len(self.history) + 1} is {metrics['train_loss']} (highest learning rate "
+                f"{max(rates):.3g}). Lower model.optim.lr, or set trainer.precision to 32-true."
+            )
+        seconds = time.perf_counter() - self._started
+        return {"epoch": len(self.history) + 1, **metrics, "lr": max(rates), "seconds": round(seconds, 2)}
+
+    def _text(self, line: dict[str, float], max_epochs: int) -> str:
+        numbers = [f"{name} {value:.4g}" for name, value in line.items() if name not in ("epoch", "seconds")]
+        mark = "  *" if self.best is line else ""
+        epoch = f"fold {self.fold.index}  epoch {line['epoch']}/{max_epochs}"
+        return f"{epoch}  {'  '.join(numbers)}  {line['seconds']:.1f} s{mark}"
+
+    def _rank(self, score: float) -> float:
+        return -math.inf if math.isnan(score) else self.sign * score

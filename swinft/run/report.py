@@ -1,0 +1,261 @@
+"""A run as one HTML file: scores, curves, out-of-fold predictions, the worst rows, the config; no scripts."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from swinft.data.datamodule import CSVDataModule
+from swinft.data.images import decode
+from swinft.data.table import Schema
+from swinft.errors import InputError
+from swinft.run.arguments import call
+from swinft.run.build import build_datamodule
+from swinft.run.config import build_parser
+from swinft.run.layout import Run
+from swinft.run.predictions import read_predictions, values_of
+from swinft.run.store import commit, is_committed
+
+NUM_WORST = 12
+THUMBNAIL = 160  # pixels: twelve of them keep the page under half a megabyte
+SHOWN_OUTPUTS = 12  # more panels or bars than this cannot be read
+INK, ACCENT, SECOND = "#1c2733", "#1f6f8b", "#d1773c"
+
+
+def write_report(run: Run, data: CSVDataModule) -> None:
+    """Draws a finished run.
+
+    Args:
+        run: The run.
+        data: Its datamodule after `setup("fit")`.
+    """
+    scores = json.loads(run.scores.read_text())
+    environment = json.loads(run.environment.read_text())
+    config = run.read_config()
+    outputs = data.schema.outputs
+    oof = read_predictions(run.oof, len(outputs))
+    values = values_of(oof, len(outputs))
+    figures = {
+        "curves": _png(curves(run, next(iter(scores["pooled"])))),
+        "predictions": _png(predictions_figure(values, data.targets, data.schema)),
+        "test": _png(test_figure(run, values, data.schema)) if is_committed(run.test_predictions) else "",
+    }
+    template = Environment(loader=PackageLoader("swinft.run", "."), autoescape=True, undefined=StrictUndefined)
+    page = template.get_template("report.html").render(
+        name=run.root.name,
+        scores=scores,
+        monitor=next(iter(scores["pooled"])),
+        environment=environment,
+        environment_text=json.dumps(environment, indent=1),
+        config=run.config.read_text(encoding="utf-8"),
+        backbone=config["model"]["backbone"],
+        image_size=config["data"]["image_size"],
+        figures=figures,
+        worst=worst_rows(oof, values, data),
+    )
+    commit(run.report, page.encode(), "swinft report")
+
+
+def curves(run: Run, monitor: str) -> Figure:
+    """Training loss and the monitored validation score by epoch, one line per fold."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    loss, score = figure.subplots(1, 2)
+    for index in run.planned_folds():
+        history = pd.read_json(run.fold(index).metrics, lines=True)
+        loss.plot(history["epoch"], history["train_loss"], label=f"fold {index}")
+        score.plot(history["epoch"], history[f"val_{monitor}"], label=f"fold {index}")
+    _label(loss, "training loss", "epoch", "")
+    _label(score, f"validation {monitor}", "epoch", "")
+    score.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def predictions_figure(values: NDArray[np.float32], targets: NDArray[Any], schema: Schema) -> Figure:
+    """Out-of-fold predictions against the truth, in the way that fits the kind of target."""
+    if schema.kind == "classification":
+        return _confusion(values, targets, schema.outputs)
+    if schema.kind == "regression":
+        return _scatter(values, targets, schema.outputs)
+    return _separation(values, targets, schema.outputs)
+
+
+def test_figure(run: Run, values: NDArray[np.float32], schema: Schema) -> Figure:
+    """Distribution of test predictions beside out-of-fold ones."""
+    test = values_of(read_predictions(run.test_predictions, len(schema.outputs)), len(schema.outputs))
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    if schema.kind == "regression":
+        axes = _panels(figure, len(schema.outputs))
+        for k, axis in enumerate(axes):
+            bins = np.histogram_bin_edges(np.concatenate([values[:, k], test[:, k]]), 30)
+            axis.hist(values[:, k], bins, density=True, alpha=0.6, color=ACCENT, label="out-of-fold")
+            axis.hist(test[:, k], bins, density=True, alpha=0.6, color=SECOND, label="test")
+            _label(axis, schema.outputs[k], "prediction", "density")
+        axes[0].legend(frameon=False, fontsize=8)
+        return figure
+    shown = schema.outputs[:SHOWN_OUTPUTS]
+    axis, places = figure.subplots(), np.arange(len(shown))
+    axis.bar(places - 0.2, values.mean(0)[: len(shown)], 0.4, color=ACCENT, label="out-of-fold")
+    axis.bar(places + 0.2, test.mean(0)[: len(shown)], 0.4, color=SECOND, label="test")
+    axis.set_xticks(places, shown, rotation=30, ha="right")
+    _label(axis, "mean probability", "", "")
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def worst_rows(oof: pd.DataFrame, values: NDArray[np.float32], data: CSVDataModule) -> list[dict[str, Any]]:
+    """The rows with the largest out-of-fold error, with thumbnails.
+
+    The error is one minus the true class's probability, the largest absolute difference in units of each target's
+    standard deviation, or the largest absolute difference over labels.
+    """
+    targets, outputs = data.targets, data.schema.outputs
+    if data.schema.kind == "classification":
+        errors = 1 - values[np.arange(len(values)), targets]
+    else:
+        errors = (np.abs(values - targets) / (targets.std(0) + 1e-12 if data.schema.kind == "regression" else 1)).max(1)
+    chosen = np.argsort(-errors, kind="stable")[:NUM_WORST]
+    return [
+        {
+            "id": data.train_table.ids[row],
+            "fold": int(oof.iloc[row, -1]),
+            "truth": _words(targets[row], outputs, data.schema.kind),
+            "prediction": _words(values[row], outputs, data.schema.kind),
+            "image": _thumbnail(Path(data.train_paths[row])),
+        }
+        for row in chosen
+    ]
+
+
+def _confusion(values: NDArray[np.float32], targets: NDArray[np.int64], outputs: list[str]) -> Figure:
+    counts = np.zeros((len(outputs), len(outputs)), dtype=int)
+    np.add.at(counts, (targets, values.argmax(1)), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    matrix, bars = figure.subplots(1, 2)
+    matrix.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(outputs) <= SHOWN_OUTPUTS:
+        for (true, predicted), count in np.ndenumerate(counts):
+            color = "white" if shares[true, predicted] > 0.5 else INK
+            matrix.text(predicted, true, str(count), ha="center", va="center", color=color)
+        matrix.set_xticks(range(len(outputs)), outputs, rotation=30, ha="right")
+        matrix.set_yticks(range(len(outputs)), outputs)
+    _label(matrix, "rows by true and predicted class", "predicted", "true")
+    matrix.grid(visible=False)
+    order = np.argsort(np.diag(shares))[:SHOWN_OUTPUTS]
+    bars.barh(range(len(order)), np.diag(shares)[order], color=ACCENT)
+    bars.set_yticks(range(len(order)), [outputs[k] for k in order])
+    bars.set_xlim(0, 1)
+    _label(bars, "share found, hardest class first", "recall", "")
+    bars.invert_yaxis()
+    return figure
+
+
+def _scatter(values: NDArray[np.float32], targets: NDArray[np.float32], outputs: list[str]) -> Figure:
+    figure = Figure(figsize=(10, 4.2 * max(1, -(-2 * min(len(outputs), SHOWN_OUTPUTS) // 4))), layout="constrained")
+    shown = min(len(outputs), SHOWN_OUTPUTS // 2)
+    axes = np.atleast_2d(figure.subplots(shown, 2, squeeze=False))
+    for k in range(shown):
+        truth, predicted = targets[:, k], values[:, k]
+        limits = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
+        axes[k, 0].scatter(truth, predicted, s=10, alpha=0.5, color=ACCENT, edgecolors="none")
+        axes[k, 0].plot(limits, limits, color=INK, linewidth=0.8)
+        _label(axes[k, 0], outputs[k], "true", "predicted")
+        axes[k, 1].hist(predicted - truth, 40, color=ACCENT)
+        axes[k, 1].axvline(0, color=INK, linewidth=0.8)
+        _label(axes[k, 1], f"{outputs[k]}: error", "predicted − true", "rows")
+    return figure
+
+
+def _separation(values: NDArray[np.float32], targets: NDArray[np.float32], outputs: list[str]) -> Figure:
+    shown = min(len(outputs), SHOWN_OUTPUTS)
+    figure = Figure(figsize=(10, 2.6 * -(-shown // 3)), layout="constrained")
+    axes = _panels(figure, shown, columns=3)
+    bins = np.linspace(0, 1, 26)
+    for k, axis in enumerate(axes):
+        present = targets[:, k] > 0.5
+        axis.hist(values[~present, k], bins, alpha=0.6, color=ACCENT, label="absent")
+        axis.hist(values[present, k], bins, alpha=0.6, color=SECOND, label="present")
+        _label(axis, outputs[k], "probability", "rows")
+    axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _panels(figure: Figure, count: int, columns: int = 3) -> list[Axes]:
+    """`count` axes in rows of at most `columns`."""
+    columns = min(columns, count)
+    grid = figure.subplots(-(-count // columns), columns, squeeze=False).ravel()
+    for unused in grid[count:]:
+        unused.set_visible(False)
+    return list(grid[:count])
+
+
+def _label(axis: Axes, title: str, x: str, y: str) -> None:
+    axis.set_title(title, fontsize=10, color=INK)
+    axis.set_xlabel(x, fontsize=9)
+    axis.set_ylabel(y, fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _words(row: Any, outputs: list[str], kind: str) -> str:
+    """A target or a prediction in a few words."""
+    if kind == "regression":
+        return ", ".join(f"{value:.4g}" for value in row)
+    if kind == "multilabel":
+        return (
+            " ".join(f"{name} {value:.2f}" for name, value in zip(outputs, row, strict=True) if value >= 0.5) or "none"
+        )
+    if np.ndim(row) == 0:
+        return outputs[int(row)]
+    best = int(np.argmax(row))
+    return f"{outputs[best]} {row[best]:.2f}"
+
+
+def _thumbnail(path: Path) -> str:
+    """An image as a data URI; empty where the file is gone, which the page then says."""
+    if not path.is_file():
+        return ""
+    image = Image.fromarray(decode(path))
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _png(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def report(run: str) -> None:
+    """Draws a finished run as one HTML file.
+
+    Args:
+        run: The run folder.
+
+    Raises:
+        InputError: Not every fold is finished.
+    """
+    opened = Run.open(run)
+    if not is_committed(opened.scores):
+        raise InputError(f"{run} has no scores yet. Run `swinft fit --config {opened.config} --resume` first.")
+    parser = build_parser("report")
+    data = build_datamodule(parser, parser.parse_path(str(opened.config)), folds=str(opened.folds))
+    data.setup("fit")
+    write_report(opened, data)
+    print(opened.report)
+
+
+def main(argv: list[str]) -> int:
+    """`swinft report RUN`."""
+    return call(report, "report", argv)

@@ -1,0 +1,107 @@
+"""The one way a durable file is written: whole, flushed, and recorded last.
+
+A file counts only once its commit record exists, and the record is written after the file is safely on disk. A
+crash at any point therefore leaves either the old artefact or the new one, never half of one.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+RECORDS = ".commits"  # one hidden folder beside the artefacts, so that a listing of a run shows only artefacts
+
+
+class StoreError(RuntimeError):
+    """An artefact is missing or is not what was committed; the message says which file and what to do."""
+
+
+def commit(path: Path, content: bytes | Callable[[IO[bytes]], None], producer: str) -> None:
+    """Writes an artefact so that it is either whole or absent.
+
+    Args:
+        path: Where it goes. Missing folders are made.
+        content: The bytes, or a function that writes them to an open binary file.
+        producer: What made it, kept in the record.
+
+    Raises:
+        OSError: The disk is full or refuses to write; what was there before is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = _replace(path, content)
+    record = {"size": path.stat().st_size, "sha256": digest, "producer": producer}
+    _replace(_record(path), json.dumps(record, indent=1).encode())
+
+
+def is_committed(path: Path) -> bool:
+    """Whether `path` was committed and is still there with the recorded size. Cheap: the content is not read."""
+    record = _read_record(path)
+    return record is not None and path.is_file() and path.stat().st_size == record["size"]
+
+
+def verify(path: Path) -> Path:
+    """Returns `path` after comparing its content with the commit record.
+
+    Raises:
+        StoreError: There is no record, or size or SHA-256 differ.
+    """
+    record = _read_record(path)
+    if record is None or not path.is_file():
+        raise StoreError(f"{path} was never completed (no commit record). Run the command that makes it again.")
+    if path.stat().st_size != record["size"] or _sha256(path) != record["sha256"]:
+        raise StoreError(
+            f"{path} has changed since it was written (size or SHA-256 differ from its commit record): the disk or a "
+            f"program damaged it. Delete it and run `swinft fit --resume` to make it again."
+        )
+    return path
+
+
+def discard(path: Path) -> None:
+    """Deletes an artefact: the record first, so that no record ever stands for a missing file."""
+    _record(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _replace(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> str:
+    """Temporary file in the same folder, flush, rename, flush the folder. Returns the SHA-256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the target's own folder: a rename across file systems is a copy, and a copy can be cut in half.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = _sha256(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if hasattr(os, "O_DIRECTORY"):  # Windows can neither open nor flush a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return digest
+
+
+def _record(path: Path) -> Path:
+    return path.parent / RECORDS / f"{path.name}.json"
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads(_record(path).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return record
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,111 @@
+"""Tiny competitions on disk, and one tiny run that many tests read."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from swinft.cli import main
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would download must fail at once
+
+ROOT = Path(__file__).parent.parent
+# A real Swin, shrunk: 11 thousand parameters.
+TINY_SWIN = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+
+
+def write_image(
+    path: Path, color: tuple[int, int, int], rng: np.random.Generator, size: tuple[int, int] = (40, 36)
+) -> None:
+    """A noisy picture of one colour."""
+    noise = rng.normal(0, 12, (*size, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(path, quality=95)
+
+
+@pytest.fixture(scope="session")
+def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 training and 6 test pictures in three colours, with labels of every kind; some ids are all digits."""
+    root = tmp_path_factory.mktemp("competition")
+    rng = np.random.default_rng(0)
+    colors = {"red": (200, 40, 40), "green": (40, 190, 40), "blue": (40, 40, 200)}
+    lines = ["id,color,brightness,is_red,is_green,tags"]
+    for i in range(24):
+        name = list(colors)[i % 3]
+        id = f"{i:03d}"
+        write_image(root / "images" / f"{id}.jpg", colors[name], rng)
+        tags = {"red": "warm", "green": "cool plant", "blue": "cool"}[name]
+        lines.append(f"{id},{name},{20 + 3 * i},{int(name == 'red')},{int(name == 'green')},{tags}")
+    (root / "train.csv").write_text("\n".join(lines) + "\n")
+    test_ids = [f"t{i}" for i in (3, 1, 2, 6, 5, 4)]
+    for i, id in enumerate(test_ids):
+        write_image(root / "images" / f"{id}.jpg", list(colors.values())[i % 3], rng)
+    (root / "test.csv").write_text("id\n" + "".join(f"{id}\n" for id in sorted(test_ids)))
+    (root / "sample_submission.csv").write_text("id,color\n" + "".join(f"{id},red\n" for id in test_ids))
+    return root
+
+
+def tiny_config(competition: Path, runs: Path, **changes: object) -> dict[str, object]:
+    """A complete config on the tiny competition; `changes` are dotted keys."""
+    config: dict[str, object] = {
+        "name": "tiny",
+        "runs": str(runs),
+        "data": {
+            "root": str(competition),
+            "train": "train.csv",
+            "test": "test.csv",
+            "sample_submission": "sample_submission.csv",
+            "image": "images/{id}.jpg",
+            "target": "color",
+            "target_kind": "classification",
+            "num_folds": 2,
+            "image_size": 32,
+            "batch_size": 6,
+        },
+        "model": {
+            "backbone": "swin_tiny_patch4_window7_224",
+            "backbone_args": dict(TINY_SWIN),
+            "pretrained": False,
+            "head": {"class_path": "swinft.ClassificationHead"},
+            "optim": {"lr": 3e-3, "warmup_epochs": 0.5},
+            "ema_decay": 0.9,
+        },
+        "trainer": {"max_epochs": 2, "accelerator": "cpu", "precision": "32-true"},
+    }
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        place = config
+        for section in sections:
+            place = place.setdefault(section, {})  # type: ignore[assignment]
+        place[last] = value
+    return config
+
+
+def write_config(path: Path, config: dict[str, object]) -> Path:
+    """Writes a config as YAML."""
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def fit_in_process(config: Path, *options: str) -> None:
+    """What `swinft fit` does, without a process per fold: the imports would cost more than the training."""
+    words = ["fit", "--config", str(config), *options]
+    settings = yaml.safe_load(config.read_text())
+    for fold in range(settings["data"]["num_folds"]):
+        assert main([*words, "--fold", str(fold), *(["--resume"] if fold else [])]) == 0
+    assert main([*words, "--resume"]) == 0
+
+
+@pytest.fixture(scope="session")
+def tiny_run(competition: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with predictions and a submission. Read it, do not change it."""
+    folder = tmp_path_factory.mktemp("tiny_run")
+    config = write_config(folder / "config.yaml", tiny_config(competition, folder / "runs"))
+    fit_in_process(config)
+    run = folder / "runs" / "tiny"
+    assert main(["predict", str(run), "--device", "cpu"]) == 0
+    assert main(["submit", str(run)]) == 0
+    return run

@@ -1,0 +1,91 @@
+"""Keys of a config: every one acts or errors."""
+
+import re
+
+import pytest
+import yaml
+
+from swinft.cli import main
+from swinft.run.config import OWN_TRAINER_KEYS
+from tests.conftest import ROOT, tiny_config, write_config
+
+CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
+
+
+def test_there_are_configs():
+    assert len(CONFIGS) >= 4
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_parses_and_its_header_shows_its_command(path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", str(path), "--print_config"])
+    assert stop.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["name"] == path.stem
+    assert f"#   swinft fit --config configs/{path.name}" in path.read_text()
+
+
+def test_all_wrong_keys_are_listed_with_file_line_and_the_nearest_key(competition, tmp_path, capsys):
+    config = tiny_config(competition, tmp_path, **{"data.imge_size": 32, "model.optim.rl": 1, "trainr": 1})
+    path = write_config(tmp_path / "c.yaml", config)
+    assert main(["fit", "--config", str(path)]) == 2
+    err = capsys.readouterr().err
+    for key, near in [
+        ("data.imge_size", "data.image_size"),
+        ("model.optim.rl", "model.optim.lr"),
+        ("trainr", "trainer"),
+    ]:
+        line = next(
+            i for i, text in enumerate(path.read_text().splitlines(), 1) if text.strip().startswith(key.split(".")[-1])
+        )
+        assert f"{path}:{line}: unknown key '{key}'. Did you mean '{near}'?" in err
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_a_doubled_key_is_an_error(competition, tmp_path, capsys):
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path))
+    path.write_text(path.read_text() + "seed: 1\nseed: 2\n")
+    assert main(["fit", "--config", str(path)]) == 2
+    assert "key 'seed' is given twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", sorted(OWN_TRAINER_KEYS - {"precision"}))
+def test_a_trainer_key_that_would_not_act_is_refused(key, competition, tmp_path, capsys):
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path, **{f"trainer.{key}": 1}))
+    assert main(["fit", "--config", str(path)]) == 2
+    assert f"unknown key 'trainer.{key}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--model.bakbone", "resnet50"], "unknown option '--model.bakbone'. Did you mean 'model.backbone'?"),
+        (["--model.head.smoothing", "0.1"], "Did you mean 'label_smoothing'?"),
+        (["--trainer.max_epochs", "many"], "trainer.max_epochs"),
+        (["--model.backbone", "swin_tiny_patch4_windw7_224"], "swin_tiny_patch4_window7_224"),
+        (["--model.metrics", "[acuracy]"], "Did you mean 'accuracy'?"),
+        (["--model.head", "swinft.RegressionHead"], "data.target_kind is 'classification'"),
+        (["--predict.views", "[hflop]"], "hflip"),
+        (["--predict.views", "[rot90]", "--data.image_size", "[32,64]"], "swap height and width"),
+        (["--fold", "7"], "the folds are 0 to 1"),
+    ],
+    ids=lambda value: value[0].removeprefix("--") + value[1] if isinstance(value, list) else "",
+)
+def test_a_wrong_option_is_refused_before_a_run_folder_exists(option, message, competition, tmp_path, capsys):
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
+    assert main(["fit", "--config", str(path), *option]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_config_suggests_the_nearest(capsys):
+    assert main(["fit", "--config", str(ROOT / "configs" / "petfnder.yaml")]) == 2
+    assert re.search(r"Did you mean '.*petfinder.yaml'\?", capsys.readouterr().err)
+
+
+def test_missing_competition_data_says_which_command_gets_it_and_where_it_goes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", str(ROOT / "configs" / "petfinder.yaml")]) == 2
+    err = capsys.readouterr().err
+    assert "kaggle competitions download -c petfinder-pawpularity-score -p data" in err
+    assert "data/petfinder-pawpularity-score/train.csv" in err

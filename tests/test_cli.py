@@ -1,0 +1,55 @@
+"""The surface: commands, help, unknown words."""
+
+import subprocess
+import sys
+
+import pytest
+
+from swinft.cli import COMMANDS, main
+
+HEAVY = ("torch", "timm", "lightning", "cv2", "pandas", "numpy", "albumentations")
+
+
+def test_the_commands_are_these():
+    assert list(COMMANDS) == ["check", "fit", "predict", "submit", "report"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"]])
+def test_help_names_every_command(words, capsys):
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out and command.help in out for name, command in COMMANDS.items())
+
+
+def test_help_imports_nothing_heavy():
+    code = f"import sys; from swinft.cli import main; main(['--help']); print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"usage: swinft {command}" in capsys.readouterr().out
+
+
+def test_no_command_is_wrong_use(capsys):
+    assert main([]) == 2
+    assert "usage: swinft" in capsys.readouterr().out
+
+
+def test_an_unknown_command_suggests_the_nearest(capsys):
+    assert main(["pedict"]) == 2
+    assert "unknown command 'pedict'. Did you mean 'predict'?" in capsys.readouterr().err
+
+
+def test_an_unknown_run_suggests_the_nearest(tiny_run, capsys):
+    assert main(["submit", str(tiny_run.with_name("tiny2"))]) == 2
+    assert f"Did you mean '{tiny_run}'?" in capsys.readouterr().err
+
+
+def test_an_unknown_option_suggests_the_nearest(tiny_run, capsys):
+    assert main(["predict", str(tiny_run), "--veiws", "[hflip]"]) == 2
+    assert "unknown option '--veiws'. Did you mean 'views'?" in capsys.readouterr().err
