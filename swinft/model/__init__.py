@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: backbone, heads, metrics, training recipe, task. Knows nothing of data or runs."""

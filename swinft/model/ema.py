@@ -1,0 +1,59 @@
+"""Averaged weights (exponential moving average): validated, saved and predicted from."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def ema_update(averaged: nn.Module, current: nn.Module, decay: float) -> None:
+    """Moves the averaged parameters towards the current ones; copies everything that cannot be averaged.
+
+    Only floating-point parameters are averaged. Buffers are copied: an average of Swin's integer `relative_position_index`
+    is truncated on the way back and points to the wrong bias, and an average of BatchNorm's running statistics would be an
+    average of averages.
+
+    Args:
+        averaged: Changed in place.
+        current: A module of the same structure.
+        decay: Share of the average that is kept, in 0–1.
+    """
+    pairs = list(zip(averaged.parameters(), current.parameters(), strict=True))
+    floating = [(a, c) for a, c in pairs if a.is_floating_point()]
+    # One kernel for all tensors instead of one each: hundreds of launches per step otherwise.
+    torch._foreach_lerp_([a for a, _ in floating], [c for _, c in floating], 1 - decay)
+    for a, c in zip(averaged.buffers(), current.buffers(), strict=True):
+        a.copy_(c)
+
+
+class AveragedWeights(nn.Module):
+    """A frozen copy of a network whose weights follow it.
+
+    Being a submodule of the task, it moves, saves and resumes with it, and no weights are ever swapped.
+
+    Args:
+        net: The network to follow.
+        decay: Share of the average that is kept per optimiser step, once warmed up: 0.999 averages about 1,000 steps.
+    """
+
+    updates: Tensor
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(net).requires_grad_(False).eval()
+        self.decay = decay
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self._num_updates: int | None = None  # on the CPU: reading the buffer every step would wait for the device
+
+    def update(self, net: nn.Module) -> None:
+        """Follows one optimiser step. The decay warms up, so that a short training is not held at its first weights."""
+        if self._num_updates is None:
+            self._num_updates = int(self.updates)
+        ema_update(self.module, net, min(self.decay, (1 + self._num_updates) / (10 + self._num_updates)))
+        self._num_updates += 1
+        self.updates.fill_(self._num_updates)
+
+    def train(self, mode: bool = True) -> "AveragedWeights":
+        """Stays in evaluation mode: it is never trained."""
+        return super().train(False)

@@ -1,0 +1,100 @@
+"""Mixup and cutmix: pure functions on a batch, and the draw that decides when.
+
+Targets are mixed in the head's encoded form, where a mixture means something for every kind of target: one-hot rows, 0/1
+rows, and numbers, for which the loss of the mixture is the mixture of the losses wherever the loss is linear in the target
+(cross-entropies are).
+
+Shapes: B batch, H and W pixels, K outputs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swinft.errors import InputError
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """When and how strongly to mix.
+
+    Args:
+        mixup_alpha: Both parameters of the Beta distribution of mixup's share; 0 for no mixup.
+        cutmix_alpha: The same for cutmix's area; 0 for no cutmix. With both, each batch draws one of them.
+        probability: Share of batches that are mixed, in 0–1.
+    """
+
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if min(self.mixup_alpha, self.cutmix_alpha) < 0 or not 0 <= self.probability <= 1:
+            raise InputError(f"model.mix: the alphas must be 0 or more and the probability in 0–1; they are {self}.")
+
+
+def mixup(images: Tensor, targets: Tensor, share: float, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Blends every row with another one (arXiv 1710.09412).
+
+    Args:
+        images: uint8 or float (B, 3, H, W).
+        targets: Encoded targets, float (B, K).
+        share: Weight of the row itself, in 0–1.
+        order: The row to blend with, int64 (B,).
+
+    Returns:
+        Images as float, in the same range, and targets.
+    """
+    mixed = images.float()
+    return mixed.lerp(mixed[order], 1 - share), targets.lerp(targets[order], 1 - share)
+
+
+def cutmix(images: Tensor, targets: Tensor, box: tuple[int, int, int, int], order: Tensor) -> tuple[Tensor, Tensor]:
+    """Pastes a box of another row into every row and mixes the targets by area (arXiv 1905.04899).
+
+    Args:
+        images: uint8 or float (B, 3, H, W).
+        targets: Encoded targets, float (B, K).
+        box: Top, bottom, left, right in pixels; bottom and right are exclusive.
+        order: The row to paste from, int64 (B,).
+
+    Returns:
+        Images in their own type, and targets.
+    """
+    top, bottom, left, right = box
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images[order, :, top:bottom, left:right]
+    area = (bottom - top) * (right - left) / (images.shape[-2] * images.shape[-1])
+    return mixed, targets.lerp(targets[order], area)
+
+
+def draw_box(height: int, width: int, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """A box of about `1 - share` of the image around a uniform centre, cut off at the edges."""
+    side = np.sqrt(1 - share)
+    half_height, half_width = int(height * side) // 2, int(width * side) // 2
+    y, x = int(rng.integers(height)), int(rng.integers(width))
+    return max(y - half_height, 0), min(y + half_height, height), max(x - half_width, 0), min(x + half_width, width)
+
+
+def mix(images: Tensor, targets: Tensor, config: MixConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Mixes a batch as `config` says, or leaves it alone.
+
+    Args:
+        images: uint8 (B, 3, H, W).
+        targets: Encoded targets, float (B, K).
+        config: When and how strongly.
+        rng: On the CPU: drawing on the device would wait for it.
+    """
+    alphas = {mixup: config.mixup_alpha, cutmix: config.cutmix_alpha}
+    methods = [method for method, alpha in alphas.items() if alpha > 0]
+    if not methods or rng.random() >= config.probability:
+        return images, targets
+    method = methods[int(rng.integers(len(methods)))]
+    share = float(rng.beta(alphas[method], alphas[method]))
+    order = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=True)
+    if method is mixup:
+        return mixup(images, targets, share, order)
+    return cutmix(images, targets, draw_box(images.shape[-2], images.shape[-1], share, rng), order)

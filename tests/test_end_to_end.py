@@ -1,0 +1,291 @@
+"""From a CSV to a submission through the front door, for every kind of target."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from swinft.cli import main
+from swinft.data.table import Schema
+from swinft.run.build import build_datamodule, load_net
+from swinft.run.config import build_parser
+from swinft.run.layout import Run
+from swinft.run.predict import predict_rows
+from swinft.run.predictions import read_predictions, values_of
+from tests.conftest import ROOT, fit_in_process, tiny_config, write_config, write_image
+
+CPU = torch.device("cpu")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_oof_holds_every_train_id_exactly_once_in_its_own_fold(tiny_run, competition):
+    oof, train = read_rows(tiny_run / "oof.csv"), read_rows(competition / "train.csv")
+    assert [row["id"] for row in oof] == [row["id"] for row in train]
+    fold_of = {row["id"]: row["fold"] for row in read_rows(tiny_run / "folds.csv")}
+    assert all(row["fold"] == fold_of[row["id"]] for row in oof)
+    assert list(oof[0]) == ["id", "blue", "green", "red", "fold"]
+    assert all(sum(float(row[c]) for c in ("blue", "green", "red")) == pytest.approx(1, abs=1e-5) for row in oof)
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_saved_weights_predict_a_folds_own_rows_as_its_oof_says(tiny_run, fold):
+    parser, run = build_parser("predict"), Run.open(tiny_run)
+    config = parser.parse_path(str(run.config))
+    schema = Schema.from_dict(run.read_schema())
+    net = load_net(parser, config, schema, run.fold(fold).weights, CPU)
+    data = build_datamodule(parser, config, fold=fold, folds=str(run.folds))
+    data.setup("fit")
+    rows, values = predict_rows([net], data.val_dataloader(), config.predict.views, CPU, "32-true")
+    oof = read_predictions(run.fold(fold).oof, len(schema.outputs))
+    assert [data.train_table.ids[row] for row in rows] == oof["id"].tolist()
+    assert np.array_equal(values, values_of(oof, len(schema.outputs)))
+
+
+def test_the_pooled_score_is_the_share_of_right_oof_rows(tiny_run, competition):
+    truth = {row["id"]: row["color"] for row in read_rows(competition / "train.csv")}
+    oof = read_rows(tiny_run / "oof.csv")
+    right = [max(("blue", "green", "red"), key=lambda c: float(row[c])) == truth[row["id"]] for row in oof]
+    scores = json.loads((tiny_run / "scores.json").read_text())
+    assert scores["pooled"]["accuracy"] == pytest.approx(np.mean(right))
+    assert [fold["rows"] for fold in scores["folds"]] == [12, 12]
+
+
+def test_test_predictions_are_the_mean_over_folds(tiny_run, tmp_path):
+    parts = []
+    for fold in ("0", "1"):
+        output = tmp_path / f"{fold}.csv"
+        assert main(["predict", str(tiny_run), "--folds", fold, "--device", "cpu", "--output", str(output)]) == 0
+        parts.append(values_of(read_predictions(output, 3), 3))
+    merged = values_of(read_predictions(tiny_run / "test_predictions.csv", 3), 3)
+    np.testing.assert_allclose(merged, np.mean(parts, axis=0), atol=1e-6)
+    assert not np.array_equal(parts[0], parts[1])
+
+
+def test_prediction_says_its_budget_first(tiny_run, tmp_path, capsys):
+    output = str(tmp_path / "p.csv")
+    assert main(["predict", str(tiny_run), "--views", "identity,hflip,scale", "--device", "cpu", "--output", output]) == 0
+    assert "6 images × 2 folds × 3 views = 36 forwards on cpu in 32-true: about" in capsys.readouterr().out
+
+
+def test_a_finished_fold_leaves_weights_and_no_checkpoints(tiny_run):
+    names = {path.name for path in (tiny_run / "fold_0").iterdir()}
+    assert names == {".commits", "weights.safetensors", "metrics.jsonl", "oof.csv", "result.json"}
+
+
+def test_the_report_shows_the_run_and_reaches_for_nothing_outside(tiny_run):
+    page = (tiny_run / "report.html").read_text()
+    assert "Rows with the largest error" in page
+    assert "<script" not in page
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    assert len(sources) >= 12
+    assert all(source.startswith("data:image/") for source in sources)
+
+
+KINDS = {
+    "regression": {
+        "data.target": "brightness",
+        "data.target_kind": "regression",
+        "model.head": {"class_path": "swinft.RegressionHead", "init_args": {"loss": "bce", "low": 20, "high": 100}},
+        "model.mix": {"mixup_alpha": 0.5},
+        "sample": "id,brightness",
+    },
+    "multilabel-columns": {
+        "data.target": ["is_red", "is_green"],
+        "data.target_kind": "multilabel",
+        "model.head": {"class_path": "swinft.MultilabelHead"},
+        "model.mix": {"cutmix_alpha": 1.0},
+        "sample": "id,is_green,is_red",
+    },
+    "multilabel-string": {
+        "data.target": "tags",
+        "data.target_kind": "multilabel",
+        "data.label_delimiter": " ",
+        "model.head": {"class_path": "swinft.MultilabelHead"},
+        "sample": "id,tags",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_target_runs_to_a_submission(kind, competition, tmp_path):
+    changes = dict(KINDS[kind])
+    header = changes.pop("sample")
+    ids = [row["id"] for row in read_rows(competition / "sample_submission.csv")]
+    blank = "," * header.count(",")
+    sample = competition / f"sample_{kind}.csv"
+    sample.write_text(f"{header}\n" + "".join(f"{id}{blank}\n" for id in ids))
+    changes |= {"data.sample_submission": sample.name, "predict.views": ["identity", "hflip"]}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    fit_in_process(config)
+    run = str(tmp_path / "runs" / "tiny")
+    assert main(["predict", run, "--device", "cpu"]) == 0
+    assert main(["submit", run]) == 0
+    rows = read_rows(tmp_path / "runs" / "tiny" / "submission.csv")
+    assert ",".join(rows[0]) == header
+    assert [row["id"] for row in rows] == ids
+    if kind == "regression":
+        assert all(20 <= float(row["brightness"]) <= 100 for row in rows)
+    if kind == "multilabel-string":
+        assert all(set(row["tags"].split(" ")) <= {"warm", "cool", "plant"} for row in rows)
+
+
+def make_petfinder(root: Path, num_rows: int = 24) -> None:
+    """PetFinder's layout: 14 columns, ids of 32 hexadecimal digits, `train/{Id}.jpg`, a stub of 8 test rows."""
+    metadata = "Subject Focus,Eyes,Face,Near,Action,Accessory,Group,Collage,Human,Occlusion,Info,Blur"
+    rng = np.random.default_rng(1)
+    for split, count in (("train", num_rows), ("test", 8)):
+        lines = [f"Id,{metadata}" + (",Pawpularity" if split == "train" else "")]
+        for _ in range(count):
+            id = rng.bytes(16).hex()
+            cells = rng.integers(0, 2, 12).astype(str).tolist()
+            write_image(root / split / f"{id}.jpg", tuple(rng.integers(0, 255, 3)), rng, (72, 96))
+            lines.append(",".join([id, *cells, *([str(rng.integers(1, 101))] if split == "train" else [])]))
+        (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    ids = [line.split(",")[0] for line in (root / "test.csv").read_text().splitlines()[1:]]
+    (root / "sample_submission.csv").write_text("Id,Pawpularity\n" + "".join(f"{id},67.75\n" for id in reversed(ids)))
+
+
+@pytest.mark.parametrize("with_metadata", [False, True], ids=["images", "images-and-metadata"])
+def test_the_petfinder_config_runs_to_a_submission(with_metadata, tmp_path):
+    root = tmp_path / "petfinder-pawpularity-score"
+    make_petfinder(root)
+    options = ["--config", str(ROOT / "configs" / "petfinder.yaml"), "--runs", str(tmp_path / "runs")]
+    # The recipe is the real one; only the size of the network, of the images and of the plan is small.
+    options += ["--data.root", str(root), "--data.num_folds", "2", "--data.image_size", "32", "--data.num_workers", "0"]
+    options += ["--model.backbone", "swin_tiny_patch4_window7_224", "--model.pretrained", "false"]
+    options += ["--model.backbone_args", '{"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}']
+    options += ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+    if with_metadata:
+        options += ["--data.numeric_features", "[Subject Focus, Eyes, Blur]"]
+    assert main(["fit", *options, "--fold", "0"]) == 0
+    assert main(["fit", *options, "--fold", "1", "--resume"]) == 0
+    assert main(["fit", *options, "--resume"]) == 0
+    run = tmp_path / "runs" / "petfinder"
+    assert main(["predict", str(run), "--device", "cpu"]) == 0
+    assert main(["submit", str(run)]) == 0
+    rows, sample = read_rows(run / "submission.csv"), read_rows(root / "sample_submission.csv")
+    assert list(rows[0]) == ["Id", "Pawpularity"]
+    assert [row["Id"] for row in rows] == [row["Id"] for row in sample]
+    assert all(1 <= float(row["Pawpularity"]) <= 100 for row in rows)
+
+
+def test_fit_runs_each_fold_in_its_own_process_and_prints_the_pooled_score(competition, tmp_path):
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **{"trainer.max_epochs": 1}))
+    done = swinft("fit", "--config", str(config))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^pooled +0\.\d{4}", done.stdout, re.MULTILINE)
+    assert "fold 0  epoch 1/1" in done.stdout
+    assert "fold 1  epoch 1/1" in done.stdout
+    assert (tmp_path / "runs" / "tiny" / "oof.csv").is_file()
+
+
+def test_a_run_folder_is_never_silently_reused(tiny_run, capsys):
+    config = tiny_run.parent.parent / "config.yaml"
+    before = (tiny_run / "oof.csv").stat().st_mtime_ns
+    assert main(["fit", "--config", str(config)]) == 2
+    assert "--resume goes on with it, --overwrite deletes it" in capsys.readouterr().err
+    assert (tiny_run / "oof.csv").stat().st_mtime_ns == before
+
+
+def test_resuming_with_another_config_is_refused_with_the_difference(tiny_run, capsys):
+    config = tiny_run.parent.parent / "config.yaml"
+    assert main(["fit", "--config", str(config), "--resume", "--model.optim.lr", "0.5"]) == 2
+    err = capsys.readouterr().err
+    assert "-    lr: 0.003" in err
+    assert "+    lr: 0.5" in err
+
+
+def test_overwrite_does_not_delete_a_folder_that_is_no_run(competition, tmp_path, capsys):
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
+    treasure = tmp_path / "runs" / "tiny" / "thesis.txt"
+    treasure.parent.mkdir(parents=True)
+    treasure.write_text("years of work")
+    assert main(["fit", "--config", str(config), "--overwrite"]) == 2
+    assert "is not a run" in capsys.readouterr().err
+    assert treasure.read_text() == "years of work"
+
+
+def test_prediction_with_an_unfinished_fold_is_refused(competition, tmp_path, capsys):
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **{"trainer.max_epochs": 1}))
+    assert main(["fit", "--config", str(config), "--fold", "1"]) == 0
+    assert main(["predict", str(tmp_path / "runs" / "tiny")]) == 2
+    assert "folds [0]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, 137), (signal.SIGINT, 130)], ids=["kill", "ctrl-c"])
+def test_an_interrupted_fold_goes_on_from_its_last_epoch(number, code, competition, tmp_path):
+    changes = {"trainer.max_epochs": 300, "data.num_folds": 2}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    process = start("fit", "--config", str(config))
+    fold = Run(tmp_path / "runs" / "tiny").fold(0)
+    deadline = time.monotonic() + 60
+    while len(fold.checkpoints) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, number)  # the whole group, as a terminal or an out-of-memory kill of the container would
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (code, -number), err
+    epochs = len(read_jsonl(fold.metrics))
+    assert epochs >= 2
+    # A shorter run would be another config; what goes on here is one fold, stopped again after a moment.
+    process = start("fit", "--config", str(config), "--fold", "0", "--resume")
+    while len(read_jsonl(fold.metrics)) < epochs + 2 and time.monotonic() < deadline + 60:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    out, _ = process.communicate(timeout=60)
+    assert f"resumed from epoch-{epochs:04d}.ckpt" in out or f"resumed from epoch-{epochs - 1:04d}.ckpt" in out
+    lines = read_jsonl(fold.metrics)
+    assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
+
+
+def test_resume_finishes_what_is_missing_and_skips_what_is_done(competition, tmp_path, capsys):
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **{"trainer.max_epochs": 1}))
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    stamp = (tmp_path / "runs" / "tiny" / "fold_0" / "weights.safetensors").stat().st_mtime_ns
+    assert main(["fit", "--config", str(config), "--fold", "1", "--resume"]) == 0
+    capsys.readouterr()
+    assert main(["fit", "--config", str(config), "--resume"]) == 0
+    assert "fold 0: done, skipped" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "tiny" / "fold_0" / "weights.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_folds_of_another_run_are_reused(tiny_run, competition, tmp_path):
+    changes = {"data.folds": str(tiny_run / "folds.csv"), "trainer.max_epochs": 1, "seed": 7}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    assert (tmp_path / "runs" / "tiny" / "folds.csv").read_bytes() == (tiny_run / "folds.csv").read_bytes()
+
+
+def test_the_best_epoch_can_be_kept_and_is_then_the_oof(competition, tmp_path):
+    changes = {"checkpoint": "best", "trainer.max_epochs": 3}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    result = json.loads((tmp_path / "runs" / "tiny" / "fold_0" / "result.json").read_text())
+    assert result["oof"]["accuracy"] == pytest.approx(result["best_epoch"]["val_accuracy"])
+
+
+def read_jsonl(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    """`swinft` in a process group of its own."""
+    command = [sys.executable, "-m", "swinft", *words]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def swinft(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "swinft", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -1,0 +1,67 @@
+"""Every claim of the README that code can check."""
+
+import re
+import subprocess
+import sys
+
+import yaml
+
+from swinft.cli import COMMANDS, main
+from tests.conftest import ROOT, tiny_config, write_config
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_commands_shown_exist():
+    shown = set(re.findall(r"^swinft (\w+)", README, re.MULTILINE))
+    assert shown == set(COMMANDS) - {"report"}
+
+
+def test_files_and_links_exist():
+    paths = [path for path in re.findall(r"\]\(([\w./-]+)\)", README)]
+    assert len(paths) >= 4
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_config_shown_parses(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config, augment = (yaml.safe_load(block) for block in blocks("yaml"))
+    config["data"]["augment"] = augment["data"]["augment"]
+    path = write_config(tmp_path / "c.yaml", config)
+    assert main(["check", "--config", str(path)]) == 0
+    assert "398" in capsys.readouterr().out
+
+
+def test_the_notebook_lines_run():
+    code = next(block for block in blocks("python") if "show_batch" in block)
+    code = f"import matplotlib; matplotlib.use('agg')\n{code}\nprint(type(dm.show_batch()).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "Figure"
+
+
+def test_the_own_head_of_the_readme_trains(competition, tmp_path, monkeypatch):
+    code = next(block for block in blocks("python") if "OrdinalHead" in block)
+    body = code[code.index("class OrdinalHead") :]
+    assert len([line for line in body.splitlines() if line.strip()]) <= 20
+    (tmp_path / "ordinal.py").write_text(code)
+    rows = (competition / "train.csv").read_text().splitlines()[1:]
+    stars = "id,stars\n" + "".join(f"{row.split(',')[0]},{1 + i % 5}\n" for i, row in enumerate(rows))
+    (competition / "stars.csv").write_text(stars)
+    changes = {
+        "data.train": "stars.csv",
+        "data.sample_submission": None,
+        "data.target": "stars",
+        "data.target_kind": "regression",
+        "model.head": {"class_path": "ordinal.OrdinalHead"},
+        "trainer.max_epochs": 1,
+    }
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    oof = (tmp_path / "runs" / "tiny" / "fold_0" / "oof.csv").read_text().splitlines()
+    assert oof[0] == "id,stars,fold"
+    assert all(1 <= float(line.split(",")[1]) <= 5 for line in oof[1:])
