@@ -24,7 +24,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 _PUBLIC = {
     "CSVDataModule": "swinft.data.datamodule",
     "DataError": "swinft.data.table",
-    "Schema": "swinft.data.table",
+    "Schema": "swinft.data.schema",
     "InputError": "swinft.errors",
     "FineTuneTask": "swinft.model.task",
     "ImageModel": "swinft.model.task",

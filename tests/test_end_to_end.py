@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from swinft.cli import main
-from swinft.data.table import Schema
+from swinft.data.schema import Schema
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.config import build_parser
 from swinft.run.layout import Run

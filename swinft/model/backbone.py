@@ -78,7 +78,7 @@ def create_backbone(
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     arguments = dict(backbone_args or {})
-    window = arguments.pop("window_size", None)
+    window = arguments.get("window_size")
     if drop_path_rate is not None:
         arguments["drop_path_rate"] = drop_path_rate
     model = _create(name, pretrained, arguments)
@@ -129,9 +129,9 @@ def _weights_file(name: str, pretrained: bool | str) -> Path | None:
         return Path(cached)
     if constants.HF_HUB_OFFLINE or not _is_reachable(constants.ENDPOINT):
         raise InputError(
-            f"model.pretrained is true, but the weights of '{name}' are not on this machine and {constants.ENDPOINT} cannot "
-            f"be reached. Download model.safetensors of '{config.hf_hub_id}' elsewhere and set model.pretrained to its "
-            f"path, or set it to false to start from random weights."
+            f"model.pretrained is true, but the weights of '{name}' are not on this machine and {constants.ENDPOINT} "
+            f"cannot be reached. Download model.safetensors of '{config.hf_hub_id}' elsewhere and set model.pretrained "
+            f"to its path, or set it to false to start from random weights."
         )
     return None
 
@@ -165,8 +165,8 @@ def _load(model: Any, name: str, file: Path) -> None:
     unexpected = [key for key in unexpected if not key.startswith(heads)] if heads else unexpected
     if missing or unexpected:
         raise InputError(
-            f"{file} does not hold the weights of '{name}' (model.pretrained). Missing: {_few(missing)}. Not known to the "
-            f"model: {_few(unexpected)}."
+            f"{file} does not hold the weights of '{name}' (model.pretrained). Missing: {_few(missing)}. "
+            f"Not known to the model: {_few(unexpected)}."
         )
 
 
@@ -184,13 +184,11 @@ def _resize(model: Any, name: str, size: tuple[int, int], window: int | None) ->
     patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
     if any(side % length for side, length in zip(size, patch, strict=True)):
         raise InputError(
-            f"data.image_size {size[0]} x {size[1]} px is no multiple of the {patch[0]} px patches of '{name}': the rest "
-            f"of the image would be cut off. Set {size[0] // patch[0] * patch[0]} or {-(-size[0] // patch[0]) * patch[0]}."
+            f"data.image_size {size[0]} x {size[1]} px is no multiple of the {patch[0]} px patches of '{name}': the "
+            f"rest would be cut off. Set {size[0] // patch[0] * patch[0]} or {-(-size[0] // patch[0]) * patch[0]}."
         )
     set_size = getattr(model, "set_input_size", None)
     if set_size is None:
-        if window is not None:
-            raise InputError(f"model.backbone_args.window_size: '{name}' has no windows. Remove it.")
         if model.pretrained_cfg.get("fixed_input_size") and size != native:
             raise InputError(
                 f"'{name}' is made for {native[0]} px and no other size: set data.image_size to {native[0]}."
@@ -214,9 +212,9 @@ def _set_size(set_size: Callable[..., None], name: str, size: tuple[int, int], *
 def _stage_windows(model: Any, name: str, size: tuple[int, int], window: int | None) -> list[tuple[int, int]]:
     """A window per stage that divides the stage's grid.
 
-    Where a window does not divide the grid, timm pads after the cyclic shift and opposite edges attend to each other. So
-    every stage gets the divisor of its grid that is nearest to the window it should have: the native one, scaled up with
-    the image beyond the native size, as the authors do from 224 (7) to 384 (12) px.
+    Where a window does not divide the grid, timm pads after the cyclic shift and opposite edges attend to each other.
+    So every stage gets the divisor of its grid that is nearest to the window it should have: the native one, scaled up
+    with the image beyond the native size, as the authors do from 224 (7) to 384 (12) px.
     """
     natives = model.pretrained_cfg["input_size"][-2:]
 
@@ -228,8 +226,8 @@ def _stage_windows(model: Any, name: str, size: tuple[int, int], window: int | N
         near = sorted(range(8, 2 * max(size), 4), key=lambda length: abs(length - max(size)))
         good = sorted([length for length in near if all(sides(length, length))][:4])
         raise InputError(
-            f"'{name}' cannot cut {size[0]} x {size[1]} px into windows{f' of {window}' if window else ''} without padding, "
-            f"which would let opposite edges attend to each other. Sizes that work: {good} (data.image_size)."
+            f"'{name}' cannot cut {size[0]} x {size[1]} px into windows{f' of {window}' if window else ''} without "
+            f"padding, which would let opposite edges attend to each other. Sizes that work: {good} (data.image_size)."
         )
     return list(zip(*windows, strict=True))
 

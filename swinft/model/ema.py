@@ -10,9 +10,9 @@ from torch import Tensor, nn
 def ema_update(averaged: nn.Module, current: nn.Module, decay: float) -> None:
     """Moves the averaged parameters towards the current ones; copies everything that cannot be averaged.
 
-    Only floating-point parameters are averaged. Buffers are copied: an average of Swin's integer `relative_position_index`
-    is truncated on the way back and points to the wrong bias, and an average of BatchNorm's running statistics would be an
-    average of averages.
+    Only floating-point parameters are averaged. Buffers are copied: an average of Swin's integer
+    `relative_position_index` is truncated on the way back and points to the wrong bias, and an average of BatchNorm's
+    running statistics would be an average of averages.
 
     Args:
         averaged: Changed in place.

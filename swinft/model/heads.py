@@ -154,7 +154,7 @@ class RegressionHead(Head):
         return logits
 
     def encode(self, target: Tensor) -> Tensor:
-        """Targets (B, K) to (B, K): in [0, 1] between low and high for `bce`, else standardised on the training rows."""
+        """Targets (B, K) to (B, K): in [0, 1] between low and high for `bce`, else standardised by `initialize`."""
         return (target.float() - self.shift) / self.scale
 
     @torch.no_grad()
@@ -240,7 +240,7 @@ class MultilabelHead(Head):
 
 
 def _linear(in_features: int, num_outputs: int) -> nn.Linear:
-    """The read-out, started small as timm's classifiers are: a fresh head then leaves pretrained features alone at first."""
+    """The read-out, started small as timm's classifiers are: it then leaves pretrained features alone at first."""
     linear = nn.Linear(in_features, num_outputs)
     nn.init.trunc_normal_(linear.weight, std=0.02)
     nn.init.zeros_(linear.bias)

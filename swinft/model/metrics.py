@@ -1,7 +1,7 @@
 """Competition metrics on pooled rows.
 
-Each is a function of all predictions and all targets at once, in the competition's units: a mean of batch or fold scores
-is another number.
+Each is a function of all predictions and all targets at once, in the competition's units: a mean of batch or fold
+scores is another number.
 
 Shapes: N rows, K outputs.
 """
@@ -42,7 +42,7 @@ def macro_f1(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def log_loss(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Mean negative log probability of the true class, probabilities clipped to float32's resolution as scikit-learn does."""
+    """Mean negative log probability of the true class, clipped to float32's resolution as scikit-learn does."""
     eps = torch.finfo(torch.float32).eps
     clipped = predictions.double().clamp(eps, 1 - eps)
     return -clipped.gather(1, targets[:, None]).log().mean().float()

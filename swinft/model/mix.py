@@ -1,8 +1,8 @@
 """Mixup and cutmix: pure functions on a batch, and the draw that decides when.
 
-Targets are mixed in the head's encoded form, where a mixture means something for every kind of target: one-hot rows, 0/1
-rows, and numbers, for which the loss of the mixture is the mixture of the losses wherever the loss is linear in the target
-(cross-entropies are).
+Targets are mixed in the head's encoded form, where a mixture means something for every kind of target: one-hot rows,
+0/1 rows, and numbers, for which the loss of the mixture is the mixture of the losses wherever the loss is linear in the
+target (cross-entropies are).
 
 Shapes: B batch, H and W pixels, K outputs.
 """

@@ -62,7 +62,7 @@ class OptimConfig:
 def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimConfig) -> Groups:
     """Parameter groups with their own learning rates and decays.
 
-    timm only writes `lr_scale`, which torch's optimisers and schedulers ignore; here it is multiplied into each group's `lr`.
+    timm only writes `lr_scale`, which torch's optimisers and schedulers ignore; here it is multiplied into each `lr`.
 
     Args:
         backbone: Its layers are found by timm's own group matcher.

@@ -72,10 +72,10 @@ class FineTuneTask(pl.LightningModule):
         backbone: Any model of `timm.list_models()`.
         pretrained: true for the hub's weights, a .safetensors or .pth file, or false for none.
         backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`).
-        drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); null for the model's own.
+        drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); null for its own.
         grad_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
         metadata_hidden: Width of the network for metadata columns.
-        metrics: Names of `swinft.model.metrics.METRICS`, the first one decides which epoch is best; null for the head's.
+        metrics: Names of `swinft.model.metrics.METRICS`, the first decides which epoch is best; null for the head's.
         optim: Learning rates, decays and schedule.
         mix: Mixup and cutmix.
         ema_decay: Share of the averaged weights kept per optimiser step, in (0, 1); null for no averaging.
@@ -171,7 +171,7 @@ class FineTuneTask(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Pools the rows of all ranks and logs `val_loss` and every metric."""
-        rows, predictions, targets, losses = self._pooled()
+        _, predictions, targets, losses = self._pooled()
         self._validated.clear()
         self.log("val_loss", losses.mean(), rank_zero_only=True)
         for name, value in score(self.metrics, self.net.head.kind, predictions, targets).items():

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file, save
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.table import Schema
+from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.model.task import FineTuneTask, ImageModel
 from swinft.run.arguments import Parser

@@ -83,9 +83,8 @@ def prepare(run: Run, parser: Parser, config: Namespace) -> None:
     data = build_datamodule(parser, config)
     data.setup("fit")
     check_views(config.predict.views, data.image_size)
-    build_task(
-        parser, config, data.schema, pretrained=False
-    )  # a wrong key must not wait for the first fold to be found
+    # A wrong key, or a target that the head refuses, must not wait for the first fold to be found.
+    build_task(parser, config, data.schema, pretrained=False).initialize(torch.from_numpy(data.targets))
     if config.fold is not None and config.fold not in data.fold_of_row:
         raise InputError(f"--fold {config.fold}: the folds are 0 to {data.fold_of_row.max()}.")
     if run.root.exists():
@@ -131,6 +130,8 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     newest = next(iter(fold.checkpoints), None)
     # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
     task = build_task(parser, config, data.schema, **({"pretrained": False} if newest else {}))
+    if not newest:
+        task.initialize(torch.from_numpy(data.targets[data.fold_of_row != fold.index]))
     monitor = task.metrics[0]
     recorder = FoldRecorder(fold, f"val_{monitor}", METRICS[monitor].higher_is_better, config.checkpoint)
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from swinft.data.table import Schema
+from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.model.task import ImageModel
 from swinft.run.arguments import call

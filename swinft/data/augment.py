@@ -1,0 +1,159 @@
+"""Pixels become training pixels: presets, a user's own pipeline, and the evaluation pipeline.
+
+Images stay uint8 (H, W, 3) throughout: normalising on the CPU would cost more than everything else together, and the
+network does it on the device.
+"""
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the package index for updates when imported
+
+import albumentations as A
+import cv2
+from albumentations.core.composition import TransformType
+
+from swinft.errors import InputError
+
+# A pool of OpenCV threads loses time on images of this size, and a forked worker that inherits one can hang.
+cv2.setNumThreads(0)
+
+Preset = Literal["none", "light", "medium", "heavy"]
+Resize = Literal["squash", "crop", "pad"]
+Image = NDArray[np.uint8]
+
+
+def eval_pipeline(image_size: tuple[int, int], resize: Resize) -> A.Compose:
+    """Resizing alone: what validation and prediction see.
+
+    Args:
+        image_size: Height and width in pixels.
+        resize: `squash` ignores the aspect ratio, `crop` keeps it and cuts what sticks out, `pad` keeps it and fills
+            the rest with black.
+    """
+    return A.Compose(_resize(image_size, resize))
+
+
+def train_pipeline(augment: Preset | Sequence[TransformType], image_size: tuple[int, int], resize: Resize) -> A.Compose:
+    """The pipeline of the training rows.
+
+    `light` flips left and right; `medium` also shifts, scales, turns and changes brightness and contrast; `heavy` crops,
+    changes colours, blurs and cuts holes besides; `none` resizes only.
+
+    Args:
+        augment: A preset, or albumentations transforms that see the decoded image and end at `image_size`.
+        image_size: Height and width in pixels.
+        resize: As in `eval_pipeline`; a list of transforms resizes by itself.
+
+    Raises:
+        InputError: The transforms do not end in uint8 (H, W, 3) at `image_size`, or fail.
+    """
+    if not isinstance(augment, str):
+        pipeline = A.Compose(list(augment))
+        _try(pipeline, image_size)
+        return pipeline
+    return A.Compose([*_resize(image_size, resize), *PRESETS[augment](image_size)])
+
+
+def apply(pipeline: A.Compose, image: Image, seed: int, epoch: int, row: int) -> Image:
+    """Runs a pipeline on one image.
+
+    What is drawn depends on (seed, epoch, row) alone: not on the worker, nor on what was drawn before.
+
+    Args:
+        pipeline: From `train_pipeline` or `eval_pipeline`.
+        image: RGB, uint8 (H, W, 3).
+        seed: Of the run.
+        epoch: From 0.
+        row: Position in the table.
+    """
+    numbers = np.random.default_rng([seed, epoch, row])
+    # One generator shared by all transforms of a call: a seed given to Compose would make them draw the same numbers.
+    pipeline.set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
+    result: Image = pipeline(image=image)["image"]
+    return result
+
+
+def check_image(image: Any, image_size: tuple[int, int]) -> None:
+    """Refuses what a batch cannot hold.
+
+    Raises:
+        InputError: The image is not uint8 (H, W, 3) at `image_size`.
+    """
+    expected = (*image_size, 3)
+    if not isinstance(image, np.ndarray):
+        raise InputError("data.augment ends in a tensor; remove A.ToTensorV2, batches are made from uint8 arrays.")
+    if image.dtype != np.uint8:
+        raise InputError(
+            f"data.augment ends in {image.dtype}, not uint8; remove A.Normalize and A.ToFloat, the task normalises on the "
+            f"device with the backbone's own mean and deviation."
+        )
+    if image.shape != expected:
+        raise InputError(
+            f"data.augment ends in shape {image.shape}, not {expected}; end it with "
+            f"A.Resize(height={image_size[0]}, width={image_size[1]}) or a crop of that size."
+        )
+
+
+def _resize(image_size: tuple[int, int], rule: Resize) -> list[TransformType]:
+    height, width = image_size
+    area: Any = {"area_for_downscale": "image"}  # averages all pixels when shrinking; sampling some would alias
+    if rule == "squash":
+        return [A.Resize(height, width, **area)]
+    if rule == "crop":
+        return [A.SmallestMaxSize(max_size_hw=image_size, **area), A.CenterCrop(height, width)]
+    return [A.LongestMaxSize(max_size_hw=image_size, **area), A.PadIfNeeded(height, width)]
+
+
+def _light(image_size: tuple[int, int]) -> list[TransformType]:
+    return [A.HorizontalFlip(p=0.5)]
+
+
+def _medium(image_size: tuple[int, int]) -> list[TransformType]:
+    return [
+        *_light(image_size),
+        A.Affine(
+            scale=(0.9, 1.1),
+            translate_percent=(-0.06, 0.06),
+            rotate=(-15, 15),
+            border_mode=cv2.BORDER_REFLECT_101,
+            p=0.7,
+        ),
+        A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.5),
+    ]
+
+
+def _heavy(image_size: tuple[int, int]) -> list[TransformType]:
+    return [
+        A.RandomResizedCrop(size=image_size, scale=(0.5, 1.0), area_for_downscale="image"),
+        *_medium(image_size),
+        A.HueSaturationValue(hue_shift_limit=10, sat_shift_limit=20, val_shift_limit=0, p=0.5),
+        A.OneOf([A.GaussianBlur(sigma_limit=(0.3, 1.5)), A.ImageCompression(quality_range=(50, 95))], p=0.3),
+        A.CoarseDropout(num_holes_range=(1, 3), hole_height_range=(0.05, 0.2), hole_width_range=(0.05, 0.2), p=0.4),
+    ]
+
+
+PRESETS: dict[str, Callable[[tuple[int, int]], list[TransformType]]] = {
+    "none": lambda image_size: [],
+    "light": _light,
+    "medium": _medium,
+    "heavy": _heavy,
+}
+
+
+def _try(pipeline: A.Compose, image_size: tuple[int, int]) -> None:
+    """Runs a user's transforms on noise, wide and tall, small and large, before an epoch does."""
+    noise = np.random.default_rng(0)
+    height, width = image_size
+    for row, shape in enumerate([(height, width), (2 * height, 3 * width), (3 * height, 2 * width)]):
+        image = noise.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        try:
+            result = apply(pipeline, image, seed=0, epoch=0, row=row)
+        except Exception as error:  # whatever a transform does not like about its arguments or the image
+            raise InputError(f"data.augment fails on an image of shape {image.shape}: {error}") from error
+        check_image(result, image_size)

@@ -1,0 +1,136 @@
+"""Rows become batches: the dataset, the two orders in which rows are visited, and the loader.
+
+Shapes: N rows, K outputs, F metadata features, (H, W) image size.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from swinft.data.augment import apply, check_image
+from swinft.data.images import ImageError, decode
+from swinft.data.table import Table
+
+PADDING = -1  # `row` of a batch entry that stands for no row
+Key = tuple[int, int]  # (epoch, row)
+
+
+@dataclass(frozen=True)
+class ImageRows(Dataset[dict[str, Tensor]]):
+    """Rows of a table as tensors; a key is (epoch, row), so that what a row looks like depends on nothing else.
+
+    Args:
+        table: Names the row in error messages.
+        paths: N image files.
+        pipeline: From decoded image to uint8 (H, W, 3).
+        image_size: (H, W).
+        seed: Of the augmentation.
+        targets: int64 (N,) or float32 (N, K); None where there are none.
+        features: float32 (N, F); None where there are none.
+    """
+
+    table: Table
+    paths: Sequence[str]
+    pipeline: A.Compose
+    image_size: tuple[int, int]
+    seed: int
+    targets: NDArray[Any] | None = None
+    features: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: Key) -> dict[str, Tensor]:
+        epoch, row = key
+        image = np.zeros((*self.image_size, 3), dtype=np.uint8) if row == PADDING else self.image(epoch, row)
+        item = {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), "row": torch.tensor(row)}
+        for name, values in (("target", self.targets), ("features", self.features)):
+            if values is not None:
+                item[name] = torch.as_tensor(values[max(row, 0)])  # padding carries row 0's, which nobody reads
+        return item
+
+    def image(self, epoch: int, row: int) -> NDArray[np.uint8]:
+        """The image of a row in an epoch, uint8 (H, W, 3).
+
+        Raises:
+            ImageError: It cannot be decoded; the message names the row.
+            InputError: The pipeline ends in something else.
+        """
+        try:
+            decoded = decode(self.paths[row])
+        except ImageError as error:
+            raise ImageError(str(self.table.problem(row, "the image cannot be used", str(error)))) from error
+        image = apply(self.pipeline, decoded, self.seed, epoch, row)
+        check_image(image, self.image_size)
+        return image
+
+
+class ShuffledRows(Sampler[Key]):
+    """Rows in an order that is a pure function of (seed, epoch), so that a resumed run sees what it would have seen.
+
+    Args:
+        rows: Positions in the table.
+        seed: Of the order.
+        epoch: The first epoch; Lightning sets the following ones.
+        rank: This process.
+        num_ranks: All processes. Each gets equally many rows: the order starts again where they do not divide.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], seed: int, epoch: int = 0, rank: int = 0, num_ranks: int = 1) -> None:
+        self.rows, self.seed, self.epoch, self.rank, self.num_ranks = rows, seed, epoch, rank, num_ranks
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.num_ranks)
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        whole = np.resize(order, len(self) * self.num_ranks)  # repeats from the start
+        return ((self.epoch, int(row)) for row in whole[self.rank :: self.num_ranks])
+
+
+class OrderedRows(Sampler[Key]):
+    """Rows in the table's order, each exactly once over all ranks; ranks that run short get padding.
+
+    Args:
+        rows: Positions in the table.
+        rank: This process.
+        num_ranks: All processes.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], rank: int = 0, num_ranks: int = 1) -> None:
+        padded = np.full(-(-len(rows) // num_ranks) * num_ranks, PADDING, dtype=np.int64)
+        padded[: len(rows)] = np.sort(rows)
+        self.rows = padded[rank::num_ranks]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((0, int(row)) for row in self.rows)
+
+
+def make_loader(dataset: ImageRows, sampler: Sampler[Key], batch_size: int, num_workers: int) -> DataLoader[Any]:
+    """The loader of a dataset; in training an incomplete last batch is dropped unless it is the only one."""
+    is_training = isinstance(sampler, ShuffledRows)
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        drop_last=is_training and len(sampler) > batch_size,  # type: ignore[arg-type]
+        persistent_workers=num_workers
+        > 0,  # each fork costs seconds; the epoch travels with the key, so none is needed
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(dataset.seed),  # else each epoch advances torch's global generator
+    )

@@ -1,0 +1,370 @@
+"""A table, a fold and a pipeline become batches: the LightningDataModule of swinft, usable in a notebook by itself.
+
+A batch is a dictionary: `image` uint8 (B, 3, H, W) in RGB; `row` int64 (B,), the row's position in its table, −1 for
+padding; `target` int64 (B,) for classification, float32 (B, K) otherwise, absent at prediction; `features` float32 (B, F)
+where metadata columns are named.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from albumentations.core.composition import TransformType
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerStatus
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from swinft.data.augment import Preset, Resize, eval_pipeline, train_pipeline
+from swinft.data.batches import ImageRows, OrderedRows, ShuffledRows, make_loader
+from swinft.data.folds import FoldKind, check_folds, make_folds, read_folds
+from swinft.data.images import Scan, scan
+from swinft.data.overview import captions, fold_summary, image_grid, target_summary
+from swinft.data.paths import fields, image_paths
+from swinft.data.schema import (
+    Schema,
+    TargetKind,
+    check_class_sizes,
+    check_known_classes,
+    encode_features,
+    encode_targets,
+    make_schema,
+    target_columns,
+)
+from swinft.data.table import DataError, Problem, Table, read_table
+from swinft.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class CSVDataModule(LightningDataModule):
+    """Images named by a CSV.
+
+    Args:
+        train: CSV of the training rows, relative to `root`.
+        image: Path of a row's image, relative to `root`, with any columns in braces: `train/{Id}.jpg`.
+        target: Column of the target; a list for several numbers or several 0/1 labels.
+        target_kind: What the target is.
+        id: Column that names the row; read as text, values must be unique.
+        root: Folder that the paths of the CSVs and of the images are relative to.
+        test: CSV of the rows to predict; null for those of `sample_submission`.
+        test_image: Path of a test row's image where it differs from `image`.
+        sample_submission: The competition's sample submission.
+        label_delimiter: What stands between the labels of a multi-label target in one column.
+        numeric_features: Metadata columns given to the network as numbers.
+        categorical_features: Metadata columns given to the network as categories (one-hot).
+        group: Column whose equal values must stay in one fold: patient, site, sequence.
+        fold_kind: How folds are made; `auto` stratifies by the target, within groups where `group` is set.
+        num_folds: Number of folds.
+        folds: A `folds.csv` of another run to reuse, instead of `fold_kind` and `num_folds`.
+        image_size: Side, or height and width, in pixels.
+        resize: `squash` ignores the aspect ratio, `crop` cuts what sticks out, `pad` fills the rest with black.
+        augment: `none`, `light`, `medium`, `heavy`, or albumentations transforms that end at `image_size` in uint8.
+        batch_size: Images per batch and device.
+        num_workers: Processes that decode and augment; 0 for none beside the main one.
+        download: What to run to get the data and where it goes; said when files are missing.
+        fold: The fold that is held out for validation.
+        seed: Seeds folds, order and augmentation.
+        schema: Outputs and categories of an earlier run, to predict without its training table.
+
+    Raises:
+        InputError: Settings contradict each other; all of them are listed.
+    """
+
+    def __init__(
+        self,
+        target: str | list[str],
+        target_kind: TargetKind,
+        train: str | None = None,
+        image: str = "{id}",
+        id: str = "id",
+        root: str = ".",
+        test: str | None = None,
+        test_image: str | None = None,
+        sample_submission: str | None = None,
+        label_delimiter: str | None = None,
+        numeric_features: list[str] | None = None,
+        categorical_features: list[str] | None = None,
+        group: str | None = None,
+        fold_kind: FoldKind = "auto",
+        num_folds: int = 5,
+        folds: str | None = None,
+        image_size: int | tuple[int, int] = 224,
+        resize: Resize = "squash",
+        augment: Preset | list[TransformType] = "light",
+        batch_size: int = 32,
+        num_workers: int = 0,
+        download: str | None = None,
+        fold: int = 0,
+        seed: int = 42,
+        schema: Schema | None = None,
+    ) -> None:
+        super().__init__()
+        self.target, self.target_kind, self.label_delimiter = target, target_kind, label_delimiter
+        self.train, self.image, self.id, self.root = train, image, id, Path(root)
+        self.test, self.test_image, self.sample_submission = test, test_image, sample_submission
+        self.numeric_features = list(numeric_features or [])
+        self.categorical_features = list(categorical_features or [])
+        self.group, self.fold_kind, self.num_folds, self.folds = group, fold_kind, num_folds, folds
+        self.image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
+        self.resize, self.augment = resize, augment
+        self.batch_size, self.num_workers, self.download = batch_size, num_workers, download
+        self.fold, self.seed = fold, seed
+        self._schema = schema
+        self._scans: dict[str, Scan] = {}
+        self._train: _Rows | None = None
+        self._test: _Rows | None = None
+        self.target_columns = target_columns(target_kind, target, label_delimiter)
+        self._check_settings()
+
+    def setup(self, stage: str) -> None:
+        """Reads and checks the tables, once.
+
+        Args:
+            stage: `fit` and `validate` read everything that is configured, `predict` and `test` only the rows to predict.
+
+        Raises:
+            DataError: Everything that is wrong with the tables and the files they name.
+            InputError: The folds do not hold.
+        """
+        if stage in ("fit", "validate") and self._train is None:
+            self._setup_fit()
+        elif stage in ("predict", "test") and self._test is None:
+            self._setup_predict()
+
+    def check(self, decode: bool = True) -> None:
+        """Everything that can be checked before training: tables, folds, and every image.
+
+        Args:
+            decode: Decode every image in threads; otherwise read the headers only.
+
+        Raises:
+            DataError: All problems at once.
+        """
+        self.setup("fit")
+        problems: list[Problem] = []
+        for name, rows in (("images", self._train), ("test images", self._test)):
+            if rows is not None:
+                self._scans[name] = scan(rows.paths, decode)
+                fix = "See the value."
+                for row, error in self._scans[name].errors.items():
+                    problems.append(rows.table.problem(row, "the image cannot be used", error))
+        if problems:
+            raise DataError(problems)
+
+    def summary(self) -> dict[str, Any]:
+        """Rows, targets, folds, and what `check` found out about the images; for `overview.format_summary`."""
+        train = self._rows("fit")
+        summary: dict[str, Any] = {
+            "train": str(train.table.path),
+            "rows": len(train.table),
+            "target": f"{', '.join(self.target_columns)} ({self.target_kind})",
+            "outputs": target_summary(self.targets, self.schema),
+            "folds": fold_summary(self.fold_of_row, self.targets, self.schema),
+        }
+        if self.fold_notes:
+            summary["notes"] = self.fold_notes
+        if self._test is not None:
+            summary |= {"test": str(self._test.table.path), "test rows": len(self._test.table)}
+        return summary | {name: found.summary() for name, found in self._scans.items()}
+
+    def show_batch(self, split: Literal["train", "val", "test"] = "train", n: int = 16) -> "Figure":
+        """Draws images as the network will see them, each under its target.
+
+        Args:
+            split: Training rows with augmentation, held-out rows, or rows to predict under their ids.
+            n: Number of images at most.
+        """
+        loader = {"train": self.train_dataloader, "val": self.val_dataloader, "test": self.predict_dataloader}[split]()
+        dataset, keys = loader.dataset, [key for key, _ in zip(loader.sampler, range(n), strict=False)]
+        assert isinstance(dataset, ImageRows)
+        rows = [row for _, row in keys]
+        titles = (
+            [dataset.table.ids[row] for row in rows] if split == "test" else captions(self.targets[rows], self.schema)
+        )
+        return image_grid([dataset.image(*key) for key in keys], titles)
+
+    @property
+    def train_table(self) -> Table:
+        """The training rows."""
+        return self._rows("fit").table
+
+    @property
+    def train_paths(self) -> list[str]:
+        """Their images."""
+        return self._rows("fit").paths
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """Their targets: int64 (N,) for classification, float32 (N, K) otherwise."""
+        targets = self._rows("fit").targets
+        assert targets is not None
+        return targets
+
+    @property
+    def test_table(self) -> Table:
+        """The rows to predict."""
+        return self._rows("predict").table
+
+    @property
+    def schema(self) -> Schema:
+        """Names of the outputs and what prediction must know of the training table."""
+        if self._schema is None:
+            raise InputError('the schema is not known yet: call setup("fit"), or pass the schema of an earlier run.')
+        return self._schema
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled, augmented rows of all folds but `fold`."""
+        rank, num_ranks = self._place()
+        epoch = self.trainer.fit_loop.epoch_progress.current.processed if self.trainer else 0
+        rows = np.flatnonzero(self.fold_of_row != self.fold)
+        pipeline = train_pipeline(self.augment, self.image_size, self.resize)
+        sampler = ShuffledRows(rows, self.seed, epoch, rank, num_ranks)
+        return make_loader(self._dataset("fit", pipeline), sampler, self.batch_size, self.num_workers)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The rows of `fold` in the table's order, each once."""
+        return self._eval_loader("fit", np.flatnonzero(self.fold_of_row == self.fold))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The rows to predict in their table's order, each once, without targets."""
+        return self._eval_loader("predict", np.arange(len(self.test_table)))
+
+    def _eval_loader(self, stage: str, rows: NDArray[np.int64]) -> DataLoader[Any]:
+        dataset = self._dataset(stage, eval_pipeline(self.image_size, self.resize))
+        return make_loader(dataset, OrderedRows(rows, *self._place()), self.batch_size, self.num_workers)
+
+    def _dataset(self, stage: str, pipeline: Any) -> ImageRows:
+        rows = self._rows(stage)
+        return ImageRows(rows.table, rows.paths, pipeline, self.image_size, self.seed, rows.targets, rows.features)
+
+    def _place(self) -> tuple[int, int]:
+        """This process and all of them, while a Trainer runs; outside of one a loader yields every row."""
+        if self.trainer is None or self.trainer.state.status != TrainerStatus.RUNNING:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _rows(self, stage: str) -> "_Rows":
+        rows = self._train if stage == "fit" else self._test
+        if rows is None:
+            raise InputError(f'the rows are not read yet: call setup("{stage}") first.')
+        return rows
+
+    def _setup_fit(self) -> None:
+        problems: list[Problem] = []
+        train = self._read_train(problems)
+        test = self._read_test(problems) if self.test or self.sample_submission else None
+        if train is not None and self.sample_submission and self.test and test is not None:
+            self._check_sample(test.table, problems)
+        if problems or train is None:
+            raise DataError(problems, self.download)
+        groups = train.table.column(self.group) if self.group else None
+        assert train.targets is not None
+        if self.folds:
+            self.fold_of_row = read_folds(Path(self.folds), train.table)
+        else:
+            self.fold_of_row = make_folds(self.fold_kind, self.num_folds, self.seed, train.targets, groups)
+        self.fold_notes = check_folds(self.fold_of_row, train.targets, self.schema.outputs, groups)
+        if not 0 <= self.fold <= self.fold_of_row.max():
+            raise InputError(f"fold is {self.fold}; the folds are 0 to {self.fold_of_row.max()}.")
+        if not isinstance(self.augment, str):
+            train_pipeline(self.augment, self.image_size, self.resize)  # a pipeline that cannot work is found here
+        self._train, self._test = train, test
+
+    def _setup_predict(self) -> None:
+        if not self.test and not self.sample_submission:
+            raise InputError("there is nothing to predict: set data.test or data.sample_submission.")
+        problems: list[Problem] = []
+        if self._schema is None:
+            self._read_train(problems)
+        test = self._read_test(problems)
+        if problems:
+            raise DataError(problems, self.download)
+        self._test = test
+
+    def _read_train(self, problems: list[Problem]) -> "_Rows | None":
+        """Reads the training rows and infers the schema; None where the table has no such columns."""
+        if self.train is None:
+            raise InputError("data.train is not set: it names the CSV of the training rows.")
+        columns = {name: "data.target" for name in self.target_columns}
+        columns |= {self.group: "data.group"} if self.group else {}
+        table = read_table(
+            self.root / self.train, self.id, columns | self._feature_columns(self.image, "image"), problems
+        )
+        if table is None or not len(table):
+            return None
+        delimiter, features = self.label_delimiter, (self.numeric_features, self.categorical_features)
+        self._schema = make_schema(table, self.target_kind, self.target, delimiter, *features)
+        targets = encode_targets(table, self._schema, self.target, delimiter, problems)
+        if self.target_kind == "classification" and not self.folds:
+            check_class_sizes(table, self.target_columns[0], self.num_folds, problems)
+        for row, cell in enumerate(table.column(self.group) if self.group else []):
+            if not cell.strip():
+                problems.append(table.problem(row, "the group is empty", "Give the row a group.", self.group))
+        return self._load(table, self.image, targets, problems)
+
+    def _read_test(self, problems: list[Problem]) -> "_Rows | None":
+        """Reads the rows to predict; None where the table has no such columns."""
+        template = self.test_image or self.image
+        path = self.root / str(self.test or self.sample_submission)
+        setting = "test_image" if self.test_image else "image"
+        table = read_table(path, self.id, self._feature_columns(template, setting), problems)
+        if table is None or self._schema is None:
+            return None
+        if self.test and self.target_kind == "classification" and self.target_columns[0] in table.frame:
+            check_known_classes(table, self._schema, self.target_columns[0], problems)
+        return self._load(table, template, None, problems)
+
+    def _load(self, table: Table, template: str, targets: NDArray[Any] | None, problems: list[Problem]) -> "_Rows":
+        features = encode_features(table, self.schema, problems) if self.schema.num_features else None
+        return _Rows(table, image_paths(table, template, self.root, problems), targets, features)
+
+    def _check_sample(self, test: Table, problems: list[Problem]) -> None:
+        """A sample submission must ask for exactly the rows that will be predicted."""
+        sample = read_table(self.root / str(self.sample_submission), self.id, {}, problems)
+        if sample is None:
+            return
+        for one, other in ((sample, test), (test, sample)):
+            known = set(other.ids)
+            for row, id in enumerate(one.ids):
+                if id not in known:
+                    problems.append(one.problem(row, f"{other.path} has no such id", "Give both files the same ids."))
+
+    def _feature_columns(self, template: str, setting: str) -> dict[str, str]:
+        """Columns that training and test rows need alike, each with the setting that names it."""
+        columns = {name: f"data.{setting}" for name in fields(template)}
+        columns |= {name: "data.numeric_features" for name in self.numeric_features}
+        return columns | {name: "data.categorical_features" for name in self.categorical_features}
+
+    def _check_settings(self) -> None:
+        problems = [
+            f"data.{name} is {value}; it must be at least {least}."
+            for name, value, least in (
+                ("num_folds", self.num_folds, 2),
+                ("batch_size", self.batch_size, 1),
+                ("num_workers", self.num_workers, 0),
+                ("image_size", min(self.image_size), 1),
+            )
+            if value < least
+        ]
+        for name, template in (("image", self.image), ("test_image", self.test_image)):
+            if template is not None and not fields(template):
+                problems.append(f"data.{name} '{template}' names no column; write one in braces: 'images/{{id}}.jpg'.")
+        leaks = set(self.target_columns) & {*self.numeric_features, *self.categorical_features}
+        problems += [
+            f"data.target '{name}' is among the features: the network would be told the answer." for name in leaks
+        ]
+        if problems:
+            raise InputError("\n  ".join(["wrong settings:", *problems]) if len(problems) > 1 else problems[0])
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A table with what its rows become: N image paths, targets (N, …) and metadata (N, F) where there are any."""
+
+    table: Table
+    paths: list[str]
+    targets: NDArray[Any] | None
+    features: NDArray[np.float32] | None

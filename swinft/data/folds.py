@@ -1,0 +1,242 @@
+"""Rows become folds: pure functions from targets and groups to a fold per row, and the checks that they hold.
+
+Shapes: N rows, K outputs, G groups.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+from swinft.data.table import DataError, Problem, Table, read_table
+from swinft.errors import InputError
+
+FoldKind = Literal["auto", "kfold", "stratified", "group", "stratified_group", "multilabel", "multilabel_group"]
+Folds = NDArray[np.int64]
+SPLITTERS: dict[str, Any] = {
+    "kfold": KFold,
+    "stratified": StratifiedKFold,
+    "group": GroupKFold,
+    "stratified_group": StratifiedGroupKFold,
+    "multilabel": MultilabelStratifiedKFold,
+}
+
+
+def make_folds(
+    kind: FoldKind, num_folds: int, seed: int, targets: NDArray[Any], groups: Sequence[str] | None = None
+) -> Folds:
+    """Splits rows into folds.
+
+    `auto` stratifies: classes as they are, one number by Sturges bins, several numbers and labels iteratively; with
+    groups, each group stays in one fold.
+
+    Args:
+        kind: How to split.
+        num_folds: Number of folds, at least 2.
+        seed: Of the shuffling.
+        targets: int64 (N,) classes, or float (N, K) numbers or 0/1 labels.
+        groups: N group names, for the group kinds.
+
+    Returns:
+        Fold of each row, int64 (N,) in 0 to `num_folds` − 1.
+
+    Raises:
+        InputError: There are too few rows or groups, or the kind does not fit.
+    """
+    _check_counts(kind, num_folds, len(targets), groups)
+    classes = _classes(targets, num_folds)
+    if kind == "auto":
+        kind = "stratified" if classes is not None else "multilabel"
+        kind = f"{kind}_group" if groups is not None else kind  # type: ignore[assignment]
+    if kind in ("stratified", "stratified_group") and classes is None:
+        raise InputError(f"data.fold_kind '{kind}' needs one target; for several use 'multilabel' or 'auto'.")
+    if kind == "multilabel_group":
+        return _multilabel_group_folds(_labels(targets, num_folds), np.asarray(groups), num_folds, seed)
+    labels = classes if "stratified" in kind else _labels(targets, num_folds) if kind == "multilabel" else None
+    splitter = SPLITTERS[kind](n_splits=num_folds, shuffle=True, random_state=seed)
+    folds = np.full(len(targets), -1, dtype=np.int64)
+    by_group = groups if "group" in kind else None
+    for fold, (_, held_out) in enumerate(splitter.split(np.zeros((len(targets), 1)), labels, by_group)):
+        folds[held_out] = fold
+    return folds
+
+
+def sturges_bins(values: NDArray[Any], min_rows: int) -> NDArray[np.int64]:
+    """Bins of equal width by Sturges' rule, 1 + log2 N of them; a bin with too few rows joins its neighbour.
+
+    Args:
+        values: Numbers (N,).
+        min_rows: Fewest rows of a bin.
+
+    Returns:
+        Bin of each row, int64 (N,), from 0 without gaps.
+    """
+    num_bins = math.floor(1 + math.log2(len(values)))
+    edges = np.linspace(values.min(), values.max(), num_bins + 1)[1:-1]
+    bins = np.digitize(values, edges)
+    merged = np.zeros(num_bins, dtype=np.int64)
+    current = rows = 0
+    for index, count in enumerate(np.bincount(bins, minlength=num_bins)):
+        if rows >= min_rows:
+            current, rows = current + 1, 0
+        merged[index] = current
+        rows += count
+    if rows < min_rows and current:  # what is left at the upper end
+        merged[merged == current] = current - 1
+    return merged[bins]
+
+
+def check_folds(
+    folds: Folds, targets: NDArray[Any], names: Sequence[str], groups: Sequence[str] | None = None
+) -> list[str]:
+    """Checks that every fold can be trained and scored, whoever made it.
+
+    Args:
+        folds: Fold of each row, int64 (N,).
+        targets: int64 (N,) classes, or float (N, K).
+        names: Of the K classes, numbers or labels.
+        groups: N group names that must not be split.
+
+    Returns:
+        What is worth knowing but no error, one line each.
+
+    Raises:
+        InputError: A fold is empty, a group is in two folds, or a class is missing from the rows a fold trains on.
+    """
+    sizes = np.bincount(folds)
+    problems = [f"fold {fold} has no row." for fold in np.flatnonzero(sizes == 0)]
+    if len(sizes) < 2:
+        problems.append("there is only one fold: nothing is left to train on.")
+    home: dict[str, int] = {}
+    split = {group for group, fold in zip(groups or [], folds, strict=False) if home.setdefault(group, fold) != fold}
+    problems += [f"group '{group}' is in more than one fold." for group in sorted(split)]
+    notes = []
+    counts = count_per_fold(folds, targets)
+    for fold, held_out in enumerate(counts):
+        unseen = [names[k] for k in np.flatnonzero((counts.sum(0) > 0) & (counts.sum(0) == held_out))]
+        if unseen and targets.ndim == 1:
+            problems.append(f"fold {fold} trains on no row of {', '.join(unseen)}.")
+        elif unseen:
+            notes.append(f"fold {fold} trains on no positive row of {', '.join(unseen)}.")
+        unscored = [names[k] for k in np.flatnonzero((counts.sum(0) > 0) & (held_out == 0))]
+        if unscored:
+            notes.append(f"fold {fold} holds out no row of {', '.join(unscored)}.")
+    if problems:
+        raise InputError("\n  ".join(["the folds do not hold:", *problems]))
+    return notes
+
+
+def count_per_fold(folds: Folds, targets: NDArray[Any]) -> NDArray[np.int64]:
+    """Rows of each class, or positive rows of each label, in each fold: int64 (folds, K); (folds, 0) for numbers."""
+    num_folds = int(folds.max()) + 1
+    if targets.ndim == 1:
+        counts = np.zeros((num_folds, int(targets.max()) + 1), dtype=np.int64)
+        np.add.at(counts, (folds, targets), 1)
+    elif _is_binary(targets):
+        counts = np.stack([targets[folds == fold].sum(0) for fold in range(num_folds)]).astype(np.int64)
+    else:
+        counts = np.zeros((num_folds, 0), dtype=np.int64)
+    return counts
+
+
+def folds_csv(ids: Sequence[str], folds: Folds) -> str:
+    """The text of a `folds.csv`: `id,fold`."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("id", "fold"), *zip(ids, folds.tolist(), strict=True)])
+    return text.getvalue()
+
+
+def read_folds(path: Path, table: Table) -> Folds:
+    """Reads a `folds.csv`.
+
+    Args:
+        path: The file, with columns `id` and `fold`.
+        table: Whose ids it must hold, each once.
+
+    Returns:
+        Fold of each row of the table, int64 (N,).
+
+    Raises:
+        DataError: The file is wrong, or its ids are not the table's.
+    """
+    problems: list[Problem] = []
+    read = read_table(path, "id", {"fold": "the file: it needs the columns id and fold"}, problems)
+    if read is None or problems:
+        raise DataError(problems)
+    cells = read.column("fold")
+    for row, cell in enumerate(cells):
+        if not (cell.isascii() and cell.isdigit()):
+            problems.append(read.problem(row, "the fold is no whole number", "Write 0, 1, 2, …", "fold"))
+    fold_of, known = dict(zip(read.ids, cells, strict=True)), set(table.ids)
+    for row, id in enumerate(read.ids):
+        if id not in known:
+            problems.append(read.problem(row, f"{table.path} has no such id", "These folds are of another table."))
+    for row, id in enumerate(table.ids):
+        if id not in fold_of:
+            problems.append(table.problem(row, f"{path} has no fold for the id", "These folds are of another table."))
+    if problems:
+        raise DataError(problems)
+    return np.array([int(fold_of[id]) for id in table.ids], dtype=np.int64)
+
+
+def _check_counts(kind: str, num_folds: int, num_rows: int, groups: Sequence[str] | None) -> None:
+    if num_folds < 2:
+        raise InputError(f"data.num_folds is {num_folds}; it must be at least 2.")
+    if num_rows < num_folds:
+        raise InputError(f"data.num_folds is {num_folds}, but there are only {num_rows} rows.")
+    if "group" in kind and groups is None:
+        raise InputError(f"data.fold_kind '{kind}' needs data.group, the column that names the groups.")
+    if kind not in ("auto", "group", "stratified_group", "multilabel_group") and groups is not None:
+        raise InputError(
+            f"data.fold_kind '{kind}' would split the groups of data.group; use 'auto', or remove data.group."
+        )
+    if groups is not None and len(set(groups)) < num_folds:
+        raise InputError(f"data.num_folds is {num_folds}, but data.group has only {len(set(groups))} groups.")
+
+
+def _is_binary(targets: NDArray[Any]) -> bool:
+    return targets.ndim == 2 and bool(np.isin(targets, (0, 1)).all())
+
+
+def _classes(targets: NDArray[Any], num_folds: int) -> NDArray[np.int64] | None:
+    """What one target is stratified on; None for several."""
+    if targets.ndim == 1:
+        return targets
+    return sturges_bins(targets[:, 0], num_folds) if targets.shape[1] == 1 else None
+
+
+def _labels(targets: NDArray[Any], num_folds: int) -> NDArray[np.int64]:
+    """Targets of any kind as 0/1 columns (N, labels): numbers by their Sturges bins."""
+    if _is_binary(targets):
+        return targets.astype(np.int64)
+    columns = [targets] if targets.ndim == 1 else [sturges_bins(column, num_folds) for column in targets.T]
+    return np.concatenate([np.eye(column.max() + 1, dtype=np.int64)[column] for column in columns], axis=1)
+
+
+def _multilabel_group_folds(labels: NDArray[np.int64], groups: NDArray[Any], num_folds: int, seed: int) -> Folds:
+    """Places whole groups, largest first, where labels and sizes end nearest to equal shares.
+
+    scikit-learn and iterative-stratification know labels or groups, not both.
+    """
+    columns = np.column_stack([np.ones(len(labels), dtype=np.int64), labels])  # the first counts the rows
+    names, index = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), columns.shape[1]))  # (G, 1 + labels)
+    np.add.at(counts, index, columns)
+    shares = counts / np.maximum(columns.sum(0), 1)
+    shuffled = np.random.default_rng(seed).permutation(len(names))
+    order = shuffled[np.argsort(-counts[shuffled, 0], kind="stable")]
+    filled = np.zeros((num_folds, columns.shape[1]))
+    fold_of_group = np.zeros(len(names), dtype=np.int64)
+    for group in order:
+        # What the placement adds to the squared distance from equal shares.
+        cost = ((filled + shares[group] - 1 / num_folds) ** 2 - (filled - 1 / num_folds) ** 2).sum(1)
+        fold_of_group[group] = cost.argmin()
+        filled[fold_of_group[group]] += shares[group]
+    return fold_of_group[index]

@@ -1,0 +1,89 @@
+"""What a person wants to see of the data before training: a summary, and a figure of images with their labels."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.folds import Folds, count_per_fold
+from swinft.data.schema import Schema
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def target_summary(targets: NDArray[Any], schema: Schema) -> dict[str, Any]:
+    """Rows per class, positive rows per label, or smallest, mean and largest value per target column."""
+    if schema.kind == "classification":
+        return dict(zip(schema.outputs, np.bincount(targets, minlength=len(schema.outputs)).tolist(), strict=True))
+    if schema.kind == "multilabel":
+        return dict(zip(schema.outputs, targets.sum(0).astype(int).tolist(), strict=True))
+    return {
+        name: {"min": float(column.min()), "mean": float(column.mean()), "max": float(column.max())}
+        for name, column in zip(schema.outputs, targets.T, strict=True)
+    }
+
+
+def fold_summary(folds: Folds, targets: NDArray[Any], schema: Schema) -> list[dict[str, Any]]:
+    """One entry per fold: its rows, and rows per class, positive rows per label, or the mean of each target."""
+    entries: list[dict[str, Any]] = []
+    counts = count_per_fold(folds, targets)
+    for fold, size in enumerate(np.bincount(folds).tolist()):
+        values = targets[folds == fold].mean(0).tolist() if schema.kind == "regression" else counts[fold].tolist()
+        entries.append({"fold": fold, "rows": size, **dict(zip(schema.outputs, values, strict=True))})
+    return entries
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """A summary as text to print: a line per fact, and the folds as a table."""
+    lines = []
+    for name, value in summary.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines += [name, *_table(value)]
+        elif isinstance(value, dict):
+            lines += [name, *(f"  {key}: {_text(item)}" for key, item in value.items())]
+        else:
+            lines.append(f"{name}: {_text(value)}")
+    return "\n".join(lines)
+
+
+def captions(targets: NDArray[Any], schema: Schema) -> list[str]:
+    """The targets of some rows in words."""
+    if schema.kind == "classification":
+        return [schema.outputs[index] for index in targets]
+    if schema.kind == "multilabel":
+        return [", ".join(name for name, on in zip(schema.outputs, row, strict=True) if on) or "–" for row in targets]
+    return [
+        "\n".join(f"{name} {value:.4g}" for name, value in zip(schema.outputs, row, strict=True)) for row in targets
+    ]
+
+
+def image_grid(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> "Figure":
+    """A figure of images (H, W, 3), each under its title."""
+    import matplotlib.pyplot as plt
+
+    columns = max(1, min(len(images), 8 if len(images) > 8 else 4))
+    rows = -(-len(images) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(1.7 * columns, 2.0 * rows), squeeze=False, layout="constrained")
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image, title in zip(grid.flat, images, titles, strict=False):
+        axes.imshow(image)
+        axes.set_title(title if len(title) <= 40 else f"{title[:39]}…", fontsize=8, wrap=True)
+    plt.close(figure)  # a notebook shows the returned figure; an open one would be shown a second time
+    return figure
+
+
+def _table(entries: list[dict[str, Any]]) -> list[str]:
+    cells = [list(entries[0]), *([_text(value) for value in entry.values()] for entry in entries)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_text, value))
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
