@@ -42,8 +42,8 @@ def eval_pipeline(image_size: tuple[int, int], resize: Resize) -> A.Compose:
 def train_pipeline(augment: Preset | Sequence[TransformType], image_size: tuple[int, int], resize: Resize) -> A.Compose:
     """The pipeline of the training rows.
 
-    `light` flips left and right; `medium` also shifts, scales, turns and changes brightness and contrast; `heavy` crops,
-    changes colours, blurs and cuts holes besides; `none` resizes only.
+    `light` flips left and right; `medium` also shifts, scales, turns and changes brightness and contrast; `heavy`
+    crops, changes colours, blurs and cuts holes besides; `none` resizes only.
 
     Args:
         augment: A preset, or albumentations transforms that see the decoded image and end at `image_size`.
@@ -90,8 +90,8 @@ def check_image(image: Any, image_size: tuple[int, int]) -> None:
         raise InputError("data.augment ends in a tensor; remove A.ToTensorV2, batches are made from uint8 arrays.")
     if image.dtype != np.uint8:
         raise InputError(
-            f"data.augment ends in {image.dtype}, not uint8; remove A.Normalize and A.ToFloat, the task normalises on the "
-            f"device with the backbone's own mean and deviation."
+            f"data.augment ends in {image.dtype}, not uint8; remove A.Normalize and A.ToFloat, the task normalises on "
+            f"the device with the backbone's own mean and deviation."
         )
     if image.shape != expected:
         raise InputError(
@@ -114,16 +114,13 @@ def _light(image_size: tuple[int, int]) -> list[TransformType]:
     return [A.HorizontalFlip(p=0.5)]
 
 
+MIRROR = cv2.BORDER_REFLECT_101  # black borders would tell the network what was done
+
+
 def _medium(image_size: tuple[int, int]) -> list[TransformType]:
     return [
         *_light(image_size),
-        A.Affine(
-            scale=(0.9, 1.1),
-            translate_percent=(-0.06, 0.06),
-            rotate=(-15, 15),
-            border_mode=cv2.BORDER_REFLECT_101,
-            p=0.7,
-        ),
+        A.Affine(scale=(0.9, 1.1), translate_percent=(-0.06, 0.06), rotate=(-15, 15), border_mode=MIRROR, p=0.7),
         A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.5),
     ]
 

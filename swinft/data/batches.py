@@ -129,8 +129,7 @@ def make_loader(dataset: ImageRows, sampler: Sampler[Key], batch_size: int, num_
         sampler=sampler,
         num_workers=num_workers,
         drop_last=is_training and len(sampler) > batch_size,  # type: ignore[arg-type]
-        persistent_workers=num_workers
-        > 0,  # each fork costs seconds; the epoch travels with the key, so none is needed
+        persistent_workers=num_workers > 0,  # starting them costs seconds; the epoch travels with the key
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(dataset.seed),  # else each epoch advances torch's global generator
     )

@@ -1,11 +1,10 @@
 """A table, a fold and a pipeline become batches: the LightningDataModule of swinft, usable in a notebook by itself.
 
 A batch is a dictionary: `image` uint8 (B, 3, H, W) in RGB; `row` int64 (B,), the row's position in its table, −1 for
-padding; `target` int64 (B,) for classification, float32 (B, K) otherwise, absent at prediction; `features` float32 (B, F)
-where metadata columns are named.
+padding; `target` int64 (B,) for classification, float32 (B, K) otherwise, absent at prediction; `features` float32
+(B, F) where metadata columns are named.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,18 +20,9 @@ from swinft.data.batches import ImageRows, OrderedRows, ShuffledRows, make_loade
 from swinft.data.folds import FoldKind, check_folds, make_folds, read_folds
 from swinft.data.images import Scan, scan
 from swinft.data.overview import captions, fold_summary, image_grid, target_summary
-from swinft.data.paths import fields, image_paths
-from swinft.data.schema import (
-    Schema,
-    TargetKind,
-    check_class_sizes,
-    check_known_classes,
-    encode_features,
-    encode_targets,
-    make_schema,
-    target_columns,
-)
-from swinft.data.table import DataError, Problem, Table, read_table
+from swinft.data.rows import Columns, Rows, check_sample, read_test, read_train
+from swinft.data.schema import Schema, TargetKind
+from swinft.data.table import DataError, Problem, Table
 from swinft.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,28 +92,34 @@ class CSVDataModule(LightningDataModule):
         schema: Schema | None = None,
     ) -> None:
         super().__init__()
-        self.target, self.target_kind, self.label_delimiter = target, target_kind, label_delimiter
-        self.train, self.image, self.id, self.root = train, image, id, Path(root)
-        self.test, self.test_image, self.sample_submission = test, test_image, sample_submission
-        self.numeric_features = list(numeric_features or [])
-        self.categorical_features = list(categorical_features or [])
-        self.group, self.fold_kind, self.num_folds, self.folds = group, fold_kind, num_folds, folds
+        self.columns = Columns(
+            target,
+            target_kind,
+            label_delimiter,
+            id,
+            image,
+            test_image,
+            list(numeric_features or []),
+            list(categorical_features or []),
+            group,
+        )
+        self.root, self.train, self.test, self.sample_submission = Path(root), train, test, sample_submission
+        self.fold_kind, self.num_folds, self.folds = fold_kind, num_folds, folds
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
         self.resize, self.augment = resize, augment
         self.batch_size, self.num_workers, self.download = batch_size, num_workers, download
         self.fold, self.seed = fold, seed
+        self._check_numbers()
         self._schema = schema
         self._scans: dict[str, Scan] = {}
-        self._train: _Rows | None = None
-        self._test: _Rows | None = None
-        self.target_columns = target_columns(target_kind, target, label_delimiter)
-        self._check_settings()
+        self._train: Rows | None = None
+        self._test: Rows | None = None
 
     def setup(self, stage: str) -> None:
         """Reads and checks the tables, once.
 
         Args:
-            stage: `fit` and `validate` read everything that is configured, `predict` and `test` only the rows to predict.
+            stage: `fit` and `validate` read all that is configured, `predict` and `test` only the rows to predict.
 
         Raises:
             DataError: Everything that is wrong with the tables and the files they name.
@@ -148,7 +144,6 @@ class CSVDataModule(LightningDataModule):
         for name, rows in (("images", self._train), ("test images", self._test)):
             if rows is not None:
                 self._scans[name] = scan(rows.paths, decode)
-                fix = "See the value."
                 for row, error in self._scans[name].errors.items():
                     problems.append(rows.table.problem(row, "the image cannot be used", error))
         if problems:
@@ -160,7 +155,7 @@ class CSVDataModule(LightningDataModule):
         summary: dict[str, Any] = {
             "train": str(train.table.path),
             "rows": len(train.table),
-            "target": f"{', '.join(self.target_columns)} ({self.target_kind})",
+            "target": f"{', '.join(self.columns.targets)} ({self.columns.target_kind})",
             "outputs": target_summary(self.targets, self.schema),
             "folds": fold_summary(self.fold_of_row, self.targets, self.schema),
         }
@@ -218,7 +213,8 @@ class CSVDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled, augmented rows of all folds but `fold`."""
         rank, num_ranks = self._place()
-        epoch = self.trainer.fit_loop.epoch_progress.current.processed if self.trainer else 0
+        progress: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
+        epoch = progress.processed if progress else 0  # a resumed run goes on with the order of its own epoch
         rows = np.flatnonzero(self.fold_of_row != self.fold)
         pipeline = train_pipeline(self.augment, self.image_size, self.resize)
         sampler = ShuffledRows(rows, self.seed, epoch, rank, num_ranks)
@@ -246,7 +242,7 @@ class CSVDataModule(LightningDataModule):
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _rows(self, stage: str) -> "_Rows":
+    def _rows(self, stage: str) -> Rows:
         rows = self._train if stage == "fit" else self._test
         if rows is None:
             raise InputError(f'the rows are not read yet: call setup("{stage}") first.')
@@ -254,23 +250,23 @@ class CSVDataModule(LightningDataModule):
 
     def _setup_fit(self) -> None:
         problems: list[Problem] = []
-        train = self._read_train(problems)
-        test = self._read_test(problems) if self.test or self.sample_submission else None
-        if train is not None and self.sample_submission and self.test and test is not None:
-            self._check_sample(test.table, problems)
-        if problems or train is None:
+        found = self._read_train(problems)
+        schema = found[1] if found else None
+        test = self._read_test(schema, problems) if self.test or self.sample_submission else None
+        if test and self.test and self.sample_submission:
+            check_sample(self.root / self.sample_submission, self.columns, test.table, problems)
+        if problems or found is None:
             raise DataError(problems, self.download)
-        groups = train.table.column(self.group) if self.group else None
+        train, self._schema = found
         assert train.targets is not None
         if self.folds:
             self.fold_of_row = read_folds(Path(self.folds), train.table)
         else:
-            self.fold_of_row = make_folds(self.fold_kind, self.num_folds, self.seed, train.targets, groups)
-        self.fold_notes = check_folds(self.fold_of_row, train.targets, self.schema.outputs, groups)
+            self.fold_of_row = make_folds(self.fold_kind, self.num_folds, self.seed, train.targets, train.groups)
+        self.fold_notes = check_folds(self.fold_of_row, train.targets, self.schema.outputs, train.groups)
         if not 0 <= self.fold <= self.fold_of_row.max():
             raise InputError(f"fold is {self.fold}; the folds are 0 to {self.fold_of_row.max()}.")
-        if not isinstance(self.augment, str):
-            train_pipeline(self.augment, self.image_size, self.resize)  # a pipeline that cannot work is found here
+        train_pipeline(self.augment, self.image_size, self.resize)  # one that cannot work is found here
         self._train, self._test = train, test
 
     def _setup_predict(self) -> None:
@@ -278,93 +274,34 @@ class CSVDataModule(LightningDataModule):
             raise InputError("there is nothing to predict: set data.test or data.sample_submission.")
         problems: list[Problem] = []
         if self._schema is None:
-            self._read_train(problems)
-        test = self._read_test(problems)
+            found = self._read_train(problems)
+            self._schema = found[1] if found else None
+        test = self._read_test(self._schema, problems)
         if problems:
             raise DataError(problems, self.download)
         self._test = test
 
-    def _read_train(self, problems: list[Problem]) -> "_Rows | None":
-        """Reads the training rows and infers the schema; None where the table has no such columns."""
+    def _read_train(self, problems: list[Problem]) -> tuple[Rows, Schema] | None:
         if self.train is None:
             raise InputError("data.train is not set: it names the CSV of the training rows.")
-        columns = {name: "data.target" for name in self.target_columns}
-        columns |= {self.group: "data.group"} if self.group else {}
-        table = read_table(
-            self.root / self.train, self.id, columns | self._feature_columns(self.image, "image"), problems
-        )
-        if table is None or not len(table):
-            return None
-        delimiter, features = self.label_delimiter, (self.numeric_features, self.categorical_features)
-        self._schema = make_schema(table, self.target_kind, self.target, delimiter, *features)
-        targets = encode_targets(table, self._schema, self.target, delimiter, problems)
-        if self.target_kind == "classification" and not self.folds:
-            check_class_sizes(table, self.target_columns[0], self.num_folds, problems)
-        for row, cell in enumerate(table.column(self.group) if self.group else []):
-            if not cell.strip():
-                problems.append(table.problem(row, "the group is empty", "Give the row a group.", self.group))
-        return self._load(table, self.image, targets, problems)
+        min_class_rows = 2 if self.folds else self.num_folds
+        return read_train(self.root / self.train, self.root, self.columns, min_class_rows, problems)
 
-    def _read_test(self, problems: list[Problem]) -> "_Rows | None":
-        """Reads the rows to predict; None where the table has no such columns."""
-        template = self.test_image or self.image
+    def _read_test(self, schema: Schema | None, problems: list[Problem]) -> Rows | None:
         path = self.root / str(self.test or self.sample_submission)
-        setting = "test_image" if self.test_image else "image"
-        table = read_table(path, self.id, self._feature_columns(template, setting), problems)
-        if table is None or self._schema is None:
-            return None
-        if self.test and self.target_kind == "classification" and self.target_columns[0] in table.frame:
-            check_known_classes(table, self._schema, self.target_columns[0], problems)
-        return self._load(table, template, None, problems)
+        return read_test(path, self.root, self.columns, schema, self.test is None, problems)
 
-    def _load(self, table: Table, template: str, targets: NDArray[Any] | None, problems: list[Problem]) -> "_Rows":
-        features = encode_features(table, self.schema, problems) if self.schema.num_features else None
-        return _Rows(table, image_paths(table, template, self.root, problems), targets, features)
-
-    def _check_sample(self, test: Table, problems: list[Problem]) -> None:
-        """A sample submission must ask for exactly the rows that will be predicted."""
-        sample = read_table(self.root / str(self.sample_submission), self.id, {}, problems)
-        if sample is None:
-            return
-        for one, other in ((sample, test), (test, sample)):
-            known = set(other.ids)
-            for row, id in enumerate(one.ids):
-                if id not in known:
-                    problems.append(one.problem(row, f"{other.path} has no such id", "Give both files the same ids."))
-
-    def _feature_columns(self, template: str, setting: str) -> dict[str, str]:
-        """Columns that training and test rows need alike, each with the setting that names it."""
-        columns = {name: f"data.{setting}" for name in fields(template)}
-        columns |= {name: "data.numeric_features" for name in self.numeric_features}
-        return columns | {name: "data.categorical_features" for name in self.categorical_features}
-
-    def _check_settings(self) -> None:
+    def _check_numbers(self) -> None:
+        limits = {
+            "num_folds": (self.num_folds, 2),
+            "batch_size": (self.batch_size, 1),
+            "num_workers": (self.num_workers, 0),
+            "image_size": (min(self.image_size), 1),
+        }
         problems = [
             f"data.{name} is {value}; it must be at least {least}."
-            for name, value, least in (
-                ("num_folds", self.num_folds, 2),
-                ("batch_size", self.batch_size, 1),
-                ("num_workers", self.num_workers, 0),
-                ("image_size", min(self.image_size), 1),
-            )
+            for name, (value, least) in limits.items()
             if value < least
         ]
-        for name, template in (("image", self.image), ("test_image", self.test_image)):
-            if template is not None and not fields(template):
-                problems.append(f"data.{name} '{template}' names no column; write one in braces: 'images/{{id}}.jpg'.")
-        leaks = set(self.target_columns) & {*self.numeric_features, *self.categorical_features}
-        problems += [
-            f"data.target '{name}' is among the features: the network would be told the answer." for name in leaks
-        ]
         if problems:
-            raise InputError("\n  ".join(["wrong settings:", *problems]) if len(problems) > 1 else problems[0])
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A table with what its rows become: N image paths, targets (N, …) and metadata (N, F) where there are any."""
-
-    table: Table
-    paths: list[str]
-    targets: NDArray[Any] | None
-    features: NDArray[np.float32] | None
+            raise InputError("\n  ".join(problems))

@@ -90,7 +90,8 @@ def sturges_bins(values: NDArray[Any], min_rows: int) -> NDArray[np.int64]:
         rows += count
     if rows < min_rows and current:  # what is left at the upper end
         merged[merged == current] = current - 1
-    return merged[bins]
+    chosen: NDArray[np.int64] = merged[bins]
+    return chosen
 
 
 def check_folds(
@@ -120,12 +121,12 @@ def check_folds(
     notes = []
     counts = count_per_fold(folds, targets)
     for fold, held_out in enumerate(counts):
-        unseen = [names[k] for k in np.flatnonzero((counts.sum(0) > 0) & (counts.sum(0) == held_out))]
+        unseen = [names[int(k)] for k in np.flatnonzero((counts.sum(0) > 0) & (counts.sum(0) == held_out))]
         if unseen and targets.ndim == 1:
             problems.append(f"fold {fold} trains on no row of {', '.join(unseen)}.")
         elif unseen:
             notes.append(f"fold {fold} trains on no positive row of {', '.join(unseen)}.")
-        unscored = [names[k] for k in np.flatnonzero((counts.sum(0) > 0) & (held_out == 0))]
+        unscored = [names[int(k)] for k in np.flatnonzero((counts.sum(0) > 0) & (held_out == 0))]
         if unscored:
             notes.append(f"fold {fold} holds out no row of {', '.join(unscored)}.")
     if problems:
@@ -194,9 +195,7 @@ def _check_counts(kind: str, num_folds: int, num_rows: int, groups: Sequence[str
     if "group" in kind and groups is None:
         raise InputError(f"data.fold_kind '{kind}' needs data.group, the column that names the groups.")
     if kind not in ("auto", "group", "stratified_group", "multilabel_group") and groups is not None:
-        raise InputError(
-            f"data.fold_kind '{kind}' would split the groups of data.group; use 'auto', or remove data.group."
-        )
+        raise InputError(f"data.fold_kind '{kind}' would split the groups of data.group; use 'auto', or remove it.")
     if groups is not None and len(set(groups)) < num_folds:
         raise InputError(f"data.num_folds is {num_folds}, but data.group has only {len(set(groups))} groups.")
 

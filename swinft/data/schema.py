@@ -67,8 +67,8 @@ def target_columns(kind: str, target: str | list[str], delimiter: str | None) ->
         raise InputError("data.label_delimiter is for multilabel targets in one column; remove it, or name one column.")
     if kind == "multilabel" and delimiter is None and len(columns) == 1:
         raise InputError(
-            f"data.target names one column, '{columns[0]}'. For a string of labels set data.label_delimiter (' ' or '|'); "
-            f"for 0/1 columns name them all."
+            f"data.target names one column, '{columns[0]}'. For a string of labels set data.label_delimiter (' ' or "
+            f"'|'); for 0/1 columns name them all."
         )
     return columns
 

@@ -75,7 +75,7 @@ class DataError(InputError):
     def __init__(self, problems: Sequence[Problem], download: str | None = None) -> None:
         self.problems = list(problems)
         seen: Counter[tuple[str, str, str | None]] = Counter()
-        shown = []
+        shown: list[Problem] = []
         for problem in self.problems:
             kind = (problem.file, problem.message, problem.column)
             seen[kind] += 1
@@ -236,7 +236,7 @@ def _id_problems(table: Table) -> list[Problem]:
         elif CONTROL.search(id):
             problems.append(table.problem(row, "the id holds a control character", "Remove it."))
         elif id in first:
-            fix = f"Line {table.lines[first[id]]} has it too: keep one of them, or set data.id to a column that is unique."
+            fix = f"Line {table.lines[first[id]]} has it too: keep one of them, or set data.id to another column."
             problems.append(table.problem(row, "the id is there twice", fix))
         first.setdefault(id, row)
     return problems

@@ -84,9 +84,17 @@ def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
     return [group for group in groups if group["params"]]
 
 
-def adamw(groups: Groups, config: OptimConfig, device: torch.device) -> AdamW:
-    """AdamW, in one kernel per group where the device has it."""
-    return AdamW(groups, lr=config.lr, betas=config.betas, fused=device.type in ("cuda", "cpu"))
+def adamw(groups: Groups, config: OptimConfig, device: torch.device, scales_loss: bool) -> AdamW:
+    """AdamW, in one kernel per group where the device has it.
+
+    Args:
+        groups: Parameter groups.
+        config: Rates and running averages.
+        device: Where the parameters are.
+        scales_loss: Whether fp16's loss scaling is on. The fused kernel would undo the scaling by itself, after the
+            gradients were clipped at the scaled norm.
+    """
+    return AdamW(groups, lr=config.lr, betas=config.betas, fused=device.type in ("cuda", "cpu") and not scales_loss)
 
 
 def warmup_cosine(step: int, warmup_steps: float, total_steps: int, min_ratio: float) -> float:

@@ -177,10 +177,23 @@ class FineTuneTask(pl.LightningModule):
         for name, value in score(self.metrics, self.net.head.kind, predictions, targets).items():
             self.log(f"val_{name}", value, rank_zero_only=True)
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips; Lightning refuses to, with a fused optimiser in bf16, although nothing is scaled there."""
+        if gradient_clip_val is None or not gradient_clip_val:
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+        else:
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         """AdamW with a rate per layer, and a schedule per step."""
         others = [module for name, module in self.net.named_children() if name != "backbone"]
-        optimizer = adamw(param_groups(self.net.backbone, others, self.optim), self.optim, self.device)
+        scales_loss = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        optimizer = adamw(param_groups(self.net.backbone, others, self.optim), self.optim, self.device, scales_loss)
         total = int(self.trainer.estimated_stepping_batches)
         epochs = self.trainer.max_epochs or 0
         warmup = self.optim.warmup_epochs * total / epochs if epochs > 0 else 0.0

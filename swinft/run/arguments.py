@@ -66,7 +66,7 @@ def call(function: Callable[..., None], command: str, argv: list[str]) -> int:
 
 def known_keys(parser: ArgumentParser) -> set[str]:
     """Every dotted key of the parser, with the sections that hold them."""
-    keys = {action.dest for action in parser._actions if action.dest not in ("help", "print_config")}
+    keys = {action.dest for action in parser._actions if action.dest.split(".")[-1] not in ("help", "print_config")}
     return keys | {key.rsplit(".", depth)[0] for key in keys for depth in range(1, key.count(".") + 1)}
 
 

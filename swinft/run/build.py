@@ -20,7 +20,7 @@ from swinft.run.store import commit, discard, verify
 
 def build_datamodule(parser: Parser, config: Namespace, **changes: Any) -> CSVDataModule:
     """The datamodule of a config; `changes` replace its arguments."""
-    arguments = dict(parser.instantiate(Namespace(data=config.data, seed=config.seed)).data)
+    arguments = dict(parser.instantiate(Namespace(data=config.data)).data)
     return CSVDataModule(**{**arguments, "seed": config.seed, **changes})
 
 

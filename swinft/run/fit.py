@@ -5,6 +5,7 @@ with `--fold k`, so callbacks, GPU memory and crashes never cross folds.
 """
 
 import json
+import logging
 import os
 import platform
 import shutil
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -124,6 +126,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     if fold.is_done:
         print(f"fold {fold.index}: done, skipped")
         return
+    _quiet()
     pl.seed_everything(config.seed + fold.index, verbose=False)
     data = build_datamodule(parser, config, fold=fold.index, folds=str(run.folds))
     data.setup("fit")
@@ -249,6 +252,19 @@ def _environment(config: Namespace) -> dict[str, Any]:
         "precision": precision,
         "precision_reason": reason,
     }
+
+
+def _quiet() -> None:
+    """Silences what Lightning says at every start and what is as it should be; its other warnings stay."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        r".*module\(s\) in eval mode at the start of training",  # the averaged weights are never trained
+        r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of an old torch name
+        r".*does not have many workers",  # data.num_workers is the user's choice
+        r".*The number of training batches .* is smaller than the logging interval",  # we log per epoch
+    ):
+        warnings.filterwarnings("ignore", message)
 
 
 def _plan(data: CSVDataModule, fold: Fold, newest: Path | None) -> str:

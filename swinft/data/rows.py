@@ -1,0 +1,168 @@
+"""What the columns of a CSV mean, and the rows that come of it: images, targets, metadata and groups.
+
+Shapes: N rows, K outputs, F metadata features.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.paths import fields, image_paths
+from swinft.data.schema import (
+    Schema,
+    TargetKind,
+    check_class_sizes,
+    check_known_classes,
+    encode_features,
+    encode_targets,
+    make_schema,
+    target_columns,
+)
+from swinft.data.table import Problem, Table, read_table
+from swinft.errors import InputError
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns mean what; the settings of `CSVDataModule` with the same names.
+
+    Raises:
+        InputError: The settings contradict each other; all contradictions are listed.
+    """
+
+    target: str | list[str]
+    target_kind: TargetKind
+    label_delimiter: str | None
+    id: str
+    image: str
+    test_image: str | None
+    numeric_features: list[str]
+    categorical_features: list[str]
+    group: str | None
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"data.{name} '{template}' names no column; write one in braces: 'images/{{id}}.jpg'."
+            for name, template in (("image", self.image), ("test_image", self.test_image))
+            if template is not None and not fields(template)
+        ]
+        features = [*self.numeric_features, *self.categorical_features]
+        problems += [
+            f"'{name}' is in data.target and among the features: the network would be told the answer."
+            for name in self.targets
+            if name in features
+        ]
+        problems += [f"'{name}' is named twice among the features." for name in {*features} if features.count(name) > 1]
+        if problems:
+            raise InputError("\n  ".join(["the columns of data are wrong:", *problems]))
+
+    @property
+    def targets(self) -> list[str]:
+        """The target's columns."""
+        return target_columns(self.target_kind, self.target, self.label_delimiter)
+
+    def needed(self, template: str, setting: str) -> dict[str, str]:
+        """Columns that training and test rows need alike, each with the setting that names it."""
+        return {
+            **dict.fromkeys(fields(template), f"data.{setting}"),
+            **dict.fromkeys(self.numeric_features, "data.numeric_features"),
+            **dict.fromkeys(self.categorical_features, "data.categorical_features"),
+        }
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table with what its rows become.
+
+    Args:
+        table: N rows.
+        paths: N image files.
+        targets: int64 (N,) for classification, float32 (N, K) otherwise; None for rows to predict.
+        features: float32 (N, F), None without metadata.
+        groups: N names, None without groups.
+    """
+
+    table: Table
+    paths: list[str]
+    targets: NDArray[Any] | None = None
+    features: NDArray[np.float32] | None = None
+    groups: list[str] | None = None
+
+
+def read_train(
+    path: Path, root: Path, columns: Columns, min_class_rows: int, problems: list[Problem]
+) -> tuple[Rows, Schema] | None:
+    """Reads the training rows and what prediction must know of them.
+
+    Args:
+        path: The CSV.
+        root: The data's folder.
+        columns: Which columns mean what.
+        min_class_rows: Fewest rows of a class.
+        problems: Whatever is wrong is appended.
+
+    Returns:
+        None where the table is not there, has no such columns or no rows.
+    """
+    required = {
+        **dict.fromkeys(columns.targets, "data.target"),
+        **({columns.group: "data.group"} if columns.group else {}),
+        **columns.needed(columns.image, "image"),
+    }
+    table = read_table(path, columns.id, required, problems)
+    if table is None or not len(table):
+        return None
+    target = (columns.target, columns.label_delimiter)
+    schema = make_schema(table, columns.target_kind, *target, columns.numeric_features, columns.categorical_features)
+    targets = encode_targets(table, schema, *target, problems)
+    if columns.target_kind == "classification":
+        check_class_sizes(table, columns.targets[0], min_class_rows, problems)
+    groups = table.column(columns.group) if columns.group else None
+    for row, cell in enumerate(groups or []):
+        if not cell.strip():
+            problems.append(table.problem(row, "the group is empty", "Give the row a group.", columns.group))
+    features = encode_features(table, schema, problems) if schema.num_features else None
+    return Rows(table, image_paths(table, columns.image, root, problems), targets, features, groups), schema
+
+
+def read_test(
+    path: Path, root: Path, columns: Columns, schema: Schema | None, is_sample: bool, problems: list[Problem]
+) -> Rows | None:
+    """Reads the rows to predict.
+
+    Args:
+        path: The CSV.
+        root: The data's folder.
+        columns: Which columns mean what.
+        schema: Of the training table; None where that could not be read, and this one is only checked.
+        is_sample: A sample submission, whose targets are placeholders.
+        problems: Whatever is wrong is appended.
+
+    Returns:
+        None where the table is not there or has no such columns.
+    """
+    template, setting = (columns.test_image, "test_image") if columns.test_image else (columns.image, "image")
+    table = read_table(path, columns.id, columns.needed(template, setting), problems)
+    if table is None:
+        return None
+    paths = image_paths(table, template, root, problems)
+    if schema is None:
+        return Rows(table, paths)
+    if not is_sample and schema.kind == "classification" and columns.targets[0] in table.frame:
+        check_known_classes(table, schema, columns.targets[0], problems)
+    return Rows(table, paths, features=encode_features(table, schema, problems) if schema.num_features else None)
+
+
+def check_sample(path: Path, columns: Columns, test: Table, problems: list[Problem]) -> None:
+    """Appends every id that only one of test table and sample submission has: submissions need the sample's."""
+    sample = read_table(path, columns.id, {}, problems)
+    if sample is None:
+        return
+    for one, other in ((sample, test), (test, sample)):
+        known = set(other.ids)
+        for row, id in enumerate(one.ids):
+            if id not in known:
+                problems.append(one.problem(row, f"{other.path} has no such id", "Give both files the same ids."))
