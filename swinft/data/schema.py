@@ -3,7 +3,6 @@
 Shapes: N rows, K outputs, F metadata features.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from swinft.data.table import Problem, Table
 from swinft.errors import InputError, suggest
 
 TargetKind = Literal["classification", "regression", "multilabel"]
+LARGEST = float(np.finfo(np.float32).max)
 # What `float` takes for a number, without `1_000`, `nan` and `inf`.
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 
@@ -144,7 +144,7 @@ def numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> ND
     values = np.full((len(table.frame), len(columns)), np.nan, dtype=np.float32)
     for k, name in enumerate(columns):
         for row, cell in enumerate(table.column(name)):
-            if NUMBER.fullmatch(cell) and math.isfinite(number := np.float32(cell)):
+            if NUMBER.fullmatch(cell) and abs(number := float(cell)) <= LARGEST:
                 values[row, k] = number
                 continue
             message = "the cell is no finite number" if cell.strip() else "the cell is empty"

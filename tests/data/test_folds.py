@@ -1,0 +1,144 @@
+"""Folds against scikit-learn where it has the kind, and against counts where it has not."""
+
+import numpy as np
+import pytest
+from sklearn.model_selection import StratifiedKFold
+
+from swinft.data.folds import check_folds, count_per_fold, folds_csv, make_folds, read_folds, sturges_bins
+from swinft.data.table import DataError, read_table
+from swinft.errors import InputError
+
+RNG = np.random.default_rng(0)
+CLASSES = RNG.choice(3, 200, p=[0.6, 0.3, 0.1])
+NUMBERS = RNG.gamma(2.0, 15.0, (200, 1)).astype(np.float32)
+LABELS = (RNG.random((200, 4)) < [0.5, 0.3, 0.1, 0.05]).astype(np.float32)
+GROUPS = [f"patient {k}" for k in RNG.choice(40, 200)]
+NAMES = ["a", "b", "c", "d"]
+
+
+def split_groups(folds):
+    return sum(len(set(folds[np.array(GROUPS) == group])) > 1 for group in set(GROUPS))
+
+
+@pytest.mark.parametrize("kind", ["auto", "kfold", "stratified", "multilabel", "group", "stratified_group", "multilabel_group"])
+@pytest.mark.parametrize("targets", [CLASSES, NUMBERS, LABELS], ids=["classes", "numbers", "labels"])
+def test_every_kind_covers_every_row_with_folds_of_like_size(kind, targets):
+    if "stratified" in kind and targets is LABELS:
+        with pytest.raises(InputError, match="use 'multilabel'"):
+            make_folds(kind, 5, 1, targets, GROUPS if "group" in kind else None)
+        return
+    groups = GROUPS if "group" in kind else None
+    folds = make_folds(kind, 5, 1, targets, groups)
+    assert folds.dtype == np.int64
+    sizes = np.bincount(folds, minlength=5)
+    assert sizes.sum() == 200
+    assert (abs(sizes - 40) <= (8 if groups else 5)).all(), sizes
+    assert split_groups(folds) == 0 if groups else split_groups(folds) > 0
+    assert np.array_equal(folds, make_folds(kind, 5, 1, targets, groups))
+    if kind != "group":
+        assert not np.array_equal(folds, make_folds(kind, 5, 2, targets, groups))
+    check_folds(folds, targets, NAMES, groups)
+
+
+def test_auto_is_scikit_learns_stratified_split():
+    expected = np.empty(200, dtype=np.int64)
+    splitter = StratifiedKFold(5, shuffle=True, random_state=7)
+    for fold, (_, rows) in enumerate(splitter.split(CLASSES, CLASSES)):
+        expected[rows] = fold
+    assert np.array_equal(make_folds("auto", 5, 7, CLASSES), expected)
+    assert np.array_equal(make_folds("auto", 5, 7, CLASSES, GROUPS), make_folds("stratified_group", 5, 7, CLASSES, GROUPS))
+
+
+def test_stratifying_numbers_brings_the_folds_means_together():
+    def spread(kind, targets, column):
+        means = [
+            [targets[make_folds(kind, 5, seed, targets) == fold, column].mean() for fold in range(5)] for seed in range(5)
+        ]
+        return np.mean(np.ptp(means, axis=1))
+
+    assert spread("auto", NUMBERS, 0) < 0.5 * spread("kfold", NUMBERS, 0)
+    two = np.column_stack([NUMBERS[:, 0], RNG.normal(size=200)]).astype(np.float32)
+    assert spread("auto", two, 0) < 0.6 * spread("kfold", two, 0)
+    assert spread("auto", two, 1) < 0.6 * spread("kfold", two, 1)
+
+
+def test_labels_are_shared_out_evenly_with_and_without_groups():
+    for groups in (None, GROUPS):
+        counts = count_per_fold(make_folds("auto", 5, 1, LABELS, groups), LABELS)
+        assert (np.ptp(counts, axis=0) <= [4, 4, 4, 4]).all(), counts
+    assert split_groups(make_folds("auto", 5, 1, LABELS, GROUPS)) == 0
+
+
+def test_sturges_bins():
+    values = np.concatenate([np.arange(16.0), [100.0]])  # 1 + log2 17 = 5 bins, 20 wide
+    assert sturges_bins(values, 1).tolist() == [0] * 16 + [1]
+    assert sturges_bins(values, 2).tolist() == [0] * 17  # the last bin is too small and joins its neighbour
+    even = sturges_bins(np.arange(9912.0), 10)
+    assert len(np.unique(even)) == 14
+    assert np.ptp(np.bincount(even)) <= 1
+    assert np.bincount(sturges_bins(NUMBERS[:, 0], 10)).min() >= 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("auto", 1, 0, CLASSES), "at least 2"),
+        (("auto", 500, 0, CLASSES), "only 200 rows"),
+        (("group", 5, 0, CLASSES), "needs data.group"),
+        (("stratified", 5, 0, CLASSES, GROUPS), "would split the groups"),
+        (("auto", 41, 0, CLASSES, GROUPS), "only 40 groups"),
+    ],
+)
+def test_wrong_use(arguments, expected):
+    with pytest.raises(InputError, match=expected):
+        make_folds(*arguments)
+
+
+def test_folds_that_do_not_hold_are_refused_with_all_reasons():
+    targets = np.array([0, 0, 1, 1, 0, 0])
+    with pytest.raises(InputError) as caught:
+        check_folds(np.array([0, 0, 2, 2, 0, 2]), targets, ["cat", "dog"], ["p", "p", "q", "q", "p", "p"])
+    message = str(caught.value)
+    assert "fold 1 has no row" in message
+    assert "group 'p' is in more than one fold" in message
+    assert "fold 2 trains on no row of dog" in message
+    with pytest.raises(InputError, match="only one fold"):
+        check_folds(np.zeros(6, dtype=np.int64), targets, ["cat", "dog"])
+
+
+def test_what_is_worth_knowing_is_noted():
+    folds = np.array([0, 0, 1, 1])
+    assert check_folds(folds, np.array([0, 1, 0, 1]), ["cat", "dog"]) == []
+    labels = np.array([[1, 1], [0, 0], [1, 0], [0, 0]], dtype=np.float32)
+    assert check_folds(folds, labels, ["cat", "dog"]) == [
+        "fold 0 trains on no positive row of dog.",
+        "fold 1 holds out no row of dog.",
+    ]
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text('id,y\n007,1\n"a,b",2\nNA,3\n')
+    return read_table(path, "id", {}, [])
+
+
+def test_a_folds_file_reads_back_in_any_order(table, tmp_path):
+    folds = np.array([2, 0, 1])
+    text = folds_csv(table.ids, folds)
+    assert text == 'id,fold\n007,2\n"a,b",0\nNA,1\n'
+    head, *rows = text.splitlines()
+    path = tmp_path / "folds.csv"
+    path.write_text("\n".join([head, *rows[::-1]]) + "\n")
+    assert read_folds(path, table).tolist() == [2, 0, 1]
+
+
+def test_folds_of_another_table_are_refused(table, tmp_path):
+    path = tmp_path / "folds.csv"
+    path.write_text('id,fold\n007,2\n"a,b",x\n7,1\n')
+    with pytest.raises(DataError) as caught:
+        read_folds(path, table)
+    assert [(problem.id, problem.value) for problem in caught.value.problems] == [("a,b", "x"), ("7", None), ("NA", None)]
+    path.write_text("id,fold\n007,2\n007,1\n")
+    with pytest.raises(DataError, match="the id is there twice"):
+        read_folds(path, table)
