@@ -60,7 +60,7 @@ def test_a_trainer_key_that_would_not_act_is_refused(key, competition, tmp_path,
     ("option", "message"),
     [
         (["--model.bakbone", "resnet50"], "unknown option '--model.bakbone'. Did you mean 'model.backbone'?"),
-        (["--model.head.smoothing", "0.1"], "Did you mean 'label_smoothing'?"),
+        (["--model.head.smoothing", "0.1"], "Option 'smoothing' is not accepted"),
         (["--trainer.max_epochs", "many"], "trainer.max_epochs"),
         (["--model.backbone", "swin_tiny_patch4_windw7_224"], "swin_tiny_patch4_window7_224"),
         (["--model.metrics", "[acuracy]"], "Did you mean 'accuracy'?"),
@@ -76,6 +76,13 @@ def test_a_wrong_option_is_refused_before_a_run_folder_exists(option, message, c
     assert main(["fit", "--config", str(path), *option]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_wrong_argument_of_a_head_suggests_the_nearest(competition, tmp_path, capsys):
+    head = {"class_path": "swinft.ClassificationHead", "init_args": {"smoothing": 0.1}}
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **{"model.head": head}))
+    assert main(["fit", "--config", str(path)]) == 2
+    assert "has no argument 'smoothing'. Did you mean 'label_smoothing'?" in capsys.readouterr().err
 
 
 def test_a_missing_config_suggests_the_nearest(capsys):
