@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from inspect import signature
 from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
@@ -23,7 +22,9 @@ class Parser(ArgumentParser):
         super().__init__(*args, **kwargs)
         self.flags, self.lists = set(flags), set(lists)
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None, **kwargs: Any) -> Namespace:
+    def parse_args(  # type: ignore[override]  # argparse's overloads know nothing of jsonargparse's options
+        self, args: Sequence[str] | None = None, namespace: Namespace | None = None, **kwargs: Any
+    ) -> Namespace:
         """Parses words as people type them: `--dry-run` for `--dry_run=true`, `--views a,b` for `--views=[a,b]`."""
         words: list[str] = []
         for word in sys.argv[1:] if args is None else args:
@@ -75,16 +76,4 @@ def _explain(message: str, known: Iterable[str]) -> str:
     option = re.search(r"[Uu]nrecognized arguments: --([\w.-]+)", message)
     if option:
         return f"unknown option '--{option[1]}'.{suggest(option[1], sorted(known))}"
-    inner = re.search(r"Option '(\w+)' is not accepted.*class_path='([\w.]+)'", message, re.DOTALL)
-    if inner:
-        return f"'{inner[2]}' has no argument '{inner[1]}'.{suggest(inner[1], _constructor_arguments(inner[2]))}"
     return message
-
-
-def _constructor_arguments(class_path: str) -> list[str]:
-    """The names that YAML may give to a class; the first two of a head come from the backbone and the target."""
-    from importlib import import_module
-
-    module, name = class_path.rsplit(".", 1)
-    parameters: dict[str, Any] = dict(signature(getattr(import_module(module), name)).parameters)
-    return [parameter for parameter in parameters if parameter not in ("in_features", "num_outputs")]

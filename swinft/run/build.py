@@ -20,7 +20,7 @@ from swinft.run.store import commit, discard, verify
 
 def build_datamodule(parser: Parser, config: Namespace, **changes: Any) -> CSVDataModule:
     """The datamodule of a config; `changes` replace its arguments."""
-    arguments = dict(parser.instantiate(Namespace(data=config.data)).data)
+    arguments = _section(parser, config, "data")
     return CSVDataModule(**{**arguments, "seed": config.seed, **changes})
 
 
@@ -30,7 +30,7 @@ def build_task(parser: Parser, config: Namespace, schema: Schema, **changes: Any
     Raises:
         InputError: The head is for another kind of target than `data.target_kind`.
     """
-    arguments = dict(parser.instantiate(Namespace(model=config.model)).model)
+    arguments = _section(parser, config, "model")
     task = FineTuneTask(
         **{
             **arguments,
@@ -62,7 +62,7 @@ def build_trainer(
         precision: The resolved precision.
         callbacks: What the run adds to the user's callbacks.
     """
-    arguments = dict(parser.instantiate(Namespace(trainer=config.trainer)).trainer)
+    arguments = _section(parser, config, "trainer")
     users = arguments.pop("callbacks") or []
     arguments["precision"] = precision
     return Trainer(
@@ -108,3 +108,9 @@ def load_net(parser: Parser, config: Namespace, schema: Schema, path: Path, devi
     net = build_task(parser, config, schema, pretrained=False, ema_decay=None).net
     net.load_state_dict(load_file(verify(path)))
     return net.eval().to(device)
+
+
+def _section(parser: Parser, config: Namespace, name: str) -> dict[str, Any]:
+    """One section's arguments, with the objects that its class paths name."""
+    alone = Namespace(**{name: config[name]})  # type: ignore[no-untyped-call]
+    return dict(parser.instantiate(alone)[name])

@@ -6,12 +6,14 @@ The sections are signatures: `data:` is `CSVDataModule`, `model:` is `FineTuneTa
 """
 
 import difflib
+import importlib
+import inspect
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import Namespace
@@ -133,7 +135,7 @@ def check_file(path: Path, known: set[str]) -> None:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{path} holds no keys.")
-    problems, seen = [], set()
+    problems, seen = list(_class_problems(path, root)), set()
     for key, line in _keys(root, "", known):
         if key in seen:
             problems.append(f"{path}:{line}: key '{key}' is given twice. Keep one of them.")
@@ -168,6 +170,52 @@ def _keys(node: yaml.MappingNode, prefix: str, known: set[str]) -> Iterator[tupl
         has_children = any(other.startswith(f"{key}.") for other in known)
         if isinstance(value, yaml.MappingNode) and has_children:
             yield from _keys(value, f"{key}.", known)
+
+
+def _class_problems(path: Path, node: yaml.Node) -> Iterator[str]:
+    """Wrong class paths and wrong arguments of classes, anywhere in a YAML file."""
+    children = node.value if isinstance(node, yaml.SequenceNode) else []
+    if isinstance(node, yaml.MappingNode):
+        entries = {key.value: (key, value) for key, value in node.value}
+        children = [value for _, value in node.value]
+        if "class_path" in entries and isinstance(entries["class_path"][1], yaml.ScalarNode):
+            class_node, arguments = entries["class_path"][1], entries.get("init_args")
+            try:
+                allowed = _arguments(_import(class_node.value))
+            except ImportError as error:
+                yield f"{path}:{class_node.start_mark.line + 1}: {error}"
+                return
+            for key, _ in arguments[1].value if arguments and allowed else []:
+                if key.value not in allowed:
+                    place = f"{path}:{key.start_mark.line + 1}: '{class_node.value}' has no argument '{key.value}'."
+                    yield f"{place}{suggest(key.value, allowed)}"
+    for child in children:
+        yield from _class_problems(path, child)
+
+
+def _import(class_path: str) -> Any:
+    """The object at a dotted path.
+
+    Raises:
+        ImportError: There is none; the message suggests the nearest.
+    """
+    name, _, attribute = class_path.rpartition(".")
+    try:
+        module = importlib.import_module(name)
+    except (ImportError, ValueError) as error:
+        raise ImportError(f"class_path '{class_path}' cannot be imported: {error}.") from error
+    if not hasattr(module, attribute):
+        raise ImportError(f"'{name}' has no '{attribute}'.{suggest(attribute, dir(module))}")
+    return getattr(module, attribute)
+
+
+def _arguments(cls: Any) -> list[str]:
+    """What a class takes by keyword in YAML; empty where it takes anything."""
+    parameters = inspect.signature(cls).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return []
+    # The first two of a head come from the backbone and from the target.
+    return [parameter.name for parameter in parameters if parameter.name not in ("in_features", "num_outputs")]
 
 
 def _config_files(argv: list[str]) -> list[Path]:

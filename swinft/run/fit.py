@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--overwrite", type=bool, default=False, help="delete the run's folder first")
     config = load(parser, argv)
     run = Run(Path(config.runs) / config.name)
-    if rank_zero_only.rank == 0:  # under DDP every rank runs this command again; one of them prepares
+    if getattr(rank_zero_only, "rank", 0) == 0:  # under DDP every rank runs this command again; one of them prepares
         prepare(run, parser, config)
     if config.fold is not None:
         fit_fold(run, parser, config)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def _predict_batch(
     """Mean prediction (B, K) of one batch over networks and views."""
     images = batch["image"].to(device, non_blocking=True)
     features = batch["features"].to(device, non_blocking=True) if "features" in batch else None
-    per_net = [predict_views(lambda view, net=net: net.predict(view, features), images, views) for net in nets]
+    per_net = [predict_views(partial(net.predict, features=features), images, views) for net in nets]
     return torch.stack(per_net).mean(0)
 
 

@@ -5,6 +5,7 @@ Tables are joined by id, never by position. Numbers are float32, written so that
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ def prediction_table(
     Returns:
         A frame with the columns id, the outputs and, where given, fold.
     """
-    columns = [pd.Series(list(ids), dtype=str, name=ID)]
+    columns: list[pd.Series[Any]] = [pd.Series(list(ids), dtype=str, name=ID)]
     columns += [pd.Series(values[:, k], dtype="float32", name=name) for k, name in enumerate(outputs)]
     if folds is not None:
         columns.append(pd.Series(folds, dtype="int64", name=FOLD))

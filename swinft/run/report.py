@@ -95,7 +95,7 @@ def test_figure(run: Run, values: NDArray[np.float32], schema: Schema) -> Figure
     if schema.kind == "regression":
         axes = _panels(figure, len(schema.outputs))
         for k, axis in enumerate(axes):
-            bins = np.histogram_bin_edges(np.concatenate([values[:, k], test[:, k]]), 30)
+            bins = np.histogram_bin_edges(np.concatenate([values[:, k], test[:, k]]), 30).tolist()
             axis.hist(values[:, k], bins, density=True, alpha=0.6, color=ACCENT, label="out-of-fold")
             axis.hist(test[:, k], bins, density=True, alpha=0.6, color=SECOND, label="test")
             _label(axis, schema.outputs[k], "prediction", "density")
@@ -179,7 +179,7 @@ def _separation(values: NDArray[np.float32], targets: NDArray[np.float32], outpu
     shown = min(len(outputs), SHOWN_OUTPUTS)
     figure = Figure(figsize=(10, 2.6 * -(-shown // 3)), layout="constrained")
     axes = _panels(figure, shown, columns=3)
-    bins = np.linspace(0, 1, 26)
+    bins = np.linspace(0, 1, 26).tolist()
     for k, axis in enumerate(axes):
         present = targets[:, k] > 0.5
         axis.hist(values[~present, k], bins, alpha=0.6, color=ACCENT, label="absent")

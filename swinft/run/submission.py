@@ -7,6 +7,7 @@ back from disk and checked against the sample, because what counts is the file a
 import csv
 import io
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -184,18 +185,16 @@ def resolve_format(sample: Sample, schema: Schema, config: SubmissionConfig) -> 
 
 def _match_problems(sample: Sample, predictions: pd.DataFrame, num_outputs: int) -> list[str]:
     """Everything that keeps the predictions from being joined to the sample by id."""
-    ids = predictions.iloc[:, 0].astype(str)
-    problems = (
-        [f"id '{id}' has no prediction" for id in sample.ids if id not in set(ids)]
-        if set(sample.ids) - set(ids)
-        else []
-    )
-    problems += [f"id '{id}' is predicted twice" for id in ids[ids.duplicated()].unique()]
-    problems += [f"id '{id}' is predicted but not in {sample.source}" for id in ids[~ids.isin(sample.ids)]]
-    sample_ids = pd.Series(sample.ids, dtype=str)
-    problems += [f"id '{id}' is twice in {sample.source}" for id in sample_ids[sample_ids.duplicated()].unique()]
-    finite = np.isfinite(values_of(predictions, num_outputs)).all(axis=1)
-    return problems + [f"id '{id}' has a prediction that is NaN or infinite" for id in ids[~finite]]
+    ids = [str(id) for id in predictions.iloc[:, 0]]
+    known, wanted = set(ids), set(sample.ids)
+    is_finite = np.isfinite(values_of(predictions, num_outputs)).all(axis=1)
+    return [
+        *(f"id '{id}' has no prediction" for id in sample.ids if id not in known),
+        *(f"id '{id}' is predicted twice" for id, count in Counter(ids).items() if count > 1),
+        *(f"id '{id}' is predicted but not in {sample.source}" for id in ids if id not in wanted),
+        *(f"id '{id}' is twice in {sample.source}" for id, count in Counter(sample.ids).items() if count > 1),
+        *(f"id '{id}' has a prediction that is NaN or infinite" for id in np.array(ids)[~is_finite]),
+    ]
 
 
 def _cells(
