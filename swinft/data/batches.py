@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from swinft.data.augment import apply, check_image
 from swinft.data.images import ImageError, decode
 from swinft.data.table import Table
+from swinft.errors import InputError
 
 PADDING = -1  # `row` of a batch entry that stands for no row
 Key = tuple[int, int]  # (epoch, row)
@@ -61,13 +62,17 @@ class ImageRows(Dataset[dict[str, Tensor]]):
 
         Raises:
             ImageError: It cannot be decoded; the message names the row.
-            InputError: The pipeline ends in something else.
+            InputError: The pipeline fails on it or ends in something else.
         """
         try:
             decoded = decode(self.paths[row])
         except ImageError as error:
             raise ImageError(str(self.table.problem(row, "the image cannot be used", str(error)))) from error
-        image = apply(self.pipeline, decoded, self.seed, epoch, row)
+        try:
+            image = apply(self.pipeline, decoded, self.seed, epoch, row)
+        except Exception as error:  # whatever a transform does not like about the image
+            message = f"data.augment fails on the image of shape {decoded.shape}"
+            raise InputError(str(self.table.problem(row, message, str(error)))) from error
         check_image(image, self.image_size)
         return image
 

@@ -102,27 +102,16 @@ def decode(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         ImageError: The file is missing, damaged, no image, larger than 64 megapixels, or of floating-point numbers.
     """
-    content = _read(path)
-    image = _open(path, content)
-    try:
-        if image.format == "PNG":  # a PNG with a wrong checksum decodes to a wrong picture without an error
-            image.verify()
-            image = _open(path, content)
-        image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
-    except (MemoryError, ImageError):
-        raise
-    except Exception as error:  # decoders fail in a dozen types on damaged data
-        raise ImageError(f"{path} is damaged or truncated: {error}. Restore the file or remove its row.") from error
+    return _decode(path, _read(path))
 
 
 def probe(path: str | Path) -> ImageInfo:
-    """Reads an image's header without decoding its pixels.
+    """Reads what an image's header says.
 
     Raises:
         ImageError: The file is missing, no image, or larger than 64 megapixels.
     """
-    return _info(_open(path, _read(path)))
+    return _info(path, _read(path))
 
 
 def scan(paths: Sequence[str | Path], decode_pixels: bool = True, workers: int | None = None) -> Scan:
@@ -136,9 +125,10 @@ def scan(paths: Sequence[str | Path], decode_pixels: bool = True, workers: int |
 
     def look(path: str | Path) -> ImageInfo | str:
         try:
+            content = _read(path)
             if decode_pixels:
-                decode(path)
-            return probe(path)
+                _decode(path, content)
+            return _info(path, content)
         except ImageError as error:
             return str(error)
 
@@ -169,6 +159,20 @@ def _open(path: str | Path, content: bytes) -> Image.Image:
     return image
 
 
+def _decode(path: str | Path, content: bytes) -> NDArray[np.uint8]:
+    image = _open(path, content)
+    try:
+        if image.format == "PNG":  # a PNG with a wrong checksum decodes to a wrong picture without an error
+            image.verify()
+            image = _open(path, content)
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except (MemoryError, ImageError):
+        raise
+    except Exception as error:  # decoders fail in a dozen types on damaged data
+        raise _damaged(path, error) from error
+
+
 def _describe(content: bytes) -> str:
     if not content:
         return "is empty; restore the file or remove its row"
@@ -183,13 +187,21 @@ def _describe(content: bytes) -> str:
     return f"is no image that can be read ({', '.join(FORMATS)}); restore the file or remove its row"
 
 
-def _info(image: Image.Image) -> ImageInfo:
-    orientation = image.getexif().get(ORIENTATION, 1)
+def _info(path: str | Path, content: bytes) -> ImageInfo:
+    image = _open(path, content)
     width, height = image.size
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)  # decodes a PNG, whose EXIF may come after the pixels
+        frames = getattr(image, "n_frames", 1)
+    except Exception as error:
+        raise _damaged(path, error) from error
     if orientation in (5, 6, 7, 8) and image.format != "TIFF":  # Pillow turns a TIFF's size by itself
         width, height = height, width
-    frames = getattr(image, "n_frames", 1)
     return ImageInfo(width, height, image.mode, str(image.format), frames, orientation not in (0, 1))
+
+
+def _damaged(path: str | Path, error: Exception) -> ImageError:
+    return ImageError(f"{path} is damaged or cannot be used: {error}. Restore it or remove its row.")
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

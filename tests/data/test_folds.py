@@ -20,7 +20,9 @@ def split_groups(folds):
     return sum(len(set(folds[np.array(GROUPS) == group])) > 1 for group in set(GROUPS))
 
 
-@pytest.mark.parametrize("kind", ["auto", "kfold", "stratified", "multilabel", "group", "stratified_group", "multilabel_group"])
+@pytest.mark.parametrize(
+    "kind", ["auto", "kfold", "stratified", "multilabel", "group", "stratified_group", "multilabel_group"]
+)
 @pytest.mark.parametrize("targets", [CLASSES, NUMBERS, LABELS], ids=["classes", "numbers", "labels"])
 def test_every_kind_covers_every_row_with_folds_of_like_size(kind, targets):
     if "stratified" in kind and targets is LABELS:
@@ -46,13 +48,16 @@ def test_auto_is_scikit_learns_stratified_split():
     for fold, (_, rows) in enumerate(splitter.split(CLASSES, CLASSES)):
         expected[rows] = fold
     assert np.array_equal(make_folds("auto", 5, 7, CLASSES), expected)
-    assert np.array_equal(make_folds("auto", 5, 7, CLASSES, GROUPS), make_folds("stratified_group", 5, 7, CLASSES, GROUPS))
+    assert np.array_equal(
+        make_folds("auto", 5, 7, CLASSES, GROUPS), make_folds("stratified_group", 5, 7, CLASSES, GROUPS)
+    )
 
 
 def test_stratifying_numbers_brings_the_folds_means_together():
     def spread(kind, targets, column):
         means = [
-            [targets[make_folds(kind, 5, seed, targets) == fold, column].mean() for fold in range(5)] for seed in range(5)
+            [targets[make_folds(kind, 5, seed, targets) == fold, column].mean() for fold in range(5)]
+            for seed in range(5)
         ]
         return np.mean(np.ptp(means, axis=1))
 
@@ -138,7 +143,11 @@ def test_folds_of_another_table_are_refused(table, tmp_path):
     path.write_text('id,fold\n007,2\n"a,b",x\n7,1\n')
     with pytest.raises(DataError) as caught:
         read_folds(path, table)
-    assert [(problem.id, problem.value) for problem in caught.value.problems] == [("a,b", "x"), ("7", None), ("NA", None)]
+    assert [(problem.id, problem.value) for problem in caught.value.problems] == [
+        ("a,b", "x"),
+        ("7", None),
+        ("NA", None),
+    ]
     path.write_text("id,fold\n007,2\n007,1\n")
     with pytest.raises(DataError, match="the id is there twice"):
         read_folds(path, table)

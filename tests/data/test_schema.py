@@ -47,7 +47,10 @@ def test_classes_are_sorted_as_text_or_as_whole_numbers(tmp_path):
 
 def test_bad_classes(tmp_path):
     _, _, problems = encoded(table_of(tmp_path, y=["cat", "", "Cat ", "dog"]), "classification", "y")
-    assert [problem.message for problem in problems] == ["the class is empty", "'Cat ' and 'cat' differ only by case or blanks"]
+    assert [problem.message for problem in problems] == [
+        "the class is empty",
+        "'Cat ' and 'cat' differ only by case or blanks",
+    ]
     assert (problems[0].line, problems[0].id, problems[0].column, problems[0].value) == (3, "b", "y", "")
     assert "two classes or more" in encoded(table_of(tmp_path, y=["cat", "cat"]), "classification", "y")[2][0].fix
 
@@ -59,7 +62,9 @@ def test_numbers_are_float32_columns(tmp_path):
     np.testing.assert_array_equal(targets, np.array([[1, 0.1], [-25, 7], [0.5, 0]], dtype=np.float32))
 
 
-@pytest.mark.parametrize("cell", ["NaN", "inf", "-Infinity", "1e400", "1e39", "1_000", "0x10", "twelve", "", "1 2", "NA"])
+@pytest.mark.parametrize(
+    "cell", ["NaN", "inf", "-Infinity", "1e400", "1e39", "1_000", "0x10", "twelve", "", "1 2", "NA"]
+)
 def test_cells_that_are_no_finite_number(tmp_path, cell):
     _, _, problems = encoded(table_of(tmp_path, y=["1", cell, "2"]), "regression", "y")
     assert [(problem.line, problem.id, problem.value) for problem in problems] == [(3, "b", cell)]

@@ -1,0 +1,146 @@
+"""The order of rows: the same for the same seed and epoch, resumed or not, and shared out over ranks without loss."""
+
+import json
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+
+from swinft.data.batches import OrderedRows, ShuffledRows
+
+ROWS = np.arange(100, 110)
+
+
+def rows_of(sampler):
+    return [row for _, row in sampler]
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    sampler = ShuffledRows(ROWS, seed=1)
+    first, again = list(sampler), list(sampler)
+    assert first == again
+    assert sorted(row for _, row in first) == ROWS.tolist()
+    sampler.set_epoch(3)
+    assert list(sampler) != first
+    assert list(sampler) == list(ShuffledRows(ROWS, seed=1, epoch=3))
+    assert {epoch for epoch, _ in sampler} == {3}
+    assert rows_of(sampler) != rows_of(ShuffledRows(ROWS, seed=2, epoch=3))
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 16])
+def test_ranks_share_the_training_rows_equally(num_ranks):
+    shares = [rows_of(ShuffledRows(ROWS, 1, 0, rank, num_ranks)) for rank in range(num_ranks)]
+    sampler = ShuffledRows(ROWS, 1, 0, 0, num_ranks)
+    assert {len(share) for share in shares} == {len(sampler)}
+    together = [row for rank_rows in zip(*shares, strict=True) for row in rank_rows]
+    assert set(together) == set(ROWS.tolist())
+    assert together[:10] == rows_of(ShuffledRows(ROWS, 1))  # the same order on any number of devices
+    assert together[10:] == (together * 2)[: len(together) - 10]  # then from the start again
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 16])
+def test_ranks_share_the_evaluated_rows_once_with_padding(num_ranks):
+    shares = [rows_of(OrderedRows(ROWS[::-1], rank, num_ranks)) for rank in range(num_ranks)]
+    assert len({len(share) for share in shares}) == 1
+    together = [row for rank_rows in zip(*shares, strict=True) for row in rank_rows]
+    assert together[:10] == ROWS.tolist()
+    assert set(together[10:]) <= {-1}
+
+
+def test_padding_is_a_batch_entry_of_no_row(competition):
+    dataset = competition.ready(numeric_features=["age"]).val_dataloader().dataset
+    item = dataset[0, -1]
+    assert item["row"] == -1
+    assert item["image"].shape == (3, 16, 20)
+    assert not item["image"].any()
+    assert set(item) == set(dataset[0, 0])
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(4, [4] * 6), (7, [7] * 3), (24, [24]), (100, [24])])
+def test_an_incomplete_last_batch_is_dropped_in_training_only(competition, batch_size, sizes):
+    dm = competition.ready(batch_size=batch_size)
+    assert [len(batch["row"]) for batch in dm.train_dataloader()] == sizes
+    assert sum(len(batch["row"]) for batch in dm.val_dataloader()) == 6
+
+
+class Recorder(pl.LightningModule):
+    """Trains one number and writes down which rows it saw."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.folder = folder
+
+    def note(self, kind, batch):
+        entry = {"epoch": self.current_epoch, "rows": batch["row"].tolist(), "pixels": int(batch["image"].sum())}
+        with (self.folder / f"{kind}_{self.global_rank}.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def training_step(self, batch, batch_idx):
+        self.note("train", batch)
+        return self.weight * batch["image"].float().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.note("val", batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(dm, folder, epochs, ckpt_path=None, **options):
+    folder.mkdir(exist_ok=True)
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
+    trainer.fit(Recorder(folder), datamodule=dm, ckpt_path=ckpt_path)
+    return trainer
+
+
+def notes(folder, name):
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(competition, tmp_path):
+    fit(competition.module(augment="medium"), tmp_path / "whole", 4)
+    first = fit(competition.module(augment="medium"), tmp_path / "parts", 2)
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    fit(competition.module(augment="medium"), tmp_path / "parts", 4, ckpt_path=tmp_path / "last.ckpt")
+    whole = notes(tmp_path / "whole", "train_0")
+    assert notes(tmp_path / "parts", "train_0") == whole
+    assert [entry["epoch"] for entry in whole] == [epoch for epoch in range(4) for _ in range(6)]
+    assert len({tuple(entry["rows"]) for entry in whole}) == 24
+
+
+def test_two_processes_share_the_rows(competition, tmp_path):
+    dm = competition.ready(num_folds=2)
+    fit(dm, tmp_path / "ddp", 1, devices=2, strategy="ddp_fork")
+    for kind, expected in (
+        ("val", np.flatnonzero(dm.fold_of_row == 0)),
+        ("train", np.flatnonzero(dm.fold_of_row == 1)),
+    ):
+        ranks = [
+            [row for entry in notes(tmp_path / "ddp", f"{kind}_{rank}") for row in entry["rows"]] for rank in (0, 1)
+        ]
+        seen = [row for row in ranks[0] + ranks[1] if row >= 0]
+        assert len(ranks[0]) == len(ranks[1])
+        if kind == "val":
+            assert sorted(seen) == expected.tolist()
+            assert ranks[1].count(-1) == 1  # 15 rows on two processes
+        else:
+            assert len(seen) == 16
+            assert set(seen) == set(expected.tolist())
+
+
+def test_a_loader_holds_every_row_when_no_trainer_runs(competition):
+    dm = competition.ready(num_folds=2)
+    dm.trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", logger=False, enable_checkpointing=False)
+    assert len([row for batch in dm.val_dataloader() for row in batch["row"]]) == 15
