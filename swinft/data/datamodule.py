@@ -253,8 +253,8 @@ class CSVDataModule(LightningDataModule):
         found = self._read_train(problems)
         schema = found[1] if found else None
         test = self._read_test(schema, problems) if self.test or self.sample_submission else None
-        if test and self.test and self.sample_submission:
-            check_sample(self.root / self.sample_submission, self.columns, test.table, problems)
+        if self.test and self.sample_submission:
+            check_sample(self.root / self.sample_submission, self.columns, test, problems)
         if problems or found is None:
             raise DataError(problems, self.download)
         train, self._schema = found

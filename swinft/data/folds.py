@@ -130,7 +130,8 @@ def check_folds(
         if unscored:
             notes.append(f"fold {fold} holds out no row of {', '.join(unscored)}.")
     if problems:
-        raise InputError("\n  ".join(["the folds do not hold:", *problems]))
+        fix = "Lower data.num_folds, choose another data.fold_kind, or mend the file that data.folds names."
+        raise InputError("\n  ".join(["the folds do not hold:", *problems, fix]))
     return notes
 
 

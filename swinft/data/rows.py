@@ -156,12 +156,12 @@ def read_test(
     return Rows(table, paths, features=encode_features(table, schema, problems) if schema.num_features else None)
 
 
-def check_sample(path: Path, columns: Columns, test: Table, problems: list[Problem]) -> None:
+def check_sample(path: Path, columns: Columns, test: Rows | None, problems: list[Problem]) -> None:
     """Appends every id that only one of test table and sample submission has: submissions need the sample's."""
     sample = read_table(path, columns.id, {}, problems)
-    if sample is None:
+    if sample is None or test is None:
         return
-    for one, other in ((sample, test), (test, sample)):
+    for one, other in ((sample, test.table), (test.table, sample)):
         known = set(other.ids)
         for row, id in enumerate(one.ids):
             if id not in known:

@@ -162,6 +162,11 @@ def test_everything_wrong_in_both_tables_is_listed_at_once(competition):
 
 def test_missing_data_says_how_to_get_it(competition):
     module = competition.module(root=str(competition.root / "nowhere"), download="kaggle competitions download x")
+    assert [problem.file.rsplit("/")[-1] for problem in problems_of(module)] == [
+        "train.csv",
+        "test.csv",
+        "sample_submission.csv",
+    ]
     with pytest.raises(DataError, match=r"(?s)no such file.*To get the data:\nkaggle competitions download x"):
         module.setup("fit")
 
