@@ -6,7 +6,7 @@ padding; `target` int64 (B,) for classification, float32 (B, K) otherwise, absen
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from albumentations.core.composition import TransformType
@@ -23,7 +23,7 @@ from swinft.data.overview import captions, fold_summary, image_grid, target_summ
 from swinft.data.rows import Columns, Rows, check_sample, read_test, read_train
 from swinft.data.schema import Schema, TargetKind
 from swinft.data.table import DataError, Problem, Table
-from swinft.errors import InputError
+from swinft.errors import InputError, suggest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,15 +93,15 @@ class CSVDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.columns = Columns(
-            target,
-            target_kind,
-            label_delimiter,
-            id,
-            image,
-            test_image,
-            list(numeric_features or []),
-            list(categorical_features or []),
-            group,
+            target=target,
+            target_kind=target_kind,
+            label_delimiter=label_delimiter,
+            id=id,
+            image=image,
+            test_image=test_image,
+            numeric_features=list(numeric_features or []),
+            categorical_features=list(categorical_features or []),
+            group=group,
         )
         self.root, self.train, self.test, self.sample_submission = Path(root), train, test, sample_submission
         self.fold_kind, self.num_folds, self.folds = fold_kind, num_folds, folds
@@ -109,7 +109,7 @@ class CSVDataModule(LightningDataModule):
         self.resize, self.augment = resize, augment
         self.batch_size, self.num_workers, self.download = batch_size, num_workers, download
         self.fold, self.seed = fold, seed
-        self._check_numbers()
+        self._check_settings()
         self._schema = schema
         self._scans: dict[str, Scan] = {}
         self._train: Rows | None = None
@@ -291,7 +291,8 @@ class CSVDataModule(LightningDataModule):
         path = self.root / str(self.test or self.sample_submission)
         return read_test(path, self.root, self.columns, schema, self.test is None, problems)
 
-    def _check_numbers(self) -> None:
+    def _check_settings(self) -> None:
+        """In YAML the types are checked before this; in a notebook nobody else does."""
         limits = {
             "num_folds": (self.num_folds, 2),
             "batch_size": (self.batch_size, 1),
@@ -303,5 +304,16 @@ class CSVDataModule(LightningDataModule):
             for name, (value, least) in limits.items()
             if value < least
         ]
+        words = {
+            "target_kind": (self.columns.target_kind, TargetKind),
+            "fold_kind": (self.fold_kind, FoldKind),
+            "resize": (self.resize, Resize),
+            "augment": (self.augment, Preset),
+        }
+        problems += [
+            f"data.{name} is '{value}'.{suggest(value, get_args(allowed))}"
+            for name, (value, allowed) in words.items()
+            if isinstance(value, str) and value not in get_args(allowed)
+        ]
         if problems:
-            raise InputError("\n  ".join(problems))
+            raise InputError("\n  ".join(["the settings of data are wrong:", *problems]))

@@ -1,6 +1,7 @@
 """The order of rows: the same for the same seed and epoch, resumed or not, and shared out over ranks without loss."""
 
 import json
+import pickle
 
 import lightning.pytorch as pl
 import numpy as np
@@ -22,7 +23,7 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert first == again
     assert sorted(row for _, row in first) == ROWS.tolist()
     sampler.set_epoch(3)
-    assert list(sampler) != first
+    assert rows_of(sampler) != [row for _, row in first]
     assert list(sampler) == list(ShuffledRows(ROWS, seed=1, epoch=3))
     assert {epoch for epoch, _ in sampler} == {3}
     assert rows_of(sampler) != rows_of(ShuffledRows(ROWS, seed=2, epoch=3))
@@ -55,6 +56,12 @@ def test_padding_is_a_batch_entry_of_no_row(competition):
     assert item["image"].shape == (3, 16, 20)
     assert not item["image"].any()
     assert set(item) == set(dataset[0, 0])
+
+
+def test_the_dataset_can_be_sent_to_a_worker_that_is_not_forked(competition):
+    dataset = competition.ready(augment="heavy").train_dataloader().dataset
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copy[1, 2]["image"], dataset[1, 2]["image"])
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(4, [4] * 6), (7, [7] * 3), (24, [24]), (100, [24])])

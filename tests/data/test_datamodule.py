@@ -1,6 +1,7 @@
 """From CSVs and image files to batches, and everything that can be wrong on the way."""
 
 import json
+import re
 
 import albumentations as A
 import numpy as np
@@ -200,14 +201,23 @@ def test_a_labelled_test_table_has_known_classes_but_placeholders_are_none(compe
         ({"num_folds": 1}, "data.num_folds is 1; it must be at least 2"),
         ({"batch_size": 0}, "data.batch_size"),
         ({"image_size": 0}, "data.image_size"),
+        ({"target_kind": "clasification"}, "data.target_kind is 'clasification'. Did you mean 'classification'?"),
+        ({"resize": "stretch"}, "data.resize is 'stretch'. Allowed: squash, crop, pad."),
+        ({"augment": "hevy"}, "data.augment is 'hevy'. Did you mean 'heavy'?"),
+        ({"fold_kind": "groups"}, "data.fold_kind is 'groups'. Did you mean 'group'?"),
         ({"image": "images/id.png"}, "names no column"),
         ({"numeric_features": ["animal"]}, "told the answer"),
         ({"numeric_features": ["age"], "categorical_features": ["age"]}, "'age' is named twice"),
     ],
 )
 def test_settings_that_contradict_each_other(competition, changes, expected):
-    with pytest.raises(InputError, match=expected):
+    with pytest.raises(InputError, match=re.escape(expected)):
         competition.module(**changes)
+
+
+def test_several_wrong_settings_are_one_error(competition):
+    with pytest.raises(InputError, match=r"(?s)data.batch_size is 0.*data.resize is 'stretch'"):
+        competition.module(batch_size=0, resize="stretch")
 
 
 def test_a_pipeline_that_cannot_work_is_found_at_setup(competition):
