@@ -240,6 +240,11 @@ class CSVDataModule(LightningDataModule):
         """This process and all of them, while a Trainer runs; outside of one a loader yields every row."""
         if self.trainer is None or self.trainer.state.status != TrainerStatus.RUNNING:
             return 0, 1
+        if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
+            # Lightning would share out what is shared out already: most rows would never be seen.
+            raise InputError(
+                "build the Trainer with use_distributed_sampler=False: the datamodule shares out the rows."
+            )
         return self.trainer.global_rank, self.trainer.world_size
 
     def _rows(self, stage: str) -> Rows:

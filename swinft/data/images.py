@@ -1,7 +1,8 @@
 """The one way an image file becomes pixels: checks, training and prediction all see the same picture.
 
 What is converted, and how: EXIF orientation is applied; 16-bit grey is divided by 257; grey, 1-bit, palette and CMYK
-become RGB; transparency is laid over white; of an animation the first frame is taken. Everything else is an error.
+become RGB; transparency is laid over white; of an animation the first frame is taken; of 16-bit colour Pillow keeps the
+upper byte; colour profiles are not applied. Floating-point pixels and integers beyond 16 bits are errors.
 """
 
 import io

@@ -97,17 +97,14 @@ class Recorder(pl.LightningModule):
 
 def fit(dm, folder, epochs, ckpt_path=None, **options):
     folder.mkdir(exist_ok=True)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        **options,
-    )
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    own = {"use_distributed_sampler": False, "num_sanity_val_steps": 0}
+    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", **{**quiet, **own, **options})
     trainer.fit(Recorder(folder), datamodule=dm, ckpt_path=ckpt_path)
     return trainer
 
@@ -151,3 +148,8 @@ def test_a_loader_holds_every_row_when_no_trainer_runs(competition):
     dm = competition.ready(num_folds=2)
     dm.trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", logger=False, enable_checkpointing=False)
     assert len([row for batch in dm.val_dataloader() for row in batch["row"]]) == 15
+
+
+def test_lightning_may_not_share_out_the_rows_a_second_time(competition, tmp_path):
+    with pytest.raises(Exception, match="use_distributed_sampler=False"):
+        fit(competition.ready(), tmp_path, 1, devices=2, strategy="ddp_fork", use_distributed_sampler=True)
