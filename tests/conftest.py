@@ -1,6 +1,10 @@
 """Tiny competitions on disk, and one tiny run that many tests read."""
 
 import os
+
+# Two test processes of two threads each on two cores wait for one another: many times slower. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import numpy as np

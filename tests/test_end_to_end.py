@@ -76,7 +76,9 @@ def test_test_predictions_are_the_mean_over_folds(tiny_run, tmp_path):
 
 def test_prediction_says_its_budget_first(tiny_run, tmp_path, capsys):
     output = str(tmp_path / "p.csv")
-    assert main(["predict", str(tiny_run), "--views", "identity,hflip,scale", "--device", "cpu", "--output", output]) == 0
+    assert (
+        main(["predict", str(tiny_run), "--views", "identity,hflip,scale", "--device", "cpu", "--output", output]) == 0
+    )
     assert "6 images × 2 folds × 3 views = 36 forwards on cpu in 32-true: about" in capsys.readouterr().out
 
 
@@ -288,4 +290,6 @@ def start(*words: str) -> subprocess.Popen[str]:
 
 
 def swinft(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "swinft", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "swinft", *words], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )

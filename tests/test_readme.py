@@ -22,7 +22,7 @@ def test_the_commands_shown_exist():
 
 
 def test_files_and_links_exist():
-    paths = [path for path in re.findall(r"\]\(([\w./-]+)\)", README)]
+    paths = re.findall(r"\]\(([\w./-]+)\)", README)
     assert len(paths) >= 4
     assert [path for path in paths if not (ROOT / path).exists()] == []
 

@@ -29,7 +29,10 @@ def test_imports_point_one_way(package):
     assert len(modules) > 3
     for module in modules:
         wrong = {
-            name for name in imported(module) for other in FORBIDDEN[package] if f"{name}.".startswith(f"swinft.{other}.")
+            name
+            for name in imported(module)
+            for other in FORBIDDEN[package]
+            if f"{name}.".startswith(f"swinft.{other}.")
         }
         assert not wrong, f"{module.name} imports {wrong}"
 

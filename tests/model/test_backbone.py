@@ -53,7 +53,9 @@ def test_every_window_divides_its_grid(name, size):
 
 @pytest.mark.parametrize(("size", "window"), [(224, 7), (256, 8), (384, 12)])
 def test_windows_grow_with_the_image_as_the_authors_grow_them(size, window):
-    assert {w for _, w in windows(create_backbone(SWIN, size, False, backbone_args={"embed_dim": 24}))} == {(window, window)}
+    assert {w for _, w in windows(create_backbone(SWIN, size, False, backbone_args={"embed_dim": 24}))} == {
+        (window, window)
+    }
 
 
 def test_opposite_edges_do_not_attend_to_each_other():
