@@ -121,7 +121,7 @@ def _medium(image_size: tuple[int, int]) -> list[TransformType]:
     return [
         *_light(image_size),
         A.Affine(scale=(0.9, 1.1), translate_percent=(-0.06, 0.06), rotate=(-15, 15), border_mode=MIRROR, p=0.7),
-        A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.5),
+        A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, brightness_by_max=False, p=0.5),
     ]
 
 

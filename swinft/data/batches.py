@@ -83,16 +83,16 @@ class ShuffledRows(Sampler[Key]):
     Args:
         rows: Positions in the table.
         seed: Of the order.
-        epoch: The first epoch; Lightning sets the following ones.
         rank: This process.
         num_ranks: All processes. Each gets equally many rows: the order starts again where they do not divide.
     """
 
-    def __init__(self, rows: NDArray[np.int64], seed: int, epoch: int = 0, rank: int = 0, num_ranks: int = 1) -> None:
-        self.rows, self.seed, self.epoch, self.rank, self.num_ranks = rows, seed, epoch, rank, num_ranks
+    def __init__(self, rows: NDArray[np.int64], seed: int, rank: int = 0, num_ranks: int = 1) -> None:
+        self.rows, self.seed, self.rank, self.num_ranks = rows, seed, rank, num_ranks
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Called by Lightning before each epoch, with the epoch's own number after a resume as well."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -213,11 +213,9 @@ class CSVDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled, augmented rows of all folds but `fold`."""
         rank, num_ranks = self._place()
-        progress: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
-        epoch = progress.processed if progress else 0  # a resumed run goes on with the order of its own epoch
         rows = np.flatnonzero(self.fold_of_row != self.fold)
         pipeline = train_pipeline(self.augment, self.image_size, self.resize)
-        sampler = ShuffledRows(rows, self.seed, epoch, rank, num_ranks)
+        sampler = ShuffledRows(rows, self.seed, rank, num_ranks)
         return make_loader(self._dataset("fit", pipeline), sampler, self.batch_size, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Any]:

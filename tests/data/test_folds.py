@@ -74,6 +74,13 @@ def test_labels_are_shared_out_evenly_with_and_without_groups():
     assert split_groups(make_folds("auto", 5, 1, LABELS, GROUPS)) == 0
 
 
+def test_a_large_group_is_placed_before_the_small_ones_fill_the_folds():
+    groups = ["large"] * 50 + [f"small {k // 10}" for k in range(50)]
+    for seed in range(5):
+        folds = make_folds("multilabel_group", 2, seed, np.tile(LABELS[:50], (2, 1)), groups)
+        assert np.bincount(folds).tolist() == [50, 50]
+
+
 def test_sturges_bins():
     values = np.concatenate([np.arange(16.0), [100.0]])  # 1 + log2 17 = 5 bins, 20 wide
     assert sturges_bins(values, 1).tolist() == [0] * 16 + [1]
