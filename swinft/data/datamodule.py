@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from swinft.data.augment import Preset, Resize, eval_pipeline, train_pipeline
 from swinft.data.batches import ImageRows, OrderedRows, ShuffledRows, make_loader
-from swinft.data.folds import FoldKind, check_folds, make_folds, read_folds
+from swinft.data.folds import FoldKind, Folds, check_folds, make_folds, read_folds
 from swinft.data.images import Scan, scan
 from swinft.data.overview import captions, fold_summary, image_grid, target_summary
 from swinft.data.rows import Columns, Rows, check_sample, read_test, read_train
@@ -48,7 +48,8 @@ class CSVDataModule(LightningDataModule):
         group: Column whose equal values must stay in one fold: patient, site, sequence.
         fold_kind: How folds are made; `auto` stratifies by the target, within groups where `group` is set.
         num_folds: Number of folds.
-        folds: A `folds.csv` of another run to reuse, instead of `fold_kind` and `num_folds`.
+        folds: A `folds.csv` of another run to reuse, relative to the working folder; `fold_kind` and `num_folds` then
+            do nothing.
         image_size: Side, or height and width, in pixels.
         resize: `squash` ignores the aspect ratio, `crop` cuts what sticks out, `pad` fills the rest with black.
         augment: `none`, `light`, `medium`, `heavy`, or albumentations transforms that end at `image_size` in uint8.
@@ -199,6 +200,12 @@ class CSVDataModule(LightningDataModule):
         return targets
 
     @property
+    def fold_of_row(self) -> Folds:
+        """Fold of each training row, int64 (N,)."""
+        self._rows("fit")
+        return self._fold_of_row
+
+    @property
     def test_table(self) -> Table:
         """The rows to predict."""
         return self._rows("predict").table
@@ -263,14 +270,14 @@ class CSVDataModule(LightningDataModule):
         train, self._schema = found
         assert train.targets is not None
         if self.folds:
-            self.fold_of_row = read_folds(Path(self.folds), train.table)
+            folds = read_folds(Path(self.folds), train.table)
         else:
-            self.fold_of_row = make_folds(self.fold_kind, self.num_folds, self.seed, train.targets, train.groups)
-        self.fold_notes = check_folds(self.fold_of_row, train.targets, self.schema.outputs, train.groups)
-        if not 0 <= self.fold <= self.fold_of_row.max():
-            raise InputError(f"fold is {self.fold}; the folds are 0 to {self.fold_of_row.max()}.")
+            folds = make_folds(self.fold_kind, self.num_folds, self.seed, train.targets, train.groups)
+        self.fold_notes = check_folds(folds, train.targets, self.schema.outputs, train.groups)
+        if not 0 <= self.fold <= folds.max():
+            raise InputError(f"fold is {self.fold}; the folds are 0 to {folds.max()}.")
         train_pipeline(self.augment, self.image_size, self.resize)  # one that cannot work is found here
-        self._train, self._test = train, test
+        self._train, self._test, self._fold_of_row = train, test, folds
 
     def _setup_predict(self) -> None:
         if not self.test and not self.sample_submission:

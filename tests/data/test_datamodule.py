@@ -225,6 +225,12 @@ def test_a_pipeline_that_cannot_work_is_found_at_setup(competition):
         competition.ready(augment=[A.Resize(16, 20), A.Normalize()])
 
 
+def test_a_loader_before_setup_says_what_to_call(competition):
+    for loader in (competition.module().train_dataloader, competition.module().val_dataloader):
+        with pytest.raises(InputError, match=r'call setup\("fit"\) first'):
+            loader()
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_image_that_breaks_while_training_is_named_with_its_row(competition, num_workers):
     dm = competition.ready(num_workers=num_workers)
