@@ -23,7 +23,8 @@ def suggest(word: str, allowed: Iterable[str]) -> str:
         ` Did you mean 'x'?`, or ` Allowed: a, b, c.`; empty where nothing is allowed.
     """
     choices = [str(choice) for choice in allowed]
-    near = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    by_lower = {choice.casefold(): choice for choice in choices}  # `id` for `Id` is the commonest slip of all
+    near = difflib.get_close_matches(word.casefold(), by_lower, n=1, cutoff=0.6)
     if near:
-        return f" Did you mean '{near[0]}'?"
+        return f" Did you mean '{by_lower[near[0]]}'?"
     return f" Allowed: {', '.join(choices)}." if choices else ""

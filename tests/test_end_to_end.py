@@ -21,6 +21,7 @@ from swinft.run.config import build_parser
 from swinft.run.layout import Run
 from swinft.run.predict import predict_rows
 from swinft.run.predictions import read_predictions, values_of
+from swinft.run.recorder import FoldRecorder
 from tests.conftest import ROOT, fit_in_process, tiny_config, write_config, write_image
 
 CPU = torch.device("cpu")
@@ -252,6 +253,37 @@ def test_an_interrupted_fold_goes_on_from_its_last_epoch(number, code, competiti
     assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
 
 
+@pytest.mark.parametrize("stop_after", [1, 3], ids=["first-epoch", "last-epoch"])
+def test_a_resumed_fold_ends_with_the_weights_of_an_uninterrupted_one(stop_after, competition, tmp_path, monkeypatch):
+    changes = {
+        "trainer.max_epochs": 3,
+        "model.drop_path_rate": 0.3,
+        "model.mix": {"mixup_alpha": 0.5},
+        "data.augment": "heavy",
+    }
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    words = ["fit", "--config", str(config), "--fold", "0"]
+    assert main([*words, "--name", "whole"]) == 0
+
+    save = FoldRecorder.on_train_epoch_end
+
+    def stop(recorder, trainer, task):
+        save(recorder, trainer, task)
+        if len(recorder.history) == stop_after:
+            raise RuntimeError("the power is gone")
+
+    monkeypatch.setattr(FoldRecorder, "on_train_epoch_end", stop)
+    with pytest.raises(RuntimeError, match="power"):
+        main([*words, "--name", "parts"])
+    monkeypatch.setattr(FoldRecorder, "on_train_epoch_end", save)
+    assert main([*words, "--name", "parts", "--resume"]) == 0
+    for name in ("weights.safetensors", "oof.csv"):
+        whole, parts = (tmp_path / "runs" / run / "fold_0" / name for run in ("whole", "parts"))
+        assert whole.read_bytes() == parts.read_bytes(), name
+    lines = read_jsonl(tmp_path / "runs" / "parts" / "fold_0" / "metrics.jsonl")
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+
+
 def test_resume_finishes_what_is_missing_and_skips_what_is_done(competition, tmp_path, capsys):
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **{"trainer.max_epochs": 1}))
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
@@ -276,6 +308,20 @@ def test_the_best_epoch_can_be_kept_and_is_then_the_oof(competition, tmp_path):
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
     result = json.loads((tmp_path / "runs" / "tiny" / "fold_0" / "result.json").read_text())
     assert result["oof"]["accuracy"] == pytest.approx(result["best_epoch"]["val_accuracy"])
+
+
+@pytest.mark.slow
+def test_two_ranks_train_one_fold_and_its_oof_holds_every_row_once(competition, tmp_path):
+    changes = {"trainer.max_epochs": 1, "trainer.devices": 2, "trainer.strategy": "ddp"}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    done = swinft("fit", "--config", str(config), "--fold", "0")
+    assert done.returncode == 0, done.stderr
+    oof = read_rows(tmp_path / "runs" / "tiny" / "fold_0" / "oof.csv")
+    held_out = [row["id"] for row in read_rows(tmp_path / "runs" / "tiny" / "folds.csv") if row["fold"] == "0"]
+    assert [row["id"] for row in oof] == held_out
+    (line,) = read_jsonl(tmp_path / "runs" / "tiny" / "fold_0" / "metrics.jsonl")
+    result = json.loads((tmp_path / "runs" / "tiny" / "fold_0" / "result.json").read_text())
+    assert line["val_accuracy"] == pytest.approx(result["oof"]["accuracy"])
 
 
 def read_jsonl(path: Path) -> list[dict[str, float]]:

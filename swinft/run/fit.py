@@ -29,7 +29,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.folds import folds_csv
 from swinft.errors import InputError
-from swinft.model.metrics import METRICS, score
+from swinft.model.metrics import score
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task, build_trainer, load_net, save_net
 from swinft.run.config import build_parser, difference, dump, load
@@ -91,6 +91,7 @@ def prepare(run: Run, parser: Parser, config: Namespace) -> None:
         raise InputError(f"--fold {config.fold}: the folds are 0 to {data.fold_of_row.max()}.")
     if run.root.exists():
         _delete(run)
+        print(f"{run.root}: the earlier run is deleted (--overwrite)")
     commit(run.schema, json.dumps(data.schema.to_dict(), indent=1).encode(), "swinft fit")
     commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
     commit(run.environment, json.dumps(_environment(config), indent=1).encode(), "swinft fit")
@@ -135,8 +136,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     task = build_task(parser, config, data.schema, **({"pretrained": False} if newest else {}))
     if not newest:
         task.initialize(torch.from_numpy(data.targets[data.fold_of_row != fold.index]))
-    monitor = task.metrics[0]
-    recorder = FoldRecorder(fold, f"val_{monitor}", METRICS[monitor].higher_is_better, config.checkpoint)
+    recorder = FoldRecorder(fold, task.metrics, config.checkpoint)
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     precision, reason = resolve_precision(config.trainer.precision, device)
     trainer = build_trainer(parser, config, fold.root, precision, [recorder])
@@ -189,11 +189,11 @@ def _finish(
     ids = np.asarray(data.train_table.ids)[rows].tolist()
     table = prediction_table(ids, values, data.schema.outputs, np.full(len(rows), fold.index))
     write_predictions(fold.oof, table, "swinft fit")
-    names = [name.removeprefix("val_") for name in recorder.history[-1] if name.removeprefix("val_") in METRICS]
+    truth = torch.from_numpy(data.targets[rows])
     result = {
         "fold": fold.index,
         "rows": len(rows),
-        "oof": score(names, data.schema.kind, torch.from_numpy(values), torch.from_numpy(data.targets[rows])),
+        "oof": score(recorder.metrics, data.schema.kind, torch.from_numpy(values), truth),
         "last_epoch": recorder.history[-1],
         "best_epoch": recorder.best,
         "seconds": round(sum(line["seconds"] for line in recorder.history), 1),

@@ -57,7 +57,7 @@ def predict(
         "schema": schema,
         "batch_size": batch_size or config.predict.batch_size or 2 * config.data.batch_size,
     }
-    data = build_datamodule(parser, config, **changes, **({"test": test} if test else {}))
+    data = build_datamodule(parser, config, **changes, **({"test": str(Path(test).resolve())} if test else {}))
     data.setup("predict")
     views = views or config.predict.views
     check_views(views, data.image_size)

@@ -67,4 +67,4 @@ def read_predictions(path: Path, num_outputs: int) -> pd.DataFrame:
 
 def values_of(table: pd.DataFrame, num_outputs: int) -> NDArray[np.float32]:
     """The predictions (N, K) of a table."""
-    return table.iloc[:, 1 : num_outputs + 1].to_numpy(dtype=np.float32)
+    return table.iloc[:, 1 : num_outputs + 1].to_numpy(dtype=np.float32, copy=True)  # torch wants it writable

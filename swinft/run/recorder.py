@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from swinft.model.metrics import METRICS
 from swinft.model.task import FineTuneTask
 from swinft.run.build import save_net
 from swinft.run.layout import Fold
@@ -22,23 +23,21 @@ class FoldRecorder(Callback):
 
     Args:
         fold: The fold's folder.
-        monitor: Name of the score that decides which epoch is best.
-        higher_is_better: Its direction.
+        metrics: Names of `METRICS` that the task scores; the first decides which epoch is best.
         keep: Which epoch's weights to predict with.
     """
 
-    def __init__(self, fold: Fold, monitor: str, higher_is_better: bool, keep: Literal["last", "best"]) -> None:
+    def __init__(self, fold: Fold, metrics: list[str], keep: Literal["last", "best"]) -> None:
         self.fold = fold
-        self.monitor = monitor
-        self.sign = 1.0 if higher_is_better else -1.0
+        self.metrics = metrics
         self.keep = keep
         self.history: list[dict[str, float]] = []
         self._started = 0.0
 
     @property
     def best(self) -> dict[str, float]:
-        """The history's line with the best score."""
-        return max(self.history, key=lambda line: self._rank(line[self.monitor]))
+        """The history's line with the best score; the first of equal ones."""
+        return max(self.history, key=self._rank)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of this callback."""
@@ -90,5 +89,7 @@ class FoldRecorder(Callback):
         epoch = f"fold {self.fold.index}  epoch {line['epoch']}/{max_epochs}"
         return f"{epoch}  {'  '.join(numbers)}  {line['seconds']:.1f} s{mark}"
 
-    def _rank(self, score: float) -> float:
-        return -math.inf if math.isnan(score) else self.sign * score
+    def _rank(self, line: dict[str, float]) -> float:
+        """Higher is better, and an undefined score is never the best."""
+        score = line[f"val_{self.metrics[0]}"]
+        return -math.inf if math.isnan(score) else score if METRICS[self.metrics[0]].higher_is_better else -score

@@ -11,11 +11,13 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.images import decode
+from swinft.data.overview import captions
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.run.arguments import call
@@ -75,7 +77,9 @@ def curves(run: Run, monitor: str) -> Figure:
         score.plot(history["epoch"], history[f"val_{monitor}"], label=f"fold {index}")
     _label(loss, "training loss", "epoch", "")
     _label(score, f"validation {monitor}", "epoch", "")
-    score.legend(frameon=False, fontsize=8)
+    for axis in (loss, score):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(*score.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right upper")
     return figure
 
 
@@ -107,7 +111,7 @@ def test_figure(run: Run, values: NDArray[np.float32], schema: Schema) -> Figure
     axis.bar(places + 0.2, test.mean(0)[: len(shown)], 0.4, color=SECOND, label="test")
     axis.set_xticks(places, shown, rotation=30, ha="right")
     _label(axis, "mean probability", "", "")
-    axis.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, fontsize=8, loc="outside upper right", ncols=2)
     return figure
 
 
@@ -117,7 +121,7 @@ def worst_rows(oof: pd.DataFrame, values: NDArray[np.float32], data: CSVDataModu
     The error is one minus the true class's probability, the largest absolute difference in units of each target's
     standard deviation, or the largest absolute difference over labels.
     """
-    targets, outputs = data.targets, data.schema.outputs
+    targets = data.targets
     if data.schema.kind == "classification":
         errors = 1 - values[np.arange(len(values)), targets]
     else:
@@ -127,11 +131,11 @@ def worst_rows(oof: pd.DataFrame, values: NDArray[np.float32], data: CSVDataModu
         {
             "id": data.train_table.ids[row],
             "fold": int(oof.iloc[row, -1]),
-            "truth": _words(targets[row], outputs, data.schema.kind),
-            "prediction": _words(values[row], outputs, data.schema.kind),
+            "truth": truth,
+            "prediction": _words(values[row], data.schema),
             "image": _thumbnail(Path(data.train_paths[row])),
         }
-        for row in chosen
+        for row, truth in zip(chosen, captions(targets[chosen], data.schema), strict=True)
     ]
 
 
@@ -160,9 +164,9 @@ def _confusion(values: NDArray[np.float32], targets: NDArray[np.int64], outputs:
 
 
 def _scatter(values: NDArray[np.float32], targets: NDArray[np.float32], outputs: list[str]) -> Figure:
-    figure = Figure(figsize=(10, 4.2 * max(1, -(-2 * min(len(outputs), SHOWN_OUTPUTS) // 4))), layout="constrained")
     shown = min(len(outputs), SHOWN_OUTPUTS // 2)
-    axes = np.atleast_2d(figure.subplots(shown, 2, squeeze=False))
+    figure = Figure(figsize=(10, 4.2 * shown), layout="constrained")
+    axes = figure.subplots(shown, 2, squeeze=False)
     for k in range(shown):
         truth, predicted = targets[:, k], values[:, k]
         limits = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
@@ -206,18 +210,15 @@ def _label(axis: Axes, title: str, x: str, y: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _words(row: Any, outputs: list[str], kind: str) -> str:
-    """A target or a prediction in a few words."""
-    if kind == "regression":
-        return ", ".join(f"{value:.4g}" for value in row)
-    if kind == "multilabel":
-        return (
-            " ".join(f"{name} {value:.2f}" for name, value in zip(outputs, row, strict=True) if value >= 0.5) or "none"
-        )
-    if np.ndim(row) == 0:
-        return outputs[int(row)]
-    best = int(np.argmax(row))
-    return f"{outputs[best]} {row[best]:.2f}"
+def _words(prediction: NDArray[np.float32], schema: Schema) -> str:
+    """A prediction in a few words."""
+    if schema.kind == "regression":
+        return ", ".join(f"{value:.4g}" for value in prediction)
+    if schema.kind == "classification":
+        best = int(prediction.argmax())
+        return f"{schema.outputs[best]} {prediction[best]:.2f}"
+    likely = [f"{name} {value:.2f}" for name, value in zip(schema.outputs, prediction, strict=True) if value >= 0.5]
+    return ", ".join(likely) or "none"
 
 
 def _thumbnail(path: Path) -> str:

@@ -4,9 +4,9 @@ import csv
 
 import numpy as np
 import pytest
-from swinft.data.schema import Schema
 
 from swinft.cli import main
+from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.run.predictions import prediction_table, read_predictions, write_predictions
 from swinft.run.submission import Sample, SubmissionConfig, build_submission, check_submission

@@ -1,0 +1,133 @@
+"""Scores of the demo's configs, and what real pretrained weights are worth, through the front door.
+
+    python benchmarks/bluemarble.py
+
+Fits the three Blue Marble configs, then the climates once more with EfficientNet-Lite0, from scratch and from its
+ImageNet weights, everything else equal. Scores the test rows too, whose labels no run sees. Run it in the clone's root;
+about 10 minutes on 2 cores. Writes benchmarks/results/bluemarble.json and prints the table of benchmarks/README.md.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from convert_lite0 import BACKBONE, convert
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "bluemarble.json"
+# Equal for both: enough epochs for the pretrained network to settle, at the size where its features work.
+LITE0 = [
+    *("--model.backbone", BACKBONE, "--model.backbone_args", "null", "--data.image_size", "128"),
+    *(
+        "--trainer.max_epochs",
+        "8",
+        "--model.optim.head_lr",
+        "1e-3",
+        "--model.optim.lr",
+        "5e-4",
+        "--data.augment",
+        "medium",
+    ),
+]
+
+
+def swinft(*words: str) -> float:
+    """Runs a command and returns its seconds."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "swinft", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return round(time.perf_counter() - started, 1)
+
+
+def run(runs: Path, config: str, name: str, *options: str) -> dict[str, object]:
+    """Fits, predicts and submits one config; returns its scores and seconds."""
+    words = ["--config", f"configs/{config}.yaml", "--runs", str(runs), "--name", name, *options]
+    seconds = {
+        "fit": swinft("fit", *words),
+        "predict": swinft("predict", str(runs / name)),
+        "submit": swinft("submit", str(runs / name)),
+    }
+    scores = json.loads((runs / name / "scores.json").read_text())
+    environment = json.loads((runs / name / "environment.json").read_text())
+    return {
+        "pooled": scores["pooled"],
+        "spread": scores["spread"],
+        "seconds": seconds,
+        "precision": environment["precision"],
+        "test": test_score(runs / name / "submission.csv"),
+    }
+
+
+def test_score(submission: Path) -> dict[str, float]:
+    """Accuracy, R² or mean column AUC of a submission on the held-out regions."""
+    from sklearn.metrics import r2_score, roc_auc_score
+
+    solution = pd.read_csv(ROOT / "competitions" / "bluemarble" / "solution.csv").set_index("id")
+    answer = pd.read_csv(submission).set_index("id")
+    truth = solution.loc[answer.index, answer.columns]
+    if "climate" in answer:
+        return {"accuracy": float((truth["climate"] == answer["climate"]).mean())}
+    if "abs_latitude" in answer:
+        return {"r2": float(r2_score(truth, answer))}
+    return {"mean_column_auc": float(roc_auc_score(truth, answer))}
+
+
+def help_seconds() -> float:
+    """Median of eleven times `swinft --help`."""
+    return round(float(np.median([_help() for _ in range(11)])), 3)
+
+
+def _help() -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "swinft", "--help"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def table(results: dict[str, dict[str, object]]) -> str:
+    """The scores as Markdown."""
+    lines = [
+        "| run | precision | pooled out-of-fold | spread over folds | test regions | fit |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, result in results.items():
+        first = next(iter(result["pooled"]))
+        cells = [name, result["precision"], f"{first} {result['pooled'][first]:.3f}", f"{result['spread'][first]:.3f}"]
+        lines.append(
+            f"| {' | '.join(cells)} | {next(iter(result['test'].values())):.3f} | {result['seconds']['fit']:.0f} s |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs everything and writes the results."""
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(folder)
+        weights = str(convert(runs / "lite0.safetensors"))
+        for config in ("bluemarble", "bluemarble_latitude", "bluemarble_labels"):
+            results[config] = run(runs, config, config)
+        results["climates, EfficientNet-Lite0 from scratch"] = run(runs, "bluemarble", "scratch", *LITE0)
+        results["climates, EfficientNet-Lite0 from ImageNet"] = run(
+            runs, "bluemarble", "imagenet", *LITE0, "--model.pretrained", weights
+        )
+    machine = {
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(
+        json.dumps({"machine": machine, "help_seconds": help_seconds(), "runs": results}, indent=1) + "\n"
+    )
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
