@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,28 @@ def test_prediction_says_its_budget_first(tiny_run, tmp_path, capsys):
         main(["predict", str(tiny_run), "--views", "identity,hflip,scale", "--device", "cpu", "--output", output]) == 0
     )
     assert "6 images × 2 folds × 3 views = 36 forwards on cpu in 32-true: about" in capsys.readouterr().out
+
+
+def test_prediction_needs_the_run_and_the_test_rows_only(tiny_run, competition, tmp_path):
+    """As in a scoring notebook: the data lies elsewhere, and the training rows are not there."""
+    shutil.copytree(tiny_run, tmp_path / "run")
+    root = tmp_path / "input"
+    shutil.copytree(competition / "images", root / "images")
+    for name in ("test.csv", "sample_submission.csv"):
+        shutil.copy(competition / name, root / name)
+    options = [str(tmp_path / "run"), "--root", str(root)]
+    assert main(["predict", *options, "--device", "cpu"]) == 0
+    assert main(["submit", *options]) == 0
+    for name in ("test_predictions.csv", "submission.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (tiny_run / name).read_bytes()
+
+
+def test_other_rows_can_be_predicted(tiny_run, competition, tmp_path):
+    (tmp_path / "two.csv").write_text("id\n005\n007\n")
+    output = tmp_path / "two_predictions.csv"
+    words = ["--test", str(tmp_path / "two.csv"), "--output", str(output), "--device", "cpu"]
+    assert main(["predict", str(tiny_run), *words]) == 0
+    assert [row["id"] for row in read_rows(output)] == ["005", "007"]
 
 
 def test_a_finished_fold_leaves_weights_and_no_checkpoints(tiny_run):
@@ -310,7 +333,6 @@ def test_the_best_epoch_can_be_kept_and_is_then_the_oof(competition, tmp_path):
     assert result["oof"]["accuracy"] == pytest.approx(result["best_epoch"]["val_accuracy"])
 
 
-@pytest.mark.slow
 def test_two_ranks_train_one_fold_and_its_oof_holds_every_row_once(competition, tmp_path):
     changes = {"trainer.max_epochs": 1, "trainer.devices": 2, "trainer.strategy": "ddp"}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))

@@ -111,7 +111,10 @@ def load(parser: Parser, argv: list[str]) -> Namespace:
     # A user's own head lives beside the config; the end of the path, so that it cannot shadow an installed package.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    for path in _config_files(argv):
+    files = _config_files(argv)
+    if not files and not {"-h", "--help"}.intersection(argv):
+        raise InputError(f"give a config: {parser.prog} --config configs/bluemarble.yaml")
+    for path in files:
         check_file(path, known_keys(parser))
     return parser.parse_args(argv)
 

@@ -28,6 +28,7 @@ def predict(
     run: str,
     views: list[View] | None = None,
     folds: list[int] | None = None,
+    root: str | None = None,
     test: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
@@ -39,6 +40,8 @@ def predict(
         run: The run folder.
         views: Test-time augmentations; None for the config's `predict.views`.
         folds: Folds to average; None for all of them.
+        root: The data's folder where it is another than in training; the training rows need not be there. None for the
+            config's `data.root`.
         test: A CSV of rows to predict; None for the config's `data.test` or sample submission.
         batch_size: Images per batch; None for the config's.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
@@ -57,7 +60,11 @@ def predict(
         "schema": schema,
         "batch_size": batch_size or config.predict.batch_size or 2 * config.data.batch_size,
     }
-    data = build_datamodule(parser, config, **changes, **({"test": str(Path(test).resolve())} if test else {}))
+    changes |= {"root": root} if root else {}
+    changes |= (
+        {"test": str(Path(test).resolve())} if test else {}
+    )  # typed in a shell: not relative to the data's folder
+    data = build_datamodule(parser, config, **changes)
     data.setup("predict")
     views = views or config.predict.views
     check_views(views, data.image_size)

@@ -243,11 +243,12 @@ def _listed(title: str, problems: list[str]) -> str:
     return "\n  ".join([title, *problems[:SHOWN], *rest])
 
 
-def submit(run: str, dry_run: bool = False) -> None:
+def submit(run: str, root: str | None = None, dry_run: bool = False) -> None:
     """Writes and checks a run's submission.csv.
 
     Args:
         run: The run folder.
+        root: The data's folder, with the sample submission, where it is another than in training.
         dry_run: Build and check everything, but leave the run's submission.csv as it is.
 
     Raises:
@@ -259,7 +260,8 @@ def submit(run: str, dry_run: bool = False) -> None:
     config = opened.read_config()
     schema = Schema.from_dict(opened.read_schema())
     predictions = read_predictions(opened.test_predictions, len(schema.outputs))
-    sample = _sample_of(config["data"], predictions, opened.test_predictions)
+    data = {**config["data"], **({"root": root} if root else {})}
+    sample = _sample_of(data, predictions, opened.test_predictions)
     options = SubmissionConfig(**config["submission"])
     text = build_submission(sample, predictions, schema, options).to_csv(index=False, lineterminator="\n")
     if not dry_run:
