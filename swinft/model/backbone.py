@@ -98,7 +98,7 @@ def _create(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> Any
     base = name.split(".")[0]
     if not timm.is_model(base):
         raise InputError(f"timm has no model '{name}' (model.backbone).{suggest(base, timm.list_models())}")
-    file = _weights_file(name, pretrained)
+    file = weights_file(name, pretrained)
     try:
         model: Any = timm.create_model(name, pretrained=bool(pretrained) and not file, num_classes=0, **arguments)
     except (TypeError, RuntimeError) as error:  # RuntimeError: an unknown pretrained tag
@@ -108,12 +108,12 @@ def _create(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> Any
     return model
 
 
-def _weights_file(name: str, pretrained: bool | str) -> Path | None:
+def weights_file(name: str, pretrained: bool | str) -> Path | None:
     """The local file to load, also for hub weights that were downloaded before; None for no weights or for a download.
 
     Raises:
-        InputError: The file does not exist; or the hub is asked for and cannot be reached, found out in seconds and not
-            after the retries of the hub's client.
+        InputError: The file does not exist; there are no weights to download; or the hub cannot be reached, found out
+            in seconds and not after the retries of its client.
     """
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
@@ -121,8 +121,18 @@ def _weights_file(name: str, pretrained: bool | str) -> Path | None:
                 f"model.pretrained: no file '{pretrained}'. Allowed: true, false, a .safetensors or .pth file."
             )
         return Path(pretrained)
+    if not pretrained or not timm.is_model(name.split(".")[0]):
+        return None
+    tags = timm.list_pretrained(f"{name.split('.')[0]}.*")
+    if "." in name and name not in tags:
+        raise InputError(f"timm has no weights '{name}' (model.backbone).{suggest(name, tags)}")
     config = get_pretrained_cfg(name)
-    if not pretrained or config is None or not config.hf_hub_id:
+    if config is None or not (config.hf_hub_id or config.url):
+        raise InputError(
+            f"model.pretrained is true, but timm knows no weights of '{name}' and would start from random ones. Name "
+            f"another backbone, or set model.pretrained to false or to a file."
+        )
+    if not config.hf_hub_id:
         return None
     cached = try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
     if isinstance(cached, str):

@@ -194,9 +194,8 @@ class FineTuneTask(pl.LightningModule):
         others = [module for name, module in self.net.named_children() if name != "backbone"]
         scales_loss = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         optimizer = adamw(param_groups(self.net.backbone, others, self.optim), self.optim, self.device, scales_loss)
-        total = int(self.trainer.estimated_stepping_batches)
-        epochs = self.trainer.max_epochs or 0
-        warmup = self.optim.warmup_epochs * total / epochs if epochs > 0 else 0.0
+        total = int(self.trainer.estimated_stepping_batches)  # counts the loader's batches, which the next line needs
+        warmup = self.optim.warmup_epochs * self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total, self.optim.min_lr_ratio))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

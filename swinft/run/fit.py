@@ -29,6 +29,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.folds import folds_csv
 from swinft.errors import InputError
+from swinft.model.backbone import weights_file
 from swinft.model.metrics import score
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task, build_trainer, load_net, save_net
@@ -85,8 +86,7 @@ def prepare(run: Run, parser: Parser, config: Namespace) -> None:
     data = build_datamodule(parser, config)
     data.setup("fit")
     check_views(config.predict.views, data.image_size)
-    # A wrong key, or a target that the head refuses, must not wait for the first fold to be found.
-    build_task(parser, config, data.schema, pretrained=False).initialize(torch.from_numpy(data.targets))
+    _check_task(parser, config, data)
     if config.fold is not None and config.fold not in data.fold_of_row:
         raise InputError(f"--fold {config.fold}: the folds are 0 to {data.fold_of_row.max()}.")
     if run.root.exists():
@@ -96,6 +96,14 @@ def prepare(run: Run, parser: Parser, config: Namespace) -> None:
     commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
     commit(run.environment, json.dumps(_environment(config), indent=1).encode(), "swinft fit")
     commit(run.config, wanted.encode(), "swinft fit")  # last: a folder with a config is a run
+
+
+def _check_task(parser: Parser, config: Namespace, data: CSVDataModule) -> None:
+    """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold."""
+    weights_file(config.model.backbone, config.model.pretrained)
+    # The hub's weights are left to the folds, which find them in its cache after the first.
+    from_hub = {"pretrained": False} if config.model.pretrained is True else {}
+    build_task(parser, config, data.schema, **from_hub).initialize(torch.from_numpy(data.targets))
 
 
 def fit_all(run: Run, parser: Parser, config: Namespace) -> int:

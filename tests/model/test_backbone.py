@@ -91,6 +91,8 @@ def test_a_given_window_is_honoured_or_refused():
         ({"name": "resnet18", "backbone_args": {"embed_dim": 3}}, "embed_dim"),
         ({"name": "resnet18", "backbone_args": {"window_size": 3}}, "unexpected keyword argument 'window_size'"),
         ({"name": "resnet18", "pretrained": "nowhere.pth"}, "no file 'nowhere.pth'"),
+        ({"name": "swin_s3_tiny_224.ms_1k", "pretrained": True}, r"Did you mean 'swin_s3_tiny_224\.ms_in1k'"),
+        ({"name": "coatnet_0_224", "pretrained": True}, "timm knows no weights of 'coatnet_0_224'"),
         ({"name": "resnet18", "pretrained": True}, "Download model.safetensors of 'timm/resnet18"),
     ],
     ids=lambda value: value if isinstance(value, str) else "-",
