@@ -38,27 +38,22 @@ LITE0 = [
 ]
 
 
-def swinft(*words: str) -> float:
-    """Runs a command and returns its seconds."""
-    started = time.perf_counter()
+def swinft(*words: str) -> None:
+    """Runs a command."""
     subprocess.run([sys.executable, "-m", "swinft", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return round(time.perf_counter() - started, 1)
 
 
 def run(runs: Path, config: str, name: str, *options: str) -> dict[str, object]:
-    """Fits, predicts and submits one config; returns its scores and seconds."""
+    """Fits, predicts and submits one config; returns its scores."""
     words = ["--config", f"configs/{config}.yaml", "--runs", str(runs), "--name", name, *options]
-    seconds = {
-        "fit": swinft("fit", *words),
-        "predict": swinft("predict", str(runs / name)),
-        "submit": swinft("submit", str(runs / name)),
-    }
+    swinft("fit", *words)
+    swinft("predict", str(runs / name))
+    swinft("submit", str(runs / name))
     scores = json.loads((runs / name / "scores.json").read_text())
     environment = json.loads((runs / name / "environment.json").read_text())
     return {
         "pooled": scores["pooled"],
         "spread": scores["spread"],
-        "seconds": seconds,
         "precision": environment["precision"],
         "test": test_score(runs / name / "submission.csv"),
     }
@@ -79,28 +74,22 @@ def test_score(submission: Path) -> dict[str, float]:
 
 
 def help_seconds() -> float:
-    """Median of eleven times `swinft --help`."""
-    return round(float(np.median([_help() for _ in range(11)])), 3)
-
-
-def _help() -> float:
+    """Seconds of one `swinft --help`."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "swinft", "--help"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    swinft("--help")
     return time.perf_counter() - started
 
 
 def table(results: dict[str, dict[str, object]]) -> str:
     """The scores as Markdown."""
     lines = [
-        "| run | precision | pooled out-of-fold | spread over folds | test regions | fit |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| run | precision | pooled out-of-fold | spread over folds | test regions |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for name, result in results.items():
         first = next(iter(result["pooled"]))
         cells = [name, result["precision"], f"{first} {result['pooled'][first]:.3f}", f"{result['spread'][first]:.3f}"]
-        lines.append(
-            f"| {' | '.join(cells)} | {next(iter(result['test'].values())):.3f} | {result['seconds']['fit']:.0f} s |"
-        )
+        lines.append(f"| {' | '.join(cells)} | {next(iter(result['test'].values())):.3f} |")
     return "\n".join(lines)
 
 
@@ -122,10 +111,9 @@ def main() -> None:
         "python": platform.python_version(),
         "load": os.getloadavg()[0],
     }
+    help_median = round(float(np.median([help_seconds() for _ in range(11)])), 3)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(
-        json.dumps({"machine": machine, "help_seconds": help_seconds(), "runs": results}, indent=1) + "\n"
-    )
+    RESULTS.write_text(json.dumps({"machine": machine, "help_seconds": help_median, "runs": results}, indent=1) + "\n")
     print(table(results))
 
 
