@@ -67,6 +67,15 @@ def test_a_backbone_of_one_size_says_so_at_another(petfinder, tmp_path, capsys):
         "--data.root",
         str(petfinder),
     ]
-    options += ["--data.num_folds", "2", "--model.backbone", "mixer_b16_224", "--model.pretrained", "false", "--data.image_size", "256"]
+    options += [
+        "--data.num_folds",
+        "2",
+        "--model.backbone",
+        "mixer_b16_224",
+        "--model.pretrained",
+        "false",
+        "--data.image_size",
+        "256",
+    ]
     assert main(["fit", *options]) == 2
     assert "made for 224 px and no other size: set data.image_size to 224" in capsys.readouterr().err

@@ -251,7 +251,11 @@ def test_prediction_with_an_unfinished_fold_is_refused(competition, tmp_path, ca
     assert "folds [0]" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, 137), (signal.SIGINT, 130)], ids=["kill", "ctrl-c"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, 137), (signal.SIGTERM, 143), (signal.SIGINT, 130)],
+    ids=["kill", "term", "ctrl-c"],
+)
 def test_an_interrupted_fold_goes_on_from_its_last_epoch(number, code, competition, tmp_path):
     changes = {"trainer.max_epochs": 300, "data.num_folds": 2}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
@@ -276,9 +280,16 @@ def test_an_interrupted_fold_goes_on_from_its_last_epoch(number, code, competiti
     assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
 
 
-@pytest.mark.parametrize("stop_after", [1, 3], ids=["first-epoch", "last-epoch"])
-def test_a_resumed_fold_ends_with_the_weights_of_an_uninterrupted_one(stop_after, competition, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("stop_after", "workers"), [(1, 0), (1, 2), (3, 0)], ids=["first-epoch", "workers", "last-epoch"]
+)
+def test_a_resumed_fold_ends_with_the_weights_of_an_uninterrupted_one(
+    stop_after, workers, competition, tmp_path, monkeypatch
+):
     changes = {
+        "data.num_workers": workers,
+        "trainer.accumulate_grad_batches": 2,
+        "model.head": {"class_path": "swinft.ClassificationHead", "init_args": {"dropout": 0.3}},
         "trainer.max_epochs": 3,
         "model.drop_path_rate": 0.3,
         "model.mix": {"mixup_alpha": 0.5},

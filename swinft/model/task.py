@@ -117,6 +117,7 @@ class FineTuneTask(pl.LightningModule):
         self.seed = seed
         self._validated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self._steps_seen = 0
+        self._bad: tuple[Tensor, Tensor] | None = None
 
     @property
     def predictor(self) -> ImageModel:
@@ -153,6 +154,7 @@ class FineTuneTask(pl.LightningModule):
         encoded = self.net.head.encode(batch["target"])
         image, encoded = mix(batch["image"], encoded, self.mix, self._rng(batch_idx, self.global_rank))
         loss = self.net.head.loss(self.net(image, batch.get("features")), encoded).mean()
+        self._remember_bad(loss.detach(), batch["row"], batch_idx)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(image), sync_dist=True)
         return loss
 
@@ -198,6 +200,23 @@ class FineTuneTask(pl.LightningModule):
         warmup = self.optim.warmup_epochs * self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total, self.optim.min_lr_ratio))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def first_bad_batch(self) -> tuple[int, list[int]] | None:
+        """Number and rows of the epoch's first batch with a NaN or infinite loss; None where all were finite."""
+        bad, self._bad = self._bad, None
+        if bad is None or int(bad[0]) < 0:
+            return None
+        return int(bad[0]), bad[1].tolist()
+
+    def _remember_bad(self, loss: Tensor, rows: Tensor, batch_idx: int) -> None:
+        """Keeps the first bad batch on the device: asking for it at every step would wait for the device every step."""
+        if self._bad is None:
+            self._bad = torch.full((), -1, device=loss.device), torch.full_like(rows, -1)
+        number, kept = self._bad
+        is_first = ~loss.isfinite() & (number < 0)
+        if len(kept) == len(rows):  # a shorter last batch cannot be kept in place; its number is
+            kept = torch.where(is_first, rows, kept)
+        self._bad = torch.where(is_first, batch_idx, number), kept
 
     def _pooled(self) -> tuple[Tensor, ...]:
         """Rows, predictions, targets and losses of all ranks, each row once, in row order."""

@@ -6,15 +6,13 @@ with `--fold k`, so callbacks, GPU memory and crashes never cross folds.
 
 import json
 import logging
-import os
-import platform
-import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,23 +25,19 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.folds import folds_csv
-from swinft.errors import InputError
-from swinft.model.backbone import weights_file
 from swinft.model.metrics import score
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task, build_trainer, load_net, save_net
-from swinft.run.config import build_parser, difference, dump, load
+from swinft.run.config import build_parser, load
 from swinft.run.layout import Fold, Run
+from swinft.run.lock import hold
 from swinft.run.precision import resolve_precision
 from swinft.run.predict import choose_device, format_seconds, predict_rows
 from swinft.run.predictions import prediction_table, read_predictions, values_of, write_predictions
+from swinft.run.prepare import prepare
 from swinft.run.recorder import FoldRecorder
 from swinft.run.report import write_report
-from swinft.run.store import commit, discard, is_committed
-from swinft.run.tta import check_views
-
-PACKAGES = ("swinft", "torch", "lightning", "timm", "albumentations", "torchmetrics", "numpy", "pandas", "pillow")
+from swinft.run.store import commit, discard, newest_intact, probe
 
 
 def main(argv: list[str]) -> int:
@@ -54,56 +48,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--overwrite", type=bool, default=False, help="delete the run's folder first")
     config = load(parser, argv)
     run = Run(Path(config.runs) / config.name)
-    if getattr(rank_zero_only, "rank", 0) == 0:  # under DDP every rank runs this command again; one of them prepares
-        prepare(run, parser, config)
-    if config.fold is not None:
+    if getattr(
+        rank_zero_only, "rank", 0
+    ):  # under DDP every rank runs this command again; the first one prepares and locks
         fit_fold(run, parser, config)
         return 0
-    return fit_all(run, parser, config)
-
-
-def prepare(run: Run, parser: Parser, config: Namespace) -> None:
-    """Checks everything that can be checked before training, then freezes it into the run's folder.
-
-    Raises:
-        InputError: Data or config are wrong; or the folder exists and neither `--resume` nor `--overwrite` was given.
-    """
-    wanted = dump(parser, config)
-    if config.resume and config.overwrite:
-        raise InputError("--resume goes on with a run, --overwrite deletes it: give one of them.")
-    if config.resume:
-        changes = difference(Run.open(run.root).config.read_text(encoding="utf-8"), wanted)
-        if changes:
-            raise InputError(
-                f"{run.root} was started with another config; resuming would mix the two.\n{changes}\n"
-                f"Undo the change, or give the new run another --name."
-            )
-        return
-    if run.root.exists() and any(run.root.iterdir()) and not config.overwrite:
-        raise InputError(
-            f"{run.root} exists. --resume goes on with it, --overwrite deletes it, --name NAME makes another."
-        )
-    data = build_datamodule(parser, config)
-    data.setup("fit")
-    check_views(config.predict.views, data.image_size)
-    _check_task(parser, config, data)
-    if config.fold is not None and config.fold not in data.fold_of_row:
-        raise InputError(f"--fold {config.fold}: the folds are 0 to {data.fold_of_row.max()}.")
-    if run.root.exists():
-        _delete(run)
-        print(f"{run.root}: the earlier run is deleted (--overwrite)")
-    commit(run.schema, json.dumps(data.schema.to_dict(), indent=1).encode(), "swinft fit")
-    commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
-    commit(run.environment, json.dumps(_environment(config), indent=1).encode(), "swinft fit")
-    commit(run.config, wanted.encode(), "swinft fit")  # last: a folder with a config is a run
-
-
-def _check_task(parser: Parser, config: Namespace, data: CSVDataModule) -> None:
-    """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold."""
-    weights_file(config.model.backbone, config.model.pretrained)
-    # The hub's weights are left to the folds, which find them in its cache after the first.
-    from_hub = {"pretrained": False} if config.model.pretrained is True else {}
-    build_task(parser, config, data.schema, **from_hub).initialize(torch.from_numpy(data.targets))
+    probe(run.root.parent)
+    if config.fold is not None:
+        with hold(run.fold(config.fold).lock):
+            prepare(run, parser, config)
+            fit_fold(run, parser, config)
+        return 0
+    with hold(run.lock):
+        prepare(run, parser, config)
+        return fit_all(run, parser, config)
 
 
 def fit_all(run: Run, parser: Parser, config: Namespace) -> int:
@@ -139,7 +97,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     pl.seed_everything(config.seed + fold.index, verbose=False)
     data = build_datamodule(parser, config, fold=fold.index, folds=str(run.folds))
     data.setup("fit")
-    newest = next(iter(fold.checkpoints), None)
+    newest = newest_intact(fold.checkpoints)
     # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
     task = build_task(parser, config, data.schema, **({"pretrained": False} if newest else {}))
     if not newest:
@@ -150,12 +108,32 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     trainer = build_trainer(parser, config, fold.root, precision, [recorder])
     if trainer.is_global_zero:
         print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({reason})", flush=True)
-    trainer.fit(task, datamodule=data, ckpt_path=newest)
+    with exit_on_signals():
+        trainer.fit(task, datamodule=data, ckpt_path=newest)
     trainer.strategy.barrier()
     if trainer.is_global_zero:
         if config.checkpoint == "last":
             save_net(task.predictor, fold.weights)
         _finish(fold, parser, config, data, recorder, trainer.strategy.root_device)
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the process at once, with the exit codes 143 and 130.
+
+    Lightning would end with 0 and 1. Nothing has to be saved first: the last whole epoch is on disk, and a file that is
+    being written leaves the one before it untouched.
+    """
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
@@ -248,20 +226,6 @@ def _run_fold_process(run: Run, index: int) -> int:
     return 128 - code if code < 0 else code  # a child that a signal ended reports it as a negative number
 
 
-def _environment(config: Namespace) -> dict[str, Any]:
-    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
-    precision, reason = resolve_precision(config.trainer.precision, device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "versions": {package: version(package) for package in PACKAGES},
-        "python": platform.python_version(),
-        "device": f"{device.type} {name}",
-        "cores": os.cpu_count(),
-        "precision": precision,
-        "precision_reason": reason,
-    }
-
-
 def _quiet() -> None:
     """Silences what Lightning says at every start and what is as it should be; its other warnings stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -307,16 +271,3 @@ def _summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
 
 def _resume(run: Run) -> str:
     return f"swinft fit --config {run.config} --resume"
-
-
-def _delete(run: Run) -> None:
-    """Deletes a run's folder for `--overwrite`.
-
-    Raises:
-        InputError: The folder holds something that no run made.
-    """
-    if not is_committed(run.config) and any(run.root.iterdir()):
-        raise InputError(
-            f"{run.root} is not a run: --overwrite deletes only what `swinft fit` made. Give another --name."
-        )
-    shutil.rmtree(run.root)

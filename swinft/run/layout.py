@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from swinft.errors import InputError, suggest
-from swinft.run.store import is_committed, verify
+from swinft.run.store import has_record, is_committed, verify
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,13 @@ class Fold:
 
     @property
     def checkpoints(self) -> list[Path]:
-        """The committed epoch checkpoints, newest first."""
-        return sorted(filter(is_committed, self.root.glob("epoch-*.ckpt")), reverse=True)
+        """The epoch checkpoints that were ever committed, newest first; one that is damaged is still listed."""
+        return sorted(filter(has_record, self.root.glob("epoch-*.ckpt")), reverse=True)
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that fits this fold."""
+        return self.root.parent.parent / ".locks" / f"{self.root.parent.name}.{self.root.name}.lock"
 
     @property
     def weights(self) -> Path:
@@ -84,6 +89,16 @@ class Run:
     def environment(self) -> Path:
         """Versions, hardware and the precision that `auto` chose."""
         return self.root / "environment.json"
+
+    @property
+    def inputs(self) -> Path:
+        """SHA-256 of every CSV that the run was started with."""
+        return self.root / "inputs.json"
+
+    @property
+    def lock(self) -> Path:
+        """Beside the run's folder and not in it, so that it outlives `--overwrite`."""
+        return self.root.parent / ".locks" / f"{self.root.name}.lock"
 
     @property
     def schema(self) -> Path:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from swinft.errors import InputError
 from swinft.model.metrics import METRICS
 from swinft.model.task import FineTuneTask
 from swinft.run.build import save_net
@@ -54,6 +55,7 @@ class FoldRecorder(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records the epoch, prints its line, saves."""
         assert isinstance(pl_module, FineTuneTask)
+        self._check_finite(trainer, pl_module)
         line = self._line(trainer)
         self.history.append(line)
         if trainer.is_global_zero:
@@ -68,20 +70,30 @@ class FoldRecorder(Callback):
                 discard(old)
 
     def _line(self, trainer: Trainer) -> dict[str, float]:
-        """One epoch's numbers.
-
-        Raises:
-            FloatingPointError: The loss is NaN or infinite: the weights are lost, and more epochs would only hide it.
-        """
+        """One epoch's numbers."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
-        if not math.isfinite(metrics.get("train_loss", 0.0)):
-            raise FloatingPointError(
-                f"the training loss of epoch {len(self.history) + 1} is {metrics['train_loss']} (highest learning rate "
-                f"{max(rates):.3g}). Lower model.optim.lr, or set trainer.precision to 32-true."
-            )
         seconds = time.perf_counter() - self._started
         return {"epoch": len(self.history) + 1, **metrics, "lr": max(rates), "seconds": round(seconds, 2)}
+
+    def _check_finite(self, trainer: Trainer, task: FineTuneTask) -> None:
+        """Stops before a broken epoch is saved.
+
+        Raises:
+            InputError: A loss was NaN or infinite: the weights are lost, and more epochs would only hide it.
+        """
+        bad = task.first_bad_batch()
+        if bad is None:
+            return
+        number, rows = bad
+        table = trainer.datamodule.train_table  # type: ignore[attr-defined]  # the run always trains from one
+        ids = ", ".join(table.ids[row] for row in rows if row >= 0)
+        rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        raise InputError(
+            f"fold {self.fold.index}: the loss became NaN or infinite in epoch {len(self.history) + 1}, batch {number} "
+            f"(ids {ids}; highest learning rate now {rate:.3g}). The epochs before are kept. Lower model.optim.lr or "
+            f"set trainer.precision to 32-true, under another --name."
+        )
 
     def _text(self, line: dict[str, float], max_epochs: int) -> str:
         numbers = [f"{name} {value:.4g}" for name, value in line.items() if name not in ("epoch", "seconds")]

@@ -7,9 +7,13 @@ crash at any point therefore leaves either the old artefact or the new one, neve
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
+
+from swinft.errors import InputError
 
 RECORDS = ".commits"  # one hidden folder beside the artefacts, so that a listing of a run shows only artefacts
 
@@ -56,6 +60,73 @@ def verify(path: Path) -> Path:
             f"program damaged it. Delete it and run `swinft fit --resume` to make it again."
         )
     return path
+
+
+def has_record(path: Path) -> bool:
+    """Whether `path` was ever committed, whatever has become of it since."""
+    return _read_record(path) is not None
+
+
+def newest_intact(paths: Iterable[Path]) -> Path | None:
+    """The first artefact that is what was committed; damaged ones are moved to `quarantine/`, loudly.
+
+    Args:
+        paths: Committed artefacts, the wanted one first.
+
+    Returns:
+        None where there was none to begin with.
+
+    Raises:
+        StoreError: There were some, and all of them are damaged: going on would mean starting from scratch unasked.
+    """
+    damaged = []
+    for path in paths:
+        try:
+            return verify(path)
+        except StoreError:
+            damaged.append(quarantine(path))
+            print(f"WARNING: {path} is damaged; moved to {damaged[-1]}. Trying the one before.", file=sys.stderr)
+    if damaged:
+        raise StoreError(
+            f"none of the artefacts in {damaged[0].parent.parent} is intact; what is left of them is in "
+            f"{damaged[0].parent}. Delete {damaged[0].parent.parent} to start it anew."
+        )
+    return None
+
+
+def quarantine(path: Path) -> Path:
+    """Moves a damaged artefact and its record out of the way, and returns where to."""
+    target = path.parent / "quarantine" / path.name
+    target.parent.mkdir(exist_ok=True)
+    if path.exists():
+        path.replace(target)
+    _record(path).replace(target.with_name(f"{path.name}.json"))
+    return target
+
+
+def probe(folder: Path, needed_bytes: int = 0) -> None:
+    """Finds out in the first second whether a folder can be written to: write, flush, rename, delete, free space.
+
+    Args:
+        folder: Made if missing.
+        needed_bytes: How much is going to be written.
+
+    Raises:
+        InputError: Something of it fails; the message says what.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f".probe.{os.getpid()}"
+        _replace(path, b"probe")
+        path.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise InputError(f"runs cannot be written to {folder}: {error}. Choose another folder with --runs.") from error
+    if free < needed_bytes:
+        raise InputError(
+            f"{folder} has {free / 1e9:.1f} GB free, the run needs about {needed_bytes / 1e9:.1f} GB. Free some, or "
+            f"choose another folder with --runs."
+        )
 
 
 def discard(path: Path) -> None:

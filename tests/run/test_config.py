@@ -78,7 +78,7 @@ def test_a_wrong_option_is_refused_before_a_run_folder_exists(option, message, c
     path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
     assert main(["fit", "--config", str(path), *option]) == 2
     assert message in capsys.readouterr().err
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs" / "tiny").exists()
 
 
 def test_a_wrong_argument_of_a_head_suggests_the_nearest(competition, tmp_path, capsys):

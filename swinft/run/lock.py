@@ -1,0 +1,49 @@
+"""One process per run folder and per fold: a second one refuses and says who is there."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from swinft.errors import InputError
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Holds a lock while the block runs. The system frees it when the process dies, however it dies.
+
+    Args:
+        path: The lock file; who holds it is written beside it.
+
+    Raises:
+        InputError: Another process holds it; the message names pid, host and start.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = path.with_suffix(".json")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{path.stem} is in use by {_describe(holder)}. Wait for it, or give another --name."
+        ) from None
+    try:
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
+        yield
+        holder.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _describe(holder: Path) -> str:
+    try:
+        who = json.loads(holder.read_text())
+        return f"process {who['pid']} on {who['host']}, started {who['started']}"
+    except (OSError, ValueError, KeyError):  # it is being written at this very moment
+        return "another process"

@@ -1,0 +1,135 @@
+"""Everything that can be checked before training is checked, then frozen into the run's folder."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+
+from swinft.data.datamodule import CSVDataModule
+from swinft.data.folds import folds_csv
+from swinft.errors import InputError
+from swinft.model.backbone import weights_file
+from swinft.run.arguments import Parser
+from swinft.run.build import build_datamodule, build_task
+from swinft.run.config import difference, dump
+from swinft.run.layout import Run
+from swinft.run.precision import resolve_precision
+from swinft.run.predict import choose_device
+from swinft.run.store import commit, is_committed, probe, verify
+from swinft.run.tta import check_views
+
+PACKAGES = ("swinft", "torch", "lightning", "timm", "albumentations", "torchmetrics", "numpy", "pandas", "pillow")
+
+
+def prepare(run: Run, parser: Parser, config: Namespace) -> None:
+    """Checks everything that can be checked before training, then freezes it into the run's folder.
+
+    Raises:
+        InputError: Data or config are wrong; or the folder exists and neither `--resume` nor `--overwrite` was given.
+    """
+    wanted = dump(parser, config)
+    if config.resume and config.overwrite:
+        raise InputError("--resume goes on with a run, --overwrite deletes it: give one of them.")
+    if config.resume:
+        changes = difference(Run.open(run.root).config.read_text(encoding="utf-8"), wanted)
+        if changes:
+            raise InputError(
+                f"{run.root} was started with another config; resuming would mix the two.\n{changes}\n"
+                f"Undo the change, or give the new run another --name."
+            )
+        _check_inputs(run, config)
+        return
+    if run.root.exists() and any(run.root.iterdir()) and not config.overwrite:
+        raise InputError(
+            f"{run.root} exists. --resume goes on with it, --overwrite deletes it, --name NAME makes another."
+        )
+    data = build_datamodule(parser, config)
+    data.setup("fit")
+    check_views(config.predict.views, data.image_size)
+    num_parameters = _check_task(parser, config, data)
+    # Per fold: weights, and two checkpoints of weights, average and AdamW's two moments while it is fitted.
+    probe(run.root.parent, 4 * num_parameters * (len(set(data.fold_of_row)) + 8))
+    if config.fold is not None and config.fold not in data.fold_of_row:
+        raise InputError(f"--fold {config.fold}: the folds are 0 to {data.fold_of_row.max()}.")
+    if run.root.exists():
+        _delete(run)
+        print(f"{run.root}: the earlier run is deleted (--overwrite)")
+    commit(run.schema, json.dumps(data.schema.to_dict(), indent=1).encode(), "swinft fit")
+    commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
+    commit(run.inputs, json.dumps(_hash_inputs(config), indent=1).encode(), "swinft fit")
+    commit(run.environment, json.dumps(_environment(config), indent=1).encode(), "swinft fit")
+    commit(run.config, wanted.encode(), "swinft fit")  # last: a folder with a config is a run
+
+
+def _check_inputs(run: Run, config: Namespace) -> None:
+    """Compares the CSVs with those that the run was started with.
+
+    Raises:
+        InputError: One has changed: folds and targets would no longer be those of the finished folds.
+    """
+    frozen = json.loads(verify(run.inputs).read_text())
+    now = _hash_inputs(config)
+    changed = [
+        f"{path} (SHA-256 was {frozen.get(path, 'absent')[:12]}, is {now.get(path, 'absent')[:12]})"
+        for path in sorted({**frozen, **now})
+        if frozen.get(path) != now.get(path)
+    ]
+    if changed:
+        title = f"{run.root} was started with other data. Restore these files, or give the new run another --name:"
+        raise InputError("\n  ".join([title, *changed]))
+
+
+def _hash_inputs(config: Namespace) -> dict[str, str]:
+    """SHA-256 of every CSV that the config names."""
+    data = config.data
+    names = [name for name in (data.train, data.test, data.sample_submission) if name]
+    paths = [Path(data.root) / name for name in names]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
+
+
+def _check_task(parser: Parser, config: Namespace, data: CSVDataModule) -> int:
+    """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold.
+
+    Returns:
+        The number of its parameters.
+    """
+    weights_file(config.model.backbone, config.model.pretrained)
+    # The hub's weights are left to the folds, which find them in its cache after the first.
+    from_hub = {"pretrained": False} if config.model.pretrained is True else {}
+    task = build_task(parser, config, data.schema, **from_hub)
+    task.initialize(torch.from_numpy(data.targets))
+    return sum(parameter.numel() for parameter in task.net.parameters())
+
+
+def _environment(config: Namespace) -> dict[str, Any]:
+    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    precision, reason = resolve_precision(config.trainer.precision, device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "versions": {package: version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "device": f"{device.type} {name}",
+        "cores": os.cpu_count(),
+        "precision": precision,
+        "precision_reason": reason,
+    }
+
+
+def _delete(run: Run) -> None:
+    """Deletes a run's folder for `--overwrite`.
+
+    Raises:
+        InputError: The folder holds something that no run made.
+    """
+    if not is_committed(run.config) and any(run.root.iterdir()):
+        raise InputError(
+            f"{run.root} is not a run: --overwrite deletes only what `swinft fit` made. Give another --name."
+        )
+    shutil.rmtree(run.root)
