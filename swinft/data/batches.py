@@ -3,7 +3,7 @@
 Shapes: N rows, K outputs, F metadata features, (H, W) image size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,23 +85,34 @@ class ShuffledRows(Sampler[Key]):
         seed: Of the order.
         rank: This process.
         num_ranks: All processes. Each gets equally many rows: the order starts again where they do not divide.
+        current_epoch: Asked at the start of each epoch. Lightning's own `set_epoch` comes too late for the first epoch
+            after a resume: workers have fetched rows of epoch 0 by then. None for the epoch that `set_epoch` set.
     """
 
-    def __init__(self, rows: NDArray[np.int64], seed: int, rank: int = 0, num_ranks: int = 1) -> None:
+    def __init__(
+        self,
+        rows: NDArray[np.int64],
+        seed: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+        current_epoch: Callable[[], int] | None = None,
+    ) -> None:
         self.rows, self.seed, self.rank, self.num_ranks = rows, seed, rank, num_ranks
+        self.current_epoch = current_epoch
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch, with the epoch's own number after a resume as well."""
+        """Sets the epoch of a loop without a Trainer."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.num_ranks)
 
     def __iter__(self) -> Iterator[Key]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+        epoch = self.epoch if self.current_epoch is None else self.current_epoch()
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
         whole = np.resize(order, len(self) * self.num_ranks)  # repeats from the start
-        return ((self.epoch, int(row)) for row in whole[self.rank :: self.num_ranks])
+        return ((epoch, int(row)) for row in whole[self.rank :: self.num_ranks])
 
 
 class OrderedRows(Sampler[Key]):

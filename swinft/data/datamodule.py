@@ -93,6 +93,7 @@ class CSVDataModule(LightningDataModule):
         schema: Schema | None = None,
     ) -> None:
         super().__init__()
+        self._resumed_epoch = 0
         self.columns = Columns(
             target=target,
             target_kind=target_kind,
@@ -126,6 +127,7 @@ class CSVDataModule(LightningDataModule):
             DataError: Everything that is wrong with the tables and the files they name.
             InputError: The folds do not hold.
         """
+        self._resumed_epoch = 0  # a checkpoint's is loaded after this
         if stage in ("fit", "validate") and self._train is None:
             self._setup_fit()
         elif stage in ("predict", "test") and self._test is None:
@@ -222,7 +224,7 @@ class CSVDataModule(LightningDataModule):
         rank, num_ranks = self._place()
         rows = np.flatnonzero(self.fold_of_row != self.fold)
         pipeline = train_pipeline(self.augment, self.image_size, self.resize)
-        sampler = ShuffledRows(rows, self.seed, rank, num_ranks)
+        sampler = ShuffledRows(rows, self.seed, rank, num_ranks, self._epoch if self.trainer else None)
         return make_loader(self._dataset("fit", pipeline), sampler, self.batch_size, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -240,6 +242,24 @@ class CSVDataModule(LightningDataModule):
     def _dataset(self, stage: str, pipeline: Any) -> ImageRows:
         rows = self._rows(stage)
         return ImageRows(rows.table, rows.paths, pipeline, self.image_size, self.seed, rows.targets, rows.features)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the number of whole epochs."""
+        return {"epoch": self._epoch()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on after the checkpoint's epochs."""
+        self._resumed_epoch = state_dict["epoch"]
+
+    def _epoch(self) -> int:
+        """The epoch to visit rows for.
+
+        Lightning restores its own count only after it has started the first loader (to count its batches), whose
+        processes have then fetched rows already; the datamodule's state is restored before. `trainer.current_epoch`
+        would be one too low right after a resume.
+        """
+        progress: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
+        return max(self._resumed_epoch, int(progress.processed) if progress else 0)
 
     def _place(self) -> tuple[int, int]:
         """This process and all of them, while a Trainer runs; outside of one a loader yields every row."""

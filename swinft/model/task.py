@@ -145,6 +145,10 @@ class FineTuneTask(pl.LightningModule):
         """Pixels and metadata to predictions (B, K) in the competition's units, with the weights to predict with."""
         return self.predictor.predict(image, features)
 
+    def on_train_start(self) -> None:
+        """Counts optimiser steps from where a resumed training stands: its first batch is not averaged in twice."""
+        self._steps_seen = self.global_step
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout and drop path from (seed, epoch, batch): they do not depend on what ran before."""
         torch.manual_seed(int(self._rng(batch_idx, self.global_rank).integers(2**63)))
