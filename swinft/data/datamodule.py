@@ -19,7 +19,7 @@ from swinft.data.augment import Preset, Resize, eval_pipeline, train_pipeline
 from swinft.data.batches import ImageRows, OrderedRows, ShuffledRows, make_loader
 from swinft.data.folds import FoldKind, Folds, check_folds, make_folds, read_folds
 from swinft.data.images import Scan, scan
-from swinft.data.overview import captions, fold_summary, image_grid, target_summary
+from swinft.data.overview import captions, fold_summary, image_grid, same_pictures, target_summary
 from swinft.data.rows import Columns, Rows, check_sample, read_test, read_train
 from swinft.data.schema import Schema, TargetKind
 from swinft.data.table import DataError, Problem, Table
@@ -94,6 +94,7 @@ class CSVDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self._resumed_epoch = 0
+        self._picture_notes: list[str] = []
         self.columns = Columns(
             target=target,
             target_kind=target_kind,
@@ -151,6 +152,13 @@ class CSVDataModule(LightningDataModule):
                     problems.append(rows.table.problem(row, "the image cannot be used", error))
         if problems:
             raise DataError(problems)
+        train, test = self._rows("fit"), self._test
+        self._picture_notes = same_pictures(
+            list(zip(train.table.ids, self._scans["images"].digests, strict=True)),
+            list(zip(test.table.ids, self._scans["test images"].digests, strict=True)) if test else [],
+            self.fold_of_row,
+            self.targets,
+        )
 
     def summary(self) -> dict[str, Any]:
         """Rows, targets, folds, and what `check` found out about the images; for `overview.format_summary`."""
@@ -162,8 +170,8 @@ class CSVDataModule(LightningDataModule):
             "outputs": target_summary(self.targets, self.schema),
             "folds": fold_summary(self.fold_of_row, self.targets, self.schema),
         }
-        if self.fold_notes:
-            summary["notes"] = self.fold_notes
+        if self.fold_notes or self._picture_notes:
+            summary["notes"] = [*self.fold_notes, *self._picture_notes]
         if self._test is not None:
             summary |= {"test": str(self._test.table.path), "test rows": len(self._test.table)}
         return summary | {name: found.summary() for name, found in self._scans.items()}

@@ -5,6 +5,7 @@ become RGB; transparency is laid over white; of an animation the first frame is 
 upper byte; colour profiles are not applied. Floating-point pixels and integers beyond 16 bits are errors.
 """
 
+import hashlib
 import io
 import os
 from collections import Counter
@@ -69,10 +70,13 @@ class Scan:
     Args:
         infos: Header of each file, None where it cannot be decoded.
         errors: What is wrong with which file, by its position.
+        digests: SHA-256 of each file's decoded pixels: equal for the same picture, whatever the files' names and
+            metadata. Empty where only headers were read.
     """
 
     infos: list[ImageInfo | None]
     errors: dict[int, str]
+    digests: list[str]
 
     def summary(self) -> dict[str, object]:
         """Sizes, formats and pixel modes, counted."""
@@ -124,19 +128,23 @@ def scan(paths: Sequence[str | Path], decode_pixels: bool = True, workers: int |
         workers: Number of threads; None for one per core.
     """
 
-    def look(path: str | Path) -> ImageInfo | str:
+    def look(path: str | Path) -> tuple[ImageInfo | str, str]:
         try:
             content = _read(path)
-            if decode_pixels:
-                _decode(path, content)
-            return _info(path, content)
+            digest = _digest(_decode(path, content)) if decode_pixels else ""
+            return _info(path, content), digest
         except ImageError as error:
-            return str(error)
+            return str(error), ""
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         found = list(pool.map(look, paths))
-    infos = [info if isinstance(info, ImageInfo) else None for info in found]
-    return Scan(infos, {index: error for index, error in enumerate(found) if isinstance(error, str)})
+    infos = [info if isinstance(info, ImageInfo) else None for info, _ in found]
+    errors = {index: error for index, (error, _) in enumerate(found) if isinstance(error, str)}
+    return Scan(infos, errors, [digest for _, digest in found])
+
+
+def _digest(pixels: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def _read(path: str | Path) -> bytes:

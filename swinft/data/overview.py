@@ -35,12 +35,44 @@ def fold_summary(folds: Folds, targets: NDArray[Any], schema: Schema) -> list[di
     return entries
 
 
+def same_pictures(
+    train: Sequence[tuple[str, str]], test: Sequence[tuple[str, str]], folds: Folds, targets: NDArray[Any]
+) -> list[str]:
+    """What is worth knowing about pictures that occur under several ids, one line each.
+
+    Args:
+        train: Id and pixel digest of each training row; rows without a digest were not decoded.
+        test: The same of the rows to predict.
+        folds: Fold of each training row.
+        targets: Target of each training row.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, (_, digest) in enumerate(train):
+        rows_of.setdefault(digest, []).append(row)
+    rows_of.pop("", None)
+    notes = []
+    for rows in rows_of.values():
+        if len(rows) < 2:
+            continue
+        where = sorted({int(folds[row]) for row in rows})
+        leak = f"in folds {where}, a leak in the out-of-fold score" if len(where) > 1 else f"all in fold {where[0]}"
+        differ = "" if all(np.array_equal(targets[row], targets[rows[0]]) for row in rows) else "; their targets differ"
+        notes.append(f"ids {', '.join(train[row][0] for row in rows)} are the same picture, {leak}{differ}.")
+    if any("a leak" in note for note in notes):
+        notes.append("To keep such rows together, give them one value in a column and name it in data.group.")
+    known = [(id, rows_of[digest]) for id, digest in test if digest in rows_of]
+    notes += [f"test id {id} is the same picture as training id {train[rows[0]][0]}." for id, rows in known]
+    return notes
+
+
 def format_summary(summary: dict[str, Any]) -> str:
     """A summary as text to print: a line per fact, and the folds as a table."""
     lines = []
     for name, value in summary.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             lines += [name, *_table(value)]
+        elif isinstance(value, list):
+            lines += [name, *(f"  {item}" for item in value)]
         elif isinstance(value, dict):
             lines += [name, *(f"  {key}: {_text(item)}" for key, item in value.items())]
         else:
