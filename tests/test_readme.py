@@ -61,7 +61,8 @@ def test_the_own_head_of_the_readme_trains(competition, tmp_path, monkeypatch):
     }
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 2  # nobody said that its code may run
+    assert main(["fit", "--config", str(config), "--fold", "0", "--allow-code", "ordinal"]) == 0
     oof = (tmp_path / "runs" / "tiny" / "fold_0" / "oof.csv").read_text().splitlines()
     assert oof[0] == "id,stars,fold"
     assert all(1 <= float(line.split(",")[1]) <= 5 for line in oof[1:])

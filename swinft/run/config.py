@@ -9,6 +9,7 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -66,13 +67,22 @@ OWN_TRAINER_KEYS = {
     "val_check_interval",
 }
 # Words of the command line that say how to run, not what: never part of a frozen config.
-COMMAND_KEYS = ("config", "fold", "resume", "overwrite")
+COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "allow_code")
+# Packages whose classes a YAML may name. Naming a class imports its module, and importing runs it: a config from
+# elsewhere must not run what its reader did not ask for.
+TRUSTED_PACKAGES = {"swinft", "albumentations", "lightning", "timm", "torch", "torchmetrics", "torchvision"}
+# Where a bare string is taken for a class path, without the word `class_path`.
+CLASS_KEYS = ("model.head", "data.augment", "trainer.")
 
 
 def build_parser(command: str) -> Parser:
     """The parser of every command that reads a config."""
-    parser = Parser(prog=f"swinft {command}", flags=("resume", "overwrite"), description=sys.modules[__name__].__doc__)
+    flags, lists = ("resume", "overwrite"), ("allow_code",)
+    parser = Parser(prog=f"swinft {command}", flags=flags, lists=lists, description=sys.modules[__name__].__doc__)
     parser.add_argument("--config", action="config", help="a YAML file; a later one or a later option wins")
+    parser.add_argument(
+        "--allow_code", type=list[str], default=[], help="packages or modules whose classes the config may name besides"
+    )
     parser.add_argument("--name", type=str, required=True, help="the run's folder inside `runs`")
     parser.add_argument("--runs", type=str, default="runs", help="the folder of all runs")
     parser.add_argument("--seed", type=int, default=42, help="seeds folds, weights, shuffling, augmentation and mixing")
@@ -108,26 +118,37 @@ def load(parser: Parser, argv: list[str]) -> Namespace:
         InputError: A file is missing, a key is unknown or given twice (all of them are listed, with their lines), or a
             value has the wrong type.
     """
-    # A user's own head lives beside the config; the end of the path, so that it cannot shadow an installed package.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    files = _config_files(argv)
+    files = [Path(file) for file in _values(argv, "--config")]
+    allowed = ",".join(value.strip("[]") for value in _values(argv, "--allow-code", "--allow_code"))
+    allow_code = [name.strip() for name in allowed.split(",") if name.strip()]
     if not files and not {"-h", "--help"}.intersection(argv):
         raise InputError(f"give a config: {parser.prog} --config configs/bluemarble.yaml")
     for path in files:
-        check_file(path, known_keys(parser))
+        check_file(path, known_keys(parser), allow_code)
     return parser.parse_args(argv)
 
 
-def check_file(path: Path, known: set[str]) -> None:
+def read_frozen(parser: Parser, path: Path, allow_code: list[str] | None) -> Namespace:
+    """Parses the config that a run was frozen with, after the same checks: a run may come from elsewhere, too.
+
+    Raises:
+        InputError: A key is unknown, or a class path is outside the trusted packages and `allow_code`.
+    """
+    check_file(path, known_keys(parser), allow_code or [])
+    config: Namespace = parser.parse_path(str(path))
+    return config
+
+
+def check_file(path: Path, known: set[str], allow_code: list[str]) -> None:
     """Checks the keys of one YAML file, all of them at once.
 
     Args:
         path: The file.
         known: Every dotted key that is right.
+        allow_code: Packages or modules whose classes may be named, besides the trusted ones.
 
     Raises:
-        InputError: The file is missing or is no YAML; or keys are unknown or doubled.
+        InputError: The file is missing or is no YAML; keys are unknown or doubled; or classes may not be named.
     """
     if not path.is_file():
         siblings = [str(sibling) for sibling in path.parent.glob("*.y*ml")]
@@ -138,7 +159,10 @@ def check_file(path: Path, known: set[str]) -> None:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{path} holds no keys.")
-    problems, seen = list(_class_problems(path, root)), set()
+    # A user's own head lives beside the config; the end of the path, so that it cannot shadow an installed package.
+    if allow_code and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    problems, seen = list(_class_problems(path, root, "", allow_code)), set()
     for key, line in _keys(root, "", known):
         if key in seen:
             problems.append(f"{path}:{line}: key '{key}' is given twice. Keep one of them.")
@@ -146,7 +170,7 @@ def check_file(path: Path, known: set[str]) -> None:
             problems.append(f"{path}:{line}: unknown key '{key}'.{suggest(key, sorted(known))}")
         seen.add(key)
     if problems:
-        raise InputError("\n  ".join(["the config has wrong keys:", *problems]))
+        raise InputError("\n  ".join(["the config is wrong:", *problems]))
 
 
 def dump(parser: Parser, config: Namespace) -> str:
@@ -175,25 +199,38 @@ def _keys(node: yaml.MappingNode, prefix: str, known: set[str]) -> Iterator[tupl
             yield from _keys(value, f"{key}.", known)
 
 
-def _class_problems(path: Path, node: yaml.Node) -> Iterator[str]:
-    """Wrong class paths and wrong arguments of classes, anywhere in a YAML file."""
-    children = node.value if isinstance(node, yaml.SequenceNode) else []
-    if isinstance(node, yaml.MappingNode):
-        entries = {key.value: (key, value) for key, value in node.value}
-        children = [value for _, value in node.value]
-        if "class_path" in entries and isinstance(entries["class_path"][1], yaml.ScalarNode):
-            class_node, arguments = entries["class_path"][1], entries.get("init_args")
-            try:
-                allowed = _arguments(_import(class_node.value))
-            except ImportError as error:
-                yield f"{path}:{class_node.start_mark.line + 1}: {error}"
-                return
-            for key, _ in arguments[1].value if arguments and allowed else []:
-                if key.value not in allowed:
-                    place = f"{path}:{key.start_mark.line + 1}: '{class_node.value}' has no argument '{key.value}'."
-                    yield f"{place}{suggest(key.value, allowed)}"
-    for child in children:
-        yield from _class_problems(path, child)
+def _class_problems(path: Path, node: yaml.Node, key: str, allow_code: list[str]) -> Iterator[str]:
+    """Classes that may not be named or do not exist, and wrong arguments of classes, anywhere in a YAML file."""
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            yield from _class_problems(path, child, key, allow_code)
+    elif isinstance(node, yaml.MappingNode):
+        entries = {name.value: (name, value) for name, value in node.value}
+        if "class_path" in entries:
+            yield from _one_class(path, entries["class_path"][1], entries.get("init_args", (None, None))[1], allow_code)
+        for name, (_, value) in entries.items():
+            if name != "class_path":
+                yield from _class_problems(path, value, f"{key}.{name}".lstrip("."), allow_code)
+    elif key.startswith(CLASS_KEYS) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", str(node.value)):
+        yield from _one_class(path, node, None, allow_code)
+
+
+def _one_class(path: Path, node: yaml.Node, arguments: yaml.Node | None, allow_code: list[str]) -> Iterator[str]:
+    """What is wrong with one class path and its arguments. Nothing is imported that may not be named."""
+    place, name = f"{path}:{node.start_mark.line + 1}", str(node.value)
+    if not any(name == trusted or name.startswith(f"{trusted}.") for trusted in [*TRUSTED_PACKAGES, *allow_code]):
+        module = name.rpartition(".")[0] or name
+        yield f"{place}: naming '{name}' would run code of its own. If you trust it, add --allow-code {module}."
+        return
+    try:
+        allowed = _arguments(_import(name))
+    except ImportError as error:
+        yield f"{place}: {error}"
+        return
+    for key, _ in arguments.value if isinstance(arguments, yaml.MappingNode) and allowed else []:
+        if key.value not in allowed:
+            line = f"{path}:{key.start_mark.line + 1}"
+            yield f"{line}: '{name}' has no argument '{key.value}'.{suggest(key.value, allowed)}"
 
 
 def _import(class_path: str) -> Any:
@@ -221,7 +258,7 @@ def _arguments(cls: Any) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.name not in ("in_features", "num_outputs")]
 
 
-def _config_files(argv: list[str]) -> list[Path]:
-    files = [argv[i + 1] for i, word in enumerate(argv[:-1]) if word == "--config"]
-    files += [word.removeprefix("--config=") for word in argv if word.startswith("--config=")]
-    return [Path(file) for file in files]
+def _values(argv: list[str], *options: str) -> list[str]:
+    """What stands behind an option, as `--option value` or `--option=value`."""
+    spaced = [argv[i + 1] for i, word in enumerate(argv[:-1]) if word in options]
+    return spaced + [word.partition("=")[2] for word in argv if word.partition("=")[0] in options and "=" in word]

@@ -75,7 +75,7 @@ def fit_all(run: Run, parser: Parser, config: Namespace) -> int:
         if run.fold(index).is_done:
             print(f"fold {index}: done, skipped")
             continue
-        code = _run_fold_process(run, index)
+        code = _run_fold_process(run, index, config.allow_code)
         if code:
             print(
                 f"fold {index} ended with exit code {code}; finished epochs are kept. Go on with: {_resume(run)}",
@@ -206,9 +206,10 @@ def _scores(
     }
 
 
-def _run_fold_process(run: Run, index: int) -> int:
+def _run_fold_process(run: Run, index: int, allow_code: list[str]) -> int:
     """Runs `swinft fit --fold index` and waits; signals that stop the parent stop the child first."""
     command = [sys.executable, "-m", "swinft", "fit", "--config", str(run.config), "--fold", str(index), "--resume"]
+    command += ["--allow-code", ",".join(allow_code)] if allow_code else []
     process = subprocess.Popen(command)
 
     def forward(number: int, _: FrameType | None) -> None:

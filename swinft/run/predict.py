@@ -17,7 +17,7 @@ from swinft.errors import InputError
 from swinft.model.task import ImageModel
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule, load_net
-from swinft.run.config import build_parser
+from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
 from swinft.run.precision import Precision, autocast, resolve_precision
 from swinft.run.predictions import prediction_table, write_predictions
@@ -33,6 +33,7 @@ def predict(
     batch_size: int | None = None,
     device: str = "auto",
     output: str | None = None,
+    allow_code: list[str] | None = None,
 ) -> None:
     """Predicts the test rows with every fold of a run and averages.
 
@@ -46,13 +47,14 @@ def predict(
         batch_size: Images per batch; None for the config's.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         output: Where the predictions go; None for the run's test_predictions.csv.
+        allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
 
     Raises:
         InputError: A fold is not finished, or the test rows are not right.
     """
     opened = Run.open(run)
     parser = build_parser("predict")
-    config = parser.parse_path(str(opened.config))
+    config = read_frozen(parser, opened.config, allow_code)
     schema = Schema.from_dict(opened.read_schema())
     chosen = _finished_folds(opened, folds)
     place = choose_device(device)

@@ -22,7 +22,7 @@ from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule
-from swinft.run.config import build_parser
+from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
 from swinft.run.predictions import read_predictions, values_of
 from swinft.run.store import commit, is_committed
@@ -238,11 +238,12 @@ def _png(figure: Figure) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def report(run: str) -> None:
+def report(run: str, allow_code: list[str] | None = None) -> None:
     """Draws a finished run as one HTML file.
 
     Args:
         run: The run folder.
+        allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
 
     Raises:
         InputError: Not every fold is finished.
@@ -251,7 +252,7 @@ def report(run: str) -> None:
     if not is_committed(opened.scores):
         raise InputError(f"{run} has no scores yet. Run `swinft fit --config {opened.config} --resume` first.")
     parser = build_parser("report")
-    data = build_datamodule(parser, parser.parse_path(str(opened.config)), folds=str(opened.folds))
+    data = build_datamodule(parser, read_frozen(parser, opened.config, allow_code), folds=str(opened.folds))
     data.setup("fit")
     write_report(opened, data)
     print(opened.report)
