@@ -29,29 +29,17 @@ def petfinder(tmp_path_factory):
     return root
 
 
+def fit(petfinder, runs, *options: str) -> int:
+    """Fits the real config, made small by its data and its plan only."""
+    words = ["--config", str(ROOT / "configs" / "petfinder.yaml"), f"--runs={runs}", f"--data.root={petfinder}"]
+    small = ["--data.num_folds=2", "--data.batch_size=2", "--data.num_workers=0", "--trainer.max_epochs=1"]
+    cpu = ["--trainer.accelerator=cpu", "--trainer.accumulate_grad_batches=1", "--predict.views=[identity]"]
+    return main(["fit", *words, *small, *cpu, "--model.pretrained=false", *options])
+
+
 @pytest.mark.parametrize(("name", "size"), CASES, ids=lambda value: str(value))
 def test_the_petfinder_config_trains_two_steps_with(name, size, petfinder, tmp_path):
-    options = [
-        "--config",
-        str(ROOT / "configs" / "petfinder.yaml"),
-        "--runs",
-        str(tmp_path),
-        "--data.root",
-        str(petfinder),
-    ]
-    options += [
-        "--data.num_folds",
-        "2",
-        "--data.batch_size",
-        "2",
-        "--data.num_workers",
-        "0",
-        "--data.image_size",
-        str(size),
-    ]
-    options += ["--model.backbone", name, "--model.pretrained", "false", "--predict.views", "[identity]"]
-    options += ["--trainer.max_epochs", "1", "--trainer.accumulate_grad_batches", "1", "--trainer.accelerator", "cpu"]
-    assert main(["fit", *options, "--fold", "0"]) == 0
+    assert fit(petfinder, tmp_path, f"--model.backbone={name}", f"--data.image_size={size}", "--fold=0") == 0
     (line,) = (tmp_path / "petfinder" / "fold_0" / "metrics.jsonl").read_text().splitlines()
     numbers = json.loads(line)
     assert math.isfinite(numbers["train_loss"])
@@ -59,23 +47,5 @@ def test_the_petfinder_config_trains_two_steps_with(name, size, petfinder, tmp_p
 
 
 def test_a_backbone_of_one_size_says_so_at_another(petfinder, tmp_path, capsys):
-    options = [
-        "--config",
-        str(ROOT / "configs" / "petfinder.yaml"),
-        "--runs",
-        str(tmp_path),
-        "--data.root",
-        str(petfinder),
-    ]
-    options += [
-        "--data.num_folds",
-        "2",
-        "--model.backbone",
-        "mixer_b16_224",
-        "--model.pretrained",
-        "false",
-        "--data.image_size",
-        "256",
-    ]
-    assert main(["fit", *options]) == 2
+    assert fit(petfinder, tmp_path, "--model.backbone=mixer_b16_224", "--data.image_size=256") == 2
     assert "made for 224 px and no other size: set data.image_size to 224" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from swinft.run.layout import Run
 from swinft.run.predict import predict_rows
 from swinft.run.predictions import read_predictions, values_of
 from swinft.run.recorder import FoldRecorder
-from tests.conftest import ROOT, fit_in_process, tiny_config, write_config, write_image
+from tests.conftest import ROOT, TINY_SWIN, fit_in_process, tiny_config, write_config, write_image
 
 CPU = torch.device("cpu")
 
@@ -188,14 +188,19 @@ def make_petfinder(root: Path, num_rows: int = 24) -> None:
 def test_the_petfinder_config_runs_to_a_submission(with_metadata, tmp_path):
     root = tmp_path / "petfinder-pawpularity-score"
     make_petfinder(root)
-    options = ["--config", str(ROOT / "configs" / "petfinder.yaml"), "--runs", str(tmp_path / "runs")]
-    # The recipe is the real one; only the size of the network, of the images and of the plan is small.
-    options += ["--data.root", str(root), "--data.num_folds", "2", "--data.image_size", "32", "--data.num_workers", "0"]
-    options += ["--model.backbone", "swin_tiny_patch4_window7_224", "--model.pretrained", "false"]
-    options += ["--model.backbone_args", '{"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}']
-    options += ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+    options = [
+        "--config",
+        str(ROOT / "configs" / "petfinder.yaml"),
+        f"--runs={tmp_path / 'runs'}",
+        f"--data.root={root}",
+    ]
+    # The recipe is the real one; only the network, the images and the plan are small.
+    options += ["--data.num_folds=2", "--data.image_size=32", "--data.num_workers=0", "--trainer.max_epochs=1"]
+    options += ["--model.backbone=swin_tiny_patch4_window7_224", "--model.pretrained=false"]
+    options += [f"--model.backbone_args={json.dumps(TINY_SWIN)}"]
+    options += ["--trainer.accelerator=cpu", "--trainer.precision=32-true"]
     if with_metadata:
-        options += ["--data.numeric_features", "[Subject Focus, Eyes, Blur]"]
+        options += ["--data.numeric_features=[Subject Focus, Eyes, Blur]"]
     assert main(["fit", *options, "--fold", "0"]) == 0
     assert main(["fit", *options, "--fold", "1", "--resume"]) == 0
     assert main(["fit", *options, "--resume"]) == 0

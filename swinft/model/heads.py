@@ -52,7 +52,30 @@ class Head(nn.Module):
         """Called once before training with the targets of the training rows (N, …): check them, set an output bias."""
 
 
-class ClassificationHead(Head):
+class LinearHead(Head):
+    """A head whose logits are one linear layer behind dropout.
+
+    Args:
+        in_features: D, given by the backbone.
+        num_outputs: K, given by the target.
+        dropout: Probability of dropping a feature, in [0, 1).
+    """
+
+    def __init__(self, in_features: int, num_outputs: int, dropout: float) -> None:
+        super().__init__(in_features, num_outputs)
+        self.dropout = nn.Dropout(_in_unit("dropout", dropout))
+        self.linear = nn.Linear(in_features, num_outputs)
+        # Small, as timm's classifiers start: pretrained features are left alone at first.
+        nn.init.trunc_normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, D) to logits (B, K)."""
+        logits: Tensor = self.linear(self.dropout(features))
+        return logits
+
+
+class ClassificationHead(LinearHead):
     """One of K classes: linear layer and cross-entropy; probabilities.
 
     Args:
@@ -76,16 +99,9 @@ class ClassificationHead(Head):
         class_weights: list[float] | None = None,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(in_features, num_outputs)
+        super().__init__(in_features, num_outputs, dropout)
         self.label_smoothing = _in_unit("label_smoothing", label_smoothing)
-        self.dropout = nn.Dropout(_in_unit("dropout", dropout))
-        self.linear = _linear(in_features, num_outputs)
         self.register_buffer("weights", _weights("class_weights", class_weights, num_outputs), persistent=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, D) to logits (B, K)."""
-        logits: Tensor = self.linear(self.dropout(features))
-        return logits
 
     def encode(self, target: Tensor) -> Tensor:
         """Class indices (B,) to one-hot rows (B, K)."""
@@ -106,7 +122,7 @@ class ClassificationHead(Head):
         return logits.float().softmax(1)
 
 
-class RegressionHead(Head):
+class RegressionHead(LinearHead):
     """One or more numbers: linear layer; predictions in the target's own units.
 
     Args:
@@ -134,24 +150,17 @@ class RegressionHead(Head):
         high: float | None = None,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(in_features, num_outputs)
+        super().__init__(in_features, num_outputs, dropout)
         if low is not None and high is not None and low >= high:
             raise InputError(f"RegressionHead: low={low} must be below high={high}.")
         if loss == "bce" and (low is None or high is None):
             raise InputError(f"RegressionHead: loss='bce' needs the target's range: low={low}, high={high}. Give both.")
         self.kind_of_loss = loss
         self.low, self.high = low, high
-        self.dropout = nn.Dropout(_in_unit("dropout", dropout))
-        self.linear = _linear(in_features, num_outputs)
         # Persistent: they are learnt from the training rows, and a prediction without them is in the wrong units.
         is_bounded = loss == "bce"
         self.register_buffer("shift", torch.full((num_outputs,), float(low or 0) if is_bounded else 0.0))
         self.register_buffer("scale", torch.full((num_outputs,), float(high - low) if is_bounded else 1.0))  # type: ignore[operator]
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, D) to logits (B, K)."""
-        logits: Tensor = self.linear(self.dropout(features))
-        return logits
 
     def encode(self, target: Tensor) -> Tensor:
         """Targets (B, K) to (B, K): in [0, 1] between low and high for `bce`, else standardised by `initialize`."""
@@ -195,7 +204,7 @@ class RegressionHead(Head):
         return values if self.low is None and self.high is None else values.clamp(self.low, self.high)
 
 
-class MultilabelHead(Head):
+class MultilabelHead(LinearHead):
     """Any number of K labels: linear layer and binary cross-entropy per label; probabilities.
 
     Args:
@@ -213,15 +222,8 @@ class MultilabelHead(Head):
     def __init__(
         self, in_features: int, num_outputs: int, pos_weight: list[float] | None = None, dropout: float = 0.0
     ) -> None:
-        super().__init__(in_features, num_outputs)
-        self.dropout = nn.Dropout(_in_unit("dropout", dropout))
-        self.linear = _linear(in_features, num_outputs)
+        super().__init__(in_features, num_outputs, dropout)
         self.register_buffer("weights", _weights("pos_weight", pos_weight, num_outputs), persistent=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (B, D) to logits (B, K)."""
-        logits: Tensor = self.linear(self.dropout(features))
-        return logits
 
     def encode(self, target: Tensor) -> Tensor:
         """0/1 rows (B, K) as they are."""
@@ -237,14 +239,6 @@ class MultilabelHead(Head):
     def decode(self, logits: Tensor) -> Tensor:
         """Logits (B, K) to probabilities (B, K)."""
         return logits.float().sigmoid()
-
-
-def _linear(in_features: int, num_outputs: int) -> nn.Linear:
-    """The read-out, started small as timm's classifiers are: it then leaves pretrained features alone at first."""
-    linear = nn.Linear(in_features, num_outputs)
-    nn.init.trunc_normal_(linear.weight, std=0.02)
-    nn.init.zeros_(linear.bias)
-    return linear
 
 
 def _weights(name: str, weights: list[float] | None, num_outputs: int) -> Tensor:
