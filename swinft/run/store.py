@@ -34,9 +34,12 @@ def commit(path: Path, content: bytes | Callable[[IO[bytes]], None], producer: s
         OSError: The disk is full or refuses to write; what was there before is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = _replace(path, content)
+    temporary, digest = _write(path, content)
+    # An earlier artefact's record must not stand for the new content, not even for a moment.
+    _record(path).unlink(missing_ok=True)
+    _move(temporary, path)
     record = {"size": path.stat().st_size, "sha256": digest, "producer": producer}
-    _replace(_record(path), json.dumps(record, indent=1).encode())
+    _move(_write(_record(path), json.dumps(record, indent=1).encode())[0], _record(path))
 
 
 def is_committed(path: Path) -> bool:
@@ -117,7 +120,7 @@ def probe(folder: Path, needed_bytes: int = 0) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f".probe.{os.getpid()}"
-        _replace(path, b"probe")
+        _move(_write(path, b"probe")[0], path)
         path.unlink()
         free = shutil.disk_usage(folder).free
     except OSError as error:
@@ -135,8 +138,8 @@ def discard(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _replace(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> str:
-    """Temporary file in the same folder, flush, rename, flush the folder. Returns the SHA-256."""
+def _write(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> tuple[Path, str]:
+    """Writes and flushes a temporary file beside `path`; returns it with its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the target's own folder: a rename across file systems is a copy, and a copy can be cut in half.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -148,17 +151,21 @@ def _replace(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> str:
                 content(file)
             file.flush()
             os.fsync(file.fileno())
-        digest = _sha256(temporary)
-        temporary.replace(path)
-    finally:
+        return temporary, _sha256(temporary)
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+def _move(temporary: Path, path: Path) -> None:
+    """Renames, and flushes the folder, so that the name is as durable as the content."""
+    temporary.replace(path)
     if hasattr(os, "O_DIRECTORY"):  # Windows can neither open nor flush a folder
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-    return digest
 
 
 def _record(path: Path) -> Path:
