@@ -7,9 +7,9 @@ The package in reading order:
   `data/datamodule` all of them become batches;
 - `model/backbone` an image becomes features, `model/heads` features become predictions, `model/metrics` scores them,
   `model/mix`, `model/optim` and `model/ema` are the training recipe, `model/task` puts them into Lightning;
-- `run/config` a YAML is checked, `run/prepare` a run is frozen, `run/fit` folds become out-of-fold predictions and a score, `run/predict`
-  checkpoints become test predictions, `run/submission` predictions become a file for Kaggle, `run/report` a run becomes
-  a page, `run/store` and `run/layout` keep it all on disk;
+- `run/config` a YAML is checked, `run/prepare` a run is frozen, `run/fit` folds become out-of-fold predictions and a
+  score, `run/predict` checkpoints become test predictions, `run/submission` predictions become a file for Kaggle,
+  `run/report` a run becomes a page, `run/store` and `run/layout` keep it all on disk;
 - `cli` the commands.
 
 The public names below are imported when they are first used: `import swinft` itself costs nothing.
