@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from swinft.errors import InputError, suggest
+from swinft.errors import InputError, StoreError, suggest
 
 
 class Command(NamedTuple):
@@ -63,6 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"swinft {words[0]}: {error}", file=sys.stderr)
         return 2
+    except StoreError as error:
+        print(f"swinft {words[0]}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nswinft: interrupted", file=sys.stderr)
         return 130

@@ -1,11 +1,15 @@
-"""The one error that a user can mend: it is printed without a traceback and ends the command with exit code 2."""
+"""The errors that a user can do something about: the command line prints them without a traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
+class StoreError(RuntimeError):
+    """An artefact is missing or is not what was committed; the message says which file and what to do. Exit code 1."""
+
+
 class InputError(ValueError):
-    """Wrong use or bad input.
+    """Wrong use or bad input. Exit code 2.
 
     The message names the thing, its value, what is allowed and the edit that fixes it. Several problems of one
     kind are listed in one error, so that the user mends them in one go.

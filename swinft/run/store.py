@@ -13,13 +13,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from swinft.errors import InputError
+from swinft.errors import InputError, StoreError
 
 RECORDS = ".commits"  # one hidden folder beside the artefacts, so that a listing of a run shows only artefacts
-
-
-class StoreError(RuntimeError):
-    """An artefact is missing or is not what was committed; the message says which file and what to do."""
 
 
 def commit(path: Path, content: bytes | Callable[[IO[bytes]], None], producer: str) -> None:
@@ -60,7 +56,8 @@ def verify(path: Path) -> Path:
     if path.stat().st_size != record["size"] or _sha256(path) != record["sha256"]:
         raise StoreError(
             f"{path} has changed since it was written (size or SHA-256 differ from its commit record): the disk or a "
-            f"program damaged it. Delete it and run `swinft fit --resume` to make it again."
+            f"program damaged it. Restore it from a copy. A fold is made anew by deleting its folder and running "
+            f"`swinft fit --resume`."
         )
     return path
 

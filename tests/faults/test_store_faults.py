@@ -6,11 +6,11 @@ import time
 import pytest
 
 from swinft.cli import main
-from swinft.errors import InputError
+from swinft.errors import InputError, StoreError
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.recorder import FoldRecorder
-from swinft.run.store import StoreError, commit, newest_intact, probe
+from swinft.run.store import commit, newest_intact, probe
 from tests.conftest import tiny_config, write_config
 from tests.test_end_to_end import start
 
@@ -66,6 +66,17 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_goes_on(
     assert f"resumed from {before.name}" in out
     whole = interrupted / "runs" / "whole" / "fold_0" / "oof.csv"
     assert fold.oof.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["fold_1/weights.safetensors", "schema.json", "folds.csv"])
+def test_damaged_artefacts_are_named_and_not_used(name, tiny_run, tmp_path, capsys):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.write_bytes(flip(path.read_bytes()))
+    before = (tmp_path / "run" / "test_predictions.csv").read_bytes()
+    assert main(["predict", str(tmp_path / "run"), "--device", "cpu"]) == 1
+    assert f"{path} has changed since it was written" in capsys.readouterr().err
+    assert (tmp_path / "run" / "test_predictions.csv").read_bytes() == before
 
 
 def test_nothing_starts_from_scratch_when_every_checkpoint_is_damaged(tmp_path):

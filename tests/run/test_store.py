@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from swinft.run.store import StoreError, commit, discard, is_committed, verify
+from swinft.errors import StoreError
+from swinft.run.store import commit, discard, is_committed, verify
 
 
 def test_a_committed_file_reads_back(tmp_path):
