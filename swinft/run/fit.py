@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jsonargparse import Namespace
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.model.metrics import score
@@ -30,9 +29,9 @@ from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task, build_trainer, load_net, save_net
 from swinft.run.config import build_parser, load
 from swinft.run.layout import Fold, Run
-from swinft.run.lock import hold
-from swinft.run.precision import resolve_precision
-from swinft.run.predict import choose_device, format_seconds, predict_rows
+from swinft.run.lock import hold, rank
+from swinft.run.precision import resolve_precision, training_precision
+from swinft.run.predict import format_seconds, predict_rows
 from swinft.run.predictions import prediction_table, read_predictions, values_of, write_predictions
 from swinft.run.prepare import prepare
 from swinft.run.recorder import FoldRecorder
@@ -48,19 +47,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--overwrite", type=bool, default=False, help="delete the run's folder first")
     config = load(parser, argv)
     run = Run(Path(config.runs) / config.name)
-    if getattr(
-        rank_zero_only, "rank", 0
-    ):  # under DDP every rank runs this command again; the first one prepares and locks
+    if rank():  # under DDP every rank runs this command again; the first one prepares and locks
         fit_fold(run, parser, config)
         return 0
     probe(run.root.parent)
     if config.fold is not None:
-        with hold(run.fold(config.fold).lock):
-            prepare(run, parser, config)
+        lock = run.fold(config.fold).lock
+        with hold(lock):
+            prepare(run, parser, config, lock)
             fit_fold(run, parser, config)
         return 0
     with hold(run.lock):
-        prepare(run, parser, config)
+        prepare(run, parser, config, run.lock)
         return fit_all(run, parser, config)
 
 
@@ -103,8 +101,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     if not newest:
         task.initialize(torch.from_numpy(data.targets[data.fold_of_row != fold.index]))
     recorder = FoldRecorder(fold, task.metrics, config.checkpoint)
-    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
-    precision, reason = resolve_precision(config.trainer.precision, device)
+    _, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
     trainer = build_trainer(parser, config, fold.root, precision, [recorder])
     if trainer.is_global_zero:
         print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({reason})", flush=True)

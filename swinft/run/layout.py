@@ -1,6 +1,7 @@
 """Names and paths inside a run folder."""
 
 import csv
+import glob
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,10 @@ class Run:
     def lock(self) -> Path:
         """Beside the run's folder and not in it, so that it outlives `--overwrite`."""
         return self.root.parent / ".locks" / f"{self.root.name}.lock"
+
+    def fold_locks(self) -> list[Path]:
+        """The locks of every fold that was ever fitted."""
+        return sorted(self.lock.parent.glob(f"{glob.escape(self.root.name)}.fold_*.lock"))
 
     @property
     def schema(self) -> Path:

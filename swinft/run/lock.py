@@ -41,6 +41,26 @@ def hold(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def refuse_if_held(path: Path) -> None:
+    """Looks whether another process holds a lock, and lets go at once.
+
+    Raises:
+        InputError: It does.
+    """
+    if path.is_file():
+        with hold(path):
+            pass
+
+
+def rank() -> int:
+    """This process's place among those that fit one fold together, from what their launcher put into the environment.
+
+    The variables are those that Lightning asks, in its order; asking Lightning would take seconds of imports.
+    """
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+
+
 def _describe(holder: Path) -> str:
     try:
         who = json.loads(holder.read_text())

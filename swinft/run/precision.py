@@ -1,4 +1,4 @@
-"""Which number format to train and predict in."""
+"""Which device and which number format to train and predict on."""
 
 import platform
 from contextlib import AbstractContextManager
@@ -7,11 +7,37 @@ from typing import Literal
 
 import torch
 
+from swinft.errors import InputError
+
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 # sm_80, Ampere, is the first NVIDIA generation with bf16 units. Older ones (Kaggle's T4 is sm_75) report bf16 as
 # supported because CUDA emulates it, several times slower than fp16.
 FIRST_BF16_CAPABILITY = (8, 0)
+
+
+def choose_device(device: str) -> torch.device:
+    """Settles `auto`: CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        InputError: The device does not exist here.
+    """
+    if device == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(name)
+    try:
+        torch.empty(1, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device '{device}' cannot be used here: {str(error).splitlines()[0]} Allowed: auto, cpu, cuda, mps."
+        ) from error
+
+
+def training_precision(accelerator: str, requested: Precision) -> tuple[torch.device, Precision, str]:
+    """Device, precision and its reason of a Trainer with this `accelerator`."""
+    device = choose_device("cpu" if accelerator == "cpu" else "auto")
+    return device, *resolve_precision(requested, device)
 
 
 def resolve_precision(requested: Precision, device: torch.device) -> tuple[Precision, str]:

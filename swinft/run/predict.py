@@ -19,7 +19,7 @@ from swinft.run.arguments import call
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
-from swinft.run.precision import Precision, autocast, resolve_precision
+from swinft.run.precision import Precision, autocast, choose_device, resolve_precision
 from swinft.run.predictions import prediction_table, write_predictions
 from swinft.run.tta import View, check_views, predict_views
 
@@ -135,24 +135,6 @@ def print_budget(
         f"on {device} in {precision}: about {format_seconds(estimate)}",
         flush=True,
     )
-
-
-def choose_device(device: str) -> torch.device:
-    """Settles `auto`: CUDA, then Apple's MPS, then the CPU.
-
-    Raises:
-        InputError: The device does not exist here.
-    """
-    if device == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(name)
-    try:
-        torch.empty(1, device=device)
-        return torch.device(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device '{device}' cannot be used here: {str(error).splitlines()[0]} Allowed: auto, cpu, cuda, mps."
-        ) from error
 
 
 def format_seconds(seconds: float) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,22 @@ from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task
 from swinft.run.config import difference, dump
 from swinft.run.layout import Run
-from swinft.run.precision import resolve_precision
-from swinft.run.predict import choose_device
+from swinft.run.lock import hold
+from swinft.run.precision import training_precision
 from swinft.run.store import commit, is_committed, probe, verify
 from swinft.run.tta import check_views
 
 PACKAGES = ("swinft", "torch", "lightning", "timm", "albumentations", "torchmetrics", "numpy", "pandas", "pillow")
 
 
-def prepare(run: Run, parser: Parser, config: Namespace) -> None:
+def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
     """Checks everything that can be checked before training, then freezes it into the run's folder.
+
+    Args:
+        run: The run.
+        parser: The parser that read the config.
+        config: The config.
+        held: The lock that this process holds.
 
     Raises:
         InputError: Data or config are wrong; or the folder exists and neither `--resume` nor `--overwrite` was given.
@@ -59,7 +66,7 @@ def prepare(run: Run, parser: Parser, config: Namespace) -> None:
     if config.fold is not None and config.fold not in data.fold_of_row:
         raise InputError(f"--fold {config.fold}: the folds are 0 to {data.fold_of_row.max()}.")
     if run.root.exists():
-        _delete(run)
+        _delete(run, held)
         print(f"{run.root}: the earlier run is deleted (--overwrite)")
     commit(run.schema, json.dumps(data.schema.to_dict(), indent=1).encode(), "swinft fit")
     commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
@@ -109,8 +116,7 @@ def _check_task(parser: Parser, config: Namespace, data: CSVDataModule) -> int:
 
 
 def _environment(config: Namespace) -> dict[str, Any]:
-    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
-    precision, reason = resolve_precision(config.trainer.precision, device)
+    device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "versions": {package: version(package) for package in PACKAGES},
@@ -122,14 +128,17 @@ def _environment(config: Namespace) -> dict[str, Any]:
     }
 
 
-def _delete(run: Run) -> None:
-    """Deletes a run's folder for `--overwrite`.
+def _delete(run: Run, held: Path) -> None:
+    """Deletes a run's folder for `--overwrite`, while nobody else works in it.
 
     Raises:
-        InputError: The folder holds something that no run made.
+        InputError: The folder holds something that no run made, or another process fits one of its folds.
     """
     if not is_committed(run.config) and any(run.root.iterdir()):
         raise InputError(
             f"{run.root} is not a run: --overwrite deletes only what `swinft fit` made. Give another --name."
         )
-    shutil.rmtree(run.root)
+    with ExitStack() as locks:
+        for lock in {run.lock, *run.fold_locks()} - {held}:
+            locks.enter_context(hold(lock))
+        shutil.rmtree(run.root)

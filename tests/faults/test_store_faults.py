@@ -1,6 +1,9 @@
 """Damage, second starters, folders that cannot be written to, data that changes: each is found, named and survived."""
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -11,7 +14,7 @@ from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.recorder import FoldRecorder
 from swinft.run.store import commit, newest_intact, probe
-from tests.conftest import tiny_config, write_config
+from tests.conftest import ROOT, tiny_config, write_config
 from tests.test_end_to_end import start
 
 
@@ -108,6 +111,29 @@ def test_a_second_process_in_the_same_run_refuses_and_names_the_first(competitio
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_second_starter_is_refused_before_anything_heavy_is_imported(competition, tmp_path):
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", name="other"))
+    code = "import sys; from swinft.cli import main; code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
+    words = [sys.executable, "-c", code, "fit", "--config", str(config), "--name=tiny"]
+    run = Run(tmp_path / "runs" / "tiny")
+    for lock, options in ((run.lock, ["--resume"]), (run.fold(1).lock, ["--fold", "1"])):
+        with hold(lock):
+            done = subprocess.run([*words, *options], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert f"in use by process {os.getpid()} on " in done.stderr
+        assert done.stdout.split() == ["2", "False"]
+
+
+@pytest.mark.parametrize("options", [[], ["--fold", "0"]], ids=["run", "fold"])
+def test_overwrite_deletes_no_run_whose_other_folds_are_being_fitted(options, interrupted, capsys):
+    run = Run(interrupted / "runs" / "parts")
+    before = sorted(run.root.rglob("*"))
+    words = ["fit", "--config", str(interrupted / "c.yaml"), "--name", "parts", "--overwrite", *options]
+    with hold(run.fold(1).lock):
+        assert main(words) == 2
+    assert "parts.fold_1 is in use by process" in capsys.readouterr().err
+    assert sorted(run.root.rglob("*")) == before
 
 
 def test_a_lock_is_free_again_when_its_holder_is_gone(tmp_path):
