@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from swinft.data.augment import apply, check_image
-from swinft.data.images import ImageError, decode
+from swinft.data.images import RULES, ImageError, ImageRules, decode
 from swinft.data.table import Table
 from swinft.errors import InputError
 
@@ -35,6 +35,8 @@ class ImageRows(Dataset[dict[str, Tensor]]):
         seed: Of the augmentation.
         targets: int64 (N,) or float32 (N, K); None where there are none.
         features: float32 (N, F); None where there are none.
+        rules: Which images can be used, and how.
+        skips_bad: An image that cannot be used becomes padding instead of an error.
     """
 
     table: Table
@@ -44,13 +46,20 @@ class ImageRows(Dataset[dict[str, Tensor]]):
     seed: int
     targets: NDArray[Any] | None = None
     features: NDArray[np.float32] | None = None
+    rules: ImageRules = RULES
+    skips_bad: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, key: Key) -> dict[str, Tensor]:
         epoch, row = key
-        image = np.zeros((*self.image_size, 3), dtype=np.uint8) if row == PADDING else self.image(epoch, row)
+        try:
+            image = np.zeros((*self.image_size, 3), dtype=np.uint8) if row == PADDING else self.image(epoch, row)
+        except ImageError:
+            if not self.skips_bad:
+                raise
+            return self[epoch, PADDING]
         item = {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), "row": torch.tensor(row)}
         for name, values in (("target", self.targets), ("features", self.features)):
             if values is not None:
@@ -65,7 +74,7 @@ class ImageRows(Dataset[dict[str, Tensor]]):
             InputError: The pipeline fails on it or ends in something else.
         """
         try:
-            decoded = decode(self.paths[row])
+            decoded = decode(self.paths[row], self.rules)
         except ImageError as error:
             raise ImageError(str(self.table.problem(row, "the image cannot be used", str(error)))) from error
         try:
@@ -82,6 +91,8 @@ class ShuffledRows(Sampler[Key]):
 
     Args:
         rows: Positions in the table.
+        parts: Epochs that visit every row once between them; a remainder of fewer rows than parts is left out, other
+            rows each time.
         seed: Of the order.
         rank: This process.
         num_ranks: All processes. Each gets equally many rows: the order starts again where they do not divide.
@@ -96,8 +107,9 @@ class ShuffledRows(Sampler[Key]):
         rank: int = 0,
         num_ranks: int = 1,
         current_epoch: Callable[[], int] | None = None,
+        parts: int = 1,
     ) -> None:
-        self.rows, self.seed, self.rank, self.num_ranks = rows, seed, rank, num_ranks
+        self.rows, self.seed, self.rank, self.num_ranks, self.parts = rows, seed, rank, num_ranks, parts
         self.current_epoch = current_epoch
         self.epoch = 0
 
@@ -106,11 +118,14 @@ class ShuffledRows(Sampler[Key]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.num_ranks)
+        return -(-(len(self.rows) // self.parts) // self.num_ranks)
 
     def __iter__(self) -> Iterator[Key]:
         epoch = self.epoch if self.current_epoch is None else self.current_epoch()
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+        visit, part = divmod(epoch, self.parts)
+        rows = np.random.default_rng([self.seed, visit]).permutation(self.rows)
+        length = len(self.rows) // self.parts
+        order = rows[part * length : (part + 1) * length]
         whole = np.resize(order, len(self) * self.num_ranks)  # repeats from the start
         return ((epoch, int(row)) for row in whole[self.rank :: self.num_ranks])
 

@@ -5,6 +5,10 @@ padding; `target` int64 (B,) for classification, float32 (B, K) otherwise, absen
 (B, F) where metadata columns are named.
 """
 
+import codecs
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -17,16 +21,21 @@ from torch.utils.data import DataLoader
 
 from swinft.data.augment import Preset, Resize, eval_pipeline, train_pipeline
 from swinft.data.batches import ImageRows, OrderedRows, ShuffledRows, make_loader
-from swinft.data.folds import FoldKind, Folds, check_folds, make_folds, read_folds
-from swinft.data.images import Scan, scan
-from swinft.data.overview import captions, fold_summary, image_grid, same_pictures, target_summary
+from swinft.data.duplicates import clusters
+from swinft.data.folds import NO_FOLD, FoldKind, Folds, check_folds, make_folds, read_folds
+from swinft.data.images import RULES, ImageRules
+from swinft.data.overview import captions, fold_summary, image_grid, imbalance, target_summary
+from swinft.data.pictures import Pictures
 from swinft.data.rows import Columns, Rows, check_sample, read_test, read_train
-from swinft.data.schema import Schema, TargetKind
+from swinft.data.schema import Schema, TargetKind, with_prior
 from swinft.data.table import DataError, Problem, Table
 from swinft.errors import InputError, suggest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+OK = "ok"  # status of a row that has a prediction of its own
 
 
 class CSVDataModule(LightningDataModule):
@@ -48,17 +57,29 @@ class CSVDataModule(LightningDataModule):
         group: Column whose equal values must stay in one fold: patient, site, sequence.
         fold_kind: How folds are made; `auto` stratifies by the target, within groups where `group` is set.
         num_folds: Number of folds.
-        folds: A `folds.csv` of another run to reuse, relative to the working folder; `fold_kind` and `num_folds` then
-            do nothing.
+        folds: A `folds.csv` of another run to reuse, relative to the working folder; `fold_kind`, `num_folds` and
+            `rare_classes` then do nothing.
+        rare_classes: A class with fewer rows than folds is an `error`, or every fold trains on its rows (`train`) and
+            none scores them.
+        on_missing_target: A row with an empty target is an `error`, or is left out (`skip`) and stays in the
+            predictions with a status.
+        on_bad_image: The same for an image that cannot be used. A missing file is always an error.
+        duplicates: What to do about pictures that are the same or look alike: `report` them, call those in different
+            folds an `error`, or keep them in one fold (`group`).
+        image_rules: Which images can be used, and how unusual ones are converted.
+        encoding: Of the CSVs: `utf-8`, `cp1252`, …
         image_size: Side, or height and width, in pixels.
         resize: `squash` ignores the aspect ratio, `crop` cuts what sticks out, `pad` fills the rest with black.
         augment: `none`, `light`, `medium`, `heavy`, or albumentations transforms that end at `image_size` in uint8.
         batch_size: Images per batch and device.
+        virtual_epochs: Epochs that visit every training row once between them: long epochs cut into this many, each
+            validated and saved, so that an interruption costs less. `trainer.max_epochs` counts these.
         num_workers: Processes that decode and augment; 0 for none beside the main one.
         download: What to run to get the data and where it goes; said when files are missing.
         fold: The fold that is held out for validation.
         seed: Seeds folds, order and augmentation.
         schema: Outputs and categories of an earlier run, to predict without its training table.
+        images: An earlier run's `images.csv`, which says what is skipped without another look.
 
     Raises:
         InputError: Settings contradict each other; all of them are listed.
@@ -82,19 +103,26 @@ class CSVDataModule(LightningDataModule):
         fold_kind: FoldKind = "auto",
         num_folds: int = 5,
         folds: str | None = None,
+        rare_classes: Literal["error", "train"] = "error",
+        on_missing_target: Literal["error", "skip"] = "error",
+        on_bad_image: Literal["error", "skip"] = "error",
+        duplicates: Literal["report", "error", "group"] = "report",
+        image_rules: ImageRules = RULES,
+        encoding: str = "utf-8",
         image_size: int | tuple[int, int] = 224,
         resize: Resize = "squash",
         augment: Preset | list[TransformType] = "light",
         batch_size: int = 32,
+        virtual_epochs: int = 1,
         num_workers: int = 0,
         download: str | None = None,
         fold: int = 0,
         seed: int = 42,
         schema: Schema | None = None,
+        images: str | None = None,
     ) -> None:
         super().__init__()
         self._resumed_epoch = 0
-        self._picture_notes: list[str] = []
         self.columns = Columns(
             target=target,
             target_kind=target_kind,
@@ -105,16 +133,21 @@ class CSVDataModule(LightningDataModule):
             numeric_features=list(numeric_features or []),
             categorical_features=list(categorical_features or []),
             group=group,
+            encoding=encoding,
+            on_missing_target=on_missing_target,
         )
         self.root, self.train, self.test, self.sample_submission = Path(root), train, test, sample_submission
         self.fold_kind, self.num_folds, self.folds = fold_kind, num_folds, folds
+        self.rare_classes, self.on_bad_image, self.duplicates = rare_classes, on_bad_image, duplicates
+        self.image_rules, self.images, self.virtual_epochs = image_rules, images, virtual_epochs
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
         self.resize, self.augment = resize, augment
         self.batch_size, self.num_workers, self.download = batch_size, num_workers, download
         self.fold, self.seed = fold, seed
         self._check_settings()
         self._schema = schema
-        self._scans: dict[str, Scan] = {}
+        self.pictures = Pictures(image_rules)
+        self._notes: list[str] = []
         self._train: Rows | None = None
         self._test: Rows | None = None
 
@@ -144,21 +177,9 @@ class CSVDataModule(LightningDataModule):
             DataError: All problems at once.
         """
         self.setup("fit")
-        problems: list[Problem] = []
-        for name, rows in (("images", self._train), ("test images", self._test)):
-            if rows is not None:
-                self._scans[name] = scan(rows.paths, decode)
-                for row, error in self._scans[name].errors.items():
-                    problems.append(rows.table.problem(row, "the image cannot be used", error))
-        if problems:
-            raise DataError(problems)
-        train, test = self._rows("fit"), self._test
-        self._picture_notes = same_pictures(
-            list(zip(train.table.ids, self._scans["images"].digests, strict=True)),
-            list(zip(test.table.ids, self._scans["test images"].digests, strict=True)) if test else [],
-            self.fold_of_row,
-            self.targets,
-        )
+        splits = {name: rows for name, rows in (("train", self._train), ("test", self._test)) if rows is not None}
+        self.pictures.check(splits, decode, self.on_bad_image == "skip")
+        self.pictures.check_duplicates(splits, self.fold_of_row, self.targets, self.duplicates == "error")
 
     def summary(self) -> dict[str, Any]:
         """Rows, targets, folds, and what `check` found out about the images; for `overview.format_summary`."""
@@ -167,14 +188,16 @@ class CSVDataModule(LightningDataModule):
             "train": str(train.table.path),
             "rows": len(train.table),
             "target": f"{', '.join(self.columns.targets)} ({self.columns.target_kind})",
-            "outputs": target_summary(self.targets, self.schema),
-            "folds": fold_summary(self.fold_of_row, self.targets, self.schema),
+            "outputs": target_summary(self.targets[train.is_used], self.schema),
+            "folds": fold_summary(self.fold_of_row[self.is_scored], self.targets[self.is_scored], self.schema),
         }
-        if self.fold_notes or self._picture_notes:
-            summary["notes"] = [*self.fold_notes, *self._picture_notes]
+        if not self.is_scored.all():
+            summary["not scored"] = dict(Counter(status for status in self.status if status != OK))
+        if self.notes:
+            summary["notes"] = self.notes
         if self._test is not None:
             summary |= {"test": str(self._test.table.path), "test rows": len(self._test.table)}
-        return summary | {name: found.summary() for name, found in self._scans.items()}
+        return summary | self.pictures.summary()
 
     def show_batch(self, split: Literal["train", "val", "test"] = "train", n: int = 16) -> "Figure":
         """Draws images as the network will see them, each under its target.
@@ -204,21 +227,69 @@ class CSVDataModule(LightningDataModule):
 
     @property
     def targets(self) -> NDArray[Any]:
-        """Their targets: int64 (N,) for classification, float32 (N, K) otherwise."""
+        """Their targets: int64 (N,) for classification, float32 (N, K) otherwise; −1 or NaN where there is none."""
         targets = self._rows("fit").targets
         assert targets is not None
         return targets
 
     @property
     def fold_of_row(self) -> Folds:
-        """Fold of each training row, int64 (N,)."""
+        """Fold of each training row, int64 (N,); −1 for those that no fold scores."""
         self._rows("fit")
         return self._fold_of_row
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing of the tables, of the folds and, after `check`, of the images; one line each."""
+        return [*self._notes, *self.pictures.notes]
+
+    @property
+    def is_scored(self) -> NDArray[np.bool_]:
+        """Which training rows some fold scores, bool (N,): those that are not skipped and have a fold."""
+        scored: NDArray[np.bool_] = self._rows("fit").is_used & (self.fold_of_row != NO_FOLD)
+        return scored
+
+    @property
+    def training_targets(self) -> NDArray[Any]:
+        """Targets of the rows that `fold` trains on."""
+        return self.targets[self._training_rows()]
+
+    @property
+    def status(self) -> list[str]:
+        """Of each training row: `ok`, or why no fold scores it."""
+        skipped = self._rows("fit").skipped
+        without = dict.fromkeys(np.flatnonzero(self.fold_of_row == NO_FOLD).tolist(), "in no fold")
+        reasons = {**without, **skipped}
+        return [reasons.get(row, OK) for row in range(len(self.train_table))]
+
+    @property
+    def may_skip(self) -> bool:
+        """Whether the settings let rows go without a prediction of their own: such predictions have a status."""
+        settings = (self.on_bad_image, self.columns.on_missing_target, self.rare_classes)
+        return "skip" in settings or "train" in settings
+
+    def images_csv(self) -> str:
+        """What `check` saw of every image, as the text of an `images.csv`."""
+        ids: dict[str, Sequence[str]] = {"train": self.train_table.ids}
+        return self.pictures.to_csv(ids | ({"test": self._test.table.ids} if self._test else {}))
+
+    def check_unchanged(self, images: Path) -> None:
+        """Compares the training images with those that an `images.csv` was made of.
+
+        Raises:
+            DataError: Some show other pictures now.
+        """
+        self.pictures.check_unchanged(self._rows("fit"), images)
 
     @property
     def test_table(self) -> Table:
         """The rows to predict."""
         return self._rows("predict").table
+
+    @property
+    def test_paths(self) -> list[str]:
+        """Their images."""
+        return self._rows("predict").paths
 
     @property
     def schema(self) -> Schema:
@@ -230,17 +301,20 @@ class CSVDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled, augmented rows of all folds but `fold`."""
         rank, num_ranks = self._place()
-        rows = np.flatnonzero(self.fold_of_row != self.fold)
         pipeline = train_pipeline(self.augment, self.image_size, self.resize)
-        sampler = ShuffledRows(rows, self.seed, rank, num_ranks, self._epoch if self.trainer else None)
+        epoch = self._epoch if self.trainer else None
+        sampler = ShuffledRows(self._training_rows(), self.seed, rank, num_ranks, epoch, self.virtual_epochs)
         return make_loader(self._dataset("fit", pipeline), sampler, self.batch_size, self.num_workers)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The rows of `fold` in the table's order, each once."""
-        return self._eval_loader("fit", np.flatnonzero(self.fold_of_row == self.fold))
+        return self._eval_loader("fit", np.flatnonzero(self.is_scored & (self.fold_of_row == self.fold)))
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The rows to predict in their table's order, each once, without targets."""
+        """The rows to predict in their table's order, each once, without targets.
+
+        Where `on_bad_image` is `skip`, images that cannot be used come as padding.
+        """
         return self._eval_loader("predict", np.arange(len(self.test_table)))
 
     def _eval_loader(self, stage: str, rows: NDArray[np.int64]) -> DataLoader[Any]:
@@ -249,7 +323,22 @@ class CSVDataModule(LightningDataModule):
 
     def _dataset(self, stage: str, pipeline: Any) -> ImageRows:
         rows = self._rows(stage)
-        return ImageRows(rows.table, rows.paths, pipeline, self.image_size, self.seed, rows.targets, rows.features)
+        return ImageRows(
+            rows.table,
+            rows.paths,
+            pipeline,
+            self.image_size,
+            self.seed,
+            rows.targets,
+            rows.features,
+            self.image_rules,
+            # A training image that was whole at the scan has changed since: that is no row to skip but an error.
+            skips_bad=stage == "predict" and self.on_bad_image == "skip",
+        )
+
+    def _training_rows(self) -> NDArray[np.int64]:
+        """Rows of all folds but `fold`, and those without one, that are not skipped."""
+        return np.flatnonzero(self._rows("fit").is_used & (self.fold_of_row != self.fold))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the number of whole epochs."""
@@ -295,17 +384,39 @@ class CSVDataModule(LightningDataModule):
             check_sample(self.root / self.sample_submission, self.columns, test, problems)
         if problems or found is None:
             raise DataError(problems, self.download)
-        train, self._schema = found
+        train = self._without_bad_images(found[0])
         assert train.targets is not None
-        if self.folds:
-            folds = read_folds(Path(self.folds), train.table)
-        else:
-            folds = make_folds(self.fold_kind, self.num_folds, self.seed, train.targets, train.groups)
-        self.fold_notes = check_folds(folds, train.targets, self.schema.outputs, train.groups)
+        used = train.is_used
+        self._schema = with_prior(found[1], train.targets[used])
+        folds = read_folds(Path(self.folds), train.table) if self.folds else self._make_folds(train, used)
+        groups = [name for name, is_used in zip(train.groups, used, strict=True) if is_used] if train.groups else None
+        notes = check_folds(folds[used], train.targets[used], self.schema.outputs, groups)
         if not 0 <= self.fold <= folds.max():
             raise InputError(f"fold is {self.fold}; the folds are 0 to {folds.max()}.")
         train_pipeline(self.augment, self.image_size, self.resize)  # one that cannot work is found here
         self._train, self._test, self._fold_of_row = train, test, folds
+        self._notes = [*train.table.notes, *imbalance(train.targets[used], self.schema), *notes]
+
+    def _without_bad_images(self, rows: Rows) -> Rows:
+        """The rows with those marked that `on_bad_image: skip` leaves out."""
+        if self.on_bad_image == "error":
+            return rows
+        bad = self.pictures.bad_rows(rows, Path(self.images) if self.images else None)
+        return replace(rows, skipped={**rows.skipped, **dict.fromkeys(bad, "bad image")})
+
+    def _make_folds(self, rows: Rows, used: NDArray[np.bool_]) -> Folds:
+        """Folds of the rows that are used; of rare classes only where they are an error."""
+        assert rows.targets is not None
+        groups = rows.groups
+        if self.duplicates == "group":
+            groups = clusters(self.pictures.pairs(rows), len(rows.table), groups)
+        chosen = used.copy()
+        if self.rare_classes == "train":
+            chosen[used] = np.bincount(rows.targets[used])[rows.targets[used]] >= self.num_folds
+        folds = np.full(len(used), NO_FOLD, dtype=np.int64)
+        names = [groups[row] for row in np.flatnonzero(chosen)] if groups else None
+        folds[chosen] = make_folds(self.fold_kind, self.num_folds, self.seed, rows.targets[chosen], names)
+        return folds
 
     def _setup_predict(self) -> None:
         if not self.test and not self.sample_submission:
@@ -322,7 +433,7 @@ class CSVDataModule(LightningDataModule):
     def _read_train(self, problems: list[Problem]) -> tuple[Rows, Schema] | None:
         if self.train is None:
             raise InputError("data.train is not set: it names the CSV of the training rows.")
-        min_class_rows = 2 if self.folds else self.num_folds
+        min_class_rows = 0 if self.rare_classes == "train" else 2 if self.folds else self.num_folds
         return read_train(self.root / self.train, self.root, self.columns, min_class_rows, problems)
 
     def _read_test(self, schema: Schema | None, problems: list[Problem]) -> Rows | None:
@@ -336,6 +447,7 @@ class CSVDataModule(LightningDataModule):
             "batch_size": (self.batch_size, 1),
             "num_workers": (self.num_workers, 0),
             "image_size": (min(self.image_size), 1),
+            "virtual_epochs": (self.virtual_epochs, 1),
         }
         problems = [
             f"data.{name} is {value}; it must be at least {least}."
@@ -347,11 +459,21 @@ class CSVDataModule(LightningDataModule):
             "fold_kind": (self.fold_kind, FoldKind),
             "resize": (self.resize, Resize),
             "augment": (self.augment, Preset),
+            "on_bad_image": (self.on_bad_image, Literal["error", "skip"]),
+            "on_missing_target": (self.columns.on_missing_target, Literal["error", "skip"]),
+            "rare_classes": (self.rare_classes, Literal["error", "train"]),
+            "duplicates": (self.duplicates, Literal["report", "error", "group"]),
         }
         problems += [
             f"data.{name} is '{value}'.{suggest(value, get_args(allowed))}"
             for name, (value, allowed) in words.items()
             if isinstance(value, str) and value not in get_args(allowed)
         ]
+        if self.rare_classes == "train" and self.columns.target_kind != "classification":
+            problems.append("data.rare_classes is for classification; remove it.")
+        try:
+            codecs.lookup(self.columns.encoding)
+        except LookupError:
+            problems.append(f"data.encoding '{self.columns.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
         if problems:
             raise InputError("\n  ".join(["the settings of data are wrong:", *problems]))

@@ -18,6 +18,7 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 from swinft.data.table import DataError, Problem, Table, read_table
 from swinft.errors import InputError
 
+NO_FOLD = -1  # of a row that no fold scores: it is skipped, or every fold trains on it
 FoldKind = Literal["auto", "kfold", "stratified", "group", "stratified_group", "multilabel", "multilabel_group"]
 Folds = NDArray[np.int64]
 SPLITTERS: dict[str, Any] = {
@@ -111,17 +112,19 @@ def check_folds(
     Raises:
         InputError: A fold is empty, a group is in two folds, or a class is missing from the rows a fold trains on.
     """
-    sizes = np.bincount(folds)
+    sizes = np.bincount(folds[folds != NO_FOLD])
     problems = [f"fold {fold} has no row." for fold in np.flatnonzero(sizes == 0)]
     if len(sizes) < 2:
         problems.append("there is only one fold: nothing is left to train on.")
     home: dict[str, int] = {}
-    split = {group for group, fold in zip(groups or [], folds, strict=False) if home.setdefault(group, fold) != fold}
+    placed = [(group, fold) for group, fold in zip(groups or [], folds, strict=False) if fold != NO_FOLD]
+    split = {group for group, fold in placed if home.setdefault(group, fold) != fold}
     problems += [f"group '{group}' is in more than one fold." for group in sorted(split)]
     notes = []
     counts = count_per_fold(folds, targets)
+    everywhere = count_per_fold(np.zeros_like(folds), targets)[0]
     for fold, held_out in enumerate(counts):
-        unseen = [names[int(k)] for k in np.flatnonzero((counts.sum(0) > 0) & (counts.sum(0) == held_out))]
+        unseen = [names[int(k)] for k in np.flatnonzero((everywhere > 0) & (everywhere == held_out))]
         if unseen and targets.ndim == 1:
             problems.append(f"fold {fold} trains on no row of {', '.join(unseen)}.")
         elif unseen:
@@ -140,7 +143,8 @@ def count_per_fold(folds: Folds, targets: NDArray[Any]) -> NDArray[np.int64]:
     num_folds = int(folds.max()) + 1
     if targets.ndim == 1:
         counts = np.zeros((num_folds, int(targets.max()) + 1), dtype=np.int64)
-        np.add.at(counts, (folds, targets), 1)
+        scored = folds != NO_FOLD
+        np.add.at(counts, (folds[scored], targets[scored]), 1)
     elif _is_binary(targets):
         counts = np.stack([targets[folds == fold].sum(0) for fold in range(num_folds)]).astype(np.int64)
     else:
@@ -174,8 +178,9 @@ def read_folds(path: Path, table: Table) -> Folds:
         raise DataError(problems)
     cells = read.column("fold")
     for row, cell in enumerate(cells):
-        if not (cell.isascii() and cell.isdigit()):
-            problems.append(read.problem(row, "the fold is no whole number", "Write 0, 1, 2, …", "fold"))
+        if cell != str(NO_FOLD) and not (cell.isascii() and cell.isdigit()):
+            fix = f"Write 0, 1, 2, …, or {NO_FOLD} for a row that no fold scores."
+            problems.append(read.problem(row, "the fold is no whole number", fix, "fold"))
     fold_of, known = dict(zip(read.ids, cells, strict=True)), set(table.ids)
     for row, id in enumerate(read.ids):
         if id not in known:

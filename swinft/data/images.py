@@ -2,17 +2,14 @@
 
 What is converted, and how: EXIF orientation is applied; 16-bit grey is divided by 257; grey, 1-bit, palette and CMYK
 become RGB; transparency is laid over white; of an animation the first frame is taken; of 16-bit colour Pillow keeps the
-upper byte; colour profiles are not applied. Floating-point pixels and integers beyond 16 bits are errors.
+upper byte; colour profiles are not applied. Floating-point pixels and integers beyond 16 bits are errors. `ImageRules`
+changes some of it, for all of them alike.
 """
 
-import hashlib
 import io
-import os
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +17,8 @@ from PIL import Image, ImageOps
 
 from swinft.errors import InputError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")  # decoders are attack surface: no others are started
-MAX_PIXELS = 64_000_000  # more is a scan or a bomb, and 192 MB in every worker
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")  # decoders are attack surface: no others are started
+MOST_MEGAPIXELS = 89  # from here on Pillow's own guard against bombs speaks up
 ORIENTATION = 0x0112  # EXIF tag
 
 # First bytes of what is no image, and what to do about it.
@@ -40,6 +37,48 @@ KNOWN_CONTENT = {
 
 class ImageError(InputError):
     """A file is no image that can be decoded; the message names it and says what it is."""
+
+
+@dataclass(frozen=True)
+class ImageRules:
+    """Which images can be used, and how the unusual ones are converted.
+
+    Args:
+        max_megapixels: Largest area, at most 89; 64 megapixels are 192 MB in every loader process.
+        min_side: Shortest side in pixels; placeholders of one pixel stand for pictures that are not there.
+        max_aspect: Longest side over shortest.
+        apply_exif: Turn pictures as their EXIF orientation says; false where boxes or labels ignore it.
+        background: RGB in 0–255 that transparency is laid over.
+        animated: Take the `first` frame of an animation or a stack of pages, or call it an `error`.
+
+    Raises:
+        InputError: A value is outside its range.
+    """
+
+    max_megapixels: float = 64.0
+    min_side: int = 4
+    max_aspect: float = 100.0
+    apply_exif: bool = True
+    background: tuple[int, int, int] = (255, 255, 255)
+    animated: Literal["first", "error"] = "first"
+
+    def __post_init__(self) -> None:
+        allowed = {
+            f"max_megapixels is {self.max_megapixels}; it must be above 0 and at most {MOST_MEGAPIXELS}": (
+                0 < self.max_megapixels <= MOST_MEGAPIXELS
+            ),
+            f"min_side is {self.min_side}; it must be at least 1": self.min_side >= 1,
+            f"max_aspect is {self.max_aspect}; it must be at least 1": self.max_aspect >= 1,
+            f"background is {list(self.background)}; it must be three whole numbers in 0–255": (
+                len(self.background) == 3 and all(0 <= value <= 255 for value in self.background)
+            ),
+        }
+        wrong = [f"data.image_rules.{text}." for text, is_right in allowed.items() if not is_right]
+        if wrong:
+            raise InputError("\n  ".join(["the image rules are wrong:", *wrong]))
+
+
+RULES = ImageRules()
 
 
 @dataclass(frozen=True)
@@ -63,88 +102,40 @@ class ImageInfo:
     is_rotated: bool
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What a look at many image files found.
-
-    Args:
-        infos: Header of each file, None where it cannot be decoded.
-        errors: What is wrong with which file, by its position.
-        digests: SHA-256 of each file's decoded pixels: equal for the same picture, whatever the files' names and
-            metadata. Empty where only headers were read.
-    """
-
-    infos: list[ImageInfo | None]
-    errors: dict[int, str]
-    digests: list[str]
-
-    def summary(self) -> dict[str, object]:
-        """Sizes, formats and pixel modes, counted."""
-        good = [info for info in self.infos if info is not None]
-        sizes = sorted({(info.width * info.height, f"{info.width}×{info.height}") for info in good})
-        return {
-            "files": len(self.infos),
-            "unreadable": len(self.errors),
-            "smallest": sizes[0][1] if sizes else "",
-            "largest": sizes[-1][1] if sizes else "",
-            "sizes": len(sizes),
-            "formats": dict(Counter(info.format for info in good).most_common()),
-            "modes": dict(Counter(info.mode for info in good).most_common()),
-            "rotated by EXIF": sum(info.is_rotated for info in good),
-            "animated, first frame used": sum(info.frames > 1 for info in good),
-        }
-
-
-def decode(path: str | Path) -> NDArray[np.uint8]:
+def decode(path: str | Path, rules: ImageRules = RULES) -> NDArray[np.uint8]:
     """Decodes an image file.
 
     Args:
-        path: A JPEG, PNG, WebP, GIF, TIFF or BMP file.
+        path: A JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF file.
+        rules: Which images can be used, and how.
 
     Returns:
         RGB, uint8 (H, W, 3).
 
     Raises:
-        ImageError: The file is missing, damaged, no image, larger than 64 megapixels, or of floating-point numbers.
+        ImageError: The file is missing, damaged, no image, outside the rules, or of floating-point numbers.
     """
-    return _decode(path, _read(path))
+    return _decode(path, _read(path), rules)
 
 
-def probe(path: str | Path) -> ImageInfo:
+def probe(path: str | Path, rules: ImageRules = RULES) -> ImageInfo:
     """Reads what an image's header says.
 
     Raises:
-        ImageError: The file is missing, no image, or larger than 64 megapixels.
+        ImageError: The file is missing, no image, or outside the rules.
     """
-    return _info(path, _read(path))
+    return _info(path, _read(path), rules)
 
 
-def scan(paths: Sequence[str | Path], decode_pixels: bool = True, workers: int | None = None) -> Scan:
-    """Looks at many image files in threads; Pillow decodes without the interpreter's lock.
+def inspect(path: str | Path, rules: ImageRules = RULES) -> tuple[ImageInfo, NDArray[np.uint8]]:
+    """Header and pixels (H, W, 3) from one reading of the file.
 
-    Args:
-        paths: The files.
-        decode_pixels: Decode everything, or read the headers only.
-        workers: Number of threads; None for one per core.
+    Raises:
+        ImageError: As `decode`.
     """
-
-    def look(path: str | Path) -> tuple[ImageInfo | str, str]:
-        try:
-            content = _read(path)
-            digest = _digest(_decode(path, content)) if decode_pixels else ""
-            return _info(path, content), digest
-        except ImageError as error:
-            return str(error), ""
-
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        found = list(pool.map(look, paths))
-    infos = [info if isinstance(info, ImageInfo) else None for info, _ in found]
-    errors = {index: error for index, (error, _) in enumerate(found) if isinstance(error, str)}
-    return Scan(infos, errors, [digest for _, digest in found])
-
-
-def _digest(pixels: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+    content = _read(path)
+    pixels = _decode(path, content, rules)
+    return _info(path, content, rules), pixels
 
 
 def _read(path: str | Path) -> bytes:
@@ -154,28 +145,36 @@ def _read(path: str | Path) -> bytes:
         raise ImageError(f"{path} cannot be read: {error.strerror}. Restore the file or remove its row.") from error
 
 
-def _open(path: str | Path, content: bytes) -> Image.Image:
+def _open(path: str | Path, content: bytes, rules: ImageRules) -> Image.Image:
     """The image with its header read and its size checked, before any memory is taken for pixels."""
-    limit = f"more than {MAX_PIXELS // 10**6} megapixels. Shrink it first."
+    limit = f"more than {rules.max_megapixels:g} megapixels. Shrink it, or raise data.image_rules.max_megapixels."
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has {limit}") from error
     except Exception as error:
         raise ImageError(f"{path} {_describe(content)}.") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"{path} has {image.width} × {image.height} pixels, {limit}")
+    size = f"{path} has {image.width} × {image.height} pixels"
+    short, long = sorted(image.size)
+    if short * long > rules.max_megapixels * 1e6:
+        raise ImageError(f"{size}, {limit}")
+    if short < rules.min_side:
+        raise ImageError(f"{size}: a side is shorter than data.image_rules.min_side, {rules.min_side}.")
+    if long > rules.max_aspect * short:
+        raise ImageError(f"{size}: longer than data.image_rules.max_aspect, {rules.max_aspect:g}, times its width.")
+    if rules.animated == "error" and getattr(image, "n_frames", 1) > 1:
+        raise ImageError(f"{path} has more than one frame. Save one, or set data.image_rules.animated to first.")
     return image
 
 
-def _decode(path: str | Path, content: bytes) -> NDArray[np.uint8]:
-    image = _open(path, content)
+def _decode(path: str | Path, content: bytes, rules: ImageRules) -> NDArray[np.uint8]:
+    image = _open(path, content, rules)
     try:
         if image.format == "PNG":  # a PNG with a wrong checksum decodes to a wrong picture without an error
             image.verify()
-            image = _open(path, content)
+            image = _open(path, content, rules)
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return _to_rgb(ImageOps.exif_transpose(image) if rules.apply_exif else image, rules.background)
     except (MemoryError, ImageError):
         raise
     except Exception as error:  # decoders fail in a dozen types on damaged data
@@ -190,21 +189,22 @@ def _describe(content: bytes) -> str:
         if start.startswith(known.lower()):
             return what
     if content[4:8] == b"ftyp":
-        return "is HEIC, AVIF or video; convert it to JPEG"
+        return "is HEIC or video; convert it to JPEG"
     if content[128:132] == b"DICM":
         return "is DICOM; convert it to PNG"
     return f"is no image that can be read ({', '.join(FORMATS)}); restore the file or remove its row"
 
 
-def _info(path: str | Path, content: bytes) -> ImageInfo:
-    image = _open(path, content)
+def _info(path: str | Path, content: bytes, rules: ImageRules) -> ImageInfo:
+    image = _open(path, content, rules)
     width, height = image.size
     try:
         orientation = image.getexif().get(ORIENTATION, 1)  # decodes a PNG, whose EXIF may come after the pixels
         frames = getattr(image, "n_frames", 1)
     except Exception as error:
         raise _damaged(path, error) from error
-    if orientation in (5, 6, 7, 8) and image.format != "TIFF":  # Pillow turns a TIFF's size by itself
+    # Pillow turns a TIFF's size by itself.
+    if rules.apply_exif and orientation in (5, 6, 7, 8) and image.format != "TIFF":
         width, height = height, width
     return ImageInfo(width, height, image.mode, str(image.format), frames, orientation not in (0, 1))
 
@@ -213,7 +213,7 @@ def _damaged(path: str | Path, error: Exception) -> ImageError:
     return ImageError(f"{path} is damaged or cannot be used: {error}. Restore it or remove its row.")
 
 
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> NDArray[np.uint8]:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, whose range nothing tells; save it as 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -224,6 +224,5 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
     return np.array(image.convert("RGB"))

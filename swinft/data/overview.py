@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from swinft.data.folds import Folds, count_per_fold
 from swinft.data.schema import Schema
 
+MOST_UNEVEN = 100  # rows of the largest class per row of the smallest
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -35,34 +37,16 @@ def fold_summary(folds: Folds, targets: NDArray[Any], schema: Schema) -> list[di
     return entries
 
 
-def same_pictures(
-    train: Sequence[tuple[str, str]], test: Sequence[tuple[str, str]], folds: Folds, targets: NDArray[Any]
-) -> list[str]:
-    """What is worth knowing about pictures that occur under several ids, one line each.
-
-    Args:
-        train: Id and pixel digest of each training row; rows without a digest were not decoded.
-        test: The same of the rows to predict.
-        folds: Fold of each training row.
-        targets: Target of each training row.
-    """
-    rows_of: dict[str, list[int]] = {}
-    for row, (_, digest) in enumerate(train):
-        rows_of.setdefault(digest, []).append(row)
-    rows_of.pop("", None)
-    notes = []
-    for rows in rows_of.values():
-        if len(rows) < 2:
-            continue
-        where = sorted({int(folds[row]) for row in rows})
-        leak = f"in folds {where}, a leak in the out-of-fold score" if len(where) > 1 else f"all in fold {where[0]}"
-        differ = "" if all(np.array_equal(targets[row], targets[rows[0]]) for row in rows) else "; their targets differ"
-        notes.append(f"ids {', '.join(train[row][0] for row in rows)} are the same picture, {leak}{differ}.")
-    if any("a leak" in note for note in notes):
-        notes.append("To keep such rows together, give them one value in a column and name it in data.group.")
-    known = [(id, rows_of[digest]) for id, digest in test if digest in rows_of]
-    notes += [f"test id {id} is the same picture as training id {train[rows[0]][0]}." for id, rows in known]
-    return notes
+def imbalance(targets: NDArray[Any], schema: Schema) -> list[str]:
+    """A line where one class has more than 100 times the rows of another."""
+    if schema.kind != "classification":
+        return []
+    counts = np.bincount(targets, minlength=len(schema.outputs))
+    few, many = int(counts.argmin()), int(counts.argmax())
+    if counts[many] <= MOST_UNEVEN * counts[few]:
+        return []
+    rows = f"'{schema.outputs[many]}' has {counts[many]:,} rows, '{schema.outputs[few]}' {counts[few]:,}"
+    return [f"the classes are uneven: {rows}. Prefer a metric like macro_f1 to accuracy."]
 
 
 def format_summary(summary: dict[str, Any]) -> str:

@@ -3,9 +3,10 @@
 Shapes: N rows, K outputs, F metadata features.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from swinft.data.schema import (
     check_known_classes,
     encode_features,
     encode_targets,
+    is_missing,
     make_schema,
     target_columns,
 )
@@ -42,6 +44,8 @@ class Columns:
     numeric_features: list[str]
     categorical_features: list[str]
     group: str | None
+    encoding: str = "utf-8"
+    on_missing_target: Literal["error", "skip"] = "error"
 
     def __post_init__(self) -> None:
         problems = [
@@ -56,6 +60,8 @@ class Columns:
             if name in features
         ]
         problems += [f"'{name}' is named twice among the features." for name in {*features} if features.count(name) > 1]
+        if self.on_missing_target == "skip" and self.label_delimiter is not None:
+            problems.append("data.on_missing_target does nothing for delimited labels: an empty cell has no label.")
         if problems:
             raise InputError("\n  ".join(["the columns of data are wrong:", *problems]))
 
@@ -83,6 +89,7 @@ class Rows:
         targets: int64 (N,) for classification, float32 (N, K) otherwise; None for rows to predict.
         features: float32 (N, F), None without metadata.
         groups: N names, None without groups.
+        skipped: Why a row is neither trained on nor scored, by its position.
     """
 
     table: Table
@@ -90,6 +97,14 @@ class Rows:
     targets: NDArray[Any] | None = None
     features: NDArray[np.float32] | None = None
     groups: list[str] | None = None
+    skipped: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def is_used(self) -> NDArray[np.bool_]:
+        """Which rows are trained on or scored, bool (N,)."""
+        used = np.ones(len(self.table), dtype=bool)
+        used[list(self.skipped)] = False
+        return used
 
 
 def read_train(
@@ -101,7 +116,7 @@ def read_train(
         path: The CSV.
         root: The data's folder.
         columns: Which columns mean what.
-        min_class_rows: Fewest rows of a class.
+        min_class_rows: Fewest rows of a class; 0 for any number.
         problems: Whatever is wrong is appended.
 
     Returns:
@@ -112,20 +127,26 @@ def read_train(
         **({columns.group: "data.group"} if columns.group else {}),
         **columns.needed(columns.image, "image"),
     }
-    table = read_table(path, columns.id, required, problems)
+    table = read_table(path, columns.id, required, problems, columns.encoding)
     if table is None or not len(table):
         return None
     target = (columns.target, columns.label_delimiter)
-    schema = make_schema(table, columns.target_kind, *target, columns.numeric_features, columns.categorical_features)
-    targets = encode_targets(table, schema, *target, problems)
+    skipped = {}
+    if columns.on_missing_target == "skip":
+        skipped = {int(row): "no target" for row in np.flatnonzero(is_missing(table, columns.targets))}
+    answered = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
+    metadata = (columns.numeric_features, columns.categorical_features)
+    schema = make_schema(answered, columns.target_kind, *target, *metadata)
+    targets = _with_gaps(encode_targets(answered, schema, *target, problems), skipped)
     if columns.target_kind == "classification":
-        check_class_sizes(table, columns.targets[0], min_class_rows, problems)
+        check_class_sizes(answered, columns.targets[0], min_class_rows, problems)
     groups = table.column(columns.group) if columns.group else None
     for row, cell in enumerate(groups or []):
         if not cell.strip():
             problems.append(table.problem(row, "the group is empty", "Give the row a group.", columns.group))
-    features = encode_features(table, schema, problems) if schema.num_features else None
-    return Rows(table, image_paths(table, columns.image, root, problems), targets, features, groups), schema
+    features = _with_gaps(encode_features(answered, schema, problems), skipped) if schema.num_features else None
+    paths = image_paths(table, columns.image, root, problems)
+    return Rows(table, paths, targets, features, groups, skipped), schema
 
 
 def read_test(
@@ -145,7 +166,7 @@ def read_test(
         None where the table is not there or has no such columns.
     """
     template, setting = (columns.test_image, "test_image") if columns.test_image else (columns.image, "image")
-    table = read_table(path, columns.id, columns.needed(template, setting), problems)
+    table = read_table(path, columns.id, columns.needed(template, setting), problems, columns.encoding)
     if table is None:
         return None
     paths = image_paths(table, template, root, problems)
@@ -158,7 +179,7 @@ def read_test(
 
 def check_sample(path: Path, columns: Columns, test: Rows | None, problems: list[Problem]) -> None:
     """Appends every id that only one of test table and sample submission has: submissions need the sample's."""
-    sample = read_table(path, columns.id, {}, problems)
+    sample = read_table(path, columns.id, {}, problems, columns.encoding)
     if sample is None or test is None:
         return
     for one, other in ((sample, test.table), (test.table, sample)):
@@ -166,3 +187,12 @@ def check_sample(path: Path, columns: Columns, test: Rows | None, problems: list
         for row, id in enumerate(one.ids):
             if id not in known:
                 problems.append(one.problem(row, f"{other.path} has no such id", "Give both files the same ids."))
+
+
+def _with_gaps(values: NDArray[Any], skipped: Mapping[int, str]) -> NDArray[Any]:
+    """The same with a −1 or NaN at each skipped row: what is used by mistake is seen."""
+    num_rows = len(values) + len(skipped)
+    filler = -1 if values.dtype.kind == "i" else np.nan
+    whole = np.full((num_rows, *values.shape[1:]), filler, dtype=values.dtype)
+    whole[[row for row in range(num_rows) if row not in skipped]] = values
+    return whole

@@ -6,7 +6,7 @@ Shapes: N rows, K outputs, F metadata features.
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from swinft.errors import InputError, suggest
 
 TargetKind = Literal["classification", "regression", "multilabel"]
 LARGEST = float(np.finfo(np.float32).max)
+MISSING = {"", "nan", "na", "n/a", "null", "none"}
 # What `float` takes for a number, without `1_000`, `nan` and `inf`.
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 
@@ -30,12 +31,15 @@ class Schema:
         outputs: Names of the K prediction columns: classes, target columns, or labels.
         numeric_features: Metadata columns used as numbers.
         categories: Metadata columns used as categories, with the values they have in the training table.
+        prior: Mean of each output over the training rows, which stands in for a picture that cannot be used: shares of
+            classes and labels, means of numbers.
     """
 
     kind: str
     outputs: list[str]
     numeric_features: list[str] = field(default_factory=list)
     categories: dict[str, list[str]] = field(default_factory=dict)
+    prior: list[float] = field(default_factory=list)
 
     @property
     def num_features(self) -> int:
@@ -153,11 +157,24 @@ def numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> ND
     return values
 
 
+def with_prior(schema: Schema, targets: NDArray[Any]) -> Schema:
+    """The schema with the mean of each output over the training rows' targets."""
+    columns = np.eye(len(schema.outputs))[targets] if targets.ndim == 1 else targets
+    return replace(schema, prior=columns.mean(0, dtype=np.float64).tolist())
+
+
+def is_missing(table: Table, columns: Sequence[str]) -> NDArray[np.bool_]:
+    """Rows with an empty or NaN cell in one of the columns, bool (N,)."""
+    cells = [[cell.strip().lower() in MISSING for cell in table.column(name)] for name in columns]
+    missing: NDArray[np.bool_] = np.logical_or.reduce(np.array(cells, dtype=bool))
+    return missing
+
+
 def check_class_sizes(table: Table, column: str, num_folds: int, problems: list[Problem]) -> None:
     """Appends every class with fewer rows than there are folds: some fold could neither learn nor score it."""
     for name, count in Counter(table.column(column)).items():
         if name and count < num_folds:
-            fix = f"It has {count}. Merge it into another class, remove it, or lower data.num_folds."
+            fix = f"It has {count}. Merge it into another, lower data.num_folds, or set data.rare_classes to train."
             message = f"the class has fewer rows than the {num_folds} folds"
             problems.append(Problem(str(table.path), message, fix, column=column, value=name))
 
@@ -211,9 +228,10 @@ def _report_twins(table: Table, names: list[str], column: str, problems: list[Pr
     """Names that differ only by case or blanks are one class written in two ways."""
     seen: dict[str, str] = {}
     for name in names:
-        twin = seen.setdefault(" ".join(name.casefold().split()), name)
+        whole = re.fullmatch(r"(-?[0-9]+)\.0+", name)  # what pandas makes of whole numbers where one is missing
+        twin = seen.setdefault(whole[1] if whole else " ".join(name.casefold().split()), name)
         if twin != name:
-            message = f"{twin!r} and {name!r} differ only by case or blanks"
+            message = f"{twin!r} and {name!r} differ only by case, blanks or .0"
             problems.append(Problem(str(table.path), message, "Write the class in one way.", column=column))
 
 

@@ -6,9 +6,10 @@ Everything is text here, and nothing is guessed: ids like `007`, `1e5` and `NA` 
 import csv
 import io
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 NOT_A_CSV = {
     b"\x1f\x8b": ("gzip-compressed", "Unpack it with gunzip."),
     b"PK\x03\x04": ("a zip archive or an Excel file", "Unzip it, or save the sheet as CSV."),
-    b"\xff\xfe": ("UTF-16", "Save it as UTF-8."),
-    b"\xfe\xff": ("UTF-16", "Save it as UTF-8."),
+    b"\xff\xfe": ("UTF-16", "Save it as UTF-8, or set data.encoding to utf-16."),
+    b"\xfe\xff": ("UTF-16", "Save it as UTF-8, or set data.encoding to utf-16."),
     b"version https://git-lfs": ("a git-lfs pointer", "Run `git lfs pull`."),
     b"<!doctype": ("a web page", "Download the file again, signed in."),
     b"<html": ("a web page", "Download the file again, signed in."),
@@ -100,12 +101,14 @@ class Table:
         frame: All columns as text.
         lines: Line of the file on which each row starts, int (N,).
         id_column: Name of the id column.
+        notes: What is worth knowing but no error, one line each.
     """
 
     path: Path
     frame: pd.DataFrame
     lines: NDArray[np.int64]
     id_column: str
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -119,6 +122,10 @@ class Table:
         """A column as text."""
         return [str(cell) for cell in self.frame[name]]
 
+    def take(self, rows: NDArray[np.int64]) -> "Table":
+        """The table of some rows."""
+        return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True), lines=self.lines[rows])
+
     def problem(self, row: int, message: str, fix: str, column: str | None = None) -> Problem:
         """A problem with one row, or with one of its cells."""
         value = str(self.frame[column].iloc[row]) if column else None
@@ -126,22 +133,25 @@ class Table:
         return Problem(str(self.path), message, fix, int(self.lines[row]), id, column, value)
 
 
-def read_table(path: Path, id_column: str, required: Mapping[str, str], problems: list[Problem]) -> Table | None:
+def read_table(
+    path: Path, id_column: str, required: Mapping[str, str], problems: list[Problem], encoding: str = "utf-8"
+) -> Table | None:
     """Reads a CSV after checking its structure, which pandas would bend into shape without a word.
 
     Args:
-        path: A UTF-8 CSV with a header.
+        path: A CSV with a header.
         id_column: Must be there; its values must be unique.
         required: Other columns that must be there, each with the setting that names it.
         problems: Whatever is wrong is appended.
+        encoding: Of the text.
 
     Returns:
         The table of the rows with the right number of fields, or None where the columns are not there.
     """
-    rows = _parse(path, problems)
+    rows = _parse(path, problems, encoding)
     if rows is None:
         return None
-    header = rows[0][1]
+    header = [name.strip() for name in rows[0][1]]
     if not _check_header(path, header, {id_column: "data.id", **required}, problems):
         return None
     body = [(line, cells) for line, cells in rows[1:] if len(cells) == len(header)]
@@ -151,14 +161,15 @@ def read_table(path: Path, id_column: str, required: Mapping[str, str], problems
             fix = "Put quotes around fields that hold a comma, or complete the row."
             problems.append(Problem(str(path), message, fix, line))
     frame = pd.DataFrame([cells for _, cells in body], columns=header, dtype=str)
-    table = Table(path, frame, np.array([line for line, _ in body], dtype=np.int64), id_column)
+    lines = np.array([line for line, _ in body], dtype=np.int64)
+    table = Table(path, frame, lines, id_column, tuple(_notes(path, rows[0][1], frame[id_column].tolist())))
     if len(rows) == 1:
         problems.append(Problem(str(path), "there is a header but no row", "Give a file with rows."))
     problems += _id_problems(table)
     return table
 
 
-def _read_text(path: Path, problems: list[Problem]) -> str | None:
+def _read_text(path: Path, problems: list[Problem], encoding: str) -> str | None:
     """The file's text; None where there is no such file or it is no text."""
     if not path.is_file():
         near = [str(sibling) for sibling in path.parent.glob("*.csv")] if path.parent.is_dir() else []
@@ -167,15 +178,15 @@ def _read_text(path: Path, problems: list[Problem]) -> str | None:
         return None
     content = path.read_bytes()
     for start, (what, fix) in NOT_A_CSV.items():
-        if content[: len(start)].lower() == start.lower():
+        if what.lower() not in encoding.lower() and content[: len(start)].lower() == start.lower():
             problems.append(Problem(str(path), f"the file is {what}, not a CSV", fix))
             return None
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        fix = "Save it as UTF-8; such bytes are most often Windows-1252 or Latin-1."
-        problems.append(Problem(str(path), f"byte {error.start:,} is not UTF-8", fix, line))
+        fix = "Save it as UTF-8, or set data.encoding; such bytes are most often cp1252 (Windows-1252) or latin-1."
+        problems.append(Problem(str(path), f"byte {error.start:,} is not {encoding.upper()}", fix, line))
         return None
     if "\0" in text[:1000]:
         problems.append(Problem(str(path), "the text is full of NUL characters", "Save it as UTF-8; it may be UTF-16."))
@@ -183,9 +194,9 @@ def _read_text(path: Path, problems: list[Problem]) -> str | None:
     return text
 
 
-def _parse(path: Path, problems: list[Problem]) -> list[tuple[int, list[str]]] | None:
+def _parse(path: Path, problems: list[Problem], encoding: str) -> list[tuple[int, list[str]]] | None:
     """Lines and cells of a CSV without blank lines; None where it cannot be read."""
-    text = _read_text(path, problems)
+    text = _read_text(path, problems, encoding)
     if text is None:
         return None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -224,6 +235,19 @@ def _check_header(path: Path, header: list[str], required: Mapping[str, str], pr
         fix = f"Change {required[name]}.{suggest(name, header)}"
         problems.append(Problem(str(path), "there is no such column", fix, line, column=name))
     return not doubled and not missing
+
+
+def _notes(path: Path, header: list[str], ids: list[str]) -> list[str]:
+    """What is odd about a table but harms nothing."""
+    notes = [f"{path}: the header's '{name}' is read without its blanks." for name in header if name != name.strip()]
+    unnamed = [position for position, name in enumerate(header, start=1) if not name.strip()]
+    notes += [f"{path}: column {position} has no name (a saved index?) and is not used." for position in unnamed]
+    first: dict[str, str] = {}
+    twins = [(first.setdefault(unicodedata.normalize("NFC", id).casefold(), id), id) for id in ids]
+    pairs = sorted({f"'{one}' and '{other}'" for one, other in twins if one != other})
+    if pairs:
+        notes.append(f"{path}: ids that some file systems take for one: {'; '.join(pairs[:SHOWN_PER_KIND])}.")
+    return notes
 
 
 def _id_problems(table: Table) -> list[Problem]:

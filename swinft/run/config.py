@@ -92,7 +92,7 @@ def build_parser(command: str) -> Parser:
         default="last",
         help="which epoch's weights a fold predicts with; `best` picks it on the rows it is then scored on",
     )
-    parser.add_class_arguments(CSVDataModule, "data", skip={"fold", "seed", "schema"}, instantiate=False)
+    parser.add_class_arguments(CSVDataModule, "data", skip={"fold", "seed", "schema", "images"}, instantiate=False)
     skip_model = {"num_outputs", "num_metadata", "image_size", "seed"}
     parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
     parser.add_class_arguments(Trainer, "trainer", skip=set(OWN_TRAINER_KEYS), instantiate=False)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ import pandas as pd
 import torch
 from jsonargparse import Namespace
 
-from swinft.data.datamodule import CSVDataModule
+from swinft.data.datamodule import OK, CSVDataModule
 from swinft.model.metrics import score
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task, build_trainer, load_net, save_net
@@ -36,7 +37,7 @@ from swinft.run.predictions import prediction_table, read_predictions, values_of
 from swinft.run.prepare import prepare
 from swinft.run.recorder import FoldRecorder
 from swinft.run.report import write_report
-from swinft.run.store import commit, discard, newest_intact, probe
+from swinft.run.store import commit, discard, newest_intact, probe, verify
 
 
 def main(argv: list[str]) -> int:
@@ -93,13 +94,14 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
         return
     _quiet()
     pl.seed_everything(config.seed + fold.index, verbose=False)
-    data = build_datamodule(parser, config, fold=fold.index, folds=str(run.folds))
+    data = build_datamodule(parser, config, fold=fold.index, **_frozen(run))
     data.setup("fit")
+    data.check_unchanged(verify(run.images))
     newest = newest_intact(fold.checkpoints)
     # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
     task = build_task(parser, config, data.schema, **({"pretrained": False} if newest else {}))
     if not newest:
-        task.initialize(torch.from_numpy(data.targets[data.fold_of_row != fold.index]))
+        task.initialize(torch.from_numpy(data.training_targets))
     recorder = FoldRecorder(fold, task.metrics, config.checkpoint)
     _, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
     trainer = build_trainer(parser, config, fold.root, precision, [recorder])
@@ -112,6 +114,11 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
         if config.checkpoint == "last":
             save_net(task.predictor, fold.weights)
         _finish(fold, parser, config, data, recorder, trainer.strategy.root_device)
+
+
+def _frozen(run: Run) -> dict[str, str]:
+    """What the run was started with, compared with its records: folds, and what was seen of the images."""
+    return {"folds": str(verify(run.folds)), "images": str(verify(run.images))}
 
 
 @contextmanager
@@ -142,21 +149,25 @@ def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
     Raises:
         RuntimeError: The folds do not cover every train id exactly once.
     """
-    data = build_datamodule(parser, config, folds=str(run.folds))
+    data = build_datamodule(parser, config, **_frozen(run))
     data.setup("fit")
-    num_outputs = len(data.schema.outputs)
-    parts = [read_predictions(run.fold(index).oof, num_outputs) for index in run.planned_folds()]
-    ids = data.train_table.ids
+    outputs = data.schema.outputs
+    parts = [read_predictions(run.fold(index).oof, len(outputs)) for index in run.planned_folds()]
+    ids = np.array(data.train_table.ids)
+    scored = np.flatnonzero(data.is_scored)
     joined = pd.concat(parts, ignore_index=True)
     joined.index = pd.Index(joined.iloc[:, 0].astype(str))
-    if joined.index.has_duplicates or set(joined.index) != set(ids):
+    if joined.index.has_duplicates or set(joined.index) != set(ids[scored]):
         raise RuntimeError(
             f"the out-of-fold predictions in {run.root} do not hold every id of {data.train_table.path} exactly once."
         )
-    oof = joined.loc[list(ids)].reset_index(drop=True)
+    values = np.full((len(ids), len(outputs)), np.nan, dtype=np.float32)
+    values[scored] = values_of(joined.loc[ids[scored].tolist()], len(outputs))
+    status = data.status if data.may_skip else None
+    oof = prediction_table(ids.tolist(), values, outputs, data.fold_of_row, status)
     write_predictions(run.oof, oof, "swinft fit")
-    results = [json.loads(run.fold(index).result.read_text()) for index in run.planned_folds()]
-    scores = _scores(values_of(oof, num_outputs), data, results, config)
+    results = [json.loads(verify(run.fold(index).result).read_text()) for index in run.planned_folds()]
+    scores = _scores(values, data, results, config)
     commit(run.scores, json.dumps(scores, indent=1).encode(), "swinft fit")
     write_report(run, data)
     return scores
@@ -191,13 +202,15 @@ def _scores(
 ) -> dict[str, Any]:
     """The pooled score of every metric, the folds' own, and their spread (standard deviation over folds)."""
     names = list(results[0]["oof"])
-    pooled = score(names, data.schema.kind, torch.from_numpy(values), torch.from_numpy(data.targets))
+    scored = data.is_scored
+    pooled = score(names, data.schema.kind, torch.from_numpy(values[scored]), torch.from_numpy(data.targets[scored]))
     spread = {name: float(np.std([result["oof"][name] for result in results])) for name in names}
     return {
         "pooled": pooled,
         "spread": spread,
         "folds": results,
-        "rows": len(values),
+        "rows": int(scored.sum()),
+        "not_scored": dict(Counter(status for status in data.status if status != OK)),
         "checkpoint": config.checkpoint,
         "views": config.predict.views,
     }
@@ -238,9 +251,9 @@ def _quiet() -> None:
 
 
 def _plan(data: CSVDataModule, fold: Fold, newest: Path | None) -> str:
-    held_out = int((data.fold_of_row == fold.index).sum())
+    held_out = int((data.is_scored & (data.fold_of_row == fold.index)).sum())
     start = f"resumed from {newest.name}, " if newest else ""
-    return f"{start}{len(data.fold_of_row) - held_out} rows to train on, {held_out} held out"
+    return f"{start}{len(data.training_targets)} rows to train on, {held_out} held out"
 
 
 def _summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
@@ -259,6 +272,9 @@ def _summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
             f"mean {monitor} of the {which} epochs: {mean:.4f}"
             + ("  <- predicted with" if which == scores["checkpoint"] else "")
         )
+    if scores["not_scored"]:
+        counts = ", ".join(f"{count} {reason}" for reason, count in scores["not_scored"].items())
+        lines.append(f"rows without an out-of-fold prediction: {counts}; see the column `status`")
     lines += [
         f"{scores['rows']} out-of-fold predictions, views {', '.join(scores['views'])}: {run.oof}",
         f"report: {run.report}",

@@ -12,6 +12,8 @@ import yaml
 from swinft.errors import InputError, suggest
 from swinft.run.store import has_record, is_committed, verify
 
+NO_FOLD = -1  # as in `swinft.data.folds`, whose imports would slow down commands that only read a run
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -112,8 +114,13 @@ class Run:
 
     @property
     def folds(self) -> Path:
-        """Columns id, fold."""
+        """Columns id, fold; −1 for rows that no fold scores."""
         return self.root / "folds.csv"
+
+    @property
+    def images(self) -> Path:
+        """What the first look saw of every image: size, time, hashes, and what is wrong with it."""
+        return self.root / "images.csv"
 
     @property
     def oof(self) -> Path:
@@ -153,7 +160,7 @@ class Run:
     def planned_folds(self) -> list[int]:
         """The folds of the run's folds.csv."""
         with verify(self.folds).open(encoding="utf-8", newline="") as file:
-            return sorted({int(row["fold"]) for row in csv.DictReader(file)})
+            return sorted({int(row["fold"]) for row in csv.DictReader(file)} - {NO_FOLD})
 
     def fold(self, index: int) -> Fold:
         """The folder of fold `index`."""

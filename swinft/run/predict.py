@@ -1,5 +1,6 @@
 """Checkpoints and a table to predictions: all folds, all views, averaged in the competition's units."""
 
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -7,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from swinft.data.datamodule import OK, CSVDataModule
+from swinft.data.scan import scan
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.model.task import ImageModel
@@ -75,10 +79,32 @@ def predict(
     loader = data.predict_dataloader()
     print_budget(nets, loader, views, place, precision)
     rows, values = predict_rows(nets, loader, views, place, precision)
-    ids = np.asarray(data.test_table.ids)[rows]
     path = Path(output) if output else opened.test_predictions
-    write_predictions(path, prediction_table(ids.tolist(), values, schema.outputs), "swinft predict")
-    print(f"{len(rows)} rows, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
+    write_predictions(path, complete(rows, values, data), "swinft predict")
+    print(f"{len(data.test_table)} rows, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
+
+
+def complete(rows: NDArray[np.int64], values: NDArray[np.float32], data: CSVDataModule) -> pd.DataFrame:
+    """The prediction table of every test row, in the table's order.
+
+    Args:
+        rows: Rows that were predicted, each once.
+        values: Their predictions (N, K).
+        data: Where the rows come from. Where it lets images be skipped, a skipped row has the training rows' mean.
+
+    Raises:
+        RuntimeError: A row is predicted twice, or has no prediction although none may be skipped.
+    """
+    ids, schema = data.test_table.ids, data.schema
+    missing = sorted(set(range(len(ids))) - set(rows.tolist()))
+    if len(set(rows.tolist())) < len(rows) or (missing and data.on_bad_image == "error"):
+        raise RuntimeError(f"{len(rows)} predictions do not cover the {len(ids)} rows exactly once.")
+    whole = np.tile(np.array(schema.prior, dtype=np.float32), (len(ids), 1))
+    whole[rows] = values
+    for seen in scan([data.test_paths[row] for row in missing], rules=data.image_rules).files:
+        print(f"skipped, predicted as the mean of the training rows: {seen.problem}", file=sys.stderr)
+    status = ["bad image" if row in missing else OK for row in range(len(ids))] if data.may_skip else None
+    return prediction_table(ids, whole, schema.outputs, status=status)
 
 
 def predict_rows(

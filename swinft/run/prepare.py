@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import time
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from swinft.run.config import difference, dump
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.precision import training_precision
+from swinft.run.predict import format_seconds
 from swinft.run.store import commit, is_committed, probe, verify
 from swinft.run.tta import check_views
 
@@ -58,11 +60,15 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
             f"{run.root} exists. --resume goes on with it, --overwrite deletes it, --name NAME makes another."
         )
     data = build_datamodule(parser, config)
-    data.setup("fit")
+    started = time.perf_counter()
+    data.check()
+    print(f"looked at {len(data.pictures):,} images in {format_seconds(time.perf_counter() - started)}")
+    for note in data.notes:
+        print(f"  {note}")
     check_views(config.predict.views, data.image_size)
     num_parameters = _check_task(parser, config, data)
     # Per fold: weights, and two checkpoints of weights, average and AdamW's two moments while it is fitted.
-    probe(run.root.parent, 4 * num_parameters * (len(set(data.fold_of_row)) + 8))
+    probe(run.root.parent, 4 * num_parameters * (data.fold_of_row.max() + 9))
     if config.fold is not None and config.fold not in data.fold_of_row:
         raise InputError(f"--fold {config.fold}: the folds are 0 to {data.fold_of_row.max()}.")
     if run.root.exists():
@@ -70,6 +76,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
         print(f"{run.root}: the earlier run is deleted (--overwrite)")
     commit(run.schema, json.dumps(data.schema.to_dict(), indent=1).encode(), "swinft fit")
     commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
+    commit(run.images, data.images_csv().encode(), "swinft fit")
     commit(run.inputs, json.dumps(_hash_inputs(config), indent=1).encode(), "swinft fit")
     commit(run.environment, json.dumps(_environment(config), indent=1).encode(), "swinft fit")
     commit(run.config, wanted.encode(), "swinft fit")  # last: a folder with a config is a run
@@ -111,7 +118,7 @@ def _check_task(parser: Parser, config: Namespace, data: CSVDataModule) -> int:
     # The hub's weights are left to the folds, which find them in its cache after the first.
     from_hub = {"pretrained": False} if config.model.pretrained is True else {}
     task = build_task(parser, config, data.schema, **from_hub)
-    task.initialize(torch.from_numpy(data.targets))
+    task.initialize(torch.from_numpy(data.targets[data.is_scored]))
     return sum(parameter.numel() for parameter in task.net.parameters())
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.images import decode
+from swinft.data.images import ImageRules, decode
 from swinft.data.overview import captions
 from swinft.data.schema import Schema
 from swinft.errors import InputError
@@ -25,7 +25,7 @@ from swinft.run.build import build_datamodule
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
 from swinft.run.predictions import read_predictions, values_of
-from swinft.run.store import commit, is_committed
+from swinft.run.store import commit, is_committed, verify
 
 NUM_WORST = 12
 THUMBNAIL = 160  # pixels: twelve of them keep the page under half a megabyte
@@ -46,10 +46,11 @@ def write_report(run: Run, data: CSVDataModule) -> None:
     outputs = data.schema.outputs
     oof = read_predictions(run.oof, len(outputs))
     values = values_of(oof, len(outputs))
+    scored = data.is_scored
     figures = {
         "curves": _png(curves(run, next(iter(scores["pooled"])))),
-        "predictions": _png(predictions_figure(values, data.targets, data.schema)),
-        "test": _png(test_figure(run, values, data.schema)) if is_committed(run.test_predictions) else "",
+        "predictions": _png(predictions_figure(values[scored], data.targets[scored], data.schema)),
+        "test": _png(test_figure(run, values[scored], data.schema)) if is_committed(run.test_predictions) else "",
     }
     template = Environment(loader=PackageLoader("swinft.run", "."), autoescape=True, undefined=StrictUndefined)
     page = template.get_template("report.html").render(
@@ -62,7 +63,7 @@ def write_report(run: Run, data: CSVDataModule) -> None:
         backbone=config["model"]["backbone"],
         image_size=config["data"]["image_size"],
         figures=figures,
-        worst=worst_rows(oof, values, data),
+        worst=worst_rows(values, data),
     )
     commit(run.report, page.encode(), "swinft report")
 
@@ -115,13 +116,14 @@ def test_figure(run: Run, values: NDArray[np.float32], schema: Schema) -> Figure
     return figure
 
 
-def worst_rows(oof: pd.DataFrame, values: NDArray[np.float32], data: CSVDataModule) -> list[dict[str, Any]]:
+def worst_rows(values: NDArray[np.float32], data: CSVDataModule) -> list[dict[str, Any]]:
     """The rows with the largest out-of-fold error, with thumbnails.
 
     The error is one minus the true class's probability, the largest absolute difference in units of each target's
     standard deviation, or the largest absolute difference over labels.
     """
-    targets = data.targets
+    scored = np.flatnonzero(data.is_scored)
+    targets, values = data.targets[scored], values[scored]
     if data.schema.kind == "classification":
         errors = 1 - values[np.arange(len(values)), targets]
     else:
@@ -130,12 +132,14 @@ def worst_rows(oof: pd.DataFrame, values: NDArray[np.float32], data: CSVDataModu
     return [
         {
             "id": data.train_table.ids[row],
-            "fold": int(oof.iloc[row, -1]),
+            "fold": int(data.fold_of_row[row]),
             "truth": truth,
-            "prediction": _words(values[row], data.schema),
-            "image": _thumbnail(Path(data.train_paths[row])),
+            "prediction": _words(prediction, data.schema),
+            "image": _thumbnail(Path(data.train_paths[row]), data.image_rules),
         }
-        for row, truth in zip(chosen, captions(targets[chosen], data.schema), strict=True)
+        for row, prediction, truth in zip(
+            scored[chosen], values[chosen], captions(targets[chosen], data.schema), strict=True
+        )
     ]
 
 
@@ -221,11 +225,11 @@ def _words(prediction: NDArray[np.float32], schema: Schema) -> str:
     return ", ".join(likely) or "none"
 
 
-def _thumbnail(path: Path) -> str:
+def _thumbnail(path: Path, rules: ImageRules) -> str:
     """An image as a data URI; empty where the file is gone, which the page then says."""
     if not path.is_file():
         return ""
-    image = Image.fromarray(decode(path))
+    image = Image.fromarray(decode(path, rules))
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
@@ -252,7 +256,8 @@ def report(run: str, allow_code: list[str] | None = None) -> None:
     if not is_committed(opened.scores):
         raise InputError(f"{run} has no scores yet. Run `swinft fit --config {opened.config} --resume` first.")
     parser = build_parser("report")
-    data = build_datamodule(parser, read_frozen(parser, opened.config, allow_code), folds=str(opened.folds))
+    config = read_frozen(parser, opened.config, allow_code)
+    data = build_datamodule(parser, config, folds=str(verify(opened.folds)), images=str(verify(opened.images)))
     data.setup("fit")
     write_report(opened, data)
     print(opened.report)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swinft.data import images
-from swinft.data.images import ImageError, decode, probe, scan
+from swinft.data.images import ImageError, ImageRules, decode, probe
+from swinft.data.scan import scan
 
 RAMP = np.add.outer(np.arange(12) * 6, np.arange(20) * 9).astype(np.uint8)  # (12, 20), 0 to 237
 COLORS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=2)
@@ -192,13 +192,11 @@ def test_bombs_are_refused_before_memory_is_taken(tmp_path, side):
         decode(path)
 
 
-def test_the_limit_is_on_the_area(tmp_path, monkeypatch):
+def test_the_limit_is_on_the_area(tmp_path):
     path = save(tmp_path / "a.png", COLORS)
-    monkeypatch.setattr(images, "MAX_PIXELS", 12 * 20)
-    assert decode(path).shape == (12, 20, 3)
-    monkeypatch.setattr(images, "MAX_PIXELS", 12 * 20 - 1)
+    assert decode(path, ImageRules(max_megapixels=12 * 20 / 1e6)).shape == (12, 20, 3)
     with pytest.raises(ImageError, match="20 × 12 pixels"):
-        decode(path)
+        decode(path, ImageRules(max_megapixels=(12 * 20 - 1) / 1e6))
 
 
 def test_numbers_without_a_known_range_are_refused(tmp_path):
@@ -224,6 +222,7 @@ def test_a_scan_counts_what_is_there_and_lists_what_is_not(tmp_path):
         "modes": {"RGB": 1, "L": 1},
         "rotated by EXIF": 0,
         "animated, first frame used": 0,
+        "named for another format": 0,
     }
     headers = scan([*good, cut, tmp_path / "no.jpg"], decode_pixels=False)
     assert sorted(headers.errors) == [3]  # the cut file's header is whole

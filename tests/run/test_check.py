@@ -71,4 +71,4 @@ def test_the_same_picture_in_two_folds_is_called_a_leak(root, tmp_path, capsys):
     assert check(root, tmp_path, **{"data.folds": str(folds)}) == 0
     out = capsys.readouterr().out
     assert "ids 000, 003 are the same picture, in folds [0, 1], a leak in the out-of-fold score." in out
-    assert "name it in data.group" in out
+    assert "`data.duplicates: group` keeps such rows in one fold" in out
