@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from swinft.errors import InputError, StoreError, suggest
+from swinft.errors import InputError, RunError, suggest
 
 
 class Command(NamedTuple):
@@ -61,9 +61,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _command(words[0])(words[1:])
     except InputError as error:
-        print(f"swinft {words[0]}: {error}", file=sys.stderr)
+        # From a loader process it comes with that process's traceback, before the message.
+        text = str(error).rsplit(f".{type(error).__name__}: ", 1)[-1].rstrip()
+        print(f"swinft {words[0]}: {text}", file=sys.stderr)
         return 2
-    except StoreError as error:
+    except RunError as error:
         print(f"swinft {words[0]}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

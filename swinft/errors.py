@@ -4,8 +4,12 @@ import difflib
 from collections.abc import Iterable
 
 
-class StoreError(RuntimeError):
-    """An artefact is missing or is not what was committed; the message says which file and what to do. Exit code 1."""
+class RunError(RuntimeError):
+    """Something outside the user's input went wrong; the message says what, and how to go on. Exit code 1."""
+
+
+class StoreError(RunError):
+    """An artefact cannot be written, is missing, or is not what was committed; the message says which file."""
 
 
 class InputError(ValueError):

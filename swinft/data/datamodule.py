@@ -310,12 +310,15 @@ class CSVDataModule(LightningDataModule):
         """The rows of `fold` in the table's order, each once."""
         return self._eval_loader("fit", np.flatnonzero(self.is_scored & (self.fold_of_row == self.fold)))
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self, share: tuple[int, int] = (0, 1)) -> DataLoader[Any]:
         """The rows to predict in their table's order, each once, without targets.
+
+        Args:
+            share: One of so many parts of the rows, where processes without a Trainer share them.
 
         Where `on_bad_image` is `skip`, images that cannot be used come as padding.
         """
-        return self._eval_loader("predict", np.arange(len(self.test_table)))
+        return self._eval_loader("predict", np.arange(share[0], len(self.test_table), share[1]))
 
     def _eval_loader(self, stage: str, rows: NDArray[np.int64]) -> DataLoader[Any]:
         dataset = self._dataset(stage, eval_pipeline(self.image_size, self.resize))

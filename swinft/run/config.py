@@ -25,6 +25,7 @@ from swinft.errors import InputError, suggest
 from swinft.model.task import FineTuneTask
 from swinft.run.arguments import Parser, known_keys
 from swinft.run.precision import Precision
+from swinft.run.secrets import fill, mask, redact
 from swinft.run.submission import SubmissionConfig
 from swinft.run.tta import View
 
@@ -123,9 +124,16 @@ def load(parser: Parser, argv: list[str]) -> Namespace:
     allow_code = [name.strip() for name in allowed.split(",") if name.strip()]
     if not files and not {"-h", "--help"}.intersection(argv):
         raise InputError(f"give a config: {parser.prog} --config configs/bluemarble.yaml")
-    for path in files:
-        check_file(path, known_keys(parser), allow_code)
-    return parser.parse_args(argv)
+    texts: list[str] = []
+    try:
+        for path in files:
+            check_file(path, known_keys(parser), allow_code)
+            texts.append(path.read_text(encoding="utf-8"))
+        config = parser.parse_args(argv)
+    except InputError as error:
+        raise InputError(redact(str(error), texts)) from None
+    fill(config)
+    return config
 
 
 def read_frozen(parser: Parser, path: Path, allow_code: list[str] | None) -> Namespace:
@@ -174,11 +182,11 @@ def check_file(path: Path, known: set[str], allow_code: list[str]) -> None:
 
 
 def dump(parser: Parser, config: Namespace) -> str:
-    """The resolved config as YAML: every key with its value, without the words that only say how to run."""
+    """The resolved config as YAML: every key with its value, `***` for secrets, no words that only say how to run."""
     frozen = config.clone()
     for key in COMMAND_KEYS:
         frozen.pop(key, None)
-    return str(parser.dump(frozen, skip_unset=False))
+    return mask(str(parser.dump(frozen, skip_unset=False)))
 
 
 def difference(frozen: str, wanted: str) -> str:

@@ -6,6 +6,7 @@ with `--fold k`, so callbacks, GPU memory and crashes never cross folds.
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import torch
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import OK, CSVDataModule
+from swinft.errors import RunError
 from swinft.model.metrics import score
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task, build_trainer, load_net, save_net
@@ -37,6 +39,7 @@ from swinft.run.predictions import prediction_table, read_predictions, values_of
 from swinft.run.prepare import prepare
 from swinft.run.recorder import FoldRecorder
 from swinft.run.report import write_report
+from swinft.run.secrets import environment
 from swinft.run.store import commit, discard, newest_intact, probe, verify
 
 
@@ -70,11 +73,12 @@ def fit_all(run: Run, parser: Parser, config: Namespace) -> int:
         0, or the exit code of the first fold that failed.
     """
     started = time.perf_counter()
+    secrets = environment(str(parser.dump(config, skip_unset=False)))
     for index in run.planned_folds():
         if run.fold(index).is_done:
             print(f"fold {index}: done, skipped")
             continue
-        code = _run_fold_process(run, index, config.allow_code)
+        code = _run_fold_process(run, index, config.allow_code, secrets)
         if code:
             print(
                 f"fold {index} ended with exit code {code}; finished epochs are kept. Go on with: {_resume(run)}",
@@ -107,7 +111,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     trainer = build_trainer(parser, config, fold.root, precision, [recorder])
     if trainer.is_global_zero:
         print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({reason})", flush=True)
-    with exit_on_signals():
+    with exit_on_signals(), explained_loader_deaths(fold):
         trainer.fit(task, datamodule=data, ckpt_path=newest)
     trainer.strategy.barrier()
     if trainer.is_global_zero:
@@ -130,6 +134,8 @@ def exit_on_signals() -> Iterator[None]:
     """
 
     def leave(number: int, _: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):  # a second one does not wait for loader processes to end
+            signal.signal(each, lambda again, _: os._exit(128 + again))
         raise SystemExit(128 + number)
 
     previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -138,6 +144,25 @@ def exit_on_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def explained_loader_deaths(fold: Fold) -> Iterator[None]:
+    """Says what the death of a loader process most often means.
+
+    Raises:
+        RunError: A loader process died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RunError(
+            f"fold {fold.index}: {str(error).splitlines()[0]} Finished epochs are kept: go on with --resume. 'Killed' "
+            f"is most often a lack of memory: lower data.num_workers. A segmentation fault is a decoder's: `swinft "
+            f"check` decodes every image in turn."
+        ) from error
 
 
 def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
@@ -216,11 +241,11 @@ def _scores(
     }
 
 
-def _run_fold_process(run: Run, index: int, allow_code: list[str]) -> int:
+def _run_fold_process(run: Run, index: int, allow_code: list[str], secrets: dict[str, str]) -> int:
     """Runs `swinft fit --fold index` and waits; signals that stop the parent stop the child first."""
     command = [sys.executable, "-m", "swinft", "fit", "--config", str(run.config), "--fold", str(index), "--resume"]
     command += ["--allow-code", ",".join(allow_code)] if allow_code else []
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env={**os.environ, **secrets})
 
     def forward(number: int, _: FrameType | None) -> None:
         process.send_signal(number)

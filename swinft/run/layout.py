@@ -138,6 +138,11 @@ class Run:
         return self.root / "test_predictions.csv"
 
     @property
+    def parts(self) -> Path:
+        """Predictions of some of the test rows, while several processes share them."""
+        return self.root / "parts"
+
+    @property
     def submission(self) -> Path:
         """The file for Kaggle."""
         return self.root / "submission.csv"

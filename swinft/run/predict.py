@@ -1,5 +1,7 @@
 """Checkpoints and a table to predictions: all folds, all views, averaged in the competition's units."""
 
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -17,14 +19,15 @@ from torch.utils.data import DataLoader
 from swinft.data.datamodule import OK, CSVDataModule
 from swinft.data.scan import scan
 from swinft.data.schema import Schema
-from swinft.errors import InputError
+from swinft.errors import InputError, RunError
 from swinft.model.task import ImageModel
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
 from swinft.run.precision import Precision, autocast, choose_device, resolve_precision
-from swinft.run.predictions import prediction_table, write_predictions
+from swinft.run.predictions import prediction_table, read_predictions, write_predictions
+from swinft.run.store import discard
 from swinft.run.tta import View, check_views, predict_views
 
 
@@ -36,7 +39,9 @@ def predict(
     test: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    devices: int = 1,
     output: str | None = None,
+    part: str | None = None,
     allow_code: list[str] | None = None,
 ) -> None:
     """Predicts the test rows with every fold of a run and averages.
@@ -50,12 +55,16 @@ def predict(
         test: A CSV of rows to predict; None for the config's `data.test` or sample submission.
         batch_size: Images per batch; None for the config's.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        devices: Devices of this kind that share the rows, one process each.
         output: Where the predictions go; None for the run's test_predictions.csv.
+        part: A share of the rows, `0/4` to `3/4`, into `output`: what `devices` starts, one process for each.
         allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
 
     Raises:
         InputError: A fold is not finished, or the test rows are not right.
+        RunError: One of several processes failed.
     """
+    share = _share(part, devices, output)
     opened = Run.open(run)
     parser = build_parser("predict")
     config = read_frozen(parser, opened.config, allow_code)
@@ -74,37 +83,109 @@ def predict(
     data.setup("predict")
     views = views or config.predict.views
     check_views(views, data.image_size)
+    path = Path(output) if output else opened.test_predictions
+    if devices > 1:
+        chosen_options = {"views": views, "folds": folds, "root": root, "test": test, "batch_size": batch_size}
+        words = _words({**chosen_options, "allow_code": allow_code})
+        predict_parts(opened, words, path, place.type, min(devices, len(data.test_table)), data)
+        print(f"{len(data.test_table)} rows, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
+        return
     precision, _ = resolve_precision(config.trainer.precision, place)
     nets = [load_net(parser, config, schema, opened.fold(index).weights, place) for index in chosen]
-    loader = data.predict_dataloader()
+    loader = data.predict_dataloader(share)
     print_budget(nets, loader, views, place, precision)
     rows, values = predict_rows(nets, loader, views, place, precision)
-    path = Path(output) if output else opened.test_predictions
-    write_predictions(path, complete(rows, values, data), "swinft predict")
-    print(f"{len(data.test_table)} rows, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
+    table = complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
+    write_predictions(path, table, "swinft predict")
+    print(f"{len(table)} rows, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
 
 
-def complete(rows: NDArray[np.int64], values: NDArray[np.float32], data: CSVDataModule) -> pd.DataFrame:
-    """The prediction table of every test row, in the table's order.
+def complete(
+    rows: NDArray[np.int64], values: NDArray[np.float32], data: CSVDataModule, wanted: Sequence[int]
+) -> pd.DataFrame:
+    """The prediction table of test rows, in the table's order.
 
     Args:
         rows: Rows that were predicted, each once.
         values: Their predictions (N, K).
         data: Where the rows come from. Where it lets images be skipped, a skipped row has the training rows' mean.
+        wanted: All rows that the table must hold.
 
     Raises:
         RuntimeError: A row is predicted twice, or has no prediction although none may be skipped.
     """
-    ids, schema = data.test_table.ids, data.schema
-    missing = sorted(set(range(len(ids))) - set(rows.tolist()))
+    missing = set(wanted) - set(rows.tolist())
     if len(set(rows.tolist())) < len(rows) or (missing and data.on_bad_image == "error"):
-        raise RuntimeError(f"{len(rows)} predictions do not cover the {len(ids)} rows exactly once.")
-    whole = np.tile(np.array(schema.prior, dtype=np.float32), (len(ids), 1))
-    whole[rows] = values
-    for seen in scan([data.test_paths[row] for row in missing], rules=data.image_rules).files:
+        raise RuntimeError(f"{len(rows)} predictions do not cover the {len(wanted)} rows exactly once.")
+    found = dict(zip(rows.tolist(), values, strict=True))
+    prior = np.array(data.schema.prior, dtype=np.float32)
+    whole = np.stack([found.get(row, prior) for row in wanted])
+    for seen in scan([data.test_paths[row] for row in sorted(missing)], rules=data.image_rules).files:
         print(f"skipped, predicted as the mean of the training rows: {seen.problem}", file=sys.stderr)
-    status = ["bad image" if row in missing else OK for row in range(len(ids))] if data.may_skip else None
-    return prediction_table(ids, whole, schema.outputs, status=status)
+    status = ["bad image" if row in missing else OK for row in wanted] if data.may_skip else None
+    return prediction_table([data.test_table.ids[row] for row in wanted], whole, data.schema.outputs, status=status)
+
+
+def predict_parts(run: Run, options: list[str], path: Path, kind: str, devices: int, data: CSVDataModule) -> None:
+    """Predicts with several processes, one device each, and joins what they write.
+
+    Args:
+        run: The run.
+        options: Of the command line, the same for each process.
+        path: Where the joined predictions go.
+        kind: Type of the devices; processes on the CPU share its cores.
+        devices: How many.
+        data: The rows.
+
+    Raises:
+        RunError: A process failed, or the parts do not hold every id exactly once.
+    """
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices))} if kind == "cpu" else {}
+    parts = [run.parts / f"{index}-of-{devices}.csv" for index in range(devices)]
+    processes = []
+    for index, part in enumerate(parts):
+        words = [*options, "--part", f"{index}/{devices}", "--output", str(part)]
+        words += ["--device", f"{kind}:{index}" if kind == "cuda" else kind]
+        command = [sys.executable, "-m", "swinft", "predict", str(run.root), *words]
+        processes.append(subprocess.Popen(command, env={**os.environ, **threads}))
+    try:
+        codes = [process.wait() for process in processes]
+    except BaseException:
+        for process in processes:
+            process.kill()
+        raise
+    if any(codes):
+        raise RunError(f"the processes that predict ended with the exit codes {codes}; nothing is joined.")
+    outputs = data.schema.outputs
+    joined = pd.concat([read_predictions(part, len(outputs)) for part in parts], ignore_index=True)
+    joined.index = pd.Index(joined.iloc[:, 0].astype(str))
+    ids = data.test_table.ids
+    if joined.index.has_duplicates or set(joined.index) != set(ids):
+        raise RunError(f"the parts in {run.parts} do not hold every id of {data.test_table.path} exactly once.")
+    write_predictions(path, joined.loc[ids].reset_index(drop=True), "swinft predict")
+    for part in parts:
+        discard(part)
+
+
+def _words(options: dict[str, Any]) -> list[str]:
+    """Options as words of a command line, without those that are not given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    texts = {
+        name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in given.items()
+    }
+    return [word for name, text in texts.items() for word in (f"--{name}", text)]
+
+
+def _share(part: str | None, devices: int, output: str | None) -> tuple[int, int]:
+    """`1/4` as (1, 4); all rows as (0, 1)."""
+    if devices < 1:
+        raise InputError(f"--devices is {devices}; it must be at least 1.")
+    if part is None:
+        return 0, 1
+    index, _, count = part.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)) or devices > 1 or not output:
+        raise InputError(f"--part {part}: write 0/4 to 3/4 for four parts, with --output and without --devices.")
+    return int(index), int(count)
 
 
 def predict_rows(

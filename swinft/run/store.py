@@ -5,13 +5,14 @@ crash at any point therefore leaves either the old artefact or the new one, neve
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from swinft.errors import InputError, StoreError
 
@@ -27,15 +28,21 @@ def commit(path: Path, content: bytes | Callable[[IO[bytes]], None], producer: s
         producer: What made it, kept in the record.
 
     Raises:
-        OSError: The disk is full or refuses to write; what was there before is untouched.
+        StoreError: The disk is full or refuses to write; what was there before is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, digest = _write(path, content)
-    # An earlier artefact's record must not stand for the new content, not even for a moment.
-    _record(path).unlink(missing_ok=True)
-    _move(temporary, path)
-    record = {"size": path.stat().st_size, "sha256": digest, "producer": producer}
-    _move(_write(_record(path), json.dumps(record, indent=1).encode())[0], _record(path))
+    try:
+        temporary, digest = _write(path, content)
+        # An earlier artefact's record must not stand for the new content, not even for a moment.
+        _record(path).unlink(missing_ok=True)
+        _move(temporary, path)
+        record = {"size": path.stat().st_size, "sha256": digest, "producer": producer}
+        text = json.dumps({**record, "check": _check(record)}, indent=1)
+        _move(_write(_record(path), text.encode())[0], _record(path))
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror or error}. What was committed before is untouched. Make room, "
+            f"or mend the folder's rights, and go on with `swinft fit --resume`."
+        ) from error
 
 
 def is_committed(path: Path) -> bool:
@@ -52,7 +59,9 @@ def verify(path: Path) -> Path:
     """
     record = _read_record(path)
     if record is None or not path.is_file():
-        raise StoreError(f"{path} was never completed (no commit record). Run the command that makes it again.")
+        raise StoreError(
+            f"{path} was never completed (no commit record, or a damaged one). Run the command that makes it again."
+        )
     if path.stat().st_size != record["size"] or _sha256(path) != record["sha256"]:
         raise StoreError(
             f"{path} has changed since it was written (size or SHA-256 differ from its commit record): the disk or a "
@@ -63,8 +72,8 @@ def verify(path: Path) -> Path:
 
 
 def has_record(path: Path) -> bool:
-    """Whether `path` was ever committed, whatever has become of it since."""
-    return _read_record(path) is not None
+    """Whether `path` was ever committed, whatever has become of it and of its record since."""
+    return _record(path).is_file()
 
 
 def newest_intact(paths: Iterable[Path]) -> Path | None:
@@ -142,16 +151,39 @@ def _write(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> tuple[Pa
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                content(file)
+            hashing = _Hashing(file)
+            try:
+                if isinstance(content, bytes):
+                    hashing.write(content)
+                else:
+                    content(cast(IO[bytes], hashing))
+            except Exception as error:
+                raise hashing.error or error from None  # torch turns a full disk into an error of its own
             file.flush()
             os.fsync(file.fileno())
-        return temporary, _sha256(temporary)
+        return temporary, hashing.digest.hexdigest()
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+class _Hashing(io.RawIOBase):
+    """Passes on what is written, hashes it on the way, and keeps the first error of the disk."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self.digest.update(content)
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def _move(temporary: Path, path: Path) -> None:
@@ -170,11 +202,18 @@ def _record(path: Path) -> Path:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
+    """The commit record; None where there is none or it is damaged."""
     try:
-        record: dict[str, Any] = json.loads(_record(path).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        record = json.loads(_record(path).read_bytes())
+        check = record.pop("check")
+    except (OSError, ValueError, AttributeError, KeyError):
         return None
-    return record
+    return record if check == _check(record) else None
+
+
+def _check(record: dict[str, Any]) -> str:
+    """A record vouches for a file; this vouches for the record."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
