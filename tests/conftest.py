@@ -30,6 +30,11 @@ def write_image(
     Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(path, quality=95)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--faults full` runs every kill and every damage, not a sample of them."""
+    parser.addoption("--faults", choices=["fast", "full"], default="fast", help="how many faults to inject")
+
+
 @pytest.fixture(scope="session")
 def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 training and 6 test pictures in three colours, with labels of every kind; some ids are all digits."""

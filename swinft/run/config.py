@@ -72,6 +72,7 @@ COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "allow_code")
 # Packages whose classes a YAML may name. Naming a class imports its module, and importing runs it: a config from
 # elsewhere must not run what its reader did not ask for.
 TRUSTED_PACKAGES = {"swinft", "albumentations", "lightning", "timm", "torch", "torchmetrics", "torchvision"}
+MOST_NODES = 100_000  # values of a config; aliases of aliases make billions of a few lines
 # Where a bare string is taken for a class path, without the word `class_path`.
 CLASS_KEYS = ("model.head", "data.augment", "trainer.")
 
@@ -167,6 +168,8 @@ def check_file(path: Path, known: set[str], allow_code: list[str]) -> None:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{path} holds no keys.")
+    if _size(root, {}) > MOST_NODES:
+        raise InputError(f"{path} expands to more than {MOST_NODES:,} values through its aliases; write them out.")
     # A user's own head lives beside the config; the end of the path, so that it cannot shadow an installed package.
     if allow_code and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -195,6 +198,17 @@ def difference(frozen: str, wanted: str) -> str:
         frozen.splitlines(), wanted.splitlines(), "frozen in the run", "asked for", n=0, lineterm=""
     )
     return "\n".join(line for line in lines if not line.startswith("@@"))
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a YAML node stands for once its aliases are followed; aliases share a node."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1  # one that holds itself never ends
+        children = [child for item in node.value for child in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_size(child, known) for child in children if isinstance(child, yaml.Node))
+    return known[id(node)]
 
 
 def _keys(node: yaml.MappingNode, prefix: str, known: set[str]) -> Iterator[tuple[str, int]]:

@@ -40,7 +40,7 @@ from swinft.run.prepare import prepare
 from swinft.run.recorder import FoldRecorder
 from swinft.run.report import write_report
 from swinft.run.secrets import environment
-from swinft.run.store import commit, discard, newest_intact, probe, verify
+from swinft.run.store import commit, discard, newest_intact, probe, sweep, verify
 
 
 def main(argv: list[str]) -> int:
@@ -63,6 +63,7 @@ def main(argv: list[str]) -> int:
         return 0
     with hold(run.lock):
         prepare(run, parser, config, run.lock)
+        sweep(run.root)
         return fit_all(run, parser, config)
 
 
@@ -93,6 +94,8 @@ def fit_all(run: Run, parser: Parser, config: Namespace) -> int:
 def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     """Fits one fold in this process, or goes on with it after its last whole epoch."""
     fold = run.fold(config.fold)
+    if not rank():
+        sweep(fold.root)
     if fold.is_done:
         print(f"fold {fold.index}: done, skipped")
         return

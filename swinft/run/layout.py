@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from swinft.errors import InputError, suggest
-from swinft.run.store import has_record, is_committed, verify
+from swinft.run.store import RECORDS, has_record, is_committed, is_temporary, verify
 
 NO_FOLD = -1  # as in `swinft.data.folds`, whose imports would slow down commands that only read a run
 
@@ -102,6 +102,15 @@ class Run:
     def lock(self) -> Path:
         """Beside the run's folder and not in it, so that it outlives `--overwrite`."""
         return self.root.parent / ".locks" / f"{self.root.name}.lock"
+
+    def is_unstarted(self) -> bool:
+        """Whether the folder holds nothing but what `swinft fit` writes before its config, which comes last."""
+        if not self.root.is_dir() or has_record(self.config):
+            return False
+        first = [self.config, self.schema, self.folds, self.images, self.inputs, self.environment]
+        ours = {RECORDS, *(path.name for path in first)}
+        names = [path.name for path in self.root.iterdir()]
+        return bool(names) and all(name in ours or is_temporary(name) for name in names)
 
     def fold_locks(self) -> list[Path]:
         """The locks of every fold that was ever fitted."""

@@ -27,7 +27,7 @@ from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
 from swinft.run.precision import Precision, autocast, choose_device, resolve_precision
 from swinft.run.predictions import prediction_table, read_predictions, write_predictions
-from swinft.run.store import discard
+from swinft.run.store import discard, verify
 from swinft.run.tta import View, check_views, predict_views
 
 
@@ -67,7 +67,7 @@ def predict(
     share = _share(part, devices, output)
     opened = Run.open(run)
     parser = build_parser("predict")
-    config = read_frozen(parser, opened.config, allow_code)
+    config = read_frozen(parser, verify(opened.config), allow_code)
     schema = Schema.from_dict(opened.read_schema())
     chosen = _finished_folds(opened, folds)
     place = choose_device(device)

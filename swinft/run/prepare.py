@@ -46,8 +46,10 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
     wanted = dump(parser, config)
     if config.resume and config.overwrite:
         raise InputError("--resume goes on with a run, --overwrite deletes it: give one of them.")
-    if config.resume:
-        changes = difference(Run.open(run.root).config.read_text(encoding="utf-8"), wanted)
+    if run.is_unstarted():
+        print(f"{run.root}: an earlier start ended before the first fold; starting anew")
+    elif config.resume:
+        changes = difference(verify(Run.open(run.root).config).read_text(encoding="utf-8"), wanted)
         if changes:
             raise InputError(
                 f"{run.root} was started with another config; resuming would mix the two.\n{changes}\n"
@@ -55,7 +57,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
             )
         _check_inputs(run, config)
         return
-    if run.root.exists() and any(run.root.iterdir()) and not config.overwrite:
+    elif run.root.exists() and any(run.root.iterdir()) and not config.overwrite:
         raise InputError(
             f"{run.root} exists. --resume goes on with it, --overwrite deletes it, --name NAME makes another."
         )
@@ -69,11 +71,13 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
     num_parameters = _check_task(parser, config, data)
     # Per fold: weights, and two checkpoints of weights, average and AdamW's two moments while it is fitted.
     probe(run.root.parent, 4 * num_parameters * (data.fold_of_row.max() + 9))
-    if config.fold is not None and config.fold not in data.fold_of_row:
+    if config.fold is not None and not 0 <= config.fold <= data.fold_of_row.max():
         raise InputError(f"--fold {config.fold}: the folds are 0 to {data.fold_of_row.max()}.")
     if run.root.exists():
+        was_started = not run.is_unstarted()
         _delete(run, held)
-        print(f"{run.root}: the earlier run is deleted (--overwrite)")
+        if was_started:
+            print(f"{run.root}: the earlier run is deleted (--overwrite)")
     commit(run.schema, json.dumps(data.schema.to_dict(), indent=1).encode(), "swinft fit")
     commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
     commit(run.images, data.images_csv().encode(), "swinft fit")
@@ -141,7 +145,7 @@ def _delete(run: Run, held: Path) -> None:
     Raises:
         InputError: The folder holds something that no run made, or another process fits one of its folds.
     """
-    if not is_committed(run.config) and any(run.root.iterdir()):
+    if not is_committed(run.config) and not run.is_unstarted() and any(run.root.iterdir()):
         raise InputError(
             f"{run.root} is not a run: --overwrite deletes only what `swinft fit` made. Give another --name."
         )

@@ -256,7 +256,7 @@ def report(run: str, allow_code: list[str] | None = None) -> None:
     if not is_committed(opened.scores):
         raise InputError(f"{run} has no scores yet. Run `swinft fit --config {opened.config} --resume` first.")
     parser = build_parser("report")
-    config = read_frozen(parser, opened.config, allow_code)
+    config = read_frozen(parser, verify(opened.config), allow_code)
     data = build_datamodule(parser, config, folds=str(verify(opened.folds)), images=str(verify(opened.images)))
     data.setup("fit")
     write_report(opened, data)

@@ -138,6 +138,20 @@ def probe(folder: Path, needed_bytes: int = 0) -> None:
         )
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is that of a commit in the making."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what commits of processes that are gone left half written in a folder."""
+    for place in (folder, folder / RECORDS):
+        for path in place.glob(".*.tmp"):
+            pid = path.name.split(".")[-2]
+            if pid.isdigit() and not _is_running(int(pid)):
+                path.unlink(missing_ok=True)
+
+
 def discard(path: Path) -> None:
     """Deletes an artefact: the record first, so that no record ever stands for a missing file."""
     _record(path).unlink(missing_ok=True)
@@ -195,6 +209,16 @@ def _move(temporary: Path, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        pass
+    return True
 
 
 def _record(path: Path) -> Path:
