@@ -129,7 +129,10 @@ def check_submission(text: str, sample: Sample, schema: Schema, config: Submissi
     Returns:
         One line per problem, empty when the file is right.
     """
-    rows = list(csv.reader(io.StringIO(text)))
+    try:
+        rows = list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        return [f"the file is no CSV: {error}"]
     if not rows or rows[0] != sample.columns:
         return [f"line 1: the header is {rows[0] if rows else []}, {sample.source} has {sample.columns}"]
     problems = []
