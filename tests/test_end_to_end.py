@@ -286,13 +286,16 @@ def test_an_interrupted_fold_goes_on_from_its_last_epoch(number, code, competiti
 
 
 @pytest.mark.parametrize(
-    ("stop_after", "workers"), [(1, 0), (1, 2), (3, 0)], ids=["first-epoch", "workers", "last-epoch"]
+    ("stop_after", "workers", "virtual_epochs"),
+    [(1, 0, 1), (1, 2, 1), (3, 0, 1), (1, 0, 2)],
+    ids=["first-epoch", "workers", "last-epoch", "virtual-epochs"],
 )
 def test_a_resumed_fold_ends_with_the_weights_of_an_uninterrupted_one(
-    stop_after, workers, competition, tmp_path, monkeypatch
+    stop_after, workers, virtual_epochs, competition, tmp_path, monkeypatch
 ):
     changes = {
         "data.num_workers": workers,
+        "data.virtual_epochs": virtual_epochs,
         "trainer.accumulate_grad_batches": 2,
         "model.head": {"class_path": "swinft.ClassificationHead", "init_args": {"dropout": 0.3}},
         "trainer.max_epochs": 3,
@@ -360,6 +363,21 @@ def test_two_ranks_train_one_fold_and_its_oof_holds_every_row_once(competition, 
     (line,) = read_jsonl(tmp_path / "runs" / "tiny" / "fold_0" / "metrics.jsonl")
     result = json.loads((tmp_path / "runs" / "tiny" / "fold_0" / "result.json").read_text())
     assert line["val_accuracy"] == pytest.approx(result["oof"]["accuracy"])
+
+
+def test_a_second_signal_ends_a_fold_that_hangs_in_its_end(tmp_path):
+    """The first one unwinds, which may wait for loader processes; the second one does not wait."""
+    code = (
+        "import os, signal, time\n"
+        "from swinft.run.fit import exit_on_signals\n"
+        "with exit_on_signals():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
+        "    finally:\n"
+        "        os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=55)
+    assert done.returncode == 130, done.stderr
 
 
 def read_jsonl(path: Path) -> list[dict[str, float]]:

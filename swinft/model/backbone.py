@@ -16,6 +16,7 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import SafetensorError
 from timm.models import get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
 
@@ -168,7 +169,7 @@ def _load(model: Any, name: str, file: Path) -> None:
         convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
         state = convert(state, model) if convert else state
         missing, unexpected = model.load_state_dict(state, strict=False)
-    except (RuntimeError, KeyError, AttributeError, ValueError, pickle.UnpicklingError) as error:
+    except (RuntimeError, KeyError, AttributeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         raise InputError(f"{file} does not hold weights of '{name}' (model.pretrained): {error}") from error
     classifier = model.pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)

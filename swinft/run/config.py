@@ -162,14 +162,7 @@ def check_file(path: Path, known: set[str], allow_code: list[str]) -> None:
     if not path.is_file():
         siblings = [str(sibling) for sibling in path.parent.glob("*.y*ml")]
         raise InputError(f"there is no config '{path}'.{suggest(str(path), siblings)}")
-    try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(root, yaml.MappingNode):
-        raise InputError(f"{path} holds no keys.")
-    if _size(root, {}) > MOST_NODES:
-        raise InputError(f"{path} expands to more than {MOST_NODES:,} values through its aliases; write them out.")
+    root = _compose(path)
     # A user's own head lives beside the config; the end of the path, so that it cannot shadow an installed package.
     if allow_code and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -198,6 +191,21 @@ def difference(frozen: str, wanted: str) -> str:
         frozen.splitlines(), wanted.splitlines(), "frozen in the run", "asked for", n=0, lineterm=""
     )
     return "\n".join(line for line in lines if not line.startswith("@@"))
+
+
+def _compose(path: Path) -> yaml.MappingNode:
+    """A YAML file's nodes, which know their lines, once it is known to hold plain values only."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if not isinstance(root, yaml.MappingNode):
+            raise InputError(f"{path} holds no keys.")
+        if _size(root, {}) > MOST_NODES:
+            raise InputError(f"{path} expands to more than {MOST_NODES:,} values through its aliases; write them out.")
+        yaml.safe_load(text)  # tags that stand for Python objects
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from error
+    return root
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:

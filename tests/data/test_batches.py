@@ -32,6 +32,24 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert rows_of(sampler) != rows_of(other)
 
 
+@pytest.mark.parametrize(("parts", "num_ranks"), [(1, 1), (3, 1), (4, 2)])
+def test_virtual_epochs_visit_every_row_once_between_them(parts, num_ranks):
+    rows = np.arange(100, 126)
+    visits = []
+    for visit in range(2):
+        seen = []
+        for part in range(parts):
+            for rank in range(num_ranks):
+                sampler = ShuffledRows(rows, 1, rank, num_ranks, parts=parts)
+                sampler.set_epoch(visit * parts + part)
+                assert len(list(sampler)) == len(sampler) == len(rows) // parts // num_ranks
+                assert {epoch for epoch, _ in sampler} == {visit * parts + part}
+                seen += [row for _, row in sampler]
+        assert len(set(seen)) == len(seen) == len(rows) // parts // num_ranks * num_ranks * parts
+        visits.append(seen)
+    assert visits[0] != visits[1]
+
+
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 16])
 def test_ranks_share_the_training_rows_equally(num_ranks):
     shares = [rows_of(ShuffledRows(ROWS, 1, rank, num_ranks)) for rank in range(num_ranks)]

@@ -1,11 +1,12 @@
 """Artefacts are whole or absent."""
 
 import os
+import subprocess
 
 import pytest
 
 from swinft.errors import StoreError
-from swinft.run.store import commit, discard, is_committed, verify
+from swinft.run.store import commit, discard, is_committed, sweep, verify
 
 
 def test_a_committed_file_reads_back(tmp_path):
@@ -46,6 +47,26 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
         commit(path, fails, "test")
     assert verify(path).read_bytes() == b"good"
     assert sorted(os.listdir(tmp_path)) == [".commits", "a.csv"]
+
+
+def test_a_file_in_the_making_lies_beside_its_target(tmp_path):
+    """In another file system's folder, renaming would be copying, and a copy can be cut in half."""
+    seen = []
+    commit(tmp_path / "a.csv", lambda file: seen.extend(path.name for path in tmp_path.iterdir()), "test")
+    assert [name.startswith(".a.csv.") and name.endswith(".tmp") for name in seen] == [True]
+
+
+def test_what_dead_processes_left_half_written_is_swept(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    commit(tmp_path / "a.csv", b"x", "test")
+    for folder in (tmp_path, tmp_path / ".commits"):
+        for pid in (dead.pid, os.getpid()):
+            (folder / f".b.csv.{pid}.tmp").write_text("half")
+    sweep(tmp_path)
+    left = [path.name for path in tmp_path.rglob(".*.tmp")]
+    assert left == [f".b.csv.{os.getpid()}.tmp"] * 2
+    assert verify(tmp_path / "a.csv").read_bytes() == b"x"
 
 
 def test_a_discarded_file_leaves_no_record(tmp_path):

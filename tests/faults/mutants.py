@@ -1,0 +1,264 @@
+"""Takes one protection away at a time and asks the suite whether it notices.
+
+    python -m tests.faults.mutants            # all of them, a quarter of an hour on 2 cores
+    python -m tests.faults.mutants fsync lock # those whose names hold a word
+
+Each mutant is a copy of the working tree with one text replaced; the tests that guard the place run in it. A mutant that
+they let live is printed as such, and the exit code is 1. What the tests say about the tree as it is, is asked first.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One protection removed.
+
+    Args:
+        name: What is gone.
+        file: Where.
+        old: The text that goes.
+        new: The text in its place.
+        tests: What must fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+STATES, CORRUPTION = "tests/faults/test_crash_states.py", "tests/faults/test_corruption.py"
+STORE, RESUMED = (
+    "tests/run/test_store.py",
+    "tests/test_end_to_end.py::test_a_resumed_fold_ends_with_the_weights_of_an_uninterrupted_one",
+)
+FAULTS, SECURITY, RANKS = (
+    "tests/faults/test_store_faults.py",
+    "tests/faults/test_security.py",
+    "tests/faults/test_ranks.py",
+)
+
+MUTANTS = [
+    Mutant(
+        "no commit record",
+        "swinft/run/store.py",
+        "        _move(_write(_record(path), text.encode())[0], _record(path))\n",
+        "",
+        (STORE,),
+    ),
+    Mutant("no fsync of the file", "swinft/run/store.py", "            os.fsync(file.fileno())\n", "", (STATES,)),
+    Mutant(
+        "temporary in the system's folder",
+        "swinft/run/store.py",
+        'path.with_name(f".{path.name}.{os.getpid()}.tmp")',
+        'Path("/tmp") / f".{path.name}.{os.getpid()}.tmp"',
+        (STORE,),
+    ),
+    Mutant(
+        "the old record stays while the file changes",
+        "swinft/run/store.py",
+        "        _record(path).unlink(missing_ok=True)\n        _move(temporary, path)\n",
+        "        _move(temporary, path)\n",
+        (STATES,),
+    ),
+    Mutant("SHA-256 not compared", "swinft/run/store.py", ' or _sha256(path) != record["sha256"]', "", (CORRUPTION,)),
+    Mutant(
+        "records not checked",
+        "swinft/run/store.py",
+        "return record if check == _check(record) else None",
+        "return record",
+        (CORRUPTION,),
+    ),
+    Mutant(
+        "only one checkpoint kept", "swinft/run/recorder.py", "KEPT_CHECKPOINTS = 2", "KEPT_CHECKPOINTS = 1", (FAULTS,)
+    ),
+    Mutant(
+        "damaged checkpoints not set aside",
+        "swinft/run/store.py",
+        "            return verify(path)\n        except",
+        "            return path\n        except",
+        (FAULTS,),
+    ),
+    Mutant(
+        "pickle allowed in checkpoints", "swinft/run/build.py", "weights_only=True)", "weights_only=False)", (SECURITY,)
+    ),
+    Mutant(
+        "buffers averaged through float",
+        "swinft/model/ema.py",
+        "        a.copy_(c)\n",
+        "        a.copy_((decay * a.float() + (1 - decay) * c.float()).to(a.dtype))\n",
+        ("tests/model/test_ema.py",),
+    ),
+    Mutant(
+        "the recorder is shared by folds",
+        "swinft/run/recorder.py",
+        "        self.history: list[dict[str, float]] = []\n",
+        "        self.history = FoldRecorder.__dict__.get('shared') or setattr(FoldRecorder, 'shared', []) or FoldRecorder.shared\n",
+        ("tests/faults/test_kills.py", "-k", "written"),
+    ),
+    Mutant(
+        "evaluation padded with real rows",
+        "swinft/data/batches.py",
+        "        padded[: len(rows)] = np.sort(rows)\n",
+        "        padded[:] = np.resize(np.sort(rows), len(padded))\n",
+        (RANKS,),
+    ),
+    Mutant(
+        "pooled rows not made unique", "swinft/model/task.py", "order[is_first & (rows[order] >= 0)]", "order", (RANKS,)
+    ),
+    Mutant(
+        "current_epoch for processed",
+        "swinft/data/datamodule.py",
+        "return max(self._resumed_epoch, int(progress.processed) if progress else 0)",
+        "return self.trainer.current_epoch if self.trainer else 0",
+        (RESUMED,),
+    ),
+    Mutant(
+        "dropout not seeded per step",
+        "swinft/model/task.py",
+        "        torch.manual_seed(int(self._rng(batch_idx, self.global_rank).integers(2**63)))\n",
+        "        pass\n",
+        (RESUMED,),
+    ),
+    Mutant(
+        "every epoch in the same order",
+        "swinft/data/batches.py",
+        "default_rng([self.seed, visit])",
+        "default_rng([self.seed])",
+        ("tests/data/test_batches.py",),
+    ),
+    Mutant(
+        "augmentation drawn from global state",
+        "swinft/data/augment.py",
+        "    pipeline.set_random_state(numbers, random.Random(int(numbers.integers(2**63))))\n",
+        "",
+        ("tests/data/test_augment.py", RESUMED),
+    ),
+    Mutant(
+        "the average forgets its steps at resume",
+        "swinft/model/task.py",
+        "        self._steps_seen = self.global_step\n\n    def on_train_batch_start",
+        "        pass\n\n    def on_train_batch_start",
+        (RESUMED,),
+    ),
+    Mutant("no lock", "swinft/run/lock.py", "        lock.acquire(timeout=0)\n", "        pass\n", (FAULTS,)),
+    Mutant(
+        "--overwrite asks for no fold's lock",
+        "swinft/run/prepare.py",
+        "for lock in {run.lock, *run.fold_locks()} - {held}:",
+        "for lock in set():",
+        (FAULTS,),
+    ),
+    Mutant(
+        "signals left to Lightning",
+        "swinft/run/fit.py",
+        "    with exit_on_signals(), explained_loader_deaths(fold):\n",
+        "    with explained_loader_deaths(fold):\n",
+        ("tests/test_end_to_end.py::test_an_interrupted_fold_goes_on_from_its_last_epoch",),
+    ),
+    Mutant(
+        "changed images not noticed",
+        "swinft/run/fit.py",
+        "    data.check_unchanged(verify(run.images))\n",
+        "",
+        ("tests/faults/test_bad_input.py", "-k", "i5"),
+    ),
+    Mutant(
+        "changed CSVs not noticed",
+        "swinft/run/prepare.py",
+        "        _check_inputs(run, config)\n        return\n",
+        "        return\n",
+        (FAULTS,),
+    ),
+    Mutant(
+        "secrets written down",
+        "swinft/run/config.py",
+        "return mask(str(parser.dump(frozen, skip_unset=False)))",
+        "return str(parser.dump(frozen, skip_unset=False))",
+        (SECURITY,),
+    ),
+    Mutant(
+        "any class path allowed",
+        "swinft/run/config.py",
+        "    if not any(name == trusted",
+        "    if False and not any(name == trusted",
+        (SECURITY,),
+    ),
+    Mutant(
+        "a NaN loss goes on",
+        "swinft/run/recorder.py",
+        "        self._check_finite(trainer, pl_module)\n",
+        "",
+        (FAULTS,),
+    ),
+    Mutant(
+        "temporary files left",
+        "swinft/run/fit.py",
+        "        sweep(fold.root)\n",
+        "        pass\n",
+        ("tests/faults/test_kills.py", "-k", "torn"),
+    ),
+    Mutant(
+        "a death before the first fold is a dead end",
+        "swinft/run/prepare.py",
+        "    if run.is_unstarted():\n",
+        "    if False:\n",
+        ("tests/faults/test_kills.py", "-k", "config or folds"),
+    ),
+]
+
+
+def copy_of(tree: Path) -> None:
+    """The working tree without what git ignores."""
+    names = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in names.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
+
+
+def tests_pass(tree: Path, tests: tuple[str, ...]) -> bool:
+    """Whether tests pass in a tree; -x, since one failure is enough."""
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
+    return subprocess.run(command, cwd=tree, capture_output=True).returncode == 0
+
+
+def main(words: list[str]) -> int:
+    """Runs the mutants whose names hold one of the words, all without any; returns the exit code."""
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)]
+    survivors = []
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        copy_of(tree)
+        for tests in {mutant.tests for mutant in chosen}:
+            if not tests_pass(tree, tests):
+                print(f"{' '.join(tests)} fails without any mutant: nothing can be learnt from it", flush=True)
+                return 1
+        for mutant in chosen:
+            path, started = tree / mutant.file, time.monotonic()
+            whole = path.read_text()
+            path.write_text(whole.replace(mutant.old, mutant.new, 1))
+            lives = tests_pass(tree, mutant.tests)
+            path.write_text(whole)
+            survivors += [mutant.name] * lives
+            print(
+                f"{'SURVIVES' if lives else 'caught':<9} {mutant.name} ({time.monotonic() - started:.0f} s)", flush=True
+            )
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} caught")
+    return bool(survivors)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
