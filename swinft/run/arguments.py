@@ -34,7 +34,7 @@ class Parser(ArgumentParser):
                 words.append(f"[{word}]")
             elif option in self.flags and not equals:
                 words.append(f"--{option}=true")
-            elif option in self.flags | self.lists:
+            elif "_" in option and f"--{option}" in self._option_string_actions:
                 words.append(f"--{option}{equals}{value}")
             else:
                 words.append(word)

@@ -68,7 +68,7 @@ OWN_TRAINER_KEYS = {
     "val_check_interval",
 }
 # Words of the command line that say how to run, not what: never part of a frozen config.
-COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "allow_code")
+COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "allow_code", "devices_per_fold")
 # Packages whose classes a YAML may name. Naming a class imports its module, and importing runs it: a config from
 # elsewhere must not run what its reader did not ask for.
 TRUSTED_PACKAGES = {"swinft", "albumentations", "lightning", "timm", "torch", "torchmetrics", "torchvision"}

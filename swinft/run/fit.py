@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 import warnings
@@ -37,6 +36,7 @@ from swinft.run.precision import resolve_precision, training_precision
 from swinft.run.predict import format_seconds, predict_rows
 from swinft.run.predictions import prediction_table, read_predictions, values_of, write_predictions
 from swinft.run.prepare import prepare
+from swinft.run.processes import run_folds, slots_for
 from swinft.run.recorder import FoldRecorder
 from swinft.run.report import write_report
 from swinft.run.secrets import environment
@@ -48,6 +48,12 @@ def main(argv: list[str]) -> int:
     parser = build_parser("fit")
     parser.add_argument("--fold", type=int | None, default=None, help="fit this fold only, in this process")
     parser.add_argument("--resume", type=bool, default=False, help="go on with the run's folder")
+    parser.add_argument(
+        "--devices_per_fold",
+        type=int | None,
+        default=None,
+        help="GPUs that work on one fold; by default one, and more only where there are more GPUs than folds",
+    )
     parser.add_argument("--overwrite", type=bool, default=False, help="delete the run's folder first")
     config = load(parser, argv)
     run = Run(Path(config.runs) / config.name)
@@ -74,18 +80,25 @@ def fit_all(run: Run, parser: Parser, config: Namespace) -> int:
         0, or the exit code of the first fold that failed.
     """
     started = time.perf_counter()
-    secrets = environment(str(parser.dump(config, skip_unset=False)))
-    for index in run.planned_folds():
-        if run.fold(index).is_done:
-            print(f"fold {index}: done, skipped")
-            continue
-        code = _run_fold_process(run, index, config.allow_code, secrets)
+    folds = run.planned_folds()
+    for index in filter(lambda index: run.fold(index).is_done, folds):
+        print(f"fold {index}: done, skipped")
+    waiting = [index for index in folds if not run.fold(index).is_done]
+    slots = slots_for(config, len(waiting)) if waiting else []
+    if len(slots) > 1:
+        print(f"{len(slots)} folds at a time, on GPUs {' and '.join(slot['CUDA_VISIBLE_DEVICES'] for slot in slots)}")
+    try:
+        secrets = environment(str(parser.dump(config, skip_unset=False)))
+        codes = run_folds(run, waiting, config.allow_code, secrets, slots)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; finished epochs are kept. Go on with: {_resume(run)}", file=sys.stderr)
+        raise
+    for index, code in codes.items():
         if code:
-            print(
-                f"fold {index} ended with exit code {code}; finished epochs are kept. Go on with: {_resume(run)}",
-                file=sys.stderr,
-            )
-            return code
+            print(f"fold {index} ended with exit code {code}; finished epochs are kept.", file=sys.stderr)
+    if any(codes.values()):
+        print(f"Go on with: {_resume(run)}", file=sys.stderr)
+        return next(code for code in codes.values() if code)
     scores = join(run, parser, config)
     print(_summary(run, scores, time.perf_counter() - started))
     return 0
@@ -242,27 +255,6 @@ def _scores(
         "checkpoint": config.checkpoint,
         "views": config.predict.views,
     }
-
-
-def _run_fold_process(run: Run, index: int, allow_code: list[str], secrets: dict[str, str]) -> int:
-    """Runs `swinft fit --fold index` and waits; signals that stop the parent stop the child first."""
-    command = [sys.executable, "-m", "swinft", "fit", "--config", str(run.config), "--fold", str(index), "--resume"]
-    command += ["--allow-code", ",".join(allow_code)] if allow_code else []
-    process = subprocess.Popen(command, env={**os.environ, **secrets})
-
-    def forward(number: int, _: FrameType | None) -> None:
-        process.send_signal(number)
-
-    previous = signal.signal(signal.SIGTERM, forward)
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:  # the terminal sent it to the child as well: let it end before we say so
-        process.wait()
-        print(f"\ninterrupted in fold {index}; finished epochs are kept. Go on with: {_resume(run)}", file=sys.stderr)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return 128 - code if code < 0 else code  # a child that a signal ended reports it as a negative number
 
 
 def _quiet() -> None:
