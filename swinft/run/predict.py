@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 
 from swinft.data.schema import Schema
 from swinft.errors import InputError
-from swinft.model.task import ImageModel
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.config import build_parser, read_frozen
@@ -22,6 +21,14 @@ from swinft.run.layout import Run
 from swinft.run.precision import Precision, autocast, resolve_precision
 from swinft.run.predictions import prediction_table, write_predictions
 from swinft.run.tta import View, check_views, predict_views
+
+
+class Predictor(Protocol):
+    """What predicts: an `ImageModel`, or whatever takes its place."""
+
+    def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
+        """Pixels (B, 3, H, W), uint8 or float in 0–255, and metadata (B, F) to predictions (B, K)."""
+        ...
 
 
 def predict(
@@ -82,7 +89,7 @@ def predict(
 
 
 def predict_rows(
-    nets: Sequence[ImageModel],
+    nets: Sequence[Predictor],
     loader: DataLoader[Any],
     views: Sequence[View],
     device: torch.device,
@@ -114,7 +121,7 @@ def predict_rows(
 
 
 def print_budget(
-    nets: Sequence[ImageModel],
+    nets: Sequence[Predictor],
     loader: DataLoader[Any],
     views: Sequence[View],
     device: torch.device,
@@ -164,7 +171,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def _predict_batch(
-    nets: Sequence[ImageModel], batch: dict[str, Tensor], views: Sequence[View], device: torch.device
+    nets: Sequence[Predictor], batch: dict[str, Tensor], views: Sequence[View], device: torch.device
 ) -> Tensor:
     """Mean prediction (B, K) of one batch over networks and views."""
     images = batch["image"].to(device, non_blocking=True)
