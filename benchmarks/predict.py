@@ -1,0 +1,182 @@
+"""What `predict_rows` adds to bare forward passes, and how much faster OpenVINO is than torch.
+
+    python benchmarks/predict.py
+    python benchmarks/predict.py --images 8 --rounds 2 --backends torch-32-true openvino-f32
+
+Predicts Blue Marble test pictures with three Swin-T of random weights ("folds") under four views, at 224 px on the CPU.
+`predict_rows` reads and decodes the pictures, makes the views and averages; the bare forward passes run the same
+networks on the same tensors, made beforehand. About 5 minutes on 2 cores. Writes benchmarks/results/predict.json.
+"""
+
+import argparse
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from measure import interleave, load, machine, ratios, show, spread, write
+from torch import nn
+from torch.utils.data import DataLoader
+
+from swinft import ClassificationHead, CSVDataModule
+from swinft.data.schema import Schema
+from swinft.model.backbone import create_backbone
+from swinft.model.task import ImageModel
+from swinft.run.openvino import compile_net
+from swinft.run.precision import autocast
+from swinft.run.predict import Predictor, predict_rows
+from swinft.run.tta import VIEWS, View
+
+ROOT = Path(__file__).parent.parent / "competitions" / "bluemarble"
+CLIMATES = ["arid", "continental", "polar", "temperate", "tropical"]
+VIEW_NAMES: list[View] = ["identity", "hflip", "vflip", "rot180"]
+NUM_FOLDS = 3
+CPU = torch.device("cpu")
+# What `predict_rows` is given as precision; OpenVINO's own is chosen when a network is compiled.
+BACKENDS = {
+    "torch-32-true": "32-true",
+    "torch-bf16-mixed": "bf16-mixed",
+    "openvino-f32": "32-true",
+    "openvino-bf16": "32-true",
+}
+REFERENCE = "torch-32-true"
+
+
+def make_nets(backbone: str, size: int) -> list[ImageModel]:
+    """A network per fold; their heads are livelier than fresh ones, which answer nearly the same to every image."""
+    nets = []
+    for fold in range(NUM_FOLDS):
+        torch.manual_seed(fold)
+        net = ImageModel(create_backbone(backbone, size, pretrained=False), ClassificationHead, len(CLIMATES), 0, 0)
+        nn.init.normal_(net.head.linear.weight, std=0.1)
+        nets.append(net.eval())
+    return nets
+
+
+def make_predictors(backend: str, nets: list[ImageModel], size: int) -> Sequence[Predictor]:
+    """What predicts in a backend."""
+    engine, precision = backend.split("-", 1)
+    if engine == "torch":
+        return nets
+    return [compile_net(net, (size, size), precision, torch.get_num_threads()) for net in nets]
+
+
+def make_loader(folder: Path, num_images: int, size: int, batch: int) -> DataLoader[Any]:
+    """Real pictures, read and decoded as in a prediction."""
+    test = folder / "test.csv"
+    pd.read_csv(ROOT / "test.csv").head(num_images).to_csv(test, index=False)
+    data = CSVDataModule(
+        target="climate",
+        target_kind="classification",
+        root=str(ROOT),
+        test=str(test),
+        image="images/{image}",
+        image_size=size,
+        batch_size=batch,
+        schema=Schema("classification", CLIMATES),
+    )
+    data.setup("predict")
+    return data.predict_dataloader()
+
+
+def bare(predictors: Sequence[Predictor], tensors: list[torch.Tensor], backend: str) -> None:
+    """The forward passes alone."""
+    with torch.inference_mode(), autocast(BACKENDS[backend], CPU):
+        for images, predictor in itertools.product(tensors, predictors):
+            predictor.predict(images)
+
+
+def differences(values: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Largest difference of each backend's predictions from torch's in fp32, absolute and as a share of their range."""
+    expected = values[REFERENCE]
+    span = np.ptp(expected, axis=0)
+    return {
+        name: {
+            "absolute": float(np.abs(found - expected).max()),
+            "of_range": float((np.abs(found - expected) / span).max()),
+        }
+        for name, found in values.items()
+    }
+
+
+def measure(
+    backends: list[str], backbone: str, size: int, loader: DataLoader[Any], rounds: int, patience: float
+) -> dict[str, Any]:
+    """Speed of every backend, with `predict_rows` and bare, and its distance from torch in fp32."""
+    nets = make_nets(backbone, size)
+    batches = [batch["image"] for batch in loader]
+    tensors = [VIEWS[view](images).contiguous() for images in batches for view in VIEW_NAMES]
+    values: dict[str, Any] = {}
+    cases: dict[str, Callable[[], object]] = {}
+
+    def predict(backend: str, predictors: Sequence[Predictor]) -> None:
+        _, values[backend] = predict_rows(predictors, loader, VIEW_NAMES, CPU, BACKENDS[backend])
+
+    for backend in backends:
+        predictors = make_predictors(backend, nets, size)
+        cases[f"{backend} predict_rows"] = partial(predict, backend, predictors)
+        cases[f"{backend} bare"] = partial(bare, predictors, tensors, backend)
+    seconds, disturbed = interleave(cases, rounds, patience)
+    forwards = sum(map(len, tensors)) * NUM_FOLDS
+    distance = differences(values)
+    reference = seconds[f"{REFERENCE} predict_rows"]
+    by_backend = {
+        backend: {
+            "forwards_per_second": spread([forwards / s for s in seconds[f"{backend} predict_rows"]]),
+            "bare_forwards_per_second": spread([forwards / s for s in seconds[f"{backend} bare"]]),
+            "share_of_bare_speed": ratios(seconds[f"{backend} bare"], seconds[f"{backend} predict_rows"]),
+            "speedup": ratios(reference, seconds[f"{backend} predict_rows"]),
+            "difference": distance[backend],
+        }
+        for backend in backends
+    }
+    return {"disturbed_measurements": disturbed, "backends": by_backend}
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    columns = ["backend", "forwards/s, predict_rows", "forwards/s, bare", "share of bare speed", "× torch fp32"]
+    columns += ["largest difference", "of the range"]
+    lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
+    for backend, row in results["backends"].items():
+        speeds = [show(row[key], 1) for key in ("forwards_per_second", "bare_forwards_per_second")]
+        shares = [show(row[key], 3 if key != "speedup" else 2) for key in ("share_of_bare_speed", "speedup")]
+        distance = [f"{row['difference'][key]:.1e}" for key in ("absolute", "of_range")]
+        lines.append(f"| {' | '.join([backend, *speeds, *shares, *distance])} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=8, help="images per batch")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--patience", type=float, default=300, help="seconds to wait for other processes, in all")
+    parser.add_argument("--threads", type=int, help="threads of torch and of OpenVINO; one per core unless given")
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
+    parser.add_argument("--backbone", default="swin_tiny_patch4_window7_224")
+    parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
+    arguments = parser.parse_args()
+    if REFERENCE not in arguments.backends:
+        parser.error(f"--backends must name {REFERENCE}: the others are compared with it")
+    torch.set_num_threads(arguments.threads or torch.get_num_threads())
+    about = {"machine": machine("openvino"), "load_before": load()}
+    with tempfile.TemporaryDirectory() as folder:
+        loader = make_loader(Path(folder), arguments.images, arguments.size, arguments.batch)
+        results = measure(
+            arguments.backends, arguments.backbone, arguments.size, loader, arguments.rounds, arguments.patience
+        )
+    about["load_after"] = load()
+    print(*(f"{key}: {value}" for key, value in about.items()), table(results), sep="\n")
+    given = {**vars(arguments), "folds": NUM_FOLDS, "views": VIEW_NAMES}
+    write("predict", {**about, **given, **results})
+
+
+if __name__ == "__main__":
+    main()
