@@ -23,6 +23,8 @@ from swinft.errors import InputError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")  # decoders are attack surface: no others are started
 MAX_PIXELS = 64_000_000  # more is a scan or a bomb, and 192 MB in every worker
 ORIENTATION = 0x0112  # EXIF tag
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
+CONVERSION = 1  # raised whenever the rules above change, so that pixels kept from before are not used
 
 # First bytes of what is no image, and what to do about it.
 KNOWN_CONTENT = {
@@ -102,12 +104,30 @@ def decode(path: str | Path) -> NDArray[np.uint8]:
         path: A JPEG, PNG, WebP, GIF, TIFF or BMP file.
 
     Returns:
-        RGB, uint8 (H, W, 3).
+        RGB, uint8 (H, W, 3), read-only: a copy that only a transform which writes in place would need costs time.
 
     Raises:
         ImageError: The file is missing, damaged, no image, larger than 64 megapixels, or of floating-point numbers.
     """
-    return _decode(path, _read(path))
+    return _decode(path, _read(path))[0]
+
+
+def decode_reduced(path: str | Path, at_least: tuple[int, int]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Decodes an image file that is going to be shrunk: a large JPEG at 1/2, 1/4 or 1/8 of its size.
+
+    Its decoder then leaves out work instead of the caller throwing pixels away.
+
+    Args:
+        path: As for `decode`.
+        at_least: Height and width that are enough, in pixels; the smallest scale that gives both is taken.
+
+    Returns:
+        As `decode` does; and the image's full height and width.
+
+    Raises:
+        ImageError: As for `decode`.
+    """
+    return _decode(path, _read(path), at_least)
 
 
 def probe(path: str | Path) -> ImageInfo:
@@ -131,7 +151,7 @@ def scan(paths: Sequence[str | Path], decode_pixels: bool = True, workers: int |
     def look(path: str | Path) -> tuple[ImageInfo | str, str]:
         try:
             content = _read(path)
-            digest = _digest(_decode(path, content)) if decode_pixels else ""
+            digest = _digest(_decode(path, content)[0]) if decode_pixels else ""
             return _info(path, content), digest
         except ImageError as error:
             return str(error), ""
@@ -168,18 +188,34 @@ def _open(path: str | Path, content: bytes) -> Image.Image:
     return image
 
 
-def _decode(path: str | Path, content: bytes) -> NDArray[np.uint8]:
+def _decode(
+    path: str | Path, content: bytes, at_least: tuple[int, int] | None = None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     image = _open(path, content)
     try:
         if image.format == "PNG":  # a PNG with a wrong checksum decodes to a wrong picture without an error
             image.verify()
             image = _open(path, content)
+        full = None if at_least is None else _reduce(image, at_least)
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = _to_rgb(image)
+        pixels.flags.writeable = False
+        return pixels, full or (image.height, image.width)
     except (MemoryError, ImageError):
         raise
     except Exception as error:  # decoders fail in a dozen types on damaged data
         raise _damaged(path, error) from error
+
+
+def _reduce(image: Image.Image, at_least: tuple[int, int]) -> tuple[int, int] | None:
+    """Makes a JPEG load at a smaller scale; returns its full height and width, None for other formats."""
+    if image.format not in ("JPEG", "MPO"):
+        return None
+    is_sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
+    full = image.size if is_sideways else image.size[::-1]
+    image.draft(None, at_least if is_sideways else at_least[::-1])
+    return full
 
 
 def _describe(content: bytes) -> str:
@@ -204,7 +240,7 @@ def _info(path: str | Path, content: bytes) -> ImageInfo:
         frames = getattr(image, "n_frames", 1)
     except Exception as error:
         raise _damaged(path, error) from error
-    if orientation in (5, 6, 7, 8) and image.format != "TIFF":  # Pillow turns a TIFF's size by itself
+    if orientation in SIDEWAYS and image.format != "TIFF":  # Pillow turns a TIFF's size by itself
         width, height = height, width
     return ImageInfo(width, height, image.mode, str(image.format), frames, orientation not in (0, 1))
 
@@ -226,4 +262,4 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # converting RGB to RGB would copy it
