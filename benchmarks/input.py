@@ -201,7 +201,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, object] = {"machine": machine()}
-    with tempfile.TemporaryDirectory(dir=RESULTS.parent.parent.parent) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "images").mkdir()
         paths = write_jpegs(folder / "images", options.images)

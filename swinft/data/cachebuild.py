@@ -7,6 +7,7 @@ width of each row, then the errors as JSON). A builder that is killed leaves a f
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,16 +24,16 @@ from swinft.errors import InputError
 
 cv2.setNumThreads(0)  # as in augment.py; here each of the threads would start a pool of its own
 
+MARGIN = 1.14  # 256 pixels for 224: random crops have room, and evaluation shrinks once more instead of enlarging
 # Part of the key: changed with anything below that changes pixels.
-GEOMETRY = "covers 1.14 of the training size, area, never enlarged, JPEG at 1/2, 1/4, 1/8"
+GEOMETRY = f"covers {MARGIN} of the training size, area, never enlarged, JPEG at 1/2, 1/4, 1/8"
 HEADER = 4096  # bytes: one page, so that the pixels start on one
 FORMAT = "swinft-pixels-1"
 
 
 def least(image_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width in pixels that a cached picture covers, for a training size."""
-    height, width = (-(-side * 114 // 100) for side in image_size)  # in integers: 1.14 * 100 is less than 114
-    return height, width
+    return math.ceil(MARGIN * image_size[0]), math.ceil(MARGIN * image_size[1])
 
 
 def cached_shape(height: int, width: int, image_size: tuple[int, int]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Random resized crop and flip with nothing around it: from the cache, drawing and checking cost as much as the crop."""
+"""Random resized crop and flip with nothing around it: from the cache, drawing and checking cost as much as they do."""
 
 import hashlib
 import math
@@ -44,9 +44,7 @@ def random_crop(
         top : top + height
     ].copy()  # in one stretch: jumping from row to row through a mapped file waits for it
     crop = rows[:, left : left + width]
-    if fifth < flip:
-        crop = cv2.flip(crop, 1)
-    cv2.resize(crop, (out.shape[1], out.shape[0]), dst=out)
+    cv2.resize(cv2.flip(crop, 1) if fifth < flip else crop, (out.shape[1], out.shape[0]), dst=out)
     return out
 
 
