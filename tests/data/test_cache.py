@@ -366,6 +366,16 @@ def test_workers_share_the_mapping(files, tmp_path):
     assert np.array_equal(alone[1]["image"][0].permute(1, 2, 0), cache.read(2)[:20, :37])
 
 
+def is_shared(items):
+    return batch_images([item["image"] for item in items]).is_shared()
+
+
+def test_workers_fill_shared_memory_in_place(files, tmp_path):
+    rows = Rows(make(files, tmp_path))
+    assert list(DataLoader(rows, batch_size=6, collate_fn=is_shared, num_workers=1)) == [True]
+    assert list(DataLoader(rows, batch_size=6, collate_fn=is_shared)) == [False]
+
+
 class Rows(Dataset):
     def __init__(self, cache):
         self.cache = cache
