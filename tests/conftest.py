@@ -5,6 +5,7 @@ import os
 # Two test processes of two threads each on two cores wait for one another: many times slower. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from swinft.cli import main
 
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded pictures of tests stay out of the user's cache
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would download must fail at once
 
 ROOT = Path(__file__).parent.parent

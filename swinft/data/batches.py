@@ -11,11 +11,13 @@ import albumentations as A
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from swinft.data.augment import apply, check_image
-from swinft.data.images import RULES, ImageError, ImageRules, decode
+from swinft.data.cache import PixelCache
+from swinft.data.collate import collate
+from swinft.data.images import RULES, ImageError, ImageRules
+from swinft.data.shrink import picture
 from swinft.data.table import Table
 from swinft.errors import InputError
 
@@ -24,8 +26,10 @@ Key = tuple[int, int]  # (epoch, row)
 
 
 @dataclass(frozen=True)
-class ImageRows(Dataset[dict[str, Tensor]]):
-    """Rows of a table as tensors; a key is (epoch, row), so that what a row looks like depends on nothing else.
+class ImageRows(Dataset[dict[str, Any]]):
+    """Rows of a table; a key is (epoch, row), so that what a row looks like depends on nothing else.
+
+    An item's `image` is uint8 (H, W, 3); `collate` makes a batch of items.
 
     Args:
         table: Names the row in error messages.
@@ -37,6 +41,8 @@ class ImageRows(Dataset[dict[str, Tensor]]):
         features: float32 (N, F); None where there are none.
         rules: Which images can be used, and how.
         skips_bad: An image that cannot be used becomes padding instead of an error.
+        shrinks: Decode to what `image_size` needs, or every pixel.
+        cache: Decoded pictures of the rows; None to decode each time.
     """
 
     table: Table
@@ -48,11 +54,13 @@ class ImageRows(Dataset[dict[str, Tensor]]):
     features: NDArray[np.float32] | None = None
     rules: ImageRules = RULES
     skips_bad: bool = False
+    shrinks: bool = True
+    cache: PixelCache | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: Key) -> dict[str, Tensor]:
+    def __getitem__(self, key: Key) -> dict[str, Any]:
         epoch, row = key
         try:
             image = np.zeros((*self.image_size, 3), dtype=np.uint8) if row == PADDING else self.image(epoch, row)
@@ -60,7 +68,7 @@ class ImageRows(Dataset[dict[str, Tensor]]):
             if not self.skips_bad:
                 raise
             return self[epoch, PADDING]
-        item = {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), "row": torch.tensor(row)}
+        item: dict[str, Any] = {"image": image, "row": torch.tensor(row)}
         for name, values in (("target", self.targets), ("features", self.features)):
             if values is not None:
                 item[name] = torch.as_tensor(values[max(row, 0)])  # padding carries row 0's, which nobody reads
@@ -74,7 +82,7 @@ class ImageRows(Dataset[dict[str, Tensor]]):
             InputError: The pipeline fails on it or ends in something else.
         """
         try:
-            decoded = decode(self.paths[row], self.rules)
+            decoded = self.cache.read(row) if self.cache else self._decode(row)
         except ImageError as error:
             raise ImageError(str(self.table.problem(row, "the image cannot be used", str(error)))) from error
         try:
@@ -84,6 +92,9 @@ class ImageRows(Dataset[dict[str, Tensor]]):
             raise InputError(str(self.table.problem(row, message, str(error)))) from error
         check_image(image, self.image_size)
         return image
+
+    def _decode(self, row: int) -> NDArray[np.uint8]:
+        return picture(self.paths[row], self.image_size if self.shrinks else None, self.rules)
 
 
 class ShuffledRows(Sampler[Key]):
@@ -159,6 +170,7 @@ def make_loader(dataset: ImageRows, sampler: Sampler[Key], batch_size: int, num_
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
+        collate_fn=collate,
         drop_last=is_training and len(sampler) > batch_size,  # type: ignore[arg-type]
         persistent_workers=num_workers > 0,  # starting them costs seconds; the epoch travels with the key
         pin_memory=torch.cuda.is_available(),

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from swinft.data.augment import Preset, Resize, eval_pipeline, train_pipeline
 from swinft.data.batches import ImageRows, OrderedRows, ShuffledRows, make_loader
+from swinft.data.capacity import Policy
 from swinft.data.duplicates import clusters
 from swinft.data.folds import NO_FOLD, FoldKind, Folds, check_folds, make_folds, read_folds
 from swinft.data.images import RULES, ImageRules
@@ -67,6 +68,12 @@ class CSVDataModule(LightningDataModule):
         duplicates: What to do about pictures that are the same or look alike: `report` them, call those in different
             folds an `error`, or keep them in one fold (`group`).
         image_rules: Which images can be used, and how unusual ones are converted.
+        shrink: Decode pictures at what `image_size` needs (`swinft.data.shrink`): faster, and slightly softer. False
+            hands every pixel to `augment`.
+        cache: Decode the training pictures once into a file that folds, workers and runs share: true, false, or `auto`
+            where it fits on the disk and in memory. Pixels are the same either way. A run makes it before training; in
+            a notebook `check` does, or true.
+        cache_dir: Folder of such files; null for ~/.cache/swinft. It can be deleted at any time.
         encoding: Of the CSVs: `utf-8`, `cp1252`, …
         image_size: Side, or height and width, in pixels.
         resize: `squash` ignores the aspect ratio, `crop` cuts what sticks out, `pad` fills the rest with black.
@@ -108,6 +115,9 @@ class CSVDataModule(LightningDataModule):
         on_bad_image: Literal["error", "skip"] = "error",
         duplicates: Literal["report", "error", "group"] = "report",
         image_rules: ImageRules = RULES,
+        shrink: bool = True,
+        cache: Policy = "auto",
+        cache_dir: str | None = None,
         encoding: str = "utf-8",
         image_size: int | tuple[int, int] = 224,
         resize: Resize = "squash",
@@ -144,12 +154,13 @@ class CSVDataModule(LightningDataModule):
         self.resize, self.augment = resize, augment
         self.batch_size, self.num_workers, self.download = batch_size, num_workers, download
         self.fold, self.seed = fold, seed
-        self._check_settings()
         self._schema = schema
-        self.pictures = Pictures(image_rules)
+        shrunk_for = self.image_size if shrink else None
+        self.pictures = Pictures(image_rules, shrunk_for, self.root, cache, cache_dir)
         self._notes: list[str] = []
         self._train: Rows | None = None
         self._test: Rows | None = None
+        self._check_settings()
 
     def setup(self, stage: str) -> None:
         """Reads and checks the tables, once.
@@ -337,6 +348,8 @@ class CSVDataModule(LightningDataModule):
             self.image_rules,
             # A training image that was whole at the scan has changed since: that is no row to skip but an error.
             skips_bad=stage == "predict" and self.on_bad_image == "skip",
+            shrinks=self.pictures.image_size is not None,
+            cache=self.pictures.open_cache(rows) if stage == "fit" else None,
         )
 
     def _training_rows(self) -> NDArray[np.int64]:
@@ -398,6 +411,8 @@ class CSVDataModule(LightningDataModule):
             raise InputError(f"fold is {self.fold}; the folds are 0 to {folds.max()}.")
         train_pipeline(self.augment, self.image_size, self.resize)  # one that cannot work is found here
         self._train, self._test, self._fold_of_row = train, test, folds
+        if self.pictures.policy is True:
+            self.pictures.make_cache(train)
         self._notes = [*train.table.notes, *imbalance(train.targets[used], self.schema), *notes]
 
     def _without_bad_images(self, rows: Rows) -> Rows:
@@ -478,5 +493,7 @@ class CSVDataModule(LightningDataModule):
             codecs.lookup(self.columns.encoding)
         except LookupError:
             problems.append(f"data.encoding '{self.columns.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
+        if self.pictures.policy is True and self.pictures.image_size is None:
+            problems.append("data.cache is true, but what is cached is shrunk: set data.shrink to true as well.")
         if problems:
             raise InputError("\n  ".join(["the settings of data are wrong:", *problems]))

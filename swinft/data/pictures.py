@@ -1,5 +1,6 @@
 """The look at the pictures behind a datamodule's rows: taken when something needs it, and only once."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.cache import PixelCache, cache_key, cache_path, open_cache, prepare
+from swinft.data.capacity import Policy, decide, needed_bytes
 from swinft.data.duplicates import SHOWN, alike, describe, describe_shared, leaks
 from swinft.data.folds import Folds
 from swinft.data.images import ImageRules
@@ -23,10 +26,23 @@ class Pictures:
 
     Args:
         rules: Which images can be used, and how.
+        image_size: Height and width of training, in pixels; None where pictures are not shrunk to what it needs.
+        root: The data's folder.
+        policy: Whether training pictures are decoded once into a cache: True, False, or `auto` where they fit.
+        folder: Of the caches; None for the user's.
     """
 
-    def __init__(self, rules: ImageRules) -> None:
-        self.rules = rules
+    def __init__(
+        self,
+        rules: ImageRules,
+        image_size: tuple[int, int] | None,
+        root: Path,
+        policy: Policy,
+        folder: str | None,
+    ) -> None:
+        self.rules, self.image_size, self.root, self.policy = rules, image_size, root, policy
+        self.folder = Path(folder).expanduser() if folder else _users_cache()
+        self.decision = ""
         self.notes: list[str] = []
         self._scans: dict[str, Scan] = {}
         self._pairs: NDArray[np.int64] | None = None
@@ -38,8 +54,35 @@ class Pictures:
     def scan(self, split: str, rows: Rows, decode: bool = True) -> Scan:
         """The look at the images of `train` or `test`."""
         if split not in self._scans:
-            self._scans[split] = scan(rows.paths, decode, rules=self.rules)
+            cache = self.make_cache(rows) if decode and split == "train" else None
+            self._scans[split] = scan(rows.paths, decode, rules=self.rules, image_size=self.image_size, cache=cache)
         return self._scans[split]
+
+    def make_cache(self, rows: Rows) -> PixelCache | None:
+        """Decodes training pictures once, where the policy and the space allow it; `decision` says what and why.
+
+        Raises:
+            InputError: The policy is True and there is no room.
+        """
+        if self.policy is False or self.image_size is None:
+            self.decision = decide(False, 0, self.folder)[1]
+            return None
+        headers = scan(rows.paths, decode_pixels=False, rules=self.rules).files
+        needed = needed_bytes([seen.info for seen in headers], self.image_size)
+        fits, self.decision = decide(self.policy, needed, self._cache_path(rows))
+        if not fits:
+            return None
+        return prepare(rows.paths, self.root, self.image_size, self.folder, rules=self.rules)
+
+    def open_cache(self, rows: Rows) -> PixelCache | None:
+        """The cache of training pictures where there is one already; the pixels are the same without."""
+        if self.policy is False or self.image_size is None or not (path := self._cache_path(rows)).exists():
+            return None
+        return open_cache(path)
+
+    def _cache_path(self, rows: Rows) -> Path:
+        assert self.image_size is not None
+        return cache_path(self.folder.absolute(), cache_key(rows.paths, self.root, self.image_size, self.rules))
 
     def pairs(self, train: Rows) -> NDArray[np.int64]:
         """Training rows that are used and show the same picture or nearly, as from `duplicates.alike`."""
@@ -112,8 +155,12 @@ class Pictures:
         Raises:
             DataError: Some show other pictures now.
         """
-        others = set(changed(read_images(known, "train"), train.table.ids, train.paths, self.rules))
+        others = set(changed(read_images(known, "train"), train.table.ids, train.paths, self.rules, self.image_size))
         rows = [row for row, id in enumerate(train.table.ids) if id in others]
         fix = "Restore the file, or give the new run another --name."
         if rows:
             raise DataError([train.table.problem(row, "the image is not that of the run's start", fix) for row in rows])
+
+
+def _users_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "swinft"

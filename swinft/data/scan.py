@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from swinft.data.images import RULES, ImageError, ImageInfo, ImageRules, inspect, probe
+from swinft.data.cache import PixelCache
+from swinft.data.images import RULES, ImageError, ImageInfo, ImageRules, probe
+from swinft.data.shrink import picture
 
 HASH_SIDE = 16  # the perceptual hash has its square of bits
 FLAT = 4  # grey levels of standard deviation; the hash of a flatter picture is noise, and all of them look alike
@@ -30,8 +32,8 @@ class Seen:
     Args:
         bytes: Its size; −1 where it cannot be read.
         modified_ns: When it was last changed, nanoseconds since 1970.
-        pixels: SHA-256 of the decoded picture: equal for the same picture, whatever name and metadata the file has.
-            Empty where only the header was read.
+        pixels: SHA-256 of the picture as training sees it: equal for the same picture, whatever name and metadata the
+            file has. Empty where only the header was read.
         perceptual: Perceptual hash in hexadecimal; few bits differ between pictures that look alike. Empty where flat.
         problem: Why it cannot be used; empty where it can.
         info: What its header says.
@@ -77,7 +79,12 @@ class Scan:
 
 
 def scan(
-    paths: Sequence[str | Path], decode_pixels: bool = True, workers: int | None = None, rules: ImageRules = RULES
+    paths: Sequence[str | Path],
+    decode_pixels: bool = True,
+    workers: int | None = None,
+    rules: ImageRules = RULES,
+    image_size: tuple[int, int] | None = None,
+    cache: PixelCache | None = None,
 ) -> Scan:
     """Looks at many image files in threads; Pillow decodes without the interpreter's lock.
 
@@ -86,21 +93,27 @@ def scan(
         decode_pixels: Decode everything, or read the headers only.
         workers: Number of threads; None for one per core.
         rules: Which images can be used, and how.
+        image_size: Look at the pictures as they are shrunk for training at this size; None for all their pixels.
+        cache: Where they are decoded already.
     """
+
+    def look(row: int) -> Seen:
+        path = paths[row]
+        size, modified = stat_of(path)
+        try:
+            if not decode_pixels:
+                return Seen(size, modified, info=probe(path, rules))
+            pixels = cache.read(row) if cache else picture(path, image_size, rules)
+            return _seen(size, modified, pixels, probe(path, rules))
+        except ImageError as error:
+            return Seen(size, modified, problem=str(error))
+
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        files = list(pool.map(lambda path: look(path, decode_pixels, rules), paths))
+        files = list(pool.map(look, range(len(paths))))
     return Scan([str(path) for path in paths], files)
 
 
-def look(path: str | Path, decode_pixels: bool = True, rules: ImageRules = RULES) -> Seen:
-    """Looks at one image file."""
-    size, modified = stat_of(path)
-    try:
-        if not decode_pixels:
-            return Seen(size, modified, info=probe(path, rules))
-        info, pixels = inspect(path, rules)
-    except ImageError as error:
-        return Seen(size, modified, problem=str(error))
+def _seen(size: int, modified: int, pixels: NDArray[np.uint8], info: ImageInfo) -> Seen:
     digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
     return Seen(size, modified, digest, _perceptual(pixels), info=info)
 
@@ -114,8 +127,14 @@ def stat_of(path: str | Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def changed(known: Mapping[str, Seen], ids: Sequence[str], paths: Sequence[str], rules: ImageRules) -> list[str]:
-    """Ids whose pictures are no longer those that a scan saw.
+def changed(
+    known: Mapping[str, Seen],
+    ids: Sequence[str],
+    paths: Sequence[str],
+    rules: ImageRules,
+    image_size: tuple[int, int] | None,
+) -> list[str]:
+    """Ids whose pictures are no longer those that a scan saw, with the same rules and at the same size.
 
     Only files with another size or time are decoded again: a copy on another machine has other times, and is the same.
     """
@@ -124,7 +143,7 @@ def changed(known: Mapping[str, Seen], ids: Sequence[str], paths: Sequence[str],
         for id, path in zip(ids, paths, strict=True)
         if (known[id].bytes, known[id].modified_ns) != stat_of(path)
     ]
-    now = scan([path for _, path in suspects], rules=rules).files
+    now = scan([path for _, path in suspects], rules=rules, image_size=image_size).files
     return [id for (id, _), seen in zip(suspects, now, strict=True) if seen.pixels != known[id].pixels]
 
 

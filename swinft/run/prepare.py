@@ -65,6 +65,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
     started = time.perf_counter()
     data.check()
     print(f"looked at {len(data.pictures):,} images in {format_seconds(time.perf_counter() - started)}")
+    print(f"  {data.pictures.decision}")
     for note in data.notes:
         print(f"  {note}")
     check_views(config.predict.views, data.image_size)

@@ -1,0 +1,225 @@
+"""What the input costs: from the pixel cache, and until there is one.
+
+    python benchmarks/input.py
+
+On one core: random resized crop and flip at 224 pixels from the cache; decoding and shrinking as the cache's builder
+does it against plain OpenCV; making batches against PyTorch's own collation. Then building the cache with all cores.
+The images are JPEGs of 500 × 375 pixels, cut out of the two photographs that come with scikit-learn. Alternatives take
+turns, and what is counted on one core is processor time: other processes lengthen the wall clock, and that only in so
+far as they share caches and memory. Run it in the clone's root; 1 minute on 2 cores. Prints, and writes
+benchmarks/results/input.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+import albumentations as A
+import cv2
+import numpy as np
+import PIL
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from torch.utils.data import default_collate
+
+from swinft.data.augment import apply
+from swinft.data.cache import PixelCache, prepare
+from swinft.data.collate import batch_images
+from swinft.data.crops import random_crop
+from swinft.data.shrink import picture
+
+RESULTS = Path(__file__).parent / "results" / "input.json"
+SIZE = (224, 224)
+BATCH = 32
+Spread = dict[str, float]
+Pixels = NDArray[np.uint8]
+
+
+def write_jpegs(folder: Path, number: int) -> list[Path]:
+    """Different cuts of two photographs, mirrored and brightened; quality 90."""
+    photos = load_sample_images().images
+    numbers = np.random.default_rng(0)
+    paths = []
+    for index in range(number):
+        photo = photos[index % len(photos)]
+        top, left = numbers.integers(0, 427 - 375 + 1), numbers.integers(0, 640 - 500 + 1)
+        cut = photo[top : top + 375, left : left + 500][:, :: int(numbers.choice([-1, 1]))]
+        cut = np.clip(cut * numbers.uniform(0.8, 1.2), 0, 255).astype(np.uint8)
+        paths.append(folder / f"{index}.jpg")
+        Image.fromarray(cut).save(paths[-1], quality=90)
+    return paths
+
+
+def summary(values: list[float]) -> Spread:
+    """Median, least and largest."""
+    return {"median": float(np.median(values)), "min": min(values), "max": max(values), "runs": len(values)}
+
+
+def race(rivals: dict[str, Callable[[int], object]], number: int, block: int, repeats: int) -> dict[str, list[float]]:
+    """Calls per second of processor time, of each repeat; rivals take turns every `block` calls.
+
+    Args:
+        rivals: Each takes an index from 0 to `number`.
+        number: Calls in a repeat.
+        block: Short enough for all rivals to meet the same neighbours on the machine.
+        repeats: After one that is not counted.
+    """
+    rates: dict[str, list[float]] = {name: [] for name in rivals}
+    for repeat in range(repeats + 1):
+        spent = dict.fromkeys(rivals, 0.0)
+        for start in range(0, number, block):
+            for name, rival in rivals.items():
+                started = time.process_time()
+                for index in range(start, min(start + block, number)):
+                    rival(index)
+                spent[name] += time.process_time() - started
+        for name, seconds in spent.items():
+            if repeat > 0:
+                rates[name].append(number / seconds)
+    return rates
+
+
+def from_cache(cache: PixelCache, repeats: int) -> dict[str, Spread]:
+    """Images per second and core from the cache: random resized crop to 224 × 224 and flip, in random order."""
+    pipeline = A.Compose([A.RandomResizedCrop(size=SIZE), A.HorizontalFlip(p=0.5)])
+    order = np.random.default_rng(0).permutation(len(cache)).tolist()
+    batch = batch_images([np.zeros((*SIZE, 3), np.uint8)] * BATCH).permute(0, 2, 3, 1).numpy()
+    rivals: dict[str, Callable[[int], object]] = {
+        "albumentations": lambda index: pipeline(image=cache.read(order[index])),
+        "albumentations, drawn from seed, epoch and row": lambda index: apply(
+            pipeline, cache.read(order[index]), 0, 0, order[index]
+        ),
+        "random_crop, drawn from seed, epoch and row": lambda index: random_crop(
+            cache.read(order[index]), batch[index % BATCH], 0, 0, order[index]
+        ),
+        "cv2.resize alone, a crop of half the area": lambda index: cv2.resize(
+            cache.read(order[index])[30:225, 50:270], SIZE, dst=batch[index % BATCH]
+        ),
+    }
+    return {name: summary(rates) for name, rates in race(rivals, len(cache), 250, repeats).items()}
+
+
+def opencv(path: Path) -> Pixels:
+    """What OpenCV makes of a file: decoded, and shrunk as the cache has it."""
+    image = cv2.imread(str(path))
+    return np.asarray(cv2.resize(image, (341, 256), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def opencv_build(paths: list[Path], target: Path) -> None:
+    """The plainest cache: a loop that writes what OpenCV decodes."""
+    with target.open("wb") as file:
+        for path in paths:
+            file.write(opencv(path).data)
+        file.flush()
+        os.fsync(file.fileno())
+    target.unlink()
+
+
+def our_build(paths: list[Path], folder: Path, workers: int | None) -> None:
+    """The real thing, key, lock, header and all."""
+    prepare(paths, paths[0].parent, SIZE, folder, workers).path.unlink()
+
+
+def cold(paths: list[Path], folder: Path, repeats: int) -> dict[str, Spread]:
+    """Decoding and shrinking, and building a whole cache, per second and core; ratios of ours to OpenCV, paired."""
+    assert isinstance(ours := picture(paths[0], SIZE), np.ndarray)
+    assert ours.shape == opencv(paths[0]).shape
+    rates = race(
+        {"OpenCV": lambda i: opencv(paths[i]), "ours": lambda i: picture(paths[i], SIZE)}, len(paths), 1, repeats
+    )
+    builds: dict[str, Callable[[int], object]] = {
+        "OpenCV": lambda _: opencv_build(paths, folder / "plain"),
+        "ours": lambda _: our_build(paths, folder, workers=1),
+    }
+    built = {name: [rate * len(paths) for rate in found] for name, found in race(builds, 1, 1, repeats).items()}
+    result = {}
+    for what, found in (("decode and shrink", rates), ("whole build", built)):
+        result |= {f"{what}, {name}": summary(values) for name, values in found.items()}
+        ratios = [ours / theirs for ours, theirs in zip(found["ours"], found["OpenCV"], strict=True)]
+        result[f"{what}, ratio"] = summary(ratios)
+    return result
+
+
+def collation(repeats: int) -> dict[str, Spread]:
+    """Images per second and core that become batches of 32."""
+    images = list(np.random.default_rng(0).integers(0, 256, (8 * BATCH, *SIZE, 3), dtype=np.uint8))
+
+    def default(index: int) -> object:
+        chosen = images[index * BATCH : (index + 1) * BATCH]
+        return default_collate([torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) for image in chosen])
+
+    rivals: dict[str, Callable[[int], object]] = {
+        "transposed one by one, then stacked": default,
+        "batch_images": lambda index: batch_images(images[index * BATCH : (index + 1) * BATCH]),
+    }
+    return {name: summary([rate * BATCH for rate in rates]) for name, rates in race(rivals, 8, 1, repeats).items()}
+
+
+def preparation(paths: list[Path], folder: Path, repeats: int) -> dict[str, object]:
+    """Wall-clock seconds to build the cache with all cores."""
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        our_build(paths, folder, workers=None)
+        seconds.append(time.perf_counter() - started)
+    return {"images": len(paths), "cores": os.cpu_count(), "seconds": summary(seconds)}
+
+
+def machine() -> dict[str, object]:
+    """Where this was measured, and with what."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "load before": os.getloadavg()[0],
+        "versions": {
+            "python": platform.python_version(),
+            "pillow": PIL.__version__,
+            "opencv": cv2.__version__,
+            "albumentations": A.__version__,
+            "torch": torch.__version__,
+        },
+    }
+
+
+def main() -> None:
+    """Measures everything, prints it and writes it down."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    result: dict[str, object] = {"machine": machine()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "images").mkdir()
+        paths = write_jpegs(folder / "images", options.images)
+        result["mean bytes of a JPEG"] = float(np.mean([path.stat().st_size for path in paths]))
+        result["preparation, all cores, wall clock"] = preparation(paths, folder, repeats=3)
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        cache = prepare(paths, folder / "images", SIZE, folder)
+        print("cached:", len(cache), "images of", cache.shapes[0].tolist(), flush=True)
+        result["from the cache, images per second and core"] = from_cache(cache, options.repeats)
+        cache.path.unlink()
+        result["cold, images per second and core"] = cold(paths[:200], folder, options.repeats)
+    result["batches of 32, images per second and core"] = collation(options.repeats)
+    result["load after"] = os.getloadavg()[0]
+    text = json.dumps(result, indent=1)
+    print(text)
+    RESULTS.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

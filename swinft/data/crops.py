@@ -1,0 +1,66 @@
+"""Random resized crop and flip with nothing around it: from the cache, drawing and checking cost as much as they do."""
+
+import hashlib
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+RATIO = 4 / 3  # of a crop's longer to its shorter side, at most
+
+
+def random_crop(
+    image: NDArray[np.uint8],
+    out: NDArray[np.uint8],
+    seed: int,
+    epoch: int,
+    row: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    flip: float = 0.5,
+) -> NDArray[np.uint8]:
+    """Cuts a random part out of an image, resizes it, and flips it left to right.
+
+    What is drawn depends on (seed, epoch, row) alone. Resizing is bilinear: a cached picture is hardly larger than what
+    it is resized to, and averaging areas would take ten times as long.
+
+    Args:
+        image: uint8 (H, W, 3).
+        out: Where the result goes, uint8 (H, W, 3) of the size that is wanted, contiguous; a row of a batch saves a
+            copy.
+        seed: Of the run.
+        epoch: From 0.
+        row: Position in the table.
+        scale: Least and largest share of the image's area. Where a crop of the drawn proportions does not fit, it is as
+            large as fits.
+        flip: Probability.
+
+    Returns:
+        `out`.
+    """
+    first, second, third, fourth, fifth = _draws(seed, epoch, row)
+    top, left, height, width = _box(image.shape[0], image.shape[1], scale, (first, second, third, fourth))
+    rows = image[
+        top : top + height
+    ].copy()  # in one stretch: jumping from row to row through a mapped file waits for it
+    crop = rows[:, left : left + width]
+    cv2.resize(cv2.flip(crop, 1) if fifth < flip else crop, (out.shape[1], out.shape[0]), dst=out)
+    return out
+
+
+def _draws(seed: int, epoch: int, row: int) -> list[float]:
+    """Five numbers in [0, 1): a hash of the three, as making a generator of them takes longer than the flip."""
+    digest = hashlib.blake2b(b"%d %d %d" % (seed, epoch, row), digest_size=40).digest()
+    return [int.from_bytes(digest[start : start + 8]) / 2**64 for start in range(0, 40, 8)]
+
+
+def _box(
+    height: int, width: int, scale: tuple[float, float], draws: tuple[float, float, float, float]
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the crop in pixels."""
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * draws[0])
+    ratio = RATIO ** (2 * draws[1] - 1)  # of width to height: log-uniform from 3/4 to 4/3
+    wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
+    shrink = min(1.0, width / wide, height / high)
+    wide, high = max(1, int(wide * shrink + 0.5)), max(1, int(high * shrink + 0.5))
+    return int(draws[2] * (height - high + 1)), int(draws[3] * (width - wide + 1)), high, wide

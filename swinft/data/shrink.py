@@ -1,0 +1,69 @@
+"""Pictures at the size that training needs: what is cached, and what is decoded where nothing is cached, is the same.
+
+A decoded picture is shrunk by area averaging, with its aspect ratio, until it just covers 1.14 times the training size
+in height and width; it is never enlarged. Covering serves all three resize rules and a list of transforms alike, and
+the remaining 14 % leave random crops room.
+
+How such pixels differ from those of `decode`, for a training size of (H, W):
+
+- A picture that is smaller than 1.14 H in height or 1.14 W in width stays as it is: no difference.
+- Every other picture is shrunk twice: once here, its sides rounded to whole pixels, and by the resize rule from there.
+  Evaluation then sees it slightly softer: photographs differ by 0.3 to 4 of 255 grey levels per pixel on average (pad
+  least, crop most), noise by up to 13.
+- A JPEG at least twice as large as that is decoded at 1/2, 1/4 or 1/8 of its size, then shrunk. This is part of the
+  difference above: of 0.4 to 3.6 grey levels, the less the larger the JPEG.
+- Augmentations see the shrunk picture: lengths in pixels (blurs, holes, fixed crops), noise and compression act on
+  fewer pixels, and a small crop is enlarged from fewer.
+"""
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.images import RULES, ImageRules, decode, decode_reduced
+
+cv2.setNumThreads(0)  # as in augment.py; in each of many threads or processes it would start a pool of its own
+
+MARGIN = 1.14  # 256 pixels for 224: random crops have room, and evaluation shrinks once more instead of enlarging
+# Part of a cache's key: changed with anything below that changes pixels.
+GEOMETRY = f"covers {MARGIN} of the training size, area, never enlarged, JPEG at 1/2, 1/4, 1/8"
+
+
+def picture(path: str | Path, image_size: tuple[int, int] | None, rules: ImageRules = RULES) -> NDArray[np.uint8]:
+    """Decodes an image file and shrinks it to what a training size needs.
+
+    Args:
+        path: As for `decode`.
+        image_size: Height and width of training, in pixels; None to keep every pixel.
+        rules: As for `decode`.
+
+    Returns:
+        RGB, uint8 (H, W, 3), read-only.
+
+    Raises:
+        ImageError: As for `decode`.
+    """
+    if image_size is None:
+        return decode(path, rules)
+    pixels, full = decode_reduced(path, least(image_size), rules)
+    height, width = shrunk_shape(*full, image_size)  # of the full size: the reduced one has been rounded
+    if (height, width) != pixels.shape[:2]:
+        pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return pixels
+
+
+def least(image_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width in pixels that a shrunk picture covers, for a training size."""
+    return math.ceil(MARGIN * image_size[0]), math.ceil(MARGIN * image_size[1])
+
+
+def shrunk_shape(height: int, width: int, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width in pixels to which a picture of a height and width is shrunk, for a training size."""
+    least_height, least_width = least(image_size)
+    scale = max(least_height / height, least_width / width)
+    if scale >= 1:
+        return height, width
+    return max(least_height, round(height * scale)), max(least_width, round(width * scale))
