@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import albumentations as A
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from swinft.data.augment import apply, check_image
+from swinft.data.augment import Pipeline, apply, check_image
 from swinft.data.cache import PixelCache
 from swinft.data.collate import collate
 from swinft.data.images import RULES, ImageError, ImageRules
@@ -47,7 +46,7 @@ class ImageRows(Dataset[dict[str, Any]]):
 
     table: Table
     paths: Sequence[str]
-    pipeline: A.Compose
+    pipeline: Pipeline
     image_size: tuple[int, int]
     seed: int
     targets: NDArray[Any] | None = None

@@ -2,12 +2,31 @@
 
 import hashlib
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 RATIO = 4 / 3  # of a crop's longer to its shorter side, at most
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """The preset `crop`: a random part of every image, flipped left to right half of the time.
+
+    Args:
+        image_size: Height and width of what comes out, in pixels.
+        scale: Least and largest share of the image's area.
+    """
+
+    image_size: tuple[int, int]
+    scale: tuple[float, float] = (0.25, 1.0)
+
+    def __call__(self, image: NDArray[np.uint8], seed: int, epoch: int, row: int) -> NDArray[np.uint8]:
+        """An image (H, W, 3) to its crop; what is drawn depends on (seed, epoch, row) alone."""
+        out = np.empty((*self.image_size, 3), dtype=np.uint8)
+        return random_crop(image, out, seed, epoch, row, self.scale)
 
 
 def random_crop(

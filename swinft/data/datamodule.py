@@ -77,7 +77,8 @@ class CSVDataModule(LightningDataModule):
         encoding: Of the CSVs: `utf-8`, `cp1252`, …
         image_size: Side, or height and width, in pixels.
         resize: `squash` ignores the aspect ratio, `crop` cuts what sticks out, `pad` fills the rest with black.
-        augment: `none`, `light`, `medium`, `heavy`, or albumentations transforms that end at `image_size` in uint8.
+        augment: `none`, `light`, `medium`, `heavy`, `crop`, or albumentations transforms that end at `image_size` in
+            uint8.
         batch_size: Images per batch and device.
         virtual_epochs: Epochs that visit every training row once between them: long epochs cut into this many, each
             validated and saved, so that an interruption costs less. `trainer.max_epochs` counts these.

@@ -23,7 +23,7 @@ def test_needed_is_what_a_cache_takes(tmp_path):
     paths = [tmp_path / "a.jpg", tmp_path / "b.png", tmp_path / "no.png"]
     Image.new("RGB", (200, 100)).save(paths[0])
     Image.new("L", (20, 30)).save(paths[1])
-    infos = scan(paths, decode_pixels=False).infos
+    infos = [seen.info for seen in scan(paths, decode_pixels=False).files]
     assert needed_bytes(infos, (32, 32)) == prepare(paths, tmp_path, (32, 32), tmp_path).data.nbytes
     assert needed_bytes(infos, (32, 32)) == 3 * (37 * 74 + 20 * 30)
 

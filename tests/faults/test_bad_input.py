@@ -673,15 +673,17 @@ def test_i23_the_decoder_is_pillow_and_opencv_is_new_enough():
 
 
 def test_i24_a_loader_process_that_dies_is_explained(root, tmp_path, monkeypatch, capsys):
-    config = write_config(tmp_path / "c.yaml", tiny_config(root, tmp_path / "runs", **{"data.num_workers": 1}))
-    parent, real = os.getpid(), batches.decode
+    config = write_config(
+        tmp_path / "c.yaml", tiny_config(root, tmp_path / "runs", **{"data.num_workers": 1, "data.cache": False})
+    )
+    parent, real = os.getpid(), batches.picture
 
-    def crash(path, rules):
+    def crash(path, image_size, rules):
         if os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(path, rules)
+        return real(path, image_size, rules)
 
-    monkeypatch.setattr(batches, "decode", crash)
+    monkeypatch.setattr(batches, "picture", crash)
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 1
     err = capsys.readouterr().err
     assert "fold 0: DataLoader worker" in err

@@ -1,0 +1,91 @@
+"""A cache of decoded pictures changes how fast a run is, and nothing else."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from swinft.cli import main
+from swinft.data import capacity
+from swinft.data.cache import SUFFIX, PixelCache
+from swinft.data.datamodule import CSVDataModule
+from tests.conftest import tiny_config, write_config
+
+
+@pytest.fixture(scope="module")
+def large(competition, tmp_path_factory):
+    """The competition with pictures larger than training needs, so that they are shrunk."""
+    root = tmp_path_factory.mktemp("large") / "data"
+    shutil.copytree(competition, root)
+    rng = np.random.default_rng(0)
+    for path in sorted((root / "images").iterdir()):
+        picture = np.asarray(Image.open(path).resize((150, 120))).astype(int)
+        picture = picture + rng.integers(-20, 20, (120, 1, 1)) + rng.integers(-20, 20, (1, 150, 1))
+        Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(path, quality=92)
+    return root
+
+
+def fit(root, folder, capsys, **changes):
+    changes = {"data.cache_dir": str(folder / "cache"), "trainer.max_epochs": 1, "data.augment": "heavy", **changes}
+    config = write_config(folder / "c.yaml", tiny_config(root, folder / "runs", **changes))
+    code = main(["fit", "--config", str(config), "--fold", "0"])
+    return code, capsys.readouterr()
+
+
+def test_the_same_bytes_with_and_without_a_cache(large, tmp_path, capsys):
+    outcomes = {}
+    for name, cache, workers in (("with", True, 0), ("auto", "auto", 2), ("without", False, 0)):
+        folder = tmp_path / name
+        folder.mkdir()
+        code, said = fit(large, folder, capsys, **{"data.cache": cache, "data.num_workers": workers})
+        assert code == 0, said.err
+        files = list((folder / "cache").glob(f"*{SUFFIX}"))
+        assert len(files) == (0 if name == "without" else 1)
+        expected = "each time they are read: the pixel cache is switched off" if name == "without" else "decoded once"
+        assert expected in said.out
+        fold = folder / "runs" / "tiny" / "fold_0"
+        outcomes[name] = [(fold / file).read_bytes() for file in ("oof.csv", "weights.safetensors")]
+        outcomes[name].append((folder / "runs" / "tiny" / "images.csv").read_bytes())
+    assert outcomes["with"] == outcomes["auto"] == outcomes["without"]
+
+
+def test_a_fold_reads_the_cache_and_not_the_files(large, tmp_path, monkeypatch):
+    data = CSVDataModule(
+        root=str(large),
+        train="train.csv",
+        image="images/{id}.jpg",
+        target="color",
+        target_kind="classification",
+        image_size=32,
+        cache=True,
+        cache_dir=str(tmp_path),
+    )
+    data.setup("fit")
+    dataset = data.train_dataloader().dataset
+    assert isinstance(dataset.cache, PixelCache)
+    monkeypatch.setattr("swinft.data.batches.picture", None)
+    assert len(list(data.val_dataloader())) > 0
+
+
+def test_a_cache_that_is_wanted_and_does_not_fit_is_an_error(large, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(capacity, "available_memory", lambda: 1000)
+    code, said = fit(large, tmp_path, capsys, **{"data.cache": True})
+    assert code == 2
+    assert "the pixel cache does not fit" in said.err
+    code, said = fit(large, tmp_path, capsys, **{"data.cache": "auto"})
+    assert code == 0
+    assert "Images are decoded each time they are read: the decoded pictures take" in said.out
+
+
+def test_every_pixel_can_be_had(large, tmp_path, capsys):
+    code, said = fit(large, tmp_path, capsys, **{"data.cache": True, "data.shrink": False})
+    assert code == 2
+    assert "set data.shrink to true as well" in said.err
+    arguments = {"root": str(large), "train": "train.csv", "image": "images/{id}.jpg", "target": "color"}
+    shapes = {}
+    for shrink in (True, False):
+        data = CSVDataModule(**arguments, target_kind="classification", image_size=32, shrink=shrink)
+        data.setup("fit")
+        shapes[shrink] = data.val_dataloader().dataset._decode(0).shape
+    assert shapes == {True: (37, 46, 3), False: (120, 150, 3)}
