@@ -5,7 +5,7 @@ Projections work token by token, so they run on the whole grid; only scores and 
 takes queries, keys and values from the grid to shifted windows, and one takes the outputs back.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 EPS = 1e-12  # of functional.normalize
 # Not cuDNN: it has no gradient for the bias and gives NaN at 64 tokens per window. Not flash: it takes no bias.
+FUSED_ON = {"cuda"}  # elsewhere, torch's fused attention is slower for windows than its parts
 BIASED_SDPA = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -43,46 +44,43 @@ class Windows:
         return self.window[0] * self.window[1]
 
     def split(self, x: Tensor, parts: int) -> Tensor:
-        """Grid (B, H·W, parts·h·d) to windows (parts, B·W'·h, N, d), contiguous."""
-        (height, width), (rows, columns) = self.grid, self.window
+        """Grid (B, H·W, parts·h·d) to shifted windows (parts, B·W'·h, N, d), contiguous."""
         depth = x.shape[-1] // (parts * self.heads)
-        if any(self.shift):
-            order, _ = _orders(self, len(x), parts, x.device)
-            return functional.embedding(order, x.reshape(-1, depth)).view(parts, -1, self.tokens, depth)
-        x = x.reshape(len(x), height // rows, rows, width // columns, columns, parts, self.heads, depth)
-        return x.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(parts, -1, self.tokens, depth)
+        order, _ = _orders(self, len(x), parts, x.device)
+        return functional.embedding(order, x.reshape(-1, depth)).view(parts, -1, self.tokens, depth)
 
     def join(self, x: Tensor, parts: int, batch: int) -> Tensor:
         """The inverse of `split`: windows (parts, B·W'·h, N, d) to grid (B, H·W, parts·h·d)."""
+        _, inverse = _orders(self, batch, parts, x.device)
+        return functional.embedding(inverse, x.reshape(-1, x.shape[-1])).view(batch, self.grid[0] * self.grid[1], -1)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Grid (B, H·W, c) to shifted windows (B, W', N, c) in operations that compilers know."""
         (height, width), (rows, columns) = self.grid, self.window
-        depth = x.shape[-1]
-        if any(self.shift):
-            _, inverse = _orders(self, batch, parts, x.device)
-            return functional.embedding(inverse, x.reshape(-1, depth)).view(batch, height * width, -1)
-        x = x.reshape(parts, batch, height // rows, width // columns, self.heads, rows, columns, depth)
-        return x.permute(1, 2, 5, 3, 6, 0, 4, 7).reshape(batch, height * width, -1)
+        x = x.reshape(len(x), height, width, -1).roll((-self.shift[0], -self.shift[1]), (1, 2))
+        x = x.view(len(x), height // rows, rows, width // columns, columns, -1).transpose(2, 3)
+        return x.reshape(len(x), -1, self.tokens, x.shape[-1])
+
+    def paste(self, x: Tensor) -> Tensor:
+        """The inverse of `cut`: windows (B, W', N, c) to grid (B, H·W, c)."""
+        (height, width), (rows, columns) = self.grid, self.window
+        x = x.reshape(len(x), height // rows, width // columns, rows, columns, -1).transpose(2, 3)
+        return x.reshape(len(x), height, width, -1).roll(self.shift, (1, 2)).flatten(1, 2)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)  # stages x shifts x parts x batch sizes
 def _orders(windows: Windows, batch: int, parts: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The permutation of `Windows.split` on rows of d channels, and its inverse. Shared by all blocks of a stage.
 
-    One lookup does shift, cut and head split: `embedding` moves whole rows on all threads, twice as fast as `roll`.
+    One lookup does shift, cut and head split. `embedding` moves whole rows on all threads: as fast as copying a
+    permuted view there, and twice as fast back.
     """
-    (height, width), (rows, columns), shift = windows.grid, windows.window, windows.shift
-    with torch.inference_mode(False):  # kept for training, even when a prediction is first to ask
-        tokens = torch.arange(height * width, device=device).view(height, width)
-        tokens = tokens.roll((-shift[0], -shift[1]), (0, 1))
-        tokens = tokens.view(height // rows, rows, width // columns, columns).transpose(1, 2)
-        image = torch.arange(batch, device=device).view(1, -1, 1, 1, 1) * height * width
-        part = torch.arange(parts, device=device).view(-1, 1, 1, 1, 1)
-        head = torch.arange(windows.heads, device=device).view(1, 1, 1, -1, 1)
-        order = (
-            ((image + tokens.reshape(1, 1, -1, 1, windows.tokens)) * parts + part) * windows.heads + head
-        ).flatten()
-        inverse = torch.empty_like(order)
-        inverse[order] = torch.arange(len(order), device=device)
-    return order, inverse
+    tokens = torch.arange(batch * windows.grid[0] * windows.grid[1], device=device, dtype=torch.int32)
+    tokens = windows.cut(tokens.view(batch, -1, 1)).view(1, -1, 1, windows.tokens)
+    part = torch.arange(parts, device=device, dtype=torch.int32).view(-1, 1, 1, 1)
+    head = torch.arange(windows.heads, device=device, dtype=torch.int32).view(1, 1, -1, 1)
+    order = ((tokens * parts + part) * windows.heads + head).flatten()
+    return order, order.argsort().to(torch.int32)
 
 
 def position_bias(table: Tensor, window: tuple[int, int]) -> Tensor:
@@ -145,29 +143,24 @@ def attend_by_parts(
     dropout: float = 0.0,
 ) -> Tensor:
     """The same as `attend`, in operations that autograd and compilers know."""
-    batch, heads = len(qkv), windows.heads
-    unshifted = replace(windows, shift=(0, 0))
-    x = _rolled(qkv, windows.grid, (-windows.shift[0], -windows.shift[1]))
-    q, k, v = (part.view(-1, heads, *part.shape[1:]) for part in unshifted.split(x, 3).unbind(0))
+    heads = windows.heads
+    cut = windows.cut(qkv)
+    q, k, v = cut.view(*cut.shape[:3], 3, heads, -1).permute(3, 0, 1, 4, 2, 5).unbind(0)  # each (B, W', h, N, d)
     if cosine is not None:
         q = (functional.normalize(q, dim=-1) * cosine).to(v.dtype)
         k = functional.normalize(k, dim=-1).to(v.dtype)
-    if mask is not None:  # windows as heads: one small mask for all images
-        bias = (bias + mask.unsqueeze(1)).flatten(0, 1)
-        q, k, v = (part.reshape(batch, -1, *part.shape[2:]) for part in (q, k, v))
-    x = _weighted(q, k, v, bias.unsqueeze(0), scale, dropout)
-    x = unshifted.join(x.reshape(1, -1, *x.shape[2:]), 1, batch)
-    return _rolled(x, windows.grid, windows.shift)
-
-
-def _rolled(x: Tensor, grid: tuple[int, int], shift: tuple[int, int]) -> Tensor:
-    """Grid (B, H·W, ·), cyclically shifted."""
-    return x.view(len(x), *grid, -1).roll(shift, (1, 2)).view_as(x) if any(shift) else x
+    if mask is None:  # images as windows
+        q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    else:  # windows as heads: one small mask for all images
+        q, k, v, bias = (x.flatten(1, 2) for x in (q, k, v, (bias + mask.unsqueeze(1)).unsqueeze(0)))
+    x = _weighted(q, k, v, bias.view(1, -1, *bias.shape[-2:]), scale, dropout)
+    x = x.reshape(len(qkv), -1, heads, *x.shape[-2:]).transpose(2, 3)
+    return windows.paste(x.flatten(3))
 
 
 def _weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropout: float) -> Tensor:
     """Values weighted by attention, all (·, ·, N, d), with bias (1, ·, N, N)."""
-    if q.device.type == "cuda":
+    if q.device.type in FUSED_ON:
         with sdpa_kernel(BIASED_SDPA):
             return functional.scaled_dot_product_attention(q, k, v, bias.to(q.dtype), dropout, scale=scale)
     weights = ((q * scale) @ k.transpose(-2, -1) + bias).softmax(-1)
@@ -187,7 +180,7 @@ class _Attend(Function):
         scores = _scaled(q, cosine) @ k.transpose(1, 2)
         bias_dtype, bias = bias.dtype, bias if mask is None else bias + mask.unsqueeze(1)
         scores = torch.add(bias, scores.view(-1, *bias.shape), alpha=scale).view_as(scores)
-        weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(qkv.dtype)
+        weights = scores.softmax(-1).to(qkv.dtype)
         ctx.save_for_backward(q, k, v, weights, q_norm, k_norm, cosine)
         ctx.scale, ctx.windows, ctx.bias_dtype = scale, windows, bias_dtype
         return windows.join(weights @ v, 1, len(qkv))

@@ -8,18 +8,21 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import nn
+from torch.nn.attention import SDPBackend
 
+from swinft.model import window_attention, window_kernels
 from swinft.model.backbone import create_backbone
 from swinft.model.ema import AveragedWeights
 from swinft.model.window_attention import FastBlock, FastV2Block, accelerate
+from swinft.model.window_kernels import Windows, attend, attend_by_parts
 
 V1, V2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
 # One pair of plain and shifted blocks per stage; few channels. Depth and width do not change what a block computes.
 NARROW = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "drop_path_rate": 0.0}
 NARROW_FOUR = {**NARROW, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
 DEFINITIONS = [name for name in timm.list_models(["swin_*", "swinv2_*"]) if not name.startswith("swinv2_cr")]
-# In pixels, four for each window: an odd grid in the second, and sides of different lengths in the third.
-SIZES = {24: [192, 200, (192, 256), 240], 16: [128, 132, (128, 192), 192]}
+# In pixels, four for each window: with an odd grid, and with sides of different lengths.
+SIZES = {24: [96, 132, (96, 200), (192, 96)], 16: [128, 132, (64, 192), (128, 64)]}
 OTHER_SIZES = [112, 140, (96, 160), 192]
 
 
@@ -156,3 +159,145 @@ def test_bf16_rounds_hardly_more_than_timms(name):
     theirs, own = torch.stack(errors).view(3, 2, 2).mean(0)
     assert (own <= 1.3 * theirs).all(), (own, theirs)
     assert own[0] < 0.05
+
+
+def small(cosine: bool, shift: tuple[int, int]) -> tuple[list[torch.Tensor | None], Windows]:
+    """Arguments of `attend` for two images of 4 x 6 tokens in windows of 2 x 3, with 2 heads of 3 channels."""
+    windows = Windows((4, 6), (2, 3), shift, 2)
+    generator = torch.Generator().manual_seed(0)
+    qkv, bias, scale = (torch.randn(s, generator=generator).double() for s in ((2, 24, 18), (2, 6, 6), (2, 1, 1)))
+    mask = torch.randn(4, 6, 6, generator=generator).double() if any(shift) else None
+    return [qkv, bias, mask, scale.exp() if cosine else None], windows
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (1, 1), (0, 2)])
+@pytest.mark.parametrize("cosine", [False, True])
+def test_gradients_are_the_numerical_ones(cosine, shift):
+    (qkv, bias, mask, scale), windows = small(cosine, shift)
+    inputs = [x.requires_grad_() for x in (qkv, bias, scale) if x is not None]
+
+    def attended(qkv, bias, scale=None):
+        return attend(qkv, bias, mask, windows, 0.7, scale)
+
+    assert torch.autograd.gradcheck(attended, inputs)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("name", [V1, V2])
+def test_what_gpus_and_compilers_compute_equals_timms(name, fused, monkeypatch):
+    timms, ours = pair(name)
+    monkeypatch.setattr(window_attention, "attend", attend_by_parts)
+    monkeypatch.setattr(window_kernels, "FUSED_ON", {"cpu"} if fused else set())
+    assert_equal(timms, ours)
+
+
+def test_biased_attention_keeps_off_kernels_without_a_bias_gradient():
+    assert set(window_kernels.BIASED_SDPA) == {SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH}
+
+
+@pytest.mark.parametrize("name", [V1, V2])
+def test_it_compiles_to_one_graph(name):
+    _, ours = pair(name)
+    expected = gradients(ours)
+    graphs = []
+    torch.compiler.reset()
+    ours.layers[0].compile(backend=lambda graph, _: graphs.append(graph) or graph.forward, fullgraph=True)
+    features, grads = gradients(ours)
+    assert len(graphs) == 1
+    assert "autograd_function_apply" not in graphs[0].code  # a compiler can fuse only what it sees
+    torch.testing.assert_close(features, expected[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(grads, expected[1], atol=1e-2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", [V1, V2])
+def test_a_grid_that_windows_do_not_divide_is_left_to_timm(name):
+    timms = randomized(timm.create_model(name, img_size=100, num_classes=0, **NARROW))
+    ours = copy.deepcopy(timms)
+    assert accelerate(ours) == 4
+    assert any(block.input_resolution[0] % block.window_size[0] for block in ours.layers[0].blocks)
+    assert torch.equal(ours.eval()(images(ours)), timms.eval()(images(timms)))
+
+
+@pytest.mark.parametrize("name", [V1, V2])
+def test_sizes_can_change_later(name):
+    timms, ours = pair(name)
+    for model in (timms, ours):
+        model.eval()(images(model))
+        model.set_input_size((96, 160), window_size=[(6, 10), (6, 10)])
+    assert_equal(timms, ours)
+
+
+@pytest.mark.parametrize("name", [V1, V2])
+def test_a_mask_made_for_each_image_is_used(name):
+    timms = randomized(timm.create_model(name, num_classes=0, dynamic_img_size=True, window_size=6, **NARROW)).eval()
+    ours = copy.deepcopy(timms)
+    accelerate(ours)
+    x = torch.randn(2, 3, 96, 192)
+    torch.testing.assert_close(ours(x), timms(x), atol=1e-5, rtol=1e-5)
+
+
+def test_hooks_on_left_out_modules_see_what_timms_see():
+    timms, ours = pair(V1)
+    seen = []
+    for model in (timms.eval(), ours.eval()):
+        model.layers[0].blocks[1].attn.softmax.register_forward_hook(lambda m, i, out: seen.append(out))
+        model(images(model))
+    torch.testing.assert_close(seen[1], seen[0])
+
+
+@pytest.mark.parametrize("name", [V1, V2])
+def test_a_prediction_before_training_and_frozen_parts_do_not_matter(name):
+    timms, ours = (model.double() for model in pair(name))
+    with torch.inference_mode():
+        ours(images(ours))
+    for model in (timms, ours):
+        for key, parameter in model.named_parameters():
+            parameter.requires_grad_("qkv" in key)
+        model.forward_features(images(model)).sin().sum().backward()
+    for theirs, own in zip(timms.parameters(), ours.parameters(), strict=True):
+        assert (own.grad is None) == (theirs.grad is None)
+        if own.grad is not None:
+            torch.testing.assert_close(own.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("name", [V1, V2])
+def test_steps_repeat_to_the_bit_and_draw_no_random_numbers(name):
+    timms, _ = pair(name)
+    torch.manual_seed(0)
+    accelerate(timms)
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(1), drawn)
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, again = gradients(timms)[1], gradients(timms)[1]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_a_wrong_computation_is_refused_and_changes_nothing(monkeypatch):
+    model = create_backbone(V2, 112, False, backbone_args=NARROW).model
+    monkeypatch.setattr(
+        window_attention,
+        "position_bias",
+        lambda table, window: window_kernels.position_bias(table, window) + torch.tensor(float("nan")),
+    )
+    with pytest.raises(RuntimeError, match="differs from timm's by nan"):
+        accelerate(model)
+    monkeypatch.setattr(
+        window_attention,
+        "position_bias",
+        lambda table, window: window_kernels.position_bias(table.detach(), window) + 0 * table.sum(),
+    )
+    with pytest.raises(RuntimeError, match="differs from timm's"):  # only the gradient of the bias is wrong
+        accelerate(model)
+    assert not any(isinstance(m, FastV2Block) for m in model.modules())
+
+
+def test_other_models_and_changed_blocks_are_left_alone():
+    assert accelerate(timm.create_model("resnet18")) == 0
+    model = create_backbone(V1, 112, False, backbone_args=NARROW).model
+    model.layers[0].blocks[0].attn = nn.Identity()
+    assert accelerate(model) == 3
+    assert accelerate(model) == 0
