@@ -116,7 +116,7 @@ def attend(
     Args:
         qkv: Queries, keys and values (B, H·W, 3·h·d).
         bias: Of token pairs (h, N, N).
-        mask: Of token pairs (W', N, N), 0 or −100; None where nothing is shifted.
+        mask: Of token pairs (W', N, N): −100 where they are no neighbours but for the shift, else 0. None for no shift.
         windows: How the grid is cut.
         scale: Of all scores.
         cosine: Scale per head (h, 1, 1) of cosine attention, which normalises queries and keys; None for dot products.
@@ -178,11 +178,12 @@ class _Attend(Function):
         q, k, v = windows.split(qkv, 3).unbind(0)
         q_norm, k_norm = (None, None) if cosine is None else (_normalize_(q), _normalize_(k))
         scores = _scaled(q, cosine) @ k.transpose(1, 2)
-        bias_dtype, bias = bias.dtype, bias if mask is None else bias + mask.unsqueeze(1)
         scores = torch.add(bias, scores.view(-1, *bias.shape), alpha=scale).view_as(scores)
+        if mask is not None:
+            _mask_(scores.view(len(qkv), -1, *bias.shape), mask.unsqueeze(1), windows)
         weights = scores.softmax(-1).to(qkv.dtype)
         ctx.save_for_backward(q, k, v, weights, q_norm, k_norm, cosine)
-        ctx.scale, ctx.windows, ctx.bias_dtype = scale, windows, bias_dtype
+        ctx.scale, ctx.windows, ctx.bias_dtype = scale, windows, bias.dtype
         return windows.join(weights @ v, 1, len(qkv))
 
     @staticmethod
@@ -207,6 +208,16 @@ class _Attend(Function):
             grads[0] = _unnormalized(_scaled(grads[0], cosine), q, q_norm)
             grads[1] = _unnormalized(grads[1], k, k_norm)
         return windows.join(grads, 3, batch), bias_grad, None, None, None, cosine_grad
+
+
+def _mask_(scores: Tensor, mask: Tensor, windows: Windows) -> None:
+    """Adds the mask (W', 1, N, N) to scores (B, W', h, N, N), in place.
+
+    A shift makes opposite edges meet in the last row and in the last column of windows: elsewhere, the mask is 0.
+    """
+    columns = windows.grid[1] // windows.window[1]
+    for edge in (slice(-columns, None), slice(columns - 1, -columns, columns)):
+        scores[:, edge] += mask[edge]
 
 
 def _normalize_(x: Tensor) -> Tensor:
