@@ -1,0 +1,147 @@
+"""A faster, exact computation of the window attention in timm's Swin V1 and V2, with timm's own weights.
+
+`accelerate` changes the class of the blocks and nothing else: parameters, buffers, modules and keys of the state dict
+stay timm's, so that checkpoints of either can be loaded into the other. Shapes as in `window_kernels`.
+"""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.swin_transformer import WindowAttention as AttentionV1
+from timm.models.swin_transformer_v2 import SwinTransformerV2Block
+from timm.models.swin_transformer_v2 import WindowAttention as AttentionV2
+from torch import Tensor, nn
+from torch.nn import functional
+
+from swinft.model.window_kernels import Windows, attend, position_bias
+
+MAX_LOGIT_SCALE = math.log(1 / 0.01)
+# What the check compares in, and the largest difference from timm that it lets pass, relative to the largest value. On
+# GPUs in bf16 too, where faulty kernels were seen; there fp32 may mean tf32, with 10 bits.
+CHECKS: dict[str, dict[torch.dtype, float]] = {"cpu": {torch.float: 1e-4}}
+OTHER_CHECKS = {torch.float: 1e-2, torch.bfloat16: 1e-1}
+
+
+class FastBlock(SwinTransformerBlock):
+    """timm's V1 block with another computation of its attention."""
+
+    def _attn(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        if not _is_ours(self, x):
+            return super()._attn(x)  # type: ignore[no-any-return, no-untyped-call]
+        attn: Any = self.attn
+        bias = position_bias(attn.relative_position_bias_table, attn.window_size)
+        return _attended(self, x, attn.qkv(x.flatten(1, 2)), bias, attn.scale, None)
+
+
+class FastV2Block(SwinTransformerV2Block):
+    """timm's V2 block with another computation of its attention."""
+
+    def _attn(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        if not _is_ours(self, x):
+            return super()._attn(x)
+        attn: Any = self.attn
+        # The sigmoid of every position, not of every pair of tokens: 225 values instead of 4,096 at window 8.
+        table = 16 * attn.cpb_mlp(attn.relative_coords_table).flatten(0, 2).sigmoid()
+        cosine = attn.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+        return _attended(self, x, _qkv_v2(attn, x.flatten(1, 2)), position_bias(table, attn.window_size), 1.0, cosine)
+
+
+def _qkv_v2(attn: Any, x: Tensor) -> Tensor:
+    """Tokens (B, H·W, C) to queries, keys and values (B, H·W, 3·C)."""
+    if attn.q_bias is None:
+        qkv: Tensor = attn.qkv(x)
+        return qkv
+    bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
+    return attn.qkv(x) + bias if attn.qkv_bias_separate else functional.linear(x, attn.qkv.weight, bias)
+
+
+def _is_ours(block: Any, x: Tensor) -> bool:
+    """Whether the windows divide the grid, and nobody watches a module whose call would be left out."""
+    attn = block.attn
+    watched = (attn, attn.softmax, attn.attn_drop)
+    is_watched = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in watched)
+    return not (x.shape[1] % block.window_size[0] or x.shape[2] % block.window_size[1] or is_watched)
+
+
+def _attended(block: Any, x: Tensor, qkv: Tensor, bias: Tensor, scale: float, cosine: Tensor | None) -> Tensor:
+    """From queries, keys and values (B, H·W, 3·C) to the output of the block's attention, (B, H, W, C) as `x`."""
+    attn = block.attn
+    mask = block.get_attn_mask(x) if block.dynamic_mask else block.attn_mask
+    windows = Windows((x.shape[1], x.shape[2]), tuple(block.window_size), tuple(block.shift_size), attn.num_heads)
+    dropout = attn.attn_drop.p if attn.attn_drop.training else 0.0
+    out: Tensor = attn.proj_drop(attn.proj(attend(qkv, bias, mask, windows, scale, cosine, dropout)))
+    return out.view_as(x)
+
+
+# A subclass of a timm block may compute something else: only these, exactly.
+FASTER: dict[type[nn.Module], tuple[type[nn.Module], type[nn.Module]]] = {
+    SwinTransformerBlock: (AttentionV1, FastBlock),
+    SwinTransformerV2Block: (AttentionV2, FastV2Block),
+}
+
+
+def accelerate(model: nn.Module, device: torch.device | None = None) -> int:
+    """Makes the Swin blocks of a model compute their attention faster, in place.
+
+    Blocks whose windows do not divide their grid, or whose attention has hooks, keep timm's own computation. On CPUs,
+    gradients of gradients are refused.
+
+    Args:
+        model: Any module; what is no timm Swin block is left alone.
+        device: Where the model will run, to check there; None for where it is.
+
+    Returns:
+        How many blocks were changed.
+
+    Raises:
+        RuntimeError: On this device the result differs from timm's. The model is unchanged.
+    """
+    blocks: list[Any] = [module for module in model.modules() if _is_timms(module)]
+    kinds = {(type(block), tuple(block.window_size), any(block.shift_size)): block for block in reversed(blocks)}
+    for block in kinds.values():
+        _check(block, device or next(block.parameters()).device)
+    for block in blocks:
+        block.__class__ = FASTER[type(block)][1]
+    return len(blocks)
+
+
+def _is_timms(module: Any) -> bool:
+    return type(module) in FASTER and type(module.attn) is FASTER[type(module)][0]
+
+
+def _check(block: Any, device: torch.device) -> None:
+    """Compares output and gradients of a copy of a block, with random biases, on 2 by 2 windows.
+
+    Raises:
+        RuntimeError: They differ.
+    """
+    timms = copy.deepcopy(block).to(device).float().eval().requires_grad_(True)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in timms.named_parameters():
+        if "cpb_mlp" in name or parameter.ndim == 1 or "bias_table" in name:
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
+    timms.set_input_size(tuple(2 * side for side in block.window_size), block.window_size)
+    ours = copy.deepcopy(timms)
+    ours.__class__ = FASTER[type(block)][1]
+    x = torch.randn(1, *timms.input_resolution, timms.dim, generator=generator).to(device)
+    for dtype, tolerance in CHECKS.get(device.type, OTHER_CHECKS).items():
+        for theirs, own in zip(_results(timms, x, dtype), _results(ours, x, dtype), strict=True):
+            difference, largest = float((theirs - own).abs().max()), float(theirs.abs().max())
+            if not difference <= tolerance * largest:  # NaN must not pass
+                raise RuntimeError(
+                    f"Faster window attention differs from timm's by {difference:.1e}, where values reach "
+                    f"{largest:.1e}, on {device} in {dtype} with torch {torch.__version__}: leave it off."
+                )
+
+
+def _results(block: Any, x: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """Output, and gradients of all parameters that the attention reads."""
+    with torch.enable_grad(), torch.autocast(x.device.type, dtype, enabled=dtype != torch.float):
+        out: Tensor = block._attn(x).float()
+        parameters = [parameter for parameter in block.attn.parameters() if parameter.requires_grad]
+    return [out.detach(), *torch.autograd.grad(out.square().sum(), parameters)]

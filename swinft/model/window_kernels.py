@@ -1,0 +1,237 @@
+"""Attention inside windows, computed without copies that only move data around.
+
+Shapes: B images, H and W tokens per side, W' windows per image, N tokens per window, h heads, d channels per head.
+Projections work token by token, so they run on the whole grid; only scores and softmax see windows. One permutation
+takes queries, keys and values from the grid to shifted windows, and one takes the outputs back.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+EPS = 1e-12  # of functional.normalize
+# Not cuDNN: it has no gradient for the bias and gives NaN at 64 tokens per window. Not flash: it takes no bias.
+FUSED_ON = {"cuda"}  # elsewhere, torch's fused attention is slower for windows than its parts
+BIASED_SDPA = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a grid is cut: `window` divides `grid`; all sides in tokens, height first.
+
+    Args:
+        grid: H and W.
+        window: Sides of a window.
+        shift: Cyclic shift to the top left before cutting.
+        heads: h.
+    """
+
+    grid: tuple[int, int]
+    window: tuple[int, int]
+    shift: tuple[int, int]
+    heads: int
+
+    @property
+    def tokens(self) -> int:
+        """N."""
+        return self.window[0] * self.window[1]
+
+    def split(self, x: Tensor, parts: int) -> Tensor:
+        """Grid (B, H·W, parts·h·d) to shifted windows (parts, B·W'·h, N, d), contiguous."""
+        depth = x.shape[-1] // (parts * self.heads)
+        order, _ = _orders(self, len(x), parts, x.device)
+        return functional.embedding(order, x.reshape(-1, depth)).view(parts, -1, self.tokens, depth)
+
+    def join(self, x: Tensor, parts: int, batch: int) -> Tensor:
+        """The inverse of `split`: windows (parts, B·W'·h, N, d) to grid (B, H·W, parts·h·d)."""
+        _, inverse = _orders(self, batch, parts, x.device)
+        return functional.embedding(inverse, x.reshape(-1, x.shape[-1])).view(batch, self.grid[0] * self.grid[1], -1)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Grid (B, H·W, c) to shifted windows (B, W', N, c) in operations that compilers know."""
+        (height, width), (rows, columns) = self.grid, self.window
+        x = x.reshape(len(x), height, width, -1).roll((-self.shift[0], -self.shift[1]), (1, 2))
+        x = x.view(len(x), height // rows, rows, width // columns, columns, -1).transpose(2, 3)
+        return x.reshape(len(x), -1, self.tokens, x.shape[-1])
+
+    def paste(self, x: Tensor) -> Tensor:
+        """The inverse of `cut`: windows (B, W', N, c) to grid (B, H·W, c)."""
+        (height, width), (rows, columns) = self.grid, self.window
+        x = x.reshape(len(x), height // rows, width // columns, rows, columns, -1).transpose(2, 3)
+        return x.reshape(len(x), height, width, -1).roll(self.shift, (1, 2)).flatten(1, 2)
+
+
+@lru_cache(maxsize=64)  # stages x shifts x parts x batch sizes
+def _orders(windows: Windows, batch: int, parts: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The permutation of `Windows.split` on rows of d channels, and its inverse. Shared by all blocks of a stage.
+
+    One lookup does shift, cut and head split. `embedding` moves whole rows on all threads: as fast as copying a
+    permuted view there, and twice as fast back.
+    """
+    tokens = torch.arange(batch * windows.grid[0] * windows.grid[1], device=device, dtype=torch.int32)
+    tokens = windows.cut(tokens.view(batch, -1, 1)).view(1, -1, 1, windows.tokens)
+    part = torch.arange(parts, device=device, dtype=torch.int32).view(-1, 1, 1, 1)
+    head = torch.arange(windows.heads, device=device, dtype=torch.int32).view(1, 1, -1, 1)
+    order = ((tokens * parts + part) * windows.heads + head).flatten()
+    return order, order.argsort().to(torch.int32)
+
+
+def position_bias(table: Tensor, window: tuple[int, int]) -> Tensor:
+    """Bias of every relative position to bias of every pair of tokens.
+
+    The pairs are the table's own sliding windows, flipped. As views, they need no index; the backward pass adds up in
+    a fixed order, where indexing would sort or use atomics.
+
+    Args:
+        table: ((2·rows − 1)·(2·columns − 1), h).
+        window: Rows and columns.
+
+    Returns:
+        (h, N, N).
+    """
+    rows, columns = window
+    positions = table.view(2 * rows - 1, 2 * columns - 1, -1).flip(0, 1)
+    pairs = positions.unfold(0, rows, 1).unfold(1, columns, 1).flip(0, 1)
+    return pairs.permute(2, 0, 1, 3, 4).reshape(-1, rows * columns, rows * columns)
+
+
+def attend(
+    qkv: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    windows: Windows,
+    scale: float = 1.0,
+    cosine: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention in windows.
+
+    Args:
+        qkv: Queries, keys and values (B, H·W, 3·h·d).
+        bias: Of token pairs (h, N, N).
+        mask: Of token pairs (W', N, N): −100 where they are no neighbours but for the shift, else 0. None for no shift.
+        windows: How the grid is cut.
+        scale: Of all scores.
+        cosine: Scale per head (h, 1, 1) of cosine attention, which normalises queries and keys; None for dot products.
+        dropout: Share of attention weights set to 0.
+
+    Returns:
+        (B, H·W, h·d).
+    """
+    # A subclass of Tensor is traced or counted rather than computed: it must see ordinary operations.
+    is_plain = type(qkv) is Tensor and not torch.compiler.is_compiling()
+    if qkv.device.type == "cpu" and is_plain and not dropout:
+        attended: Tensor = _Attend.apply(qkv, bias, mask, windows, scale, cosine)
+        return attended
+    return attend_by_parts(qkv, bias, mask, windows, scale, cosine, dropout)
+
+
+def attend_by_parts(
+    qkv: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    windows: Windows,
+    scale: float = 1.0,
+    cosine: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The same as `attend`, in operations that autograd and compilers know."""
+    heads = windows.heads
+    cut = windows.cut(qkv)
+    q, k, v = cut.view(*cut.shape[:3], 3, heads, -1).permute(3, 0, 1, 4, 2, 5).unbind(0)  # each (B, W', h, N, d)
+    if cosine is not None:
+        q = (functional.normalize(q, dim=-1) * cosine).to(v.dtype)
+        k = functional.normalize(k, dim=-1).to(v.dtype)
+    if mask is None:  # images as windows
+        q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    else:  # windows as heads: one small mask for all images
+        q, k, v, bias = (x.flatten(1, 2) for x in (q, k, v, (bias + mask.unsqueeze(1)).unsqueeze(0)))
+    x = _weighted(q, k, v, bias.view(1, -1, *bias.shape[-2:]), scale, dropout)
+    x = x.reshape(len(qkv), -1, heads, *x.shape[-2:]).transpose(2, 3)
+    return windows.paste(x.flatten(3))
+
+
+def _weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropout: float) -> Tensor:
+    """Values weighted by attention, all (·, ·, N, d), with bias (1, ·, N, N)."""
+    if q.device.type in FUSED_ON:
+        with sdpa_kernel(BIASED_SDPA):
+            return functional.scaled_dot_product_attention(q, k, v, bias.to(q.dtype), dropout, scale=scale)
+    weights = ((q * scale) @ k.transpose(-2, -1) + bias).softmax(-1)
+    return functional.dropout(weights, dropout).to(v.dtype) @ v
+
+
+class _Attend(Function):
+    """`attend` for CPUs: of the (B·W'·h, N, N) tensors only the weights are kept, in the precision of `qkv`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, bias: Tensor, mask: Tensor | None, windows: Windows, scale: float, cosine: Tensor | None
+    ) -> Tensor:
+        """Arguments as of `attend`."""
+        q, k, v = windows.split(qkv, 3).unbind(0)
+        q_norm, k_norm = (None, None) if cosine is None else (_normalize_(q), _normalize_(k))
+        scores = _scaled(q, cosine) @ k.transpose(1, 2)
+        scores = torch.add(bias, scores.view(-1, *bias.shape), alpha=scale).view_as(scores)
+        if mask is not None:
+            _mask_(scores.view(len(qkv), -1, *bias.shape), mask.unsqueeze(1), windows)
+        weights = scores.softmax(-1).to(qkv.dtype)
+        ctx.save_for_backward(q, k, v, weights, q_norm, k_norm, cosine)
+        ctx.scale, ctx.windows, ctx.bias_dtype = scale, windows, bias.dtype
+        return windows.join(weights @ v, 1, len(qkv))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of `qkv`, bias and scale per head."""
+        q, k, v, weights, q_norm, k_norm, cosine = ctx.saved_tensors
+        windows: Windows = ctx.windows
+        batch, grad = len(grad), windows.split(grad, 1)[0]
+        grads = torch.empty(3, *q.shape, dtype=q.dtype)
+        torch.bmm(weights.transpose(1, 2), grad, out=grads[2])
+        scores = torch._softmax_backward_data(grad @ v.transpose(1, 2), weights, -1, weights.dtype)
+        bias_grad = None
+        if ctx.needs_input_grad[1]:
+            bias_grad = scores.view(-1, windows.heads, *scores.shape[1:]).sum(0, dtype=ctx.bias_dtype)
+        torch.baddbmm(grads[0], scores, k, beta=0, alpha=ctx.scale, out=grads[0])
+        torch.baddbmm(grads[1], scores.transpose(1, 2), _scaled(q, cosine), beta=0, alpha=ctx.scale, out=grads[1])
+        cosine_grad = None
+        if cosine is not None:
+            along = (grads[0] * q).view(-1, windows.heads, q.shape[1] * q.shape[2])
+            cosine_grad = along.sum((0, 2), dtype=cosine.dtype).view_as(cosine)
+            grads[0] = _unnormalized(_scaled(grads[0], cosine), q, q_norm)
+            grads[1] = _unnormalized(grads[1], k, k_norm)
+        return windows.join(grads, 3, batch), bias_grad, None, None, None, cosine_grad
+
+
+def _mask_(scores: Tensor, mask: Tensor, windows: Windows) -> None:
+    """Adds the mask (W', 1, N, N) to scores (B, W', h, N, N), in place.
+
+    A shift makes opposite edges meet in the last row and in the last column of windows: elsewhere, the mask is 0.
+    """
+    columns = windows.grid[1] // windows.window[1]
+    for edge in (slice(-columns, None), slice(columns - 1, -columns, columns)):
+        scores[:, edge] += mask[edge]
+
+
+def _normalize_(x: Tensor) -> Tensor:
+    """Divides rows (·, N, d) by their norms, in place, and returns the norms (·, N, 1)."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(EPS)
+    x.div_(norm)
+    return norm
+
+
+def _unnormalized(grad: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
+    """Gradient of rows from that of their unit vectors: a step along the row does not turn it."""
+    return (grad - unit * (grad * unit).sum(-1, keepdim=True)).div_(norm)
+
+
+def _scaled(x: Tensor, cosine: Tensor | None) -> Tensor:
+    """Rows (B·W'·h, N, d) times the scale (h, 1, 1) of their head, if there is one."""
+    return x if cosine is None else (x.view(-1, len(cosine), *x.shape[1:]) * cosine).view_as(x).to(x.dtype)
