@@ -13,6 +13,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.model.task import FineTuneTask, ImageModel
+from swinft.model.window_attention import accelerate
 from swinft.run.arguments import Parser
 from swinft.run.precision import Precision
 from swinft.run.store import commit, discard, verify
@@ -107,7 +108,10 @@ def load_net(parser: Parser, config: Namespace, schema: Schema, path: Path, devi
     """
     net = build_task(parser, config, schema, pretrained=False, ema_decay=None).net
     net.load_state_dict(load_file(verify(path)))
-    return net.eval().to(device)
+    net = net.eval().to(device)
+    if config.model.fast_attention:
+        accelerate(net, device)
+    return net
 
 
 def _section(parser: Parser, config: Namespace, name: str) -> dict[str, Any]:
