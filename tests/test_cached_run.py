@@ -89,3 +89,15 @@ def test_every_pixel_can_be_had(large, tmp_path, capsys):
         data.setup("fit")
         shapes[shrink] = data.val_dataloader().dataset._decode(0).shape
     assert shapes == {True: (37, 46, 3), False: (120, 150, 3)}
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_done_without(large, tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    changes = {"data.cache_dir": str(blocked / "cache")}
+    code, said = fit(large, tmp_path, capsys, **changes)
+    assert code == 0
+    assert f"the pixel cache cannot be written to {blocked / 'cache'}: Not a directory" in said.out
+    code, said = fit(large, tmp_path, capsys, **changes, **{"data.cache": True, "name": "other"})
+    assert code == 2
+    assert "Set data.cache_dir to another folder" in said.err

@@ -62,7 +62,7 @@ class Pictures:
         """Decodes training pictures once, where the policy and the space allow it; `decision` says what and why.
 
         Raises:
-            InputError: The policy is True and there is no room.
+            InputError: The policy is True, and there is no room or the folder cannot be written to.
         """
         if self.policy is False or self.image_size is None:
             self.decision = decide(False, 0, self.folder)[1]
@@ -72,7 +72,14 @@ class Pictures:
         fits, self.decision = decide(self.policy, needed, self._cache_path(rows))
         if not fits:
             return None
-        return prepare(rows.paths, self.root, self.image_size, self.folder, rules=self.rules)
+        try:
+            return prepare(rows.paths, self.root, self.image_size, self.folder, rules=self.rules)
+        except OSError as error:
+            reason = f"the pixel cache cannot be written to {self.folder}: {error.strerror or error}"
+            if self.policy is True:
+                raise InputError(f"{reason}. Set data.cache_dir to another folder, or data.cache to auto.") from error
+            self.decision = f"Images are decoded each time they are read: {reason}. Set data.cache_dir to another."
+            return None
 
     def open_cache(self, rows: Rows) -> PixelCache | None:
         """The cache of training pictures where there is one already; the pixels are the same without."""
