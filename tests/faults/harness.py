@@ -79,13 +79,16 @@ def in_child(work: Callable[[], int], log: Path, kill_after: float | None = None
         if done:
             break
         if time.monotonic() - started > limit:
-            (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+            if group:
+                with contextlib.suppress(ProcessLookupError):  # killed before it had a group of its own
+                    os.killpg(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
             limit = TIMEOUT
         time.sleep(0.005)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)  # loader processes that outlived it
     code = os.waitstatus_to_exitcode(status)
-    return Child(128 - code if code < 0 else code, log.read_text())
+    return Child(128 - code if code < 0 else code, log.read_text() if log.is_file() else "")
 
 
 def _be_child(work: Callable[[], int], log: Path) -> None:
