@@ -1,0 +1,249 @@
+"""swinft beside its peers: the same pictures, network, epochs and batch; images per second, accuracy and memory.
+
+    pip install -r benchmarks/requirements.txt
+    python benchmarks/fit.py                     # swin_tiny at 224 px; an hour or more on 2 cores
+    python benchmarks/fit.py --rows 32 --epochs 2 --rounds 1 --batch 16 --backbone resnet18 --size 64
+    python benchmarks/fit.py --only timm --setting equal
+
+Two settings. `equal`: everybody trains in the same precision (bf16 autocast where the processor has it), with the same
+random-resized crops, flips, loader workers, optimiser and schedule. `defaults`: what each project does by itself with
+this network, batch and number of epochs, as its own guide or training script has it.
+
+Each measurement is a process of its own; the contestants take turns, in another order every round. Images per second
+count the training steps of all epochs but the first, loader included, validation and saving excluded. The whole time
+is everything from the start of the process to the score. Memory is the main process's largest resident set plus what
+its loader workers hold beside it. A contestant whose package is missing is named and left out. Writes
+benchmarks/results/fit.json.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import redirect_stdout
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+from contestants.race import Clock, Race
+from jpegs import cpu_has_bf16, machine, make_table
+
+RESULTS = Path(__file__).parent / "results" / "fit.json"
+NEEDS = {
+    "swinft": ["swinft"],
+    "timm": ["timm"],
+    "transformers": ["transformers", "accelerate", "torchvision"],
+    "fastai": ["fastai", "torchvision"],
+}
+GOALS = {"equal": 1.1, "defaults": 3.0}  # images per second over everybody else's
+MEMORY_LIMIT = 1.05  # of the thriftiest of the others
+MEGABYTE = 1024 * 1024
+
+
+class Memory(threading.Thread):
+    """Watches what the loader workers hold for themselves; pages they share with the main process are counted there."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.workers = 0
+
+    def run(self) -> None:
+        """Looks once a second."""
+        while True:
+            held = 0
+            for worker in psutil.Process().children(recursive=True):
+                try:
+                    held += worker.memory_full_info().uss
+                except psutil.Error:  # it has just ended
+                    continue
+            self.workers = max(self.workers, held)
+            time.sleep(1)
+
+    def peak(self) -> float:
+        """Megabytes, so far."""
+        import resource  # not on Windows
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + self.workers) / MEGABYTE
+
+
+def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
+    """One contestant in this process."""
+    memory = Memory()
+    memory.start()
+    race = Race(
+        root=root,
+        is_equal=options.setting == "equal",
+        is_bf16=cpu_has_bf16(),
+        backbone=options.backbone,
+        size=options.size,
+        epochs=options.epochs,
+        batch_size=options.batch,
+        workers=options.workers,
+        clock=Clock(),
+    )
+    with tempfile.TemporaryDirectory() as scratch, redirect_stdout(sys.stderr):
+        found = import_module(f"contestants.with_{options.only}").fit(race, Path(scratch))
+    seconds = race.clock.seconds
+    images = race.steps * race.batch_size
+    return {
+        "contestant": options.only,
+        "setting": options.setting,
+        "images_per_second": round(images * (len(seconds) - 1) / sum(seconds[1:]), 3),
+        "epoch_seconds": [round(each, 2) for each in seconds],
+        "whole_seconds": round(time.time() - psutil.Process().create_time(), 2),
+        "accuracy": round(found["accuracy"], 4),
+        "precision": found["precision"],
+        "peak_mb": round(memory.peak()),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def measure_alone(options: argparse.Namespace, root: Path, contestant: str, setting: str) -> dict[str, Any]:
+    """The same in a process of its own."""
+    command = [sys.executable, __file__, "--only", contestant, "--setting", setting, "--table", str(root)]
+    for name in ("backbone", "size", "rows", "epochs", "batch", "workers"):
+        command += [f"--{name}", str(getattr(options, name))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{contestant} failed:\n{done.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(json.dumps(result), file=sys.stderr, flush=True)
+    return result
+
+
+def race_all(options: argparse.Namespace, root: Path, contestants: list[str]) -> list[dict[str, Any]]:
+    """Everybody in every setting, `options.rounds` times, each round begun by another contestant."""
+    measured = []
+    for number in range(options.rounds):
+        first = number % len(contestants)
+        for setting in options.setting.split(","):
+            for contestant in contestants[first:] + contestants[:first]:
+                measured.append({"round": number, **measure_alone(options, root, contestant, setting)})
+    return measured
+
+
+def summarize(measured: list[dict[str, Any]], setting: str) -> dict[str, Any]:
+    """Medians and ranges of everybody, and swinft over each of the others, round by round."""
+    mine = [line for line in measured if line["setting"] == setting]
+    names = list(dict.fromkeys(line["contestant"] for line in mine))
+    of = {name: sorted((x for x in mine if x["contestant"] == name), key=lambda x: x["round"]) for name in names}
+    keys = ("images_per_second", "whole_seconds", "accuracy", "peak_mb")
+    found: dict[str, Any] = {
+        name: {"precision": of[name][0]["precision"], **{key: _spread(x[key] for x in of[name]) for key in keys}}
+        for name in sorted(names)
+    }
+    others = [name for name in sorted(names) if name != "swinft"]
+    if "swinft" not in names or not others:
+        return {"contestants": found}
+    faster = {name: _ratio(of["swinft"], of[name], "images_per_second") for name in others}
+    sooner = {name: _ratio(of[name], of["swinft"], "whole_seconds") for name in others}
+    least = min(found[name]["peak_mb"]["median"] for name in others)
+    memory = round(found["swinft"]["peak_mb"]["median"] / least, 3)
+    return {
+        "contestants": found,
+        "faster": faster,
+        "sooner": sooner,
+        "speed_goal": GOALS[setting],
+        "speed_goal_met": all(ratio["median"] >= GOALS[setting] for ratio in faster.values()),
+        "memory_ratio": memory,
+        "memory_limit": MEMORY_LIMIT,
+        "memory_limit_met": memory <= MEMORY_LIMIT,
+    }
+
+
+def _spread(values: Any) -> dict[str, float]:
+    every = list(values)
+    return {"median": round(statistics.median(every), 4), "least": min(every), "most": max(every)}
+
+
+def _ratio(above: list[dict[str, Any]], below: list[dict[str, Any]], key: str) -> dict[str, float]:
+    """Of measurements of the same round, which saw about the same load."""
+    return _spread(round(a[key] / b[key], 3) for a, b in zip(above, below, strict=True))
+
+
+def _cell(spread: dict[str, float]) -> str:
+    return f"{spread['median']:.4g} ({spread['least']:.4g} to {spread['most']:.4g})"
+
+
+def markdown(summary: dict[str, Any], setting: str) -> str:
+    """A setting's table."""
+    lines = [
+        f"| {setting} | precision | images/s | swinft over it | whole, s | accuracy | peak, MB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, found in summary["contestants"].items():
+        ratio = summary.get("faster", {}).get(name)
+        numbers = [_cell(found["images_per_second"]), f"{_cell(ratio)} x" if ratio else ""]
+        numbers += [_cell(found[key]) for key in ("whole_seconds", "accuracy", "peak_mb")]
+        lines.append(f"| {' | '.join([name, found['precision'], *numbers])} |")
+    if "faster" in summary:
+        verdict = {True: "met", False: "missed"}
+        lines += [
+            "",
+            f"Speed, at least {summary['speed_goal']} x each: {verdict[summary['speed_goal_met']]}.",
+            f"Memory, at most {MEMORY_LIMIT} x the thriftiest other: {summary['memory_ratio']}, "
+            f"{verdict[summary['memory_limit_met']]}.",
+        ]
+    return "\n".join(lines)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="swin_tiny_patch4_window7_224")
+    parser.add_argument("--size", type=int, default=224, help="pixels")
+    parser.add_argument("--rows", type=int, default=256, help="to train on; a quarter as many more are held out")
+    parser.add_argument("--batch", type=int, default=32, help="divides the rows, so that nobody drops any")
+    parser.add_argument("--epochs", type=int, default=3, help="the first one is not counted as steady")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1, help="loader processes where they are equal")
+    parser.add_argument("--setting", default="equal,defaults", help="equal, defaults, or both with a comma")
+    parser.add_argument("--only", choices=list(NEEDS), help="measure this one once, here, and print one line of JSON")
+    parser.add_argument("--table", type=Path, help="a folder with the pictures; made anew without it")
+    options = parser.parse_args()
+    if options.epochs < 2 or options.rows % options.batch:
+        parser.error("at least 2 epochs, and rows that the batch divides")
+    if not set(options.setting.split(",")) <= set(GOALS) or (options.only and "," in options.setting):
+        parser.error("--setting is equal, defaults, or without --only both")
+    return options
+
+
+def main() -> None:
+    """Measures, prints, writes the results."""
+    options = arguments()
+    missing = {name: [each for each in needs if find_spec(each) is None] for name, needs in NEEDS.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        root = options.table or Path(folder)
+        if not (root / "folds.csv").is_file():
+            make_table(root, [options.rows // 4, options.rows])
+        if options.only:
+            print(json.dumps(measure(options, root)))
+            return
+        host = machine()  # before anything is measured: the load is the others'
+        contestants = [name for name in NEEDS if not missing[name]]
+        measured = race_all(options, root, contestants)
+    left_out = {name: lacking for name, lacking in missing.items() if lacking}
+    settings = {setting: summarize(measured, setting) for setting in options.setting.split(",")}
+    asked = {key: value for key, value in vars(options).items() if key not in ("only", "table")}
+    versions = {name: version(name) for name in contestants}
+    result = {"machine": host, **asked, "versions": versions, "left_out": left_out, **settings, "measured": measured}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(host))
+    for name, lacking in left_out.items():
+        print(f"left out: {name}, which needs {', '.join(lacking)}")
+    for setting, summary in settings.items():
+        print(f"\n{markdown(summary, setting)}")
+
+
+if __name__ == "__main__":
+    main()

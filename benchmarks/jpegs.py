@@ -1,0 +1,90 @@
+"""Real pictures at the size of a competition's, in folds, and what is worth knowing about the machine.
+
+The demo's satellite tiles are enlarged to 500 × 375 pixels and given fine texture, so that a file has the bytes of a
+photograph and its decoding the cost of one. Folds share no tile.
+"""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+TILES = Path(__file__).parent.parent / "competitions" / "bluemarble"
+WIDTH, HEIGHT = 500, 375
+QUALITY = 90
+# Grain in grey levels at one and at two pixels. By itself an enlarged tile has 15 KB; so it has the 70 KB of a photo.
+FINE, COARSE = 6.5, 7.0
+
+
+def make_table(root: Path, rows: list[int]) -> None:
+    """Writes `train.csv` (id, image, climate), `folds.csv` (id, fold), and the JPEGs `fold_<fold>/<climate>/<id>.jpg`.
+
+    Args:
+        root: Where they go.
+        rows: Number of rows of each fold.
+    """
+    table = []
+    for fold, tiles in enumerate(_tiles(rows)):
+        for row in range(rows[fold]):
+            tile = tiles.iloc[row % len(tiles)]
+            name = f"f{fold}-{row}-{tile['id']}"
+            image = Path(f"fold_{fold}") / tile["climate"] / f"{name}.jpg"
+            (root / image).parent.mkdir(parents=True, exist_ok=True)
+            picture = enlarge(TILES / "images" / tile["image"], np.random.default_rng([fold, row]))
+            picture.save(root / image, quality=QUALITY)
+            table.append({"id": name, "image": image.as_posix(), "climate": tile["climate"], "fold": fold})
+    frame = pd.DataFrame(table)
+    frame[["id", "image", "climate"]].to_csv(root / "train.csv", index=False)
+    frame[["id", "fold"]].to_csv(root / "folds.csv", index=False)
+
+
+def enlarge(tile: Path, rng: np.random.Generator) -> Image.Image:
+    """A part of a tile at a photograph's size, turned and grained by chance: rows of one tile differ."""
+    pixels = np.rot90(np.asarray(Image.open(tile).convert("RGB")), int(rng.integers(4)))
+    height = pixels.shape[1] * HEIGHT // WIDTH
+    top = int(rng.integers(pixels.shape[0] - height + 1))
+    part = Image.fromarray(np.ascontiguousarray(pixels[top : top + height]))
+    large = np.asarray(part.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), dtype=np.float32)
+    coarse = rng.normal(0, COARSE, (-(-HEIGHT // 2), -(-WIDTH // 2))).repeat(2, axis=0).repeat(2, axis=1)
+    grain = rng.normal(0, FINE, (HEIGHT, WIDTH)) + coarse[:HEIGHT, :WIDTH]
+    return Image.fromarray((large + grain[:, :, None]).clip(0, 255).astype(np.uint8))
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    names = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load at start": round(os.getloadavg()[0], 2),
+        "bf16": cpu_has_bf16(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 in hardware."""
+    return bool({"avx512_bf16", "amx_bf16", "bf16"}.intersection(" ".join(_cpuinfo()).split()))
+
+
+def _tiles(rows: list[int]) -> list[pd.DataFrame]:
+    """The tiles of each fold: shares in proportion to its rows, every climate in turn, none in two folds."""
+    tiles = pd.read_csv(TILES / "train.csv").sample(frac=1.0, random_state=0)
+    ends = (np.cumsum(rows) / sum(rows)).tolist()
+    folds: list[list[pd.DataFrame]] = [[] for _ in rows]
+    for _, same in tiles.groupby("climate"):
+        bounds = [0, *(round(end * len(same)) for end in ends)]
+        for fold in range(len(rows)):
+            folds[fold].append(same.iloc[bounds[fold] : bounds[fold + 1]].assign(turn=lambda part: range(len(part))))
+    return [pd.concat(parts).sort_values(["turn", "climate"]) for parts in folds]
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.is_file() else []
