@@ -1,10 +1,12 @@
 """Interleaved timing, and what it was measured on: shared by the benchmarks."""
 
+import ctypes
 import json
 import os
 import platform
 import random
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -33,14 +35,33 @@ def machine(*packages: str) -> dict[str, object]:
     }
 
 
+def keep_memory() -> bool:
+    """Makes the C library keep freed memory; returns whether it can.
+
+    glibc hands large blocks back to the system at once and gets them back page by page, cleared: a good
+    part of a forward pass on large images, and the allocator's cost, not the network's.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    library = ctypes.CDLL(None)
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+    return bool(library.mallopt(mmap_max, 0) and library.mallopt(trim_threshold, -1))
+
+
 def load() -> list[float]:
     """Processes that wanted a core, on average over the last 1, 5 and 15 minutes; the benchmark's own count too."""
     return [round(value, 2) for value in os.getloadavg()]
 
 
-def interleave(
-    cases: dict[str, Callable[[], object]], rounds: int, patience: float
-) -> tuple[dict[str, list[float]], int]:
+def add_timing(parser: ArgumentParser, rounds: int) -> None:
+    """Adds the options that `interleave` reads, and `--threads`."""
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--patience", type=float, default=300, help="seconds to wait for other processes, in all")
+    parser.add_argument("--cpu-time", action="store_true", help="count the seconds computed; give --threads 1 with it")
+    parser.add_argument("--threads", type=int, help="threads to compute with; one per core unless given")
+
+
+def interleave(cases: dict[str, Callable[[], object]], timing: Namespace) -> tuple[dict[str, list[float]], int]:
     """Seconds of each case in each round, and how many of these measurements were disturbed.
 
     Every round runs every case once, in an order of its own: what else the machine does hits all of them alike, so that
@@ -49,37 +70,40 @@ def interleave(
     A measurement during which other processes computed is repeated. Whether it is kept depends on them alone, never on
     how long it took. Once patience is over everything is kept.
 
+    With `--cpu-time` the seconds in which this process computed count, on all its threads together, instead of those
+    that passed. Others hardly change them, so that nothing is waited for or repeated.
+
     Args:
         cases: What to time, by name.
-        rounds: Number of counted rounds.
-        patience: Seconds to spend on waiting and repeating, in all.
+        timing: `rounds`, `patience` in seconds, and `cpu_time`.
     """
-    order = random.Random(0)
+    order, patience = random.Random(0), timing.patience
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     disturbed = 0
-    for number in range(rounds + 1):
+    for number in range(timing.rounds + 1):
         for name in order.sample(list(cases), len(cases)):
             while True:
-                waited = _wait_until_quiet(patience)
-                elapsed, is_quiet = _time(cases[name])
-                patience -= waited
+                patience -= 0 if timing.cpu_time else _wait_until_quiet(patience)
+                elapsed, is_quiet = _time(cases[name], timing.cpu_time)
                 if number == 0 or is_quiet or patience <= 0:
                     break
                 patience -= elapsed
             if number:
                 seconds[name].append(elapsed)
                 disturbed += not is_quiet
-    print(f"{disturbed} of {rounds * len(cases)} measurements were disturbed by other processes")
+    print(f"{disturbed} of {timing.rounds * len(cases)} measurements were disturbed by other processes")
     return seconds, disturbed
 
 
-def _time(case: Callable[[], object]) -> tuple[float, bool]:
-    """Seconds of a call, and whether other processes hardly computed meanwhile."""
+def _time(case: Callable[[], object], cpu_time: bool = False) -> tuple[float, bool]:
+    """Seconds of a call, and whether what other processes did meanwhile is small enough not to matter."""
     busy, own, started = _busy_seconds(), time.process_time(), time.perf_counter()
     case()
     elapsed = time.perf_counter() - started
-    others = _busy_seconds() - busy - (time.process_time() - own)
-    return elapsed, others <= QUIET_SHARE * elapsed + QUIET_SECONDS
+    computed = time.process_time() - own
+    others = _busy_seconds() - busy - computed
+    is_quiet = others <= QUIET_SHARE * elapsed + QUIET_SECONDS
+    return (computed, True) if cpu_time else (elapsed, is_quiet)
 
 
 def _wait_until_quiet(patience: float) -> float:

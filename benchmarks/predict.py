@@ -5,7 +5,7 @@
 
 Predicts Blue Marble test pictures with three Swin-T of random weights ("folds") under four views, at 224 px on the CPU.
 `predict_rows` reads and decodes the pictures, makes the views and averages; the bare forward passes run the same
-networks on the same tensors, made beforehand. About 5 minutes on 2 cores. Writes benchmarks/results/predict.json.
+networks on the same tensors, made beforehand. About 3 minutes on 2 cores. Writes benchmarks/results/predict.json.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from measure import interleave, load, machine, ratios, show, spread, write
+from measure import add_timing, interleave, load, machine, ratios, show, spread, write
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -105,7 +105,7 @@ def differences(values: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def measure(
-    backends: list[str], backbone: str, size: int, loader: DataLoader[Any], rounds: int, patience: float
+    backends: list[str], backbone: str, size: int, loader: DataLoader[Any], timing: argparse.Namespace
 ) -> dict[str, Any]:
     """Speed of every backend, with `predict_rows` and bare, and its distance from torch in fp32."""
     nets = make_nets(backbone, size)
@@ -121,7 +121,7 @@ def measure(
         predictors = make_predictors(backend, nets, size)
         cases[f"{backend} predict_rows"] = partial(predict, backend, predictors)
         cases[f"{backend} bare"] = partial(bare, predictors, tensors, backend)
-    seconds, disturbed = interleave(cases, rounds, patience)
+    seconds, disturbed = interleave(cases, timing)
     forwards = sum(map(len, tensors)) * NUM_FOLDS
     distance = differences(values)
     reference = seconds[f"{REFERENCE} predict_rows"]
@@ -154,11 +154,9 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--batch", type=int, default=8, help="images per batch")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--patience", type=float, default=300, help="seconds to wait for other processes, in all")
-    parser.add_argument("--threads", type=int, help="threads of torch and of OpenVINO; one per core unless given")
+    add_timing(parser, rounds=5)
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--backbone", default="swin_tiny_patch4_window7_224")
     parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
@@ -169,9 +167,7 @@ def main() -> None:
     about = {"machine": machine("openvino"), "load_before": load()}
     with tempfile.TemporaryDirectory() as folder:
         loader = make_loader(Path(folder), arguments.images, arguments.size, arguments.batch)
-        results = measure(
-            arguments.backends, arguments.backbone, arguments.size, loader, arguments.rounds, arguments.patience
-        )
+        results = measure(arguments.backends, arguments.backbone, arguments.size, loader, arguments)
     about["load_after"] = load()
     print(*(f"{key}: {value}" for key, value in about.items()), table(results), sep="\n")
     given = {**vars(arguments), "folds": NUM_FOLDS, "views": VIEW_NAMES}

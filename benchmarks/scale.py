@@ -16,7 +16,7 @@ from typing import Any
 import timm
 import torch
 from matplotlib.figure import Figure
-from measure import RESULTS, interleave, load, machine, ratios, show, spread, write
+from measure import RESULTS, add_timing, interleave, keep_memory, load, machine, ratios, show, spread, write
 from torch.utils.flop_counter import FlopCounterMode
 
 MODEL = "swin_tiny_patch4_window7_224"
@@ -47,13 +47,13 @@ def count(model: Any, size: int) -> dict[str, float]:
     return {"macs": total, "attention_macs": attention, "attention_macs_closed_form": closed}
 
 
-def measure(sizes: list[int], batch: int, rounds: int, patience: float) -> dict[str, Any]:
+def measure(sizes: list[int], batch: int, timing: argparse.Namespace) -> dict[str, Any]:
     """MACs and seconds by size, and their growth from each size to the next."""
     models = {size: create(size) for size in sizes}
     images = {size: torch.rand(batch, 3, size, size) for size in sizes}
     with torch.inference_mode():
         seconds, disturbed = interleave(
-            {str(size): lambda size=size: models[size](images[size]) for size in sizes}, rounds, patience
+            {str(size): lambda size=size: models[size](images[size]) for size in sizes}, timing
         )
     by_size = {
         str(size): {**count(models[size], size), "seconds_per_image": spread([s / batch for s in seconds[str(size)]])}
@@ -85,7 +85,7 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def draw(results: dict[str, Any], batch: int) -> Figure:
+def draw(results: dict[str, Any], batch: int, clock: str) -> Figure:
     """Time and MACs over the side, both logarithmic, each beside a line that is proportional to the pixels."""
     sizes = [int(size) for size in results["sizes"]]
     rows = list(results["sizes"].values())
@@ -95,7 +95,7 @@ def draw(results: dict[str, Any], batch: int) -> Figure:
     middle = [value["median"] for value in times]
     errors = [[t["median"] - t["low"] for t in times], [t["high"] - t["median"] for t in times]]
     left.errorbar(sizes, middle, errors, marker="o", capsize=4, label="measured: median, range")
-    left.set(ylabel="time per image (ms)", title=f"torch fp32, batches of {batch}")
+    left.set(ylabel=f"{clock} per image (ms)", title=f"torch fp32, batches of {batch}")
     series = {"all": "macs", "W-MSA, counted": "attention_macs", "W-MSA, closed form": "attention_macs_closed_form"}
     for (label, key), style in zip(series.items(), ("o-", "s-", "k+"), strict=True):
         right.plot(sizes, [row[key] / 1e9 for row in rows], style, label=label, markersize=6 if style != "k+" else 12)
@@ -118,18 +118,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224, 448, 896], help="sides in pixels, ascending")
     parser.add_argument("--batch", type=int, default=4, help="images per forward, the same at every size")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--patience", type=float, default=300, help="seconds to wait for other processes, in all")
-    parser.add_argument("--threads", type=int, help="threads of torch; one per core unless given")
+    add_timing(parser, rounds=7)
+    parser.add_argument("--return-memory", action="store_true", help="let the C library return freed memory at once")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
     torch.manual_seed(0)
-    about = {"machine": machine(), "load_before": load()}
-    results = measure(arguments.sizes, arguments.batch, arguments.rounds, arguments.patience)
+    keeps_memory = not arguments.return_memory and keep_memory()
+    about = {"machine": machine(), "keeps_memory": keeps_memory, "load_before": load()}
+    results = measure(arguments.sizes, arguments.batch, arguments)
     about["load_after"] = load()
     print(*(f"{key}: {value}" for key, value in about.items()), table(results), sep="\n")
     write("scale", {**about, **vars(arguments), "model": MODEL, "window": WINDOW, **results})
-    draw(results, arguments.batch).savefig(RESULTS / "scale.png", dpi=120)
+    draw(results, arguments.batch, "CPU time" if arguments.cpu_time else "time").savefig(RESULTS / "scale.png", dpi=120)
 
 
 if __name__ == "__main__":

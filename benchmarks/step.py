@@ -1,0 +1,218 @@
+"""Seconds of a training step: timm's Swin, the same with faster attention, and swinft's whole loop around the latter.
+
+    python benchmarks/step.py
+    python benchmarks/step.py --model swinv2_tiny_window8_256 --image-size 256 --batch 4 --steps 10 --precision bf16
+
+All train the same network from the same weights on the same tensors in one process, one step each in turn, so that what
+else the machine does slows all of them. swinft's step is the time from the end of one batch to the end of the next, in
+Lightning's own loop: loader, hooks, optimiser and schedule included. Processor time tells more than the clock where
+others use the same cores. Writes benchmarks/results/step.json.
+"""
+
+import argparse
+import copy
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+
+from swinft import ClassificationHead, FineTuneTask
+from swinft.model.optim import adamw, param_groups
+from swinft.model.window_attention import accelerate
+from swinft.run.precision import autocast, cpu_has_bf16
+
+RESULTS = Path(__file__).parent / "results" / "step.json"
+CLASSES = 10
+WARMUP = 3  # steps whose times are thrown away: memory and kernels are set up
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+Batch = dict[str, Tensor]
+Times = dict[str, list[np.ndarray]]  # seconds by the clock and of the processor, for each step
+CLOCKS = ["clock", "processor"]
+KINDS = ["seconds", "speed", "over_bare"]
+
+
+def batches(options: argparse.Namespace) -> list[Batch]:
+    """Four batches of noise, on the device."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (options.batch, 3, options.image_size, options.image_size)
+    made = []
+    for _ in range(4):
+        image = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        target = torch.randint(0, CLASSES, (options.batch,), generator=generator)
+        made.append({"image": image, "target": target, "row": torch.arange(options.batch)})
+    return [{name: tensor.to(DEVICE) for name, tensor in batch.items()} for batch in made]
+
+
+def now() -> np.ndarray:
+    """Seconds by the clock and of the processor, once the device has done all it was asked to."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def bare_step(task: FineTuneTask, net: nn.Module, data: Iterator[Batch], precision: str) -> Callable[[], None]:
+    """A training step as one would write it by hand, with swinft's optimiser."""
+    net = net.to(DEVICE).train()
+    optimizer = adamw(param_groups(net.backbone, [net.head], task.optim), task.optim, DEVICE, scales_loss=False)
+
+    def step() -> None:
+        batch = next(data)
+        optimizer.zero_grad()
+        with autocast(precision, DEVICE):
+            loss = functional.cross_entropy(net(batch["image"]), batch["target"])
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def bare_prediction(net: nn.Module, data: Iterator[Batch], precision: str) -> Callable[[], None]:
+    """A forward pass for predictions."""
+    net = net.to(DEVICE).eval()
+
+    def step() -> None:
+        with torch.inference_mode(), autocast(precision, DEVICE):
+            net(next(data)["image"])
+
+    return step
+
+
+def run_in_turn(steps: dict[str, Callable[[], None]], times: Times, turn: int) -> None:
+    """One step of each, beginning with another one each time."""
+    names = list(steps)
+    for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        started = now()
+        steps[name]()
+        times[name].append(now() - started)
+
+
+class Rivals(pl.Callback):
+    """Times Lightning's steps, and lets the bare ones run between them.
+
+    Args:
+        steps: The bare steps.
+    """
+
+    def __init__(self, steps: dict[str, Callable[[], None]]) -> None:
+        self.steps = steps
+        self.times: Times = {name: [] for name in [*steps, "swinft"]}
+        self.resumed: np.ndarray | None = None
+
+    def on_train_batch_end(self, trainer: pl.Trainer, task: pl.LightningModule, *_: object) -> None:
+        """Stops swinft's clock, runs the others, and starts it again."""
+        if self.resumed is not None:  # the first step contains the start of the training
+            self.times["swinft"].append(now() - self.resumed)
+            run_in_turn(self.steps, self.times, trainer.global_step)
+        self.resumed = now()
+
+
+def train(options: argparse.Namespace, task: FineTuneTask, nets: dict[str, nn.Module], precision: str) -> Times:
+    """Seconds of training steps, swinft's and the bare ones."""
+    data = batches(options)
+    rivals = Rivals({name: bare_step(task, net, cycle(data), precision) for name, net in nets.items()})
+    steps = options.steps + WARMUP + 1
+    trainer = pl.Trainer(
+        accelerator=DEVICE.type, devices=1, precision=precision, max_steps=steps, callbacks=[rivals], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(task, DataLoader([data[i % len(data)] for i in range(steps)], batch_size=None))
+    return rivals.times
+
+
+def predict(options: argparse.Namespace, nets: dict[str, nn.Module], precision: str) -> Times:
+    """Seconds of forward passes of the bare networks."""
+    data = batches(options)
+    steps = {name: bare_prediction(net, cycle(data), precision) for name, net in nets.items()}
+    times: Times = {name: [] for name in steps}
+    for turn in range(options.steps + WARMUP):
+        run_in_turn(steps, times, turn)
+    return times
+
+
+def summary(times: Times) -> dict[str, dict[str, dict[str, float]]]:
+    """Quartiles of the seconds, and of the speed relative to timm's and the time relative to the bare loop's."""
+    measured = {name: np.array(values[WARMUP:]) for name, values in times.items()}
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for name, own in measured.items():
+        kinds = {"seconds": own, "speed": measured["timm"] / own, "over_bare": own / measured["fast"]}
+        for column, clock in enumerate(CLOCKS):
+            row = result.setdefault(name, {}).setdefault(clock, {})
+            for kind, values in kinds.items():
+                low, median, high = np.quantile(values[:, column], [0.25, 0.5, 0.75]).tolist()
+                row |= {kind: median, f"{kind}_low": low, f"{kind}_high": high}
+    return result
+
+
+def measure(options: argparse.Namespace, precision: str) -> dict[str, object]:
+    """Both measurements in one precision."""
+    torch.manual_seed(0)
+    task = FineTuneTask(ClassificationHead, options.model, False, num_outputs=CLASSES, image_size=options.image_size)
+    nets = {"timm": copy.deepcopy(task.net), "fast": copy.deepcopy(task.net)}
+    accelerate(nets["fast"], DEVICE)
+    accelerate(task.net, DEVICE)
+    predictions = summary(predict(options, nets, PRECISIONS[precision]))
+    return {"train": summary(train(options, task, nets, PRECISIONS[precision])), "predict": predictions}
+
+
+def machine() -> dict[str, object]:
+    """What it was measured on."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+    return {
+        "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else (names or [platform.processor()])[0],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "load": [round(load, 1) for load in os.getloadavg()],
+    }
+
+
+def table(precision: str, results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
+    """The measurements as Markdown rows: medians and quartiles."""
+    lines = []
+    for work, loops in results.items():
+        for loop, clocks in loops.items():
+            for clock, row in clocks.items():
+                cells = [f"{row[k]:.3f} ({row[f'{k}_low']:.3f} to {row[f'{k}_high']:.3f})" for k in KINDS]
+                lines.append(f"| {work}, {precision} | {loop} | {clock} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures, writes the results and prints them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="swin_tiny_patch4_window7_224")
+    parser.add_argument("--image-size", type=int, default=224, help="pixels")
+    parser.add_argument("--batch", type=int, default=8, help="images")
+    parser.add_argument("--steps", type=int, default=20, help="that are timed")
+    parser.add_argument("--precision", choices=list(PRECISIONS), nargs="+", help="default: all that are fast here")
+    options = parser.parse_args()
+    has_bf16 = DEVICE.type == "cuda" or cpu_has_bf16()
+    precisions = options.precision or (["fp32", "bf16"] if has_bf16 else ["fp32"])
+    load_before = os.getloadavg()[0]
+    results = {precision: measure(options, precision) for precision in precisions}
+    written = {"options": vars(options), "machine": {**machine(), "load_before": load_before}, "results": results}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(written, indent=1) + "\n")
+    print(written["machine"])
+    print("| step | loop | by | seconds | speed over timm's | time over the bare loop's |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    print("\n".join(table(precision, result) for precision, result in results.items()))
+
+
+if __name__ == "__main__":
+    main()
