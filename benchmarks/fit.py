@@ -34,7 +34,10 @@ from typing import Any
 
 import psutil
 from contestants.race import Clock, Race
-from jpegs import cpu_has_bf16, machine, make_table
+from jpegs import make_table
+from measure import machine
+
+from swinft.run.precision import cpu_has_bf16
 
 RESULTS = Path(__file__).parent / "results" / "fit.json"
 NEEDS = {

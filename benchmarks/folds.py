@@ -23,7 +23,10 @@ from typing import Any
 
 import psutil
 import yaml
-from jpegs import cpu_has_bf16, machine, make_table
+from jpegs import make_table
+from measure import machine
+
+from swinft.run.precision import cpu_has_bf16
 
 RESULTS = Path(__file__).parent / "results" / "folds.json"
 FOLDS = 5

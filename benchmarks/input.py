@@ -13,7 +13,6 @@ benchmarks/results/input.json.
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,8 +24,8 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import albumentations as A
 import cv2
 import numpy as np
-import PIL
 import torch
+from measure import machine
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -175,24 +174,6 @@ def preparation(paths: list[Path], folder: Path, repeats: int) -> dict[str, obje
     return {"images": len(paths), "cores": os.cpu_count(), "seconds": summary(seconds)}
 
 
-def machine() -> dict[str, object]:
-    """Where this was measured, and with what."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load before": os.getloadavg()[0],
-        "versions": {
-            "python": platform.python_version(),
-            "pillow": PIL.__version__,
-            "opencv": cv2.__version__,
-            "albumentations": A.__version__,
-            "torch": torch.__version__,
-        },
-    }
-
-
 def main() -> None:
     """Measures everything, prints it and writes it down."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -200,7 +181,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    result: dict[str, object] = {"machine": machine()}
+    result: dict[str, object] = {"machine": machine("opencv-python-headless", "albumentations")}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "images").mkdir()

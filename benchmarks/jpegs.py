@@ -4,14 +4,10 @@ The demo's satellite tiles are enlarged to 500 × 375 pixels and given fine text
 photograph and its decoding the cost of one. Folds share no tile.
 """
 
-import os
-import platform
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 
 TILES = Path(__file__).parent.parent / "competitions" / "bluemarble"
@@ -55,24 +51,6 @@ def enlarge(tile: Path, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray((large + grain[:, :, None]).clip(0, 255).astype(np.uint8))
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    names = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load at start": round(os.getloadavg()[0], 2),
-        "bf16": cpu_has_bf16(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bf16 in hardware."""
-    return bool({"avx512_bf16", "amx_bf16", "bf16"}.intersection(" ".join(_cpuinfo()).split()))
-
-
 def _tiles(rows: list[int]) -> list[pd.DataFrame]:
     """The tiles of each fold: shares in proportion to its rows, every climate in turn, none in two folds."""
     tiles = pd.read_csv(TILES / "train.csv").sample(frac=1.0, random_state=0)
@@ -83,8 +61,3 @@ def _tiles(rows: list[int]) -> list[pd.DataFrame]:
         for fold in range(len(rows)):
             folds[fold].append(same.iloc[bounds[fold] : bounds[fold + 1]].assign(turn=lambda part: range(len(part))))
     return [pd.concat(parts).sort_values(["turn", "climate"]) for parts in folds]
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from swinft.run.precision import cpu_has_bf16
+
 RESULTS = Path(__file__).parent / "results"
 # A pause before each measurement: threads of torch and OpenVINO wait actively for a moment after their work.
 PAUSE_SECONDS = 0.3
@@ -22,16 +24,18 @@ QUIET_SHARE, QUIET_SECONDS = 0.1, 0.02
 
 
 def machine(*packages: str) -> dict[str, object]:
-    """Processor, cores, threads and versions."""
+    """Processor, cores, threads, load before anything is measured, and versions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
+        "bf16 units": cpu_has_bf16(),
+        "torch threads": torch.get_num_threads(),
+        "load before": load(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "timm", *packages)},
+        **{name: version(name) for name in ("torch", "timm", "pillow", *packages)},
     }
 
 

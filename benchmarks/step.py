@@ -12,8 +12,6 @@ others use the same cores. Writes benchmarks/results/step.json.
 import argparse
 import copy
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from itertools import cycle
@@ -21,8 +19,8 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
-import timm
 import torch
+from measure import machine
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -167,20 +165,6 @@ def measure(options: argparse.Namespace, precision: str) -> dict[str, object]:
     return {"train": summary(train(options, task, nets, PRECISIONS[precision])), "predict": predictions}
 
 
-def machine() -> dict[str, object]:
-    """What it was measured on."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-    return {
-        "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else (names or [platform.processor()])[0],
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "load": [round(load, 1) for load in os.getloadavg()],
-    }
-
-
 def table(precision: str, results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
     """The measurements as Markdown rows: medians and quartiles."""
     lines = []
@@ -203,9 +187,9 @@ def main() -> None:
     options = parser.parse_args()
     has_bf16 = DEVICE.type == "cuda" or cpu_has_bf16()
     precisions = options.precision or (["fp32", "bf16"] if has_bf16 else ["fp32"])
-    load_before = os.getloadavg()[0]
+    about = machine()
     results = {precision: measure(options, precision) for precision in precisions}
-    written = {"options": vars(options), "machine": {**machine(), "load_before": load_before}, "results": results}
+    written = {"options": vars(options), "machine": about, "results": results}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(written, indent=1) + "\n")
     print(written["machine"])

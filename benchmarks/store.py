@@ -12,7 +12,6 @@ Writes benchmarks/results/store.json.
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -22,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
+
+from measure import machine
 
 from swinft.cli import main as swinft
 
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    load = os.getloadavg()[0]
+    about = machine()
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:  # on a disk: a folder in memory flushes for nothing
         root = Path(folder)
         make_table(root, options.rows)
@@ -96,7 +97,7 @@ def main() -> None:
             pairs.append((fit(root, options), without))
     ratios = [safe / without for safe, without in pairs]
     result = {
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load at start": load},
+        "machine": about,
         **vars(options),
         "seconds with": [round(safe, 2) for safe, _ in pairs],
         "seconds without": [round(without, 2) for _, without in pairs],
