@@ -72,19 +72,6 @@ def fit(race: rules.Race, scratch: Path) -> dict[str, Any]:
     Returns:
         Accuracy on the held-out rows, and the precision.
     """
-    options: dict[str, Any] = {}
-    if race.is_equal:
-        options = {
-            "bf16": race.is_bf16,
-            "dataloader_num_workers": race.workers,
-            "dataloader_persistent_workers": race.workers > 0,
-            "learning_rate": rules.LEARNING_RATE,
-            "weight_decay": rules.WEIGHT_DECAY,
-            "max_grad_norm": rules.CLIP,
-            "lr_scheduler_type": "cosine",
-            "warmup_steps": race.steps,
-            "eval_strategy": "epoch",
-        }
     arguments = TrainingArguments(
         output_dir=str(scratch),
         use_cpu=True,
@@ -93,7 +80,7 @@ def fit(race: rules.Race, scratch: Path) -> dict[str, Any]:
         per_device_eval_batch_size=race.batch_size,
         report_to="none",
         disable_tqdm=True,
-        **options,
+        **_equal(race),
     )
     trainer = Trainer(
         model=Classifier(race.network()),
@@ -107,6 +94,23 @@ def fit(race: rules.Race, scratch: Path) -> dict[str, Any]:
     scores = [line["eval_accuracy"] for line in trainer.state.log_history if "eval_accuracy" in line]
     accuracy = scores[-1] if scores else trainer.evaluate()["eval_accuracy"]
     return {"accuracy": accuracy, "precision": "bf16" if arguments.bf16 else "fp32"}
+
+
+def _equal(race: rules.Race) -> dict[str, Any]:
+    """What the others are given as well; nothing where everybody has their defaults."""
+    if not race.is_equal:
+        return {}
+    return {
+        "bf16": race.is_bf16,
+        "dataloader_num_workers": race.workers,
+        "dataloader_persistent_workers": race.workers > 0,
+        "learning_rate": rules.LEARNING_RATE,
+        "weight_decay": rules.WEIGHT_DECAY,
+        "max_grad_norm": rules.CLIP,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": race.steps,
+        "eval_strategy": "epoch",
+    }
 
 
 def _transform(race: rules.Race, is_training: bool) -> transforms.Compose:
