@@ -101,15 +101,30 @@ def save_net(net: ImageModel, path: Path) -> None:
     commit(path, save(tensors), "swinft fit")
 
 
-def load_net(parser: Parser, config: Namespace, schema: Schema, path: Path, device: torch.device) -> ImageModel:
+def load_net(
+    parser: Parser,
+    config: Namespace,
+    schema: Schema,
+    path: Path,
+    device: torch.device,
+    fast_attention: bool | None = None,
+) -> ImageModel:
     """A fresh network with verified weights, ready to predict.
 
     It never comes from the Trainer that fitted it: what is predicted with is what is on disk.
+
+    Args:
+        parser: The parser that read the config.
+        config: The run's config.
+        schema: The run's outputs.
+        path: The weights.
+        device: Where it predicts.
+        fast_attention: Whether Swin's attention is computed faster; None for as configured.
     """
     net = build_task(parser, config, schema, pretrained=False, ema_decay=None).net
     net.load_state_dict(load_file(verify(path)))
     net = net.eval().to(device)
-    if config.model.fast_attention:
+    if config.model.fast_attention if fast_attention is None else fast_attention:
         accelerate(net, device)
     return net
 

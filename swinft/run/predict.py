@@ -102,7 +102,9 @@ def predict(
         print(f"{len(data.test_table)} rows, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
         return
     precision, _ = resolve_precision("32-true" if backend == "openvino" else config.trainer.precision, place)
-    nets: list[Predictor] = [load_net(parser, config, schema, opened.fold(index).weights, place) for index in chosen]
+    fast = False if backend == "openvino" else None  # it compiles timm's own computation
+    weights = [opened.fold(index).weights for index in chosen]
+    nets: list[Predictor] = [load_net(parser, config, schema, file, place, fast) for file in weights]
     if backend == "openvino":
         nets = _compiled(nets, data.image_size)
     loader = data.predict_dataloader(share)

@@ -147,8 +147,8 @@ MUTANTS = [
     Mutant(
         "the average forgets its steps at resume",
         "swinft/model/task.py",
-        "        self._steps_seen = self.global_step\n\n    def on_train_batch_start",
-        "        pass\n\n    def on_train_batch_start",
+        "        self._steps_seen = self.global_step\n        self._started = time.perf_counter()\n",
+        "        self._started = time.perf_counter()\n",
         (RESUMED,),
     ),
     Mutant("no lock", "swinft/run/lock.py", "        lock.acquire(timeout=0)\n", "        pass\n", (FAULTS,)),
