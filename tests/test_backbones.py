@@ -6,7 +6,7 @@ import math
 import pytest
 
 from swinft.cli import main
-from tests.conftest import ROOT
+from tests.conftest import ROOT, tiny_config, write_config
 from tests.test_end_to_end import make_petfinder
 
 BACKBONES = {
@@ -49,3 +49,15 @@ def test_the_petfinder_config_trains_two_steps_with(name, size, petfinder, tmp_p
 def test_a_backbone_of_one_size_says_so_at_another(petfinder, tmp_path, capsys):
     assert fit(petfinder, tmp_path, "--model.backbone=mixer_b16_224", "--data.image_size=256") == 2
     assert "made for 224 px and no other size: set data.image_size to 224" in capsys.readouterr().err
+
+
+def test_a_size_that_a_backbone_cannot_do_is_found_before_training(competition, tmp_path, capsys):
+    changes = {"model.backbone": "maxvit_pico_rw_256", "model.backbone_args": None, "data.image_size": 70}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 2
+    assert "'maxvit_pico_rw_256' cannot work at 70 x 70 px (data.image_size): " in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "tiny").exists()
+    assert (
+        main(["fit", "--config", str(config), "--fold", "0", "--data.image_size", "64", "--trainer.max_epochs", "1"])
+        == 0
+    )

@@ -205,7 +205,9 @@ def _resize(model: Any, name: str, size: tuple[int, int], window: int | None) ->
                 f"'{name}' is made for {native[0]} px and no other size: set data.image_size to {native[0]}."
             )
         return
-    if "window_size" not in inspect.signature(set_size).parameters:
+    takes_windows = "window_size" in inspect.signature(set_size).parameters
+    # MaxViT's windows are not shifted: its grids need no divisor per stage.
+    if not takes_windows or not hasattr(model, "patch_embed") or not hasattr(model, "layers"):
         if size != native:
             _set_size(set_size, name, size)
         return

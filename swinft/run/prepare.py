@@ -124,6 +124,15 @@ def _check_task(parser: Parser, config: Namespace, data: CSVDataModule) -> int:
     from_hub = {"pretrained": False} if config.model.pretrained is True else {}
     task = build_task(parser, config, data.schema, **from_hub)
     task.initialize(torch.from_numpy(data.targets[data.is_scored]))
+    features = torch.zeros(1, data.schema.num_features) if data.schema.num_features else None
+    try:
+        with torch.inference_mode():
+            task.net.eval()(torch.zeros(1, 3, *data.image_size, dtype=torch.uint8), features)
+    except RuntimeError as error:
+        height, width = data.image_size
+        raise InputError(
+            f"'{config.model.backbone}' cannot work at {height} x {width} px (data.image_size): {error}"
+        ) from error
     return sum(parameter.numel() for parameter in task.net.parameters())
 
 
