@@ -1,6 +1,5 @@
 """Interleaved timing, and what it was measured on: shared by the benchmarks."""
 
-import ctypes
 import json
 import os
 import platform
@@ -37,19 +36,6 @@ def machine(*packages: str) -> dict[str, object]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "timm", "pillow", *packages)},
     }
-
-
-def keep_memory() -> bool:
-    """Makes the C library keep freed memory; returns whether it can.
-
-    glibc hands large blocks back to the system at once and gets them back page by page, cleared: a good
-    part of a forward pass on large images, and the allocator's cost, not the network's.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    library = ctypes.CDLL(None)
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
-    return bool(library.mallopt(mmap_max, 0) and library.mallopt(trim_threshold, -1))
 
 
 def load() -> list[float]:

@@ -16,8 +16,10 @@ from typing import Any
 import timm
 import torch
 from matplotlib.figure import Figure
-from measure import RESULTS, add_timing, interleave, keep_memory, load, machine, ratios, show, spread, write
+from measure import RESULTS, add_timing, interleave, load, machine, ratios, show, spread, write
 from torch.utils.flop_counter import FlopCounterMode
+
+from swinft.run.memory import keep_freed_memory
 
 MODEL = "swin_tiny_patch4_window7_224"
 WINDOW = 7
@@ -123,7 +125,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
     torch.manual_seed(0)
-    keeps_memory = not arguments.return_memory and keep_memory()
+    keeps_memory = not arguments.return_memory and keep_freed_memory(torch.device("cpu"))
     about = {"machine": machine(), "keeps_memory": keeps_memory, "load_before": load()}
     results = measure(arguments.sizes, arguments.batch, arguments)
     about["load_after"] = load()

@@ -32,6 +32,7 @@ from swinft.run.build import build_datamodule, build_task, build_trainer, load_n
 from swinft.run.config import build_parser, load
 from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold, rank
+from swinft.run.memory import keep_freed_memory
 from swinft.run.precision import resolve_precision, training_precision
 from swinft.run.predict import format_seconds, predict_rows
 from swinft.run.predictions import prediction_table, read_predictions, values_of, write_predictions
@@ -123,7 +124,8 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     if not newest:
         task.initialize(torch.from_numpy(data.training_targets))
     recorder = FoldRecorder(fold, task.metrics, config.checkpoint)
-    _, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
+    device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
+    keep_freed_memory(device)
     trainer = build_trainer(parser, config, fold.root, precision, [recorder])
     if trainer.is_global_zero:
         print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({reason})", flush=True)

@@ -22,6 +22,7 @@ from swinft.run.arguments import call
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
+from swinft.run.memory import keep_freed_memory
 from swinft.run.parts import predict_parts
 from swinft.run.precision import Precision, autocast, choose_device, resolve_precision
 from swinft.run.predictions import prediction_table, write_predictions
@@ -101,6 +102,7 @@ def predict(
         predict_parts(opened, options, path, place.type, min(devices, len(data.test_table)), data)
         print(f"{len(data.test_table)} rows, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
         return
+    keep_freed_memory(place)
     precision, _ = resolve_precision("32-true" if backend == "openvino" else config.trainer.precision, place)
     fast = False if backend == "openvino" else None  # it compiles timm's own computation
     weights = [opened.fold(index).weights for index in chosen]
