@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 import PIL
+import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import features
@@ -92,7 +92,7 @@ def cache_key(paths: Sequence[str | Path], root: Path, image_size: tuple[int, in
         rules: Which images can be used, and how.
     """
     pillow = f"pillow {PIL.__version__}, jpeg {features.version('jpg')} {features.version('libjpeg_turbo')}"
-    decoder = [FORMAT, pillow, f"conversion {CONVERSION}", f"opencv {cv2.__version__}", GEOMETRY]
+    decoder = [FORMAT, pillow, f"conversion {CONVERSION}", f"torch {torch.__version__}", GEOMETRY]
     digest = hashlib.sha256(json.dumps([*decoder, list(image_size), asdict(rules)]).encode())
     for path in paths:
         try:

@@ -84,7 +84,11 @@ def expected(path, size=SIZE, at_least=None):
     full = decode(path)
     pixels = full if at_least is None else decode_reduced(path, at_least)[0]
     height, width = shrunk_shape(*full.shape[:2], size)
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def assert_equal(cached, pillows):
+    assert np.abs(cached.astype(int) - pillows).max() <= 1  # two kernels of one filter, in integers
 
 
 def test_pixels_are_those_of_decoding_and_shrinking(files, tmp_path):
@@ -98,9 +102,9 @@ def test_pixels_are_those_of_decoding_and_shrinking(files, tmp_path):
         (20, 90, 3),  # as it is: enlarging adds nothing
     ]
     for row, path in enumerate(files):
-        assert np.array_equal(cache.read(row), expected(path, at_least=least(SIZE)))
+        assert_equal(cache.read(row), expected(path, at_least=least(SIZE)))
     for row in (1, 3, 4, 5):  # no JPEG: nothing is left out in decoding either
-        assert np.array_equal(cache.read(row), expected(files[row]))
+        assert_equal(cache.read(row), expected(files[row]))
     assert (cache.read(4)[:20] == 255).all()  # transparent
     assert cache.array is None
     assert cache.errors == {}
@@ -178,7 +182,7 @@ def test_data_that_moved_keeps_its_cache(copies, tmp_path):
 def test_a_changed_file_gives_its_new_pixels(copies, tmp_path):
     make(copies, tmp_path)
     Image.fromarray(255 - PHOTO[:120, :200]).save(copies[1])
-    assert np.array_equal(make(copies, tmp_path).read(1), expected(copies[1]))
+    assert_equal(make(copies, tmp_path).read(1), expected(copies[1]))
     assert len(built(tmp_path)) == 2
 
 
@@ -208,7 +212,7 @@ def test_bad_files_are_listed_all_at_once(copies, tmp_path, monkeypatch):
         with pytest.raises(ImageError, match=copies[row].name):
             cache.read(row)
     assert cache.shapes[[0, 2, 4]].sum() == 0
-    assert np.array_equal(cache.read(5), expected(copies[5]))
+    assert_equal(cache.read(5), expected(copies[5]))
     with monkeypatch.context() as patch:  # and they stay known
         patch.setattr(cache_module, "build", no_build)
         assert make(copies, tmp_path).errors == cache.errors
@@ -281,7 +285,7 @@ def test_a_killed_builder_leaves_nothing_that_is_used(files, tmp_path):
     assert process.exitcode == -signal.SIGKILL
     assert (built(tmp_path), len(remains(tmp_path))) == ([], 1)
     cache = make(files, tmp_path)
-    assert np.array_equal(cache.read(5), expected(files[5]))
+    assert_equal(cache.read(5), expected(files[5]))
     assert (built(tmp_path), remains(tmp_path)) == ([cache.path], [])
 
 
@@ -325,7 +329,7 @@ def test_a_damaged_cache_is_noticed_and_built_again(files, tmp_path, capsys, dam
     path.write_bytes(damage(whole))
     with pytest.raises(StoreError, match="cannot be used"):
         open_cache(path)
-    assert np.array_equal(make(files, tmp_path).read(1), expected(files[1]))
+    assert_equal(make(files, tmp_path).read(1), expected(files[1]))
     assert "Decoding again" in capsys.readouterr().err
     assert path.read_bytes() == whole  # the file is the same, byte for byte, whoever builds it
 
