@@ -27,9 +27,10 @@ from swinft import ClassificationHead, CSVDataModule
 from swinft.data.schema import Schema
 from swinft.model.backbone import create_backbone
 from swinft.model.task import ImageModel
+from swinft.run.memory import keep_freed_memory
 from swinft.run.openvino import compile_net
 from swinft.run.precision import autocast
-from swinft.run.predict import Predictor, predict_rows
+from swinft.run.predict import Predictor, estimate, predict_rows
 from swinft.run.tta import VIEWS, View
 
 ROOT = Path(__file__).parent.parent / "competitions" / "bluemarble"
@@ -117,8 +118,10 @@ def measure(
     def predict(backend: str, predictors: Sequence[Predictor]) -> None:
         _, values[backend] = predict_rows(predictors, loader, VIEW_NAMES, CPU, BACKENDS[backend])
 
+    estimates: dict[str, float] = {}
     for backend in backends:
         predictors = make_predictors(backend, nets, size)
+        estimates[backend] = estimate(predictors, loader, VIEW_NAMES, CPU, BACKENDS[backend])
         cases[f"{backend} predict_rows"] = partial(predict, backend, predictors)
         cases[f"{backend} bare"] = partial(bare, predictors, tensors, backend)
     seconds, disturbed = interleave(cases, timing)
@@ -131,6 +134,7 @@ def measure(
             "bare_forwards_per_second": spread([forwards / s for s in seconds[f"{backend} bare"]]),
             "share_of_bare_speed": ratios(seconds[f"{backend} bare"], seconds[f"{backend} predict_rows"]),
             "speedup": ratios(reference, seconds[f"{backend} predict_rows"]),
+            "estimate_over_time": spread([estimates[backend] / s for s in seconds[f"{backend} predict_rows"]]),
             "difference": distance[backend],
         }
         for backend in backends
@@ -141,11 +145,12 @@ def measure(
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     columns = ["backend", "forwards/s, predict_rows", "forwards/s, bare", "share of bare speed", "× torch fp32"]
-    columns += ["largest difference", "of the range"]
+    columns += ["estimate over time", "largest difference", "of the range"]
     lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for backend, row in results["backends"].items():
         speeds = [show(row[key], 1) for key in ("forwards_per_second", "bare_forwards_per_second")]
-        shares = [show(row[key], 3 if key != "speedup" else 2) for key in ("share_of_bare_speed", "speedup")]
+        shares = [show(row["share_of_bare_speed"], 3)]
+        shares += [show(row[key], 2) for key in ("speedup", "estimate_over_time")]
         distance = [f"{row['difference'][key]:.1e}" for key in ("absolute", "of_range")]
         lines.append(f"| {' | '.join([backend, *speeds, *shares, *distance])} |")
     return "\n".join(lines)
@@ -164,6 +169,7 @@ def main() -> None:
     if REFERENCE not in arguments.backends:
         parser.error(f"--backends must name {REFERENCE}: the others are compared with it")
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
+    keep_freed_memory(CPU)  # as `swinft predict` does, for everybody
     about = {"machine": machine("openvino"), "load_before": load()}
     with tempfile.TemporaryDirectory() as folder:
         loader = make_loader(Path(folder), arguments.images, arguments.size, arguments.batch)

@@ -1,5 +1,6 @@
 """Checkpoints and a table to predictions: all folds, all views, averaged in the competition's units."""
 
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -111,10 +112,12 @@ def predict(
         nets = _compiled(nets, data.image_size)
     loader = data.predict_dataloader(share)
     print_budget(nets, loader, views, place, precision)
+    started = time.perf_counter()
     rows, values = predict_rows(nets, loader, views, place, precision)
+    took = format_seconds(time.perf_counter() - started)
     table = complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
     write_predictions(path, table, "swinft predict")
-    print(f"{len(table)} rows, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
+    print(f"{len(table)} rows in {took}, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
 
 
 def complete(
@@ -205,21 +208,39 @@ def print_budget(
     device: torch.device,
     precision: Precision,
 ) -> None:
-    """Says what a prediction will take, from the second of two passes over the first batch."""
-    batch = next(iter(loader))
-    with torch.inference_mode(), autocast(precision, device):
-        for _ in range(2):  # the first pass pays for memory and kernels
-            started = time.perf_counter()
-            _predict_batch(nets[:1], batch, views[:1], device).cpu()
-            seconds = time.perf_counter() - started
-    num_images = len(loader.dataset)  # type: ignore[arg-type]  # a map-style dataset has a length
-    forwards = num_images * len(nets) * len(views)
-    estimate = seconds / len(batch["row"]) * forwards
+    """Says what a prediction will take."""
+    num_images: int = len(loader.sampler)  # type: ignore[arg-type]  # of this process's share
+    seconds = estimate(nets, loader, views, device, precision)
     print(
-        f"{num_images} images × {len(nets)} folds × {len(views)} views = {forwards} forwards "
-        f"on {device} in {precision}: about {format_seconds(estimate)}",
+        f"{num_images} images × {len(nets)} folds × {len(views)} views = {num_images * len(nets) * len(views)} "
+        f"forwards on {device} in {precision}: about {format_seconds(seconds)}",
         flush=True,
     )
+
+
+def estimate(
+    nets: Sequence[Predictor],
+    loader: DataLoader[Any],
+    views: Sequence[View],
+    device: torch.device,
+    precision: Precision,
+) -> float:
+    """Seconds that `predict_rows` is going to take, from the first batch with one network and one view.
+
+    Loader processes decode beside the network and are not counted; without them decoding is.
+    """
+    started = time.perf_counter()
+    batch = next(iter(loader))
+    decoding = 0.0 if loader.num_workers else time.perf_counter() - started
+    passes = []
+    with torch.inference_mode(), autocast(precision, device):
+        for _ in range(4):  # the first pass pays for memory and kernels
+            started = time.perf_counter()
+            _predict_batch(nets[:1], batch, views[:1], device).cpu()
+            passes.append(time.perf_counter() - started)
+    forward = statistics.median(passes[1:]) * len(nets) * len(views)
+    num_images: int = len(loader.sampler)  # type: ignore[arg-type]  # of this process's share
+    return (decoding + forward) / len(batch["row"]) * num_images
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,0 +1,46 @@
+"""What a prediction is said to take, by a clock that only the work moves."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from swinft.run import predict
+from swinft.run.predict import estimate
+
+SECONDS_PER_IMAGE, SECONDS_TO_DECODE = 2.0, 0.5
+
+
+class Clock:
+    """Stands still until told to move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("workers", "decoding"), [(0, SECONDS_TO_DECODE), (1, 0.0)])
+def test_it_counts_rows_networks_views_and_decoding(workers, decoding, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(predict, "time", clock)
+
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1000  # of the table; this process has a share
+
+        def __getitem__(self, row):
+            clock.now += SECONDS_TO_DECODE
+            return {"image": torch.zeros(3, 2, 2, dtype=torch.uint8), "row": row}
+
+    class Net:
+        forwards = 0
+
+        def predict(self, image, features=None):
+            self.forwards += 1
+            clock.now += SECONDS_PER_IMAGE * len(image) * (10 if self.forwards == 1 else 1)  # memory and kernels
+            return torch.zeros(len(image), 1)
+
+    loader = DataLoader(Rows(), batch_size=4, sampler=range(10), num_workers=workers)
+    seconds = estimate([Net()] * 3, loader, ["identity", "hflip"], torch.device("cpu"), "32-true")
+    assert seconds == pytest.approx(10 * (3 * 2 * SECONDS_PER_IMAGE + decoding))
