@@ -286,12 +286,12 @@ def test_an_interrupted_fold_goes_on_from_its_last_epoch(number, code, competiti
 
 
 @pytest.mark.parametrize(
-    ("stop_after", "workers", "virtual_epochs"),
-    [(1, 0, 1), (1, 2, 1), (3, 0, 1), (1, 0, 2)],
-    ids=["first-epoch", "workers", "last-epoch", "virtual-epochs"],
+    ("stop_after", "workers", "virtual_epochs", "augment_on"),
+    [(1, 0, 1, "cpu"), (1, 2, 1, "cpu"), (3, 0, 1, "cpu"), (1, 0, 2, "cpu"), (1, 0, 2, "device"), (1, 2, 1, "device")],
+    ids=["first-epoch", "workers", "last-epoch", "virtual-epochs", "device", "device-workers"],
 )
 def test_a_resumed_fold_ends_with_the_weights_of_an_uninterrupted_one(
-    stop_after, workers, virtual_epochs, competition, tmp_path, monkeypatch
+    stop_after, workers, virtual_epochs, augment_on, competition, tmp_path, monkeypatch
 ):
     changes = {
         "data.num_workers": workers,
@@ -301,7 +301,8 @@ def test_a_resumed_fold_ends_with_the_weights_of_an_uninterrupted_one(
         "trainer.max_epochs": 3,
         "model.drop_path_rate": 0.3,
         "model.mix": {"mixup_alpha": 0.5},
-        "data.augment": "heavy",
+        "data.augment": "heavy" if augment_on == "cpu" else "medium",
+        "data.augment_on": augment_on,
     }
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     words = ["fit", "--config", str(config), "--fold", "0"]

@@ -79,11 +79,16 @@ def apply(pipeline: Pipeline, image: Image, seed: int, epoch: int, row: int) -> 
     """
     if isinstance(pipeline, RandomCrop):
         return pipeline(image, seed, epoch, row)
+    set_seed(pipeline, seed, epoch, row)
+    result: Image = pipeline(image=image)["image"]
+    return result
+
+
+def set_seed(pipeline: A.Compose, seed: int, epoch: int, row: int) -> None:
+    """Makes what a pipeline draws next depend on (seed, epoch, row) alone."""
     numbers = np.random.default_rng([seed, epoch, row])
     # One generator shared by all transforms of a call: a seed given to Compose would make them draw the same numbers.
     pipeline.set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
-    result: Image = pipeline(image=image)["image"]
-    return result
 
 
 def check_image(image: Any, image_size: tuple[int, int]) -> None:

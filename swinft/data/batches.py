@@ -67,7 +67,11 @@ class ImageRows(Dataset[dict[str, Any]]):
             if not self.skips_bad:
                 raise
             return self[epoch, PADDING]
-        item: dict[str, Any] = {"image": image, "row": torch.tensor(row)}
+        return {"image": image, **self.labels(row)}
+
+    def labels(self, row: int) -> dict[str, Any]:
+        """All of an item but its image: `row`, and `target` and `features` where there are any."""
+        item: dict[str, Any] = {"row": torch.tensor(row)}
         for name, values in (("target", self.targets), ("features", self.features)):
             if values is not None:
                 item[name] = torch.as_tensor(values[max(row, 0)])  # padding carries row 0's, which nobody reads
@@ -80,10 +84,7 @@ class ImageRows(Dataset[dict[str, Any]]):
             ImageError: It cannot be decoded; the message names the row.
             InputError: The pipeline fails on it or ends in something else.
         """
-        try:
-            decoded = self.cache.read(row) if self.cache else self._decode(row)
-        except ImageError as error:
-            raise ImageError(str(self.table.problem(row, "the image cannot be used", str(error)))) from error
+        decoded = self.decoded(row)
         try:
             image = apply(self.pipeline, decoded, self.seed, epoch, row)
         except Exception as error:  # whatever a transform does not like about the image
@@ -91,6 +92,17 @@ class ImageRows(Dataset[dict[str, Any]]):
             raise InputError(str(self.table.problem(row, message, str(error)))) from error
         check_image(image, self.image_size)
         return image
+
+    def decoded(self, row: int) -> NDArray[np.uint8]:
+        """The picture of a row before the pipeline, uint8 (H, W, 3).
+
+        Raises:
+            ImageError: It cannot be decoded; the message names the row.
+        """
+        try:
+            return self.cache.read(row) if self.cache else self._decode(row)
+        except ImageError as error:
+            raise ImageError(str(self.table.problem(row, "the image cannot be used", str(error)))) from error
 
     def _decode(self, row: int) -> NDArray[np.uint8]:
         return picture(self.paths[row], self.image_size if self.shrinks else None, self.rules)
@@ -161,10 +173,17 @@ class OrderedRows(Sampler[Key]):
         return ((0, int(row)) for row in self.rows)
 
 
-def make_loader(dataset: ImageRows, sampler: Sampler[Key], batch_size: int, num_workers: int) -> DataLoader[Any]:
+def make_loader(
+    dataset: Dataset[dict[str, Any]],
+    sampler: Sampler[Key],
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+    kind: Callable[..., DataLoader[Any]] = DataLoader,
+) -> DataLoader[Any]:
     """The loader of a dataset; in training an incomplete last batch is dropped unless it is the only one."""
     is_training = isinstance(sampler, ShuffledRows)
-    return DataLoader(
+    return kind(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
@@ -173,5 +192,5 @@ def make_loader(dataset: ImageRows, sampler: Sampler[Key], batch_size: int, num_
         drop_last=is_training and len(sampler) > batch_size,  # type: ignore[arg-type]
         persistent_workers=num_workers > 0,  # starting them costs seconds; the epoch travels with the key
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(dataset.seed),  # else each epoch advances torch's global generator
+        generator=torch.Generator().manual_seed(seed),  # else each epoch advances torch's global generator
     )

@@ -15,6 +15,7 @@ Policy = bool | Literal["auto"]
 
 MEMINFO = Path("/proc/meminfo")
 MEMORY_SHARE = 0.6  # of what is available; the rest is for the network and what else runs
+DEVICE_SHARE = 0.4  # of what is free on the device that trains; activations need more there
 # A container may use less than the machine has, and its pictures in memory count as its own.
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -85,6 +86,25 @@ def decide(policy: Policy, needed: int, path: Path) -> tuple[bool, str]:
         )
     chosen = "Images are decoded once" if is_fitting else "Images are decoded each time they are read"
     return is_fitting, f"{chosen}: {reason}."
+
+
+def room_on_device(needed: int, free: int, device: str) -> str:
+    """What training pictures take of a device's memory, in words.
+
+    Args:
+        needed: Bytes.
+        free: Bytes of the device's memory that nothing uses.
+        device: Its name.
+
+    Raises:
+        InputError: It is more than `DEVICE_SHARE` of what is free.
+    """
+    if needed > DEVICE_SHARE * free:
+        raise InputError(
+            f"the training pictures take {_size(needed)}, {DEVICE_SHARE:.0%} of what is free on {device} are "
+            f"{_size(DEVICE_SHARE * free)}. Set data.augment_on to cpu, or lower data.image_size."
+        )
+    return f"{_size(needed)} of {_size(free)} that were free."
 
 
 def _size(number: float) -> str:

@@ -14,13 +14,15 @@ from swinft.errors import InputError
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Makes a batch of items whose `image` is uint8 (H, W, 3); all else is stacked as PyTorch does.
+    """Makes a batch of items whose `image`, if they have one, is uint8 (H, W, 3); all else is stacked as PyTorch does.
 
     Args:
         items: B of them, with equal names and shapes.
     """
-    rest = default_collate([{name: value for name, value in item.items() if name != "image"} for item in items])
-    return {"image": batch_images([item["image"] for item in items]), **rest}
+    rest: dict[str, Any] = default_collate(
+        [{name: value for name, value in item.items() if name != "image"} for item in items]
+    )
+    return {"image": batch_images([item["image"] for item in items]), **rest} if "image" in items[0] else rest
 
 
 def batch_images(images: Sequence[NDArray[np.uint8]]) -> Tensor:

@@ -57,14 +57,27 @@ def random_crop(
     Returns:
         `out`.
     """
-    first, second, third, fourth, fifth = _draws(seed, epoch, row)
-    top, left, height, width = _box(image.shape[0], image.shape[1], scale, (first, second, third, fourth))
+    (top, left, height, width), is_flipped = drawn_crop(image.shape[0], image.shape[1], seed, epoch, row, scale, flip)
     rows = image[
         top : top + height
     ].copy()  # in one stretch: jumping from row to row through a mapped file waits for it
     crop = rows[:, left : left + width]
-    cv2.resize(cv2.flip(crop, 1) if fifth < flip else crop, (out.shape[1], out.shape[0]), dst=out)
+    cv2.resize(cv2.flip(crop, 1) if is_flipped else crop, (out.shape[1], out.shape[0]), dst=out)
     return out
+
+
+def drawn_crop(
+    height: int,
+    width: int,
+    seed: int,
+    epoch: int,
+    row: int,
+    scale: tuple[float, float],
+    flip: float = 0.5,
+) -> tuple[tuple[int, int, int, int], bool]:
+    """What `random_crop` draws for an image of a height and width: top, left, height, width; whether it is flipped."""
+    *where, last = _draws(seed, epoch, row)
+    return _box(height, width, scale, (where[0], where[1], where[2], where[3])), last < flip
 
 
 def _draws(seed: int, epoch: int, row: int) -> list[float]:

@@ -2,13 +2,15 @@
 
 A batch is a dictionary: `image` uint8 (B, 3, H, W) in RGB; `row` int64 (B,), the row's position in its table, −1 for
 padding; `target` int64 (B,) for classification, float32 (B, K) otherwise, absent at prediction; `features` float32
-(B, F) where metadata columns are named.
+(B, F) where metadata columns are named. With `augment_on: device` a training batch is on the device, its images float32
+in 0–255.
 """
 
 import codecs
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -22,8 +24,18 @@ from torch.utils.data import DataLoader
 from swinft.data.augment import Preset, Resize, eval_pipeline, train_pipeline
 from swinft.data.batches import ImageRows, OrderedRows, ShuffledRows, make_loader
 from swinft.data.capacity import Policy
+from swinft.data.device import (
+    AugmentOn,
+    DeviceLoader,
+    DevicePictures,
+    DrawnRows,
+    default_device,
+    device_problems,
+    upload,
+)
 from swinft.data.duplicates import clusters
 from swinft.data.folds import NO_FOLD, FoldKind, Folds, check_folds, make_folds, read_folds
+from swinft.data.geometry import make_geometry
 from swinft.data.images import RULES, ImageRules
 from swinft.data.overview import captions, fold_summary, image_grid, imbalance, target_summary
 from swinft.data.pictures import Pictures
@@ -79,6 +91,9 @@ class CSVDataModule(LightningDataModule):
         resize: `squash` ignores the aspect ratio, `crop` cuts what sticks out, `pad` fills the rest with black.
         augment: `none`, `light`, `medium`, `heavy`, `crop`, or albumentations transforms that end at `image_size` in
             uint8.
+        augment_on: `cpu`, or `device` to keep the training pictures in the memory of the device that trains (each GPU
+            holds those of its fold) and to augment there, with `none`, `light`, `medium` or `crop`. It needs the cache:
+            `auto` then means true. Validation and prediction stay on the CPU.
         batch_size: Images per batch and device.
         virtual_epochs: Epochs that visit every training row once between them: long epochs cut into this many, each
             validated and saved, so that an interruption costs less. `trainer.max_epochs` counts these.
@@ -123,6 +138,7 @@ class CSVDataModule(LightningDataModule):
         image_size: int | tuple[int, int] = 224,
         resize: Resize = "squash",
         augment: Preset | list[TransformType] = "light",
+        augment_on: AugmentOn = "cpu",
         batch_size: int = 32,
         virtual_epochs: int = 1,
         num_workers: int = 0,
@@ -152,12 +168,14 @@ class CSVDataModule(LightningDataModule):
         self.rare_classes, self.on_bad_image, self.duplicates = rare_classes, on_bad_image, duplicates
         self.image_rules, self.images, self.virtual_epochs = image_rules, images, virtual_epochs
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
-        self.resize, self.augment = resize, augment
+        self.resize, self.augment, self.augment_on = resize, augment, augment_on
         self.batch_size, self.num_workers, self.download = batch_size, num_workers, download
         self.fold, self.seed = fold, seed
         self._schema = schema
         shrunk_for = self.image_size if shrink else None
-        self.pictures = Pictures(image_rules, shrunk_for, self.root, cache, cache_dir)
+        policy = True if augment_on == "device" and cache == "auto" else cache
+        self.pictures = Pictures(image_rules, shrunk_for, self.root, policy, cache_dir)
+        self._on_device: DevicePictures | None = None
         self._notes: list[str] = []
         self._train: Rows | None = None
         self._test: Rows | None = None
@@ -219,13 +237,14 @@ class CSVDataModule(LightningDataModule):
             n: Number of images at most.
         """
         loader = {"train": self.train_dataloader, "val": self.val_dataloader, "test": self.predict_dataloader}[split]()
-        dataset, keys = loader.dataset, [key for key, _ in zip(loader.sampler, range(n), strict=False)]
-        assert isinstance(dataset, ImageRows)
+        keys = [key for key, _ in zip(loader.sampler, range(n), strict=False)]
         rows = [row for _, row in keys]
-        titles = (
-            [dataset.table.ids[row] for row in rows] if split == "test" else captions(self.targets[rows], self.schema)
-        )
-        return image_grid([dataset.image(*key) for key in keys], titles)
+        ids = self.test_table.ids if split == "test" else []
+        titles = [ids[row] for row in rows] if split == "test" else captions(self.targets[rows], self.schema)
+        if isinstance(loader, DeviceLoader):
+            return image_grid(loader.images(keys), titles)
+        assert isinstance(loader.dataset, ImageRows)
+        return image_grid([loader.dataset.image(*key) for key in keys], titles)
 
     @property
     def train_table(self) -> Table:
@@ -311,12 +330,32 @@ class CSVDataModule(LightningDataModule):
         return self._schema
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled, augmented rows of all folds but `fold`."""
+        """Shuffled, augmented rows of all folds but `fold`.
+
+        With `augment_on: device` its batches lie on the Trainer's device, or where there is no Trainer on the GPU if
+        there is one, and their images are float32; the first call copies the pictures there.
+        """
         rank, num_ranks = self._place()
         pipeline = train_pipeline(self.augment, self.image_size, self.resize)
         epoch = self._epoch if self.trainer else None
-        sampler = ShuffledRows(self._training_rows(), self.seed, rank, num_ranks, epoch, self.virtual_epochs)
-        return make_loader(self._dataset("fit", pipeline), sampler, self.batch_size, self.num_workers)
+        rows, dataset = self._training_rows(), self._dataset("fit", pipeline)
+        sampler = ShuffledRows(rows, self.seed, rank, num_ranks, epoch, self.virtual_epochs)
+        if self.augment_on == "device":
+            return self._device_loader(dataset, sampler)
+        return make_loader(dataset, sampler, self.batch_size, self.num_workers, self.seed)
+
+    def _device_loader(self, rows: ImageRows, sampler: ShuffledRows) -> DataLoader[Any]:
+        assert isinstance(self.augment, str)  # the settings have been checked
+        assert self.augment != "heavy"
+        device = self.trainer.strategy.root_device if self.trainer else default_device()
+        drawn = DrawnRows(rows, make_geometry(self.augment, self.image_size, self.resize))
+        if self._on_device is None or self._on_device.device != device:
+            self._on_device = None  # before the next ones are there
+            self._on_device = upload(drawn, sampler.rows, device)
+            if sampler.rank == 0:
+                print(self._on_device.note, flush=True)
+        kind = partial(DeviceLoader, pictures=self._on_device)
+        return make_loader(drawn, sampler, self.batch_size, self.num_workers, self.seed, kind)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The rows of `fold` in the table's order, each once."""
@@ -334,7 +373,7 @@ class CSVDataModule(LightningDataModule):
 
     def _eval_loader(self, stage: str, rows: NDArray[np.int64]) -> DataLoader[Any]:
         dataset = self._dataset(stage, eval_pipeline(self.image_size, self.resize))
-        return make_loader(dataset, OrderedRows(rows, *self._place()), self.batch_size, self.num_workers)
+        return make_loader(dataset, OrderedRows(rows, *self._place()), self.batch_size, self.num_workers, self.seed)
 
     def _dataset(self, stage: str, pipeline: Any) -> ImageRows:
         rows = self._rows(stage)
@@ -478,6 +517,7 @@ class CSVDataModule(LightningDataModule):
             "fold_kind": (self.fold_kind, FoldKind),
             "resize": (self.resize, Resize),
             "augment": (self.augment, Preset),
+            "augment_on": (self.augment_on, AugmentOn),
             "on_bad_image": (self.on_bad_image, Literal["error", "skip"]),
             "on_missing_target": (self.columns.on_missing_target, Literal["error", "skip"]),
             "rare_classes": (self.rare_classes, Literal["error", "train"]),
@@ -494,7 +534,9 @@ class CSVDataModule(LightningDataModule):
             codecs.lookup(self.columns.encoding)
         except LookupError:
             problems.append(f"data.encoding '{self.columns.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
-        if self.pictures.policy is True and self.pictures.image_size is None:
+        if self.pictures.policy is True and self.pictures.image_size is None and self.augment_on == "cpu":
             problems.append("data.cache is true, but what is cached is shrunk: set data.shrink to true as well.")
+        if self.augment_on == "device":
+            problems += device_problems(self.augment, self.pictures.policy, self.pictures.image_size is not None)
         if problems:
             raise InputError("\n  ".join(["the settings of data are wrong:", *problems]))

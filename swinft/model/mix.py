@@ -83,7 +83,7 @@ def mix(images: Tensor, targets: Tensor, config: MixConfig, rng: np.random.Gener
     """Mixes a batch as `config` says, or leaves it alone.
 
     Args:
-        images: uint8 (B, 3, H, W).
+        images: uint8 or float in 0–255 (B, 3, H, W).
         targets: Encoded targets, float (B, K).
         config: When and how strongly.
         rng: On the CPU: drawing on the device would wait for it.
