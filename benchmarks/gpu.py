@@ -6,8 +6,8 @@
 For each model: timm's definition and ours (timm's weights, faster window attention), each eager and with
 `torch.compile`, as a bare loop on images that are on the device already. FLOPs are those of matrix multiplications in
 timm's forward pass, times three for training; the share of the peak is of a 8192³ matrix product in bf16, measured in
-the same run. Then what swinft's loader supplies from JPEGs and from its cache, and what training on them reaches. A
-variant that fails is written down with its error. Writes benchmarks/results/gpu.json.
+the same run. Then what swinft's loader supplies from JPEGs, from its cache, and from pictures on the device, and what
+training on them reaches. A variant that fails is written down with its error. Writes benchmarks/results/gpu.json.
 """
 
 import argparse
@@ -180,12 +180,12 @@ def make_competition(root: Path, count: int) -> None:
 
 
 def supply(model: Model, count: int, workers: int) -> dict[str, float]:
-    """Images per second that the loader hands out: from JPEGs, and from the cache."""
+    """Images per second that the loader hands out: from JPEGs, from the cache, and from pictures on the device."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make_competition(root, count)
-        for name, cache in (("JPEG", False), ("cache", True)):
+        for name, cache, augment_on in (("JPEG", False, "cpu"), ("cache", True, "cpu"), ("device", True, "device")):
             data = CSVDataModule(
                 root=folder,
                 train="train.csv",
@@ -196,6 +196,7 @@ def supply(model: Model, count: int, workers: int) -> dict[str, float]:
                 batch_size=model.batch,
                 num_workers=workers,
                 augment="crop",
+                augment_on=augment_on,
                 cache=cache,
                 cache_dir=str(root / "cache"),
             )

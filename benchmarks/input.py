@@ -2,8 +2,9 @@
 
     python benchmarks/input.py
 
-On one core: random resized crop and flip at 224 pixels from the cache; decoding and shrinking as the cache's builder
-does it against plain OpenCV; making batches against PyTorch's own collation. Then building the cache with all cores.
+On one core: random resized crop and flip at 224 pixels from the cache; the same from pictures in the memory of a
+device, which is a GPU if there is one, else that core; decoding and shrinking as the cache's builder does it against
+plain OpenCV; making batches against PyTorch's own collation. Then building the cache with all cores.
 The images are JPEGs of 500 × 375 pixels, cut out of the two photographs that come with scikit-learn. Alternatives take
 turns, and what is counted on one core is processor time: other processes lengthen the wall clock, and that only in so
 far as they share caches and memory. Run it in the clone's root; 1 minute on 2 cores. Prints, and writes
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -32,9 +34,12 @@ from sklearn.datasets import load_sample_images
 from torch.utils.data import default_collate
 
 from swinft.data.augment import apply
+from swinft.data.batches import ImageRows
 from swinft.data.cache import PixelCache, prepare
-from swinft.data.collate import batch_images
+from swinft.data.collate import batch_images, collate
 from swinft.data.crops import random_crop
+from swinft.data.device import DevicePictures, DrawnRows, default_device, upload
+from swinft.data.geometry import make_geometry
 from swinft.data.shrink import picture
 
 RESULTS = Path(__file__).parent / "results" / "input.json"
@@ -64,7 +69,13 @@ def summary(values: list[float]) -> Spread:
     return {"median": float(np.median(values)), "min": min(values), "max": max(values), "runs": len(values)}
 
 
-def race(rivals: dict[str, Callable[[int], object]], number: int, block: int, repeats: int) -> dict[str, list[float]]:
+def race(
+    rivals: dict[str, Callable[[int], object]],
+    number: int,
+    block: int,
+    repeats: int,
+    clock: Callable[[], float] = time.process_time,
+) -> dict[str, list[float]]:
     """Calls per second of processor time, of each repeat; rivals take turns every `block` calls.
 
     Args:
@@ -72,16 +83,17 @@ def race(rivals: dict[str, Callable[[int], object]], number: int, block: int, re
         number: Calls in a repeat.
         block: Short enough for all rivals to meet the same neighbours on the machine.
         repeats: After one that is not counted.
+        clock: Seconds; a device's are not the processor's.
     """
     rates: dict[str, list[float]] = {name: [] for name in rivals}
     for repeat in range(repeats + 1):
         spent = dict.fromkeys(rivals, 0.0)
         for start in range(0, number, block):
             for name, rival in rivals.items():
-                started = time.process_time()
+                started = clock()
                 for index in range(start, min(start + block, number)):
                     rival(index)
-                spent[name] += time.process_time() - started
+                spent[name] += clock() - started
         for name, seconds in spent.items():
             if repeat > 0:
                 rates[name].append(number / seconds)
@@ -106,6 +118,31 @@ def from_cache(cache: PixelCache, repeats: int) -> dict[str, Spread]:
         ),
     }
     return {name: summary(rates) for name, rates in race(rivals, len(cache), 250, repeats).items()}
+
+
+def on_device(cache: PixelCache, repeats: int) -> dict[str, Spread]:
+    """Images per second with `data.augment_on: device`: what a core draws, what the device samples, 32 at a time."""
+    device = default_device()
+    found = {}
+    for preset in ("crop", "medium"):
+        rows = ImageRows(None, [""] * len(cache), None, SIZE, seed=0, cache=cache)
+        drawn = DrawnRows(rows, make_geometry(preset, SIZE, "squash"))
+        started = time.perf_counter()
+        pictures = upload(drawn, np.arange(len(cache)), device)
+        found[f"{preset}, uploaded"] = summary([len(cache) / (time.perf_counter() - started)])
+        batches = [collate([drawn[0, row] for row in range(start, start + BATCH)]) for start in range(0, 256, BATCH)]
+
+        def sample(index: int, pictures: DevicePictures = pictures, batches: list[Any] = batches) -> None:
+            pictures.sample(batches[index])
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
+        (rates,) = race({"draw": lambda row, drawn=drawn: drawn[0, row]}, len(cache), 250, repeats).values()
+        found[f"{preset}, drawn"] = summary(rates)
+        clock = time.perf_counter if device.type == "cuda" else time.process_time
+        (rates,) = race({"sample": sample}, len(batches), 1, repeats, clock).values()
+        found[f"{preset}, sampled"] = summary([rate * BATCH for rate in rates])
+    return found
 
 
 def opencv(path: Path, interpolation: int = cv2.INTER_AREA) -> Pixels:
@@ -197,6 +234,7 @@ def main() -> None:
         cache = prepare(paths, folder / "images", SIZE, folder)
         print("cached:", len(cache), "images of", cache.shapes[0].tolist(), flush=True)
         result["from the cache, images per second and core"] = from_cache(cache, options.repeats)
+        result[f"on the device, {default_device()}, images per second"] = on_device(cache, options.repeats)
         cache.path.unlink()
         result["cold, images per second and core"] = cold(paths[:200], folder, options.repeats)
     result["batches of 32, images per second and core"] = collation(options.repeats)

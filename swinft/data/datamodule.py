@@ -91,9 +91,10 @@ class CSVDataModule(LightningDataModule):
         resize: `squash` ignores the aspect ratio, `crop` cuts what sticks out, `pad` fills the rest with black.
         augment: `none`, `light`, `medium`, `heavy`, `crop`, or albumentations transforms that end at `image_size` in
             uint8.
-        augment_on: `cpu`, or `device` to keep the training pictures in the memory of the device that trains (each GPU
-            holds those of its fold) and to augment there, with `none`, `light`, `medium` or `crop`. It needs the cache:
-            `auto` then means true. Validation and prediction stay on the CPU.
+        augment_on: `cpu`, or `device` to keep the training pictures in the memory of the device that trains and to
+            augment there, with `none`, `light`, `medium` or `crop`. Each GPU holds all pictures that its fold trains
+            on. It needs the cache: `auto` then means true. Validation and prediction stay on the CPU. It is made for
+            GPUs: where the device is the CPU, it works and is many times slower than `cpu`.
         batch_size: Images per batch and device.
         virtual_epochs: Epochs that visit every training row once between them: long epochs cut into this many, each
             validated and saved, so that an interruption costs less. `trainer.max_epochs` counts these.

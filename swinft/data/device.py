@@ -7,6 +7,7 @@ Shapes: N pictures, B batch, (H, W) image size, (S, T) size that pictures are st
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -102,9 +103,11 @@ def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device) ->
     needed = 3 * shape[0] * shape[1] * len(chosen)
     room = room_on_device(needed, free_memory(device), str(device))
     pixels = torch.empty((len(chosen), *shape, 3), dtype=torch.uint8, device=device)
-    for start in range(0, len(chosen), CHUNK):
-        stored = [geometry.stored(rows.decoded(row), shape) for row in chosen[start : start + CHUNK].tolist()]
-        pixels[start : start + len(stored)] = torch.from_numpy(np.stack(stored))
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(chosen), CHUNK):
+            some = chosen[start : start + CHUNK].tolist()
+            stored = pool.map(lambda row: geometry.stored(rows.decoded(row), shape), some)
+            pixels[start : start + len(some)] = torch.from_numpy(np.stack(list(stored)))
     place = torch.full((len(rows),), -1)
     place[torch.from_numpy(chosen)] = torch.arange(len(chosen))
     note = f"{len(chosen):,} training pictures of {shape[0]} × {shape[1]} pixels are on {device}: {room}"

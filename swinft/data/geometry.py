@@ -47,6 +47,8 @@ class Crops:
 
     def stored(self, picture: Image, shape: tuple[int, int]) -> Image:
         """The picture (H, W, 3) at a height and width; where a side is shrunk, pixels are averaged."""
+        if picture.shape[:2] == shape:
+            return picture
         least = min(shape[1], picture.shape[1]), min(shape[0], picture.shape[0])
         shrunk = cv2.resize(picture, least, interpolation=cv2.INTER_AREA)  # it averages only if no side is enlarged
         return np.asarray(cv2.resize(shrunk, (shape[1], shape[0])), dtype=np.uint8)
