@@ -82,7 +82,8 @@ def decide(policy: Policy, needed: int, path: Path) -> tuple[bool, str]:
     is_fitting, reason = fits(needed, path)
     if policy is True and not is_fitting:
         raise InputError(
-            f"the pixel cache does not fit: {reason}. Set it to auto or false, or train at a smaller size."
+            f"the pixel cache does not fit: {reason}. Set data.cache to auto or false (and data.augment_on to cpu), or "
+            f"train at a smaller size."
         )
     chosen = "Images are decoded once" if is_fitting else "Images are decoded each time they are read"
     return is_fitting, f"{chosen}: {reason}."

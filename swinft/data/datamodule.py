@@ -6,13 +6,12 @@ padding; `target` int64 (B,) for classification, float32 (B, K) otherwise, absen
 in 0–255.
 """
 
-import codecs
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from albumentations.core.composition import TransformType
@@ -24,15 +23,7 @@ from torch.utils.data import DataLoader
 from swinft.data.augment import Preset, Resize, eval_pipeline, train_pipeline
 from swinft.data.batches import ImageRows, OrderedRows, ShuffledRows, make_loader
 from swinft.data.capacity import Policy
-from swinft.data.device import (
-    AugmentOn,
-    DeviceLoader,
-    DevicePictures,
-    DrawnRows,
-    default_device,
-    device_problems,
-    upload,
-)
+from swinft.data.device import AugmentOn, DeviceLoader, DevicePictures, DrawnRows, default_device, upload
 from swinft.data.duplicates import clusters
 from swinft.data.folds import NO_FOLD, FoldKind, Folds, check_folds, make_folds, read_folds
 from swinft.data.geometry import make_geometry
@@ -41,8 +32,9 @@ from swinft.data.overview import captions, fold_summary, image_grid, imbalance, 
 from swinft.data.pictures import Pictures
 from swinft.data.rows import Columns, Rows, check_sample, read_test, read_train
 from swinft.data.schema import Schema, TargetKind, with_prior
+from swinft.data.settings import check_settings
 from swinft.data.table import DataError, Problem, Table
-from swinft.errors import InputError, suggest
+from swinft.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,7 +172,7 @@ class CSVDataModule(LightningDataModule):
         self._notes: list[str] = []
         self._train: Rows | None = None
         self._test: Rows | None = None
-        self._check_settings()
+        check_settings(self)
 
     def setup(self, stage: str) -> None:
         """Reads and checks the tables, once.
@@ -346,7 +338,7 @@ class CSVDataModule(LightningDataModule):
         return make_loader(dataset, sampler, self.batch_size, self.num_workers, self.seed)
 
     def _device_loader(self, rows: ImageRows, sampler: ShuffledRows) -> DataLoader[Any]:
-        assert isinstance(self.augment, str)  # the settings have been checked
+        assert isinstance(self.augment, str)  # check_settings has refused these
         assert self.augment != "heavy"
         device = self.trainer.strategy.root_device if self.trainer else default_device()
         drawn = DrawnRows(rows, make_geometry(self.augment, self.image_size, self.resize))
@@ -354,7 +346,8 @@ class CSVDataModule(LightningDataModule):
             self._on_device = None  # before the next ones are there
             self._on_device = upload(drawn, sampler.rows, device)
             if sampler.rank == 0:
-                print(self._on_device.note, flush=True)
+                also = f" Each of {sampler.num_ranks} ranks holds as many." if sampler.num_ranks > 1 else ""
+                print(f"{self._on_device.note}{also}", flush=True)
         kind = partial(DeviceLoader, pictures=self._on_device)
         return make_loader(drawn, sampler, self.batch_size, self.num_workers, self.seed, kind)
 
@@ -498,46 +491,3 @@ class CSVDataModule(LightningDataModule):
     def _read_test(self, schema: Schema | None, problems: list[Problem]) -> Rows | None:
         path = self.root / str(self.test or self.sample_submission)
         return read_test(path, self.root, self.columns, schema, self.test is None, problems)
-
-    def _check_settings(self) -> None:
-        """In YAML the types are checked before this; in a notebook nobody else does."""
-        limits = {
-            "num_folds": (self.num_folds, 2),
-            "batch_size": (self.batch_size, 1),
-            "num_workers": (self.num_workers, 0),
-            "image_size": (min(self.image_size), 1),
-            "virtual_epochs": (self.virtual_epochs, 1),
-        }
-        problems = [
-            f"data.{name} is {value}; it must be at least {least}."
-            for name, (value, least) in limits.items()
-            if value < least
-        ]
-        words = {
-            "target_kind": (self.columns.target_kind, TargetKind),
-            "fold_kind": (self.fold_kind, FoldKind),
-            "resize": (self.resize, Resize),
-            "augment": (self.augment, Preset),
-            "augment_on": (self.augment_on, AugmentOn),
-            "on_bad_image": (self.on_bad_image, Literal["error", "skip"]),
-            "on_missing_target": (self.columns.on_missing_target, Literal["error", "skip"]),
-            "rare_classes": (self.rare_classes, Literal["error", "train"]),
-            "duplicates": (self.duplicates, Literal["report", "error", "group"]),
-        }
-        problems += [
-            f"data.{name} is '{value}'.{suggest(value, get_args(allowed))}"
-            for name, (value, allowed) in words.items()
-            if isinstance(value, str) and value not in get_args(allowed)
-        ]
-        if self.rare_classes == "train" and self.columns.target_kind != "classification":
-            problems.append("data.rare_classes is for classification; remove it.")
-        try:
-            codecs.lookup(self.columns.encoding)
-        except LookupError:
-            problems.append(f"data.encoding '{self.columns.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
-        if self.pictures.policy is True and self.pictures.image_size is None and self.augment_on == "cpu":
-            problems.append("data.cache is true, but what is cached is shrunk: set data.shrink to true as well.")
-        if self.augment_on == "device":
-            problems += device_problems(self.augment, self.pictures.policy, self.pictures.image_size is not None)
-        if problems:
-            raise InputError("\n  ".join(["the settings of data are wrong:", *problems]))

@@ -9,7 +9,7 @@ Shapes: N pictures, B batch, (H, W) image size, (S, T) size that pictures are st
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from swinft.data.batches import ImageRows, Key
-from swinft.data.capacity import Policy, available_memory, room_on_device
+from swinft.data.capacity import available_memory, room_on_device
 from swinft.data.collate import collate
-from swinft.data.geometry import DevicePreset, Geometry
+from swinft.data.geometry import Geometry
 from swinft.errors import InputError
 
 AugmentOn = Literal["cpu", "device"]
@@ -190,26 +190,3 @@ class DeviceLoader(DataLoader[Any]):
         """The images of some rows, each uint8 (H, W, 3), to look at."""
         batch = self.pictures.sample(collate([self.dataset[key] for key in keys]))
         return list(batch["image"].permute(0, 2, 3, 1).round().to(torch.uint8).cpu().numpy())
-
-
-def device_problems(augment: Any, policy: Policy, is_shrunk: bool) -> list[str]:
-    """What in the settings of a datamodule stands against `augment_on: device`; one sentence each."""
-    found, back = [], "or data.augment_on to cpu."
-    presets = get_args(DevicePreset)
-    if not isinstance(augment, str) or augment not in presets:
-        name = f"'{augment}'" if isinstance(augment, str) else "a list of transforms"
-        found.append(
-            f"data.augment_on is 'device', and data.augment is {name}; a device computes {', '.join(presets)}. "
-            f"Set data.augment to one of them, {back}"
-        )
-    if policy is False:
-        found.append(
-            "data.augment_on is 'device', and data.cache is false; a device gets its pictures from the cache. "
-            f"Set data.cache to auto or true, {back}"
-        )
-    if not is_shrunk:
-        found.append(
-            "data.augment_on is 'device', and data.shrink is false; a device gets shrunk pictures. "
-            f"Set data.shrink to true, {back}"
-        )
-    return found

@@ -77,7 +77,10 @@ class Pictures:
         except OSError as error:
             reason = f"the pixel cache cannot be written to {self.folder}: {error.strerror or error}"
             if self.policy is True:
-                raise InputError(f"{reason}. Set data.cache_dir to another folder, or data.cache to auto.") from error
+                raise InputError(
+                    f"{reason}. Set data.cache_dir to another folder, or data.cache to auto (and data.augment_on to "
+                    f"cpu)."
+                ) from error
             self.decision = f"Images are decoded each time they are read: {reason}. Set data.cache_dir to another."
             return None
 

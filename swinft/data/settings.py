@@ -1,0 +1,88 @@
+"""What can be wrong with the settings of a datamodule, before anything is read."""
+
+import codecs
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from swinft.data.augment import Preset, Resize
+from swinft.data.capacity import Policy
+from swinft.data.device import AugmentOn
+from swinft.data.folds import FoldKind
+from swinft.data.geometry import DevicePreset
+from swinft.data.schema import TargetKind
+from swinft.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    from swinft.data.datamodule import CSVDataModule
+
+
+def check_settings(data: "CSVDataModule") -> None:
+    """Refuses settings that contradict each other or are of no use.
+
+    In YAML the types are checked before this; in a notebook nobody else does.
+
+    Raises:
+        InputError: All that is wrong with them.
+    """
+    limits = {
+        "num_folds": (data.num_folds, 2),
+        "batch_size": (data.batch_size, 1),
+        "num_workers": (data.num_workers, 0),
+        "image_size": (min(data.image_size), 1),
+        "virtual_epochs": (data.virtual_epochs, 1),
+    }
+    problems = [
+        f"data.{name} is {value}; it must be at least {least}."
+        for name, (value, least) in limits.items()
+        if value < least
+    ]
+    words = {
+        "target_kind": (data.columns.target_kind, TargetKind),
+        "fold_kind": (data.fold_kind, FoldKind),
+        "resize": (data.resize, Resize),
+        "augment": (data.augment, Preset),
+        "augment_on": (data.augment_on, AugmentOn),
+        "on_bad_image": (data.on_bad_image, Literal["error", "skip"]),
+        "on_missing_target": (data.columns.on_missing_target, Literal["error", "skip"]),
+        "rare_classes": (data.rare_classes, Literal["error", "train"]),
+        "duplicates": (data.duplicates, Literal["report", "error", "group"]),
+    }
+    problems += [
+        f"data.{name} is '{value}'.{suggest(value, get_args(allowed))}"
+        for name, (value, allowed) in words.items()
+        if isinstance(value, str) and value not in get_args(allowed)
+    ]
+    if data.rare_classes == "train" and data.columns.target_kind != "classification":
+        problems.append("data.rare_classes is for classification; remove it.")
+    try:
+        codecs.lookup(data.columns.encoding)
+    except LookupError:
+        problems.append(f"data.encoding '{data.columns.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
+    if data.pictures.policy is True and data.pictures.image_size is None and data.augment_on != "device":
+        problems.append("data.cache is true, but what is cached is shrunk: set data.shrink to true as well.")
+    if data.augment_on == "device":
+        problems += _device_problems(data.augment, data.pictures.policy, data.pictures.image_size is not None)
+    if problems:
+        raise InputError("\n  ".join(["the settings of data are wrong:", *problems]))
+
+
+def _device_problems(augment: Any, policy: Policy, is_shrunk: bool) -> list[str]:
+    """What in the settings of a datamodule stands against `augment_on: device`; one sentence each."""
+    found, back = [], "or data.augment_on to cpu."
+    presets = get_args(DevicePreset)
+    if not isinstance(augment, str) or augment not in presets:
+        name = f"'{augment}'" if isinstance(augment, str) else "a list of transforms"
+        found.append(
+            f"data.augment_on is 'device', and data.augment is {name}; a device computes {', '.join(presets)}. "
+            f"Set data.augment to one of them, {back}"
+        )
+    if policy is False:
+        found.append(
+            "data.augment_on is 'device', and data.cache is false; a device gets its pictures from the cache. "
+            f"Set data.cache to auto or true, {back}"
+        )
+    if not is_shrunk:
+        found.append(
+            "data.augment_on is 'device', and data.shrink is false; a device gets shrunk pictures. "
+            f"Set data.shrink to true, {back}"
+        )
+    return found
