@@ -116,7 +116,8 @@ def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device) ->
 
 def default_device() -> torch.device:
     """Where a loop without a Trainer has its batches: the GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # With its number, as tensors name their device: without it the pictures would never seem to be there.
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def free_memory(device: torch.device) -> int:

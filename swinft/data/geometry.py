@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import albumentations as A
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.augment import PRESETS, Image, Resize, apply, eval_pipeline, set_seed
 from swinft.data.crops import RandomCrop, drawn_crop
+from swinft.data.shrink import resized
 
 DevicePreset = Literal["none", "light", "medium", "crop"]
 # `matrix` (2, 3), and `colour`: the factor of every value, and how much of the image's mean is added after that.
@@ -46,12 +46,8 @@ class Crops:
         return height, width
 
     def stored(self, picture: Image, shape: tuple[int, int]) -> Image:
-        """The picture (H, W, 3) at a height and width; where a side is shrunk, pixels are averaged."""
-        if picture.shape[:2] == shape:
-            return picture
-        least = min(shape[1], picture.shape[1]), min(shape[0], picture.shape[0])
-        shrunk = cv2.resize(picture, least, interpolation=cv2.INTER_AREA)  # it averages only if no side is enlarged
-        return np.asarray(cv2.resize(shrunk, (shape[1], shape[0])), dtype=np.uint8)
+        """The picture (H, W, 3) at a height and width, antialiased where a side is shrunk."""
+        return picture if picture.shape[:2] == shape else resized(picture, *shape)
 
     def draw(self, shape: tuple[int, int], seed: int, epoch: int, row: int) -> Drawn:
         """The part of a picture whose height and width are `shape`, in pixels, before it is stored."""

@@ -55,13 +55,13 @@ def picture(path: str | Path, image_size: tuple[int, int] | None, rules: ImageRu
     pixels, full = decode_reduced(path, least(image_size), rules)
     height, width = shrunk_shape(*full, image_size)  # of the full size: the reduced one has been rounded
     if (height, width) != pixels.shape[:2]:
-        pixels = _resized(pixels, height, width)
+        pixels = resized(pixels, height, width)
         pixels.flags.writeable = False
     return pixels
 
 
-def _resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3) to uint8 (height, width, 3)."""
+def resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3) to uint8 (height, width, 3), by the filter of this module; a side may also be enlarged."""
     batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # of one, so that torch sees that it is channels_last
     small = functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)
     result: NDArray[np.uint8] = small.permute(0, 2, 3, 1)[0].numpy()
