@@ -40,11 +40,13 @@ def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-def pair(name: str, size: int | tuple[int, int] = 112, **changes) -> tuple[nn.Module, nn.Module]:
+def pair(name: str, size: int | tuple[int, int] = 112, kernel: str = "torch", **changes) -> tuple[nn.Module, nn.Module]:
     """timm's backbone, and an accelerated copy."""
     timms = randomized(create_backbone(name, size, False, backbone_args={**NARROW, **changes}).model)
     ours = copy.deepcopy(timms)
-    assert accelerate(ours) == sum(isinstance(m, SwinTransformerBlock | SwinTransformerV2Block) for m in ours.modules())
+    assert accelerate(ours, kernel=kernel) == sum(
+        isinstance(m, SwinTransformerBlock | SwinTransformerV2Block) for m in ours.modules()
+    )
     return timms, ours
 
 
