@@ -72,6 +72,12 @@ def device_problem(device: torch.device) -> str | None:
     return f"needs an NVIDIA GPU of generation Ampere (sm_80) or later, but the device is {name}"
 
 
+def tile_side(tokens: int, dtype: torch.dtype) -> int:
+    """Tokens on either side of a tile: a power of 2, and the 16 that matrix units take at least."""
+    side: int = min(TILES.get(dtype, 16), max(16, triton.next_power_of_2(tokens)))
+    return side
+
+
 class _Launch:
     """Arguments that kernels share.
 
@@ -86,7 +92,7 @@ class _Launch:
         self.tokens = self.window[0] * self.window[1]
         self.count = qkv.numel() // (qkv.shape[-1] * self.tokens)  # windows of all images
         self.depth = qkv.shape[-1] // (3 * self.heads)
-        self.tile = min(TILES.get(qkv.dtype, 16), max(16, triton.next_power_of_2(self.tokens)))
+        self.tile = tile_side(self.tokens, qkv.dtype)
         self.tiles = triton.cdiv(self.tokens, self.tile)
         self.sizes = (*self.grid, *self.shift, self.heads, scale, *self.window, self.depth)
         self.sizes += (max(16, triton.next_power_of_2(self.depth)), is_masked, self.tile)

@@ -22,6 +22,7 @@ from swinft.errors import InputError
 from swinft.model.ema import AveragedWeights
 from swinft.model.window_attention import TritonBlock, TritonV2Block, accelerate
 from swinft.model.window_kernels import Windows, attend_by_parts
+from swinft.run.predictions import read_predictions
 from tests.conftest import ROOT, tiny_config, write_config
 from tests.model.test_window_attention import V1, V2, gradients, images, pair
 
@@ -103,7 +104,8 @@ def test_programs_that_do_several_windows_add_up_what_each_gives(monkeypatch):
 
     monkeypatch.setattr(window_triton, "PROGRAMS", 4)  # 15 windows: groups of 4, and one of 3
     assert max(differences(CASES[2], torch.half)) <= 4e-3
-    monkeypatch.setattr(window_triton, "PROGRAMS", 1)  # all windows, of several tiles
+    monkeypatch.setattr(window_triton, "PROGRAMS", 1)  # all windows: of one tile, and of several
+    assert max(differences(CASES[5], torch.half)) <= 4e-3
     assert max(differences(CASES[7], torch.half)) <= 4e-3
 
 
@@ -144,10 +146,10 @@ def test_what_the_kernel_cannot_do_is_refused():
 
 def on_device(name: str) -> tuple[torch.nn.Module, torch.nn.Module]:
     """timm's backbone, and a copy with the kernel, whose two stages have 4 windows and 1."""
-    timms, ours = pair(name, 32, kernel="triton", window_size=4)
+    timms, ours = pair(name, 32, "triton", DEVICE.type, window_size=4)
     kind = TritonBlock if name == V1 else TritonV2Block
     assert sum(type(module) is kind for module in ours.modules()) == 4
-    return timms.to(DEVICE), ours.to(DEVICE)
+    return timms, ours
 
 
 @computes
@@ -164,7 +166,7 @@ def test_a_whole_model_equals_timms_also_copied_and_with_checkpointing(name):
     assert torch.equal(features, own)
     assert all(torch.equal(grads[key], own_grads[key]) for key in grads)  # recomputed, and to the bit
     averaged = AveragedWeights(ours, 0.5)
-    assert torch.equal(averaged.module.eval()(images(ours).to(DEVICE)), ours.eval()(images(ours).to(DEVICE)))
+    assert torch.equal(averaged.module.eval()(images(ours)), ours.eval()(images(ours)))
 
 
 @computes
@@ -179,12 +181,14 @@ def test_it_compiles_without_a_break():
 
 
 @computes
-def test_dropout_that_is_switched_on_later_is_refused():
+def test_dropout_is_refused_from_the_start_and_when_it_is_switched_on_later():
+    with pytest.raises(InputError, match=r"attn_drop_rate is 0\.3. Remove attn_drop_rate from model\.backbone_args"):
+        pair(V1, 32, "triton", DEVICE.type, window_size=4, attn_drop_rate=0.3)
     _, ours = on_device(V1)
     ours.layers[0].blocks[0].attn.attn_drop.p = 0.5
-    ours.eval()(images(ours).to(DEVICE))
+    ours.eval()(images(ours))
     with pytest.raises(InputError, match=r"attn_drop_rate is 0\.5"):
-        ours.train()(images(ours).to(DEVICE))
+        ours.train()(images(ours))
 
 
 @computes
@@ -194,7 +198,7 @@ def test_a_kernel_that_computes_something_else_is_refused(monkeypatch):
     right = window_triton.attend
     monkeypatch.setattr(window_triton, "attend", lambda qkv, bias, mask, *rest: right(qkv, bias, None, *rest))
     with pytest.raises(RuntimeError, match="differs from timm's"):  # tokens that only the shift made neighbours
-        pair(V1, 32, kernel="triton", window_size=4)
+        pair(V1, 32, "triton", DEVICE.type, window_size=4)
 
 
 @in_torch
@@ -209,21 +213,30 @@ def test_the_interpreter_finds_the_same_numbers():
     assert "the interpreter's process runs this" not in done.stdout
 
 
-def compiled_for(capability: int, dtype: torch.dtype, window: int, cosine: bool) -> dict[str, tuple[int, int, int]]:
+def compiled_for(
+    capability: int, dtype: torch.dtype, window: int, cosine: bool, depth: int = 32
+) -> dict[str, tuple[int, int, int]]:
     """Shared memory, registers per thread and spilled bytes of the kernels, compiled as for a GPU that need not be here."""
     from triton.backends.compiler import GPUTarget
     from triton.backends.nvidia.compiler import get_ptxas
     from triton.compiler import ASTSource, compile
 
     from swinft.model import triton_kernels
-    from swinft.model.window_triton import OPTIONS, TILES
+    from swinft.model.window_triton import OPTIONS, tile_side
 
     number = {torch.half: "*fp16", torch.bfloat16: "*bf16", torch.float: "*fp32"}[dtype]
-    tile = TILES[dtype]
+    tile = tile_side(window**2, dtype)
     tiles = -(-(window**2) // tile)
     types = dict.fromkeys(("qkv", "out", "grad", "qkv_grad"), number) | dict.fromkeys(("bias", "log_sums"), "*fp32")
     types |= {"scale": "fp32", "bias_grad": None, "cosine": "*fp32" if cosine else None, "cosine_grad": None}
-    types |= {"ROWS": window, "COLUMNS": window, "D": 32, "PADDED_D": 32, "IS_MASKED": True, "TILE": tile}
+    types |= {
+        "ROWS": window,
+        "COLUMNS": window,
+        "D": depth,
+        "PADDED_D": max(16, depth),
+        "IS_MASKED": True,
+        "TILE": tile,
+    }
     launches = {"forward": (triton_kernels.forward, {})}
     if tiles == 1:
         all_gradients = {"bias_grad": "*fp32", "cosine_grad": types["cosine"], "QUERY_STEPS": 1, "KEY_STEPS": 1}
@@ -256,7 +269,7 @@ def compiled_for(capability: int, dtype: torch.dtype, window: int, cosine: bool)
 @pytest.mark.slow
 @pytest.mark.parametrize("cosine", [False, True])
 @pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.float])
-@pytest.mark.parametrize("window", [7, 8, 12, 16])
+@pytest.mark.parametrize("window", [4, 7, 8, 12, 16])
 @pytest.mark.parametrize("capability", [80, 86, 90])
 def test_the_kernels_fit_into_registers_and_shared_memory(capability, window, dtype, cosine):
     """Without a GPU. 48 KiB are what every GPU gives a program, so that several fit beside one another."""
@@ -269,7 +282,7 @@ def test_the_kernels_fit_into_registers_and_shared_memory(capability, window, dt
 
 
 @in_torch
-def test_a_cpu_a_model_without_swin_and_dropout_are_refused():
+def test_a_cpu_and_a_model_without_swin_are_refused():
     timms, _ = pair(V1)
     with pytest.raises(InputError, match=r"is 'triton', which needs.*fast_attention: true") as found:
         accelerate(timms, torch.device("cpu"), "triton")
@@ -310,12 +323,7 @@ def test_a_run_trained_with_it_is_predicted_elsewhere_which_is_said(competition,
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    run, outputs = tmp_path / "runs" / "tiny", []
-    for name, env in (("a", os.environ), ("b", environment)):
-        words = [sys.executable, "-m", "swinft", "predict", str(run), "--folds", "0", "--device", "cpu"]
-        words += ["--output", str(tmp_path / f"{name}.csv")]
-        done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout)
-    assert outputs[0].count("predicting as with true") == 1
-    assert "predicting as with true" not in outputs[1]
+    run, output = tmp_path / "runs" / "tiny", tmp_path / "predictions.csv"
+    assert main(["predict", str(run), "--folds", "0", "--device", "cpu", "--output", str(output)]) == 0
+    assert capsys.readouterr().out.count("but the device is 'cpu': predicting as with true") == 1
+    assert len(read_predictions(output, 3)) == 6
