@@ -125,8 +125,8 @@ FASTER: dict[type[nn.Module], tuple[type[nn.Module], dict[Kernel, type[nn.Module
 def accelerate(model: nn.Module, device: torch.device | None = None, kernel: Kernel = "torch") -> int:
     """Makes the Swin blocks of a model compute their attention faster, in place.
 
-    Blocks whose windows do not divide their grid, or whose attention has hooks, keep timm's own computation. On CPUs,
-    gradients of gradients are refused.
+    Blocks whose windows do not divide their grid, or whose attention has hooks, keep timm's own computation. On CPUs
+    and by Triton, gradients of gradients are refused.
 
     Args:
         model: Any module; what is no timm Swin block is left alone.
