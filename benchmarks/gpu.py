@@ -3,11 +3,12 @@
     python benchmarks/gpu.py                 # swin_tiny, swin_base, swin_base_384 in bf16
     python benchmarks/gpu.py --toy           # a tiny network on the CPU, not compiled; a test runs this
 
-For each model: timm's definition and ours (timm's weights, faster window attention), each eager and with
-`torch.compile`, as a bare loop on images that are on the device already. FLOPs are those of matrix multiplications in
-timm's forward pass, times three for training; the share of the peak is of a 8192³ matrix product in bf16, measured in
-the same run. Then what swinft's loader supplies from JPEGs, from its cache, and from pictures on the device, and what
-training on them reaches. A variant that fails is written down with its error. Writes benchmarks/results/gpu.json.
+For each model: timm's definition and ours (timm's weights, faster window attention in torch's operations, or in Triton
+kernels), each eager and with `torch.compile`, as a bare loop on images that are on the device already. FLOPs are those
+of matrix multiplications in timm's forward pass, times three for training; the share of the peak is of a 8192³ matrix
+product in bf16, measured in the same run. Then what swinft's loader supplies from JPEGs, from its cache, and from
+pictures on the device, and what training on them reaches. A variant that fails is written down with its error. Writes
+benchmarks/results/gpu.json.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from swinft import CSVDataModule
 from swinft.model.backbone import create_backbone
-from swinft.model.window_attention import accelerate
+from swinft.model.window_attention import Kernel, accelerate, triton_problem
 
 CLASSES = 10
 LOADER_IMAGES = 4096
@@ -55,17 +56,27 @@ SHRUNK = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size":
 TOY = [Model("swin_tiny_patch4_window7_224", 32, 4, SHRUNK)]
 
 
-class Classifier(nn.Module):
-    """A backbone with a linear layer."""
+VARIANTS: list[tuple[str, Kernel | None, bool]] = [
+    ("timm", None, False),
+    ("timm, compiled", None, True),
+    ("fast attention", "torch", False),
+    ("fast attention, compiled", "torch", True),
+    ("triton", "triton", False),
+    ("triton, compiled", "triton", True),
+]
 
-    def __init__(self, model: Model, is_fast: bool) -> None:
+
+class Classifier(nn.Module):
+    """A backbone with a linear layer; `kernel` is None for timm's attention."""
+
+    def __init__(self, model: Model, kernel: Kernel | None) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.backbone = create_backbone(model.name, model.size, pretrained=False, backbone_args=model.arguments)
         self.head = nn.Linear(self.backbone.num_features, CLASSES)
         self.to(DEVICE)
-        if is_fast:
-            accelerate(self.backbone, DEVICE)
+        if kernel:
+            accelerate(self.backbone, DEVICE, kernel)
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) to logits (B, CLASSES)."""
@@ -102,15 +113,15 @@ def peak_flops() -> float:
 
 def forward_flops(model: Model) -> int:
     """FLOPs of one image's forward pass in timm's definition."""
-    net, image = Classifier(model, is_fast=False).eval(), torch.zeros(1, 3, model.size, model.size, dtype=torch.uint8)
+    net, image = Classifier(model, None).eval(), torch.zeros(1, 3, model.size, model.size, dtype=torch.uint8)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(image.to(DEVICE))
     return int(counter.get_total_flops())
 
 
-def measure(model: Model, is_fast: bool, is_compiled: bool, steps: int) -> dict[str, Any]:
+def measure(model: Model, kernel: Kernel | None, is_compiled: bool, steps: int) -> dict[str, Any]:
     """Images per second of training and prediction, seconds to compile, and peak memory in GB."""
-    net: Any = Classifier(model, is_fast)
+    net: Any = Classifier(model, kernel)
     image = torch.randint(0, 256, (model.batch, 3, model.size, model.size), dtype=torch.uint8, device=DEVICE)
     target = torch.randint(0, CLASSES, (model.batch,), device=DEVICE)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=DEVICE.type == "cuda")
@@ -144,17 +155,15 @@ def measure(model: Model, is_fast: bool, is_compiled: bool, steps: int) -> dict[
 def variants(model: Model, steps: int, peak: float) -> dict[str, Any]:
     """All variants of one model, with FLOP/s and their share of the peak."""
     flops, found = forward_flops(model), {}
-    for name, is_fast, is_compiled in (
-        ("timm", False, False),
-        ("timm, compiled", False, True),
-        ("fast attention", True, False),
-        ("fast attention, compiled", True, True),
-    ):
+    for name, kernel, is_compiled in VARIANTS:
         if is_compiled and model.arguments:  # compiling takes minutes on a CPU
+            continue
+        if kernel == "triton" and (problem := triton_problem(DEVICE)):
+            print(f"{model.name} {name}: left out, {problem}", flush=True)
             continue
         torch.compiler.reset()
         try:
-            result = measure(model, is_fast, is_compiled, steps)
+            result = measure(model, kernel, is_compiled, steps)
         except Exception as error:  # a variant that fails is a finding, and the others are to be measured all the same
             found[name] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
             print(f"{model.name} {name}: {found[name]['error']}", flush=True)
@@ -215,7 +224,7 @@ def supply(model: Model, count: int, workers: int) -> dict[str, float]:
 
 def train_from(loader: Any, model: Model) -> float:
     """Images per second of the fast network trained on a loader's batches, after the first ones."""
-    net: Any = Classifier(model, is_fast=True)
+    net: Any = Classifier(model, "torch")
     optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=DEVICE.type == "cuda")
     images, started = 0, 0.0
     for number, batch in enumerate(loader):

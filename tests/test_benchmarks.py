@@ -14,6 +14,7 @@ def test_the_gpu_benchmark_runs_at_toy_size():
     )
     assert done.returncode == 0, done.stderr
     assert "fast attention: " in done.stdout
+    assert "triton: " in done.stdout
     assert "cache training img/s" in done.stdout
     assert "device training img/s" in done.stdout
     assert "Error" not in done.stdout

@@ -79,7 +79,8 @@ class FineTuneTask(pl.LightningModule):
         backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`).
         drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); null for its own.
         fast_attention: Compute Swin's window attention faster, with the same result; it is compared with timm's on the
-            device before it is used. Other backbones are left as they are.
+            device before it is used. Other backbones are left as they are. "triton" for a kernel of its own, on NVIDIA
+            GPUs of generation Ampere (sm_80) or later and Swin only, without `attn_drop_rate`.
         compile: Compile the backbone with `torch.compile`: faster steps on GPUs, after a minute or more at the start of
             every fold. `auto` does so on CUDA for folds of 2,000 optimiser steps or more.
         grad_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
@@ -101,7 +102,7 @@ class FineTuneTask(pl.LightningModule):
         pretrained: bool | str = True,
         backbone_args: dict[str, Any] | None = None,
         drop_path_rate: float | None = None,
-        fast_attention: bool = True,
+        fast_attention: bool | Literal["triton"] = True,
         compile: bool | Literal["auto"] = False,
         grad_checkpointing: bool = False,
         metadata_hidden: int = 32,
@@ -118,6 +119,8 @@ class FineTuneTask(pl.LightningModule):
         super().__init__()
         if ema_decay is not None and not 0 < ema_decay < 1:
             raise InputError(f"model.ema_decay is {ema_decay}; it must be in (0, 1), or null for no averaging.")
+        if fast_attention not in (True, False, "triton"):
+            raise InputError(f"model.fast_attention is {fast_attention!r}; it must be true, false or 'triton'.")
         images = create_backbone(backbone, image_size, pretrained, drop_path_rate, grad_checkpointing, backbone_args)
         self.net = ImageModel(images, head, num_outputs, num_metadata, metadata_hidden)
         self.metrics = metrics if metrics is not None else list(self.net.head.default_metrics)
@@ -161,7 +164,7 @@ class FineTuneTask(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Changes how Swin computes its attention, once it is on its device."""
         if self.fast_attention:
-            accelerate(self, self.device)
+            accelerate(self, self.device, "triton" if self.fast_attention == "triton" else "torch")
         self.is_compiled = self._compiles()
         if self.is_compiled:
             for net in {self.net, self.predictor}:

@@ -5,8 +5,9 @@ stay timm's, so that checkpoints of either can be loaded into the other. Shapes 
 """
 
 import copy
+import importlib.util
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
@@ -16,6 +17,7 @@ from timm.models.swin_transformer_v2 import WindowAttention as AttentionV2
 from torch import Tensor, nn
 from torch.nn import functional
 
+from swinft.errors import InputError
 from swinft.model.window_kernels import Windows, attend, position_bias
 
 MAX_LOGIT_SCALE = math.log(1 / 0.01)
@@ -23,10 +25,15 @@ MAX_LOGIT_SCALE = math.log(1 / 0.01)
 # GPUs in bf16 too, where faulty kernels were seen; there fp32 may mean tf32, with 10 bits.
 CHECKS: dict[str, dict[torch.dtype, float]] = {"cpu": {torch.float: 1e-4}}
 OTHER_CHECKS = {torch.float: 1e-2, torch.bfloat16: 1e-1}
+TRITON_CHECKS = {torch.half: 1e-1}  # besides these: a kernel of our own is compiled anew for each
+
+Kernel = Literal["torch", "triton"]
 
 
 class FastBlock(SwinTransformerBlock):
     """timm's V1 block with another computation of its attention."""
+
+    kernel: Kernel = "torch"
 
     def _attn(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
@@ -40,6 +47,8 @@ class FastBlock(SwinTransformerBlock):
 class FastV2Block(SwinTransformerV2Block):
     """timm's V2 block with another computation of its attention."""
 
+    kernel: Kernel = "torch"
+
     def _attn(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
         if not _is_ours(self, x):
@@ -49,6 +58,18 @@ class FastV2Block(SwinTransformerV2Block):
         table = 16 * attn.cpb_mlp(attn.relative_coords_table).flatten(0, 2).sigmoid()
         cosine = attn.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         return _attended(self, x, _qkv_v2(attn, x.flatten(1, 2)), position_bias(table, attn.window_size), 1.0, cosine)
+
+
+class TritonBlock(FastBlock):
+    """The same with the attention of `window_triton`."""
+
+    kernel = "triton"
+
+
+class TritonV2Block(FastV2Block):
+    """The same with the attention of `window_triton`."""
+
+    kernel = "triton"
 
 
 def _qkv_v2(attn: Any, x: Tensor) -> Tensor:
@@ -74,47 +95,91 @@ def _attended(block: Any, x: Tensor, qkv: Tensor, bias: Tensor, scale: float, co
     mask = block.get_attn_mask(x) if block.dynamic_mask else block.attn_mask
     windows = Windows((x.shape[1], x.shape[2]), tuple(block.window_size), tuple(block.shift_size), attn.num_heads)
     dropout = attn.attn_drop.p if attn.attn_drop.training else 0.0
-    out: Tensor = attn.proj_drop(attn.proj(attend(qkv, bias, mask, windows, scale, cosine, dropout)))
+    if block.kernel == "triton":
+        from swinft.model import window_triton  # Triton exists for Linux only
+
+        _refuse_dropout(dropout)
+        attended = window_triton.attend(qkv, bias, mask, windows, scale, cosine)
+    else:
+        attended = attend(qkv, bias, mask, windows, scale, cosine, dropout)
+    out: Tensor = attn.proj_drop(attn.proj(attended))
     return out.view_as(x)
 
 
+def _refuse_dropout(dropout: float) -> None:
+    """The Triton kernel has no dropout of attention weights."""
+    if dropout:
+        raise InputError(
+            f"model.fast_attention is 'triton', whose kernel has no dropout of attention weights, but attn_drop_rate "
+            f"is {dropout}. Remove attn_drop_rate from model.backbone_args, or write model.fast_attention: true."
+        )
+
+
 # A subclass of a timm block may compute something else: only these, exactly.
-FASTER: dict[type[nn.Module], tuple[type[nn.Module], type[nn.Module]]] = {
-    SwinTransformerBlock: (AttentionV1, FastBlock),
-    SwinTransformerV2Block: (AttentionV2, FastV2Block),
+FASTER: dict[type[nn.Module], tuple[type[nn.Module], dict[Kernel, type[nn.Module]]]] = {
+    SwinTransformerBlock: (AttentionV1, {"torch": FastBlock, "triton": TritonBlock}),
+    SwinTransformerV2Block: (AttentionV2, {"torch": FastV2Block, "triton": TritonV2Block}),
 }
 
 
-def accelerate(model: nn.Module, device: torch.device | None = None) -> int:
+def accelerate(model: nn.Module, device: torch.device | None = None, kernel: Kernel = "torch") -> int:
     """Makes the Swin blocks of a model compute their attention faster, in place.
 
-    Blocks whose windows do not divide their grid, or whose attention has hooks, keep timm's own computation. On CPUs,
-    gradients of gradients are refused.
+    Blocks whose windows do not divide their grid, or whose attention has hooks, keep timm's own computation. On CPUs
+    and by Triton, gradients of gradients are refused.
 
     Args:
         model: Any module; what is no timm Swin block is left alone.
         device: Where the model will run, to check there; None for where it is.
+        kernel: What computes: torch's operations, or a Triton kernel, for NVIDIA GPUs.
 
     Returns:
         How many blocks were changed.
 
     Raises:
+        InputError: The Triton kernel is asked for, but cannot run on the device, has no dropout of attention weights,
+            or finds no block. The model is unchanged.
         RuntimeError: On this device the result differs from timm's. The model is unchanged.
     """
     blocks: list[Any] = [module for module in model.modules() if _is_timms(module)]
+    if kernel == "triton":
+        _refuse_triton(model, blocks, device)
     kinds = {(type(block), tuple(block.window_size), any(block.shift_size)): block for block in reversed(blocks)}
     for block in kinds.values():
-        _check(block, device or next(block.parameters()).device)
+        _check(block, device or next(block.parameters()).device, kernel)
     for block in blocks:
-        block.__class__ = FASTER[type(block)][1]
+        block.__class__ = FASTER[type(block)][1][kernel]
     return len(blocks)
+
+
+def triton_problem(device: torch.device) -> str | None:
+    """Why the Triton kernel cannot run on a device; None where it can."""
+    if importlib.util.find_spec("triton") is None:
+        return "needs Triton, which is not installed (it comes with torch's CUDA builds for Linux)"
+    from swinft.model import window_triton
+
+    return window_triton.device_problem(device)
+
+
+def _refuse_triton(model: nn.Module, blocks: list[Any], device: torch.device | None) -> None:
+    """Raises InputError where the Triton kernel was asked for and cannot be had."""
+    if not any(isinstance(module, TritonBlock | TritonV2Block) for module in model.modules()) and not blocks:
+        raise InputError(
+            "model.fast_attention is 'triton', but the backbone has no block of timm's Swin V1 or V2. Write "
+            "model.fast_attention: true, which leaves other backbones as they are."
+        )
+    for place in {device or next(block.parameters()).device for block in blocks}:
+        if problem := triton_problem(place):
+            raise InputError(f"model.fast_attention is 'triton', which {problem}. Write model.fast_attention: true.")
+    for block in blocks:
+        _refuse_dropout(block.attn.attn_drop.p)
 
 
 def _is_timms(module: Any) -> bool:
     return type(module) in FASTER and type(module.attn) is FASTER[type(module)][0]
 
 
-def _check(block: Any, device: torch.device) -> None:
+def _check(block: Any, device: torch.device, kernel: Kernel) -> None:
     """Compares output and gradients of a copy of a block, with random biases, on 2 by 2 windows.
 
     Raises:
@@ -127,9 +192,10 @@ def _check(block: Any, device: torch.device) -> None:
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
     timms.set_input_size(tuple(2 * side for side in block.window_size), block.window_size)
     ours = copy.deepcopy(timms)
-    ours.__class__ = FASTER[type(block)][1]
+    ours.__class__ = FASTER[type(block)][1][kernel]
     x = torch.randn(1, *timms.input_resolution, timms.dim, generator=generator).to(device)
-    for dtype, tolerance in CHECKS.get(device.type, OTHER_CHECKS).items():
+    checks = CHECKS.get(device.type, OTHER_CHECKS) | (TRITON_CHECKS if kernel == "triton" else {})
+    for dtype, tolerance in checks.items():
         for theirs, own in zip(_results(timms, x, dtype), _results(ours, x, dtype), strict=True):
             difference, largest = float((theirs - own).abs().max()), float(theirs.abs().max())
             if not difference <= tolerance * largest:  # NaN must not pass

@@ -1,7 +1,7 @@
 """Objects from a parsed config: the datamodule, the task, the Trainer and the network that predicts."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import Namespace
@@ -107,7 +107,7 @@ def load_net(
     schema: Schema,
     path: Path,
     device: torch.device,
-    fast_attention: bool | None = None,
+    fast_attention: bool | Literal["triton"] | None = None,
 ) -> ImageModel:
     """A fresh network with verified weights, ready to predict.
 
@@ -119,13 +119,14 @@ def load_net(
         schema: The run's outputs.
         path: The weights.
         device: Where it predicts.
-        fast_attention: Whether Swin's attention is computed faster; None for as configured.
+        fast_attention: Whether Swin's attention is computed faster, and "triton" for by which; None for as configured.
     """
     net = build_task(parser, config, schema, pretrained=False, ema_decay=None).net
     net.load_state_dict(load_file(verify(path)))
     net = net.eval().to(device)
-    if config.model.fast_attention if fast_attention is None else fast_attention:
-        accelerate(net, device)
+    fast = config.model.fast_attention if fast_attention is None else fast_attention
+    if fast:
+        accelerate(net, device, "triton" if fast == "triton" else "torch")
     return net
 
 

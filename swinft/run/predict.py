@@ -19,6 +19,7 @@ from swinft.data.datamodule import OK, CSVDataModule
 from swinft.data.scan import scan
 from swinft.data.schema import Schema
 from swinft.errors import InputError
+from swinft.model.window_attention import triton_problem
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.config import build_parser, read_frozen
@@ -105,7 +106,8 @@ def predict(
         return
     keep_freed_memory(place)
     precision, _ = resolve_precision("32-true" if backend == "openvino" else config.trainer.precision, place)
-    fast = False if backend == "openvino" else None  # it compiles timm's own computation
+    # OpenVINO compiles timm's own computation.
+    fast = False if backend == "openvino" else _attention_on(config.model.fast_attention, place)
     weights = [opened.fold(index).weights for index in chosen]
     nets: list[Predictor] = [load_net(parser, config, schema, file, place, fast) for file in weights]
     if backend == "openvino":
@@ -118,6 +120,14 @@ def predict(
     table = complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
     write_predictions(path, table, "swinft predict")
     print(f"{len(table)} rows in {took}, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
+
+
+def _attention_on(configured: bool | Literal["triton"], device: torch.device) -> bool | Literal["triton"]:
+    """How attention is computed here: a run may be predicted on another device than trained, and says so."""
+    if configured == "triton" and (problem := triton_problem(device)):
+        print(f"model.fast_attention is 'triton', which {problem}: predicting as with true, to the same result")
+        return True
+    return configured
 
 
 def complete(

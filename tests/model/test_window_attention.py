@@ -40,23 +40,26 @@ def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-def pair(name: str, size: int | tuple[int, int] = 112, **changes) -> tuple[nn.Module, nn.Module]:
+def pair(
+    name: str, size: int | tuple[int, int] = 112, kernel: str = "torch", device: str = "cpu", **changes
+) -> tuple[nn.Module, nn.Module]:
     """timm's backbone, and an accelerated copy."""
-    timms = randomized(create_backbone(name, size, False, backbone_args={**NARROW, **changes}).model)
+    timms = randomized(create_backbone(name, size, False, backbone_args={**NARROW, **changes}).model).to(device)
     ours = copy.deepcopy(timms)
-    assert accelerate(ours) == sum(isinstance(m, SwinTransformerBlock | SwinTransformerV2Block) for m in ours.modules())
+    blocks = sum(isinstance(m, SwinTransformerBlock | SwinTransformerV2Block) for m in ours.modules())
+    assert accelerate(ours, kernel=kernel) == blocks
     return timms, ours
 
 
 def images(model: nn.Module, batch: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch, 3, *model.patch_embed.img_size, generator=generator).to(next(model.parameters()).dtype)
+    return torch.randn(batch, 3, *model.patch_embed.img_size, generator=generator).to(next(model.parameters()))
 
 
 def gradients(model: nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Features, and the gradients of all parameters under a loss that no symmetry cancels."""
     features = model.forward_features(images(model))
-    weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(2), dtype=features.dtype)
+    weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(2), dtype=features.dtype).to(features)
     model.zero_grad()
     (features * weights).sum().backward()
     return features.detach(), {name: p.grad for name, p in model.named_parameters()}
