@@ -6,12 +6,17 @@
 All train the same network from the same weights on the same tensors in one process, one step each in turn, so that what
 else the machine does slows all of them. swinft's step is the time from the end of one batch to the end of the next, in
 Lightning's own loop: loader, hooks, optimiser and schedule included. Processor time tells more than the clock where
-others use the same cores. Writes benchmarks/results/step.json.
+others use the same cores. On a CPU, all of them keep freed memory, as `swinft fit` does. What that is worth is measured
+in processes of their own, in turn: timm's Swin in a bare loop with the memory as it comes, and swinft's whole loop.
+Writes benchmarks/results/step.json.
 """
 
 import argparse
 import copy
 import json
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import cycle
@@ -20,7 +25,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from measure import machine
+from measure import machine, show, spread
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -28,6 +33,7 @@ from torch.utils.data import DataLoader
 from swinft import ClassificationHead, FineTuneTask
 from swinft.model.optim import adamw, param_groups
 from swinft.model.window_attention import accelerate
+from swinft.run.memory import keep_freed_memory
 from swinft.run.precision import autocast, cpu_has_bf16
 
 RESULTS = Path(__file__).parent / "results" / "step.json"
@@ -91,7 +97,8 @@ def bare_prediction(net: nn.Module, data: Iterator[Batch], precision: str) -> Ca
 def run_in_turn(steps: dict[str, Callable[[], None]], times: Times, turn: int) -> None:
     """One step of each, beginning with another one each time."""
     names = list(steps)
-    for name in names[turn % len(names) :] + names[: turn % len(names)]:
+    first = turn % max(1, len(names))
+    for name in names[first:] + names[:first]:
         started = now()
         steps[name]()
         times[name].append(now() - started)
@@ -115,6 +122,38 @@ class Rivals(pl.Callback):
             self.times["swinft"].append(now() - self.resumed)
             run_in_turn(self.steps, self.times, trainer.global_step)
         self.resumed = now()
+
+
+def alone(options: argparse.Namespace, who: str, precision: str) -> list[float]:
+    """Seconds of training steps by the clock, of timm's network in a bare loop or of swinft, with nobody beside it."""
+    torch.manual_seed(0)
+    task = FineTuneTask(ClassificationHead, options.model, False, num_outputs=CLASSES, image_size=options.image_size)
+    if who == "swinft":
+        keep_freed_memory(DEVICE)
+        accelerate(task.net, DEVICE)
+        times = train(options, task, {}, PRECISIONS[precision])["swinft"]
+    else:
+        step = {"timm": bare_step(task, task.net, cycle(batches(options)), PRECISIONS[precision])}
+        found: Times = {"timm": []}
+        for turn in range(options.steps + WARMUP):
+            run_in_turn(step, found, turn)
+        times = found["timm"]
+    return [float(clock) for clock, _ in times[WARMUP:]]
+
+
+def whole(options: argparse.Namespace, precision: str) -> dict[str, object]:
+    """Median seconds of steps of both, each in a process of its own, and by how much swinft is faster, per round."""
+    rounds: list[dict[str, float]] = []
+    for number in range(options.rounds):
+        found = {}
+        for who in ("timm", "swinft") if number % 2 else ("swinft", "timm"):
+            command = [sys.executable, __file__, "--alone", who, "--precision", precision, "--model", options.model]
+            for name in ("image_size", "batch", "steps"):
+                command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[who] = statistics.median(json.loads(done.stdout.splitlines()[-1]))
+        rounds.append(found)
+    return {"seconds": rounds, "speed": spread([found["timm"] / found["swinft"] for found in rounds])}
 
 
 def train(options: argparse.Namespace, task: FineTuneTask, nets: dict[str, nn.Module], precision: str) -> Times:
@@ -184,18 +223,26 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images")
     parser.add_argument("--steps", type=int, default=20, help="that are timed")
     parser.add_argument("--precision", choices=list(PRECISIONS), nargs="+", help="default: all that are fast here")
+    parser.add_argument("--rounds", type=int, default=5, help="of processes of their own")
+    parser.add_argument("--alone", choices=["timm", "swinft"], help="measure this one, print one line of JSON")
     options = parser.parse_args()
     has_bf16 = DEVICE.type == "cuda" or cpu_has_bf16()
     precisions = options.precision or (["fp32", "bf16"] if has_bf16 else ["fp32"])
+    if options.alone:
+        print(json.dumps(alone(options, options.alone, precisions[-1])))
+        return
+    keep_freed_memory(DEVICE)  # as `swinft fit` does, for everybody
     about = machine()
+    processes = whole(options, precisions[-1])
     results = {precision: measure(options, precision) for precision in precisions}
-    written = {"options": vars(options), "machine": about, "results": results}
+    written = {"options": vars(options), "machine": about, "results": results, "processes of their own": processes}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(written, indent=1) + "\n")
     print(written["machine"])
     print("| step | loop | by | seconds | speed over timm's | time over the bare loop's |")
     print("| --- | --- | --- | --- | --- | --- |")
     print("\n".join(table(precision, result) for precision, result in results.items()))
+    print(f"processes of their own, {precisions[-1]}: swinft over timm's loop {show(processes['speed'], 3)}")
 
 
 if __name__ == "__main__":
