@@ -2,12 +2,14 @@
 
 import hashlib
 import math
+import struct
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+FIVE_NUMBERS = struct.Struct(">5Q").unpack
 RATIO = 4 / 3  # of a crop's longer to its shorter side, at most
 
 
@@ -58,11 +60,10 @@ def random_crop(
         `out`.
     """
     (top, left, height, width), is_flipped = drawn_crop(image.shape[0], image.shape[1], seed, epoch, row, scale, flip)
-    rows = image[
-        top : top + height
-    ].copy()  # in one stretch: jumping from row to row through a mapped file waits for it
-    crop = rows[:, left : left + width]
-    cv2.resize(cv2.flip(crop, 1) if is_flipped else crop, (out.shape[1], out.shape[0]), dst=out)
+    rows = image[top : top + height]
+    # A copy in one stretch: jumping from row to row through a mapped file, resizing would wait for it.
+    crop = cv2.flip(rows[:, left : left + width], 1) if is_flipped else rows.copy()[:, left : left + width]
+    cv2.resize(crop, (out.shape[1], out.shape[0]), dst=out)
     return out
 
 
@@ -76,14 +77,14 @@ def drawn_crop(
     flip: float = 0.5,
 ) -> tuple[tuple[int, int, int, int], bool]:
     """What `random_crop` draws for an image of a height and width: top, left, height, width; whether it is flipped."""
-    *where, last = _draws(seed, epoch, row)
-    return _box(height, width, scale, (where[0], where[1], where[2], where[3])), last < flip
+    first, second, third, fourth, fifth = _draws(seed, epoch, row)
+    return _box(height, width, scale, (first, second, third, fourth)), fifth < flip
 
 
 def _draws(seed: int, epoch: int, row: int) -> list[float]:
     """Five numbers in [0, 1): a hash of the three, as making a generator of them takes longer than the flip."""
     digest = hashlib.blake2b(b"%d %d %d" % (seed, epoch, row), digest_size=40).digest()
-    return [int.from_bytes(digest[start : start + 8]) / 2**64 for start in range(0, 40, 8)]
+    return [number / 2**64 for number in FIVE_NUMBERS(digest)]
 
 
 def _box(
