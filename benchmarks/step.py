@@ -31,9 +31,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from swinft import ClassificationHead, FineTuneTask
+from swinft.memory import keep_freed_memory
 from swinft.model.optim import adamw, param_groups
 from swinft.model.window_attention import accelerate
-from swinft.run.memory import keep_freed_memory
 from swinft.run.precision import autocast, cpu_has_bf16
 
 RESULTS = Path(__file__).parent / "results" / "step.json"

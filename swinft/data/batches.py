@@ -19,6 +19,7 @@ from swinft.data.images import RULES, ImageError, ImageRules
 from swinft.data.shrink import picture
 from swinft.data.table import Table
 from swinft.errors import InputError
+from swinft.memory import return_freed_memory
 
 PADDING = -1  # `row` of a batch entry that stands for no row
 Key = tuple[int, int]  # (epoch, row)
@@ -188,6 +189,7 @@ def make_loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
+        worker_init_fn=return_freed_memory,
         collate_fn=collate,
         drop_last=is_training and len(sampler) > batch_size,  # type: ignore[arg-type]
         persistent_workers=num_workers > 0,  # starting them costs seconds; the epoch travels with the key

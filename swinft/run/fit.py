@@ -26,13 +26,13 @@ from jsonargparse import Namespace
 
 from swinft.data.datamodule import OK, CSVDataModule
 from swinft.errors import RunError
+from swinft.memory import keep_freed_memory
 from swinft.model.metrics import score
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task, build_trainer, load_net, save_net
 from swinft.run.config import build_parser, load
 from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold, rank
-from swinft.run.memory import keep_freed_memory
 from swinft.run.precision import resolve_precision, training_precision
 from swinft.run.predict import format_seconds, predict_rows
 from swinft.run.predictions import prediction_table, read_predictions, values_of, write_predictions

@@ -19,12 +19,12 @@ from swinft.data.datamodule import OK, CSVDataModule
 from swinft.data.scan import scan
 from swinft.data.schema import Schema
 from swinft.errors import InputError
+from swinft.memory import keep_freed_memory
 from swinft.model.window_attention import triton_problem
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
-from swinft.run.memory import keep_freed_memory
 from swinft.run.parts import predict_parts
 from swinft.run.precision import Precision, autocast, choose_device, resolve_precision
 from swinft.run.predictions import prediction_table, write_predictions

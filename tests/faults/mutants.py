@@ -124,6 +124,13 @@ MUTANTS = [
         (RESUMED,),
     ),
     Mutant(
+        "augmentation on the device not seeded per row",
+        "swinft/data/geometry.py",
+        "        set_seed(self.pipeline, seed, epoch, row)\n",
+        "",
+        (RESUMED,),
+    ),
+    Mutant(
         "dropout not seeded per step",
         "swinft/model/task.py",
         "        torch.manual_seed(int(self._rng(batch_idx, self.global_rank).integers(2**63)))\n",
