@@ -223,7 +223,7 @@ def print_budget(
     seconds = estimate(nets, loader, views, device, precision)
     print(
         f"{num_images} images × {len(nets)} folds × {len(views)} views = {num_images * len(nets) * len(views)} "
-        f"forwards on {device} in {precision}: about {format_seconds(seconds)}",
+        f"forwards on {device} in {precision}: estimated {format_seconds(seconds)}",
         flush=True,
     )
 
@@ -254,7 +254,9 @@ def estimate(
 
 
 def format_seconds(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 20 min`."""
+    """`under 1 s`, `45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 1:
+        return "under 1 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from swinft.run import predict
-from swinft.run.predict import estimate
+from swinft.run.predict import estimate, format_seconds
 
 SECONDS_PER_IMAGE, SECONDS_TO_DECODE = 2.0, 0.5
 
@@ -44,3 +44,10 @@ def test_it_counts_rows_networks_views_and_decoding(workers, decoding, monkeypat
     loader = DataLoader(Rows(), batch_size=4, sampler=range(10), num_workers=workers)
     seconds = estimate([Net()] * 3, loader, ["identity", "hflip"], torch.device("cpu"), "32-true")
     assert seconds == pytest.approx(10 * (3 * 2 * SECONDS_PER_IMAGE + decoding))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "under 1 s"), (44.6, "45 s"), (95, "2 min"), (12_000, "3 h 20 min")]
+)
+def test_durations_in_words(seconds, words):
+    assert format_seconds(seconds) == words
