@@ -81,7 +81,7 @@ def test_prediction_says_its_budget_first(tiny_run, tmp_path, capsys):
     assert (
         main(["predict", str(tiny_run), "--views", "identity,hflip,scale", "--device", "cpu", "--output", output]) == 0
     )
-    assert "6 images × 2 folds × 3 views = 36 forwards on cpu in 32-true: about" in capsys.readouterr().out
+    assert "6 images × 2 folds × 3 views = 36 forwards on cpu in 32-true: estimated" in capsys.readouterr().out
 
 
 def test_prediction_needs_the_run_and_the_test_rows_only(tiny_run, competition, tmp_path):
