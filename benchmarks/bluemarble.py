@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from convert_lite0 import BACKBONE, convert
+from measure import write
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "bluemarble.json"
 # Equal for both: enough epochs for the pretrained network to settle, at the size where its features work.
 LITE0 = [
     *("--model.backbone", BACKBONE, "--model.backbone_args", "null", "--data.image_size", "128"),
@@ -112,8 +112,7 @@ def main() -> None:
         "load": os.getloadavg()[0],
     }
     help_median = round(float(np.median([help_seconds() for _ in range(11)])), 3)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": machine, "help_seconds": help_median, "runs": results}, indent=1) + "\n")
+    write("bluemarble", {"machine": machine, "help_seconds": help_median, "runs": results})
     print(table(results))
 
 

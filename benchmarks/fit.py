@@ -35,11 +35,10 @@ from typing import Any
 import psutil
 from contestants.race import Clock, Race
 from jpegs import make_table
-from measure import machine
+from measure import machine, write
 
 from swinft.run.precision import cpu_has_bf16
 
-RESULTS = Path(__file__).parent / "results" / "fit.json"
 NEEDS = {
     "swinft": ["swinft"],
     "timm": ["timm"],
@@ -239,8 +238,7 @@ def main() -> None:
     asked = {key: value for key, value in vars(options).items() if key not in ("only", "table")}
     versions = {name: version(name) for name in contestants}
     result = {"machine": host, **asked, "versions": versions, "left_out": left_out, **settings, "measured": measured}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    write("fit", result)
     print(json.dumps(host))
     for name, lacking in left_out.items():
         print(f"left out: {name}, which needs {', '.join(lacking)}")

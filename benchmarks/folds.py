@@ -24,11 +24,10 @@ from typing import Any
 import psutil
 import yaml
 from jpegs import make_table
-from measure import machine
+from measure import machine, write
 
 from swinft.run.precision import cpu_has_bf16
 
-RESULTS = Path(__file__).parent / "results" / "folds.json"
 FOLDS = 5
 GOAL = 5.1
 STEADY_SECONDS = 60  # a shorter bare fold says more about imports than about folds
@@ -216,8 +215,7 @@ def main() -> None:
     summary = summarize(pairs)
     asked = {key: value for key, value in vars(options).items() if key not in ("bare", "table")}
     rounds = [{"swinft": swinft, "bare": bare} for swinft, bare in pairs]
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": host, **asked, **summary, "measured": rounds}, indent=1) + "\n")
+    write("folds", {"machine": host, **asked, **summary, "measured": rounds})
     print(f"{json.dumps(host)}\n\n{markdown(pairs, summary)}")
 
 

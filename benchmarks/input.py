@@ -27,7 +27,7 @@ import albumentations as A
 import cv2
 import numpy as np
 import torch
-from measure import machine
+from measure import machine, write
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -42,7 +42,6 @@ from swinft.data.device import DevicePictures, DrawnRows, default_device, upload
 from swinft.data.geometry import make_geometry
 from swinft.data.shrink import picture
 
-RESULTS = Path(__file__).parent / "results" / "input.json"
 SIZE = (224, 224)
 BATCH = 32
 Spread = dict[str, float]
@@ -239,9 +238,8 @@ def main() -> None:
         result["cold, images per second and core"] = cold(paths[:200], folder, options.repeats)
     result["batches of 32, images per second and core"] = collation(options.repeats)
     result["load after"] = os.getloadavg()[0]
-    text = json.dumps(result, indent=1)
-    print(text)
-    RESULTS.write_text(text + "\n")
+    print(json.dumps(result, indent=1))
+    write("input", result)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real pictures at the size of a competition's, in folds, and what is worth knowing about the machine.
+"""Real pictures at the size of a competition's, in folds.
 
 The demo's satellite tiles are enlarged to 500 × 375 pixels and given fine texture, so that a file has the bytes of a
 photograph and its decoding the cost of one. Folds share no tile.

@@ -20,12 +20,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import cycle
-from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from measure import machine, show, spread
+from measure import machine, show, spread, write
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -36,7 +35,6 @@ from swinft.model.optim import adamw, param_groups
 from swinft.model.window_attention import accelerate
 from swinft.run.precision import autocast, cpu_has_bf16
 
-RESULTS = Path(__file__).parent / "results" / "step.json"
 CLASSES = 10
 WARMUP = 3  # steps whose times are thrown away: memory and kernels are set up
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -124,20 +122,30 @@ class Rivals(pl.Callback):
         self.resumed = now()
 
 
+def make_task(options: argparse.Namespace) -> FineTuneTask:
+    """The network that all train, always with the same weights."""
+    torch.manual_seed(0)
+    return FineTuneTask(ClassificationHead, options.model, False, num_outputs=CLASSES, image_size=options.image_size)
+
+
+def take_turns(options: argparse.Namespace, steps: dict[str, Callable[[], None]]) -> Times:
+    """Seconds of steps that take turns, those of the warm-up included."""
+    times: Times = {name: [] for name in steps}
+    for turn in range(options.steps + WARMUP):
+        run_in_turn(steps, times, turn)
+    return times
+
+
 def alone(options: argparse.Namespace, who: str, precision: str) -> list[float]:
     """Seconds of training steps by the clock, of timm's network in a bare loop or of swinft, with nobody beside it."""
-    torch.manual_seed(0)
-    task = FineTuneTask(ClassificationHead, options.model, False, num_outputs=CLASSES, image_size=options.image_size)
+    task = make_task(options)
     if who == "swinft":
         keep_freed_memory(DEVICE)
         accelerate(task.net, DEVICE)
         times = train(options, task, {}, PRECISIONS[precision])["swinft"]
     else:
-        step = {"timm": bare_step(task, task.net, cycle(batches(options)), PRECISIONS[precision])}
-        found: Times = {"timm": []}
-        for turn in range(options.steps + WARMUP):
-            run_in_turn(step, found, turn)
-        times = found["timm"]
+        step = bare_step(task, task.net, cycle(batches(options)), PRECISIONS[precision])
+        times = take_turns(options, {"timm": step})["timm"]
     return [float(clock) for clock, _ in times[WARMUP:]]
 
 
@@ -172,11 +180,7 @@ def train(options: argparse.Namespace, task: FineTuneTask, nets: dict[str, nn.Mo
 def predict(options: argparse.Namespace, nets: dict[str, nn.Module], precision: str) -> Times:
     """Seconds of forward passes of the bare networks."""
     data = batches(options)
-    steps = {name: bare_prediction(net, cycle(data), precision) for name, net in nets.items()}
-    times: Times = {name: [] for name in steps}
-    for turn in range(options.steps + WARMUP):
-        run_in_turn(steps, times, turn)
-    return times
+    return take_turns(options, {name: bare_prediction(net, cycle(data), precision) for name, net in nets.items()})
 
 
 def summary(times: Times) -> dict[str, dict[str, dict[str, float]]]:
@@ -195,8 +199,7 @@ def summary(times: Times) -> dict[str, dict[str, dict[str, float]]]:
 
 def measure(options: argparse.Namespace, precision: str) -> dict[str, object]:
     """Both measurements in one precision."""
-    torch.manual_seed(0)
-    task = FineTuneTask(ClassificationHead, options.model, False, num_outputs=CLASSES, image_size=options.image_size)
+    task = make_task(options)
     nets = {"timm": copy.deepcopy(task.net), "fast": copy.deepcopy(task.net)}
     accelerate(nets["fast"], DEVICE)
     accelerate(task.net, DEVICE)
@@ -236,8 +239,7 @@ def main() -> None:
     processes = whole(options, precisions[-1])
     results = {precision: measure(options, precision) for precision in precisions}
     written = {"options": vars(options), "machine": about, "results": results, "processes of their own": processes}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(written, indent=1) + "\n")
+    write("step", written)
     print(written["machine"])
     print("| step | loop | by | seconds | speed over timm's | time over the bare loop's |")
     print("| --- | --- | --- | --- | --- | --- |")

@@ -25,13 +25,12 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from measure import machine
+from measure import machine, write
 
 from swinft.cli import main as swinft
 from swinft.run import store
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "store.json"
 LIMIT = 1.03  # what durability may cost
 
 
@@ -127,7 +126,7 @@ def main() -> None:
         "spread": [round(min(ratios), 4), round(max(ratios), 4)],
         "limit": LIMIT,
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    write("store", result)
     print(json.dumps(result, indent=1))
 
 

@@ -20,7 +20,7 @@ from swinft.model.heads import Head
 from swinft.model.metrics import check_metrics, score
 from swinft.model.mix import MixConfig, mix
 from swinft.model.optim import OptimConfig, adamw, param_groups, warmup_cosine
-from swinft.model.window_attention import accelerate
+from swinft.model.window_attention import FastAttention, set_attention
 
 Batch = dict[str, Tensor]
 
@@ -102,7 +102,7 @@ class FineTuneTask(pl.LightningModule):
         pretrained: bool | str = True,
         backbone_args: dict[str, Any] | None = None,
         drop_path_rate: float | None = None,
-        fast_attention: bool | Literal["triton"] = True,
+        fast_attention: FastAttention = True,
         compile: bool | Literal["auto"] = False,
         grad_checkpointing: bool = False,
         metadata_hidden: int = 32,
@@ -163,8 +163,7 @@ class FineTuneTask(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Changes how Swin computes its attention, once it is on its device."""
-        if self.fast_attention:
-            accelerate(self, self.device, "triton" if self.fast_attention == "triton" else "torch")
+        set_attention(self, self.device, self.fast_attention)
         self.is_compiled = self._compiles()
         if self.is_compiled:
             for net in {self.net, self.predictor}:

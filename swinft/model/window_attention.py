@@ -28,6 +28,7 @@ OTHER_CHECKS = {torch.float: 1e-2, torch.bfloat16: 1e-1}
 TRITON_CHECKS = {torch.half: 1e-1}  # besides these: a kernel of our own is compiled anew for each
 
 Kernel = Literal["torch", "triton"]
+FastAttention = bool | Literal["triton"]  # the setting `model.fast_attention`
 
 
 class FastBlock(SwinTransformerBlock):
@@ -150,6 +151,12 @@ def accelerate(model: nn.Module, device: torch.device | None = None, kernel: Ker
     for block in blocks:
         block.__class__ = FASTER[type(block)][1][kernel]
     return len(blocks)
+
+
+def set_attention(model: nn.Module, device: torch.device, fast_attention: FastAttention) -> None:
+    """Makes a model compute its attention as the setting says; raises what `accelerate` raises."""
+    if fast_attention:
+        accelerate(model, device, "triton" if fast_attention == "triton" else "torch")
 
 
 def triton_problem(device: torch.device) -> str | None:

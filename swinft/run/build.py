@@ -1,7 +1,7 @@
 """Objects from a parsed config: the datamodule, the task, the Trainer and the network that predicts."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
@@ -13,7 +13,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.model.task import FineTuneTask, ImageModel
-from swinft.model.window_attention import accelerate
+from swinft.model.window_attention import FastAttention, set_attention
 from swinft.run.arguments import Parser
 from swinft.run.precision import Precision
 from swinft.run.store import commit, discard, verify
@@ -107,7 +107,7 @@ def load_net(
     schema: Schema,
     path: Path,
     device: torch.device,
-    fast_attention: bool | Literal["triton"] | None = None,
+    fast_attention: FastAttention | None = None,
 ) -> ImageModel:
     """A fresh network with verified weights, ready to predict.
 
@@ -124,9 +124,7 @@ def load_net(
     net = build_task(parser, config, schema, pretrained=False, ema_decay=None).net
     net.load_state_dict(load_file(verify(path)))
     net = net.eval().to(device)
-    fast = config.model.fast_attention if fast_attention is None else fast_attention
-    if fast:
-        accelerate(net, device, "triton" if fast == "triton" else "torch")
+    set_attention(net, device, config.model.fast_attention if fast_attention is None else fast_attention)
     return net
 
 

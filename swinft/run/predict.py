@@ -20,7 +20,7 @@ from swinft.data.scan import scan
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.memory import keep_freed_memory
-from swinft.model.window_attention import triton_problem
+from swinft.model.window_attention import FastAttention, triton_problem
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.config import build_parser, read_frozen
@@ -122,7 +122,7 @@ def predict(
     print(f"{len(table)} rows in {took}, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
 
 
-def _attention_on(configured: bool | Literal["triton"], device: torch.device) -> bool | Literal["triton"]:
+def _attention_on(configured: FastAttention, device: torch.device) -> FastAttention:
     """How attention is computed here: a run may be predicted on another device than trained, and says so."""
     if configured == "triton" and (problem := triton_problem(device)):
         print(f"model.fast_attention is 'triton', which {problem}: predicting as with true, to the same result")
