@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 FIVE_NUMBERS = struct.Struct(">5Q").unpack
@@ -62,9 +63,22 @@ def random_crop(
     (top, left, height, width), is_flipped = drawn_crop(image.shape[0], image.shape[1], seed, epoch, row, scale, flip)
     rows = image[top : top + height]
     # A copy in one stretch: jumping from row to row through a mapped file, resizing would wait for it.
-    crop = cv2.flip(rows[:, left : left + width], 1) if is_flipped else rows.copy()[:, left : left + width]
-    cv2.resize(crop, (out.shape[1], out.shape[0]), dst=out)
+    _resize(cv2.flip(rows[:, left : left + width], 1) if is_flipped else rows.copy()[:, left : left + width], out)
     return out
+
+
+def _resize(image: MatLike, out: NDArray[np.uint8]) -> None:
+    """Resizes into `out`, bilinear; exact to half a grey level where OpenCV has Intel's library: its wheels for x86.
+
+    OpenCV's own code rounds the weights, is off by up to 0.75 and takes 1.4 times as long. It is the default because
+    the two differ. The switch belongs to the thread.
+    """
+    before = cv2.ipp.useIPP_NotExact()
+    cv2.ipp.setUseIPP_NotExact(True)
+    try:
+        cv2.resize(image, (out.shape[1], out.shape[0]), dst=out)
+    finally:
+        cv2.ipp.setUseIPP_NotExact(before)
 
 
 def drawn_crop(
