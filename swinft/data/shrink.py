@@ -2,7 +2,7 @@
 
 A decoded picture is shrunk, with its aspect ratio, until it just covers 1.14 times the training size in height and
 width; it is never enlarged. The filter is Pillow's and torchvision's bilinear one with antialiasing, in torch's kernel,
-which takes a quarter of the time of OpenCV's area averaging. Covering serves all three resize rules and a list of
+which takes a fifth of the time of OpenCV's area averaging. Covering serves all three resize rules and a list of
 transforms alike, and the remaining 14 % leave random crops room.
 
 How such pixels differ from those of `decode`, for a training size of (H, W):
@@ -33,7 +33,7 @@ warnings.filterwarnings("ignore", "The given NumPy array is not writable")
 
 MARGIN = 1.14  # 256 pixels for 224: random crops have room, and evaluation shrinks once more instead of enlarging
 # Part of a cache's key: changed with anything below that changes pixels.
-GEOMETRY = f"covers {MARGIN} of the training size, antialiased, never enlarged, JPEG at 1/2, 1/4, 1/8"
+GEOMETRY = f"covers {MARGIN} of the training size, antialiased, height first, never enlarged, JPEG at 1/2, 1/4, 1/8"
 
 
 def picture(path: str | Path, image_size: tuple[int, int] | None, rules: ImageRules = RULES) -> NDArray[np.uint8]:
@@ -63,8 +63,11 @@ def picture(path: str | Path, image_size: tuple[int, int] | None, rules: ImageRu
 def resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """uint8 (H, W, 3) to uint8 (height, width, 3), by the filter of this module; a side may also be enlarged."""
     batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # of one, so that torch sees that it is channels_last
-    small = functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)
-    result: NDArray[np.uint8] = small.permute(0, 2, 3, 1)[0].numpy()
+    # Height first, whose pass is the cheap one: torch would begin with the width, of rows that are about to go, and
+    # take 1.2 to 1.5 times as long. What is rounded in between differs by one grey level at most.
+    for size in ((height, pixels.shape[1]), (height, width)):
+        batch = functional.interpolate(batch, size, mode="bilinear", antialias=True)
+    result: NDArray[np.uint8] = batch.permute(0, 2, 3, 1)[0].numpy()
     return result
 
 
