@@ -5,11 +5,16 @@
 
 Predicts Blue Marble test pictures with three Swin-T of random weights ("folds") under four views, at 224 px on the CPU.
 `predict_rows` reads and decodes the pictures, makes the views and averages; the bare forward passes run the same
-networks on the same tensors, made beforehand. About 3 minutes on 2 cores. Writes benchmarks/results/predict.json.
+networks on the same tensors, made beforehand. `plain torch` runs them too, in fp32 and in processes of its own before
+and after: that of the others keeps freed memory, as swinft's does, and cannot be rid of it. About 4 minutes on 2 cores.
+Writes benchmarks/results/predict.json.
 """
 
 import argparse
 import itertools
+import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -92,6 +97,26 @@ def bare(predictors: Sequence[Predictor], tensors: list[torch.Tensor], backend: 
             predictor.predict(images)
 
 
+def plain(arguments: argparse.Namespace, tensors: list[torch.Tensor]) -> list[float]:
+    """Seconds of the bare forward passes of torch in fp32, in this process as the C library runs it."""
+    nets = make_nets(arguments.backbone, arguments.size)
+    seconds, _ = interleave({"plain": partial(bare, nets, tensors, REFERENCE)}, arguments)
+    return seconds["plain"]
+
+
+def plain_elsewhere() -> list[float]:
+    """The same in a process of its own, which is given this one's options."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--plain"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return list(json.loads(answer.splitlines()[-1]))
+
+
+def views(loader: DataLoader[Any]) -> list[torch.Tensor]:
+    """Every batch's pictures in every view."""
+    batches = [batch["image"] for batch in loader]
+    return [VIEWS[view](images).contiguous() for images in batches for view in VIEW_NAMES]
+
+
 def differences(values: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Largest difference of each backend's predictions from torch's in fp32, absolute and as a share of their range."""
     expected = values[REFERENCE]
@@ -110,8 +135,7 @@ def measure(
 ) -> dict[str, Any]:
     """Speed of every backend, with `predict_rows` and bare, and its distance from torch in fp32."""
     nets = make_nets(backbone, size)
-    batches = [batch["image"] for batch in loader]
-    tensors = [VIEWS[view](images).contiguous() for images in batches for view in VIEW_NAMES]
+    tensors = views(loader)
     values: dict[str, Any] = {}
     cases: dict[str, Callable[[], object]] = {}
 
@@ -124,7 +148,9 @@ def measure(
         estimates[backend] = estimate(predictors, loader, VIEW_NAMES, CPU, BACKENDS[backend])
         cases[f"{backend} predict_rows"] = partial(predict, backend, predictors)
         cases[f"{backend} bare"] = partial(bare, predictors, tensors, backend)
+    plainly = plain_elsewhere()
     seconds, disturbed = interleave(cases, timing)
+    plainly = [(before + after) / 2 for before, after in zip(plainly, plain_elsewhere(), strict=True)]
     forwards = sum(map(len, tensors)) * NUM_FOLDS
     distance = differences(values)
     reference = seconds[f"{REFERENCE} predict_rows"]
@@ -133,27 +159,36 @@ def measure(
             "forwards_per_second": spread([forwards / s for s in seconds[f"{backend} predict_rows"]]),
             "bare_forwards_per_second": spread([forwards / s for s in seconds[f"{backend} bare"]]),
             "share_of_bare_speed": ratios(seconds[f"{backend} bare"], seconds[f"{backend} predict_rows"]),
+            "speedup_over_plain_torch": ratios(plainly, seconds[f"{backend} predict_rows"]),
             "speedup": ratios(reference, seconds[f"{backend} predict_rows"]),
             "estimate_over_time": spread([estimates[backend] / s for s in seconds[f"{backend} predict_rows"]]),
             "difference": distance[backend],
         }
         for backend in backends
     }
-    return {"disturbed_measurements": disturbed, "backends": by_backend}
+    plain_speed = spread([forwards / s for s in plainly])
+    return {"disturbed_measurements": disturbed, "plain_forwards_per_second": plain_speed, "backends": by_backend}
 
 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    columns = ["backend", "forwards/s, predict_rows", "forwards/s, bare", "share of bare speed", "× torch fp32"]
+    columns = [
+        "backend",
+        "forwards/s, predict_rows",
+        "forwards/s, bare",
+        "share of bare speed",
+        "× plain torch fp32",
+        "× torch fp32",
+    ]
     columns += ["estimate over time", "largest difference", "of the range"]
     lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for backend, row in results["backends"].items():
         speeds = [show(row[key], 1) for key in ("forwards_per_second", "bare_forwards_per_second")]
         shares = [show(row["share_of_bare_speed"], 3)]
-        shares += [show(row[key], 2) for key in ("speedup", "estimate_over_time")]
+        shares += [show(row[key], 2) for key in ("speedup_over_plain_torch", "speedup", "estimate_over_time")]
         distance = [f"{row['difference'][key]:.1e}" for key in ("absolute", "of_range")]
         lines.append(f"| {' | '.join([backend, *speeds, *shares, *distance])} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"plain torch fp32: {show(results['plain_forwards_per_second'], 1)} forwards/s"])
 
 
 def main() -> None:
@@ -165,17 +200,22 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--backbone", default="swin_tiny_patch4_window7_224")
     parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
+    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)  # what `plain_elsewhere` starts
     arguments = parser.parse_args()
     if REFERENCE not in arguments.backends:
         parser.error(f"--backends must name {REFERENCE}: the others are compared with it")
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
-    keep_freed_memory(CPU)  # as `swinft predict` does, for everybody
     about = {"machine": machine("openvino"), "load_before": load()}
     with tempfile.TemporaryDirectory() as folder:
         loader = make_loader(Path(folder), arguments.images, arguments.size, arguments.batch)
+        if arguments.plain:
+            print(json.dumps(plain(arguments, views(loader))))
+            return
+        keep_freed_memory(CPU)  # as `swinft predict` does, for everybody
         results = measure(arguments.backends, arguments.backbone, arguments.size, loader, arguments)
     about["load_after"] = load()
     print(*(f"{key}: {value}" for key, value in about.items()), table(results), sep="\n")
+    del arguments.plain
     given = {**vars(arguments), "folds": NUM_FOLDS, "views": VIEW_NAMES}
     write("predict", {**about, **given, **results})
 
