@@ -23,9 +23,16 @@ from swinft.model.optim import OptimConfig, adamw, param_groups, warmup_cosine
 from swinft.model.window_attention import FastAttention, set_attention
 
 Batch = dict[str, Tensor]
+CompilePolicy = bool | Literal["auto"]  # the settings `model.compile` and `predict.compile`
 
 # Compiling takes a minute or two, and a step of Swin is then about a third shorter.
 COMPILED_STEPS = 2000
+
+
+def filled_up(tensors: list[Tensor], size: int) -> list[Tensor]:
+    """Tensors (B, …) of one batch as (size, …), in the same memory format: their first row again behind the others."""
+    missing = size - len(tensors[0])
+    return [torch.cat([each, *[each[:1]] * missing]) for each in tensors] if missing else tensors
 
 
 class ImageModel(nn.Module):
@@ -103,7 +110,7 @@ class FineTuneTask(pl.LightningModule):
         backbone_args: dict[str, Any] | None = None,
         drop_path_rate: float | None = None,
         fast_attention: FastAttention = True,
-        compile: bool | Literal["auto"] = False,
+        compile: CompilePolicy = False,
         grad_checkpointing: bool = False,
         metadata_hidden: int = 32,
         metrics: list[str] | None = None,
@@ -121,6 +128,8 @@ class FineTuneTask(pl.LightningModule):
             raise InputError(f"model.ema_decay is {ema_decay}; it must be in (0, 1), or null for no averaging.")
         if fast_attention not in (True, False, "triton"):
             raise InputError(f"model.fast_attention is {fast_attention!r}; it must be true, false or 'triton'.")
+        if compile not in (True, False, "auto"):
+            raise InputError(f"model.compile is {compile!r}; it must be true, false or 'auto'.")
         images = create_backbone(backbone, image_size, pretrained, drop_path_rate, grad_checkpointing, backbone_args)
         self.net = ImageModel(images, head, num_outputs, num_metadata, metadata_hidden)
         self.metrics = metrics if metrics is not None else list(self.net.head.default_metrics)
@@ -218,9 +227,7 @@ class FineTuneTask(pl.LightningModule):
         tensors = [batch[name] for name in ("image", "features") if name in batch]
         size = len(tensors[0])
         self._full_batch = max(self._full_batch, size) if self.is_compiled else size
-        if self._full_batch > size:
-            tensors = [torch.cat([each, each[:1].expand(self._full_batch - size, *each.shape[1:])]) for each in tensors]
-        logits: Tensor = self.predictor(*tensors)
+        logits: Tensor = self.predictor(*filled_up(tensors, self._full_batch))
         return logits[:size]
 
     def on_validation_epoch_end(self) -> None:

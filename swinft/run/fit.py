@@ -34,7 +34,7 @@ from swinft.run.config import build_parser, load
 from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold, rank
 from swinft.run.precision import resolve_precision, training_precision
-from swinft.run.predict import format_seconds, predict_rows
+from swinft.run.predict import format_seconds, nets_by_torch, predict_rows
 from swinft.run.predictions import prediction_table, read_predictions, values_of, write_predictions
 from swinft.run.prepare import prepare
 from swinft.run.processes import run_folds, slots_for
@@ -222,7 +222,9 @@ def _finish(
     """Out-of-fold predictions from the saved weights, then the result that says the fold is done."""
     precision, _ = resolve_precision(config.trainer.precision, device)
     net = load_net(parser, config, data.schema, fold.weights, device)
-    rows, values = predict_rows([net], data.val_dataloader(), config.predict.views, device, precision)
+    loader = data.val_dataloader()
+    nets = nets_by_torch([net], loader, config.predict.views, device, config.predict.compile)
+    rows, values = predict_rows(nets, loader, config.predict.views, device, precision)
     ids = np.asarray(data.train_table.ids)[rows].tolist()
     table = prediction_table(ids, values, data.schema.outputs, np.full(len(rows), fold.index))
     write_predictions(fold.oof, table, "swinft fit")

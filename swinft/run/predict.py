@@ -19,9 +19,11 @@ from swinft.data.scan import scan
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.memory import keep_freed_memory
+from swinft.model.task import CompilePolicy, ImageModel
 from swinft.model.window_attention import FastAttention, triton_problem
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule, load_net
+from swinft.run.compiled import compile_nets, compiles
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
 from swinft.run.parts import predict_parts
@@ -49,6 +51,7 @@ def predict(
     device: str = "auto",
     devices: int = 1,
     backend: Literal["torch", "openvino"] = "torch",
+    compile: CompilePolicy | None = None,
     output: str | None = None,
     part: str | None = None,
     allow_code: list[str] | None = None,
@@ -67,6 +70,7 @@ def predict(
         devices: Devices of this kind that share the rows, one process each.
         backend: What computes. `openvino` is for CPUs, several times as fast as torch there; it needs
             `pip install 'swinft[openvino]'`, and is compared with torch before it is used.
+        compile: Compile the backbone with `torch.compile`, or `auto`; None for the config's `predict.compile`.
         output: Where the predictions go; None for the run's test_predictions.csv.
         part: A share of the rows, `0/4` to `3/4`, into `output`: what `devices` starts, one process for each.
         allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
@@ -84,6 +88,8 @@ def predict(
     place = choose_device("cpu" if backend == "openvino" and device == "auto" else device)
     if backend == "openvino" and place.type != "cpu":
         raise InputError(f"--backend openvino predicts on the CPU, not on {place}. Remove --device or --backend.")
+    if backend == "openvino" and compile is not None:
+        raise InputError("--compile is torch's, and OpenVINO always compiles. Remove --compile or --backend.")
     changes: dict[str, Any] = {
         "schema": schema,
         "batch_size": batch_size or config.predict.batch_size or 2 * config.data.batch_size,
@@ -99,7 +105,7 @@ def predict(
     path = Path(output) if output else opened.test_predictions
     if devices > 1:
         options = {"views": views, "folds": folds, "root": root, "test": test, "batch_size": batch_size}
-        options |= {"backend": backend, "allow_code": allow_code}
+        options |= {"backend": backend, "compile": compile, "allow_code": allow_code}
         predict_parts(opened, options, path, place.type, min(devices, len(data.test_table)), data)
         print(f"{len(data.test_table)} rows, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
         return
@@ -108,10 +114,14 @@ def predict(
     # OpenVINO compiles timm's own computation.
     fast = False if backend == "openvino" else _attention_on(config.model.fast_attention, place)
     weights = [opened.fold(index).weights for index in chosen]
-    nets: list[Predictor] = [load_net(parser, config, schema, file, place, fast) for file in weights]
-    if backend == "openvino":
-        nets = _compiled(nets, data.image_size)
+    loaded = [load_net(parser, config, schema, file, place, fast) for file in weights]
     loader = data.predict_dataloader(share)
+    nets: Sequence[Predictor]
+    if backend == "openvino":
+        nets = _by_openvino(loaded, data.image_size)
+    else:
+        policy = config.predict.compile if compile is None else compile
+        nets = nets_by_torch(loaded, loader, views, place, policy)
     print_budget(nets, loader, views, place, precision)
     started = time.perf_counter()
     rows, values = predict_rows(nets, loader, views, place, precision)
@@ -157,13 +167,27 @@ def complete(
     return prediction_table([data.test_table.ids[row] for row in wanted], whole, data.schema.outputs, status=status)
 
 
-def _compiled(nets: Sequence[Any], image_size: tuple[int, int]) -> list[Predictor]:
+def nets_by_torch(
+    nets: Sequence[ImageModel],
+    loader: DataLoader[Any],
+    views: Sequence[View],
+    device: torch.device,
+    policy: CompilePolicy,
+) -> Sequence[Predictor]:
+    """Networks as `predict_rows` takes them, compiled where the setting `predict.compile` says so."""
+    if not compiles(policy, len(loader) * len(nets) * len(views), device):
+        return nets
+    assert loader.batch_size is not None
+    return compile_nets(nets, loader.batch_size)
+
+
+def _by_openvino(nets: Sequence[ImageModel], image_size: tuple[int, int]) -> Sequence[Predictor]:
     """The networks compiled by OpenVINO, each compared with torch."""
     from swinft.run.openvino import compile_net  # an extra, and slow to import
 
     compiled = [compile_net(net, image_size) for net in nets]
     print(f"compiled by OpenVINO, at most {max(net.deviation for net in compiled):.1e} of the range away from torch")
-    return list(compiled)
+    return compiled
 
 
 def _share(part: str | None, devices: int, output: str | None) -> tuple[int, int]:

@@ -1,0 +1,57 @@
+"""Networks that predict through `torch.compile`."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from swinft.model.task import CompilePolicy, ImageModel, filled_up
+
+# Compiling takes half a minute or more, and what a forward pass of Swin saves on a GPU is some milliseconds.
+COMPILED_PASSES = 4000
+
+
+class CompiledNet:
+    """A network whose backbone is compiled; predicts like `ImageModel` and takes its place in `predict_rows`.
+
+    Batches are filled up, and pixels are float32 with channels last in every view: another shape, type or order would
+    be compiled anew.
+    Networks of one architecture share what the first of them compiles.
+
+    Args:
+        net: A network in evaluation mode.
+        batch_size: Of full batches.
+        says_when: Whether it prints how long its first pass took, which compiles.
+    """
+
+    def __init__(self, net: ImageModel, batch_size: int, says_when: bool = False) -> None:
+        net.backbone.compile(dynamic=False)
+        self.net, self.batch_size, self.says_when = net, batch_size, says_when
+
+    def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
+        """Pixels (B, 3, H, W), uint8 or float in 0–255, and metadata (B, F) to predictions (B, K)."""
+        started = time.perf_counter()
+        given = [tensor for tensor in (image.float(), features) if tensor is not None]
+        pixels, *others = filled_up(given, self.batch_size)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        predictions = self.net.predict(pixels, *others)[: len(image)]
+        if self.says_when:
+            print(f"compiled, and the first batch predicted, in {time.perf_counter() - started:.0f} s", flush=True)
+            self.says_when = False
+        return predictions
+
+
+def compiles(policy: CompilePolicy, passes: int, device: torch.device) -> bool:
+    """Whether a prediction of so many forward passes is compiled; `auto` says what it decides, and by what rule."""
+    if policy != "auto":
+        return policy
+    is_long = device.type == "cuda" and passes >= COMPILED_PASSES
+    rule = f"compiled on CUDA from {COMPILED_PASSES} on"
+    print(f"{'compiling' if is_long else 'not compiled'}: {passes} forward passes on {device.type}, {rule}")
+    return is_long
+
+
+def compile_nets(nets: Sequence[ImageModel], batch_size: int) -> list[CompiledNet]:
+    """The networks of a run, compiled when the first of them predicts."""
+    return [CompiledNet(net, batch_size, says_when=index == 0) for index, net in enumerate(nets)]
