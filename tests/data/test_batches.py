@@ -101,7 +101,8 @@ class Recorder(pl.LightningModule):
         self.folder = folder
 
     def note(self, kind, batch):
-        entry = {"epoch": self.current_epoch, "rows": batch["row"].tolist(), "pixels": int(batch["image"].sum())}
+        sums = batch["image"].double().sum((1, 2, 3)).round(decimals=1).tolist()
+        entry = {"epoch": self.current_epoch, "rows": batch["row"].tolist(), "pixels": sums}
         with (self.folder / f"{kind}_{self.global_rank}.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -134,6 +135,11 @@ def notes(folder, name):
     return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
 
 
+def pixels_of_rows(entries):
+    """The sum of the pixels that each row had."""
+    return {row: sum_ for entry in entries for row, sum_ in zip(entry["rows"], entry["pixels"], strict=True)}
+
+
 def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(competition, tmp_path):
     fit(competition.module(augment="medium"), tmp_path / "whole", 4)
     first = fit(competition.module(augment="medium"), tmp_path / "parts", 2)
@@ -145,9 +151,16 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(competition, tmp_path
     assert len({tuple(entry["rows"]) for entry in whole}) == 24
 
 
-def test_two_processes_share_the_rows(competition, tmp_path):
-    dm = competition.ready(num_folds=2)
+@pytest.mark.parametrize("augment_on", ["cpu", "device"])
+def test_two_processes_share_the_rows(augment_on, competition, tmp_path):
+    options = {"num_folds": 2, "augment": "medium", "augment_on": augment_on, "cache_dir": str(tmp_path / "cache")}
+    dm = competition.ready(**options)
     fit(dm, tmp_path / "ddp", 1, devices=2, strategy="ddp_fork")
+    fit(competition.ready(**options, batch_size=1), tmp_path / "alone", 1)  # drops no row
+    alone = pixels_of_rows(notes(tmp_path / "alone", "train_0"))
+    for rank in (0, 1):
+        for row, pixels in pixels_of_rows(notes(tmp_path / "ddp", f"train_{rank}")).items():
+            assert pixels == pytest.approx(alone[row], rel=1e-6)
     for kind, expected in (
         ("val", np.flatnonzero(dm.fold_of_row == 0)),
         ("train", np.flatnonzero(dm.fold_of_row == 1)),
