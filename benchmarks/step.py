@@ -1,6 +1,7 @@
 """Seconds of a training step: timm's Swin, the same with faster attention, and swinft's whole loop around the latter.
 
     python benchmarks/step.py
+    python benchmarks/step.py --memory returned --precision bf16 --steps 10 --rounds 1
     python benchmarks/step.py --model swinv2_tiny_window8_256 --image-size 256 --batch 4 --steps 10 --precision bf16
 
 All train the same network from the same weights on the same tensors in one process, one step each in turn, so that what
@@ -8,7 +9,7 @@ else the machine does slows all of them. swinft's step is the time from the end 
 Lightning's own loop: loader, hooks, optimiser and schedule included. Processor time tells more than the clock where
 others use the same cores. On a CPU, all of them keep freed memory, as `swinft fit` does. What that is worth is measured
 in processes of their own, in turn: timm's Swin in a bare loop with the memory as it comes, and swinft's whole loop.
-Writes benchmarks/results/step.json.
+With `--memory returned` nobody keeps it. Writes benchmarks/results/step.json, or step-memory-returned.json.
 """
 
 import argparse
@@ -227,6 +228,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16, help="that are timed")
     parser.add_argument("--precision", choices=list(PRECISIONS), nargs="+", help="default: all that are fast here")
     parser.add_argument("--rounds", type=int, default=5, help="of processes of their own")
+    parser.add_argument("--memory", choices=["kept", "returned"], default="kept", help="when freed, by everybody")
     parser.add_argument("--alone", choices=["timm", "swinft"], help="measure this one, print one line of JSON")
     options = parser.parse_args()
     has_bf16 = DEVICE.type == "cuda" or cpu_has_bf16()
@@ -234,12 +236,13 @@ def main() -> None:
     if options.alone:
         print(json.dumps(alone(options, options.alone, precisions[-1])))
         return
-    keep_freed_memory(DEVICE)  # as `swinft fit` does, for everybody
+    if options.memory == "kept":  # as in `swinft fit`
+        keep_freed_memory(DEVICE)
     about = machine()
     processes = whole(options, precisions[-1])
     results = {precision: measure(options, precision) for precision in precisions}
     written = {"options": vars(options), "machine": about, "results": results, "processes of their own": processes}
-    write("step", written)
+    write("step" if options.memory == "kept" else "step-memory-returned", written)
     print(written["machine"])
     print("| step | loop | by | seconds | speed over timm's | time over the bare loop's |")
     print("| --- | --- | --- | --- | --- | --- |")
