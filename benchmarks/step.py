@@ -9,7 +9,8 @@ else the machine does slows all of them. swinft's step is the time from the end 
 Lightning's own loop: loader, hooks, optimiser and schedule included. Processor time tells more than the clock where
 others use the same cores. On a CPU, all of them keep freed memory, as `swinft fit` does. What that is worth is measured
 in processes of their own, in turn: timm's Swin in a bare loop with the memory as it comes, and swinft's whole loop.
-With `--memory returned` nobody keeps it. Writes benchmarks/results/step.json, or step-memory-returned.json.
+With `--memory returned` nobody in the one process keeps it. Writes benchmarks/results/step.json, or
+step-memory-returned.json.
 """
 
 import argparse

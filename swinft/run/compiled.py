@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from swinft.model.task import CompilePolicy, ImageModel, filled_up
+from swinft.run.tta import View
 
 # Compiling takes half a minute or more, and what a forward pass of Swin saves on a GPU is some milliseconds.
 COMPILED_PASSES = 4000
@@ -52,6 +55,15 @@ def compiles(policy: CompilePolicy, passes: int, device: torch.device) -> bool:
     return is_long
 
 
-def compile_nets(nets: Sequence[ImageModel], batch_size: int) -> list[CompiledNet]:
-    """The networks of a run, compiled when the first of them predicts."""
-    return [CompiledNet(net, batch_size, says_when=index == 0) for index, net in enumerate(nets)]
+def nets_by_torch(
+    nets: Sequence[ImageModel],
+    loader: DataLoader[Any],
+    views: Sequence[View],
+    device: torch.device,
+    policy: CompilePolicy,
+) -> Sequence[ImageModel | CompiledNet]:
+    """Networks as `predict_rows` takes them, compiled where the setting `predict.compile` says so."""
+    if not compiles(policy, len(loader) * len(nets) * len(views), device):
+        return nets
+    assert loader.batch_size is not None
+    return [CompiledNet(net, loader.batch_size, says_when=index == 0) for index, net in enumerate(nets)]

@@ -30,11 +30,12 @@ from swinft.memory import keep_freed_memory
 from swinft.model.metrics import score
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task, build_trainer, load_net, save_net
+from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, load
 from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold, rank
 from swinft.run.precision import resolve_precision, training_precision
-from swinft.run.predict import format_seconds, nets_by_torch, predict_rows
+from swinft.run.predict import format_seconds, predict_rows
 from swinft.run.predictions import prediction_table, read_predictions, values_of, write_predictions
 from swinft.run.prepare import prepare
 from swinft.run.processes import run_folds, slots_for

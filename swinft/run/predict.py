@@ -23,7 +23,7 @@ from swinft.model.task import CompilePolicy, ImageModel
 from swinft.model.window_attention import FastAttention, triton_problem
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule, load_net
-from swinft.run.compiled import compile_nets, compiles
+from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
 from swinft.run.parts import predict_parts
@@ -165,20 +165,6 @@ def complete(
         print(f"skipped, predicted as the mean of the training rows: {seen.problem}", file=sys.stderr)
     status = ["bad image" if row in missing else OK for row in wanted] if data.may_skip else None
     return prediction_table([data.test_table.ids[row] for row in wanted], whole, data.schema.outputs, status=status)
-
-
-def nets_by_torch(
-    nets: Sequence[ImageModel],
-    loader: DataLoader[Any],
-    views: Sequence[View],
-    device: torch.device,
-    policy: CompilePolicy,
-) -> Sequence[Predictor]:
-    """Networks as `predict_rows` takes them, compiled where the setting `predict.compile` says so."""
-    if not compiles(policy, len(loader) * len(nets) * len(views), device):
-        return nets
-    assert loader.batch_size is not None
-    return compile_nets(nets, loader.batch_size)
 
 
 def _by_openvino(nets: Sequence[ImageModel], image_size: tuple[int, int]) -> Sequence[Predictor]:
