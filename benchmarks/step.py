@@ -1,7 +1,7 @@
 """Seconds of a training step: timm's Swin, the same with faster attention, and swinft's whole loop around the latter.
 
     python benchmarks/step.py
-    python benchmarks/step.py --memory returned --precision bf16 --steps 10 --rounds 1
+    python benchmarks/step.py --memory returned --precision bf16
     python benchmarks/step.py --model swinv2_tiny_window8_256 --image-size 256 --batch 4 --steps 10 --precision bf16
 
 All train the same network from the same weights on the same tensors in one process, one step each in turn, so that what
@@ -9,8 +9,8 @@ else the machine does slows all of them. swinft's step is the time from the end 
 Lightning's own loop: loader, hooks, optimiser and schedule included. Processor time tells more than the clock where
 others use the same cores. On a CPU, all of them keep freed memory, as `swinft fit` does. What that is worth is measured
 in processes of their own, in turn: timm's Swin in a bare loop with the memory as it comes, and swinft's whole loop.
-With `--memory returned` nobody in the one process keeps it. Writes benchmarks/results/step.json, or
-step-memory-returned.json.
+With `--memory returned` nobody keeps it, and there are no processes of their own. Writes benchmarks/results/step.json,
+or step-memory-returned.json.
 """
 
 import argparse
@@ -240,7 +240,7 @@ def main() -> None:
     if options.memory == "kept":  # as in `swinft fit`
         keep_freed_memory(DEVICE)
     about = machine()
-    processes = whole(options, precisions[-1])
+    processes = whole(options, precisions[-1]) if options.memory == "kept" else None
     results = {precision: measure(options, precision) for precision in precisions}
     written = {"options": vars(options), "machine": about, "results": results, "processes of their own": processes}
     write("step" if options.memory == "kept" else "step-memory-returned", written)
@@ -248,7 +248,8 @@ def main() -> None:
     print("| step | loop | by | seconds | speed over timm's | time over the bare loop's |")
     print("| --- | --- | --- | --- | --- | --- |")
     print("\n".join(table(precision, result) for precision, result in results.items()))
-    print(f"processes of their own, {precisions[-1]}: swinft over timm's loop {show(processes['speed'], 3)}")
+    if processes:
+        print(f"processes of their own, {precisions[-1]}: swinft over timm's loop {show(processes['speed'], 3)}")
 
 
 if __name__ == "__main__":

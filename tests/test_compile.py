@@ -1,7 +1,5 @@
 """torch.compile: what takes a minute on a CPU is run with `pytest -m slow`."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +8,7 @@ from torch._dynamo.utils import counters
 from swinft import ClassificationHead
 from swinft.cli import main
 from swinft.errors import InputError
-from swinft.model.task import FineTuneTask, filled_up
-from swinft.run.compiled import compiles
+from swinft.model.task import FineTuneTask, compiles, filled_up
 from swinft.run.predictions import read_predictions, values_of
 from tests.conftest import tiny_config, write_config
 
@@ -32,21 +29,28 @@ def test_a_compiled_fold_ends_near_one_that_is_not(competition, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    ("device", "steps", "compiles"), [("cuda", 2000, True), ("cuda", 1999, False), ("cpu", 9999, False)]
+    ("policy", "count", "device", "expected"),
+    [
+        (True, 1, "cpu", True),
+        (False, 9999, "cuda", False),
+        ("auto", 2000, "cuda", True),
+        ("auto", 1999, "cuda", False),
+        ("auto", 9999, "cpu", False),
+    ],
 )
-def test_auto_compiles_long_trainings_on_gpus_only(device, steps, compiles):
-    said = []
-    trainer = SimpleNamespace(estimated_stepping_batches=steps)
-    task = SimpleNamespace(compile_policy="auto", device=torch.device(device), trainer=trainer, print=said.append)
-    assert FineTuneTask._compiles(task) is compiles
-    assert f"{steps} steps on {device}, compiled on CUDA from 2000 steps on" in said[0]
+def test_auto_compiles_long_work_on_gpus_only(policy, count, device, expected):
+    said: list[str] = []
+    assert compiles(policy, count, 2000, "steps", torch.device(device), said.append) is expected
+    verdict = "compiling" if expected else "not compiled"
+    line = f"{verdict}: {count} steps on {device}, compiled on CUDA from 2000 steps on"
+    assert said == ([line] if policy == "auto" else [])
 
 
 def test_auto_on_a_cpu_says_that_it_does_not(competition, tmp_path, capsys):
     changes = {"model.compile": "auto", "trainer.max_epochs": 1}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
-    assert "not compiled: 2 steps on cpu" in capsys.readouterr().out
+    assert "not compiled: 2 steps on cpu, compiled on CUDA from 2000 steps on" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -66,22 +70,6 @@ def test_compiled_predictions_are_near_the_others_and_compiled_once_for_all(comp
     assert printed.count("compiled, and the first batch predicted, in") == 1
     assert counters["stats"]["unique_graphs"] == 1
     np.testing.assert_allclose(values[1], values[0], atol=1e-2)
-
-
-@pytest.mark.parametrize(
-    ("policy", "passes", "device", "expected"),
-    [
-        (True, 1, "cpu", True),
-        (False, 9999, "cuda", False),
-        ("auto", 4000, "cuda", True),
-        ("auto", 3999, "cuda", False),
-        ("auto", 9999, "cpu", False),
-    ],
-)
-def test_auto_compiles_long_predictions_on_gpus_only(policy, passes, device, expected, capsys):
-    assert compiles(policy, passes, torch.device(device)) is expected
-    said = f"{passes} forward passes on {device}, compiled on CUDA from 4000 on"
-    assert (said in capsys.readouterr().out) is (policy == "auto")
 
 
 def test_a_batch_is_filled_up_with_its_first_row():
@@ -107,4 +95,4 @@ def test_openvino_and_compile_are_refused_together(competition, tmp_path, capsys
     assert main(["predict", str(run), *options]) == 2
     assert "--compile is torch's, and OpenVINO always compiles" in capsys.readouterr().err
     assert main(["predict", str(run), "--folds", "0", "--compile", "auto"]) == 0
-    assert "forward passes on cpu, compiled on CUDA from 4000 on" in capsys.readouterr().out
+    assert "forward passes on cpu, compiled on CUDA from 4000 forward passes on" in capsys.readouterr().out

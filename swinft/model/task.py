@@ -29,6 +29,32 @@ CompilePolicy = bool | Literal["auto"]  # the settings `model.compile` and `pred
 COMPILED_STEPS = 2000
 
 
+def compiles(
+    policy: CompilePolicy,
+    count: int,
+    least: int,
+    unit: str,
+    device: torch.device,
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Whether a training or a prediction is compiled.
+
+    Args:
+        policy: `auto` says what it decides, and by what rule: on CUDA, where it is long enough.
+        count: Length of the work.
+        least: Length from which on compiling pays.
+        unit: Of both, in the plural.
+        device: Where the work is done.
+        say: Prints.
+    """
+    if policy != "auto":
+        return policy
+    pays = device.type == "cuda" and count >= least
+    rule = f"compiled on CUDA from {least} {unit} on"
+    say(f"{'compiling' if pays else 'not compiled'}: {count} {unit} on {device.type}, {rule}")
+    return pays
+
+
 def filled_up(tensors: list[Tensor], size: int) -> list[Tensor]:
     """Tensors (B, …) of one batch as (size, …), in the same memory format: their first row again behind the others."""
     missing = size - len(tensors[0])
@@ -173,20 +199,11 @@ class FineTuneTask(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Changes how Swin computes its attention, once it is on its device."""
         set_attention(self, self.device, self.fast_attention)
-        self.is_compiled = self._compiles()
+        steps = int(self.trainer.estimated_stepping_batches)  # the same when the training is resumed
+        self.is_compiled = compiles(self.compile_policy, steps, COMPILED_STEPS, "steps", self.device, self.print)
         if self.is_compiled:
             for net in {self.net, self.predictor}:
                 net.backbone.compile()  # in place: the names of the weights stay
-
-    def _compiles(self) -> bool:
-        """Settles `auto`, by nothing that could differ when the training is resumed."""
-        if self.compile_policy != "auto":
-            return self.compile_policy
-        steps = int(self.trainer.estimated_stepping_batches)
-        compiles = self.device.type == "cuda" and steps >= COMPILED_STEPS
-        rule = f"compiled on CUDA from {COMPILED_STEPS} steps on"
-        self.print(f"{'compiling' if compiles else 'not compiled'}: {steps} steps on {self.device.type}, {rule}")
-        return compiles
 
     def on_train_start(self) -> None:
         """Counts optimiser steps from where a resumed training stands: its first batch is not averaged in twice."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from swinft.model.task import CompilePolicy, ImageModel, filled_up
+from swinft.model.task import CompilePolicy, ImageModel, compiles, filled_up
 from swinft.run.tta import View
 
 # Compiling takes half a minute or more, and what a forward pass of Swin saves on a GPU is some milliseconds.
@@ -45,16 +45,6 @@ class CompiledNet:
         return predictions
 
 
-def compiles(policy: CompilePolicy, passes: int, device: torch.device) -> bool:
-    """Whether a prediction of so many forward passes is compiled; `auto` says what it decides, and by what rule."""
-    if policy != "auto":
-        return policy
-    is_long = device.type == "cuda" and passes >= COMPILED_PASSES
-    rule = f"compiled on CUDA from {COMPILED_PASSES} on"
-    print(f"{'compiling' if is_long else 'not compiled'}: {passes} forward passes on {device.type}, {rule}")
-    return is_long
-
-
 def nets_by_torch(
     nets: Sequence[ImageModel],
     loader: DataLoader[Any],
@@ -63,7 +53,8 @@ def nets_by_torch(
     policy: CompilePolicy,
 ) -> Sequence[ImageModel | CompiledNet]:
     """Networks as `predict_rows` takes them, compiled where the setting `predict.compile` says so."""
-    if not compiles(policy, len(loader) * len(nets) * len(views), device):
+    passes = len(loader) * len(nets) * len(views)
+    if not compiles(policy, passes, COMPILED_PASSES, "forward passes", device):
         return nets
     assert loader.batch_size is not None
     return [CompiledNet(net, loader.batch_size, says_when=index == 0) for index, net in enumerate(nets)]
