@@ -4,12 +4,10 @@
 
 Fits the three Blue Marble configs, then the climates once more with EfficientNet-Lite0, from scratch and from its
 ImageNet weights, everything else equal. Scores the test rows too, whose labels no run sees. Run it in the clone's root;
-about 10 minutes on 2 cores. Writes benchmarks/results/bluemarble.json and prints the table of benchmarks/README.md.
+about 10 minutes on 2 cores. Writes benchmarks/results/bluemarble.json.
 """
 
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -19,22 +17,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from convert_lite0 import BACKBONE, convert
-from measure import write
+from measure import machine, write
 
 ROOT = Path(__file__).parent.parent
 # Equal for both: enough epochs for the pretrained network to settle, at the size where its features work.
 LITE0 = [
     *("--model.backbone", BACKBONE, "--model.backbone_args", "null", "--data.image_size", "128"),
-    *(
-        "--trainer.max_epochs",
-        "8",
-        "--model.optim.head_lr",
-        "1e-3",
-        "--model.optim.lr",
-        "5e-4",
-        "--data.augment",
-        "medium",
-    ),
+    *("--trainer.max_epochs", "8", "--model.optim.head_lr", "1e-3", "--model.optim.lr", "5e-4"),
+    *("--data.augment", "medium"),
 ]
 
 
@@ -80,22 +70,9 @@ def help_seconds() -> float:
     return time.perf_counter() - started
 
 
-def table(results: dict[str, dict[str, object]]) -> str:
-    """The scores as Markdown."""
-    lines = [
-        "| run | precision | pooled out-of-fold | spread over folds | test regions |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, result in results.items():
-        first = next(iter(result["pooled"]))
-        cells = [name, result["precision"], f"{first} {result['pooled'][first]:.3f}", f"{result['spread'][first]:.3f}"]
-        lines.append(f"| {' | '.join(cells)} | {next(iter(result['test'].values())):.3f} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Runs everything and writes the results."""
-    results = {}
+    results, about = {}, machine()
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
         weights = str(convert(runs / "lite0.safetensors"))
@@ -105,15 +82,8 @@ def main() -> None:
         results["climates, EfficientNet-Lite0 from ImageNet"] = run(
             runs, "bluemarble", "imagenet", *LITE0, "--model.pretrained", weights
         )
-    machine = {
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "load": os.getloadavg()[0],
-    }
     help_median = round(float(np.median([help_seconds() for _ in range(11)])), 3)
-    write("bluemarble", {"machine": machine, "help_seconds": help_median, "runs": results})
-    print(table(results))
+    write("bluemarble", {"machine": about, "help_seconds": help_median, "runs": results})
 
 
 if __name__ == "__main__":

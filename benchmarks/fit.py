@@ -19,7 +19,6 @@ benchmarks/results/fit.json.
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,7 @@ from typing import Any
 import psutil
 from contestants.race import Clock, Race
 from jpegs import make_table
-from measure import machine, write
+from measure import machine, ratios, spread, write
 
 from swinft.run.precision import cpu_has_bf16
 
@@ -140,7 +139,7 @@ def summarize(measured: list[dict[str, Any]], setting: str) -> dict[str, Any]:
     of = {name: sorted((x for x in mine if x["contestant"] == name), key=lambda x: x["round"]) for name in names}
     keys = ("images_per_second", "whole_seconds", "accuracy", "peak_mb")
     found: dict[str, Any] = {
-        name: {"precision": of[name][0]["precision"], **{key: _spread(x[key] for x in of[name]) for key in keys}}
+        name: {"precision": of[name][0]["precision"], **{key: spread([x[key] for x in of[name]]) for key in keys}}
         for name in sorted(names)
     }
     others = [name for name in sorted(names) if name != "swinft"]
@@ -162,40 +161,9 @@ def summarize(measured: list[dict[str, Any]], setting: str) -> dict[str, Any]:
     }
 
 
-def _spread(values: Any) -> dict[str, float]:
-    every = list(values)
-    return {"median": round(statistics.median(every), 4), "least": min(every), "most": max(every)}
-
-
 def _ratio(above: list[dict[str, Any]], below: list[dict[str, Any]], key: str) -> dict[str, float]:
     """Of measurements of the same round, which saw about the same load."""
-    return _spread(round(a[key] / b[key], 3) for a, b in zip(above, below, strict=True))
-
-
-def _cell(spread: dict[str, float]) -> str:
-    return f"{spread['median']:.4g} ({spread['least']:.4g} to {spread['most']:.4g})"
-
-
-def markdown(summary: dict[str, Any], setting: str) -> str:
-    """A setting's table."""
-    lines = [
-        f"| {setting} | precision | images/s | swinft over it | whole, s | accuracy | peak, MB |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, found in summary["contestants"].items():
-        ratio = summary.get("faster", {}).get(name)
-        numbers = [_cell(found["images_per_second"]), f"{_cell(ratio)} x" if ratio else ""]
-        numbers += [_cell(found[key]) for key in ("whole_seconds", "accuracy", "peak_mb")]
-        lines.append(f"| {' | '.join([name, found['precision'], *numbers])} |")
-    if "faster" in summary:
-        verdict = {True: "met", False: "missed"}
-        lines += [
-            "",
-            f"Speed, at least {summary['speed_goal']} x each: {verdict[summary['speed_goal_met']]}.",
-            f"Memory, at most {MEMORY_LIMIT} x the thriftiest other: {summary['memory_ratio']}, "
-            f"{verdict[summary['memory_limit_met']]}.",
-        ]
-    return "\n".join(lines)
+    return ratios([a[key] for a in above], [b[key] for b in below])
 
 
 def arguments() -> argparse.Namespace:
@@ -239,11 +207,8 @@ def main() -> None:
     versions = {name: version(name) for name in contestants}
     result = {"machine": host, **asked, "versions": versions, "left_out": left_out, **settings, "measured": measured}
     write("fit", result)
-    print(json.dumps(host))
     for name, lacking in left_out.items():
         print(f"left out: {name}, which needs {', '.join(lacking)}")
-    for setting, summary in settings.items():
-        print(f"\n{markdown(summary, setting)}")
 
 
 if __name__ == "__main__":

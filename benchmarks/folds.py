@@ -144,33 +144,19 @@ def summarize(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, A
         "long_enough": shortest >= STEADY_SECONDS,
         "ratio to the bare fold without its start": round(statistics.median(without_start), 3),
         "ratio of epochs alone": round(statistics.median(training), 3),
-        "swinft beside its epochs, s": statistics.median(swinft["beside_seconds"] for swinft, _ in pairs),
-        "start of the bare fold, s": statistics.median(bare["start_seconds"] for _, bare in pairs),
+        "medians, s": {
+            "swinft": {
+                "whole": statistics.median(swinft["seconds"] for swinft, _ in pairs),
+                "epochs": statistics.median(sum(swinft["fold_seconds"]) for swinft, _ in pairs),
+                "all else": statistics.median(swinft["beside_seconds"] for swinft, _ in pairs),
+            },
+            "bare": {
+                "whole": statistics.median(bare["seconds"] for _, bare in pairs),
+                "epochs": statistics.median(bare["fit_seconds"] for _, bare in pairs),
+                "all else": statistics.median(bare["start_seconds"] for _, bare in pairs),
+            },
+        },
     }
-
-
-def markdown(pairs: list[tuple[dict[str, Any], dict[str, Any]]], summary: dict[str, Any]) -> str:
-    """The medians as a table."""
-    middle = {
-        key: statistics.median(pair[side][key] for pair in pairs)
-        for side, keys in ((0, ("seconds", "beside_seconds")), (1, ("fit_seconds", "start_seconds")))
-        for key in keys
-    }
-    bare = statistics.median(bare["seconds"] for _, bare in pairs)
-    epochs = statistics.median(sum(swinft["fold_seconds"]) for swinft, _ in pairs)
-    verdict = "met" if summary["met"] else "missed"
-    length = "" if summary["long_enough"] else f" The bare fold took less than {STEADY_SECONDS} s: too short to judge."
-    return "\n".join(
-        [
-            "| | whole, s | epochs, s | all else, s |",
-            "| --- | --- | --- | --- |",
-            f"| swinft, {FOLDS} folds | {middle['seconds']:.1f} | {epochs:.1f} | {middle['beside_seconds']:.1f} |",
-            f"| bare, 1 fold | {bare:.1f} | {middle['fit_seconds']:.1f} | {middle['start_seconds']:.1f} |",
-            "",
-            f"{summary['ratio']} x the bare fold ({summary['spread'][0]} to {summary['spread'][1]}), at most {GOAL}: "
-            f"{verdict}.{length}",
-        ]
-    )
 
 
 def arguments() -> argparse.Namespace:
@@ -216,7 +202,6 @@ def main() -> None:
     asked = {key: value for key, value in vars(options).items() if key not in ("bare", "table")}
     rounds = [{"swinft": swinft, "bare": bare} for swinft, bare in pairs]
     write("folds", {"machine": host, **asked, **summary, "measured": rounds})
-    print(f"{json.dumps(host)}\n\n{markdown(pairs, summary)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ benchmarks/results/input.json.
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -27,7 +26,7 @@ import albumentations as A
 import cv2
 import numpy as np
 import torch
-from measure import machine, write
+from measure import machine, spread, write
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -61,11 +60,6 @@ def write_jpegs(folder: Path, number: int) -> list[Path]:
         paths.append(folder / f"{index}.jpg")
         Image.fromarray(cut).save(paths[-1], quality=90)
     return paths
-
-
-def summary(values: list[float]) -> Spread:
-    """Median, least and largest."""
-    return {"median": float(np.median(values)), "min": min(values), "max": max(values), "runs": len(values)}
 
 
 def race(
@@ -116,7 +110,7 @@ def from_cache(cache: PixelCache, repeats: int) -> dict[str, Spread]:
             cache.read(order[index])[30:225, 50:270], SIZE, dst=batch[index % BATCH]
         ),
     }
-    return {name: summary(rates) for name, rates in race(rivals, len(cache), 250, repeats).items()}
+    return {name: spread(rates) for name, rates in race(rivals, len(cache), 250, repeats).items()}
 
 
 def on_device(cache: PixelCache, repeats: int) -> dict[str, Spread]:
@@ -128,7 +122,7 @@ def on_device(cache: PixelCache, repeats: int) -> dict[str, Spread]:
         drawn = DrawnRows(rows, make_geometry(preset, SIZE, "squash"))
         started = time.perf_counter()
         pictures = upload(drawn, np.arange(len(cache)), device)
-        found[f"{preset}, uploaded"] = summary([len(cache) / (time.perf_counter() - started)])
+        found[f"{preset}, uploaded"] = spread([len(cache) / (time.perf_counter() - started)])
         batches = [collate([drawn[0, row] for row in range(start, start + BATCH)]) for start in range(0, 256, BATCH)]
 
         def sample(index: int, pictures: DevicePictures = pictures, batches: list[Any] = batches) -> None:
@@ -137,10 +131,10 @@ def on_device(cache: PixelCache, repeats: int) -> dict[str, Spread]:
                 torch.cuda.synchronize()
 
         (rates,) = race({"draw": lambda row, drawn=drawn: drawn[0, row]}, len(cache), 250, repeats).values()
-        found[f"{preset}, drawn"] = summary(rates)
+        found[f"{preset}, drawn"] = spread(rates)
         clock = time.perf_counter if device.type == "cuda" else time.process_time
         (rates,) = race({"sample": sample}, len(batches), 1, repeats, clock).values()
-        found[f"{preset}, sampled"] = summary([rate * BATCH for rate in rates])
+        found[f"{preset}, sampled"] = spread([rate * BATCH for rate in rates])
     return found
 
 
@@ -182,10 +176,10 @@ def cold(paths: list[Path], folder: Path, repeats: int) -> dict[str, Spread]:
     built = {name: [rate * len(paths) for rate in found] for name, found in race(builds, 1, 1, repeats).items()}
     result = {}
     for what, found in (("decode and shrink", rates), ("whole build", built)):
-        result |= {f"{what}, {name}": summary(values) for name, values in found.items()}
+        result |= {f"{what}, {name}": spread(values) for name, values in found.items()}
         for rival in [name for name in found if name != "ours"]:
             ratios = [ours / theirs for ours, theirs in zip(found["ours"], found[rival], strict=True)]
-            result[f"{what}, ours over {rival}"] = summary(ratios)
+            result[f"{what}, ours over {rival}"] = spread(ratios)
     return result
 
 
@@ -201,7 +195,7 @@ def collation(repeats: int) -> dict[str, Spread]:
         "transposed one by one, then stacked": default,
         "batch_images": lambda index: batch_images(images[index * BATCH : (index + 1) * BATCH]),
     }
-    return {name: summary([rate * BATCH for rate in rates]) for name, rates in race(rivals, 8, 1, repeats).items()}
+    return {name: spread([rate * BATCH for rate in rates]) for name, rates in race(rivals, 8, 1, repeats).items()}
 
 
 def preparation(paths: list[Path], folder: Path, repeats: int) -> dict[str, object]:
@@ -211,7 +205,7 @@ def preparation(paths: list[Path], folder: Path, repeats: int) -> dict[str, obje
         started = time.perf_counter()
         our_build(paths, folder, workers=None)
         seconds.append(time.perf_counter() - started)
-    return {"images": len(paths), "cores": os.cpu_count(), "seconds": summary(seconds)}
+    return {"images": len(paths), "cores": os.cpu_count(), "seconds": spread(seconds)}
 
 
 def main() -> None:
@@ -221,7 +215,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    result: dict[str, object] = {"machine": machine("opencv-python-headless", "albumentations")}
+    result: dict[str, Any] = {"machine": machine("opencv-python-headless", "albumentations"), **vars(options)}
+    result["device"] = str(default_device())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "images").mkdir()
@@ -233,12 +228,11 @@ def main() -> None:
         cache = prepare(paths, folder / "images", SIZE, folder)
         print("cached:", len(cache), "images of", cache.shapes[0].tolist(), flush=True)
         result["from the cache, images per second and core"] = from_cache(cache, options.repeats)
-        result[f"on the device, {default_device()}, images per second"] = on_device(cache, options.repeats)
+        result["on the device, images per second"] = on_device(cache, options.repeats)
         cache.path.unlink()
         result["cold, images per second and core"] = cold(paths[:200], folder, options.repeats)
     result["batches of 32, images per second and core"] = collation(options.repeats)
     result["load after"] = os.getloadavg()[0]
-    print(json.dumps(result, indent=1))
     write("input", result)
 
 

@@ -1,4 +1,7 @@
-"""Interleaved timing, and what it was measured on: shared by the benchmarks."""
+"""What the benchmarks share: interleaved timing, what it was measured on, and the page with all results.
+
+python benchmarks/measure.py    # writes README.md from README.md.j2 and results/*.json; measures nothing
+"""
 
 import json
 import os
@@ -9,13 +12,16 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import Environment, StrictUndefined
 
 from swinft.run.precision import cpu_has_bf16
 
-RESULTS = Path(__file__).parent / "results"
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
 # A pause before each measurement: threads of torch and OpenVINO wait actively for a moment after their work.
 PAUSE_SECONDS = 0.3
 # What other processes may compute while something is timed: a share of a core, and two of the system's clock ticks.
@@ -126,13 +132,38 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
 
 
 def show(values: dict[str, float], digits: int = 2) -> str:
-    """`4.01 (3.98–4.10)`: the median and the range."""
-    return f"{values['median']:.{digits}f} ({values['low']:.{digits}f}–{values['high']:.{digits}f})"
+    """`4.01 (3.98–4.10)`: the median and the range, or other quantiles."""
+    return f"{values['median']:,.{digits}f} ({values['low']:,.{digits}f}–{values['high']:,.{digits}f})"
 
 
-def write(name: str, results: dict[str, object]) -> None:
-    """Writes results/NAME.json."""
+def write(name: str, results: dict[str, Any]) -> None:
+    """Writes results/NAME.json and the page, and prints what the page says of it."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
-    print(path)
+    written = page(read_results())
+    (FOLDER / "README.md").write_text(written)
+    print(json.dumps(results["machine"]))
+    print(*(part for part in written.split("\n## ") if f"results/{path.name}" in part), sep="\n")
+
+
+def read_results() -> dict[str, Any]:
+    """What the scripts wrote, by the names of the files with `_` for `-`."""
+    return {path.stem.replace("-", "_"): json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def page(results: dict[str, Any]) -> str:
+    """The text of README.md, with the figures of the results."""
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+    )
+    environment.filters |= {
+        "show": show,
+        "digits": lambda value, digits=0: f"{value:,.{digits}f}",
+        "verdict": lambda is_met: "met" if is_met else "missed",
+    }
+    return environment.from_string((FOLDER / "README.md.j2").read_text()).render(results)
+
+
+if __name__ == "__main__":
+    (FOLDER / "README.md").write_text(page(read_results()))

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from measure import add_timing, interleave, load, machine, ratios, show, spread, write
+from measure import add_timing, interleave, load, machine, ratios, spread, write
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -170,27 +170,6 @@ def measure(
     return {"disturbed_measurements": disturbed, "plain_forwards_per_second": plain_speed, "backends": by_backend}
 
 
-def table(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
-    columns = [
-        "backend",
-        "forwards/s, predict_rows",
-        "forwards/s, bare",
-        "share of bare speed",
-        "× plain torch fp32",
-        "× torch fp32",
-    ]
-    columns += ["estimate over time", "largest difference", "of the range"]
-    lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
-    for backend, row in results["backends"].items():
-        speeds = [show(row[key], 1) for key in ("forwards_per_second", "bare_forwards_per_second")]
-        shares = [show(row["share_of_bare_speed"], 3)]
-        shares += [show(row[key], 2) for key in ("speedup_over_plain_torch", "speedup", "estimate_over_time")]
-        distance = [f"{row['difference'][key]:.1e}" for key in ("absolute", "of_range")]
-        lines.append(f"| {' | '.join([backend, *speeds, *shares, *distance])} |")
-    return "\n".join([*lines, f"plain torch fp32: {show(results['plain_forwards_per_second'], 1)} forwards/s"])
-
-
 def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -214,7 +193,6 @@ def main() -> None:
         keep_freed_memory(CPU)  # as `swinft predict` does, for everybody
         results = measure(arguments.backends, arguments.backbone, arguments.size, loader, arguments)
     about["load_after"] = load()
-    print(*(f"{key}: {value}" for key, value in about.items()), table(results), sep="\n")
     del arguments.plain
     given = {**vars(arguments), "folds": NUM_FOLDS, "views": VIEW_NAMES}
     write("predict", {**about, **given, **results})

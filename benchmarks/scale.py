@@ -16,7 +16,7 @@ from typing import Any
 import timm
 import torch
 from matplotlib.figure import Figure
-from measure import RESULTS, add_timing, interleave, load, machine, ratios, show, spread, write
+from measure import RESULTS, add_timing, interleave, load, machine, ratios, spread, write
 from torch.utils.flop_counter import FlopCounterMode
 
 from swinft.memory import keep_freed_memory
@@ -71,22 +71,6 @@ def measure(sizes: list[int], batch: int, timing: argparse.Namespace) -> dict[st
     return {"disturbed_measurements": disturbed, "sizes": by_size, "growth": growth}
 
 
-def table(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
-    lines = [
-        "| px | GMACs | of these W-MSA, counted | W-MSA, closed form | ms per image |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for size, row in results["sizes"].items():
-        giga = [row[key] / 1e9 for key in ("macs", "attention_macs", "attention_macs_closed_form")]
-        milliseconds = {key: value * 1e3 for key, value in row["seconds_per_image"].items()}
-        lines.append(f"| {size} | {giga[0]:.3f} | {giga[1]:.3f} | {giga[2]:.3f} | {show(milliseconds, 1)} |")
-    lines += ["", "| | MACs | time |", "| --- | --- | --- |"]
-    for step, row in results["growth"].items():
-        lines.append(f"| {step} | × {row['macs']:.2f} | × {show(row['seconds'])} |")
-    return "\n".join(lines)
-
-
 def draw(results: dict[str, Any], batch: int, clock: str) -> Figure:
     """Time and MACs over the side, both logarithmic, each beside a line that is proportional to the pixels."""
     sizes = [int(size) for size in results["sizes"]]
@@ -129,7 +113,6 @@ def main() -> None:
     about = {"machine": machine(), "keeps_memory": keeps_memory, "load_before": load()}
     results = measure(arguments.sizes, arguments.batch, arguments)
     about["load_after"] = load()
-    print(*(f"{key}: {value}" for key, value in about.items()), table(results), sep="\n")
     write("scale", {**about, **vars(arguments), "model": MODEL, "window": WINDOW, **results})
     draw(results, arguments.batch, "CPU time" if arguments.cpu_time else "time").savefig(RESULTS / "scale.png", dpi=120)
 

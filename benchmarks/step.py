@@ -26,7 +26,7 @@ from itertools import cycle
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from measure import machine, show, spread, write
+from measure import machine, spread, write
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
@@ -209,17 +209,6 @@ def measure(options: argparse.Namespace, precision: str) -> dict[str, object]:
     return {"train": summary(train(options, task, nets, PRECISIONS[precision])), "predict": predictions}
 
 
-def table(precision: str, results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
-    """The measurements as Markdown rows: medians and quartiles."""
-    lines = []
-    for work, loops in results.items():
-        for loop, clocks in loops.items():
-            for clock, row in clocks.items():
-                cells = [f"{row[k]:.3f} ({row[f'{k}_low']:.3f} to {row[f'{k}_high']:.3f})" for k in KINDS]
-                lines.append(f"| {work}, {precision} | {loop} | {clock} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Measures, writes the results and prints them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -244,12 +233,6 @@ def main() -> None:
     results = {precision: measure(options, precision) for precision in precisions}
     written = {"options": vars(options), "machine": about, "results": results, "processes of their own": processes}
     write("step" if options.memory == "kept" else "step-memory-returned", written)
-    print(written["machine"])
-    print("| step | loop | by | seconds | speed over timm's | time over the bare loop's |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    print("\n".join(table(precision, result) for precision, result in results.items()))
-    if processes:
-        print(f"processes of their own, {precisions[-1]}: swinft over timm's loop {show(processes['speed'], 3)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ epoch that is spent on saving is larger than in a competition. Writes benchmarks
 
 import argparse
 import hashlib
-import json
 import os
 import shutil
 import statistics
@@ -127,7 +126,6 @@ def main() -> None:
         "limit": LIMIT,
     }
     write("store", result)
-    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
