@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -31,6 +32,8 @@ from swinft.run.precision import Precision, autocast, choose_device, resolve_pre
 from swinft.run.predictions import prediction_table, write_predictions
 from swinft.run.store import verify
 from swinft.run.tta import View, check_views, predict_views
+
+TIMED_IMAGES = 16  # that are decoded to learn what decoding takes
 
 
 class Predictor(Protocol):
@@ -244,22 +247,37 @@ def estimate(
     device: torch.device,
     precision: Precision,
 ) -> float:
-    """Seconds that `predict_rows` is going to take, from the first batch with one network and one view.
-
-    Loader processes decode beside the network and are not counted; without them decoding is.
-    """
+    """Seconds that `predict_rows` is going to take, from some images and the first batch with one network and view."""
+    keys = list(islice(loader.sampler, TIMED_IMAGES))
     started = time.perf_counter()
+    for key in keys:  # before loader processes, which would compete, are started
+        loader.dataset[key]
+    decoding = (time.perf_counter() - started) / len(keys)
     batch = next(iter(loader))
-    decoding = 0.0 if loader.num_workers else time.perf_counter() - started
     passes = []
     with torch.inference_mode(), autocast(precision, device):
         for _ in range(4):  # the first passes pay for memory and kernels: the quickest is what all others will be like
             started = time.perf_counter()
             _predict_batch(nets[:1], batch, views[:1], device).cpu()
             passes.append(time.perf_counter() - started)
-    forward = min(passes) * len(nets) * len(views)
+    forward = min(passes) / len(batch["row"]) * len(nets) * len(views)
     num_images: int = len(loader.sampler)  # type: ignore[arg-type]  # of this process's share
-    return (decoding + forward) / len(batch["row"]) * num_images
+    return num_images * seconds_per_image(forward, decoding, loader.num_workers, device)
+
+
+def seconds_per_image(forward: float, decoding: float, workers: int, device: torch.device) -> float:
+    """What an image takes, decoded by loader processes beside the network if there are any.
+
+    Args:
+        forward: Seconds of all networks and views.
+        decoding: Seconds in one process.
+        workers: Loader processes.
+        device: Where the networks are; on a CPU decoding takes their cores.
+    """
+    if not workers:
+        return forward + decoding
+    shared = decoding / torch.get_num_threads() if device.type == "cpu" else 0.0
+    return max(forward + shared, decoding / workers)
 
 
 def format_seconds(seconds: float) -> str:

@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from swinft.run import predict
-from swinft.run.predict import estimate, format_seconds
+from swinft.run.predict import estimate, format_seconds, seconds_per_image
 
 SECONDS_PER_IMAGE, SECONDS_TO_DECODE = 2.0, 0.5
 
@@ -20,8 +20,8 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize(("workers", "decoding"), [(0, SECONDS_TO_DECODE), (1, 0.0)])
-def test_it_counts_rows_networks_views_and_decoding(workers, decoding, monkeypatch):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_it_counts_rows_networks_views_and_decoding(workers, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(predict, "time", clock)
 
@@ -43,7 +43,23 @@ def test_it_counts_rows_networks_views_and_decoding(workers, decoding, monkeypat
 
     loader = DataLoader(Rows(), batch_size=4, sampler=range(10), num_workers=workers)
     seconds = estimate([Net()] * 3, loader, ["identity", "hflip"], torch.device("cpu"), "32-true")
+    decoding = SECONDS_TO_DECODE / (torch.get_num_threads() if workers else 1)
     assert seconds == pytest.approx(10 * (3 * 2 * SECONDS_PER_IMAGE + decoding))
+
+
+@pytest.mark.parametrize(
+    ("forward", "decoding", "workers", "device", "expected"),
+    [
+        (1.0, 0.5, 0, "cuda", 1.5),  # one after the other
+        (1.0, 0.5, 2, "cuda", 1.0),  # beside it
+        (1.0, 8.0, 2, "cuda", 4.0),  # the network waits for pictures
+        (1.0, 8.0, 2, "cpu", 5.0),  # both on the same two cores
+        (1.0, 8.0, 1, "cpu", 8.0),  # one loader process is slower than both cores together
+    ],
+)
+def test_decoding_beside_the_network(forward, decoding, workers, device, expected, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert seconds_per_image(forward, decoding, workers, torch.device(device)) == expected
 
 
 @pytest.mark.parametrize(
