@@ -4,7 +4,7 @@
 
 Fits the three Blue Marble configs, then the climates once more with EfficientNet-Lite0, from scratch and from its
 ImageNet weights, everything else equal. Scores the test rows too, whose labels no run sees. Run it in the clone's root;
-about 10 minutes on 2 cores. Writes benchmarks/results/bluemarble.json.
+a quarter of an hour on 2 cores. Writes benchmarks/results/bluemarble.json.
 """
 
 import json
