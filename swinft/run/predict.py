@@ -1,5 +1,6 @@
 """Checkpoints and a table to predictions: all folds, all views, averaged in the competition's units."""
 
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from swinft.run.predictions import prediction_table, write_predictions
 from swinft.run.store import verify
 from swinft.run.tta import View, check_views, predict_views
 
-TIMED_IMAGES = 16  # that are decoded to learn what decoding takes
+TIMED_IMAGES = 32  # decoded to learn what decoding takes
 
 
 class Predictor(Protocol):
@@ -248,11 +249,7 @@ def estimate(
     precision: Precision,
 ) -> float:
     """Seconds that `predict_rows` is going to take, from some images and the first batch with one network and view."""
-    keys = list(islice(loader.sampler, TIMED_IMAGES))
-    started = time.perf_counter()
-    for key in keys:  # before loader processes, which would compete, are started
-        loader.dataset[key]
-    decoding = (time.perf_counter() - started) / len(keys)
+    decoding = _decoding_seconds(loader)  # before loader processes, which would compete, are started
     batch = next(iter(loader))
     passes = []
     with torch.inference_mode(), autocast(precision, device):
@@ -265,19 +262,33 @@ def estimate(
     return num_images * seconds_per_image(forward, decoding, loader.num_workers, device)
 
 
+def _decoding_seconds(loader: DataLoader[Any]) -> float:
+    """Seconds that one of the loader's processes takes for an image; the first images pay for memory and code."""
+    times = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if loader.num_workers else threads)  # as loader processes have it
+    try:
+        for key in islice(loader.sampler, TIMED_IMAGES):
+            started = time.perf_counter()
+            loader.dataset[key]
+            times.append(time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return statistics.mean(times[len(times) // 2 :])
+
+
 def seconds_per_image(forward: float, decoding: float, workers: int, device: torch.device) -> float:
-    """What an image takes, decoded by loader processes beside the network if there are any.
+    """What an image takes.
 
     Args:
         forward: Seconds of all networks and views.
         decoding: Seconds in one process.
-        workers: Loader processes.
-        device: Where the networks are; on a CPU decoding takes their cores.
+        workers: Loader processes, which decode beside a GPU; on a CPU they take the network's cores.
+        device: Where the networks are.
     """
-    if not workers:
+    if not workers or device.type == "cpu":
         return forward + decoding
-    shared = decoding / torch.get_num_threads() if device.type == "cpu" else 0.0
-    return max(forward + shared, decoding / workers)
+    return max(forward, decoding / workers)
 
 
 def format_seconds(seconds: float) -> str:
