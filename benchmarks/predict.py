@@ -6,7 +6,7 @@
 Predicts Blue Marble test pictures with three Swin-T of random weights ("folds") under four views, at 224 px on the CPU.
 `predict_rows` reads and decodes the pictures, makes the views and averages; the bare forward passes run the same
 networks on the same tensors, made beforehand. `plain torch` runs them too, in fp32 and in processes of its own before
-and after: that of the others keeps freed memory, as swinft's does, and cannot be rid of it. About 6 minutes on 2 cores.
+and after: that of the others keeps freed memory, as swinft's does, and cannot be rid of it. About 9 minutes on 2 cores.
 Writes benchmarks/results/predict.json.
 """
 
@@ -190,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--batch", type=int, default=8, help="images per batch")
-    add_timing(parser, rounds=5)
+    add_timing(parser, rounds=9)
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--backbone", default="swin_tiny_patch4_window7_224")
     parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
