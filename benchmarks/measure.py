@@ -1,6 +1,6 @@
 """What the benchmarks share: interleaved timing, what it was measured on, and the page with all results.
 
-python benchmarks/measure.py    # writes README.md from README.md.j2 and results/*.json; measures nothing
+`python benchmarks/measure.py` writes README.md from README.md.j2 and results/*.json, and measures nothing.
 """
 
 import json
@@ -141,8 +141,7 @@ def write(name: str, results: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
-    written = page(read_results())
-    (FOLDER / "README.md").write_text(written)
+    written = write_page()
     print(json.dumps(results["machine"]))
     print(*(part for part in written.split("\n## ") if f"results/{path.name}" in part), sep="\n")
 
@@ -165,5 +164,12 @@ def page(results: dict[str, Any]) -> str:
     return environment.from_string((FOLDER / "README.md.j2").read_text()).render(results)
 
 
+def write_page() -> str:
+    """Writes README.md; returns its text."""
+    written = page(read_results())
+    (FOLDER / "README.md").write_text(written)
+    return written
+
+
 if __name__ == "__main__":
-    (FOLDER / "README.md").write_text(page(read_results()))
+    write_page()

@@ -45,7 +45,6 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 Batch = dict[str, Tensor]
 Times = dict[str, list[np.ndarray]]  # seconds by the clock and of the processor, for each step
 CLOCKS = ["clock", "processor"]
-KINDS = ["seconds", "speed", "over_bare"]
 
 
 def batches(options: argparse.Namespace) -> list[Batch]:

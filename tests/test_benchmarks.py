@@ -40,7 +40,9 @@ def test_the_page_shows_every_result_and_calls_a_missed_goal_missed(measure):
     page = measure.page(results)
     for path in measure.RESULTS.iterdir():
         assert f"(results/{path.name})" in page
-    results["folds"] |= {"ratio": 5.2, "met": False}
+    assert "too short to judge" not in page
+    results["folds"] |= {"ratio": 5.2, "met": False, "long_enough": False}
+    assert "too short to judge" in measure.page(results)
     assert "5.2 (" in measure.page(results)
     assert measure.page(results).count("missed") == page.count("missed") + 1
 
