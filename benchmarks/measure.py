@@ -3,6 +3,7 @@
 `python benchmarks/measure.py` writes README.md from README.md.j2 and results/*.json, and measures nothing.
 """
 
+import itertools
 import json
 import os
 import platform
@@ -26,6 +27,10 @@ RESULTS = FOLDER / "results"
 PAUSE_SECONDS = 0.3
 # What other processes may compute while something is timed: a share of a core, and two of the system's clock ticks.
 QUIET_SHARE, QUIET_SECONDS = 0.1, 0.02
+
+
+class Computed(float):
+    """Seconds that another process computed for a case."""
 
 
 def machine(*packages: str) -> dict[str, object]:
@@ -57,11 +62,14 @@ def add_timing(parser: ArgumentParser, rounds: int) -> None:
     parser.add_argument("--threads", type=int, help="threads to compute with; one per core unless given")
 
 
-def interleave(cases: dict[str, Callable[[], object]], timing: Namespace) -> tuple[dict[str, list[float]], int]:
+def interleave(
+    groups: Sequence[dict[str, Callable[[], object]]], timing: Namespace
+) -> tuple[dict[str, list[float]], int]:
     """Seconds of each case in each round, and how many of these measurements were disturbed.
 
     Every round runs every case once, in an order of its own: what else the machine does hits all of them alike, so that
-    cases are compared round by round. One round more comes first and is not counted: it pays for memory and kernels.
+    cases are compared round by round. Those of a group follow one another, as their host may be slower for seconds at
+    a time. One round more comes first and is not counted: it pays for memory and kernels.
 
     A measurement during which other processes computed is repeated. Whether it is kept depends on them alone, never on
     how long it took. Once patience is over everything is kept.
@@ -70,14 +78,17 @@ def interleave(cases: dict[str, Callable[[], object]], timing: Namespace) -> tup
     that passed. Others hardly change them, so that nothing is waited for or repeated.
 
     Args:
-        cases: What to time, by name.
+        groups: What to time, by name; together what is compared. A case that has another process do its work returns
+            what that computed, as `Computed`.
         timing: `rounds`, `patience` in seconds, and `cpu_time`.
     """
     order, patience = random.Random(0), timing.patience
+    cases = {name: case for group in groups for name, case in group.items()}
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     disturbed = 0
     for number in range(timing.rounds + 1):
-        for name in order.sample(list(cases), len(cases)):
+        shuffled = [order.sample(list(group), len(group)) for group in order.sample(groups, len(groups))]
+        for name in itertools.chain(*shuffled):
             while True:
                 patience -= 0 if timing.cpu_time else _wait_until_quiet(patience)
                 elapsed, is_quiet = _time(cases[name], timing.cpu_time)
@@ -94,9 +105,9 @@ def interleave(cases: dict[str, Callable[[], object]], timing: Namespace) -> tup
 def _time(case: Callable[[], object], cpu_time: bool = False) -> tuple[float, bool]:
     """Seconds of a call, and whether what other processes did meanwhile is small enough not to matter."""
     busy, own, started = _busy_seconds(), time.process_time(), time.perf_counter()
-    case()
+    answer = case()
     elapsed = time.perf_counter() - started
-    computed = time.process_time() - own
+    computed = time.process_time() - own + (answer if isinstance(answer, Computed) else 0)
     others = _busy_seconds() - busy - computed
     is_quiet = others <= QUIET_SHARE * elapsed + QUIET_SECONDS
     return (computed, True) if cpu_time else (elapsed, is_quiet)

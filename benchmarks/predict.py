@@ -5,19 +5,19 @@
 
 Predicts Blue Marble test pictures with three Swin-T of random weights ("folds") under four views, at 224 px on the CPU.
 `predict_rows` reads and decodes the pictures, makes the views and averages; the bare forward passes run the same
-networks on the same tensors, made beforehand. `plain torch` runs them too, in fp32 and in processes of its own before
-and after: that of the others keeps freed memory, as swinft's does, and cannot be rid of it. About 9 minutes on 2 cores.
-Writes benchmarks/results/predict.json.
+networks on the same tensors, made beforehand. `plain torch` runs them too, in fp32 and in a process of its own: that of
+the others keeps freed memory, as swinft's does, and cannot be rid of it. Everybody takes turns. About 15 minutes on 2
+cores. Writes benchmarks/results/predict.json.
 """
 
 import argparse
 import itertools
-import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from measure import add_timing, interleave, load, machine, ratios, spread, write
+from measure import Computed, add_timing, interleave, load, machine, ratios, spread, write
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -52,6 +52,7 @@ BACKENDS: dict[str, Precision] = {
     "openvino-bf16": "32-true",
 }
 REFERENCE = "torch-32-true"
+RIVAL = "openvino-f32"  # of plain torch
 ANNOUNCED = 5  # predictions whose announced time is compared
 
 
@@ -99,18 +100,29 @@ def bare(predictors: Sequence[Predictor], tensors: list[torch.Tensor], backend: 
             predictor.predict(images)
 
 
-def plain(arguments: argparse.Namespace, tensors: list[torch.Tensor]) -> list[float]:
-    """Seconds of the bare forward passes of torch in fp32, in this process as the C library runs it."""
+def serve_plain(arguments: argparse.Namespace, tensors: list[torch.Tensor]) -> None:
+    """Runs the bare forward passes of torch in fp32 once for every line that comes; answers the seconds computed."""
     nets = make_nets(arguments.backbone, arguments.size)
-    seconds, _ = interleave({"plain": partial(bare, nets, tensors, REFERENCE)}, arguments)
-    return seconds["plain"]
+    for _ in sys.stdin:
+        before = time.process_time()
+        bare(nets, tensors, REFERENCE)
+        print(time.process_time() - before, flush=True)
 
 
-def plain_elsewhere() -> list[float]:
-    """The same in a process of its own, which is given this one's options."""
+@contextmanager
+def plain_torch() -> Iterator[Callable[[], Computed]]:
+    """A call that runs these passes in a process of their own, which is given this one's options."""
     command = [sys.executable, __file__, *sys.argv[1:], "--plain"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return list(json.loads(answer.splitlines()[-1]))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ask, answers = process.stdin, process.stdout
+
+        def run() -> Computed:
+            ask.write("again\n")
+            return Computed(answers.readline())
+
+        yield run  # and then closes its input, which ends it
 
 
 def views(loader: DataLoader[Any]) -> list[torch.Tensor]:
@@ -152,7 +164,7 @@ def measure(
     nets = make_nets(backbone, size)
     tensors = views(loader)
     values: dict[str, Any] = {}
-    cases: dict[str, Callable[[], object]] = {}
+    groups: dict[str, dict[str, Callable[[], object]]] = {}
 
     def predict(backend: str, predictors: Sequence[Predictor]) -> None:
         _, values[backend] = predict_rows(predictors, loader, VIEW_NAMES, CPU, BACKENDS[backend])
@@ -161,11 +173,13 @@ def measure(
     for backend in backends:
         predictors = make_predictors(backend, nets, size)
         announced[backend] = estimate_over_time(predictors, loader, BACKENDS[backend])
-        cases[f"{backend} predict_rows"] = partial(predict, backend, predictors)
-        cases[f"{backend} bare"] = partial(bare, predictors, tensors, backend)
-    plainly = plain_elsewhere()
-    seconds, disturbed = interleave(cases, timing)
-    plainly = [(before + after) / 2 for before, after in zip(plainly, plain_elsewhere(), strict=True)]
+        groups[backend] = {
+            f"{backend} predict_rows": partial(predict, backend, predictors),
+            f"{backend} bare": partial(bare, predictors, tensors, backend),
+        }
+    with plain_torch() as run_plainly:
+        groups.get(RIVAL, groups[REFERENCE])["plain"] = run_plainly
+        seconds, disturbed = interleave(list(groups.values()), timing)
     forwards = sum(map(len, tensors)) * NUM_FOLDS
     distance = differences(values)
     reference = seconds[f"{REFERENCE} predict_rows"]
@@ -174,14 +188,14 @@ def measure(
             "forwards_per_second": spread([forwards / s for s in seconds[f"{backend} predict_rows"]]),
             "bare_forwards_per_second": spread([forwards / s for s in seconds[f"{backend} bare"]]),
             "share_of_bare_speed": ratios(seconds[f"{backend} bare"], seconds[f"{backend} predict_rows"]),
-            "speedup_over_plain_torch": ratios(plainly, seconds[f"{backend} predict_rows"]),
+            "speedup_over_plain_torch": ratios(seconds["plain"], seconds[f"{backend} predict_rows"]),
             "speedup": ratios(reference, seconds[f"{backend} predict_rows"]),
             "estimate_over_time": announced[backend],
             "difference": distance[backend],
         }
         for backend in backends
     }
-    plain_speed = spread([forwards / s for s in plainly])
+    plain_speed = spread([forwards / s for s in seconds["plain"]])
     return {"disturbed_measurements": disturbed, "plain_forwards_per_second": plain_speed, "backends": by_backend}
 
 
@@ -190,11 +204,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--batch", type=int, default=8, help="images per batch")
-    add_timing(parser, rounds=9)
+    add_timing(parser, rounds=18)
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--backbone", default="swin_tiny_patch4_window7_224")
     parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
-    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)  # what `plain_elsewhere` starts
+    parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)  # what `plain_torch` starts
     arguments = parser.parse_args()
     if REFERENCE not in arguments.backends:
         parser.error(f"--backends must name {REFERENCE}: the others are compared with it")
@@ -203,7 +217,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         loader = make_loader(Path(folder), arguments.images, arguments.size, arguments.batch)
         if arguments.plain:
-            print(json.dumps(plain(arguments, views(loader))))
+            serve_plain(arguments, views(loader))
             return
         keep_freed_memory(CPU)  # as `swinft predict` does, for everybody
         results = measure(arguments.backends, arguments.backbone, arguments.size, loader, arguments)

@@ -55,7 +55,7 @@ def measure(sizes: list[int], batch: int, timing: argparse.Namespace) -> dict[st
     images = {size: torch.rand(batch, 3, size, size) for size in sizes}
     with torch.inference_mode():
         seconds, disturbed = interleave(
-            {str(size): lambda size=size: models[size](images[size]) for size in sizes}, timing
+            [{str(size): lambda size=size: models[size](images[size]) for size in sizes}], timing
         )
     by_size = {
         str(size): {**count(models[size], size), "seconds_per_image": spread([s / batch for s in seconds[str(size)]])}
