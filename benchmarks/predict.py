@@ -6,7 +6,7 @@
 Predicts Blue Marble test pictures with three Swin-T of random weights ("folds") under four views, at 224 px on the CPU.
 `predict_rows` reads and decodes the pictures, makes the views and averages; the bare forward passes run the same
 networks on the same tensors, made beforehand. `plain torch` runs them too, in fp32 and in a process of its own: that of
-the others keeps freed memory, as swinft's does, and cannot be rid of it. Everybody takes turns. About 15 minutes on 2
+the others keeps freed memory, as swinft's does, and cannot be rid of it. Everybody takes turns. About 17 minutes on 2
 cores. Writes benchmarks/results/predict.json.
 """
 
