@@ -172,7 +172,7 @@ def page(results: dict[str, Any]) -> str:
         "digits": lambda value, digits=0: f"{value:,.{digits}f}",
         "verdict": lambda is_met: "met" if is_met else "missed",
     }
-    return environment.from_string((FOLDER / "README.md.j2").read_text()).render(results)
+    return environment.from_string((FOLDER / "README.md.j2").read_text()).render(results, results=results)
 
 
 def write_page() -> str:
