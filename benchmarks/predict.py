@@ -7,8 +7,8 @@
 Predicts Blue Marble test pictures with three Swin-T of random weights ("folds") under four views, at 224 px on the CPU.
 `predict_rows` reads and decodes the pictures, makes the views and averages; the bare forward passes run the same
 networks on the same tensors, made beforehand. `plain torch` runs the first of them too, in fp32 and in a process of its
-own: that of the others keeps freed memory, as swinft's does, and cannot be rid of it. Everybody takes turns. About 40
-minutes on 2 cores, the second line 15. Writes benchmarks/results/predict.json, or predict-batch-8.json and the like for
+own: that of the others keeps freed memory, as swinft's does, and cannot be rid of it. Everybody takes turns. 42 minutes
+on 2 cores, the second line about 15. Writes benchmarks/results/predict.json, or predict-batch-8.json and the like for
 batches of another size than `swinft predict` makes by default.
 """
 
@@ -217,12 +217,12 @@ def main() -> None:
     if REFERENCE not in arguments.backends:
         parser.error(f"--backends must name {REFERENCE}: the others are compared with it")
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
-    about = {"machine": machine("openvino"), "load_before": load()}
     with tempfile.TemporaryDirectory() as folder:
         loader = make_loader(Path(folder), arguments.images, arguments.size, arguments.batch)
         if arguments.plain:
             serve_plain(arguments, views(loader))
             return
+        about = {"machine": machine("openvino"), "load_before": load()}
         keep_freed_memory(CPU)  # as `swinft predict` does, for everybody
         results = measure(arguments.backends, arguments.backbone, arguments.size, loader, arguments)
     about["load_after"] = load()
