@@ -222,7 +222,7 @@ def main() -> None:
         if arguments.plain:
             serve_plain(arguments, views(loader))
             return
-        about = {"machine": machine("openvino"), "load_before": load()}
+        about: dict[str, Any] = {"machine": machine("openvino")}
         keep_freed_memory(CPU)  # as `swinft predict` does, for everybody
         results = measure(arguments.backends, arguments.backbone, arguments.size, loader, arguments)
     about["load_after"] = load()

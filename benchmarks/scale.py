@@ -110,7 +110,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
     torch.manual_seed(0)
     keeps_memory = not arguments.return_memory and keep_freed_memory(torch.device("cpu"))
-    about = {"machine": machine(), "keeps_memory": keeps_memory, "load_before": load()}
+    about = {"machine": machine(), "keeps_memory": keeps_memory}
     results = measure(arguments.sizes, arguments.batch, arguments)
     about["load_after"] = load()
     write("scale", {**about, **vars(arguments), "model": MODEL, "window": WINDOW, **results})
