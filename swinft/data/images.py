@@ -120,7 +120,7 @@ def decode(path: str | Path, rules: ImageRules = RULES) -> NDArray[np.uint8]:
     Raises:
         ImageError: The file is missing, damaged, no image, outside the rules, or of floating-point numbers.
     """
-    return _decode(path, _read(path), rules)[0]
+    return _pixels(path, _verified(path, read(path), rules), rules)[0]
 
 
 def decode_reduced(
@@ -141,7 +141,7 @@ def decode_reduced(
     Raises:
         ImageError: As for `decode`.
     """
-    return _decode(path, _read(path), rules, at_least)
+    return _pixels(path, _verified(path, read(path), rules), rules, at_least)
 
 
 def probe(path: str | Path, rules: ImageRules = RULES) -> ImageInfo:
@@ -150,10 +150,34 @@ def probe(path: str | Path, rules: ImageRules = RULES) -> ImageInfo:
     Raises:
         ImageError: The file is missing, no image, or outside the rules.
     """
-    return _info(path, _read(path), rules)
+    return _info(path, _open(path, read(path), rules), rules)
 
 
-def _read(path: str | Path) -> bytes:
+def load(
+    path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules = RULES
+) -> tuple[NDArray[np.uint8], ImageInfo]:
+    """Decodes what `read` has read of a file, and says what its header says: `decode_reduced` and `probe` in one.
+
+    Args:
+        path: Named in errors.
+        content: All bytes of the file.
+        at_least: As for `decode_reduced`; None for every pixel.
+        rules: As for `decode`.
+
+    Raises:
+        ImageError: As for `decode`.
+    """
+    image = _verified(path, content, rules)
+    info = _info(path, image, rules)
+    return _pixels(path, image, rules, at_least)[0], info
+
+
+def read(path: str | Path) -> bytes:
+    """All bytes of an image file: the one place that opens any.
+
+    Raises:
+        ImageError: It is missing or cannot be read.
+    """
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -182,14 +206,25 @@ def _open(path: str | Path, content: bytes, rules: ImageRules) -> Image.Image:
     return image
 
 
-def _decode(
-    path: str | Path, content: bytes, rules: ImageRules, at_least: tuple[int, int] | None = None
-) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def _verified(path: str | Path, content: bytes, rules: ImageRules) -> Image.Image:
+    """The image as from `_open`, its checksums compared where the format has some that decoding ignores."""
     image = _open(path, content, rules)
+    if image.format != "PNG":
+        return image
     try:
-        if image.format == "PNG":  # a PNG with a wrong checksum decodes to a wrong picture without an error
-            image.verify()
-            image = _open(path, content, rules)
+        image.verify()  # a PNG with a wrong checksum decodes to a wrong picture without an error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+    return _open(path, content, rules)  # one that was verified cannot be loaded
+
+
+def _pixels(
+    path: str | Path, image: Image.Image, rules: ImageRules, at_least: tuple[int, int] | None = None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """RGB of an opened image, uint8 (H, W, 3), perhaps reduced; and its full height and width."""
+    try:
         full = None if at_least is None else _reduce(image, at_least, rules)
         image.load()
         if rules.apply_exif:
@@ -227,8 +262,7 @@ def _describe(content: bytes) -> str:
     return f"is no image that can be read ({', '.join(FORMATS)}); restore the file or remove its row"
 
 
-def _info(path: str | Path, content: bytes, rules: ImageRules) -> ImageInfo:
-    image = _open(path, content, rules)
+def _info(path: str | Path, image: Image.Image, rules: ImageRules) -> ImageInfo:
     width, height = image.size
     try:
         orientation = image.getexif().get(ORIENTATION, 1)  # decodes a PNG, whose EXIF may come after the pixels
