@@ -12,6 +12,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.errors import RunError
 from swinft.run.layout import Run
 from swinft.run.predictions import read_predictions, write_predictions
+from swinft.run.processes import same_code
 from swinft.run.store import discard
 
 
@@ -36,7 +37,7 @@ def predict_parts(run: Run, options: dict[str, Any], path: Path, kind: str, devi
         words = [*_words(options), "--part", f"{index}/{devices}", "--output", str(part)]
         words += ["--device", f"{kind}:{index}" if kind == "cuda" else kind]
         command = [sys.executable, "-m", "swinft", "predict", str(run.root), *words]
-        processes.append(subprocess.Popen(command, env={**os.environ, **threads}))
+        processes.append(subprocess.Popen(command, env={**same_code(), **threads}))
     try:
         codes = [process.wait() for process in processes]
     except BaseException:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -57,6 +58,19 @@ def visible_gpus() -> list[str]:
     return named[:count] if named else [str(index) for index in range(count)]
 
 
+def same_code() -> dict[str, str]:
+    """The environment of a process that must run the code that this one runs, whatever lies in the working folder.
+
+    `python -m swinft` would import a folder called `swinft`, such as a clone, instead of the installed package.
+    """
+    package = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    if Path(package).name not in ("site-packages", "dist-packages"):  # there it is found anyway, behind Python's own
+        before = os.environ.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join([package, before] if before else [package])
+    return environment
+
+
 def run_folds(
     run: Run, folds: Sequence[int], allow_code: list[str], secrets: dict[str, str], slots: Sequence[Slot]
 ) -> dict[int, int]:
@@ -80,7 +94,7 @@ def run_folds(
         while running or (waiting and not any(codes.values())):
             while waiting and free and not any(codes.values()):
                 index, slot = waiting.pop(0), free.pop(0)
-                environment = {**os.environ, **secrets, **slot}
+                environment = {**same_code(), **secrets, **slot}
                 running[index] = (subprocess.Popen(_command(run, index, allow_code), env=environment), slot)
             time.sleep(0.05)
             for index, (process, slot) in list(running.items()):
