@@ -170,6 +170,7 @@ class CSVDataModule(LightningDataModule):
         self.pictures = Pictures(image_rules, shrunk_for, self.root, policy, cache_dir)
         self._on_device: DevicePictures | None = None
         self._notes: list[str] = []
+        self._tables: tuple[Rows, Schema, Rows | None] | None = None
         self._train: Rows | None = None
         self._test: Rows | None = None
         check_settings(self)
@@ -425,19 +426,32 @@ class CSVDataModule(LightningDataModule):
             raise InputError(f'the rows are not read yet: call setup("{stage}") first.')
         return rows
 
+    def read_tables(self) -> tuple[Rows, Schema]:
+        """The training rows and what the network must know of them, from the tables alone: no image is opened.
+
+        Raises:
+            DataError: Everything that is wrong with the tables and the files they name.
+        """
+        if self._tables is None:
+            problems: list[Problem] = []
+            found = self._read_train(problems)
+            schema = found[1] if found else None
+            test = self._read_test(schema, problems) if self.test or self.sample_submission else None
+            if self.test and self.sample_submission:
+                check_sample(self.root / self.sample_submission, self.columns, test, problems)
+            if problems or found is None:
+                raise DataError(problems, self.download)
+            self._tables = *found, test
+        return self._tables[0], self._tables[1]
+
     def _setup_fit(self) -> None:
-        problems: list[Problem] = []
-        found = self._read_train(problems)
-        schema = found[1] if found else None
-        test = self._read_test(schema, problems) if self.test or self.sample_submission else None
-        if self.test and self.sample_submission:
-            check_sample(self.root / self.sample_submission, self.columns, test, problems)
-        if problems or found is None:
-            raise DataError(problems, self.download)
-        train = self._without_bad_images(found[0])
+        rows, schema = self.read_tables()
+        assert self._tables is not None
+        test = self._tables[2]
+        train = self._without_bad_images(rows)
         assert train.targets is not None
         used = train.is_used
-        self._schema = with_prior(found[1], train.targets[used])
+        self._schema = with_prior(schema, train.targets[used])
         folds = read_folds(Path(self.folds), train.table) if self.folds else self._make_folds(train, used)
         groups = [name for name, is_used in zip(train.groups, used, strict=True) if is_used] if train.groups else None
         notes = check_folds(folds[used], train.targets[used], self.schema.outputs, groups)

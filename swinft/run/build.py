@@ -1,12 +1,10 @@
-"""Objects from a parsed config: the datamodule, the task, the Trainer and the network that predicts."""
+"""Objects from a parsed config: the datamodule, the task and the network that predicts."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file, save
 
 from swinft.data.datamodule import CSVDataModule
@@ -15,13 +13,12 @@ from swinft.errors import InputError
 from swinft.model.task import FineTuneTask, ImageModel
 from swinft.model.window_attention import FastAttention, set_attention
 from swinft.run.arguments import Parser
-from swinft.run.precision import Precision
-from swinft.run.store import commit, discard, verify
+from swinft.run.store import commit, verify
 
 
 def build_datamodule(parser: Parser, config: Namespace, **changes: Any) -> CSVDataModule:
     """The datamodule of a config; `changes` replace its arguments."""
-    arguments = _section(parser, config, "data")
+    arguments = section(parser, config, "data")
     return CSVDataModule(**{**arguments, "seed": config.seed, **changes})
 
 
@@ -31,7 +28,7 @@ def build_task(parser: Parser, config: Namespace, schema: Schema, **changes: Any
     Raises:
         InputError: The head is for another kind of target than `data.target_kind`.
     """
-    arguments = _section(parser, config, "model")
+    arguments = section(parser, config, "model")
     task = FineTuneTask(
         **{
             **arguments,
@@ -49,50 +46,6 @@ def build_task(parser: Parser, config: Namespace, schema: Schema, **changes: Any
             f"Change one of the two."
         )
     return task
-
-
-def build_trainer(
-    parser: Parser, config: Namespace, root: Path, precision: Precision, callbacks: list[Callback]
-) -> Trainer:
-    """Lightning's Trainer, which keeps every file inside `root` and saves through the store.
-
-    Args:
-        parser: The parser that read the config.
-        config: The config.
-        root: The fold's folder.
-        precision: The resolved precision.
-        callbacks: What the run adds to the user's callbacks.
-    """
-    arguments = _section(parser, config, "trainer")
-    users = arguments.pop("callbacks") or []
-    arguments["precision"] = precision
-    return Trainer(
-        **arguments,
-        callbacks=[*(users if isinstance(users, list) else [users]), *callbacks],
-        default_root_dir=root,
-        plugins=[StoreCheckpointIO()],
-        enable_checkpointing=False,  # our own callback saves; Lightning's writes through the system's temporary folder
-        use_distributed_sampler=False,  # the datamodule shards by itself, without padding the validation rows
-        num_sanity_val_steps=0,  # validation before training would consume random numbers and prove nothing
-    )
-
-
-class StoreCheckpointIO(CheckpointIO):
-    """Saves and loads Lightning's checkpoints through the store: atomic, recorded, verified, without pickle."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Commits a checkpoint."""
-        commit(Path(path), lambda file: torch.save(checkpoint, file), "swinft fit")
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
-    ) -> Any:
-        """Loads a verified checkpoint; objects other than tensors and plain values are refused."""
-        return torch.load(verify(Path(path)), map_location=map_location or "cpu", weights_only=True)
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        """Deletes a checkpoint and its record."""
-        discard(Path(path))
 
 
 def save_net(net: ImageModel, path: Path) -> None:
@@ -128,7 +81,7 @@ def load_net(
     return net
 
 
-def _section(parser: Parser, config: Namespace, name: str) -> dict[str, Any]:
+def section(parser: Parser, config: Namespace, name: str) -> dict[str, Any]:
     """One section's arguments, with the objects that its class paths name."""
     alone = Namespace(**{name: config[name]})  # type: ignore[no-untyped-call]
     return dict(parser.instantiate(alone)[name])

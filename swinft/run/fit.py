@@ -5,12 +5,10 @@ with `--fold k`, so callbacks, GPU memory and crashes never cross folds.
 """
 
 import json
-import logging
 import os
 import signal
 import sys
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +27,7 @@ from swinft.errors import RunError
 from swinft.memory import keep_freed_memory
 from swinft.model.metrics import score
 from swinft.run.arguments import Parser
-from swinft.run.build import build_datamodule, build_task, build_trainer, load_net, save_net
+from swinft.run.build import build_datamodule, build_task, load_net, save_net
 from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, load
 from swinft.run.layout import Fold, Run
@@ -43,6 +41,7 @@ from swinft.run.recorder import FoldRecorder
 from swinft.run.report import write_report
 from swinft.run.secrets import environment
 from swinft.run.store import commit, discard, newest_intact, probe, sweep, verify
+from swinft.run.trainer import build_trainer, quiet
 
 
 def main(argv: list[str]) -> int:
@@ -114,7 +113,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     if fold.is_done:
         print(f"fold {fold.index}: done, skipped")
         return
-    _quiet()
+    quiet()
     pl.seed_everything(config.seed + fold.index, verbose=False)
     data = build_datamodule(parser, config, fold=fold.index, **_frozen(run))
     data.setup("fit")
@@ -260,19 +259,6 @@ def _scores(
         "checkpoint": config.checkpoint,
         "views": config.predict.views,
     }
-
-
-def _quiet() -> None:
-    """Silences what Lightning says at every start and what is as it should be; its other warnings stay."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (
-        r".*module\(s\) in eval mode at the start of training",  # the averaged weights are never trained
-        r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of an old torch name
-        r".*does not have many workers",  # data.num_workers is the user's choice
-        r".*The number of training batches .* is smaller than the logging interval",  # we log per epoch
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 def _plan(data: CSVDataModule, fold: Fold, newest: Path | None) -> str:

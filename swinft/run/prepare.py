@@ -1,11 +1,10 @@
-"""Everything that can be checked before training is checked, then frozen into the run's folder."""
+"""What was checked before training is frozen into the run's folder."""
 
 import hashlib
 import json
 import os
 import platform
 import shutil
-import time
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -14,19 +13,16 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
-from swinft.data.datamodule import CSVDataModule
 from swinft.data.folds import folds_csv
 from swinft.errors import InputError
-from swinft.model.backbone import weights_file
 from swinft.run.arguments import Parser
-from swinft.run.build import build_datamodule, build_task
+from swinft.run.check import check_run
 from swinft.run.config import difference, dump
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.precision import training_precision
 from swinft.run.predict import format_seconds
 from swinft.run.store import commit, is_committed, probe, verify
-from swinft.run.tta import check_views
 
 PACKAGES = ("swinft", "torch", "lightning", "timm", "albumentations", "torchmetrics", "numpy", "pandas", "pillow")
 
@@ -61,17 +57,14 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
         raise InputError(
             f"{run.root} exists. --resume goes on with it, --overwrite deletes it, --name NAME makes another."
         )
-    data = build_datamodule(parser, config)
-    started = time.perf_counter()
-    data.check()
-    print(f"looked at {len(data.pictures):,} images in {format_seconds(time.perf_counter() - started)}")
+    checked = check_run(parser, config)
+    data = checked.data
+    print(f"looked at {len(data.pictures):,} images in {format_seconds(checked.seconds)}")
     print(f"  {data.pictures.decision}")
     for note in data.notes:
         print(f"  {note}")
-    check_views(config.predict.views, data.image_size)
-    num_parameters = _check_task(parser, config, data)
     # Per fold: weights, and two checkpoints of weights, average and AdamW's two moments while it is fitted.
-    probe(run.root.parent, 4 * num_parameters * (data.fold_of_row.max() + 9))
+    probe(run.root.parent, 4 * checked.num_parameters * (data.fold_of_row.max() + 9))
     if config.fold is not None and not 0 <= config.fold <= data.fold_of_row.max():
         raise InputError(f"--fold {config.fold}: the folds are 0 to {data.fold_of_row.max()}.")
     if run.root.exists():
@@ -111,29 +104,6 @@ def _hash_inputs(config: Namespace) -> dict[str, str]:
     names = [name for name in (data.train, data.test, data.sample_submission) if name]
     paths = [Path(data.root) / name for name in names]
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
-
-
-def _check_task(parser: Parser, config: Namespace, data: CSVDataModule) -> int:
-    """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold.
-
-    Returns:
-        The number of its parameters.
-    """
-    weights_file(config.model.backbone, config.model.pretrained)
-    # The hub's weights are left to the folds, which find them in its cache after the first.
-    from_hub = {"pretrained": False} if config.model.pretrained is True else {}
-    task = build_task(parser, config, data.schema, **from_hub)
-    task.initialize(torch.from_numpy(data.targets[data.is_scored]))
-    features = torch.zeros(1, data.schema.num_features) if data.schema.num_features else None
-    try:
-        with torch.inference_mode():
-            task.net.eval()(torch.zeros(1, 3, *data.image_size, dtype=torch.uint8), features)
-    except RuntimeError as error:
-        height, width = data.image_size
-        raise InputError(
-            f"'{config.model.backbone}' cannot work at {height} x {width} px (data.image_size): {error}"
-        ) from error
-    return sum(parameter.numel() for parameter in task.net.parameters())
 
 
 def _environment(config: Namespace) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import torch
 from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import StoreError
-from swinft.run.build import StoreCheckpointIO, load_net
+from swinft.run.build import load_net
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
 from swinft.run.predictions import read_predictions
 from swinft.run.recorder import FoldRecorder
 from swinft.run.store import RECORDS, commit, newest_intact, verify
+from swinft.run.trainer import StoreCheckpointIO
 from tests.conftest import tiny_config, write_config
 from tests.faults.harness import RECIPE
 
