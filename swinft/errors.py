@@ -20,19 +20,28 @@ class InputError(ValueError):
     """
 
 
-def suggest(word: str, allowed: Iterable[str]) -> str:
-    """Ends an error message with the nearest allowed word, or with all of them where none is near.
+def suggest(word: str, allowed: Iterable[str], prefix: str = "") -> str:
+    """Ends an error message with the nearest allowed word, or with the allowed ones where none is near.
 
     Args:
         word: What the user wrote.
         allowed: Every word that would have been right.
+        prefix: Stands before each of them and is not compared.
 
     Returns:
-        ` Did you mean 'x'?`, or ` Allowed: a, b, c.`; empty where nothing is allowed.
+        ` Did you mean 'x'?`, ` Allowed: a, b, c.`, or ten of them and a count; empty where nothing is allowed.
     """
     choices = [str(choice) for choice in allowed]
     by_lower = {choice.casefold(): choice for choice in choices}  # `id` for `Id` is the commonest slip of all
     near = difflib.get_close_matches(word.casefold(), by_lower, n=1, cutoff=0.6)
+    near = near or [choice for choice in by_lower if sorted(choice) == sorted(word.casefold())]  # `rl` for `lr`
     if near:
-        return f" Did you mean '{by_lower[near[0]]}'?"
-    return f" Allowed: {', '.join(choices)}." if choices else ""
+        return f" Did you mean '{prefix}{by_lower[near[0]]}'?"
+    return f" Allowed: {listed([prefix + choice for choice in choices])}." if choices else ""
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Names with commas between them: the first ten, and how many more there are."""
+    every = list(names)
+    rest = len(every) - most
+    return ", ".join(every) if rest <= 0 else f"{', '.join(every[:most])} and {rest:,} more"

@@ -6,27 +6,28 @@ The sections are signatures: `data:` is `CSVDataModule`, `model:` is `FineTuneTa
 """
 
 import difflib
-import importlib
-import inspect
 import os
-import re
 import sys
+import types
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.errors import InputError, suggest
+from swinft.errors import InputError
 from swinft.model.task import CompilePolicy, FineTuneTask
-from swinft.run.arguments import Parser, known_keys
+from swinft.run.arguments import Parser, key_types
+from swinft.run.configfile import Allowed, file_problems, option_problems
+from swinft.run.layout import check_name
 from swinft.run.precision import Precision
 from swinft.run.secrets import fill, mask, redact
 from swinft.run.submission import SubmissionConfig
+from swinft.run.trust import TRUSTED_PACKAGES, check_allowed, check_named
 from swinft.run.tta import View
 
 
@@ -46,44 +47,40 @@ class PredictConfig:
     compile: CompilePolicy = False
 
 
-# What swinft decides itself, or what would not act in a run of whole folds: better an unknown key than a dead one.
+# Lightning's arguments that swinft decides itself, or that would not act in a run of whole folds, with the reason.
 OWN_TRAINER_KEYS = {
-    "barebones",
-    "check_val_every_n_epoch",
-    "default_root_dir",
-    "enable_autolog_hparams",
-    "enable_checkpointing",
-    "fast_dev_run",
-    "inference_mode",
-    "limit_predict_batches",
-    "limit_test_batches",
-    "limit_val_batches",
-    "max_time",
-    "min_epochs",
-    "min_steps",
-    "model_registry",
-    "num_sanity_val_steps",
-    "overfit_batches",
-    "plugins",
-    "precision",  # added again below, with `auto`
-    "reload_dataloaders_every_n_epochs",
-    "use_distributed_sampler",
-    "val_check_interval",
+    "barebones": "a run is always validated, saved and reported.",
+    "check_val_every_n_epoch": "every epoch is validated; data.virtual_epochs makes epochs shorter.",
+    "default_root_dir": "all files go into the run's folder; `runs` and `name` say where that is.",
+    "enable_autolog_hparams": "the whole config is kept in the run's config.yaml.",
+    "enable_checkpointing": "every epoch is saved, and `checkpoint` says which one predicts.",
+    "fast_dev_run": "for a quick try set trainer.max_epochs to 1 and trainer.limit_train_batches to 1.",
+    "inference_mode": "validation and prediction run in inference mode.",
+    "limit_predict_batches": "every row is predicted.",
+    "limit_test_batches": "there is no test loop; `swinft predict` predicts the test rows, all of them.",
+    "limit_val_batches": "every held-out row is validated, or the out-of-fold score would not be that of all rows.",
+    "max_time": "a run ends by trainer.max_epochs or trainer.max_steps.",
+    "min_epochs": "a run ends by trainer.max_epochs or trainer.max_steps.",
+    "min_steps": "a run ends by trainer.max_epochs or trainer.max_steps.",
+    "model_registry": "weights stay in the run's folder.",
+    "num_sanity_val_steps": "nothing is validated before training; `swinft check` finds what is wrong.",
+    "overfit_batches": "it would validate on training rows; for a quick try set trainer.limit_train_batches.",
+    "plugins": "checkpoints go through swinft's own store; trainer.precision and trainer.strategy do the rest.",
+    "reload_dataloaders_every_n_epochs": "the order of every epoch is a function of the seed and the epoch.",
+    "use_distributed_sampler": "the datamodule shares the rows among processes, without padding the held-out ones.",
+    "val_check_interval": "validation comes at the end of an epoch; data.virtual_epochs makes epochs shorter.",
 }
+# Other spellings of `trainer.precision`, which Lightning knows, too.
+SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+PrecisionSpelling = Precision | Literal["32", "16", "bf16", 32, 16]
 # Words of the command line that say how to run, not what: never part of a frozen config.
 COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "allow_code", "devices_per_fold")
-# Packages whose classes a YAML may name. Naming a class imports its module, and importing runs it: a config from
-# elsewhere must not run what its reader did not ask for.
-TRUSTED_PACKAGES = {"swinft", "albumentations", "lightning", "timm", "torch", "torchmetrics", "torchvision"}
-MOST_NODES = 100_000  # values of a config; aliases of aliases make billions of a few lines
-# Where a bare string is taken for a class path, without the word `class_path`.
-CLASS_KEYS = ("model.head", "data.augment", "trainer.")
 
 
 def build_parser(command: str) -> Parser:
     """The parser of every command that reads a config."""
-    flags, lists = ("resume", "overwrite"), ("allow_code",)
-    parser = Parser(prog=f"swinft {command}", flags=flags, lists=lists, description=sys.modules[__name__].__doc__)
+    own = {f"trainer.{key}": reason for key, reason in OWN_TRAINER_KEYS.items()}
+    parser = Parser(prog=f"swinft {command}", flags=("resume", "overwrite"), lists=("allow_code",), own=own)
     parser.add_argument("--config", action="config", help="a YAML file; a later one or a later option wins")
     parser.add_argument(
         "--allow_code", type=list[str], default=[], help="packages or modules whose classes the config may name besides"
@@ -100,10 +97,11 @@ def build_parser(command: str) -> Parser:
     parser.add_class_arguments(CSVDataModule, "data", skip={"fold", "seed", "schema", "images"}, instantiate=False)
     skip_model = {"num_outputs", "num_metadata", "image_size", "seed"}
     parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
-    parser.add_class_arguments(Trainer, "trainer", skip=set(OWN_TRAINER_KEYS), instantiate=False)
-    parser.add_argument("--trainer.precision", type=Precision, default="auto", help="`auto` asks the hardware")
+    parser.add_class_arguments(Trainer, "trainer", skip={*OWN_TRAINER_KEYS, "precision"}, instantiate=False)
+    parser.add_argument("--trainer.precision", type=PrecisionSpelling, default="auto", help="`auto` asks the hardware")
     parser.add_class_arguments(PredictConfig, "predict")
     parser.add_class_arguments(SubmissionConfig, "submission")
+    parser.lists |= {key for key, hint in key_types(parser).items() if _is_list(hint)}
     parser.set_defaults(
         {
             "trainer.max_epochs": 10,
@@ -116,27 +114,39 @@ def build_parser(command: str) -> Parser:
     return parser
 
 
+def _is_list(hint: Any) -> bool:
+    """Whether a value can only be a list, or null: `a,b` is then read as `[a,b]`."""
+    members = [member for member in typing.get_args(hint) if member is not type(None)]
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return all(typing.get_origin(member) is list for member in (members if is_union else [hint]))
+
+
 def load(parser: Parser, argv: list[str]) -> Namespace:
     """Parses a command line with its YAML files.
 
     Raises:
-        InputError: A file is missing, a key is unknown or given twice (all of them are listed, with their lines), or a
-            value has the wrong type.
+        InputError: A file is missing, a key is unknown or given twice (all of them are listed, with their lines), a
+            value has the wrong type, or a class may not be named.
     """
     files = [Path(file) for file in _values(argv, "--config")]
-    allowed = ",".join(value.strip("[]") for value in _values(argv, "--allow-code", "--allow_code"))
-    allow_code = [name.strip() for name in allowed.split(",") if name.strip()]
-    if not files and not {"-h", "--help"}.intersection(argv):
+    named = ",".join(value.strip("[]") for value in _values(argv, "--allow-code", "--allow_code"))
+    allowed = _allow(parser, [name.strip() for name in named.split(",") if name.strip()])
+    if not files and not any(word in ("-h", "--help") or word.endswith(".help") for word in argv):
         raise InputError(f"give a config: {parser.prog} --config configs/bluemarble.yaml")
     texts: list[str] = []
     try:
-        for path in files:
-            check_file(path, known_keys(parser), allow_code)
-            texts.append(path.read_text(encoding="utf-8"))
+        problems = [problem for path in files for problem in file_problems(path, allowed)]
+        for option, value in _options(argv):
+            problems += option_problems(option, value, allowed)
+        _refuse(problems)
+        texts += [path.read_text(encoding="utf-8") for path in files]
         config = parser.parse_args(argv)
+        config.trainer.precision = SPELLINGS.get(str(config.trainer.precision), config.trainer.precision)
+        check_name(config.name)
+        fill(config)
+        check_named(_without_command_keys(config), allowed.code)
     except InputError as error:
         raise InputError(redact(str(error), texts)) from None
-    fill(config)
     return config
 
 
@@ -144,48 +154,42 @@ def read_frozen(parser: Parser, path: Path, allow_code: list[str] | None) -> Nam
     """Parses the config that a run was frozen with, after the same checks: a run may come from elsewhere, too.
 
     Raises:
-        InputError: A key is unknown, or a class path is outside the trusted packages and `allow_code`.
+        InputError: A key is unknown, or a class may not be named.
     """
-    check_file(path, known_keys(parser), allow_code or [])
+    allowed = _allow(parser, allow_code or [])
+    _refuse(file_problems(path, allowed))
     config: Namespace = parser.parse_path(str(path))
+    check_named(_without_command_keys(config), allowed.code)
     return config
 
 
-def check_file(path: Path, known: set[str], allow_code: list[str]) -> None:
-    """Checks the keys of one YAML file, all of them at once.
+def _without_command_keys(config: Namespace) -> Namespace:
+    """The config without the words that only say how to run."""
+    rest: Namespace = config.clone()
+    for key in COMMAND_KEYS:
+        rest.pop(key, None)
+    return rest
 
-    Args:
-        path: The file.
-        known: Every dotted key that is right.
-        allow_code: Packages or modules whose classes may be named, besides the trusted ones.
 
-    Raises:
-        InputError: The file is missing or is no YAML; keys are unknown or doubled; or classes may not be named.
-    """
-    if not path.is_file():
-        siblings = [str(sibling) for sibling in path.parent.glob("*.y*ml")]
-        raise InputError(f"there is no config '{path}'.{suggest(str(path), siblings)}")
-    root = _compose(path)
+def _allow(parser: Parser, allow_code: list[str]) -> Allowed:
+    """What a file and an option may say; from here on the parser imports nothing else."""
+    check_allowed(allow_code)
     # A user's own head lives beside the config; the end of the path, so that it cannot shadow an installed package.
     if allow_code and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    problems, seen = list(_class_problems(path, root, "", allow_code)), set()
-    for key, line in _keys(root, "", known):
-        if key in seen:
-            problems.append(f"{path}:{line}: key '{key}' is given twice. Keep one of them.")
-        elif key not in known:
-            problems.append(f"{path}:{line}: unknown key '{key}'.{suggest(key, sorted(known))}")
-        seen.add(key)
+    parser.packages = (*TRUSTED_PACKAGES, *allow_code)
+    hints = {key: hint for key, hint in key_types(parser).items() if key not in COMMAND_KEYS}
+    return Allowed(hints, parser.own, allow_code)
+
+
+def _refuse(problems: list[str]) -> None:
     if problems:
         raise InputError("\n  ".join(["the config is wrong:", *problems]))
 
 
 def dump(parser: Parser, config: Namespace) -> str:
     """The resolved config as YAML: every key with its value, `***` for secrets, no words that only say how to run."""
-    frozen = config.clone()
-    for key in COMMAND_KEYS:
-        frozen.pop(key, None)
-    return mask(str(parser.dump(frozen, skip_unset=False)))
+    return mask(str(parser.dump(_without_command_keys(config), skip_unset=False)))
 
 
 def difference(frozen: str, wanted: str) -> str:
@@ -196,102 +200,16 @@ def difference(frozen: str, wanted: str) -> str:
     return "\n".join(line for line in lines if not line.startswith("@@"))
 
 
-def _compose(path: Path) -> yaml.MappingNode:
-    """A YAML file's nodes, which know their lines, once it is known to hold plain values only."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if not isinstance(root, yaml.MappingNode):
-            raise InputError(f"{path} holds no keys.")
-        if _size(root, {}) > MOST_NODES:
-            raise InputError(f"{path} expands to more than {MOST_NODES:,} values through its aliases; write them out.")
-        yaml.safe_load(text)  # tags that stand for Python objects
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
-    return root
-
-
-def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a YAML node stands for once its aliases are followed; aliases share a node."""
-    if isinstance(node, yaml.ScalarNode):
-        return 1
-    if id(node) not in known:
-        known[id(node)] = MOST_NODES + 1  # one that holds itself never ends
-        children = [child for item in node.value for child in (item if isinstance(item, tuple) else (item,))]
-        known[id(node)] = 1 + sum(_size(child, known) for child in children if isinstance(child, yaml.Node))
-    return known[id(node)]
-
-
-def _keys(node: yaml.MappingNode, prefix: str, known: set[str]) -> Iterator[tuple[str, int]]:
-    """Dotted keys of a YAML mapping with their lines, down to where the parser's own keys end."""
-    for key_node, value in node.value:
-        key = f"{prefix}{key_node.value}"
-        yield key, key_node.start_mark.line + 1
-        has_children = any(other.startswith(f"{key}.") for other in known)
-        if isinstance(value, yaml.MappingNode) and has_children:
-            yield from _keys(value, f"{key}.", known)
-
-
-def _class_problems(path: Path, node: yaml.Node, key: str, allow_code: list[str]) -> Iterator[str]:
-    """Classes that may not be named or do not exist, and wrong arguments of classes, anywhere in a YAML file."""
-    if isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            yield from _class_problems(path, child, key, allow_code)
-    elif isinstance(node, yaml.MappingNode):
-        entries = {name.value: (name, value) for name, value in node.value}
-        if "class_path" in entries:
-            yield from _one_class(path, entries["class_path"][1], entries.get("init_args", (None, None))[1], allow_code)
-        for name, (_, value) in entries.items():
-            if name != "class_path":
-                yield from _class_problems(path, value, f"{key}.{name}".lstrip("."), allow_code)
-    elif key.startswith(CLASS_KEYS) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", str(node.value)):
-        yield from _one_class(path, node, None, allow_code)
-
-
-def _one_class(path: Path, node: yaml.Node, arguments: yaml.Node | None, allow_code: list[str]) -> Iterator[str]:
-    """What is wrong with one class path and its arguments. Nothing is imported that may not be named."""
-    place, name = f"{path}:{node.start_mark.line + 1}", str(node.value)
-    if not any(name == trusted or name.startswith(f"{trusted}.") for trusted in [*TRUSTED_PACKAGES, *allow_code]):
-        module = name.rpartition(".")[0] or name
-        yield f"{place}: naming '{name}' would run code of its own. If you trust it, add --allow-code {module}."
-        return
-    try:
-        allowed = _arguments(_import(name))
-    except ImportError as error:
-        yield f"{place}: {error}"
-        return
-    for key, _ in arguments.value if isinstance(arguments, yaml.MappingNode) and allowed else []:
-        if key.value not in allowed:
-            line = f"{path}:{key.start_mark.line + 1}"
-            yield f"{line}: '{name}' has no argument '{key.value}'.{suggest(key.value, allowed)}"
-
-
-def _import(class_path: str) -> Any:
-    """The object at a dotted path.
-
-    Raises:
-        ImportError: There is none; the message suggests the nearest.
-    """
-    name, _, attribute = class_path.rpartition(".")
-    try:
-        module = importlib.import_module(name)
-    except (ImportError, ValueError) as error:
-        raise ImportError(f"class_path '{class_path}' cannot be imported: {error}.") from error
-    if not hasattr(module, attribute):
-        raise ImportError(f"'{name}' has no '{attribute}'.{suggest(attribute, dir(module))}")
-    return getattr(module, attribute)
-
-
-def _arguments(cls: Any) -> list[str]:
-    """What a class takes by keyword in YAML; empty where it takes anything."""
-    parameters = inspect.signature(cls).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return []
-    # The first two of a head come from the backbone and from the target.
-    return [parameter.name for parameter in parameters if parameter.name not in ("in_features", "num_outputs")]
-
-
 def _values(argv: list[str], *options: str) -> list[str]:
     """What stands behind an option, as `--option value` or `--option=value`."""
     spaced = [argv[i + 1] for i, word in enumerate(argv[:-1]) if word in options]
     return spaced + [word.partition("=")[2] for word in argv if word.partition("=")[0] in options and "=" in word]
+
+
+def _options(argv: list[str]) -> Iterator[tuple[str, str]]:
+    """Every option with what stands behind it, as `--option value` or `--option=value`."""
+    for position, word in enumerate(argv):
+        option, equals, value = word.partition("=")
+        following = argv[position + 1] if position + 1 < len(argv) else ""
+        if option.startswith("--"):
+            yield option[2:], value if equals else following

@@ -14,6 +14,8 @@ from swinft.run.store import RECORDS, has_record, is_committed, is_temporary, ve
 
 NO_FOLD = -1  # as in `swinft.data.folds`, whose imports would slow down commands that only read a run
 
+LONGEST_NAME = 200  # bytes: file systems take 255, and locks add to it
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -29,12 +31,7 @@ class Fold:
     @property
     def checkpoints(self) -> list[Path]:
         """The epoch checkpoints that were ever committed, newest first; one that is damaged is still listed."""
-        return sorted(filter(has_record, self.root.glob("epoch-*.ckpt")), key=_epoch, reverse=True)
-
-    @property
-    def log(self) -> Path:
-        """What the fold's processes printed, of every attempt; for people, and not verified."""
-        return self.root / "log.txt"
+        return sorted(filter(has_record, self.root.glob("epoch-*.ckpt")), reverse=True)
 
     @property
     def lock(self) -> Path:
@@ -65,6 +62,32 @@ class Fold:
     def is_done(self) -> bool:
         """Whether the fold is finished and all that is needed to predict with it is there."""
         return all(is_committed(path) for path in (self.weights, self.oof, self.result))
+
+
+def check_name(name: str) -> None:
+    """Checks the name of a run: it becomes a folder and the names of locks beside it.
+
+    Raises:
+        InputError: It is no plain name.
+    """
+    wrong = (
+        "it is empty"
+        if not name.strip()
+        else "it starts with a dot"
+        if name.startswith(".")
+        else "it holds a slash"
+        if "/" in name or "\\" in name
+        else "it starts or ends with a blank"
+        if name != name.strip()
+        else "it holds a control character"
+        if not name.isprintable()
+        else f"it has more than {LONGEST_NAME} bytes"
+        if len(name.encode(errors="replace")) > LONGEST_NAME
+        else None
+    )
+    if wrong:
+        shown = name if len(name) <= 60 else f"{name[:59]}…"
+        raise InputError(f"name is {shown!r}: {wrong}. It becomes a folder's name inside `runs`.")
 
 
 @dataclass(frozen=True)
@@ -99,11 +122,6 @@ class Run:
         return self.root / "environment.json"
 
     @property
-    def devices(self) -> Path:
-        """How many devices work on each fold: batches and schedule follow from it."""
-        return self.root / "devices.json"
-
-    @property
     def inputs(self) -> Path:
         """SHA-256 of every CSV that the run was started with."""
         return self.root / "inputs.json"
@@ -117,7 +135,7 @@ class Run:
         """Whether the folder holds nothing but what `swinft fit` writes before its config, which comes last."""
         if not self.root.is_dir() or has_record(self.config):
             return False
-        first = [self.config, self.schema, self.folds, self.images, self.inputs, self.devices, self.environment]
+        first = [self.config, self.schema, self.folds, self.images, self.inputs, self.environment]
         ours = {RECORDS, *(path.name for path in first)}
         names = [path.name for path in self.root.iterdir()]
         return bool(names) and all(name in ours or is_temporary(name) for name in names)
@@ -186,16 +204,6 @@ class Run:
         with verify(self.folds).open(encoding="utf-8", newline="") as file:
             return sorted({int(row["fold"]) for row in csv.DictReader(file)} - {NO_FOLD})
 
-    def devices_per_fold(self) -> int:
-        """How many devices work on each fold."""
-        return int(json.loads(verify(self.devices).read_text(encoding="utf-8"))["devices_per_fold"])
-
     def fold(self, index: int) -> Fold:
         """The folder of fold `index`."""
         return Fold(self.root / f"fold_{index}", index)
-
-
-def _epoch(checkpoint: Path) -> int:
-    """The epoch of a checkpoint's name; −1 where it is another file."""
-    number = checkpoint.stem.removeprefix("epoch-")
-    return int(number) if number.isdecimal() else -1

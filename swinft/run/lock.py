@@ -14,12 +14,11 @@ from swinft.errors import InputError
 
 
 @contextmanager
-def hold(path: Path, patience: float = 0) -> Iterator[None]:
+def hold(path: Path) -> Iterator[None]:
     """Holds a lock while the block runs. The system frees it when the process dies, however it dies.
 
     Args:
         path: The lock file; who holds it is written beside it.
-        patience: Seconds to wait for one who is about to let go.
 
     Raises:
         InputError: Another process holds it; the message names pid, host and start.
@@ -28,7 +27,7 @@ def hold(path: Path, patience: float = 0) -> Iterator[None]:
     holder = path.with_suffix(".json")
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=patience)
+        lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
             f"{path.stem} is in use by {_describe(holder)}. Wait for it, or give another --name."
@@ -37,8 +36,8 @@ def hold(path: Path, patience: float = 0) -> Iterator[None]:
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
         yield
-    finally:
         holder.unlink(missing_ok=True)
+    finally:
         lock.release()
 
 
@@ -51,6 +50,15 @@ def refuse_if_held(path: Path) -> None:
     if path.is_file():
         with hold(path):
             pass
+
+
+def rank() -> int:
+    """This process's place among those that fit one fold together, from what their launcher put into the environment.
+
+    The variables are those that Lightning asks, in its order; asking Lightning would take seconds of imports.
+    """
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
 def _describe(holder: Path) -> str:

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import yaml
 
-from swinft.orphans import is_child
-from swinft.run.layout import Run
-from swinft.run.lock import refuse_if_held
-from swinft.run.processes import rank
+from swinft.errors import InputError
+from swinft.run.layout import Run, check_name
+from swinft.run.lock import rank, refuse_if_held
 
 
 def main(argv: list[str]) -> int:
     """`swinft fit --config FILE`."""
     lock = _lock_of(argv)
-    if lock and not rank() and not is_child():  # a child waits for one that is ending
+    if lock and not rank():
         refuse_if_held(lock)
     from swinft.run.fit import main as fit
 
@@ -33,7 +32,9 @@ def _lock_of(argv: list[str]) -> Path | None:
             named |= _named_in(Path(value))
         elif option in ("--name", "--runs", "--fold"):
             named[option[2:]] = value
-    if "name" not in named:
+    try:
+        check_name(named.get("name", ""))
+    except InputError:  # the full parser says so
         return None
     run = Run(Path(named["runs"]) / named["name"])
     return run.fold(int(named["fold"])).lock if named.get("fold", "").isdigit() else run.lock
@@ -42,6 +43,6 @@ def _lock_of(argv: list[str]) -> Path | None:
 def _named_in(path: Path) -> dict[str, str]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):  # the full parser says what is wrong with it
+    except (OSError, RecursionError, ValueError, yaml.YAMLError):  # the full parser says what is wrong with it
         return {}
     return {key: str(config[key]) for key in ("name", "runs") if key in config} if isinstance(config, dict) else {}
