@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from swinft.errors import InputError, RunError, suggest
+from swinft.orphans import end_with_parent
+from swinft.run.processes import rank
 
 
 class Command(NamedTuple):
@@ -59,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         print(version("swinft"))
         return 0
     try:
+        rank()  # what a launcher says is checked before Lightning reads it
         return _command(words[0])(words[1:])
     except InputError as error:
         # From a loader process it comes with that process's traceback, before the message.
@@ -85,4 +88,5 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
 def entry() -> None:
     """The console script: `main` with the process's words and exit code."""
+    end_with_parent()
     sys.exit(main())

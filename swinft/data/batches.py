@@ -5,6 +5,7 @@ Shapes: N rows, K outputs, F metadata features, (H, W) image size.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from swinft.data.shrink import picture
 from swinft.data.table import Table
 from swinft.errors import InputError
 from swinft.memory import return_freed_memory
+from swinft.orphans import end_worker_with_parent
 
 PADDING = -1  # `row` of a batch entry that stands for no row
 Key = tuple[int, int]  # (epoch, row)
@@ -75,8 +77,18 @@ class ImageRows(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {"row": torch.tensor(row)}
         for name, values in (("target", self.targets), ("features", self.features)):
             if values is not None:
-                item[name] = torch.as_tensor(values[max(row, 0)])  # padding carries row 0's, which nobody reads
+                item[name] = torch.as_tensor(values[self._stand_in if row == PADDING else row])
         return item
+
+    @cached_property
+    def _stand_in(self) -> int:
+        """The row whose target and features padding carries: they are not scored, but go through the network."""
+        if self.targets is None or not len(self.targets):
+            return 0
+        # A row that is left out has the class −1, or NaN, which no head takes.
+        numbers = self.targets.reshape(len(self.targets), -1)
+        is_used = (numbers >= 0).all(1) if numbers.dtype.kind == "i" else np.isfinite(numbers).all(1)
+        return int(is_used.argmax())
 
     def image(self, epoch: int, row: int) -> NDArray[np.uint8]:
         """The image of a row in an epoch, uint8 (H, W, 3).
@@ -174,6 +186,12 @@ class OrderedRows(Sampler[Key]):
         return ((0, int(row)) for row in self.rows)
 
 
+def _start_worker(_: int) -> None:
+    """What a loader process does first."""
+    end_worker_with_parent()
+    return_freed_memory()
+
+
 def make_loader(
     dataset: Dataset[dict[str, Any]],
     sampler: Sampler[Key],
@@ -189,7 +207,7 @@ def make_loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
-        worker_init_fn=return_freed_memory,
+        worker_init_fn=_start_worker,
         collate_fn=collate,
         drop_last=is_training and len(sampler) > batch_size,  # type: ignore[arg-type]
         persistent_workers=num_workers > 0,  # starting them costs seconds; the epoch travels with the key

@@ -461,7 +461,8 @@ class CSVDataModule(LightningDataModule):
         self._train, self._test, self._fold_of_row = train, test, folds
         if self.pictures.policy is True:
             self.pictures.make_cache(train)
-        self._notes = [*train.table.notes, *imbalance(train.targets[used], self.schema), *notes]
+        tables = [*train.table.notes, *(test.table.notes if test else ())]
+        self._notes = [*tables, *imbalance(train.targets[used], self.schema), *notes]
 
     def _without_bad_images(self, rows: Rows) -> Rows:
         """The rows with those marked that `on_bad_image: skip` leaves out."""

@@ -1,43 +1,42 @@
-"""The one way an image file becomes pixels: checks, training and prediction all see the same picture.
+"""The one way an image file becomes pixels: checks, training and prediction all see the same image.
 
-What is converted, and how: EXIF orientation is applied; 16-bit grey is divided by 257; grey, 1-bit, palette and CMYK
-become RGB; transparency is laid over white; of an animation the first frame is taken; of 16-bit colour Pillow keeps the
-upper byte; colour profiles are not applied. Floating-point pixels and integers beyond 16 bits are errors. `ImageRules`
-changes some of it, for all of them alike.
+What is converted, and how: EXIF orientation is applied, and no other tag is looked at; grey, 1-bit, palette and CMYK
+become RGB; samples of more than 8 bits are scaled to 8, and transparency is laid over white (`samples`); of an
+animation the first frame is taken; colour profiles are not applied. Floating-point and signed samples and integers
+beyond 16 bits are errors. `ImageRules` changes some of it, for all of them alike.
 """
 
 import io
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
+from swinft.data.contents import FORMATS, bare, describe, png_chunks, png_significant_bits
+from swinft.data.samples import MAX_BITS, Layout, Transparency, layout_of, to_rgb
 from swinft.errors import InputError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")  # decoders are attack surface: no others are started
 MOST_MEGAPIXELS = 89  # from here on Pillow's own guard against bombs speaks up
 ORIENTATION = 0x0112  # EXIF tag
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
-CONVERSION = 1  # raised whenever the rules above change, so that pixels kept from before are not used
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+MAY_HOLD_EXIF = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks of a PNG
+CONVERSION = 2  # raised whenever the rules above change, so that pixels kept from before are not used
 
 # Pillow reads files and hands out pixels in blocks of 64 KB, which are joined by copying; in one piece is 5 % faster.
 ImageFile.MAXBLOCK = 4_000_000
-
-# First bytes of what is no image, and what to do about it.
-KNOWN_CONTENT = {
-    b"version https://git-lfs": "is a git-lfs pointer; run `git lfs pull`",
-    b"<!doctype": "is a web page; download it again, signed in",
-    b"<html": "is a web page; download it again, signed in",
-    b"<?xml": "is XML or SVG; convert it to PNG",
-    b"<svg": "is an SVG; convert it to PNG",
-    b"PK\x03\x04": "is a zip archive; unpack it",
-    b"\x1f\x8b": "is gzip-compressed; unpack it",
-    b"%PDF": "is a PDF; convert it to PNG",
-    b"\x93NUMPY": "is a numpy array; convert it to PNG",
-}
 
 
 class ImageError(InputError):
@@ -53,6 +52,10 @@ class ImageRules:
         min_side: Shortest side in pixels; placeholders of one pixel stand for pictures that are not there.
         max_aspect: Longest side over shortest.
         apply_exif: Turn pictures as their EXIF orientation says; false where boxes or labels ignore it.
+        bits: How many bits the samples use: 2^bits − 1 becomes white; 12 for 12 bits in 16-bit files. `auto` takes what
+            the file says, else all bits that its samples have. It acts on samples that have more, and on no others.
+        transparency: `blend` lays transparent pixels over the background; `ignore` shows the colours that are stored
+            there, as where a fourth band is near infrared.
         background: RGB in 0–255 that transparency is laid over.
         animated: Take the `first` frame of an animation or a stack of pages, or call it an `error`.
 
@@ -64,6 +67,8 @@ class ImageRules:
     min_side: int = 4
     max_aspect: float = 100.0
     apply_exif: bool = True
+    bits: int | Literal["auto"] = "auto"
+    transparency: Transparency = "blend"
     background: tuple[int, int, int] = (255, 255, 255)
     animated: Literal["first", "error"] = "first"
 
@@ -77,6 +82,16 @@ class ImageRules:
             f"background is {list(self.background)}; it must be three whole numbers in 0–255": (
                 len(self.background) == 3 and all(0 <= value <= 255 for value in self.background)
             ),
+            f"bits is {self.bits!r}; it must be auto or a whole number in 1–{MAX_BITS}": (
+                self.bits == "auto" or (isinstance(self.bits, int) and 1 <= self.bits <= MAX_BITS)
+            ),
+            f"transparency is {self.transparency!r}; it must be blend or ignore": (
+                self.transparency in get_args(Transparency)
+            ),
+            f"background is {list(self.background)}, which does nothing as transparency is ignore; remove it": (
+                self.transparency == "blend" or tuple(self.background) == (255, 255, 255)
+            ),
+            f"animated is {self.animated!r}; it must be first or error": self.animated in ("first", "error"),
         }
         wrong = [f"data.image_rules.{text}." for text, is_right in allowed.items() if not is_right]
         if wrong:
@@ -84,6 +99,7 @@ class ImageRules:
 
 
 RULES = ImageRules()
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -96,7 +112,11 @@ class ImageInfo:
         mode: Pillow's name of the pixel format.
         format: `JPEG`, `PNG`, …
         frames: More than 1 for animations and stacks.
-        is_rotated: EXIF says that the picture must be turned or flipped.
+        is_rotated: EXIF says that the image must be turned or flipped.
+        bits: 2^bits − 1 is the largest value that a sample can have, by the file's own word or by the rules.
+        dropped_bands: Bands that are left out: the file calls them neither colour nor transparency.
+        used_bits: Of the largest sample; 0 where that says nothing, or the pixels were not decoded.
+        faded: Share of the pixels that are not fully opaque, in 0–1; 0 where they were not decoded.
     """
 
     width: int
@@ -105,22 +125,36 @@ class ImageInfo:
     format: str
     frames: int
     is_rotated: bool
+    bits: int = 8
+    dropped_bands: int = 0
+    used_bits: int = 0
+    faded: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An image whose header is read: its pixels, its samples and its bytes."""
+
+    image: ImageFile.ImageFile
+    layout: Layout
+    content: bytes
+    orientation: int
 
 
 def decode(path: str | Path, rules: ImageRules = RULES) -> NDArray[np.uint8]:
     """Decodes an image file.
 
     Args:
-        path: A JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF file.
+        path: A JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 or PPM file.
         rules: Which images can be used, and how.
 
     Returns:
         RGB, uint8 (H, W, 3), read-only: a copy that only a transform which writes in place would need costs time.
 
     Raises:
-        ImageError: The file is missing, damaged, no image, outside the rules, or of floating-point numbers.
+        ImageError: The file is missing, damaged, no image, outside the rules, or of samples without a known white.
     """
-    return _pixels(path, _verified(path, read(path), rules), rules)[0]
+    return _decoded(path, read(path), None, rules)[0]
 
 
 def decode_reduced(
@@ -141,7 +175,8 @@ def decode_reduced(
     Raises:
         ImageError: As for `decode`.
     """
-    return _pixels(path, _verified(path, read(path), rules), rules, at_least)
+    pixels, info = _decoded(path, read(path), at_least, rules)
+    return pixels, (info.height, info.width)
 
 
 def probe(path: str | Path, rules: ImageRules = RULES) -> ImageInfo:
@@ -155,8 +190,8 @@ def probe(path: str | Path, rules: ImageRules = RULES) -> ImageInfo:
 
 def load(
     path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules = RULES
-) -> tuple[NDArray[np.uint8], ImageInfo]:
-    """Decodes what `read` has read of a file, and says what its header says: `decode_reduced` and `probe` in one.
+) -> tuple[NDArray[np.uint8], tuple[int, int], ImageInfo]:
+    """Decodes what `read` has read of a file, and says what it is: `decode_reduced` and `probe` in one, and more.
 
     Args:
         path: Named in errors.
@@ -164,12 +199,14 @@ def load(
         at_least: As for `decode_reduced`; None for every pixel.
         rules: As for `decode`.
 
+    Returns:
+        As `decode_reduced` does; and what is known of the file, its pixels included.
+
     Raises:
         ImageError: As for `decode`.
     """
-    image = _verified(path, content, rules)
-    info = _info(path, image, rules)
-    return _pixels(path, image, rules, at_least)[0], info
+    pixels, info = _decoded(path, content, at_least, rules)
+    return pixels, (info.height, info.width), info
 
 
 def read(path: str | Path) -> bytes:
@@ -184,7 +221,26 @@ def read(path: str | Path) -> bytes:
         raise ImageError(f"{path} cannot be read: {error.strerror}. Restore the file or remove its row.") from error
 
 
-def _open(path: str | Path, content: bytes, rules: ImageRules) -> Image.Image:
+def _decoded(
+    path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules
+) -> tuple[NDArray[np.uint8], ImageInfo]:
+    opened = _verified(path, _open(path, content, rules), rules)
+    info = _info(path, opened, rules)
+    return _guarded(path, lambda: _pixels(path, opened, info, at_least, rules))
+
+
+def _guarded(path: str | Path, work: Callable[[], Result]) -> Result:
+    """Runs a decoder; decoders fail in a dozen types on damaged data."""
+    try:
+        return work()
+    except (MemoryError, ImageError):
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{path} is damaged or cannot be used: {reason}. Restore it or remove its row.") from error
+
+
+def _open(path: str | Path, content: bytes, rules: ImageRules) -> _Opened:
     """The image with its header read and its size checked, before any memory is taken for pixels."""
     limit = f"more than {rules.max_megapixels:g} megapixels. Shrink it, or raise data.image_rules.max_megapixels."
     try:
@@ -192,7 +248,9 @@ def _open(path: str | Path, content: bytes, rules: ImageRules) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has {limit}") from error
     except Exception as error:
-        raise ImageError(f"{path} {_describe(content)}.") from error
+        if (pixels_alone := bare(content)) is not None:  # text or a colour profile may be what is wrong with it
+            return _open(path, pixels_alone, rules)
+        raise ImageError(f"{path} {describe(content, error)}.") from error
     size = f"{path} has {image.width} × {image.height} pixels"
     short, long = sorted(image.size)
     if short * long > rules.max_megapixels * 1e6:
@@ -203,92 +261,81 @@ def _open(path: str | Path, content: bytes, rules: ImageRules) -> Image.Image:
         raise ImageError(f"{size}: longer than data.image_rules.max_aspect, {rules.max_aspect:g}, times its width.")
     if rules.animated == "error" and getattr(image, "n_frames", 1) > 1:
         raise ImageError(f"{path} has more than one frame. Save one, or set data.image_rules.animated to first.")
-    return image
+    layout = _guarded(path, lambda: layout_of(image))  # of what is not loaded yet, as looking for EXIF may load it
+    return _Opened(image, layout, content, _orientation(image, content))
 
 
-def _verified(path: str | Path, content: bytes, rules: ImageRules) -> Image.Image:
-    """The image as from `_open`, its checksums compared where the format has some that decoding ignores."""
-    image = _open(path, content, rules)
-    if image.format != "PNG":
-        return image
+def _orientation(image: ImageFile.ImageFile, content: bytes) -> int:
+    """How EXIF says that the image must be turned, 1–8; 1 where EXIF is broken, which harms no pixel."""
+    if image.format == "PNG" and not any(name in MAY_HOLD_EXIF for name, _ in png_chunks(content)):
+        return 1  # Pillow would decode the pixels to look behind them
     try:
-        image.verify()  # a PNG with a wrong checksum decodes to a wrong picture without an error
+        found = image.getexif().get(ORIENTATION, 1)
+        return next((number for number in TURNS if found == number), 1)
     except MemoryError:
         raise
-    except Exception as error:
-        raise _damaged(path, error) from error
-    return _open(path, content, rules)  # one that was verified cannot be loaded
+    except Exception:
+        return 1
+
+
+def _verified(path: str | Path, opened: _Opened, rules: ImageRules) -> _Opened:
+    """The image again, its checksums compared where the format has some that decoding ignores."""
+    if opened.image.format != "PNG":
+        return opened
+    content = opened.content
+    try:
+        Image.open(
+            io.BytesIO(content)
+        ).verify()  # a PNG with a wrong checksum decodes to a wrong image without an error
+    except Exception:
+        content = bare(content) or content  # a wrong checksum of what is no pixel is none of ours
+        _guarded(path, Image.open(io.BytesIO(content)).verify)
+    return opened if content is opened.content else _open(path, content, rules)
 
 
 def _pixels(
-    path: str | Path, image: Image.Image, rules: ImageRules, at_least: tuple[int, int] | None = None
-) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """RGB of an opened image, uint8 (H, W, 3), perhaps reduced; and its full height and width."""
-    try:
-        full = None if at_least is None else _reduce(image, at_least, rules)
-        image.load()
-        if rules.apply_exif:
-            ImageOps.exif_transpose(image, in_place=True)
-        pixels = _to_rgb(image, rules.background)
-        pixels.flags.writeable = False
-        return pixels, full or (image.height, image.width)
-    except (MemoryError, ImageError):
-        raise
-    except Exception as error:  # decoders fail in a dozen types on damaged data
-        raise _damaged(path, error) from error
+    path: str | Path, opened: _Opened, info: ImageInfo, at_least: tuple[int, int] | None, rules: ImageRules
+) -> tuple[NDArray[np.uint8], ImageInfo]:
+    """RGB of an opened image, uint8 (H, W, 3), perhaps reduced; and what its samples use."""
+    image, orientation = opened.image, opened.orientation
+    if at_least is not None and image.format in ("JPEG", "MPO"):
+        is_sideways = rules.apply_exif and orientation in SIDEWAYS
+        image.draft(None, at_least if is_sideways else at_least[::-1])
+    image.load()
+    pixels, found = to_rgb(
+        image,
+        opened.layout,
+        rules.bits,
+        rules.transparency,
+        rules.background,
+        png_significant_bits(opened.content) if opened.layout.bits > 8 else None,
+        lambda: _open(path, opened.content, rules).image,
+    )
+    if image.format == "TIFF":  # Pillow has turned it already, whatever was asked for
+        orientation = 1 if rules.apply_exif else {6: 8, 8: 6}.get(orientation, orientation)
+    elif not rules.apply_exif:
+        orientation = 1
+    if orientation in TURNS:
+        pixels = np.asarray(Image.fromarray(pixels).transpose(TURNS[orientation]))
+    pixels.flags.writeable = False
+    return pixels, replace(info, bits=found.bits, used_bits=found.used_bits, faded=found.faded)
 
 
-def _reduce(image: Image.Image, at_least: tuple[int, int], rules: ImageRules) -> tuple[int, int] | None:
-    """Makes a JPEG load at a smaller scale; returns its full height and width, None for other formats."""
-    if image.format not in ("JPEG", "MPO"):
-        return None
-    is_sideways = rules.apply_exif and image.getexif().get(ORIENTATION) in SIDEWAYS
-    full = image.size if is_sideways else image.size[::-1]
-    image.draft(None, at_least if is_sideways else at_least[::-1])
-    return full
-
-
-def _describe(content: bytes) -> str:
-    if not content:
-        return "is empty; restore the file or remove its row"
-    start = content[:64].lstrip().lower()
-    for known, what in KNOWN_CONTENT.items():
-        if start.startswith(known.lower()):
-            return what
-    if content[4:8] == b"ftyp":
-        return "is HEIC or video; convert it to JPEG"
-    if content[128:132] == b"DICM":
-        return "is DICOM; convert it to PNG"
-    return f"is no image that can be read ({', '.join(FORMATS)}); restore the file or remove its row"
-
-
-def _info(path: str | Path, image: Image.Image, rules: ImageRules) -> ImageInfo:
+def _info(path: str | Path, opened: _Opened, rules: ImageRules) -> ImageInfo:
+    image = opened.image
     width, height = image.size
-    try:
-        orientation = image.getexif().get(ORIENTATION, 1)  # decodes a PNG, whose EXIF may come after the pixels
-        frames = getattr(image, "n_frames", 1)
-    except Exception as error:
-        raise _damaged(path, error) from error
-    # Pillow turns a TIFF's size by itself.
-    if rules.apply_exif and orientation in SIDEWAYS and image.format != "TIFF":
+    is_sideways = opened.orientation in SIDEWAYS
+    # Pillow says a TIFF's size as it is after turning.
+    if is_sideways and rules.apply_exif == (image.format != "TIFF"):
         width, height = height, width
-    return ImageInfo(width, height, image.mode, str(image.format), frames, orientation not in (0, 1))
-
-
-def _damaged(path: str | Path, error: Exception) -> ImageError:
-    return ImageError(f"{path} is damaged or cannot be used: {error}. Restore it or remove its row.")
-
-
-def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> NDArray[np.uint8]:
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose range nothing tells; save it as 8 or 16 bits")
-    if image.mode.startswith("I"):
-        deep = np.asarray(image).astype(np.int64)
-        if deep.min() < 0 or deep.max() > 65535:
-            raise ValueError("its pixels have more than 16 bits; save it as 8 or 16 bits")
-        grey = ((deep + 128) // 257).astype(np.uint8)  # 65535 becomes 255; Pillow's own conversion would clip to white
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # converting RGB to RGB would copy it
+    frames = _guarded(path, lambda: getattr(image, "n_frames", 1))
+    return ImageInfo(
+        width,
+        height,
+        image.mode,
+        str(image.format),
+        frames,
+        opened.orientation != 1,
+        opened.layout.bits,
+        opened.layout.dropped_bands,
+    )

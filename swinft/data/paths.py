@@ -3,22 +3,29 @@
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
+from swinft.data.csvfile import missing_folder
 from swinft.data.table import CONTROL, Problem, Table
 
 # Whatever stands between braces is a column: names may hold blanks and points, which `str.format` would not take.
-FIELD = re.compile(r"\{([^{}]+)\}")
+# `{id:03d}` pads with zeros to three digits.
+FIELD = re.compile(r"\{([^{}]+?)(?::0([1-9][0-9]?)d?)?\}")
+AS_FLOAT = re.compile(r"(?<=[0-9])\.0+(?![0-9])")  # `7.0` of a whole number
+LOST_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
 
 def fields(template: str) -> list[str]:
     """The columns that a template names."""
-    return FIELD.findall(template)
+    return [name for name, _ in FIELD.findall(template)]
 
 
-def image_paths(table: Table, template: str, root: Path, problems: list[Problem]) -> list[str]:
+def image_paths(
+    table: Table, template: str, root: Path, problems: list[Problem], notes: list[str] | None = None
+) -> list[str]:
     """The image file of every row.
 
     The template is the user's and may point anywhere; the cells come with the data and may not leave the folder that
@@ -28,31 +35,80 @@ def image_paths(table: Table, template: str, root: Path, problems: list[Problem]
         table: Holds the columns of the template.
         template: A path with columns in braces, relative to `root`.
         root: The data's folder.
-        problems: Cells that leave the folder and files that are not there are appended.
+        problems: Cells that leave the folder and files that are not there are appended; a folder that is not there is
+            one problem.
+        notes: What was read in another way than it is written is appended.
 
     Returns:
         N paths.
     """
-    inside = root / os.path.dirname(template.partition("{")[0])
-    boundary = os.path.realpath(inside)
-    folders: dict[str, _Folder] = {}
-    paths = []
-    for row, filled in enumerate(_fill(template, table)):
-        path = os.path.join(root, filled)
-        paths.append(path)
-        if CONTROL.search(filled) or not _is_within(os.path.abspath(path), os.path.abspath(inside)):
-            fix = f"Image files must lie in {inside}."
-            problems.append(_problem(table, row, filled, "the path leaves the images' folder", fix))
-            continue
-        parent, name = os.path.split(path)
-        folder = folders.setdefault(parent, _Folder(parent))
-        if name not in folder.files:
-            problem = _problem(table, row, path, "the image file is missing", folder.hint(name), is_missing=True)
-            problems.append(problem)
-        elif not _is_within(os.path.realpath(path) if folder.files[name] else folder.real, boundary):
-            fix = f"Copy it into {inside}, or let the template start at the folder it lies in."
-            problems.append(_problem(table, row, path, "the path is a link that leaves the images' folder", fix))
+    search = _Search(table, template, root)
+    paths = [search.path(row, filled, problems) for row, filled in enumerate(_fill(template, table, problems))]
+    problems += search.missing_folders()
+    if notes is not None:
+        notes += [f"{table.path}: {count:,} {what}" for what, count in search.notes.items()]
     return paths
+
+
+class _Search:
+    """Looks for the image files of a table."""
+
+    def __init__(self, table: Table, template: str, root: Path) -> None:
+        self.table, self.template, self.root = table, template, str(root)
+        self.inside = os.path.join(root, os.path.dirname(template.partition("{")[0]))
+        self.boundary, self.absolute = os.path.realpath(self.inside), os.path.abspath(self.inside)
+        self.folders: dict[str, _Folder] = {}
+        self.notes: Counter[str] = Counter()
+        self.without_folder: dict[str, list[tuple[int, str]]] = {}  # rows and paths, by what is missing
+
+    def path(self, row: int, filled: str, problems: list[Problem]) -> str:
+        """The file of one row; whatever is wrong with it is appended."""
+        path = os.path.join(self.root, filled)
+        folder, name = self._place(path)
+        if "\\" in filled and name not in folder.files:  # as Windows writes paths
+            filled = filled.replace("\\", "/")
+            path = os.path.join(self.root, filled)
+            folder, name = self._place(path)
+            self.notes["paths hold back-slashes, which are read as /."] += 1
+        if CONTROL.search(filled) or self._leaves(path, filled):
+            fix = f"Image files must lie in {self.inside}."
+            problems.append(_problem(self.table, row, filled, "the path leaves the images' folder", fix))
+        elif not folder.is_there:
+            self.without_folder.setdefault(folder.missing, []).append((row, path))
+        elif (found := folder.find(name)) is None:
+            fix = folder.hint(name, fields(self.template)[-1])
+            problems.append(_problem(self.table, row, path, "the image file is missing", fix, is_missing=True))
+        elif not _is_within(os.path.realpath(path) if folder.files[found] else folder.real, self.boundary):
+            fix = f"Copy it into {self.inside}, or let the template start at the folder it lies in."
+            message = "the path is a link that leaves the images' folder"
+            problems.append(_problem(self.table, row, path, message, fix))
+        elif found != name:
+            self.notes["file names are written in another form of Unicode than in the table."] += 1
+            return os.path.join(folder.path, found)
+        return path
+
+    def missing_folders(self) -> list[Problem]:
+        """One problem for each folder that is not there, with its first row."""
+        problems = []
+        for fix, rows in self.without_folder.items():
+            row, path = rows[0]
+            message = f"the folder of {len(rows):,} image{'s' if len(rows) > 1 else ''} is missing"
+            if re.match(r"(.*[\\/])?[A-Za-z]:[\\/]", path):
+                fix += " The cells are absolute paths of Windows: keep what follows the images' folder."
+            problems.append(_problem(self.table, row, path, message, fix, is_missing=True))
+        return problems
+
+    def _place(self, path: str) -> tuple["_Folder", str]:
+        parent, name = os.path.split(path)
+        if parent not in self.folders:
+            self.folders[parent] = _Folder(parent)
+        return self.folders[parent], name
+
+    def _leaves(self, path: str, filled: str) -> bool:
+        """Whether a path leads out of the images' folder, links aside."""
+        if not os.path.isabs(filled) and ".." not in filled:
+            return False
+        return not _is_within(os.path.abspath(path), self.absolute)
 
 
 class _Folder:
@@ -62,45 +118,90 @@ class _Folder:
         self.path = path
 
     @cached_property
+    def is_there(self) -> bool:
+        return os.path.isdir(self.path)
+
+    @cached_property
+    def missing(self) -> str:
+        """Which part of the folder's path is not there, and what is."""
+        return missing_folder(Path(self.path))
+
+    @cached_property
+    def example(self) -> str:
+        """A sentence on what the folder holds."""
+        if not self.files:
+            return "The folder is empty."
+        return f"{self.path} has {len(self.files):,} files, such as '{min(self.files)}'."
+
+    @cached_property
     def real(self) -> str:
         return os.path.realpath(self.path)
 
     @cached_property
     def files(self) -> dict[str, bool]:
         """Names of the files, each with whether it is a link."""
-        if not os.path.isdir(self.path):
+        if not self.is_there:
             return {}
         with os.scandir(self.path) as entries:
             return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+
+    @cached_property
+    def _composed(self) -> dict[str, str]:
+        return {unicodedata.normalize("NFC", name): name for name in self.files}
 
     @cached_property
     def _near(self) -> dict[str, str]:
         near = {_key(Path(name).stem): name for name in self.files}
         return near | {_key(name): name for name in self.files}
 
-    def hint(self, name: str) -> str:
-        """What to do about a file that is not there."""
-        if not os.path.isdir(self.path):
-            return f"There is no folder {self.path}."
+    def find(self, name: str) -> str | None:
+        """The file of that name, in whatever Unicode form the disk has it; None where there is none."""
+        if name in self.files:
+            return name
+        return None if name.isascii() else self._composed.get(unicodedata.normalize("NFC", name))
+
+    def hint(self, name: str, column: str) -> str:
+        """What to do about a file that is not there; `column` is the template's last."""
         near = self._near.get(_key(name)) or self._near.get(_key(Path(name).stem))
-        if near:
-            return f"The folder has '{near}': does the template need another extension or case?"
-        return "Restore the file or remove the row."
+        if near is None:
+            return f"Restore the file or remove the row. {self.example}"
+        here, there = Path(name).stem, Path(near).stem
+        lost = [len(digits) for digits in re.findall("[0-9]+", near) if digits.startswith("0")]
+        if lost and _key(here) == _key(there) and _key(here, keep_zeros=True) != _key(there, keep_zeros=True):
+            padded = f"{{{column}:0{lost[-1]}d}}"
+            return f"The folder has '{near}': where leading zeros are lost, write {padded} in the template."
+        return f"The folder has '{near}': does the template need another extension or case?"
 
 
-def _key(name: str) -> str:
-    """Equal for names that differ only by case or by how accents are written."""
-    return unicodedata.normalize("NFC", name).casefold()
+def _key(name: str, keep_zeros: bool = False) -> str:
+    """Equal for names that differ only by case, by how accents are written, by blanks, leading zeros or `.0`."""
+    key = unicodedata.normalize("NFC", name).casefold().strip()
+    return key if keep_zeros else LOST_ZEROS.sub("", AS_FLOAT.sub("", key))
 
 
 def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def _fill(template: str, table: Table) -> Iterator[str]:
-    parts = FIELD.split(template)
-    columns = [table.column(part) if index % 2 else [part] * len(table) for index, part in enumerate(parts)]
+def _fill(template: str, table: Table, problems: list[Problem]) -> Iterator[str]:
+    """The template of every row with its columns filled in."""
+    columns: list[list[str]] = []
+    parts = FIELD.split(template)  # text, name, width, text, …
+    for text, name, width in zip(parts[::3], [*parts[1::3], None], [*parts[2::3], None], strict=True):
+        columns.append([text] * len(table))
+        if name is not None:
+            columns.append(_padded(table, name, int(width), problems) if width else table.column(name))
     return map("".join, zip(*columns, strict=True))
+
+
+def _padded(table: Table, name: str, width: int, problems: list[Problem]) -> list[str]:
+    """A column of whole numbers with leading zeros."""
+    cells = table.column(name)
+    for row, cell in enumerate(cells):
+        if not (cell.isascii() and cell.isdigit()):
+            message, fix = f"the template pads whole numbers to {width} digits", "Write a whole number like 7."
+            problems.append(table.problem(row, message, fix, name))
+    return [cell.zfill(width) for cell in cells]
 
 
 def _problem(table: Table, row: int, value: str, message: str, fix: str, is_missing: bool = False) -> Problem:

@@ -4,7 +4,7 @@ Shapes: N rows, K outputs, F metadata features.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,7 +145,9 @@ def read_train(
         if not cell.strip():
             problems.append(table.problem(row, "the group is empty", "Give the row a group.", columns.group))
     features = _with_gaps(encode_features(answered, schema, problems), skipped) if schema.num_features else None
-    paths = image_paths(table, columns.image, root, problems)
+    notes: list[str] = []
+    paths = image_paths(table, columns.image, root, problems, notes)
+    table = replace(table, notes=(*table.notes, *notes))
     return Rows(table, paths, targets, features, groups, skipped), schema
 
 
@@ -169,10 +171,12 @@ def read_test(
     table = read_table(path, columns.id, columns.needed(template, setting), problems, columns.encoding)
     if table is None:
         return None
-    paths = image_paths(table, template, root, problems)
+    notes: list[str] = []
+    paths = image_paths(table, template, root, problems, notes)
+    table = replace(table, notes=(*table.notes, *notes))
     if schema is None:
         return Rows(table, paths)
-    if not is_sample and schema.kind == "classification" and columns.targets[0] in table.frame:
+    if not is_sample and schema.kind == "classification" and columns.targets[0] in table.columns:
         check_known_classes(table, schema, columns.targets[0], problems)
     return Rows(table, paths, features=encode_features(table, schema, problems) if schema.num_features else None)
 

@@ -140,12 +140,12 @@ def encode_features(table: Table, schema: Schema, problems: list[Problem]) -> ND
                 message = "the training table has no such value" if cell else "the cell is empty"
                 fix = f"Write one of the training table's, or drop the column.{suggest(cell, known)}"
                 problems.append(table.problem(row, message, fix, name))
-    return np.concatenate([part.reshape(len(table.frame), -1) for part in parts], axis=1)
+    return np.concatenate([part.reshape(len(table), -1) for part in parts], axis=1)
 
 
 def numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> NDArray[np.float32]:
     """Cells as float32 (N, columns); text, empty cells, NaN and infinities are problems."""
-    values = np.full((len(table.frame), len(columns)), np.nan, dtype=np.float32)
+    values = np.full((len(table), len(columns)), np.nan, dtype=np.float32)
     for k, name in enumerate(columns):
         for row, cell in enumerate(table.column(name)):
             if NUMBER.fullmatch(cell) and abs(number := float(cell)) <= LARGEST:
@@ -206,7 +206,7 @@ def _label_rows(
     table: Table, schema: Schema, column: str, delimiter: str, problems: list[Problem]
 ) -> NDArray[np.float32]:
     index = {name: k for k, name in enumerate(schema.outputs)}
-    values = np.zeros((len(table.frame), len(schema.outputs)), dtype=np.float32)
+    values = np.zeros((len(table), len(schema.outputs)), dtype=np.float32)
     for row, cell in enumerate(table.column(column)):
         tokens = _tokens(cell, delimiter)
         if "" in tokens or len(set(tokens)) < len(tokens):

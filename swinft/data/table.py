@@ -1,37 +1,29 @@
 """A CSV becomes a checked table: every problem is named by file, line, id and column, and all of them at once.
 
-Everything is text here, and nothing is guessed: ids like `007`, `1e5` and `NA` stay what they are.
+Everything is text here, and nothing is guessed: ids like `007`, `1e5` and `NA` stay what they are. Blanks around cells
+are left out (`swinft.data.text.strip`).
 """
 
 import csv
-import io
+import os
 import re
-import unicodedata
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from swinft.data.csvfile import Lines, UnreadableError, read_lines
+from swinft.data.text import HOW_TWINS_DIFFER, normal, strip, twins
 from swinft.errors import InputError, suggest
 
 SHOWN = 20  # problems printed in full; the rest are counted
 SHOWN_PER_KIND = 5  # so that 9,912 missing images do not hide the one wrong column
+LONGEST_SHOWN = 100  # characters of a cell in a message
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-# First bytes of what people rename to .csv, and what to do about it.
-NOT_A_CSV = {
-    b"\x1f\x8b": ("gzip-compressed", "Unpack it with gunzip."),
-    b"PK\x03\x04": ("a zip archive or an Excel file", "Unzip it, or save the sheet as CSV."),
-    b"\xff\xfe": ("UTF-16", "Save it as UTF-8, or set data.encoding to utf-16."),
-    b"\xfe\xff": ("UTF-16", "Save it as UTF-8, or set data.encoding to utf-16."),
-    b"version https://git-lfs": ("a git-lfs pointer", "Run `git lfs pull`."),
-    b"<!doctype": ("a web page", "Download the file again, signed in."),
-    b"<html": ("a web page", "Download the file again, signed in."),
-}
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line is not None else self.file
         named = [("id", self.id), ("column", self.column), ("value", self.value)]
-        details = ", ".join(f"{name} {text!r}" for name, text in named if text is not None)
+        details = ", ".join(f"{name} {_shortened(text)}" for name, text in named if text is not None)
         return f"{place}: {details + ': ' if details else ''}{self.message}. {self.fix}"
 
 
@@ -69,7 +61,8 @@ class DataError(InputError):
     """The data is wrong.
 
     Args:
-        problems: All of them; the message shows up to 20, at most 5 of one kind, and counts the rest.
+        problems: All of them; the message shows up to 20, at most 5 of one kind, counts the rest, and names a file that
+            lists all.
         download: What to run to get the data and where it goes; said where files are missing.
     """
 
@@ -87,9 +80,31 @@ class DataError(InputError):
         counts = [f"and {count:,} more: {kind}" for kind, count in rest.items() if count]
         title = f"{len(self.problems):,} problem{'s' if len(self.problems) > 1 else ''} with the data:"
         message = "\n  ".join([title, *map(str, shown), *counts[:SHOWN]])
+        if counts and (listed := _write_list(self.problems)):
+            message += f"\nAll of them are listed in {listed}"
         if download and any(problem.is_missing for problem in self.problems):
             message += f"\nTo get the data:\n{download.rstrip()}"
         super().__init__(message)
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= LONGEST_SHOWN:
+        return repr(text)
+    return f"{text[: LONGEST_SHOWN - 20]!r}… ({len(text):,} characters)"
+
+
+def _write_list(problems: Sequence[Problem]) -> str | None:
+    """Writes all problems as a CSV into the folder for temporary files; None where nothing can be written there."""
+    names = [field.name for field in fields(Problem)]
+    try:
+        handle, path = tempfile.mkstemp(prefix="swinft-problems-", suffix=".csv")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(names)
+            writer.writerows([getattr(problem, name) for name in names] for problem in problems)
+    except OSError:
+        return None
+    return path
 
 
 @dataclass(frozen=True)
@@ -98,156 +113,141 @@ class Table:
 
     Args:
         path: The file.
-        frame: All columns as text.
+        columns: All columns as text, without blanks around the cells.
         lines: Line of the file on which each row starts, int (N,).
         id_column: Name of the id column.
         notes: What is worth knowing but no error, one line each.
+        header: The names as the file has them, blanks included: what is written in its likeness has the same.
     """
 
     path: Path
-    frame: pd.DataFrame
+    columns: Mapping[str, list[str]]
     lines: NDArray[np.int64]
     id_column: str
     notes: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return len(self.lines)
 
     @property
     def ids(self) -> list[str]:
         """The ids, in the file's order."""
-        return self.column(self.id_column)
+        return self.columns[self.id_column]
 
     def column(self, name: str) -> list[str]:
         """A column as text."""
-        return [str(cell) for cell in self.frame[name]]
+        return self.columns[name]
+
+    def names(self, name: str) -> list[str]:
+        """A column of names: classes, labels, groups or categories, in their normal form."""
+        return [normal(cell) for cell in self.columns[name]]
 
     def take(self, rows: NDArray[np.int64]) -> "Table":
         """The table of some rows."""
-        return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True), lines=self.lines[rows])
+        chosen = rows.tolist()
+        columns = {name: [cells[row] for row in chosen] for name, cells in self.columns.items()}
+        return replace(self, columns=columns, lines=self.lines[rows])
 
     def problem(self, row: int, message: str, fix: str, column: str | None = None) -> Problem:
         """A problem with one row, or with one of its cells."""
-        value = str(self.frame[column].iloc[row]) if column else None
-        id = str(self.frame[self.id_column].iloc[row])
-        return Problem(str(self.path), message, fix, int(self.lines[row]), id, column, value)
+        value = self.columns[column][row] if column else None
+        return Problem(str(self.path), message, fix, int(self.lines[row]), self.ids[row], column, value)
 
 
 def read_table(
-    path: Path, id_column: str, required: Mapping[str, str], problems: list[Problem], encoding: str = "utf-8"
+    path: Path,
+    id_column: str,
+    required: Mapping[str, str],
+    problems: list[Problem],
+    encoding: str = "utf-8",
+    id_setting: str = "data.id",
 ) -> Table | None:
-    """Reads a CSV after checking its structure, which pandas would bend into shape without a word.
+    """Reads a CSV after checking its structure.
 
     Args:
-        path: A CSV with a header.
+        path: A CSV with a header; other delimiters, gzip, bz2, xz and zip are found by content, with a note.
         id_column: Must be there; its values must be unique.
         required: Other columns that must be there, each with the setting that names it.
         problems: Whatever is wrong is appended.
         encoding: Of the text.
+        id_setting: The setting that names the id column.
 
     Returns:
         The table of the rows with the right number of fields, or None where the columns are not there.
     """
-    rows = _parse(path, problems, encoding)
-    if rows is None:
+    settings = {id_column: id_setting, **required}
+    try:
+        read = read_lines(path, settings, encoding)
+    except UnreadableError as error:
+        problems.append(Problem(str(path), error.message, error.fix, error.line, is_missing=error.is_missing))
         return None
-    header = [name.strip() for name in rows[0][1]]
-    if not _check_header(path, header, {id_column: "data.id", **required}, problems):
+    header = [normal(name) for name in read.header]
+    if not _check_header(path, header, settings, problems):
         return None
-    body = [(line, cells) for line, cells in rows[1:] if len(cells) == len(header)]
-    for line, cells in rows[1:]:
+    whole = [len(cells) == len(header) for cells in read.cells]
+    for cells, line in zip(read.cells, read.lines, strict=True):
         if len(cells) != len(header):
             message = f"the row has {len(cells)} fields, the header {len(header)}"
             fix = "Put quotes around fields that hold a comma, or complete the row."
             problems.append(Problem(str(path), message, fix, line))
-    frame = pd.DataFrame([cells for _, cells in body], columns=header, dtype=str)
-    lines = np.array([line for line, _ in body], dtype=np.int64)
-    table = Table(path, frame, lines, id_column, tuple(_notes(path, rows[0][1], frame[id_column].tolist())))
-    if len(rows) == 1:
+    raw = list(zip(*(cells for cells, good in zip(read.cells, whole, strict=True) if good), strict=True))
+    raw = raw or [()] * len(header)
+    columns = {name: [strip(cell) for cell in cells] for name, cells in zip(header, raw, strict=True) if name}
+    lines = np.array([line for line, good in zip(read.lines, whole, strict=True) if good], dtype=np.int64)
+    stripped = dict(zip(header, raw, strict=True))
+    notes = [*_notes(path, read, header), *_strip_notes(path, stripped, columns, settings)]
+    notes += _twin_notes(path, columns[id_column])
+    table = Table(path, columns, lines, id_column, tuple(notes), tuple(read.header))
+    if not read.cells:
         problems.append(Problem(str(path), "there is a header but no row", "Give a file with rows."))
     problems += _id_problems(table)
     return table
 
 
-def _read_text(path: Path, problems: list[Problem], encoding: str) -> str | None:
-    """The file's text; None where there is no such file or it is no text."""
-    if not path.is_file():
-        near = [str(sibling) for sibling in path.parent.glob("*.csv")] if path.parent.is_dir() else []
-        fix = f"A relative path starts at data.root, that at {Path.cwd()}.{suggest(str(path), near) if near else ''}"
-        problems.append(Problem(str(path), "there is no such file", fix, is_missing=True))
-        return None
-    content = path.read_bytes()
-    for start, (what, fix) in NOT_A_CSV.items():
-        if what.lower() not in encoding.lower() and content[: len(start)].lower() == start.lower():
-            problems.append(Problem(str(path), f"the file is {what}, not a CSV", fix))
-            return None
-    try:
-        text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        fix = "Save it as UTF-8, or set data.encoding; such bytes are most often cp1252 (Windows-1252) or latin-1."
-        problems.append(Problem(str(path), f"byte {error.start:,} is not {encoding.upper()}", fix, line))
-        return None
-    if "\0" in text[:1000]:
-        problems.append(Problem(str(path), "the text is full of NUL characters", "Save it as UTF-8; it may be UTF-16."))
-        return None
-    return text
-
-
-def _parse(path: Path, problems: list[Problem], encoding: str) -> list[tuple[int, list[str]]] | None:
-    """Lines and cells of a CSV without blank lines; None where it cannot be read."""
-    text = _read_text(path, problems, encoding)
-    if text is None:
-        return None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows, start = [], 1
-    try:
-        for cells in reader:
-            if cells:
-                rows.append((start, cells))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        fix = "A quote that opens a field must close it, before a comma or the line's end."
-        problems.append(Problem(str(path), f"the CSV is broken: {error}", fix, start))
-        return None
-    if not rows:
-        problems.append(Problem(str(path), "the file is empty", "Give a file with a header and rows."))
-        return None
-    if rows[0][1][0].startswith("sep="):
-        problems.append(Problem(str(path), "Excel's `sep=` stands where the header should", "Delete the line.", 1))
-        return None
-    return rows
-
-
 def _check_header(path: Path, header: list[str], required: Mapping[str, str], problems: list[Problem]) -> bool:
     """Appends what is wrong with the header; says whether the rows can be read all the same."""
-    line = 1
+    doubled = [name for name, count in Counter(header).items() if count > 1 and name in required]
     missing = [name for name in required if name not in header]
-    other = next((mark for mark in OTHER_DELIMITERS if mark in header[0]), "")
-    if missing and len(header) == 1 and other:
-        message = f"the fields are separated by {OTHER_DELIMITERS[other]}"
-        problems.append(Problem(str(path), message, "Save the file with commas.", line))
-        return False
-    doubled = [name for name, count in Counter(header).items() if count > 1]
     for name in doubled:
-        problems.append(Problem(str(path), "the header names the column twice", "Rename one.", line, column=name))
+        problems.append(Problem(str(path), "the header names the column twice", "Rename one.", 1, column=name))
     for name in missing:
-        fix = f"Change {required[name]}.{suggest(name, header)}"
-        problems.append(Problem(str(path), "there is no such column", fix, line, column=name))
+        fix = f"Change {required[name]}.{suggest(name, filter(None, header))}"
+        problems.append(Problem(str(path), "there is no such column", fix, 1, column=name))
     return not doubled and not missing
 
 
-def _notes(path: Path, header: list[str], ids: list[str]) -> list[str]:
-    """What is odd about a table but harms nothing."""
-    notes = [f"{path}: the header's '{name}' is read without its blanks." for name in header if name != name.strip()]
-    unnamed = [position for position, name in enumerate(header, start=1) if not name.strip()]
-    notes += [f"{path}: column {position} has no name (a saved index?) and is not used." for position in unnamed]
-    first: dict[str, str] = {}
-    twins = [(first.setdefault(unicodedata.normalize("NFC", id).casefold(), id), id) for id in ids]
-    pairs = sorted({f"'{one}' and '{other}'" for one, other in twins if one != other})
-    if pairs:
-        notes.append(f"{path}: ids that some file systems take for one: {'; '.join(pairs[:SHOWN_PER_KIND])}.")
+def _notes(path: Path, read: Lines, header: list[str]) -> list[str]:
+    """What is odd about a table's structure but harms nothing."""
+    notes = [f"{path}: {note}." for note in read.notes]
+    odd = [name for name in read.header if name != strip(name)]
+    notes += [f"{path}: the header's '{name}' is read without its blanks." for name in odd[:SHOWN_PER_KIND]]
+    unnamed = [str(position) for position, name in enumerate(header, start=1) if not name]
+    if len(unnamed) == 1:
+        notes.append(f"{path}: column {unnamed[0]} has no name (a saved index?) and is not used.")
+    elif unnamed:
+        notes.append(f"{path}: columns {', '.join(unnamed[:10])} have no name and are not used.")
     return notes
+
+
+def _strip_notes(
+    path: Path, raw: Mapping[str, Sequence[str]], columns: Mapping[str, list[str]], used: Mapping[str, str]
+) -> list[str]:
+    """One line on the cells of used columns that had blanks around them."""
+    counts = {name: sum(map(str.__ne__, raw[name], columns[name])) for name in used}
+    found = ", ".join(f"'{name}' {count:,}" for name, count in counts.items() if count)
+    return [f"{path}: blanks around cells are left out: {found}."] if found else []
+
+
+def _twin_notes(path: Path, ids: list[str]) -> list[str]:
+    """One line on ids that are hard to tell apart: they are different rows, and one file on some file systems."""
+    found = [" and ".join(f"'{spelling}'" for spelling in spellings) for spellings in twins(ids)]
+    if not found:
+        return []
+    more = f" and {len(found) - SHOWN_PER_KIND:,} more" if len(found) > SHOWN_PER_KIND else ""
+    pairs = "; ".join(found[:SHOWN_PER_KIND])
+    how = f"{path}: ids that differ only by {HOW_TWINS_DIFFER}, and that some file systems take for one"
+    return [f"{how}: {pairs}{more}."]
 
 
 def _id_problems(table: Table) -> list[Problem]:
@@ -255,12 +255,15 @@ def _id_problems(table: Table) -> list[Problem]:
     problems: list[Problem] = []
     first: dict[str, int] = {}
     for row, id in enumerate(table.ids):
-        if not id.strip():
+        if not id:
             problems.append(table.problem(row, "the id is empty", "Give every row an id."))
         elif CONTROL.search(id):
             problems.append(table.problem(row, "the id holds a control character", "Remove it."))
         elif id in first:
-            fix = f"Line {table.lines[first[id]]} has it too: keep one of them, or set data.id to another column."
+            fix = (
+                f"Line {table.lines[first[id]]} has it too: keep one of them. Rows of one id are not averaged: for "
+                "several images of one thing set data.id to a column that tells them apart, and data.group to this one."
+            )
             problems.append(table.problem(row, "the id is there twice", fix))
         first.setdefault(id, row)
     return problems

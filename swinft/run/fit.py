@@ -23,25 +23,29 @@ import torch
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import OK, CSVDataModule
-from swinft.errors import RunError
+from swinft.errors import InputError, RunError
 from swinft.memory import keep_freed_memory
 from swinft.model.metrics import score
+from swinft.orphans import is_child
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task, load_net, save_net
 from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, load
+from swinft.run.devices import slots_for
 from swinft.run.layout import Fold, Run
-from swinft.run.lock import hold, rank
+from swinft.run.lock import hold
 from swinft.run.precision import resolve_precision, training_precision
 from swinft.run.predict import format_seconds, predict_rows
 from swinft.run.predictions import prediction_table, read_predictions, values_of, write_predictions
 from swinft.run.prepare import prepare
-from swinft.run.processes import run_folds, slots_for
+from swinft.run.processes import Child, launcher_ranks, rank, run_children
 from swinft.run.recorder import FoldRecorder
 from swinft.run.report import write_report
 from swinft.run.secrets import environment
 from swinft.run.store import commit, discard, newest_intact, probe, sweep, verify
 from swinft.run.trainer import build_trainer, quiet
+
+ORPHAN_SECONDS = 30.0  # for the fold's process of a parent that was killed to be gone, its writing included
 
 
 def main(argv: list[str]) -> int:
@@ -53,18 +57,26 @@ def main(argv: list[str]) -> int:
         "--devices_per_fold",
         type=int | None,
         default=None,
-        help="GPUs that work on one fold; by default one, and more only where there are more GPUs than folds",
+        help="GPUs that work on one fold, the same for all of them and for every resume; by default one, and more only "
+        "where there are more GPUs than folds",
     )
     parser.add_argument("--overwrite", type=bool, default=False, help="delete the run's folder first")
     config = load(parser, argv)
     run = Run(Path(config.runs) / config.name)
     if rank():  # under DDP every rank runs this command again; the first one prepares and locks
+        if config.fold is None:
+            name, value = next(launcher_ranks())
+            raise InputError(
+                f"{name} is {value} in the environment, as for one of several processes that fit a fold together, but "
+                f"no --fold is given. Unset {name} to fit all folds from this process, or give --fold to each of them."
+            )
         fit_fold(run, parser, config)
         return 0
     probe(run.root.parent)
     if config.fold is not None:
         lock = run.fold(config.fold).lock
-        with hold(lock):
+        # A child's predecessor ends with its parent, but not in no time.
+        with hold(lock, patience=ORPHAN_SECONDS if is_child() else 0):
             prepare(run, parser, config, lock)
             fit_fold(run, parser, config)
         return 0
@@ -85,24 +97,47 @@ def fit_all(run: Run, parser: Parser, config: Namespace) -> int:
     for index in filter(lambda index: run.fold(index).is_done, folds):
         print(f"fold {index}: done, skipped")
     waiting = [index for index in folds if not run.fold(index).is_done]
-    slots = slots_for(config, len(waiting)) if waiting else []
+    slots = slots_for(config, run.devices_per_fold(), len(waiting)) if waiting else []
     if len(slots) > 1:
         print(f"{len(slots)} folds at a time, on GPUs {' and '.join(slot['CUDA_VISIBLE_DEVICES'] for slot in slots)}")
+    secrets = environment(str(parser.dump(config, skip_unset=False)))
     try:
-        secrets = environment(str(parser.dump(config, skip_unset=False)))
-        codes = run_folds(run, waiting, config.allow_code, secrets, slots)
-    except KeyboardInterrupt:
+        codes = run_children({index: fold_child(run, index, config.allow_code, secrets) for index in waiting}, slots)
+    except (KeyboardInterrupt, SystemExit):
         print(f"\ninterrupted; finished epochs are kept. Go on with: {_resume(run)}", file=sys.stderr)
         raise
-    for index, code in codes.items():
-        if code:
-            print(f"fold {index} ended with exit code {code}; finished epochs are kept.", file=sys.stderr)
-    if any(codes.values()):
-        print(f"Go on with: {_resume(run)}", file=sys.stderr)
-        return next(code for code in codes.values() if code)
+    failed = {index: code for index, code in codes.items() if code}
+    if failed:
+        print("\n".join(_failure(run.fold(index), code) for index, code in failed.items()), file=sys.stderr)
+        if 2 not in failed.values():  # bad input: the same command would end in the same way
+            print(f"Go on with: {_resume(run)}", file=sys.stderr)
+        return next(iter(failed.values()))
     scores = join(run, parser, config)
     print(_summary(run, scores, time.perf_counter() - started))
     return 0
+
+
+def fold_child(run: Run, index: int, allow_code: list[str], secrets: dict[str, str]) -> Child:
+    """The process that fits a fold.
+
+    Args:
+        run: The run, prepared.
+        index: Which fold.
+        allow_code: As given to this process.
+        secrets: What its environment needs besides.
+    """
+    words = ["fit", "--config", str(run.config), "--fold", str(index), "--resume"]
+    words += ["--allow-code", ",".join(allow_code)] if allow_code else []
+    return Child(words, secrets, run.fold(index).log)
+
+
+def _failure(fold: Fold, code: int) -> str:
+    hints = {
+        2: " Its message says what to change.",
+        137: " It was killed, most often for a lack of memory: --data.num_workers 0 needs less.",
+    }
+    said = f"fold {fold.index} ended with exit code {code}; finished epochs are kept.{hints.get(code, '')}"
+    return f"{said} What it printed is in {fold.log}."
 
 
 def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
@@ -113,6 +148,8 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     if fold.is_done:
         print(f"fold {fold.index}: done, skipped")
         return
+    if config.trainer.devices == "auto":
+        config.trainer.devices = run.devices_per_fold()
     quiet()
     pl.seed_everything(config.seed + fold.index, verbose=False)
     data = build_datamodule(parser, config, fold=fold.index, **_frozen(run))

@@ -31,7 +31,12 @@ class Fold:
     @property
     def checkpoints(self) -> list[Path]:
         """The epoch checkpoints that were ever committed, newest first; one that is damaged is still listed."""
-        return sorted(filter(has_record, self.root.glob("epoch-*.ckpt")), reverse=True)
+        return sorted(filter(has_record, self.root.glob("epoch-*.ckpt")), key=_epoch, reverse=True)
+
+    @property
+    def log(self) -> Path:
+        """What the fold's processes printed, of every attempt; for people, and not verified."""
+        return self.root / "log.txt"
 
     @property
     def lock(self) -> Path:
@@ -122,6 +127,11 @@ class Run:
         return self.root / "environment.json"
 
     @property
+    def devices(self) -> Path:
+        """How many devices work on each fold: batches and schedule follow from it."""
+        return self.root / "devices.json"
+
+    @property
     def inputs(self) -> Path:
         """SHA-256 of every CSV that the run was started with."""
         return self.root / "inputs.json"
@@ -135,7 +145,7 @@ class Run:
         """Whether the folder holds nothing but what `swinft fit` writes before its config, which comes last."""
         if not self.root.is_dir() or has_record(self.config):
             return False
-        first = [self.config, self.schema, self.folds, self.images, self.inputs, self.environment]
+        first = [self.config, self.schema, self.folds, self.images, self.inputs, self.devices, self.environment]
         ours = {RECORDS, *(path.name for path in first)}
         names = [path.name for path in self.root.iterdir()]
         return bool(names) and all(name in ours or is_temporary(name) for name in names)
@@ -204,6 +214,16 @@ class Run:
         with verify(self.folds).open(encoding="utf-8", newline="") as file:
             return sorted({int(row["fold"]) for row in csv.DictReader(file)} - {NO_FOLD})
 
+    def devices_per_fold(self) -> int:
+        """How many devices work on each fold."""
+        return int(json.loads(verify(self.devices).read_text(encoding="utf-8"))["devices_per_fold"])
+
     def fold(self, index: int) -> Fold:
         """The folder of fold `index`."""
         return Fold(self.root / f"fold_{index}", index)
+
+
+def _epoch(checkpoint: Path) -> int:
+    """The epoch of a checkpoint's name; −1 where it is another file."""
+    number = checkpoint.stem.removeprefix("epoch-")
+    return int(number) if number.isdecimal() else -1

@@ -14,11 +14,12 @@ from swinft.errors import InputError
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[None]:
+def hold(path: Path, patience: float = 0) -> Iterator[None]:
     """Holds a lock while the block runs. The system frees it when the process dies, however it dies.
 
     Args:
         path: The lock file; who holds it is written beside it.
+        patience: Seconds to wait for one who is about to let go.
 
     Raises:
         InputError: Another process holds it; the message names pid, host and start.
@@ -27,7 +28,7 @@ def hold(path: Path) -> Iterator[None]:
     holder = path.with_suffix(".json")
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout:
         raise InputError(
             f"{path.stem} is in use by {_describe(holder)}. Wait for it, or give another --name."
@@ -36,8 +37,8 @@ def hold(path: Path) -> Iterator[None]:
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
         yield
-        holder.unlink(missing_ok=True)
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
 
 
@@ -50,15 +51,6 @@ def refuse_if_held(path: Path) -> None:
     if path.is_file():
         with hold(path):
             pass
-
-
-def rank() -> int:
-    """This process's place among those that fit one fold together, from what their launcher put into the environment.
-
-    The variables are those that Lightning asks, in its order; asking Lightning would take seconds of imports.
-    """
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
 def _describe(holder: Path) -> str:

@@ -1,8 +1,7 @@
 """Prediction shared among devices: a process for each, and their parts joined by id."""
 
 import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.errors import RunError
 from swinft.run.layout import Run
 from swinft.run.predictions import read_predictions, write_predictions
-from swinft.run.processes import same_code
-from swinft.run.store import discard
+from swinft.run.processes import Child, run_children
 
 
 def predict_parts(run: Run, options: dict[str, Any], path: Path, kind: str, devices: int, data: CSVDataModule) -> None:
@@ -32,29 +30,33 @@ def predict_parts(run: Run, options: dict[str, Any], path: Path, kind: str, devi
     """
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices))} if kind == "cpu" else {}
     parts = [run.parts / f"{index}-of-{devices}.csv" for index in range(devices)]
-    processes = []
+    children = {}
     for index, part in enumerate(parts):
-        words = [*_words(options), "--part", f"{index}/{devices}", "--output", str(part)]
+        words = ["predict", str(run.root), *_words(options), "--part", f"{index}/{devices}", "--output", str(part)]
         words += ["--device", f"{kind}:{index}" if kind == "cuda" else kind]
-        command = [sys.executable, "-m", "swinft", "predict", str(run.root), *words]
-        processes.append(subprocess.Popen(command, env={**same_code(), **threads}))
+        children[index] = Child(words, threads)
     try:
-        codes = [process.wait() for process in processes]
-    except BaseException:
-        for process in processes:
-            process.kill()
-        raise
-    if any(codes):
-        raise RunError(f"the processes that predict ended with the exit codes {codes}; nothing is joined.")
+        codes = run_children(children, [{}] * devices, together=True)
+        if any(codes.values()):
+            raise RunError(f"the processes that predict ended with the exit codes {codes}; nothing is joined.")
+        write_predictions(path, _join(run, parts, data), "swinft predict")
+    finally:
+        shutil.rmtree(run.parts, ignore_errors=True)
+
+
+def _join(run: Run, parts: list[Path], data: CSVDataModule) -> pd.DataFrame:
+    """The parts' rows in the order of the test table.
+
+    Raises:
+        RunError: They do not hold every id exactly once.
+    """
     outputs = data.schema.outputs
     joined = pd.concat([read_predictions(part, len(outputs)) for part in parts], ignore_index=True)
     joined.index = pd.Index(joined.iloc[:, 0].astype(str))
     ids = data.test_table.ids
     if joined.index.has_duplicates or set(joined.index) != set(ids):
         raise RunError(f"the parts in {run.parts} do not hold every id of {data.test_table.path} exactly once.")
-    write_predictions(path, joined.loc[ids].reset_index(drop=True), "swinft predict")
-    for part in parts:
-        discard(part)
+    return joined.loc[ids].reset_index(drop=True)
 
 
 def _words(options: dict[str, Any]) -> list[str]:

@@ -90,6 +90,8 @@ def predict(
     schema = Schema.from_dict(opened.read_schema())
     chosen = _finished_folds(opened, folds)
     place = choose_device("cpu" if backend == "openvino" and device == "auto" else device)
+    if devices > 1:
+        _check_devices(device, place, devices)
     if backend == "openvino" and place.type != "cpu":
         raise InputError(f"--backend openvino predicts on the CPU, not on {place}. Remove --device or --backend.")
     if backend == "openvino" and compile is not None:
@@ -132,7 +134,8 @@ def predict(
     took = format_seconds(time.perf_counter() - started)
     table = complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
     write_predictions(path, table, "swinft predict")
-    print(f"{len(table)} rows in {took}, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
+    next_step = "" if part else f"\nnext: swinft submit {run}"  # a part is of no use before it is joined
+    print(f"{len(table)} rows in {took}, {', '.join(schema.outputs)}: {path}{next_step}")
 
 
 def _attention_on(configured: FastAttention, device: torch.device) -> FastAttention:
@@ -178,6 +181,19 @@ def _by_openvino(nets: Sequence[ImageModel], image_size: tuple[int, int]) -> Seq
     compiled = [compile_net(net, image_size) for net in nets]
     print(f"compiled by OpenVINO, at most {max(net.deviation for net in compiled):.1e} of the range away from torch")
     return compiled
+
+
+def _check_devices(named: str, place: torch.device, devices: int) -> None:
+    """Refuses to share rows among devices that are not there.
+
+    Raises:
+        InputError: `--device` names a single one, or there are fewer GPUs.
+    """
+    kind, _, index = named.partition(":")
+    if index:
+        raise InputError(f"--device {named} names one device, --devices {devices} several: give --device {kind}.")
+    if place.type == "cuda" and devices > torch.cuda.device_count():
+        raise InputError(f"--devices is {devices}, but there are {torch.cuda.device_count()} GPUs here.")
 
 
 def _share(part: str | None, devices: int, output: str | None) -> tuple[int, int]:

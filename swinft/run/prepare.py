@@ -18,6 +18,7 @@ from swinft.errors import InputError
 from swinft.run.arguments import Parser
 from swinft.run.check import check_run
 from swinft.run.config import difference, dump
+from swinft.run.devices import check_devices, devices_per_fold, freeze_devices
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.precision import training_precision
@@ -52,6 +53,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
                 f"Undo the change, or give the new run another --name."
             )
         _check_inputs(run, config)
+        check_devices(run, config)
         return
     elif run.root.exists() and any(run.root.iterdir()) and not config.overwrite:
         raise InputError(
@@ -67,6 +69,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
     probe(run.root.parent, 4 * checked.num_parameters * (data.fold_of_row.max() + 9))
     if config.fold is not None and not 0 <= config.fold <= data.fold_of_row.max():
         raise InputError(f"--fold {config.fold}: the folds are 0 to {data.fold_of_row.max()}.")
+    devices = devices_per_fold(config, int(data.fold_of_row.max()) + 1)
     if run.root.exists():
         was_started = not run.is_unstarted()
         _delete(run, held)
@@ -76,6 +79,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
     commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
     commit(run.images, data.images_csv().encode(), "swinft fit")
     commit(run.inputs, json.dumps(_hash_inputs(config), indent=1).encode(), "swinft fit")
+    freeze_devices(run, devices)
     commit(run.environment, json.dumps(_environment(config), indent=1).encode(), "swinft fit")
     commit(run.config, wanted.encode(), "swinft fit")  # last: a folder with a config is a run
 

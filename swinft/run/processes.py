@@ -1,61 +1,76 @@
-"""Folds as processes: which devices each gets, how many run at once, and what becomes of signals."""
+"""Children of a command: they run its code, their output is shown and kept, and they end with it."""
 
+import codecs
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-
-import torch
-from jsonargparse import Namespace
+from typing import IO, TextIO
 
 from swinft.errors import InputError
-from swinft.run.layout import Run
+from swinft.orphans import CHILD
 
-Slot = dict[str, str]  # what the environment of a fold's process gets besides the parent's
+Slot = dict[str, str]  # devices of one child, as variables of its environment
+
+POLL_SECONDS = 0.05
+INTERRUPTED_SECONDS = 2.0  # for children to end by themselves: a terminal sends Ctrl-C to them as well
+TERMINATED_SECONDS = 10.0  # for children to end after SIGTERM, loader processes included; then they are killed
 
 
-def slots_for(config: Namespace, num_folds: int) -> list[Slot]:
-    """Shares this machine's GPUs among folds that wait to be fitted.
-
-    A fold on one GPU loses nothing to communication: folds run side by side, one GPU each, and several GPUs work on one
-    fold only where there are more GPUs than folds.
+@dataclass(frozen=True)
+class Child:
+    """A `swinft` command to run in a process of its own.
 
     Args:
-        config: `trainer.accelerator`, `trainer.devices` and `devices_per_fold`.
-        num_folds: Folds that wait.
+        words: After `swinft`.
+        environment: Variables besides those of this process.
+        log: Where its output is added besides being shown; None to show it only.
+    """
+
+    words: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    log: Path | None = None
+
+
+def run_children(children: Mapping[int, Child], slots: Sequence[Slot], together: bool = False) -> dict[int, int]:
+    """Runs children, as many at once as there are slots.
+
+    Args:
+        children: By a number of the caller's.
+        slots: Devices of those that run at the same time.
+        together: What they make is of use only together: after a failure the others are ended. Otherwise no other is
+            started, and those that run are left to end.
 
     Returns:
-        One entry per fold that can run at the same time.
+        The exit code of each child that was started; 128 + signal where one ended it.
 
     Raises:
-        InputError: There are fewer GPUs than `devices_per_fold`, or `trainer.devices` contradicts it.
+        KeyboardInterrupt: Ctrl-C. No child is left.
+        SystemExit: SIGTERM, with the code 143. No child is left.
     """
-    uses_gpus = config.trainer.accelerator in ("auto", "gpu", "cuda")
-    names = visible_gpus() if uses_gpus else []
-    wanted = config.devices_per_fold
-    if wanted is None and (len(names) < 2 or config.trainer.devices != "auto"):
-        return [{}]
-    if config.trainer.devices != "auto":
-        raise InputError(
-            f"trainer.devices is {config.trainer.devices}, --devices-per-fold {wanted}: leave trainer.devices at auto."
-        )
-    per_fold = wanted if wanted is not None else max(1, len(names) // num_folds)
-    if not 1 <= per_fold <= len(names):
-        raise InputError(f"--devices-per-fold is {per_fold}, but there are {len(names)} GPUs here.")
-    count = min(len(names) // per_fold, num_folds)
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(names[k * per_fold : (k + 1) * per_fold])} for k in range(count)]
-
-
-def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
-    count = torch.cuda.device_count()
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return named[:count] if named else [str(index) for index in range(count)]
+    waiting, free, codes = list(children), list(slots), dict[int, int]()
+    running: dict[int, tuple[_Process, Slot]] = {}
+    with _none_left(running):
+        while running or (waiting and not any(codes.values())):
+            while waiting and free and not any(codes.values()):
+                number, slot = waiting.pop(0), free.pop(0)
+                running[number] = (_Process(children[number], slot), slot)
+            time.sleep(POLL_SECONDS)
+            for number, (process, slot) in list(running.items()):
+                if (code := process.poll()) is not None:
+                    codes[number] = code
+                    free.append(slot)
+                    del running[number]
+            if together and any(codes.values()):
+                _end([process for process, _ in running.values()], 0)
+    return codes
 
 
 def same_code() -> dict[str, str]:
@@ -71,59 +86,130 @@ def same_code() -> dict[str, str]:
     return environment
 
 
-def run_folds(
-    run: Run, folds: Sequence[int], allow_code: list[str], secrets: dict[str, str], slots: Sequence[Slot]
-) -> dict[int, int]:
-    """Runs `swinft fit --fold k` for each fold, as many at once as there are slots.
+def rank() -> int:
+    """This process's place among those that fit one fold together, from what their launcher put into the environment.
 
-    After a failure no other fold is started; those that run are left to end.
-
-    Args:
-        run: The run, prepared.
-        folds: Which folds.
-        allow_code: As given to this process.
-        secrets: What the environment needs besides.
-        slots: Devices of those that run at the same time.
-
-    Returns:
-        The exit code of each fold that was started.
+    Raises:
+        InputError: One of the variables is no whole number.
     """
-    waiting, free, codes = list(folds), list(slots), dict[int, int]()
-    running: dict[int, tuple[subprocess.Popen[bytes], Slot]] = {}
-    with _forwarded(running):
-        while running or (waiting and not any(codes.values())):
-            while waiting and free and not any(codes.values()):
-                index, slot = waiting.pop(0), free.pop(0)
-                environment = {**same_code(), **secrets, **slot}
-                running[index] = (subprocess.Popen(_command(run, index, allow_code), env=environment), slot)
-            time.sleep(0.05)
-            for index, (process, slot) in list(running.items()):
-                if (code := process.poll()) is not None:
-                    codes[index] = 128 - code if code < 0 else code  # a signal that ended it is a negative number
-                    free.append(slot)
-                    del running[index]
-    return codes
+    return next((int(value) for _, value in launcher_ranks()), 0)
+
+
+def launcher_ranks() -> Iterator[tuple[str, str]]:
+    """Name and value of the variables that Lightning asks, in its order; asking it would take seconds of imports.
+
+    Empty ones are removed: Lightning takes them for numbers as soon as it is imported.
+
+    Raises:
+        InputError: One of them is no whole number.
+    """
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        value = os.environ.get(name)
+        if value is None:
+            continue
+        if not value.strip():
+            del os.environ[name]
+        elif not value.strip().isdecimal():
+            raise InputError(f"the environment's {name} is '{value}', no place among processes: unset {name}.")
+        else:
+            yield name, value
+
+
+class _Process:
+    """A child that runs, and the threads that pass on what it says."""
+
+    def __init__(self, child: Child, slot: Slot) -> None:
+        environment = {**same_code(), **child.environment, **slot, CHILD: str(os.getpid())}
+        pipe = None
+        if child.log:
+            child.log.parent.mkdir(parents=True, exist_ok=True)
+            environment["PYTHONUNBUFFERED"] = "1"  # else a killed child takes its last lines with it
+            pipe = subprocess.PIPE
+        command = [sys.executable, "-m", "swinft", *child.words]
+        # Standard input is never written to: its end tells the child that this process is gone.
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=pipe, stderr=pipe, bufsize=0
+        )
+        self._copying = [
+            threading.Thread(target=_copy, args=(stream, shown, child.log), daemon=True)
+            for stream, shown in ((self._process.stdout, sys.stdout), (self._process.stderr, sys.stderr))
+            if stream and child.log
+        ]
+        for thread in self._copying:
+            thread.start()
+
+    def poll(self) -> int | None:
+        """The exit code, once all that the child said is shown; None while it runs."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        for thread in self._copying:
+            thread.join(timeout=1)  # not for ever: a process of the child's may hold the other end
+        assert self._process.stdin
+        self._process.stdin.close()
+        return 128 - code if code < 0 else code  # a signal that ended it is a negative number
+
+    def terminate(self) -> None:
+        """Asks it to end."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends it."""
+        self._process.kill()
+        self._process.wait()
 
 
 @contextmanager
-def _forwarded(running: dict[int, tuple[subprocess.Popen[bytes], Slot]]) -> Iterator[None]:
-    """Signals that stop the parent stop the children first, which keep their last whole epochs."""
+def _none_left(running: Mapping[int, tuple[_Process, Slot]]) -> Iterator[None]:
+    """Ends the children when this process is told to end, by a signal or by an exception."""
 
-    def forward(number: int, _: FrameType | None) -> None:
-        for process, _slot in list(running.values()):
-            process.send_signal(number)
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, forward)
+    previous = signal.signal(signal.SIGTERM, leave)
     try:
         yield
-    except KeyboardInterrupt:  # the terminal sent it to the children as well: let them end before we say so
-        for process, _slot in running.values():
-            process.wait()
+    except BaseException as error:
+        patience = INTERRUPTED_SECONDS if isinstance(error, KeyboardInterrupt) else 0
+        _end([process for process, _ in running.values()], patience)
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _command(run: Run, index: int, allow_code: list[str]) -> list[str]:
-    command = [sys.executable, "-m", "swinft", "fit", "--config", str(run.config), "--fold", str(index), "--resume"]
-    return command + (["--allow-code", ",".join(allow_code)] if allow_code else [])
+def _end(processes: Sequence[_Process], patience: float) -> None:
+    """Waits for processes, then asks them to end, then kills them; a second signal kills them at once."""
+    try:
+        _wait(processes, patience)
+        for process in _alive(processes):
+            process.terminate()
+        _wait(processes, TERMINATED_SECONDS)
+    finally:
+        for process in _alive(processes):
+            process.kill()
+
+
+def _wait(processes: Sequence[_Process], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while _alive(processes) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+
+
+def _alive(processes: Iterable[_Process]) -> list[_Process]:
+    return [process for process in processes if process.poll() is None]
+
+
+def _copy(stream: IO[bytes], shown: TextIO | None, log: Path) -> None:
+    """Shows what a child says as it comes, and adds it to its log.
+
+    Where it can no longer be shown or kept, such as on a full disk, it is read all the same: the child must not wait.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    with log.open("ab", buffering=0) as file:
+        while content := stream.read(65536):
+            with suppress(OSError):
+                file.write(content)
+            with suppress(OSError, ValueError):  # the other end is gone, or the stream is closed
+                if shown:
+                    shown.write(decoder.decode(content))
+                    shown.flush()

@@ -6,14 +6,16 @@ from pathlib import Path
 import yaml
 
 from swinft.errors import InputError
+from swinft.orphans import is_child
 from swinft.run.layout import Run, check_name
-from swinft.run.lock import rank, refuse_if_held
+from swinft.run.lock import refuse_if_held
+from swinft.run.processes import rank
 
 
 def main(argv: list[str]) -> int:
     """`swinft fit --config FILE`."""
     lock = _lock_of(argv)
-    if lock and not rank():
+    if lock and not rank() and not is_child():  # a child waits for one that is ending
         refuse_if_held(lock)
     from swinft.run.fit import main as fit
 

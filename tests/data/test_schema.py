@@ -49,7 +49,7 @@ def test_bad_classes(tmp_path):
     _, _, problems = encoded(table_of(tmp_path, y=["cat", "", "Cat ", "dog"]), "classification", "y")
     assert [problem.message for problem in problems] == [
         "the class is empty",
-        "'Cat ' and 'cat' differ only by case, blanks or .0",
+        "'Cat' and 'cat' differ only by case, blanks or .0",
     ]
     assert (problems[0].line, problems[0].id, problems[0].column, problems[0].value) == (3, "b", "y", "")
     assert "two classes or more" in encoded(table_of(tmp_path, y=["cat", "cat"]), "classification", "y")[2][0].fix

@@ -2,9 +2,10 @@
 
 import yaml
 
+from swinft.run.fit import fold_child
 from swinft.run.layout import Run
 from swinft.run.lock import hold
-from swinft.run.processes import run_folds
+from swinft.run.processes import run_children
 
 
 def test_f117_a_folder_called_swinft_does_not_hide_the_package_from_the_folds(tmp_path, monkeypatch):
@@ -19,6 +20,6 @@ def test_f117_a_folder_called_swinft_does_not_hide_the_package_from_the_folds(tm
     run.config.write_text(yaml.safe_dump({"name": "x", "runs": str(tmp_path / "runs")}))
     run.fold(0).lock.parent.mkdir()
     with hold(run.fold(0).lock):  # the fold's own command answers so before its imports
-        codes = run_folds(run, [0], [], {}, [{}])
+        codes = run_children({0: fold_child(run, 0, [], {})}, [{}])
     assert codes == {0: 2}
     assert not (tmp_path / "decoy_ran").exists()

@@ -8,8 +8,10 @@ from jsonargparse import Namespace
 
 from swinft.cli import main
 from swinft.errors import InputError
+from swinft.run.devices import devices_per_fold, slots_for
+from swinft.run.fit import fold_child
 from swinft.run.layout import Run
-from swinft.run.processes import run_folds, slots_for
+from swinft.run.processes import run_children
 from tests.conftest import tiny_config, write_config
 
 
@@ -28,19 +30,21 @@ def config_of(devices="auto", per_fold=None, accelerator="auto"):
         (8, 3, config_of(), ["0,1", "2,3", "4,5"]),
         (8, 3, config_of(per_fold=4), ["0,1,2,3", "4,5,6,7"]),
         (2, 5, config_of(devices=2), [None]),
+        (4, 2, config_of(devices="-1"), [None]),
         (2, 5, config_of(accelerator="cpu"), [None]),
     ],
 )
 def test_gpus_are_shared_among_folds(gpus, folds, config, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [slot.get("CUDA_VISIBLE_DEVICES") for slot in slots_for(config, folds)] == expected
+    slots = slots_for(config, devices_per_fold(config, folds), folds)
+    assert [slot.get("CUDA_VISIBLE_DEVICES") for slot in slots] == expected
 
 
 def test_only_the_gpus_that_are_visible_are_shared(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert slots_for(config_of(), 2) == [{"CUDA_VISIBLE_DEVICES": "5"}, {"CUDA_VISIBLE_DEVICES": "7"}]
+    assert slots_for(config_of(), 1, 2) == [{"CUDA_VISIBLE_DEVICES": "5"}, {"CUDA_VISIBLE_DEVICES": "7"}]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +57,7 @@ def test_only_the_gpus_that_are_visible_are_shared(monkeypatch):
 def test_what_cannot_be_shared_is_refused(config, words, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match=words):
-        slots_for(config, 2)
+        devices_per_fold(config, 2)
 
 
 def test_folds_side_by_side_end_as_one_after_the_other(competition, tiny_run, tmp_path, capfd):
@@ -64,7 +68,7 @@ def test_folds_side_by_side_end_as_one_after_the_other(competition, tiny_run, tm
         if path.is_file():
             path.unlink()
     slots = [{"CUDA_VISIBLE_DEVICES": ""}, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}]
-    assert run_folds(run, [0, 1], [], {}, slots) == {0: 0, 1: 0}
+    assert run_children({fold: fold_child(run, fold, [], {}) for fold in (0, 1)}, slots) == {0: 0, 1: 0}
     started = [line for line in capfd.readouterr().out.splitlines() if "rows to train on" in line]
     assert len(started) >= 2
     for fold in (0, 1):
@@ -78,4 +82,4 @@ def test_after_a_failure_no_other_fold_is_started(competition, tmp_path):
     assert main(["fit", "--config", str(config), "--fold", "2"]) == 0
     run = Run(tmp_path / "runs" / "tiny")
     run.inputs.write_text("{}")  # every fold refuses: the frozen file is damaged
-    assert run_folds(run, [0, 1], [], {}, [{}]) == {0: 1}
+    assert run_children({fold: fold_child(run, fold, [], {}) for fold in (0, 1)}, [{}]) == {0: 1}

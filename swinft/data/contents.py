@@ -1,0 +1,131 @@
+"""What the bytes of a file are, where no decoder takes them: the reason in words, and the edit that helps.
+
+It also reads what a PNG says of its samples, and takes metadata away that keeps a good image from being opened.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+# Decoders are attack surface: no others are started. JPEG2000 and PPM are what satellites and old benchmarks come in.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
+
+# First bytes of what is no image, and what to do about it.
+KNOWN_CONTENT = {
+    b"version https://git-lfs": "is a git-lfs pointer; run `git lfs pull`",
+    b"<!doctype": "is a web page; download it again, signed in",
+    b"<html": "is a web page; download it again, signed in",
+    b"<?xml": "is XML or SVG; convert it to PNG",
+    b"<svg": "is an SVG; convert it to PNG",
+    b"PK\x03\x04": "is a zip archive; unpack it",
+    b"\x1f\x8b": "is gzip-compressed; unpack it",
+    b"7z\xbc\xaf\x27\x1c": "is a 7z archive; unpack it",
+    b"Rar!": "is a RAR archive; unpack it",
+    b"%PDF": "is a PDF; convert it to PNG",
+    b"\x93NUMPY": "is a numpy array; convert it to PNG",
+    b"\x89HDF": "is an HDF5 file; convert its arrays to PNG",
+    b"SIMPLE  =": "is a FITS file; convert it to PNG",
+    b"8BPS": "is a Photoshop file; convert it to PNG",
+    b"v/1\x01": "is OpenEXR; convert it to PNG",
+    b"\xff\x0a": "is JPEG XL; convert it to PNG or JPEG",
+    b"\0\0\0\x0cJXL ": "is JPEG XL; convert it to PNG or JPEG",
+    b"\0\0\1\0": "is an icon; convert it to PNG",
+    b"%!PS": "is no image but PostScript; convert it to PNG",
+}
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+# All that decides pixels. Text, colour profiles and times do not, whatever is wrong with them.
+PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"}
+AVIF_EXIF = re.compile(rb"(infe.{8})Exif", re.DOTALL)  # the entry of an item: version, flags, id, protection, type
+SAMPLE_KINDS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}  # TIFF's SampleFormat
+
+
+def describe(content: bytes, error: Exception) -> str:
+    """What a file is that cannot be opened, why, and what to do: the end of a sentence that begins with its path.
+
+    Args:
+        content: All its bytes.
+        error: What Pillow raised.
+    """
+    if not content:
+        return "is empty; restore the file or remove its row"
+    start = content[:64].lstrip().lower()
+    for known, what in KNOWN_CONTENT.items():
+        if content.startswith(known) or start.startswith(known.lower()):
+            return what
+    for name in FORMATS:
+        if (reason := _refusal(name, content)) is not None:
+            detail = _tiff(content) if name == "TIFF" else ""
+            return f"is a {name}{detail} that Pillow cannot read ({reason}); convert it to an 8-bit PNG or restore it"
+    if content[4:8] == b"ftyp":
+        return "is HEIC or video; convert it to JPEG"
+    if content[128:132] == b"DICM":
+        return "is DICOM; convert it to PNG"
+    words = f"is no image that can be read ({', '.join(FORMATS)}); restore the file or remove its row"
+    return words if isinstance(error, UnidentifiedImageError) else f"{words} ({error})"
+
+
+def _refusal(name: str, content: bytes) -> str | None:
+    """Why Pillow's reader of a format refuses a file that begins as its own do; None where it does not begin so.
+
+    `Image.open` keeps such reasons to itself.
+    """
+    factory, accept = Image.OPEN[name]
+    begins = accept is None or accept(content[:16])
+    if begins is not True:
+        return begins if isinstance(begins, str) else None
+    try:
+        factory(io.BytesIO(content), "")
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return "it is damaged"  # it opens after all: what failed came later
+
+
+def _tiff(content: bytes) -> str:
+    """Bands and samples of a TIFF in words, as far as its first directory tells."""
+    try:
+        tags = ImageFileDirectory_v2(content[:8])
+        file = io.BytesIO(content)
+        file.seek(tags.next)
+        tags.load(file)
+        bits, kinds = tags.get(258, (1,)), tags.get(339, (1,))
+        bands = tags.get(277, len(bits))
+        return f" of {bands} band{'s' * (bands > 1)} of {max(bits)}-bit {SAMPLE_KINDS.get(kinds[0], 'unknown')} samples"
+    except Exception:  # a damaged directory: the reader's reason is all there is
+        return ""
+
+
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Names and whole bytes of a PNG's chunks, as far as they are whole."""
+    start = len(PNG_START)
+    while start + 12 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, start)
+        yield name, content[start : start + 12 + length]
+        start += 12 + length
+
+
+def bare(content: bytes) -> bytes | None:
+    """A PNG or AVIF without what stands beside its pixels; None for other formats, or where nothing stands there."""
+    if content[4:8] == b"ftyp":
+        other = AVIF_EXIF.sub(rb"\1none", content)  # an item of a type that nobody knows is passed over
+        return None if other == content else other
+    if not content.startswith(PNG_START):
+        return None
+    pixels = PNG_START + b"".join(chunk for name, chunk in png_chunks(content) if name in PNG_PIXELS)
+    return pixels if len(pixels) < len(content) else None
+
+
+def png_significant_bits(content: bytes) -> int | None:
+    """How many bits of a PNG's samples carry something, by its own word (sBIT); None where it says nothing."""
+    if not content.startswith(PNG_START):
+        return None
+    for name, chunk in png_chunks(content):
+        if name == b"sBIT":
+            return max(chunk[8:-4], default=None)
+        if name == b"IDAT":
+            return None
+    return None
