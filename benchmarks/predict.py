@@ -35,7 +35,7 @@ from swinft import ClassificationHead, CSVDataModule
 from swinft.data.schema import Schema
 from swinft.memory import keep_freed_memory
 from swinft.model.backbone import create_backbone
-from swinft.model.task import ImageModel
+from swinft.model.network import ImageModel
 from swinft.run.openvino import compile_net
 from swinft.run.precision import Precision, autocast
 from swinft.run.predict import Predictor, estimate, predict_rows

@@ -5,8 +5,9 @@ The package in reading order:
 - `data/table` a CSV becomes a checked table, `data/schema` cells become numbers, `data/folds` rows become folds,
   `data/images` a file becomes pixels, `data/augment` pixels become training pixels, `data/batches` and
   `data/datamodule` all of them become batches;
-- `model/backbone` an image becomes features, `model/heads` features become predictions, `model/metrics` scores them,
-  `model/mix`, `model/optim` and `model/ema` are the training recipe, `model/task` puts them into Lightning;
+- `model/backbone` an image becomes features, `model/metadata` columns do, `model/heads` features become predictions,
+  `model/network` is all three, `model/metrics` scores, `model/mix`, `model/optim` and `model/ema` are the training
+  recipe, `model/task` puts them into Lightning;
 - `run/config` a YAML is checked, `run/prepare` a run is frozen, `run/fit` folds become out-of-fold predictions and a
   score, `run/predict` checkpoints become test predictions, `run/submission` predictions become a file for Kaggle,
   `run/report` a run becomes a page, `run/store` and `run/layout` keep it all on disk;
@@ -28,7 +29,7 @@ _PUBLIC = {
     "Schema": "swinft.data.schema",
     "InputError": "swinft.errors",
     "FineTuneTask": "swinft.model.task",
-    "ImageModel": "swinft.model.task",
+    "ImageModel": "swinft.model.network",
     "Head": "swinft.model.heads",
     "ClassificationHead": "swinft.model.heads",
     "RegressionHead": "swinft.model.heads",

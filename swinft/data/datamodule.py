@@ -280,6 +280,12 @@ class CSVDataModule(LightningDataModule):
         return self.targets[self._training_rows()]
 
     @property
+    def training_features(self) -> NDArray[np.float32] | None:
+        """Metadata of the rows that `fold` trains on, float32 (N, F); None where there is none."""
+        features = self._rows("fit").features
+        return None if features is None else features[self._training_rows()]
+
+    @property
     def status(self) -> list[str]:
         """Of each training row: `ok`, or why no fold scores it."""
         skipped = self._rows("fit").skipped

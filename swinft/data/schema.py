@@ -46,6 +46,11 @@ class Schema:
         """F: one per number, one per known value of a category."""
         return len(self.numeric_features) + sum(map(len, self.categories.values()))
 
+    @property
+    def category_sizes(self) -> list[int]:
+        """Number of one-hot columns of each category column: the last of the F features."""
+        return [len(known) for known in self.categories.values()]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)

@@ -22,9 +22,15 @@ def ema_update(averaged: nn.Module, current: nn.Module, decay: float) -> None:
     pairs = list(zip(averaged.parameters(), current.parameters(), strict=True))
     floating = [(a, c) for a, c in pairs if a.is_floating_point()]
     # One kernel for all tensors instead of one each: hundreds of launches per step otherwise.
-    torch._foreach_lerp_([a for a, _ in floating], [c for _, c in floating], 1 - decay)
-    for a, c in zip(averaged.buffers(), current.buffers(), strict=True):
-        a.copy_(c)
+    if floating:
+        torch._foreach_lerp_([a for a, _ in floating], [c for _, c in floating], 1 - decay)
+    for own, followed in zip(averaged.modules(), current.modules(), strict=True):
+        for name, buffer in followed._buffers.items():
+            before = own._buffers.get(name)
+            if buffer is None or before is None or before.shape != buffer.shape:  # some are made in the first forward
+                own._buffers[name] = None if buffer is None else buffer.clone()
+            else:
+                before.copy_(buffer)
 
 
 class AveragedWeights(nn.Module):

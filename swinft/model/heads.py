@@ -6,8 +6,10 @@ competition's.
 Shapes: B batch, D features, K outputs.
 """
 
+import inspect
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from itertools import islice
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,22 @@ class Head(nn.Module):
 
     kind: ClassVar[str]
     default_metrics: ClassVar[list[str]]
+    arguments: dict[str, Any]  # what a head was made with besides D and K
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Head":
+        """Keeps the arguments, so that a checkpoint can say how to make such a head."""
+        head = super().__new__(cls)
+        signature = inspect.signature(cls.__init__)
+        try:
+            given = signature.bind_partial(head, *args, **kwargs).arguments
+        except TypeError:  # __init__ says the same in better words
+            given = {}
+        own = dict(islice(((name, given[name]) for name in given), 3, None))  # without self, D and K
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                own |= own.pop(name, {})
+        object.__setattr__(head, "arguments", own)
+        return head
 
     def __init__(self, in_features: int, num_outputs: int) -> None:
         super().__init__()
@@ -41,7 +59,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
-        """Loss of every row (B,), in float32."""
+        """Loss of every row (B,), in float32, whatever the other rows are."""
         raise NotImplementedError
 
     def decode(self, logits: Tensor) -> Tensor:
@@ -50,6 +68,11 @@ class Head(nn.Module):
 
     def initialize(self, target: Tensor) -> None:
         """Called once before training with the targets of the training rows (N, …): check them, set an output bias."""
+
+    @property
+    def learns_from_targets(self) -> bool:
+        """Whether `initialize` must be called before training."""
+        return type(self).initialize is not Head.initialize
 
 
 class LinearHead(Head):
@@ -82,7 +105,8 @@ class ClassificationHead(LinearHead):
         in_features: D, given by the backbone.
         num_outputs: K, given by the classes.
         label_smoothing: Share of the target's mass spread over all classes, in [0, 1).
-        class_weights: Weight of each class in the loss, in the order of the prediction's columns. None for equal ones.
+        class_weights: Weight of each class in the loss, in the order of the prediction's columns. They are divided by
+            their mean over the training rows, so that they do not change the learning rate. None for equal ones.
         dropout: Probability of dropping a feature, in [0, 1).
     """
 
@@ -101,21 +125,38 @@ class ClassificationHead(LinearHead):
     ) -> None:
         super().__init__(in_features, num_outputs, dropout)
         self.label_smoothing = _in_unit("label_smoothing", label_smoothing)
-        self.register_buffer("weights", _weights("class_weights", class_weights, num_outputs), persistent=False)
+        weights = _weights("class_weights", class_weights, num_outputs)
+        if not weights.any():
+            raise InputError("class_weights are all 0: nothing would be learnt.")
+        # `initialize` divides them by what it learns from the training rows: they travel with the weights.
+        self.register_buffer("weights", weights / weights.mean(), persistent=class_weights is not None)
 
     def encode(self, target: Tensor) -> Tensor:
         """Class indices (B,) to one-hot rows (B, K)."""
         return functional.one_hot(target, self.num_outputs).float()
 
-    def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
-        """Cross-entropy of every row (B,).
+    @property
+    def learns_from_targets(self) -> bool:
+        """Not this class itself: its weights then keep their mean over the classes."""
+        return type(self).initialize is not ClassificationHead.initialize
 
-        Weights are divided by their mean over the batch's own targets, so that rare classes count more without the
-        learning rate changing from batch to batch.
+    @torch.no_grad()
+    def initialize(self, target: Tensor) -> None:
+        """Divides the class weights by their mean over the training rows.
+
+        Raises:
+            InputError: Every class of the training rows has weight 0.
         """
+        mean = self.weights[target].double().mean()
+        if not mean > 0:
+            raise InputError("class_weights gives every class of the training rows weight 0: nothing would be learnt.")
+        self.weights.div_(mean)
+
+    def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
+        """Cross-entropy of every row (B,), weighted by its class."""
+        _check_equal_shapes(self, logits, encoded)
         smoothed = encoded * (1 - self.label_smoothing) + self.label_smoothing / self.num_outputs
-        losses = -(smoothed * self.weights * logits.float().log_softmax(1)).sum(1)
-        return losses / (encoded * self.weights).sum(1).mean()
+        return -(smoothed * self.weights * logits.float().log_softmax(1)).sum(1)
 
     def decode(self, logits: Tensor) -> Tensor:
         """Logits (B, K) to probabilities (B, K)."""
@@ -184,11 +225,15 @@ class RegressionHead(LinearHead):
         if self.kind_of_loss == "bce":
             self.linear.bias.copy_(torch.logit(self.encode(target).mean(0), eps=1e-4))
         else:
-            self.shift.copy_(target.float().mean(0))
-            self.scale.copy_(target.float().std(0, correction=0).clamp_min(1e-6))
+            exact = target.cpu().double()  # not every device has float64
+            deviation = exact.std(0, correction=0)
+            self.shift.copy_(exact.mean(0))
+            # A column that never changes is answered with its value.
+            self.scale.copy_(torch.where(exact.amax(0) > exact.amin(0), deviation, 1e-6))
 
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
         """Loss of every row (B,), averaged over its targets."""
+        _check_equal_shapes(self, logits, encoded)
         losses: dict[str, Callable[..., Tensor]] = {
             "mse": functional.mse_loss,
             "l1": functional.l1_loss,
@@ -231,6 +276,7 @@ class MultilabelHead(LinearHead):
 
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
         """Binary cross-entropy of every row (B,), averaged over labels."""
+        _check_equal_shapes(self, logits, encoded)
         losses = functional.binary_cross_entropy_with_logits(
             logits.float(), encoded, pos_weight=self.weights, reduction="none"
         )
@@ -239,6 +285,14 @@ class MultilabelHead(LinearHead):
     def decode(self, logits: Tensor) -> Tensor:
         """Logits (B, K) to probabilities (B, K)."""
         return logits.float().sigmoid()
+
+
+def _check_equal_shapes(head: Head, logits: Tensor, encoded: Tensor) -> None:
+    if logits.shape != encoded.shape:
+        raise InputError(
+            f"{type(head).__name__} compares logits {tuple(logits.shape)} with encoded targets "
+            f"{tuple(encoded.shape)}: they would be broadcast. Both must have one shape."
+        )
 
 
 def _weights(name: str, weights: list[float] | None, num_outputs: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Mixup and cutmix: pure functions on a batch, and the draw that decides when.
 
-Targets are mixed in the head's encoded form, where a mixture means something for every kind of target: one-hot rows,
-0/1 rows, and numbers, for which the loss of the mixture is the mixture of the losses wherever the loss is linear in the
-target (cross-entropies are).
+All of a row is mixed with all of the other: image, target, metadata and weight, at one share. Targets and metadata are
+mixed in encoded form, where a mixture means something: one-hot rows, 0/1 rows, and numbers. For targets the loss of the
+mixture is the mixture of the losses wherever the loss is linear in the target (cross-entropies are).
 
 Shapes: B batch, H and W pixels, K outputs.
 """
@@ -36,7 +36,7 @@ class MixConfig:
             raise InputError(f"model.mix: the alphas must be 0 or more and the probability in 0–1; they are {self}.")
 
 
-def mixup(images: Tensor, targets: Tensor, share: float, order: Tensor) -> tuple[Tensor, Tensor]:
+def mixup(images: Tensor, targets: Tensor, share: float, order: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
     """Blends every row with another one (arXiv 1710.09412).
 
     Args:
@@ -44,31 +44,34 @@ def mixup(images: Tensor, targets: Tensor, share: float, order: Tensor) -> tuple
         targets: Encoded targets, float (B, K).
         share: Weight of the row itself, in 0–1.
         order: The row to blend with, int64 (B,).
+        *more: What else belongs to the rows, float (B, …).
 
     Returns:
-        Images as float, in the same range, and targets.
+        Images as float, in the same range, targets, and what was more.
     """
-    mixed = images.float()
-    return mixed.lerp(mixed[order], 1 - share), targets.lerp(targets[order], 1 - share)
+    return tuple(x.lerp(x[order], 1 - share) for x in (images.float(), targets, *more))
 
 
-def cutmix(images: Tensor, targets: Tensor, box: tuple[int, int, int, int], order: Tensor) -> tuple[Tensor, Tensor]:
-    """Pastes a box of another row into every row and mixes the targets by area (arXiv 1905.04899).
+def cutmix(
+    images: Tensor, targets: Tensor, box: tuple[int, int, int, int], order: Tensor, *more: Tensor
+) -> tuple[Tensor, ...]:
+    """Pastes a box of another row into every row and mixes all else by area (arXiv 1905.04899).
 
     Args:
         images: uint8 or float (B, 3, H, W).
         targets: Encoded targets, float (B, K).
         box: Top, bottom, left, right in pixels; bottom and right are exclusive.
         order: The row to paste from, int64 (B,).
+        *more: What else belongs to the rows, float (B, …).
 
     Returns:
-        Images in their own type, and targets.
+        Images in their own type, targets, and what was more.
     """
     top, bottom, left, right = box
     mixed = images.clone()
     mixed[:, :, top:bottom, left:right] = images[order, :, top:bottom, left:right]
     area = (bottom - top) * (right - left) / (images.shape[-2] * images.shape[-1])
-    return mixed, targets.lerp(targets[order], area)
+    return mixed, *(x.lerp(x[order], area) for x in (targets, *more))
 
 
 def draw_box(height: int, width: int, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -79,7 +82,9 @@ def draw_box(height: int, width: int, share: float, rng: np.random.Generator) ->
     return max(y - half_height, 0), min(y + half_height, height), max(x - half_width, 0), min(x + half_width, width)
 
 
-def mix(images: Tensor, targets: Tensor, config: MixConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def mix(
+    images: Tensor, targets: Tensor, config: MixConfig, rng: np.random.Generator, *more: Tensor
+) -> tuple[Tensor, ...]:
     """Mixes a batch as `config` says, or leaves it alone.
 
     Args:
@@ -87,14 +92,18 @@ def mix(images: Tensor, targets: Tensor, config: MixConfig, rng: np.random.Gener
         targets: Encoded targets, float (B, K).
         config: When and how strongly.
         rng: On the CPU: drawing on the device would wait for it.
+        *more: What else belongs to the rows, float (B, …): encoded metadata, weights.
+
+    Returns:
+        Images, targets, and what was more.
     """
     alphas = {mixup: config.mixup_alpha, cutmix: config.cutmix_alpha}
     methods = [method for method, alpha in alphas.items() if alpha > 0]
     if not methods or rng.random() >= config.probability:
-        return images, targets
+        return images, targets, *more
     method = methods[int(rng.integers(len(methods)))]
     share = float(rng.beta(alphas[method], alphas[method]))
     order = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=True)
     if method is mixup:
-        return mixup(images, targets, share, order)
-    return cutmix(images, targets, draw_box(images.shape[-2], images.shape[-1], share, rng), order)
+        return mixup(images, targets, share, order, *more)
+    return cutmix(images, targets, draw_box(images.shape[-2], images.shape[-1], share, rng), order, *more)

@@ -3,10 +3,13 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from timm.optim._param_groups import param_groups_layer_decay
+from timm.models import group_parameters
+from timm.optim import auto_group_layers  # type: ignore[attr-defined]
 from torch import nn
 from torch.optim import AdamW
 
@@ -21,10 +24,12 @@ class OptimConfig:
     """AdamW with layer-wise decay, warm-up and cosine.
 
     Args:
-        lr: Learning rate of the backbone's last layer.
-        head_lr: Learning rate of the head and of the metadata network; None for `lr`.
+        lr: Learning rate of the head, from which `layer_decay` counts.
+        head_lr: Learning rate of the head and of the metadata network where it is another; None for `lr`.
         weight_decay: Decay of weight matrices; norms, biases and relative-position tables have none.
-        layer_decay: Factor on the learning rate per layer towards the input, in (0, 1]; 1 for the same everywhere.
+        layer_decay: Factor on the learning rate per layer towards the input, in (0, 1]; 1 for the same everywhere. The
+            head is the last layer, as timm, BEiT and MAE count: the backbone's last block learns at `lr · layer_decay`.
+        layer_decay_min_scale: Smallest factor on `lr` that `layer_decay` may come to, in 0–1, for deep backbones.
         warmup_epochs: Epochs of linear warm-up; fractions are allowed.
         min_lr_ratio: Share of the learning rate that is left at the end of the cosine, in 0–1.
         betas: AdamW's running averages.
@@ -34,6 +39,7 @@ class OptimConfig:
     head_lr: float | None = None
     weight_decay: float = 0.05
     layer_decay: float = 1.0
+    layer_decay_min_scale: float = 0.0
     warmup_epochs: float = 1.0
     min_lr_ratio: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
@@ -47,6 +53,7 @@ class OptimConfig:
                 "head_lr": self.head_lr is None or self.head_lr > 0,
                 "weight_decay": self.weight_decay >= 0,
                 "layer_decay": 0 < self.layer_decay <= 1,
+                "layer_decay_min_scale": 0 <= self.layer_decay_min_scale <= 1,
                 "warmup_epochs": self.warmup_epochs >= 0,
                 "min_lr_ratio": 0 <= self.min_lr_ratio <= 1,
                 "betas": all(0 <= beta < 1 for beta in self.betas),
@@ -60,28 +67,58 @@ class OptimConfig:
 
 
 def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimConfig) -> Groups:
-    """Parameter groups with their own learning rates and decays.
-
-    timm only writes `lr_scale`, which torch's optimisers and schedulers ignore; here it is multiplied into each `lr`.
+    """Parameter groups with their own learning rates and decays, one or two per layer.
 
     Args:
         backbone: Its layers are found by timm's own group matcher.
-        others: Head and metadata network, at the head's rate.
+        others: Head and metadata network: the last layer.
         config: Rates and decays.
+
+    Returns:
+        Groups with `lr`, `weight_decay` and `layer`, which counts from 0. Every parameter that is trained is in one.
     """
     model: Any = backbone.model
-    skip = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
-    groups: Groups = param_groups_layer_decay(model, config.weight_decay, skip, layer_decay=config.layer_decay)
-    for group in groups:
-        group["lr"] = config.lr * group["lr_scale"]
-    parameters = [p for module in others for p in module.parameters() if p.requires_grad]
-    # A matrix is decayed, a bias or a norm's scale is not.
-    for decay, chosen in (
-        (config.weight_decay, [p for p in parameters if p.ndim > 1]),
-        (0.0, [p for p in parameters if p.ndim < 2]),
-    ):
-        groups.append({"params": chosen, "lr": config.head_lr or config.lr, "weight_decay": decay})
-    return [group for group in groups if group["params"]]
+    layer_of, head = _layers(model)
+    excepted = list(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else []
+    groups: dict[tuple[int, float, bool], dict[str, Any]] = {}
+
+    def add(parameter: nn.Parameter, layer: int, lr: float, decays: bool) -> None:
+        if parameter.requires_grad:
+            group = {"params": [], "lr": lr, "weight_decay": config.weight_decay if decays else 0.0, "layer": layer}
+            groups.setdefault((layer, lr, decays), group)["params"].append(parameter)
+
+    for name, parameter in model.named_parameters():
+        layer = layer_of[name]  # that of the head for what timm counts to it, as a norm right before the classifier
+        scale = max(config.layer_decay_min_scale, config.layer_decay ** (head - layer))
+        # A matrix is decayed; a bias, a norm's scale and what the backbone itself excepts are not.
+        decays = parameter.ndim > 1 and not any(fnmatch(name, pattern) for pattern in excepted)
+        add(parameter, layer, config.lr * scale, decays)
+    for parameter in (each for module in others for each in module.parameters()):
+        add(parameter, head, config.lr if config.head_lr is None else config.head_lr, parameter.ndim > 1)
+    return list(groups.values())
+
+
+def _layers(model: Any) -> tuple[dict[str, int], int]:
+    """Layer of every parameter of a timm model, and of the head in the place of its classifier."""
+    classifier = model.pretrained_cfg.get("classifier") or "head"
+    stand_in = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
+    names = [*((name, None) for name, _ in model.named_parameters()), (stand_in, None)]
+    whole: Any = SimpleNamespace(named_parameters=lambda: names, pretrained_cfg=model.pretrained_cfg)
+    if hasattr(model, "group_matcher"):
+        layers: dict[str, int] = group_parameters(whole, model.group_matcher(coarse=False), reverse=True)
+    else:
+        layers = auto_group_layers(whole)  # type: ignore[no-untyped-call]
+    return layers, layers[stand_in]
+
+
+def describe_rates(groups: Groups) -> str:
+    """One line about the learning rates of parameter groups, before warm-up."""
+    by_layer = sorted(groups, key=lambda group: (group["layer"], group["lr"]))
+    first, last = by_layer[0]["lr"], by_layer[-1]["lr"]
+    if all(group["lr"] == last for group in groups):
+        return f"learning rate {last:.3g} in all layers"
+    layers = len({group["layer"] for group in groups})
+    return f"learning rates from {first:.3g} (stem) to {last:.3g} (head) in {layers} layers"
 
 
 def adamw(groups: Groups, config: OptimConfig, device: torch.device, scales_loss: bool) -> AdamW:

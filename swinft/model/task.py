@@ -1,105 +1,32 @@
-"""The network, and the LightningModule that trains it.
+"""The LightningModule that trains a network: all four of the Trainer's verbs, with the datamodule or with loaders.
 
-Shapes: B batch, F metadata features, D embedding, K outputs.
+Shapes: B batch, N training rows, F metadata features, K outputs.
 """
 
 import time
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from swinft.errors import InputError
-from swinft.model.backbone import Backbone, create_backbone
+from swinft.model.backbone import create_backbone
+from swinft.model.compiling import COMPILED_STEPS, CompilePolicy, compiles, filled_up
+from swinft.model.contract import check_logits, decoded, describe_head, encoded_targets, head_from, row_losses
 from swinft.model.ema import AveragedWeights
 from swinft.model.heads import Head
 from swinft.model.metrics import check_metrics, score
 from swinft.model.mix import MixConfig, mix
-from swinft.model.optim import OptimConfig, adamw, param_groups, warmup_cosine
+from swinft.model.network import ImageModel
+from swinft.model.optim import OptimConfig, adamw, describe_rates, param_groups, warmup_cosine
 from swinft.model.window_attention import FastAttention, set_attention
 
 Batch = dict[str, Tensor]
-CompilePolicy = bool | Literal["auto"]  # the settings `model.compile` and `predict.compile`
-
-# Compiling takes a minute or two, and a step of Swin is then about a third shorter.
-COMPILED_STEPS = 2000
-
-
-def compiles(
-    policy: CompilePolicy,
-    count: int,
-    least: int,
-    unit: str,
-    device: torch.device,
-    say: Callable[[str], None] = print,
-) -> bool:
-    """Whether a training or a prediction is compiled.
-
-    Args:
-        policy: `auto` says what it decides, and by what rule: on CUDA, where it is long enough.
-        count: Length of the work.
-        least: Length from which on compiling pays.
-        unit: Of both, in the plural.
-        device: Where the work is done.
-        say: Prints.
-    """
-    if policy != "auto":
-        return policy
-    pays = device.type == "cuda" and count >= least
-    rule = f"compiled on CUDA from {least} {unit} on"
-    say(f"{'compiling' if pays else 'not compiled'}: {count} {unit} on {device.type}, {rule}")
-    return pays
-
-
-def filled_up(tensors: list[Tensor], size: int) -> list[Tensor]:
-    """Tensors (B, …) of one batch as (size, …), in the same memory format: their first row again behind the others."""
-    missing = size - len(tensors[0])
-    return [torch.cat([each, *[each[:1]] * missing]) for each in tensors] if missing else tensors
-
-
-class ImageModel(nn.Module):
-    """Backbone and head, with a small network for metadata beside the image where there is any.
-
-    Args:
-        backbone: Images to embeddings.
-        head: Built for the width of the embedding, and of the metadata network's output where there is one.
-        num_metadata: F, 0 for none.
-        metadata_hidden: Width of the metadata network.
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        head: Callable[[int, int], Head],
-        num_outputs: int,
-        num_metadata: int,
-        metadata_hidden: int,
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.metadata: nn.Module | None = None
-        if num_metadata:
-            # BatchNorm standardises the columns: on training rows only, and its statistics travel with the weights.
-            self.metadata = nn.Sequential(
-                nn.BatchNorm1d(num_metadata), nn.Linear(num_metadata, metadata_hidden), nn.GELU()
-            )
-        self.head = head(backbone.num_features + (metadata_hidden if num_metadata else 0), num_outputs)
-
-    def forward(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """Pixels (B, 3, H, W), uint8 or float in 0–255, and metadata (B, F) to logits."""
-        embedding = self.backbone(image)
-        if self.metadata is not None:
-            embedding = torch.cat([embedding, self.metadata(features).to(embedding.dtype)], dim=1)
-        logits: Tensor = self.head(embedding)
-        return logits
-
-    def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """The same to predictions (B, K) in the competition's units."""
-        return self.head.decode(self(image, features))
 
 
 class FineTuneTask(pl.LightningModule):
@@ -122,10 +49,19 @@ class FineTuneTask(pl.LightningModule):
         optim: Learning rates, decays and schedule.
         mix: Mixup and cutmix.
         ema_decay: Share of the averaged weights kept per optimiser step, in (0, 1); null for no averaging.
-        num_outputs: K, the number of prediction columns.
-        num_metadata: F, the number of metadata features.
-        image_size: Side, or height and width, in pixels.
+        num_outputs: K, the number of prediction columns; None to take it, and what follows, from the Trainer's
+            datamodule when it starts. There is no network before that.
+        num_metadata: F, the number of metadata features; None for the datamodule's, or for none.
+        category_sizes: How many of the last of them are the one-hot columns of each category column.
+        image_size: Side, or height and width, in pixels; None for the datamodule's, or for 224.
         seed: Seeds what the training step draws.
+
+    `task(image, features)` gives predictions in the competition's units: in training mode of the weights that are
+    trained, with gradients, in evaluation mode of the averaged ones where there are any. For a loss of your own,
+    `task.net(image, features)` gives logits, and `task.net.head` has `encode`, `loss` and `decode`.
+
+    Batches are dictionaries: `image` (B, 3, H, W) in 0–255, `target`, `row` int64 (B,), negative for padding, and where
+    there are any `features` (B, F), and `weight` (B,), a factor on the training loss of each row.
     """
 
     def __init__(
@@ -144,9 +80,10 @@ class FineTuneTask(pl.LightningModule):
         mix: MixConfig = MixConfig(),
         ema_decay: float | None = None,
         *,
-        num_outputs: int,
-        num_metadata: int = 0,
-        image_size: int | tuple[int, int] = 224,
+        num_outputs: int | None = None,
+        num_metadata: int | None = None,
+        category_sizes: Sequence[int] = (),
+        image_size: int | tuple[int, int] | None = None,
         seed: int = 42,
     ) -> None:
         super().__init__()
@@ -156,19 +93,53 @@ class FineTuneTask(pl.LightningModule):
             raise InputError(f"model.fast_attention is {fast_attention!r}; it must be true, false or 'triton'.")
         if compile not in (True, False, "auto"):
             raise InputError(f"model.compile is {compile!r}; it must be true, false or 'auto'.")
-        images = create_backbone(backbone, image_size, pretrained, drop_path_rate, grad_checkpointing, backbone_args)
-        self.net = ImageModel(images, head, num_outputs, num_metadata, metadata_hidden)
-        self.metrics = metrics if metrics is not None else list(self.net.head.default_metrics)
-        check_metrics(self.metrics, self.net.head.kind)
-        self.averaged = AveragedWeights(self.net, ema_decay) if ema_decay is not None else None
-        self.optim = optim
-        self.mix = mix
+        # A checkpoint's hyper-parameters are plain values.
+        self.optim = OptimConfig(**optim) if isinstance(optim, dict) else optim
+        self.mix = MixConfig(**mix) if isinstance(mix, dict) else mix
+        self.ema_decay, self.seed = ema_decay, seed
         self.fast_attention, self.compile_policy, self.is_compiled = fast_attention, compile, False
         self._started, self._full_batch = 0.0, 0
-        self.seed = seed
-        self._validated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._evaluated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self._steps_seen = 0
         self._bad: tuple[Tensor, Tensor] | None = None
+        self._head = head_from(head)
+        self._arguments: dict[str, Any] = {  # all but the head, as plain values
+            "backbone": backbone,
+            "pretrained": pretrained,
+            "backbone_args": backbone_args,
+            "drop_path_rate": drop_path_rate,
+            "fast_attention": fast_attention,
+            "compile": compile,
+            "grad_checkpointing": grad_checkpointing,
+            "metadata_hidden": metadata_hidden,
+            "metrics": metrics,
+            "optim": asdict(self.optim),
+            "mix": asdict(self.mix),
+            "ema_decay": ema_decay,
+            "num_metadata": num_metadata,
+            "category_sizes": list(category_sizes),
+            "image_size": image_size,
+            "seed": seed,
+        }
+        if num_outputs is not None:
+            self._build(num_outputs)
+
+    def _build(self, num_outputs: int, schema: Any = None, image_size: tuple[int, int] | None = None) -> None:
+        """Makes the network, for a datamodule's schema and image size where nothing else was asked for."""
+        given = self._arguments
+        if given["num_metadata"] is None:
+            given["num_metadata"] = schema.num_features if schema else sum(given["category_sizes"])
+            given["category_sizes"] = list(schema.category_sizes) if schema else given["category_sizes"]
+        given["image_size"] = given["image_size"] or image_size or 224
+        names = ("backbone", "image_size", "pretrained", "drop_path_rate", "grad_checkpointing", "backbone_args")
+        images = create_backbone(*(given[name] for name in names))
+        metadata = given["num_metadata"], given["metadata_hidden"], given["category_sizes"]
+        self.net = ImageModel(images, self._head, num_outputs, *metadata)
+        asked = given["metrics"]
+        self.metrics: list[str] = list(asked if asked is not None else self.net.head.default_metrics)
+        check_metrics(self.metrics, self.net.head.kind)
+        self.averaged = AveragedWeights(self.net, self.ema_decay) if self.ema_decay is not None else None
+        self.save_hyperparameters({"head": describe_head(self.net.head), **given, "num_outputs": num_outputs})
 
     @property
     def predictor(self) -> ImageModel:
@@ -179,25 +150,87 @@ class FineTuneTask(pl.LightningModule):
         assert isinstance(averaged, ImageModel)
         return averaged
 
-    def initialize(self, targets: Tensor) -> None:
-        """Shows the head the targets of the training rows, once, before training.
+    @property
+    def lr(self) -> float:
+        """The learning rate, which `Tuner.lr_find` changes."""
+        return self.optim.lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.optim = replace(self.optim, lr=value)
+
+    def initialize(self, targets: Tensor, features: Tensor | None = None) -> None:
+        """Sets what is learnt from the training rows at once, before training.
+
+        `Trainer.fit` does so with the datamodule's rows, unless it was done before or weights were loaded.
 
         Args:
             targets: int64 (N,) for classification, else float (N, K).
+            features: float (N, F) where there is metadata.
 
         Raises:
             InputError: The head refuses a target.
         """
-        self.net.head.initialize(targets)
+        self.net.initialize(targets, features)
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.net.state_dict())
 
+    def check_schema(self, schema: Any) -> None:
+        """Compares the network with the table that it is for.
+
+        Args:
+            schema: A `swinft.Schema`.
+
+        Raises:
+            InputError: The head is for another kind of target, or outputs or metadata are of other numbers.
+        """
+        head = self.net.head
+        if head.kind != schema.kind:
+            name = f"{type(head).__module__}.{type(head).__qualname__}"
+            raise InputError(
+                f"model.head {name} is for {head.kind}, but data.target_kind is '{schema.kind}'. Change one of the two."
+            )
+        made_for = {"outputs": head.num_outputs, "metadata features": self._arguments["num_metadata"]}
+        has = {"outputs": len(schema.outputs), "metadata features": schema.num_features}
+        for what, number in made_for.items():
+            if number != has[what]:
+                raise InputError(f"the network is made for {number} {what}, and the table has {has[what]}.")
+
     def forward(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """Pixels and metadata to predictions (B, K) in the competition's units, with the weights to predict with."""
-        return self.predictor.predict(image, features)
+        """Pixels and metadata to predictions (B, K) in the competition's units; the class says of which weights."""
+        return (self.net if self.training else self.predictor).predict(image, features)
+
+    def setup(self, stage: str) -> None:
+        """Makes the network for the datamodule's table, and shows it the training rows.
+
+        Raises:
+            InputError: There is no datamodule to ask, or its table does not fit.
+        """
+        data: Any = getattr(self.trainer, "datamodule", None)
+        schema = getattr(data, "schema", None)
+        if not hasattr(self, "net"):
+            if schema is None:
+                raise InputError("num_outputs is not set: give it to FineTuneTask, or the Trainer a CSVDataModule.")
+            self._build(len(schema.outputs), schema, data.image_size)
+        if schema is not None:
+            self.check_schema(schema)
+        if stage == "fit" and not self.net.is_initialized and hasattr(data, "training_targets"):
+            features = getattr(data, "training_features", None)
+            features = None if features is None else torch.as_tensor(features)
+            self.initialize(torch.as_tensor(data.training_targets), features)
 
     def on_fit_start(self) -> None:
-        """Changes how Swin computes its attention, once it is on its device."""
+        """Changes how Swin computes its attention, once it is on its device.
+
+        Raises:
+            InputError: Something is learnt from the training rows, and nobody has shown them.
+        """
+        if self.net.learns_from_rows and not self.net.is_initialized:
+            raise InputError(
+                f"{type(self.net.head).__name__} or metadata must see the training rows before training, and there is "
+                f"no datamodule with `training_targets`. Call task.initialize(targets, features) first, with the "
+                f"targets and, where there is any, the metadata of all training rows."
+            )
         set_attention(self, self.device, self.fast_attention)
         steps = int(self.trainer.estimated_stepping_batches)  # the same when the training is resumed
         self.is_compiled = compiles(self.compile_policy, steps, COMPILED_STEPS, "steps", self.device, self.print)
@@ -216,9 +249,14 @@ class FineTuneTask(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch, mixed as configured."""
-        encoded = self.net.head.encode(batch["target"])
-        image, encoded = mix(batch["image"], encoded, self.mix, self._rng(batch_idx, self.global_rank))
-        loss = self.net.head.loss(self.net(image, batch.get("features")), encoded).mean()
+        net, head = self.net, self.net.head
+        image, encoded = batch["image"], encoded_targets(head, batch["target"], len(batch["image"]))
+        found = {"metadata": net.encode_metadata(batch.get("features")), "weight": batch.get("weight")}
+        more = {name: tensor for name, tensor in found.items() if tensor is not None}
+        image, encoded, *mixed = mix(image, encoded, self.mix, self._rng(batch_idx, self.global_rank), *more.values())
+        more = dict(zip(more, mixed, strict=True))
+        losses = row_losses(head, net.logits(image, more.get("metadata")), encoded)
+        loss = (losses * more["weight"] if "weight" in more else losses).mean()
         self._remember_bad(loss.detach(), batch["row"], batch_idx)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(image), sync_dist=True)
         return loss
@@ -234,26 +272,57 @@ class FineTuneTask(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keeps decoded predictions; the scores are computed once, on all rows."""
-        logits = self._evaluate(batch)
-        head = self.predictor.head
-        losses = head.loss(logits, head.encode(batch["target"]))
-        self._validated.append((batch["row"], head.decode(logits), batch["target"], losses))
+        self._evaluate(batch)
 
-    def _evaluate(self, batch: Batch) -> Tensor:
-        """Logits (B, K). A compiled network is given full batches only: another size would be compiled anew."""
+    def on_validation_epoch_end(self) -> None:
+        """Logs `val_loss` and every metric of the rows of all ranks."""
+        self._log_scores("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same for rows of a labelled test table."""
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs `test_loss` and every metric of the rows of all ranks."""
+        self._log_scores("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """Predictions of a batch.
+
+        Returns:
+            `row` int64 (B,), positions in the datamodule's table, and `prediction` (B, K) in the competition's units;
+            without padding.
+        """
+        predictions = decoded(self.predictor.head, self._logits(batch))
+        is_real = batch["row"] >= 0
+        return {"row": batch["row"][is_real], "prediction": predictions[is_real]}
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """Logits (B, …). A compiled network is given full batches only: another size would be compiled again."""
         tensors = [batch[name] for name in ("image", "features") if name in batch]
         size = len(tensors[0])
         self._full_batch = max(self._full_batch, size) if self.is_compiled else size
         logits: Tensor = self.predictor(*filled_up(tensors, self._full_batch))
+        check_logits(self.predictor.head, logits, self._full_batch)
         return logits[:size]
 
-    def on_validation_epoch_end(self) -> None:
-        """Pools the rows of all ranks and logs `val_loss` and every metric."""
+    def _evaluate(self, batch: Batch) -> None:
+        """Keeps rows, predictions, targets and losses of a batch."""
+        head, logits = self.predictor.head, self._logits(batch)
+        losses = row_losses(head, logits, encoded_targets(head, batch["target"], len(logits)))
+        self._evaluated.append((batch["row"], decoded(head, logits), batch["target"], losses))
+
+    def _log_scores(self, stage: str) -> None:
+        """Pools the rows of all ranks and logs their mean loss and every metric."""
         _, predictions, targets, losses = self._pooled()
-        self._validated.clear()
-        self.log("val_loss", losses.mean(), rank_zero_only=True)
+        self._evaluated.clear()
+        self.log(f"{stage}_loss", losses.mean(), rank_zero_only=True)
         for name, value in score(self.metrics, self.net.head.kind, predictions, targets).items():
-            self.log(f"val_{name}", value, rank_zero_only=True)
+            self.log(f"{stage}_{name}", value, rank_zero_only=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps `load_from_checkpoint` from loading pretrained weights, which the checkpoint's replace."""
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]["pretrained"] = False
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -271,7 +340,9 @@ class FineTuneTask(pl.LightningModule):
         """AdamW with a rate per layer, and a schedule per step."""
         others = [module for name, module in self.net.named_children() if name != "backbone"]
         scales_loss = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        optimizer = adamw(param_groups(self.net.backbone, others, self.optim), self.optim, self.device, scales_loss)
+        groups = param_groups(self.net.backbone, others, self.optim)
+        self.print(describe_rates(groups))
+        optimizer = adamw(groups, self.optim, self.device, scales_loss)
         total = int(self.trainer.estimated_stepping_batches)  # counts the loader's batches, which the next line needs
         warmup = self.optim.warmup_epochs * self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total, self.optim.min_lr_ratio))
@@ -296,7 +367,7 @@ class FineTuneTask(pl.LightningModule):
 
     def _pooled(self) -> tuple[Tensor, ...]:
         """Rows, predictions, targets and losses of all ranks, each row once, in row order."""
-        pooled = tuple(torch.cat(parts) for parts in zip(*self._validated, strict=True))
+        pooled = tuple(torch.cat(parts) for parts in zip(*self._evaluated, strict=True))
         if self.trainer.world_size > 1:
             gathered: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, tuple(part.cpu() for part in pooled))

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.schema import Schema
-from swinft.errors import InputError
-from swinft.model.task import FineTuneTask, ImageModel
+from swinft.model.network import ImageModel
+from swinft.model.task import FineTuneTask
 from swinft.model.window_attention import FastAttention, set_attention
 from swinft.run.arguments import Parser
 from swinft.run.store import commit, verify
@@ -34,17 +34,13 @@ def build_task(parser: Parser, config: Namespace, schema: Schema, **changes: Any
             **arguments,
             "num_outputs": len(schema.outputs),
             "num_metadata": schema.num_features,
+            "category_sizes": schema.category_sizes,
             "image_size": config.data.image_size,
             "seed": config.seed,
             **changes,
         }
     )
-    kind = task.net.head.kind
-    if kind != schema.kind:
-        raise InputError(
-            f"model.head {config.model.head.class_path} is for {kind}, but data.target_kind is '{schema.kind}'. "
-            f"Change one of the two."
-        )
+    task.check_schema(schema)
     return task
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from swinft.model.task import CompilePolicy, ImageModel, compiles, filled_up
+from swinft.model.compiling import CompilePolicy, compiles, filled_up
+from swinft.model.network import ImageModel
 from swinft.run.tta import View
 
 # Compiling takes half a minute or more, and what a forward pass of Swin saves on a GPU is some milliseconds.

@@ -20,7 +20,8 @@ from lightning.pytorch import Trainer
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError
-from swinft.model.task import CompilePolicy, FineTuneTask
+from swinft.model.compiling import CompilePolicy
+from swinft.model.task import FineTuneTask
 from swinft.run.arguments import Parser, key_types
 from swinft.run.configfile import Allowed, file_problems, option_problems
 from swinft.run.layout import check_name
@@ -95,7 +96,7 @@ def build_parser(command: str) -> Parser:
         help="which epoch's weights a fold predicts with; `best` picks it on the rows it is then scored on",
     )
     parser.add_class_arguments(CSVDataModule, "data", skip={"fold", "seed", "schema", "images"}, instantiate=False)
-    skip_model = {"num_outputs", "num_metadata", "image_size", "seed"}
+    skip_model = {"num_outputs", "num_metadata", "category_sizes", "image_size", "seed"}
     parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
     parser.add_class_arguments(Trainer, "trainer", skip={*OWN_TRAINER_KEYS, "precision"}, instantiate=False)
     parser.add_argument("--trainer.precision", type=PrecisionSpelling, default="auto", help="`auto` asks the hardware")

@@ -158,8 +158,6 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     newest = newest_intact(fold.checkpoints)
     # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
     task = build_task(parser, config, data.schema, **({"pretrained": False} if newest else {}))
-    if not newest:
-        task.initialize(torch.from_numpy(data.training_targets))
     recorder = FoldRecorder(fold, task.metrics, config.checkpoint)
     device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from swinft.errors import InputError
-from swinft.model.task import ImageModel
+from swinft.model.network import ImageModel
 
 OpenVINOPrecision = Literal["f32", "bf16"]
 
@@ -179,11 +179,7 @@ def _example(net: ImageModel, image_size: tuple[int, int], num_images: int) -> t
     image = (functional.interpolate(patches, image_size) + noise).clamp(0, 255).round()
     if net.metadata is None:
         return (image,)
-    columns = next(module for module in net.metadata.modules() if isinstance(module, nn.BatchNorm1d))
-    assert columns.running_mean is not None
-    assert columns.running_var is not None
-    drawn = torch.randn(num_images, columns.num_features, generator=random)
-    return image, columns.running_mean + columns.running_var.sqrt() * drawn
+    return image, net.metadata.draw(num_images, random)
 
 
 def _deviation(predictor: OpenVINONet, net: ImageModel, image_size: tuple[int, int]) -> float:

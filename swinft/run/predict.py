@@ -21,7 +21,8 @@ from swinft.data.scan import scan
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.memory import keep_freed_memory
-from swinft.model.task import CompilePolicy, ImageModel
+from swinft.model.compiling import CompilePolicy
+from swinft.model.network import ImageModel
 from swinft.model.window_attention import FastAttention, triton_problem
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule, load_net

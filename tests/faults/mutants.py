@@ -95,8 +95,8 @@ MUTANTS = [
     Mutant(
         "buffers averaged through float",
         "swinft/model/ema.py",
-        "        a.copy_(c)\n",
-        "        a.copy_((decay * a.float() + (1 - decay) * c.float()).to(a.dtype))\n",
+        "                before.copy_(buffer)\n",
+        "                before.copy_((decay * before.float() + (1 - decay) * buffer.float()).to(before.dtype))\n",
         ("tests/model/test_ema.py",),
     ),
     Mutant(

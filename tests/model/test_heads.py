@@ -29,6 +29,7 @@ def test_cross_entropy_is_scikit_learns():
 @pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.5]])
 def test_smoothing_and_class_weights_are_torchs(smoothing, weights):
     head = ClassificationHead(8, 3, label_smoothing=smoothing, class_weights=weights)
+    head.initialize(CLASSES)
     logits = head(FEATURES)
     weight = None if weights is None else torch.tensor(weights)
     expected = functional.cross_entropy(logits, CLASSES, weight, label_smoothing=smoothing)

@@ -15,7 +15,7 @@ import swinft
 from swinft.cli import main
 from swinft.errors import InputError
 from swinft.model.backbone import create_backbone
-from swinft.model.task import ImageModel
+from swinft.model.network import ImageModel
 from swinft.run.openvino import TOLERANCES, compile_net
 from swinft.run.predict import predict_rows
 from swinft.run.predictions import read_predictions, values_of

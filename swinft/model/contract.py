@@ -1,0 +1,123 @@
+"""What the task asks of every head, a user's own included: shapes that are checked, and a description to keep.
+
+A wrong shape that is broadcast gives a loss of the right shape and a training that learns nothing.
+
+Shapes: B batch, K outputs.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from swinft.errors import InputError
+from swinft.model.heads import Head
+
+
+def encoded_targets(head: Head, target: Tensor, size: int) -> Tensor:
+    """Targets of a batch as `head.encode` gives them, checked: a wrong shape would be broadcast, and train.
+
+    Args:
+        head: Any head.
+        target: Of the batch.
+        size: B.
+
+    Raises:
+        InputError: The target or its encoded form has another shape or type than the kind of target has.
+    """
+    is_classes = head.kind == "classification"
+    expected = (size,) if is_classes else (size, head.num_outputs)
+    if target.shape != expected or (is_classes and target.is_floating_point()):
+        what = f"class indices {expected}" if is_classes else f"numbers {expected}"
+        raise InputError(
+            f"the batch's `target` is {target.dtype} {tuple(target.shape)}; for {head.kind} with "
+            f"{head.num_outputs} outputs and {size} images it must be {what}."
+        )
+    encoded = head.encode(target)
+    if not isinstance(encoded, Tensor) or encoded.shape[:1] != (size,):
+        raise InputError(f"{type(head).__name__}.encode gives {_described(encoded)}, not a tensor ({size}, …).")
+    return encoded
+
+
+def row_losses(head: Head, logits: Tensor, encoded: Tensor) -> Tensor:
+    """Losses of a batch (B,) as `head.loss` gives them, checked.
+
+    Raises:
+        InputError: Logits are no tensor of one entry per row, have more or fewer dimensions than the encoded targets,
+            with which they would be broadcast, or the losses are not one per row.
+    """
+    check_logits(head, logits, len(encoded))
+    if logits.ndim != encoded.ndim:
+        raise InputError(
+            f"{type(head).__name__} gives logits {tuple(logits.shape)} for encoded targets {tuple(encoded.shape)}: "
+            f"they would be broadcast. Give both the same number of dimensions."
+        )
+    losses = head.loss(logits, encoded)
+    if not isinstance(losses, Tensor) or losses.shape != (len(encoded),):
+        raise InputError(
+            f"{type(head).__name__}.loss gives {_described(losses)}; it must give one loss per row, ({len(encoded)},)."
+        )
+    return losses
+
+
+def check_logits(head: Head, logits: Any, size: int) -> None:
+    """Refuses logits that are not one tensor with an entry for each of `size` rows.
+
+    Raises:
+        InputError: They are something else.
+    """
+    if not isinstance(logits, Tensor) or logits.ndim == 0 or len(logits) != size:
+        raise InputError(
+            f"{type(head).__name__} gives {_described(logits)} as logits; it must give one tensor ({size}, …). Two "
+            f"outputs are joined with torch.cat and taken apart in `loss` and `decode`."
+        )
+
+
+def decoded(head: Head, logits: Tensor) -> Tensor:
+    """Predictions (B, K) as `head.decode` gives them, checked.
+
+    Raises:
+        InputError: They have another shape.
+    """
+    predictions = head.decode(logits)
+    expected = (len(logits), head.num_outputs)
+    if not isinstance(predictions, Tensor) or predictions.shape != expected:
+        raise InputError(
+            f"{type(head).__name__}.decode gives {_described(predictions)}; it must give predictions {expected}."
+        )
+    return predictions
+
+
+def describe_head(head: Head) -> dict[str, Any]:
+    """Class and arguments of a head as plain values, from which `head_from` makes such a head."""
+    cls = type(head)
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": dict(head.arguments)}
+
+
+def head_from(given: Any) -> Callable[[int, int], Head]:
+    """What makes a head, from such a callable or from what `describe_head` gave.
+
+    A description comes from a file: it names only classes that are loaded already, and nothing is imported for it.
+
+    Raises:
+        InputError: It names no head that is loaded.
+    """
+    if not isinstance(given, Mapping):
+        make: Callable[[int, int], Head] = given
+        return make
+    name = str(given.get("class_path"))
+    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in _subclasses(Head)}
+    if name not in known:
+        raise InputError(
+            f"the head is a '{name}', which is not loaded: import its module first, or give head= the class."
+        )
+    arguments = dict(given.get("init_args") or {})
+    return lambda in_features, num_outputs: known[name](in_features, num_outputs, **arguments)
+
+
+def _subclasses(cls: type[Head]) -> list[type[Head]]:
+    return [each for child in cls.__subclasses__() for each in (child, *_subclasses(child))]
+
+
+def _described(value: Any) -> str:
+    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
