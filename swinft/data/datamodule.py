@@ -30,7 +30,7 @@ from swinft.data.geometry import make_geometry
 from swinft.data.images import RULES, ImageRules
 from swinft.data.overview import captions, fold_summary, image_grid, imbalance, target_summary
 from swinft.data.pictures import Pictures
-from swinft.data.rows import Columns, Rows, check_sample, read_test, read_train
+from swinft.data.rows import Columns, Rows, check_sample, read_sample, read_test, read_train
 from swinft.data.schema import Schema, TargetKind, with_prior
 from swinft.data.settings import check_settings
 from swinft.data.table import DataError, Problem, Table
@@ -52,6 +52,7 @@ class CSVDataModule(LightningDataModule):
         target: Column of the target; a list for several numbers or several 0/1 labels.
         target_kind: What the target is.
         id: Column that names the row; read as text, values must be unique.
+        test_id: The same in the table of rows to predict and in the sample submission, where it has another name there.
         root: Folder that the paths of the CSVs and of the images are relative to.
         test: CSV of the rows to predict; null for those of `sample_submission`.
         test_image: Path of a test row's image where it differs from `image`.
@@ -96,6 +97,7 @@ class CSVDataModule(LightningDataModule):
         seed: Seeds folds, order and augmentation.
         schema: Outputs and categories of an earlier run, to predict without its training table.
         images: An earlier run's `images.csv`, which says what is skipped without another look.
+        sample_id: Id column of the sample submission, where it has another name there (`submission.id` in a config).
 
     Raises:
         InputError: Settings contradict each other; all of them are listed.
@@ -108,6 +110,7 @@ class CSVDataModule(LightningDataModule):
         train: str | None = None,
         image: str = "{id}",
         id: str = "id",
+        test_id: str | None = None,
         root: str = ".",
         test: str | None = None,
         test_image: str | None = None,
@@ -140,6 +143,7 @@ class CSVDataModule(LightningDataModule):
         seed: int = 42,
         schema: Schema | None = None,
         images: str | None = None,
+        sample_id: str | None = None,
     ) -> None:
         super().__init__()
         self._resumed_epoch = 0
@@ -155,6 +159,8 @@ class CSVDataModule(LightningDataModule):
             group=group,
             encoding=encoding,
             on_missing_target=on_missing_target,
+            test_id=test_id,
+            sample_id=sample_id,
         )
         self.root, self.train, self.test, self.sample_submission = Path(root), train, test, sample_submission
         self.fold_kind, self.num_folds, self.folds = fold_kind, num_folds, folds
@@ -173,6 +179,7 @@ class CSVDataModule(LightningDataModule):
         self._tables: tuple[Rows, Schema, Rows | None] | None = None
         self._train: Rows | None = None
         self._test: Rows | None = None
+        self._sample: Table | None = None
         check_settings(self)
 
     def setup(self, stage: str) -> None:
@@ -323,6 +330,11 @@ class CSVDataModule(LightningDataModule):
         return self._rows("predict").paths
 
     @property
+    def sample_table(self) -> Table | None:
+        """The sample submission, as it was read with the other tables; None where there is none."""
+        return self._sample
+
+    @property
     def schema(self) -> Schema:
         """Names of the outputs and what prediction must know of the training table."""
         if self._schema is None:
@@ -443,8 +455,7 @@ class CSVDataModule(LightningDataModule):
             found = self._read_train(problems)
             schema = found[1] if found else None
             test = self._read_test(schema, problems) if self.test or self.sample_submission else None
-            if self.test and self.sample_submission:
-                check_sample(self.root / self.sample_submission, self.columns, test, problems)
+            self._sample = self._read_sample(test, problems)
             if problems or found is None:
                 raise DataError(problems, self.download)
             self._tables = *found, test
@@ -502,6 +513,14 @@ class CSVDataModule(LightningDataModule):
         if problems:
             raise DataError(problems, self.download)
         self._test = test
+
+    def _read_sample(self, test: Rows | None, problems: list[Problem]) -> Table | None:
+        """The sample submission: the rows to predict themselves where no table names these."""
+        if not self.sample_submission or not self.test:
+            return test.table if self.sample_submission and test else None
+        sample = read_sample(self.root / self.sample_submission, self.columns, problems)
+        check_sample(sample, test, problems)
+        return sample
 
     def _read_train(self, problems: list[Problem]) -> tuple[Rows, Schema] | None:
         if self.train is None:

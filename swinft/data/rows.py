@@ -46,6 +46,8 @@ class Columns:
     group: str | None
     encoding: str = "utf-8"
     on_missing_target: Literal["error", "skip"] = "error"
+    test_id: str | None = None
+    sample_id: str | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -69,6 +71,16 @@ class Columns:
     def targets(self) -> list[str]:
         """The target's columns."""
         return target_columns(self.target_kind, self.target, self.label_delimiter)
+
+    def id_of(self, is_sample: bool) -> tuple[str, str]:
+        """The id column of the test table or of the sample submission, and the setting that names it."""
+        if is_sample and self.sample_id:
+            return self.sample_id, "submission.id"
+        return (
+            (self.test_id, "data.test_id")
+            if self.test_id
+            else (self.id, "submission.id" if is_sample else "data.test_id")
+        )
 
     def needed(self, template: str, setting: str) -> dict[str, str]:
         """Columns that training and test rows need alike, each with the setting that names it."""
@@ -167,12 +179,13 @@ def read_test(
     Returns:
         None where the table is not there or has no such columns.
     """
-    template, setting = (columns.test_image, "test_image") if columns.test_image else (columns.image, "image")
-    table = read_table(path, columns.id, columns.needed(template, setting), problems, columns.encoding)
+    id, setting = columns.id_of(is_sample)
+    required = columns.needed(columns.test_image or columns.image, "test_image")
+    table = read_table(path, id, required, problems, columns.encoding, setting)
     if table is None:
         return None
     notes: list[str] = []
-    paths = image_paths(table, template, root, problems, notes)
+    paths = image_paths(table, columns.test_image or columns.image, root, problems, notes)
     table = replace(table, notes=(*table.notes, *notes))
     if schema is None:
         return Rows(table, paths)
@@ -181,9 +194,14 @@ def read_test(
     return Rows(table, paths, features=encode_features(table, schema, problems) if schema.num_features else None)
 
 
-def check_sample(path: Path, columns: Columns, test: Rows | None, problems: list[Problem]) -> None:
+def read_sample(path: Path, columns: Columns, problems: list[Problem]) -> Table | None:
+    """Reads a sample submission as any other table: None where it is not there or has no id column."""
+    id, setting = columns.id_of(is_sample=True)
+    return read_table(path, id, {}, problems, columns.encoding, setting)
+
+
+def check_sample(sample: Table | None, test: Rows | None, problems: list[Problem]) -> None:
     """Appends every id that only one of test table and sample submission has: submissions need the sample's."""
-    sample = read_table(path, columns.id, {}, problems, columns.encoding)
     if sample is None or test is None:
         return
     for one, other in ((sample, test.table), (test.table, sample)):

@@ -33,6 +33,7 @@ class Schema:
         categories: Metadata columns used as categories, with the values they have in the training table.
         prior: Mean of each output over the training rows, which stands in for a picture that cannot be used: shares of
             classes and labels, means of numbers.
+        ranges: Smallest and largest training target of each output; of numbers only.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Schema:
     numeric_features: list[str] = field(default_factory=list)
     categories: dict[str, list[str]] = field(default_factory=dict)
     prior: list[float] = field(default_factory=list)
+    ranges: list[list[float]] = field(default_factory=list)
 
     @property
     def num_features(self) -> int:
@@ -163,9 +165,10 @@ def numbers(table: Table, columns: Sequence[str], problems: list[Problem]) -> ND
 
 
 def with_prior(schema: Schema, targets: NDArray[Any]) -> Schema:
-    """The schema with the mean of each output over the training rows' targets."""
+    """The schema with the mean and, for numbers, the range of each output over the training rows' targets."""
     columns = np.eye(len(schema.outputs))[targets] if targets.ndim == 1 else targets
-    return replace(schema, prior=columns.mean(0, dtype=np.float64).tolist())
+    ranges = np.stack([columns.min(0), columns.max(0)], axis=1).tolist() if schema.kind == "regression" else []
+    return replace(schema, prior=columns.mean(0, dtype=np.float64).tolist(), ranges=ranges)
 
 
 def is_missing(table: Table, columns: Sequence[str]) -> NDArray[np.bool_]:

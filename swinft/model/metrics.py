@@ -14,6 +14,7 @@ from torch import Tensor
 from torchmetrics.functional import classification, mean_absolute_error, mean_squared_error, r2_score
 
 from swinft.errors import InputError, suggest
+from swinft.model.rounding import to_grades
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,15 @@ def mean_column_auc(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def quadratic_kappa(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Quadratically weighted kappa of the most probable class, or of rounded numbers; the mean over target columns."""
+    """Quadratically weighted kappa of the most probable class, or of grades; the mean over target columns.
+
+    Numbers become grades as in a submission: rounded, and clipped to the range of the column's targets.
+    """
     if predictions.shape[1] > 1 and targets.ndim == 1:
         return _kappa(predictions.argmax(1), targets, predictions.shape[1])
-    rounded, wanted = predictions.round().long(), targets.round().long().reshape(len(targets), -1)
+    wanted = targets.round().long().reshape(len(targets), -1)
+    grades_of = to_grades(predictions.numpy(), wanted.amin(0).numpy(), wanted.amax(0).numpy())
+    rounded = torch.from_numpy(grades_of).long()
     low = torch.minimum(rounded.min(), wanted.min())
     grades = int(torch.maximum(rounded.max(), wanted.max()) - low) + 1
     columns = zip((rounded - low).T, (wanted - low).T, strict=True)

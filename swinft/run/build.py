@@ -19,7 +19,7 @@ from swinft.run.store import commit, verify
 def build_datamodule(parser: Parser, config: Namespace, **changes: Any) -> CSVDataModule:
     """The datamodule of a config; `changes` replace its arguments."""
     arguments = section(parser, config, "data")
-    return CSVDataModule(**{**arguments, "seed": config.seed, **changes})
+    return CSVDataModule(**{**arguments, "seed": config.seed, "sample_id": config.submission.id, **changes})
 
 
 def build_task(parser: Parser, config: Namespace, schema: Schema, **changes: Any) -> FineTuneTask:

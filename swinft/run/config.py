@@ -95,7 +95,8 @@ def build_parser(command: str) -> Parser:
         default="last",
         help="which epoch's weights a fold predicts with; `best` picks it on the rows it is then scored on",
     )
-    parser.add_class_arguments(CSVDataModule, "data", skip={"fold", "seed", "schema", "images"}, instantiate=False)
+    skip_data = {"fold", "seed", "schema", "images", "sample_id"}
+    parser.add_class_arguments(CSVDataModule, "data", skip=skip_data, instantiate=False)
     skip_model = {"num_outputs", "num_metadata", "category_sizes", "image_size", "seed"}
     parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
     parser.add_class_arguments(Trainer, "trainer", skip={*OWN_TRAINER_KEYS, "precision"}, instantiate=False)

@@ -1,11 +1,12 @@
 """One process per run folder and per fold: a second one refuses and says who is there."""
 
+import errno
 import json
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -40,6 +41,22 @@ def hold(path: Path, patience: float = 0) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def hold_if_writable(path: Path) -> Iterator[None]:
+    """Holds a lock; where the disk is read-only nobody else can change the run either, and nothing is held.
+
+    Raises:
+        InputError: Another process holds it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold(path))
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+        yield
 
 
 def refuse_if_held(path: Path) -> None:

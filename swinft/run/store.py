@@ -19,6 +19,20 @@ from swinft.errors import InputError, StoreError
 RECORDS = ".commits"  # one hidden folder beside the artefacts, so that a listing of a run shows only artefacts
 
 
+def replace(path: Path, content: bytes) -> None:
+    """Writes a file outside a run: whole or not at all, and without a record.
+
+    Raises:
+        StoreError: The disk is full or refuses to write; what was there before is untouched.
+    """
+    try:
+        _move(_write(path, content)[0], path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror or error}. What was there is untouched."
+        ) from error
+
+
 def commit(path: Path, content: bytes | Callable[[IO[bytes]], None], producer: str) -> None:
     """Writes an artefact so that it is either whole or absent.
 
@@ -41,7 +55,7 @@ def commit(path: Path, content: bytes | Callable[[IO[bytes]], None], producer: s
     except OSError as error:
         raise StoreError(
             f"{path} cannot be written: {error.strerror or error}. What was committed before is untouched. Make room, "
-            f"or mend the folder's rights, and go on with `swinft fit --resume`."
+            f"or mend the folder's rights, and {_go_on(producer)}."
         ) from error
 
 
@@ -69,6 +83,18 @@ def verify(path: Path) -> Path:
             f"`swinft fit --resume`."
         )
     return path
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 that was committed; the content is not read.
+
+    Raises:
+        StoreError: There is no record, or the file has another size.
+    """
+    record = _read_record(path)
+    if record is None or not is_committed(path):
+        raise StoreError(f"{path} was never completed, or has another size than when it was written.")
+    return str(record["sha256"])
 
 
 def has_record(path: Path) -> bool:
@@ -113,12 +139,14 @@ def quarantine(path: Path) -> Path:
     return target
 
 
-def probe(folder: Path, needed_bytes: int = 0) -> None:
+def probe(folder: Path, needed_bytes: int = 0, what: str = "runs", advice: str = "") -> None:
     """Finds out in the first second whether a folder can be written to: write, flush, rename, delete, free space.
 
     Args:
         folder: Made if missing.
         needed_bytes: How much is going to be written.
+        what: What is going to be written, for the message.
+        advice: What to do where it cannot be.
 
     Raises:
         InputError: Something of it fails; the message says what.
@@ -130,7 +158,8 @@ def probe(folder: Path, needed_bytes: int = 0) -> None:
         path.unlink()
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise InputError(f"runs cannot be written to {folder}: {error}. Choose another folder with --runs.") from error
+        mend = advice or "Choose another folder with --runs."
+        raise InputError(f"{what} cannot be written to {folder}: {error}. {mend}") from error
     if free < needed_bytes:
         raise InputError(
             f"{folder} has {free / 1e9:.1f} GB free, the run needs about {needed_bytes / 1e9:.1f} GB. Free some, or "
@@ -219,6 +248,10 @@ def _is_running(pid: int) -> bool:
     except OSError:  # somebody else's
         pass
     return True
+
+
+def _go_on(producer: str) -> str:
+    return "go on with `swinft fit --resume`" if producer == "swinft fit" else f"run `{producer}` again"
 
 
 def _record(path: Path) -> Path:

@@ -1,16 +1,15 @@
-"""Predictions to a `submission.csv` that Kaggle accepts.
+"""What `swinft submit` writes, decided from the sample submission before anything is trained.
 
-The file is built from the sample submission: same header, same ids, same order, same number of rows. It is then read
-back from disk and checked against the sample, because what counts is the file and not what was meant to be in it.
+The sample's columns and cells, the run's outputs and its first metric decide; settings overrule them. What cannot be
+filled, or is not clear, is an error that names the setting. `check`, `fit` and `submit` decide by this module alone.
 """
 
 import csv
 import io
-import math
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,31 +17,15 @@ from numpy.typing import NDArray
 
 from swinft.data.schema import Schema
 from swinft.errors import InputError, suggest
-from swinft.run.arguments import call
-from swinft.run.layout import Run
-from swinft.run.predictions import read_predictions, values_of
-from swinft.run.store import commit, is_committed
+from swinft.run.formats import Flags, Format, LabelSets, Numbers, OneClass, Values
+from swinft.run.matching import knows_words, match_columns, positive_class, resolve_words
+from swinft.run.predictions import values_of
+from swinft.run.sample import Sample
 
 SHOWN = 20  # problems printed in full; the rest are counted
-
-
-@dataclass
-class SubmissionConfig:
-    """How predictions become cells.
-
-    Args:
-        format: `probabilities`: one column per class or label, or the last class's where the sample has one column;
-            `label`: the most probable class; `number`: regression values; `integer`: rounded regression values;
-            `labels`: the labels above the threshold, the most probable one where none is; `auto`: by target and sample.
-        threshold: Probability from which a label is written, in 0–1.
-        delimiter: What stands between labels.
-    """
-
-    format: Literal["auto", "probabilities", "label", "number", "integer", "labels"] = "auto"
-    threshold: float = 0.5
-    delimiter: str = " "
-
-
+# Metrics that score probabilities; those of classification that are not here score the most probable class.
+PROBABILITY_METRICS = {"auc", "log_loss"}
+DELIMITERS = (" ", "|", ",", ";", "/", "&", "+", "_", "-")
 FORMATS_OF_KIND = {
     "classification": ("probabilities", "label"),
     "regression": ("number", "integer"),
@@ -50,95 +33,155 @@ FORMATS_OF_KIND = {
 }
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What a submission must look like.
+@dataclass
+class SubmissionConfig:
+    """How predictions become cells. All of it can be changed after the fit: `swinft submit RUN --format integer`.
 
     Args:
-        source: Where it comes from, for messages.
-        id: Name of the id column.
-        columns: Names of all columns, in order.
-        ids: The ids, in order.
+        format: `probabilities`: one column per class or label, or that of one class where the sample has one column for
+            two; `label`: the most probable class; `number`: regression values; `integer`: rounded regression values;
+            `labels`: the labels above the threshold; `auto`: by the sample's cells, the target and the first metric.
+        threshold: Probability from which a label is written, in 0–1. Where all of a row's labels are below it, the most
+            probable one is written.
+        delimiter: What stands between labels; null for that of the sample's cells, or `data.label_delimiter`.
+        clip: Smallest and largest number that is written: `[0.01, 0.99]`. Null for the training targets' range where
+            whole numbers are written, else for none.
+        normalize: Divide the numbers of each row by their sum.
+        id: Id column of the sample submission, where it has another name there than in the table of rows to predict.
+        columns: Output of each column of the sample that has another name: `{X4: X4_mean}`; where one column holds the
+            probability of one of two classes, that class: `{label: dog}`.
+        words: What is written for a class or label, where the sample has another word for it: `{cat: '0', dog: '1'}`.
+        keep: Columns that are not predicted and keep the sample's own cells.
+        drop: Outputs that the sample has no column for.
     """
 
-    source: str
-    id: str
-    columns: list[str]
-    ids: list[str]
+    format: Literal["auto", "probabilities", "label", "number", "integer", "labels"] = "auto"
+    threshold: float = 0.5
+    delimiter: str | None = None
+    clip: tuple[float, float] | None = None
+    normalize: bool = False
+    id: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+    keep: list[str] = field(default_factory=list)
+    drop: list[str] = field(default_factory=list)
 
-    @property
-    def targets(self) -> list[str]:
-        """The columns to fill."""
-        return [column for column in self.columns if column != self.id]
+
+@dataclass(frozen=True)
+class SubmissionPlan:
+    """What `submit` writes.
+
+    Args:
+        sample: What the file must look like.
+        schema: The run's outputs.
+        format: What the predicted columns hold.
+        reason: Why it is this format.
+        kept: Columns that keep the sample's cells.
+        notes: What is odd but may be meant, one line each.
+    """
+
+    sample: Sample
+    schema: Schema
+    format: Format
+    reason: str
+    kept: list[str]
+    notes: list[str]
+
+    def describe(self) -> str:
+        """What will be written, why, and an example row: that of the training rows' mean prediction."""
+        kept = f", and keeps the sample's cells in {', '.join(self.kept)}" if self.kept else ""
+        example = f"\n  for example: {self._example()}" if self.sample.ids and self.schema.prior else ""
+        return f"submission: writes {self.format.describe()}{kept} ({self.reason}){example}"
+
+    def rows(self, values: Values) -> pd.DataFrame:
+        """The submission's rows as text, for predictions (N, K) in the sample's order."""
+        cells = {**self.format.cells(values), **{name: list(self.sample.cells[name]) for name in self.kept}}
+        cells[self.sample.id] = self.sample.ids
+        return pd.DataFrame({column: cells[column] for column in self.sample.columns}, dtype=str)
+
+    def _example(self) -> str:
+        first = {name: cells[:1] for name, cells in self.sample.cells.items()}
+        alone = replace(self, sample=replace(self.sample, ids=self.sample.ids[:1], cells=first))
+        return as_csv(alone, alone.rows(np.array([self.schema.prior]))).splitlines()[1]
 
 
-def read_sample(path: Path, id: str) -> Sample:
-    """Reads a sample submission.
+def plan_submission(
+    sample: Sample, schema: Schema, metric: str, config: SubmissionConfig, label_delimiter: str | None = None
+) -> SubmissionPlan:
+    """Decides what `submit` writes.
+
+    Args:
+        sample: The sample submission.
+        schema: The run's outputs.
+        metric: The run's first metric, which the competition scores by.
+        config: Settings that overrule it.
+        label_delimiter: What stands between labels in the training table.
 
     Raises:
-        InputError: The file is missing, or has no column `id`.
+        InputError: The columns cannot be filled, it is not clear with what, or a setting does not act.
     """
-    if not path.is_file():
-        raise InputError(f"there is no sample submission '{path}'; `data.sample_submission` names it.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if not rows or id not in rows[0]:
-        header = rows[0] if rows else []
-        raise InputError(f"{path}: no id column '{id}' (`data.id`).{suggest(id, header)}")
-    position = rows[0].index(id)
-    return Sample(str(path), id, rows[0], [row[position] for row in rows[1:]])
+    _check_config(sample, schema, config)
+    kept = list(config.keep)
+    free = [column for column in sample.targets if column not in kept]
+    if not free:
+        raise InputError(f"{sample.source} has no column to fill: {sample.columns}, of which {kept} are kept.")
+    decide = {"classification": _classes, "regression": _numbers, "multilabel": _labels}[schema.kind]
+    decision = decide(_Question(sample, schema, metric, config, label_delimiter, free))
+    _check_cells(sample, decision.format)
+    _check_acts(config, schema, decision.format)
+    return SubmissionPlan(sample, schema, decision.format, decision.reason, kept, decision.notes)
 
 
-def build_submission(
-    sample: Sample, predictions: pd.DataFrame, schema: Schema, config: SubmissionConfig
-) -> pd.DataFrame:
+def build_submission(plan: SubmissionPlan, predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Fills the sample with predictions.
 
     Args:
-        sample: Header, ids and order.
+        plan: What to write.
         predictions: A prediction table; joined by id.
-        schema: Kind of target and names of the outputs.
-        config: How predictions become cells.
 
     Returns:
-        A frame of text with the sample's columns and rows.
+        A frame of text with the sample's columns and rows, and what was changed or is odd, one line each.
 
     Raises:
-        InputError: An id lacks a prediction, has two, or one that is not finite; a prediction has no id in the sample;
-            or the sample's columns do not fit the outputs.
+        InputError: An id lacks a prediction, has two, or one that is not finite or no probability; or a prediction has
+            no id in the sample.
     """
-    problems = _match_problems(sample, predictions, len(schema.outputs))
+    problems = _match_problems(plan, predictions)
     if problems:
-        raise InputError(_listed("the predictions do not fit the sample submission:", problems))
+        raise InputError(listed("the predictions do not fit the sample submission:", problems))
     by_id = pd.Series(range(len(predictions)), index=predictions.iloc[:, 0].astype(str))
-    values = values_of(predictions, len(schema.outputs))[by_id.loc[sample.ids].to_numpy()]
-    cells = _cells(values, sample, schema, config)
-    cells[sample.id] = sample.ids
-    return pd.DataFrame({column: cells[column] for column in sample.columns}, dtype=str)
+    values = values_of(predictions, len(plan.schema.outputs))[by_id.loc[plan.sample.ids].to_numpy()].astype(np.float64)
+    return plan.rows(values), plan.format.changes(values)
 
 
-def check_submission(text: str, sample: Sample, schema: Schema, config: SubmissionConfig) -> list[str]:
+def as_csv(plan: SubmissionPlan, rows: pd.DataFrame) -> str:
+    """The text of a submission: exactly the sample's header, commas, Unix line ends."""
+    text: str = rows.to_csv(index=False, header=plan.sample.written_header, lineterminator="\n")
+    return text
+
+
+def check_submission(text: str, plan: SubmissionPlan) -> list[str]:
     """Checks a submission file as Kaggle's parser would, and a little harder.
 
     Args:
         text: The file's content.
-        sample: What it must look like.
-        schema: Kind of target and names of the outputs: allowed labels, probabilities in 0–1.
-        config: The format it was written in.
+        plan: What it must hold.
 
     Returns:
         One line per problem, empty when the file is right.
     """
+    sample = plan.sample
     try:
         rows = list(csv.reader(io.StringIO(text)))
     except csv.Error as error:
         return [f"the file is no CSV: {error}"]
-    if not rows or rows[0] != sample.columns:
-        return [f"line 1: the header is {rows[0] if rows else []}, {sample.source} has {sample.columns}"]
+    if not rows or rows[0] != sample.written_header:
+        return [f"line 1: the header is {rows[0] if rows else []}, {sample.source} has {sample.written_header}"]
     problems = []
     if len(rows) - 1 != len(sample.ids):
         problems.append(f"{len(rows) - 1} rows, {sample.source} has {len(sample.ids)}")
     position = sample.columns.index(sample.id)
+    filled = [(sample.columns.index(column), column) for column in plan.format.columns]
     seen: set[str] = set()
     for line, (row, wanted) in enumerate(zip(rows[1:], sample.ids, strict=False), start=2):
         if len(row) != len(sample.columns):
@@ -149,144 +192,277 @@ def check_submission(text: str, sample: Sample, schema: Schema, config: Submissi
         elif row[position] != wanted:
             problems.append(f"line {line}: id '{row[position]}' where {sample.source} has '{wanted}'")
         seen.add(row[position])
-        bad = [(name, cell) for name, cell in zip(sample.columns, row, strict=True) if name != sample.id]
-        format_ = resolve_format(sample, schema, config)
         problems += [
-            f"line {line}, column '{n}': {e}" for n, c in bad if (e := _cell_problem(c, format_, schema, config))
+            f"line {line}, column '{column}': {problem}"
+            for k, column in filled
+            if (problem := plan.format.problem(column, row[k]))
         ]
     return problems
 
 
-def resolve_format(sample: Sample, schema: Schema, config: SubmissionConfig) -> str:
-    """Settles `format: auto` and checks that the sample's columns fit the outputs.
+def listed(title: str, problems: Sequence[str]) -> str:
+    """A title and the first problems, one line each; the rest are counted."""
+    rest = [f"… and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "\n  ".join([title, *problems[:SHOWN], *rest])
 
-    Raises:
-        InputError: The format is not one of the target's, or the columns do not fit.
-    """
-    allowed = FORMATS_OF_KIND[schema.kind]
-    is_wide = set(sample.targets) == set(schema.outputs)
-    format_ = (
-        config.format
-        if config.format != "auto"
-        else allowed[0]
-        if is_wide or schema.kind == "regression"
-        else allowed[1]
-    )
-    if format_ not in allowed:
-        raise InputError(f"submission.format is '{format_}', but a {schema.kind} run can write {' or '.join(allowed)}.")
-    needs_all = format_ in ("probabilities", "number", "integer")
-    is_binary = format_ == "probabilities" and len(sample.targets) == 1 and len(schema.outputs) == 2
-    if needs_all and not is_wide and not is_binary:
+
+@dataclass(frozen=True)
+class _Question:
+    """All that decides on a format; `free` are the columns to fill."""
+
+    sample: Sample
+    schema: Schema
+    metric: str
+    config: SubmissionConfig
+    label_delimiter: str | None
+    free: list[str]
+
+    @property
+    def given(self) -> str | None:
+        """The format that the settings ask for."""
+        return None if self.config.format == "auto" else self.config.format
+
+    def is_output(self, column: str) -> bool:
+        """Whether a column is meant for one output."""
+        return column in self.config.columns or column in self.schema.outputs
+
+    def match(self) -> dict[str, int]:
+        """The position of each column's output."""
+        return match_columns(self.sample, self.schema, self.config.columns, self.config.keep, self.config.drop)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    format: Format
+    reason: str
+    notes: list[str] = field(default_factory=list)
+
+
+def _numbers(question: _Question) -> _Answer:
+    """The format of a regression."""
+    sample = question.sample
+    filled = question.match()
+    found = [numbers for column in filled if (numbers := sample.numbers(column)) is not None]
+    are_whole = all(np.all(numbers == np.rint(numbers)) for numbers in found)
+    name, reason, notes = question.given or "number", "as submission.format says", []
+    if question.given is None and question.metric == "quadratic_kappa" and are_whole:
+        name = "integer"
+        reason = "the first metric is quadratic_kappa" + (", and the sample's cells are whole" if found else "")
+    elif question.given is None:
+        reason = "regression"
+        if found and are_whole:
+            notes = [
+                "the sample's cells are whole numbers: if the competition wants these, set submission.format to integer"
+            ]
+    format_ = _values(question, name, filled)
+    if format_.sums_to_one and not format_.divides:
+        notes.append("the sample's rows sum to 1, those of a regression need not: see submission.normalize")
+    return _Answer(format_, reason, notes)
+
+
+def _labels(question: _Question) -> _Answer:
+    """The format of a multi-label target."""
+    sample, free = question.sample, question.free
+    is_one = len(free) == 1 and not question.is_output(free[0])
+    name = question.given or ("labels" if is_one else "probabilities")
+    reason = "as submission.format says" if question.given else "one column" if is_one else "one column per label"
+    if name == "probabilities" or not is_one:
+        filled = question.match()
+        if name == "labels":
+            return _Answer(Flags(filled, question.config.threshold), reason)
+        return _Answer(_values(question, "probabilities", filled), reason)
+    cells = sample.words(free[0])
+    delimiter = _delimiter(question, cells)
+    vocabulary = list(dict.fromkeys(word for cell in cells for word in cell.split(delimiter) if word))
+    words, notes = resolve_words(sample, free[0], question.schema.outputs, vocabulary, question.config.words)
+    holding = [word for word in words if delimiter in word]
+    if holding:
         raise InputError(
-            f"{sample.source} has the columns {sample.targets} but the run predicts {schema.outputs}. "
-            f"Point data.sample_submission to the right file, or set submission.format."
+            f"the labels {holding} hold {delimiter!r}, which stands between labels (submission.delimiter): the "
+            f"competition would read them as several. Set submission.delimiter, or submission.words for these labels."
         )
-    if not needs_all and len(sample.targets) != 1:
-        raise InputError(f"format '{format_}' fills one column, but {sample.source} has {sample.targets}.")
-    return format_
+    return _Answer(LabelSets(free[0], words, question.config.threshold, delimiter), reason, notes)
 
 
-def _match_problems(sample: Sample, predictions: pd.DataFrame, num_outputs: int) -> list[str]:
-    """Everything that keeps the predictions from being joined to the sample by id."""
+def _classes(question: _Question) -> _Answer:
+    """The format of a classification."""
+    sample, free, outputs = question.sample, question.free, question.schema.outputs
+    name, reason = _class_format(question)
+    if name == "label":
+        if len(free) != 1:
+            raise InputError(
+                f"format 'label' fills one column, but {sample.source} has {free}. Name those that keep the sample's "
+                f"cells in submission.keep, or set submission.format to probabilities."
+            )
+        words, notes = resolve_words(sample, free[0], outputs, sample.words(free[0]), question.config.words)
+        if question.metric in PROBABILITY_METRICS and question.given is None:
+            notes.append(
+                f"the first metric is {question.metric}, which scores probabilities, but the sample's one column "
+                f"'{free[0]}' holds classes: its score will be another than the run's"
+            )
+        return _Answer(OneClass(free[0], words), reason, notes)
+    if len(free) == 1 and len(outputs) == 2:
+        filled = {free[0]: positive_class(sample, free[0], outputs, question.config.columns)}
+    else:
+        filled = question.match()
+    return _Answer(_values(question, "probabilities", filled), reason)
+
+
+def _class_format(question: _Question) -> tuple[str, str]:
+    """`probabilities` or `label`, and why."""
+    sample, free, outputs, metric = question.sample, question.free, question.schema.outputs, question.metric
+    if question.given:
+        return question.given, "as submission.format says"
+    if len(free) > 1 or (question.is_output(free[0]) and len(outputs) > 2):
+        return "probabilities", "one column per class"
+    cells, numbers = sample.words(free[0]), sample.numbers(free[0])
+    shown = f"'{cells[0]}'" if cells else "empty"
+    are_classes = knows_words(outputs, cells)
+    wants_probabilities = metric in PROBABILITY_METRICS
+    if cells and numbers is None:
+        return "label", f"the sample's cells are words, like {shown}"
+    if len(outputs) > 2:
+        if numbers is None or are_classes:
+            return "label", f"the sample's cells are {'classes, like ' if cells else ''}{shown}"
+        raise InputError(
+            f"{sample.source}: column '{free[0]}' holds numbers, like {shown}, and the run predicts {len(outputs)} "
+            f"classes, {outputs[:5]}…: one column cannot hold their probabilities, and {shown} is no class. Point "
+            f"data.sample_submission to the right file; where it wants a number for each class, name it in "
+            f"submission.words: {{{outputs[0]}: '0', {outputs[1]}: '1', …}}."
+        )
+    if numbers is not None and not are_classes:
+        if wants_probabilities or not np.all(np.isin(numbers, (0, 1))):
+            return "probabilities", f"the sample's cells are numbers, like {shown}"
+        raise InputError(
+            f"{sample.source}: column '{free[0]}' holds {shown}, and the classes are {outputs}: it may want a 0 or 1 "
+            f"for each row, or a probability. Set submission.format to probabilities, or submission.words to "
+            f"{{{outputs[0]}: '0', {outputs[1]}: '1'}} (or the other way round) for 0 and 1."
+        )
+    if wants_probabilities:
+        return "probabilities", f"the first metric is {metric}"
+    return (
+        "label",
+        f"the first metric is {metric}, and the sample's cells are {'classes, like ' if cells else ''}{shown}",
+    )
+
+
+def _values(question: _Question, name: str, filled: dict[str, int]) -> Numbers:
+    """Columns of numbers, with what limits them."""
+    schema, config = question.schema, question.config
+    limits = np.array(schema.ranges, dtype=np.float64) if schema.ranges else None
+    clip: NDArray[np.float64] | None = limits if name == "integer" else None
+    if config.clip is not None:
+        clip = np.tile(np.array(config.clip, dtype=np.float64), (len(schema.outputs), 1))
+    sums_to_one = question.sample.sums_to_one(list(filled))
+    return Numbers(name, schema.outputs, filled, clip, limits, config.normalize, sums_to_one)
+
+
+def _delimiter(question: _Question, cells: list[str]) -> str:
+    """What stands between labels: the setting's, the sample's own, or the training table's."""
+    outputs, config = question.schema.outputs, question.config
+    usual = config.delimiter or question.label_delimiter or " "
+
+    def reads(delimiter: str) -> bool:
+        return knows_words(outputs, [word for cell in cells for word in cell.split(delimiter)], config.words)
+
+    if not cells or reads(usual):
+        return usual
+    others = [mark for mark in DELIMITERS if reads(mark) and any(mark in cell for cell in cells)]
+    if not others:
+        return usual
+    if config.delimiter is not None:
+        raise InputError(
+            f"submission.delimiter is {usual!r}, but {question.sample.source} has {others[0]!r} between labels: "
+            f"'{next(cell for cell in cells if others[0] in cell)}'. Remove submission.delimiter."
+        )
+    return others[0]
+
+
+def _check_config(sample: Sample, schema: Schema, config: SubmissionConfig) -> None:
+    """Refuses settings that name what is not there, or that cannot be; all of them are listed."""
+    allowed = FORMATS_OF_KIND[schema.kind]
+    problems = []
+    if config.format not in ("auto", *allowed):
+        problems.append(
+            f"submission.format is '{config.format}', but a {schema.kind} run can write {' or '.join(allowed)}."
+        )
+    if not 0 <= config.threshold <= 1:
+        problems.append(f"submission.threshold is {config.threshold}; it must be in 0–1.")
+    if config.delimiter == "":
+        problems.append("submission.delimiter is empty; write what stands between labels.")
+    if config.clip is not None and not config.clip[0] < config.clip[1]:
+        problems.append(f"submission.clip is {list(config.clip)}; the first number must be below the second.")
+    named: list[tuple[str, Sequence[str], Sequence[str]]] = [
+        ("columns", list(config.columns), sample.targets),
+        ("columns", list(config.columns.values()), schema.outputs),
+        ("words", list(config.words), schema.outputs),
+        ("keep", config.keep, sample.targets),
+        ("drop", config.drop, schema.outputs),
+    ]
+    for setting, names, known in named:
+        what = sample.source if known is sample.targets or list(known) == sample.targets else "the run"
+        problems += [
+            f"submission.{setting} names '{name}', which {what} does not have.{suggest(name, known)}"
+            for name in names
+            if name not in known
+        ]
+    problems += [f"submission names '{name}' in keep and in columns." for name in config.keep if name in config.columns]
+    if config.keep and not sample.cells:
+        problems.append("submission.keep keeps a sample submission's cells, but data.sample_submission is not set.")
+    if problems:
+        raise InputError("\n  ".join(["the submission's settings are wrong:", *problems]))
+
+
+def _check_cells(sample: Sample, format_: Format) -> None:
+    """Refuses to write numbers where the sample has words."""
+    if isinstance(format_, OneClass | LabelSets):
+        return
+    for column in format_.columns:
+        words = sample.words(column)
+        if words and sample.numbers(column) is None:
+            raise InputError(
+                f"{sample.source}: column '{column}' holds words, like '{words[0]}', and submit would write "
+                f"{format_.describe()}. Point data.sample_submission to the right file, or set submission.format or "
+                f"submission.keep."
+            )
+
+
+def _check_acts(config: SubmissionConfig, schema: Schema, format_: Format) -> None:
+    """Refuses settings that do nothing in a format."""
+    writes_labels = isinstance(format_, LabelSets | Flags)
+    writes_words = isinstance(format_, LabelSets | OneClass)
+    writes_numbers = isinstance(format_, Numbers)
+    acts: list[tuple[str, bool, bool]] = [
+        ("threshold", config.threshold != 0.5, writes_labels),
+        ("delimiter", config.delimiter not in (None, " "), isinstance(format_, LabelSets)),
+        ("clip", config.clip is not None, writes_numbers),
+        ("normalize", config.normalize, writes_numbers),
+        ("columns", bool(config.columns), not writes_words),
+        ("words", bool(config.words), writes_words),
+        ("drop", bool(config.drop), not writes_words),
+    ]
+    dead = [name for name, is_set, can_act in acts if is_set and not can_act]
+    if dead:
+        raise InputError(
+            f"submission.{', submission.'.join(dead)}: of no use where {format_.describe()} is written (format "
+            f"'{format_.name}'). Remove it, or set submission.format."
+        )
+
+
+def _match_problems(plan: SubmissionPlan, predictions: pd.DataFrame) -> list[str]:
+    """Everything that keeps the predictions from being joined to the sample by id, or from being written."""
+    sample = plan.sample
     ids = [str(id) for id in predictions.iloc[:, 0]]
     known, wanted = set(ids), set(sample.ids)
-    is_finite = np.isfinite(values_of(predictions, num_outputs)).all(axis=1)
+    values = values_of(predictions, len(plan.schema.outputs))
+    is_finite = np.isfinite(values).all(axis=1)
+    # A mean of probabilities may exceed 1 by float32's rounding.
+    is_probability = ((values >= -1e-5) & (values <= 1 + 1e-5)).all(axis=1) | (plan.schema.kind == "regression")
     return [
         *(f"id '{id}' has no prediction" for id in sample.ids if id not in known),
         *(f"id '{id}' is predicted twice" for id, count in Counter(ids).items() if count > 1),
         *(f"id '{id}' is predicted but not in {sample.source}" for id in ids if id not in wanted),
         *(f"id '{id}' is twice in {sample.source}" for id, count in Counter(sample.ids).items() if count > 1),
         *(f"id '{id}' has a prediction that is NaN or infinite" for id in np.array(ids)[~is_finite]),
+        *(f"id '{id}' has a prediction outside 0–1" for id in np.array(ids)[is_finite & ~is_probability]),
     ]
-
-
-def _cells(
-    values: NDArray[np.float32], sample: Sample, schema: Schema, config: SubmissionConfig
-) -> dict[str, list[str]]:
-    """The text of every column that is not the id."""
-    format_ = resolve_format(sample, schema, config)
-    outputs = schema.outputs
-    if format_ == "label":
-        return {sample.targets[0]: [outputs[k] for k in values.argmax(axis=1)]}
-    if format_ == "labels":
-        chosen = values >= config.threshold
-        chosen[np.arange(len(values)), values.argmax(axis=1)] = (
-            True  # an empty cell is refused, and never the best guess
-        )
-        rows = [[outputs[k] for k in np.flatnonzero(row)] for row in chosen]
-        return {sample.targets[0]: [config.delimiter.join(row) for row in rows]}
-    if format_ == "probabilities" and len(sample.targets) == 1 != len(outputs):
-        return {sample.targets[0]: _numbers(values[:, 1])}
-    if format_ == "integer":
-        values = np.rint(values)
-    return {name: _numbers(values[:, outputs.index(name)]) for name in sample.targets}
-
-
-def _numbers(column: NDArray[np.float32]) -> list[str]:
-    return [f"{value:.9g}" for value in column]
-
-
-def _cell_problem(cell: str, format_: str, schema: Schema, config: SubmissionConfig) -> str:
-    """What is wrong with one cell; empty when nothing is."""
-    if format_ in ("label", "labels"):
-        tokens = cell.split(config.delimiter) if format_ == "labels" else [cell]
-        unknown = [token for token in tokens if token not in schema.outputs]
-        return f"'{cell}' is not made of {schema.outputs}" if unknown else ""
-    try:
-        number = float(cell)
-    except ValueError:
-        return f"'{cell}' is not a number"
-    if not math.isfinite(number):
-        return f"'{cell}' is not finite"
-    return f"'{cell}' is not in 0–1" if format_ == "probabilities" and not 0 <= number <= 1 else ""
-
-
-def _listed(title: str, problems: list[str]) -> str:
-    rest = [f"… and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-    return "\n  ".join([title, *problems[:SHOWN], *rest])
-
-
-def submit(run: str, root: str | None = None, dry_run: bool = False) -> None:
-    """Writes and checks a run's submission.csv.
-
-    Args:
-        run: The run folder.
-        root: The data's folder, with the sample submission, where it is another than in training.
-        dry_run: Build and check everything, but leave the run's submission.csv as it is.
-
-    Raises:
-        InputError: The run has no test predictions yet, or they do not fit the sample submission.
-    """
-    opened = Run.open(run)
-    if not is_committed(opened.test_predictions):
-        raise InputError(f"{run} has no test predictions yet. Run `swinft predict {run}` first.")
-    config = opened.read_config()
-    schema = Schema.from_dict(opened.read_schema())
-    predictions = read_predictions(opened.test_predictions, len(schema.outputs))
-    data = {**config["data"], **({"root": root} if root else {})}
-    sample = _sample_of(data, predictions, opened.test_predictions)
-    options = SubmissionConfig(**config["submission"])
-    text = build_submission(sample, predictions, schema, options).to_csv(index=False, lineterminator="\n")
-    if not dry_run:
-        commit(opened.submission, text.encode(), "swinft submit")
-        text = opened.submission.read_text(encoding="utf-8")
-    problems = check_submission(text, sample, schema, options)
-    if problems:
-        raise InputError(_listed(f"{opened.submission} would be refused:", problems))
-    state = "checked, not written" if dry_run else f"written to {opened.submission} and checked"
-    print(f"{len(sample.ids)} rows, columns {', '.join(sample.columns)}: {state} against {sample.source}")
-    if not dry_run:
-        print(f"upload: kaggle competitions submit -c COMPETITION -f {opened.submission} -m '{opened.root.name}'")
-
-
-def _sample_of(data: dict[str, Any], predictions: pd.DataFrame, source: Path) -> Sample:
-    """The configured sample submission; without one, the id, the target's columns and the order of the predictions."""
-    if data["sample_submission"]:
-        return read_sample(Path(data["root"]) / data["sample_submission"], data["id"])
-    targets = [data["target"]] if isinstance(data["target"], str) else data["target"]
-    return Sample(str(source), data["id"], [data["id"], *targets], predictions.iloc[:, 0].astype(str).tolist())
-
-
-def main(argv: list[str]) -> int:
-    """`swinft submit RUN`."""
-    return call(submit, "submit", argv)

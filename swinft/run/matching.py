@@ -1,0 +1,188 @@
+"""Names of the run meet names of the sample submission: columns with outputs, words with classes."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+
+from swinft.data.schema import Schema
+from swinft.errors import InputError
+from swinft.run.sample import Sample
+
+SHOWN_NAMES = 10
+# Words of two classes of which the second is what a single probability is of.
+NEGATIVE_POSITIVE = (
+    ("0", "1"),
+    ("-1", "1"),
+    ("false", "true"),
+    ("f", "t"),
+    ("no", "yes"),
+    ("n", "y"),
+    ("negative", "positive"),
+    ("neg", "pos"),
+    ("absent", "present"),
+)
+# The ways in which one spelling leads to another. The first that explains all of the sample's words is taken.
+SPELLINGS: tuple[Callable[[str], str], ...] = (
+    lambda word: word,
+    lambda word: word.partition(".")[0] if _is_whole(word) else word,
+    lambda word: f"{word}.0" if word.lstrip("-").isdigit() else word,
+    str.lower,
+    str.upper,
+    str.capitalize,
+    str.title,
+    lambda word: word.replace(" ", "_"),
+    lambda word: word.replace("_", " "),
+    lambda word: word.replace(" ", "_").lower(),
+    lambda word: word.replace("_", " ").lower(),
+)
+
+
+def match_columns(
+    sample: Sample, schema: Schema, columns: Mapping[str, str], keep: Sequence[str], drop: Sequence[str]
+) -> dict[str, int]:
+    """The position of each column's output.
+
+    Args:
+        sample: The sample submission.
+        schema: The run's outputs.
+        columns: Output by column, where the two have other names.
+        keep: Columns that are not filled.
+        drop: Outputs that fill no column.
+
+    Raises:
+        InputError: A column has no output, or an output no column; all of them are named, with a mapping that mends it.
+    """
+    outputs = schema.outputs
+    wanted = {column: columns.get(column, column) for column in sample.targets if column not in keep}
+    filled = {column: outputs.index(output) for column, output in wanted.items() if output in outputs}
+    odd = [column for column in wanted if column not in filled]
+    unused = [name for k, name in enumerate(outputs) if k not in filled.values() and name not in drop]
+    twice = [name for name in outputs if list(wanted.values()).count(name) > 1 or (name in drop and name in wanted)]
+    if not (odd or unused or twice):
+        return filled
+    lines = [f"the columns of {sample.source} are not those that the run predicts:"]
+    lines += [f"without a prediction: {_some(odd)}"] if odd else []
+    lines += [f"predicted, but without a column: {_some(unused)}"] if unused else []
+    lines += [f"for more than one column, or for one and dropped: {_some(twice)}"] if twice else []
+    raise InputError("\n  ".join([*lines, *_advice(odd, unused)]))
+
+
+def _advice(odd: list[str], unused: list[str]) -> list[str]:
+    """The settings that mend columns and outputs that do not meet."""
+    lines = []
+    if odd and unused:
+        pairs = _pairs(odd, unused)
+        lines.append(f"If these are the same, name them: submission.columns: {{{_mapping(pairs)}}}")
+    if odd:
+        lines.append(f"Columns that are to keep the sample's cells: submission.keep: [{', '.join(odd[:SHOWN_NAMES])}]")
+    if unused:
+        lines.append(f"Outputs that are not submitted: submission.drop: [{', '.join(unused[:SHOWN_NAMES])}]")
+    return [*lines, "Or point data.sample_submission to the right file."]
+
+
+def positive_class(sample: Sample, column: str, outputs: list[str], columns: Mapping[str, str]) -> int:
+    """The one of two classes whose probability a single column holds.
+
+    It is the setting's, the class that the column is named after, or the second of two words like 0 and 1, no and yes.
+
+    Raises:
+        InputError: None of these says which.
+    """
+    if column in columns:
+        return outputs.index(columns[column])
+    forms = [_form(name) for name in outputs]
+    if forms.count(_form(column)) == 1:
+        return forms.index(_form(column))
+    for negative, positive in NEGATIVE_POSITIVE:
+        if set(forms) == {negative, positive}:
+            return forms.index(positive)
+    raise InputError(
+        f"{sample.source}: the one column '{column}' holds a probability, but of which of the classes {outputs}? Set "
+        f"submission.columns to {{{column}: {outputs[1]}}} or to {{{column}: {outputs[0]}}}."
+    )
+
+
+def knows_words(outputs: Sequence[str], found: Sequence[str], words: Mapping[str, str] | None = None) -> bool:
+    """Whether all words that are found, one or more, stand for outputs, in whatever spelling."""
+    known = {_form((words or {}).get(name, name)) for name in outputs}
+    return bool(found) and all(_form(word) in known for word in found)
+
+
+def resolve_words(
+    sample: Sample, column: str, outputs: list[str], found: Sequence[str], words: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """What is written for each output: the setting's word, or the output in the sample's spelling.
+
+    Args:
+        sample: The sample submission.
+        column: The column that is filled.
+        outputs: Classes or labels.
+        found: The words of the sample's cells.
+        words: Word by output, where the settings give one.
+
+    Returns:
+        A word per output, and what is odd, one line each.
+
+    Raises:
+        InputError: No word of the sample stands for an output, and the settings give no words; or two outputs have one.
+    """
+    spelling = next((s for s in SPELLINGS if set(found) <= {s(name) for name in outputs}), SPELLINGS[0])
+    by_form = {_form(word): word for word in found}
+    by_form |= {_form(word): word for word in found if word in outputs}
+    written = [words.get(name, by_form.get(_form(name), spelling(name))) for name in outputs]
+    doubled = sorted({word for word in written if written.count(word) > 1})
+    if doubled:
+        raise InputError(f"submission.words: {doubled} would be written for more than one class.")
+    strange = [word for word in found if word not in written]
+    if found and len(strange) == len(found) and not words:
+        pairs = dict.fromkeys(outputs, "…")
+        raise InputError(
+            f"{sample.source}: column '{column}' holds {_some([repr(word) for word in found])}, and none of the "
+            f"classes is called so: {_some(outputs)}. Say what is written for each in submission.words: {{{_mapping(pairs)}}}; "
+            f"submission.words: {{{outputs[0]}: {outputs[0]}}} writes the classes as they are. Or point "
+            f"data.sample_submission to the right file."
+        )
+    notes = []
+    if strange:
+        notes.append(f"the sample's {_some([repr(word) for word in strange])} in '{column}' is none of the classes")
+    changed = [f"{name} as {word}" for name, word in zip(outputs, written, strict=True) if name != word]
+    if changed:
+        notes.append(f"in the sample's words: {_some(changed)}")
+    return written, notes
+
+
+def _pairs(odd: list[str], unused: list[str]) -> dict[str, str]:
+    """The nearest output of each column, each once; those that are near nothing get what is left, in order."""
+    left, pairs = list(unused), {}
+    for column in sorted(odd, key=lambda name: -max(_likeness(name, other) for other in unused)):
+        if left:
+            pairs[column] = max(left, key=lambda name: _likeness(column, name))
+            left.remove(pairs[column])
+    return {column: pairs[column] for column in odd if column in pairs}
+
+
+def _likeness(one: str, other: str) -> float:
+    one, other = one.casefold(), other.casefold()
+    starts = other.startswith(one) or one.startswith(other)
+    return starts + difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _form(word: str) -> str:
+    """What spellings of one thing have in common: case, blanks, underscores and `.0` do not count."""
+    word = " ".join(word.casefold().replace("_", " ").split())
+    return word.partition(".")[0] if _is_whole(word) else word
+
+
+def _is_whole(word: str) -> bool:
+    """Whether a word is a whole number with `.0` behind it, which pandas makes where one is missing."""
+    whole, point, rest = word.partition(".")
+    return bool(point) and whole.lstrip("-").isdigit() and bool(rest) and not rest.strip("0")
+
+
+def _mapping(pairs: Mapping[str, str]) -> str:
+    shown = [f"{name}: {other}" for name, other in list(pairs.items())[:SHOWN_NAMES]]
+    return ", ".join([*shown, *(["…"] if len(pairs) > SHOWN_NAMES else [])])
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f", … and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + rest
