@@ -25,7 +25,7 @@ COMMANDS = {
     "check": Command("swinft.run.check:main", "check the CSVs, images and folds of a config; trains nothing"),
     "fit": Command("swinft.run.start:main", "train every fold of a config; writes oof.csv, the pooled score, a report"),
     "predict": Command("swinft.run.predict:main", "predict the test rows with all folds of a run"),
-    "submit": Command("swinft.run.submission:main", "turn a run's predictions into a checked submission.csv"),
+    "submit": Command("swinft.run.submit:main", "turn a run's predictions into a checked submission.csv"),
     "report": Command("swinft.run.report:main", "draw a run as one HTML file"),
 }
 

@@ -92,6 +92,8 @@ def tiny_config(competition: Path, runs: Path, **changes: object) -> dict[str, o
         for section in sections:
             place = place.setdefault(section, {})  # type: ignore[assignment]
         place[last] = value
+    if "data.target" in changes and "data.sample_submission" not in changes:
+        config["data"]["sample_submission"] = None  # type: ignore[index]  # the sample is of another target
     return config
 
 

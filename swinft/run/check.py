@@ -14,12 +14,15 @@ from jsonargparse import Namespace
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.overview import format_summary
 from swinft.data.rows import Rows
-from swinft.data.schema import Schema
+from swinft.data.schema import Schema, with_prior
 from swinft.errors import InputError
 from swinft.model.backbone import weights_file
+from swinft.model.task import FineTuneTask
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task
 from swinft.run.config import build_parser, load
+from swinft.run.sample import Sample
+from swinft.run.submission import SubmissionConfig, SubmissionPlan, plan_submission
 from swinft.run.trainer import check_trainer
 from swinft.run.tta import check_views
 
@@ -33,12 +36,22 @@ class CheckedRun:
     Args:
         data: With its tables read and its images decoded.
         num_parameters: Of the network.
+        plan: What `swinft submit` will write; None where no sample submission is configured.
         seconds: What the look at the images took.
     """
 
     data: CSVDataModule
     num_parameters: int
     seconds: float
+    plan: SubmissionPlan | None = None
+
+    def submission(self) -> list[str]:
+        """What will be submitted, one line each; nothing where no rows to predict are named."""
+        if self.plan:
+            return [*self.plan.describe().splitlines(), *(f"  note: {note}" for note in self.plan.notes)]
+        if not self.data.test:
+            return []
+        return ["submission: data.sample_submission is not set, so nothing says what the competition wants"]
 
 
 def main(argv: list[str]) -> int:
@@ -46,6 +59,7 @@ def main(argv: list[str]) -> int:
     parser = build_parser("check")
     checked = check_run(parser, load(parser, argv))
     print(format_summary(checked.data.summary()))
+    print("\n".join(checked.submission()))
     return 0
 
 
@@ -62,12 +76,14 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
     problems: list[str] = []
     data = _check_settings(parser, config, problems)
     tables = _collect(problems, data.read_tables) if data else None
-    num_parameters = _collect(problems, lambda: _check_task(parser, config, *tables)) if tables else None
-    if data is None or num_parameters is None or problems:
+    task = _collect(problems, lambda: _check_task(parser, config, *tables)) if tables else None
+    plan = _collect(problems, lambda: _plan_submission(config, data, *tables, task)) if data and tables else None
+    if data is None or task is None or problems:
         raise InputError("\n".join(problems))
+    num_parameters = sum(parameter.numel() for parameter in task.net.parameters())
     started = time.perf_counter()
     data.check()
-    return CheckedRun(data, num_parameters, time.perf_counter() - started)
+    return CheckedRun(data, num_parameters, time.perf_counter() - started, plan)
 
 
 def _check_settings(parser: Parser, config: Namespace, problems: list[str]) -> CSVDataModule | None:
@@ -89,11 +105,28 @@ def _check_settings(parser: Parser, config: Namespace, problems: list[str]) -> C
     return data
 
 
-def _check_task(parser: Parser, config: Namespace, rows: Rows, schema: Schema) -> int:
+def _plan_submission(
+    config: Namespace, data: CSVDataModule, rows: Rows, schema: Schema, task: FineTuneTask | None
+) -> SubmissionPlan | None:
+    """Decides what `swinft submit` will write; None where no sample submission is configured.
+
+    Raises:
+        InputError: The sample submission cannot be filled.
+    """
+    if data.sample_table is None:
+        return None
+    assert rows.targets is not None
+    metrics = config.model.metrics or (task.metrics if task else [""])
+    options = SubmissionConfig(**dict(config.submission))
+    schema = with_prior(schema, rows.targets[rows.is_used])
+    return plan_submission(Sample.of(data.sample_table), schema, metrics[0], options, config.data.label_delimiter)
+
+
+def _check_task(parser: Parser, config: Namespace, rows: Rows, schema: Schema) -> FineTuneTask:
     """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold.
 
     Returns:
-        The number of its parameters.
+        The task, with fresh weights.
     """
     # The hub's weights are left to the folds, which find them in its cache after the first.
     from_hub = {"pretrained": False} if config.model.pretrained is True else {}
@@ -110,7 +143,7 @@ def _check_task(parser: Parser, config: Namespace, rows: Rows, schema: Schema) -
         raise InputError(
             f"'{config.model.backbone}' cannot work at {height} x {width} px (data.image_size): {error}"
         ) from error
-    return sum(parameter.numel() for parameter in task.net.parameters())
+    return task
 
 
 def _collect(problems: list[str], check: Callable[[], T]) -> T | None:

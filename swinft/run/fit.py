@@ -36,7 +36,7 @@ from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold
 from swinft.run.precision import resolve_precision, training_precision
 from swinft.run.predict import format_seconds, predict_rows
-from swinft.run.predictions import prediction_table, read_predictions, values_of, write_predictions
+from swinft.run.predictions import by_id, prediction_table, read_predictions, values_of, write_predictions
 from swinft.run.prepare import prepare
 from swinft.run.processes import Child, launcher_ranks, rank, run_children
 from swinft.run.recorder import FoldRecorder
@@ -225,7 +225,7 @@ def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
         What scores.json holds.
 
     Raises:
-        RuntimeError: The folds do not cover every train id exactly once.
+        RunError: The folds do not cover every train id exactly once.
     """
     data = build_datamodule(parser, config, **_frozen(run))
     data.setup("fit")
@@ -233,14 +233,9 @@ def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
     parts = [read_predictions(run.fold(index).oof, len(outputs)) for index in run.planned_folds()]
     ids = np.array(data.train_table.ids)
     scored = np.flatnonzero(data.is_scored)
-    joined = pd.concat(parts, ignore_index=True)
-    joined.index = pd.Index(joined.iloc[:, 0].astype(str))
-    if joined.index.has_duplicates or set(joined.index) != set(ids[scored]):
-        raise RuntimeError(
-            f"the out-of-fold predictions in {run.root} do not hold every id of {data.train_table.path} exactly once."
-        )
+    joined = by_id(pd.concat(parts, ignore_index=True), ids[scored].tolist(), f"the folds' oof.csv in {run.root}")
     values = np.full((len(ids), len(outputs)), np.nan, dtype=np.float32)
-    values[scored] = values_of(joined.loc[ids[scored].tolist()], len(outputs))
+    values[scored] = values_of(joined, len(outputs))
     status = data.status if data.may_skip else None
     oof = prediction_table(ids.tolist(), values, outputs, data.fold_of_row, status)
     write_predictions(run.oof, oof, "swinft fit")

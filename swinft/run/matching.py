@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 from swinft.data.schema import Schema
+from swinft.data.text import twin_key
 from swinft.errors import InputError
 from swinft.run.sample import Sample
 
@@ -137,9 +138,9 @@ def resolve_words(
         pairs = dict.fromkeys(outputs, "…")
         raise InputError(
             f"{sample.source}: column '{column}' holds {_some([repr(word) for word in found])}, and none of the "
-            f"classes is called so: {_some(outputs)}. Say what is written for each in submission.words: {{{_mapping(pairs)}}}; "
-            f"submission.words: {{{outputs[0]}: {outputs[0]}}} writes the classes as they are. Or point "
-            f"data.sample_submission to the right file."
+            f"classes is called so: {_some(outputs)}. Say what is written for each in submission.words: "
+            f"{{{_mapping(pairs)}}}; submission.words: {{{outputs[0]}: {outputs[0]}}} writes the classes as they "
+            f"are. Or point data.sample_submission to the right file."
         )
     notes = []
     if strange:
@@ -167,9 +168,8 @@ def _likeness(one: str, other: str) -> float:
 
 
 def _form(word: str) -> str:
-    """What spellings of one thing have in common: case, blanks, underscores and `.0` do not count."""
-    word = " ".join(word.casefold().replace("_", " ").split())
-    return word.partition(".")[0] if _is_whole(word) else word
+    """Equal for all spellings of one name, underscores for blanks among them."""
+    return twin_key(word.replace("_", " "))
 
 
 def _is_whole(word: str) -> bool:

@@ -10,26 +10,34 @@ import pandas as pd
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import RunError
 from swinft.run.layout import Run
-from swinft.run.predictions import read_predictions, write_predictions
+from swinft.run.predictions import by_id, read_predictions
 from swinft.run.processes import Child, run_children
 
 
-def predict_parts(run: Run, options: dict[str, Any], path: Path, kind: str, devices: int, data: CSVDataModule) -> None:
+def predict_parts(
+    run: Run, options: dict[str, Any], path: Path, kind: str, devices: int, data: CSVDataModule
+) -> pd.DataFrame:
     """Predicts with several processes, one device each, and joins what they write.
 
     Args:
         run: The run.
         options: Of `swinft predict`, the same for each process.
-        path: Where the joined predictions go.
+        path: Where the joined predictions will go; where that is outside the run, the parts lie beside it until they are
+            joined, because the run may be on a disk that cannot be written to.
         kind: Type of the devices; processes on the CPU share its cores.
         devices: How many.
         data: The rows.
 
+    Returns:
+        The prediction table of all rows.
+
     Raises:
         RunError: A process failed, or the parts do not hold every id exactly once.
     """
+    folder = run.parts if path == run.test_predictions else path.with_name(f".{path.name}.parts")
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices))} if kind == "cpu" else {}
-    parts = [run.parts / f"{index}-of-{devices}.csv" for index in range(devices)]
+    shutil.rmtree(folder, ignore_errors=True)  # what a prediction that was killed has left
+    parts = [folder / f"{index}-of-{devices}.csv" for index in range(devices)]
     children = {}
     for index, part in enumerate(parts):
         words = ["predict", str(run.root), *_words(options), "--part", f"{index}/{devices}", "--output", str(part)]
@@ -39,24 +47,11 @@ def predict_parts(run: Run, options: dict[str, Any], path: Path, kind: str, devi
         codes = run_children(children, [{}] * devices, together=True)
         if any(codes.values()):
             raise RunError(f"the processes that predict ended with the exit codes {codes}; nothing is joined.")
-        write_predictions(path, _join(run, parts, data), "swinft predict")
+        outputs = data.schema.outputs
+        joined = pd.concat([read_predictions(part, len(outputs)) for part in parts], ignore_index=True)
+        return by_id(joined, data.test_table.ids, f"the parts in {folder}")
     finally:
-        shutil.rmtree(run.parts, ignore_errors=True)
-
-
-def _join(run: Run, parts: list[Path], data: CSVDataModule) -> pd.DataFrame:
-    """The parts' rows in the order of the test table.
-
-    Raises:
-        RunError: They do not hold every id exactly once.
-    """
-    outputs = data.schema.outputs
-    joined = pd.concat([read_predictions(part, len(outputs)) for part in parts], ignore_index=True)
-    joined.index = pd.Index(joined.iloc[:, 0].astype(str))
-    ids = data.test_table.ids
-    if joined.index.has_duplicates or set(joined.index) != set(ids):
-        raise RunError(f"the parts in {run.parts} do not hold every id of {data.test_table.path} exactly once.")
-    return joined.loc[ids].reset_index(drop=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _words(options: dict[str, Any]) -> list[str]:

@@ -4,6 +4,8 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 import torch
+from jsonargparse import Namespace
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -24,17 +27,20 @@ from swinft.memory import keep_freed_memory
 from swinft.model.compiling import CompilePolicy
 from swinft.model.network import ImageModel
 from swinft.model.window_attention import FastAttention, triton_problem
-from swinft.run.arguments import call
+from swinft.run.arguments import Parser, call
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
+from swinft.run.lock import hold_if_writable
 from swinft.run.parts import predict_parts
 from swinft.run.precision import Precision, autocast, choose_device, resolve_precision
-from swinft.run.predictions import prediction_table, write_predictions
+from swinft.run.predictions import as_bytes, prediction_table, write_predictions
+from swinft.run.provenance import Provenance, check_output, other_views, weights_of, write_made_from
 from swinft.run.store import verify
 from swinft.run.tta import View, check_views, predict_views
 
+MAKER = "swinft predict"
 TIMED_IMAGES = 32  # decoded to learn what decoding takes
 
 
@@ -86,57 +92,114 @@ def predict(
     """
     share = _share(part, devices, output)
     opened = Run.open(run)
-    parser = build_parser("predict")
-    config = read_frozen(parser, verify(opened.config), allow_code)
-    schema = Schema.from_dict(opened.read_schema())
-    chosen = _finished_folds(opened, folds)
+    path = Path(output) if output else opened.test_predictions
+    with nullcontext() if part else hold_if_writable(opened.lock):  # the parts' parent holds it
+        check_output(opened, path, MAKER)
+        parser = build_parser("predict")
+        config = read_frozen(parser, verify(opened.config), allow_code)
+        schema = Schema.from_dict(opened.read_schema())
+        chosen = _finished_folds(opened, folds)
+        place = _place(device, devices, backend, compile)
+        changes: dict[str, Any] = {"schema": schema}
+        changes["batch_size"] = batch_size or config.predict.batch_size or 2 * config.data.batch_size
+        changes |= {"root": root} if root else {}
+        # Typed in a shell: not relative to the data's folder.
+        changes |= {"test": str(Path(test).resolve())} if test else {}
+        data = build_datamodule(parser, config, **changes)
+        data.setup("predict")
+        views = views or config.predict.views
+        check_views(views, data.image_size)
+        precision, _ = resolve_precision("32-true" if backend == "openvino" else config.trainer.precision, place)
+        weights = weights_of(opened, chosen)
+        made_with = Provenance(
+            chosen, opened.planned_folds(), list(views), backend, precision, config.checkpoint, weights
+        )
+        started = time.perf_counter()
+        if devices > 1:
+            options = {"views": views, "folds": folds, "root": root, "test": test, "batch_size": batch_size}
+            options |= {"backend": backend, "compile": compile, "allow_code": allow_code}
+            table = predict_parts(opened, options, path, place.type, min(devices, len(data.test_table)), data)
+        else:
+            policy = config.predict.compile if compile is None else compile
+            predictors = _Predictors(parser, config, [opened.fold(index).weights for index in chosen], backend, policy)
+            table = _predict_table(predictors, data, share, views, place, precision)
+        took = format_seconds(time.perf_counter() - started)
+        if part:
+            write_predictions(path, table, MAKER)
+            print(f"part {part}: {len(table)} rows in {took}")
+            return
+        content = as_bytes(table)
+        write_made_from(opened, path, content, MAKER, {"rows": len(table), "provenance": asdict(made_with)})
+        _say(opened, path, table, took, made_with, config.predict.views)
+
+
+@dataclass(frozen=True)
+class _Predictors:
+    """What it takes to make the networks of some folds ready to predict."""
+
+    parser: Parser
+    config: Namespace
+    weights: list[Path]
+    backend: str
+    policy: CompilePolicy
+
+    def load(self, data: CSVDataModule, loader: DataLoader[Any], views: Sequence[View], place: torch.device) -> Any:
+        """The networks, on their device and compiled where that is wanted."""
+        # OpenVINO compiles timm's own computation.
+        is_openvino = self.backend == "openvino"
+        fast = False if is_openvino else _attention_on(self.config.model.fast_attention, place)
+        loaded = [load_net(self.parser, self.config, data.schema, file, place, fast) for file in self.weights]
+        if is_openvino:
+            return _by_openvino(loaded, data.image_size)
+        return nets_by_torch(loaded, loader, views, place, self.policy)
+
+
+def _predict_table(
+    predictors: _Predictors,
+    data: CSVDataModule,
+    share: tuple[int, int],
+    views: Sequence[View],
+    place: torch.device,
+    precision: Precision,
+) -> pd.DataFrame:
+    """The prediction table of this process's share of the test rows."""
+    keep_freed_memory(place)
+    loader = data.predict_dataloader(share)
+    nets: Sequence[Predictor] = predictors.load(data, loader, views, place)
+    print_budget(nets, loader, views, place, precision)
+    rows, values = predict_rows(nets, loader, views, place, precision)
+    return complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
+
+
+def _say(
+    run: Run, path: Path, table: pd.DataFrame, took: str, made_with: Provenance, oof_views: Sequence[View]
+) -> None:
+    """What was predicted, with what, and the next command."""
+    outputs = table.columns[1 : 1 + len(run.read_schema()["outputs"])]
+    print(f"{len(table)} rows in {took}, {', '.join(outputs)}: {path}")
+    print(f"  {made_with.describe()}")
+    if note := other_views(made_with, oof_views):
+        print(f"  {note}")
+    is_own = path.resolve() == run.test_predictions.resolve()
+    print(f"next: swinft submit {run.root}" + ("" if is_own else f" --predictions {path}"))
+
+
+def _place(device: str, devices: int, backend: str, compile: CompilePolicy | None) -> torch.device:
+    """The device, or the kind of devices, to predict on.
+
+    Raises:
+        InputError: There are not so many, or the backend cannot work there or has no such option.
+    """
     place = choose_device("cpu" if backend == "openvino" and device == "auto" else device)
+    if devices > 1:
+        _check_devices(device, place, devices)
     if devices > 1:
         _check_devices(device, place, devices)
     if backend == "openvino" and place.type != "cpu":
         raise InputError(f"--backend openvino predicts on the CPU, not on {place}. Remove --device or --backend.")
     if backend == "openvino" and compile is not None:
         raise InputError("--compile is torch's, and OpenVINO always compiles. Remove --compile or --backend.")
-    changes: dict[str, Any] = {
-        "schema": schema,
-        "batch_size": batch_size or config.predict.batch_size or 2 * config.data.batch_size,
-    }
-    changes |= {"root": root} if root else {}
-    changes |= (
-        {"test": str(Path(test).resolve())} if test else {}
-    )  # typed in a shell: not relative to the data's folder
-    data = build_datamodule(parser, config, **changes)
-    data.setup("predict")
-    views = views or config.predict.views
-    check_views(views, data.image_size)
-    path = Path(output) if output else opened.test_predictions
-    if devices > 1:
-        options = {"views": views, "folds": folds, "root": root, "test": test, "batch_size": batch_size}
-        options |= {"backend": backend, "compile": compile, "allow_code": allow_code}
-        predict_parts(opened, options, path, place.type, min(devices, len(data.test_table)), data)
-        print(f"{len(data.test_table)} rows, {', '.join(schema.outputs)}: {path}\nnext: swinft submit {run}")
-        return
-    keep_freed_memory(place)
-    precision, _ = resolve_precision("32-true" if backend == "openvino" else config.trainer.precision, place)
-    # OpenVINO compiles timm's own computation.
-    fast = False if backend == "openvino" else _attention_on(config.model.fast_attention, place)
-    weights = [opened.fold(index).weights for index in chosen]
-    loaded = [load_net(parser, config, schema, file, place, fast) for file in weights]
-    loader = data.predict_dataloader(share)
-    nets: Sequence[Predictor]
-    if backend == "openvino":
-        nets = _by_openvino(loaded, data.image_size)
-    else:
-        policy = config.predict.compile if compile is None else compile
-        nets = nets_by_torch(loaded, loader, views, place, policy)
-    print_budget(nets, loader, views, place, precision)
-    started = time.perf_counter()
-    rows, values = predict_rows(nets, loader, views, place, precision)
-    took = format_seconds(time.perf_counter() - started)
-    table = complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
-    write_predictions(path, table, "swinft predict")
-    next_step = "" if part else f"\nnext: swinft submit {run}"  # a part is of no use before it is joined
-    print(f"{len(table)} rows in {took}, {', '.join(schema.outputs)}: {path}{next_step}")
+    return place
 
 
 def _attention_on(configured: FastAttention, device: torch.device) -> FastAttention:
@@ -331,10 +394,12 @@ def _predict_batch(
 def _finished_folds(run: Run, folds: list[int] | None) -> list[int]:
     """The folds to predict with, checked to be finished."""
     planned = run.planned_folds()
+    if folds is not None and (not folds or len(set(folds)) < len(folds)):
+        raise InputError(f"--folds is {folds}: name at least one fold, each once, of {planned}.")
     unknown = [index for index in folds or [] if index not in planned]
     if unknown:
         raise InputError(f"--folds names {unknown}, but the run has folds {planned}.")
-    chosen = planned if folds is None else folds
+    chosen = planned if folds is None else sorted(folds)
     unfinished = [index for index in chosen if not run.fold(index).is_done]
     if unfinished:
         raise InputError(

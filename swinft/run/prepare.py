@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,7 @@ from swinft.run.precision import training_precision
 from swinft.run.predict import format_seconds
 from swinft.run.store import commit, is_committed, probe, verify
 
+TABLES = ("train", "test", "sample_submission")
 PACKAGES = ("swinft", "torch", "lightning", "timm", "albumentations", "torchmetrics", "numpy", "pandas", "pillow")
 
 
@@ -52,7 +54,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
                 f"{run.root} was started with another config; resuming would mix the two.\n{changes}\n"
                 f"Undo the change, or give the new run another --name."
             )
-        _check_inputs(run, config)
+        check_inputs(run, config)
         check_devices(run, config)
         return
     elif run.root.exists() and any(run.root.iterdir()) and not config.overwrite:
@@ -65,6 +67,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
     print(f"  {data.pictures.decision}")
     for note in data.notes:
         print(f"  {note}")
+    print("\n".join(checked.submission()))
     # Per fold: weights, and two checkpoints of weights, average and AdamW's two moments while it is fitted.
     probe(run.root.parent, 4 * checked.num_parameters * (data.fold_of_row.max() + 9))
     if config.fold is not None and not 0 <= config.fold <= data.fold_of_row.max():
@@ -84,14 +87,21 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
     commit(run.config, wanted.encode(), "swinft fit")  # last: a folder with a config is a run
 
 
-def _check_inputs(run: Run, config: Namespace) -> None:
+def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) -> None:
     """Compares the CSVs with those that the run was started with.
+
+    Args:
+        run: The run.
+        config: Its config.
+        tables: The keys of `data` whose tables are compared.
 
     Raises:
         InputError: One has changed: folds and targets would no longer be those of the finished folds.
     """
     frozen = json.loads(verify(run.inputs).read_text())
-    now = _hash_inputs(config)
+    now = _hash_inputs(config, tables)
+    known = {str(Path(config.data.root) / config.data[name]) for name in tables if config.data[name]}
+    frozen = {path: sha256 for path, sha256 in frozen.items() if path in known or set(tables) == set(TABLES)}
     changed = [
         f"{path} (SHA-256 was {frozen.get(path, 'absent')[:12]}, is {now.get(path, 'absent')[:12]})"
         for path in sorted({**frozen, **now})
@@ -102,11 +112,9 @@ def _check_inputs(run: Run, config: Namespace) -> None:
         raise InputError("\n  ".join([title, *changed]))
 
 
-def _hash_inputs(config: Namespace) -> dict[str, str]:
-    """SHA-256 of every CSV that the config names."""
-    data = config.data
-    names = [name for name in (data.train, data.test, data.sample_submission) if name]
-    paths = [Path(data.root) / name for name in names]
+def _hash_inputs(config: Namespace, tables: Sequence[str] = TABLES) -> dict[str, str]:
+    """SHA-256 of the CSVs that the config names."""
+    paths = [Path(config.data.root) / config.data[name] for name in tables if config.data[name]]
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
 
 

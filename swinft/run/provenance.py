@@ -6,13 +6,14 @@ the run has now.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from swinft.errors import InputError
 from swinft.run.layout import Run
-from swinft.run.store import commit, digest, probe, replace
+from swinft.run.store import commit, digest, is_committed, probe, replace, verify
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,19 @@ class Provenance:
         changed = sorted({name for name in {**self.weights, **now} if self.weights.get(name) != now.get(name)})
         if changed:
             raise InputError(
-                f"{path} was predicted with other weights than {run.root} has now in {', '.join(changed)}. Run `swinft "
-                f"predict {run.root}` again."
+                f"{path} was predicted with other weights than {run.root} has now in {', '.join(changed)}: it is out "
+                f"of date, or of another run. Run `swinft predict {run.root}` again."
             )
+
+
+def other_views(made_with: Provenance, oof_views: Sequence[str]) -> str:
+    """A line where predictions were made with other views than the out-of-fold score; empty where not."""
+    if set(made_with.views) == set(oof_views):
+        return ""
+    return (
+        f"note: the out-of-fold score was made with the views {', '.join(oof_views)}; it does not say how good "
+        f"predictions with {', '.join(made_with.views)} are"
+    )
 
 
 def weights_of(run: Run, folds: list[int]) -> dict[str, str]:
@@ -67,6 +78,25 @@ def weights_of(run: Run, folds: list[int]) -> dict[str, str]:
 def beside(path: Path) -> Path:
     """Where it is kept what a file was made from."""
     return path.with_name(f"{path.stem}.made_from.json")
+
+
+def predictions_made_with(run: Run) -> Provenance:
+    """What the run's test predictions were made with.
+
+    Raises:
+        InputError: They are not there, were not made by a whole `swinft predict`, or with weights that have changed.
+    """
+    path = run.test_predictions
+    if not is_committed(path):
+        raise InputError(f"{run.root} has no test predictions yet. Run `swinft predict {run.root}` first.")
+    found = read_provenance(verify(path))
+    if found is None:
+        raise InputError(
+            f"{path} does not say what it was made with: `swinft predict` was interrupted, or of another version. Run "
+            f"`swinft predict {run.root}` again."
+        )
+    found.check(run, path)
+    return found
 
 
 def read_made_from(path: Path, maker: str) -> dict[str, Any] | None:

@@ -24,8 +24,11 @@ from swinft.run.arguments import call
 from swinft.run.build import build_datamodule
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
-from swinft.run.predictions import read_predictions, values_of
-from swinft.run.store import commit, is_committed, verify
+from swinft.run.lock import hold_if_writable
+from swinft.run.predictions import by_id, read_predictions, values_of
+from swinft.run.prepare import check_inputs
+from swinft.run.provenance import Provenance, predictions_made_with
+from swinft.run.store import commit, is_committed, probe, verify
 
 NUM_WORST = 12
 THUMBNAIL = 160  # pixels: twelve of them keep the page under half a megabyte
@@ -44,19 +47,21 @@ def write_report(run: Run, data: CSVDataModule) -> None:
     environment = json.loads(run.environment.read_text())
     config = run.read_config()
     outputs = data.schema.outputs
-    oof = read_predictions(run.oof, len(outputs))
+    oof = by_id(read_predictions(run.oof, len(outputs)), data.train_table.ids, str(run.oof))
     values = values_of(oof, len(outputs))
+    made_with = _current_predictions(run)
     scored = data.is_scored
     figures = {
         "curves": _png(curves(run, next(iter(scores["pooled"])))),
         "predictions": _png(predictions_figure(values[scored], data.targets[scored], data.schema)),
-        "test": _png(test_figure(run, values[scored], data.schema)) if is_committed(run.test_predictions) else "",
+        "test": _png(test_figure(run, values[scored], data.schema)) if made_with else "",
     }
     template = Environment(loader=PackageLoader("swinft.run", "."), autoescape=True, undefined=StrictUndefined)
     page = template.get_template("report.html").render(
         name=run.root.name,
         scores=scores,
         monitor=next(iter(scores["pooled"])),
+        test_predictions=made_with.describe() if made_with else "",
         environment=environment,
         environment_text=json.dumps(environment, indent=1),
         config=run.config.read_text(encoding="utf-8"),
@@ -66,6 +71,17 @@ def write_report(run: Run, data: CSVDataModule) -> None:
         worst=worst_rows(values, data),
     )
     commit(run.report, page.encode(), "swinft report")
+
+
+def _current_predictions(run: Run) -> Provenance | None:
+    """What the run's test predictions were made with; None where there are none of the weights that the run has now."""
+    if not is_committed(run.test_predictions):
+        return None
+    try:
+        return predictions_made_with(run)
+    except InputError as error:
+        print(f"the report leaves the test predictions out: {error}")
+        return None
 
 
 def curves(run: Run, monitor: str) -> Figure:
@@ -250,16 +266,23 @@ def report(run: str, allow_code: list[str] | None = None) -> None:
         allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
 
     Raises:
-        InputError: Not every fold is finished.
+        InputError: Not every fold is finished, train.csv is not that of the run, or the test predictions are not of the
+            run's weights.
     """
     opened = Run.open(run)
     if not is_committed(opened.scores):
         raise InputError(f"{run} has no scores yet. Run `swinft fit --config {opened.config} --resume` first.")
     parser = build_parser("report")
-    config = read_frozen(parser, verify(opened.config), allow_code)
-    data = build_datamodule(parser, config, folds=str(verify(opened.folds)), images=str(verify(opened.images)))
-    data.setup("fit")
-    write_report(opened, data)
+    with hold_if_writable(opened.lock):
+        probe(opened.root, what="report.html", advice="Copy the run to where it can be written to.")
+        config = read_frozen(parser, verify(opened.config), allow_code)
+        check_inputs(opened, config, ("train",))
+        made_with = predictions_made_with(opened) if is_committed(opened.test_predictions) else None
+        data = build_datamodule(parser, config, folds=str(verify(opened.folds)), images=str(verify(opened.images)))
+        data.setup("fit")
+        write_report(opened, data)
+    if made_with:
+        print(f"test predictions: {made_with.describe()}")
     print(opened.report)
 
 

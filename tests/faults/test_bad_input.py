@@ -28,7 +28,8 @@ from swinft.data.images import ImageError, ImageRules, decode
 from swinft.data.schema import Schema
 from swinft.data.table import read_table
 from swinft.run.predictions import prediction_table
-from swinft.run.submission import Sample, SubmissionConfig, build_submission
+from swinft.run.sample import Sample
+from swinft.run.submission import SubmissionConfig, build_submission, plan_submission
 from tests.conftest import tiny_config, write_config
 
 ONE = "005"  # the id that most cases break; line 7 of train.csv
@@ -618,7 +619,8 @@ def test_c31_formulas_come_back_as_they_were():
     ids = ["=cmd()", "+1", "@x", "-2"]
     table = prediction_table(ids, np.ones((4, 1), dtype=np.float32), ["y"])
     sample = Sample("s.csv", "id", ["id", "y"], ids[::-1])
-    built = build_submission(sample, table, Schema("regression", ["y"]), SubmissionConfig())
+    plan = plan_submission(sample, Schema("regression", ["y"]), "rmse", SubmissionConfig())
+    built, _ = build_submission(plan, table)
     assert built["id"].tolist() == ids[::-1]
 
 

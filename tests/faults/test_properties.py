@@ -20,8 +20,9 @@ from swinft.data.table import CONTROL, read_table
 from swinft.data.text import strip
 from swinft.errors import InputError, StoreError
 from swinft.run.predictions import prediction_table
+from swinft.run.sample import Sample
 from swinft.run.store import commit, discard, has_record, is_committed, verify
-from swinft.run.submission import Sample, SubmissionConfig, build_submission, check_submission
+from swinft.run.submission import SubmissionConfig, as_csv, build_submission, check_submission, plan_submission
 
 # The same examples every time: a suite that fails must fail again.
 COMMON = settings(
@@ -98,15 +99,16 @@ def test_a_submission_is_the_samples_ids_in_their_order_or_an_error(ids, values,
     shuffled = list(ids)
     order.shuffle(shuffled)
     sample, schema = Sample("s.csv", "id", ["id", "y"], shuffled), Schema("regression", ["y"])
+    plan = plan_submission(sample, schema, "rmse", SubmissionConfig())
     table = prediction_table(ids, numbers, ["y"])
     if not np.isfinite(numbers).all():
         with pytest.raises(InputError, match="NaN or infinite"):
-            build_submission(sample, table, schema, SubmissionConfig())
+            build_submission(plan, table)
         return
-    built = build_submission(sample, table, schema, SubmissionConfig())
+    built, _ = build_submission(plan, table)
     assert built["id"].tolist() == shuffled
     assert [np.float32(cell) for cell in built["y"]] == [numbers[ids.index(id), 0] for id in shuffled]
-    assert check_submission(built.to_csv(index=False, lineterminator="\n"), sample, schema, SubmissionConfig()) == []
+    assert check_submission(as_csv(plan, built), plan) == []
 
 
 @COMMON

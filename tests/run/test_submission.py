@@ -9,7 +9,8 @@ from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.run.predictions import prediction_table, read_predictions, write_predictions
-from swinft.run.submission import Sample, SubmissionConfig, build_submission, check_submission
+from swinft.run.sample import Sample
+from swinft.run.submission import SubmissionConfig, as_csv, build_submission, check_submission, plan_submission
 
 CLASSES = Schema(kind="classification", outputs=["a", "b", "c"], numeric_features=[], categories={})
 BINARY = Schema(kind="classification", outputs=["0", "1"], numeric_features=[], categories={})
@@ -31,7 +32,13 @@ def submission(schema: Schema, wanted: Sample, **options: object):
     order = [2, 0, 1]  # another order than the sample's: rows are joined by id
     values = VALUES[schema.kind][:, : len(schema.outputs)]
     table = prediction_table([IDS[i] for i in order], values[order], schema.outputs)
-    return build_submission(wanted, table, schema, SubmissionConfig(**options))
+    plan = plan_submission(wanted, schema, "", SubmissionConfig(**options))
+    return plan, build_submission(plan, table)[0]
+
+
+def text_of(schema: Schema, wanted: Sample, **options: object):
+    plan, frame = submission(schema, wanted, **options)
+    return plan, as_csv(plan, frame)
 
 
 @pytest.mark.parametrize(
@@ -50,13 +57,13 @@ def submission(schema: Schema, wanted: Sample, **options: object):
 )
 def test_each_format(schema, targets, options, first, second):
     wanted = sample(*targets)
-    frame = submission(schema, wanted, **options)
+    plan, frame = submission(schema, wanted, **options)
     assert list(frame.columns) == wanted.columns
     assert list(frame["id"]) == IDS
     for row, expected in enumerate([first, second]):
         cells = [frame[t][row] for t in targets]
         assert [_number(c) for c in cells] == pytest.approx([_number(e) for e in expected])
-    assert check_submission(frame.to_csv(index=False), wanted, schema, SubmissionConfig(**options)) == []
+    assert check_submission(as_csv(plan, frame), plan) == []
 
 
 def _number(cell: str) -> object:
@@ -86,14 +93,14 @@ def test_predictions_that_do_not_fit_are_refused(edit, message):
     ids, values = edit(IDS, VALUES["regression"].copy())
     table = prediction_table(ids, values.astype(np.float32), NUMBERS.outputs)
     with pytest.raises(InputError) as error:
-        build_submission(sample("x", "y"), table, NUMBERS, SubmissionConfig())
+        build_submission(plan_submission(sample("x", "y"), NUMBERS, "", SubmissionConfig()), table)
     assert message in str(error.value)
 
 
 def test_all_problems_are_listed_at_once():
     table = prediction_table(["x", "x", "z"], np.full((3, 2), np.nan, dtype=np.float32), NUMBERS.outputs)
     with pytest.raises(InputError) as error:
-        build_submission(sample("x", "y"), table, NUMBERS, SubmissionConfig())
+        build_submission(plan_submission(sample("x", "y"), NUMBERS, "", SubmissionConfig()), table)
     for text in [
         "'007' has no",
         "'1e5' has no",
@@ -120,25 +127,23 @@ def test_all_problems_are_listed_at_once():
     ],
 )
 def test_a_file_that_kaggle_would_refuse_is_found(edit, message):
-    text = submission(NUMBERS, sample("x", "y")).to_csv(index=False)
-    assert check_submission(text, sample("x", "y"), NUMBERS, SubmissionConfig()) == []
-    assert message in "\n".join(check_submission(edit(text), sample("x", "y"), NUMBERS, SubmissionConfig()))
+    plan, text = text_of(NUMBERS, sample("x", "y"))
+    assert check_submission(text, plan) == []
+    assert message in "\n".join(check_submission(edit(text), plan))
 
 
 def test_labels_and_probabilities_have_their_own_rules():
-    text = submission(LABELS, sample("labels")).to_csv(index=False)
-    assert "not made of" in "\n".join(
-        check_submission(text.replace("scab", "scurf"), sample("labels"), LABELS, SubmissionConfig())
-    )
-    text = submission(CLASSES, sample("a", "b", "c")).to_csv(index=False).replace("0.8", "1.8", 1)
-    assert "is not in 0–1" in "\n".join(check_submission(text, sample("a", "b", "c"), CLASSES, SubmissionConfig()))
+    plan, text = text_of(LABELS, sample("labels"))
+    assert "not made of" in "\n".join(check_submission(text.replace("scab", "scurf"), plan))
+    plan, text = text_of(CLASSES, sample("a", "b", "c"))
+    assert "is not in 0–1" in "\n".join(check_submission(text.replace("0.8", "1.8", 1), plan))
 
 
 @pytest.mark.parametrize(
     ("schema", "targets", "options", "message"),
     [
-        (CLASSES, ["a", "b"], {}, "fills one column"),
-        (NUMBERS, ["x"], {}, "the run predicts"),
+        (CLASSES, ["a", "b"], {}, "without a column: c"),
+        (NUMBERS, ["x"], {}, "without a column: y"),
         (NUMBERS, ["x", "y"], {"format": "label"}, "number or integer"),
     ],
 )
