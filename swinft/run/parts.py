@@ -22,8 +22,8 @@ def predict_parts(
     Args:
         run: The run.
         options: Of `swinft predict`, the same for each process.
-        path: Where the joined predictions will go; where that is outside the run, the parts lie beside it until they are
-            joined, because the run may be on a disk that cannot be written to.
+        path: Where the joined predictions will go. Where that is outside the run, the parts lie beside it until they
+            are joined, because the run may be on a disk that cannot be written to.
         kind: Type of the devices; processes on the CPU share its cores.
         devices: How many.
         data: The rows.
