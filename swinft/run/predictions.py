@@ -128,13 +128,13 @@ def read_foreign(path: Path, schema: Schema, id_names: Sequence[str]) -> tuple[p
     if table is None:
         raise DataError(problems)
     for name in schema.outputs:
-        if name not in table.frame:
-            fix = f"A prediction table has a column for each of the run's outputs.{suggest(name, table.frame.columns)}"
+        if name not in table.columns:
+            fix = f"A prediction table has a column for each of the run's outputs.{suggest(name, table.columns)}"
             problems.append(Problem(str(path), "there is no such column", fix, 1, column=name))
-    values = numbers(table, [name for name in schema.outputs if name in table.frame], problems)
+    values = numbers(table, [name for name in schema.outputs if name in table.columns], problems)
     if problems:
         raise DataError(problems)
-    unused = [name for name in table.frame if name not in (table.id_column, *schema.outputs, FOLD, STATUS)]
+    unused = [name for name in table.columns if name not in (table.id_column, *schema.outputs, FOLD, STATUS)]
     notes = [*table.notes, *([f"{path}: the columns {unused} are not used"] if unused else [])]
     return prediction_table(table.ids, values, schema.outputs), notes
 

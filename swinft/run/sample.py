@@ -1,5 +1,6 @@
 """The sample submission: what a submission must look like, cells included."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from swinft.data.schema import NUMBER
 from swinft.data.table import Table
+from swinft.data.text import normal
+from swinft.errors import InputError
 
 SUM_TOLERANCE = 1e-3  # 120 cells of 0.0083 sum to 0.996, which is no one; 0.00833 sum to 0.9996
 
@@ -36,8 +39,18 @@ class Sample:
 
     @classmethod
     def of(cls, table: Table) -> "Sample":
-        """The sample submission that a table holds."""
-        columns = [str(name) for name in table.frame.columns]
+        """The sample submission that a table holds.
+
+        Raises:
+            InputError: A column has no name, or two have the same: they could not be told apart.
+        """
+        columns = [normal(name) for name in table.header]
+        odd = [name for name, count in Counter(columns).items() if count > 1 or not name]
+        if odd:
+            raise InputError(
+                f"{table.path}: line 1: the columns {odd} have no name of their own (a saved index?). Point "
+                f"data.sample_submission to the competition's own file."
+            )
         cells = {name: table.column(name) for name in columns if name != table.id_column}
         return cls(str(table.path), table.id_column, columns, table.ids, cells, list(table.header))
 
