@@ -181,6 +181,8 @@ def read_test(
     """
     id, setting = columns.id_of(is_sample)
     required = columns.needed(columns.test_image or columns.image, "test_image")
+    if id in required:
+        required[id] = f"{setting} and data.test_image"
     table = read_table(path, id, required, problems, columns.encoding, setting)
     if table is None:
         return None
