@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -447,7 +448,7 @@ def begin(options: argparse.Namespace) -> dict[str, Any]:
     earlier = RESULTS / "gpu.json"
     if not options.toy and not options.anew and earlier.is_file():
         found: dict[str, Any] = json.loads(earlier.read_text())
-        if found["device"] == about["device"] and found["machine"]["torch"] == torch.__version__:
+        if found["device"] == about["device"] and found["machine"]["torch"] == version("torch"):
             return found
     return {"machine": machine(), **about, "done": []}
 
