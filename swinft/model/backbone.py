@@ -26,6 +26,21 @@ from swinft.errors import InputError, suggest
 # error with good sizes than a quiet loss of accuracy.
 MAX_WINDOW_RATIO = 2.0
 REACH_SECONDS = 5.0
+# What `timm.create_model` takes besides the arguments of a model: files of weights, folders, other outputs.
+TIMMS_OWN = {
+    "cache_dir",
+    "checkpoint_path",
+    "exportable",
+    "feature_cls",
+    "features_only",
+    "no_jit",
+    "num_classes",
+    "out_indices",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "scriptable",
+}
 
 
 class Backbone(nn.Module):
@@ -99,11 +114,18 @@ def _create(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> Any
     base = name.split(".")[0]
     if not timm.is_model(base):
         raise InputError(f"timm has no model '{name}' (model.backbone).{suggest(base, timm.list_models())}")
+    own = sorted(TIMMS_OWN & arguments.keys())
+    if own:
+        raise InputError(
+            f"model.backbone_args holds {', '.join(own)}: model.backbone and model.pretrained name the network and its "
+            f"weights, and swinft decides the rest. Remove it."
+        )
     file = weights_file(name, pretrained)
     try:
         model: Any = timm.create_model(name, pretrained=bool(pretrained) and not file, num_classes=0, **arguments)
-    except (TypeError, RuntimeError) as error:  # RuntimeError: an unknown pretrained tag
-        raise InputError(f"timm cannot build '{name}' with {arguments}: {error} (model.backbone_args)") from error
+    except Exception as error:  # whatever the model does not like about its arguments or its tag
+        fix = " To build it as it is, remove model.backbone_args (--model.backbone_args null)." if arguments else ""
+        raise InputError(f"timm cannot build '{name}' with {arguments}: {error} (model.backbone_args).{fix}") from error
     if file:
         _load(model, name, file)
     return model
