@@ -20,10 +20,11 @@ from swinft.model.backbone import weights_file
 from swinft.model.task import FineTuneTask
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task
-from swinft.run.config import build_parser, load
+from swinft.run.callbacks import monitor_problems
+from swinft.run.config import build_parser, dump, load
 from swinft.run.sample import Sample
 from swinft.run.submission import SubmissionConfig, SubmissionPlan, plan_submission
-from swinft.run.trainer import check_trainer
+from swinft.run.trainer import callbacks_of, check_trainer
 from swinft.run.tta import check_views
 
 T = TypeVar("T")
@@ -34,12 +35,14 @@ class CheckedRun:
     """What a run needs of its config and data, once all of it is known to be right.
 
     Args:
+        config: As the run freezes it.
         data: With its tables read and its images decoded.
         num_parameters: Of the network.
         plan: What `swinft submit` will write; None where no sample submission is configured.
         seconds: What the look at the images took.
     """
 
+    config: str
     data: CSVDataModule
     num_parameters: int
     seconds: float
@@ -57,7 +60,9 @@ class CheckedRun:
 def main(argv: list[str]) -> int:
     """`swinft check --config FILE`."""
     parser = build_parser("check")
-    checked = check_run(parser, load(parser, argv))
+    config = load(parser, argv)
+    config.devices_per_fold = None  # an option of `fit`
+    checked = check_run(parser, config)
     print(format_summary(checked.data.summary()))
     print("\n".join(checked.submission()))
     return 0
@@ -74,35 +79,23 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
         InputError: Config, tables or images are wrong. All that is found before an image is decoded is listed at once.
     """
     problems: list[str] = []
-    data = _check_settings(parser, config, problems)
-    tables = _collect(problems, data.read_tables) if data else None
-    task = _collect(problems, lambda: _check_task(parser, config, *tables)) if tables else None
-    plan = _collect(problems, lambda: _plan_submission(config, data, *tables, task)) if data and tables else None
-    if data is None or task is None or problems:
-        raise InputError("\n".join(problems))
-    num_parameters = sum(parameter.numel() for parameter in task.net.parameters())
-    started = time.perf_counter()
-    data.check()
-    return CheckedRun(data, num_parameters, time.perf_counter() - started, plan)
-
-
-def _check_settings(parser: Parser, config: Namespace, problems: list[str]) -> CSVDataModule | None:
-    """Checks what can be said of the config before any table is read.
-
-    Args:
-        parser: The parser that read the config.
-        config: The config.
-        problems: Whatever is wrong is appended.
-
-    Returns:
-        The datamodule, which has read nothing yet; None where its settings are wrong.
-    """
     data = _collect(problems, lambda: build_datamodule(parser, config))
-    _collect(problems, lambda: check_trainer(parser, config))
+    trainer = _collect(problems, lambda: check_trainer(parser, config))
     _collect(problems, lambda: weights_file(config.model.backbone, config.model.pretrained))
     if data:
         _collect(problems, lambda: check_views(config.predict.views, data.image_size))
-    return data
+    tables = _collect(problems, data.read_tables) if data else None
+    task = _collect(problems, lambda: _check_task(parser, config, *tables)) if tables else None
+    plan = _collect(problems, lambda: _plan_submission(config, data, *tables, task)) if data and tables else None
+    if trainer and task:
+        problems += monitor_problems(callbacks_of(trainer), task.metrics)
+    frozen = None if problems else _collect(problems, lambda: dump(parser, config))
+    if data is None or task is None or frozen is None:
+        raise InputError("\n".join(problems))
+    started = time.perf_counter()
+    data.check()
+    num_parameters = sum(parameter.numel() for parameter in task.net.parameters())
+    return CheckedRun(frozen, data, num_parameters, time.perf_counter() - started, plan)
 
 
 def _plan_submission(
@@ -123,11 +116,7 @@ def _plan_submission(
 
 
 def _check_task(parser: Parser, config: Namespace, rows: Rows, schema: Schema) -> FineTuneTask:
-    """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold.
-
-    Returns:
-        The task, with fresh weights.
-    """
+    """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold."""
     # The hub's weights are left to the folds, which find them in its cache after the first.
     from_hub = {"pretrained": False} if config.model.pretrained is True else {}
     task = build_task(parser, config, schema, **from_hub)

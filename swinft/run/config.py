@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError
@@ -28,6 +29,7 @@ from swinft.run.layout import check_name
 from swinft.run.precision import Precision
 from swinft.run.secrets import fill, mask, redact
 from swinft.run.submission import SubmissionConfig
+from swinft.run.trainer import LoggerName
 from swinft.run.trust import TRUSTED_PACKAGES, check_allowed, check_named
 from swinft.run.tta import View
 
@@ -99,7 +101,14 @@ def build_parser(command: str) -> Parser:
     parser.add_class_arguments(CSVDataModule, "data", skip=skip_data, instantiate=False)
     skip_model = {"num_outputs", "num_metadata", "category_sizes", "image_size", "seed"}
     parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
-    parser.add_class_arguments(Trainer, "trainer", skip={*OWN_TRAINER_KEYS, "precision"}, instantiate=False)
+    typed_here = {*OWN_TRAINER_KEYS, "logger", "precision"}
+    parser.add_class_arguments(Trainer, "trainer", skip=typed_here, instantiate=False)
+    parser.add_argument(
+        "--trainer.logger",
+        type=bool | LoggerName | Logger | list[Logger],
+        default=False,  # metrics.jsonl is always written; a logger is the user's addition
+        help="`csv` (true), `tensorboard` or `wandb` log into the fold's folder; or the class_path of another logger",
+    )
     parser.add_argument("--trainer.precision", type=PrecisionSpelling, default="auto", help="`auto` asks the hardware")
     parser.add_class_arguments(PredictConfig, "predict")
     parser.add_class_arguments(SubmissionConfig, "submission")
@@ -108,7 +117,6 @@ def build_parser(command: str) -> Parser:
         {
             "trainer.max_epochs": 10,
             "trainer.gradient_clip_val": 1.0,  # Swin's recipe; keeps fp16 from running away
-            "trainer.logger": False,  # metrics.jsonl is always written; a logger is the user's addition
             "trainer.enable_progress_bar": False,  # one line per epoch reads better in a saved notebook
             "trainer.enable_model_summary": False,
         }
@@ -190,8 +198,15 @@ def _refuse(problems: list[str]) -> None:
 
 
 def dump(parser: Parser, config: Namespace) -> str:
-    """The resolved config as YAML: every key with its value, `***` for secrets, no words that only say how to run."""
-    return mask(str(parser.dump(_without_command_keys(config), skip_unset=False)))
+    """The resolved config as YAML: every key with its value, `***` for secrets, no words that only say how to run.
+
+    Raises:
+        InputError: A class has an argument that no YAML can say, so that nobody could read the config again.
+    """
+    try:
+        return mask(str(parser.dump(_without_command_keys(config), skip_unset=False)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the config cannot be written down for the run: {' '.join(str(error).split())}") from error
 
 
 def difference(frozen: str, wanted: str) -> str:

@@ -161,7 +161,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     recorder = FoldRecorder(fold, task.metrics, config.checkpoint)
     device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)
-    trainer = build_trainer(parser, config, fold.root, precision, [recorder])
+    trainer = build_trainer(parser, config, fold.root, precision, recorder)
     if trainer.is_global_zero:
         print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({reason})", flush=True)
     with exit_on_signals(), explained_loader_deaths(fold):

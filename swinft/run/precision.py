@@ -35,8 +35,17 @@ def choose_device(device: str) -> torch.device:
 
 
 def training_precision(accelerator: str, requested: Precision) -> tuple[torch.device, Precision, str]:
-    """Device, precision and its reason of a Trainer with this `accelerator`."""
+    """Device, precision and its reason of a Trainer with this `accelerator`.
+
+    Raises:
+        InputError: The device does not train in this precision.
+    """
     device = choose_device("cpu" if accelerator == "cpu" else "auto")
+    if requested == "16-mixed" and device.type == "cpu":
+        raise InputError(
+            "trainer.precision is 16-mixed, and this CPU would train in bf16 instead. Allowed on a CPU: auto, 32-true, "
+            "bf16-mixed."
+        )
     return device, *resolve_precision(requested, device)
 
 

@@ -42,13 +42,12 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
     Raises:
         InputError: Data or config are wrong; or the folder exists and neither `--resume` nor `--overwrite` was given.
     """
-    wanted = dump(parser, config)
     if config.resume and config.overwrite:
         raise InputError("--resume goes on with a run, --overwrite deletes it: give one of them.")
     if run.is_unstarted():
         print(f"{run.root}: an earlier start ended before the first fold; starting anew")
     elif config.resume:
-        changes = difference(verify(Run.open(run.root).config).read_text(encoding="utf-8"), wanted)
+        changes = difference(verify(Run.open(run.root).config).read_text(encoding="utf-8"), dump(parser, config))
         if changes:
             raise InputError(
                 f"{run.root} was started with another config; resuming would mix the two.\n{changes}\n"
@@ -84,7 +83,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
     commit(run.inputs, json.dumps(_hash_inputs(config), indent=1).encode(), "swinft fit")
     freeze_devices(run, devices)
     commit(run.environment, json.dumps(_environment(config), indent=1).encode(), "swinft fit")
-    commit(run.config, wanted.encode(), "swinft fit")  # last: a folder with a config is a run
+    commit(run.config, checked.config.encode(), "swinft fit")  # last: a folder with a config is a run
 
 
 def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) -> None:

@@ -5,7 +5,8 @@ import math
 import time
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 from swinft.errors import InputError
 from swinft.model.metrics import METRICS
@@ -17,10 +18,11 @@ from swinft.run.store import commit, discard
 KEPT_CHECKPOINTS = 2  # the newest may be the one that a crash damages
 
 
-class FoldRecorder(Callback):
+class FoldRecorder(Checkpoint):
     """Commits a fold's state at the end of every epoch, and only there: a mid-epoch resume would repeat or skip rows.
 
-    The history travels in the checkpoint, so that a resumed fold neither forgets nor repeats an epoch.
+    The history travels in the checkpoint, so that a resumed fold neither forgets nor repeats an epoch. Lightning calls
+    a `Checkpoint` after all other callbacks: what they keep of an epoch, as early stopping does, is in its checkpoint.
 
     Args:
         fold: The fold's folder.

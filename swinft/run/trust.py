@@ -25,6 +25,7 @@ from lightning.pytorch.strategies import Strategy
 
 from swinft.errors import InputError, suggest
 from swinft.model.heads import Head
+from swinft.run.callbacks import refusal
 from swinft.run.explain import untrusted
 
 TRUSTED_PACKAGES = ("swinft", "albumentations", "lightning", "timm", "torch", "torchmetrics", "torchvision")
@@ -88,6 +89,9 @@ def class_problem(name: str, key: str, bases: tuple[type, ...], allow_code: Sequ
         return (
             f"'{name}' is no {' or '.join(base.__name__ for base in bases)}: {key} takes a class derived from {wanted}."
         )
+    refused = refusal(found)
+    if refused:
+        return f"{name} is refused: {refused}"
     if not _may_name(found, allow_code):
         return f"'{name}' is defined in '{found.__module__}'. If you trust it, add --allow-code {found.__module__}."
     return None
