@@ -239,7 +239,7 @@ def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
     status = data.status if data.may_skip else None
     oof = prediction_table(ids.tolist(), values, outputs, data.fold_of_row, status)
     write_predictions(run.oof, oof, "swinft fit")
-    results = [json.loads(verify(run.fold(index).result).read_text()) for index in run.planned_folds()]
+    results = [run.fold(index).read_result() for index in run.planned_folds()]
     scores = _scores(values, data, results, config)
     commit(run.scores, json.dumps(scores, indent=1).encode(), "swinft fit")
     write_report(run, data)

@@ -63,6 +63,15 @@ class Fold:
         """Score, epochs and seconds. Written last: a fold with a result is done."""
         return self.root / "result.json"
 
+    def read_history(self) -> list[dict[str, float]]:
+        """One entry per epoch."""
+        return [json.loads(line) for line in verify(self.metrics).read_text(encoding="utf-8").splitlines()]
+
+    def read_result(self) -> dict[str, Any]:
+        """Score, epochs, seconds, and what the fold was made with."""
+        result: dict[str, Any] = json.loads(verify(self.result).read_text(encoding="utf-8"))
+        return result
+
     @property
     def is_done(self) -> bool:
         """Whether the fold is finished and all that is needed to predict with it is there."""
@@ -204,6 +213,16 @@ class Run:
         config: dict[str, Any] = yaml.safe_load(verify(self.config).read_text(encoding="utf-8"))
         return config
 
+    def read_environment(self) -> dict[str, Any]:
+        """What the run was started with."""
+        environment: dict[str, Any] = json.loads(verify(self.environment).read_text(encoding="utf-8"))
+        return environment
+
+    def read_scores(self) -> dict[str, Any]:
+        """Pooled and per fold."""
+        scores: dict[str, Any] = json.loads(verify(self.scores).read_text(encoding="utf-8"))
+        return scores
+
     def read_schema(self) -> dict[str, Any]:
         """The committed schema as plain values."""
         schema: dict[str, Any] = json.loads(verify(self.schema).read_text(encoding="utf-8"))
@@ -213,6 +232,10 @@ class Run:
         """The folds of the run's folds.csv."""
         with verify(self.folds).open(encoding="utf-8", newline="") as file:
             return sorted({int(row["fold"]) for row in csv.DictReader(file)} - {NO_FOLD})
+
+    def unfinished_folds(self) -> list[int]:
+        """The planned folds that are not done."""
+        return [index for index in self.planned_folds() if not self.fold(index).is_done]
 
     def devices_per_fold(self) -> int:
         """How many devices work on each fold."""

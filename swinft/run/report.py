@@ -43,8 +43,8 @@ def write_report(run: Run, data: CSVDataModule) -> None:
         run: The run.
         data: Its datamodule after `setup("fit")`.
     """
-    scores = json.loads(run.scores.read_text())
-    environment = json.loads(run.environment.read_text())
+    scores = run.read_scores()
+    environment = run.read_environment()
     config = run.read_config()
     outputs = data.schema.outputs
     oof = by_id(read_predictions(run.oof, len(outputs)), data.train_table.ids, str(run.oof))
@@ -89,7 +89,7 @@ def curves(run: Run, monitor: str) -> Figure:
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     loss, score = figure.subplots(1, 2)
     for index in run.planned_folds():
-        history = pd.read_json(run.fold(index).metrics, lines=True)
+        history = pd.DataFrame(run.fold(index).read_history())
         loss.plot(history["epoch"], history["train_loss"], label=f"fold {index}")
         score.plot(history["epoch"], history[f"val_{monitor}"], label=f"fold {index}")
     _label(loss, "training loss", "epoch", "")
@@ -272,6 +272,11 @@ def report(run: str, allow_code: list[str] | None = None) -> None:
     opened = Run.open(run)
     if not is_committed(opened.scores):
         raise InputError(f"{run} has no scores yet. Run `swinft fit --config {opened.config} --resume` first.")
+    if unfinished := opened.unfinished_folds():
+        raise InputError(
+            f"folds {unfinished} of {run} are not finished, or not any more. Run `swinft fit --config {opened.config} "
+            f"--resume` first."
+        )
     parser = build_parser("report")
     with hold_if_writable(opened.lock):
         probe(opened.root, what="report.html", advice="Copy the run to where it can be written to.")

@@ -47,11 +47,9 @@ def commit(path: Path, content: bytes | Callable[[IO[bytes]], None], producer: s
     try:
         temporary, digest = _write(path, content)
         # An earlier artefact's record must not stand for the new content, not even for a moment.
-        _record(path).unlink(missing_ok=True)
+        _forget(path)
         _move(temporary, path)
-        record = {"size": path.stat().st_size, "sha256": digest, "producer": producer}
-        text = json.dumps({**record, "check": _check(record)}, indent=1)
-        _move(_write(_record(path), text.encode())[0], _record(path))
+        _vouch(path, digest, producer)
     except OSError as error:
         raise StoreError(
             f"{path} cannot be written: {error.strerror or error}. What was committed before is untouched. Make room, "
@@ -69,18 +67,21 @@ def verify(path: Path) -> Path:
     """Returns `path` after comparing its content with the commit record.
 
     Raises:
-        StoreError: There is no record, or size or SHA-256 differ.
+        StoreError: The file or its record is missing or damaged; each has its own words.
     """
-    record = _read_record(path)
-    if record is None or not path.is_file():
+    record, place = _read_record(path), _record(path)
+    if not path.is_file():
+        raise StoreError(f"{path} is missing. Restore it from a copy{_or_again(record)}.")
+    if record is None:
+        what = "is damaged" if place.is_file() else "is missing: it was not copied with the file, or never written"
         raise StoreError(
-            f"{path} was never completed (no commit record, or a damaged one). Run the command that makes it again."
+            f"{path} cannot be verified: its commit record {place} {what}. Restore the record from a copy, or add "
+            f"--accept to `swinft fit --resume` to take the files of a run as they are."
         )
     if path.stat().st_size != record["size"] or _sha256(path) != record["sha256"]:
         raise StoreError(
             f"{path} has changed since it was written (size or SHA-256 differ from its commit record): the disk or a "
-            f"program damaged it. Restore it from a copy. A fold is made anew by deleting its folder and running "
-            f"`swinft fit --resume`."
+            f"program damaged it. Restore it from a copy{_or_again(record)}."
         )
     return path
 
@@ -89,12 +90,39 @@ def digest(path: Path) -> str:
     """The SHA-256 that was committed; the content is not read.
 
     Raises:
-        StoreError: There is no record, or the file has another size.
+        StoreError: The file or its record is missing, or the file has another size.
     """
     record = _read_record(path)
     if record is None or not is_committed(path):
-        raise StoreError(f"{path} was never completed, or has another size than when it was written.")
+        verify(path)  # says what is wrong
+    assert record
     return str(record["sha256"])
+
+
+def _or_again(record: dict[str, Any] | None) -> str:
+    """How an artefact is made again, as the end of a sentence."""
+    if record is None:
+        return ""
+    if record["producer"] == "swinft fit":
+        return "; a fold is fitted again after its folder is deleted, by `swinft fit --resume`"
+    return f", or run `{record['producer']}` again"
+
+
+def is_unrecorded(path: Path) -> bool:
+    """Whether a file is there whose commit record is missing or damaged."""
+    return path.is_file() and _read_record(path) is None
+
+
+def accept(path: Path, producer: str) -> None:
+    """Writes the missing or damaged record of a file as it is; who calls this has looked into the file.
+
+    Raises:
+        StoreError: The disk refuses to write.
+    """
+    try:
+        _vouch(path, _sha256(path), producer)
+    except OSError as error:
+        raise StoreError(f"the record of {path} cannot be written: {error.strerror or error}.") from error
 
 
 def has_record(path: Path) -> bool:
@@ -183,13 +211,28 @@ def sweep(folder: Path) -> None:
 
 def discard(path: Path) -> None:
     """Deletes an artefact: the record first, so that no record ever stands for a missing file."""
-    _record(path).unlink(missing_ok=True)
+    _forget(path)
     path.unlink(missing_ok=True)
+
+
+def _forget(path: Path) -> None:
+    """Deletes a record, durably: what comes next may reach the disk before it otherwise."""
+    record = _record(path)
+    if record.exists():
+        record.unlink(missing_ok=True)
+        _flush(record.parent)
+
+
+def _vouch(path: Path, digest: str, producer: str) -> None:
+    """Writes the record of a file that is safely on the disk."""
+    record = {"size": path.stat().st_size, "sha256": digest, "producer": producer}
+    text = json.dumps({**record, "check": _check(record)}, indent=1)
+    _move(_write(_record(path), text.encode())[0], _record(path))
 
 
 def _write(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> tuple[Path, str]:
     """Writes and flushes a temporary file beside `path`; returns it with its SHA-256."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     # In the target's own folder: a rename across file systems is a copy, and a copy can be cut in half.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -232,12 +275,25 @@ class _Hashing(io.RawIOBase):
 def _move(temporary: Path, path: Path) -> None:
     """Renames, and flushes the folder, so that the name is as durable as the content."""
     temporary.replace(path)
+    _flush(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder with its parents, as durably as what is going to lie in it."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        _flush(each.parent)
+
+
+def _flush(folder: Path) -> None:
+    """Flushes the names in a folder."""
     if hasattr(os, "O_DIRECTORY"):  # Windows can neither open nor flush a folder
-        folder = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
 
 def _is_running(pid: int) -> bool:

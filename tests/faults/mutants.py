@@ -52,7 +52,7 @@ MUTANTS = [
     Mutant(
         "no commit record",
         "swinft/run/store.py",
-        "        _move(_write(_record(path), text.encode())[0], _record(path))\n",
+        "    _move(_write(_record(path), text.encode())[0], _record(path))\n",
         "",
         (STORE,),
     ),
@@ -67,9 +67,27 @@ MUTANTS = [
     Mutant(
         "the old record stays while the file changes",
         "swinft/run/store.py",
-        "        _record(path).unlink(missing_ok=True)\n        _move(temporary, path)\n",
+        "        _forget(path)\n        _move(temporary, path)\n",
         "        _move(temporary, path)\n",
         (STATES,),
+    ),
+    Mutant("a record's deletion not flushed", "swinft/run/store.py", "        _flush(record.parent)\n", "", (STATES,)),
+    Mutant(
+        "new folders not flushed", "swinft/run/store.py", "        _flush(each.parent)\n", "        pass\n", (STATES,)
+    ),
+    Mutant(
+        "children do not watch their parent",
+        "swinft/orphans.py",
+        '        threading.Thread(target=_exit_at_end_of_input, name="end-with-parent", daemon=True).start()\n',
+        "",
+        ("tests/edges/test_processes.py", "-k", "f047"),
+    ),
+    Mutant(
+        "devices follow the folds that wait",
+        "swinft/run/devices.py",
+        "    count = max(1, min(len(names) // per_fold, num_waiting))\n",
+        "    per_fold = max(1, len(names) // num_waiting)\n    count = 1\n",
+        ("tests/edges/test_processes.py", "-k", "f039"),
     ),
     Mutant("SHA-256 not compared", "swinft/run/store.py", ' or _sha256(path) != record["sha256"]', "", (CORRUPTION,)),
     Mutant(
@@ -90,7 +108,11 @@ MUTANTS = [
         (FAULTS,),
     ),
     Mutant(
-        "pickle allowed in checkpoints", "swinft/run/build.py", "weights_only=True)", "weights_only=False)", (SECURITY,)
+        "pickle allowed in checkpoints",
+        "swinft/run/trainer.py",
+        "weights_only=True)",
+        "weights_only=False)",
+        (SECURITY,),
     ),
     Mutant(
         "buffers averaged through float",

@@ -1,5 +1,6 @@
 """Every artefact damaged in every way: found each time, and never where nothing is damaged."""
 
+import json
 import random
 import shutil
 from collections.abc import Callable
@@ -39,7 +40,11 @@ READERS: dict[str, Callable[[Run, Path], object]] = {
     "fold_1/epoch-0002.ckpt": lambda run, path: StoreCheckpointIO().load_checkpoint(path),
     "fold_0/weights.safetensors": read_weights,
     "fold_0/oof.csv": lambda run, path: read_predictions(path, 3),
-    "fold_0/result.json": lambda run, path: verify(path),
+    "fold_0/result.json": lambda run, path: run.fold(0).read_result(),
+    "fold_0/metrics.jsonl": lambda run, path: run.fold(0).read_history(),
+    "environment.json": lambda run, path: run.read_environment(),
+    "devices.json": lambda run, path: run.devices_per_fold(),
+    "scores.json": lambda run, path: run.read_scores(),
     "folds.csv": lambda run, path: run.planned_folds(),
     "schema.json": lambda run, path: run.read_schema(),
     "config.yaml": lambda run, path: run.read_config(),
@@ -66,7 +71,9 @@ def run(competition, tmp_path_factory):
         patch.setattr(FoldRecorder, "on_train_epoch_end", stop)
         with pytest.raises(RuntimeError, match="power"):
             main(["fit", "--config", str(config), "--fold", "1", "--resume"])
-    return Run(folder / "runs" / "tiny")
+    run = Run(folder / "runs" / "tiny")
+    commit(run.scores, json.dumps({"pooled": {"accuracy": 0.5}}).encode(), "swinft fit")
+    return run
 
 
 def damage(kind: str, content: bytes, others: list[bytes], random_: random.Random) -> bytes | None:

@@ -1,7 +1,8 @@
 """Every state that a crash can leave on disk, one by one.
 
 A fold's life is played with the real store and small contents. Around every write, flush, rename and unlink the folder is
-photographed, also with writes torn and with content that was never flushed gone. From each photograph the fold must go on.
+photographed, also with writes torn, with content that was never flushed gone, and with the names in a folder as they were
+when it was last flushed. From each photograph the fold must go on.
 """
 
 import os
@@ -34,12 +35,17 @@ def play(fold: Fold, start: int, done: list[int]) -> None:
 
 
 class Camera:
-    """Photographs a folder around every operation that changes it."""
+    """Photographs a folder around every operation that changes it.
+
+    Names are as lasting as the folder that holds them: until that is flushed, what was made, renamed or deleted in it may
+    be undone by a loss of power, whatever became of other folders.
+    """
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
         self.root, self.photos, self.done = root, list[Photo](), list[int]()
-        self.flushed: set[int] = set()
-        for owner, name in ((Path, "replace"), (Path, "unlink"), (os, "fsync")):
+        self.flushed, self.seen = set[int](), set[object]()
+        self.durable: dict[Path, dict[str, bytes | None]] = {root.parent: self.names(root.parent)}
+        for owner, name in ((Path, "replace"), (Path, "unlink"), (Path, "mkdir"), (os, "fsync")):
             patch.setattr(owner, name, self._around(getattr(owner, name), name))
 
     def _around(self, operation, name):
@@ -47,11 +53,23 @@ class Camera:
             self.shoot()
             result = operation(*arguments, **options)
             if name == "fsync":
-                self.flushed.add(os.fstat(arguments[0]).st_ino)
+                self.flush(arguments[0])
             self.shoot()
             return result
 
         return photographed
+
+    def flush(self, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        self.flushed.add(status.st_ino)
+        for folder in [self.root.parent, *filter(Path.is_dir, [self.root, *self.root.rglob("*")])]:
+            if folder.stat().st_ino == status.st_ino:
+                self.durable[folder] = self.names(folder)
+
+    @staticmethod
+    def names(folder: Path) -> dict[str, bytes | None]:
+        """Files with their content, and folders, which have none."""
+        return {path.name: path.read_bytes() if path.is_file() else None for path in folder.iterdir()}
 
     def shoot(self) -> None:
         files = [path for path in self.root.rglob("*") if path.is_file()]
@@ -62,9 +80,28 @@ class Camera:
             if path.stat().st_ino not in self.flushed:  # the power goes, and with it what was not flushed
                 for left in (0, len(photo[name]) // 2):
                     self._keep({**photo, name: photo[name][:left]})
+        for folder in [self.root.parent, *filter(Path.is_dir, [self.root, *self.root.rglob("*")])]:
+            self._keep(self._undone(photo, folder))
+
+    def _undone(self, photo: dict[str, bytes], folder: Path) -> dict[str, bytes]:
+        """The photo with one folder's names as they were when it was last flushed."""
+        known = self.durable.get(folder, {})
+        old = {}
+        for name, content in photo.items():
+            path = self.root / name
+            if folder not in path.parents:
+                old[name] = content
+            elif path.parent != folder and path.relative_to(folder).parts[0] in known:
+                old[name] = content  # in a folder in it, whose name is lasting
+        if folder != self.root.parent:
+            files = {path: content for path, content in known.items() if content is not None}
+            old |= {str((folder / name).relative_to(self.root)): content for name, content in files.items()}
+        return old
 
     def _keep(self, photo: dict[str, bytes]) -> None:
-        if not self.photos or self.photos[-1] != (len(self.done), photo):
+        key = (len(self.done), frozenset(photo.items()))
+        if key not in self.seen:
+            self.seen.add(key)
             self.photos.append((len(self.done), photo))
 
 
@@ -78,7 +115,7 @@ def develop(photo: dict[str, bytes], root: Path) -> Fold:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> list[Photo]:
-    root = tmp_path_factory.mktemp("fold")
+    root = tmp_path_factory.mktemp("run") / "fold"
     with pytest.MonkeyPatch.context() as patch:
         camera = Camera(root, patch)
         play(Fold(root, 0), 0, camera.done)

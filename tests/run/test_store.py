@@ -22,7 +22,7 @@ def test_a_file_without_a_record_does_not_exist(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("by hand")
     assert not is_committed(path)
-    with pytest.raises(StoreError, match="never completed"):
+    with pytest.raises(StoreError, match="cannot be verified: its commit record"):
         verify(path)
 
 
