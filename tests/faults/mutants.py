@@ -180,7 +180,7 @@ MUTANTS = [
         "        self._started = time.perf_counter()\n",
         (RESUMED,),
     ),
-    Mutant("no lock", "swinft/run/lock.py", "        lock.acquire(timeout=0)\n", "        pass\n", (FAULTS,)),
+    Mutant("no lock", "swinft/run/lock.py", "        lock.acquire(timeout=patience)\n", "        pass\n", (FAULTS,)),
     Mutant(
         "--overwrite asks for no fold's lock",
         "swinft/run/prepare.py",
@@ -205,22 +205,22 @@ MUTANTS = [
     Mutant(
         "changed CSVs not noticed",
         "swinft/run/prepare.py",
-        "        _check_inputs(run, config)\n        return\n",
-        "        return\n",
+        "        check_inputs(run, config)\n",
+        "",
         (FAULTS,),
     ),
     Mutant(
         "secrets written down",
         "swinft/run/config.py",
-        "return mask(str(parser.dump(frozen, skip_unset=False)))",
-        "return str(parser.dump(frozen, skip_unset=False))",
+        "return mask(str(parser.dump(_without_command_keys(config), skip_unset=False)))",
+        "return str(parser.dump(_without_command_keys(config), skip_unset=False))",
         (SECURITY,),
     ),
     Mutant(
         "any class path allowed",
-        "swinft/run/config.py",
-        "    if not any(name == trusted",
-        "    if False and not any(name == trusted",
+        "swinft/run/trust.py",
+        "    if not _is_trusted(name, allow_code):\n",
+        "    if False:\n",
         (SECURITY,),
     ),
     Mutant(
