@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": Command("swinft.run.predict:main", "predict the test rows with all folds of a run"),
     "submit": Command("swinft.run.submit:main", "turn a run's predictions into a checked submission.csv"),
     "report": Command("swinft.run.report:main", "draw a run as one HTML file"),
+    "metrics": Command("swinft.run.metrics:main", "list every metric with its kinds of target, direction, definition"),
 }
 
 USAGE = """usage: swinft COMMAND [options]

@@ -124,7 +124,8 @@ def check_metrics(names: Sequence[str], kind: str) -> None:
     wrong = [name for name in names if name not in allowed]
     if wrong:
         lines = [f"'{name}' does not score {kind} (model.metrics).{suggest(name, allowed)}" for name in wrong]
-        raise InputError("\n  ".join(["wrong metrics:", *lines]))
+        known = f"Metrics of {kind}: {', '.join(allowed)}; `swinft metrics` defines them."
+        raise InputError("\n  ".join(["wrong metrics:", *lines, known]))
     if not names or len(set(names)) < len(names):
         raise InputError(f"model.metrics is {list(names)}: name at least one, each once, of {', '.join(allowed)}.")
 

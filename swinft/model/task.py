@@ -45,7 +45,7 @@ class FineTuneTask(pl.LightningModule):
             every fold. `auto` does so on CUDA for folds of 2,000 optimiser steps or more.
         grad_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
         metadata_hidden: Width of the network for metadata columns.
-        metrics: Names of `swinft.model.metrics.METRICS`, the first decides which epoch is best; null for the head's.
+        metrics: Names that `swinft metrics` lists; the first decides which epoch is best. Null for the head's own.
         optim: Learning rates, decays and schedule.
         mix: Mixup and cutmix.
         ema_decay: Share of the averaged weights kept per optimiser step, in (0, 1); null for no averaging.

@@ -11,6 +11,7 @@ from jsonargparse._common import parsing_settings  # of the whole process: a hos
 
 from swinft.errors import InputError
 from swinft.run.explain import explain
+from swinft.run.helptext import hide_sections, short_help, usage
 
 _is_limited: ContextVar[bool] = ContextVar("is_limited", default=False)
 
@@ -42,6 +43,7 @@ class Parser(ArgumentParser):
         flags: Options of type bool that may stand without a value: `--resume`.
         lists: Options that take `a,b` for `[a,b]`.
         own: Options of Lightning's Trainer that swinft decides itself, with the reason.
+        purpose: What the command does; where it is given, `--help` is short and `--help all` prints every key.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class Parser(ArgumentParser):
         flags: Iterable[str] = (),
         lists: Iterable[str] = (),
         own: Mapping[str, str] | None = None,
+        purpose: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
         self.flags, self.lists, self.own = set(flags), set(lists), dict(own or {})
         self.packages: Sequence[str] = ()
+        self.purpose, self.shows_all = purpose, False
 
     def parse_args(  # type: ignore[override]  # argparse's overloads know nothing of jsonargparse's options
         self, args: Sequence[str] | None = None, namespace: Namespace | None = None, **kwargs: Any
@@ -82,6 +86,15 @@ class Parser(ArgumentParser):
         with only(self.packages):
             return str(super().dump(*args, **kwargs))
 
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """The keys that people set, or every key."""
+        if self.purpose and not self.shows_all:
+            return short_help(self, self.purpose)
+        if self.purpose:
+            self.usage = usage(self)
+            hide_sections(self, {key for key, hint in key_types(self).items() if hint is None})
+        return str(super().format_help(*args, **kwargs))
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises the parser's complaint without the page of usage that would push it off the screen."""
         if getattr(self, "_inner_parser", False):  # of one class: the config's own parser explains it
@@ -92,6 +105,10 @@ class Parser(ArgumentParser):
         """Words of a command line in the one spelling that jsonargparse takes."""
         words: list[str] = []
         for word in args:
+            if self.purpose and (word in ("--help-all", "--help_all") or (word == "all" and words[-1:] == ["--help"])):
+                self.shows_all = True
+                words += ["--help"] * (not words or words[-1] != "--help")
+                continue
             name, equals, value = word.partition("=")
             option = name[2:].replace("-", "_") if name.startswith("--") else ""
             before = words[-1] if words else ""

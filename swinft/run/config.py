@@ -26,6 +26,7 @@ from swinft.model.task import FineTuneTask
 from swinft.run.arguments import Parser, key_types
 from swinft.run.configfile import Allowed, file_problems, option_problems
 from swinft.run.layout import check_name
+from swinft.run.metrics import names_by_kind
 from swinft.run.precision import Precision
 from swinft.run.secrets import fill, mask, redact
 from swinft.run.submission import SubmissionConfig
@@ -79,11 +80,23 @@ PrecisionSpelling = Precision | Literal["32", "16", "bf16", 32, 16]
 # Words of the command line that say how to run, not what: never part of a frozen config.
 COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "allow_code", "devices_per_fold")
 
+HELP = ("-h", "--help", "--help-all", "--help_all")
+PURPOSES = {
+    "check": "Checks the tables, images and folds of a config, and whatever else a fit needs; trains nothing.",
+    "fit": "Trains every fold of a config: out-of-fold predictions, their pooled score, a report.",
+}
+
 
 def build_parser(command: str) -> Parser:
     """The parser of every command that reads a config."""
     own = {f"trainer.{key}": reason for key, reason in OWN_TRAINER_KEYS.items()}
-    parser = Parser(prog=f"swinft {command}", flags=("resume", "overwrite"), lists=("allow_code",), own=own)
+    parser = Parser(
+        prog=f"swinft {command}",
+        flags=("resume", "overwrite"),
+        lists=("allow_code",),
+        own=own,
+        purpose=PURPOSES.get(command, ""),
+    )
     parser.add_argument("--config", action="config", help="a YAML file; a later one or a later option wins")
     parser.add_argument(
         "--allow_code", type=list[str], default=[], help="packages or modules whose classes the config may name besides"
@@ -113,6 +126,8 @@ def build_parser(command: str) -> Parser:
     parser.add_class_arguments(PredictConfig, "predict")
     parser.add_class_arguments(SubmissionConfig, "submission")
     parser.lists |= {key for key, hint in key_types(parser).items() if _is_list(hint)}
+    metrics = next(action for action in parser._actions if action.dest == "model.metrics")
+    metrics.help = f"{names_by_kind()}; {metrics.help}"
     parser.set_defaults(
         {
             "trainer.max_epochs": 10,
@@ -141,7 +156,9 @@ def load(parser: Parser, argv: list[str]) -> Namespace:
     files = [Path(file) for file in _values(argv, "--config")]
     named = ",".join(value.strip("[]") for value in _values(argv, "--allow-code", "--allow_code"))
     allowed = _allow(parser, [name.strip() for name in named.split(",") if name.strip()])
-    if not files and not any(word in ("-h", "--help") or word.endswith(".help") for word in argv):
+    if not files and not any(
+        word in ("-h", "--help", "--help-all", "--help_all") or word.endswith(".help") for word in argv
+    ):
         raise InputError(f"give a config: {parser.prog} --config configs/bluemarble.yaml")
     texts: list[str] = []
     try:
