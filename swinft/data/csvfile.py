@@ -175,6 +175,8 @@ def _decode(content: bytes, encoding: str) -> str:
         line = content[: error.start].count(b"\n") + 1
         fix = "Save it as UTF-8, or set data.encoding; such bytes are most often cp1252 (Windows-1252) or latin-1."
         raise UnreadableError(f"byte {error.start:,} is not {encoding.upper()}", fix, line) from error
+    except UnicodeError as error:
+        raise UnreadableError(f"the text is not {encoding.upper()}: {error}", "Set data.encoding.") from error
     if "\0" in text[:1000]:
         raise UnreadableError("the text is full of NUL characters", "Save it as UTF-8; it may be UTF-16.")
     return text.removeprefix("\ufeff")

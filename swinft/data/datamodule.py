@@ -25,7 +25,8 @@ from swinft.data.batches import ImageRows, OrderedRows, ShuffledRows, make_loade
 from swinft.data.capacity import Policy
 from swinft.data.device import AugmentOn, DeviceLoader, DevicePictures, DrawnRows, default_device, upload
 from swinft.data.duplicates import clusters
-from swinft.data.folds import NO_FOLD, FoldKind, Folds, check_folds, make_folds, read_folds
+from swinft.data.features import Filling, MissingFeatures, UnknownCategories
+from swinft.data.folds import NO_FOLD, FoldKind, Folds, check_folds, make_folds, read_folds, scored_folds
 from swinft.data.geometry import make_geometry
 from swinft.data.images import RULES, ImageRules
 from swinft.data.overview import captions, fold_summary, image_grid, imbalance, target_summary
@@ -34,6 +35,7 @@ from swinft.data.rows import Columns, Rows, check_sample, read_sample, read_test
 from swinft.data.schema import Schema, TargetKind, with_prior
 from swinft.data.settings import check_settings
 from swinft.data.table import DataError, Problem, Table
+from swinft.data.text import MISSING_WORDS, TextRules, Twins
 from swinft.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,15 +60,25 @@ class CSVDataModule(LightningDataModule):
         test_image: Path of a test row's image where it differs from `image`.
         sample_submission: The competition's sample submission.
         label_delimiter: What stands between the labels of a multi-label target in one column.
+        missing_words: Cells that stand for a missing target, feature or group, whatever their case; null for the empty
+            cell, nan, na, n/a, #n/a, <na>, null, none and nat. A list replaces these: leave out what is a class of
+            yours. The empty cell is always missing.
+        twins: Two spellings of one class, label, group or category are an `error`, or two names (`distinct`). Spellings
+            differ by case, blanks, quotes, Unicode form, or as `1`, `1.0` and `01` do.
         numeric_features: Metadata columns given to the network as numbers.
         categorical_features: Metadata columns given to the network as categories (one-hot).
+        missing_features: A missing number or category is an `error`; is filled in rows to predict (`fill_test`); or in
+            training rows too (`fill`). A number becomes the training rows' mean; a category one of its own where
+            training rows have missing ones, and none otherwise. All that is filled is counted.
+        unknown_categories: In rows to predict, a category that the training rows do not have is none of them (`other`),
+            and counted, or an `error`.
         group: Column whose equal values must stay in one fold: patient, site, sequence.
         fold_kind: How folds are made; `auto` stratifies by the target, within groups where `group` is set.
-        num_folds: Number of folds.
-        folds: A `folds.csv` of another run to reuse, relative to the working folder; `fold_kind`, `num_folds` and
-            `rare_classes` then do nothing.
-        rare_classes: A class with fewer rows than folds is an `error`, or every fold trains on its rows (`train`) and
-            none scores them.
+        num_folds: Number of folds; null for 5, or for those that `folds` has.
+        folds: A `folds.csv` of another run to reuse, relative to the working folder, instead of `fold_kind`,
+            `num_folds`, `rare_classes` and `duplicates: group`.
+        rare_classes: A class with fewer rows than folds, or with rows of one group only, is an `error`, or every fold
+            trains on its rows (`train`) and none scores them, nor the other rows of their groups.
         on_missing_target: A row with an empty target is an `error`, or is left out (`skip`) and stays in the
             predictions with a status.
         on_bad_image: The same for an image that cannot be used. A missing file is always an error.
@@ -116,11 +128,15 @@ class CSVDataModule(LightningDataModule):
         test_image: str | None = None,
         sample_submission: str | None = None,
         label_delimiter: str | None = None,
+        missing_words: list[str] | None = None,
+        twins: Twins = "error",
         numeric_features: list[str] | None = None,
         categorical_features: list[str] | None = None,
+        missing_features: MissingFeatures = "fill_test",
+        unknown_categories: UnknownCategories = "other",
         group: str | None = None,
         fold_kind: FoldKind = "auto",
-        num_folds: int = 5,
+        num_folds: int | None = None,
         folds: str | None = None,
         rare_classes: Literal["error", "train"] = "error",
         on_missing_target: Literal["error", "skip"] = "error",
@@ -161,9 +177,12 @@ class CSVDataModule(LightningDataModule):
             on_missing_target=on_missing_target,
             test_id=test_id,
             sample_id=sample_id,
+            rules=TextRules(MISSING_WORDS if missing_words is None else tuple(missing_words), twins),
+            filling=Filling(missing_features, unknown_categories),
         )
         self.root, self.train, self.test, self.sample_submission = Path(root), train, test, sample_submission
-        self.fold_kind, self.num_folds, self.folds = fold_kind, num_folds, folds
+        self.fold_kind, self.folds = fold_kind, folds
+        self.num_folds, self._wanted_folds = 5 if num_folds is None else num_folds, num_folds
         self.rare_classes, self.on_bad_image, self.duplicates = rare_classes, on_bad_image, duplicates
         self.image_rules, self.images, self.virtual_epochs = image_rules, images, virtual_epochs
         self.image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
@@ -302,9 +321,9 @@ class CSVDataModule(LightningDataModule):
 
     @property
     def may_skip(self) -> bool:
-        """Whether the settings let rows go without a prediction of their own: such predictions have a status."""
+        """Whether rows may go without a prediction of their own: such predictions have a status."""
         settings = (self.on_bad_image, self.columns.on_missing_target, self.rare_classes)
-        return "skip" in settings or "train" in settings
+        return "skip" in settings or "train" in settings or (self._train is not None and not self.is_scored.all())
 
     def images_csv(self) -> str:
         """What `check` saw of every image, as the text of an `images.csv`."""
@@ -469,7 +488,7 @@ class CSVDataModule(LightningDataModule):
         assert train.targets is not None
         used = train.is_used
         self._schema = with_prior(schema, train.targets[used])
-        folds = read_folds(Path(self.folds), train.table) if self.folds else self._make_folds(train, used)
+        folds = self._read_folds(train.table) if self.folds else self._make_folds(train, used)
         groups = [name for name, is_used in zip(train.groups, used, strict=True) if is_used] if train.groups else None
         notes = check_folds(folds[used], train.targets[used], self.schema.outputs, groups)
         if not 0 <= self.fold <= folds.max():
@@ -491,15 +510,21 @@ class CSVDataModule(LightningDataModule):
     def _make_folds(self, rows: Rows, used: NDArray[np.bool_]) -> Folds:
         """Folds of the rows that are used; of rare classes only where they are an error."""
         assert rows.targets is not None
-        groups = rows.groups
+        groups, grouped_by = rows.groups, "data.group"
         if self.duplicates == "group":
+            grouped_by = "data.group and data.duplicates" if groups else "data.duplicates: group"
             groups = clusters(self.pictures.pairs(rows), len(rows.table), groups)
-        chosen = used.copy()
-        if self.rare_classes == "train":
-            chosen[used] = np.bincount(rows.targets[used])[rows.targets[used]] >= self.num_folds
+        make = scored_folds if self.rare_classes == "train" else make_folds
+        names = [groups[row] for row in np.flatnonzero(used)] if groups else None
         folds = np.full(len(used), NO_FOLD, dtype=np.int64)
-        names = [groups[row] for row in np.flatnonzero(chosen)] if groups else None
-        folds[chosen] = make_folds(self.fold_kind, self.num_folds, self.seed, rows.targets[chosen], names)
+        folds[used] = make(self.fold_kind, self.num_folds, self.seed, rows.targets[used], names, grouped_by)
+        return folds
+
+    def _read_folds(self, table: Table) -> Folds:
+        folds = read_folds(Path(str(self.folds)), table)
+        found = int(folds.max()) + 1
+        if self._wanted_folds not in (None, found):
+            raise InputError(f"data.num_folds is {self._wanted_folds}, and {self.folds} has {found} folds: remove one.")
         return folds
 
     def _setup_predict(self) -> None:
@@ -509,10 +534,10 @@ class CSVDataModule(LightningDataModule):
         if self._schema is None:
             found = self._read_train(problems)
             self._schema = found[1] if found else None
-        test = self._read_test(self._schema, problems)
-        if problems:
+        test = self._read_test(self._schema, problems, is_rerun=True)
+        if problems or test is None:
             raise DataError(problems, self.download)
-        self._test = test
+        self._test, self._notes = test, [*self._notes, *test.table.notes]
 
     def _read_sample(self, test: Rows | None, problems: list[Problem]) -> Table | None:
         """The sample submission: the rows to predict themselves where no table names these."""
@@ -525,9 +550,10 @@ class CSVDataModule(LightningDataModule):
     def _read_train(self, problems: list[Problem]) -> tuple[Rows, Schema] | None:
         if self.train is None:
             raise InputError("data.train is not set: it names the CSV of the training rows.")
-        min_class_rows = 0 if self.rare_classes == "train" else 2 if self.folds else self.num_folds
+        # The folds of a file are checked as they are: rows that none of them scores may be all of a class.
+        min_class_rows = 0 if self.rare_classes == "train" or self.folds else self.num_folds
         return read_train(self.root / self.train, self.root, self.columns, min_class_rows, problems)
 
-    def _read_test(self, schema: Schema | None, problems: list[Problem]) -> Rows | None:
+    def _read_test(self, schema: Schema | None, problems: list[Problem], is_rerun: bool = False) -> Rows | None:
         path = self.root / str(self.test or self.sample_submission)
-        return read_test(path, self.root, self.columns, schema, self.test is None, problems)
+        return read_test(path, self.root, self.columns, schema, self.test is None, problems, is_rerun)

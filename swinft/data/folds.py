@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from swinft.data.table import DataError, Problem, Table, read_table
+from swinft.data.text import Spellings
 from swinft.errors import InputError
 
+SHOWN = 10  # names in a message
 NO_FOLD = -1  # of a row that no fold scores: it is skipped, or every fold trains on it
 FoldKind = Literal["auto", "kfold", "stratified", "group", "stratified_group", "multilabel", "multilabel_group"]
 Folds = NDArray[np.int64]
@@ -31,12 +33,17 @@ SPLITTERS: dict[str, Any] = {
 
 
 def make_folds(
-    kind: FoldKind, num_folds: int, seed: int, targets: NDArray[Any], groups: Sequence[str] | None = None
+    kind: FoldKind,
+    num_folds: int,
+    seed: int,
+    targets: NDArray[Any],
+    groups: Sequence[str] | None = None,
+    grouped_by: str = "data.group",
 ) -> Folds:
     """Splits rows into folds.
 
-    `auto` stratifies: classes as they are, one number by Sturges bins, several numbers and labels iteratively; with
-    groups, each group stays in one fold.
+    `auto` stratifies: classes as they are, one number by bins, several numbers and labels iteratively; with groups,
+    each group stays in one fold.
 
     Args:
         kind: How to split.
@@ -44,6 +51,7 @@ def make_folds(
         seed: Of the shuffling.
         targets: int64 (N,) classes, or float (N, K) numbers or 0/1 labels.
         groups: N group names, for the group kinds.
+        grouped_by: The setting that the groups come from.
 
     Returns:
         Fold of each row, int64 (N,) in 0 to `num_folds` − 1.
@@ -51,7 +59,7 @@ def make_folds(
     Raises:
         InputError: There are too few rows or groups, or the kind does not fit.
     """
-    _check_counts(kind, num_folds, len(targets), groups)
+    _check_counts(kind, num_folds, len(targets), groups, grouped_by)
     classes = _classes(targets, num_folds)
     if kind == "auto":
         kind = "stratified" if classes is not None else "multilabel"
@@ -69,8 +77,67 @@ def make_folds(
     return folds
 
 
-def sturges_bins(values: NDArray[Any], min_rows: int) -> NDArray[np.int64]:
-    """Bins of equal width by Sturges' rule, 1 + log2 N of them; a bin with too few rows joins its neighbour.
+def scored_folds(
+    kind: FoldKind,
+    num_folds: int,
+    seed: int,
+    classes: NDArray[np.int64],
+    groups: Sequence[str] | None = None,
+    grouped_by: str = "data.group",
+) -> Folds:
+    """Folds in which every fold trains on every class; rows of classes too rare for that are in none.
+
+    Args:
+        kind: How to split.
+        num_folds: Number of folds.
+        seed: Of the shuffling.
+        classes: Class of each row, int64 (N,).
+        groups: N group names. A group with a row of such a class is in no fold, with all of its rows: every fold trains
+            on them, so that none may score one.
+        grouped_by: The setting that the groups come from.
+
+    Returns:
+        Fold of each row, int64 (N,); `NO_FOLD` for rows that every fold trains on.
+
+    Raises:
+        InputError: No row is left, or see `make_folds`.
+    """
+    names, group = np.unique(groups, return_inverse=True) if groups is not None else (classes, np.arange(len(classes)))
+    unscored = np.zeros(len(classes), dtype=bool)
+    folds = np.full(len(classes), NO_FOLD, dtype=np.int64)
+    while True:
+        left = np.flatnonzero(~unscored)
+        counts = np.bincount(classes[left], minlength=classes.max() + 1)
+        homes = _number_of_groups(classes[left], group[left], len(names))
+        rare = (counts > 0) & (counts < num_folds)
+        rare[np.flatnonzero(homes == 1)] = True
+        if not rare[classes[left]].any():
+            folds[:] = NO_FOLD
+            of_row = None if groups is None else [groups[int(row)] for row in left]
+            folds[left] = make_folds(kind, num_folds, seed, classes[left], of_row, grouped_by)
+            homes = _number_of_groups(classes[left], folds[left], num_folds)
+            rare[np.flatnonzero(homes == 1)] = True  # groups that share a fold
+        found = unscored | rare[classes]
+        found = np.isin(group, group[found])
+        if (found == unscored).all():
+            return folds
+        if found.all():
+            raise InputError(
+                f"data.rare_classes is train, and no row is left to score: every class is in one {grouped_by}."
+            )
+        unscored = found
+
+
+def _number_of_groups(classes: NDArray[np.int64], groups: NDArray[np.int64], num_groups: int) -> NDArray[np.int64]:
+    """In how many groups each class is, int64 (largest class + 1,)."""
+    return np.bincount(np.unique(classes * num_groups + groups) // num_groups)
+
+
+def target_bins(values: NDArray[Any], min_rows: int) -> NDArray[np.int64]:
+    """Bins of numbers to stratify by: 1 + log2 N of them (Sturges), and one with too few rows joins its neighbour.
+
+    They have equal widths; where more than half of the rows would be in one, as an outlier or a long tail makes it,
+    they have equal numbers of rows.
 
     Args:
         values: Numbers (N,).
@@ -82,6 +149,9 @@ def sturges_bins(values: NDArray[Any], min_rows: int) -> NDArray[np.int64]:
     num_bins = math.floor(1 + math.log2(len(values)))
     edges = np.linspace(values.min(), values.max(), num_bins + 1)[1:-1]
     bins = np.digitize(values, edges)
+    if 2 * np.bincount(bins).max() > len(values):
+        edges = np.unique(np.quantile(values, np.linspace(0, 1, num_bins + 1)[1:-1], method="lower"))
+        bins = np.digitize(values, edges, right=True)
     merged = np.zeros(num_bins, dtype=np.int64)
     current = rows = 0
     for index, count in enumerate(np.bincount(bins, minlength=num_bins)):
@@ -119,37 +189,43 @@ def check_folds(
     home: dict[str, int] = {}
     placed = [(group, fold) for group, fold in zip(groups or [], folds, strict=False) if fold != NO_FOLD]
     split = {group for group, fold in placed if home.setdefault(group, fold) != fold}
-    problems += [f"group '{group}' is in more than one fold." for group in sorted(split)]
+    problems += [f"group '{group}' is in more than one fold." for group in sorted(split)[:SHOWN]]
+    problems += [f"and {len(split) - SHOWN:,} more groups."] if len(split) > SHOWN else []
     notes = []
-    counts = count_per_fold(folds, targets)
-    everywhere = count_per_fold(np.zeros_like(folds), targets)[0]
+    counts = count_per_fold(folds, targets, len(names))
+    everywhere = count_per_fold(np.zeros_like(folds), targets, len(names))[0]
     for fold, held_out in enumerate(counts):
         unseen = [names[int(k)] for k in np.flatnonzero((everywhere > 0) & (everywhere == held_out))]
         if unseen and targets.ndim == 1:
-            problems.append(f"fold {fold} trains on no row of {', '.join(unseen)}.")
+            problems.append(f"fold {fold} trains on no row of {_first(unseen)}.")
         elif unseen:
-            notes.append(f"fold {fold} trains on no positive row of {', '.join(unseen)}.")
+            notes.append(f"fold {fold} trains on no positive row of {_first(unseen)}.")
         unscored = [names[int(k)] for k in np.flatnonzero((counts.sum(0) > 0) & (held_out == 0))]
         if unscored:
-            notes.append(f"fold {fold} holds out no row of {', '.join(unscored)}.")
+            notes.append(f"fold {fold} holds out no row of {_first(unscored)}.")
     if problems:
-        fix = "Lower data.num_folds, choose another data.fold_kind, or mend the file that data.folds names."
+        fix = (
+            "Lower data.num_folds, choose another data.fold_kind or seed, set data.rare_classes to train, or mend the "
+            "file that data.folds names."
+        )
         raise InputError("\n  ".join(["the folds do not hold:", *problems, fix]))
     return notes
 
 
-def count_per_fold(folds: Folds, targets: NDArray[Any]) -> NDArray[np.int64]:
+def count_per_fold(folds: Folds, targets: NDArray[Any], num_outputs: int) -> NDArray[np.int64]:
     """Rows of each class, or positive rows of each label, in each fold: int64 (folds, K); (folds, 0) for numbers."""
     num_folds = int(folds.max()) + 1
     if targets.ndim == 1:
-        counts = np.zeros((num_folds, int(targets.max()) + 1), dtype=np.int64)
         scored = folds != NO_FOLD
-        np.add.at(counts, (folds[scored], targets[scored]), 1)
-    elif _is_binary(targets):
-        counts = np.stack([targets[folds == fold].sum(0) for fold in range(num_folds)]).astype(np.int64)
-    else:
-        counts = np.zeros((num_folds, 0), dtype=np.int64)
-    return counts
+        cells = folds[scored] * num_outputs + targets[scored]
+        return np.bincount(cells, minlength=num_folds * num_outputs).reshape(num_folds, num_outputs)
+    if _is_binary(targets):
+        return np.stack([targets[folds == fold].sum(0) for fold in range(num_folds)]).astype(np.int64)
+    return np.zeros((num_folds, 0), dtype=np.int64)
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
 def folds_csv(ids: Sequence[str], folds: Folds) -> str:
@@ -181,10 +257,12 @@ def read_folds(path: Path, table: Table) -> Folds:
         if cell != str(NO_FOLD) and not (cell.isascii() and cell.isdigit()):
             fix = f"Write 0, 1, 2, …, or {NO_FOLD} for a row that no fold scores."
             problems.append(read.problem(row, "the fold is no whole number", fix, "fold"))
-    fold_of, known = dict(zip(read.ids, cells, strict=True)), set(table.ids)
+    fold_of, known = dict(zip(read.ids, cells, strict=True)), Spellings(table.ids)
     for row, id in enumerate(read.ids):
-        if id not in known:
-            problems.append(read.problem(row, f"{table.path} has no such id", "These folds are of another table."))
+        if id not in known.names:
+            near = known.find(id)
+            fix = f"It has {near!r}." if near else "These folds are of another table."
+            problems.append(read.problem(row, f"{table.path} has no such id", fix))
     for row, id in enumerate(table.ids):
         if id not in fold_of:
             problems.append(table.problem(row, f"{path} has no fold for the id", "These folds are of another table."))
@@ -193,7 +271,7 @@ def read_folds(path: Path, table: Table) -> Folds:
     return np.array([int(fold_of[id]) for id in table.ids], dtype=np.int64)
 
 
-def _check_counts(kind: str, num_folds: int, num_rows: int, groups: Sequence[str] | None) -> None:
+def _check_counts(kind: str, num_folds: int, num_rows: int, groups: Sequence[str] | None, grouped_by: str) -> None:
     if num_folds < 2:
         raise InputError(f"data.num_folds is {num_folds}; it must be at least 2.")
     if num_rows < num_folds:
@@ -201,9 +279,9 @@ def _check_counts(kind: str, num_folds: int, num_rows: int, groups: Sequence[str
     if "group" in kind and groups is None:
         raise InputError(f"data.fold_kind '{kind}' needs data.group, the column that names the groups.")
     if kind not in ("auto", "group", "stratified_group", "multilabel_group") and groups is not None:
-        raise InputError(f"data.fold_kind '{kind}' would split the groups of data.group; use 'auto', or remove it.")
+        raise InputError(f"data.fold_kind '{kind}' would split the groups of {grouped_by}; use 'auto', or remove it.")
     if groups is not None and len(set(groups)) < num_folds:
-        raise InputError(f"data.num_folds is {num_folds}, but data.group has only {len(set(groups))} groups.")
+        raise InputError(f"data.num_folds is {num_folds}, but {grouped_by} has only {len(set(groups))} groups.")
 
 
 def _is_binary(targets: NDArray[Any]) -> bool:
@@ -214,23 +292,23 @@ def _classes(targets: NDArray[Any], num_folds: int) -> NDArray[np.int64] | None:
     """What one target is stratified on; None for several."""
     if targets.ndim == 1:
         return targets
-    return sturges_bins(targets[:, 0], num_folds) if targets.shape[1] == 1 else None
+    return target_bins(targets[:, 0], num_folds) if targets.shape[1] == 1 else None
 
 
-def _labels(targets: NDArray[Any], num_folds: int) -> NDArray[np.int64]:
-    """Targets of any kind as 0/1 columns (N, labels): numbers by their Sturges bins."""
+def _labels(targets: NDArray[Any], num_folds: int) -> NDArray[np.int8]:
+    """Targets of any kind as 0/1 columns (N, labels): numbers by their bins."""
     if _is_binary(targets):
-        return targets.astype(np.int64)
-    columns = [targets] if targets.ndim == 1 else [sturges_bins(column, num_folds) for column in targets.T]
-    return np.concatenate([np.eye(column.max() + 1, dtype=np.int64)[column] for column in columns], axis=1)
+        return targets.astype(np.int8)
+    columns = [targets] if targets.ndim == 1 else [target_bins(column, num_folds) for column in targets.T]
+    return np.concatenate([np.eye(column.max() + 1, dtype=np.int8)[column] for column in columns], axis=1)
 
 
-def _multilabel_group_folds(labels: NDArray[np.int64], groups: NDArray[Any], num_folds: int, seed: int) -> Folds:
+def _multilabel_group_folds(labels: NDArray[np.int8], groups: NDArray[Any], num_folds: int, seed: int) -> Folds:
     """Places whole groups, largest first, where labels and sizes end nearest to equal shares.
 
     scikit-learn and iterative-stratification know labels or groups, not both.
     """
-    columns = np.column_stack([np.ones(len(labels), dtype=np.int64), labels])  # the first counts the rows
+    columns = np.column_stack([np.ones(len(labels), dtype=np.int8), labels])  # the first counts the rows
     names, index = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), columns.shape[1]))  # (G, 1 + labels)
     np.add.at(counts, index, columns)

@@ -30,7 +30,7 @@ def target_summary(targets: NDArray[Any], schema: Schema) -> dict[str, Any]:
 def fold_summary(folds: Folds, targets: NDArray[Any], schema: Schema) -> list[dict[str, Any]]:
     """One entry per fold: its rows, and rows per class, positive rows per label, or the mean of each target."""
     entries: list[dict[str, Any]] = []
-    counts = count_per_fold(folds, targets)
+    counts = count_per_fold(folds, targets, len(schema.outputs))
     for fold, size in enumerate(np.bincount(folds).tolist()):
         values = targets[folds == fold].mean(0).tolist() if schema.kind == "regression" else counts[fold].tolist()
         entries.append({"fold": fold, "rows": size, **dict(zip(schema.outputs, values, strict=True))})

@@ -3,6 +3,7 @@
 Shapes: N rows, K outputs, F metadata features.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,20 +12,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.features import FILLING, Filling, encode_features
 from swinft.data.paths import fields, image_paths
-from swinft.data.schema import (
-    Schema,
-    TargetKind,
-    check_class_sizes,
-    check_known_classes,
-    encode_features,
-    encode_targets,
-    is_missing,
-    make_schema,
-    target_columns,
-)
+from swinft.data.schema import Schema, TargetKind, make_schema, target_columns
 from swinft.data.table import Problem, Table, read_table
-from swinft.errors import InputError
+from swinft.data.targets import (
+    check_class_sizes,
+    encode_targets,
+    missing_notes,
+    missing_targets,
+    twin_problems,
+)
+from swinft.data.text import TEXT_RULES, Spellings, TextRules, counted
+from swinft.errors import InputError, suggest
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Columns:
     on_missing_target: Literal["error", "skip"] = "error"
     test_id: str | None = None
     sample_id: str | None = None
+    rules: TextRules = TEXT_RULES
+    filling: Filling = FILLING
 
     def __post_init__(self) -> None:
         problems = [
@@ -142,29 +144,59 @@ def read_train(
     table = read_table(path, columns.id, required, problems, columns.encoding)
     if table is None or not len(table):
         return None
-    target = (columns.target, columns.label_delimiter)
+    notes: list[str] = []
     skipped = {}
     if columns.on_missing_target == "skip":
-        skipped = {int(row): "no target" for row in np.flatnonzero(is_missing(table, columns.targets))}
+        missing = missing_targets(table, columns.targets, columns.rules)
+        skipped = {int(row): "no target" for row in np.flatnonzero(missing)}
+        notes += missing_notes(table, columns.targets, columns.rules)
     answered = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
+    target = (columns.target, columns.label_delimiter)
     metadata = (columns.numeric_features, columns.categorical_features)
-    schema = make_schema(answered, columns.target_kind, *target, *metadata)
-    targets = _with_gaps(encode_targets(answered, schema, *target, problems), skipped)
-    if columns.target_kind == "classification":
-        check_class_sizes(answered, columns.targets[0], min_class_rows, problems)
-    groups = table.column(columns.group) if columns.group else None
-    for row, cell in enumerate(groups or []):
-        if not cell.strip():
-            problems.append(table.problem(row, "the group is empty", "Give the row a group.", columns.group))
-    features = _with_gaps(encode_features(answered, schema, problems), skipped) if schema.num_features else None
-    notes: list[str] = []
+    schema = make_schema(answered, columns.target_kind, *target, *metadata, columns.rules)
+    targets = encode_targets(answered, schema, *target, problems, columns.rules, notes)
+    features = _train_features(answered, schema, columns, problems, notes) if schema.num_features else None
+    groups = _groups(table, columns.group, columns.rules, problems) if columns.group else None
+    if columns.target_kind == "classification" and min_class_rows:
+        cells, known = table.names(columns.targets[0]), set(schema.outputs)
+        rows = [row for row, cell in enumerate(cells) if cell in known]
+        homes = [groups[row] for row in rows] if groups else None
+        names = [cells[row] for row in rows]
+        problems += check_class_sizes(names, min_class_rows, homes, table, columns.targets[0])
     paths = image_paths(table, columns.image, root, problems, notes)
     table = replace(table, notes=(*table.notes, *notes))
-    return Rows(table, paths, targets, features, groups, skipped), schema
+    whole = _with_gaps(features, skipped) if features is not None else None
+    return Rows(table, paths, _with_gaps(targets, skipped), whole, groups, skipped), schema
+
+
+def _train_features(
+    table: Table, schema: Schema, columns: Columns, problems: list[Problem], notes: list[str]
+) -> NDArray[np.float32]:
+    for name in columns.categorical_features:
+        problems += twin_problems(table, name, Counter(table.names(name)), columns.rules)
+    return encode_features(table, schema, problems, columns.rules, columns.filling, notes=notes)
+
+
+def _groups(table: Table, column: str, rules: TextRules, problems: list[Problem]) -> list[str]:
+    """The group of every row; two spellings of one group would be torn over the folds."""
+    groups = table.names(column)
+    for row, cell in enumerate(groups):
+        if rules.is_missing(cell):
+            what = f"is {cell!r}, a word for a missing value" if cell else "is empty"
+            fix = "Give the row a group; one of its own where it belongs to none."
+            problems.append(table.problem(row, f"the group {what}", fix, column))
+    problems += twin_problems(table, column, Counter(groups), rules)
+    return groups
 
 
 def read_test(
-    path: Path, root: Path, columns: Columns, schema: Schema | None, is_sample: bool, problems: list[Problem]
+    path: Path,
+    root: Path,
+    columns: Columns,
+    schema: Schema | None,
+    is_sample: bool,
+    problems: list[Problem],
+    is_rerun: bool = False,
 ) -> Rows | None:
     """Reads the rows to predict.
 
@@ -175,6 +207,7 @@ def read_test(
         schema: Of the training table; None where that could not be read, and this one is only checked.
         is_sample: A sample submission, whose targets are placeholders.
         problems: Whatever is wrong is appended.
+        is_rerun: A trained run predicts them: a class that it does not know is noted, as nobody can change the table.
 
     Returns:
         None where the table is not there or has no such columns.
@@ -188,12 +221,31 @@ def read_test(
         return None
     notes: list[str] = []
     paths = image_paths(table, columns.test_image or columns.image, root, problems, notes)
-    table = replace(table, notes=(*table.notes, *notes))
-    if schema is None:
-        return Rows(table, paths)
-    if not is_sample and schema.kind == "classification" and columns.targets[0] in table.columns:
-        check_known_classes(table, schema, columns.targets[0], problems)
-    return Rows(table, paths, features=encode_features(table, schema, problems) if schema.num_features else None)
+    features = None
+    if schema is not None and schema.num_features:
+        features = encode_features(table, schema, problems, columns.rules, columns.filling, True, notes)
+    if schema is not None and not is_sample and schema.kind == "classification":
+        notes += _check_answers(table, schema, columns, [] if is_rerun else problems)
+    return Rows(replace(table, notes=(*table.notes, *notes)), paths, features=features)
+
+
+def _check_answers(table: Table, schema: Schema, columns: Columns, problems: list[Problem]) -> list[str]:
+    """Appends classes of a labelled test table that training rows do not have; they are noted as well."""
+    column = columns.targets[0]
+    if column not in table.columns:
+        return []
+    known = Spellings(schema.outputs)
+    cells = Counter(table.names(column))
+    unknown = Counter(
+        {cell: n for cell, n in cells.items() if not columns.rules.is_missing(cell) and known.find(cell) is None}
+    )
+    for row, cell in enumerate(table.names(column) if unknown else []):
+        if cell in unknown:
+            fix = f"Write one of the training table's, or leave the column out.{suggest(cell, schema.outputs)}"
+            problems.append(table.problem(row, "the training table has no such class", fix, column))
+    if not unknown:
+        return []
+    return [f"{table.path}: column '{column}' is not used; the training table lacks some classes: {counted(unknown)}."]
 
 
 def read_sample(path: Path, columns: Columns, problems: list[Problem]) -> Table | None:
@@ -207,10 +259,12 @@ def check_sample(sample: Table | None, test: Rows | None, problems: list[Problem
     if sample is None or test is None:
         return
     for one, other in ((sample, test.table), (test.table, sample)):
-        known = set(other.ids)
+        known = Spellings(other.ids)
         for row, id in enumerate(one.ids):
-            if id not in known:
-                problems.append(one.problem(row, f"{other.path} has no such id", "Give both files the same ids."))
+            if id not in known.names:
+                near = known.find(id)
+                fix = f"Give both files the same ids.{f' It has {near!r}.' if near else ''}"
+                problems.append(one.problem(row, f"{other.path} has no such id", fix))
 
 
 def _with_gaps(values: NDArray[Any], skipped: Mapping[int, str]) -> NDArray[Any]:

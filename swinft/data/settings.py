@@ -1,14 +1,15 @@
 """What can be wrong with the settings of a datamodule, before anything is read."""
 
-import codecs
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from swinft.data.augment import Preset, Resize
 from swinft.data.capacity import Policy
 from swinft.data.device import AugmentOn
+from swinft.data.features import MissingFeatures, UnknownCategories
 from swinft.data.folds import FoldKind
 from swinft.data.geometry import DevicePreset
 from swinft.data.schema import TargetKind
+from swinft.data.text import Twins
 from swinft.errors import InputError, suggest
 
 if TYPE_CHECKING:
@@ -45,17 +46,21 @@ def check_settings(data: "CSVDataModule") -> None:
         "on_missing_target": (data.columns.on_missing_target, Literal["error", "skip"]),
         "rare_classes": (data.rare_classes, Literal["error", "train"]),
         "duplicates": (data.duplicates, Literal["report", "error", "group"]),
+        "twins": (data.columns.rules.twins, Twins),
+        "missing_features": (data.columns.filling.missing, MissingFeatures),
+        "unknown_categories": (data.columns.filling.unknown, UnknownCategories),
     }
     problems += [
         f"data.{name} is '{value}'.{suggest(value, get_args(allowed))}"
         for name, (value, allowed) in words.items()
         if isinstance(value, str) and value not in get_args(allowed)
     ]
+    problems += _dead_keys(data)
     if data.rare_classes == "train" and data.columns.target_kind != "classification":
         problems.append("data.rare_classes is for classification; remove it.")
     try:
-        codecs.lookup(data.columns.encoding)
-    except LookupError:
+        b"".decode(data.columns.encoding)
+    except (LookupError, UnicodeError):
         problems.append(f"data.encoding '{data.columns.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
     if data.pictures.policy is True and data.pictures.image_size is None and data.augment_on != "device":
         problems.append("data.cache is true, but what is cached is shrunk: set data.shrink to true as well.")
@@ -63,6 +68,33 @@ def check_settings(data: "CSVDataModule") -> None:
         problems += _device_problems(data.augment, data.pictures.policy, data.pictures.image_size is not None)
     if problems:
         raise InputError("\n  ".join(["the settings of data are wrong:", *problems]))
+
+
+def _dead_keys(data: "CSVDataModule") -> list[str]:
+    """Settings that others make useless; one sentence each."""
+    columns, found = data.columns, []
+    ungrouped = ("kfold", "stratified", "multilabel")
+    if data.folds:
+        made = {
+            "fold_kind": data.fold_kind != "auto",
+            "rare_classes": data.rare_classes != "error",
+            "duplicates": data.duplicates == "group",
+        }
+        names = [f"data.{name}" for name, is_set in made.items() if is_set]
+        if names:
+            found.append(
+                f"data.folds names the fold of every row, so that {', '.join(names)} cannot act: remove either."
+            )
+    elif data.duplicates == "group" and data.fold_kind in ungrouped:
+        found.append(
+            f"data.duplicates 'group' keeps images that look alike in one fold, and data.fold_kind '{data.fold_kind}' "
+            f"would split them: set data.fold_kind to auto, or remove it."
+        )
+    if not columns.categorical_features and columns.filling.unknown == "error":
+        found.append("data.unknown_categories does nothing without data.categorical_features; remove it.")
+    if not columns.categorical_features + columns.numeric_features and columns.filling.missing != "fill_test":
+        found.append("data.missing_features does nothing without metadata columns; remove it.")
+    return found
 
 
 def _device_problems(augment: Any, policy: Policy, is_shrunk: bool) -> list[str]:

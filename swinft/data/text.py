@@ -64,6 +64,9 @@ def normal(cell: str) -> str:
     return cell if cell.isascii() else unicodedata.normalize("NFC", cell)
 
 
+TEXT_RULES = TextRules()
+
+
 def twin_key(name: str) -> str:
     """Equal for all spellings of one name.
 

@@ -107,6 +107,8 @@ def predict(
         changes |= {"test": str(Path(test).resolve())} if test else {}
         data = build_datamodule(parser, config, **changes)
         data.setup("predict")
+        for note in [] if part else data.notes:
+            print(f"  {note}")
         views = views or config.predict.views
         check_views(views, data.image_size)
         precision, _ = resolve_precision("32-true" if backend == "openvino" else config.trainer.precision, place)

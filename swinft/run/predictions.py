@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from swinft.data.schema import Schema, numbers
+from swinft.data.numbers import numbers
+from swinft.data.schema import Schema
 from swinft.data.table import DataError, Problem, read_table
 from swinft.errors import RunError, suggest
 from swinft.run.provenance import read_made_from

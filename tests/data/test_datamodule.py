@@ -143,7 +143,11 @@ def test_everything_wrong_in_both_tables_is_listed_at_once(competition):
     (competition.root / "images" / "t1.png").unlink()
     competition.test[2] |= {"id": "t1"}
     module = competition.module(
-        numeric_features=["age"], categorical_features=["sex"], group="owner", download="kaggle competitions download x"
+        numeric_features=["age"],
+        categorical_features=["sex"],
+        unknown_categories="error",
+        group="owner",
+        download="kaggle competitions download x",
     )
     found = problems_of(module)
     places = {(problem.file.rsplit("/")[-1], problem.line, problem.column) for problem in found}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
-from swinft.data.folds import check_folds, count_per_fold, folds_csv, make_folds, read_folds, sturges_bins
+from swinft.data.folds import check_folds, count_per_fold, folds_csv, make_folds, read_folds, target_bins
 from swinft.data.table import DataError, read_table
 from swinft.errors import InputError
 
@@ -69,7 +69,7 @@ def test_stratifying_numbers_brings_the_folds_means_together():
 
 def test_labels_are_shared_out_evenly_with_and_without_groups():
     for groups in (None, GROUPS):
-        counts = count_per_fold(make_folds("auto", 5, 1, LABELS, groups), LABELS)
+        counts = count_per_fold(make_folds("auto", 5, 1, LABELS, groups), LABELS, 4)
         assert (np.ptp(counts, axis=0) <= [4, 4, 4, 4]).all(), counts
     assert split_groups(make_folds("auto", 5, 1, LABELS, GROUPS)) == 0
 
@@ -81,14 +81,17 @@ def test_a_large_group_is_placed_before_the_small_ones_fill_the_folds():
         assert np.bincount(folds).tolist() == [50, 50]
 
 
-def test_sturges_bins():
+def test_target_bins():
     values = np.concatenate([np.arange(16.0), [100.0]])  # 1 + log2 17 = 5 bins, 20 wide
-    assert sturges_bins(values, 1).tolist() == [0] * 16 + [1]
-    assert sturges_bins(values, 2).tolist() == [0] * 17  # the last bin is too small and joins its neighbour
-    even = sturges_bins(np.arange(9912.0), 10)
+    even_sized = target_bins(values, 1)  # 16 of 17 rows would be in the first: bins of equal sizes
+    assert np.bincount(even_sized).tolist() == [4, 3, 3, 3, 4]
+    values = np.concatenate([np.arange(8.0), np.arange(90.0, 98.0)])
+    assert target_bins(values, 1).tolist() == [0] * 8 + [1] * 8
+    assert target_bins(np.append(values, 50.0), 2).tolist() == [0] * 8 + [1] * 9  # one row is no bin
+    even = target_bins(np.arange(9912.0), 10)
     assert len(np.unique(even)) == 14
     assert np.ptp(np.bincount(even)) <= 1
-    assert np.bincount(sturges_bins(NUMBERS[:, 0], 10)).min() >= 10
+    assert np.bincount(target_bins(NUMBERS[:, 0], 10)).min() >= 10
 
 
 @pytest.mark.parametrize(

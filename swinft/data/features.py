@@ -1,0 +1,127 @@
+"""Metadata cells become features: numbers as they are, categories one-hot.
+
+Shapes: N rows, F features.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.numbers import Gaps, numbers
+from swinft.data.schema import GAP, Schema
+from swinft.data.table import Problem, Table
+from swinft.data.text import TEXT_RULES, Spellings, TextRules, counted
+from swinft.errors import suggest
+
+MissingFeatures = Literal["error", "fill_test", "fill"]
+UnknownCategories = Literal["error", "other"]
+FIX_GAP = "Write the value, or set data.missing_features to fill."
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What becomes of metadata that is not there.
+
+    Args:
+        missing: A cell without a value is an error (`error`), is filled in rows to predict (`fill_test`), or in
+            training rows too (`fill`).
+        unknown: In rows to predict, a category that the training rows do not have is an `error`, or none of them
+            (`other`).
+    """
+
+    missing: MissingFeatures = "fill_test"
+    unknown: UnknownCategories = "other"
+
+    def gaps(self, is_test: bool) -> Gaps:
+        """Which cells may have no value; in rows to predict, text in a column of numbers is as good as none."""
+        if self.missing == "error" or (self.missing == "fill_test" and not is_test):
+            return "none"
+        return "any" if is_test else "missing"
+
+
+FILLING = Filling()
+
+
+def encode_features(
+    table: Table,
+    schema: Schema,
+    problems: list[Problem],
+    rules: TextRules = TEXT_RULES,
+    filling: Filling = FILLING,
+    is_test: bool = False,
+    notes: list[str] | None = None,
+) -> NDArray[np.float32]:
+    """The metadata of rows.
+
+    Args:
+        table: N rows.
+        schema: Of the training table.
+        problems: Whatever is wrong is appended.
+        rules: Which words mean a missing value, and whether two spellings are two names.
+        filling: What becomes of metadata that is not there.
+        is_test: Whether these are rows to predict.
+        notes: What is filled, or taken for another spelling, is appended with counts.
+
+    Returns:
+        float32 (N, F): first the numbers, NaN where there is none, which stands for the training rows' mean; then, for
+        each column of categories, a 1 at the row's category. All of them are 0 for a category that the training rows
+        do not have, and for a missing one unless training rows have missing ones too (`GAP`).
+    """
+    features = np.zeros((len(table), schema.num_features), dtype=np.float32)
+    start = len(schema.numeric_features)
+    gaps = filling.gaps(is_test)
+    features[:, :start] = numbers(table, schema.numeric_features, problems, rules, gaps, notes)
+    for name, known in schema.categories.items():
+        cells = table.names(name)
+        codes, reasons, found = _codes(
+            Counter(cells), known, rules, gaps != "none", is_test and filling.unknown == "other"
+        )
+        of_row = np.array([codes[cell] for cell in cells], dtype=np.int64)
+        has_one = np.flatnonzero(of_row >= 0)
+        features[has_one, start + of_row[has_one]] = 1
+        start += len(known)
+        if reasons:
+            problems += [table.problem(row, *reasons[cell], name) for row, cell in enumerate(cells) if cell in reasons]
+        if notes is not None:
+            notes += [f"{table.path}: column '{name}': {what}: {counted(words)}." for what, words in found.items()]
+    return features
+
+
+def _codes(
+    cells: Counter[str], known: list[str], rules: TextRules, may_miss: bool, may_be_other: bool
+) -> tuple[dict[str, int], dict[str, tuple[str, str]], dict[str, Counter[str]]]:
+    """The position of each cell among the known categories, −1 for none; what is wrong; what is worth a note."""
+    position = {name: k for k, name in enumerate(known)}
+    spellings = Spellings(known)
+    codes: dict[str, int] = {}
+    reasons: dict[str, tuple[str, str]] = {}
+    notes: dict[str, Counter[str]] = {}
+    for cell, count in cells.items():
+        what = ""
+        if rules.is_missing(cell):
+            codes[cell] = position.get(GAP, -1)
+            what = f"{'a category of its own' if GAP in position else 'no category'} where the cell is missing"
+            if not may_miss:
+                reasons[cell] = (
+                    ("the cell is empty" if not cell else "the cell holds a word for a missing value"),
+                    FIX_GAP,
+                )
+        elif cell in position:
+            codes[cell] = position[cell]
+        elif rules.twins == "error" and (twin := spellings.find(cell)) is not None:
+            codes[cell] = position[twin]
+            what = "categories taken for the training table's spelling"
+        else:
+            codes[cell] = -1
+            what = "no category where the training table lacks the value"
+            if not may_be_other:
+                fix = (
+                    f"Write one of the training table's, or set data.unknown_categories to other.{suggest(cell, known)}"
+                )
+                reasons[cell] = "the training table has no such value", fix
+        if what and cell not in reasons:
+            notes.setdefault(what, Counter())[cell] = count
+    return codes, reasons, notes
