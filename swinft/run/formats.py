@@ -114,9 +114,10 @@ class Numbers:
             lines += [f"{outside:,} of {len(values) * len(chosen):,} values are {what} {shown}"] if outside else []
         sums = self._written(values)[:, chosen].sum(axis=1)
         if self.sums_to_one and np.abs(sums - 1).max(initial=0) > 1e-3:
+            mend = "" if self.divides else "; submission.normalize divides each row by its sum"
             lines.append(
-                f"the sample's rows sum to 1, these to {sums.min():.6g}–{sums.max():.6g}; a competition that "
-                f"insists on 1 refuses them: --normalize true divides each row by its sum"
+                f"the sample's rows sum to 1, these to {sums.min():.6g}–{sums.max():.6g}; a competition that insists "
+                f"on 1 refuses them{mend}"
             )
         return lines
 
@@ -220,11 +221,12 @@ class LabelSets:
     def changes(self, values: Values) -> list[str]:
         """Rows whose labels are all below the threshold."""
         below = int((values.max(axis=1) < self.threshold).sum()) if len(values) else 0
-        return (
-            [f"{below:,} rows have no label above {self.threshold:g}: their most probable one is written"]
-            if below
-            else []
-        )
+        if not below:
+            return []
+        return [
+            f"the most probable label is written for {below:,} of {len(values):,} rows, whose labels are all below "
+            f"{self.threshold:g}"
+        ]
 
     def describe(self) -> str:
         """What it writes, for a message."""

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,12 +16,13 @@ from swinft.errors import InputError
 
 
 @contextmanager
-def hold(path: Path, patience: float = 0) -> Iterator[None]:
+def hold(path: Path, patience: float = 0, advice: str = "Wait for it, or give another --name.") -> Iterator[None]:
     """Holds a lock while the block runs. The system frees it when the process dies, however it dies.
 
     Args:
         path: The lock file; who holds it is written beside it.
         patience: Seconds to wait for one who is about to let go.
+        advice: What to do where another process holds it.
 
     Raises:
         InputError: Another process holds it; the message names pid, host and start.
@@ -31,9 +33,7 @@ def hold(path: Path, patience: float = 0) -> Iterator[None]:
     try:
         lock.acquire(timeout=patience)
     except Timeout:
-        raise InputError(
-            f"{path.stem} is in use by {_describe(holder)}. Wait for it, or give another --name."
-        ) from None
+        raise InputError(f"{path.stem} is in use by {_describe(holder)}. {advice}") from None
     try:
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
@@ -45,17 +45,18 @@ def hold(path: Path, patience: float = 0) -> Iterator[None]:
 
 @contextmanager
 def hold_if_writable(path: Path) -> Iterator[None]:
-    """Holds a lock; where the disk is read-only nobody else can change the run either, and nothing is held.
+    """Holds a lock to read a run; where the disk refuses, as a read-only one does, goes on without it and says so.
 
     Raises:
         InputError: Another process holds it.
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(hold(path))
+            stack.enter_context(hold(path, advice="Wait for it."))
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
+            print(f"{path.stem} is read without its lock: {error.strerror}", file=sys.stderr)
         yield
 
 

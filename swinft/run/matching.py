@@ -1,6 +1,7 @@
 """Names of the run meet names of the sample submission: columns with outputs, words with classes."""
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from swinft.data.schema import Schema
@@ -21,7 +22,7 @@ NEGATIVE_POSITIVE = (
     ("neg", "pos"),
     ("absent", "present"),
 )
-# The ways in which one spelling leads to another. The first that explains all of the sample's words is taken.
+# The ways in which one spelling leads to another. The first of those that explain most of the sample's words is taken.
 SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda word: word,
     lambda word: word.partition(".")[0] if _is_whole(word) else word,
@@ -126,14 +127,21 @@ def resolve_words(
     Raises:
         InputError: No word of the sample stands for an output, and the settings give no words; or two outputs have one.
     """
-    spelling = next((s for s in SPELLINGS if set(found) <= {s(name) for name in outputs}), SPELLINGS[0])
-    by_form = {_form(word): word for word in found}
-    by_form |= {_form(word): word for word in found if word in outputs}
-    written = [words.get(name, by_form.get(_form(name), spelling(name))) for name in outputs]
+    spelling = max(SPELLINGS, key=lambda spell: len({spell(name) for name in outputs}.intersection(found)))
+    by_form = {_form(word): word for word in found if word not in outputs}
+    usual = [name if name in found else by_form.get(_form(name), spelling(name)) for name in outputs]
+    written = [words.get(name, word) for name, word in zip(outputs, usual, strict=True)]
     doubled = sorted({word for word in written if written.count(word) > 1})
     if doubled:
         raise InputError(f"submission.words: {doubled} would be written for more than one class.")
     strange = [word for word in found if word not in written]
+    garbled = next((word for word in strange if _holds_names(word, written)), None)
+    if garbled and not words:
+        raise InputError(
+            f"{sample.source}: column '{column}' holds {garbled!r}: several of the run's classes or labels, or one in "
+            f"other signs. submit writes {written[0]!r}. For sets of labels set submission.delimiter to what stands "
+            f"between them; submission.words: {{{outputs[0]}: {written[0]}}} writes the names in spite of the sample."
+        )
     if found and len(strange) == len(found) and not words:
         pairs = dict.fromkeys(outputs, "…")
         raise InputError(
@@ -149,6 +157,11 @@ def resolve_words(
     if changed:
         notes.append(f"in the sample's words: {_some(changed)}")
     return written, notes
+
+
+def _holds_names(word: str, names: Sequence[str]) -> bool:
+    """Whether a word that is none of the names holds one, between signs or blanks."""
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", word) for name in names if name)
 
 
 def _pairs(odd: list[str], unused: list[str]) -> dict[str, str]:

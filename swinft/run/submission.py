@@ -25,7 +25,8 @@ from swinft.run.sample import Sample
 SHOWN = 20  # problems printed in full; the rest are counted
 # Metrics that score probabilities; those of classification that are not here score the most probable class.
 PROBABILITY_METRICS = {"auc", "log_loss"}
-DELIMITERS = (" ", "|", ",", ";", "/", "&", "+", "_", "-")
+SIGNS = ("|", ",", ";", "/", "&", "+", "_", "-")
+DELIMITERS = (" ", *(f" {sign} " for sign in SIGNS), *(f"{sign} " for sign in SIGNS), *SIGNS)
 FORMATS_OF_KIND = {
     "classification": ("probabilities", "label"),
     "regression": ("number", "integer"),
@@ -315,6 +316,8 @@ def _class_format(question: _Question) -> tuple[str, str]:
         return question.given, "as submission.format says"
     if len(free) > 1 or (question.is_output(free[0]) and len(outputs) > 2):
         return "probabilities", "one column per class"
+    if free[0] in question.config.columns:
+        return "probabilities", "submission.columns names the class"
     cells, numbers = sample.words(free[0]), sample.numbers(free[0])
     shown = f"'{cells[0]}'" if cells else "empty"
     are_classes = knows_words(outputs, cells)
@@ -363,7 +366,8 @@ def _delimiter(question: _Question, cells: list[str]) -> str:
     usual = config.delimiter or question.label_delimiter or " "
 
     def reads(delimiter: str) -> bool:
-        return knows_words(outputs, [word for cell in cells for word in cell.split(delimiter)], config.words)
+        tokens = [word for cell in cells for word in cell.split(delimiter)]
+        return all(word == word.strip() for word in tokens) and knows_words(outputs, tokens, config.words)
 
     if not cells or reads(usual):
         return usual

@@ -247,7 +247,7 @@ def test_f011_rows_that_do_not_sum_to_one_are_said_and_can_be_divided():
 DEAD = [
     (Schema("classification", ["a", "b"]), ["a"], {"clip": (0, 1)}, "submission.clip"),
     (Schema("classification", ["a", "b"]), ["a"], {"threshold": 0.4}, "submission.threshold"),
-    (Schema("classification", ["a", "b"]), ["a"], {"columns": {"y": "a"}}, "submission.columns"),
+    (Schema("classification", ["a", "b"]), ["a"], {"format": "label", "columns": {"y": "a"}}, "submission.columns"),
     (Schema("regression", ["y"]), ["0"], {"words": {"y": "z"}}, "submission.words"),
     (Schema("regression", ["y"]), ["0"], {"delimiter": "|"}, "submission.delimiter"),
     (Schema("multilabel", ["a", "b"]), ["a"], {"normalize": True}, "submission.normalize"),
@@ -415,3 +415,31 @@ def test_f126_a_blend_is_checked_as_predictions_are(runs, tmp_path, capsys):
         write_table(blend, header, edited)
         assert main(words) == 2
         assert message in capsys.readouterr().err
+
+
+def test_f005_each_word_is_compared_with_the_samples():
+    animals = Schema("classification", ["cat", "dog", "eel"])
+    flipped = [[0.1, 0.9, 0.0], [0.0, 0.1, 0.9]]
+    text = written(animals, ["l"], ["Cat"], flipped, "accuracy")
+    assert text.splitlines()[1:3] == ["007,Dog", "1e5,Eel"]
+    text = written(animals, ["l"], ["Cat"], flipped, "accuracy", words={"dog": "hound"})
+    assert text.splitlines()[1:3] == ["007,hound", "1e5,Eel"]
+    labels = Schema("multilabel", ["rust", "scab"])
+    both = [[0.9, 0.9], [0.1, 0.2]]
+    with pytest.raises(InputError, match="several of the run's classes or labels"):
+        written(labels, ["labels"], ["['rust', 'scab']"], both)
+    for cell in ("rust & scab", "rust;scab", "rust | scab"):
+        assert written(labels, ["labels"], [cell], both).splitlines()[1:3] == [f"007,{cell}", "1e5,scab"]
+    with pytest.raises(InputError, match="more than one class"):
+        written(animals, ["l"], ["cat"], flipped, "accuracy", words={"dog": "cat"})
+
+
+def test_f011_numbers_may_not_take_the_place_of_words():
+    with pytest.raises(InputError, match="holds words, like 'good'"):
+        written(Schema("regression", ["y"]), ["y"], ["good"], [[1], [2]], "rmse")
+
+
+def test_f006_labels_may_be_written_as_a_0_or_1_per_column():
+    schema = Schema("multilabel", ["rust", "scab"])
+    text = written(schema, ["scab", "rust"], ["0", "0"], [[0.9, 0.3], [0.1, 0.2]], format="labels", threshold=0.2)
+    assert text.splitlines()[1:3] == ["007,1,1", "1e5,1,0"]

@@ -58,12 +58,12 @@ def test_binary_auc_takes_the_second_class():
     )
 
 
-def test_kappa_of_numbers_rounds_them():
+def test_f002_kappa_of_numbers_rounds_them_and_clips_them_to_the_grades():
     grades = RNG.integers(-1, 4, (200, 1)).astype(np.float32)
     predicted = (grades + RNG.normal(0, 0.7, grades.shape)).astype(np.float32)
-    expected = sk.cohen_kappa_score(
-        grades.ravel().astype(int), np.rint(predicted).ravel().astype(int), weights="quadratic"
-    )
+    written = np.rint(predicted).clip(-1, 3).ravel().astype(int)
+    assert (written != np.rint(predicted).ravel()).any()
+    expected = sk.cohen_kappa_score(grades.ravel().astype(int), written, weights="quadratic")
     got = score(["quadratic_kappa"], "regression", torch.from_numpy(predicted), torch.from_numpy(grades))
     assert got["quadratic_kappa"] == pytest.approx(expected, abs=1e-5)
 

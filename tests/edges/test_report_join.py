@@ -1,0 +1,77 @@
+"""The report joins tables by id, and draws a run with the run's own tables only."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from swinft.cli import main
+from swinft.errors import RunError
+from swinft.run.predictions import by_id, prediction_table
+from swinft.run.report import worst_rows
+from tests.conftest import fit_in_process, tiny_config, write_config
+
+
+@pytest.fixture(scope="module")
+def finished(competition, tmp_path_factory) -> Path:
+    """A folder with data of its own and a finished run in `runs/tiny`."""
+    folder = tmp_path_factory.mktemp("report")
+    shutil.copytree(competition, folder / "data")
+    config = tiny_config(folder / "data", folder / "runs", **{"trainer.max_epochs": 1})
+    fit_in_process(write_config(folder / "c.yaml", config))
+    return folder
+
+
+@pytest.mark.parametrize("edit", ["sorted", "relabelled"])
+def test_f102_a_report_with_another_training_table_is_refused(edit, finished, capsys):
+    table, report = finished / "data" / "train.csv", finished / "runs" / "tiny" / "report.html"
+    text, page = table.read_text(), report.read_bytes()
+    header, *lines = text.splitlines()
+    lines = lines[::-1] if edit == "sorted" else [line.replace("red", "green") for line in lines]
+    try:
+        table.write_text("\n".join([header, *lines]) + "\n")
+        assert main(["report", str(report.parent)]) == 2
+        assert "train.csv (SHA-256 was" in capsys.readouterr().err
+        assert report.read_bytes() == page
+    finally:
+        table.write_text(text)
+    assert main(["report", str(report.parent)]) == 0
+
+
+def test_f102_a_report_needs_the_training_table_only(finished, capsys):
+    test = finished / "data" / "test.csv"
+    text = test.read_text()
+    try:
+        test.write_text(text + "\n")  # a hidden test set takes its place
+        assert main(["report", str(finished / "runs" / "tiny")]) == 0
+    finally:
+        test.write_text(text)
+
+
+@pytest.mark.parametrize("ids", [["a", "b"], ["a", "b", "c", "d"], ["a", "b", "b"]])
+def test_f102_a_join_holds_every_id_once_or_is_an_error(ids):
+    values = np.arange(3, dtype=np.float32)[:, None]
+    table = prediction_table(["c", "a", "b"], values, ["y"])
+    assert by_id(table, ["a", "b", "c"], "p.csv")["y"].tolist() == [1, 2, 0]
+    with pytest.raises(RunError, match=r"p\.csv does not hold every id exactly once"):
+        by_id(prediction_table(ids, np.zeros((len(ids), 1), np.float32), ["y"]), ["a", "b", "c"], "p.csv")
+
+
+def test_f102_the_worst_rows_are_those_of_the_out_of_fold_table(finished):
+    """Whatever order oof.csv has."""
+    from swinft.data.datamodule import CSVDataModule
+    from swinft.run.predictions import read_predictions, values_of
+
+    run = finished / "runs" / "tiny"
+    settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
+    names = ("train", "image", "target", "target_kind", "id", "root", "num_folds")
+    data = CSVDataModule(**{name: settings[name] for name in names}, folds=str(run / "folds.csv"), cache=False)
+    data.setup("fit")
+    oof = read_predictions(run / "oof.csv", 3)
+    shuffled = by_id(oof.iloc[::-1], data.train_table.ids, "oof.csv")
+    assert np.array_equal(values_of(shuffled, 3), values_of(oof, 3))
+    worst = worst_rows(values_of(shuffled, 3), data)
+    truth = dict(zip(data.train_table.ids, data.train_table.column("color"), strict=True))
+    assert all(row["truth"] == truth[row["id"]] for row in worst)
