@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.drawing import plain_names, visible, width
 from swinft.data.folds import Folds, count_per_fold
 from swinft.data.schema import Schema
 
@@ -56,27 +57,35 @@ def format_summary(summary: dict[str, Any]) -> str:
         if isinstance(value, list) and value and isinstance(value[0], dict):
             lines += [name, *_table(value)]
         elif isinstance(value, list):
-            lines += [name, *(f"  {item}" for item in value)]
+            lines += [name, *(f"  {visible(str(item))}" for item in value)]
         elif isinstance(value, dict):
-            lines += [name, *(f"  {key}: {_text(item)}" for key, item in value.items())]
+            lines += [name, *(f"  {visible(key)}: {_text(item)}" for key, item in value.items())]
         else:
             lines.append(f"{name}: {_text(value)}")
     return "\n".join(lines)
 
 
 def captions(targets: NDArray[Any], schema: Schema) -> list[str]:
-    """The targets of some rows in words."""
+    """The targets of some rows in words; a line per target column of numbers."""
+    outputs = [visible(name) for name in schema.outputs]
     if schema.kind == "classification":
-        return [schema.outputs[index] for index in targets]
+        return [outputs[index] for index in targets]
     if schema.kind == "multilabel":
-        return [", ".join(name for name, on in zip(schema.outputs, row, strict=True) if on) or "–" for row in targets]
-    return [
-        "\n".join(f"{name} {value:.4g}" for name, value in zip(schema.outputs, row, strict=True)) for row in targets
-    ]
+        return [", ".join(name for name, on in zip(outputs, row, strict=True) if on) or "–" for row in targets]
+    return ["\n".join(f"{name} {value:.4g}" for name, value in zip(outputs, row, strict=True)) for row in targets]
 
 
 def image_grid(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> "Figure":
     """A figure of images (H, W, 3), each under its title."""
+    import matplotlib.pyplot as plt
+
+    with plain_names(titles) as drawable:
+        figure = _grid(images, ["\n".join(map(drawable, title.split("\n"))) for title in titles])
+    plt.close(figure)  # a notebook shows the returned figure; an open one would be shown a second time
+    return figure
+
+
+def _grid(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> "Figure":
     import matplotlib.pyplot as plt
 
     columns = max(1, min(len(images), 8 if len(images) > 8 else 4))
@@ -87,19 +96,22 @@ def image_grid(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> "F
     for axes, image, title in zip(grid.flat, images, titles, strict=False):
         axes.imshow(image)
         axes.set_title(title if len(title) <= 40 else f"{title[:39]}…", fontsize=8, wrap=True)
-    plt.close(figure)  # a notebook shows the returned figure; an open one would be shown a second time
     return figure
 
 
 def _table(entries: list[dict[str, Any]]) -> list[str]:
-    cells = [list(entries[0]), *([_text(value) for value in entry.values()] for entry in entries)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    cells = [[visible(name) for name in entries[0]], *([_text(value) for value in entry.values()] for entry in entries)]
+    widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
+    return [
+        "".join(" " * (2 + most - width(cell)) + cell for cell, most in zip(row, widths, strict=True)) for row in cells
+    ]
 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+        return ", ".join(f"{visible(key)} {_text(item)}" for key, item in value.items())
     if isinstance(value, list):
         return "; ".join(map(_text, value))
-    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return (
+        f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else visible(str(value))
+    )

@@ -242,7 +242,10 @@ def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
     results = [run.fold(index).read_result() for index in run.planned_folds()]
     scores = _scores(values, data, results, config)
     commit(run.scores, json.dumps(scores, indent=1).encode(), "swinft fit")
-    write_report(run, data)
+    try:
+        write_report(run, data)
+    except Exception as error:  # the scores are there, and whoever waited for them must see them
+        print(f"the report could not be drawn: {error!r}. `swinft report {run.root}` tries again.", file=sys.stderr)
     return scores
 
 

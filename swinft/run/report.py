@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from swinft.data.datamodule import CSVDataModule
+from swinft.data.drawing import plain_names
 from swinft.data.images import ImageRules, decode
 from swinft.data.overview import captions
 from swinft.data.schema import Schema
@@ -51,11 +53,13 @@ def write_report(run: Run, data: CSVDataModule) -> None:
     values = values_of(oof, len(outputs))
     made_with = _current_predictions(run)
     scored = data.is_scored
-    figures = {
-        "curves": _png(curves(run, next(iter(scores["pooled"])))),
-        "predictions": _png(predictions_figure(values[scored], data.targets[scored], data.schema)),
-        "test": _png(test_figure(run, values[scored], data.schema)) if made_with else "",
-    }
+    with plain_names(outputs) as drawable:
+        schema = replace(data.schema, outputs=[drawable(name) for name in outputs])
+        figures = {
+            "curves": _png(curves(run, next(iter(scores["pooled"])))),
+            "predictions": _png(predictions_figure(values[scored], data.targets[scored], schema)),
+            "test": _png(test_figure(run, values[scored], schema)) if made_with else "",
+        }
     template = Environment(loader=PackageLoader("swinft.run", "."), autoescape=True, undefined=StrictUndefined)
     page = template.get_template("report.html").render(
         name=run.root.name,

@@ -1,0 +1,60 @@
+"""Names as they are, in figures and on the screen: never mark-up, with glyphs for every script, without line breaks."""
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+FAMILY = "DejaVu Sans"  # comes with matplotlib
+
+
+@contextmanager
+def plain_names(names: Iterable[str]) -> Iterator[Callable[[str], str]]:
+    """Inside the block matplotlib draws text as it is.
+
+    Args:
+        names: What is going to be drawn.
+
+    Yields:
+        What makes a name drawable: control characters are written out, and characters that no installed font has.
+    """
+    import matplotlib  # slow, and only needed where something is drawn
+
+    families, missing = _families(frozenset("".join(names)))
+    settings: Any = {"text.parse_math": False, "text.usetex": False, "font.family": list(families)}
+    table = {ord(character): _escaped(character) for character in missing}
+    with matplotlib.rc_context(settings):
+        yield lambda name: visible(name).translate(table)
+
+
+def visible(name: str) -> str:
+    """A name on one line: control characters and line separators are written out, as Python does."""
+    return "".join(c if c.isprintable() or c == "\u200d" else _escaped(c) for c in name)  # that joins emoji
+
+
+def width(text: str) -> int:
+    """Columns of a terminal that a text takes: Chinese characters take two, accents none."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+@cache
+def _families(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Font families that have these characters, and the characters that no installed font has."""
+    from matplotlib.font_manager import findfont, fontManager, get_font
+
+    def lacking(path: str, wanted: set[str]) -> set[str]:
+        font = get_font(path)
+        return {c for c in wanted if not font.get_char_index(ord(c))}
+
+    families, missing = [FAMILY], lacking(findfont(FAMILY), {c for c in characters if c.isprintable()})
+    for entry in fontManager.ttflist if missing else []:
+        left = lacking(entry.fname, missing)
+        if left < missing and "Last Resort" not in entry.name:  # draws a box for everything
+            families.append(entry.name)
+            missing = left
+    return tuple(families), frozenset(missing)
