@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
+from swinft.data.drawing import visible
 from swinft.errors import InputError, RunError, suggest
 from swinft.orphans import end_with_parent
 from swinft.run.processes import rank
@@ -67,14 +68,19 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         # From a loader process it comes with that process's traceback, before the message.
         text = str(error).rsplit(f".{type(error).__name__}: ", 1)[-1].rstrip()
-        print(f"swinft {words[0]}: {text}", file=sys.stderr)
+        _complain(words[0], text)
         return 2
     except RunError as error:
-        print(f"swinft {words[0]}: {error}", file=sys.stderr)
+        _complain(words[0], str(error))
         return 1
     except KeyboardInterrupt:
         print("\nswinft: interrupted", file=sys.stderr)
         return 130
+
+
+def _complain(command: str, text: str) -> None:
+    """Prints an error; what a config or a table says must not control the terminal."""
+    print("\n".join(visible(line) for line in f"swinft {command}: {text}".split("\n")), file=sys.stderr)
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

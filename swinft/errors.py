@@ -1,6 +1,7 @@
 """The errors that a user can do something about: the command line prints them without a traceback."""
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -18,6 +19,11 @@ class InputError(ValueError):
     The message names the thing, its value, what is allowed and the edit that fixes it. Several problems of one
     kind are listed in one error, so that the user mends them in one go.
     """
+
+
+def command(*words: object) -> str:
+    """A `swinft` command that can be pasted into a shell, whatever the names of its files are."""
+    return f"swinft {shlex.join(map(str, words))}"
 
 
 def suggest(word: str, allowed: Iterable[str], prefix: str = "") -> str:

@@ -164,7 +164,7 @@ class ClassificationHead(LinearHead):
 
 
 class RegressionHead(LinearHead):
-    """One or more numbers: linear layer; predictions in the target's own units.
+    """One or more numbers: linear layer, trained on standardised targets; predictions in the target's own units.
 
     Args:
         in_features: D, given by the backbone.

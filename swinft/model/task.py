@@ -87,6 +87,10 @@ class FineTuneTask(pl.LightningModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
+        if not callable(head):
+            raise InputError(
+                f"head is {head!r}; it must be a class derived from swinft.Head: swinft.ClassificationHead."
+            )
         if ema_decay is not None and not 0 < ema_decay < 1:
             raise InputError(f"model.ema_decay is {ema_decay}; it must be in (0, 1), or null for no averaging.")
         if fast_attention not in (True, False, "triton"):

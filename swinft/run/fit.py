@@ -23,7 +23,7 @@ import torch
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import OK, CSVDataModule
-from swinft.errors import InputError, RunError
+from swinft.errors import InputError, RunError, command
 from swinft.memory import keep_freed_memory
 from swinft.model.metrics import score
 from swinft.orphans import is_child
@@ -245,7 +245,9 @@ def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
     try:
         write_report(run, data)
     except Exception as error:  # the scores are there, and whoever waited for them must see them
-        print(f"the report could not be drawn: {error!r}. `swinft report {run.root}` tries again.", file=sys.stderr)
+        print(
+            f"the report could not be drawn: {error!r}. `{command('report', run.root)}` tries again.", file=sys.stderr
+        )
     return scores
 
 
@@ -322,10 +324,10 @@ def _summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
     lines += [
         f"{scores['rows']} out-of-fold predictions, views {', '.join(scores['views'])}: {run.oof}",
         f"report: {run.report}",
-        f"took {format_seconds(seconds)}\nnext: swinft predict {run.root}",
+        f"took {format_seconds(seconds)}\nnext: {command('predict', run.root)}",
     ]
     return "\n".join(lines)
 
 
 def _resume(run: Run) -> str:
-    return f"swinft fit --config {run.config} --resume"
+    return command("fit", "--config", run.config, "--resume")

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from swinft.data.datamodule import OK, CSVDataModule
 from swinft.data.scan import scan
 from swinft.data.schema import Schema
-from swinft.errors import InputError
+from swinft.errors import InputError, command
 from swinft.memory import keep_freed_memory
 from swinft.model.compiling import CompilePolicy
 from swinft.model.network import ImageModel
@@ -183,7 +183,7 @@ def _say(
     if note := other_views(made_with, oof_views):
         print(f"  {note}")
     is_own = path.resolve() == run.test_predictions.resolve()
-    print(f"next: swinft submit {run.root}" + ("" if is_own else f" --predictions {path}"))
+    print(f"next: {command('submit', run.root, *([] if is_own else ['--predictions', path]))}")
 
 
 def _place(device: str, devices: int, backend: str, compile: CompilePolicy | None) -> torch.device:
@@ -404,9 +404,9 @@ def _finished_folds(run: Run, folds: list[int] | None) -> list[int]:
     chosen = planned if folds is None else sorted(folds)
     unfinished = [index for index in chosen if not run.fold(index).is_done]
     if unfinished:
+        resume = command("fit", "--config", run.config, "--resume")
         raise InputError(
-            f"folds {unfinished} of {run.root} are not finished. Run `swinft fit --config {run.config} --resume`, "
-            f"or name the finished ones with --folds."
+            f"folds {unfinished} of {run.root} are not finished. Run `{resume}`, or name the finished ones with --folds."
         )
     return chosen
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
+from swinft.data.drawing import visible
 from swinft.data.folds import folds_csv
 from swinft.errors import InputError
 from swinft.run.arguments import Parser
@@ -65,7 +66,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
     print(f"looked at {len(data.pictures):,} images in {format_seconds(checked.seconds)}")
     print(f"  {data.pictures.decision}")
     for note in data.notes:
-        print(f"  {note}")
+        print(f"  {visible(note)}")
     print("\n".join(checked.submission()))
     # Per fold: weights, and two checkpoints of weights, average and AdamW's two moments while it is fitted.
     probe(run.root.parent, 4 * checked.num_parameters * (data.fold_of_row.max() + 9))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swinft.errors import InputError
+from swinft.errors import InputError, command
 from swinft.run.layout import Run
 from swinft.run.store import commit, digest, is_committed, probe, replace, verify
 
@@ -56,7 +56,7 @@ class Provenance:
         if changed:
             raise InputError(
                 f"{path} was predicted with other weights than {run.root} has now in {', '.join(changed)}: it is out "
-                f"of date, or of another run. Run `swinft predict {run.root}` again."
+                f"of date, or of another run. Run `{command('predict', run.root)}` again."
             )
 
 
@@ -88,12 +88,12 @@ def predictions_made_with(run: Run) -> Provenance:
     """
     path = run.test_predictions
     if not is_committed(path):
-        raise InputError(f"{run.root} has no test predictions yet. Run `swinft predict {run.root}` first.")
+        raise InputError(f"{run.root} has no test predictions yet. Run `{command('predict', run.root)}` first.")
     found = read_provenance(verify(path))
     if found is None:
         raise InputError(
             f"{path} does not say what it was made with: `swinft predict` was interrupted, or of another version. Run "
-            f"`swinft predict {run.root}` again."
+            f"`{command('predict', run.root)}` again."
         )
     found.check(run, path)
     return found

@@ -21,7 +21,7 @@ from swinft.data.drawing import plain_names
 from swinft.data.images import ImageRules, decode
 from swinft.data.overview import captions
 from swinft.data.schema import Schema
-from swinft.errors import InputError
+from swinft.errors import InputError, command
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule
 from swinft.run.config import build_parser, read_frozen
@@ -274,13 +274,13 @@ def report(run: str, allow_code: list[str] | None = None) -> None:
             run's weights.
     """
     opened = Run.open(run)
+    resume = command("fit", "--config", opened.config, "--resume")
     if not is_committed(opened.scores):
-        raise InputError(f"{run} has no scores yet. Run `swinft fit --config {opened.config} --resume` first.")
-    if unfinished := opened.unfinished_folds():
         raise InputError(
-            f"folds {unfinished} of {run} are not finished, or not any more. Run `swinft fit --config {opened.config} "
-            f"--resume` first."
+            f"{run} has no scores yet. Run `{command('fit', '--config', opened.config, '--resume')}` first."
         )
+    if unfinished := opened.unfinished_folds():
+        raise InputError(f"folds {unfinished} of {run} are not finished, or not any more. Run `{resume}` first.")
     parser = build_parser("report")
     with hold_if_writable(opened.lock):
         probe(opened.root, what="report.html", advice="Copy the run to where it can be written to.")

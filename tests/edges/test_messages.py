@@ -1,11 +1,36 @@
 """What is said and shown: names, options, help, and the code that a fold starts."""
 
+import shutil
+import warnings
+
+import numpy as np
+import pytest
 import yaml
 
+from swinft import FineTuneTask
+from swinft.cli import main
+from swinft.data.overview import format_summary, image_grid
+from swinft.errors import InputError, suggest
+from swinft.model.metrics import METRICS
+from swinft.run.arguments import key_types
+from swinft.run.config import build_parser, load
 from swinft.run.fit import fold_child
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.processes import run_children
+from tests.conftest import fit_in_process, tiny_config, write_config
+
+
+@pytest.fixture
+def check(competition, tmp_path, capsys):
+    """Runs `swinft check` with options and changed keys; gives the exit code and the two outputs."""
+
+    def run(*options, **changes):
+        config = tiny_config(competition, tmp_path / "runs", **{k.replace("__", "."): v for k, v in changes.items()})
+        code = main(["check", "--config", str(write_config(tmp_path / "c.yaml", config)), *options])
+        return code, *capsys.readouterr()
+
+    return run
 
 
 def test_f117_a_folder_called_swinft_does_not_hide_the_package_from_the_folds(tmp_path, monkeypatch):
@@ -23,3 +48,221 @@ def test_f117_a_folder_called_swinft_does_not_hide_the_package_from_the_folds(tm
         codes = run_children({0: fold_child(run, 0, [], {})}, [{}])
     assert codes == {0: 2}
     assert not (tmp_path / "decoy_ran").exists()
+
+
+def test_f101_another_backbone_says_what_to_do_about_the_arguments_of_the_first(check):
+    code, _, err = check("--model.backbone", "convnext_tiny")
+    assert code == 2
+    assert "remove model.backbone_args (--model.backbone_args null)" in err
+    assert check("--model.backbone", "resnet18", "--model.backbone_args", "null")[0] == 0
+
+
+def test_f103_names_are_never_mark_up(competition, tmp_path, capsys, monkeypatch):
+    names = {"red": "$", "green": "$$", "blue": '"$$$ \\frac{\n{"'}
+    rows = (competition / "train.csv").read_text().splitlines()[1:]
+    lines = [f"{row.split(',')[0]},{names[row.split(',')[1]]}" for row in rows]
+    (competition / "marks.csv").write_text("\n".join(["id,name", *lines, ""]))
+    changes = {
+        "data.train": "marks.csv",
+        "data.target": "name",
+        "data.sample_submission": None,
+        "trainer.max_epochs": 1,
+    }
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    fit_in_process(config)
+    run = Run(tmp_path / "runs" / "tiny")
+    assert main(["report", str(run.root)]) == 0
+    assert "data:image/png" in run.report.read_text()
+    run.scores.unlink()
+    monkeypatch.setattr("swinft.run.fit.write_report", lambda *_: 1 / 0)
+    capsys.readouterr()
+    assert main(["fit", "--config", str(config), "--resume"]) == 0  # and the scores are seen all the same
+    out, err = capsys.readouterr()
+    assert "pooled" in out
+    assert "the report could not be drawn: ZeroDivisionError" in err
+
+
+@pytest.mark.parametrize("name", ["$$", "猫", "قط", "\U0001f9a9", "a\x1bb", "x\u2028y"])
+def test_f104_a_name_is_drawn_in_any_script(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of matplotlib: a glyph is missing
+        figure = image_grid([np.zeros((4, 4, 3), np.uint8)], [name])
+        figure.canvas.draw()
+    assert not {"\x1b", "\u2028"} & set(figure.axes[0].get_title())
+
+
+def test_f104_line_breaks_do_not_tear_a_table():
+    folds = [{"fold": 0, "a\nb": 1, "猫": 10}, {"fold": 1, "a\nb": 1000, "猫": 1}]
+    lines = format_summary({"outputs": {"a\nb": 1}, "folds": folds, "notes": ["\x1b[2J"]}).split("\n")
+    assert lines[1] == "  a\\nb: 1"
+    assert len(lines) == 8
+    assert "\x1b" not in "".join(lines)
+    assert len({len(line) + line.count("猫") for line in lines[3:6]}) == 1  # such a character takes two columns
+
+
+def test_f106_the_metrics_are_listed_with_kind_direction_and_definition(check, capsys):
+    assert main(["metrics"]) == 0
+    listed = capsys.readouterr().out.split("\n")
+    for name, metric in METRICS.items():
+        place = listed.index(name)
+        assert set(metric.kinds) == set(listed[place + 1].strip().partition(";")[0].split(", "))
+        assert ("higher" in listed[place + 1]) == metric.higher_is_better
+        assert len(listed[place + 2]) > 20
+    assert main(["metrics", "--kind", "regression"]) == 0
+    assert "accuracy" not in capsys.readouterr().out
+    code, _, err = check("--model.metrics", "[acuracy]")
+    assert code == 2
+    names = [name for name, metric in METRICS.items() if "classification" in metric.kinds]
+    assert f"Metrics of classification: {', '.join(names)}; `swinft metrics` defines them." in err
+
+
+@pytest.mark.parametrize(
+    ("spelling", "precision"), [("32", "32-true"), ("16", "16-mixed"), ("bf16", "bf16-mixed"), ("auto", "auto")]
+)
+def test_f107_spellings_of_a_precision_are_known(spelling, precision, competition, tmp_path):
+    value = int(spelling) if spelling.isdigit() else spelling
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path, **{"trainer.precision": value}))
+    assert load(build_parser("check"), ["--config", str(config)]).trainer.precision == precision
+    words = ["--config", str(config), "--trainer.precision", spelling]
+    assert load(build_parser("check"), words).trainer.precision == precision
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "word"),
+    [
+        ("data.target", "on", "true or false"),
+        ("data.target", "no", "true or false"),
+        ("data.target", "1", "a whole number"),
+        ("data.target", "[a, 0]", "a whole number"),
+        ("data.id", "1.5", "a number"),
+        ("data.numeric_features", "[yes]", "true or false"),
+        ("model.metrics", "[1]", "a whole number"),
+    ],
+)
+def test_f109_a_word_that_yaml_does_not_take_for_text_is_named(key, value, word, competition, tmp_path, capsys):
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path, **{key: "PLACE"}))
+    config.write_text(config.read_text().replace("PLACE", value))
+    assert main(["check", "--config", str(config)]) == 2
+    bare = value.strip("[]").split(", ")[-1]
+    assert f"{key}: YAML reads `{bare}` as {word}: write '{bare}' in quotes." in capsys.readouterr().err
+
+
+def test_f109_merge_keys_are_followed(competition, tmp_path, capsys):
+    config = tiny_config(competition, tmp_path / "runs")
+    text = yaml.safe_dump({key: value for key, value in config.items() if key != "trainer"})
+    text += "trainer: &base {max_epochs: 1, accelerator: cpu}\npredict: {<<: {views: [identity]}, batch_size: 4}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    assert main(["check", "--config", str(tmp_path / "c.yaml")]) == 0
+    (tmp_path / "c.yaml").write_text(text.replace("views", "veiws"))
+    assert main(["check", "--config", str(tmp_path / "c.yaml")]) == 2
+    assert "unknown key 'predict.veiws'. Did you mean 'predict.views'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check", "fit"])
+def test_f109_deep_nesting_is_no_crash(command, tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("name: " + "[" * 3000 + "]" * 3000)
+    assert main([command, "--config", str(tmp_path / "c.yaml")]) == 2
+    assert "nested too deeply" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "é" * 150, "../x", "a\nb", ".locks/x", "a/b", "a\\b", "", " x", "."])
+@pytest.mark.parametrize("command", ["check", "fit"])
+def test_f110_a_name_that_is_no_folder_name_is_refused(name, command, competition, tmp_path, capsys):
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", name=name))
+    assert main([command, "--config", str(config)]) == 2
+    assert "It becomes a folder's name" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_f110_a_flag_stands_alone_or_with_its_value(tiny_run, check):
+    for words in ([], ["true"], ["True"], ["false"]):
+        parser = build_parser("fit")
+        parser.add_argument("--overwrite", type=bool, default=False)
+        config = tiny_run.parent.parent / "config.yaml"
+        parsed = load(parser, ["--config", str(config), "--overwrite", *words])
+        assert parsed.overwrite == (words != ["false"])
+    assert "unknown option '--predict.view'. Did you mean 'predict.views'?" in check("--predict.view", "hflip")[2]
+    assert check("--predict.views", "hflip,identity")[0] == 0
+    assert check("--predict.views=hflip")[0] == 0
+
+
+def test_f110_a_command_that_is_printed_can_be_pasted(tiny_run, tmp_path, capsys):
+    run = Run(shutil.copytree(tiny_run, tmp_path / "a b; rm é"))
+    run.test_predictions.unlink()
+    assert main(["submit", str(run.root)]) != 0
+    assert f"swinft predict '{run.root}'" in capsys.readouterr().err
+
+
+def test_f111_help_shows_the_keys_that_people_set_and_all_of_them_on_request(capsys):
+    for words, most in ((["--help"], 100), (["--help", "all"], 2000), (["--help-all"], 2000)):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", *words])
+        assert stop.value.code == 0
+        out = capsys.readouterr().out
+        assert out.startswith("usage: swinft fit --config FILE [--KEY VALUE ...]\n")
+        assert len(out.splitlines()) <= most
+        assert all(f"--{key}" in out for key in ("data.target", "model.backbone", "trainer.max_epochs", "resume"))
+        assert all(name in out for name in METRICS)
+        keys = [key for key, hint in key_types(build_parser("fit")).items() if hint is not None]
+        assert all(f"--{key}" in out for key in keys) == (words != ["--help"])
+        assert "--print_shtab" not in out
+        assert "--model CONFIG" not in out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ["--trainer.max_epochs", "many"],
+            "trainer.max_epochs: `many` is not allowed; it must be a whole number or null.",
+        ),
+        (["--data.augment", "strong"], "must be none, light, medium, heavy, crop"),
+        (["--data.image_size", "big"], "data.image_size: `big` is not allowed; it must be a whole number or a list"),
+        (["--predict.views", "[hflop]"], "Did you mean 'hflip'?"),
+        (["--model.head.init_args.class_weights", "balanced"], "class_weights: `balanced` is not allowed"),
+        (["--model.head.init_args.dropout", "x"], "dropout: `x` is not allowed; it must be a number."),
+        (["--trainer.logger", "CSVLogger"], "trainer.logger: the class needs a value for save_dir."),
+        (["--trainer.callbacks", "EarlyStopping"], "trainer.callbacks: the class needs a value for monitor."),
+        (["--model.optim.lr", "fast"], "model.optim.lr: `fast` is not allowed; it must be a number."),
+        (["--trainer.precision", "64"], "it must be auto, 32-true, bf16-mixed, 16-mixed, 32, 16 or bf16."),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_f111_errors_of_types_say_what_is_allowed(options, said, check):
+    code, _, err = check(*options)
+    assert code == 2
+    assert said in err
+    assert not any(word in err for word in ("<class", "typing.", "Union", "Given value", "Namespace"))
+    assert len(err.splitlines()) == 1
+
+
+def test_f112_lists_of_names_are_cut_and_counted(competition, check):
+    assert suggest("zzz", map(str, range(784))).endswith("8, 9 and 774 more.")
+    header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+    (competition / "digits.csv").write_text(f"{header}\n{','.join(['0'] * 785)}\n")
+    code, _, err = check(data__train="digits.csv")
+    assert code == 2
+    assert len(err) < 3000
+    code, _, err = check(**{"data.augment": ["albumentations.Qqqqqqqq"]})
+    assert code == 2
+    assert " more." in err
+    assert len(err) < 600
+
+
+def test_f124_help_of_a_class_needs_no_config(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["check", "--model.head.help", "swinft.RegressionHead"])
+    assert stop.value.code == 0
+    assert "standardised" in " ".join(capsys.readouterr().out.split())
+
+
+def test_f124_a_head_in_python_is_a_class():
+    with pytest.raises(InputError, match="must be a class derived from swinft.Head"):
+        FineTuneTask(head="swinft.ClassificationHead", num_outputs=3)
+
+
+def test_what_a_config_says_does_not_control_the_terminal(check):
+    code, out, err = check(data__download="\x1b]0;x\x07curl", data__root="nowhere")
+    assert code == 2
+    assert "\x1b" not in out + err
+    assert "\\x1b]0;x\\x07curl" in err
