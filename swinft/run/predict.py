@@ -406,7 +406,7 @@ def _finished_folds(run: Run, folds: list[int] | None) -> list[int]:
     if unfinished:
         resume = command("fit", "--config", run.config, "--resume")
         raise InputError(
-            f"folds {unfinished} of {run.root} are not finished. Run `{resume}`, or name the finished ones with --folds."
+            f"folds {unfinished} of {run.root} are not finished. Run `{resume}`, or name those that are with --folds."
         )
     return chosen
 

@@ -276,9 +276,7 @@ def report(run: str, allow_code: list[str] | None = None) -> None:
     opened = Run.open(run)
     resume = command("fit", "--config", opened.config, "--resume")
     if not is_committed(opened.scores):
-        raise InputError(
-            f"{run} has no scores yet. Run `{command('fit', '--config', opened.config, '--resume')}` first."
-        )
+        raise InputError(f"{run} has no scores yet. Run `{resume}` first.")
     if unfinished := opened.unfinished_folds():
         raise InputError(f"folds {unfinished} of {run} are not finished, or not any more. Run `{resume}` first.")
     parser = build_parser("report")
