@@ -29,6 +29,7 @@ COMMANDS = {
     "submit": Command("swinft.run.submit:main", "turn a run's predictions into a checked submission.csv"),
     "report": Command("swinft.run.report:main", "draw a run as one HTML file"),
     "metrics": Command("swinft.run.metrics:main", "list every metric with its kinds of target, direction, definition"),
+    "cache": Command("swinft.run.caches:main", "list the caches of decoded images, or delete old ones"),
 }
 
 USAGE = """usage: swinft COMMAND [options]

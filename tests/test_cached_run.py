@@ -75,7 +75,7 @@ def test_a_cache_that_is_wanted_and_does_not_fit_is_an_error(large, tmp_path, ca
     assert "the pixel cache does not fit" in said.err
     code, said = fit(large, tmp_path, capsys, **{"data.cache": "auto"})
     assert code == 0
-    assert "Images are decoded each time they are read: the decoded pictures take" in said.out
+    assert "Images are decoded each time they are read: the decoded images take" in said.out
 
 
 def test_every_pixel_can_be_had(large, tmp_path, capsys):

@@ -18,7 +18,7 @@ from swinft.data.cache import PixelCache
 from swinft.data.collate import collate
 from swinft.data.images import RULES, ImageError, ImageRules
 from swinft.data.shrink import picture
-from swinft.data.table import Table
+from swinft.data.table import Problem, Table
 from swinft.errors import InputError
 from swinft.memory import return_freed_memory
 from swinft.orphans import end_worker_with_parent
@@ -28,13 +28,37 @@ Key = tuple[int, int]  # (epoch, row)
 
 
 @dataclass(frozen=True)
+class RowNames:
+    """What names a row in an error message: all that loader processes need of a table, and a fraction of its size.
+
+    Args:
+        file: The table's file.
+        ids: Of its N rows.
+        lines: On which each row starts, int (N,).
+    """
+
+    file: str
+    ids: Sequence[str]
+    lines: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: Table) -> "RowNames":
+        """Those of a table."""
+        return cls(str(table.path), table.ids, table.lines)
+
+    def problem(self, row: int, message: str, fix: str) -> Problem:
+        """A problem with one row."""
+        return Problem(self.file, message, fix, int(self.lines[row]), self.ids[row])
+
+
+@dataclass(frozen=True)
 class ImageRows(Dataset[dict[str, Any]]):
     """Rows of a table; a key is (epoch, row), so that what a row looks like depends on nothing else.
 
     An item's `image` is uint8 (H, W, 3); `collate` makes a batch of items.
 
     Args:
-        table: Names the row in error messages.
+        names: Names the row in error messages.
         paths: N image files.
         pipeline: From decoded image to uint8 (H, W, 3).
         image_size: (H, W).
@@ -47,7 +71,7 @@ class ImageRows(Dataset[dict[str, Any]]):
         cache: Decoded pictures of the rows; None to decode each time.
     """
 
-    table: Table
+    names: RowNames
     paths: Sequence[str]
     pipeline: Pipeline
     image_size: tuple[int, int]
@@ -102,7 +126,7 @@ class ImageRows(Dataset[dict[str, Any]]):
             image = apply(self.pipeline, decoded, self.seed, epoch, row)
         except Exception as error:  # whatever a transform does not like about the image
             message = f"data.augment fails on the image of shape {decoded.shape}"
-            raise InputError(str(self.table.problem(row, message, str(error)))) from error
+            raise InputError(str(self.names.problem(row, message, str(error)))) from error
         check_image(image, self.image_size)
         return image
 
@@ -115,7 +139,7 @@ class ImageRows(Dataset[dict[str, Any]]):
         try:
             return self.cache.read(row) if self.cache else self._decode(row)
         except ImageError as error:
-            raise ImageError(str(self.table.problem(row, "the image cannot be used", str(error)))) from error
+            raise ImageError(str(self.names.problem(row, "the image cannot be used", str(error)))) from error
 
     def _decode(self, row: int) -> NDArray[np.uint8]:
         return picture(self.paths[row], self.image_size if self.shrinks else None, self.rules)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from swinft.data.augment import Preset, Resize, eval_pipeline, train_pipeline
-from swinft.data.batches import ImageRows, OrderedRows, ShuffledRows, make_loader
+from swinft.data.batches import ImageRows, OrderedRows, RowNames, ShuffledRows, make_loader
+from swinft.data.cache import PixelCache
 from swinft.data.capacity import Policy
 from swinft.data.device import AugmentOn, DeviceLoader, DevicePictures, DrawnRows, default_device, upload
 from swinft.data.duplicates import clusters
@@ -82,15 +83,17 @@ class CSVDataModule(LightningDataModule):
         on_missing_target: A row with an empty target is an `error`, or is left out (`skip`) and stays in the
             predictions with a status.
         on_bad_image: The same for an image that cannot be used. A missing file is always an error.
-        duplicates: What to do about pictures that are the same or look alike: `report` them, call those in different
-            folds an `error`, or keep them in one fold (`group`).
+        duplicates: What to do about images that are the same or look alike: `report` them, call those in different
+            folds an `error`, keep them in one fold (`group`), or `ignore` them. Images that hang together by others
+            count as alike, such as the frames of one camera.
         image_rules: Which images can be used, and how unusual ones are converted.
         shrink: Decode pictures at what `image_size` needs (`swinft.data.shrink`): faster, and slightly softer. False
             hands every pixel to `augment`.
         cache: Decode the training pictures once into a file that folds, workers and runs share: true, false, or `auto`
             where it fits on the disk and in memory. Pixels are the same either way. A run makes it before training; in
-            a notebook `check` does, or true.
-        cache_dir: Folder of such files; null for ~/.cache/swinft. It can be deleted at any time.
+            a notebook `check` does, or the first loader.
+        cache_dir: Folder of such files; null for ~/.cache/swinft. `swinft cache` lists and prunes it; what nothing has
+            used for 30 days, and the oldest beyond half of the disk, goes whenever another is made.
         encoding: Of the CSVs: `utf-8`, `cp1252`, …
         image_size: Side, or height and width, in pixels.
         resize: `squash` ignores the aspect ratio, `crop` cuts what sticks out, `pad` fills the rest with black.
@@ -141,7 +144,7 @@ class CSVDataModule(LightningDataModule):
         rare_classes: Literal["error", "train"] = "error",
         on_missing_target: Literal["error", "skip"] = "error",
         on_bad_image: Literal["error", "skip"] = "error",
-        duplicates: Literal["report", "error", "group"] = "report",
+        duplicates: Literal["report", "error", "group", "ignore"] = "report",
         image_rules: ImageRules = RULES,
         shrink: bool = True,
         cache: Policy = "auto",
@@ -227,9 +230,9 @@ class CSVDataModule(LightningDataModule):
             DataError: All problems at once.
         """
         self.setup("fit")
-        splits = {name: rows for name, rows in (("train", self._train), ("test", self._test)) if rows is not None}
-        self.pictures.check(splits, decode, self.on_bad_image == "skip")
-        self.pictures.check_duplicates(splits, self.fold_of_row, self.targets, self.duplicates == "error")
+        self.pictures.check(self._splits, decode, self.on_bad_image == "skip")
+        if decode and self.duplicates != "ignore":
+            self.pictures.check_duplicates(self._splits, self.fold_of_row, self.targets, self.duplicates == "error")
 
     def summary(self) -> dict[str, Any]:
         """Rows, targets, folds, and what `check` found out about the images; for `overview.format_summary`."""
@@ -247,7 +250,7 @@ class CSVDataModule(LightningDataModule):
             summary["notes"] = self.notes
         if self._test is not None:
             summary |= {"test": str(self._test.table.path), "test rows": len(self._test.table)}
-        return summary | self.pictures.summary()
+        return summary | self.pictures.summary(self._splits)
 
     def show_batch(self, split: Literal["train", "val", "test"] = "train", n: int = 16) -> "Figure":
         """Draws images as the network will see them, each under its target.
@@ -330,6 +333,18 @@ class CSVDataModule(LightningDataModule):
         ids: dict[str, Sequence[str]] = {"train": self.train_table.ids}
         return self.pictures.to_csv(ids | ({"test": self._test.table.ids} if self._test else {}))
 
+    def training_cache(self) -> PixelCache | None:
+        """The decoded training images, made now where they are to be kept; None where they are not."""
+        return self.pictures.cache(self._rows("fit"))
+
+    def take_over_images(self, path: str) -> None:
+        """Takes what another process of the same run has found out of the training images, before `setup`.
+
+        Args:
+            path: File of their cache; empty where they are decoded each time they are read.
+        """
+        self.pictures.take_over(path)
+
     def check_unchanged(self, images: Path) -> None:
         """Compares the training images with those that an `images.csv` was made of.
 
@@ -380,7 +395,7 @@ class CSVDataModule(LightningDataModule):
         assert self.augment != "heavy"
         device = self.trainer.strategy.root_device if self.trainer else default_device()
         drawn = DrawnRows(rows, make_geometry(self.augment, self.image_size, self.resize))
-        if self._on_device is None or self._on_device.device != device:
+        if self._on_device is None or not self._on_device.holds(sampler.rows, device):
             self._on_device = None  # before the next ones are there
             self._on_device = upload(drawn, sampler.rows, device)
             if sampler.rank == 0:
@@ -410,7 +425,7 @@ class CSVDataModule(LightningDataModule):
     def _dataset(self, stage: str, pipeline: Any) -> ImageRows:
         rows = self._rows(stage)
         return ImageRows(
-            rows.table,
+            RowNames.of(rows.table),
             rows.paths,
             pipeline,
             self.image_size,
@@ -421,8 +436,20 @@ class CSVDataModule(LightningDataModule):
             # A training image that was whole at the scan has changed since: that is no row to skip but an error.
             skips_bad=stage == "predict" and self.on_bad_image == "skip",
             shrinks=self.pictures.image_size is not None,
-            cache=self.pictures.open_cache(rows) if stage == "fit" else None,
+            cache=self._cache(rows) if stage == "fit" else None,
         )
+
+    def _cache(self, rows: Rows) -> PixelCache | None:
+        """The decoded training images; says what was decided where nobody has asked before, as in a notebook."""
+        was_known = bool(self.pictures.decision)
+        cache = self.pictures.cache(rows)
+        if self.pictures.decision and not was_known and self._place()[0] == 0:
+            print(self.pictures.decision, flush=True)
+        return cache
+
+    @property
+    def _splits(self) -> dict[str, Rows]:
+        return {name: rows for name, rows in (("train", self._train), ("test", self._test)) if rows is not None}
 
     def _training_rows(self) -> NDArray[np.int64]:
         """Rows of all folds but `fold`, and those without one, that are not skipped."""
@@ -496,7 +523,7 @@ class CSVDataModule(LightningDataModule):
         train_pipeline(self.augment, self.image_size, self.resize)  # one that cannot work is found here
         self._train, self._test, self._fold_of_row = train, test, folds
         if self.pictures.policy is True:
-            self.pictures.make_cache(train)
+            self.pictures.cache(train)
         tables = [*train.table.notes, *(test.table.notes if test else ())]
         self._notes = [*tables, *imbalance(train.targets[used], self.schema), *notes]
 
@@ -513,7 +540,7 @@ class CSVDataModule(LightningDataModule):
         groups, grouped_by = rows.groups, "data.group"
         if self.duplicates == "group":
             grouped_by = "data.group and data.duplicates" if groups else "data.duplicates: group"
-            groups = clusters(self.pictures.pairs(rows), len(rows.table), groups)
+            groups = clusters(self.pictures.clusters(rows), groups)
         make = scored_folds if self.rare_classes == "train" else make_folds
         names = [groups[row] for row in np.flatnonzero(used)] if groups else None
         folds = np.full(len(used), NO_FOLD, dtype=np.int64)

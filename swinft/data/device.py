@@ -19,10 +19,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from swinft.data.batches import ImageRows, Key
-from swinft.data.capacity import available_memory, room_on_device
+from swinft.data.capacity import room_on_device
 from swinft.data.collate import collate
 from swinft.data.geometry import Geometry
 from swinft.errors import InputError
+from swinft.limits import available_cores, available_memory
 
 AugmentOn = Literal["cpu", "device"]
 
@@ -73,6 +74,10 @@ class DevicePictures:
         """Where they are."""
         return self.pixels.device
 
+    def holds(self, rows: NDArray[np.int64], device: torch.device) -> bool:
+        """Whether these are the pictures of just these rows, and on this device."""
+        return self.device == device and np.array_equal(np.flatnonzero(self.place.cpu().numpy() >= 0), np.sort(rows))
+
     def sample(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch on the device, with `image` float32 (B, 3, H, W) in 0–255 for `matrix` and `colour`.
 
@@ -103,7 +108,7 @@ def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device) ->
     needed = 3 * shape[0] * shape[1] * len(chosen)
     room = room_on_device(needed, free_memory(device), str(device))
     pixels = torch.empty((len(chosen), *shape, 3), dtype=torch.uint8, device=device)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         for start in range(0, len(chosen), CHUNK):
             some = chosen[start : start + CHUNK].tolist()
             stored = pool.map(lambda row: geometry.stored(rows.decoded(row), shape), some)

@@ -1,9 +1,10 @@
-"""Pictures that occur more than once: found by their pixels and by how they look, named, and kept in one fold.
+"""Images that occur more than once: found by their pixels and by how they look, named, and kept in one fold.
 
-Shapes: N rows, G clusters.
+A cluster is what hangs together: rows with the same pixels or with similar ones, and rows that are linked by others.
+Shapes: N rows. Time grows with N², memory with N.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,121 +13,190 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from swinft.data.folds import Folds
-from swinft.data.scan import HASH_SIDE, Seen
+from swinft.data.index import HASH_SIDE, ImageIndex
+from swinft.errors import listed
 
 NUM_BITS = HASH_SIDE * HASH_SIDE
-# Compressing at quality 20, halving the size or brightening by 20 levels changes up to 20 of 256 bits; the most alike
+# Compressing at quality 20, halving the size or brightening by 20 levels changes up to 28 of 256 bits; the most alike
 # of 500 different satellite tiles differ in 92.
 NEAR_BITS = 32
-BLOCK = 512  # rows compared with all others at once: against 100,000 rows this takes 0.6 GB
+TILE = 512  # rows compared with as many others at once: 2 MB per word of the hash, whatever the number of rows
 MOST_ROWS = 100_000  # comparing every pair takes a minute or two, and four times that for twice the rows
-SHOWN = 20
+SHOWN = 10  # clusters and ids that are written out; the rest are counted
 
 
-def alike(files: Sequence[Seen]) -> NDArray[np.int64]:
-    """Pairs of rows that show the same picture or nearly.
+def alike(index: ImageIndex, is_used: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The cluster of each row, named by its first row; a row that is like no other is a cluster of its own.
+
+    Blank images are like nothing: whatever they stand for, it is not the same thing seen twice.
 
     Args:
-        files: N files that were decoded.
+        index: What was found out about N images.
+        is_used: Rows that count, bool (N,); no cluster hangs together by another.
 
     Returns:
-        int64 (pairs, 3): two rows, the smaller first, and how many of 256 bits differ; −1 for the same pixels.
+        int64 (N,).
     """
-    return np.concatenate([_same_pixels(files), _near(files)])
+    records = index.records
+    counts = is_used & records["is_usable"] & ~records["is_blank"]
+    rows = np.flatnonzero(counts)
+    labels = np.arange(len(index))
+    if not len(rows):
+        return labels
+    _, first, codes = np.unique(records["pixels"][rows], axis=0, return_index=True, return_inverse=True)
+    labels[rows] = rows[first[codes.ravel()]]  # np.unique is stable: the first row of each
+    kept = np.flatnonzero(counts & (labels == np.arange(len(index))) & ~records["is_flat"])
+    if 1 < len(kept) <= MOST_ROWS:
+        linked = kept[_linked(np.ascontiguousarray(records["perceptual"][kept]))]
+        labels[kept] = linked
+        labels[rows] = labels[labels[rows]]
+    return labels
 
 
-def clusters(pairs: NDArray[np.int64], num_rows: int, groups: Sequence[str] | None = None) -> list[str]:
-    """A group for each row, such that rows of a pair, and rows of a group that was given, share one.
+def _linked(codes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The first code that each one hangs together with, by steps of at most `NEAR_BITS` bits.
+
+    Only tiles of the comparison are ever held, and links within what hangs together already are dropped at once: a
+    thousand frames of one camera have half a million pairs.
 
     Args:
-        pairs: From `alike`.
-        num_rows: N.
+        codes: Perceptual hashes, uint64 (N, 4).
+
+    Returns:
+        int64 (N,).
+    """
+    labels = np.arange(len(codes))
+    for start in range(0, len(codes), TILE):
+        block = codes[start : start + TILE]
+        for other in range(start, len(codes), TILE):
+            others = codes[other : other + TILE]
+            is_near = _differing_bits(block[:, None], others[None]) <= NEAR_BITS
+            is_near &= labels[start : start + TILE, None] != labels[None, other : other + TILE]
+            if not is_near.any():
+                continue
+            one, two = np.nonzero(is_near)
+            labels = _joined(labels, labels[start + one], labels[other + two])
+    return labels
+
+
+def _differing_bits(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.int16]:
+    """How many bits differ between hashes (…, 4) that broadcast; a word at a time, for the memory's sake."""
+    bits: NDArray[np.int16] = np.zeros(np.broadcast_shapes(one.shape, other.shape)[:-1], dtype=np.int16)
+    for word in range(one.shape[-1]):
+        bits += np.bitwise_count(one[..., word] ^ other[..., word])
+    return bits
+
+
+def _joined(labels: NDArray[np.int64], one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Labels int64 (N,), each the smallest row of its cluster, after clusters `one` and `two` were linked pairwise."""
+    names, places = np.unique(np.concatenate([one, two]), return_inverse=True)
+    edges = (np.ones(len(one), dtype=np.int8), (places[: len(one)], places[len(one) :]))
+    graph = coo_array(edges, shape=(len(names), len(names)))  # type: ignore[no-untyped-call]
+    parts = connected_components(graph, directed=False)[1]
+    smallest = np.full(len(names), len(labels))
+    np.minimum.at(smallest, parts, names)
+    mapping = np.arange(len(labels))
+    mapping[names] = smallest[parts]
+    return mapping[labels]
+
+
+def clusters(labels: NDArray[np.int64], groups: Sequence[str] | None = None) -> list[str]:
+    """A group for each row, such that rows of a cluster, and rows of a group that was given, share one.
+
+    Args:
+        labels: From `alike`.
         groups: N names of groups that there are already.
 
     Returns:
         N names.
     """
-    edges = [pairs[:, :2]]
     if groups is not None:
         first: dict[str, int] = {}
-        edges.append(np.array([(first.setdefault(name, row), row) for row, name in enumerate(groups)]))
-    joined = np.concatenate(edges)
-    ones = (np.ones(len(joined)), (joined[:, 0], joined[:, 1]))
-    graph = coo_array(ones, shape=(num_rows, num_rows))  # type: ignore[no-untyped-call]
-    return [str(label) for label in connected_components(graph, directed=False)[1]]
+        named = np.array([first.setdefault(name, row) for row, name in enumerate(groups)], dtype=np.int64)
+        labels = _joined(labels, labels, labels[named])
+    return [str(label) for label in labels]
 
 
-def leaks(pairs: NDArray[np.int64], folds: Folds) -> NDArray[np.int64]:
-    """The pairs whose rows are trained on in one fold and scored in another."""
-    first, second = folds[pairs[:, 0]], folds[pairs[:, 1]]
-    leaking: NDArray[np.int64] = pairs[first != second]
-    return leaking
+def leaks(labels: NDArray[np.int64], folds: Folds) -> list[NDArray[np.int64]]:
+    """The clusters of which rows are trained on in one fold and scored in another."""
+    return [rows for rows in _members(labels) if (folds[rows] != folds[rows[0]]).any()]
 
 
-def describe(pairs: NDArray[np.int64], ids: Sequence[str], folds: Folds, targets: NDArray[Any]) -> list[str]:
-    """What is worth knowing about pictures that occur under several ids: one line per cluster, leaks first.
+def _members(labels: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The rows of each cluster of more than one, in the order of their first rows."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    ends = np.append(starts[1:], len(order))
+    several = ends - starts > 1
+    return (order[start:end] for start, end in zip(starts[several], ends[several], strict=True))
+
+
+def describe(
+    labels: NDArray[np.int64], index: ImageIndex, ids: Sequence[str], folds: Folds, targets: NDArray[Any]
+) -> list[str]:
+    """What is worth knowing about images that occur under several ids.
+
+    Clusters that leak come first, then those within a fold whose targets differ; the rest are counted.
 
     Args:
-        pairs: From `alike`.
+        labels: From `alike`.
+        index: What was found out about N images.
         ids: N ids.
         folds: Fold of each row.
         targets: Target of each row.
     """
-    limit = [f"more than {MOST_ROWS:,} rows: pictures that look alike were not looked for, only equal ones."]
-    limit *= len(ids) > MOST_ROWS
-    if not len(pairs):
-        return limit
-    labels = np.array(clusters(pairs, len(ids)), dtype=np.int64)
-    lines: dict[bool, list[str]] = {True: [], False: []}
-    for label in np.unique(labels[pairs[:, 0]]):
-        rows = np.flatnonzero(labels == label).tolist()
-        bits = int(pairs[np.isin(pairs[:, 0], rows), 2].max())
-        where = sorted(set(folds[rows].tolist()))
-        is_leak = len(where) > 1
-        place = f"in folds {where}, a leak in the out-of-fold score" if is_leak else f"all in fold {where[0]}"
-        differ = "" if all(np.array_equal(targets[row], targets[rows[0]]) for row in rows) else "; their targets differ"
-        what = "are the same picture" if bits < 0 else f"look alike (up to {bits} of {NUM_BITS} bits differ)"
-        lines[is_leak].append(f"ids {', '.join(ids[row] for row in rows)} {what}, {place}{differ}.")
-    notes = [*lines[True], *lines[False]]
-    shown = limit + notes[:SHOWN] + [f"and {len(notes) - SHOWN:,} more such pictures."] * (len(notes) > SHOWN)
-    fix = "`data.duplicates: group` keeps such rows in one fold."
-    return [*shown, fix] if lines[True] else shown
+    notes = _blank(index, ids)
+    if len(ids) > MOST_ROWS:
+        notes.append(f"more than {MOST_ROWS:,} rows: images that look alike were not looked for, only equal ones.")
+    kinds: dict[str, list[NDArray[np.int64]]] = {"leak": [], "differ": [], "harmless": []}
+    for rows in _members(labels):
+        is_leak, differ = (folds[rows] != folds[rows[0]]).any(), (targets[rows] != targets[rows[0]]).any()
+        kinds["leak" if is_leak else "differ" if differ else "harmless"].append(rows)
+    for kind, shown in (("leak", SHOWN), ("differ", SHOWN), ("harmless", 1)):
+        notes += [_sentence(rows, index, ids, folds, targets) for rows in kinds[kind][:shown]]
+        rest = len(kinds[kind]) - shown
+        where = "over several folds" if kind == "leak" else "within one fold"
+        notes += [f"and {rest:,} more clusters of equal or similar images {where}."] * (rest > 0)
+    if kinds["leak"]:
+        notes.append("`data.duplicates: group` keeps such rows in one fold.")
+    return notes
 
 
-def describe_shared(
-    train: Sequence[Seen], ids: Sequence[str], test: Sequence[Seen], test_ids: Sequence[str]
-) -> list[str]:
-    """One line per picture to predict whose very pixels are among the training rows."""
-    known = {seen.pixels: id for seen, id in zip(train, ids, strict=True) if seen.pixels}
-    shared = [(id, known[seen.pixels]) for seen, id in zip(test, test_ids, strict=True) if seen.pixels in known]
-    lines = [f"test id {id} is the same picture as training id {twin}." for id, twin in shared[:SHOWN]]
-    return lines + [f"and {len(shared) - SHOWN:,} more test pictures are training pictures."] * (len(shared) > SHOWN)
+def _sentence(
+    rows: NDArray[np.int64], index: ImageIndex, ids: Sequence[str], folds: Folds, targets: NDArray[Any]
+) -> str:
+    """One cluster in words."""
+    records = index.records[rows]
+    where = np.unique(folds[rows]).tolist()
+    place = f"in folds {where}, a leak in the out-of-fold score" if len(where) > 1 else f"all in fold {where[0]}"
+    differ = "; their targets differ" if (targets[rows] != targets[rows[0]]).any() else ""
+    bits = _differing_bits(records["perceptual"], records["perceptual"][:1])
+    furthest = int(bits.argmax())
+    if (records["pixels"] == records["pixels"][0]).all():
+        what = "are the same image"
+    elif bits[furthest] <= NEAR_BITS:
+        what = f"look alike (up to {bits[furthest]} of {NUM_BITS} bits differ)"
+    else:
+        what = (
+            f"look alike in a chain: each differs from another in at most {NEAR_BITS} of {NUM_BITS} bits, "
+            f"{ids[rows[0]]} and {ids[rows[furthest]]} in {bits[furthest]}"
+        )
+    return f"ids {listed([ids[row] for row in rows.tolist()])} {what}, {place}{differ}."
 
 
-def _same_pixels(files: Sequence[Seen]) -> NDArray[np.int64]:
-    first: dict[str, int] = {}
-    pairs = [(first.setdefault(seen.pixels, row), row, -1) for row, seen in enumerate(files) if seen.pixels]
-    return np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 3)
+def _blank(index: ImageIndex, ids: Sequence[str]) -> list[str]:
+    rows = np.flatnonzero(index.records["is_blank"]).tolist()
+    if not rows:
+        return []
+    verb = "images are" if len(rows) > 1 else "image is"
+    return [f"{len(rows):,} {verb} blank, of one colour all over: ids {listed([ids[row] for row in rows])}."]
 
 
-def _near(files: Sequence[Seen]) -> NDArray[np.int64]:
-    """Pairs whose perceptual hashes differ in few bits, without those with the same pixels."""
-    rows = np.array([row for row, seen in enumerate(files) if seen.perceptual], dtype=np.int64)
-    if not 1 < len(rows) <= MOST_ROWS:
-        return np.zeros((0, 3), dtype=np.int64)
-    packed = b"".join(bytes.fromhex(files[row].perceptual) for row in rows)
-    words = np.frombuffer(packed, dtype=np.uint64).reshape(len(rows), -1)  # (N, 4)
-    found = []
-    for start in range(0, len(rows), BLOCK):
-        block = words[start : start + BLOCK]
-        bits = np.zeros((len(block), len(words) - start), dtype=np.int16)
-        for word in range(words.shape[1]):
-            bits += np.bitwise_count(block[:, None, word] ^ words[None, start:, word])
-        one, other = np.nonzero(bits <= NEAR_BITS)
-        is_pair = one < other
-        one, other = one[is_pair], other[is_pair]
-        found.append(np.stack([rows[start + one], rows[start + other], bits[one, other]], axis=1))
-    pairs = np.concatenate(found)
-    pixels = np.array([seen.pixels for seen in files])
-    others: NDArray[np.int64] = pairs[pixels[pairs[:, 0]] != pixels[pairs[:, 1]]]
-    return others
+def describe_shared(train: ImageIndex, ids: Sequence[str], test: ImageIndex, test_ids: Sequence[str]) -> list[str]:
+    """One line per image to predict whose very pixels are among the training rows, blank ones left out."""
+    seen = np.flatnonzero(train.records["is_usable"] & ~train.records["is_blank"]).tolist()
+    known = {train.records["pixels"][row].tobytes(): row for row in reversed(seen)}
+    asked = np.flatnonzero(test.records["is_usable"] & ~test.records["is_blank"]).tolist()
+    shared = [(row, known[code]) for row in asked if (code := test.records["pixels"][row].tobytes()) in known]
+    lines = [f"test id {test_ids[row]} is the same image as training id {ids[twin]}." for row, twin in shared[:SHOWN]]
+    return lines + [f"and {len(shared) - SHOWN:,} more test images are training images."] * (len(shared) > SHOWN)

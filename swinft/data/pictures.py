@@ -1,6 +1,6 @@
-"""The look at the pictures behind a datamodule's rows: taken when something needs it, and only once."""
+"""The images behind a datamodule's rows: each file is read once, when it is needed, and what was found is kept."""
 
-import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,27 +8,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.cache import PixelCache, cache_key, cache_path, open_cache, prepare
-from swinft.data.capacity import Policy, decide, needed_bytes
+from swinft.data.cache import OFF, Obtained, PixelCache, obtain, open_cache
+from swinft.data.cachefolder import users_folder
+from swinft.data.capacity import Policy
 from swinft.data.duplicates import SHOWN, alike, describe, describe_shared, leaks
 from swinft.data.folds import Folds
 from swinft.data.images import ImageRules
+from swinft.data.index import ImageIndex, is_same, read_images, write_images
 from swinft.data.rows import Rows
-from swinft.data.scan import Scan, changed, read_images, scan, write_images
+from swinft.data.scan import ImageSet, headers, scan
 from swinft.data.table import DataError, Problem
-from swinft.errors import InputError
+from swinft.errors import InputError, StoreError
 
 SPLITS = {"train": "images", "test": "test images"}
 
 
 class Pictures:
-    """What is known of the pictures of training and test rows.
+    """What is known of the images of training and test rows.
 
     Args:
         rules: Which images can be used, and how.
-        image_size: Height and width of training, in pixels; None where pictures are not shrunk to what it needs.
+        image_size: Height and width of training, in pixels; None where images are not shrunk to what it needs.
         root: The data's folder.
-        policy: Whether training pictures are decoded once into a cache: True, False, or `auto` where they fit.
+        policy: Whether training images are decoded once into a cache: True, False, or `auto` where they fit.
         folder: Of the caches; None for the user's.
     """
 
@@ -41,79 +43,104 @@ class Pictures:
         folder: str | None,
     ) -> None:
         self.rules, self.image_size, self.root, self.policy = rules, image_size, root, policy
-        self.folder = Path(folder).expanduser() if folder else _users_cache()
-        self.decision = ""
+        self.folder = Path(folder).expanduser() if folder else users_folder()
         self.notes: list[str] = []
-        self._scans: dict[str, Scan] = {}
-        self._pairs: NDArray[np.int64] | None = None
+        self._obtained: dict[str, Obtained] = {}
+        self._handed_over: str | None = None
+        self._taken: PixelCache | None = None
+        self._labels: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """How many images were looked at."""
-        return sum(len(found.files) for found in self._scans.values())
+        return sum(len(found.index) for found in self._obtained.values())
 
-    def scan(self, split: str, rows: Rows, decode: bool = True) -> Scan:
-        """The look at the images of `train` or `test`."""
-        if split not in self._scans:
-            cache = self.make_cache(rows) if decode and split == "train" else None
-            self._scans[split] = scan(rows.paths, decode, rules=self.rules, image_size=self.image_size, cache=cache)
-        return self._scans[split]
+    @property
+    def decision(self) -> str:
+        """Whether training images are decoded once, and why, as a sentence; empty where nothing has asked yet."""
+        return self._obtained["train"].decision if "train" in self._obtained else ""
 
-    def make_cache(self, rows: Rows) -> PixelCache | None:
-        """Decodes training pictures once, where the policy and the space allow it; `decision` says what and why.
+    def index(self, split: str, rows: Rows) -> ImageIndex:
+        """What is known of the images of `train` or `test`; reads and decodes each once where nothing is.
 
         Raises:
             InputError: The policy is True, and there is no room or the folder cannot be written to.
         """
-        if self.policy is False or self.image_size is None:
-            self.decision = decide(False, 0, self.folder)[1]
+        return self._obtain(split, rows).index
+
+    def cache(self, rows: Rows) -> PixelCache | None:
+        """The decoded training images, made now where there are none; None where policy or room are against it.
+
+        Raises:
+            InputError: As for `index`.
+        """
+        if self.policy is False or self.image_size is None:  # nothing is kept, so nothing is read for it
             return None
-        headers = scan(rows.paths, decode_pixels=False, rules=self.rules).files
-        needed = needed_bytes([seen.info for seen in headers], self.image_size)
-        fits, self.decision = decide(self.policy, needed, self._cache_path(rows))
-        if not fits:
-            return None
+        if self._handed_over is not None:
+            return self._take(rows, self._handed_over)
+        return self._obtain("train", rows).cache
+
+    def take_over(self, path: str) -> None:
+        """Takes what another process of the same run has found out, in place of looking for it again.
+
+        Args:
+            path: File of the training images' cache; empty where they are decoded each time they are read.
+        """
+        self._handed_over = path
+
+    def _take(self, rows: Rows, path: str) -> PixelCache | None:
+        if path and self._taken is None:
+            names = ImageSet(rows.paths, self.root).names_sha256
+            try:
+                self._taken = open_cache(Path(path))
+            except StoreError as error:
+                print(f"WARNING: {error} Decoding again.", file=sys.stderr)
+            if self._taken is None or self._taken.names_sha256 != names:
+                self._taken = self._obtain("train", rows).cache
+        return self._taken
+
+    def _obtain(self, split: str, rows: Rows) -> Obtained:
+        if split not in self._obtained:
+            images = ImageSet(rows.paths, self.root, self.image_size, self.rules)
+            self._obtained[split] = self._look(images, split == "train")
+        return self._obtained[split]
+
+    def _look(self, images: ImageSet, is_train: bool) -> Obtained:
+        if self.policy is False:
+            return Obtained(scan(images), None, f"{OFF}: the pixel cache is switched off.")
+        keeps = is_train and self.image_size is not None
         try:
-            return prepare(rows.paths, self.root, self.image_size, self.folder, rules=self.rules)
+            found = obtain(images, self.folder, self.policy if keeps else False)
         except OSError as error:
             reason = f"the pixel cache cannot be written to {self.folder}: {error.strerror or error}"
-            if self.policy is True:
+            if keeps and self.policy is True:
                 raise InputError(
                     f"{reason}. Set data.cache_dir to another folder, or data.cache to auto (and data.augment_on to "
                     f"cpu)."
                 ) from error
-            self.decision = f"Images are decoded each time they are read: {reason}. Set data.cache_dir to another."
-            return None
+            return Obtained(scan(images), None, f"{OFF}: {reason}. Set data.cache_dir to another.")
+        if is_train and not keeps:
+            return Obtained(found.index, None, f"{OFF}: the cache is for shrunk images, and data.shrink is false.")
+        return found
 
-    def open_cache(self, rows: Rows) -> PixelCache | None:
-        """The cache of training pictures where there is one already; the pixels are the same without."""
-        if self.policy is False or self.image_size is None or not (path := self._cache_path(rows)).exists():
-            return None
-        return open_cache(path)
-
-    def _cache_path(self, rows: Rows) -> Path:
-        assert self.image_size is not None
-        return cache_path(self.folder.absolute(), cache_key(rows.paths, self.root, self.image_size, self.rules))
-
-    def pairs(self, train: Rows) -> NDArray[np.int64]:
-        """Training rows that are used and show the same picture or nearly, as from `duplicates.alike`."""
-        if self._pairs is None:
-            pairs, used = alike(self.scan("train", train).files), train.is_used
-            self._pairs = pairs[used[pairs[:, 0]] & used[pairs[:, 1]]]
-        return self._pairs
+    def clusters(self, train: Rows) -> NDArray[np.int64]:
+        """The cluster of each training row that is used, as from `duplicates.alike`."""
+        if self._labels is None:
+            self._labels = alike(self.index("train", train), train.is_used)
+        return self._labels
 
     def bad_rows(self, train: Rows, known: Path | None) -> list[int]:
         """Training rows whose image cannot be used, from an `images.csv` or from a look."""
         if known is None:
-            return list(self.scan("train", train).errors)
-        seen = read_images(known, "train")
-        return [row for row, id in enumerate(train.table.ids) if seen[id].problem]
+            return list(self.index("train", train).errors)
+        bad = {line.id for line in read_images(known, "train") if line.problem}
+        return [row for row, id in enumerate(train.table.ids) if id in bad]
 
     def check(self, splits: dict[str, Rows], decode: bool, skips_bad: bool) -> None:
         """Looks at every image.
 
         Args:
             splits: The rows of `train` and, where there are any, of `test`.
-            decode: Decode every image; otherwise read the headers only.
+            decode: Decode every image; otherwise read the headers only, and keep nothing of it.
             skips_bad: An image that cannot be used is noted and no error.
 
         Raises:
@@ -121,8 +148,8 @@ class Pictures:
         """
         problems: list[Problem] = []
         for split, rows in splits.items():
-            for row, error in self.scan(split, rows, decode).errors.items():
-                problems.append(rows.table.problem(row, "the image cannot be used", error))
+            errors = self.index(split, rows).errors if decode else headers(rows.paths, self.rules)
+            problems += [rows.table.problem(row, "the image cannot be used", error) for row, error in errors.items()]
         if problems and not skips_bad:
             raise DataError(problems)
         notes = [f"id {problem.id} is skipped: {problem.fix}" for problem in problems]
@@ -132,24 +159,24 @@ class Pictures:
     def check_duplicates(
         self, splits: dict[str, Rows], folds: Folds, targets: NDArray[Any], refuses_leaks: bool
     ) -> None:
-        """Notes pictures that occur more than once.
+        """Notes images that occur more than once.
 
         Raises:
-            InputError: Such pictures are in different folds, and `refuses_leaks`.
+            InputError: Such images are in different folds, and `refuses_leaks`.
         """
         train, test = splits["train"], splits.get("test")
-        ids, pairs = train.table.ids, self.pairs(train)
-        notes = describe(pairs, ids, folds, targets)
-        if refuses_leaks and len(leaks(pairs, folds)):
-            raise InputError("\n  ".join(["the same or similar pictures are in more than one fold:", *notes]))
+        index, ids, labels = self.index("train", train), train.table.ids, self.clusters(train)
+        notes = describe(labels, index, ids, folds, targets)
+        if refuses_leaks and leaks(labels, folds):
+            raise InputError("\n  ".join(["the same or similar images are in more than one fold:", *notes]))
         if test is not None:
-            files = self.scan("train", train).files
-            notes += describe_shared(files, ids, self.scan("test", test).files, test.table.ids)
+            notes += describe_shared(index, ids, self.index("test", test), test.table.ids)
         self.notes += notes
 
-    def summary(self) -> dict[str, Any]:
-        """Sizes, formats and pixel modes of each split."""
-        return {SPLITS[split]: found.summary() for split, found in self._scans.items()}
+    def summary(self, splits: dict[str, Rows]) -> dict[str, Any]:
+        """Sizes, formats and pixel modes of each split that was looked at."""
+        found = {split: self._obtained[split].index for split in splits if split in self._obtained}
+        return {SPLITS[split]: index.summary(splits[split].paths) for split, index in found.items()}
 
     def to_csv(self, ids: dict[str, Sequence[str]]) -> str:
         """What was seen, as the text of an `images.csv`.
@@ -157,20 +184,30 @@ class Pictures:
         Args:
             ids: Of the rows of each split.
         """
-        return write_images({split: (ids[split], found) for split, found in self._scans.items()})
+        return write_images({split: (ids[split], found.index) for split, found in self._obtained.items()})
 
     def check_unchanged(self, train: Rows, known: Path) -> None:
         """Compares the training images with those that an `images.csv` was made of.
 
+        Where a cache is kept it is made on the way, so that each file is read once for both; otherwise only files whose
+        state differs are read: a copy on another machine has other times, and is the same.
+
         Raises:
-            DataError: Some show other pictures now.
+            DataError: Some show other images now.
         """
-        others = set(changed(read_images(known, "train"), train.table.ids, train.paths, self.rules, self.image_size))
-        rows = [row for row, id in enumerate(train.table.ids) if id in others]
+        row_of = {id: row for row, id in enumerate(train.table.ids)}
+        lines = ((row_of[line.id], line) for line in read_images(known, "train"))
+        if self.policy is False:
+            states = ImageSet(train.paths).signatures
+            suspects = [(row, line) for row, line in lines if tuple(states[row].tolist()) != line.signature]
+            paths = [train.paths[row] for row, _ in suspects]
+            records = scan(ImageSet(paths, self.root, self.image_size, self.rules)).records
+            pairs = zip(suspects, records, strict=True)
+            changed = [row for (row, line), record in pairs if not is_same(record, line)]
+        else:
+            records = self.index("train", train).records
+            changed = [row for row, line in lines if not is_same(records[row], line)]
         fix = "Restore the file, or give the new run another --name."
-        if rows:
-            raise DataError([train.table.problem(row, "the image is not that of the run's start", fix) for row in rows])
-
-
-def _users_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "swinft"
+        if changed:
+            problems = [train.table.problem(row, "the image is not that of the run's start", fix) for row in changed]
+            raise DataError(problems)

@@ -45,7 +45,7 @@ def check_settings(data: "CSVDataModule") -> None:
         "on_bad_image": (data.on_bad_image, Literal["error", "skip"]),
         "on_missing_target": (data.columns.on_missing_target, Literal["error", "skip"]),
         "rare_classes": (data.rare_classes, Literal["error", "train"]),
-        "duplicates": (data.duplicates, Literal["report", "error", "group"]),
+        "duplicates": (data.duplicates, Literal["report", "error", "group", "ignore"]),
         "twins": (data.columns.rules.twins, Twins),
         "missing_features": (data.columns.filling.missing, MissingFeatures),
         "unknown_categories": (data.columns.filling.unknown, UnknownCategories),

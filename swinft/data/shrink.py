@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from swinft.data.images import RULES, ImageRules, decode, decode_reduced
+from swinft.data.images import RULES, ImageInfo, ImageRules, decode, decode_reduced, load
 
 # Decoded pixels are read-only and only read here; torch warns that it could be told to write.
 warnings.filterwarnings("ignore", "The given NumPy array is not writable")
@@ -52,7 +52,28 @@ def picture(path: str | Path, image_size: tuple[int, int] | None, rules: ImageRu
     """
     if image_size is None:
         return decode(path, rules)
-    pixels, full = decode_reduced(path, least(image_size), rules)
+    return _shrunk(*decode_reduced(path, least(image_size), rules), image_size)
+
+
+def picture_and_info(
+    path: str | Path, content: bytes, image_size: tuple[int, int] | None, rules: ImageRules = RULES
+) -> tuple[NDArray[np.uint8], ImageInfo]:
+    """The same of a file that was read already, with what its header says.
+
+    Args:
+        path: Named in errors.
+        content: All bytes of the file.
+        image_size: As for `picture`.
+        rules: As for `decode`.
+
+    Raises:
+        ImageError: As for `decode`.
+    """
+    pixels, full, info = load(path, content, least(image_size) if image_size else None, rules)
+    return (_shrunk(pixels, full, image_size) if image_size else pixels), info
+
+
+def _shrunk(pixels: NDArray[np.uint8], full: tuple[int, int], image_size: tuple[int, int]) -> NDArray[np.uint8]:
     height, width = shrunk_shape(*full, image_size)  # of the full size: the reduced one has been rounded
     if (height, width) != pixels.shape[:2]:
         pixels = resized(pixels, height, width)

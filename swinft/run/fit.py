@@ -34,6 +34,7 @@ from swinft.run.config import build_parser, load
 from swinft.run.devices import slots_for
 from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold
+from swinft.run.looked import Looked, frozen, handed_down, looked
 from swinft.run.precision import resolve_precision, training_precision
 from swinft.run.predict import format_seconds, predict_rows
 from swinft.run.predictions import by_id, prediction_table, read_predictions, values_of, write_predictions
@@ -70,24 +71,29 @@ def main(argv: list[str]) -> int:
                 f"{name} is {value} in the environment, as for one of several processes that fit a fold together, but "
                 f"no --fold is given. Unset {name} to fit all folds from this process, or give --fold to each of them."
             )
-        fit_fold(run, parser, config)
+        fit_fold(run, parser, config, None)
         return 0
     probe(run.root.parent)
     if config.fold is not None:
         lock = run.fold(config.fold).lock
         # A child's predecessor ends with its parent, but not in no time.
         with hold(lock, patience=ORPHAN_SECONDS if is_child() else 0):
-            prepare(run, parser, config, lock)
-            fit_fold(run, parser, config)
+            fit_fold(run, parser, config, prepare(run, parser, config, lock))
         return 0
     with hold(run.lock):
-        prepare(run, parser, config, run.lock)
+        found = prepare(run, parser, config, run.lock)
         sweep(run.root)
-        return fit_all(run, parser, config)
+        return fit_all(run, parser, config, found)
 
 
-def fit_all(run: Run, parser: Parser, config: Namespace) -> int:
+def fit_all(run: Run, parser: Parser, config: Namespace, found: Looked | None) -> int:
     """Fits every fold that is not done, each in its own process, and joins them.
+
+    Args:
+        run: The run, prepared.
+        parser: The parser that read the config.
+        config: The config.
+        found: What is known of the images; None where no fold waits.
 
     Returns:
         0, or the exit code of the first fold that failed.
@@ -100,9 +106,9 @@ def fit_all(run: Run, parser: Parser, config: Namespace) -> int:
     slots = slots_for(config, run.devices_per_fold(), len(waiting)) if waiting else []
     if len(slots) > 1:
         print(f"{len(slots)} folds at a time, on GPUs {' and '.join(slot['CUDA_VISIBLE_DEVICES'] for slot in slots)}")
-    secrets = environment(str(parser.dump(config, skip_unset=False)))
+    told = environment(str(parser.dump(config, skip_unset=False))) | (found.environment if found else {})
     try:
-        codes = run_children({index: fold_child(run, index, config.allow_code, secrets) for index in waiting}, slots)
+        codes = run_children({index: fold_child(run, index, config.allow_code, told) for index in waiting}, slots)
     except (KeyboardInterrupt, SystemExit):
         print(f"\ninterrupted; finished epochs are kept. Go on with: {_resume(run)}", file=sys.stderr)
         raise
@@ -117,18 +123,18 @@ def fit_all(run: Run, parser: Parser, config: Namespace) -> int:
     return 0
 
 
-def fold_child(run: Run, index: int, allow_code: list[str], secrets: dict[str, str]) -> Child:
+def fold_child(run: Run, index: int, allow_code: list[str], told: dict[str, str]) -> Child:
     """The process that fits a fold.
 
     Args:
         run: The run, prepared.
         index: Which fold.
         allow_code: As given to this process.
-        secrets: What its environment needs besides.
+        told: What its environment needs besides: secrets, and what is known of the images.
     """
     words = ["fit", "--config", str(run.config), "--fold", str(index), "--resume"]
     words += ["--allow-code", ",".join(allow_code)] if allow_code else []
-    return Child(words, secrets, run.fold(index).log)
+    return Child(words, told, run.fold(index).log)
 
 
 def _failure(fold: Fold, code: int) -> str:
@@ -140,8 +146,15 @@ def _failure(fold: Fold, code: int) -> str:
     return f"{said} What it printed is in {fold.log}."
 
 
-def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
-    """Fits one fold in this process, or goes on with it after its last whole epoch."""
+def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) -> None:
+    """Fits one fold in this process, or goes on with it after its last whole epoch.
+
+    Args:
+        run: The run, prepared.
+        parser: The parser that read the config.
+        config: The config, with `fold`.
+        found: What is known of the images; None to take it from the process that started this one, or to look.
+    """
     fold = run.fold(config.fold)
     if not rank():
         sweep(fold.root)
@@ -152,9 +165,13 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
         config.trainer.devices = run.devices_per_fold()
     quiet()
     pl.seed_everything(config.seed + fold.index, verbose=False)
-    data = build_datamodule(parser, config, fold=fold.index, **_frozen(run))
+    data = build_datamodule(parser, config, fold=fold.index, **frozen(run))
+    known = found.path if found else handed_down()
+    if known is not None:
+        data.take_over_images(known)
     data.setup("fit")
-    data.check_unchanged(verify(run.images))
+    if known is None:
+        data.check_unchanged(verify(run.images))
     newest = newest_intact(fold.checkpoints)
     # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
     task = build_task(parser, config, data.schema, **({"pretrained": False} if newest else {}))
@@ -164,18 +181,13 @@ def fit_fold(run: Run, parser: Parser, config: Namespace) -> None:
     trainer = build_trainer(parser, config, fold.root, precision, recorder)
     if trainer.is_global_zero:
         print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({reason})", flush=True)
-    with exit_on_signals(), explained_loader_deaths(fold):
+    with exit_on_signals(), explained_loader_deaths(fold), looked(data).in_environment():
         trainer.fit(task, datamodule=data, ckpt_path=newest)
     trainer.strategy.barrier()
     if trainer.is_global_zero:
         if config.checkpoint == "last":
             save_net(task.predictor, fold.weights)
         _finish(fold, parser, config, data, recorder, trainer.strategy.root_device)
-
-
-def _frozen(run: Run) -> dict[str, str]:
-    """What the run was started with, compared with its records: folds, and what was seen of the images."""
-    return {"folds": str(verify(run.folds)), "images": str(verify(run.images))}
 
 
 @contextmanager
@@ -227,7 +239,8 @@ def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
     Raises:
         RunError: The folds do not cover every train id exactly once.
     """
-    data = build_datamodule(parser, config, **_frozen(run))
+    data = build_datamodule(parser, config, **frozen(run))
+    data.take_over_images("")  # no image is read here
     data.setup("fit")
     outputs = data.schema.outputs
     parts = [read_predictions(run.fold(index).oof, len(outputs)) for index in run.planned_folds()]

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from swinft.data.datamodule import OK, CSVDataModule
-from swinft.data.scan import scan
+from swinft.data.scan import ImageSet, scan
 from swinft.data.schema import Schema
 from swinft.errors import InputError, command
 from swinft.memory import keep_freed_memory
@@ -232,10 +232,9 @@ def complete(
     found = dict(zip(rows.tolist(), values, strict=True))
     prior = np.array(data.schema.prior, dtype=np.float32)
     whole = np.stack([found.get(row, prior) for row in wanted])
-    for seen in scan(
-        [data.test_paths[row] for row in sorted(missing)], rules=data.image_rules, image_size=data.pictures.image_size
-    ).files:
-        print(f"skipped, predicted as the mean of the training rows: {seen.problem}", file=sys.stderr)
+    skipped = ImageSet([data.test_paths[row] for row in sorted(missing)], data.root, None, data.image_rules)
+    for problem in scan(skipped).errors.values():
+        print(f"skipped, predicted as the mean of the training rows: {problem}", file=sys.stderr)
     status = ["bad image" if row in missing else OK for row in wanted] if data.may_skip else None
     return prediction_table([data.test_table.ids[row] for row in wanted], whole, data.schema.outputs, status=status)
 

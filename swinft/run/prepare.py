@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import shutil
 from collections.abc import Sequence
@@ -17,12 +16,14 @@ from jsonargparse import Namespace
 from swinft.data.drawing import visible
 from swinft.data.folds import folds_csv
 from swinft.errors import InputError
+from swinft.limits import available_cores
 from swinft.run.arguments import Parser
 from swinft.run.check import check_run
 from swinft.run.config import difference, dump
 from swinft.run.devices import check_devices, devices_per_fold, freeze_devices
 from swinft.run.layout import Run
 from swinft.run.lock import hold
+from swinft.run.looked import Looked, handed_down, look_again, looked
 from swinft.run.precision import training_precision
 from swinft.run.predict import format_seconds
 from swinft.run.store import commit, is_committed, probe, verify
@@ -31,7 +32,7 @@ TABLES = ("train", "test", "sample_submission")
 PACKAGES = ("swinft", "torch", "lightning", "timm", "albumentations", "torchmetrics", "numpy", "pandas", "pillow")
 
 
-def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
+def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> Looked | None:
     """Checks everything that can be checked before training, then freezes it into the run's folder.
 
     Args:
@@ -39,6 +40,9 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
         parser: The parser that read the config.
         config: The config.
         held: The lock that this process holds.
+
+    Returns:
+        What is known of the images; None where the process that started this one has told already, or no fold waits.
 
     Raises:
         InputError: Data or config are wrong; or the folder exists and neither `--resume` nor `--overwrite` was given.
@@ -56,7 +60,10 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
             )
         check_inputs(run, config)
         check_devices(run, config)
-        return
+        waiting = [index for index in run.planned_folds() if not run.fold(index).is_done]
+        if handed_down() is not None or not (waiting if config.fold is None else config.fold in waiting):
+            return None
+        return look_again(run, parser, config)
     elif run.root.exists() and any(run.root.iterdir()) and not config.overwrite:
         raise InputError(
             f"{run.root} exists. --resume goes on with it, --overwrite deletes it, --name NAME makes another."
@@ -85,6 +92,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> None:
     freeze_devices(run, devices)
     commit(run.environment, json.dumps(_environment(config), indent=1).encode(), "swinft fit")
     commit(run.config, checked.config.encode(), "swinft fit")  # last: a folder with a config is a run
+    return looked(data)
 
 
 def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) -> None:
@@ -125,7 +133,7 @@ def _environment(config: Namespace) -> dict[str, Any]:
         "versions": {package: version(package) for package in PACKAGES},
         "python": platform.python_version(),
         "device": f"{device.type} {name}",
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "precision": precision,
         "precision_reason": reason,
     }

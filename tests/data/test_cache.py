@@ -20,11 +20,13 @@ from sklearn.datasets import load_sample_image
 from torch.utils.data import DataLoader, Dataset
 
 from swinft.data import cache as cache_module
-from swinft.data import shrink
+from swinft.data import images as images_module
+from swinft.data import scan as scan_module
 from swinft.data.augment import apply, eval_pipeline, train_pipeline
-from swinft.data.cache import cache_key, cache_path, open_cache, prepare, prune
+from swinft.data.cache import cache_key, open_cache, prepare
 from swinft.data.collate import batch_images, collate
 from swinft.data.images import ImageError, decode, decode_reduced
+from swinft.data.scan import ImageSet
 from swinft.data.shrink import least, shrunk_shape
 from swinft.errors import InputError, StoreError
 
@@ -65,7 +67,7 @@ def make(paths, folder, size=SIZE, workers=2):
 
 
 def key_of(paths, size=SIZE):
-    return cache_key(paths, paths[0].parent, size)
+    return cache_key(ImageSet(paths, paths[0].parent, size))
 
 
 def built(folder):
@@ -156,7 +158,7 @@ def test_the_second_time_nothing_is_decoded(files, tmp_path, monkeypatch):
 def test_the_key_is_of_all_that_decides_the_pixels(copies, tmp_path, monkeypatch):
     keys = [key_of(copies)]
     keys += [key_of(copies, (32, 33)), key_of(copies[::-1]), key_of(copies[:-1])]
-    keys += [cache_key(copies, copies[0].parent.parent, SIZE)]
+    keys += [cache_key(ImageSet(copies, copies[0].parent.parent, SIZE))]
     for module, name in ((cache_module, "CONVERSION"), (cache_module, "GEOMETRY"), (cache_module.PIL, "__version__")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, "other")
@@ -187,13 +189,12 @@ def test_a_changed_file_gives_its_new_pixels(copies, tmp_path):
 
 
 def test_a_file_that_changes_while_it_is_decoded_is_an_error(copies, tmp_path, monkeypatch):
-    def slow(path, at_least, rules):
-        found = decode_reduced(path, at_least, rules)
+    def slow(path):
         os.utime(copies[0], ns=(0, 0))
-        return found
+        return images_module.read(path)
 
-    monkeypatch.setattr(shrink, "decode_reduced", slow)
-    with pytest.raises(InputError, match="changed while"):
+    monkeypatch.setattr(scan_module, "read", slow)
+    with pytest.raises(InputError, match=r"changed while .*a\.jpg"):
         make(copies, tmp_path)
     assert built(tmp_path) + remains(tmp_path) == []
 
@@ -221,10 +222,10 @@ def test_bad_files_are_listed_all_at_once(copies, tmp_path, monkeypatch):
 def test_a_file_that_becomes_readable_again_is_decoded(copies, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
 
-        def refused(path, at_least, rules):
+        def refused(path):
             raise ImageError(f"{path} cannot be read: Input/output error.")
 
-        patch.setattr(shrink, "decode_reduced", refused)
+        patch.setattr(scan_module, "read", refused)
         cache = make(copies, tmp_path)
         assert len(cache.errors) == 6
         assert cache.data.size == 0
@@ -237,15 +238,15 @@ def test_no_rows(tmp_path):
 
 
 def build_slowly(paths, folder, ready, results):
-    def slow(path, at_least, rules):
+    def slow(path):
         time.sleep(0.05)
-        return decode_reduced(path, at_least, rules)
+        return images_module.read(path)
 
     def counted(*args, **kwargs):
         results.put("built")
         return real(*args, **kwargs)
 
-    real, shrink.decode_reduced, cache_module.build = cache_module.build, slow, counted
+    real, scan_module.read, cache_module.build = cache_module.build, slow, counted
     ready.wait()
     cache = make(paths, folder, workers=1)
     results.put(cache.data.sum())
@@ -265,12 +266,12 @@ def test_of_two_processes_one_builds_and_both_read(files, tmp_path):
 
 
 def build_and_hang(paths, folder):
-    def hang(path, at_least, rules):
+    def hang(path):
         if path == paths[-1]:
             time.sleep(60)
-        return decode_reduced(path, at_least, rules)
+        return images_module.read(path)
 
-    shrink.decode_reduced = hang
+    scan_module.read = hang
     make(paths, folder)
 
 
@@ -332,21 +333,6 @@ def test_a_damaged_cache_is_noticed_and_built_again(files, tmp_path, capsys, dam
     assert_equal(make(files, tmp_path).read(1), expected(files[1]))
     assert "Decoding again" in capsys.readouterr().err
     assert path.read_bytes() == whole  # the file is the same, byte for byte, whoever builds it
-
-
-def test_pruning_keeps_what_is_asked_for(files, tmp_path):
-    old, new = make(files, tmp_path, (16, 16)), make(files, tmp_path)
-    left = tmp_path / ".0123.pixels.1.tmp"
-    left.write_bytes(b"0")
-    other = tmp_path / "notes.txt"
-    other.write_text("mine")
-    with cache_module.FileLock(tmp_path / cache_module.LOCK):
-        assert prune(tmp_path, {new.path.stem}) == [old.path]  # somebody is building: what is unfinished stays
-        assert left.exists()
-    assert prune(tmp_path, {new.path.stem}) == [left]
-    assert built(tmp_path) == [new.path] == [cache_path(tmp_path, key_of(files))]
-    assert other.exists()
-    assert old.read(1).any()  # mapped before
 
 
 def test_what_is_pickled_is_the_path(files, tmp_path, monkeypatch):

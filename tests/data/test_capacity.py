@@ -2,76 +2,77 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from swinft.data import capacity
-from swinft.data.cache import prepare
-from swinft.data.capacity import available_memory, decide, fits, needed_bytes
-from swinft.data.scan import scan
+from swinft.data.cache import obtain, prepare
+from swinft.data.capacity import Room
+from swinft.data.scan import ImageSet, scan
 from swinft.errors import InputError
+
+SIZE = (32, 32)
 
 
 @pytest.fixture
-def machine(monkeypatch):
-    """A disk with 1000 bytes free and a memory of which 60 % are 900."""
-    monkeypatch.setattr(capacity.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    monkeypatch.setattr(capacity, "available_memory", lambda: 1500)
-
-
-def test_needed_is_what_a_cache_takes(tmp_path):
+def files(tmp_path):
+    """Two images of noise: cached at 37 × 74 and 20 × 30."""
     paths = [tmp_path / "a.jpg", tmp_path / "b.png", tmp_path / "no.png"]
-    Image.new("RGB", (200, 100)).save(paths[0])
-    Image.new("L", (20, 30)).save(paths[1])
-    infos = [seen.info for seen in scan(paths, decode_pixels=False).files]
-    assert needed_bytes(infos, (32, 32)) == prepare(paths, tmp_path, (32, 32), tmp_path).data.nbytes
-    assert needed_bytes(infos, (32, 32)) == 3 * (37 * 74 + 20 * 30)
+    noise = np.random.default_rng(0).integers(0, 256, (100, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(paths[0])
+    Image.fromarray(noise[:30, :20, 0]).save(paths[1])
+    return paths
 
 
-def test_both_disk_and_memory_must_do(machine, tmp_path):
-    path = tmp_path / "not" / "yet" / "a.pixels"
-    assert fits(900, path)[0]
-    is_fitting, reason = fits(901, path)
-    assert not is_fitting
-    assert "60% of the available memory are 0.00 MB" in reason
-    is_fitting, reason = fits(1001, path)
-    assert not is_fitting
-    assert f"{tmp_path} has 0.00 MB free" in reason
+NEEDED = 3 * (37 * 74 + 20 * 30)
 
 
-def test_what_is_built_already_needs_no_disk(machine, tmp_path, monkeypatch):
-    monkeypatch.setattr(capacity, "available_memory", lambda: 10_000)
-    path = tmp_path / "a.pixels"
-    assert not fits(1001, path)[0]
-    path.touch()
-    assert fits(1001, path)[0]
+def on_a_machine(monkeypatch, free, memory):
+    """So many bytes are free on the disk, and so many may be taken of the memory."""
+    monkeypatch.setattr(capacity.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    monkeypatch.setattr(capacity, "available_memory", lambda: round(memory / capacity.MEMORY_SHARE))
 
 
-def test_the_policy_decides_and_says_so(machine, tmp_path):
-    path = tmp_path / "a.pixels"
-    assert decide("auto", 900, path)[0]
-    assert decide(True, 900, path)[0]
-    assert decide("auto", 900, path)[1].startswith("Images are decoded once: the decoded pictures take 0.00 MB")
-    chosen, reason = decide("auto", 901, path)
-    assert not chosen
-    assert reason.startswith("Images are decoded each time they are read: the decoded pictures take")
-    assert decide(False, 1, path) == (
-        False,
-        "Images are decoded each time they are read: the pixel cache is switched off.",
-    )
-    with pytest.raises(InputError, match=r"does not fit: .* 60% of the available memory are"):
-        decide(True, 901, path)
+def test_needed_is_what_a_cache_takes(files, tmp_path):
+    index = scan(ImageSet(files, tmp_path, SIZE))
+    assert index.needed_bytes == NEEDED == prepare(files, tmp_path, SIZE, tmp_path).data.nbytes
+    assert sorted(index.errors) == [2]
 
 
-def test_memory_is_asked_of_the_system_and_of_the_container(tmp_path, monkeypatch):
-    real = available_memory()
-    assert 10**7 < real < 10**14
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(capacity, "LIMITS", (tmp_path / "missing", limit))
-    limit.write_text("max\n")
-    assert available_memory() > 10**7
-    limit.write_text("12345\n")
-    assert available_memory() == 12345
-    monkeypatch.setattr(capacity, "LIMITS", ())
-    monkeypatch.setattr(capacity, "MEMINFO", tmp_path / "missing")  # no Linux
-    assert available_memory() > 10**7
+def test_both_disk_and_memory_must_do(tmp_path, monkeypatch):
+    on_a_machine(monkeypatch, 1000, 900)
+    room = Room.of(tmp_path / "not" / "yet", is_there=False)
+    assert room.lacks(900) == ""
+    assert "60% of the available memory are 0.00 MB" in room.lacks(901)
+    assert f"{tmp_path} has 0.00 MB free" in room.lacks(1001)
+    assert (room.bytes, Room.of(tmp_path, is_there=True).bytes) == (900, 900)
+    on_a_machine(monkeypatch, 1000, 10_000)
+    assert Room.of(tmp_path, is_there=False).lacks(1001)
+    assert not Room.of(tmp_path, is_there=True).lacks(1001)  # what is built already needs no disk
+
+
+@pytest.mark.parametrize(("free", "memory"), [(NEEDED - 1, 10**6), (10**6, NEEDED - 1)])
+def test_the_policy_decides_and_says_so(files, tmp_path, monkeypatch, free, memory):
+    images, folder = ImageSet(files, tmp_path, SIZE), tmp_path / "cache"
+    on_a_machine(monkeypatch, free, memory)
+    with pytest.raises(
+        InputError, match=r"the pixel cache does not fit: the decoded images take about 0.02 MB, .* 0.01 MB"
+    ):
+        obtain(images, folder, True)
+    assert not list(folder.glob("*.[pt]*"))
+    for _ in range(2):  # decoded, and from what was kept of that
+        found = obtain(images, folder, "auto")
+        assert found.cache is None
+        assert found.decision.startswith("Images are decoded each time they are read: the decoded images take about 0.")
+        assert [path.suffix for path in folder.glob("*.[pi]*")] == [".index"]
+    on_a_machine(monkeypatch, NEEDED, NEEDED)
+    found = obtain(images, folder, "auto")  # there is room now
+    assert found.decision.startswith("Images are decoded once: the decoded images take 0.01 MB, of 0.01 MB in memory")
+    assert list(folder.glob("*.[pi]*")) == [found.cache.path]
+    on_a_machine(monkeypatch, 0, NEEDED - 1)
+    assert obtain(images, folder, "auto").cache is None  # kept, and not used
+    with pytest.raises(InputError, match="does not fit"):
+        obtain(images, folder, True)
+    on_a_machine(monkeypatch, 0, NEEDED)
+    assert obtain(images, folder, True).cache

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from swinft.data.images import ImageError, ImageRules, decode, probe
-from swinft.data.scan import scan
+from swinft.data.scan import ImageSet, headers, scan
 
 RAMP = np.add.outer(np.arange(12) * 6, np.arange(20) * 9).astype(np.uint8)  # (12, 20), 0 to 237
 COLORS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=2)
@@ -210,9 +210,10 @@ def test_a_scan_counts_what_is_there_and_lists_what_is_not(tmp_path):
     good = [save(tmp_path / "a.png", COLORS), save(tmp_path / "b.jpg", RAMP)]
     cut = tmp_path / "c.jpg"
     cut.write_bytes(good[1].read_bytes()[:-40])
-    found = scan([*good, cut, tmp_path / "no.jpg"], workers=2)
+    paths = [*good, cut, tmp_path / "no.jpg"]
+    found = scan(ImageSet(paths), workers=2)
     assert sorted(found.errors) == [2, 3]
-    assert found.summary() == {
+    assert found.summary(paths) == {
         "files": 4,
         "unreadable": 2,
         "smallest": "20×12",
@@ -224,5 +225,4 @@ def test_a_scan_counts_what_is_there_and_lists_what_is_not(tmp_path):
         "animated, first frame used": 0,
         "named for another format": 0,
     }
-    headers = scan([*good, cut, tmp_path / "no.jpg"], decode_pixels=False)
-    assert sorted(headers.errors) == [3]  # the cut file's header is whole
+    assert sorted(headers(paths)) == [3]  # the cut file's header is whole

@@ -512,7 +512,7 @@ IMAGE_CASES = [
         "same-pixels",
         lambda r: Image.open(r / "images" / "000.jpg").save(image(r), "PNG"),
         0,
-        ("ids 000, 005 are the same picture", "their targets differ"),
+        ("ids 000, 005 are the same image", "their targets differ"),
     ),
     Case("I21", "near", lambda r: make_near(r), 0, ("ids 004, 005 look alike",)),
     Case(

@@ -59,9 +59,9 @@ def test_the_same_picture_under_two_ids_is_named_with_its_folds(root, tmp_path, 
     shutil.copy(images / "002.jpg", images / "t3.jpg")
     assert check(root, tmp_path) == 0
     out = capsys.readouterr().out
-    assert "ids 000, 001 are the same picture" in out
+    assert "ids 000, 001 are the same image" in out
     assert "their targets differ" in out
-    assert "test id t3 is the same picture as training id 002" in out
+    assert "test id t3 is the same image as training id 002" in out
 
 
 def test_the_same_picture_in_two_folds_is_called_a_leak(root, tmp_path, capsys):
@@ -70,5 +70,5 @@ def test_the_same_picture_in_two_folds_is_called_a_leak(root, tmp_path, capsys):
     folds.write_text("id,fold\n" + "".join(f"{i:03d},{int(i >= 2) if i < 4 else i // 3 % 2}\n" for i in range(24)))
     assert check(root, tmp_path, **{"data.folds": str(folds)}) == 0
     out = capsys.readouterr().out
-    assert "ids 000, 003 are the same picture, in folds [0, 1], a leak in the out-of-fold score." in out
+    assert "ids 000, 003 are the same image, in folds [0, 1], a leak in the out-of-fold score." in out
     assert "`data.duplicates: group` keeps such rows in one fold" in out

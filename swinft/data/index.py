@@ -1,0 +1,165 @@
+"""What is known of many image files: one fixed-size record each, from one read; and its text form, `images.csv`.
+
+Shapes: N files.
+"""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+HASH_SIDE = 16  # the perceptual hash has its square of bits
+SIGNATURE = ("bytes", "modified_ns", "changed_ns", "inode", "device")  # int64 each; −1 where the file cannot be asked
+
+RECORD = np.dtype(
+    [
+        ("signature", "<i8", (len(SIGNATURE),)),
+        ("content", "u1", (16,)),  # first bytes of the SHA-256 of the file
+        (
+            "pixels",
+            "u1",
+            (32,),
+        ),  # SHA-256 of the image as training sees it, whatever the file is called and says besides
+        ("perceptual", "<u8", (HASH_SIDE * HASH_SIDE // 64,)),  # few bits differ between images that look alike
+        ("is_usable", "?"),  # all fields but `signature` and `content` are 0 where it is not
+        ("is_flat", "?"),  # too little contrast for a perceptual hash, which is 0 then
+        ("is_blank", "?"),  # one colour all over
+        ("is_rotated", "?"),  # EXIF says that the image must be turned or flipped
+        ("height", "<i4"),  # of the file in pixels, after EXIF orientation
+        ("width", "<i4"),
+        ("stored", "<i4", (2,)),  # height and width in pixels as training sees it
+        ("frames", "<i4"),
+        ("bits", "u1"),  # the next four as `ImageInfo` has them
+        ("dropped_bands", "u1"),
+        ("used_bits", "u1"),
+        ("faded", "<f4"),
+        ("mode", "S12"),  # Pillow's name of the pixel format
+        ("format", "S8"),
+    ]
+)
+COLUMNS = ("split", "id", *SIGNATURE, "content", "pixels", "perceptual", "problem")
+EXTENSIONS = {"JPEG": {".jpg", ".jpeg", ".jfif"}, "MPO": {".jpg", ".jpeg"}, "TIFF": {".tif", ".tiff"}}
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """What one read of each of N image files has found.
+
+    Args:
+        records: (N,) of `RECORD`.
+        errors: Why a file cannot be used, by its position.
+    """
+
+    records: NDArray[np.void]
+    errors: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def shapes(self) -> NDArray[np.int32]:
+        """Height and width as training sees them in pixels, int32 (N, 2); 0 × 0 where the file cannot be used."""
+        return np.ascontiguousarray(self.records["stored"])
+
+    @property
+    def needed_bytes(self) -> int:
+        """What the decoded images take."""
+        return int(3 * self.records["stored"].astype(np.int64).prod(axis=1).sum())
+
+    def summary(self, paths: Sequence[str | Path]) -> dict[str, object]:
+        """Sizes, formats and pixel modes, counted."""
+        good = self.records[self.records["is_usable"]]
+        sizes, formats = np.unique(good[["height", "width"]]), Counter(good["format"].tolist())
+        ordered = sizes[np.argsort(sizes["height"].astype(np.int64) * sizes["width"], kind="stable")]
+        named = [f"{size['width']}×{size['height']}" for size in (*ordered[:1], *ordered[-1:])]
+        return {
+            "files": len(self),
+            "unreadable": len(self.errors),
+            "smallest": named[0] if named else "",
+            "largest": named[-1] if named else "",
+            "sizes": len(sizes),
+            "formats": {name.decode(): count for name, count in formats.most_common()},
+            "modes": {name.decode(): count for name, count in Counter(good["mode"].tolist()).most_common()},
+            "rotated by EXIF": int(good["is_rotated"].sum()),
+            "animated, first frame used": int((good["frames"] > 1).sum()),
+            "named for another format": sum(
+                not _is_named_for(str(paths[row]), self.records["format"][row].decode())
+                for row in np.flatnonzero(self.records["is_usable"]).tolist()
+            ),
+        }
+
+    def to_bytes(self) -> bytes:
+        """For a file; `from_bytes` reads it."""
+        return self.records.tobytes() + json.dumps(self.errors).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, rows: int) -> "ImageIndex":
+        """What `to_bytes` wrote of so many rows.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        records = np.frombuffer(content, dtype=RECORD, count=rows)
+        errors = {int(row): str(error) for row, error in json.loads(content[records.nbytes :]).items()}
+        return cls(records, errors)
+
+
+class Known(NamedTuple):
+    """One line of an `images.csv`."""
+
+    id: str
+    signature: tuple[int, ...]  # as far as the file has its columns
+    content: str
+    pixels: str
+    problem: str
+
+
+def write_images(splits: Mapping[str, tuple[Sequence[str], ImageIndex]]) -> str:
+    """The text of an `images.csv`: one line per image, with what is needed to know it again.
+
+    Args:
+        splits: Ids and index of `train` and `test`.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for split, (ids, index) in splits.items():
+        for row, (id, record) in enumerate(zip(ids, index.records, strict=True)):
+            codes = _codes(record)
+            writer.writerow((split, id, *record["signature"].tolist(), *codes, index.errors.get(row, "")))
+    return text.getvalue()
+
+
+def read_images(path: Path, split: str) -> Iterator[Known]:
+    """The lines of an `images.csv` of one split; one that an earlier version wrote has fewer columns."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            if line["split"] == split:
+                signature = tuple(int(line[name]) for name in SIGNATURE if name in line)
+                yield Known(line["id"], signature, line.get("content", ""), line["pixels"], line["problem"])
+
+
+def is_same(record: Any, known: Known) -> bool:
+    """Whether a file holds the image that it held before: the same bytes, or the same pixels in other bytes."""
+    content, pixels, _ = _codes(record)
+    return (content == known.content and bool(content)) or pixels == known.pixels
+
+
+def _codes(record: Any) -> tuple[str, str, str]:
+    """Content, pixels and perceptual hash in hexadecimal; empty where there is none."""
+    content = record["content"].tobytes().hex() if record["content"].any() else ""
+    if not record["is_usable"]:
+        return content, "", ""
+    return content, record["pixels"].tobytes().hex(), "" if record["is_flat"] else record["perceptual"].tobytes().hex()
+
+
+def _is_named_for(path: str, format: str) -> bool:
+    suffix = Path(path).suffix.lower()
+    return not suffix or suffix in EXTENSIONS.get(format, {f".{format.lower()}"})

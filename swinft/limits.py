@@ -1,0 +1,94 @@
+"""What this process may use: memory and processor cores, in a container or a batch job too."""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+OWN_GROUPS = Path("/proc/self/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
+# Above this a limit of version 1 means none: the largest number of whole pages that the kernel can write.
+NO_LIMIT = 1 << 60
+
+
+def available_memory() -> int:
+    """Bytes that can be used without swapping and without the kernel killing the process.
+
+    The least of what the machine has and of what each of the process's control groups leaves: its limit, less what is
+    used and cannot be dropped. Files in memory, the pixel cache among them, can be dropped.
+    """
+    found = [_of_machine()]
+    for folder in _groups("memory"):
+        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+        used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0
+        if limit is not None and limit < NO_LIMIT:
+            found.append(max(0, limit - max(0, used - _droppable(folder / "memory.stat"))))
+    return min(found)
+
+
+def available_cores() -> int:
+    """Cores that this process may use, at least 1: those it is bound to, or fewer where a group has a quota of time."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [math.ceil(share) for folder in _groups("cpu") if (share := _cpu_quota(folder)) is not None]
+    return max(1, min([bound, *quotas]))
+
+
+def _of_machine() -> int:
+    try:
+        lines = MEMINFO.read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # no Linux: all memory is the best that can be asked for everywhere
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else NO_LIMIT
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Folders of the process's own control group and of all that hold it, in versions 2 and 1.
+
+    In a container the own group's path may be the host's, which is not there: the container's own is the topmost then.
+    """
+    try:
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number != "0" and controller not in controllers.split(","):
+            continue
+        top = CGROUPS if number == "0" else CGROUPS / controller
+        # Version 1 mounts cpu and cpuacct together, under either name.
+        tops = [top] if number == "0" else [top, CGROUPS / controllers]
+        for top in dict.fromkeys(tops):
+            inside = Path(path.lstrip("/"))
+            yield from (top / part for part in (inside, *inside.parents) if (top / part).is_dir())
+
+
+def _number(path: Path) -> int | None:
+    """The number that a file holds; None where it is not there or says `max`."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _droppable(path: Path) -> int:
+    """Bytes of files in memory, which the kernel drops before it kills anybody."""
+    try:
+        found = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
+        names = ("total_inactive_file", "total_active_file")  # version 1, with the groups inside
+        if names[0] not in found:
+            names = ("inactive_file", "active_file")
+        return sum(int(found.get(name, 0)) for name in names)
+    except (OSError, ValueError):
+        return 0
+
+
+def _cpu_quota(folder: Path) -> float | None:
+    """Cores' worth of time that a group may use; None without a limit."""
+    try:
+        words = (folder / "cpu.max").read_text().split()  # version 2: quota and period in microseconds
+    except OSError:
+        quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+        return quota / period if quota and period and quota > 0 else None
+    return int(words[0]) / int(words[1]) if len(words) == 2 and words[0].isdigit() else None
