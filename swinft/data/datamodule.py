@@ -253,13 +253,16 @@ class CSVDataModule(LightningDataModule):
         return summary | self.pictures.summary(self._splits)
 
     def show_batch(self, split: Literal["train", "val", "test"] = "train", n: int = 16) -> "Figure":
-        """Draws images as the network will see them, each under its target.
+        """Draws images as the network will see them, each under its target; decodes no others for it.
 
         Args:
             split: Training rows with augmentation, held-out rows, or rows to predict under their ids.
             n: Number of images at most.
         """
-        loader = {"train": self.train_dataloader, "val": self.val_dataloader, "test": self.predict_dataloader}[split]()
+        if split == "train":
+            loader = self._train_loader(makes_cache=self.augment_on == "device")
+        else:
+            loader = self._val_loader(makes_cache=False) if split == "val" else self.predict_dataloader()
         keys = [key for key, _ in zip(loader.sampler, range(n), strict=False)]
         rows = [row for _, row in keys]
         ids = self.test_table.ids if split == "test" else []
@@ -381,10 +384,13 @@ class CSVDataModule(LightningDataModule):
         With `augment_on: device` its batches lie on the Trainer's device, or where there is no Trainer on the GPU if
         there is one, and their images are float32; the first call copies the pictures there.
         """
+        return self._train_loader(makes_cache=True)
+
+    def _train_loader(self, makes_cache: bool) -> DataLoader[Any]:
         rank, num_ranks = self._place()
         pipeline = train_pipeline(self.augment, self.image_size, self.resize)
         epoch = self._epoch if self.trainer else None
-        rows, dataset = self._training_rows(), self._dataset("fit", pipeline)
+        rows, dataset = self._training_rows(), self._dataset("fit", pipeline, makes_cache)
         sampler = ShuffledRows(rows, self.seed, rank, num_ranks, epoch, self.virtual_epochs)
         if self.augment_on == "device":
             return self._device_loader(dataset, sampler)
@@ -406,7 +412,11 @@ class CSVDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The rows of `fold` in the table's order, each once."""
-        return self._eval_loader("fit", np.flatnonzero(self.is_scored & (self.fold_of_row == self.fold)))
+        return self._val_loader(makes_cache=True)
+
+    def _val_loader(self, makes_cache: bool) -> DataLoader[Any]:
+        rows = np.flatnonzero(self.is_scored & (self.fold_of_row == self.fold))
+        return self._eval_loader("fit", rows, makes_cache)
 
     def predict_dataloader(self, share: tuple[int, int] = (0, 1)) -> DataLoader[Any]:
         """The rows to predict in their table's order, each once, without targets.
@@ -416,13 +426,13 @@ class CSVDataModule(LightningDataModule):
 
         Where `on_bad_image` is `skip`, images that cannot be used come as padding.
         """
-        return self._eval_loader("predict", np.arange(share[0], len(self.test_table), share[1]))
+        return self._eval_loader("predict", np.arange(share[0], len(self.test_table), share[1]), makes_cache=False)
 
-    def _eval_loader(self, stage: str, rows: NDArray[np.int64]) -> DataLoader[Any]:
-        dataset = self._dataset(stage, eval_pipeline(self.image_size, self.resize))
+    def _eval_loader(self, stage: str, rows: NDArray[np.int64], makes_cache: bool) -> DataLoader[Any]:
+        dataset = self._dataset(stage, eval_pipeline(self.image_size, self.resize), makes_cache)
         return make_loader(dataset, OrderedRows(rows, *self._place()), self.batch_size, self.num_workers, self.seed)
 
-    def _dataset(self, stage: str, pipeline: Any) -> ImageRows:
+    def _dataset(self, stage: str, pipeline: Any, makes_cache: bool) -> ImageRows:
         rows = self._rows(stage)
         return ImageRows(
             RowNames.of(rows.table),
@@ -436,13 +446,13 @@ class CSVDataModule(LightningDataModule):
             # A training image that was whole at the scan has changed since: that is no row to skip but an error.
             skips_bad=stage == "predict" and self.on_bad_image == "skip",
             shrinks=self.pictures.image_size is not None,
-            cache=self._cache(rows) if stage == "fit" else None,
+            cache=self._cache(rows, makes_cache) if stage == "fit" else None,
         )
 
-    def _cache(self, rows: Rows) -> PixelCache | None:
+    def _cache(self, rows: Rows, makes_cache: bool) -> PixelCache | None:
         """The decoded training images; says what was decided where nobody has asked before, as in a notebook."""
         was_known = bool(self.pictures.decision)
-        cache = self.pictures.cache(rows)
+        cache = self.pictures.cache(rows, makes_cache)
         if self.pictures.decision and not was_known and self._place()[0] == 0:
             print(self.pictures.decision, flush=True)
         return cache

@@ -67,8 +67,12 @@ class Pictures:
         """
         return self._obtain(split, rows).index
 
-    def cache(self, rows: Rows) -> PixelCache | None:
-        """The decoded training images, made now where there are none; None where policy or room are against it.
+    def cache(self, rows: Rows, makes_it: bool = True) -> PixelCache | None:
+        """The decoded training images; None where policy or room are against it.
+
+        Args:
+            rows: The training rows.
+            makes_it: Decode them now where nobody has asked for them before.
 
         Raises:
             InputError: As for `index`.
@@ -77,7 +81,7 @@ class Pictures:
             return None
         if self._handed_over is not None:
             return self._take(rows, self._handed_over)
-        return self._obtain("train", rows).cache
+        return self._obtain("train", rows).cache if makes_it or "train" in self._obtained else None
 
     def take_over(self, path: str) -> None:
         """Takes what another process of the same run has found out, in place of looking for it again.

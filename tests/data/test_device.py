@@ -123,7 +123,7 @@ def test_an_image_depends_on_seed_epoch_and_row_alone(photos, preset):
 def test_crops_of_pictures_of_many_shapes_are_drawn_in_their_own_proportions(ramps):
     data = ready(ramps, augment="crop")
     stored = data.train_dataloader().pictures.pixels
-    shapes = data.pictures.open_cache(data._rows("fit")).shapes[data._training_rows()]
+    shapes = data.training_cache().shapes[data._training_rows()]
     assert stored.shape[1:3] == tuple(np.median(shapes, axis=0).round().astype(int))
     assert len(set(map(tuple, shapes.tolist()))) > 5
     assert differences(ramps, augment="crop").mean((1, 2, 3)).max() < 1
@@ -136,7 +136,7 @@ def test_pictures_of_one_shape_are_stored_as_the_cache_has_them(photos, monkeypa
     assert CHUNK > 3
     data = ready(photos, augment="crop")
     pictures = data.train_dataloader().pictures
-    rows, cache = data._training_rows(), data.pictures.open_cache(data._rows("fit"))
+    rows, cache = data._training_rows(), data.training_cache()
     assert np.array_equal(pictures.pixels.numpy(), cache.array[rows])
     assert pictures.place[rows].tolist() == list(range(len(rows)))
     assert (pictures.place[data.fold_of_row == 0] == -1).all()

@@ -700,3 +700,13 @@ def test_f020_the_device_holds_the_images_of_the_fold_that_is_asked_for(root, tm
         assert isinstance(loader.sampler, ShuffledRows)
     assert held[0] is not held[1]
     assert held[1] is held[2]
+
+
+def test_f086_a_glance_at_a_batch_decodes_no_other_image(root, tmp_path):
+    data = module(root, tmp_path)
+    data.setup("fit")
+    with counted(images_of(root)):
+        data.show_batch("train", n=3)
+        data.show_batch("val", n=2)
+    assert sum(opened.values()) == 5
+    assert not (tmp_path / "cache").exists()
