@@ -461,6 +461,10 @@ class CSVDataModule(LightningDataModule):
     def _splits(self) -> dict[str, Rows]:
         return {name: rows for name, rows in (("train", self._train), ("test", self._test)) if rows is not None}
 
+    def count_training_rows(self, fold: int) -> int:
+        """How many rows a fold trains on in `data.virtual_epochs` epochs."""
+        return int(np.count_nonzero(self._rows("fit").is_used & (self.fold_of_row != fold)))
+
     def _training_rows(self) -> NDArray[np.int64]:
         """Rows of all folds but `fold`, and those without one, that are not skipped."""
         return np.flatnonzero(self._rows("fit").is_used & (self.fold_of_row != self.fold))

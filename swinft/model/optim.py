@@ -15,6 +15,7 @@ from torch.optim import AdamW
 
 from swinft.errors import InputError
 from swinft.model.backbone import Backbone
+from swinft.model.steps import Steps
 
 Groups = list[dict[str, Any]]
 
@@ -132,6 +133,22 @@ def adamw(groups: Groups, config: OptimConfig, device: torch.device, scales_loss
             gradients were clipped at the scaled norm.
     """
     return AdamW(groups, lr=config.lr, betas=config.betas, fused=device.type in ("cuda", "cpu") and not scales_loss)
+
+
+def warmup_steps(config: OptimConfig, steps: Steps) -> float:
+    """Optimiser steps of the warm-up.
+
+    Raises:
+        InputError: It is longer than the training: the rate that is configured would never be reached.
+    """
+    warmup = config.warmup_epochs * steps.per_epoch
+    if warmup > steps.total:
+        epochs = steps.total / steps.per_epoch
+        raise InputError(
+            f"model.optim.warmup_epochs is {config.warmup_epochs:g}, and training takes {epochs:g} epochs: the "
+            f"learning rate would never be reached. Set it to less."
+        )
+    return warmup
 
 
 def warmup_cosine(step: int, warmup_steps: float, total_steps: int, min_ratio: float) -> float:

@@ -23,7 +23,8 @@ from swinft.model.heads import Head
 from swinft.model.metrics import check_metrics, score
 from swinft.model.mix import MixConfig, mix
 from swinft.model.network import ImageModel
-from swinft.model.optim import OptimConfig, adamw, describe_rates, param_groups, warmup_cosine
+from swinft.model.optim import OptimConfig, adamw, describe_rates, param_groups, warmup_cosine, warmup_steps
+from swinft.model.steps import steps_of
 from swinft.model.window_attention import FastAttention, set_attention
 
 Batch = dict[str, Tensor]
@@ -236,8 +237,8 @@ class FineTuneTask(pl.LightningModule):
                 f"targets and, where there is any, the metadata of all training rows."
             )
         set_attention(self, self.device, self.fast_attention, self.print)
-        steps = int(self.trainer.estimated_stepping_batches)  # the same when the training is resumed
-        self.is_compiled = compiles(self.compile_policy, steps, COMPILED_STEPS, "steps", self.device, self.print)
+        steps = steps_of(self.trainer)  # the same when the training is resumed
+        self.is_compiled = compiles(self.compile_policy, steps.total, COMPILED_STEPS, "steps", self.device, self.print)
         if self.is_compiled:
             for net in {self.net, self.predictor}:
                 net.backbone.compile()  # in place: the names of the weights stay
@@ -267,6 +268,8 @@ class FineTuneTask(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Averages after every optimiser step, not after every accumulated batch."""
+        if 0 < self.trainer.max_steps <= self.global_step:
+            self.trainer.should_stop = True  # Lightning then validates the end, also where it is no end of an epoch
         if self.averaged is not None and self.global_step != self._steps_seen:
             self.averaged.update(self.net)
         self._steps_seen = self.global_step
@@ -347,9 +350,9 @@ class FineTuneTask(pl.LightningModule):
         groups = param_groups(self.net.backbone, others, self.optim)
         self.print(describe_rates(groups))
         optimizer = adamw(groups, self.optim, self.device, scales_loss)
-        total = int(self.trainer.estimated_stepping_batches)  # counts the loader's batches, which the next line needs
-        warmup = self.optim.warmup_epochs * self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, total, self.optim.min_lr_ratio))
+        steps = steps_of(self.trainer)
+        warmup = warmup_steps(self.optim, steps)
+        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, steps.total, self.optim.min_lr_ratio))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def first_bad_batch(self) -> tuple[int, list[int]] | None:

@@ -22,6 +22,7 @@ from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task
 from swinft.run.callbacks import monitor_problems
 from swinft.run.config import build_parser, dump, load
+from swinft.run.planned import step_problems
 from swinft.run.sample import Sample
 from swinft.run.submission import SubmissionConfig, SubmissionPlan, plan_submission
 from swinft.run.trainer import callbacks_of, check_trainer
@@ -92,7 +93,11 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
     if trainer and task:
         problems += monitor_problems(callbacks_of(trainer), task.metrics)
     frozen = None if problems else _collect(problems, lambda: dump(parser, config))
-    if data is None or task is None or frozen is None:
+    if data is None or trainer is None or task is None or frozen is None:
+        raise InputError("\n".join(problems))
+    data.setup("fit")
+    problems = step_problems(config, data, trainer.world_size)
+    if problems:
         raise InputError("\n".join(problems))
     started = time.perf_counter()
     data.check()

@@ -182,8 +182,9 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
     if trainer.is_global_zero:
         print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({reason})", flush=True)
     with exit_on_signals(), explained_loader_deaths(fold), looked(data).in_environment():
-        trainer.fit(task, datamodule=data, ckpt_path=newest)
-    trainer.strategy.barrier()
+        if newest is None or not recorder.has_ended(newest, task):
+            trainer.fit(task, datamodule=data, ckpt_path=newest)
+            trainer.strategy.barrier()
     if trainer.is_global_zero:
         if config.checkpoint == "last":
             save_net(task.predictor, fold.weights)
@@ -281,6 +282,7 @@ def _finish(
         "fold": fold.index,
         "rows": len(rows),
         "oof": score(recorder.metrics, data.schema.kind, torch.from_numpy(values), truth),
+        "end": recorder.end,
         "last_epoch": recorder.history[-1],
         "best_epoch": recorder.best,
         "seconds": round(sum(line["seconds"] for line in recorder.history), 1),

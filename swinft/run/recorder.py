@@ -3,39 +3,67 @@
 import json
 import math
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelPruning
+from torch import Tensor, nn
 
 from swinft.errors import InputError
 from swinft.model.metrics import METRICS
+from swinft.model.steps import steps_of
 from swinft.model.task import FineTuneTask
 from swinft.run.build import save_net
 from swinft.run.layout import Fold
 from swinft.run.store import commit, discard
+from swinft.run.trainer import StoreCheckpointIO, callbacks_of
 
 KEPT_CHECKPOINTS = 2  # the newest may be the one that a crash damages
+WHOLE = "as planned"
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """When a fold must be done.
+
+    Args:
+        until: Seconds of `time.monotonic`.
+        num_views: Views of its out-of-fold predictions, which follow the training.
+    """
+
+    until: float
+    num_views: int
 
 
 class FoldRecorder(Checkpoint):
     """Commits a fold's state at the end of every epoch, and only there: a mid-epoch resume would repeat or skip rows.
 
-    The history travels in the checkpoint, so that a resumed fold neither forgets nor repeats an epoch. Lightning calls
-    a `Checkpoint` after all other callbacks: what they keep of an epoch, as early stopping does, is in its checkpoint.
+    The history travels in the checkpoint, so that a resumed fold neither forgets nor repeats an epoch, and so does the
+    fact that training has ended. Lightning calls a `Checkpoint` after all other callbacks: what they keep of an epoch,
+    as early stopping does, is in its checkpoint, and what they change is seen.
 
     Args:
         fold: The fold's folder.
         metrics: Names of `METRICS` that the task scores; the first decides which epoch is best.
         keep: Which epoch's weights to predict with.
+        limit: When the fold must be done; None for no limit. At least one epoch is trained.
     """
 
-    def __init__(self, fold: Fold, metrics: list[str], keep: Literal["last", "best"]) -> None:
+    def __init__(
+        self, fold: Fold, metrics: list[str], keep: Literal["last", "best"], limit: TimeLimit | None = None
+    ) -> None:
         self.fold = fold
         self.metrics = metrics
         self.keep = keep
+        self.limit = limit
         self.history: list[dict[str, float]] = []
-        self._started = 0.0
+        self.end: str | None = None  # why training has ended; None while it goes on
+        self._started = self._validation_started = self._validation_seconds = 0.0
+        self._validated: Tensor | None = None
+        self._recipe: dict[str, Any] = {}
 
     @property
     def best(self) -> dict[str, float]:
@@ -44,24 +72,61 @@ class FoldRecorder(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of this callback."""
-        return {"history": self.history}
+        return {"history": self.history, "end": self.end}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where the checkpoint was saved."""
         self.history = state_dict["history"]
+        self.end = state_dict.get("end")
+
+    def has_ended(self, checkpoint: Path, task: FineTuneTask) -> bool:
+        """Whether training had ended when a checkpoint was saved; then the task gets its weights.
+
+        Args:
+            checkpoint: The newest one of the fold.
+            task: Freshly built.
+        """
+        saved = StoreCheckpointIO().load_checkpoint(checkpoint)
+        state = saved["callbacks"].get(self.state_key, {})
+        if state.get("end") is None:
+            return False
+        self.load_state_dict(state)
+        task.load_state_dict(saved["state_dict"])
+        return True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keeps what no callback may change."""
+        self._recipe = _recipe(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
-        self._started = time.perf_counter()
+        self._started = time.monotonic()
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keeps what is validated, to be compared with what is saved."""
+        if batch_idx == 0:
+            assert isinstance(pl_module, FineTuneTask)
+            self._validated, self._validation_started = _norms(pl_module.predictor), time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock of the validation."""
+        self._validation_seconds = time.monotonic() - self._validation_started
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records the epoch, prints its line, saves."""
         assert isinstance(pl_module, FineTuneTask)
         self._check_finite(trainer, pl_module)
+        self._check_unchanged(trainer, pl_module)
         line = self._line(trainer)
         self.history.append(line)
+        planned = steps_of(trainer).epochs
+        self.end = self._why_ended(trainer)
         if trainer.is_global_zero:
-            print(self._text(line, trainer.max_epochs or 0), flush=True)
+            print(self._text(line, planned), flush=True)
+            if self.end not in (None, WHOLE):
+                print(self._early_end(planned), flush=True)
             commit(self.fold.metrics, "".join(json.dumps(row) + "\n" for row in self.history).encode(), "swinft fit")
             if self.keep == "best" and self.best is line:
                 save_net(pl_module.predictor, self.fold.weights)
@@ -71,12 +136,64 @@ class FoldRecorder(Checkpoint):
             for old in self.fold.checkpoints[KEPT_CHECKPOINTS:]:
                 discard(old)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks once more: what is saved after this must be what was validated."""
+        assert isinstance(pl_module, FineTuneTask)
+        self._check_unchanged(trainer, pl_module)
+
     def _line(self, trainer: Trainer) -> dict[str, float]:
         """One epoch's numbers."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
-        seconds = time.perf_counter() - self._started
+        seconds = time.monotonic() - self._started
         return {"epoch": len(self.history) + 1, **metrics, "lr": max(rates), "seconds": round(seconds, 2)}
+
+    def _why_ended(self, trainer: Trainer) -> str | None:
+        """Whether this epoch is the last, and why; the same on all ranks."""
+        if trainer.global_step >= steps_of(trainer).total:
+            return WHOLE
+        if trainer.should_stop:
+            reasons = [
+                each.stopping_reason_message for each in callbacks_of(trainer) if isinstance(each, EarlyStopping)
+            ]
+            said = next((reason for reason in reasons if reason), "a callback stopped it")
+            return said.removesuffix(" Signaling Trainer to stop.").rstrip(".")
+        if self.limit is None:
+            return None
+        # Another epoch must end in time with the predictions that follow.
+        needed = max(line["seconds"] for line in self.history) + self._validation_seconds * self.limit.num_views
+        trainer.should_stop = bool(trainer.strategy.broadcast(time.monotonic() + needed > self.limit.until))
+        return "max_hours" if trainer.should_stop else None
+
+    def _early_end(self, planned: int) -> str:
+        done, rate = len(self.history), self.history[-1]["lr"]
+        return (
+            f"fold {self.fold.index}: training ends after epoch {done} of {planned}: {self.end}. The learning rate, "
+            f"planned over {planned} epochs, stands at {rate:.3g}."
+        )
+
+    def _check_unchanged(self, trainer: Trainer, task: FineTuneTask) -> None:
+        """Compares recipe and weights with those that were configured and validated.
+
+        Raises:
+            InputError: A callback has changed them: the score would be that of another network or recipe.
+        """
+        callbacks = callbacks_of(trainer)
+        names = ", ".join(type(callback).__name__ for callback in callbacks) or "none"
+        changed = [name for name, value in _recipe(trainer).items() if value != self._recipe[name]]
+        if changed:
+            raise InputError(
+                f"fold {self.fold.index}: {' and '.join(changed)} changed while it trained, so that it is not the run "
+                f"of its config. Remove the callback that does it (callbacks: {names}) and set the key instead."
+            )
+        if any(isinstance(callback, ModelPruning) for callback in callbacks):  # prunes after the validation
+            return
+        if self._validated is None or not torch.equal(self._validated, _norms(task.predictor)):
+            raise InputError(
+                f"fold {self.fold.index}: the weights after epoch {len(self.history)} are not those that were "
+                f"validated. Remove the callback that replaces them (callbacks: {names}); model.ema_decay averages "
+                f"weights."
+            )
 
     def _check_finite(self, trainer: Trainer, task: FineTuneTask) -> None:
         """Stops before a broken epoch is saved.
@@ -97,13 +214,31 @@ class FoldRecorder(Checkpoint):
             f"set trainer.precision to 32-true, under another --name."
         )
 
-    def _text(self, line: dict[str, float], max_epochs: int) -> str:
+    def _text(self, line: dict[str, float], planned: int) -> str:
         numbers = [f"{name} {value:.4g}" for name, value in line.items() if name not in ("epoch", "seconds")]
         mark = "  *" if self.best is line else ""
-        epoch = f"fold {self.fold.index}  epoch {line['epoch']}/{max_epochs}"
+        epoch = f"fold {self.fold.index}  epoch {line['epoch']}/{planned}"
         return f"{epoch}  {'  '.join(numbers)}  {line['seconds']:.1f} s{mark}"
 
     def _rank(self, line: dict[str, float]) -> float:
         """Higher is better, and an undefined score is never the best."""
         score = line[f"val_{self.metrics[0]}"]
         return -math.inf if math.isnan(score) else score if METRICS[self.metrics[0]].higher_is_better else -score
+
+
+def _recipe(trainer: Trainer) -> dict[str, Any]:
+    """What the config decides and a callback could change, by its key."""
+    return {
+        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "trainer.max_epochs": trainer.max_epochs,
+        "trainer.max_steps": trainer.max_steps,
+        "data.batch_size": trainer.datamodule.batch_size,  # type: ignore[attr-defined]  # the run always has one
+        "trainer's loops": (id(trainer.fit_loop), id(trainer.fit_loop.epoch_loop)),
+    }
+
+
+@torch.no_grad()
+def _norms(net: nn.Module) -> Tensor:
+    """Norm of every weight (N,): equal for the same weights on the same device, and cheap to keep."""
+    tensors = [t for t in (*net.parameters(), *net.buffers()) if t.is_floating_point() and t.numel()]
+    return torch.stack([norm.float() for norm in torch._foreach_norm(tensors)]).nan_to_num()

@@ -1,14 +1,23 @@
 """What a config asks of training: found wrong at `check` and before a run is frozen, or done as it says."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 
+import swinft
 from swinft.cli import main
-from tests.conftest import tiny_config, write_config
+from swinft.model.steps import count_steps
+from swinft.run.recorder import FoldRecorder
+from tests.conftest import TINY_SWIN, tiny_config, write_config
 
 
 def ask(command, competition, tmp_path, *options, **changes) -> int:
+    tmp_path.mkdir(exist_ok=True)
     path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     return main([command, "--config", str(path), *options])
 
@@ -157,3 +166,185 @@ def test_f034_early_stopping_watches_what_is_logged_in_its_direction(arguments, 
     callback = {"class_path": f"{CALLBACKS}.EarlyStopping", "init_args": arguments}
     assert ask("check", competition, tmp_path, **{"trainer.callbacks": [callback]}) == 2
     assert message in capsys.readouterr().err
+
+
+def fit_one_fold(competition, tmp_path, *options, **changes) -> Path:
+    """Fits fold 0 alone and gives its folder."""
+    assert ask("fit", competition, tmp_path, "--fold", "0", *options, **{"data.batch_size": 4, **changes}) == 0
+    return tmp_path / "runs" / "tiny" / "fold_0"
+
+
+def history(fold: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("epochs", ["null", "-1"])
+def test_f030_steps_alone_have_a_whole_schedule(epochs, competition, tmp_path, capsys):
+    options = ["--trainer.max_epochs", epochs, "--trainer.max_steps", "6"]
+    steps = history(fit_one_fold(competition, tmp_path, *options))
+    epochs = history(fit_one_fold(competition, tmp_path / "epochs", "--trainer.max_epochs", "2"))
+    for line in (*steps, *epochs):
+        del line["seconds"]
+    assert steps == epochs
+    assert steps[-1]["lr"] == pytest.approx(3e-3 * 0.01)  # min_lr_ratio: the schedule has come to its end
+    assert "epoch 2/2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("trainer", [{"max_steps": 6}, {"max_steps": 4}, {"max_epochs": 2}, {"fast_dev_run": True}])
+def test_f030_a_trainer_from_python_gets_a_positive_rate_at_every_step(trainer, competition):
+    rates = []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer, *_: object) -> None:
+            rates.extend(group["lr"] for group in trainer.optimizers[0].param_groups)
+
+    data = swinft.CSVDataModule(
+        root=str(competition), train="train.csv", image="images/{id}.jpg", target="color", num_folds=2,
+        target_kind="classification", image_size=32, batch_size=4,
+    )  # fmt: skip
+    task = swinft.FineTuneTask(swinft.ClassificationHead, backbone_args=dict(TINY_SWIN), pretrained=False)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    Trainer(**trainer, **quiet, enable_model_summary=False, callbacks=[Rates()]).fit(task, datamodule=data)
+    assert rates
+    assert all(0 < rate <= 1e-4 for rate in rates)
+
+
+def test_f030_a_training_without_an_end_is_refused_from_python():
+    with pytest.raises(swinft.InputError, match="no end"):
+        count_steps(3, 1, -1, -1)
+    with pytest.raises(swinft.InputError, match="training batches"):
+        count_steps(float("inf"), 1, 10, -1)
+
+
+@pytest.mark.parametrize("checkpoint", ["last", "best"])
+def test_f031_steps_that_end_inside_an_epoch_end_with_a_validation(checkpoint, competition, tmp_path):
+    fold = fit_one_fold(competition, tmp_path, "--trainer.max_steps", "4", "--checkpoint", checkpoint)
+    first, last = history(fold)
+    assert first["val_loss"] != last["val_loss"], "the numbers of the epoch before"
+    result = json.loads((fold / "result.json").read_text())
+    used = result[f"{checkpoint}_epoch"]
+    for name, value in result["oof"].items():  # what was validated is what predicts
+        assert value == pytest.approx(used[f"val_{name}"], abs=1e-6)
+
+
+def test_f031_steps_that_end_inside_the_first_epoch_are_kept(competition, tmp_path):
+    (line,) = history(fit_one_fold(competition, tmp_path, "--trainer.max_steps", "2"))
+    assert 0 <= line["val_accuracy"] <= 1
+
+
+CANNOT_ACT = {
+    "limit_train_batches": (["--trainer.limit_train_batches", "0.01"], "which is none"),
+    "virtual_epochs": (["--data.virtual_epochs", "50"], "12 rows to train on"),
+    "warmup_epochs": (["--model.optim.warmup_epochs", "5"], "training takes 2 epochs"),
+    "max_steps": (["--trainer.max_steps", "100"], "ends after 4 steps"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), CANNOT_ACT.values(), ids=list(CANNOT_ACT))
+def test_f030_what_could_not_act_in_a_fold_is_refused_at_check(options, message, competition, tmp_path, capsys):
+    for command in ("check", "fit"):
+        assert ask(command, competition, tmp_path, *options) == 2
+        assert message in capsys.readouterr().err
+    assert not left_behind(tmp_path)
+
+
+EARLY = {
+    "class_path": f"{CALLBACKS}.EarlyStopping",
+    "init_args": {"monitor": "val_loss", "patience": 2, "min_delta": 9},
+}
+
+
+@pytest.mark.parametrize("epochs", [2, 12])
+def test_f038_a_resume_after_the_end_of_training_adds_nothing(epochs, competition, tmp_path, capsys, monkeypatch):
+    changes = {"trainer.max_epochs": epochs, "trainer.callbacks": [EARLY]}
+    whole = fit_one_fold(competition, tmp_path / "whole", **changes)
+    with monkeypatch.context() as patched:
+        patched.setattr("swinft.run.fit._finish", lambda *_, **__: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception, match="killed"):
+            fit_one_fold(competition, tmp_path / "resumed", **changes)
+    capsys.readouterr()
+    resumed = fit_one_fold(competition, tmp_path / "resumed", "--resume", **changes)
+    assert "epoch" not in re.sub(r"resumed from epoch-\d+.ckpt", "", capsys.readouterr().out)
+    for name in ("weights.safetensors", "oof.csv"):
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes()
+    ends = [json.loads((fold / "result.json").read_text())["end"] for fold in (whole, resumed)]
+    assert ends[0] == ends[1]
+    assert ("did not improve" in ends[0]) == (epochs == 12)
+
+
+def test_f038_patience_is_counted_on_over_a_resume(competition, tmp_path, monkeypatch):
+    changes = {"trainer.max_epochs": 12, "trainer.callbacks": [EARLY]}
+    whole = fit_one_fold(competition, tmp_path / "whole", **changes)
+    saved = FoldRecorder.on_train_epoch_end
+
+    def die_after_the_second(self, trainer, task) -> None:
+        saved(self, trainer, task)
+        if len(self.history) == 2:
+            raise SystemExit(137)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FoldRecorder, "on_train_epoch_end", die_after_the_second)
+        with pytest.raises(SystemExit):
+            fit_one_fold(competition, tmp_path / "resumed", **changes)
+    resumed = fit_one_fold(competition, tmp_path / "resumed", "--resume", **changes)
+    assert len(history(whole)) == len(history(resumed)) == 3
+    assert (whole / "weights.safetensors").read_bytes() == (resumed / "weights.safetensors").read_bytes()
+
+
+class Swaps(Callback):
+    """Replaces weights behind the recorder's back, derived from none of Lightning's callbacks that do."""
+
+    def __init__(self, hook: str) -> None:
+        setattr(self, hook, self.swap)
+
+    def swap(self, trainer, task, *_: object) -> None:
+        with torch.no_grad():
+            for parameter in task.predictor.parameters():
+                parameter.mul_(0.5)
+
+
+class Accumulates(Callback):
+    def on_train_start(self, trainer, task) -> None:
+        trainer.accumulate_grad_batches = 2
+
+
+class Grows(Callback):
+    def on_fit_start(self, trainer, task) -> None:
+        trainer.datamodule.batch_size = 12
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        *(
+            pytest.param(f"Swaps:{hook}", "not those that were validated", id=f"f032-{hook}")
+            for hook in ("on_train_epoch_end", "on_validation_end", "on_train_end")
+        ),
+        pytest.param("Accumulates", "trainer.accumulate_grad_batches changed", id="f033-accumulation"),
+        pytest.param("Grows", "data.batch_size changed", id="f033-batch"),
+    ],
+)
+def test_a_users_callback_that_changes_the_run_is_found_while_it_trains(
+    callback, message, competition, tmp_path, capsys
+):
+    name, _, hook = callback.partition(":")
+    named = {"class_path": f"{__name__}.{name}", **({"init_args": {"hook": hook}} if hook else {})}
+    changes = {"trainer.callbacks": [named], "data.batch_size": 4}
+    assert ask("fit", competition, tmp_path, "--fold", "0", "--allow-code", __name__, **changes) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert f"callbacks: {name}" in err
+    assert not (tmp_path / "runs" / "tiny" / "fold_0" / "result.json").exists()
+
+
+def test_f036_f125_what_is_asked_for_appears(competition, tmp_path, caplog):
+    early = {"class_path": f"{CALLBACKS}.EarlyStopping", "init_args": {"monitor": "val_loss", "verbose": True}}
+    rates = {"class_path": f"{CALLBACKS}.LearningRateMonitor"}
+    changes = {"trainer.callbacks": [early, rates], "trainer.log_every_n_steps": 1, "trainer.max_epochs": 1}
+    options = ["--trainer.profiler", "simple", "--trainer.enable_model_summary", "true", "--trainer.logger", "csv"]
+    fold = fit_one_fold(competition, tmp_path, *options, **changes)
+    for part in ("Metric val_loss improved", "run_training_batch", "Trainable params"):
+        assert part in caplog.text
+    (table,) = fold.rglob("metrics.csv")
+    assert "val_loss" in table.read_text()
+    assert not list(tmp_path.glob("lightning_logs"))
