@@ -93,7 +93,7 @@ def _reason(cell: str, rules: TextRules) -> tuple[str, str]:
     if not cell:
         return "the cell is empty", fix
     if rules.is_missing(cell):
-        return "the cell holds a word for a missing value", fix
+        return "the cell is no finite number but a word for a missing value", fix
     if GROUPED.fullmatch(cell):
         message = "the number holds a decimal comma or signs between its thousands"
         return message, "Write it like 1234.5; pandas.read_csv(…, decimal=',', thousands='.') reads such files."

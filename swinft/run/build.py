@@ -17,8 +17,10 @@ from swinft.run.store import commit, verify
 
 
 def build_datamodule(parser: Parser, config: Namespace, **changes: Any) -> CSVDataModule:
-    """The datamodule of a config; `changes` replace its arguments."""
+    """The datamodule of a config; `changes` replace its arguments, and `folds` all that would make other ones."""
     arguments = section(parser, config, "data")
+    if "folds" in changes:
+        arguments |= {"fold_kind": "auto", "num_folds": None, "rare_classes": "error", "duplicates": "report"}
     return CSVDataModule(**{**arguments, "seed": config.seed, "sample_id": config.submission.id, **changes})
 
 
