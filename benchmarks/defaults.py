@@ -4,10 +4,10 @@
     python benchmarks/defaults.py              # half an hour on two cores
     python benchmarks/defaults.py --seeds 1    # half of it
 
-EfficientNet-Lite0 with its ImageNet weights on solar cells (a regression) and on scikit-learn's digits (ten classes), and
-a small Swin from scratch on the demo's tiles, for 2 and for 10 epochs each, through `swinft fit`. A trial of the grid sets
-`model.optim.lr` alone; what is compared is the score of the rows held out by fold 0, mean over the seeds. The defaults
-are to be within 0.02 of the best of the grid. Writes benchmarks/results/defaults.json.
+EfficientNet-Lite0 with its ImageNet weights on solar cells (a regression) and on scikit-learn's digits (ten classes),
+and a small Swin from scratch on the demo's tiles, for 2 and for 10 epochs each, through `swinft fit`. A trial of the
+grid sets `model.optim.lr` alone; what is compared is the score of the rows held out by fold 0, mean over the seeds. The
+defaults are to be within 0.02 of the best of the grid. Writes benchmarks/results/defaults.json.
 """
 
 import argparse

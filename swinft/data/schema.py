@@ -50,6 +50,18 @@ class Schema:
         """Number of one-hot columns of each category column: the last of the F features."""
         return [len(known) for known in self.categories.values()]
 
+    @property
+    def grades(self) -> NDArray[Any] | None:
+        """What metrics of grades count with, float64.
+
+        The number that each class stands for (K,), where all class names are numbers, else its position; or the lowest
+        and the highest training target of each column (2, K), where they are known.
+        """
+        if self.kind == "classification":
+            are_numbers = all(NUMBER.fullmatch(name) for name in self.outputs)
+            return np.array([float(name) if are_numbers else k for k, name in enumerate(self.outputs)], np.float64)
+        return np.array(self.ranges, np.float64).T if self.ranges else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)

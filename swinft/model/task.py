@@ -106,6 +106,7 @@ class FineTuneTask(pl.LightningModule):
         self._started, self._full_batch = 0.0, 0
         self._evaluated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self._steps_seen = 0
+        self._grades: Any = None
         self._bad: tuple[Tensor, Tensor] | None = None
         self._head = head_from(head)
         self._arguments: dict[str, Any] = {  # all but the head, as plain values
@@ -200,6 +201,7 @@ class FineTuneTask(pl.LightningModule):
         for what, number in made_for.items():
             if number != has[what]:
                 raise InputError(f"the network is made for {number} {what}, and the table has {has[what]}.")
+        self._grades = schema.grades
 
     def forward(self, image: Tensor, features: Tensor | None = None) -> Tensor:
         """Pixels and metadata to predictions (B, K) in the competition's units; the class says of which weights."""
@@ -324,7 +326,7 @@ class FineTuneTask(pl.LightningModule):
         _, predictions, targets, losses = self._pooled()
         self._evaluated.clear()
         self.log(f"{stage}_loss", losses.mean(), rank_zero_only=True)
-        for name, value in score(self.metrics, self.net.head.kind, predictions, targets).items():
+        for name, value in score(self.metrics, self.net.head.kind, predictions, targets, self._grades).items():
             self.log(f"{stage}_{name}", value, rank_zero_only=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

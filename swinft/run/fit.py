@@ -4,7 +4,6 @@ The parent plans, starts one process per fold, and joins what they leave on disk
 with `--fold k`, so callbacks, GPU memory and crashes never cross folds.
 """
 
-import json
 import os
 import signal
 import sys
@@ -43,7 +42,7 @@ from swinft.run.processes import Child, launcher_ranks, rank, run_children
 from swinft.run.recorder import FoldRecorder
 from swinft.run.report import write_report
 from swinft.run.secrets import environment
-from swinft.run.store import commit, discard, newest_intact, probe, sweep, verify
+from swinft.run.store import commit, discard, json_bytes, newest_intact, probe, sweep, verify
 from swinft.run.trainer import build_trainer, quiet
 
 ORPHAN_SECONDS = 30.0  # for the fold's process of a parent that was killed to be gone, its writing included
@@ -255,7 +254,7 @@ def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
     write_predictions(run.oof, oof, "swinft fit")
     results = [run.fold(index).read_result() for index in run.planned_folds()]
     scores = _scores(values, data, results, config)
-    commit(run.scores, json.dumps(scores, indent=1).encode(), "swinft fit")
+    commit(run.scores, json_bytes(scores), "swinft fit")
     try:
         write_report(run, data)
     except Exception as error:  # the scores are there, and whoever waited for them must see them
@@ -277,17 +276,16 @@ def _finish(
     ids = np.asarray(data.train_table.ids)[rows].tolist()
     table = prediction_table(ids, values, data.schema.outputs, np.full(len(rows), fold.index))
     write_predictions(fold.oof, table, "swinft fit")
-    truth = torch.from_numpy(data.targets[rows])
     result = {
         "fold": fold.index,
         "rows": len(rows),
-        "oof": score(recorder.metrics, data.schema.kind, torch.from_numpy(values), truth),
+        "oof": score(recorder.metrics, data.schema.kind, values, data.targets[rows], data.schema.grades),
         "end": recorder.end,
         "last_epoch": recorder.history[-1],
         "best_epoch": recorder.best,
         "seconds": round(sum(line["seconds"] for line in recorder.history), 1),
     }
-    commit(fold.result, json.dumps(result, indent=1).encode(), "swinft fit")
+    commit(fold.result, json_bytes(result), "swinft fit")
     for checkpoint in fold.checkpoints:  # several times the size of the weights, and no longer needed
         discard(checkpoint)
 
@@ -298,7 +296,7 @@ def _scores(
     """The pooled score of every metric, the folds' own, and their spread (standard deviation over folds)."""
     names = list(results[0]["oof"])
     scored = data.is_scored
-    pooled = score(names, data.schema.kind, torch.from_numpy(values[scored]), torch.from_numpy(data.targets[scored]))
+    pooled = score(names, data.schema.kind, values[scored], data.targets[scored], data.schema.grades)
     spread = {name: float(np.std([result["oof"][name] for result in results])) for name in names}
     return {
         "pooled": pooled,

@@ -3,6 +3,7 @@
 import csv
 import glob
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,10 @@ class Fold:
         return [json.loads(line) for line in verify(self.metrics).read_text(encoding="utf-8").splitlines()]
 
     def read_result(self) -> dict[str, Any]:
-        """Score, epochs, seconds, and what the fold was made with."""
+        """Scores, NaN where undefined, epochs, seconds, and what the fold was made with."""
         result: dict[str, Any] = json.loads(verify(self.result).read_text(encoding="utf-8"))
+        for part in ("oof", "last_epoch", "best_epoch"):
+            result[part] = {name: math.nan if value is None else value for name, value in result[part].items()}
         return result
 
     @property

@@ -1,6 +1,5 @@
 """What a fold leaves on disk after every epoch: a checkpoint to go on from, a line of metrics, the best weights."""
 
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from swinft.model.steps import steps_of
 from swinft.model.task import FineTuneTask
 from swinft.run.build import save_net
 from swinft.run.layout import Fold
-from swinft.run.store import commit, discard
+from swinft.run.store import commit, discard, json_bytes
 from swinft.run.trainer import StoreCheckpointIO, callbacks_of
 
 KEPT_CHECKPOINTS = 2  # the newest may be the one that a crash damages
@@ -127,7 +126,8 @@ class FoldRecorder(Checkpoint):
             print(self._text(line, planned), flush=True)
             if self.end not in (None, WHOLE):
                 print(self._early_end(planned), flush=True)
-            commit(self.fold.metrics, "".join(json.dumps(row) + "\n" for row in self.history).encode(), "swinft fit")
+            lines = b"".join(json_bytes(row, indent=None) + b"\n" for row in self.history)
+            commit(self.fold.metrics, lines, "swinft fit")
             if self.keep == "best" and self.best is line:
                 save_net(pl_module.predictor, self.fold.weights)
         # On all ranks: Lightning gathers sharded states.
@@ -220,10 +220,13 @@ class FoldRecorder(Checkpoint):
         epoch = f"fold {self.fold.index}  epoch {line['epoch']}/{planned}"
         return f"{epoch}  {'  '.join(numbers)}  {line['seconds']:.1f} s{mark}"
 
-    def _rank(self, line: dict[str, float]) -> float:
-        """Higher is better, and an undefined score is never the best."""
-        score = line[f"val_{self.metrics[0]}"]
-        return -math.inf if math.isnan(score) else score if METRICS[self.metrics[0]].higher_is_better else -score
+    def _rank(self, line: dict[str, float]) -> tuple[int, float]:
+        """Higher is better. A defined score is better than any undefined one; of these the lowest loss is the best."""
+        name = self.metrics[0]
+        score, loss = line[f"val_{name}"], line["val_loss"]
+        if math.isnan(score):
+            return (0, -loss) if not math.isnan(loss) else (-1, 0.0)
+        return 1, score if METRICS[name].higher_is_better else -score
 
 
 def _recipe(trainer: Trainer) -> dict[str, Any]:

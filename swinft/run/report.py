@@ -61,6 +61,7 @@ def write_report(run: Run, data: CSVDataModule) -> None:
             "test": _png(test_figure(run, values[scored], schema)) if made_with else "",
         }
     template = Environment(loader=PackageLoader("swinft.run", "."), autoescape=True, undefined=StrictUndefined)
+    template.filters["score"] = lambda value: "undefined" if value is None else f"{value:.4f}"
     page = template.get_template("report.html").render(
         name=run.root.name,
         scores=scores,

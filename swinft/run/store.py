@@ -7,6 +7,7 @@ crash at any point therefore leaves either the old artefact or the new one, neve
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import sys
@@ -308,6 +309,19 @@ def _is_running(pid: int) -> bool:
 
 def _go_on(producer: str) -> str:
     return "go on with `swinft fit --resume`" if producer == "swinft fit" else f"run `{producer}` again"
+
+
+def json_bytes(value: Any, indent: int | None = 1) -> bytes:
+    """JSON that every parser reads: numbers that are NaN or infinite become null."""
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: plain(each) for key, each in part.items()}
+        if isinstance(part, list | tuple):
+            return [plain(each) for each in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(plain(value), indent=indent, allow_nan=False).encode()
 
 
 def _record(path: Path) -> Path:

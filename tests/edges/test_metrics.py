@@ -1,0 +1,184 @@
+"""Metrics where float32, a missing class, an outlier or a NaN used to make them wrong, beside scikit-learn's in float64."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics as sk
+import torch
+
+from swinft.cli import main
+from swinft.data.schema import Schema
+from swinft.errors import InputError
+from swinft.model.metrics import METRICS, score
+from swinft.run.recorder import FoldRecorder
+from swinft.run.store import json_bytes
+from tests.conftest import fit_in_process, tiny_config, write_config
+
+SEEDS = range(200)  # draws against an independent answer
+
+
+def value(name, predictions, targets, kind="regression", grades=None):
+    return score([name], kind, torch.from_numpy(predictions), torch.from_numpy(targets), grades)[name]
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(2000, 5), (1e6, 200), (1.7e9, 1e4), (50, 20)])
+def test_f088_numbers_far_from_zero_score_as_in_float64(mean, spread):
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        targets = rng.normal(mean, spread, (300, 2))
+        given = targets + rng.normal(0, spread * rng.uniform(0.1, 2), targets.shape)
+        expected = {
+            "r2": sk.r2_score(targets, given),
+            "rmse": np.mean(sk.root_mean_squared_error(targets, given, multioutput="raw_values")),
+            "mae": sk.mean_absolute_error(targets, given),
+        }
+        for name, right in expected.items():
+            assert value(name, given, targets) == pytest.approx(right, rel=1e-12), name
+
+
+def test_probability_metrics_are_scikit_learns_on_200_draws_with_ties():
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        classes = int(rng.integers(2, 6))
+        targets = np.concatenate([np.arange(classes), rng.integers(0, classes, 60)])
+        given = rng.dirichlet(np.full(classes, 0.3), len(targets))
+        if seed % 2:
+            given = np.round(given, 1)
+            given /= given.sum(1, keepdims=True)
+        hard = given.argmax(1)
+        one_hot = np.eye(classes)[targets]
+        columns = [sk.roc_auc_score(one_hot[:, k], given[:, k]) for k in range(classes)]
+        expected = {
+            "accuracy": sk.accuracy_score(targets, hard),
+            "macro_f1": sk.f1_score(targets, hard, average="macro"),
+            "log_loss": sk.log_loss(targets, given, labels=range(classes)),
+            "auc": columns[1] if classes == 2 else np.mean(columns),
+            "quadratic_kappa": sk.cohen_kappa_score(targets, hard, weights="quadratic", labels=range(classes)),
+        }
+        for name, right in expected.items():
+            assert value(name, given, targets, "classification") == pytest.approx(right, abs=1e-12), name
+        assert value("mean_column_auc", given, one_hot, "multilabel") == pytest.approx(np.mean(columns), abs=1e-12)
+
+
+def test_f089_kappa_counts_with_the_numbers_that_classes_are():
+    schema = Schema("classification", ["0", "1", "2", "10"])
+    rng = np.random.default_rng(0)
+    targets, given = rng.integers(0, 4, 300), rng.dirichlet(np.ones(4), 300)
+    numbers = np.array([0, 1, 2, 10])
+    labels = np.arange(11)  # scikit-learn counts positions: give it every number between
+    right = sk.cohen_kappa_score(numbers[targets], numbers[given.argmax(1)], weights="quadratic", labels=labels)
+    got = value("quadratic_kappa", given, targets, "classification", schema.grades)
+    assert got == pytest.approx(right, abs=1e-12)
+    assert got != pytest.approx(value("quadratic_kappa", given, targets, "classification"), abs=1e-3)
+
+
+def test_f090_an_outlier_costs_neither_memory_nor_the_score():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 5, (500, 1)).astype(float)
+    given = targets + rng.normal(0, 0.8, targets.shape)
+    given[0] = 3e9
+    clipped = np.clip(np.rint(given), 0, 4).ravel().astype(int)
+    right = sk.cohen_kappa_score(targets.ravel().astype(int), clipped, weights="quadratic")
+    ranges = Schema("regression", ["grade"], ranges=[[0, 4]]).grades
+    assert value("quadratic_kappa", given, targets, grades=ranges) == pytest.approx(right, abs=1e-12)
+
+
+def test_a_fold_without_the_highest_grade_clips_to_the_training_tables_grades():
+    given, targets = np.array([[4.0], [0.0], [1.0]]), np.array([[3.0], [0.0], [1.0]])
+    right = sk.cohen_kappa_score([3, 0, 1], [4, 0, 1], weights="quadratic", labels=range(5))
+    got = value("quadratic_kappa", given, targets, grades=Schema("regression", ["g"], ranges=[[0, 4]]).grades)
+    assert got == pytest.approx(right)
+    assert value("quadratic_kappa", given, targets) == 1  # what the fold's own range would say
+
+
+def test_f091_a_label_that_no_row_has_is_left_out_and_not_the_whole_score():
+    rng = np.random.default_rng(0)
+    given, targets = rng.random((50, 3)), (rng.random((50, 3)) < 0.4).astype(float)
+    targets[:, 1] = 0
+    defined = [sk.roc_auc_score(targets[:, k], given[:, k]) for k in (0, 2)]
+    assert value("mean_column_auc", given, targets, "multilabel") == pytest.approx(np.mean(defined))
+    assert math.isnan(value("mean_column_auc", given, np.zeros((50, 3)), "multilabel"))
+    three = rng.dirichlet(np.ones(3), 50)
+    classes = rng.integers(0, 2, 50)
+    each = [sk.roc_auc_score(classes == k, three[:, k]) for k in (0, 1)]
+    assert value("auc", three, classes, "classification") == pytest.approx(np.mean(each))
+
+
+def test_f091_best_never_chooses_by_an_undefined_score():
+    recorder = FoldRecorder(None, ["auc"], "best")
+    lines = [
+        {"epoch": 1, "val_auc": math.nan, "val_loss": 0.9},
+        {"epoch": 2, "val_auc": math.nan, "val_loss": 0.4},
+        {"epoch": 3, "val_auc": math.nan, "val_loss": math.nan},
+    ]
+    recorder.history = lines
+    assert recorder.best["epoch"] == 2
+    recorder.history = [*lines, {"epoch": 4, "val_auc": 0.1, "val_loss": 5.0}]
+    assert recorder.best["epoch"] == 4
+
+
+def test_f091_an_undefined_score_is_null_in_the_files_and_said_in_the_report(competition, tmp_path):
+    table = pd.read_csv(competition / "train.csv", dtype=str)
+    root = tmp_path / "c"
+    root.mkdir()
+    (root / "images").symlink_to(competition / "images")
+    table["is_green"] = "0"
+    table["is_red"] = "0"
+    table.to_csv(root / "train.csv", index=False)
+    changes = {
+        "data.target": ["is_red", "is_green"],
+        "data.target_kind": "multilabel",
+        "data.test": None,
+        "data.sample_submission": None,
+        "model.head": {"class_path": "swinft.MultilabelHead"},
+        "model.metrics": ["mean_column_auc"],
+        "trainer.max_epochs": 1,
+        "checkpoint": "best",
+    }
+    config = write_config(tmp_path / "c.yaml", tiny_config(root, tmp_path / "runs", **changes))
+    fit_in_process(config)
+    run = tmp_path / "runs" / "tiny"
+    strict = {"parse_constant": lambda word: pytest.fail(f"{word} is no JSON")}
+    assert json.loads((run / "scores.json").read_text(), **strict)["pooled"] == {"mean_column_auc": None}
+    assert json.loads((run / "fold_0" / "metrics.jsonl").read_text(), **strict)["val_mean_column_auc"] is None
+    assert "undefined" in (run / "report.html").read_text()
+    assert main(["fit", "--config", str(config), "--resume"]) == 0
+
+
+def test_f093_a_certain_and_wrong_row_costs_what_scikit_learn_says():
+    given, targets = np.array([[1.0, 0.0], [0.3, 0.7]]), np.array([1, 1])
+    expected = sk.log_loss(targets, given, labels=[0, 1])
+    assert value("log_loss", given, targets, "classification") == pytest.approx(expected, rel=1e-12)
+    assert value("log_loss", given, targets, "classification") > 17
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_f094_a_prediction_that_is_no_number_has_no_score(name, bad):
+    kind = METRICS[name].kinds[0]
+    rng = np.random.default_rng(0)
+    given = rng.dirichlet(np.ones(3), 30)
+    targets = rng.integers(0, 3, 30) if kind == "classification" else (rng.random((30, 3)) < 0.5).astype(float)
+    assert math.isfinite(value(name, given, targets, kind))
+    given[7, 1] = bad
+    assert math.isnan(value(name, given, targets, kind))
+
+
+def test_f094_scores_outside_0_1_rank_as_they_are_and_are_no_probabilities():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 5000)
+    small = np.clip(0.001 * rng.random(5000) + 0.0005 * targets, 0, 1)
+    given = np.stack([1 - small, small], 1)
+    given[0, 1] = 1.0000001
+    expected = sk.roc_auc_score(targets, given[:, 1])
+    assert value("auc", given, targets, "classification") == pytest.approx(expected, abs=1e-12)
+    assert expected > 0.7
+    with pytest.raises(InputError, match="log_loss needs probabilities in 0–1, and the predictions reach from"):
+        value("log_loss", given * 7, targets, "classification")
+
+
+def test_numbers_that_are_none_become_null():
+    assert json.loads(json_bytes({"a": [math.nan, (1.5, -math.inf)], "b": 2})) == {"a": [None, [1.5, None]], "b": 2}
