@@ -61,6 +61,8 @@ class CSVDataModule(LightningDataModule):
         test_image: Path of a test row's image where it differs from `image`.
         sample_submission: The competition's sample submission.
         label_delimiter: What stands between the labels of a multi-label target in one column.
+        class_order: Classes from the lowest grade to the highest, where their names are no numbers, for metrics of
+            grades.
         missing_words: Cells that stand for a missing target, feature or group, whatever their case; null for the empty
             cell, nan, na, n/a, #n/a, <na>, null, none and nat. A list replaces these: leave out what is a class of
             yours. The empty cell is always missing.
@@ -131,6 +133,7 @@ class CSVDataModule(LightningDataModule):
         test_image: str | None = None,
         sample_submission: str | None = None,
         label_delimiter: str | None = None,
+        class_order: list[str] | None = None,
         missing_words: list[str] | None = None,
         twins: Twins = "error",
         numeric_features: list[str] | None = None,
@@ -182,6 +185,7 @@ class CSVDataModule(LightningDataModule):
             sample_id=sample_id,
             rules=TextRules(MISSING_WORDS if missing_words is None else tuple(missing_words), twins),
             filling=Filling(missing_features, unknown_categories),
+            class_order=class_order,
         )
         self.root, self.train, self.test, self.sample_submission = Path(root), train, test, sample_submission
         self.fold_kind, self.folds = fold_kind, folds

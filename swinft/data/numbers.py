@@ -11,12 +11,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.schema import NUMBER
 from swinft.data.table import Problem, Table
 from swinft.data.text import FALSE, TEXT_RULES, TRUE, TextRules, counted
 
 LARGEST = float(np.finfo(np.float32).max)
-# What `float` takes for a number, without `1_000`, `nan` and `inf`.
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 GROUPED = re.compile(r"[+-]?\d[\d.]*([,'’\s]|\.\d+\.)[\d.,'’\s]*")  # `1,5`, `1 234`, `1.234.567`
 # Which cells may be no number: none; words for a missing value; any.
 Gaps = Literal["none", "missing", "any"]

@@ -50,6 +50,7 @@ class Columns:
     sample_id: str | None = None
     rules: TextRules = TEXT_RULES
     filling: Filling = FILLING
+    class_order: list[str] | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -66,6 +67,8 @@ class Columns:
         problems += [f"'{name}' is named twice among the features." for name in {*features} if features.count(name) > 1]
         if self.on_missing_target == "skip" and self.label_delimiter is not None:
             problems.append("data.on_missing_target does nothing for delimited labels: an empty cell has no label.")
+        if self.class_order is not None and self.target_kind != "classification":
+            problems.append(f"data.class_order does nothing where data.target_kind is {self.target_kind}; remove it.")
         if problems:
             raise InputError("\n  ".join(["the columns of data are wrong:", *problems]))
 
@@ -153,7 +156,7 @@ def read_train(
     answered = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
     target = (columns.target, columns.label_delimiter)
     metadata = (columns.numeric_features, columns.categorical_features)
-    schema = make_schema(answered, columns.target_kind, *target, *metadata, columns.rules)
+    schema = make_schema(answered, columns.target_kind, *target, *metadata, columns.rules, columns.class_order)
     targets = encode_targets(answered, schema, *target, problems, columns.rules, notes)
     features = _train_features(answered, schema, columns, problems, notes) if schema.num_features else None
     groups = _groups(table, columns.group, columns.rules, problems) if columns.group else None

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from swinft.data.table import Table
 from swinft.data.text import TEXT_RULES, TextRules
-from swinft.errors import InputError
+from swinft.errors import InputError, listed
 
 TargetKind = Literal["classification", "regression", "multilabel"]
+# What `float` takes for a number, without `1_000`, `nan` and `inf`.
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 GAP = ""  # the category of a missing cell, where the training table has missing ones
 
 
@@ -31,6 +33,7 @@ class Schema:
         prior: Mean of each output over the training rows, which stands in for a picture that cannot be used: shares of
             classes and labels, means of numbers.
         ranges: Smallest and largest training target of each output; of numbers only.
+        are_ordered: Whether `outputs` are classes in an order that `data.class_order` gave.
     """
 
     kind: str
@@ -39,6 +42,7 @@ class Schema:
     categories: dict[str, list[str]] = field(default_factory=dict)
     prior: list[float] = field(default_factory=list)
     ranges: list[list[float]] = field(default_factory=list)
+    are_ordered: bool = False
 
     @property
     def num_features(self) -> int:
@@ -51,15 +55,21 @@ class Schema:
         return [len(known) for known in self.categories.values()]
 
     @property
-    def grades(self) -> NDArray[Any] | None:
-        """What metrics of grades count with, float64.
+    def are_numbers(self) -> bool:
+        """Whether all classes are numbers."""
+        return self.kind == "classification" and all(map(NUMBER.fullmatch, self.outputs))
 
-        The number that each class stands for (K,), where all class names are numbers, else its position; or the lowest
-        and the highest training target of each column (2, K), where they are known.
+    @property
+    def grades(self) -> NDArray[Any] | None:
+        """What metrics of grades count with, float64; None where there is no order.
+
+        The number that each class stands for, or its position in `data.class_order`, (K,); or the lowest and the
+        highest training target of each column (2, K), where they are known.
         """
-        if self.kind == "classification":
-            are_numbers = all(NUMBER.fullmatch(name) for name in self.outputs)
-            return np.array([float(name) if are_numbers else k for k, name in enumerate(self.outputs)], np.float64)
+        if self.are_ordered:
+            return np.arange(len(self.outputs), dtype=np.float64)
+        if self.are_numbers:
+            return np.array(self.outputs, np.float64)
         return np.array(self.ranges, np.float64).T if self.ranges else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,11 +117,18 @@ def make_schema(
     numeric_features: Sequence[str],
     categorical_features: Sequence[str],
     rules: TextRules = TEXT_RULES,
+    class_order: Sequence[str] | None = None,
 ) -> Schema:
-    """The schema of a training table: outputs and categories in a fixed order."""
+    """The schema of a training table: outputs and categories in a fixed order.
+
+    Raises:
+        InputError: `class_order` does not name the table's classes.
+    """
     columns = target_columns(kind, target, delimiter)
     if kind == "classification":
         outputs = _in_order(_values(table, columns[0], rules))
+        if class_order is not None:
+            outputs = _as_asked(outputs, class_order)
     elif delimiter is not None:
         cells = set(table.names(columns[0]))
         outputs = _in_order({token for cell in cells for token in label_tokens(cell, delimiter, rules)} - {""})
@@ -121,7 +138,7 @@ def make_schema(
     for name in categorical_features:
         has_gaps = any(map(rules.is_missing, set(table.names(name))))
         categories[name] = _in_order(_values(table, name, rules)) + [GAP] * has_gaps
-    return Schema(kind, outputs, list(numeric_features), categories)
+    return Schema(kind, outputs, list(numeric_features), categories, are_ordered=class_order is not None)
 
 
 def with_prior(schema: Schema, targets: NDArray[Any]) -> Schema:
@@ -143,6 +160,23 @@ def label_tokens(cell: str, delimiter: str, rules: TextRules) -> list[str]:
 def _values(table: Table, column: str, rules: TextRules) -> set[str]:
     """The names in a column, without words for a missing value."""
     return {name for name in set(table.names(column)) if not rules.is_missing(name)}
+
+
+def _as_asked(found: list[str], class_order: Sequence[str]) -> list[str]:
+    """The classes in the order that `data.class_order` gives.
+
+    Raises:
+        InputError: It leaves a class out, has one that no row has, or has one twice.
+    """
+    wrong = {
+        "without": [name for name in found if name not in class_order],
+        "with the unknown": [name for name in class_order if name not in found],
+        "twice with": [name for name in dict.fromkeys(class_order) if list(class_order).count(name) > 1],
+    }
+    said = [f"{what} {listed(names)}" for what, names in wrong.items() if names]
+    if said:
+        raise InputError(f"data.class_order is {' and '.join(said)}. It must name each of {listed(found)} once.")
+    return list(class_order)
 
 
 def _in_order(names: set[str]) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from swinft.errors import InputError
+from swinft.errors import InputError, listed
 from swinft.model.backbone import create_backbone
 from swinft.model.compiling import COMPILED_STEPS, CompilePolicy, compiles, filled_up
 from swinft.model.contract import check_logits, decoded, describe_head, encoded_targets, head_from, row_losses
@@ -201,6 +201,12 @@ class FineTuneTask(pl.LightningModule):
         for what, number in made_for.items():
             if number != has[what]:
                 raise InputError(f"the network is made for {number} {what}, and the table has {has[what]}.")
+        if "quadratic_kappa" in self.metrics and schema.grades is None and schema.kind == "classification":
+            raise InputError(
+                f"quadratic_kappa (model.metrics) counts how far grades are apart, and the classes "
+                f"{listed(schema.outputs)} are no numbers. Set data.class_order to all of them, from the lowest to the "
+                f"highest; or choose another metric."
+            )
         self._grades = schema.grades
 
     def forward(self, image: Tensor, features: Tensor | None = None) -> Tensor:

@@ -182,3 +182,46 @@ def test_f094_scores_outside_0_1_rank_as_they_are_and_are_no_probabilities():
 
 def test_numbers_that_are_none_become_null():
     assert json.loads(json_bytes({"a": [math.nan, (1.5, -math.inf)], "b": 2})) == {"a": [None, [1.5, None]], "b": 2}
+
+
+GRADES = ["No DR", "Mild", "Moderate", "Severe", "Proliferative"]
+
+
+@pytest.fixture(scope="module")
+def named_grades(competition, tmp_path_factory):
+    """The tiny competition with five named grades."""
+    root = tmp_path_factory.mktemp("graded")
+    (root / "images").symlink_to(competition / "images")
+    table = pd.read_csv(competition / "train.csv", dtype=str)
+    table["grade"] = [GRADES[i // 2 % 5] for i in range(len(table))]
+    table.to_csv(root / "train.csv", index=False)
+    return root
+
+
+def graded(root, tmp_path, **changes):
+    wanted = {"data.target": "grade", "data.test": None, "data.sample_submission": None, "trainer.max_epochs": 1}
+    wanted["model.metrics"] = ["quadratic_kappa"]
+    return write_config(tmp_path / "c.yaml", tiny_config(root, tmp_path / "runs", **wanted, **changes))
+
+
+def test_f089_named_grades_need_an_order(named_grades, tmp_path, capsys):
+    assert main(["check", "--config", str(graded(named_grades, tmp_path))]) == 2
+    assert "Set data.class_order to all of them, from the lowest to the highest" in capsys.readouterr().err
+    wrong = graded(named_grades, tmp_path, **{"data.class_order": ["No DR", "Mild", "Mild", "Modest"]})
+    assert main(["check", "--config", str(wrong)]) == 2
+    said = capsys.readouterr().err
+    for part in ("without Moderate, Proliferative, Severe", "with the unknown Modest", "twice with Mild"):
+        assert part in said
+
+
+def test_f089_the_order_decides_the_score(named_grades, tmp_path):
+    config = graded(named_grades, tmp_path, **{"data.class_order": GRADES})
+    fit_in_process(config)
+    run = tmp_path / "runs" / "tiny"
+    oof = pd.read_csv(run / "oof.csv", dtype={"id": str}).set_index("id")
+    table = pd.read_csv(named_grades / "train.csv", dtype=str).set_index("id")
+    assert list(oof.columns[:5]) == GRADES
+    given = oof.loc[table.index, GRADES].to_numpy().argmax(1)
+    wanted = table["grade"].map(GRADES.index)
+    right = sk.cohen_kappa_score(wanted, given, weights="quadratic", labels=range(5))
+    assert json.loads((run / "scores.json").read_text())["pooled"]["quadratic_kappa"] == pytest.approx(right, abs=1e-12)
