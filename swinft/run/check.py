@@ -22,9 +22,10 @@ from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task
 from swinft.run.callbacks import monitor_problems
 from swinft.run.config import build_parser, dump, load
+from swinft.run.decide import plan_submission
 from swinft.run.planned import step_problems
 from swinft.run.sample import Sample
-from swinft.run.submission import SubmissionConfig, SubmissionPlan, plan_submission
+from swinft.run.submission import SubmissionConfig, SubmissionPlan
 from swinft.run.trainer import callbacks_of, check_trainer
 from swinft.run.tta import check_views
 

@@ -17,6 +17,7 @@ from swinft.data.schema import Schema
 from swinft.data.table import DataError, Problem
 from swinft.errors import InputError
 from swinft.run.arguments import call
+from swinft.run.decide import PROBABILITY_METRICS, plan_submission
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.predictions import read_foreign, read_predictions
@@ -31,14 +32,12 @@ from swinft.run.provenance import (
 from swinft.run.sample import Sample
 from swinft.run.store import is_committed, verify
 from swinft.run.submission import (
-    PROBABILITY_METRICS,
     SubmissionConfig,
     SubmissionPlan,
     as_csv,
     build_submission,
     check_submission,
     listed,
-    plan_submission,
 )
 
 MAKER = "swinft submit"

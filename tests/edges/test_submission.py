@@ -12,15 +12,14 @@ from sklearn.metrics import cohen_kappa_score, log_loss, roc_auc_score
 from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import InputError
+from swinft.run.decide import PROBABILITY_METRICS, plan_submission
 from swinft.run.predictions import prediction_table
 from swinft.run.sample import Sample
 from swinft.run.submission import (
-    PROBABILITY_METRICS,
     SubmissionConfig,
     as_csv,
     build_submission,
     check_submission,
-    plan_submission,
 )
 from tests.conftest import fit_in_process, tiny_config, write_config, write_image
 

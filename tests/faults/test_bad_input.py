@@ -27,9 +27,10 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.images import ImageError, ImageRules, decode
 from swinft.data.schema import Schema
 from swinft.data.table import read_table
+from swinft.run.decide import plan_submission
 from swinft.run.predictions import prediction_table
 from swinft.run.sample import Sample
-from swinft.run.submission import SubmissionConfig, build_submission, plan_submission
+from swinft.run.submission import SubmissionConfig, build_submission
 from tests.conftest import tiny_config, write_config
 
 ONE = "005"  # the id that most cases break; line 7 of train.csv

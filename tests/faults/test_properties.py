@@ -19,10 +19,11 @@ from swinft.data.schema import Schema
 from swinft.data.table import CONTROL, read_table
 from swinft.data.text import strip
 from swinft.errors import InputError, StoreError
+from swinft.run.decide import plan_submission
 from swinft.run.predictions import prediction_table
 from swinft.run.sample import Sample
 from swinft.run.store import commit, discard, has_record, is_committed, verify
-from swinft.run.submission import SubmissionConfig, as_csv, build_submission, check_submission, plan_submission
+from swinft.run.submission import SubmissionConfig, as_csv, build_submission, check_submission
 
 # The same examples every time: a suite that fails must fail again.
 COMMON = settings(
