@@ -36,9 +36,9 @@ from swinft.data.schema import Schema
 from swinft.memory import keep_freed_memory
 from swinft.model.backbone import create_backbone
 from swinft.model.network import ImageModel
+from swinft.run.inference import Predictor, estimate, predict_rows
 from swinft.run.openvino import compile_net
 from swinft.run.precision import Precision, autocast
-from swinft.run.predict import Predictor, estimate, predict_rows
 from swinft.run.tta import VIEWS, View
 
 ROOT = Path(__file__).parent.parent / "competitions" / "bluemarble"

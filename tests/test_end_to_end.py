@@ -19,8 +19,8 @@ from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.config import build_parser
+from swinft.run.inference import predict_rows
 from swinft.run.layout import Run
-from swinft.run.predict import predict_rows
 from swinft.run.predictions import read_predictions, values_of
 from swinft.run.recorder import FoldRecorder
 from tests.conftest import ROOT, TINY_SWIN, fit_in_process, tiny_config, write_config, write_image

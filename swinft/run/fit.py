@@ -31,11 +31,11 @@ from swinft.run.build import build_datamodule, build_task, load_net, save_net
 from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, load
 from swinft.run.devices import slots_for
+from swinft.run.inference import format_seconds, predict_rows
 from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold
 from swinft.run.looked import Looked, frozen, handed_down, looked
 from swinft.run.precision import resolve_precision, training_precision
-from swinft.run.predict import format_seconds, predict_rows
 from swinft.run.predictions import by_id, prediction_table, read_predictions, values_of, write_predictions
 from swinft.run.prepare import prepare
 from swinft.run.processes import Child, launcher_ranks, rank, run_children

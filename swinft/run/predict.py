@@ -1,22 +1,18 @@
 """Checkpoints and a table to predictions: all folds, all views, averaged in the competition's units."""
 
-import statistics
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from jsonargparse import Namespace
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from swinft.data.datamodule import OK, CSVDataModule
@@ -31,25 +27,17 @@ from swinft.run.arguments import Parser, call
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, read_frozen
+from swinft.run.inference import Predictor, format_seconds, predict_rows, print_budget
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.parts import predict_parts
-from swinft.run.precision import Precision, autocast, choose_device, resolve_precision
+from swinft.run.precision import Precision, choose_device, resolve_precision
 from swinft.run.predictions import as_bytes, prediction_table, write_predictions
 from swinft.run.provenance import Provenance, check_output, other_views, weights_of, write_made_from
 from swinft.run.store import verify
-from swinft.run.tta import View, check_views, predict_views
+from swinft.run.tta import View, check_views
 
 MAKER = "swinft predict"
-TIMED_IMAGES = 32  # decoded to learn what decoding takes
-
-
-class Predictor(Protocol):
-    """What predicts: an `ImageModel`, or whatever takes its place."""
-
-    def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """Pixels (B, 3, H, W), uint8 or float in 0–255, and metadata (B, F) to predictions (B, K)."""
-        ...
 
 
 def predict(
@@ -271,125 +259,6 @@ def _share(part: str | None, devices: int, output: str | None) -> tuple[int, int
     if not (index.isdigit() and count.isdigit() and int(index) < int(count)) or devices > 1 or not output:
         raise InputError(f"--part {part}: write 0/4 to 3/4 for four parts, with --output and without --devices.")
     return int(index), int(count)
-
-
-def predict_rows(
-    nets: Sequence[Predictor],
-    loader: DataLoader[Any],
-    views: Sequence[View],
-    device: torch.device,
-    precision: Precision,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Predicts every row of a loader once.
-
-    Images are the outer loop, networks and views the inner ones: each image is decoded and moved once.
-
-    Args:
-        nets: Networks on `device`, in evaluation mode; their predictions are averaged.
-        loader: Batches with `image` and `row`; rows below 0 are padding and dropped.
-        views: Test-time augmentations; their predictions are averaged.
-        device: Where the networks are.
-        precision: A resolved precision.
-
-    Returns:
-        Row positions (N,) in the loader's order, and float32 predictions (N, K) in the competition's units.
-    """
-    rows: list[Tensor] = []
-    values: list[Tensor] = []
-    with torch.inference_mode(), autocast(precision, device):
-        for batch in loader:
-            predictions = _predict_batch(nets, batch, views, device)
-            is_real = batch["row"] >= 0
-            rows.append(batch["row"][is_real])
-            values.append(predictions.cpu()[is_real])
-    return torch.cat(rows).numpy(), torch.cat(values).numpy()
-
-
-def print_budget(
-    nets: Sequence[Predictor],
-    loader: DataLoader[Any],
-    views: Sequence[View],
-    device: torch.device,
-    precision: Precision,
-) -> None:
-    """Says what a prediction will take."""
-    num_images: int = len(loader.sampler)  # type: ignore[arg-type]  # of this process's share
-    seconds = estimate(nets, loader, views, device, precision)
-    print(
-        f"{num_images} images × {len(nets)} folds × {len(views)} views = {num_images * len(nets) * len(views)} "
-        f"forwards on {device} in {precision}: estimated {format_seconds(seconds)}",
-        flush=True,
-    )
-
-
-def estimate(
-    nets: Sequence[Predictor],
-    loader: DataLoader[Any],
-    views: Sequence[View],
-    device: torch.device,
-    precision: Precision,
-) -> float:
-    """Seconds that `predict_rows` is going to take, from some images and the first batch with one network and view."""
-    decoding = _decoding_seconds(loader)  # before loader processes, which would compete, are started
-    batch = next(iter(loader))
-    passes = []
-    with torch.inference_mode(), autocast(precision, device):
-        for _ in range(4):  # the first passes pay for memory and kernels: the quickest is what all others will be like
-            started = time.perf_counter()
-            _predict_batch(nets[:1], batch, views[:1], device).cpu()
-            passes.append(time.perf_counter() - started)
-    forward = min(passes) / len(batch["row"]) * len(nets) * len(views)
-    num_images: int = len(loader.sampler)  # type: ignore[arg-type]  # of this process's share
-    return num_images * seconds_per_image(forward, decoding, loader.num_workers, device)
-
-
-def _decoding_seconds(loader: DataLoader[Any]) -> float:
-    """Seconds that one of the loader's processes takes for an image; the first images pay for memory and code."""
-    times = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if loader.num_workers else threads)  # as loader processes have it
-    try:
-        for key in islice(loader.sampler, TIMED_IMAGES):
-            started = time.perf_counter()
-            loader.dataset[key]
-            times.append(time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(threads)
-    return statistics.mean(times[len(times) // 2 :])
-
-
-def seconds_per_image(forward: float, decoding: float, workers: int, device: torch.device) -> float:
-    """What an image takes.
-
-    Args:
-        forward: Seconds of all networks and views.
-        decoding: Seconds in one process.
-        workers: Loader processes, which decode beside a GPU; on a CPU they take the network's cores.
-        device: Where the networks are.
-    """
-    if not workers or device.type == "cpu":
-        return forward + decoding
-    return max(forward, decoding / workers)
-
-
-def format_seconds(seconds: float) -> str:
-    """`under 1 s`, `45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 1:
-        return "under 1 s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _predict_batch(
-    nets: Sequence[Predictor], batch: dict[str, Tensor], views: Sequence[View], device: torch.device
-) -> Tensor:
-    """Mean prediction (B, K) of one batch over networks and views."""
-    images = batch["image"].to(device, non_blocking=True)
-    features = batch["features"].to(device, non_blocking=True) if "features" in batch else None
-    per_net = [predict_views(partial(net.predict, features=features), images, views) for net in nets]
-    return torch.stack(per_net).mean(0)
 
 
 def _finished_folds(run: Run, folds: list[int] | None) -> list[int]:

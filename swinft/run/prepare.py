@@ -21,11 +21,11 @@ from swinft.run.arguments import Parser
 from swinft.run.check import check_run
 from swinft.run.config import difference, dump
 from swinft.run.devices import check_devices, devices_per_fold, freeze_devices
+from swinft.run.inference import format_seconds
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.looked import Looked, handed_down, look_again, looked
 from swinft.run.precision import training_precision
-from swinft.run.predict import format_seconds
 from swinft.run.store import commit, is_committed, probe, verify
 
 TABLES = ("train", "test", "sample_submission")

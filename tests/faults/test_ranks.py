@@ -15,8 +15,9 @@ from swinft.cli import main
 from swinft.data.batches import OrderedRows
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.config import build_parser, read_frozen
+from swinft.run.inference import predict_rows
 from swinft.run.layout import Run
-from swinft.run.predict import complete, predict_rows
+from swinft.run.predict import complete
 from swinft.run.predictions import read_predictions, values_of
 from tests.conftest import ROOT
 from tests.faults import ranks

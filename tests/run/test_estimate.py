@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from swinft.run import predict
-from swinft.run.predict import estimate, format_seconds, seconds_per_image
+from swinft.run.inference import estimate, format_seconds, seconds_per_image
 
 SECONDS_PER_IMAGE, SECONDS_TO_DECODE = 2.0, 0.5
 

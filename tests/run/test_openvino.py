@@ -16,8 +16,8 @@ from swinft.cli import main
 from swinft.errors import InputError
 from swinft.model.backbone import create_backbone
 from swinft.model.network import ImageModel
+from swinft.run.inference import predict_rows
 from swinft.run.openvino import TOLERANCES, compile_net
-from swinft.run.predict import predict_rows
 from swinft.run.predictions import read_predictions, values_of
 from tests.conftest import TINY_SWIN
 
