@@ -9,7 +9,7 @@ The package in reading order:
   `model/network` is all three, `model/metrics` scores, `model/mix`, `model/optim` and `model/ema` are the training
   recipe, `model/task` puts them into Lightning;
 - `run/config` a YAML is checked, `run/prepare` a run is frozen, `run/fit` folds become out-of-fold predictions and a
-  score, `run/predict` checkpoints become test predictions, `run/submission` predictions become a file for Kaggle,
+  score, `run/predict` checkpoints become test predictions, `run/submit` predictions become a file for Kaggle,
   `run/report` a run becomes a page, `run/store` and `run/layout` keep it all on disk;
 - `cli` the commands.
 

@@ -65,6 +65,11 @@ def format_summary(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def shown(value: float) -> str:
+    """A number for people: four digits, and a price of 5,858,000 as such and not as 5.858e+06."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
 def captions(targets: NDArray[Any], schema: Schema) -> list[str]:
     """The targets of some rows in words; a line per target column of numbers."""
     outputs = [visible(name) for name in schema.outputs]
@@ -72,7 +77,7 @@ def captions(targets: NDArray[Any], schema: Schema) -> list[str]:
         return [outputs[index] for index in targets]
     if schema.kind == "multilabel":
         return [", ".join(name for name, on in zip(outputs, row, strict=True) if on) or "–" for row in targets]
-    return ["\n".join(f"{name} {value:.4g}" for name, value in zip(outputs, row, strict=True)) for row in targets]
+    return ["\n".join(f"{name} {shown(value)}" for name, value in zip(outputs, row, strict=True)) for row in targets]
 
 
 def image_grid(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> "Figure":

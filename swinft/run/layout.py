@@ -207,6 +207,11 @@ class Run:
         return self.root / "submission.csv"
 
     @property
+    def errors(self) -> Path:
+        """Truth, out-of-fold prediction and error of every scored row, the largest error first."""
+        return self.root / "errors.csv"
+
+    @property
     def report(self) -> Path:
         """The run as one page."""
         return self.root / "report.html"

@@ -121,7 +121,7 @@ def read_provenance(path: Path) -> Provenance | None:
 def write_made_from(run: Run, path: Path, content: bytes, maker: str, made_from: dict[str, Any]) -> None:
     """Writes a file with what it was made from beside it; with commit records where it is one of the run's own."""
     text = json.dumps({"made_by": maker, "sha256": _sha256(content), **made_from}, indent=1).encode()
-    if is_own(run, path):
+    if is_own(run, path, maker):
         commit(path, content, maker)
         commit(beside(path), text, maker)
     else:
@@ -129,9 +129,10 @@ def write_made_from(run: Run, path: Path, content: bytes, maker: str, made_from:
         replace(beside(path), text)
 
 
-def is_own(run: Run, path: Path) -> bool:
-    """Whether a path is that of the run's own predictions or submission."""
-    return path.resolve() in {run.test_predictions.resolve(), run.submission.resolve()}
+def is_own(run: Run, path: Path, maker: str) -> bool:
+    """Whether a path is where a command writes to in the run's own folder."""
+    own = run.test_predictions if maker == "swinft predict" else run.submission
+    return path.resolve() == own.resolve()
 
 
 def check_output(run: Run, path: Path, maker: str) -> None:
@@ -142,9 +143,9 @@ def check_output(run: Run, path: Path, maker: str) -> None:
     """
     if path.is_dir():
         raise InputError(f"--output {path} is a folder. Name a file: --output {path / 'FILE.csv'}.")
-    if path.exists() and not is_own(run, path) and read_made_from(path, maker) is None:
+    if path.exists() and not is_own(run, path, maker) and read_made_from(path, maker) is None:
         raise InputError(f"{path} is there already, and not as `{maker}` made it: it is not overwritten. Name another.")
-    if beside(path).exists() and not is_own(run, path) and '"made_by": "swinft' not in beside(path).read_text():
+    if beside(path).exists() and not is_own(run, path, maker) and '"made_by": "swinft' not in beside(path).read_text():
         raise InputError(f"{beside(path)} is there already, and `{maker}` did not make it. Name another output.")
     probe(path.parent, what=path.name, advice="Choose another place with --output FILE.csv.")
 

@@ -19,15 +19,16 @@ from PIL import Image
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.drawing import plain_names
 from swinft.data.images import ImageRules, decode
-from swinft.data.overview import captions
+from swinft.data.overview import captions, shown
 from swinft.data.schema import Schema
 from swinft.errors import InputError, command
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule
 from swinft.run.config import build_parser, read_frozen
+from swinft.run.errortable import error_table, row_errors
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
-from swinft.run.predictions import by_id, read_predictions, values_of
+from swinft.run.predictions import as_bytes, by_id, read_predictions, values_of
 from swinft.run.prepare import check_inputs
 from swinft.run.provenance import Provenance, predictions_made_with
 from swinft.run.store import commit, is_committed, probe, verify
@@ -75,6 +76,7 @@ def write_report(run: Run, data: CSVDataModule) -> None:
         figures=figures,
         worst=worst_rows(values, data),
     )
+    commit(run.errors, as_bytes(error_table(values, data)), "swinft report")
     commit(run.report, page.encode(), "swinft report")
 
 
@@ -138,18 +140,10 @@ def test_figure(run: Run, values: NDArray[np.float32], schema: Schema) -> Figure
 
 
 def worst_rows(values: NDArray[np.float32], data: CSVDataModule) -> list[dict[str, Any]]:
-    """The rows with the largest out-of-fold error, with thumbnails.
-
-    The error is one minus the true class's probability, the largest absolute difference in units of each target's
-    standard deviation, or the largest absolute difference over labels.
-    """
+    """The rows with the largest out-of-fold error, with thumbnails."""
     scored = np.flatnonzero(data.is_scored)
     targets, values = data.targets[scored], values[scored]
-    if data.schema.kind == "classification":
-        errors = 1 - values[np.arange(len(values)), targets]
-    else:
-        errors = (np.abs(values - targets) / (targets.std(0) + 1e-12 if data.schema.kind == "regression" else 1)).max(1)
-    chosen = np.argsort(-errors, kind="stable")[:NUM_WORST]
+    chosen = np.argsort(-row_errors(values, targets, data.schema.kind), kind="stable")[:NUM_WORST]
     return [
         {
             "id": data.train_table.ids[row],
@@ -238,7 +232,7 @@ def _label(axis: Axes, title: str, x: str, y: str) -> None:
 def _words(prediction: NDArray[np.float32], schema: Schema) -> str:
     """A prediction in a few words."""
     if schema.kind == "regression":
-        return ", ".join(f"{value:.4g}" for value in prediction)
+        return ", ".join(shown(float(value)) for value in prediction)
     if schema.kind == "classification":
         best = int(prediction.argmax())
         return f"{schema.outputs[best]} {prediction[best]:.2f}"

@@ -118,13 +118,14 @@ def test_f042_a_run_cannot_be_overwritten_while_it_is_read(command, run, monkeyp
     assert "is in use by process" in capsys.readouterr().err
 
 
-def make_foreign(run: Path, tmp_path: Path) -> dict[str, Path]:
+def make_foreign(run: Path, tmp_path: Path, command: str) -> dict[str, Path]:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "folder").mkdir()
     return {
         "weights": run / "fold_0" / "weights.safetensors",
         "config": run / "config.yaml",
         "out-of-fold": run / "oof.csv",
+        "the other command's": run / ("submission.csv" if command == "predict" else "test_predictions.csv"),
         "a file": tmp_path / "notes.txt",
         "a folder": tmp_path / "folder",
         "below a file": tmp_path / "notes.txt" / "p.csv",
@@ -132,7 +133,16 @@ def make_foreign(run: Path, tmp_path: Path) -> dict[str, Path]:
     }
 
 
-FOREIGN = ["weights", "config", "out-of-fold", "a file", "a folder", "below a file", "no such disk"]
+FOREIGN = [
+    "weights",
+    "config",
+    "out-of-fold",
+    "the other command's",
+    "a file",
+    "a folder",
+    "below a file",
+    "no such disk",
+]
 
 
 @pytest.mark.parametrize("where", FOREIGN)
@@ -141,7 +151,7 @@ def test_f052_an_output_that_is_somebody_elses_is_refused_before_the_first_forwa
     command, where, run, tmp_path, capsys, monkeypatch
 ):
     no_forwards(monkeypatch)
-    path = make_foreign(run, tmp_path)[where]
+    path = make_foreign(run, tmp_path, command)[where]
     before = path.read_bytes() if path.is_file() else None
     assert main([command, str(run), "--output", str(path)]) == 2
     assert str(path) in capsys.readouterr().err or where in ("below a file", "no such disk")

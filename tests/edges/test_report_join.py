@@ -1,5 +1,6 @@
 """The report joins tables by id, and draws a run with the run's own tables only."""
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from swinft.cli import main
+from swinft.data.overview import shown
 from swinft.errors import RunError
 from swinft.run.predictions import by_id, prediction_table
 from swinft.run.report import worst_rows
@@ -75,3 +77,28 @@ def test_f102_the_worst_rows_are_those_of_the_out_of_fold_table(finished):
     worst = worst_rows(values_of(shuffled, 3), data)
     truth = dict(zip(data.train_table.ids, data.train_table.column("color"), strict=True))
     assert all(row["truth"] == truth[row["id"]] for row in worst)
+
+
+def test_f122_every_row_has_its_truth_prediction_and_error(finished, competition):
+    run = finished / "runs" / "tiny"
+    with (run / "errors.csv").open(newline="") as file:
+        errors = list(csv.DictReader(file))
+    with (competition / "train.csv").open(newline="") as file:
+        truth = {row["id"]: row["color"] for row in csv.DictReader(file)}
+    with (run / "oof.csv").open(newline="") as file:
+        oof = {row["id"]: row for row in csv.DictReader(file)}
+    assert sorted(row["id"] for row in errors) == sorted(truth)
+    values = [float(row["error"]) for row in errors]
+    assert values == sorted(values, reverse=True)
+    for row, value in zip(errors, values, strict=True):
+        probabilities = {name: float(oof[row["id"]][name]) for name in ("blue", "green", "red")}
+        assert (row["true"], row["fold"]) == (truth[row["id"]], oof[row["id"]]["fold"])
+        assert row["predicted"] == max(probabilities, key=probabilities.__getitem__)
+        assert value == pytest.approx(1 - probabilities[row["true"]], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(5858000.0, "5,858,000"), (17.36, "17.36"), (1e-7, "1e-07"), (1e20, "1e+20")]
+)
+def test_f122_numbers_are_shown_as_people_write_them(value, text):
+    assert shown(value) == text
