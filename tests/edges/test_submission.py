@@ -386,7 +386,7 @@ def test_f010_a_refused_submission_leaves_the_last_right_one(runs, tmp_path, cap
     header, *rows = read(runs["aptos"] / "oof.csv")
     for wrong, message in (
         (rows[:-1], "has no prediction"),
-        ([*rows[:-1], [rows[-1][0], "nan", "0"]], "no finite number"),
+        ([*rows[:-1], [rows[-1][0], "nan", "0"]], "p.csv:17: id '15', column 'grade'"),
     ):
         write_table(tmp_path / "p.csv", ",".join(header), [",".join(row) for row in wrong])
         assert (
