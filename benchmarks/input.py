@@ -37,7 +37,7 @@ from swinft.data.batches import ImageRows
 from swinft.data.cache import PixelCache, prepare
 from swinft.data.collate import batch_images, collate
 from swinft.data.crops import random_crop
-from swinft.data.device import DevicePictures, DrawnRows, default_device, upload
+from swinft.data.device import DeviceImages, DrawnRows, default_device, upload
 from swinft.data.geometry import make_geometry
 from swinft.data.shrink import picture
 
@@ -125,7 +125,7 @@ def on_device(cache: PixelCache, repeats: int) -> dict[str, Spread]:
         found[f"{preset}, uploaded"] = spread([len(cache) / (time.perf_counter() - started)])
         batches = [collate([drawn[0, row] for row in range(start, start + BATCH)]) for start in range(0, 256, BATCH)]
 
-        def sample(index: int, pictures: DevicePictures = pictures, batches: list[Any] = batches) -> None:
+        def sample(index: int, pictures: DeviceImages = pictures, batches: list[Any] = batches) -> None:
             pictures.sample(batches[index])
             if device.type == "cuda":
                 torch.cuda.synchronize()

@@ -23,7 +23,7 @@ def test_it_ends_where_the_same_run_on_the_cpu_ends(preset, competition, tmp_pat
     # The two learn from images that differ by rounding, and crops by their outermost pixels.
     there = fit(competition, tmp_path / "device", **{"data.augment": preset, "data.augment_on": "device"})
     said = capsys.readouterr().out
-    assert said.count("12 training pictures of ") == 2  # once for each fold
+    assert said.count("12 training images of ") == 2  # once for each fold
     assert said.count(" are on cpu: ") == 2
     here = fit(competition, tmp_path / "cpu", **{"data.augment": preset})
     assert "are on cpu" not in capsys.readouterr().out

@@ -6,7 +6,7 @@ network does it on the device.
 
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,14 +18,13 @@ import albumentations as A
 import cv2
 from albumentations.core.composition import TransformType
 
-from swinft.data.crops import RandomCrop
+from swinft.data.crops import CropTransform, RandomCrop, Resize
 from swinft.errors import InputError
 
 # A pool of OpenCV threads loses time on images of this size, and a forked worker that inherits one can hang.
 cv2.setNumThreads(0)
 
 Preset = Literal["none", "light", "medium", "heavy", "crop"]
-Resize = Literal["squash", "crop", "pad"]
 Image = NDArray[np.uint8]
 Pipeline = A.Compose | RandomCrop
 
@@ -51,18 +50,15 @@ def train_pipeline(augment: Preset | Sequence[TransformType], image_size: tuple[
     Args:
         augment: A preset, or albumentations transforms that see the decoded image and end at `image_size`.
         image_size: Height and width in pixels.
-        resize: As in `eval_pipeline`; a list of transforms resizes by itself.
-
-    Raises:
-        InputError: The transforms do not end in uint8 (H, W, 3) at `image_size`, or fail.
+        resize: As in `eval_pipeline`; what is drawn surrounds what evaluation shows. A list resizes by itself.
     """
     if not isinstance(augment, str):
-        pipeline = A.Compose(list(augment))
-        _try(pipeline, image_size)
-        return pipeline
+        return A.Compose(list(augment))
     if augment == "crop":
-        return RandomCrop(image_size)
-    return A.Compose([*_resize(image_size, resize), *PRESETS[augment](image_size)])
+        return RandomCrop(image_size, resize)
+    # A crop of what is decoded keeps detail that a crop of what was resized would have lost.
+    first = [CropTransform(image_size, resize, HEAVY_SCALE)] if augment == "heavy" else _resize(image_size, resize)
+    return A.Compose([*first, *PRESETS[augment](image_size)])
 
 
 def apply(pipeline: Pipeline, image: Image, seed: int, epoch: int, row: int) -> Image:
@@ -91,23 +87,23 @@ def set_seed(pipeline: A.Compose, seed: int, epoch: int, row: int) -> None:
     pipeline.set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
 
 
-def check_image(image: Any, image_size: tuple[int, int]) -> None:
-    """Refuses what a batch cannot hold.
+def check_image(image: Any, image_size: tuple[int, int], key: str = "augment") -> None:
+    """Refuses what a batch cannot hold; `key` is the setting whose transforms made it.
 
     Raises:
         InputError: The image is not uint8 (H, W, 3) at `image_size`.
     """
     expected = (*image_size, 3)
     if not isinstance(image, np.ndarray):
-        raise InputError("data.augment ends in a tensor; remove A.ToTensorV2, batches are made from uint8 arrays.")
+        raise InputError(f"data.{key} ends in a tensor; remove A.ToTensorV2, batches are made from uint8 arrays.")
     if image.dtype != np.uint8:
         raise InputError(
-            f"data.augment ends in {image.dtype}, not uint8; remove A.Normalize and A.ToFloat, the task normalises on "
+            f"data.{key} ends in {image.dtype}, not uint8; remove A.Normalize and A.ToFloat, the task normalises on "
             f"the device with the backbone's own mean and deviation."
         )
     if image.shape != expected:
         raise InputError(
-            f"data.augment ends in shape {image.shape}, not {expected}; end it with "
+            f"data.{key} ends in shape {image.shape}, not {expected}; end it with "
             f"A.Resize(height={image_size[0]}, width={image_size[1]}) or a crop of that size."
         )
 
@@ -126,6 +122,7 @@ def _light(image_size: tuple[int, int]) -> list[TransformType]:
     return [A.HorizontalFlip(p=0.5)]
 
 
+HEAVY_SCALE = (0.5, 1.0)  # share of what evaluation shows
 MIRROR = cv2.BORDER_REFLECT_101  # black borders would tell the network what was done
 
 
@@ -139,7 +136,6 @@ def _medium(image_size: tuple[int, int]) -> list[TransformType]:
 
 def _heavy(image_size: tuple[int, int]) -> list[TransformType]:
     return [
-        A.RandomResizedCrop(size=image_size, scale=(0.5, 1.0), area_for_downscale="image"),
         *_medium(image_size),
         A.HueSaturationValue(hue_shift_limit=10, sat_shift_limit=20, val_shift_limit=0, p=0.5),
         A.OneOf([A.GaussianBlur(sigma_limit=(0.3, 1.5)), A.ImageCompression(quality_range=(50, 95))], p=0.3),
@@ -147,6 +143,7 @@ def _heavy(image_size: tuple[int, int]) -> list[TransformType]:
     ]
 
 
+# After the image has its size; `crop` is none of them.
 PRESETS: dict[str, Callable[[tuple[int, int]], list[TransformType]]] = {
     "none": lambda image_size: [],
     "light": _light,
@@ -155,14 +152,35 @@ PRESETS: dict[str, Callable[[tuple[int, int]], list[TransformType]]] = {
 }
 
 
-def _try(pipeline: A.Compose, image_size: tuple[int, int]) -> None:
-    """Runs a user's transforms on noise, wide and tall, small and large, before an epoch does."""
-    noise = np.random.default_rng(0)
-    height, width = image_size
-    for row, shape in enumerate([(height, width), (2 * height, 3 * width), (3 * height, 2 * width)]):
-        image = noise.integers(0, 256, (*shape, 3), dtype=np.uint8)
-        try:
-            result = apply(pipeline, image, seed=0, epoch=0, row=row)
-        except Exception as error:  # whatever a transform does not like about its arguments or the image
-            raise InputError(f"data.augment fails on an image of shape {image.shape}: {error}") from error
-        check_image(result, image_size)
+def every_transform(transforms: Sequence[TransformType]) -> Iterator[TransformType]:
+    """All transforms of a list, those inside of others included."""
+    for transform in transforms:
+        yield transform
+        yield from every_transform(getattr(transform, "transforms", []))
+
+
+def mistyped(key: str, transforms: str | Sequence[TransformType]) -> list[str]:
+    """Arguments that a transform of a setting lacks, one sentence each; albumentations only warns, and goes on."""
+    if isinstance(transforms, str):  # a preset
+        return []
+    return [
+        f"data.{key}: {type(transform).__name__} has no argument '{name}'."
+        for transform in every_transform(transforms)
+        for name in getattr(transform, "invalid_args", [])
+    ]
+
+
+class Preprocessing:
+    """The user's transforms that training and evaluation apply alike, before anything else.
+
+    Args:
+        transforms: Of albumentations; each must do the same whatever is drawn.
+    """
+
+    def __init__(self, transforms: Sequence[TransformType]) -> None:
+        self.pipeline = A.Compose(list(transforms))
+
+    def __call__(self, image: Image) -> Image:
+        """An image (H, W, 3) to another one, of any size."""
+        result: Image = self.pipeline(image=image)["image"]
+        return result

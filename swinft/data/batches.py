@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from swinft.data.augment import Pipeline, apply, check_image
+from swinft.data.augment import Pipeline, Preprocessing, apply, check_image
 from swinft.data.cache import PixelCache
 from swinft.data.collate import collate
 from swinft.data.images import RULES, ImageError, ImageRules
@@ -69,6 +69,7 @@ class ImageRows(Dataset[dict[str, Any]]):
         skips_bad: An image that cannot be used becomes padding instead of an error.
         shrinks: Decode to what `image_size` needs, or every pixel.
         cache: Decoded pictures of the rows; None to decode each time.
+        preprocess: The user's, before the pipeline; None for none.
     """
 
     names: RowNames
@@ -82,6 +83,7 @@ class ImageRows(Dataset[dict[str, Any]]):
     skips_bad: bool = False
     shrinks: bool = True
     cache: PixelCache | None = None
+    preprocess: Preprocessing | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -121,11 +123,13 @@ class ImageRows(Dataset[dict[str, Any]]):
             ImageError: It cannot be decoded; the message names the row.
             InputError: The pipeline fails on it or ends in something else.
         """
-        decoded = self.decoded(row)
+        image, key = self.decoded(row), "preprocess" if self.preprocess else "augment"
+        shape = image.shape
         try:
-            image = apply(self.pipeline, decoded, self.seed, epoch, row)
+            image, key = self.preprocess(image) if self.preprocess else image, "augment"
+            image = apply(self.pipeline, image, self.seed, epoch, row)
         except Exception as error:  # whatever a transform does not like about the image
-            message = f"data.augment fails on the image of shape {decoded.shape}"
+            message = f"data.{key} fails on the image of shape {shape}"
             raise InputError(str(self.names.problem(row, message, str(error)))) from error
         check_image(image, self.image_size)
         return image

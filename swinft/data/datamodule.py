@@ -20,11 +20,12 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from swinft.data.augment import Preset, Resize, eval_pipeline, train_pipeline
+from swinft.data.augment import Preprocessing, Preset, eval_pipeline, train_pipeline
 from swinft.data.batches import ImageRows, OrderedRows, RowNames, ShuffledRows, make_loader
 from swinft.data.cache import PixelCache
 from swinft.data.capacity import Policy
-from swinft.data.device import AugmentOn, DeviceLoader, DevicePictures, DrawnRows, default_device, upload
+from swinft.data.crops import Resize
+from swinft.data.device import AugmentOn, DeviceImages, DeviceLoader, DrawnRows, default_device, upload
 from swinft.data.duplicates import clusters
 from swinft.data.features import Filling, MissingFeatures, UnknownCategories
 from swinft.data.folds import NO_FOLD, FoldKind, Folds, check_folds, make_folds, read_folds, scored_folds
@@ -37,7 +38,9 @@ from swinft.data.schema import Schema, TargetKind, with_prior
 from swinft.data.settings import check_settings
 from swinft.data.table import DataError, Problem, Table
 from swinft.data.text import MISSING_WORDS, TextRules, Twins
+from swinft.data.trial import extremes, transform_notes, try_transforms
 from swinft.errors import InputError
+from swinft.streams import seed_for
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,8 +92,9 @@ class CSVDataModule(LightningDataModule):
             folds an `error`, keep them in one fold (`group`), or `ignore` them. Images that hang together by others
             count as alike, such as the frames of one camera.
         image_rules: Which images can be used, and how unusual ones are converted.
-        shrink: Decode pictures at what `image_size` needs (`swinft.data.shrink`): faster, and slightly softer. False
-            hands every pixel to `augment`.
+        shrink: Decode images at what `image_size` needs (`swinft.data.shrink`): faster, and slightly softer. False
+            keeps every pixel. `auto` shrinks for the presets, and keeps every pixel for transforms of your own, whose
+            lengths are in pixels.
         cache: Decode the training pictures once into a file that folds, workers and runs share: true, false, or `auto`
             where it fits on the disk and in memory. Pixels are the same either way. A run makes it before training; in
             a notebook `check` does, or the first loader.
@@ -98,9 +102,12 @@ class CSVDataModule(LightningDataModule):
             used for 30 days, and the oldest beyond half of the disk, goes whenever another is made.
         encoding: Of the CSVs: `utf-8`, `cp1252`, …
         image_size: Side, or height and width, in pixels.
-        resize: `squash` ignores the aspect ratio, `crop` cuts what sticks out, `pad` fills the rest with black.
+        resize: How evaluation and the presets get to `image_size`: `squash` ignores the aspect ratio, `crop` cuts what
+            sticks out, `pad` fills the rest with black.
         augment: `none`, `light`, `medium`, `heavy`, `crop`, or albumentations transforms that end at `image_size` in
             uint8.
+        preprocess: Albumentations transforms that training and evaluation apply alike, before `augment` and `resize`.
+            They must not draw: p is 1 and ranges have one value.
         augment_on: `cpu`, or `device` to keep the training pictures in the memory of the device that trains and to
             augment there, with `none`, `light`, `medium` or `crop`. Each GPU holds all pictures that its fold trains
             on. It needs the cache: `auto` then means true. Validation and prediction stay on the CPU. It is made for
@@ -149,13 +156,14 @@ class CSVDataModule(LightningDataModule):
         on_bad_image: Literal["error", "skip"] = "error",
         duplicates: Literal["report", "error", "group", "ignore"] = "report",
         image_rules: ImageRules = RULES,
-        shrink: bool = True,
+        shrink: bool | Literal["auto"] = "auto",
         cache: Policy = "auto",
         cache_dir: str | None = None,
         encoding: str = "utf-8",
         image_size: int | tuple[int, int] = 224,
         resize: Resize = "squash",
         augment: Preset | list[TransformType] = "light",
+        preprocess: list[TransformType] | None = None,
         augment_on: AugmentOn = "cpu",
         batch_size: int = 32,
         virtual_epochs: int = 1,
@@ -197,10 +205,12 @@ class CSVDataModule(LightningDataModule):
         self.batch_size, self.num_workers, self.download = batch_size, num_workers, download
         self.fold, self.seed = fold, seed
         self._schema = schema
-        shrunk_for = self.image_size if shrink else None
+        self.preprocess, self.shrink = list(preprocess or []), shrink
+        is_shrunk = not self._has_own_transforms if shrink == "auto" else shrink
+        shrunk_for = self.image_size if is_shrunk else None
         policy = True if augment_on == "device" and cache == "auto" else cache
         self.pictures = Pictures(image_rules, shrunk_for, self.root, policy, cache_dir)
-        self._on_device: DevicePictures | None = None
+        self._on_device: DeviceImages | None = None
         self._notes: list[str] = []
         self._tables: tuple[Rows, Schema, Rows | None] | None = None
         self._train: Rows | None = None
@@ -235,6 +245,9 @@ class CSVDataModule(LightningDataModule):
         """
         self.setup("fit")
         self.pictures.check(self._splits, decode, self.on_bad_image == "skip")
+        if decode and self._has_own_transforms:
+            for stage, (split, rows) in zip(("fit", "predict"), self._splits.items(), strict=False):
+                self._try_transforms(stage, extremes(self.pictures.index(split, rows).shapes))
         if decode and self.duplicates != "ignore":
             self.pictures.check_duplicates(self._splits, self.fold_of_row, self.targets, self.duplicates == "error")
 
@@ -395,7 +408,8 @@ class CSVDataModule(LightningDataModule):
         pipeline = train_pipeline(self.augment, self.image_size, self.resize)
         epoch = self._epoch if self.trainer else None
         rows, dataset = self._training_rows(), self._dataset("fit", pipeline, makes_cache)
-        sampler = ShuffledRows(rows, self.seed, rank, num_ranks, epoch, self.virtual_epochs)
+        seed = seed_for("order", self.seed, self.fold)
+        sampler = ShuffledRows(rows, seed, rank, num_ranks, epoch, self.virtual_epochs)
         if self.augment_on == "device":
             return self._device_loader(dataset, sampler)
         return make_loader(dataset, sampler, self.batch_size, self.num_workers, self.seed)
@@ -406,13 +420,23 @@ class CSVDataModule(LightningDataModule):
         device = self.trainer.strategy.root_device if self.trainer else default_device()
         drawn = DrawnRows(rows, make_geometry(self.augment, self.image_size, self.resize))
         if self._on_device is None or not self._on_device.holds(sampler.rows, device):
-            self._on_device = None  # before the next ones are there
+            self._release()  # before the next ones are there
             self._on_device = upload(drawn, sampler.rows, device)
             if sampler.rank == 0:
                 also = f" Each of {sampler.num_ranks} ranks holds as many." if sampler.num_ranks > 1 else ""
                 print(f"{self._on_device.note}{also}", flush=True)
         kind = partial(DeviceLoader, pictures=self._on_device)
         return make_loader(drawn, sampler, self.batch_size, self.num_workers, self.seed, kind)
+
+    def teardown(self, stage: str) -> None:
+        """Gives the memory back that training images took on a device, as soon as the training is over."""
+        if stage == "fit":
+            self._release()
+
+    def _release(self) -> None:
+        if self._on_device is not None:
+            self._on_device.release()
+        self._on_device = None
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The rows of `fold` in the table's order, each once."""
@@ -443,7 +467,7 @@ class CSVDataModule(LightningDataModule):
             rows.paths,
             pipeline,
             self.image_size,
-            self.seed,
+            seed_for("augmentation", self.seed, self.fold),
             rows.targets,
             rows.features,
             self.image_rules,
@@ -451,6 +475,7 @@ class CSVDataModule(LightningDataModule):
             skips_bad=stage == "predict" and self.on_bad_image == "skip",
             shrinks=self.pictures.image_size is not None,
             cache=self._cache(rows, makes_cache) if stage == "fit" else None,
+            preprocess=Preprocessing(self.preprocess) if self.preprocess else None,
         )
 
     def _cache(self, rows: Rows, makes_cache: bool) -> PixelCache | None:
@@ -538,12 +563,25 @@ class CSVDataModule(LightningDataModule):
         notes = check_folds(folds[used], train.targets[used], self.schema.outputs, groups)
         if not 0 <= self.fold <= folds.max():
             raise InputError(f"fold is {self.fold}; the folds are 0 to {folds.max()}.")
-        train_pipeline(self.augment, self.image_size, self.resize)  # one that cannot work is found here
         self._train, self._test, self._fold_of_row = train, test, folds
+        self._try_transforms("fit", dict.fromkeys(np.flatnonzero(used)[:1].tolist(), "first"))
         if self.pictures.policy is True:
             self.pictures.cache(train)
         tables = [*train.table.notes, *(test.table.notes if test else ())]
-        self._notes = [*tables, *imbalance(train.targets[used], self.schema), *notes]
+        own = transform_notes(self.augment, self.resize, self.shrink, self.pictures.image_size)
+        own = own if self._has_own_transforms else []
+        self._notes = [*tables, *imbalance(train.targets[used], self.schema), *notes, *own]
+
+    @property
+    def _has_own_transforms(self) -> bool:
+        return bool(self.preprocess) or not isinstance(self.augment, str)
+
+    def _try_transforms(self, stage: str, rows: dict[int, str]) -> None:
+        """Runs the user's transforms on the images of some rows, before an epoch does."""
+        if self._has_own_transforms:
+            tries_augment = stage == "fit" and not isinstance(self.augment, str)
+            pipeline = train_pipeline(self.augment, self.image_size, self.resize)
+            try_transforms(self._dataset(stage, pipeline, makes_cache=False), rows, tries_augment)
 
     def _without_bad_images(self, rows: Rows) -> Rows:
         """The rows with those marked that `on_bad_image: skip` leaves out."""

@@ -1,9 +1,9 @@
-"""Training pictures in the memory of the device that trains, and the loader that samples and augments them there.
+"""Training images in the memory of the device that trains, and the loader that samples and augments them there.
 
 Per step only numbers cross over: rows, targets, features and, for each row, what `geometry` drew. Whether a Trainer
 runs or a plain loop, what the loader yields has the images in it, on the device.
 
-Shapes: N pictures, B batch, (H, W) image size, (S, T) size that pictures are stored at.
+Shapes: N rows of the table, P pixels of all images, B batch, (H, W) image size.
 """
 
 from collections.abc import Iterator
@@ -15,24 +15,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from swinft.data.batches import ImageRows, Key
 from swinft.data.capacity import room_on_device
 from swinft.data.collate import collate
-from swinft.data.geometry import Geometry
+from swinft.data.geometry import Drawn, Geometry
+from swinft.data.warp import change, warp
 from swinft.errors import InputError
 from swinft.limits import available_cores, available_memory
 
 AugmentOn = Literal["cpu", "device"]
 
-CHUNK = 256  # pictures that are copied to the device at a time
+DRAWN = Drawn._fields
+CHUNK = 256  # images that are copied to the device at a time
 
 
 @dataclass(frozen=True)
 class DrawnRows(Dataset[dict[str, Any]]):
-    """Rows without their pixels: `matrix` float32 (2, 3) and `colour` float32 (2,) instead of `image`.
+    """Rows without their pixels: `matrix`, `colour` and `samples` of `geometry.Drawn` instead of `image`.
 
     Args:
         rows: The rows with their pixels, from a cache.
@@ -49,25 +50,34 @@ class DrawnRows(Dataset[dict[str, Any]]):
         epoch, row = key
         assert self.rows.cache is not None
         height, width = self.rows.cache.shapes[row].tolist()
-        matrix, colour = self.geometry.draw((height, width), self.rows.seed, epoch, row)
-        return {"matrix": torch.from_numpy(matrix), "colour": torch.from_numpy(colour), **self.rows.labels(row)}
+        drawn = self.geometry.draw((height, width), self.rows.seed, epoch, row)
+        numbers = {name: torch.from_numpy(value) for name, value in drawn._asdict().items()}
+        return {**numbers, **self.rows.labels(row)}
 
 
-@dataclass(frozen=True)
-class DevicePictures:
-    """Pictures in a device's memory.
+@dataclass
+class DeviceImages:
+    """Images in a device's memory, one after another, each at its own size.
 
     Args:
-        pixels: uint8 (N, S, T, 3): the channels of a pixel lie side by side, as `channels_last` has them.
-        place: Of each row of the table in `pixels`, int64; −1 for rows that are not there.
+        pixels: uint8 (P, 3): the channels of a pixel lie side by side, as `channels_last` has them.
+        starts: Of each row's image in `pixels`, int64 (N,) on the CPU; −1 for rows that are not there.
+        shapes: Its height and width, int64 (N, 2) on the CPU.
         image_size: (H, W) of what is sampled.
+        is_black_outside: What lies beyond an image is black, not mirrored.
         note: What they take, in words.
     """
 
     pixels: Tensor
-    place: Tensor
+    starts: Tensor
+    shapes: Tensor
     image_size: tuple[int, int]
+    is_black_outside: bool
     note: str
+
+    def __post_init__(self) -> None:
+        there = self.shapes[self.starts >= 0]
+        self.is_one_shape = bool((there == there[0]).all())
 
     @property
     def device(self) -> torch.device:
@@ -75,23 +85,63 @@ class DevicePictures:
         return self.pixels.device
 
     def holds(self, rows: NDArray[np.int64], device: torch.device) -> bool:
-        """Whether these are the pictures of just these rows, and on this device."""
-        return self.device == device and np.array_equal(np.flatnonzero(self.place.cpu().numpy() >= 0), np.sort(rows))
+        """Whether these are the images of some rows, no more and no fewer, and are on a device."""
+        return self.device == device and np.array_equal(np.flatnonzero(self.starts.numpy() >= 0), np.sort(rows))
 
     def sample(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch on the device, with `image` float32 (B, 3, H, W) in 0–255 for `matrix` and `colour`.
+        """The batch on the device, with `image` float32 (B, 3, H, W) in 0–255 for what was drawn.
 
         Nothing here waits for the device.
         """
-        here = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
-        matrix, colour = here.pop("matrix"), here.pop("colour")
+        drawn = {name: batch[name] for name in DRAWN}
+        rest = {name: self._here(value) for name, value in batch.items() if name not in DRAWN}
+        shapes = self.shapes[batch["row"]]
+        # One group of images that stand and one of those that lie, so that little is filled up to a common size.
+        keys = torch.cat([(shapes[:, :1] > shapes[:, 1:]).long(), drawn["samples"]], dim=1)
+        _, group_of = torch.unique(keys, dim=0, return_inverse=True)
+        order = group_of.argsort(stable=True)
+        groups = order.split(group_of.bincount().tolist())
         with torch.autocast(self.device.type, enabled=False):
-            stored = self.pixels.index_select(0, self.place.index_select(0, here["row"])).permute(0, 3, 1, 2)
-            return {"image": change(warp(stored.float(), matrix, self.image_size), colour), **here}
+            images = torch.cat([self._sampled(batch["row"][some], shapes[some], drawn, some) for some in groups])
+            if len(groups) > 1:
+                images = images.index_select(0, self._here(order.argsort()))
+        return {"image": images, **rest}
+
+    def _here(self, value: Tensor) -> Tensor:
+        return value.to(self.device, non_blocking=True)
+
+    def _sampled(self, rows: Tensor, shapes: Tensor, drawn: dict[str, Tensor], some: Tensor) -> Tensor:
+        """Images of rows of one group, float32 (b, 3, H, W); `some` are their positions in the batch."""
+        matrix, colour, samples = (drawn[name][some] for name in DRAWN)
+        is_filled = bool((shapes == shapes[0]).all())
+        images = warp(
+            self._stored(self.starts[rows], shapes).permute(0, 3, 1, 2).float(),
+            None if is_filled else self._here(shapes),
+            self._here(matrix),
+            self.image_size,
+            (int(samples[0, 0]), int(samples[0, 1])),
+            self.is_black_outside,
+        )
+        return change(images, self._here(colour))
+
+    def _stored(self, starts: Tensor, shapes: Tensor) -> Tensor:
+        """Images as they are stored, filled up below and to the right to a common size: uint8 (b, S, T, 3)."""
+        height, width = shapes.amax(0).tolist()
+        if self.is_one_shape:
+            places = self._here(starts // (height * width))
+            return self.pixels.view(-1, height, width, 3).index_select(0, places)
+        stored = torch.zeros((len(starts), height, width, 3), dtype=torch.uint8, device=self.device)
+        for image, start, (rows, columns) in zip(stored, starts.tolist(), shapes.tolist(), strict=True):
+            image[:rows, :columns] = self.pixels[start : start + rows * columns].view(rows, columns, 3)
+        return stored
+
+    def release(self) -> None:
+        """Gives the memory back; what is still asked of the loader fails."""
+        self.pixels = self.pixels[:0].clone()
 
 
-def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device) -> DevicePictures:
-    """Copies the pictures of some rows into a device's memory.
+def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device) -> DeviceImages:
+    """Copies the images of some rows into a device's memory.
 
     Args:
         drawn: The rows.
@@ -104,24 +154,29 @@ def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device) ->
     """
     rows, geometry = drawn.rows, drawn.geometry
     assert rows.cache is not None
-    shape = geometry.stored_shape(rows.cache.shapes[chosen])
-    needed = 3 * shape[0] * shape[1] * len(chosen)
-    room = room_on_device(needed, free_memory(device), str(device))
-    pixels = torch.empty((len(chosen), *shape, 3), dtype=torch.uint8, device=device)
+    shapes = geometry.stored_shapes(rows.cache.shapes[chosen]).astype(np.int64)
+    ends = np.cumsum(shapes.prod(axis=1))
+    room = room_on_device(3 * int(ends[-1]), free_memory(device), str(device))
+    pixels = torch.empty((int(ends[-1]), 3), dtype=torch.uint8, device=device)
     with ThreadPoolExecutor(available_cores()) as pool:
         for start in range(0, len(chosen), CHUNK):
             some = chosen[start : start + CHUNK].tolist()
-            stored = pool.map(lambda row: geometry.stored(rows.decoded(row), shape), some)
-            pixels[start : start + len(some)] = torch.from_numpy(np.stack(list(stored)))
-    place = torch.full((len(rows),), -1)
-    place[torch.from_numpy(chosen)] = torch.arange(len(chosen))
-    note = f"{len(chosen):,} training pictures of {shape[0]} × {shape[1]} pixels are on {device}: {room}"
-    return DevicePictures(pixels, place.to(device), rows.image_size, note)
+            stored = pool.map(lambda row: geometry.stored(rows.decoded(row)).reshape(-1, 3), some)
+            joined = torch.from_numpy(np.concatenate(list(stored)))
+            end = int(ends[start + len(some) - 1])
+            pixels[end - len(joined) : end] = joined
+    starts, all_shapes = torch.full((len(rows),), -1), torch.zeros((len(rows), 2), dtype=torch.int64)
+    starts[torch.from_numpy(chosen)] = torch.from_numpy(ends - shapes.prod(axis=1))
+    all_shapes[torch.from_numpy(chosen)] = torch.from_numpy(shapes)
+    sizes = sorted({(int(height), int(width)) for height, width in shapes.tolist()})
+    words = " to ".join(f"{height} × {width}" for height, width in dict.fromkeys((sizes[0], sizes[-1])))
+    note = f"{len(chosen):,} training images of {words} pixels are on {device}: {room}"
+    return DeviceImages(pixels, starts, all_shapes, rows.image_size, geometry.is_black_outside, note)
 
 
 def default_device() -> torch.device:
     """Where a loop without a Trainer has its batches: the GPU if there is one, else the CPU."""
-    # With its number, as tensors name their device: without it the pictures would never seem to be there.
+    # With its number, as tensors name their device: without it the images would never seem to be there.
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -138,43 +193,8 @@ def free_memory(device: torch.device) -> int:
     raise InputError(f"data.augment_on is 'device', which works on cuda and cpu, not on {device}. Set it to cpu.")
 
 
-def warp(pictures: Tensor, matrix: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Samples pictures where maps say: bilinear, and mirrored at the outermost pixels as OpenCV's REFLECT_101 does.
-
-    Args:
-        pictures: float (B, 3, S, T).
-        matrix: From a pixel of the result to the picture, both from −1 to 1 between their edges, float32 (B, 2, 3).
-        image_size: (H, W).
-
-    Returns:
-        float (B, 3, H, W).
-    """
-    height, width = image_size
-    y, x = (((2 * torch.arange(side, device=matrix.device) + 1) / side - 1) for side in (height, width))
-    # The sampler mirrors about the centres of the outermost pixels only where −1 and 1 are these, not the edges.
-    wide, high = (side / max(side - 1, 1) for side in (pictures.shape[-1], pictures.shape[-2]))
-    slopes = torch.stack([matrix[:, 0] * wide, matrix[:, 1] * high], dim=1)[:, None, None]
-    # No matrix product as in `affine_grid`: with TF32 or bf16 allowed for those, it would miss by a tenth of a pixel.
-    grid = slopes[..., 0] * x[:, None] + slopes[..., 1] * y[:, None, None] + slopes[..., 2]
-    return functional.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
-
-
-def change(images: Tensor, colour: Tensor) -> Tensor:
-    """Changes contrast and brightness.
-
-    Args:
-        images: float (B, 3, H, W) in 0–255.
-        colour: Factor of every value, and what share of the image's mean is added after that, float32 (B, 2).
-
-    Returns:
-        The same, cut off at 0 and 255.
-    """
-    factor, share = colour[:, :, None, None, None].unbind(1)
-    return (images * factor + images.mean((1, 2, 3), keepdim=True) * share).clamp(0, 255)
-
-
 class DeviceLoader(DataLoader[Any]):
-    """A loader of `DrawnRows` that yields images, sampled on the device that the pictures are on.
+    """A loader of `DrawnRows` that yields images, sampled on the device that the images are on.
 
     It samples in the process that asks for a batch, so a Trainer finds everything where it wants it and a plain loop
     needs nothing else. Loader processes, if any, only draw.
@@ -185,7 +205,7 @@ class DeviceLoader(DataLoader[Any]):
         **kwargs: As for PyTorch's own loader.
     """
 
-    def __init__(self, *args: Any, pictures: DevicePictures, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, pictures: DeviceImages, **kwargs: Any) -> None:
         self.pictures = pictures
         super().__init__(*args, **kwargs)
 

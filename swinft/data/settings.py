@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from swinft.data.augment import Preset, Resize
+from swinft.data.augment import Preset, mistyped
 from swinft.data.capacity import Policy
+from swinft.data.crops import Resize
 from swinft.data.device import AugmentOn
 from swinft.data.features import MissingFeatures, UnknownCategories
 from swinft.data.folds import FoldKind
@@ -42,6 +43,7 @@ def check_settings(data: "CSVDataModule") -> None:
         "resize": (data.resize, Resize),
         "augment": (data.augment, Preset),
         "augment_on": (data.augment_on, AugmentOn),
+        "shrink": (data.shrink, Literal["auto"]),
         "on_bad_image": (data.on_bad_image, Literal["error", "skip"]),
         "on_missing_target": (data.columns.on_missing_target, Literal["error", "skip"]),
         "rare_classes": (data.rare_classes, Literal["error", "train"]),
@@ -64,8 +66,14 @@ def check_settings(data: "CSVDataModule") -> None:
         problems.append(f"data.encoding '{data.columns.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
     if data.pictures.policy is True and data.pictures.image_size is None and data.augment_on != "device":
         problems.append("data.cache is true, but what is cached is shrunk: set data.shrink to true as well.")
+    lists = {"augment": data.augment, "preprocess": data.preprocess}
+    problems += [
+        problem for name, value in lists.items() if not isinstance(value, str) for problem in mistyped(name, value)
+    ]
     if data.augment_on == "device":
         problems += _device_problems(data.augment, data.pictures.policy, data.pictures.image_size is not None)
+        if data.preprocess:
+            problems.append("data.preprocess runs on the CPU: set data.augment_on to cpu, or remove it.")
     if problems:
         raise InputError("\n  ".join(["the settings of data are wrong:", *problems]))
 
@@ -112,7 +120,7 @@ def _device_problems(augment: Any, policy: Policy, is_shrunk: bool) -> list[str]
             "data.augment_on is 'device', and data.cache is false; a device gets its pictures from the cache. "
             f"Set data.cache to auto or true, {back}"
         )
-    if not is_shrunk:
+    if not is_shrunk and isinstance(augment, str):
         found.append(
             "data.augment_on is 'device', and data.shrink is false; a device gets shrunk pictures. "
             f"Set data.shrink to true, {back}"

@@ -26,6 +26,7 @@ from swinft.model.network import ImageModel
 from swinft.model.optim import OptimConfig, adamw, describe_rates, param_groups, warmup_cosine, warmup_steps
 from swinft.model.steps import steps_of
 from swinft.model.window_attention import FastAttention, set_attention
+from swinft.streams import Use, seed_for
 
 Batch = dict[str, Tensor]
 
@@ -258,7 +259,7 @@ class FineTuneTask(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout and drop path from (seed, epoch, batch): they do not depend on what ran before."""
-        torch.manual_seed(int(self._rng(batch_idx, self.global_rank).integers(2**63)))
+        torch.manual_seed(int(self._rng("dropout", batch_idx).integers(2**63)))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch, mixed as configured."""
@@ -266,7 +267,7 @@ class FineTuneTask(pl.LightningModule):
         image, encoded = batch["image"], encoded_targets(head, batch["target"], len(batch["image"]))
         found = {"metadata": net.encode_metadata(batch.get("features")), "weight": batch.get("weight")}
         more = {name: tensor for name, tensor in found.items() if tensor is not None}
-        image, encoded, *mixed = mix(image, encoded, self.mix, self._rng(batch_idx, self.global_rank), *more.values())
+        image, encoded, *mixed = mix(image, encoded, self.mix, self._rng("mixing", batch_idx), *more.values())
         more = dict(zip(more, mixed, strict=True))
         losses = row_losses(head, net.logits(image, more.get("metadata")), encoded)
         loss = (losses * more["weight"] if "weight" in more else losses).mean()
@@ -394,5 +395,5 @@ class FineTuneTask(pl.LightningModule):
         chosen = order[is_first & (rows[order] >= 0)]  # padding has row -1
         return tuple(part.cpu()[chosen] for part in pooled)
 
-    def _rng(self, batch_idx: int, stream: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, self.current_epoch, batch_idx, stream])
+    def _rng(self, use: Use, batch_idx: int) -> np.random.Generator:
+        return np.random.default_rng([seed_for(use, self.seed), self.current_epoch, batch_idx, self.global_rank])

@@ -173,7 +173,8 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
         data.check_unchanged(verify(run.images))
     newest = newest_intact(fold.checkpoints)
     # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
-    task = build_task(parser, config, data.schema, **({"pretrained": False} if newest else {}))
+    changes = {"seed": config.seed + fold.index, **({"pretrained": False} if newest else {})}
+    task = build_task(parser, config, data.schema, **changes)
     recorder = FoldRecorder(fold, task.metrics, config.checkpoint)
     device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)

@@ -85,9 +85,9 @@ def test_a_users_pipeline_replaces_preset_and_resizing():
         ([A.RandomCrop(100, 100), A.Resize(40, 64)], "data.augment fails on an image of shape"),
     ],
 )
-def test_pipelines_that_cannot_work_are_refused(transforms, expected):
+def test_pipelines_that_cannot_work_are_refused(competition, transforms, expected):
     with pytest.raises(InputError, match=expected):
-        train_pipeline(transforms, (40, 64), "squash")
+        competition.ready(augment=transforms, image_size=(40, 64))
 
 
 def parse_augment(value):

@@ -24,10 +24,10 @@ def bilinear(part, size):
 def test_it_is_the_resized_part_and_flips():
     has_library = "Intel IPP:                   2" in cv2.getBuildInformation()
     for row in range(20):
-        top, left, height, width = _box(64, 85, (0.08, 1.0), tuple(_draws(0, 0, row)[:4]))
+        top, left, height, width = _box(64, 85, (32, 48), (0.08, 0.5), "crop", tuple(_draws(0, 0, row)[:4]))
         part = IMAGE[top : top + height, left : left + width]
         for flip, expected in ((0.0, part), (1.0, part[:, ::-1])):
-            difference = np.abs(crop(row, flip=flip) - bilinear(expected, (32, 48))).max()
+            difference = np.abs(crop(row, flip=flip, scale=(0.08, 0.5)) - bilinear(expected, (32, 48))).max()
             assert difference < (0.52 if has_library else 0.8)
 
 
@@ -56,14 +56,18 @@ def test_it_writes_into_the_row_of_a_batch_and_reads_read_only_views():
 
 
 @pytest.mark.parametrize("shape", [(256, 341), (341, 256), (100, 400), (1, 1), (1, 300)])
-def test_boxes_lie_inside_and_keep_their_proportions(shape):
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_boxes_lie_inside_and_keep_their_proportions(shape, resize):
     for row in range(500):
-        top, left, height, width = _box(*shape, (0.08, 1.0), tuple(_draws(0, 0, row)[:4]))
+        top, left, height, width = _box(*shape, (32, 48), (0.08, 1.0), resize, tuple(_draws(0, 0, row)[:4]))
         assert min(top, left) >= 0
         assert height >= 1 <= width
         assert top + height <= shape[0]
         assert left + width <= shape[1]
-        assert max(width / height, height / width) <= RATIO * (1 + 2 / min(height, width))
+        aspect = 1.5 if resize == "crop" else shape[1] / shape[0]
+        if min(height, width) > 1:
+            relative = width / height / aspect
+            assert max(relative, 1 / relative) <= RATIO * (1 + 2 / min(height, width))
 
 
 def test_area_place_and_flip_are_spread_as_asked():
@@ -71,7 +75,7 @@ def test_area_place_and_flip_are_spread_as_asked():
     assert abs(draws.mean(axis=0) - 0.5).max() < 0.02
     assert abs(draws.std(axis=0) - 12**-0.5).max() < 0.01
     assert abs(np.corrcoef(draws.T) - np.eye(5)).max() < 0.06
-    boxes = np.array([_box(1000, 1000, (0.1, 0.5), tuple(row[:4])) for row in draws])
+    boxes = np.array([_box(1000, 1000, (9, 9), (0.1, 0.5), "crop", tuple(row[:4])) for row in draws])
     areas = boxes[:, 2] * boxes[:, 3] / 1e6
     assert 0.099 < areas.min() < 0.11
     assert 0.49 < areas.max() < 0.501
