@@ -19,6 +19,7 @@ from PIL import Image, ImageFile
 from swinft.data.contents import FORMATS, bare, describe, png_chunks, png_significant_bits
 from swinft.data.samples import MAX_BITS, Layout, Transparency, layout_of, to_rgb
 from swinft.errors import InputError
+from swinft.ranges import COUNT
 
 MOST_MEGAPIXELS = 89  # from here on Pillow's own guard against bombs speaks up
 ORIENTATION = 0x0112  # EXIF tag
@@ -78,7 +79,7 @@ class ImageRules:
                 0 < self.max_megapixels <= MOST_MEGAPIXELS
             ),
             f"min_side is {self.min_side}; it must be at least 1": self.min_side >= 1,
-            f"max_aspect is {self.max_aspect}; it must be at least 1": self.max_aspect >= 1,
+            f"max_aspect is {self.max_aspect}; it must be a finite number from 1": self.max_aspect in COUNT,
             f"background is {list(self.background)}; it must be three whole numbers in 0–255": (
                 len(self.background) == 3 and all(0 <= value <= 255 for value in self.background)
             ),

@@ -12,6 +12,7 @@ from swinft.data.geometry import DevicePreset
 from swinft.data.schema import TargetKind
 from swinft.data.text import Twins
 from swinft.errors import InputError, suggest
+from swinft.ranges import COUNT, NOT_NEGATIVE, Range, range_problems
 
 if TYPE_CHECKING:
     from swinft.data.datamodule import CSVDataModule
@@ -26,17 +27,13 @@ def check_settings(data: "CSVDataModule") -> None:
         InputError: All that is wrong with them.
     """
     limits = {
-        "num_folds": (data.num_folds, 2),
-        "batch_size": (data.batch_size, 1),
-        "num_workers": (data.num_workers, 0),
-        "image_size": (min(data.image_size), 1),
-        "virtual_epochs": (data.virtual_epochs, 1),
+        "num_folds": Range(2),
+        "batch_size": COUNT,
+        "num_workers": NOT_NEGATIVE,
+        "image_size": COUNT,
+        "virtual_epochs": COUNT,
     }
-    problems = [
-        f"data.{name} is {value}; it must be at least {least}."
-        for name, (value, least) in limits.items()
-        if value < least
-    ]
+    problems = range_problems("data", vars(data), limits) + range_problems("", vars(data), {"seed": NOT_NEGATIVE})
     words = {
         "target_kind": (data.columns.target_kind, TargetKind),
         "fold_kind": (data.fold_kind, FoldKind),

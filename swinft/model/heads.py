@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from swinft.errors import InputError
+from swinft.ranges import FINITE, NOT_NEGATIVE, check_ranges
 
 
 class Head(nn.Module):
@@ -192,6 +193,7 @@ class RegressionHead(LinearHead):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(in_features, num_outputs, dropout)
+        check_ranges("RegressionHead", {"low": low, "high": high}, {"low": FINITE, "high": FINITE})
         if low is not None and high is not None and low >= high:
             raise InputError(f"RegressionHead: low={low} must be below high={high}.")
         if loss == "bce" and (low is None or high is None):
@@ -298,9 +300,10 @@ def _check_equal_shapes(head: Head, logits: Tensor, encoded: Tensor) -> None:
 def _weights(name: str, weights: list[float] | None, num_outputs: int) -> Tensor:
     if weights is None:
         return torch.ones(num_outputs)
-    if len(weights) != num_outputs or min(weights) < 0:
+    if len(weights) != num_outputs or any(weight not in NOT_NEGATIVE for weight in weights) or not any(weights):
         raise InputError(
-            f"{name} has {len(weights)} values {weights}; it needs {num_outputs} of 0 or more, one per output."
+            f"{name} has {len(weights)} values {weights}; it needs {num_outputs} finite ones of 0 or more, one per "
+            f"output, and not all of them 0."
         )
     return torch.tensor(weights)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swinft.errors import InputError
+from swinft.ranges import NOT_NEGATIVE, UNIT, check_ranges
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class MixConfig:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        if min(self.mixup_alpha, self.cutmix_alpha) < 0 or not 0 <= self.probability <= 1:
-            raise InputError(f"model.mix: the alphas must be 0 or more and the probability in 0–1; they are {self}.")
+        ranges = {"mixup_alpha": NOT_NEGATIVE, "cutmix_alpha": NOT_NEGATIVE, "probability": UNIT}
+        check_ranges("model.mix", vars(self), ranges)
 
 
 def mixup(images: Tensor, targets: Tensor, share: float, order: Tensor, *more: Tensor) -> tuple[Tensor, ...]:

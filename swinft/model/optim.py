@@ -16,6 +16,7 @@ from torch.optim import AdamW
 from swinft.errors import InputError
 from swinft.model.backbone import Backbone
 from swinft.model.steps import Steps
+from swinft.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Range, check_ranges
 
 Groups = list[dict[str, Any]]
 
@@ -47,24 +48,17 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        wrong = [
-            name
-            for name, right in {
-                "lr": self.lr > 0,
-                "head_lr": self.head_lr is None or self.head_lr > 0,
-                "weight_decay": self.weight_decay >= 0,
-                "layer_decay": 0 < self.layer_decay <= 1,
-                "layer_decay_min_scale": 0 <= self.layer_decay_min_scale <= 1,
-                "warmup_epochs": self.warmup_epochs >= 0,
-                "min_lr_ratio": 0 <= self.min_lr_ratio <= 1,
-                "betas": all(0 <= beta < 1 for beta in self.betas),
-            }.items()
-            if not right
-        ]
-        if wrong:
-            raise InputError(
-                f"model.optim: {', '.join(f'{name}={getattr(self, name)}' for name in wrong)} out of range."
-            )
+        ranges = {
+            "lr": POSITIVE,
+            "head_lr": POSITIVE,
+            "weight_decay": NOT_NEGATIVE,
+            "layer_decay": Range(0, 1, above=True),
+            "layer_decay_min_scale": UNIT,
+            "warmup_epochs": NOT_NEGATIVE,
+            "min_lr_ratio": UNIT,
+            "betas": BELOW_ONE,
+        }
+        check_ranges("model.optim", vars(self), ranges)
 
 
 def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimConfig) -> Groups:

@@ -26,9 +26,12 @@ from swinft.model.network import ImageModel
 from swinft.model.optim import OptimConfig, adamw, describe_rates, param_groups, warmup_cosine, warmup_steps
 from swinft.model.steps import steps_of
 from swinft.model.window_attention import FastAttention, set_attention
+from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, check_ranges
 from swinft.streams import Use, seed_for
 
 Batch = dict[str, Tensor]
+
+NUMBERS = {"drop_path_rate": BELOW_ONE, "ema_decay": INSIDE_UNIT, "metadata_hidden": COUNT}
 
 
 class FineTuneTask(pl.LightningModule):
@@ -93,8 +96,8 @@ class FineTuneTask(pl.LightningModule):
             raise InputError(
                 f"head is {head!r}; it must be a class derived from swinft.Head: swinft.ClassificationHead."
             )
-        if ema_decay is not None and not 0 < ema_decay < 1:
-            raise InputError(f"model.ema_decay is {ema_decay}; it must be in (0, 1), or null for no averaging.")
+        numbers = {"drop_path_rate": drop_path_rate, "ema_decay": ema_decay, "metadata_hidden": metadata_hidden}
+        check_ranges("model", numbers, NUMBERS)
         if fast_attention not in (True, False, "triton"):
             raise InputError(f"model.fast_attention is {fast_attention!r}; it must be true, false or 'triton'.")
         if compile not in (True, False, "auto"):

@@ -18,10 +18,11 @@ from swinft.data.schema import Schema, with_prior
 from swinft.errors import InputError
 from swinft.model.backbone import weights_file
 from swinft.model.task import FineTuneTask
+from swinft.ranges import Range, check_ranges
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task
 from swinft.run.callbacks import monitor_problems
-from swinft.run.config import build_parser, dump, load
+from swinft.run.config import PredictConfig, build_parser, dump, load
 from swinft.run.decide import plan_submission
 from swinft.run.planned import step_problems
 from swinft.run.sample import Sample
@@ -30,6 +31,8 @@ from swinft.run.trainer import callbacks_of, check_trainer
 from swinft.run.tta import check_views
 
 T = TypeVar("T")
+
+HIGHEST_SEED = 2**32 - 1  # of numpy's older generator, which Lightning seeds
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,9 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
     """
     problems: list[str] = []
     data = _collect(problems, lambda: build_datamodule(parser, config))
-    trainer = _collect(problems, lambda: check_trainer(parser, config))
+    trainer = _collect(problems, lambda: check_trainer(parser, config, data.num_folds if data else 1))
     _collect(problems, lambda: weights_file(config.model.backbone, config.model.pretrained))
+    _collect(problems, lambda: _check_numbers(config))
     if data:
         _collect(problems, lambda: check_views(config.predict.views, data.image_size))
     tables = _collect(problems, data.read_tables) if data else None
@@ -104,6 +108,17 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
     data.check()
     num_parameters = sum(parameter.numel() for parameter in task.net.parameters())
     return CheckedRun(frozen, data, num_parameters, time.perf_counter() - started, plan)
+
+
+def _check_numbers(config: Namespace) -> None:
+    """Checks the numbers that no section's class checks when it is built.
+
+    Raises:
+        InputError: One is out of its range.
+    """
+    PredictConfig(**dict(config.predict))
+    most = HIGHEST_SEED - config.data.num_folds if config.data.num_folds else HIGHEST_SEED
+    check_ranges("", {"seed": config.seed}, {"seed": Range(0, most)})  # each fold adds its number
 
 
 def _plan_submission(

@@ -23,6 +23,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError
 from swinft.model.compiling import CompilePolicy
 from swinft.model.task import FineTuneTask
+from swinft.ranges import COUNT, check_ranges
 from swinft.run.arguments import Parser, key_types
 from swinft.run.configfile import Allowed, file_problems, option_problems
 from swinft.run.layout import check_name
@@ -49,6 +50,10 @@ class PredictConfig:
     views: list[View] = field(default_factory=lambda: ["identity"])
     batch_size: int | None = None
     compile: CompilePolicy = False
+
+    def __post_init__(self) -> None:
+        """Checks the range."""
+        check_ranges("predict", vars(self), {"batch_size": COUNT})
 
 
 # Lightning's arguments that swinft decides itself, or that would not act in a run of whole folds, with the reason.

@@ -23,6 +23,7 @@ from swinft.memory import keep_freed_memory
 from swinft.model.compiling import CompilePolicy
 from swinft.model.network import ImageModel
 from swinft.model.window_attention import FastAttention, triton_problem
+from swinft.ranges import COUNT, check_ranges
 from swinft.run.arguments import Parser, call
 from swinft.run.build import build_datamodule, load_net
 from swinft.run.compiled import nets_by_torch
@@ -78,6 +79,7 @@ def predict(
         InputError: A fold is not finished, or the test rows are not right.
         RunError: One of several processes failed.
     """
+    check_ranges("", {"--batch-size": batch_size, "--devices": devices}, {"--batch-size": COUNT, "--devices": COUNT})
     share = _share(part, devices, output)
     opened = Run.open(run)
     path = Path(output) if output else opened.test_predictions

@@ -34,12 +34,13 @@ PROFILERS = ("simple", "advanced", "pytorch")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 
 
-def check_trainer(parser: Parser, config: Namespace) -> Trainer:
+def check_trainer(parser: Parser, config: Namespace, num_folds: int) -> Trainer:
     """Builds the Trainer of a fold once, on no device and without a file.
 
     Args:
         parser: The parser that read the config.
         config: The config.
+        num_folds: Of the run, which share the GPUs.
 
     Returns:
         The Trainer, to be looked at and thrown away.
@@ -54,7 +55,7 @@ def check_trainer(parser: Parser, config: Namespace) -> Trainer:
     _, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
     # A fold sees its own GPUs only.
     has_choice = config.trainer.devices == "auto"
-    devices = {"devices": devices_per_fold(config, config.data.num_folds)} if has_choice else {}
+    devices = {"devices": devices_per_fold(config, num_folds)} if has_choice else {}
     with _kept_flags():
         trainer = build_trainer(parser, config, Path(gettempdir()), precision, Checkpoint(), **devices)
     problems = callback_problems(callbacks_of(trainer), bool(trainer.loggers), config.checkpoint)

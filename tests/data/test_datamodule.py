@@ -202,7 +202,7 @@ def test_a_labelled_test_table_has_known_classes_but_placeholders_are_none(compe
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"num_folds": 1}, "data.num_folds is 1; it must be at least 2"),
+        ({"num_folds": 1}, "data.num_folds is 1. Allowed: a number from 2"),
         ({"batch_size": 0}, "data.batch_size"),
         ({"image_size": 0}, "data.image_size"),
         ({"target_kind": "clasification"}, "data.target_kind is 'clasification'. Did you mean 'classification'?"),

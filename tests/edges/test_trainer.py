@@ -3,6 +3,8 @@
 import json
 import re
 from pathlib import Path
+from types import UnionType
+from typing import Union, get_args, get_origin
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from lightning.pytorch.callbacks import WeightAveraging
 import swinft
 from swinft.cli import main
 from swinft.model.steps import count_steps
+from swinft.run.arguments import key_types
+from swinft.run.config import build_parser
 from swinft.run.recorder import FoldRecorder
 from tests.conftest import TINY_SWIN, tiny_config, write_config
 
@@ -348,3 +352,59 @@ def test_f036_f125_what_is_asked_for_appears(competition, tmp_path, caplog):
     (table,) = fold.rglob("metrics.csv")
     assert "val_loss" in table.read_text()
     assert not list(tmp_path.glob("lightning_logs"))
+
+
+# Numbers that say something else when they are below 0, or that other settings are needed for.
+NOT_TRIED = {"trainer.devices", "trainer.log_every_n_steps", "submission.threshold", "submission.clip"}
+BAD = {float: (".nan", ".inf", "-0.5"), int: ("-7",)}
+
+
+def number_keys() -> list[tuple[str, str]]:
+    """Every key of a config that takes a number, with values that are wrong for each."""
+    cases = []
+    for key, hint in key_types(build_parser("check")).items():
+        members = get_args(hint) if get_origin(hint) in (Union, UnionType) else [hint]
+        kind = float if float in members else int if int in members else None
+        values = BAD[kind] if kind and key not in NOT_TRIED else ()
+        if get_origin(hint) is tuple:
+            values = ("[.nan, 0.9]", "[0.9, 1.0]") if get_args(hint)[0] is float else ("[-1, 0, 0]",)
+        cases += [(key, value) for value in values if key not in NOT_TRIED]
+    return cases
+
+
+def test_f037_the_keys_that_take_numbers_are_found():
+    assert {"model.optim.lr", "model.optim.betas", "seed", "predict.batch_size"} <= {key for key, _ in number_keys()}
+    assert len(number_keys()) > 50
+
+
+@pytest.mark.parametrize(("key", "value"), number_keys(), ids=lambda text: text)
+def test_f037_every_number_has_a_range(key, value, competition, tmp_path, capsys):
+    assert ask("check", competition, tmp_path, f"--{key}", value) == 2
+    assert key in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("model.optim.lr", "0", "Allowed: a number above 0."),
+        ("model.drop_path_rate", "1.0", "Allowed: a number from 0, below 1."),
+        ("model.ema_decay", "1.0", "Allowed: a number above 0, below 1."),
+        ("predict.batch_size", "0", "Allowed: a number from 1."),
+        ("model.mix.probability", "1.5", "Allowed: a number from 0 to 1."),
+        ("seed", "4294967295", "Allowed: a number from 0 to"),
+        ("data.num_folds", "1", "Allowed: a number from 2."),
+        ("model.head.class_weights", "[1,.nan,1]", "finite"),
+        ("model.head.class_weights", "[0,0,0]", "not all of them 0"),
+    ],
+)
+def test_f037_the_ends_of_ranges_are_said(key, value, allowed, competition, tmp_path, capsys):
+    for command in ("check", "fit"):
+        assert ask(command, competition, tmp_path, f"--{key}", value) == 2
+        err = capsys.readouterr().err
+        assert allowed in err
+    assert not left_behind(tmp_path)
+
+
+def test_f037_predict_refuses_a_batch_of_none(tiny_run, capsys):
+    assert main(["predict", str(tiny_run), "--batch-size", "0"]) == 2
+    assert "--batch-size is 0. Allowed: a number from 1." in capsys.readouterr().err

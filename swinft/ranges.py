@@ -1,0 +1,76 @@
+"""Ranges of numbers in settings: what a message says is allowed is what is checked."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from swinft.errors import InputError
+
+
+@dataclass(frozen=True)
+class Range:
+    """The allowed values of a number. NaN is in no range, and infinity neither.
+
+    Args:
+        low: Lowest value.
+        high: Highest value; infinity for none.
+        above: Whether the number must be above `low`.
+        below: Whether it must be below `high`.
+    """
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.above else value >= self.low
+        return math.isfinite(value) and above and (value < self.high if self.below else value <= self.high)
+
+    def __str__(self) -> str:
+        if math.isinf(self.low):
+            return "a finite number"
+        start = f"above {self.low:.12g}" if self.above else f"from {self.low:.12g}"
+        if math.isinf(self.high):
+            return f"a number {start}"
+        return f"a number {start}, below {self.high:.12g}" if self.below else f"a number {start} to {self.high:.12g}"
+
+
+FINITE = Range(-math.inf)
+POSITIVE = Range(0, above=True)
+NOT_NEGATIVE = Range(0)
+UNIT = Range(0, 1)  # shares and probabilities
+BELOW_ONE = Range(0, 1, below=True)
+INSIDE_UNIT = Range(0, 1, above=True, below=True)
+COUNT = Range(1)
+
+
+def range_problems(section: str, values: Mapping[str, Any], ranges: Mapping[str, Range]) -> list[str]:
+    """Numbers out of their ranges; one sentence each, that names the key, its value and what is allowed.
+
+    Args:
+        section: Of the config, as `model.optim`; empty for none.
+        values: By key: a number, several, or None, which has no range.
+        ranges: By key.
+    """
+    problems = []
+    for key, allowed in ranges.items():
+        value = values[key]
+        numbers = value if isinstance(value, Sequence) else () if value is None else (value,)
+        if any(number not in allowed for number in numbers):
+            shown = list(value) if isinstance(value, Sequence) else value
+            each = " each" if isinstance(value, Sequence) else ""
+            problems.append(f"{section}{'.' * bool(section)}{key} is {shown}. Allowed: {allowed}{each}.")
+    return problems
+
+
+def check_ranges(section: str, values: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
+    """The same, as an error.
+
+    Raises:
+        InputError: Numbers are out of their ranges; all of them are listed.
+    """
+    problems = range_problems(section, values, ranges)
+    if problems:
+        raise InputError("\n".join(problems))
