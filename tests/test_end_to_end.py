@@ -235,8 +235,7 @@ def test_resuming_with_another_config_is_refused_with_the_difference(tiny_run, c
     config = tiny_run.parent.parent / "config.yaml"
     assert main(["fit", "--config", str(config), "--resume", "--model.optim.lr", "0.5"]) == 2
     err = capsys.readouterr().err
-    assert "-    lr: 0.003" in err
-    assert "+    lr: 0.5" in err
+    assert "model.optim.lr: was 0.003, is 0.5" in err
 
 
 def test_overwrite_does_not_delete_a_folder_that_is_no_run(competition, tmp_path, capsys):

@@ -5,7 +5,6 @@ The sections are signatures: `data:` is `CSVDataModule`, `model:` is `FineTuneTa
 (`--model.backbone convnext_tiny`).
 """
 
-import difflib
 import os
 import sys
 import types
@@ -83,7 +82,7 @@ OWN_TRAINER_KEYS = {
 SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 PrecisionSpelling = Precision | Literal["32", "16", "bf16", 32, 16]
 # Words of the command line that say how to run, not what: never part of a frozen config.
-COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "allow_code", "devices_per_fold")
+COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "accept", "allow_code", "devices_per_fold")
 
 HELP = ("-h", "--help", "--help-all", "--help_all")
 PURPOSES = {
@@ -97,7 +96,7 @@ def build_parser(command: str) -> Parser:
     own = {f"trainer.{key}": reason for key, reason in OWN_TRAINER_KEYS.items()}
     parser = Parser(
         prog=f"swinft {command}",
-        flags=("resume", "overwrite"),
+        flags=("resume", "overwrite", "accept"),
         lists=("allow_code",),
         own=own,
         purpose=PURPOSES.get(command, ""),
@@ -229,14 +228,6 @@ def dump(parser: Parser, config: Namespace) -> str:
         return mask(str(parser.dump(_without_command_keys(config), skip_unset=False)))
     except (TypeError, ValueError) as error:
         raise InputError(f"the config cannot be written down for the run: {' '.join(str(error).split())}") from error
-
-
-def difference(frozen: str, wanted: str) -> str:
-    """What differs between a run's frozen config and the one that is asked for: one line per key, empty when equal."""
-    lines = difflib.unified_diff(
-        frozen.splitlines(), wanted.splitlines(), "frozen in the run", "asked for", n=0, lineterm=""
-    )
-    return "\n".join(line for line in lines if not line.startswith("@@"))
 
 
 def _values(argv: list[str], *options: str) -> list[str]:

@@ -18,7 +18,6 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
-import torch
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import OK, CSVDataModule
@@ -28,9 +27,11 @@ from swinft.model.metrics import score
 from swinft.orphans import is_child
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task, load_net, save_net
+from swinft.run.checkpoints import newest_checkpoint
 from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, load
 from swinft.run.devices import slots_for
+from swinft.run.environment import made_with, note_of_folds
 from swinft.run.inference import format_seconds, predict_rows
 from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold
@@ -42,7 +43,7 @@ from swinft.run.processes import Child, launcher_ranks, rank, run_children
 from swinft.run.recorder import FoldRecorder
 from swinft.run.report import write_report
 from swinft.run.secrets import environment
-from swinft.run.store import commit, discard, json_bytes, newest_intact, probe, sweep, verify
+from swinft.run.store import commit, discard, json_bytes, probe, sweep, verify
 from swinft.run.trainer import build_trainer, quiet
 
 ORPHAN_SECONDS = 30.0  # for the fold's process of a parent that was killed to be gone, its writing included
@@ -52,7 +53,18 @@ def main(argv: list[str]) -> int:
     """`swinft fit --config FILE`."""
     parser = build_parser("fit")
     parser.add_argument("--fold", type=int | None, default=None, help="fit this fold only, in this process")
-    parser.add_argument("--resume", type=bool, default=False, help="go on with the run's folder")
+    parser.add_argument(
+        "--resume",
+        type=bool,
+        default=False,
+        help="go on with the run's folder; or `--resume RUN`, wherever it lies now, which needs no --config",
+    )
+    parser.add_argument(
+        "--accept",
+        type=bool,
+        default=False,
+        help="with --resume: take files whose commit record is missing or damaged as they are",
+    )
     parser.add_argument(
         "--devices_per_fold",
         type=int | None,
@@ -62,7 +74,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--overwrite", type=bool, default=False, help="delete the run's folder first")
     config = load(parser, argv)
-    run = Run(Path(config.runs) / config.name)
+    run = Run.at(Path(config.runs) / config.name)
     if rank():  # under DDP every rank runs this command again; the first one prepares and locks
         if config.fold is None:
             name, value = next(launcher_ranks())
@@ -171,7 +183,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
     data.setup("fit")
     if known is None:
         data.check_unchanged(verify(run.images))
-    newest = newest_intact(fold.checkpoints)
+    newest = newest_checkpoint(fold)
     # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
     changes = {"seed": config.seed + fold.index, **({"pretrained": False} if newest else {})}
     task = build_task(parser, config, data.schema, **changes)
@@ -188,7 +200,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
     if trainer.is_global_zero:
         if config.checkpoint == "last":
             save_net(task.predictor, fold.weights)
-        _finish(fold, parser, config, data, recorder, trainer.strategy.root_device)
+        _finish(fold, parser, config, data, recorder, trainer)
 
 
 @contextmanager
@@ -226,7 +238,7 @@ def explained_loader_deaths(fold: Fold) -> Iterator[None]:
             raise
         raise RunError(
             f"fold {fold.index}: {str(error).splitlines()[0]} Finished epochs are kept: go on with --resume. 'Killed' "
-            f"is most often a lack of memory: lower data.num_workers. A segmentation fault is a decoder's: `swinft "
+            f"is most often a lack of memory: add --data.num_workers 0. A segmentation fault is a decoder's: `swinft "
             f"check` decodes every image in turn."
         ) from error
 
@@ -266,9 +278,10 @@ def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
 
 
 def _finish(
-    fold: Fold, parser: Parser, config: Namespace, data: CSVDataModule, recorder: FoldRecorder, device: torch.device
+    fold: Fold, parser: Parser, config: Namespace, data: CSVDataModule, recorder: FoldRecorder, trainer: pl.Trainer
 ) -> None:
     """Out-of-fold predictions from the saved weights, then the result that says the fold is done."""
+    device = trainer.strategy.root_device
     precision, _ = resolve_precision(config.trainer.precision, device)
     net = load_net(parser, config, data.schema, fold.weights, device)
     loader = data.val_dataloader()
@@ -285,6 +298,7 @@ def _finish(
         "last_epoch": recorder.history[-1],
         "best_epoch": recorder.best,
         "seconds": round(sum(line["seconds"] for line in recorder.history), 1),
+        "made_with": made_with(config, trainer.world_size),
     }
     commit(fold.result, json_bytes(result), "swinft fit")
     for checkpoint in fold.checkpoints:  # several times the size of the weights, and no longer needed
@@ -332,6 +346,8 @@ def _summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
             f"mean {monitor} of the {which} epochs: {mean:.4f}"
             + ("  <- predicted with" if which == scores["checkpoint"] else "")
         )
+    if note := note_of_folds(scores["folds"]):
+        lines.append(note)
     if scores["not_scored"]:
         counts = ", ".join(f"{count} {reason}" for reason, count in scores["not_scored"].items())
         lines.append(f"rows without an out-of-fold prediction: {counts}; see the column `status`")

@@ -4,6 +4,7 @@ import csv
 import glob
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,13 +121,23 @@ class Run:
         Raises:
             InputError: The folder is not there, or is no run.
         """
-        run = cls(Path(root))
+        run = cls.at(Path(root))
         if not run.root.is_dir():
             siblings = [str(path.parent) for path in run.root.parent.glob("*/config.yaml")]
             raise InputError(f"there is no run folder '{root}'.{suggest(str(root), siblings)}")
-        if not is_committed(run.config):
-            raise InputError(f"'{root}' is not a run: it has no config.yaml that `swinft fit` wrote.")
+        if not run.is_one():
+            raise InputError(f"'{root}' is not a run: it holds no config.yaml that `swinft fit` wrote.")
         return run
+
+    @classmethod
+    def at(cls, root: Path) -> "Run":
+        """The run in a folder, there already or not. A link stands for its target: both are one run with one lock."""
+        return cls(Path(os.path.realpath(root)) if root.is_symlink() else root)
+
+    def is_one(self) -> bool:
+        """Whether the folder is one that `swinft fit` made; records may be lost, as in a copy without hidden files."""
+        frozen = (self.config, self.folds, self.images, self.inputs)
+        return self.config.is_file() and (has_record(self.config) or all(path.is_file() for path in frozen))
 
     @property
     def config(self) -> Path:

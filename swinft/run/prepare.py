@@ -1,35 +1,26 @@
 """What was checked before training is frozen into the run's folder."""
 
-import hashlib
 import json
-import platform
 import shutil
-from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import torch
 from jsonargparse import Namespace
 
 from swinft.data.drawing import visible
 from swinft.data.folds import folds_csv
 from swinft.errors import InputError
-from swinft.limits import available_cores
 from swinft.run.arguments import Parser
 from swinft.run.check import check_run
-from swinft.run.config import difference, dump
-from swinft.run.devices import check_devices, devices_per_fold, freeze_devices
+from swinft.run.devices import devices_per_fold, freeze_devices
+from swinft.run.environment import describe_environment
 from swinft.run.inference import format_seconds
+from swinft.run.inputs import freeze_inputs
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.looked import Looked, handed_down, look_again, looked
-from swinft.run.precision import training_precision
-from swinft.run.store import commit, is_committed, probe, verify
-
-TABLES = ("train", "test", "sample_submission")
-PACKAGES = ("swinft", "torch", "lightning", "timm", "albumentations", "torchmetrics", "numpy", "pandas", "pillow")
+from swinft.run.resume import check_resume
+from swinft.run.store import commit, probe
 
 
 def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> Looked | None:
@@ -49,18 +40,14 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> Looked |
     """
     if config.resume and config.overwrite:
         raise InputError("--resume goes on with a run, --overwrite deletes it: give one of them.")
+    if config.accept and (not config.resume or config.fold is not None):
+        raise InputError("--accept takes the files of a whole run as they are: give it with --resume, without --fold.")
+    _clear_deleted(run)
     if run.is_unstarted():
         print(f"{run.root}: an earlier start ended before the first fold; starting anew")
     elif config.resume:
-        changes = difference(verify(Run.open(run.root).config).read_text(encoding="utf-8"), dump(parser, config))
-        if changes:
-            raise InputError(
-                f"{run.root} was started with another config; resuming would mix the two.\n{changes}\n"
-                f"Undo the change, or give the new run another --name."
-            )
-        check_inputs(run, config)
-        check_devices(run, config)
-        waiting = [index for index in run.planned_folds() if not run.fold(index).is_done]
+        check_resume(run, parser, config)
+        waiting = run.unfinished_folds()
         if handed_down() is not None or not (waiting if config.fold is None else config.fold in waiting):
             return None
         return look_again(run, parser, config)
@@ -88,55 +75,11 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> Looked |
     commit(run.schema, json.dumps(data.schema.to_dict(), indent=1).encode(), "swinft fit")
     commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
     commit(run.images, data.images_csv().encode(), "swinft fit")
-    commit(run.inputs, json.dumps(_hash_inputs(config), indent=1).encode(), "swinft fit")
+    freeze_inputs(run, config)
     freeze_devices(run, devices)
-    commit(run.environment, json.dumps(_environment(config), indent=1).encode(), "swinft fit")
+    commit(run.environment, json.dumps(describe_environment(config), indent=1).encode(), "swinft fit")
     commit(run.config, checked.config.encode(), "swinft fit")  # last: a folder with a config is a run
     return looked(data)
-
-
-def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) -> None:
-    """Compares the CSVs with those that the run was started with.
-
-    Args:
-        run: The run.
-        config: Its config.
-        tables: The keys of `data` whose tables are compared.
-
-    Raises:
-        InputError: One has changed: folds and targets would no longer be those of the finished folds.
-    """
-    frozen = json.loads(verify(run.inputs).read_text())
-    now = _hash_inputs(config, tables)
-    known = {str(Path(config.data.root) / config.data[name]) for name in tables if config.data[name]}
-    frozen = {path: sha256 for path, sha256 in frozen.items() if path in known or set(tables) == set(TABLES)}
-    changed = [
-        f"{path} (SHA-256 was {frozen.get(path, 'absent')[:12]}, is {now.get(path, 'absent')[:12]})"
-        for path in sorted({**frozen, **now})
-        if frozen.get(path) != now.get(path)
-    ]
-    if changed:
-        title = f"{run.root} was started with other data. Restore these files, or give the new run another --name:"
-        raise InputError("\n  ".join([title, *changed]))
-
-
-def _hash_inputs(config: Namespace, tables: Sequence[str] = TABLES) -> dict[str, str]:
-    """SHA-256 of the CSVs that the config names."""
-    paths = [Path(config.data.root) / config.data[name] for name in tables if config.data[name]]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
-
-
-def _environment(config: Namespace) -> dict[str, Any]:
-    device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "versions": {package: version(package) for package in PACKAGES},
-        "python": platform.python_version(),
-        "device": f"{device.type} {name}",
-        "cores": available_cores(),
-        "precision": precision,
-        "precision_reason": reason,
-    }
 
 
 def _delete(run: Run, held: Path) -> None:
@@ -145,11 +88,22 @@ def _delete(run: Run, held: Path) -> None:
     Raises:
         InputError: The folder holds something that no run made, or another process fits one of its folds.
     """
-    if not is_committed(run.config) and not run.is_unstarted() and any(run.root.iterdir()):
+    if not run.is_one() and not run.is_unstarted() and any(run.root.iterdir()):
         raise InputError(
             f"{run.root} is not a run: --overwrite deletes only what `swinft fit` made. Give another --name."
         )
     with ExitStack() as locks:
         for lock in {run.lock, *run.fold_locks()} - {held}:
             locks.enter_context(hold(lock))
-        shutil.rmtree(run.root)
+        # At once it is a run no longer: deleting takes time, and what is left of it may be no run that can be deleted.
+        run.root.rename(_name_of_deleted(run))
+        _clear_deleted(run)
+
+
+def _clear_deleted(run: Run) -> None:
+    """Deletes what `--overwrite` has set aside, also where it was killed while it deleted."""
+    shutil.rmtree(_name_of_deleted(run), ignore_errors=True)
+
+
+def _name_of_deleted(run: Run) -> Path:
+    return run.root.with_name(f".{run.root.name}.overwritten")

@@ -13,7 +13,7 @@ from typing import Any
 
 from swinft.errors import InputError, command
 from swinft.run.layout import Run
-from swinft.run.store import commit, digest, is_committed, probe, replace, verify
+from swinft.run.store import commit, digest, probe, replace, verify
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def predictions_made_with(run: Run) -> Provenance:
         InputError: They are not there, were not made by a whole `swinft predict`, or with weights that have changed.
     """
     path = run.test_predictions
-    if not is_committed(path):
+    if not path.is_file():
         raise InputError(f"{run.root} has no test predictions yet. Run `{command('predict', run.root)}` first.")
     found = read_provenance(verify(path))
     if found is None:

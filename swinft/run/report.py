@@ -21,15 +21,15 @@ from swinft.data.drawing import plain_names
 from swinft.data.images import ImageRules, decode
 from swinft.data.overview import captions, shown
 from swinft.data.schema import Schema
-from swinft.errors import InputError, command
+from swinft.errors import InputError, StoreError, command
 from swinft.run.arguments import call
 from swinft.run.build import build_datamodule
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.errortable import error_table, row_errors
+from swinft.run.inputs import check_inputs
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.predictions import as_bytes, by_id, read_predictions, values_of
-from swinft.run.prepare import check_inputs
 from swinft.run.provenance import Provenance, predictions_made_with
 from swinft.run.store import commit, is_committed, probe, verify
 
@@ -82,11 +82,11 @@ def write_report(run: Run, data: CSVDataModule) -> None:
 
 def _current_predictions(run: Run) -> Provenance | None:
     """What the run's test predictions were made with; None where there are none of the weights that the run has now."""
-    if not is_committed(run.test_predictions):
+    if not run.test_predictions.is_file():
         return None
     try:
         return predictions_made_with(run)
-    except InputError as error:
+    except (InputError, StoreError) as error:
         print(f"the report leaves the test predictions out: {error}")
         return None
 

@@ -13,13 +13,49 @@ from swinft.run.processes import rank
 
 
 def main(argv: list[str]) -> int:
-    """`swinft fit --config FILE`."""
+    """`swinft fit --config FILE`, `swinft fit --resume RUN`."""
+    argv = name_by_folder(argv)
     lock = _lock_of(argv)
     if lock and not rank() and not is_child():  # a child waits for one that is ending
         refuse_if_held(lock)
     from swinft.run.fit import main as fit
 
     return fit(argv)
+
+
+def name_by_folder(argv: list[str]) -> list[str]:
+    """Adds name and place of the run whose folder or whose own config is given.
+
+    A run is where it lies, whatever it was called when it was started: `--resume RUN` stands for its config, name and
+    place, and `--config RUN/config.yaml` for its name and place, where they are not given.
+
+    Raises:
+        InputError: `--resume` names a folder that is no run.
+    """
+    words = [part for word in argv for part in (word.split("=", 1) if _is_option(word) else [word])]
+    places = [place for place, word in enumerate(words[:-1]) if word == "--resume" and not _is_flag(words[place + 1])]
+    configs = [Path(value) for option, value in pairwise(words) if option == "--config"]
+    given = None
+    if places:
+        given = Path(words[places[0] + 1])
+        words = [*words[: places[0]], "--resume=true", *words[places[0] + 2 :]]
+        Run.open(given)
+        words = words if configs else [f"--config={given / 'config.yaml'}", *words]  # first: what comes later wins
+    elif len(configs) == 1 and configs[0].name == "config.yaml" and Run(configs[0].parent).is_one():
+        given, words = configs[0].parent, argv
+    if given is None or any(word.partition("=")[0] in ("--name", "--runs") for word in argv):
+        return argv if given is None else words
+    folder = given if given.name not in ("", "..") else given.resolve()
+    return [*words, f"--name={folder.name}", f"--runs={folder.parent}"]
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith(("--resume=", "--config="))
+
+
+def _is_flag(word: str) -> bool:
+    """Whether what stands behind `--resume` is no folder: another option, or yes or no."""
+    return word.startswith("-") or word.casefold() in ("true", "false", "yes", "no", "on", "off", "1", "0", "null")
 
 
 def _lock_of(argv: list[str]) -> Path | None:
@@ -38,7 +74,7 @@ def _lock_of(argv: list[str]) -> Path | None:
         check_name(named.get("name", ""))
     except InputError:  # the full parser says so
         return None
-    run = Run(Path(named["runs"]) / named["name"])
+    run = Run.at(Path(named["runs"]) / named["name"])
     return run.fold(int(named["fold"])).lock if named.get("fold", "").isdigit() else run.lock
 
 

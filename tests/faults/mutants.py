@@ -204,8 +204,8 @@ MUTANTS = [
     ),
     Mutant(
         "changed CSVs not noticed",
-        "swinft/run/prepare.py",
-        "        check_inputs(run, config)\n",
+        "swinft/run/resume.py",
+        "    check_inputs(run, config)\n",
         "",
         (FAULTS,),
     ),

@@ -1,0 +1,82 @@
+"""`swinft fit --resume --accept`: files without a record, or with a damaged one, are taken as they are."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from safetensors import SafetensorError, safe_open
+
+from swinft.errors import StoreError
+from swinft.run.checkpoints import is_whole_checkpoint
+from swinft.run.layout import Run
+from swinft.run.store import accept, is_unrecorded
+
+
+def accept_files(run: Run) -> None:
+    """Writes the records that are missing or damaged, and says of which files.
+
+    A file that differs from a whole record is not taken: something has changed it.
+
+    Raises:
+        StoreError: Files are not whole, as far as that can be seen; all of them are listed, and none is taken.
+    """
+    folders = [run.root, *sorted(run.root.glob("fold_*"))]
+    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in LOOKS]
+    found = [path for path in files if is_unrecorded(path)]
+    broken = [str(path) for path in found if not LOOKS[path.suffix](path)]
+    if broken:
+        raise StoreError("\n  ".join(["these files are not whole and cannot be taken as they are:", *broken]))
+    for path in found:
+        accept(path, "swinft fit --accept")
+    names = ", ".join(str(path.relative_to(run.root)) for path in found)
+    print(f"taken as they are, with new records: {names}" if found else "--accept: every file has its record")
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        return path.read_text(encoding="utf-8").endswith("\n")
+    except ValueError:
+        return False
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
+
+
+def _is_lines(path: Path) -> bool:
+    try:
+        return all(isinstance(json.loads(line), dict) for line in path.read_bytes().splitlines())
+    except ValueError:
+        return False
+
+
+def _is_config(path: Path) -> bool:
+    try:
+        return isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)
+    except (ValueError, yaml.YAMLError):
+        return False
+
+
+def _is_weights(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt"):  # compares the header with the size
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
+# What is looked at in an artefact before it is taken, by its suffix; log.txt is none.
+LOOKS: dict[str, Callable[[Path], bool]] = {
+    ".csv": _is_text,
+    ".html": lambda path: True,  # is drawn again by every resume
+    ".json": _is_json,
+    ".jsonl": _is_lines,
+    ".yaml": _is_config,
+    ".ckpt": is_whole_checkpoint,
+    ".safetensors": _is_weights,
+}

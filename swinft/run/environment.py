@@ -1,0 +1,78 @@
+"""What a fold is made with: versions, device and precision. They can change its score, and may differ on resume."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+
+from swinft.errors import StoreError
+from swinft.limits import available_cores
+from swinft.run.layout import Run
+from swinft.run.precision import training_precision
+
+PACKAGES = ("swinft", "torch", "lightning", "timm", "albumentations", "torchmetrics", "numpy", "pandas", "pillow")
+COMPARED = ("versions", "python", "device", "precision")
+
+
+def describe_environment(config: Namespace) -> dict[str, Any]:
+    """Versions, hardware and the precision that a config settles to here."""
+    device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "versions": {package: version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "device": f"{device.type} {name}",
+        "cores": available_cores(),
+        "precision": precision,
+        "precision_reason": reason,
+    }
+
+
+def made_with(config: Namespace, devices: int) -> dict[str, Any]:
+    """What a fold's result says of where it was fitted."""
+    environment = describe_environment(config)
+    return {**{key: environment[key] for key in COMPARED}, "devices": devices}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two environments, as `torch 2.10 → 2.11`; what one of them does not say is no difference."""
+    flat = [
+        {**dict(each.get("versions", {})), **{key: each[key] for key in COMPARED[1:] if key in each}}
+        for each in (before, now)
+    ]
+    return [
+        f"{key} {value} → {flat[1][key]}" for key, value in flat[0].items() if key in flat[1] and value != flat[1][key]
+    ]
+
+
+def note_of_resume(run: Run, config: Namespace) -> str | None:
+    """One line where this machine is not what the finished folds, or else the start, were made with; None otherwise."""
+    now = describe_environment(config)
+    done = [index for index in run.planned_folds() if run.fold(index).is_done]
+    known = [(f"fold {index}", _made_with(run, index)) for index in done]
+    for name, before in known or [("the start", run.read_environment())]:
+        if found := differences(before, now):
+            return f"not as for {name}: {', '.join(found)}. Scores of the folds may differ by more than the folds do."
+    return None
+
+
+def note_of_folds(results: list[dict[str, Any]]) -> str | None:
+    """One line where folds were made with something else than the first; None where all are alike."""
+    first = results[0].get("made_with", {})
+    notes = [
+        f"fold {result['fold']}: {', '.join(found)}"
+        for result in results[1:]
+        if (found := differences(first, result.get("made_with", {})))
+    ]
+    return f"folds made with something else than fold {results[0]['fold']}: {'; '.join(notes)}" if notes else None
+
+
+def _made_with(run: Run, index: int) -> dict[str, Any]:
+    try:
+        environment: dict[str, Any] = run.fold(index).read_result().get("made_with", {})
+    except StoreError:  # said where the result is needed
+        return {}
+    return environment

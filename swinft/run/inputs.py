@@ -1,0 +1,59 @@
+"""The tables that a run was started with, known by their content and not by where they lie."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from swinft.errors import InputError
+from swinft.run.layout import Run
+from swinft.run.store import commit, verify
+
+TABLES = ("train", "test", "sample_submission")
+
+
+def freeze_inputs(run: Run, config: Namespace) -> None:
+    """Writes down the SHA-256 of every table, by the name that the config gives it."""
+    commit(run.inputs, json.dumps(_hashes(config, TABLES), indent=1).encode(), "swinft fit")
+
+
+def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) -> None:
+    """Compares the tables with those that the run was started with.
+
+    Args:
+        run: The run.
+        config: Its config; `data.root` may be another than at the start.
+        tables: The keys of `data` whose tables are compared.
+
+    Raises:
+        InputError: One has changed: folds and targets would no longer be those of the finished folds.
+    """
+    frozen = json.loads(verify(run.inputs).read_text(encoding="utf-8"))
+    now = _hashes(config, tables)
+    changed = []
+    for name in _names(config, tables):
+        before, here = _frozen(frozen, name), now.get(name)
+        if before != here:
+            path = Path(config.data.root) / name
+            changed.append(f"{path} (SHA-256 was {(before or 'absent')[:12]}, is {(here or 'absent')[:12]})")
+    if changed:
+        title = f"{run.root} was started with other data. Restore these files, or give the new run another --name:"
+        raise InputError("\n  ".join([title, *changed]))
+
+
+def _names(config: Namespace, tables: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(str(config.data[key]) for key in tables if config.data[key]))
+
+
+def _hashes(config: Namespace, tables: Sequence[str]) -> dict[str, str]:
+    paths = {name: Path(config.data.root) / name for name in _names(config, tables)}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.is_file()}
+
+
+def _frozen(frozen: dict[str, str], name: str) -> str | None:
+    """The SHA-256 of a table at the start; version 0.1 wrote the data's folder before its name."""
+    parts = Path(name).parts
+    older = (value for key, value in frozen.items() if Path(key).parts[-len(parts) :] == parts)
+    return frozen.get(name) or next(older, None)

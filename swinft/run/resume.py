@@ -1,0 +1,138 @@
+"""Whether a run can go on: what may differ from its start, what may not, and what is made again."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+
+from swinft.errors import InputError, StoreError
+from swinft.run.accept import accept_files
+from swinft.run.arguments import Parser
+from swinft.run.build import build_datamodule
+from swinft.run.config import dump, read_frozen
+from swinft.run.devices import check_devices, devices_per_fold, freeze_devices
+from swinft.run.environment import describe_environment, note_of_resume
+from swinft.run.inputs import check_inputs
+from swinft.run.layout import Run
+from swinft.run.store import commit, is_unrecorded, verify
+
+# Keys, and sections, that cannot change what a fold learns and predicts. All others are part of the result.
+FREE = (
+    # where things lie
+    "name",
+    "runs",
+    "data.root",
+    "data.cache",
+    "data.cache_dir",
+    "data.download",
+    # how the work is done and shown
+    "data.num_workers",
+    "trainer.logger",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+    "trainer.detect_anomaly",
+    # what is decided on predictions, after the fit
+    "submission",
+)
+ABSENT = "not there"
+
+
+def check_resume(run: Run, parser: Parser, config: Namespace) -> None:
+    """Compares a run with what is asked for, makes lost files again, and keeps what is free to differ.
+
+    Args:
+        run: The run.
+        parser: The parser that read the config.
+        config: What is asked for. A process that fits a single fold changes nothing that others read.
+
+    Raises:
+        InputError: The run would go on as another one.
+        StoreError: A file is missing or damaged and cannot be made again.
+    """
+    Run.open(run.root)
+    if config.accept:
+        accept_files(run)
+    has_changed = _check_config(run, parser, config)
+    check_inputs(run, config)
+    if config.fold is None:
+        _make_again(run, parser, config)
+        if has_changed:
+            commit(run.config, dump(parser, config).encode(), "swinft fit")  # what the folds are going to read
+        if note := note_of_resume(run, config):
+            print(note)
+    check_devices(run, config)
+
+
+def _check_config(run: Run, parser: Parser, config: Namespace) -> bool:
+    """Compares values, not text, key by key; says which differ and are free to.
+
+    Returns:
+        Whether the run's config must be written again.
+
+    Raises:
+        InputError: A key differs that can change a result.
+    """
+    text = verify(run.config).read_text(encoding="utf-8")
+    # Read by this version, which adds the keys that it has learnt since, with their defaults.
+    frozen = dict(_flat(yaml.safe_load(dump(parser, read_frozen(parser, run.config, config.allow_code)))))
+    wanted = dict(_flat(yaml.safe_load(dump(parser, config))))
+    keys = [key for key in {**frozen, **wanted} if frozen.get(key, ABSENT) != wanted.get(key, ABSENT)]
+    lines = {key: f"{key}: was {frozen.get(key, ABSENT)!r}, is {wanted.get(key, ABSENT)!r}" for key in keys}
+    refused = [line for key, line in lines.items() if not _is_free(key)]
+    if refused:
+        title = f"{run.root} was started with another config; resuming would mix the two."
+        fix = "Undo the change, or give the new run another --name."
+        raise InputError("\n  ".join([title, *refused, fix]))
+    # A run that was moved is not worth a word: it is where the user says it is.
+    said = [line for key, line in lines.items() if key not in ("name", "runs")]
+    if said:
+        print(f"not as at the start, which changes no result: {'; '.join(said)}")
+    if added := sorted(set(frozen) - set(dict(_flat(yaml.safe_load(text))))):
+        print(f"keys that this version has and the run's did not, at their defaults: {', '.join(added)}")
+    return bool(keys or added)
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys with their values; lists are values, and so is an empty section."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}.{key}".lstrip("."))
+    else:
+        yield prefix, node
+
+
+def _make_again(run: Run, parser: Parser, config: Namespace) -> None:
+    """Makes the files again that follow from others, where they are lost or damaged.
+
+    Raises:
+        StoreError: The schema has no record and is not what the tables give.
+    """
+    if _is_bad(run, "schema"):
+        data = build_datamodule(parser, config, folds=str(verify(run.folds)), images=str(verify(run.images)))
+        data.setup("fit")
+        content = json.dumps(data.schema.to_dict(), indent=1).encode()
+        if is_unrecorded(run.schema) and run.schema.read_bytes() != content:
+            verify(run.schema)  # says what is wrong
+        commit(run.schema, content, "swinft fit")
+    if _is_bad(run, "environment"):
+        commit(run.environment, json.dumps(describe_environment(config), indent=1).encode(), "swinft fit")
+    if _is_bad(run, "devices"):
+        freeze_devices(run, devices_per_fold(config, len(run.planned_folds())))
+
+
+def _is_bad(run: Run, name: str) -> bool:
+    """Whether an artefact is not what was committed; said, since it is going to be made again."""
+    try:
+        verify(getattr(run, name))
+    except StoreError as error:
+        print(f"made again: {error}")
+        return True
+    return False
