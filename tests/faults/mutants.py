@@ -191,8 +191,8 @@ MUTANTS = [
     Mutant(
         "signals left to Lightning",
         "swinft/run/fit.py",
-        "    with exit_on_signals(), explained_loader_deaths(fold):\n",
-        "    with explained_loader_deaths(fold):\n",
+        "    with exit_on_signals(), explained_loader_deaths(fold), looked(data).in_environment():\n",
+        "    with explained_loader_deaths(fold), looked(data).in_environment():\n",
         ("tests/test_end_to_end.py::test_an_interrupted_fold_goes_on_from_its_last_epoch",),
     ),
     Mutant(
