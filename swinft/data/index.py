@@ -6,6 +6,7 @@ Shapes: N files.
 import csv
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ class ImageIndex:
         """Sizes, formats and pixel modes, counted."""
         good = self.records[self.records["is_usable"]]
         sizes, formats = np.unique(good[["height", "width"]]), Counter(good["format"].tolist())
+        files = zip(paths, self.records["is_usable"].tolist(), self.records["format"].tolist(), strict=True)
         ordered = sizes[np.argsort(sizes["height"].astype(np.int64) * sizes["width"], kind="stable")]
         named = [f"{size['width']}×{size['height']}" for size in (*ordered[:1], *ordered[-1:])]
         return {
@@ -90,8 +92,7 @@ class ImageIndex:
             "rotated by EXIF": int(good["is_rotated"].sum()),
             "animated, first frame used": int((good["frames"] > 1).sum()),
             "named for another format": sum(
-                not _is_named_for(str(paths[row]), self.records["format"][row].decode())
-                for row in np.flatnonzero(self.records["is_usable"]).tolist()
+                is_usable and not _is_named_for(str(path), format.decode()) for path, is_usable, format in files
             ),
         }
 
@@ -131,9 +132,9 @@ def write_images(splits: Mapping[str, tuple[Sequence[str], ImageIndex]]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for split, (ids, index) in splits.items():
-        for row, (id, record) in enumerate(zip(ids, index.records, strict=True)):
-            codes = _codes(record)
-            writer.writerow((split, id, *record["signature"].tolist(), *codes, index.errors.get(row, "")))
+        states = index.records["signature"].tolist()
+        for row, (id, state, codes) in enumerate(zip(ids, states, _codes(index.records), strict=True)):
+            writer.writerow((split, id, *state, *codes, index.errors.get(row, "")))
     return text.getvalue()
 
 
@@ -146,20 +147,36 @@ def read_images(path: Path, split: str) -> Iterator[Known]:
                 yield Known(line["id"], signature, line.get("content", ""), line["pixels"], line["problem"])
 
 
-def is_same(record: Any, known: Known) -> bool:
-    """Whether a file holds the image that it held before: the same bytes, or the same pixels in other bytes."""
-    content, pixels, _ = _codes(record)
-    return (content == known.content and bool(content)) or pixels == known.pixels
+def differing(records: NDArray[np.void], known: Sequence[Known]) -> list[int]:
+    """Positions of files that no longer hold the image that they held: other bytes that make other pixels.
+
+    Args:
+        records: (N,) of `RECORD`, as the files are now.
+        known: N lines, as they were.
+    """
+    now = zip(_codes(records), known, strict=True)
+    return [
+        row
+        for row, ((content, pixels, _), before) in enumerate(now)
+        if pixels != before.pixels and (not content or content != before.content)
+    ]
 
 
-def _codes(record: Any) -> tuple[str, str, str]:
-    """Content, pixels and perceptual hash in hexadecimal; empty where there is none."""
-    content = record["content"].tobytes().hex() if record["content"].any() else ""
-    if not record["is_usable"]:
-        return content, "", ""
-    return content, record["pixels"].tobytes().hex(), "" if record["is_flat"] else record["perceptual"].tobytes().hex()
+def _codes(records: NDArray[np.void]) -> Iterator[tuple[str, str, str]]:
+    """Content, pixels and perceptual hash of each file in hexadecimal; empty where there is none."""
+    is_usable = records["is_usable"]
+    content = _hexadecimal(records["content"], np.asarray(records["content"].any(axis=1)))
+    pixels = _hexadecimal(records["pixels"], is_usable)
+    return zip(content, pixels, _hexadecimal(records["perceptual"], is_usable & ~records["is_flat"]), strict=True)
+
+
+def _hexadecimal(values: NDArray[Any], is_there: NDArray[np.bool_]) -> Iterator[str]:
+    """Rows of an array (N, …) in hexadecimal, those that are not there empty; a hundred times as fast as row by row."""
+    whole = values.tobytes().hex()
+    digits = len(whole) // len(values) if len(values) else 0
+    return (whole[row * digits : (row + 1) * digits] * there for row, there in enumerate(is_there.tolist()))
 
 
 def _is_named_for(path: str, format: str) -> bool:
-    suffix = Path(path).suffix.lower()
+    suffix = os.path.splitext(path)[1].lower()
     return not suffix or suffix in EXTENSIONS.get(format, {f".{format.lower()}"})

@@ -14,7 +14,7 @@ from swinft.data.capacity import Policy
 from swinft.data.duplicates import SHOWN, alike, describe, describe_shared, leaks
 from swinft.data.folds import Folds
 from swinft.data.images import ImageRules
-from swinft.data.index import ImageIndex, is_same, read_images, write_images
+from swinft.data.index import ImageIndex, differing, read_images, write_images
 from swinft.data.rows import Rows
 from swinft.data.scan import ImageSet, headers, scan
 from swinft.data.table import DataError, Problem
@@ -206,11 +206,10 @@ class Pictures:
             suspects = [(row, line) for row, line in lines if tuple(states[row].tolist()) != line.signature]
             paths = [train.paths[row] for row, _ in suspects]
             records = scan(ImageSet(paths, self.root, self.image_size, self.rules)).records
-            pairs = zip(suspects, records, strict=True)
-            changed = [row for (row, line), record in pairs if not is_same(record, line)]
         else:
-            records = self.index("train", train).records
-            changed = [row for row, line in lines if not is_same(records[row], line)]
+            suspects = list(lines)
+            records = self.index("train", train).records[[row for row, _ in suspects]]
+        changed = [suspects[place][0] for place in differing(records, [line for _, line in suspects])]
         fix = "Restore the file, or give the new run another --name."
         if changed:
             problems = [train.table.problem(row, "the image is not that of the run's start", fix) for row in changed]
