@@ -91,6 +91,8 @@ class CSVDataModule(LightningDataModule):
         duplicates: What to do about images that are the same or look alike: `report` them, call those in different
             folds an `error`, keep them in one fold (`group`), or `ignore` them. Images that hang together by others
             count as alike, such as the frames of one camera.
+        follow_links: Links may lead out of the images' folder, as those of DVC, git-annex and the hub's cache do. What
+            a cell says may not, whatever this is.
         image_rules: Which images can be used, and how unusual ones are converted.
         shrink: Decode images at what `image_size` needs (`swinft.data.shrink`): faster, and slightly softer. False
             keeps every pixel. `auto` shrinks for the presets, and keeps every pixel for transforms of your own, whose
@@ -155,6 +157,7 @@ class CSVDataModule(LightningDataModule):
         on_missing_target: Literal["error", "skip"] = "error",
         on_bad_image: Literal["error", "skip"] = "error",
         duplicates: Literal["report", "error", "group", "ignore"] = "report",
+        follow_links: bool = False,
         image_rules: ImageRules = RULES,
         shrink: bool | Literal["auto"] = "auto",
         cache: Policy = "auto",
@@ -189,6 +192,7 @@ class CSVDataModule(LightningDataModule):
             group=group,
             encoding=encoding,
             on_missing_target=on_missing_target,
+            follow_links=follow_links,
             test_id=test_id,
             sample_id=sample_id,
             rules=TextRules(MISSING_WORDS if missing_words is None else tuple(missing_words), twins),

@@ -24,7 +24,12 @@ def fields(template: str) -> list[str]:
 
 
 def image_paths(
-    table: Table, template: str, root: Path, problems: list[Problem], notes: list[str] | None = None
+    table: Table,
+    template: str,
+    root: Path,
+    problems: list[Problem],
+    notes: list[str] | None = None,
+    follow_links: bool = False,
 ) -> list[str]:
     """The image file of every row.
 
@@ -38,11 +43,12 @@ def image_paths(
         problems: Cells that leave the folder and files that are not there are appended; a folder that is not there is
             one problem.
         notes: What was read in another way than it is written is appended.
+        follow_links: Links may lead out of the folder; what a cell says may not.
 
     Returns:
         N paths.
     """
-    search = _Search(table, template, root)
+    search = _Search(table, template, root, follow_links)
     paths = [search.path(row, filled, problems) for row, filled in enumerate(_fill(template, table, problems))]
     problems += search.missing_folders()
     if notes is not None:
@@ -53,8 +59,8 @@ def image_paths(
 class _Search:
     """Looks for the image files of a table."""
 
-    def __init__(self, table: Table, template: str, root: Path) -> None:
-        self.table, self.template, self.root = table, template, str(root)
+    def __init__(self, table: Table, template: str, root: Path, follow_links: bool) -> None:
+        self.table, self.template, self.root, self.follow_links = table, template, str(root), follow_links
         self.inside = os.path.join(root, os.path.dirname(template.partition("{")[0]))
         self.boundary, self.absolute = os.path.realpath(self.inside), os.path.abspath(self.inside)
         self.folders: dict[str, _Folder] = {}
@@ -78,8 +84,10 @@ class _Search:
         elif (found := folder.find(name)) is None:
             fix = folder.hint(name, fields(self.template)[-1])
             problems.append(_problem(self.table, row, path, "the image file is missing", fix, is_missing=True))
-        elif not _is_within(os.path.realpath(path) if folder.files[found] else folder.real, self.boundary):
-            fix = f"Copy it into {self.inside}, or let the template start at the folder it lies in."
+        elif not self.follow_links and not _is_within(
+            os.path.realpath(path) if folder.files[found] else folder.real, self.boundary
+        ):
+            fix = f"If the links are your own, set data.follow_links to true; or copy the file into {self.inside}."
             message = "the path is a link that leaves the images' folder"
             problems.append(_problem(self.table, row, path, message, fix))
         elif found != name:

@@ -15,6 +15,7 @@ from swinft.data.duplicates import SHOWN, alike, describe, describe_shared, leak
 from swinft.data.folds import Folds
 from swinft.data.images import ImageRules
 from swinft.data.index import ImageIndex, differing, read_images, write_images
+from swinft.data.losses import sample_notes
 from swinft.data.rows import Rows
 from swinft.data.scan import ImageSet, headers, scan
 from swinft.data.table import DataError, Problem
@@ -159,6 +160,8 @@ class Pictures:
         notes = [f"id {problem.id} is skipped: {problem.fix}" for problem in problems]
         more = [f"and {len(notes) - SHOWN:,} more images are skipped."] * (len(notes) > SHOWN)
         self.notes = notes[:SHOWN] + more
+        if decode:
+            self.notes += sample_notes([self.index(split, rows).records for split, rows in splits.items()], self.rules)
 
     def check_duplicates(
         self, splits: dict[str, Rows], folds: Folds, targets: NDArray[Any], refuses_leaks: bool

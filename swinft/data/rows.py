@@ -51,6 +51,7 @@ class Columns:
     rules: TextRules = TEXT_RULES
     filling: Filling = FILLING
     class_order: list[str] | None = None
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         problems = [
@@ -166,7 +167,7 @@ def read_train(
         homes = [groups[row] for row in rows] if groups else None
         names = [cells[row] for row in rows]
         problems += check_class_sizes(names, min_class_rows, homes, table, columns.targets[0])
-    paths = image_paths(table, columns.image, root, problems, notes)
+    paths = image_paths(table, columns.image, root, problems, notes, columns.follow_links)
     table = replace(table, notes=(*table.notes, *notes))
     whole = _with_gaps(features, skipped) if features is not None else None
     return Rows(table, paths, _with_gaps(targets, skipped), whole, groups, skipped), schema
@@ -223,7 +224,7 @@ def read_test(
     if table is None:
         return None
     notes: list[str] = []
-    paths = image_paths(table, columns.test_image or columns.image, root, problems, notes)
+    paths = image_paths(table, columns.test_image or columns.image, root, problems, notes, columns.follow_links)
     features = None
     if schema is not None and schema.num_features:
         features = encode_features(table, schema, problems, columns.rules, columns.filling, True, notes)

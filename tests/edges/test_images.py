@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swinft.cli import main
 from swinft.data.images import ImageError, ImageRules, decode, probe
 from swinft.errors import InputError
+from tests.conftest import tiny_config, write_config
 
 RNG = np.random.default_rng(0)
 GREY = np.add.outer(np.arange(12) * 6, np.arange(20) * 9).astype(np.uint16)  # (12, 20), 0 to 237
@@ -258,3 +260,99 @@ def test_f070_signed_samples_are_named_so(tmp_path):
     positive = tiff((GREY * 128).astype(np.int16), {339: [2]})  # of 32,767, the largest that it can hold
     assert near(decoded(tmp_path, positive), grey(GREY), 2)
     assert "more than 16 bits" in refused(tmp_path, tiff(GREY.astype(np.uint32) * 70_000))
+
+
+def competition(root, contents):
+    """Twelve images, or as many as there are, of two classes; and a table that names them."""
+    (root / "images").mkdir(parents=True)
+    for row, content in enumerate(contents):
+        (root / "images" / f"{row:02d}.png").write_bytes(content)
+    lines = [f"{row:02d},{'ab'[row % 2]}\n" for row in range(len(contents))]
+    (root / "train.csv").write_text("id,color\n" + "".join(lines))
+    return root
+
+
+def checked(root, capsys, **changes):
+    """Exit code and words of `swinft check`."""
+    base = {"data.root": str(root), "data.image": "images/{id}.png", "data.test": None, "data.sample_submission": None}
+    base |= {f"data.{key}": value for key, value in changes.items()}
+    config = write_config(root / "config.yaml", tiny_config(root, root / "runs", **base))
+    code = main(["check", "--config", str(config)])
+    words = capsys.readouterr()
+    return code, words.out + words.err
+
+
+def textures(count=12, bands=3):
+    """Different images that are worth looking at."""
+    rng = np.random.default_rng(1)
+    shape = (32, 36) if bands == 1 else (32, 36, bands)
+    return [rng.integers(0, 256, shape).astype(np.uint16) for _ in range(count)]
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_f066_check_says_that_samples_use_few_of_their_bits(tmp_path, capsys, bands):
+    root = competition(tmp_path / "a", [png((one * 16).astype(np.uint16)) for one in textures(bands=bands)])
+    code, said = checked(root, capsys)
+    assert code == 0
+    assert "12 of 12 images: their samples use 12 of 16 bits" in said
+    assert "set data.image_rules.bits to 12" in said
+    assert "bits" not in checked(root, capsys, image_rules={"bits": 12})[1]
+    full = competition(tmp_path / "b", [png((one * 257).astype(np.uint16)) for one in textures(bands=bands)])
+    assert "bits" not in checked(full, capsys)[1]
+    masks = competition(tmp_path / "c", [png((one > 99).astype(np.uint8)) for one in textures(bands=bands)])
+    assert "12 of 12 images: their samples use 1 of 8 bits" in checked(masks, capsys)[1]
+
+
+def test_f067_check_says_what_transparency_hides_and_which_bands_are_left_out(tmp_path, capsys):
+    hidden = [one.astype(np.uint8) for one in textures(bands=4)]
+    for one in hidden:
+        one[:, :, 3] = 0
+    root = competition(tmp_path / "a", [png(one) for one in hidden])
+    code, said = checked(root, capsys)
+    assert code == 0
+    assert "12 of 12 images: transparency hides or fades more than half of the pixels" in said
+    assert "set data.image_rules.transparency to ignore" in said
+    assert "are blank" in said  # as they are, over white
+    _, said = checked(root, capsys, image_rules={"transparency": "ignore"})
+    assert "transparency hides" not in said
+    assert "blank" not in said
+    four = competition(tmp_path / "b", [tiff(one.astype(np.uint8)) for one in textures(bands=4)])
+    assert (
+        "12 of 12 images: 1 band that the file calls neither colour nor transparency is left out"
+        in (checked(four, capsys)[1])
+    )
+
+
+def test_f070_blank_images_are_blank_and_no_leak(tmp_path, capsys):
+    black = [png(np.zeros((32, 36, 3), np.uint8))] * 6
+    root = competition(tmp_path / "a", black + [png(one.astype(np.uint8)) for one in textures(6)])
+    code, said = checked(root, capsys, duplicates="error")
+    assert code == 0
+    assert "6 images are blank" in said
+    assert "leak" not in said
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_f071_links_out_of_the_folder_are_the_users_choice(tmp_path, capsys, is_folder):
+    root = competition(tmp_path / "data", [png(one.astype(np.uint8)) for one in textures()])
+    images, store = root / "images", tmp_path / "store"
+    images.rename(store)
+    images.mkdir()
+    if is_folder:
+        (images / "sub").symlink_to(store)
+    for file in store.iterdir() if not is_folder else ():
+        (images / file.name).symlink_to(file)
+    template = {"image": "images/{folder}/{id}.png"} if is_folder else {}
+    if is_folder:
+        lines = (root / "train.csv").read_text().splitlines()
+        (root / "train.csv").write_text("\n".join(["id,color,folder", *(f"{line},sub" for line in lines[1:])]) + "\n")
+    code, said = checked(root, capsys, **template)
+    assert code == 2
+    assert "set data.follow_links to true" in said
+    assert checked(root, capsys, follow_links=True, **template)[0] == 0
+    if is_folder:  # a cell may not lead out, whatever is set
+        table = (root / "train.csv").read_text()
+        (root / "train.csv").write_text(table.replace(",sub", ",../../store"))
+        code, said = checked(root, capsys, follow_links=True, **template)
+        assert code == 2
+        assert "the path leaves the images' folder" in said

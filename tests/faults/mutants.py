@@ -155,7 +155,7 @@ MUTANTS = [
     Mutant(
         "dropout not seeded per step",
         "swinft/model/task.py",
-        "        torch.manual_seed(int(self._rng(batch_idx, self.global_rank).integers(2**63)))\n",
+        '        torch.manual_seed(int(self._rng("dropout", batch_idx).integers(2**63)))\n',
         "        pass\n",
         (RESUMED,),
     ),
