@@ -195,7 +195,7 @@ class CSVDataModule(LightningDataModule):
             follow_links=follow_links,
             test_id=test_id,
             sample_id=sample_id,
-            rules=TextRules(MISSING_WORDS if missing_words is None else tuple(missing_words), twins),
+            rules=TextRules(MISSING_WORDS if missing_words is None else missing_words, twins),
             filling=Filling(missing_features, unknown_categories),
             class_order=class_order,
         )
@@ -571,10 +571,11 @@ class CSVDataModule(LightningDataModule):
         self._try_transforms("fit", dict.fromkeys(np.flatnonzero(used)[:1].tolist(), "first"))
         if self.pictures.policy is True:
             self.pictures.cache(train)
-        tables = [*train.table.notes, *(test.table.notes if test else ())]
+        tables = [train.table, *([test.table] if test else []), *([self._sample] if self.test and self._sample else [])]
+        read = [note for table in tables for note in table.notes]
         own = transform_notes(self.augment, self.resize, self.shrink, self.pictures.image_size)
         own = own if self._has_own_transforms else []
-        self._notes = [*tables, *imbalance(train.targets[used], self.schema), *notes, *own]
+        self._notes = [*read, *imbalance(train.targets[used], self.schema), *notes, *own]
 
     @property
     def _has_own_transforms(self) -> bool:

@@ -73,7 +73,10 @@ def encode_features(
     features = np.zeros((len(table), schema.num_features), dtype=np.float32)
     start = len(schema.numeric_features)
     gaps = filling.gaps(is_test)
-    features[:, :start] = numbers(table, schema.numeric_features, problems, rules, gaps, notes)
+    way_out = "set data.missing_features to fill"
+    features[:, :start] = numbers(
+        table, schema.numeric_features, problems, rules, gaps, notes, schema.booleans, way_out
+    )
     for name, known in schema.categories.items():
         cells = table.names(name)
         codes, reasons, found = _codes(

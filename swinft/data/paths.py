@@ -15,6 +15,7 @@ from swinft.data.table import CONTROL, Problem, Table
 # `{id:03d}` pads with zeros to three digits.
 FIELD = re.compile(r"\{([^{}]+?)(?::0([1-9][0-9]?)d?)?\}")
 AS_FLOAT = re.compile(r"(?<=[0-9])\.0+(?![0-9])")  # `7.0` of a whole number
+ABSOLUTE = " The cell is an absolute path, as of another machine: keep what follows the images' folder."
 LOST_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
 
@@ -77,7 +78,7 @@ class _Search:
             folder, name = self._place(path)
             self.notes["paths hold back-slashes, which are read as /."] += 1
         if CONTROL.search(filled) or self._leaves(path, filled):
-            fix = f"Image files must lie in {self.inside}."
+            fix = f"Image files must lie in {self.inside}.{ABSOLUTE if _is_absolute(filled) else ''}"
             problems.append(_problem(self.table, row, filled, "the path leaves the images' folder", fix))
         elif not folder.is_there:
             self.without_folder.setdefault(folder.missing, []).append((row, path))
@@ -101,10 +102,17 @@ class _Search:
         for fix, rows in self.without_folder.items():
             row, path = rows[0]
             message = f"the folder of {len(rows):,} image{'s' if len(rows) > 1 else ''} is missing"
-            if re.match(r"(.*[\\/])?[A-Za-z]:[\\/]", path):
-                fix += " The cells are absolute paths of Windows: keep what follows the images' folder."
+            fix += ABSOLUTE if _is_absolute(path.removeprefix(self.inside).lstrip("/")) else self._elsewhere(row)
             problems.append(_problem(self.table, row, path, message, fix, is_missing=True))
         return problems
+
+    def _elsewhere(self, row: int) -> str:
+        """A sentence on a cell that is a path by itself."""
+        for name in fields(self.template):
+            cell = self.table.column(name)[row].replace("\\", "/")
+            if os.path.isfile(os.path.join(self.root, cell)):
+                return f" {os.path.join(self.root, cell)} is there: should the template be '{{{name}}}'?"
+        return ""
 
     def _place(self, path: str) -> tuple["_Folder", str]:
         parent, name = os.path.split(path)
@@ -174,6 +182,8 @@ class _Folder:
         if near is None:
             return f"Restore the file or remove the row. {self.example}"
         here, there = Path(name).stem, Path(near).stem
+        if here == near:
+            return f"The folder has '{near}': leave the extension out of the template."
         lost = [len(digits) for digits in re.findall("[0-9]+", near) if digits.startswith("0")]
         if lost and _key(here) == _key(there) and _key(here, keep_zeros=True) != _key(there, keep_zeros=True):
             padded = f"{{{column}:0{lost[-1]}d}}"
@@ -185,6 +195,11 @@ def _key(name: str, keep_zeros: bool = False) -> str:
     """Equal for names that differ only by case, by how accents are written, by blanks, leading zeros or `.0`."""
     key = unicodedata.normalize("NFC", name).casefold().strip()
     return key if keep_zeros else LOST_ZEROS.sub("", AS_FLOAT.sub("", key))
+
+
+def _is_absolute(path: str) -> bool:
+    """Whether a path starts at the root of a disk, here or on Windows."""
+    return os.path.isabs(path) or re.match(r"[A-Za-z]:[\\/]", path) is not None
 
 
 def _is_within(path: str, folder: str) -> bool:

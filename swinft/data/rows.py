@@ -154,6 +154,11 @@ def read_train(
         missing = missing_targets(table, columns.targets, columns.rules)
         skipped = {int(row): "no target" for row in np.flatnonzero(missing)}
         notes += missing_notes(table, columns.targets, columns.rules)
+        if missing.all():
+            fix = "Name the column of the target, or correct data.missing_words."
+            message = "all rows are without a target"
+            problems.append(Problem(str(table.path), message, fix, column=", ".join(columns.targets)))
+            return None
     answered = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
     target = (columns.target, columns.label_delimiter)
     metadata = (columns.numeric_features, columns.categorical_features)

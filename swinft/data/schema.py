@@ -11,13 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.numbers import NUMBER, is_boolean
 from swinft.data.table import Table
 from swinft.data.text import TEXT_RULES, TextRules
 from swinft.errors import InputError, listed
 
 TargetKind = Literal["classification", "regression", "multilabel"]
-# What `float` takes for a number, without `1_000`, `nan` and `inf`.
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 GAP = ""  # the category of a missing cell, where the training table has missing ones
 
 
@@ -34,6 +33,7 @@ class Schema:
             classes and labels, means of numbers.
         ranges: Smallest and largest training target of each output; of numbers only.
         are_ordered: Whether `outputs` are classes in an order that `data.class_order` gave.
+        booleans: Columns of `numeric_features` that hold nothing but 0, 1, True and False.
     """
 
     kind: str
@@ -43,6 +43,7 @@ class Schema:
     prior: list[float] = field(default_factory=list)
     ranges: list[list[float]] = field(default_factory=list)
     are_ordered: bool = False
+    booleans: list[str] = field(default_factory=list)
 
     @property
     def num_features(self) -> int:
@@ -138,7 +139,9 @@ def make_schema(
     for name in categorical_features:
         has_gaps = any(map(rules.is_missing, set(table.names(name))))
         categories[name] = _in_order(_values(table, name, rules)) + [GAP] * has_gaps
-    return Schema(kind, outputs, list(numeric_features), categories, are_ordered=class_order is not None)
+    booleans = [name for name in numeric_features if is_boolean(set(table.column(name)), rules)]
+    is_ordered = class_order is not None
+    return Schema(kind, outputs, list(numeric_features), categories, are_ordered=is_ordered, booleans=booleans)
 
 
 def with_prior(schema: Schema, targets: NDArray[Any]) -> Schema:
@@ -180,6 +183,6 @@ def _as_asked(found: list[str], class_order: Sequence[str]) -> list[str]:
 
 
 def _in_order(names: set[str]) -> list[str]:
-    """Sorted; by number where all are whole numbers, so that 10 comes after 9."""
-    key: Callable[[str], Any] = int if all(re.fullmatch(r"-?[0-9]+", name) for name in names) else str
+    """Sorted; by number where all are numbers, so that 10 comes after 9."""
+    key: Callable[[str], Any] = float if all(re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) for name in names) else str
     return sorted(names, key=lambda name: (key(name), name))

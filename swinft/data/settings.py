@@ -58,7 +58,7 @@ def check_settings(data: "CSVDataModule") -> None:
     if data.rare_classes == "train" and data.columns.target_kind != "classification":
         problems.append("data.rare_classes is for classification; remove it.")
     try:
-        b"".decode(data.columns.encoding)
+        "a".encode(data.columns.encoding)
     except (LookupError, UnicodeError):
         problems.append(f"data.encoding '{data.columns.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
     if data.pictures.policy is True and data.pictures.image_size is None and data.augment_on != "device":

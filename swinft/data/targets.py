@@ -54,7 +54,8 @@ def encode_targets(
         return _class_indices(table, schema, columns[0], problems, rules)
     if delimiter is not None:
         return _label_rows(table, schema, columns[0], delimiter, problems, rules, notes)
-    values = numbers(table, columns, problems, rules, "none", notes)
+    way_out = "set data.on_missing_target to skip"
+    values = numbers(table, columns, problems, rules, "none", notes, way_out=way_out)
     if schema.kind == "regression":
         for k in np.flatnonzero((values == values[:1]).all(0)).tolist():
             message, fix = "all rows have the same number", "There is nothing to learn; name another column."
@@ -178,6 +179,8 @@ def _label_rows(
     problems += _delimiter_problems(table, column, [cell for cell in cells if not rules.is_missing(cell)], delimiter)
     if notes is not None and (words := rules.missing(cells)):
         notes.append(f"{table.path}: column '{column}': {words.total():,} rows have no label: {counted(words)}.")
+    if notes is not None and len(table) > 1 and not any(delimiter in cell for cell in cells):
+        notes.append(f"{table.path}: column '{column}': no cell holds data.label_delimiter {delimiter!r}.")
     if not schema.outputs:
         problems.append(Problem(str(table.path), "no row has a label", "Name the column of labels.", column=column))
     return values

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from swinft.errors import InputError
+
 # What pandas, R, SQL and spreadsheets write for a value that is not there; compared without regard to case.
 MISSING_WORDS = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nat")
 TRUE, FALSE = frozenset({"true", "t", "yes", "y"}), frozenset({"false", "f", "no", "n"})
@@ -34,6 +36,9 @@ class TextRules:
     Args:
         missing_words: Cells that stand for a missing value, whatever their case; the empty cell always does.
         twins: Two spellings of one name are an `error`, or two names (`distinct`).
+
+    Raises:
+        InputError: `missing_words` is no list of texts.
     """
 
     missing_words: Sequence[str] = MISSING_WORDS
@@ -41,6 +46,8 @@ class TextRules:
     _missing: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.missing_words, str) or not all(isinstance(word, str) for word in self.missing_words):
+            raise InputError(f"data.missing_words is {self.missing_words!r}; write a list of texts, like ['NA', '?'].")
         words = {normal(word).casefold() for word in self.missing_words}
         object.__setattr__(self, "_missing", frozenset(words | {""}))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.schema import NUMBER
+from swinft.data.numbers import NUMBER
 from swinft.data.table import Table
 from swinft.data.text import normal
 from swinft.errors import InputError

@@ -337,6 +337,42 @@ def test_f065_true_and_false_are_labels(competition, words):
     assert any("are read as 1 and 0" in note for note in dm.notes)
 
 
+def test_f065_true_and_false_of_the_test_table_are_read_as_those_of_the_training_table(competition):
+    for k, row in enumerate(competition.train):
+        row["is_old"] = str(k % 2 == 0)
+    for row, cell in zip(competition.test, ("true", "maybe", "0"), strict=True):
+        row["is_old"], row["age"] = cell, "no"
+    competition.write()
+    dm = competition.ready(numeric_features=["is_old", "age"])
+    features = torch.cat([batch["features"] for batch in dm.predict_dataloader()]).numpy()
+    assert features[:, 0].tolist()[::2] == [1, 0]
+    assert np.isnan(features[1]).all()
+    assert np.isnan(features[:, 1]).all()  # no is no age
+
+
+def test_f055_a_table_without_any_target_is_refused(competition):
+    change(competition, "weight", ["NA"] * 30)
+    found = messages(competition, target="weight", target_kind="regression", on_missing_target="skip")
+    assert "all rows are without a target" in found[0]
+
+
+@pytest.mark.parametrize("words", ["NA", [None], [1]])
+def test_f055_missing_words_are_a_list_of_texts(competition, words):
+    with pytest.raises(InputError, match=r"data.missing_words is"):
+        competition.module(missing_words=words)
+
+
+@pytest.mark.parametrize("encoding", ["base64", "undefined", "utf-99"])
+def test_an_encoding_that_is_none_of_text_is_refused(competition, encoding):
+    with pytest.raises(InputError, match=r"data.encoding"):
+        competition.module(encoding=encoding)
+
+
+def test_classes_that_are_decimals_are_in_the_numbers_order(competition):
+    change(competition, "animal", [f"{k % 3 * 5}.5" for k in range(30)])
+    assert competition.ready().schema.outputs == ["0.5", "5.5", "10.5"]
+
+
 def test_f065_true_among_numbers_is_no_number(competition):
     change(competition, "weight", ["True", "2.5"])
     found = messages(competition, target="weight", target_kind="regression")

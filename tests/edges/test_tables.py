@@ -246,7 +246,16 @@ def test_f123_missing_label_folders_are_one_problem_each(tmp_path):
 def test_f108_absolute_windows_paths_are_named(tmp_path):
     _, problems, _ = paths(tmp_path, "images/{file}", ["C:\\data\\a.jpg", "C:\\data\\b.jpg"], ["images/a.jpg"])
     assert len(problems) == 1
-    assert "absolute paths of Windows" in problems[0].fix
+    assert "is an absolute path" in problems[0].fix
+
+
+def test_f108_cells_that_are_paths_or_hold_the_extension_are_named(tmp_path):
+    _, problems, _ = paths(tmp_path, "images/{file}", ["images/a.jpg"], ["images/a.jpg"])
+    assert "should the template be '{file}'?" in problems[0].fix
+    _, problems, _ = paths(tmp_path, "images/{file}.jpg", ["a.jpg"], ["images/a.jpg"])
+    assert "leave the extension out of the template" in problems[0].fix
+    _, problems, _ = paths(tmp_path, "{file}", ["/kaggle/input/images/a.jpg"], ["images/a.jpg"])
+    assert "is an absolute path" in problems[0].fix
 
 
 def test_f108_all_missing_files_are_listed_in_a_file(tmp_path):
