@@ -13,7 +13,8 @@ The package in reading order:
   `run/report` a run becomes a page, `run/store` and `run/layout` keep it all on disk;
 - `cli` the commands.
 
-The public names below are imported when they are first used: `import swinft` itself costs nothing.
+The public names below are imported when they are first used: `import swinft` itself costs nothing, and changes nothing
+in the program that imports it but one environment variable.
 """
 
 import importlib

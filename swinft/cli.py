@@ -4,7 +4,6 @@ Nothing here imports torch, timm, lightning, OpenCV or pandas, so that `swinft -
 """
 
 import importlib
-import os
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -87,8 +86,6 @@ def _complain(command: str, text: str) -> None:
 def _command(name: str) -> Callable[[list[str]], int]:
     if name not in COMMANDS:
         raise InputError(f"unknown command '{name}'.{suggest(name, COMMANDS)}")
-    # albumentations asks the package index for updates when it is imported, unless it is told not to.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     module, function = COMMANDS[name].target.split(":")
     run: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
     return run

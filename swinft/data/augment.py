@@ -4,25 +4,18 @@ Images stay uint8 (H, W, 3) throughout: normalising on the CPU would cost more t
 network does it on the device.
 """
 
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the package index for updates when imported
-
 import albumentations as A
 import cv2
+import numpy as np
 from albumentations.core.composition import TransformType
+from numpy.typing import NDArray
 
 from swinft.data.crops import CropTransform, RandomCrop, Resize
 from swinft.errors import InputError
-
-# A pool of OpenCV threads loses time on images of this size, and a forked worker that inherits one can hang.
-cv2.setNumThreads(0)
 
 Preset = Literal["none", "light", "medium", "heavy", "crop"]
 Image = NDArray[np.uint8]

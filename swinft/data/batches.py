@@ -3,6 +3,7 @@
 Shapes: N rows, K outputs, F metadata features, (H, W) image size.
 """
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from swinft.data.augment import Pipeline, Preprocessing, apply, check_image
 from swinft.data.cache import PixelCache
 from swinft.data.collate import collate
+from swinft.data.decoders import tune_decoders
 from swinft.data.images import RULES, ImageError, ImageRules
 from swinft.data.shrink import picture
 from swinft.data.table import Problem, Table
@@ -51,11 +53,12 @@ class RowNames:
         return Problem(self.file, message, fix, int(self.lines[row]), self.ids[row])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageRows(Dataset[dict[str, Any]]):
     """Rows of a table; a key is (epoch, row), so that what a row looks like depends on nothing else.
 
-    An item's `image` is uint8 (H, W, 3); `collate` makes a batch of items.
+    A number k stands for the k-th of the rows that its loader visits, in epoch 0: `len` and iteration see these
+    alone. An item's `image` is uint8 (H, W, 3); `collate` makes a batch of items.
 
     Args:
         names: Names the row in error messages.
@@ -70,6 +73,7 @@ class ImageRows(Dataset[dict[str, Any]]):
         shrinks: Decode to what `image_size` needs, or every pixel.
         cache: Decoded pictures of the rows; None to decode each time.
         preprocess: The user's, before the pipeline; None for none.
+        visited: Rows that the loader visits; None for all.
     """
 
     names: RowNames
@@ -84,12 +88,13 @@ class ImageRows(Dataset[dict[str, Any]]):
     shrinks: bool = True
     cache: PixelCache | None = None
     preprocess: Preprocessing | None = None
+    visited: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.paths) if self.visited is None else len(self.visited)
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
-        epoch, row = key
+    def __getitem__(self, key: Key | int) -> dict[str, Any]:
+        epoch, row = self.key(key)
         try:
             image = np.zeros((*self.image_size, 3), dtype=np.uint8) if row == PADDING else self.image(epoch, row)
         except ImageError:
@@ -97,6 +102,12 @@ class ImageRows(Dataset[dict[str, Any]]):
                 raise
             return self[epoch, PADDING]
         return {"image": image, **self.labels(row)}
+
+    def key(self, key: Key | int) -> Key:
+        """(epoch, row) of a key."""
+        if isinstance(key, tuple):
+            return key
+        return 0, int((np.arange(len(self.paths)) if self.visited is None else self.visited)[operator.index(key)])
 
     def labels(self, row: int) -> dict[str, Any]:
         """All of an item but its image: `row`, and `target` and `features` where there are any."""
@@ -160,7 +171,8 @@ class ShuffledRows(Sampler[Key]):
         rank: This process.
         num_ranks: All processes. Each gets equally many rows: the order starts again where they do not divide.
         current_epoch: Asked at the start of each epoch. Lightning's own `set_epoch` comes too late for the first epoch
-            after a resume: workers have fetched rows of epoch 0 by then. None for the epoch that `set_epoch` set.
+            after a resume: workers have fetched rows of epoch 0 by then. None where there is no Trainer.
+        next_epoch: Asked instead where there is no Trainer, unless `set_epoch` was called.
     """
 
     def __init__(
@@ -171,20 +183,22 @@ class ShuffledRows(Sampler[Key]):
         num_ranks: int = 1,
         current_epoch: Callable[[], int] | None = None,
         parts: int = 1,
+        next_epoch: Callable[[], int] | None = None,
     ) -> None:
         self.rows, self.seed, self.rank, self.num_ranks, self.parts = rows, seed, rank, num_ranks, parts
-        self.current_epoch = current_epoch
-        self.epoch = 0
+        self.current_epoch = current_epoch or next_epoch or (lambda: 0)
+        self.follows_trainer = current_epoch is not None
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch of a loop without a Trainer."""
-        self.epoch = epoch
+        """Sets the epoch of all passes from now on, in a loop without a Trainer."""
+        if not self.follows_trainer:
+            self.current_epoch = lambda: epoch
 
     def __len__(self) -> int:
         return -(-(len(self.rows) // self.parts) // self.num_ranks)
 
     def __iter__(self) -> Iterator[Key]:
-        epoch = self.epoch if self.current_epoch is None else self.current_epoch()
+        epoch = self.current_epoch()
         visit, part = divmod(epoch, self.parts)
         rows = np.random.default_rng([self.seed, visit]).permutation(self.rows)
         length = len(self.rows) // self.parts
@@ -217,6 +231,7 @@ class OrderedRows(Sampler[Key]):
 def _start_worker(_: int) -> None:
     """What a loader process does first."""
     end_worker_with_parent()
+    tune_decoders()
     return_freed_memory()
 
 

@@ -37,7 +37,7 @@ SUFFIX = PIXELS
 OFF = "Images are decoded each time they are read"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PixelCache:
     """Decoded images in a memory-mapped file; what is pickled is the path, so that workers share the mapping.
 

@@ -35,8 +35,9 @@ from swinft.data.overview import captions, fold_summary, image_grid, imbalance, 
 from swinft.data.pictures import Pictures
 from swinft.data.rows import Columns, Rows, check_sample, read_sample, read_test, read_train
 from swinft.data.schema import Schema, TargetKind, with_prior
-from swinft.data.settings import check_settings
+from swinft.data.settings import check_settings, image_sides
 from swinft.data.table import DataError, Problem, Table
+from swinft.data.targets import encode_answers
 from swinft.data.text import MISSING_WORDS, TextRules, Twins
 from swinft.data.trial import extremes, transform_notes, try_transforms
 from swinft.errors import InputError
@@ -179,7 +180,7 @@ class CSVDataModule(LightningDataModule):
         sample_id: str | None = None,
     ) -> None:
         super().__init__()
-        self._resumed_epoch = 0
+        self._resumed_epoch, self._passes = 0, 0
         self.columns = Columns(
             target=target,
             target_kind=target_kind,
@@ -204,7 +205,7 @@ class CSVDataModule(LightningDataModule):
         self.num_folds, self._wanted_folds = 5 if num_folds is None else num_folds, num_folds
         self.rare_classes, self.on_bad_image, self.duplicates = rare_classes, on_bad_image, duplicates
         self.image_rules, self.images, self.virtual_epochs = image_rules, images, virtual_epochs
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
+        self.image_size = image_sides(image_size)
         self.resize, self.augment, self.augment_on = resize, augment, augment_on
         self.batch_size, self.num_workers, self.download = batch_size, num_workers, download
         self.fold, self.seed = fold, seed
@@ -284,6 +285,8 @@ class CSVDataModule(LightningDataModule):
             loader = self._train_loader(makes_cache=self.augment_on == "device")
         else:
             loader = self._val_loader(makes_cache=False) if split == "val" else self.predict_dataloader()
+        if isinstance(loader.sampler, ShuffledRows):
+            loader.sampler.set_epoch(self._passes)  # a look at the images is no pass over them
         keys = [key for key, _ in zip(loader.sampler, range(n), strict=False)]
         rows = [row for _, row in keys]
         ids = self.test_table.ids if split == "test" else []
@@ -402,6 +405,9 @@ class CSVDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled, augmented rows of all folds but `fold`.
 
+        Without a Trainer each pass over such a loader is the next epoch, with another order and augmentation, even if
+        every pass has a loader of its own; `loader.sampler.set_epoch` sets it.
+
         With `augment_on: device` its batches lie on the Trainer's device, or where there is no Trainer on the GPU if
         there is one, and their images are float32; the first call copies the pictures there.
         """
@@ -410,10 +416,11 @@ class CSVDataModule(LightningDataModule):
     def _train_loader(self, makes_cache: bool) -> DataLoader[Any]:
         rank, num_ranks = self._place()
         pipeline = train_pipeline(self.augment, self.image_size, self.resize)
-        epoch = self._epoch if self.trainer else None
-        rows, dataset = self._training_rows(), self._dataset("fit", pipeline, makes_cache)
+        epoch = self._epoch if self._is_run_by_trainer else None
+        rows = self._training_rows()
+        dataset = self._dataset("fit", pipeline, makes_cache, rows)
         seed = seed_for("order", self.seed, self.fold)
-        sampler = ShuffledRows(rows, seed, rank, num_ranks, epoch, self.virtual_epochs)
+        sampler = ShuffledRows(rows, seed, rank, num_ranks, epoch, self.virtual_epochs, self._next_epoch)
         if self.augment_on == "device":
             return self._device_loader(dataset, sampler)
         return make_loader(dataset, sampler, self.batch_size, self.num_workers, self.seed)
@@ -460,11 +467,38 @@ class CSVDataModule(LightningDataModule):
         """
         return self._eval_loader("predict", np.arange(share[0], len(self.test_table), share[1]), makes_cache=False)
 
-    def _eval_loader(self, stage: str, rows: NDArray[np.int64], makes_cache: bool) -> DataLoader[Any]:
-        dataset = self._dataset(stage, eval_pipeline(self.image_size, self.resize), makes_cache)
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The rows of a labelled test table in its order, each once, with their targets.
+
+        Raises:
+            InputError: The table has no targets.
+            DataError: Targets are wrong, or not among those of the training table.
+        """
+        rows, columns = self._rows("predict"), self.columns
+        if self.test is None or (absent := [name for name in columns.targets if name not in rows.table.columns]):
+            what = "data.test is not set" if self.test is None else f"{rows.table.path} has no column '{absent[0]}'"
+            raise InputError(f"there is nothing to test: {what}. Use Trainer.predict for rows without targets.")
+        problems: list[Problem] = []
+        target = columns.target, columns.label_delimiter
+        targets = encode_answers(rows.table, self.schema, *target, problems, columns.rules)
+        if problems:
+            raise DataError(problems)
+        return self._eval_loader("predict", np.arange(len(rows.table)), False, targets)
+
+    def _eval_loader(
+        self, stage: str, rows: NDArray[np.int64], makes_cache: bool, targets: NDArray[Any] | None = None
+    ) -> DataLoader[Any]:
+        dataset = self._dataset(stage, eval_pipeline(self.image_size, self.resize), makes_cache, rows, targets)
         return make_loader(dataset, OrderedRows(rows, *self._place()), self.batch_size, self.num_workers, self.seed)
 
-    def _dataset(self, stage: str, pipeline: Any, makes_cache: bool) -> ImageRows:
+    def _dataset(
+        self,
+        stage: str,
+        pipeline: Any,
+        makes_cache: bool,
+        visited: NDArray[np.int64] | None = None,
+        targets: NDArray[Any] | None = None,
+    ) -> ImageRows:
         rows = self._rows(stage)
         return ImageRows(
             RowNames.of(rows.table),
@@ -472,7 +506,7 @@ class CSVDataModule(LightningDataModule):
             pipeline,
             self.image_size,
             seed_for("augmentation", self.seed, self.fold),
-            rows.targets,
+            rows.targets if targets is None else targets,
             rows.features,
             self.image_rules,
             # A training image that was whole at the scan has changed since: that is no row to skip but an error.
@@ -480,6 +514,7 @@ class CSVDataModule(LightningDataModule):
             shrinks=self.pictures.image_size is not None,
             cache=self._cache(rows, makes_cache) if stage == "fit" else None,
             preprocess=Preprocessing(self.preprocess) if self.preprocess else None,
+            visited=visited,
         )
 
     def _cache(self, rows: Rows, makes_cache: bool) -> PixelCache | None:
@@ -520,9 +555,19 @@ class CSVDataModule(LightningDataModule):
         progress: Any = self.trainer.fit_loop.epoch_progress.current if self.trainer else None
         return max(self._resumed_epoch, int(progress.processed) if progress else 0)
 
+    def _next_epoch(self) -> int:
+        """The epoch of the next pass of loops without a Trainer."""
+        self._passes += 1
+        return self._passes - 1
+
+    @property
+    def _is_run_by_trainer(self) -> bool:
+        """Whether a Trainer runs; it stays attached when it has ended."""
+        return self.trainer is not None and self.trainer.state.status == TrainerStatus.RUNNING
+
     def _place(self) -> tuple[int, int]:
         """This process and all of them, while a Trainer runs; outside of one a loader yields every row."""
-        if self.trainer is None or self.trainer.state.status != TrainerStatus.RUNNING:
+        if self.trainer is None or not self._is_run_by_trainer:
             return 0, 1
         if self.trainer.world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
             # Lightning would share out what is shared out already: most rows would never be seen.
@@ -621,7 +666,8 @@ class CSVDataModule(LightningDataModule):
         problems: list[Problem] = []
         if self._schema is None:
             found = self._read_train(problems)
-            self._schema = found[1] if found else None
+            if found and found[0].targets is not None and not problems:
+                self._schema = with_prior(found[1], found[0].targets[found[0].is_used])
         test = self._read_test(self._schema, problems, is_rerun=True)
         if problems or test is None:
             raise DataError(problems, self.download)

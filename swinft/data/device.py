@@ -31,7 +31,7 @@ DRAWN = Drawn._fields
 CHUNK = 256  # images that are copied to the device at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DrawnRows(Dataset[dict[str, Any]]):
     """Rows without their pixels: `matrix`, `colour` and `samples` of `geometry.Drawn` instead of `image`.
 
@@ -46,8 +46,8 @@ class DrawnRows(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
-        epoch, row = key
+    def __getitem__(self, key: Key | int) -> dict[str, Any]:
+        epoch, row = self.rows.key(key)
         assert self.rows.cache is not None
         height, width = self.rows.cache.shapes[row].tolist()
         drawn = self.geometry.draw((height, width), self.rows.seed, epoch, row)
@@ -55,7 +55,7 @@ class DrawnRows(Dataset[dict[str, Any]]):
         return {**numbers, **self.rows.labels(row)}
 
 
-@dataclass
+@dataclass(eq=False)
 class DeviceImages:
     """Images in a device's memory, one after another, each at its own size.
 
@@ -165,7 +165,7 @@ def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device) ->
             joined = torch.from_numpy(np.concatenate(list(stored)))
             end = int(ends[start + len(some) - 1])
             pixels[end - len(joined) : end] = joined
-    starts, all_shapes = torch.full((len(rows),), -1), torch.zeros((len(rows), 2), dtype=torch.int64)
+    starts, all_shapes = torch.full((len(rows.paths),), -1), torch.zeros((len(rows.paths), 2), dtype=torch.int64)
     starts[torch.from_numpy(chosen)] = torch.from_numpy(ends - shapes.prod(axis=1))
     all_shapes[torch.from_numpy(chosen)] = torch.from_numpy(shapes)
     sizes = sorted({(int(height), int(width)) for height, width in shapes.tolist()})

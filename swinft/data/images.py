@@ -36,9 +36,6 @@ TURNS = {
 MAY_HOLD_EXIF = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks of a PNG
 CONVERSION = 2  # raised whenever the rules above change, so that pixels kept from before are not used
 
-# Pillow reads files and hands out pixels in blocks of 64 KB, which are joined by copying; in one piece is 5 % faster.
-ImageFile.MAXBLOCK = 4_000_000
-
 
 class ImageError(InputError):
     """A file is no image that can be decoded; the message names it and says what it is."""

@@ -97,7 +97,7 @@ class Columns:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """A table with what its rows become.
 

@@ -102,6 +102,20 @@ def _dead_keys(data: "CSVDataModule") -> list[str]:
     return found
 
 
+def image_sides(image_size: Any) -> tuple[int, int]:
+    """Height and width of the setting `image_size`.
+
+    Raises:
+        InputError: It is neither a whole number nor two.
+    """
+    sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
+    if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides):
+        raise InputError(
+            f"data.image_size is {image_size}; give one side, or height and width, as whole numbers of pixels."
+        )
+    return sides[0], sides[1]
+
+
 def _device_problems(augment: Any, policy: Policy, is_shrunk: bool) -> list[str]:
     """What in the settings of a datamodule stands against `augment_on: device`; one sentence each."""
     found, back = [], "or data.augment_on to cpu."

@@ -18,8 +18,9 @@ How such pixels differ from those of `decode`, for a training size of (H, W):
 """
 
 import math
-import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +28,6 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from swinft.data.images import RULES, ImageInfo, ImageRules, decode, decode_reduced, load
-
-# Decoded pixels are read-only and only read here; torch warns that it could be told to write.
-warnings.filterwarnings("ignore", "The given NumPy array is not writable")
 
 MARGIN = 1.14  # 256 pixels for 224: random crops have room, and evaluation shrinks once more instead of enlarging
 # Part of a cache's key: changed with anything below that changes pixels.
@@ -83,13 +81,20 @@ def _shrunk(pixels: NDArray[np.uint8], full: tuple[int, int], image_size: tuple[
 
 def resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """uint8 (H, W, 3) to uint8 (height, width, 3), by the filter of this module; a side may also be enlarged."""
-    batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # of one, so that torch sees that it is channels_last
+    batch = _read_only(pixels)[None].permute(0, 3, 1, 2)  # of one, so that torch sees that it is channels_last
     # Height first, whose pass is the cheap one: torch would begin with the width, of rows that are about to go, and
     # take 1.2 to 1.5 times as long. What is rounded in between differs by one grey level at most.
     for size in ((height, pixels.shape[1]), (height, width)):
         batch = functional.interpolate(batch, size, mode="bilinear", antialias=True)
     result: NDArray[np.uint8] = batch.permute(0, 2, 3, 1)[0].numpy()
     return result
+
+
+def _read_only(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    """The same memory as a tensor, which must not be written to: torch knows no such tensors, and warns of them."""
+    address, _ = pixels.__array_interface__["data"]
+    view: Any = SimpleNamespace(__array_interface__=pixels.__array_interface__ | {"data": (address, False)}, of=pixels)
+    return torch.from_numpy(np.asarray(view))
 
 
 def least(image_size: tuple[int, int]) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from swinft.data.numbers import numbers
 from swinft.data.schema import Schema, label_tokens, target_columns
 from swinft.data.table import Problem, Table
 from swinft.data.text import HOW_TWINS_DIFFER, TEXT_RULES, TextRules, counted, twins
+from swinft.errors import suggest
 
 # `['a', 'b']`, `["a"]`, `[]`, `{'a'}`, `('a', 'b')`: what Python and JSON print; then also `[0 1]` and `[a, b]`.
 QUOTED_LIST = re.compile(r"""\[\s*\]|[\[({]\s*['"].*[\])}]""", re.DOTALL)
@@ -64,6 +65,37 @@ def encode_targets(
     for k, name in enumerate(columns):
         problems += _label_problems(table, name, values[:, k])
     return values
+
+
+def encode_answers(
+    table: Table,
+    schema: Schema,
+    target: str | list[str],
+    delimiter: str | None,
+    problems: list[Problem],
+    rules: TextRules = TEXT_RULES,
+) -> NDArray[Any]:
+    """Targets of another table than the training table, whose classes and labels are the only ones.
+
+    Args:
+        table: A labelled test table.
+        schema: Of the training table.
+        target: As of `encode_targets`.
+        delimiter: As of `encode_targets`.
+        problems: Whatever is wrong is appended.
+        rules: As of `encode_targets`.
+    """
+    columns = target_columns(schema.kind, target, delimiter)
+    if schema.kind == "regression":
+        return numbers(table, columns, problems, rules, "none")
+    if schema.kind == "classification" or delimiter is not None:
+        for row, cell in enumerate(table.names(columns[0])):
+            words = [cell] if delimiter is None else label_tokens(cell, delimiter, rules)
+            for word in words:
+                if word and not rules.is_missing(word) and word not in schema.outputs:
+                    fix = f"Write one of the training table's.{suggest(word, schema.outputs)}"
+                    problems.append(table.problem(row, f"the training table has no {word!r}", fix, columns[0]))
+    return encode_targets(table, schema, target, delimiter, problems, rules)
 
 
 def missing_targets(table: Table, columns: Sequence[str], rules: TextRules) -> NDArray[np.bool_]:
@@ -174,7 +206,7 @@ def _label_rows(
         used.update(tokens)
         if reason := _token_problem(cell, tokens, delimiter, rules):
             problems.append(table.problem(row, *reason, column))
-        values[row, [index[token] for token in tokens if token]] = 1
+        values[row, [index[token] for token in tokens if token in index]] = 1
     problems += twin_problems(table, column, used, rules)
     problems += _delimiter_problems(table, column, [cell for cell in cells if not rules.is_missing(cell)], delimiter)
     if notes is not None and (words := rules.missing(cells)):

@@ -92,7 +92,10 @@ def create_backbone(
         InputError: The name is unknown, an argument is not the model's, the weights do not fit or cannot be had, or the
             model cannot work at this size.
     """
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2:
+        raise InputError(f"image_size is {image_size}; give one side, or height and width, in pixels.")
+    height, width = sides
     arguments = dict(backbone_args or {})
     window = arguments.get("window_size")
     if drop_path_rate is not None:

@@ -100,8 +100,10 @@ def head_from(given: Any) -> Callable[[int, int], Head]:
     A description comes from a file: it names only classes that are loaded already, and nothing is imported for it.
 
     Raises:
-        InputError: It names no head that is loaded.
+        InputError: It is neither, or names no head that is loaded.
     """
+    if not callable(given) and not isinstance(given, Mapping):
+        raise InputError(f"head is {given!r}; it must be a class derived from swinft.Head: swinft.ClassificationHead.")
     if not isinstance(given, Mapping):
         make: Callable[[int, int], Head] = given
         return make

@@ -48,6 +48,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
+        object.__setattr__(self, "betas", tuple(self.betas))  # a list in YAML and in checkpoints
         ranges = {
             "lr": POSITIVE,
             "head_lr": POSITIVE,

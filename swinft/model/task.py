@@ -92,10 +92,6 @@ class FineTuneTask(pl.LightningModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
-        if not callable(head):
-            raise InputError(
-                f"head is {head!r}; it must be a class derived from swinft.Head: swinft.ClassificationHead."
-            )
         numbers = {"drop_path_rate": drop_path_rate, "ema_decay": ema_decay, "metadata_hidden": metadata_hidden}
         check_ranges("model", numbers, NUMBERS)
         if fast_attention not in (True, False, "triton"):
@@ -149,7 +145,7 @@ class FineTuneTask(pl.LightningModule):
         self.metrics: list[str] = list(asked if asked is not None else self.net.head.default_metrics)
         check_metrics(self.metrics, self.net.head.kind)
         self.averaged = AveragedWeights(self.net, self.ema_decay) if self.ema_decay is not None else None
-        self.save_hyperparameters({"head": describe_head(self.net.head), **given, "num_outputs": num_outputs})
+        self.save_hyperparameters(_plain({"head": describe_head(self.net.head), **given, "num_outputs": num_outputs}))
 
     @property
     def predictor(self) -> ImageModel:
@@ -400,3 +396,10 @@ class FineTuneTask(pl.LightningModule):
 
     def _rng(self, use: Use, batch_idx: int) -> np.random.Generator:
         return np.random.default_rng([seed_for(use, self.seed), self.current_epoch, batch_idx, self.global_rank])
+
+
+def _plain(value: Any) -> Any:
+    """The same without tuples, which YAML and JSON do not have."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple | list) else value

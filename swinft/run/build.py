@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 from safetensors.torch import load_file, save
 
 from swinft.data.datamodule import CSVDataModule
+from swinft.data.decoders import tune_decoders
 from swinft.data.schema import Schema
 from swinft.model.network import ImageModel
 from swinft.model.task import FineTuneTask
@@ -18,6 +19,7 @@ from swinft.run.store import commit, verify
 
 def build_datamodule(parser: Parser, config: Namespace, **changes: Any) -> CSVDataModule:
     """The datamodule of a config; `changes` replace its arguments, and `folds` all that would make other ones."""
+    tune_decoders()
     arguments = section(parser, config, "data")
     if "folds" in changes:
         arguments |= {"fold_kind": "auto", "num_folds": None, "rare_classes": "error", "duplicates": "report"}

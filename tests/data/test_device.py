@@ -160,6 +160,7 @@ def test_a_batch_has_images_on_the_device_and_all_else_as_ever(photos):
         "target": ((5,), torch.int64),
         "row": ((5,), torch.int64),
     }
+    loader.sampler.set_epoch(0)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(next(iter(loader))["image"], batch["image"])
     assert all(batch["image"].dtype == torch.uint8 for batch in data.val_dataloader())
