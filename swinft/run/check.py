@@ -58,7 +58,7 @@ class CheckedRun:
         if self.plan:
             table = self.data.sample_table
             notes = [*(table.notes if table else ()), *self.plan.notes]
-            return [*self.plan.describe().splitlines(), *(f"  note: {note}" for note in notes)]
+            return [self.plan.describe(), *(f"  note: {note}" for note in notes)]
         if not self.data.test:
             return []
         return ["submission: data.sample_submission is not set, so nothing says what the competition wants"]

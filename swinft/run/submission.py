@@ -77,9 +77,9 @@ class SubmissionPlan:
     notes: list[str]
 
     def describe(self) -> str:
-        """What will be written, why, and an example row: that of the training rows' mean prediction."""
+        """One line: what will be written, why, and an example row: that of the training rows' mean prediction."""
         kept = f", and keeps the sample's cells in {', '.join(self.kept)}" if self.kept else ""
-        example = f"\n  for example: {self._example()}" if self.sample.ids and self.schema.prior else ""
+        example = f", like {self._example()}" if self.sample.ids and self.schema.prior else ""
         return f"submission: writes {self.format.describe()}{kept} ({self.reason}){example}"
 
     def rows(self, values: Values) -> pd.DataFrame:

@@ -191,7 +191,7 @@ def test_f119_columns_that_are_not_predicted_stay_where_they_are_told_to(images,
         ask(images, tmp_path, "id,price,height,area", "7,0.5,3", **changes, **{"submission.keep": ["price", "area"]})
         == 0
     )
-    assert "  for example: 00,7,1.5,3" in capsys.readouterr().out
+    assert ", like 00,7,1.5,3" in capsys.readouterr().out
 
 
 IDS = ["007", "1e5"]

@@ -109,7 +109,7 @@ def check_outcome(config: Path, expected: dict[str, bytes], texts: list[str], ki
         assert [line["epoch"] for line in lines] == list(range(1, EPOCHS + 1))
 
 
-@pytest.mark.parametrize("most", [500, 20_000, 150_000], ids=["at-once", "first-fold", "checkpoint"])
+@pytest.mark.parametrize("most", [1_000, 20_000, 150_000], ids=["at-once", "first-fold", "checkpoint"])
 def test_a_full_disk_stops_the_run_and_loses_nothing(most, whole, competition, tmp_path):
     config = config_of(competition, tmp_path)
 
