@@ -167,7 +167,7 @@ def _class_format(question: _Question) -> tuple[str, str]:
         return "probabilities", "submission.columns names the class"
     cells, numbers = sample.words(free[0]), sample.numbers(free[0])
     shown = f"'{cells[0]}'" if cells else "empty"
-    are_classes = knows_words(outputs, cells)
+    are_classes = knows_words(outputs, cells, question.config.words)
     wants_probabilities = metric in PROBABILITY_METRICS
     if cells and numbers is None:
         return "label", f"the sample's cells are words, like {shown}"

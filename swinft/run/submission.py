@@ -55,6 +55,11 @@ class SubmissionConfig:
     keep: list[str] = field(default_factory=list)
     drop: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """Reads names as text: YAML takes `0` for a number and `yes` for true."""
+        self.columns = {_text(name): _text(output) for name, output in self.columns.items()}
+        self.words = {_text(output): _text(word) for output, word in self.words.items()}
+
 
 @dataclass(frozen=True)
 class SubmissionPlan:
@@ -160,6 +165,19 @@ def check_submission(text: str, plan: SubmissionPlan) -> list[str]:
             if (problem := plan.format.problem(column, row[k]))
         ]
     return problems
+
+
+def _text(name: object) -> str:
+    """A name as text, where no spelling is lost.
+
+    Raises:
+        InputError: It may have been written in several ways.
+    """
+    if isinstance(name, str):
+        return name
+    if isinstance(name, int) and not isinstance(name, bool) and abs(name) < 10:
+        return str(name)  # 10 may have been 010
+    raise InputError(f"submission: {name} is not text for YAML. Write the name in quotes, as it is: '…'.")
 
 
 def listed(title: str, problems: Sequence[str]) -> str:

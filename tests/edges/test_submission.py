@@ -442,3 +442,16 @@ def test_f006_labels_may_be_written_as_a_0_or_1_per_column():
     schema = Schema("multilabel", ["rust", "scab"])
     text = written(schema, ["scab", "rust"], ["0", "0"], [[0.9, 0.3], [0.1, 0.2]], format="labels", threshold=0.2)
     assert text.splitlines()[1:3] == ["007,1,1", "1e5,1,0"]
+
+
+def test_f007_what_the_messages_advise_can_be_typed_as_they_say_it(images, tmp_path, capsys):
+    """YAML takes 0 for a number; a mapping of names that are numbers works where no spelling is lost."""
+    changes = {"data.target": "letter", **BINARY}
+    numbered = {**changes, "submission.columns": {0: "a", 1: "b", 2: "c"}}
+    assert ask(images, tmp_path, "id,0,1,2", "0.3,0.3,0.4", **numbered) == 0
+    assert ask(images, tmp_path, "id,0,1,2", "0.3,0.3,0.4", **{**changes, "submission.columns": {10: "a"}}) == 2
+    assert "in quotes" in capsys.readouterr().err
+    for target, words in (("letter", {"a": "0", "b": "1", "c": "2"}), ("animal", {"cat": "0", "dog": "1"})):
+        worded = {**changes, "data.target": target, "submission.words": words}
+        assert ask(images, tmp_path, "id,label", "0", **worded) == 0
+        assert f"in label ({', '.join(words.values())})" in capsys.readouterr().out
