@@ -18,7 +18,7 @@ import torch
 from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.run.build import build_datamodule, load_net
-from swinft.run.config import build_parser
+from swinft.run.config import build_parser, read_frozen
 from swinft.run.inference import predict_rows
 from swinft.run.layout import Run
 from swinft.run.predictions import read_predictions, values_of
@@ -45,7 +45,7 @@ def test_oof_holds_every_train_id_exactly_once_in_its_own_fold(tiny_run, competi
 @pytest.mark.parametrize("fold", [0, 1])
 def test_saved_weights_predict_a_folds_own_rows_as_its_oof_says(tiny_run, fold):
     parser, run = build_parser("predict"), Run.open(tiny_run)
-    config = parser.parse_path(str(run.config))
+    config = read_frozen(parser, run.config, None)
     schema = Schema.from_dict(run.read_schema())
     net = load_net(parser, config, schema, run.fold(fold).weights, CPU)
     data = build_datamodule(parser, config, fold=fold, folds=str(run.folds))

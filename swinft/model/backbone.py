@@ -21,6 +21,7 @@ from timm.models import get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
 
 from swinft.errors import InputError, suggest
+from swinft.model.prefix import without_prefix
 
 # A window this many times larger or smaller than the one the model was made for sees another kind of context: better an
 # error with good sizes than a quiet loss of accuracy.
@@ -190,6 +191,7 @@ def _load(model: Any, name: str, file: Path) -> None:
     """
     try:
         state = load_state_dict(str(file), device="cpu", weights_only=True)
+        state = without_prefix(state, model.state_dict().keys(), file)
         # Each family keeps the conversion of older and of the authors' checkpoints under this name.
         convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
         state = convert(state, model) if convert else state

@@ -63,6 +63,7 @@ class FoldRecorder(Checkpoint):
         self._started = self._validation_started = self._validation_seconds = 0.0
         self._validated: Tensor | None = None
         self._recipe: dict[str, Any] = {}
+        self._step: dict[str, int] = {}
 
     @property
     def best(self) -> dict[str, float]:
@@ -71,7 +72,7 @@ class FoldRecorder(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of this callback."""
-        return {"history": self.history, "end": self.end}
+        return {"history": self.history, "end": self.end, "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where the checkpoint was saved."""
@@ -95,7 +96,21 @@ class FoldRecorder(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keeps what no callback may change."""
-        self._recipe = _recipe(trainer)
+        self._recipe, self._step = _recipe(trainer), _step(trainer)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Compares what a step consists of with what it was when the checkpoint was saved.
+
+        Raises:
+            InputError: The rest of the schedule would be that of other steps.
+        """
+        saved, here = checkpoint["callbacks"].get(self.state_key, {}).get("step"), _step(trainer)
+        if saved is not None and saved != here:
+            words = [", ".join(f"{value} {name}" for name, value in step.items()) for step in (saved, here)]
+            raise InputError(
+                f"fold {self.fold.index}: its checkpoint is one of {words[0]}, and here are {words[1]}: steps and "
+                f"schedule would be others. Go on with the same, or give the new run another --name."
+            )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
@@ -227,6 +242,15 @@ class FoldRecorder(Checkpoint):
         if math.isnan(score):
             return (0, -loss) if not math.isnan(loss) else (-1, 0.0)
         return 1, score if METRICS[name].higher_is_better else -score
+
+
+def _step(trainer: Trainer) -> dict[str, int]:
+    """How many rows make an optimiser step."""
+    return {
+        "processes": trainer.world_size,
+        "rows per batch": trainer.datamodule.batch_size,  # type: ignore[attr-defined]  # the run always has one
+        "batches per step": trainer.accumulate_grad_batches,
+    }
 
 
 def _recipe(trainer: Trainer) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from swinft.cli import main
-from swinft.errors import StoreError
+from swinft.errors import InputError, StoreError
 from swinft.run import environment, prepare
 from swinft.run.checkpoints import newest_checkpoint
 from swinft.run.layout import Run
@@ -375,3 +376,68 @@ def test_f049_a_run_behind_a_link_is_one_run_with_one_lock(copy, tmp_path):
     assert link.is_symlink()
     assert copy.fold(0).is_done
     assert not copy.fold(1).root.exists()
+
+
+# --- F41: another run's weights
+
+
+def features_of(words: list[str], competition: Path, tmp_path: Path):
+    """The tensors of a fresh task's backbone for a config that names pretrained weights."""
+    from swinft.run.build import build_datamodule, build_task
+    from swinft.run.config import build_parser, load
+
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
+    parser = build_parser("fit")
+    config = load(parser, ["--config", str(config), *words])
+    data = build_datamodule(parser, config)
+    data.setup("fit")
+    return build_task(parser, config, data.schema).net.backbone.state_dict()
+
+
+@pytest.mark.parametrize("kind", ["weights", "checkpoint", "lightning", "bare"])
+def test_f041_weights_of_another_network_give_their_backbone(kind, finished, half, competition, tmp_path, capsys):
+    weights = load_file(finished[1] / "fold_0" / "weights.safetensors")
+    backbone = {name: value for name, value in weights.items() if name.startswith("backbone.model.")}
+    bare = {name.removeprefix("backbone.model."): value for name, value in backbone.items()}
+    file = tmp_path / "weights.ckpt"
+    if kind == "weights":
+        file = finished[1] / "fold_0" / "weights.safetensors"
+    elif kind == "checkpoint":
+        file = half.fold(0).checkpoints[0]
+    elif kind == "lightning":
+        others = {"head.weight": torch.zeros(3, 24), "loss.weight": torch.ones(3)}
+        torch.save({"state_dict": {**{f"model.{name}": value for name, value in bare.items()}, **others}}, file)
+    else:
+        torch.save(bare, file)
+    loaded = features_of(["--model.pretrained", str(file)], competition, tmp_path)
+    out = capsys.readouterr().out
+    if kind == "checkpoint":  # of a run with averaged weights, which it predicts with
+        assert "tensors 'averaged." in out
+    else:
+        assert all(torch.equal(loaded[name.removeprefix("backbone.")], value) for name, value in backbone.items())
+    assert (f"of {file} are loaded into the backbone" in out) == (kind != "bare")
+    if kind == "lightning":
+        assert f"{len(bare)} tensors 'model.*'" in out
+        assert "2 other tensors of the file are not" in out
+
+
+@pytest.mark.parametrize("harm", ["one missing", "one more", "twice"])
+def test_f041_weights_that_do_not_fit_are_refused_with_a_prefix_too(harm, finished, competition, tmp_path):
+    weights = load_file(finished[1] / "fold_0" / "weights.safetensors")
+    state = {name.replace("backbone.", ""): value for name, value in weights.items() if name.startswith("backbone.")}
+    if harm == "one missing":
+        state.pop("model.norm.weight")
+    elif harm == "one more":
+        state["model.norm.scale"] = torch.ones(1)
+    else:
+        state |= {f"teacher.{name}": value for name, value in state.items()}
+    torch.save({"state_dict": state}, tmp_path / "weights.ckpt")
+    with pytest.raises(InputError, match=r"does not hold the weights of|holds the backbone more than once"):
+        features_of(["--model.pretrained", str(tmp_path / "weights.ckpt")], competition, tmp_path)
+
+
+def test_f039_a_checkpoint_of_other_steps_is_refused(half, capsys, monkeypatch):
+    monkeypatch.setattr("swinft.run.recorder._step", lambda trainer: {"processes": 2, "rows per batch": 6})
+    assert main(["fit", "--resume", str(half.root), "--fold", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "its checkpoint is one of 1 processes, 6 rows per batch, 1 batches per step, and here are 2 processes" in err
