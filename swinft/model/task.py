@@ -26,12 +26,17 @@ from swinft.model.network import ImageModel
 from swinft.model.optim import OptimConfig, adamw, describe_rates, param_groups, warmup_cosine, warmup_steps
 from swinft.model.steps import steps_of
 from swinft.model.window_attention import FastAttention, set_attention
-from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, check_ranges
+from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, NOT_NEGATIVE, check_ranges
 from swinft.streams import Use, seed_for
 
 Batch = dict[str, Tensor]
 
-NUMBERS = {"drop_path_rate": BELOW_ONE, "ema_decay": INSIDE_UNIT, "metadata_hidden": COUNT}
+NUMBERS = {
+    "drop_path_rate": BELOW_ONE,
+    "ema_decay": INSIDE_UNIT,
+    "metadata_hidden": COUNT,
+    "freeze_epochs": NOT_NEGATIVE,
+}
 
 
 class FineTuneTask(pl.LightningModule):
@@ -54,6 +59,8 @@ class FineTuneTask(pl.LightningModule):
         optim: Learning rates, decays and schedule.
         mix: Mixup and cutmix.
         ema_decay: Share of the averaged weights kept per optimiser step, in (0, 1); null for no averaging.
+        freeze_epochs: Epochs at the start in which the backbone stays as it is, statistics of BatchNorm included, and
+            only head and metadata network learn; the schedule runs on. 0 for none, all of them for a linear probe.
         num_outputs: K, the number of prediction columns; None to take it, and what follows, from the Trainer's
             datamodule when it starts. There is no network before that.
         num_metadata: F, the number of metadata features; None for the datamodule's, or for none.
@@ -84,6 +91,7 @@ class FineTuneTask(pl.LightningModule):
         optim: OptimConfig = OptimConfig(),
         mix: MixConfig = MixConfig(),
         ema_decay: float | None = None,
+        freeze_epochs: int = 0,
         *,
         num_outputs: int | None = None,
         num_metadata: int | None = None,
@@ -93,7 +101,7 @@ class FineTuneTask(pl.LightningModule):
     ) -> None:
         super().__init__()
         numbers = {"drop_path_rate": drop_path_rate, "ema_decay": ema_decay, "metadata_hidden": metadata_hidden}
-        check_ranges("model", numbers, NUMBERS)
+        check_ranges("model", {**numbers, "freeze_epochs": freeze_epochs}, NUMBERS)
         if fast_attention not in (True, False, "triton"):
             raise InputError(f"model.fast_attention is {fast_attention!r}; it must be true, false or 'triton'.")
         if compile not in (True, False, "auto"):
@@ -101,7 +109,8 @@ class FineTuneTask(pl.LightningModule):
         # A checkpoint's hyper-parameters are plain values.
         self.optim = OptimConfig(**optim) if isinstance(optim, dict) else optim
         self.mix = MixConfig(**mix) if isinstance(mix, dict) else mix
-        self.ema_decay, self.seed = ema_decay, seed
+        self.ema_decay, self.freeze_epochs, self.seed = ema_decay, freeze_epochs, seed
+        self._unfrozen: list[torch.nn.Parameter] = []
         self.fast_attention, self.compile_policy, self.is_compiled = fast_attention, compile, False
         self._started, self._full_batch = 0.0, 0
         self._evaluated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -122,6 +131,7 @@ class FineTuneTask(pl.LightningModule):
             "optim": asdict(self.optim),
             "mix": asdict(self.mix),
             "ema_decay": ema_decay,
+            "freeze_epochs": freeze_epochs,
             "num_metadata": num_metadata,
             "category_sizes": list(category_sizes),
             "image_size": image_size,
@@ -256,6 +266,14 @@ class FineTuneTask(pl.LightningModule):
         self._steps_seen = self.global_step
         self._started = time.perf_counter()
 
+    def on_train_epoch_start(self) -> None:
+        """Freezes the backbone in the first epochs, and unfreezes what of it is to be trained after them."""
+        if self.freeze_epochs:
+            is_frozen = self.current_epoch < self.freeze_epochs
+            self.net.backbone.train(not is_frozen)
+            for parameter in self._unfrozen:
+                parameter.requires_grad_(not is_frozen)  # without a gradient AdamW leaves it, and has no state of it
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout and drop path from (seed, epoch, batch): they do not depend on what ran before."""
         torch.manual_seed(int(self._rng("dropout", batch_idx).integers(2**63)))
@@ -356,6 +374,7 @@ class FineTuneTask(pl.LightningModule):
         others = [module for name, module in self.net.named_children() if name != "backbone"]
         scales_loss = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         groups = param_groups(self.net.backbone, others, self.optim)
+        self._unfrozen = [parameter for parameter in self.net.backbone.parameters() if parameter.requires_grad]
         self.print(describe_rates(groups))
         optimizer = adamw(groups, self.optim, self.device, scales_loss)
         steps = steps_of(self.trainer)

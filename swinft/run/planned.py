@@ -27,6 +27,7 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
             warmup_steps(OptimConfig(**dict(config.model.optim)), steps[-1])
         except InputError as error:
             problems.append(f"fold {fold}: {error}")
+    problems = problems[:1]  # folds differ by a row or two: the others would say the same
     limit = config.trainer.max_steps
     if steps and limit > max(each.total for each in steps):
         most = max(each.total for each in steps)
@@ -34,7 +35,17 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
             f"trainer.max_steps is {limit}, and trainer.max_epochs {config.trainer.max_epochs} ends after {most} "
             f"steps. Set trainer.max_epochs to null, or remove trainer.max_steps."
         )
-    return problems[:1]  # folds differ by a row or two: the others would say the same
+    frozen = config.model.freeze_epochs
+    if steps and frozen > steps[0].epochs:
+        problems.append(
+            f"model.freeze_epochs is {frozen}, and training takes {steps[0].epochs} epochs. Set it to less."
+        )
+    if frozen and num_ranks > 1 and config.trainer.strategy != "ddp_find_unused_parameters_true":
+        problems.append(
+            "model.freeze_epochs leaves parameters without gradients, which several processes must expect: set "
+            "trainer.strategy to ddp_find_unused_parameters_true."
+        )
+    return problems
 
 
 def _steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:

@@ -408,3 +408,63 @@ def test_f037_the_ends_of_ranges_are_said(key, value, allowed, competition, tmp_
 def test_f037_predict_refuses_a_batch_of_none(tiny_run, capsys):
     assert main(["predict", str(tiny_run), "--batch-size", "0"]) == 2
     assert "--batch-size is 0. Allowed: a number from 1." in capsys.readouterr().err
+
+
+def test_f035_a_frozen_backbone_keeps_its_weights_and_statistics_and_learns_after(competition, tmp_path):
+    states = []
+
+    class States(Callback):
+        def on_train_epoch_end(self, trainer, task) -> None:
+            states.append({name: tensor.clone() for name, tensor in task.net.state_dict().items()})
+
+    data = swinft.CSVDataModule(
+        root=str(competition), train="train.csv", image="images/{id}.jpg", target="color", num_folds=2,
+        target_kind="classification", image_size=32, batch_size=4,
+    )  # fmt: skip
+    task = swinft.FineTuneTask(
+        swinft.ClassificationHead, "test_resnet", pretrained=False, freeze_epochs=1, num_outputs=3
+    )
+    states.append({name: tensor.clone() for name, tensor in task.net.state_dict().items()})
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    Trainer(max_epochs=2, **quiet, enable_model_summary=False, callbacks=[States()]).fit(task, datamodule=data)
+    start, frozen, trained = states
+    backbone = [name for name in start if name.startswith("backbone.")]
+    assert any("running_mean" in name for name in backbone)
+    assert all(torch.equal(start[name], frozen[name]) for name in backbone)
+    assert not torch.equal(start["head.linear.weight"], frozen["head.linear.weight"])
+    moved = [name for name in backbone if not torch.equal(frozen[name], trained[name])]
+    assert {name.rpartition(".")[2] for name in moved} >= {"weight", "bias", "running_mean", "running_var"}
+
+
+def test_f035_a_resume_while_frozen_or_after_gives_the_same_bytes(competition, tmp_path, monkeypatch):
+    changes = {"trainer.max_epochs": 3, "model.freeze_epochs": 2, "model.backbone": "test_resnet"}
+    changes["model.backbone_args"] = None
+    whole = fit_one_fold(competition, tmp_path / "whole", **changes)
+    saved = FoldRecorder.on_train_epoch_end
+    for stop in (1, 2):
+
+        def die(self, trainer, task, stop: int = stop) -> None:
+            saved(self, trainer, task)
+            if len(self.history) == stop:
+                raise SystemExit(137)
+
+        root = tmp_path / f"resumed{stop}"
+        with monkeypatch.context() as patched:
+            patched.setattr(FoldRecorder, "on_train_epoch_end", die)
+            with pytest.raises(SystemExit):
+                fit_one_fold(competition, root, **changes)
+        resumed = fit_one_fold(competition, root, "--resume", **changes)
+        assert (whole / "weights.safetensors").read_bytes() == (resumed / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.freeze_epochs", "3"], "training takes 2 epochs"),
+        (["--model.freeze_epochs", "1", "--trainer.devices", "2"], "ddp_find_unused_parameters_true"),
+        (["--model.optim.lr", "0"], "model.optim.lr is 0.0. Allowed: a number above 0."),
+    ],
+)
+def test_f035_freezing_that_cannot_act_is_refused(options, message, competition, tmp_path, capsys):
+    assert ask("check", competition, tmp_path, *options) == 2
+    assert message in capsys.readouterr().err
