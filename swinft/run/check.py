@@ -18,7 +18,7 @@ from swinft.data.schema import Schema, with_prior
 from swinft.errors import InputError
 from swinft.model.backbone import weights_file
 from swinft.model.task import FineTuneTask
-from swinft.ranges import Range, check_ranges
+from swinft.ranges import POSITIVE, Range, check_ranges
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task
 from swinft.run.callbacks import monitor_problems
@@ -118,7 +118,8 @@ def _check_numbers(config: Namespace) -> None:
     """
     PredictConfig(**dict(config.predict))
     most = HIGHEST_SEED - config.data.num_folds if config.data.num_folds else HIGHEST_SEED
-    check_ranges("", {"seed": config.seed}, {"seed": Range(0, most)})  # each fold adds its number
+    numbers = {"seed": config.seed, "max_hours": config.max_hours}
+    check_ranges("", numbers, {"seed": Range(0, most), "max_hours": POSITIVE})  # each fold adds its number to the seed
 
 
 def _plan_submission(

@@ -67,7 +67,7 @@ OWN_TRAINER_KEYS = {
     "limit_predict_batches": "every row is predicted.",
     "limit_test_batches": "there is no test loop; `swinft predict` predicts the test rows, all of them.",
     "limit_val_batches": "every held-out row is validated, or the out-of-fold score would not be that of all rows.",
-    "max_time": "a run ends by trainer.max_epochs or trainer.max_steps.",
+    "max_time": "set max_hours, which is planned over the folds.",
     "min_epochs": "a run ends by trainer.max_epochs or trainer.max_steps.",
     "min_steps": "a run ends by trainer.max_epochs or trainer.max_steps.",
     "model_registry": "weights stay in the run's folder.",
@@ -115,6 +115,13 @@ def build_parser(command: str) -> Parser:
         help="which epoch's weights a fold predicts with; `best` picks it on the rows it is then scored on",
     )
     skip_data = {"fold", "seed", "schema", "images", "sample_id"}
+    parser.add_argument(
+        "--max_hours",
+        type=float | None,
+        default=None,
+        help="hours that the whole run may take: each fold gets its share of what is left, ends with a whole epoch, at "
+        "least one, and is scored; the learning rate stays planned over trainer.max_epochs",
+    )
     parser.add_class_arguments(CSVDataModule, "data", skip=skip_data, instantiate=False)
     skip_model = {"num_outputs", "num_metadata", "category_sizes", "image_size", "seed"}
     parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)

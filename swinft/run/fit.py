@@ -32,6 +32,7 @@ from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, load
 from swinft.run.devices import slots_for
 from swinft.run.environment import made_with, note_of_folds
+from swinft.run.hours import deadline, fold_limit
 from swinft.run.inference import format_seconds, predict_rows
 from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold
@@ -40,7 +41,7 @@ from swinft.run.precision import resolve_precision, training_precision
 from swinft.run.predictions import by_id, prediction_table, read_predictions, values_of, write_predictions
 from swinft.run.prepare import prepare
 from swinft.run.processes import Child, launcher_ranks, rank, run_children
-from swinft.run.recorder import FoldRecorder
+from swinft.run.recorder import WHOLE, FoldRecorder
 from swinft.run.report import write_report
 from swinft.run.secrets import environment
 from swinft.run.store import commit, discard, json_bytes, probe, sweep, verify
@@ -118,6 +119,7 @@ def fit_all(run: Run, parser: Parser, config: Namespace, found: Looked | None) -
     if len(slots) > 1:
         print(f"{len(slots)} folds at a time, on GPUs {' and '.join(slot['CUDA_VISIBLE_DEVICES'] for slot in slots)}")
     told = environment(str(parser.dump(config, skip_unset=False))) | (found.environment if found else {})
+    told |= deadline(run, config, len(slots))
     try:
         codes = run_children({index: fold_child(run, index, config.allow_code, told) for index in waiting}, slots)
     except (KeyboardInterrupt, SystemExit):
@@ -187,12 +189,15 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
     # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
     changes = {"seed": config.seed + fold.index, **({"pretrained": False} if newest else {})}
     task = build_task(parser, config, data.schema, **changes)
-    recorder = FoldRecorder(fold, task.metrics, config.checkpoint)
+    limit = fold_limit(run, config)
+    recorder = FoldRecorder(fold, task.metrics, config.checkpoint, limit)
     device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)
     trainer = build_trainer(parser, config, fold.root, precision, recorder)
     if trainer.is_global_zero:
         print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({reason})", flush=True)
+        if limit:
+            print(f"fold {fold.index}: has {format_seconds(limit.left)} of max_hours", flush=True)
     with exit_on_signals(), explained_loader_deaths(fold), looked(data).in_environment():
         if newest is None or not recorder.has_ended(newest, task):
             trainer.fit(task, datamodule=data, ckpt_path=newest)
@@ -348,6 +353,11 @@ def _summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
         )
     if note := note_of_folds(scores["folds"]):
         lines.append(note)
+    lines += [
+        f"fold {r['fold']} ended after epoch {r['last_epoch']['epoch']}: {r['end']}"
+        for r in scores["folds"]
+        if r.get("end") not in (None, WHOLE)
+    ]
     if scores["not_scored"]:
         counts = ", ".join(f"{count} {reason}" for reason, count in scores["not_scored"].items())
         lines.append(f"rows without an out-of-fold prediction: {counts}; see the column `status`")

@@ -36,6 +36,11 @@ class TimeLimit:
     until: float
     num_views: int
 
+    @property
+    def left(self) -> float:
+        """Seconds until then, from 0."""
+        return max(0.0, self.until - time.monotonic())
+
 
 class FoldRecorder(Checkpoint):
     """Commits a fold's state at the end of every epoch, and only there: a mid-epoch resume would repeat or skip rows.
@@ -177,7 +182,7 @@ class FoldRecorder(Checkpoint):
             return None
         # Another epoch must end in time with the predictions that follow.
         needed = max(line["seconds"] for line in self.history) + self._validation_seconds * self.limit.num_views
-        trainer.should_stop = bool(trainer.strategy.broadcast(time.monotonic() + needed > self.limit.until))
+        trainer.should_stop = bool(trainer.strategy.broadcast(needed > self.limit.left))
         return "max_hours" if trainer.should_stop else None
 
     def _early_end(self, planned: int) -> str:

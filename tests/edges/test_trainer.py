@@ -2,12 +2,14 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from types import UnionType
 from typing import Union, get_args, get_origin
 
 import pytest
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 
@@ -16,6 +18,8 @@ from swinft.cli import main
 from swinft.model.steps import count_steps
 from swinft.run.arguments import key_types
 from swinft.run.config import build_parser
+from swinft.run.hours import DEADLINE, deadline, fold_limit
+from swinft.run.layout import Run
 from swinft.run.recorder import FoldRecorder
 from tests.conftest import TINY_SWIN, tiny_config, write_config
 
@@ -468,3 +472,43 @@ def test_f035_a_resume_while_frozen_or_after_gives_the_same_bytes(competition, t
 def test_f035_freezing_that_cannot_act_is_refused(options, message, competition, tmp_path, capsys):
     assert ask("check", competition, tmp_path, *options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_fold_whose_time_is_up_ends_with_a_whole_epoch_and_a_resume_adds_nothing(
+    competition, tmp_path, capsys, monkeypatch
+):
+    changes = {"trainer.max_epochs": 12, "max_hours": 1e-7}
+    with monkeypatch.context() as patched:
+        patched.setattr("swinft.run.fit._finish", lambda *_, **__: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception, match="killed"):
+            fit_one_fold(competition, tmp_path, **changes)
+    out = capsys.readouterr().out
+    assert "training ends after epoch 1 of 12: max_hours" in out
+    assert "planned over 12 epochs, stands at" in out
+    fold = fit_one_fold(competition, tmp_path, "--resume", **changes)
+    assert len(history(fold)) == 1
+    assert json.loads((fold / "result.json").read_text())["end"] == "max_hours"
+    assert (fold / "oof.csv").exists()
+
+
+def test_time_that_is_enough_changes_nothing(competition, tmp_path):
+    fold = fit_one_fold(competition, tmp_path, max_hours=9.0)
+    assert len(history(fold)) == 2
+    assert json.loads((fold / "result.json").read_text())["end"] == "as planned"
+
+
+def test_what_is_left_of_the_hours_is_shared_by_the_folds_that_wait(competition, tmp_path, monkeypatch):
+    fit_one_fold(competition, tmp_path, max_hours=2.0)  # the first of two
+    run = Run(tmp_path / "runs" / "tiny")
+    config = Namespace(max_hours=2.0, fold=1, predict=Namespace(views=["identity", "hflip"]))
+    told = deadline(run, config, 1)[DEADLINE]
+    spent = sum(line["seconds"] for line in history(run.fold(0).root))
+    assert float(told.split("/")[0]) == pytest.approx(time.time() + 7200 - spent, abs=5)
+    assert fold_limit(run, config).left == pytest.approx(3600, abs=5)  # alone: half of the run's
+    monkeypatch.setenv(DEADLINE, told)
+    assert fold_limit(run, config).left == pytest.approx(7200 - spent, abs=5)  # the last one: all that is left
+    (run.fold(0).root / "result.json").unlink()
+    assert fold_limit(run, config).left == pytest.approx((7200 - spent) / 2, abs=5)
+    monkeypatch.setenv(DEADLINE, told.replace("/1", "/2"))
+    assert fold_limit(run, config).left == pytest.approx(7200 - spent, abs=5)  # both at a time
+    assert fold_limit(run, Namespace(max_hours=None)) is None
