@@ -71,7 +71,8 @@ def main(argv: list[str]) -> int:
     config.devices_per_fold = None  # an option of `fit`
     checked = check_run(parser, config)
     print(format_summary(checked.data.summary()))
-    print("\n".join(checked.submission()))
+    for line in checked.submission():
+        print(line)
     return 0
 
 

@@ -99,7 +99,7 @@ def predict(
         data.setup("predict")
         for note in [] if part else data.notes:
             print(f"  {note}")
-        views = views or config.predict.views
+        views = config.predict.views if views is None else views
         check_views(views, data.image_size)
         precision, _ = resolve_precision("32-true" if backend == "openvino" else config.trainer.precision, place)
         weights = weights_of(opened, chosen)

@@ -61,7 +61,8 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> Looked |
     print(f"  {data.pictures.decision}")
     for note in data.notes:
         print(f"  {visible(note)}")
-    print("\n".join(checked.submission()))
+    for line in checked.submission():
+        print(line)
     # Per fold: weights, and two checkpoints of weights, average and AdamW's two moments while it is fitted.
     probe(run.root.parent, 4 * checked.num_parameters * (data.fold_of_row.max() + 9))
     if config.fold is not None and not 0 <= config.fold <= data.fold_of_row.max():

@@ -225,3 +225,9 @@ def test_f043_the_advice_is_that_of_the_command_that_failed(tmp_path):
     for producer, advice in (("swinft fit", "--resume"), ("swinft predict", "run `swinft predict` again")):
         with pytest.raises(StoreError, match=advice):
             commit(tmp_path / "file" / "p.csv", b"", producer)
+
+
+def test_f042_no_views_are_not_the_configs_views(run, capsys, monkeypatch):
+    no_forwards(monkeypatch)
+    assert predict(run, "--views", "[]") == 2
+    assert "name at least one view" in capsys.readouterr().err
