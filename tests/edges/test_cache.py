@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from collections import Counter
 
+import cv2
 import lightning.pytorch as pl
 import numpy as np
 import pytest
@@ -710,3 +711,41 @@ def test_f086_a_glance_at_a_batch_decodes_no_other_image(root, tmp_path):
         data.show_batch("val", n=2)
     assert sum(opened.values()) == 5
     assert not (tmp_path / "cache").exists()
+
+
+COUNTING = """
+import os, sys
+def count(event, arguments, folder={folder!r}, log={log!r}):
+    if event == "open" and str(arguments[0]).startswith(folder):
+        with os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "w") as file:
+            file.write(f"{{os.path.basename(str(arguments[0]))}}\\n")
+sys.addaudithook(count)
+"""
+
+
+@pytest.mark.slow
+def test_f081_the_run_and_its_folds_together_read_each_image_once(root, tmp_path):
+    (tmp_path / "site").mkdir()
+    log = tmp_path / "opened"
+    text = COUNTING.format(folder=str(root / "images"), log=str(log))
+    (tmp_path / "site" / "sitecustomize.py").write_text(text)  # Python runs it in every process that it starts
+    config = config_of(root, tmp_path, **{"data.num_workers": 1})
+    paths = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "swinft", "fit", "--config", str(config)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Images are decoded once") == 1
+    counts = Counter(log.read_text().split())
+    assert set(counts) == {path.name for path in images_of(root, "*.jpg")}
+    assert sum(counts.values()) - len(counts) <= 12, counts  # what the report shows at the end
+
+
+def test_the_perceptual_hash_is_the_published_one():
+    dct = pytest.importorskip("scipy.fft").dct
+    image = np.asarray(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)).resize((400, 300))
+    )
+    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (64, 64), interpolation=cv2.INTER_AREA).astype(float)
+    lowest = dct(dct(grey, axis=0), axis=1)[:16, :16]
+    assert np.array_equal(np.unpackbits(scan.perceptual(image).view(np.uint8)), (lowest > np.median(lowest)).ravel())
+    assert scan.perceptual(np.full((20, 20, 3), 7, np.uint8)) is None
