@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.models import group_parameters
@@ -19,6 +19,15 @@ from swinft.model.steps import Steps
 from swinft.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Range, check_ranges
 
 Groups = list[dict[str, Any]]
+Auto = Literal["auto"]
+# Of the optimiser steps: long enough for AdamW's averages to settle, short enough for trainings of two epochs.
+WARMUP_SHARE = 0.1
+# Rates of the backbone and of the head. Batch normalisation lets convolutional networks take ten times the rate that
+# keeps the features of pretrained transformers, whose new head then learns faster than they do. For the first two the
+# committed results of benchmarks/defaults.py; the last one is the rate of Swin's and ConvNeXt's own fine-tunings.
+FROM_SCRATCH = (1e-3, 1e-3)
+WITH_BATCH_NORM = (1e-3, 1e-3)
+WITHOUT_BATCH_NORM = (1e-4, 1e-3)
 
 
 @dataclass(frozen=True)
@@ -26,23 +35,25 @@ class OptimConfig:
     """AdamW with layer-wise decay, warm-up and cosine.
 
     Args:
-        lr: Learning rate of the head, from which `layer_decay` counts.
-        head_lr: Learning rate of the head and of the metadata network where it is another; None for `lr`.
+        lr: Learning rate of the head, from which `layer_decay` counts. `auto` follows the backbone's family and whether
+            it is pretrained (`chosen_rates`), and is printed.
+        head_lr: Learning rate of the head and of the metadata network where it is another. None for `lr`; with `lr` at
+            `auto` for the one that goes with it.
         weight_decay: Decay of weight matrices; norms, biases and relative-position tables have none.
         layer_decay: Factor on the learning rate per layer towards the input, in (0, 1]; 1 for the same everywhere. The
             head is the last layer, as timm, BEiT and MAE count: the backbone's last block learns at `lr · layer_decay`.
         layer_decay_min_scale: Smallest factor on `lr` that `layer_decay` may come to, in 0–1, for deep backbones.
-        warmup_epochs: Epochs of linear warm-up; fractions are allowed.
+        warmup_epochs: Epochs of linear warm-up; fractions are allowed. `auto` is a tenth of the training.
         min_lr_ratio: Share of the learning rate that is left at the end of the cosine, in 0–1.
         betas: AdamW's running averages.
     """
 
-    lr: float = 1e-4
+    lr: float | Auto = "auto"
     head_lr: float | None = None
     weight_decay: float = 0.05
     layer_decay: float = 1.0
     layer_decay_min_scale: float = 0.0
-    warmup_epochs: float = 1.0
+    warmup_epochs: float | Auto = "auto"
     min_lr_ratio: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
 
@@ -59,7 +70,31 @@ class OptimConfig:
             "min_lr_ratio": UNIT,
             "betas": BELOW_ONE,
         }
-        check_ranges("model.optim", vars(self), ranges)
+        check_ranges("model.optim", {name: value for name, value in vars(self).items() if value != "auto"}, ranges)
+
+
+def settled(config: OptimConfig, backbone: Backbone, is_pretrained: bool) -> tuple[OptimConfig, str]:
+    """Settles the rates that are `auto`.
+
+    Args:
+        config: As configured.
+        backbone: What is trained.
+        is_pretrained: Whether it starts from weights that are worth keeping.
+
+    Returns:
+        The same with numbers, but for the warm-up, which needs the number of steps; and why, in words.
+    """
+    if config.lr != "auto":
+        return config, "as configured"
+    has_batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules())
+    if not is_pretrained:
+        rates, reason = FROM_SCRATCH, "training starts from random weights"
+    elif has_batch_norm:
+        rates, reason = WITH_BATCH_NORM, "pretrained, with batch normalisation"
+    else:
+        rates, reason = WITHOUT_BATCH_NORM, "pretrained, without batch normalisation"
+    lr, head_lr = rates
+    return replace(config, lr=lr, head_lr=config.head_lr or head_lr), f"model.optim.lr is auto: {reason}"
 
 
 def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimConfig) -> Groups:
@@ -72,7 +107,13 @@ def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
 
     Returns:
         Groups with `lr`, `weight_decay` and `layer`, which counts from 0. Every parameter that is trained is in one.
+
+    Raises:
+        ValueError: The rate is still `auto`: `settled` knows what to make of it.
     """
+    if config.lr == "auto":
+        raise ValueError("the learning rate is auto; settle it first")
+    rate = config.lr
     model: Any = backbone.model
     layer_of, head = _layers(model)
     excepted = list(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else []
@@ -88,9 +129,9 @@ def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
         scale = max(config.layer_decay_min_scale, config.layer_decay ** (head - layer))
         # A matrix is decayed; a bias, a norm's scale and what the backbone itself excepts are not.
         decays = parameter.ndim > 1 and not any(fnmatch(name, pattern) for pattern in excepted)
-        add(parameter, layer, config.lr * scale, decays)
+        add(parameter, layer, rate * scale, decays)
     for parameter in (each for module in others for each in module.parameters()):
-        add(parameter, head, config.lr if config.head_lr is None else config.head_lr, parameter.ndim > 1)
+        add(parameter, head, rate if config.head_lr is None else config.head_lr, parameter.ndim > 1)
     return list(groups.values())
 
 
@@ -127,7 +168,7 @@ def adamw(groups: Groups, config: OptimConfig, device: torch.device, scales_loss
         scales_loss: Whether fp16's loss scaling is on. The fused kernel would undo the scaling by itself, after the
             gradients were clipped at the scaled norm.
     """
-    return AdamW(groups, lr=config.lr, betas=config.betas, fused=device.type in ("cuda", "cpu") and not scales_loss)
+    return AdamW(groups, betas=config.betas, fused=device.type in ("cuda", "cpu") and not scales_loss)
 
 
 def warmup_steps(config: OptimConfig, steps: Steps) -> float:
@@ -136,6 +177,8 @@ def warmup_steps(config: OptimConfig, steps: Steps) -> float:
     Raises:
         InputError: It is longer than the training: the rate that is configured would never be reached.
     """
+    if config.warmup_epochs == "auto":
+        return WARMUP_SHARE * steps.total
     warmup = config.warmup_epochs * steps.per_epoch
     if warmup > steps.total:
         epochs = steps.total / steps.per_epoch

@@ -23,7 +23,7 @@ from swinft.model.heads import Head
 from swinft.model.metrics import check_metrics, score
 from swinft.model.mix import MixConfig, mix
 from swinft.model.network import ImageModel
-from swinft.model.optim import OptimConfig, adamw, describe_rates, param_groups, warmup_cosine, warmup_steps
+from swinft.model.optim import OptimConfig, adamw, describe_rates, param_groups, settled, warmup_cosine, warmup_steps
 from swinft.model.steps import steps_of
 from swinft.model.window_attention import FastAttention, set_attention
 from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, NOT_NEGATIVE, check_ranges
@@ -67,6 +67,7 @@ class FineTuneTask(pl.LightningModule):
         category_sizes: How many of the last of them are the one-hot columns of each category column.
         image_size: Side, or height and width, in pixels; None for the datamodule's, or for 224.
         seed: Seeds what the training step draws.
+        loads_weights: False where a checkpoint's weights will replace the `pretrained` ones, which are not looked for.
 
     `task(image, features)` gives predictions in the competition's units: in training mode of the weights that are
     trained, with gradients, in evaluation mode of the averaged ones where there are any. For a loss of your own,
@@ -98,6 +99,7 @@ class FineTuneTask(pl.LightningModule):
         category_sizes: Sequence[int] = (),
         image_size: int | tuple[int, int] | None = None,
         seed: int = 42,
+        loads_weights: bool = True,
     ) -> None:
         super().__init__()
         numbers = {"drop_path_rate": drop_path_rate, "ema_decay": ema_decay, "metadata_hidden": metadata_hidden}
@@ -136,6 +138,7 @@ class FineTuneTask(pl.LightningModule):
             "category_sizes": list(category_sizes),
             "image_size": image_size,
             "seed": seed,
+            "loads_weights": loads_weights,
         }
         if num_outputs is not None:
             self._build(num_outputs)
@@ -147,8 +150,13 @@ class FineTuneTask(pl.LightningModule):
             given["num_metadata"] = schema.num_features if schema else sum(given["category_sizes"])
             given["category_sizes"] = list(schema.category_sizes) if schema else given["category_sizes"]
         given["image_size"] = given["image_size"] or image_size or 224
-        names = ("backbone", "image_size", "pretrained", "drop_path_rate", "grad_checkpointing", "backbone_args")
-        images = create_backbone(*(given[name] for name in names))
+        images = create_backbone(
+            given["backbone"],
+            given["image_size"],
+            given["pretrained"] if given["loads_weights"] else False,
+            *(given[name] for name in ("drop_path_rate", "grad_checkpointing", "backbone_args")),
+        )
+        self.optim, self._rates_reason = settled(self.optim, images, given["pretrained"] is not False)
         metadata = given["num_metadata"], given["metadata_hidden"], given["category_sizes"]
         self.net = ImageModel(images, self._head, num_outputs, *metadata)
         asked = given["metrics"]
@@ -168,8 +176,8 @@ class FineTuneTask(pl.LightningModule):
 
     @property
     def lr(self) -> float:
-        """The learning rate, which `Tuner.lr_find` changes."""
-        return self.optim.lr
+        """The learning rate, which `Tuner.lr_find` changes; it is a number once there is a network."""
+        return self.optim.lr  # type: ignore[return-value]
 
     @lr.setter
     def lr(self, value: float) -> None:
@@ -355,7 +363,7 @@ class FineTuneTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps `load_from_checkpoint` from loading pretrained weights, which the checkpoint's replace."""
-        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]["pretrained"] = False
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]["loads_weights"] = False
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -375,10 +383,10 @@ class FineTuneTask(pl.LightningModule):
         scales_loss = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         groups = param_groups(self.net.backbone, others, self.optim)
         self._unfrozen = [parameter for parameter in self.net.backbone.parameters() if parameter.requires_grad]
-        self.print(describe_rates(groups))
         optimizer = adamw(groups, self.optim, self.device, scales_loss)
         steps = steps_of(self.trainer)
         warmup = warmup_steps(self.optim, steps)
+        self.print(f"{describe_rates(groups)}, {warmup:.0f} of {steps.total} steps of warm-up ({self._rates_reason})")
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, steps.total, self.optim.min_lr_ratio))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -143,7 +143,7 @@ def _plan_submission(
 def _check_task(parser: Parser, config: Namespace, rows: Rows, schema: Schema) -> FineTuneTask:
     """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold."""
     # The hub's weights are left to the folds, which find them in its cache after the first.
-    from_hub = {"pretrained": False} if config.model.pretrained is True else {}
+    from_hub = {"loads_weights": config.model.pretrained is not True}
     task = build_task(parser, config, schema, **from_hub)
     assert rows.targets is not None
     task.initialize(torch.from_numpy(rows.targets[rows.is_used]))

@@ -187,7 +187,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
         data.check_unchanged(verify(run.images))
     newest = newest_checkpoint(fold)
     # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
-    changes = {"seed": config.seed + fold.index, **({"pretrained": False} if newest else {})}
+    changes = {"seed": config.seed + fold.index, "loads_weights": not newest}
     task = build_task(parser, config, data.schema, **changes)
     limit = fold_limit(run, config)
     recorder = FoldRecorder(fold, task.metrics, config.checkpoint, limit)

@@ -16,7 +16,7 @@ def swin_groups(**options):
     # All twelve blocks of Swin-T, narrow.
     backbone = create_backbone("swin_tiny_patch4_window7_224", 224, False, backbone_args={"embed_dim": 24})
     head = ClassificationHead(backbone.num_features, 3)
-    return backbone, head, param_groups(backbone, [head], OptimConfig(**options))
+    return backbone, head, param_groups(backbone, [head], OptimConfig(**{"lr": 1e-4, **options}))
 
 
 def test_learning_rates_differ_by_layer_also_under_a_torch_scheduler():
