@@ -70,7 +70,8 @@ class OptimConfig:
             "min_lr_ratio": UNIT,
             "betas": BELOW_ONE,
         }
-        check_ranges("model.optim", {name: value for name, value in vars(self).items() if value != "auto"}, ranges)
+        numbers = {name: None if value == "auto" else value for name, value in vars(self).items()}
+        check_ranges("model.optim", numbers, ranges)
 
 
 def settled(config: OptimConfig, backbone: Backbone, is_pretrained: bool) -> tuple[OptimConfig, str]:
