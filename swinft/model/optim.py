@@ -26,7 +26,7 @@ WARMUP_SHARE = 0.1
 # keeps the features of pretrained transformers, whose new head then learns faster than they do. For the first two the
 # committed results of benchmarks/defaults.py; the last one is the rate of Swin's and ConvNeXt's own fine-tunings.
 FROM_SCRATCH = (1e-3, 1e-3)
-WITH_BATCH_NORM = (1e-3, 1e-3)
+WITH_BATCH_NORM = (2e-3, 2e-3)
 WITHOUT_BATCH_NORM = (1e-4, 1e-3)
 
 
