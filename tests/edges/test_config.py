@@ -1,8 +1,10 @@
 """What may run: configs and run folders from elsewhere, in forms that a stranger would try. Nothing runs, exit 2."""
 
+import inspect
 import json
 import pickle
 import shutil
+import typing
 from contextlib import suppress
 
 import pytest
@@ -10,8 +12,11 @@ import torch
 import yaml
 
 from swinft.cli import main
+from swinft.run.arguments import key_types
+from swinft.run.config import build_parser
 from swinft.run.layout import Run
 from swinft.run.store import commit
+from swinft.run.trust import BASES, TRUSTED_PACKAGES
 from tests.conftest import tiny_config, write_config
 
 RUN = "torch.distributed.run.main"  # a function that runs any command
@@ -342,3 +347,19 @@ def test_f013_forged_files_of_a_run_run_nothing(trap, tiny_run, tmp_path, capsys
         with suppress(Exception):
             assert main([command, str(run.root)]) != 0
         assert not trap.mark.exists()
+
+
+def test_f012_every_key_that_takes_a_class_has_its_base():
+    for command in ("check", "fit"):
+        hints = key_types(build_parser(command))
+        found = {key for key, hint in hints.items() if any(_is_code(each) for each in _parts(hint))}
+        assert found == set(BASES)
+
+
+def _parts(hint):
+    return [hint] if not typing.get_args(hint) else [part for each in typing.get_args(hint) for part in _parts(each)]
+
+
+def _is_code(hint):
+    """Whether a value of this type is built from a class path."""
+    return inspect.isclass(hint) and hint.__module__.partition(".")[0] in TRUSTED_PACKAGES
