@@ -177,9 +177,10 @@ def _key_problems(source: Source, node: yaml.Node, prefix: str, allowed: Allowed
 
 
 def _no_section(source: Source, node: yaml.Node, key: str) -> str:
+    given = f"'{node.value[:80]}'" if isinstance(node, yaml.ScalarNode) else "a list"
     return (
-        f"{source.place(node)}: {key} is a section: write its keys below it, not '{node.value}'. Other files are not "
-        f"read; give several with --config, the later one wins."
+        f"{source.place(node)}: {key} is a section: write its keys below it, not {given}. Other files are not read; "
+        f"give several with --config, the later one wins."
     )
 
 

@@ -41,6 +41,7 @@ BASES: dict[str, tuple[type, ...]] = {
     "trainer.strategy": (Strategy,),
 }
 PLAIN = (type(None), bool, int, float, str, bytes, Enum, PurePath, timedelta)
+LONGEST = 250  # characters of a class path
 GIVEN_TO_HEADS = ("in_features", "num_outputs")  # by the backbone and by the target
 
 
@@ -78,6 +79,8 @@ def class_problem(name: str, key: str, bases: tuple[type, ...], allow_code: Sequ
         bases: The classes that it may derive from.
         allow_code: Packages or modules whose classes may be named, besides the trusted ones.
     """
+    if len(name) > LONGEST:
+        return f"'{name[:80]}…' is no class path."
     found = _find(name, bases, allow_code)
     if isinstance(found, str):
         return found
