@@ -209,6 +209,7 @@ class CSVDataModule(LightningDataModule):
         self.resize, self.augment, self.augment_on = resize, augment, augment_on
         self.batch_size, self.num_workers, self.download = batch_size, num_workers, download
         self.fold, self.seed = fold, seed
+        self.most_batches: int | None = None  # of rows to validate or predict; for a trial, whose scores say nothing
         self._schema = schema
         self.preprocess, self.shrink = list(preprocess or []), shrink
         is_shrunk = not self._has_own_transforms if shrink == "auto" else shrink
@@ -455,7 +456,11 @@ class CSVDataModule(LightningDataModule):
 
     def _val_loader(self, makes_cache: bool) -> DataLoader[Any]:
         rows = np.flatnonzero(self.is_scored & (self.fold_of_row == self.fold))
-        return self._eval_loader("fit", rows, makes_cache)
+        return self._eval_loader("fit", rows[: self._most_rows], makes_cache)
+
+    @property
+    def _most_rows(self) -> int | None:
+        return None if self.most_batches is None else self.most_batches * self.batch_size
 
     def predict_dataloader(self, share: tuple[int, int] = (0, 1)) -> DataLoader[Any]:
         """The rows to predict in their table's order, each once, without targets.
@@ -465,7 +470,8 @@ class CSVDataModule(LightningDataModule):
 
         Where `on_bad_image` is `skip`, images that cannot be used come as padding.
         """
-        return self._eval_loader("predict", np.arange(share[0], len(self.test_table), share[1]), makes_cache=False)
+        rows = np.arange(share[0], len(self.test_table), share[1])
+        return self._eval_loader("predict", rows[: self._most_rows], makes_cache=False)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The rows of a labelled test table in its order, each once, with their targets.

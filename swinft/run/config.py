@@ -62,7 +62,6 @@ OWN_TRAINER_KEYS = {
     "default_root_dir": "all files go into the run's folder; `runs` and `name` say where that is.",
     "enable_autolog_hparams": "the whole config is kept in the run's config.yaml.",
     "enable_checkpointing": "every epoch is saved, and `checkpoint` says which one predicts.",
-    "fast_dev_run": "for a quick try set trainer.max_epochs to 1 and trainer.limit_train_batches to 1.",
     "inference_mode": "validation and prediction run in inference mode.",
     "limit_predict_batches": "every row is predicted.",
     "limit_test_batches": "there is no test loop; `swinft predict` predicts the test rows, all of them.",
@@ -71,7 +70,7 @@ OWN_TRAINER_KEYS = {
     "min_epochs": "a run ends by trainer.max_epochs or trainer.max_steps.",
     "min_steps": "a run ends by trainer.max_epochs or trainer.max_steps.",
     "model_registry": "weights stay in the run's folder.",
-    "num_sanity_val_steps": "nothing is validated before training; `swinft check` finds what is wrong.",
+    "num_sanity_val_steps": "nothing is validated before training; trainer.fast_dev_run tries a batch of everything.",
     "overfit_batches": "it would validate on training rows; for a quick try set trainer.limit_train_batches.",
     "plugins": "checkpoints go through swinft's own store; trainer.precision and trainer.strategy do the rest.",
     "reload_dataloaders_every_n_epochs": "the order of every epoch is a function of the seed and the epoch.",
@@ -125,8 +124,14 @@ def build_parser(command: str) -> Parser:
     parser.add_class_arguments(CSVDataModule, "data", skip=skip_data, instantiate=False)
     skip_model = {"num_outputs", "num_metadata", "category_sizes", "image_size", "seed"}
     parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
-    typed_here = {*OWN_TRAINER_KEYS, "logger", "precision"}
+    typed_here = {*OWN_TRAINER_KEYS, "fast_dev_run", "logger", "precision"}
     parser.add_class_arguments(Trainer, "trainer", skip=typed_here, instantiate=False)
+    parser.add_argument(
+        "--trainer.fast_dev_run",
+        type=bool | int,
+        default=False,
+        help="train, validate and predict one batch (or so many) of the first fold, and keep nothing",
+    )
     parser.add_argument(
         "--trainer.logger",
         type=bool | LoggerName | Logger | list[Logger],
@@ -204,7 +209,7 @@ def read_frozen(parser: Parser, path: Path, allow_code: list[str] | None) -> Nam
 def _without_command_keys(config: Namespace) -> Namespace:
     """The config without the words that only say how to run."""
     rest: Namespace = config.clone()
-    for key in COMMAND_KEYS:
+    for key in (*COMMAND_KEYS, "trainer.fast_dev_run"):
         rest.pop(key, None)
     return rest
 

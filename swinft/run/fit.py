@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
@@ -46,6 +47,7 @@ from swinft.run.report import write_report
 from swinft.run.secrets import environment
 from swinft.run.store import commit, discard, json_bytes, probe, sweep, verify
 from swinft.run.trainer import build_trainer, quiet
+from swinft.run.trial import predict_some, shorten, trial_config
 
 ORPHAN_SECONDS = 30.0  # for the fold's process of a parent that was killed to be gone, its writing included
 
@@ -85,6 +87,8 @@ def main(argv: list[str]) -> int:
             )
         fit_fold(run, parser, config, None)
         return 0
+    if config.trainer.fast_dev_run:
+        return fit_trial(parser, config)
     probe(run.root.parent)
     if config.fold is not None:
         lock = run.fold(config.fold).lock
@@ -96,6 +100,23 @@ def main(argv: list[str]) -> int:
         found = prepare(run, parser, config, run.lock)
         sweep(run.root)
         return fit_all(run, parser, config, found)
+
+
+def fit_trial(parser: Parser, config: Namespace) -> int:
+    """Tries a few batches of the first fold, from the first check to predictions, and leaves nothing.
+
+    Returns:
+        0.
+    """
+    trial = trial_config(config)
+    with TemporaryDirectory() as folder:
+        config.runs = trial.runs = folder
+        run = Run.at(Path(folder) / config.name)
+        fit_fold(run, parser, trial, prepare(run, parser, config, run.lock))
+        predicted = predict_some(run, parser, trial)
+    said = f"{predicted} rows to predict were predicted" if predicted else "there are no rows to predict"
+    print(f"fast_dev_run: the first fold was trained, validated and predicted in part, and {said}. Nothing is kept.")
+    return 0
 
 
 def fit_all(run: Run, parser: Parser, config: Namespace, found: Looked | None) -> int:
@@ -179,6 +200,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
     quiet()
     pl.seed_everything(config.seed + fold.index, verbose=False)
     data = build_datamodule(parser, config, fold=fold.index, **frozen(run))
+    shorten(data, config)
     known = found.path if found else handed_down()
     if known is not None:
         data.take_over_images(known)

@@ -83,6 +83,7 @@ def build_trainer(
     """
     try:
         arguments: dict[str, Any] = {**section(parser, config, "trainer"), "precision": precision, **changes}
+        del arguments["fast_dev_run"]  # a run's own: Lightning's neither saves nor predicts
         users = arguments.pop("callbacks") or []
         callbacks: list[Callback] = users if isinstance(users, list) else [users]
         arguments["logger"] = _logger(arguments["logger"], config.name, root)
@@ -156,6 +157,7 @@ def _value_problems(given: Namespace) -> list[str]:
             given.log_every_n_steps is None or given.log_every_n_steps >= 1,
             "a whole number from 1, or null",
         ),
+        "fast_dev_run": (given.fast_dev_run >= 0, "true, false, or a number of batches"),
         "num_nodes": (given.num_nodes >= 1, "a whole number from 1"),
         "accelerator": (_is_one_of(given.accelerator, ACCELERATORS), ", ".join(ACCELERATORS)),
         "devices": (

@@ -512,3 +512,29 @@ def test_what_is_left_of_the_hours_is_shared_by_the_folds_that_wait(competition,
     monkeypatch.setenv(DEADLINE, told.replace("/1", "/2"))
     assert fold_limit(run, config).left == pytest.approx(7200 - spent, abs=5)  # both at a time
     assert fold_limit(run, Namespace(max_hours=None)) is None
+
+
+@pytest.mark.parametrize("options", [["--trainer.fast_dev_run", "true"], ["--trainer.fast_dev_run", "2"]])
+def test_f107_fast_dev_run_does_a_batch_of_everything_and_keeps_nothing(
+    options, competition, tmp_path, capsys, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr("swinft.run.fit.write_predictions", lambda path, table, *_: seen.append((path, len(table))))
+    changes = {"trainer.max_epochs": 12, "model.optim.warmup_epochs": 3, "data.batch_size": 4, "trainer.logger": "csv"}
+    assert ask("fit", competition, tmp_path, *options, **changes) == 0
+    out = capsys.readouterr().out
+    assert "epoch 1/1" in out
+    assert "Nothing is kept" in out
+    ((path, rows),) = seen
+    assert rows == (8 if "2" in options else 4)
+    assert not path.parent.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_f107_fast_dev_run_checks_the_whole_run(competition, tmp_path, capsys):
+    options = ["--trainer.fast_dev_run", "true"]
+    assert ask("fit", competition, tmp_path, *options, "--model.optim.warmup_epochs", "5") == 2
+    assert "training takes 2 epochs" in capsys.readouterr().err
+    assert ask("fit", competition, tmp_path, *options, "--resume") == 2
+    assert "--resume does nothing" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]

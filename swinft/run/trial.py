@@ -1,0 +1,55 @@
+"""`trainer.fast_dev_run`: a few batches of everything that a run does, in a folder that is thrown away."""
+
+from jsonargparse import Namespace
+
+from swinft.data.datamodule import CSVDataModule
+from swinft.data.schema import Schema
+from swinft.errors import InputError
+from swinft.run.arguments import Parser
+from swinft.run.build import build_datamodule, load_net
+from swinft.run.inference import predict_rows
+from swinft.run.layout import Run
+from swinft.run.precision import training_precision
+
+
+def trial_config(config: Namespace) -> Namespace:
+    """The config of a trial: its first fold, one epoch of a few batches, on one device.
+
+    Raises:
+        InputError: It is to go on with a run, or to replace one.
+    """
+    for option in ("resume", "overwrite", "fold", "devices_per_fold"):
+        if config[option] not in (None, False):
+            raise InputError(f"trainer.fast_dev_run tries the first fold and keeps nothing: --{option} does nothing.")
+    trial: Namespace = config.clone()
+    trial.fold, trial.max_hours = 0, None
+    trial.trainer.max_epochs, trial.trainer.max_steps = 1, -1
+    trial.trainer.limit_train_batches = int(config.trainer.fast_dev_run)
+    trial.trainer.devices, trial.trainer.strategy, trial.trainer.sync_batchnorm = 1, "auto", False
+    trial.trainer.logger = "csv" if config.trainer.logger else False  # in the folder that is thrown away
+    trial.model.optim.warmup_epochs = min(1.0, config.model.optim.warmup_epochs)
+    trial.model.freeze_epochs = min(1, config.model.freeze_epochs)
+    return trial
+
+
+def shorten(data: CSVDataModule, config: Namespace) -> None:
+    """Leaves a few batches of held-out rows, and of rows to predict, where the config is that of a trial."""
+    data.most_batches = int(config.trainer.fast_dev_run) or None
+
+
+def predict_some(run: Run, parser: Parser, config: Namespace) -> int:
+    """Predicts a few batches of the rows to predict with what a trial has trained.
+
+    Returns:
+        How many rows; 0 where none are named.
+    """
+    if not config.data.test and not config.data.sample_submission:
+        return 0
+    schema = Schema.from_dict(run.read_schema())
+    data = build_datamodule(parser, config, schema=schema)
+    shorten(data, config)
+    data.setup("predict")
+    device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
+    net = load_net(parser, config, schema, run.fold(config.fold).weights, device)
+    rows, _ = predict_rows([net], data.predict_dataloader(), config.predict.views, device, precision)
+    return len(rows)
