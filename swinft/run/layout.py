@@ -168,7 +168,8 @@ class Run:
         """Whether the folder holds nothing but what `swinft fit` writes before its config, which comes last."""
         if not self.root.is_dir() or has_record(self.config):
             return False
-        first = [self.config, self.schema, self.folds, self.images, self.inputs, self.devices, self.environment]
+        first = [self.config, self.schema, self.folds, self.images, self.inputs, self.sample]
+        first += [self.devices, self.environment]
         ours = {RECORDS, *(path.name for path in first)}
         names = [path.name for path in self.root.iterdir()]
         return bool(names) and all(name in ours or is_temporary(name) for name in names)
@@ -176,6 +177,11 @@ class Run:
     def fold_locks(self) -> list[Path]:
         """The locks of every fold that was ever fitted."""
         return sorted(self.lock.parent.glob(f"{glob.escape(self.root.name)}.fold_*.lock"))
+
+    @property
+    def sample(self) -> Path:
+        """The sample submission's cells, which decide what is submitted; none where there was no sample."""
+        return self.root / "sample.json"
 
     @property
     def schema(self) -> Path:

@@ -77,6 +77,8 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> Looked |
     commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
     commit(run.images, data.images_csv().encode(), "swinft fit")
     freeze_inputs(run, config)
+    if checked.plan:
+        commit(run.sample, json.dumps(checked.plan.sample.distinct(), indent=1).encode(), "swinft fit")
     freeze_devices(run, devices)
     commit(run.environment, json.dumps(describe_environment(config), indent=1).encode(), "swinft fit")
     commit(run.config, checked.config.encode(), "swinft fit")  # last: a folder with a config is a run

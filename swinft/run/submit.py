@@ -106,6 +106,8 @@ def submit(
         if root:
             config["data"]["root"] = root
         sample = _read_sample(config["data"], options)
+        if sample and is_committed(opened.sample):
+            sample = sample.decided_by(json.loads(verify(opened.sample).read_bytes()))
         table = _read_predictions(source, schema, made_with, sample, config["data"])
         metric = _first_metric(opened, config)
         sample = sample or _sample_without_file(config["data"], schema, metric, table)

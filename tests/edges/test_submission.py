@@ -379,6 +379,16 @@ def test_f009_everything_about_a_submission_can_be_changed_after_the_fit(runs, t
     assert {row[1] for row in read(output)[1:]} <= {"0", "1"}
 
 
+@pytest.mark.parametrize(("layout", "cells"), [("siim-isic", "1"), ("isic-2024", ""), ("aptos", "0.5")])
+def test_f001_a_hidden_test_sets_sample_changes_no_format(layout, cells, runs, tmp_path):
+    """It has other cells than the sample of the fit, by which `check` has said what is going to be written."""
+    run, header = runs[layout], LAYOUTS[layout][3]
+    write_table(tmp_path / "sample.csv", header, [f"{i:02d},{cells}" for i in range(NUM_ROWS)])
+    assert submit(run, "--output", str(tmp_path / "as_fit.csv")) == 0
+    assert submit(run, "--root", str(tmp_path), "--output", str(tmp_path / "hidden.csv")) == 0
+    assert sorted(read(tmp_path / "hidden.csv")) == sorted(read(tmp_path / "as_fit.csv"))
+
+
 def test_f010_a_refused_submission_leaves_the_last_right_one(runs, tmp_path, capsys):
     output = tmp_path / "s.csv"
     assert submit(runs["aptos"], "--output", str(output)) == 0
