@@ -45,7 +45,8 @@ class FineTuneTask(pl.LightningModule):
     Args:
         head: Class of the head; in YAML a `class_path` with `init_args`.
         backbone: Any model of `timm.list_models()`.
-        pretrained: true for the hub's weights, a .safetensors or .pth file, or false for none.
+        pretrained: true for the hub's weights, a .safetensors or .pth file, or false for none. A file may hold a larger
+            network, such as another run's: its backbone is taken. In a run, `{fold}` stands for the fold's number.
         backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`).
         drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); null for its own.
         fast_attention: Compute Swin's window attention faster, with the same result; it is compared with timm's on the

@@ -16,7 +16,6 @@ from swinft.data.overview import format_summary
 from swinft.data.rows import Rows
 from swinft.data.schema import Schema, with_prior
 from swinft.errors import InputError
-from swinft.model.backbone import weights_file
 from swinft.model.task import FineTuneTask
 from swinft.ranges import POSITIVE, Range, check_ranges
 from swinft.run.arguments import Parser
@@ -25,6 +24,7 @@ from swinft.run.callbacks import monitor_problems
 from swinft.run.config import PredictConfig, build_parser, dump, load
 from swinft.run.decide import plan_submission
 from swinft.run.planned import step_problems
+from swinft.run.pretrained import check_pretrained, pretrained_of
 from swinft.run.sample import Sample
 from swinft.run.submission import SubmissionConfig, SubmissionPlan
 from swinft.run.trainer import callbacks_of, check_trainer
@@ -89,7 +89,7 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
     problems: list[str] = []
     data = _collect(problems, lambda: build_datamodule(parser, config))
     trainer = _collect(problems, lambda: check_trainer(parser, config, data.num_folds if data else 1))
-    _collect(problems, lambda: weights_file(config.model.backbone, config.model.pretrained))
+    _collect(problems, lambda: check_pretrained(config))
     _collect(problems, lambda: _check_numbers(config))
     if data:
         _collect(problems, lambda: check_views(config.predict.views, data.image_size))
@@ -143,8 +143,8 @@ def _plan_submission(
 def _check_task(parser: Parser, config: Namespace, rows: Rows, schema: Schema) -> FineTuneTask:
     """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold."""
     # The hub's weights are left to the folds, which find them in its cache after the first.
-    from_hub = {"loads_weights": config.model.pretrained is not True}
-    task = build_task(parser, config, schema, **from_hub)
+    changes = {"loads_weights": config.model.pretrained is not True, "pretrained": pretrained_of(config, 0)}
+    task = build_task(parser, config, schema, **changes)
     assert rows.targets is not None
     task.initialize(torch.from_numpy(rows.targets[rows.is_used]))
     features = torch.zeros(1, schema.num_features) if schema.num_features else None

@@ -41,6 +41,7 @@ from swinft.run.looked import Looked, frozen, handed_down, looked
 from swinft.run.precision import resolve_precision, training_precision
 from swinft.run.predictions import by_id, prediction_table, read_predictions, values_of, write_predictions
 from swinft.run.prepare import prepare
+from swinft.run.pretrained import note_of_leak, pretrained_of
 from swinft.run.processes import Child, launcher_ranks, rank, run_children
 from swinft.run.recorder import WHOLE, FoldRecorder
 from swinft.run.report import write_report
@@ -210,13 +211,15 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
     newest = newest_checkpoint(fold)
     # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
     changes = {"seed": config.seed + fold.index, "loads_weights": not newest}
-    task = build_task(parser, config, data.schema, **changes)
+    task = build_task(parser, config, data.schema, pretrained=pretrained_of(config, fold.index), **changes)
     limit = fold_limit(run, config)
     recorder = FoldRecorder(fold, task.metrics, config.checkpoint, limit)
     device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)
     trainer = build_trainer(parser, config, fold.root, precision, recorder)
     if trainer.is_global_zero:
+        if not newest and (note := note_of_leak(config, data, fold.index)):
+            print(note, file=sys.stderr)
         print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({reason})", flush=True)
         if limit:
             print(f"fold {fold.index}: has {format_seconds(limit.left)} of max_hours", flush=True)

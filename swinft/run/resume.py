@@ -35,6 +35,8 @@ FREE = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
     "trainer.detect_anomaly",
+    # how long it may take: what a fold leaves out is said, and one that has ended stays as it is
+    "max_hours",
     # what is decided on predictions, after the fit
     "submission",
 )

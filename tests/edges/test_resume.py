@@ -441,3 +441,17 @@ def test_f039_a_checkpoint_of_other_steps_is_refused(half, capsys, monkeypatch):
     assert main(["fit", "--resume", str(half.root), "--fold", "0"]) == 2
     err = capsys.readouterr().err
     assert "its checkpoint is one of 1 processes, 6 rows per batch, 1 batches per step, and here are 2 processes" in err
+
+
+def test_f041_weights_that_know_the_held_out_rows_are_warned_of(finished, competition, tmp_path, capsys):
+    run = finished[1]
+    changes = {"data.folds": str(run / "folds.csv"), "trainer.max_epochs": 1}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    words = ["fit", "--config", str(config), "--fold", "1", "--model.pretrained"]
+    assert main([*words, str(run / "fold_0" / "weights.safetensors"), "--name", "leaks"]) == 0
+    assert "has learnt from 12 of the 12 rows that fold 1 holds out" in capsys.readouterr().err
+    assert main([*words, str(run / "fold_{fold}" / "weights.safetensors"), "--name", "honest"]) == 0
+    out, err = capsys.readouterr()
+    assert "has learnt from" not in err
+    assert f"of {run / 'fold_1' / 'weights.safetensors'} are loaded" in out
+    assert main([*words, str(run / "fold_{fold}" / "gone.safetensors"), "--name", "gone"]) == 2
