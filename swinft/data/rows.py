@@ -167,15 +167,20 @@ def read_train(
     features = _train_features(answered, schema, columns, problems, notes) if schema.num_features else None
     groups = _groups(table, columns.group, columns.rules, problems) if columns.group else None
     if columns.target_kind == "classification" and min_class_rows:
-        cells, known = table.names(columns.targets[0]), set(schema.outputs)
-        rows = [row for row, cell in enumerate(cells) if cell in known]
-        homes = [groups[row] for row in rows] if groups else None
-        names = [cells[row] for row in rows]
-        problems += check_class_sizes(names, min_class_rows, homes, table, columns.targets[0])
+        problems += _rare_classes(table, schema, columns.targets[0], groups, min_class_rows)
     paths = image_paths(table, columns.image, root, problems, notes, columns.follow_links)
     table = replace(table, notes=(*table.notes, *notes))
     whole = _with_gaps(features, skipped) if features is not None else None
     return Rows(table, paths, _with_gaps(targets, skipped), whole, groups, skipped), schema
+
+
+def _rare_classes(
+    table: Table, schema: Schema, column: str, groups: list[str] | None, min_class_rows: int
+) -> list[Problem]:
+    cells, known = table.names(column), set(schema.outputs)
+    rows = [row for row, cell in enumerate(cells) if cell in known]
+    homes = [groups[row] for row in rows] if groups else None
+    return check_class_sizes([cells[row] for row in rows], min_class_rows, homes, table, column)
 
 
 def _train_features(
