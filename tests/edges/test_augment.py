@@ -158,6 +158,20 @@ def test_f077_images_of_mixed_shapes_are_as_sharp_on_the_device(mixed, resize):
         assert abs(float(there[row].std() / image.std()) - 1) < 0.12
 
 
+@pytest.mark.parametrize("resize", ["squash", "pad"])
+def test_f074_stripes_do_not_alias_on_the_device_either(tmp_path, resize):
+    stripes = np.zeros((100, 100, 3), dtype=np.uint8)
+    stripes[::2] = 255
+    root = write(tmp_path, [stripes] * 8)
+    there, here = (
+        images_of(module(root, augment="crop", augment_on=on, cache=True, resize=resize, image_size=(8, 64)))
+        for on in ("device", "cpu")
+    )
+    for row, image in there.items():
+        assert float((image - here[row]).abs().mean()) < 16  # a mean of samples there, a filter here
+        assert float(image[:, 1:-1, 31:33].std()) < 40
+
+
 def test_f077_the_device_is_free_when_the_training_is_over(mixed):
     data = module(mixed, augment="crop", augment_on="device")
     pictures = data.train_dataloader().pictures
@@ -294,6 +308,13 @@ def test_f076_preprocessing_that_draws_or_cannot_work_is_refused(tmp_path, one_s
     code, said = checked(tmp_path, one_small, capsys, preprocess=steps(*transforms))
     assert code == 2
     assert all(word in said for word in words), said
+
+
+def test_f076_preprocessing_runs_no_other_class_than_a_transform(tmp_path, one_small, capsys):
+    for path in ("os.system", "torch.nn.Linear", "albumentations.core.composition.os.system"):
+        code, said = checked(tmp_path, one_small, capsys, preprocess=[{"class_path": path, "init_args": {}}])
+        assert code == 2
+        assert path in said
 
 
 def test_f076_preprocessing_does_not_go_with_a_device(mixed):
