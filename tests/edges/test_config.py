@@ -310,7 +310,7 @@ def test_f013_a_forged_run_runs_nothing(form, command, trap, tiny_run, tmp_path,
         "report": ["report", str(run.root)],
         "fit": ["fit", "--config", str(run.config), "--resume"],
     }
-    if command == "report" and form == "weights-for-timm":  # a report builds no network
+    if command != "predict" and form == "weights-for-timm":  # where all folds are there, no network is built
         assert main(words[command]) == 0
         assert not trap.mark.exists()
     else:
