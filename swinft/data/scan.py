@@ -181,11 +181,12 @@ def perceptual(pixels: NDArray[np.uint8]) -> NDArray[np.uint64] | None:
         pixels: RGB, uint8 (H, W, 3).
     """
     grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    if small.std() < FLAT:
+    small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    if cv2.meanStdDev(small)[1].item() < FLAT:
         return None
-    lowest = _COSINES @ small @ _COSINES.T
-    return np.packbits(lowest > np.median(lowest)).view(np.uint64)
+    lowest = (_COSINES @ small.astype(np.float32) @ _COSINES.T).ravel()
+    middle = np.partition(lowest, (lowest.size // 2 - 1, lowest.size // 2))[lowest.size // 2 - 1 : lowest.size // 2 + 1]
+    return np.packbits(lowest > middle.mean()).view(np.uint64)
 
 
 def in_order(
