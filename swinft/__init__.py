@@ -35,6 +35,7 @@ _PUBLIC = {
     "ClassificationHead": "swinft.model.heads",
     "RegressionHead": "swinft.model.heads",
     "MultilabelHead": "swinft.model.heads",
+    "load": "swinft.run.load",
 }
 __all__ = sorted(_PUBLIC)
 

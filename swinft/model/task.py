@@ -364,7 +364,7 @@ class FineTuneTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps `load_from_checkpoint` from loading pretrained weights, which the checkpoint's replace."""
-        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]["loads_weights"] = False
+        checkpoint.setdefault(self.CHECKPOINT_HYPER_PARAMS_KEY, {})["loads_weights"] = False
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

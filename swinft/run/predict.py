@@ -88,7 +88,7 @@ def predict(
         parser = build_parser("predict")
         config = read_frozen(parser, verify(opened.config), allow_code)
         schema = Schema.from_dict(opened.read_schema())
-        chosen = _finished_folds(opened, folds)
+        chosen = finished_folds(opened, folds)
         place = _place(device, devices, backend, compile)
         changes: dict[str, Any] = {"schema": schema}
         changes["batch_size"] = batch_size or config.predict.batch_size or 2 * config.data.batch_size
@@ -263,7 +263,7 @@ def _share(part: str | None, devices: int, output: str | None) -> tuple[int, int
     return int(index), int(count)
 
 
-def _finished_folds(run: Run, folds: list[int] | None) -> list[int]:
+def finished_folds(run: Run, folds: list[int] | None) -> list[int]:
     """The folds to predict with, checked to be finished."""
     planned = run.planned_folds()
     if folds is not None and (not folds or len(set(folds)) < len(folds)):

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 import pytest
+import timm
 import torch
 import yaml
 from lightning.pytorch.tuner import Tuner
 from torch.utils.data import DataLoader, Subset
 
+import swinft
 from swinft import ClassificationHead, CSVDataModule, FineTuneTask, MultilabelHead, RegressionHead
 from swinft.cli import main
 from swinft.data.table import DataError
@@ -403,3 +406,29 @@ def test_f016_plain_lightning_gives_the_weights_of_a_run(competition, tmp_path):
     assert own.keys() == run.keys()
     for name, tensor in run.items():
         torch.testing.assert_close(own[name], tensor, atol=0, rtol=0, msg=name)
+
+
+def test_f017_a_trained_fold_is_loaded_in_one_line_and_its_backbone_is_timms(tiny_run, competition):
+    net = swinft.load(tiny_run, fold=1)
+    data = data_of(competition, folds=str(tiny_run / "folds.csv"), fold=1, num_folds=None, augment="none")
+    data.setup("fit")
+    oof = pd.read_csv(tiny_run / "fold_1" / "oof.csv", dtype={"id": str}).set_index("id")
+    with torch.no_grad():
+        for batch in data.val_dataloader():
+            ids = [data.train_table.ids[row] for row in batch["row"].tolist()]
+            own = torch.from_numpy(oof.loc[ids, data.schema.outputs].to_numpy()).float()
+            torch.testing.assert_close(net.predict(batch["image"]), own, atol=1e-5, rtol=1e-4)
+        timms = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, img_size=32, **TINY_SWIN)
+        timms.set_input_size((32, 32), window_size=[b.blocks[0].window_size for b in net.backbone.model.layers])
+        timms.load_state_dict(net.backbone.model.state_dict())
+        pixels = (batch["image"] - net.backbone.mean) / net.backbone.std
+        torch.testing.assert_close(timms.eval()(pixels), net.backbone(batch["image"]))
+        exported = torch.export.export(net, (batch["image"],)).module()
+        torch.testing.assert_close(exported(batch["image"]), net(batch["image"]))
+
+
+def test_f017_a_fold_that_is_not_there_is_refused(tiny_run, tmp_path):
+    with pytest.raises(InputError, match=r"names \[7\], but the run has folds \[0, 1\]"):
+        swinft.load(tiny_run, fold=7)
+    with pytest.raises(InputError):
+        swinft.load(tmp_path / "nowhere", fold=0)
