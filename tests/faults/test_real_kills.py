@@ -134,6 +134,8 @@ def kill_until_done(config: Path, targets: list[str], random_: random.Random, in
             assert target, f"ended with {code} although nobody killed it\n{said[-3000:]}"
         finally:
             attempt.log.close()
+            if attempt.process.poll() is None:  # the test itself is stopped
+                os.killpg(attempt.process.pid, signal.SIGKILL)
             for each, since in gone[:-1] if attempt.process.poll() != 0 else gone:
                 assert not each.orphans(since)  # of the last one only later: the next is started at once
 
