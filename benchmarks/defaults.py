@@ -36,20 +36,19 @@ MARGIN = 0.02
 
 
 def solar_cells(root: Path) -> dict[str, Any]:
-    """1,200 electroluminescence images of solar cells, and the probability that each is defective."""
+    """2,624 electroluminescence images of solar cells, and the probability that each is defective."""
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
         raise SystemExit("pip install elpv-dataset")
     source = Path(spec.origin).parent / "data"
     table = pd.read_csv(source / "labels.csv", sep=r"\s+", names=["image", "defect", "kind"])
-    table = table.sample(1200, random_state=0)
     (root / "images").symlink_to(source / "images")
     table.assign(id=range(len(table)), image=table["image"].str.removeprefix("images/")).to_csv(
         root / "train.csv", index=False
     )
     head = {"class_path": "swinft.RegressionHead"}
     return {
-        "data": {"image": "images/{image}", "target": "defect", "target_kind": "regression", "image_size": 96},
+        "data": {"image": "images/{image}", "target": "defect", "target_kind": "regression", "image_size": 64},
         "model": {"head": head, "metrics": ["r2"]},
     }
 

@@ -3,13 +3,11 @@
 Shapes: B batch, H and W pixels, D features. Nothing here looks at a model's name.
 """
 
-import inspect
-import math
 import pickle
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,14 @@ import timm
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import SafetensorError
+from timm.layers import SelectAdaptivePool2d  # type: ignore[attr-defined]
 from timm.models import get_pretrained_cfg, load_state_dict
 from torch import Tensor, nn
 
 from swinft.errors import InputError, suggest
 from swinft.model.prefix import without_prefix
+from swinft.model.sizes import resize
 
-# A window this many times larger or smaller than the one the model was made for sees another kind of context: better an
-# error with good sizes than a quiet loss of accuracy.
-MAX_WINDOW_RATIO = 2.0
 REACH_SECONDS = 5.0
 # What `timm.create_model` takes besides the arguments of a model: files of weights, folders, other outputs.
 TIMMS_OWN = {
@@ -34,6 +31,8 @@ TIMMS_OWN = {
     "exportable",
     "feature_cls",
     "features_only",
+    "img_size",
+    "in_chans",
     "no_jit",
     "num_classes",
     "out_indices",
@@ -59,8 +58,7 @@ class Backbone(nn.Module):
     def __init__(self, model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.model: Any = model
-        # Not every family pools to `num_features`: some widen behind the pooling, and say so in `head_hidden_size`.
-        self.num_features = int(getattr(model, "head_hidden_size", None) or model.num_features)
+        self.num_features = _num_features(model)
         # Derived from the config, not learnt: not part of the weights.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
@@ -98,11 +96,10 @@ def create_backbone(
         raise InputError(f"image_size is {image_size}; give one side, or height and width, in pixels.")
     height, width = sides
     arguments = dict(backbone_args or {})
-    window = arguments.get("window_size")
+    _refuse_own(arguments)
     if drop_path_rate is not None:
         arguments["drop_path_rate"] = drop_path_rate
-    model = _create(name, pretrained, arguments)
-    _resize(model, name, (height, width), window)
+    model = _at_size(name, pretrained, arguments, (height, width))
     if grad_checkpointing:
         try:
             model.set_grad_checkpointing(True)
@@ -113,17 +110,62 @@ def create_backbone(
     return Backbone(model, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
 
 
+def _num_features(model: Any) -> int:
+    """D, what a timm model pools to, by its own word."""
+    # Some families widen behind the pooling, and say so in `head_hidden_size`; some poolings give mean and maximum.
+    width = int(getattr(model, "head_hidden_size", None) or model.num_features)
+    pools = [module for module in model.modules() if isinstance(module, SelectAdaptivePool2d)]
+    widens = model.num_features == width and len(pools) == 1
+    return width * int(pools[0].feat_mult()) if widens else width  # type: ignore[no-untyped-call]
+
+
+def _at_size(name: str, pretrained: bool | str, arguments: dict[str, Any], size: tuple[int, int]) -> Any:
+    """The timm model at an image size, with its weights.
+
+    Families that cannot change their size are built for it. Their weights fit where timm resamples the position tables.
+    """
+    model = _create(name, pretrained, arguments)
+    is_fixed = bool(model.pretrained_cfg.get("fixed_input_size"))
+    native = tuple(model.pretrained_cfg["input_size"][-2:])
+    if resize(model, name, size, arguments.get("window_size")) or size == native:
+        return model
+    # Some have a table of positions, and do not say that it fixes their size.
+    if not is_fixed and not any("pos" in key.split(".")[-1] for key in model.state_dict()):
+        return model
+    said = f"it has no other size than {native[0]} px"
+    try:
+        built = _create(name, pretrained, {**arguments, "img_size": size if size[0] != size[1] else size[0]})
+    except InputError as error:
+        said = str(error)
+    else:
+        if _runs(built, size):
+            return built
+    if _runs(model, size):  # CrossViT brings images to its own sizes by itself
+        return model
+    raise InputError(
+        f"'{name}' is made for {native[0]} px and cannot be had at {size[0]} x {size[1]} px (data.image_size). Set "
+        f"data.image_size to {native[0]}, or name another backbone. timm says: {said}"
+    )
+
+
+def _runs(model: Any, size: tuple[int, int]) -> bool:
+    """Whether a model takes an image of a size."""
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, *size))
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    finally:
+        model.train(was_training)
+    return True
+
+
 def _create(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> Any:
-    """The timm model at its native size, with its weights."""
+    """The timm model with its weights, at its native size or at `img_size`."""
     base = name.split(".")[0]
     if not timm.is_model(base):
         raise InputError(f"timm has no model '{name}' (model.backbone).{suggest(base, timm.list_models())}")
-    own = sorted(TIMMS_OWN & arguments.keys())
-    if own:
-        raise InputError(
-            f"model.backbone_args holds {', '.join(own)}: model.backbone and model.pretrained name the network and its "
-            f"weights, and swinft decides the rest. Remove it."
-        )
     file = weights_file(name, pretrained)
     try:
         model: Any = timm.create_model(name, pretrained=bool(pretrained) and not file, num_classes=0, **arguments)
@@ -131,8 +173,18 @@ def _create(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> Any
         fix = " To build it as it is, remove model.backbone_args (--model.backbone_args null)." if arguments else ""
         raise InputError(f"timm cannot build '{name}' with {arguments}: {error} (model.backbone_args).{fix}") from error
     if file:
-        _load(model, name, file)
+        _load(model, name, file, arguments)
     return model
+
+
+def _refuse_own(arguments: dict[str, Any]) -> None:
+    """Raises InputError for arguments that are other settings' or swinft's own."""
+    own = sorted(TIMMS_OWN & arguments.keys())
+    if own:
+        raise InputError(
+            f"model.backbone_args holds {', '.join(own)}: model.backbone and model.pretrained name the network and its "
+            f"weights, data.image_size its size, images are always RGB, and swinft decides the rest. Remove it."
+        )
 
 
 def weights_file(name: str, pretrained: bool | str) -> Path | None:
@@ -183,7 +235,7 @@ def _is_reachable(url: str) -> bool:
     return True
 
 
-def _load(model: Any, name: str, file: Path) -> None:
+def _load(model: Any, name: str, file: Path, arguments: dict[str, Any]) -> None:
     """Loads a file strictly. timm's own loader lets missing keys pass once the classifier differs.
 
     Raises:
@@ -198,9 +250,9 @@ def _load(model: Any, name: str, file: Path) -> None:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except (RuntimeError, KeyError, AttributeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
         raise InputError(f"{file} does not hold weights of '{name}' (model.pretrained): {error}") from error
-    classifier = model.pretrained_cfg.get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    unexpected = [key for key in unexpected if not key.startswith(heads)] if heads else unexpected
+    if unexpected:
+        classifier = _classifier_keys(model, name, arguments)
+        unexpected = [key for key in unexpected if key not in classifier]
     if missing or unexpected:
         raise InputError(
             f"{file} does not hold the weights of '{name}' (model.pretrained). Missing: {_few(missing)}. "
@@ -208,83 +260,15 @@ def _load(model: Any, name: str, file: Path) -> None:
         )
 
 
+def _classifier_keys(model: Any, name: str, arguments: dict[str, Any]) -> set[str]:
+    """Weights that the model has with a classifier and not without: a file may hold them, whatever its classes are."""
+    try:
+        with torch.device("meta"):  # names only; a few families compute while they are built, which it cannot
+            whole = timm.create_model(name, pretrained=False, **arguments)
+    except (RuntimeError, NotImplementedError):
+        whole = timm.create_model(name, pretrained=False, **arguments)
+    return set(whole.state_dict()) - set(model.state_dict())
+
+
 def _few(keys: Sequence[str]) -> str:
     return f"{', '.join(keys[:5])}{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}" if keys else "none"
-
-
-def _resize(model: Any, name: str, size: tuple[int, int], window: int | None) -> None:
-    """Brings a model from its native size to `size`, once, from its pristine weights.
-
-    Raises:
-        InputError: The model is fixed to another size, or no window divides its grids.
-    """
-    native = tuple(model.pretrained_cfg["input_size"][-2:])
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", (1, 1))
-    if any(side % length for side, length in zip(size, patch, strict=True)):
-        raise InputError(
-            f"data.image_size {size[0]} x {size[1]} px is no multiple of the {patch[0]} px patches of '{name}': the "
-            f"rest would be cut off. Set {size[0] // patch[0] * patch[0]} or {-(-size[0] // patch[0]) * patch[0]}."
-        )
-    set_size = getattr(model, "set_input_size", None)
-    if set_size is None:
-        if model.pretrained_cfg.get("fixed_input_size") and size != native:
-            raise InputError(
-                f"'{name}' is made for {native[0]} px and no other size: set data.image_size to {native[0]}."
-            )
-        return
-    takes_windows = "window_size" in inspect.signature(set_size).parameters
-    # MaxViT's windows are not shifted: its grids need no divisor per stage.
-    if not takes_windows or not hasattr(model, "patch_embed") or not hasattr(model, "layers"):
-        if size != native:
-            _set_size(set_size, name, size)
-        return
-    windows = _stage_windows(model, name, size, window)
-    _set_size(set_size, name, size, window_size=windows)
-
-
-def _set_size(set_size: Callable[..., None], name: str, size: tuple[int, int], **options: Any) -> None:
-    try:
-        set_size(img_size=size, **options)
-    except AssertionError as error:
-        raise InputError(f"'{name}' cannot work at {size[0]} x {size[1]} px (data.image_size): {error}") from error
-
-
-def _stage_windows(model: Any, name: str, size: tuple[int, int], window: int | None) -> list[tuple[int, int]]:
-    """A window per stage that divides the stage's grid.
-
-    Where a window does not divide the grid, timm pads after the cyclic shift and opposite edges attend to each other.
-    So every stage gets the divisor of its grid that is nearest to the window it should have: the native one, scaled up
-    with the image beyond the native size, as the authors do from 224 (7) to 384 (12) px.
-    """
-    natives = model.pretrained_cfg["input_size"][-2:]
-
-    def sides(*lengths: int) -> list[list[int]]:
-        return [_side_windows(model, natives[axis], length, axis, window) for axis, length in enumerate(lengths)]
-
-    windows = sides(*size)
-    if not all(windows):
-        near = sorted(range(8, 2 * max(size), 4), key=lambda length: abs(length - max(size)))
-        good = sorted([length for length in near if all(sides(length, length))][:4])
-        raise InputError(
-            f"'{name}' cannot cut {size[0]} x {size[1]} px into windows{f' of {window}' if window else ''} without "
-            f"padding, which would let opposite edges attend to each other. Sizes that work: {good} (data.image_size)."
-        )
-    return list(zip(*windows, strict=True))
-
-
-def _side_windows(model: Any, native: int, side: int, axis: int, window: int | None) -> list[int]:
-    """Windows along one side, one per stage; empty where a stage has none."""
-    patch = model.patch_embed.patch_size[axis]
-    if side % patch:
-        return []
-    windows = []
-    for index, stage in enumerate(model.layers):
-        grid = -(-side // patch // 2**index)  # each merge halves the grid, rounding up
-        made_for = stage.blocks[0].window_size[axis]
-        wanted = min(grid, window or made_for * max(1.0, side / native))
-        divisors = [d for d in range(1, grid + 1) if grid % d == 0]
-        best = min(divisors, key=lambda d: abs(math.log(d / wanted)))
-        if best != wanted if window else not 1 / MAX_WINDOW_RATIO <= best / wanted <= MAX_WINDOW_RATIO:
-            return []
-        windows.append(best)
-    return windows

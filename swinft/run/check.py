@@ -17,6 +17,7 @@ from swinft.data.rows import Rows
 from swinft.data.schema import Schema, with_prior
 from swinft.errors import InputError
 from swinft.model.task import FineTuneTask
+from swinft.model.trial import try_step
 from swinft.ranges import POSITIVE, Range, check_ranges
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task
@@ -146,17 +147,12 @@ def _check_task(parser: Parser, config: Namespace, rows: Rows, schema: Schema) -
     changes = {"loads_weights": config.model.pretrained is not True, "pretrained": pretrained_of(config, 0)}
     task = build_task(parser, config, schema, **changes)
     assert rows.targets is not None
-    task.initialize(torch.from_numpy(rows.targets[rows.is_used]))
-    features = torch.zeros(1, schema.num_features) if schema.num_features else None
+    used = rows.is_used
+    targets = torch.from_numpy(rows.targets[used])
+    features = None if rows.features is None else torch.from_numpy(rows.features[used])
+    task.initialize(targets, features)
     size = config.data.image_size
-    height, width = (size, size) if isinstance(size, int) else size
-    try:
-        with torch.inference_mode():
-            task.net.eval()(torch.zeros(1, 3, height, width, dtype=torch.uint8), features)
-    except RuntimeError as error:
-        raise InputError(
-            f"'{config.model.backbone}' cannot work at {height} x {width} px (data.image_size): {error}"
-        ) from error
+    try_step(task, targets, features, (size, size) if isinstance(size, int) else size, config.data.batch_size)
     return task
 
 

@@ -85,7 +85,6 @@ def test_a_given_window_is_honoured_or_refused():
     ("arguments", "message"),
     [
         ({"name": "swin_tiny_patch4_windw7_224"}, "Did you mean 'swin_tiny_patch4_window7_224'"),
-        ({"name": "mixer_b16_224", "image_size": 256}, "made for 224 px and no other size"),
         ({"name": SWIN, "image_size": 236}, "236 x 236 px .* Sizes that work: .*240"),
         ({"name": "vit_tiny_patch16_224", "image_size": 250}, "no multiple of the 16 px patches .* Set 240 or 256"),
         ({"name": "resnet18", "backbone_args": {"embed_dim": 3}}, "embed_dim"),

@@ -1,0 +1,112 @@
+"""Brings a timm model to an image size, by its own means, so that nothing is cut off and no window is padded."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+from timm.layers import to_2tuple  # type: ignore[attr-defined]
+from torch import nn
+
+from swinft.errors import InputError
+
+Window = int | tuple[int, int]
+# A window this many times larger or smaller than the one the model was made for sees another kind of context: better an
+# error with good sizes than a quiet loss of accuracy.
+MAX_WINDOW_RATIO = 2.0
+
+
+def resize(model: Any, name: str, size: tuple[int, int], window: Window | None) -> bool:
+    """Brings a model from its native size to `size`, once, from its pristine weights.
+
+    Args:
+        model: A timm model at its native size.
+        name: Its name.
+        size: Height and width in pixels.
+        window: What the user asked for; None for the nearest to the native one.
+
+    Returns:
+        Whether the model was brought to the size; False where it has no means for that.
+
+    Raises:
+        InputError: A part of the image would be cut off, or no window divides the model's grids.
+    """
+    patch = _patch(model)
+    if any(side % length for side, length in zip(size, patch, strict=True)):
+        raise InputError(
+            f"data.image_size {size[0]} x {size[1]} px is no multiple of the {patch[0]} px patches of '{name}': the "
+            f"rest would be cut off. Set {size[0] // patch[0] * patch[0]} or {-(-size[0] // patch[0]) * patch[0]}."
+        )
+    native = tuple(model.pretrained_cfg["input_size"][-2:])
+    set_size = getattr(model, "set_input_size", None)
+    if set_size is None:
+        return False
+    takes_windows = "window_size" in inspect.signature(set_size).parameters
+    # MaxViT's windows are not shifted: its grids need no divisor per stage.
+    if not takes_windows or not hasattr(model, "patch_embed") or not hasattr(model, "layers"):
+        if size != native:
+            _set_size(set_size, name, size)
+        return True
+    windows = _stage_windows(model, name, size, window)
+    _set_size(set_size, name, size, window_size=windows)
+    return True
+
+
+def _patch(model: Any) -> tuple[int, int]:
+    """Pixels of which a side must be a multiple, or timm leaves the rest out: a grid of patches that is not padded."""
+    embed = getattr(model, "patch_embed", None)
+    proj = getattr(embed, "proj", None)
+    if not isinstance(proj, nn.Conv2d) or getattr(embed, "dynamic_img_pad", False):
+        return 1, 1
+    if proj.kernel_size != proj.stride or any(to_2tuple(proj.padding)):
+        return 1, 1
+    return to_2tuple(proj.stride)  # type: ignore[no-any-return]
+
+
+def _set_size(set_size: Callable[..., None], name: str, size: tuple[int, int], **options: Any) -> None:
+    try:
+        set_size(img_size=size, **options)
+    except AssertionError as error:
+        raise InputError(f"'{name}' cannot work at {size[0]} x {size[1]} px (data.image_size): {error}") from error
+
+
+def _stage_windows(model: Any, name: str, size: tuple[int, int], window: Window | None) -> list[tuple[int, int]]:
+    """A window per stage that divides the stage's grid.
+
+    Where a window does not divide the grid, timm pads after the cyclic shift and opposite edges attend to each other.
+    So every stage gets the divisor of its grid that is nearest to the window it should have: the native one, scaled up
+    with the image beyond the native size, as the authors do from 224 (7) to 384 (12) px.
+    """
+    natives = model.pretrained_cfg["input_size"][-2:]
+    asked = to_2tuple(window)
+
+    def sides(*lengths: int) -> list[list[int]]:
+        return [_side_windows(model, natives[axis], length, axis, asked[axis]) for axis, length in enumerate(lengths)]
+
+    windows = sides(*size)
+    if not all(windows):
+        near = sorted(range(8, 2 * max(size), 4), key=lambda length: abs(length - max(size)))
+        good = sorted([length for length in near if all(sides(length, length))][:4])
+        raise InputError(
+            f"'{name}' cannot cut {size[0]} x {size[1]} px into windows{f' of {window}' if window else ''} without "
+            f"padding, which would let opposite edges attend to each other. Sizes that work: {good} (data.image_size)."
+        )
+    return list(zip(*windows, strict=True))
+
+
+def _side_windows(model: Any, native: int, side: int, axis: int, window: int | None) -> list[int]:
+    """Windows along one side, one per stage; empty where a stage has none."""
+    patch = model.patch_embed.patch_size[axis]
+    if side % patch:
+        return []
+    windows = []
+    for index, stage in enumerate(model.layers):
+        grid = -(-side // patch // 2**index)  # each merge halves the grid, rounding up
+        made_for = stage.blocks[0].window_size[axis]
+        wanted = min(grid, window or made_for * max(1.0, side / native))
+        divisors = [d for d in range(1, grid + 1) if grid % d == 0]
+        best = min(divisors, key=lambda d: abs(math.log(d / wanted)))
+        if best != wanted if window else not 1 / MAX_WINDOW_RATIO <= best / wanted <= MAX_WINDOW_RATIO:
+            return []
+        windows.append(best)
+    return windows
