@@ -189,7 +189,8 @@ def _text_problems(source: Source, node: yaml.Node, key: str, hint: Any) -> Iter
     types = list(_flat(hint))
     for each in node.value if isinstance(node, yaml.SequenceNode) else [node]:
         kind, words = NOT_TEXT.get(each.tag.rpartition(":")[2], (str, ""))
-        if str in types and kind not in types and isinstance(each, yaml.ScalarNode):
+        is_number = kind is int and float in types  # a whole number is one for a key that takes any, or `auto`
+        if str in types and kind not in types and not is_number and isinstance(each, yaml.ScalarNode):
             yield f"{source.place(each)}: {key}: YAML reads `{each.value}` as {words}: write '{each.value}' in quotes."
 
 

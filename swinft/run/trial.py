@@ -27,7 +27,8 @@ def trial_config(config: Namespace) -> Namespace:
     trial.trainer.limit_train_batches = int(config.trainer.fast_dev_run)
     trial.trainer.devices, trial.trainer.strategy, trial.trainer.sync_batchnorm = 1, "auto", False
     trial.trainer.logger = "csv" if config.trainer.logger else False  # in the folder that is thrown away
-    trial.model.optim.warmup_epochs = min(1.0, config.model.optim.warmup_epochs)
+    warmup = config.model.optim.warmup_epochs
+    trial.model.optim.warmup_epochs = warmup if warmup == "auto" else min(1.0, warmup)
     trial.model.freeze_epochs = min(1, config.model.freeze_epochs)
     return trial
 
