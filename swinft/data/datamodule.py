@@ -481,8 +481,10 @@ class CSVDataModule(LightningDataModule):
             DataError: Targets are wrong, or not among those of the training table.
         """
         rows, columns = self._rows("predict"), self.columns
-        if self.test is None or (absent := [name for name in columns.targets if name not in rows.table.columns]):
-            what = "data.test is not set" if self.test is None else f"{rows.table.path} has no column '{absent[0]}'"
+        absent = [name for name in columns.targets if name not in rows.table.columns]
+        if self._predicts_sample or absent:
+            reason = "is the sample submission" if self._predicts_sample else f"has no column '{absent[0]}'"
+            what = "data.test is not set" if self.test is None else f"{rows.table.path} {reason}"
             raise InputError(f"there is nothing to test: {what}. Use Trainer.predict for rows without targets.")
         problems: list[Problem] = []
         target = columns.target, columns.label_delimiter
@@ -615,14 +617,15 @@ class CSVDataModule(LightningDataModule):
         self._schema = with_prior(schema, train.targets[used])
         folds = self._read_folds(train.table) if self.folds else self._make_folds(train, used)
         groups = [name for name, is_used in zip(train.groups, used, strict=True) if is_used] if train.groups else None
-        notes = check_folds(folds[used], train.targets[used], self.schema.outputs, groups)
+        notes = check_folds(folds[used], train.targets[used], self.schema.outputs, groups, self.folds)
         if not 0 <= self.fold <= folds.max():
             raise InputError(f"fold is {self.fold}; the folds are 0 to {folds.max()}.")
         self._train, self._test, self._fold_of_row = train, test, folds
         self._try_transforms("fit", dict.fromkeys(np.flatnonzero(used)[:1].tolist(), "first"))
         if self.pictures.policy is True:
             self.pictures.cache(train)
-        tables = [train.table, *([test.table] if test else []), *([self._sample] if self.test and self._sample else [])]
+        sample = None if self._predicts_sample else self._sample
+        tables = [train.table, *([test.table] if test else []), *([sample] if sample else [])]
         read = [note for table in tables for note in table.notes]
         own = transform_notes(self.augment, self.resize, self.shrink, self.pictures.image_size)
         own = own if self._has_own_transforms else []
@@ -681,7 +684,7 @@ class CSVDataModule(LightningDataModule):
 
     def _read_sample(self, test: Rows | None, problems: list[Problem]) -> Table | None:
         """The sample submission: the rows to predict themselves where no table names these."""
-        if not self.sample_submission or not self.test:
+        if not self.sample_submission or self._predicts_sample:
             return test.table if self.sample_submission and test else None
         sample = read_sample(self.root / self.sample_submission, self.columns, problems)
         check_sample(sample, test, problems)
@@ -696,4 +699,11 @@ class CSVDataModule(LightningDataModule):
 
     def _read_test(self, schema: Schema | None, problems: list[Problem], is_rerun: bool = False) -> Rows | None:
         path = self.root / str(self.test or self.sample_submission)
-        return read_test(path, self.root, self.columns, schema, self.test is None, problems, is_rerun)
+        return read_test(path, self.root, self.columns, schema, self._predicts_sample, problems, is_rerun)
+
+    @property
+    def _predicts_sample(self) -> bool:
+        """Whether the rows to predict are the sample's, whose targets are placeholders: no other table, or the same."""
+        if not self.sample_submission or not self.test:
+            return not self.test
+        return (self.root / self.test).resolve() == (self.root / self.sample_submission).resolve()

@@ -166,7 +166,11 @@ def target_bins(values: NDArray[Any], min_rows: int) -> NDArray[np.int64]:
 
 
 def check_folds(
-    folds: Folds, targets: NDArray[Any], names: Sequence[str], groups: Sequence[str] | None = None
+    folds: Folds,
+    targets: NDArray[Any],
+    names: Sequence[str],
+    groups: Sequence[str] | None = None,
+    source: str | None = None,
 ) -> list[str]:
     """Checks that every fold can be trained and scored, whoever made it.
 
@@ -175,6 +179,7 @@ def check_folds(
         targets: int64 (N,) classes, or float (N, K).
         names: Of the K classes, numbers or labels.
         groups: N group names that must not be split.
+        source: The file that the folds are from, where `data.folds` names one.
 
     Returns:
         What is worth knowing but no error, one line each.
@@ -204,10 +209,8 @@ def check_folds(
         if unscored:
             notes.append(f"fold {fold} holds out no row of {_first(unscored)}.")
     if problems:
-        fix = (
-            "Lower data.num_folds, choose another data.fold_kind or seed, set data.rare_classes to train, or mend the "
-            "file that data.folds names."
-        )
+        fix = "Lower data.num_folds, choose another data.fold_kind or seed, or set data.rare_classes to train."
+        fix = f"Mend {source}, which data.folds names, or remove data.folds." if source else fix
         raise InputError("\n  ".join(["the folds do not hold:", *problems, fix]))
     return notes
 

@@ -68,7 +68,7 @@ def check_settings(data: "CSVDataModule") -> None:
         problem for name, value in lists.items() if not isinstance(value, str) for problem in mistyped(name, value)
     ]
     if data.augment_on == "device":
-        problems += _device_problems(data.augment, data.pictures.policy, data.pictures.image_size is not None)
+        problems += _device_problems(data.augment, data.pictures.policy, data.shrink)
         if data.preprocess:
             problems.append("data.preprocess runs on the CPU: set data.augment_on to cpu, or remove it.")
     if problems:
@@ -116,7 +116,7 @@ def image_sides(image_size: Any) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def _device_problems(augment: Any, policy: Policy, is_shrunk: bool) -> list[str]:
+def _device_problems(augment: Any, policy: Policy, shrink: bool | str) -> list[str]:
     """What in the settings of a datamodule stands against `augment_on: device`; one sentence each."""
     found, back = [], "or data.augment_on to cpu."
     presets = get_args(DevicePreset)
@@ -128,12 +128,12 @@ def _device_problems(augment: Any, policy: Policy, is_shrunk: bool) -> list[str]
         )
     if policy is False:
         found.append(
-            "data.augment_on is 'device', and data.cache is false; a device gets its pictures from the cache. "
+            "data.augment_on is 'device', and data.cache is false; a device gets its images from the cache. "
             f"Set data.cache to auto or true, {back}"
         )
-    if not is_shrunk and isinstance(augment, str):
+    if shrink is False:
         found.append(
-            "data.augment_on is 'device', and data.shrink is false; a device gets shrunk pictures. "
-            f"Set data.shrink to true, {back}"
+            "data.augment_on is 'device', and data.shrink is false; a device gets shrunk images. "
+            f"Set data.shrink to auto or true, {back}"
         )
     return found

@@ -1,6 +1,7 @@
 """Command-line arguments from signatures: types check, docstrings explain, errors suggest the nearest word."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -82,8 +83,9 @@ class Parser(ArgumentParser):
         return built
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
-        """A parsed config as YAML."""
-        with only(self.packages):
+        """A parsed config as YAML, where a tuple among a class's defaults becomes a list, without a word."""
+        with only(self.packages), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"\s*Dump of a value that does not round-trip: a tuple")
             return str(super().dump(*args, **kwargs))
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:

@@ -57,9 +57,7 @@ class CheckedRun:
     def submission(self) -> list[str]:
         """What will be submitted, one line each; nothing where no rows to predict are named."""
         if self.plan:
-            table = self.data.sample_table
-            notes = [*(table.notes if table else ()), *self.plan.notes]
-            return [self.plan.describe(), *(f"  note: {note}" for note in notes)]
+            return [self.plan.describe(), *(f"  note: {note}" for note in self.plan.notes)]
         if not self.data.test:
             return []
         return ["submission: data.sample_submission is not set, so nothing says what the competition wants"]

@@ -65,18 +65,23 @@ def match_columns(
     lines += [f"without a prediction: {_some(odd)}"] if odd else []
     lines += [f"predicted, but without a column: {_some(unused)}"] if unused else []
     lines += [f"for more than one column, or for one and dropped: {_some(twice)}"] if twice else []
-    raise InputError("\n  ".join([*lines, *_advice(odd, unused)]))
+    raise InputError("\n  ".join([*lines, *_advice(sample, schema, odd, unused)]))
 
 
-def _advice(odd: list[str], unused: list[str]) -> list[str]:
+def _advice(sample: Sample, schema: Schema, odd: list[str], unused: list[str]) -> list[str]:
     """The settings that mend columns and outputs that do not meet."""
+    words = [name for name in odd if sample.numbers(name) is None and knows_words(schema.outputs, sample.words(name))]
+    others = [name for name in odd if name not in words]
     lines = []
-    if odd and unused:
+    if words:
+        keep = f"keep the sample's cells in the others: submission.keep: [{_some(others)}]"
+        lines.append(f"{_some(words)} holds classes: {keep if others else 'set submission.format to label'}")
+    elif odd and unused:
         pairs = _pairs(odd, unused)
         lines.append(f"If these are the same, name them: submission.columns: {{{_mapping(pairs)}}}")
-    if odd:
+    if odd and not words:
         lines.append(f"Columns that are to keep the sample's cells: submission.keep: [{', '.join(odd[:SHOWN_NAMES])}]")
-    if unused:
+    if unused and not words:
         lines.append(f"Outputs that are not submitted: submission.drop: [{', '.join(unused[:SHOWN_NAMES])}]")
     return [*lines, "Or point data.sample_submission to the right file."]
 
@@ -152,10 +157,10 @@ def resolve_words(
         )
     notes = []
     if strange:
-        notes.append(f"the sample's {_some([repr(word) for word in strange])} in '{column}' is none of the classes")
+        notes.append(f"no class is written as the sample's {_some([repr(word) for word in strange])} in '{column}'")
     changed = [f"{name} as {word}" for name, word in zip(outputs, written, strict=True) if name != word]
     if changed:
-        notes.append(f"in the sample's words: {_some(changed)}")
+        notes.append(f"written in other words: {_some(changed)}")
     return written, notes
 
 

@@ -168,7 +168,7 @@ def _say(
 ) -> None:
     """What was predicted, with what, and the next command."""
     outputs = table.columns[1 : 1 + len(run.read_schema()["outputs"])]
-    print(f"{len(table)} rows in {took}, {', '.join(outputs)}: {path}")
+    print(f"{len(table)} rows in {took}, columns {', '.join(outputs)}: {path}")
     print(f"  {made_with.describe()}")
     if note := other_views(made_with, oof_views):
         print(f"  {note}")

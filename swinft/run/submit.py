@@ -6,6 +6,7 @@ before it takes the place of an earlier one, because what counts is the file and
 
 import hashlib
 import json
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -124,7 +125,8 @@ def submit(
     state = "checked, not written" if dry_run else f"written to {path} and checked"
     print(f"{len(sample.ids)} rows, columns {', '.join(sample.columns)}: {state} against {sample.source}")
     if not dry_run:
-        print(f"upload: kaggle competitions submit -c COMPETITION -f {path} -m '{opened.root.name}'")
+        parts = ["kaggle", "competitions", "submit", "-c", "COMPETITION", "-f", str(path), "-m", opened.root.name]
+        print(f"upload: {shlex.join(parts)}")
 
 
 def _options(frozen: dict[str, Any], given: dict[str, Any]) -> SubmissionConfig:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from enum import Enum
 from pathlib import PurePath
+from types import ModuleType
 from typing import Any
 
 from albumentations import BaseCompose, BasicTransform
@@ -172,9 +173,14 @@ def _find(name: str, bases: tuple[type, ...], allow_code: Sequence[str]) -> Any:
     except (ImportError, ValueError) as error:
         return f"class_path '{name}' cannot be imported: {error}."
     if not hasattr(found, attribute):
-        classes = [each for each, value in vars(found).items() if inspect.isclass(value) and not each.startswith("_")]
-        return f"'{module}' has no '{attribute}'.{suggest(attribute, classes)}"
+        return f"'{module}' has no '{attribute}'.{suggest(attribute, _offered(found, bases))}"
     return getattr(found, attribute)
+
+
+def _offered(module: ModuleType, bases: tuple[type, ...]) -> list[str]:
+    """The public classes of a module that a key may name; also those that are imported when they are first used."""
+    named = {name: getattr(module, name, None) for name in dir(module) if not name.startswith("_")}
+    return [name for name, value in named.items() if inspect.isclass(value) and issubclass(value, bases)]
 
 
 def _classes_in(hint: Any) -> Iterator[type]:

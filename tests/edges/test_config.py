@@ -363,3 +363,12 @@ def _parts(hint):
 def _is_code(hint):
     """Whether a value of this type is built from a class path."""
     return inspect.isclass(hint) and hint.__module__.partition(".")[0] in TRUSTED_PACKAGES
+
+
+def test_a_mistyped_class_gets_the_one_that_its_key_takes(competition, tmp_path, capsys):
+    config = tiny_config(competition, tmp_path, **{"model.head": {"class_path": "swinft.MultiLabelHead"}})
+    config["trainer"]["callbacks"] = [{"class_path": f"{CALLBACKS}.EarlyStoping"}]
+    assert main(["check", "--config", str(write_config(tmp_path / "c.yaml", config))]) == 2
+    said = capsys.readouterr().err
+    assert "Did you mean 'MultilabelHead'?" in said
+    assert "Did you mean 'EarlyStopping'?" in said

@@ -263,3 +263,29 @@ def test_what_a_config_says_does_not_control_the_terminal(check):
     assert code == 2
     assert "\x1b" not in out + err
     assert "\\x1b]0;x\\x07curl" in err
+
+
+def test_a_tuple_among_the_defaults_of_a_transform_is_no_news(check):
+    clahe = {"class_path": "albumentations.CLAHE", "init_args": {"clip_limit": [4, 4], "p": 1}}
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        code, *_ = check(data__preprocess=[clahe])
+    assert code == 0
+    assert [str(each.message) for each in found if "round-trip" in str(each.message)] == []
+
+
+def test_what_stands_against_a_device_is_not_invented(check):
+    clahe = {"class_path": "albumentations.CLAHE", "init_args": {"clip_limit": [4, 4], "p": 1}}
+    code, _, said = check(data__augment_on="device", data__preprocess=[clahe])
+    assert code == 2
+    assert "data.preprocess runs on the CPU" in said
+    assert "data.shrink" not in said  # it is auto
+
+
+def test_the_advice_for_folds_of_a_file_is_about_the_file(check, tmp_path):
+    folds = tmp_path / "folds.csv"
+    folds.write_text("id,fold\n" + "".join(f"{k:03d},{int(k % 3 > 0)}\n" for k in range(24)))
+    code, _, said = check(data__folds=str(folds), data__num_folds=None)
+    assert code == 2
+    assert f"Mend {folds}, which data.folds names, or remove data.folds." in said
+    assert "data.rare_classes" not in said  # it is refused beside data.folds

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -465,3 +466,38 @@ def test_f007_what_the_messages_advise_can_be_typed_as_they_say_it(images, tmp_p
         worded = {**changes, "data.target": target, "submission.words": words}
         assert ask(images, tmp_path, "id,label", "0", **worded) == 0
         assert f"in label ({', '.join(words.values())})" in capsys.readouterr().out
+
+
+def test_a_sample_that_is_named_as_the_test_table_holds_placeholders(images, tmp_path, capsys):
+    changes = {"data.target": "animal", "data.test": "sample.csv", "model.metrics": ["log_loss"]}
+    changes["submission.columns"] = {"animal": "dog"}
+    assert ask(images, tmp_path, "id,animal", "0.5", **BINARY, **changes) == 0
+    assert "submission: writes the probability of dog in animal" in capsys.readouterr().out
+
+
+def test_a_column_of_classes_beside_others_is_not_taken_for_an_output(images, tmp_path, capsys):
+    changes = {"data.target": "letter", **BINARY}
+    assert ask(images, tmp_path, "id,letter,area", "a,1", **changes) == 2
+    said = capsys.readouterr().err
+    assert "submission.keep: [area]" in said
+    assert "submission.columns" not in said
+    assert ask(images, tmp_path, "id,letter,area", "a,1", **changes, **{"submission.keep": ["area"]}) == 0
+    assert "the most probable class in letter (a, b, c), and keeps" in capsys.readouterr().out
+
+
+def test_what_is_noted_of_a_sample_is_said_once(images, tmp_path, capsys):
+    assert ask(images, tmp_path, "id;letter", "a", **BINARY, **{"data.target": "letter"}) == 2  # rows hold commas
+    capsys.readouterr()
+    root = tmp_path / "data"
+    write_table(root / "sample.csv", "id\tletter", [f"{i:02d}\ta" for i in range(NUM_ROWS)])
+    assert main(["check", "--config", str(tmp_path / "c.yaml")]) == 0
+    assert capsys.readouterr().out.count("sample.csv: the fields are separated by tabs") == 1
+
+
+def test_the_command_to_upload_can_be_pasted_where_names_hold_blanks(tiny_run, tmp_path, capsys):
+    run = tmp_path / "it's mine"
+    shutil.copytree(tiny_run, run)
+    assert main(["submit", str(run)]) == 0
+    command = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("upload: "))
+    words = shlex.split(command.removeprefix("upload: "))
+    assert words[-4:] == ["-f", str(run / "submission.csv"), "-m", "it's mine"]
