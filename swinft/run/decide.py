@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from swinft.data.schema import Schema
 from swinft.errors import InputError, suggest
 from swinft.run.formats import Flags, Format, LabelSets, Numbers, OneClass
-from swinft.run.matching import knows_words, match_columns, positive_class, resolve_words
+from swinft.run.matching import in_yaml, knows_words, match_columns, positive_class, resolve_words
 from swinft.run.sample import Sample
 from swinft.run.submission import SubmissionConfig, SubmissionPlan
 
@@ -178,7 +178,7 @@ def _class_format(question: _Question) -> tuple[str, str]:
             f"{sample.source}: column '{free[0]}' holds numbers, like {shown}, and the run predicts {len(outputs)} "
             f"classes, {outputs[:5]}…: one column cannot hold their probabilities, and {shown} is no class. Point "
             f"data.sample_submission to the right file; where it wants a number for each class, name it in "
-            f"submission.words: {{{outputs[0]}: '0', {outputs[1]}: '1', …}}."
+            f"submission.words: {in_yaml({name: str(k) for k, name in enumerate(outputs)})}."
         )
     if numbers is not None and not are_classes:
         if wants_probabilities or not np.all(np.isin(numbers, (0, 1))):

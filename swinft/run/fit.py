@@ -34,7 +34,7 @@ from swinft.run.config import build_parser, load
 from swinft.run.devices import slots_for
 from swinft.run.environment import made_with, note_of_folds
 from swinft.run.hours import deadline, fold_limit
-from swinft.run.inference import format_seconds, predict_rows
+from swinft.run.inference import format_score, format_seconds, predict_rows
 from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold
 from swinft.run.looked import Looked, frozen, handed_down, looked
@@ -364,16 +364,16 @@ def _summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
     names = list(scores["pooled"])
     lines = ["", f"{'':<14}" + "".join(f"{name:>18}" for name in names)]
     lines += [
-        f"{'fold ' + str(r['fold']):<14}" + "".join(f"{r['oof'][name]:>18.4f}" for name in names)
+        f"{'fold ' + str(r['fold']):<14}" + "".join(f"{format_score(r['oof'][name]):>18}" for name in names)
         for r in scores["folds"]
     ]
-    lines += [f"{'spread':<14}" + "".join(f"{scores['spread'][name]:>18.4f}" for name in names)]
-    lines += [f"{'pooled':<14}" + "".join(f"{scores['pooled'][name]:>18.4f}" for name in names), ""]
+    lines += [f"{'spread':<14}" + "".join(f"{format_score(scores['spread'][name]):>18}" for name in names)]
+    lines += [f"{'pooled':<14}" + "".join(f"{format_score(scores['pooled'][name]):>18}" for name in names), ""]
     monitor = f"val_{names[0]}"
     for which in ("last", "best"):
         mean = float(np.mean([result[f"{which}_epoch"][monitor] for result in scores["folds"]]))
         lines.append(
-            f"mean {monitor} of the {which} epochs: {mean:.4f}"
+            f"mean {monitor} of the {which} epochs: {format_score(mean)}"
             + ("  <- predicted with" if which == scores["checkpoint"] else "")
         )
     if note := note_of_folds(scores["folds"]):

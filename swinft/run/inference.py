@@ -3,6 +3,7 @@
 Shapes: B batch, K outputs, N rows.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -127,6 +128,13 @@ def seconds_per_image(forward: float, decoding: float, workers: int, device: tor
     if not workers or device.type == "cpu":
         return forward + decoding
     return max(forward, decoding / workers)
+
+
+def format_score(value: float | None) -> str:
+    """A score with four digits behind the point, or with four that count where those would be noughts."""
+    if value is None or math.isnan(value):
+        return "undefined"
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.4g}"
 
 
 def format_seconds(seconds: float) -> str:

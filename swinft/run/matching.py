@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+import yaml
+
 from swinft.data.schema import Schema
 from swinft.data.text import twin_key
 from swinft.errors import InputError
@@ -74,15 +76,15 @@ def _advice(sample: Sample, schema: Schema, odd: list[str], unused: list[str]) -
     others = [name for name in odd if name not in words]
     lines = []
     if words:
-        keep = f"keep the sample's cells in the others: submission.keep: [{_some(others)}]"
+        keep = f"keep the sample's cells in the others: submission.keep: {in_yaml(others)}"
         lines.append(f"{_some(words)} holds classes: {keep if others else 'set submission.format to label'}")
     elif odd and unused:
         pairs = _pairs(odd, unused)
-        lines.append(f"If these are the same, name them: submission.columns: {{{_mapping(pairs)}}}")
+        lines.append(f"If these are the same, name them: submission.columns: {in_yaml(pairs)}")
     if odd and not words:
-        lines.append(f"Columns that are to keep the sample's cells: submission.keep: [{', '.join(odd[:SHOWN_NAMES])}]")
+        lines.append(f"Columns that are to keep the sample's cells: submission.keep: {in_yaml(odd)}")
     if unused and not words:
-        lines.append(f"Outputs that are not submitted: submission.drop: [{', '.join(unused[:SHOWN_NAMES])}]")
+        lines.append(f"Outputs that are not submitted: submission.drop: {in_yaml(unused)}")
     return [*lines, "Or point data.sample_submission to the right file."]
 
 
@@ -104,7 +106,7 @@ def positive_class(sample: Sample, column: str, outputs: list[str], columns: Map
             return forms.index(positive)
     raise InputError(
         f"{sample.source}: the one column '{column}' holds a probability, but of which of the classes {outputs}? Set "
-        f"submission.columns to {{{column}: {outputs[1]}}} or to {{{column}: {outputs[0]}}}."
+        f"submission.columns to {in_yaml({column: outputs[1]})} or to {in_yaml({column: outputs[0]})}."
     )
 
 
@@ -145,14 +147,15 @@ def resolve_words(
         raise InputError(
             f"{sample.source}: column '{column}' holds {garbled!r}: several of the run's classes or labels, or one in "
             f"other signs. submit writes {written[0]!r}. For sets of labels set submission.delimiter to what stands "
-            f"between them; submission.words: {{{outputs[0]}: {written[0]}}} writes the names in spite of the sample."
+            f"between them; submission.words: {in_yaml({outputs[0]: written[0]})} writes the names in spite of the "
+            f"sample."
         )
     if found and len(strange) == len(found) and not words:
         pairs = dict.fromkeys(outputs, "…")
         raise InputError(
             f"{sample.source}: column '{column}' holds {_some([repr(word) for word in found])}, and none of the "
             f"classes is called so: {_some(outputs)}. Say what is written for each in submission.words: "
-            f"{{{_mapping(pairs)}}}; submission.words: {{{outputs[0]}: {outputs[0]}}} writes the classes as they "
+            f"{in_yaml(pairs)}; submission.words: {in_yaml({outputs[0]: outputs[0]})} writes the classes as they "
             f"are. Or point data.sample_submission to the right file."
         )
     notes = []
@@ -196,9 +199,13 @@ def _is_whole(word: str) -> bool:
     return bool(point) and whole.lstrip("-").isdigit() and bool(rest) and not rest.strip("0")
 
 
-def _mapping(pairs: Mapping[str, str]) -> str:
-    shown = [f"{name}: {other}" for name, other in list(pairs.items())[:SHOWN_NAMES]]
-    return ", ".join([*shown, *(["…"] if len(pairs) > SHOWN_NAMES else [])])
+def in_yaml(value: Mapping[str, str] | Sequence[str]) -> str:
+    """A mapping or a list in one line that YAML reads as these texts: `{label: 'yes'}`; ten entries at most."""
+    is_map = isinstance(value, Mapping)
+    shown = dict(list(value.items())[:SHOWN_NAMES]) if isinstance(value, Mapping) else list(value)[:SHOWN_NAMES]
+    rest = [] if len(value) <= SHOWN_NAMES else ["…"]
+    written = yaml.safe_dump(shown, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**9).strip()
+    return ", ".join([written[:-1], *rest]) + ("}" if is_map else "]")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ from swinft.run.arguments import call
 from swinft.run.build import build_datamodule
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.errortable import error_table, row_errors
+from swinft.run.inference import format_score
 from swinft.run.inputs import check_inputs
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
@@ -62,7 +63,7 @@ def write_report(run: Run, data: CSVDataModule) -> None:
             "test": _png(test_figure(run, values[scored], schema)) if made_with else "",
         }
     template = Environment(loader=PackageLoader("swinft.run", "."), autoescape=True, undefined=StrictUndefined)
-    template.filters["score"] = lambda value: "undefined" if value is None else f"{value:.4f}"
+    template.filters["score"] = format_score
     page = template.get_template("report.html").render(
         name=run.root.name,
         scores=scores,

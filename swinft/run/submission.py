@@ -177,7 +177,9 @@ def _text(name: object) -> str:
         return name
     if isinstance(name, int) and not isinstance(name, bool) and abs(name) < 10:
         return str(name)  # 10 may have been 010
-    raise InputError(f"submission: {name} is not text for YAML. Write the name in quotes, as it is: '…'.")
+    raise InputError(
+        f"submission: YAML reads a name as {name}, which has several spellings. Write it in quotes, as it is: '…'."
+    )
 
 
 def listed(title: str, problems: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.model.metrics import METRICS, score
+from swinft.run.inference import format_score
 from swinft.run.recorder import FoldRecorder
 from swinft.run.store import json_bytes
 from tests.conftest import fit_in_process, tiny_config, write_config
@@ -225,3 +226,9 @@ def test_f089_the_order_decides_the_score(named_grades, tmp_path):
     wanted = table["grade"].map(GRADES.index)
     right = sk.cohen_kappa_score(wanted, given, weights="quadratic", labels=range(5))
     assert json.loads((run / "scores.json").read_text())["pooled"]["quadratic_kappa"] == pytest.approx(right, abs=1e-12)
+
+
+def test_scores_are_shown_with_digits_that_say_something():
+    assert [format_score(x) for x in (0.12345, 0.0, -0.25, 7e9)] == ["0.1235", "0.0000", "-0.2500", "7000000000.0000"]
+    assert format_score(1.23456e-5) == "1.235e-05"  # the rmse of targets near 1e-4
+    assert format_score(math.nan) == format_score(None) == "undefined"

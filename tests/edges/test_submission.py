@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from sklearn.metrics import cohen_kappa_score, log_loss, roc_auc_score
 
 from swinft.cli import main
@@ -501,3 +503,17 @@ def test_the_command_to_upload_can_be_pasted_where_names_hold_blanks(tiny_run, t
     command = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("upload: "))
     words = shlex.split(command.removeprefix("upload: "))
     assert words[-4:] == ["-f", str(run / "submission.csv"), "-m", "it's mine"]
+
+
+def test_the_settings_that_an_error_proposes_can_be_pasted(images, tmp_path, capsys):
+    assert ask(images, tmp_path, "id,label", "0.5", **BINARY, **{"data.target": "animal"}) == 2
+    capsys.readouterr()
+    root = tmp_path / "data"
+    (root / "train.csv").write_text((root / "train.csv").read_text().replace("dog", "on").replace("cat", "off"))
+    changes = {"data.target": "animal", "model.metrics": ["log_loss"]}
+    assert ask(images, tmp_path, "id,label", "0.5", **BINARY, **changes) == 2
+    proposed = re.search(r"Set submission.columns to (\{.*?\})", capsys.readouterr().err)
+    columns = yaml.safe_load(proposed.group(1))
+    assert columns == {"label": "on"}  # which YAML reads as true where it is not in quotes
+    assert ask(images, tmp_path, "id,label", "0.5", **BINARY, **changes, **{"submission.columns": columns}) == 0
+    assert "the probability of on in label" in capsys.readouterr().out
