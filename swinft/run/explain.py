@@ -16,8 +16,10 @@ WORDS = {
     "tuple": "a list in brackets",
     "collections.abc.Iterable": "a list in brackets",
     "dict": "a mapping",
+    "pair": "two values in brackets",
 }
 EXPECTED = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal(\[[^\]]*\]))")
+NO_TEXT = re.compile(r"Expected a <class 'str'>\. Got value: (.+)")
 GIVEN = re.compile(r"(?:Given value|Got value): (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
 REASONS = {  # what a class path or its arguments are refused for, from the surest reason to the vaguest
     r"Option '(.+?)' is not accepted": "the class has no argument '{}'; add `.help` to the option to list them",
@@ -51,7 +53,11 @@ def explain(message: str, known: Iterable[str], own: Mapping[str, str]) -> str:
     )
     if reason:
         return f"{_place(message)}{reason}."
-    expected = EXPECTED.findall(innermost)
+    inside = NO_TEXT.search(innermost)
+    if inside and GIVEN.findall(innermost)[-1].startswith(("[", "{")):
+        quoted = f"`{inside[1]}` in it is not text. Put in quotes what YAML reads as another kind of value: 'yes', '1'."
+        return f"{_place(message)}{_value(innermost)}{quoted}"
+    expected = EXPECTED.findall(innermost.replace("a tuple with 2 elements", "a <class 'pair'>"))
     if not expected:
         return message
     return f"{_place(message)}{_value(innermost)}it must be {_listed(expected)}.{_nearest(innermost, expected)}"

@@ -122,8 +122,9 @@ def submit(
             write_made_from(opened, path, text.encode(), MAKER, made_from)
             if path.read_bytes() != text.encode():
                 raise InputError(f"{path} does not hold what was written to it; the disk or a program changed it.")
-    state = "checked, not written" if dry_run else f"written to {path} and checked"
-    print(f"{len(sample.ids)} rows, columns {', '.join(sample.columns)}: {state} against {sample.source}")
+    checked = f"checked against {sample.source}"
+    state = f"{checked}, not written" if dry_run else f"written to {path} and {checked}"
+    print(f"{len(sample.ids)} rows, columns {', '.join(sample.columns)}: {state}")
     if not dry_run:
         parts = ["kaggle", "competitions", "submit", "-c", "COMPETITION", "-f", str(path), "-m", opened.root.name]
         print(f"upload: {shlex.join(parts)}")

@@ -289,3 +289,12 @@ def test_the_advice_for_folds_of_a_file_is_about_the_file(check, tmp_path):
     assert code == 2
     assert f"Mend {folds}, which data.folds names, or remove data.folds." in said
     assert "data.rare_classes" not in said  # it is refused beside data.folds
+
+
+def test_names_that_yaml_reads_as_something_else_are_asked_for_in_quotes(check):
+    code, _, said = check("--data.class_order", "yes,no")
+    assert code == 2
+    assert "data.class_order: `[True, False]` is not allowed; `True` in it is not text. Put in quotes" in said
+    code, _, said = check("--data.image_size", "[32]")
+    assert code == 2
+    assert "it must be a whole number or two values in brackets" in said

@@ -174,5 +174,5 @@ def test_a_run_submits_the_sample_rows_in_the_sample_order(tiny_run, competition
 def test_a_dry_run_leaves_the_submission_alone(tiny_run, capsys):
     before = (tiny_run / "submission.csv").stat().st_mtime_ns
     assert main(["submit", str(tiny_run), "--dry-run"]) == 0
-    assert "checked, not written" in capsys.readouterr().out
+    assert "sample_submission.csv, not written" in capsys.readouterr().out
     assert (tiny_run / "submission.csv").stat().st_mtime_ns == before
