@@ -1,7 +1,7 @@
 """One model of each of timm's families: two training steps with averaged weights at its own size and at another.
 
     python benchmarks/families.py                       # a quarter of an hour on two cores
-    python benchmarks/families.py --only swin_transformer,vgg
+    python benchmarks/families.py --only swin_transformer,vgg     # the results of the others are kept
 
 Each either works or is refused in a sentence. A refusal is tried against timm itself: where timm's own model, built for
 the size, gives features there, the refusal is called untrue. Writes benchmarks/results/families.json.
@@ -9,12 +9,13 @@ the size, gives features there, the refusal is called untrue. Writes benchmarks/
 
 import argparse
 import gc
+import json
 import time
 from typing import Any
 
 import timm
 import torch
-from measure import machine, write
+from measure import RESULTS, machine, write
 from timm.models import _registry
 
 from swinft import ClassificationHead, FineTuneTask
@@ -125,7 +126,7 @@ MODELS = {
 # Transformers of which all blocks are alike: two of them show what 24 do, in a tenth of the memory.
 SHALLOW = {"beit", "deepseek_vit", "gemma4_vit", "naflexvit", "qwen3_vit", "vision_transformer_sam"}
 # A multiple of its patches of 14 px: at any other size a part of the image would be cut off, which is refused.
-OTHER = {"eva": 252}
+OTHER = {"deepseek_vit": 560, "eva": 252}
 CLASSES, BATCH = 3, 2
 
 
@@ -192,17 +193,17 @@ def row(family: str) -> dict[str, Any]:
 def main() -> None:
     """Tries every family."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="families, joined by commas; writes nothing")
+    parser.add_argument("--only", help="families, joined by commas")
     options = parser.parse_args()
     missing = families() - set(MODELS)
     if missing:
         print(f"families without a model here: {', '.join(sorted(missing))}")
-    found = {}
+    file = RESULTS / "families.json"
+    found = json.loads(file.read_text())["families"] if options.only and file.is_file() else {}
     for family in options.only.split(",") if options.only else sorted(MODELS):
         found[family] = row(family)
         print(family, found[family], flush=True)
-    if not options.only:
-        write("families", {"machine": machine(), "missing": sorted(missing), "families": found})
+    write("families", {"machine": machine(), "missing": sorted(missing), "families": dict(sorted(found.items()))})
 
 
 if __name__ == "__main__":

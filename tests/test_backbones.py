@@ -17,7 +17,7 @@ BACKBONES = {
     "convnext_tiny": (224, 256),
     "resnet50": (224, 256),
     "tf_efficientnet_lite0": (224, 256),
-    "mixer_b16_224": (224, 256),
+    "mixer_b16_224": (224,),
 }
 CASES = [(name, size) for name, sizes in BACKBONES.items() for size in sizes]
 

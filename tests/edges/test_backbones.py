@@ -1,5 +1,8 @@
 """Backbones: what timm builds is built, what timm loads is loaded, and what cannot train is refused before a run begins."""
 
+import importlib
+import json
+
 import pytest
 import timm
 import torch
@@ -10,7 +13,7 @@ from swinft.cli import main
 from swinft.errors import InputError
 from swinft.model.backbone import create_backbone
 from swinft.model.trial import try_step
-from tests.conftest import tiny_config, write_config
+from tests.conftest import ROOT, tiny_config, write_config
 
 
 def native_weights(name, tmp_path, **arguments):
@@ -125,3 +128,29 @@ def test_f099_a_window_of_two_sides_is_taken():
     arguments = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": (4, 4)}
     backbone = create_backbone("swin_tiny_patch4_window7_224", 64, False, backbone_args=arguments)
     assert {m.window_size for m in backbone.model.modules() if hasattr(m, "shift_size")} == {(4, 4)}
+
+
+@pytest.fixture
+def sweep(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("families")
+
+
+def test_every_family_of_timm_is_in_the_committed_table(sweep):
+    table = json.loads((ROOT / "benchmarks" / "results" / "families.json").read_text())["families"]
+    assert set(table) == set(sweep.MODELS)
+    assert not sweep.families() - set(table), "timm has new families: give each a model in benchmarks/families.py"
+    for family, row in table.items():
+        assert row["at native"] == "works", family
+        assert row["native is true"], family
+        assert row["other is true"], family
+        assert len(row["at other"].splitlines()) == 1, family
+
+
+@pytest.mark.slow
+def test_every_family_does_what_the_committed_table_says(sweep):
+    table = json.loads((ROOT / "benchmarks" / "results" / "families.json").read_text())["families"]
+    for family, row in table.items():
+        found = sweep.row(family)
+        for key in ("at native", "at other"):
+            assert (found[key] == "works") == (row[key] == "works"), (family, found)

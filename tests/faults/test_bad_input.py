@@ -690,7 +690,7 @@ def test_i24_a_loader_process_that_dies_is_explained(root, tmp_path, monkeypatch
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 1
     err = capsys.readouterr().err
     assert "fold 0: DataLoader worker" in err
-    assert "lower data.num_workers" in err
+    assert "add --data.num_workers 0" in err
 
 
 def test_every_group_of_both_catalogues_has_a_case():

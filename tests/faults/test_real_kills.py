@@ -152,7 +152,7 @@ def check(config: Path, expected: dict[str, bytes]) -> None:
 
 def test_f047_the_real_command_is_killed_three_times_and_nobody_can_tell(whole, competition, tmp_path):
     config = config_of(competition, tmp_path)
-    assert kill_until_done(config, ["loader", "parent", "child"], 0.3, random.Random(0)) == [
+    assert kill_until_done(config, ["loader", "parent", "child"], random.Random(0), in_training=True) == [
         "loader",
         "parent",
         "child",

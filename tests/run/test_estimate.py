@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from swinft.run import predict
+from swinft.run import inference
 from swinft.run.inference import estimate, format_seconds, seconds_per_image
 
 SECONDS_PER_IMAGE, SECONDS_TO_DECODE = 2.0, 0.5
@@ -23,7 +23,7 @@ class Clock:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_it_counts_rows_networks_views_and_decoding(workers, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(predict, "time", clock)
+    monkeypatch.setattr(inference, "time", clock)
 
     threads = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
