@@ -146,7 +146,7 @@ class _Folder:
     def example(self) -> str:
         """A sentence on what the folder holds."""
         if not self.files:
-            return "The folder is empty."
+            return "The folder holds no file."
         return f"{self.path} has {len(self.files):,} files, such as '{min(self.files)}'."
 
     @cached_property

@@ -227,14 +227,19 @@ def read_test(
         None where the table is not there or has no such columns.
     """
     id, setting = columns.id_of(is_sample)
-    required = columns.needed(columns.test_image or columns.image, "test_image")
+    template = columns.test_image or columns.image
+    required = columns.needed(template, "test_image")
     if id in required:
         required[id] = f"{setting} and data.test_image"
     table = read_table(path, id, required, problems, columns.encoding, setting)
-    if table is None:
+    unknown = [name for name in fields(template) if is_sample and name in columns.targets]
+    if unknown:
+        fix = "Set data.test_image to where the images of the rows to predict are."
+        problems.append(Problem(str(path), "the image's path holds the target, which is to be predicted", fix))
+    if table is None or unknown:
         return None
     notes: list[str] = []
-    paths = image_paths(table, columns.test_image or columns.image, root, problems, notes, columns.follow_links)
+    paths = image_paths(table, template, root, problems, notes, columns.follow_links)
     features = None
     if schema is not None and schema.num_features:
         features = encode_features(table, schema, problems, columns.rules, columns.filling, True, notes)

@@ -98,7 +98,7 @@ def _numbers(question: _Question) -> _Answer:
         reason = "the first metric is quadratic_kappa" + (", and the sample's cells are whole" if found else "")
     elif question.given is None:
         reason = "regression"
-        if found and are_whole:
+        if found and are_whole and not any("." in word for column in filled for word in sample.words(column)):
             notes = [
                 "the sample's cells are whole numbers: if the competition wants these, set submission.format to integer"
             ]

@@ -517,3 +517,21 @@ def test_the_settings_that_an_error_proposes_can_be_pasted(images, tmp_path, cap
     assert columns == {"label": "on"}  # which YAML reads as true where it is not in quotes
     assert ask(images, tmp_path, "id,label", "0.5", **BINARY, **changes, **{"submission.columns": columns}) == 0
     assert "the probability of on in label" in capsys.readouterr().out
+
+
+def test_cells_with_a_decimal_point_do_not_ask_for_whole_numbers(images, tmp_path, capsys):
+    assert ask(images, tmp_path, "id,height", "0.0", **NUMBER, **{"data.target": "height"}) == 0
+    assert "whole numbers" not in capsys.readouterr().out
+
+
+def test_a_path_that_holds_the_target_needs_another_for_the_rows_to_predict(images, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    shutil.copy(images / "train.csv", tmp_path / "data")
+    shutil.copy(images / "test.csv", tmp_path / "data")
+    for i in range(NUM_ROWS):  # the class is the folder
+        path = tmp_path / "data" / ("dog" if i % 4 > 1 else "cat") / f"{i:02d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.symlink_to(images / "images" / path.name)
+    changes = {"data.target": "animal", "data.image": "{animal}/{id}.jpg", "data.test": None}
+    assert ask(images, tmp_path, "id,animal", "cat", **BINARY, **changes) == 2
+    assert "Set data.test_image to where the images of the rows to predict are." in capsys.readouterr().err
