@@ -98,7 +98,7 @@ class CSVDataModule(LightningDataModule):
         shrink: Decode images at what `image_size` needs (`swinft.data.shrink`): faster, and slightly softer. False
             keeps every pixel. `auto` shrinks for the presets, and keeps every pixel for transforms of your own, whose
             lengths are in pixels.
-        cache: Decode the training pictures once into a file that folds, workers and runs share: true, false, or `auto`
+        cache: Decode the training images once into a file that folds, workers and runs share: true, false, or `auto`
             where it fits on the disk and in memory. Pixels are the same either way. A run makes it before training; in
             a notebook `check` does, or the first loader.
         cache_dir: Folder of such files; null for ~/.cache/swinft. `swinft cache` lists and prunes it; what nothing has
@@ -111,8 +111,8 @@ class CSVDataModule(LightningDataModule):
             uint8.
         preprocess: Albumentations transforms that training and evaluation apply alike, before `augment` and `resize`.
             They must not draw: p is 1 and ranges have one value.
-        augment_on: `cpu`, or `device` to keep the training pictures in the memory of the device that trains and to
-            augment there, with `none`, `light`, `medium` or `crop`. Each GPU holds all pictures that its fold trains
+        augment_on: `cpu`, or `device` to keep the training images in the memory of the device that trains and to
+            augment there, with `none`, `light`, `medium` or `crop`. Each GPU holds all images that its fold trains
             on. It needs the cache: `auto` then means true. Validation and prediction stay on the CPU. It is made for
             GPUs: where the device is the CPU, it works and is many times slower than `cpu`.
         batch_size: Images per batch and device.
@@ -377,7 +377,7 @@ class CSVDataModule(LightningDataModule):
         """Compares the training images with those that an `images.csv` was made of.
 
         Raises:
-            DataError: Some show other pictures now.
+            DataError: Some show other images now.
         """
         self.pictures.check_unchanged(self._rows("fit"), images)
 
@@ -410,7 +410,7 @@ class CSVDataModule(LightningDataModule):
         every pass has a loader of its own; `loader.sampler.set_epoch` sets it.
 
         With `augment_on: device` its batches lie on the Trainer's device, or where there is no Trainer on the GPU if
-        there is one, and their images are float32; the first call copies the pictures there.
+        there is one, and their images are float32; the first call copies the images there.
         """
         return self._train_loader(makes_cache=True)
 

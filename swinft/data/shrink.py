@@ -1,4 +1,4 @@
-"""Pictures at the size that training needs: what is cached, and what is decoded where nothing is cached, is the same.
+"""Images at the size that training needs: what is cached, and what is decoded where nothing is cached, is the same.
 
 A decoded picture is shrunk, with its aspect ratio, until it just covers 1.14 times the training size in height and
 width; it is never enlarged. The filter is Pillow's and torchvision's bilinear one with antialiasing, in torch's kernel,
