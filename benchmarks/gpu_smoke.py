@@ -214,7 +214,9 @@ def fit_step() -> Found:
         path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
         text = run(*fit_words(root, "a"), environment={"PYTHONPATH": path, "SWINFT_SMOKE_WATCH": "1"})
         waits = [line for line in text.splitlines() if "called a synchronizing" in line]
-        lines = {re.sub(r": UserWarning.*", "", line)[-90:]: waits.count(line) for line in waits}
+        places = [re.sub(r": UserWarning.*|^.*site-packages/", "", line) for line in waits]
+        places = [place.removeprefix(f"{REPOSITORY}/")[-90:] for place in places]
+        lines = {place: places.count(place) for place in places}
         steps = sum(1 for _ in epochs_of(root, "a")) * 8
         return {"seconds": [line["seconds"] for line in epochs_of(root, "a")], "steps, about": steps, "waits": lines}
 
