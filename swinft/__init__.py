@@ -18,6 +18,7 @@ in the program that imports it but one environment variable.
 """
 
 import importlib
+import importlib.metadata
 import os
 from typing import Any
 
@@ -35,12 +36,17 @@ _PUBLIC = {
     "ClassificationHead": "swinft.model.heads",
     "RegressionHead": "swinft.model.heads",
     "MultilabelHead": "swinft.model.heads",
+    "OptimConfig": "swinft.model.optim",
+    "MixConfig": "swinft.model.mix",
+    "create_backbone": "swinft.model.backbone",
     "load": "swinft.run.load",
 }
 __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("swinft")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'swinft' has no attribute '{name}'")
     return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -5,6 +5,7 @@
 
 import ast
 from graphlib import TopologicalSorter
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def test_every_public_name_can_be_imported():
     assert all(getattr(swinft, name).__name__ == name for name in swinft.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Tak'"):
         _ = swinft.Tak
+
+
+def test_f115_what_a_script_of_a_training_needs_is_public():
+    assert {"OptimConfig", "MixConfig", "create_backbone", "FineTuneTask", "CSVDataModule", "load"} <= set(
+        swinft.__all__
+    )
+    assert swinft.__version__ == version("swinft")
 
 
 PAGE = ROOT / "docs" / "code.md"
