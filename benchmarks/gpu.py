@@ -470,7 +470,7 @@ def main() -> None:
         options.steps, options.workers = 2, 1
     found = begin(options)
     with tempfile.TemporaryDirectory() as folder:
-        make_competition(Path(folder), 640 if options.toy else LOADER_IMAGES)
+        make_competition(Path(folder), 160 if options.toy else LOADER_IMAGES)
         for keys, case in cases(found, Path(folder), options):
             name = "/".join(keys)
             if name in found["done"]:

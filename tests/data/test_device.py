@@ -209,8 +209,8 @@ def test_a_picture_that_is_skipped_is_not_read(photos, tmp_path):
         ({"augment": "heavy"}, ["data.augment_on", "data.augment is 'heavy'", "none, light, medium, crop"]),
         ({"augment": []}, ["data.augment_on", "data.augment is a list of transforms", "none, light, medium, crop"]),
         ({"cache": False}, ["data.augment_on", "data.cache is false", "auto or true"]),
-        ({"shrink": False}, ["data.augment_on", "data.shrink is false", "to true"]),
-        ({"shrink": False, "cache": True}, ["data.augment_on", "data.shrink is false", "to true"]),
+        ({"shrink": False}, ["data.augment_on", "data.shrink is false", "to auto or true"]),
+        ({"shrink": False, "cache": True}, ["data.augment_on", "data.shrink is false", "to auto or true"]),
         ({"augment_on": "gpu"}, ["data.augment_on is 'gpu'", "'cpu'"]),
     ],
 )

@@ -27,8 +27,10 @@ from tests.conftest import ROOT, tiny_config, write_config
 
 # A parent as `swinft fit` and `swinft predict --devices` are one, whose children cost no imports.
 PARENT = """
+import signal
 import sys
 from swinft.run import processes
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 from swinft.run.processes import Child, run_children
 sys.executable = sys.argv[1]
 processes.TERMINATED_SECONDS = 1.0
