@@ -36,7 +36,7 @@ class OptimConfig:
 
     Args:
         lr: Learning rate of the head, from which `layer_decay` counts. `auto` follows the backbone's family and whether
-            it is pretrained (`chosen_rates`), and is printed.
+            it is pretrained (`settled`), and is printed.
         head_lr: Learning rate of the head and of the metadata network where it is another. None for `lr`; with `lr` at
             `auto` for the one that goes with it.
         weight_decay: Decay of weight matrices; norms, biases and relative-position tables have none.

@@ -23,7 +23,16 @@ from swinft.model.heads import Head
 from swinft.model.metrics import check_metrics, score
 from swinft.model.mix import MixConfig, mix
 from swinft.model.network import ImageModel
-from swinft.model.optim import OptimConfig, adamw, describe_rates, param_groups, settled, warmup_cosine, warmup_steps
+from swinft.model.optim import (
+    Groups,
+    OptimConfig,
+    adamw,
+    describe_rates,
+    param_groups,
+    settled,
+    warmup_cosine,
+    warmup_steps,
+)
 from swinft.model.steps import steps_of
 from swinft.model.window_attention import FastAttention, set_attention
 from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, NOT_NEGATIVE, check_ranges
@@ -378,11 +387,15 @@ class FineTuneTask(pl.LightningModule):
         else:
             torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
+    def parameter_groups(self) -> Groups:
+        """Parameters of backbone, metadata network and head with their rates, as `param_groups` gives them."""
+        others = [module for name, module in self.net.named_children() if name != "backbone"]
+        return param_groups(self.net.backbone, others, self.optim)
+
     def configure_optimizers(self) -> Any:
         """AdamW with a rate per layer, and a schedule per step."""
-        others = [module for name, module in self.net.named_children() if name != "backbone"]
         scales_loss = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        groups = param_groups(self.net.backbone, others, self.optim)
+        groups = self.parameter_groups()
         self._unfrozen = [parameter for parameter in self.net.backbone.parameters() if parameter.requires_grad]
         optimizer = adamw(groups, self.optim, self.device, scales_loss)
         steps = steps_of(self.trainer)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from swinft.errors import InputError
 from swinft.model.contract import decoded, encoded_targets, row_losses
-from swinft.model.optim import adamw, param_groups
+from swinft.model.optim import adamw
 from swinft.model.task import FineTuneTask
 
 # Two rows show all that a full batch shows, but for its memory; on a CPU a full one can take minutes.
@@ -53,7 +53,6 @@ def _step(task: FineTuneTask, image: Tensor, targets: Tensor, features: Tensor |
     logits = net.logits(image, net.encode_metadata(features))
     loss = row_losses(head, logits, encoded_targets(head, targets, len(image))).mean()
     loss.backward()  # type: ignore[no-untyped-call]
-    others = [module for name, module in net.named_children() if name != "backbone"]
-    adamw(param_groups(net.backbone, others, task.optim), task.optim, torch.device("cpu"), scales_loss=False).step()
+    adamw(task.parameter_groups(), task.optim, torch.device("cpu"), scales_loss=False).step()
     if task.averaged is not None:
         task.averaged.update(net)
