@@ -20,11 +20,18 @@ def available_memory() -> int:
     """
     found = [_of_machine()]
     for folder in _groups("memory"):
-        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+        limit = _memory_limit(folder)
         used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0
         if limit is not None and limit < NO_LIMIT:
             found.append(max(0, limit - max(0, used - _droppable(folder / "memory.stat"))))
     return min(found)
+
+
+def total_memory() -> int:
+    """Bytes that the machine has, or that the process's control groups let it have of them."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else NO_LIMIT
+    limits = [limit for folder in _groups("memory") if (limit := _memory_limit(folder)) is not None]
+    return min([machine, *limits])
 
 
 def available_cores() -> int:
@@ -32,6 +39,11 @@ def available_cores() -> int:
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [math.ceil(share) for folder in _groups("cpu") if (share := _cpu_quota(folder)) is not None]
     return max(1, min([bound, *quotas]))
+
+
+def format_bytes(number: float) -> str:
+    """`0.57 MB`, `12.34 GB`."""
+    return f"{number / 1e9:.2f} GB" if number >= 1e8 else f"{number / 1e6:.2f} MB"
 
 
 def _of_machine() -> int:
@@ -62,6 +74,11 @@ def _groups(controller: str) -> Iterator[Path]:
         for top in dict.fromkeys(tops):
             inside = Path(path.lstrip("/"))
             yield from (top / part for part in (inside, *inside.parents) if (top / part).is_dir())
+
+
+def _memory_limit(folder: Path) -> int | None:
+    """Bytes that a group may use, in versions 2 and 1; None where no limit is written."""
+    return _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
 
 
 def _number(path: Path) -> int | None:

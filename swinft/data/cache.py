@@ -26,12 +26,13 @@ from PIL import features
 
 from swinft.data.cachebuild import build
 from swinft.data.cachefolder import FORMAT, HEADER, INDEX, PIXELS, hold_for_reading, make_room
-from swinft.data.capacity import Policy, Room, format_bytes, refuse
+from swinft.data.capacity import Policy, Room, refuse
 from swinft.data.images import CONVERSION, RULES, ImageError, ImageRules
 from swinft.data.index import ImageIndex
 from swinft.data.scan import ImageSet, look
 from swinft.data.shrink import GEOMETRY
 from swinft.errors import StoreError
+from swinft.limits import format_bytes
 
 SUFFIX = PIXELS
 OFF = "Images are decoded each time they are read"

@@ -16,7 +16,7 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
-from swinft.data.capacity import format_bytes
+from swinft.limits import format_bytes
 
 try:
     import fcntl

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from swinft.errors import InputError
-from swinft.limits import available_memory
+from swinft.limits import available_memory, format_bytes
 
 Policy = bool | Literal["auto"]
 
@@ -83,8 +83,3 @@ def room_on_device(needed: int, free: int, device: str) -> str:
             f"{format_bytes(DEVICE_SHARE * free)}. Set data.augment_on to cpu, or lower data.image_size."
         )
     return f"{format_bytes(needed)} of {format_bytes(free)} that were free."
-
-
-def format_bytes(number: float) -> str:
-    """`0.57 MB`, `12.34 GB`."""
-    return f"{number / 1e9:.2f} GB" if number >= 1e8 else f"{number / 1e6:.2f} MB"

@@ -110,6 +110,17 @@ def create_backbone(
     return Backbone(model, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
 
 
+def recomputes_activations(name: str, backbone_args: dict[str, Any] | None = None) -> bool:
+    """Whether a timm model can recompute activations in the backward pass (`grad_checkpointing`)."""
+    try:
+        with torch.device("meta"):  # without weights
+            model: Any = timm.create_model(name, num_classes=0, **(backbone_args or {}))
+            model.set_grad_checkpointing(True)
+    except Exception:  # a few families compute while they are built; nothing is promised for them
+        return False
+    return True
+
+
 def _num_features(model: Any) -> int:
     """D, what a timm model pools to, by its own word."""
     # Some families widen behind the pooling, and say so in `head_hidden_size`; some poolings give mean and maximum.

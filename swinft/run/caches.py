@@ -6,8 +6,8 @@ from pathlib import Path
 
 from swinft.data.cachefolder import DAY, CacheFile, cache_files, is_in_use, users_folder
 from swinft.data.cachefolder import prune as prune_folder
-from swinft.data.capacity import format_bytes
 from swinft.errors import InputError
+from swinft.limits import format_bytes
 from swinft.run.arguments import call
 
 UNITS = {"": DAY, "d": DAY, "day": DAY, "days": DAY, "h": 3600, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -19,6 +20,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
+import torch
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import OK, CSVDataModule
@@ -38,6 +40,7 @@ from swinft.run.inference import format_score, format_seconds, predict_rows
 from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold
 from swinft.run.looked import Looked, frozen, handed_down, looked
+from swinft.run.outofmemory import explain_after_training, explain_out_of_memory, out_of_memory_explained
 from swinft.run.precision import resolve_precision, training_precision
 from swinft.run.predictions import by_id, prediction_table, read_predictions, values_of, write_predictions
 from swinft.run.prepare import prepare
@@ -223,14 +226,31 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
         print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({reason})", flush=True)
         if limit:
             print(f"fold {fold.index}: has {format_seconds(limit.left)} of max_hours", flush=True)
-    with exit_on_signals(), explained_loader_deaths(fold), looked(data).in_environment():
+    explained = partial(_explain_memory, run, config, recorder, device)
+    with (
+        exit_on_signals(),
+        explained_loader_deaths(fold),
+        out_of_memory_explained(explained),
+        looked(data).in_environment(),
+    ):
         if newest is None or not recorder.has_ended(newest, task):
             trainer.fit(task, datamodule=data, ckpt_path=newest)
             trainer.strategy.barrier()
     if trainer.is_global_zero:
         if config.checkpoint == "last":
             save_net(task.predictor, fold.weights)
-        _finish(fold, parser, config, data, recorder, trainer)
+        with out_of_memory_explained(explained):
+            _finish(fold, parser, config, data, recorder, trainer)
+
+
+def _explain_memory(
+    run: Run, config: Namespace, recorder: FoldRecorder, device: torch.device, error: Exception
+) -> InputError:
+    """What to change where a fold has run out of memory."""
+    if recorder.end is not None:
+        return explain_after_training(error, device, recorder.has_trained, _resume(run))
+    during = f"fold {recorder.fold.index}, epoch {len(recorder.history) + 1}"
+    return explain_out_of_memory(error, config, device, during, None if config.trainer.fast_dev_run else _resume(run))
 
 
 @contextmanager
@@ -328,6 +348,7 @@ def _finish(
         "last_epoch": recorder.history[-1],
         "best_epoch": recorder.best,
         "seconds": round(sum(line["seconds"] for line in recorder.history), 1),
+        "peak_memory": recorder.peak,
         "made_with": made_with(config, trainer.world_size),
     }
     commit(fold.result, json_bytes(result), "swinft fit")

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.errors import RunError
+from swinft.errors import InputError, RunError
 from swinft.run.layout import Run
 from swinft.run.predictions import by_id, read_predictions
 from swinft.run.processes import Child, run_children
@@ -32,6 +32,7 @@ def predict_parts(
         The prediction table of all rows.
 
     Raises:
+        InputError: A process has refused what it was given, and said why.
         RunError: A process failed, or the parts do not hold every id exactly once.
     """
     folder = run.parts if path == run.test_predictions else path.with_name(f".{path.name}.parts")
@@ -46,7 +47,8 @@ def predict_parts(
     try:
         codes = run_children(children, [{}] * devices, together=True)
         if any(codes.values()):
-            raise RunError(f"the processes that predict ended with the exit codes {codes}; nothing is joined.")
+            said = f"the processes that predict ended with the exit codes {codes}; nothing is joined."
+            raise InputError(f"{said} What to change is above.") if 2 in codes.values() else RunError(said)
         outputs = data.schema.outputs
         joined = pd.concat([read_predictions(part, len(outputs)) for part in parts], ignore_index=True)
         return by_id(joined, data.test_table.ids, f"the parts in {folder}")

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from swinft.run.config import build_parser, read_frozen
 from swinft.run.inference import Predictor, format_seconds, predict_rows, print_budget
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
+from swinft.run.outofmemory import explain_in_prediction, out_of_memory_explained
 from swinft.run.parts import predict_parts
 from swinft.run.precision import Precision, choose_device, resolve_precision
 from swinft.run.predictions import as_bytes, prediction_table, write_predictions
@@ -114,7 +115,8 @@ def predict(
         else:
             policy = config.predict.compile if compile is None else compile
             predictors = _Predictors(parser, config, [opened.fold(index).weights for index in chosen], backend, policy)
-            table = _predict_table(predictors, data, share, views, place, precision)
+            with _explained_memory(data.batch_size, chosen, share[1], place):
+                table = _predict_table(predictors, data, share, views, place, precision)
         took = format_seconds(time.perf_counter() - started)
         if part:
             write_predictions(path, table, MAKER)
@@ -163,6 +165,13 @@ def _predict_table(
     return complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
 
 
+def _explained_memory(
+    batch_size: int, folds: list[int], processes: int, place: torch.device
+) -> AbstractContextManager[None]:
+    """Says what needs less memory where there is none left; a part is one of several processes."""
+    return out_of_memory_explained(lambda error: explain_in_prediction(error, batch_size, folds, processes, place))
+
+
 def _say(
     run: Run, path: Path, table: pd.DataFrame, took: str, made_with: Provenance, oof_views: Sequence[View]
 ) -> None:
@@ -183,8 +192,6 @@ def _place(device: str, devices: int, backend: str, compile: CompilePolicy | Non
         InputError: There are not so many, or the backend cannot work there or has no such option.
     """
     place = choose_device("cpu" if backend == "openvino" and device == "auto" else device)
-    if devices > 1:
-        _check_devices(device, place, devices)
     if devices > 1:
         _check_devices(device, place, devices)
     if backend == "openvino" and place.type != "cpu":

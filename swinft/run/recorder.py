@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelPruning
 from torch import Tensor, nn
 
+from swinft.devicememory import memory_use
 from swinft.errors import InputError
 from swinft.model.metrics import METRICS
 from swinft.model.steps import steps_of
@@ -64,9 +65,11 @@ class FoldRecorder(Checkpoint):
         self.keep = keep
         self.limit = limit
         self.history: list[dict[str, float]] = []
+        self.peak: dict[str, int] | None = None  # of a device, in bytes; None before an epoch is over
         self.end: str | None = None  # why training has ended; None while it goes on
         self._started = self._validation_started = self._validation_seconds = 0.0
         self._validated: Tensor | None = None
+        self._said_peak = False
         self._recipe: dict[str, Any] = {}
         self._step: dict[str, int] = {}
 
@@ -75,14 +78,19 @@ class FoldRecorder(Checkpoint):
         """The history's line with the best score; the first of equal ones."""
         return max(self.history, key=self._rank)
 
+    @property
+    def has_trained(self) -> bool:
+        """Whether this process has trained, and not only taken over what another one had."""
+        return self._started > 0
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of this callback."""
-        return {"history": self.history, "end": self.end, "step": self._step}
+        return {"history": self.history, "end": self.end, "step": self._step, "peak": self.peak}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where the checkpoint was saved."""
         self.history = state_dict["history"]
-        self.end = state_dict.get("end")
+        self.end, self.peak = state_dict.get("end"), state_dict.get("peak")
 
     def has_ended(self, checkpoint: Path, task: FineTuneTask) -> bool:
         """Whether training had ended when a checkpoint was saved; then the task gets its weights.
@@ -144,6 +152,7 @@ class FoldRecorder(Checkpoint):
         self.end = self._why_ended(trainer)
         if trainer.is_global_zero:
             print(self._text(line, planned), flush=True)
+            self._measure(pl_module.device)
             if self.end not in (None, WHOLE):
                 print(self._early_end(planned), flush=True)
             lines = b"".join(json_bytes(row, indent=None) + b"\n" for row in self.history)
@@ -167,6 +176,14 @@ class FoldRecorder(Checkpoint):
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         seconds = time.monotonic() - self._started
         return {"epoch": len(self.history) + 1, **metrics, "lr": max(rates), "seconds": round(seconds, 2)}
+
+    def _measure(self, device: torch.device) -> None:
+        """Keeps the peak of the device's memory, and says what it is after the first epoch of this process."""
+        use = memory_use(device)
+        if not self._said_peak:
+            print(f"fold {self.fold.index}: peak memory {use.describe()} on {device}", flush=True)
+        self._said_peak = True
+        self.peak = {"bytes": max(use.peak, self.peak["bytes"] if self.peak else 0), "of": use.total}
 
     def _why_ended(self, trainer: Trainer) -> str | None:
         """Whether this epoch is the last, and why; the same on all ranks."""
