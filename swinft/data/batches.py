@@ -6,19 +6,20 @@ Shapes: N rows, K outputs, F metadata features, (H, W) image size.
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from swinft.data.augment import Pipeline, Preprocessing, apply, check_image
 from swinft.data.cache import PixelCache
 from swinft.data.collate import collate
 from swinft.data.decoders import tune_decoders
 from swinft.data.images import RULES, ImageError, ImageRules
+from swinft.data.loading import Feeding, FeedingLoader
 from swinft.data.shrink import picture
 from swinft.data.table import Problem, Table
 from swinft.errors import InputError
@@ -239,21 +240,33 @@ def make_loader(
     dataset: Dataset[dict[str, Any]],
     sampler: Sampler[Key],
     batch_size: int,
-    num_workers: int,
+    feeding: Feeding,
     seed: int,
-    kind: Callable[..., DataLoader[Any]] = DataLoader,
-) -> DataLoader[Any]:
-    """The loader of a dataset; in training an incomplete last batch is dropped unless it is the only one."""
+    kind: Callable[..., FeedingLoader] = FeedingLoader,
+) -> FeedingLoader:
+    """The loader of a dataset; in training an incomplete last batch is dropped unless it is the only one.
+
+    Args:
+        dataset: Its keys are the sampler's.
+        sampler: The order.
+        batch_size: Rows of a batch.
+        feeding: How many processes, and how far they work ahead.
+        seed: Of the processes' own random numbers.
+        kind: Class of the loader.
+    """
     is_training = isinstance(sampler, ShuffledRows)
-    return kind(
+    loader = kind(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
-        num_workers=num_workers,
+        num_workers=feeding.num_workers,
+        prefetch_factor=feeding.ahead or None,
         worker_init_fn=_start_worker,
-        collate_fn=collate,
+        collate_fn=partial(collate, pins=True) if feeding.pins else collate,
         drop_last=is_training and len(sampler) > batch_size,  # type: ignore[arg-type]
-        persistent_workers=num_workers > 0,  # starting them costs seconds; the epoch travels with the key
-        pin_memory=torch.cuda.is_available(),
+        persistent_workers=feeding.num_workers > 0,  # starting them takes time; the epoch travels with the key
+        pin_memory=feeding.pins,
         generator=torch.Generator().manual_seed(seed),  # else each epoch advances torch's global generator
     )
+    loader.feeding = feeding
+    return loader

@@ -6,6 +6,7 @@ padding; `target` int64 (B,) for classification, float32 (B, K) otherwise, absen
 in 0–255.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +19,6 @@ from albumentations.core.composition import TransformType
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerStatus
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from swinft.data.augment import Preprocessing, Preset, eval_pipeline, train_pipeline
 from swinft.data.batches import ImageRows, OrderedRows, RowNames, ShuffledRows, make_loader
@@ -31,6 +31,7 @@ from swinft.data.features import Filling, MissingFeatures, UnknownCategories
 from swinft.data.folds import NO_FOLD, FoldKind, Folds, check_folds, make_folds, read_folds, scored_folds
 from swinft.data.geometry import make_geometry
 from swinft.data.images import RULES, ImageRules
+from swinft.data.loading import Destination, Feeding, FeedingLoader, NumWorkers, Work, plan_feeding
 from swinft.data.overview import captions, fold_summary, image_grid, imbalance, target_summary
 from swinft.data.pictures import Pictures
 from swinft.data.rows import Columns, Rows, check_sample, read_sample, read_test, read_train
@@ -118,7 +119,9 @@ class CSVDataModule(LightningDataModule):
         batch_size: Images per batch and device.
         virtual_epochs: Epochs that visit every training row once between them: long epochs cut into this many, each
             validated and saved, so that an interruption costs less. `trainer.max_epochs` counts these.
-        num_workers: Processes that decode and augment; 0 for none beside the main one.
+        num_workers: Processes that decode and augment; 0 for none beside the main one. `auto` takes the cores that
+            this process may use, divided among folds at a time and devices per fold, less one, and at most 8; none
+            where the network computes on a CPU, which needs the cores itself.
         download: What to run to get the data and where it goes; said when files are missing.
         fold: The fold that is held out for validation.
         seed: Seeds folds, order and augmentation.
@@ -171,7 +174,7 @@ class CSVDataModule(LightningDataModule):
         augment_on: AugmentOn = "cpu",
         batch_size: int = 32,
         virtual_epochs: int = 1,
-        num_workers: int = 0,
+        num_workers: NumWorkers = "auto",
         download: str | None = None,
         fold: int = 0,
         seed: int = 42,
@@ -209,6 +212,8 @@ class CSVDataModule(LightningDataModule):
         self.resize, self.augment, self.augment_on = resize, augment, augment_on
         self.batch_size, self.num_workers, self.download = batch_size, num_workers, download
         self.fold, self.seed = fold, seed
+        self._has_warned = False  # of a num_workers above the cores
+        self._destination: Destination | None = None
         self.most_batches: int | None = None  # of rows to validate or predict; for a trial, whose scores say nothing
         self._schema = schema
         self.preprocess, self.shrink = list(preprocess or []), shrink
@@ -403,7 +408,7 @@ class CSVDataModule(LightningDataModule):
             raise InputError('the schema is not known yet: call setup("fit"), or pass the schema of an earlier run.')
         return self._schema
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> FeedingLoader:
         """Shuffled, augmented rows of all folds but `fold`.
 
         Without a Trainer each pass over such a loader is the next epoch, with another order and augmentation, even if
@@ -414,7 +419,7 @@ class CSVDataModule(LightningDataModule):
         """
         return self._train_loader(makes_cache=True)
 
-    def _train_loader(self, makes_cache: bool) -> DataLoader[Any]:
+    def _train_loader(self, makes_cache: bool) -> FeedingLoader:
         rank, num_ranks = self._place()
         pipeline = train_pipeline(self.augment, self.image_size, self.resize)
         epoch = self._epoch if self._is_run_by_trainer else None
@@ -423,10 +428,14 @@ class CSVDataModule(LightningDataModule):
         seed = seed_for("order", self.seed, self.fold)
         sampler = ShuffledRows(rows, seed, rank, num_ranks, epoch, self.virtual_epochs, self._next_epoch)
         if self.augment_on == "device":
-            return self._device_loader(dataset, sampler)
-        return make_loader(dataset, sampler, self.batch_size, self.num_workers, self.seed)
+            loader = self._device_loader(dataset, sampler)
+        else:
+            loader = make_loader(dataset, sampler, self.batch_size, self._feed(len(sampler), "train"), self.seed)
+        if self._is_run_by_trainer and rank == 0:
+            print(f"fold {self.fold}: {loader.feeding}", flush=True)
+        return loader
 
-    def _device_loader(self, rows: ImageRows, sampler: ShuffledRows) -> DataLoader[Any]:
+    def _device_loader(self, rows: ImageRows, sampler: ShuffledRows) -> FeedingLoader:
         assert isinstance(self.augment, str)  # check_settings has refused these
         assert self.augment != "heavy"
         device = self.trainer.strategy.root_device if self.trainer else default_device()
@@ -438,7 +447,32 @@ class CSVDataModule(LightningDataModule):
                 also = f" Each of {sampler.num_ranks} ranks holds as many." if sampler.num_ranks > 1 else ""
                 print(f"{self._on_device.note}{also}", flush=True)
         kind = partial(DeviceLoader, pictures=self._on_device)
-        return make_loader(drawn, sampler, self.batch_size, self.num_workers, self.seed, kind)
+        feeding = self._feed(len(sampler), "draw")
+        return make_loader(drawn, sampler, self.batch_size, feeding, self.seed, kind)
+
+    @property
+    def destination(self) -> Destination:
+        """What the batches go to: as a command has set it, else the Trainer's devices, else the GPU if there is one."""
+        if self._destination is not None:
+            return self._destination
+        if self.trainer is not None:
+            return Destination(self.trainer.strategy.root_device, devices=self.trainer.num_devices)
+        return Destination(default_device())
+
+    @destination.setter
+    def destination(self, value: Destination) -> None:
+        self._destination = value
+
+    def _feed(self, num_rows: int, work: Work) -> Feeding:
+        """How a loader of so many rows works; what is wrong with `num_workers` is said once."""
+        height, width = self.image_size
+        batch_bytes = self.batch_size * (200 if work == "draw" else 3 * height * width)
+        num_batches = -(-num_rows // self.batch_size)
+        feeding = plan_feeding(self.num_workers, self.destination, batch_bytes, num_batches, work)
+        if feeding.warning and not self._has_warned and self._place()[0] == 0:
+            print(f"WARNING: {feeding.warning}", file=sys.stderr)
+            self._has_warned = True
+        return feeding
 
     def teardown(self, stage: str) -> None:
         """Gives the memory back that training images took on a device, as soon as the training is over."""
@@ -450,11 +484,11 @@ class CSVDataModule(LightningDataModule):
             self._on_device.release()
         self._on_device = None
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> FeedingLoader:
         """The rows of `fold` in the table's order, each once."""
         return self._val_loader(makes_cache=True)
 
-    def _val_loader(self, makes_cache: bool) -> DataLoader[Any]:
+    def _val_loader(self, makes_cache: bool) -> FeedingLoader:
         rows = np.flatnonzero(self.is_scored & (self.fold_of_row == self.fold))
         return self._eval_loader("fit", rows[: self._most_rows], makes_cache)
 
@@ -462,7 +496,7 @@ class CSVDataModule(LightningDataModule):
     def _most_rows(self) -> int | None:
         return None if self.most_batches is None else self.most_batches * self.batch_size
 
-    def predict_dataloader(self, share: tuple[int, int] = (0, 1)) -> DataLoader[Any]:
+    def predict_dataloader(self, share: tuple[int, int] = (0, 1)) -> FeedingLoader:
         """The rows to predict in their table's order, each once, without targets.
 
         Args:
@@ -473,7 +507,7 @@ class CSVDataModule(LightningDataModule):
         rows = np.arange(share[0], len(self.test_table), share[1])
         return self._eval_loader("predict", rows[: self._most_rows], makes_cache=False)
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> FeedingLoader:
         """The rows of a labelled test table in its order, each once, with their targets.
 
         Raises:
@@ -495,9 +529,11 @@ class CSVDataModule(LightningDataModule):
 
     def _eval_loader(
         self, stage: str, rows: NDArray[np.int64], makes_cache: bool, targets: NDArray[Any] | None = None
-    ) -> DataLoader[Any]:
+    ) -> FeedingLoader:
         dataset = self._dataset(stage, eval_pipeline(self.image_size, self.resize), makes_cache, rows, targets)
-        return make_loader(dataset, OrderedRows(rows, *self._place()), self.batch_size, self.num_workers, self.seed)
+        sampler = OrderedRows(rows, *self._place())
+        feeding = self._feed(len(sampler), "validate" if stage == "fit" else "predict")
+        return make_loader(dataset, sampler, self.batch_size, feeding, self.seed)
 
     def _dataset(
         self,

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from swinft.data.batches import ImageRows, Key
 from swinft.data.capacity import room_on_device
 from swinft.data.collate import collate
 from swinft.data.geometry import Drawn, Geometry
+from swinft.data.loading import FeedingLoader
 from swinft.data.warp import change, warp
 from swinft.errors import InputError
 from swinft.limits import available_cores, available_memory
@@ -193,7 +194,7 @@ def free_memory(device: torch.device) -> int:
     raise InputError(f"data.augment_on is 'device', which works on cuda and cpu, not on {device}. Set it to cpu.")
 
 
-class DeviceLoader(DataLoader[Any]):
+class DeviceLoader(FeedingLoader):
     """A loader of `DrawnRows` that yields images, sampled on the device that the images are on.
 
     It samples in the process that asks for a batch, so a Trainer finds everything where it wants it and a plain loop

@@ -29,12 +29,16 @@ def check_settings(data: "CSVDataModule") -> None:
     limits = {
         "num_folds": Range(2),
         "batch_size": COUNT,
-        "num_workers": NOT_NEGATIVE,
         "image_size": COUNT,
         "virtual_epochs": COUNT,
     }
     problems = range_problems("data", vars(data), limits) + range_problems("", vars(data), {"seed": NOT_NEGATIVE})
+    workers: Any = data.num_workers  # in a notebook nobody has checked the type
+    is_number = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0
+    if not is_number and not isinstance(workers, str):
+        problems.append(f"data.num_workers is {data.num_workers}. Allowed: auto, or a whole number from 0.")
     words = {
+        "num_workers": (data.num_workers, Literal["auto"]),
         "target_kind": (data.columns.target_kind, TargetKind),
         "fold_kind": (data.fold_kind, FoldKind),
         "resize": (data.resize, Resize),

@@ -12,6 +12,8 @@ from swinft.run.layout import Run
 from swinft.run.processes import Slot
 from swinft.run.store import commit
 
+SIDE_BY_SIDE = "SWINFT_FOLDS_AT_A_TIME"  # in the environment of a fold's process
+
 
 def devices_per_fold(config: Namespace, num_folds: int) -> int:
     """How many devices work on each fold of a run that is started here.
@@ -82,6 +84,16 @@ def slots_for(config: Namespace, per_fold: int, num_waiting: int) -> list[Slot]:
         return [{}]
     count = max(1, min(len(names) // per_fold, num_waiting))
     return [{"CUDA_VISIBLE_DEVICES": ",".join(names[k * per_fold : (k + 1) * per_fold])} for k in range(count)]
+
+
+def side_by_side(slots: list[Slot]) -> dict[str, str]:
+    """What tells a fold's process how many folds run at the same time: they share the cores."""
+    return {SIDE_BY_SIDE: str(len(slots))}
+
+
+def folds_at_a_time() -> int:
+    """How many folds run side by side, as the process that started this one has told; 1 where nobody has."""
+    return int(os.environ.get(SIDE_BY_SIDE, "1"))
 
 
 def visible_gpus() -> list[str]:

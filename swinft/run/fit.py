@@ -24,7 +24,8 @@ import torch
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import OK, CSVDataModule
-from swinft.errors import InputError, RunError, command
+from swinft.data.loading import Destination, explained_deaths
+from swinft.errors import InputError, command
 from swinft.memory import keep_freed_memory
 from swinft.model.metrics import score
 from swinft.orphans import is_child
@@ -33,7 +34,7 @@ from swinft.run.build import build_datamodule, build_task, load_net, save_net
 from swinft.run.checkpoints import newest_checkpoint
 from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, load
-from swinft.run.devices import slots_for
+from swinft.run.devices import folds_at_a_time, side_by_side, slots_for
 from swinft.run.environment import made_with, note_of_folds
 from swinft.run.hours import deadline, fold_limit
 from swinft.run.inference import format_score, format_seconds, predict_rows
@@ -144,7 +145,7 @@ def fit_all(run: Run, parser: Parser, config: Namespace, found: Looked | None) -
     if len(slots) > 1:
         print(f"{len(slots)} folds at a time, on GPUs {' and '.join(slot['CUDA_VISIBLE_DEVICES'] for slot in slots)}")
     told = environment(str(parser.dump(config, skip_unset=False))) | (found.environment if found else {})
-    told |= deadline(run, config, len(slots))
+    told |= deadline(run, config, len(slots)) | side_by_side(slots)
     try:
         codes = run_children({index: fold_child(run, index, config.allow_code, told) for index in waiting}, slots)
     except (KeyboardInterrupt, SystemExit):
@@ -220,6 +221,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
     device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)
     trainer = build_trainer(parser, config, fold.root, precision, recorder)
+    data.destination = Destination(device, folds_at_a_time(), trainer.num_devices, is_command=True)
     if trainer.is_global_zero:
         if not newest and (note := note_of_leak(config, data, fold.index)):
             print(note, file=sys.stderr)
@@ -227,9 +229,11 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
         if limit:
             print(f"fold {fold.index}: has {format_seconds(limit.left)} of max_hours", flush=True)
     explained = partial(_explain_memory, run, config, recorder, device)
+    kept = "Finished epochs are kept: go on with --resume. "
+    loaders_explained = partial(explained_deaths, f"fold {fold.index}: ", kept, "--data.num_workers 0")
     with (
         exit_on_signals(),
-        explained_loader_deaths(fold),
+        loaders_explained(),
         out_of_memory_explained(explained),
         looked(data).in_environment(),
     ):
@@ -239,7 +243,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
     if trainer.is_global_zero:
         if config.checkpoint == "last":
             save_net(task.predictor, fold.weights)
-        with out_of_memory_explained(explained):
+        with out_of_memory_explained(explained), loaders_explained():
             _finish(fold, parser, config, data, recorder, trainer)
 
 
@@ -272,25 +276,6 @@ def exit_on_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def explained_loader_deaths(fold: Fold) -> Iterator[None]:
-    """Says what the death of a loader process most often means.
-
-    Raises:
-        RunError: A loader process died.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise RunError(
-            f"fold {fold.index}: {str(error).splitlines()[0]} Finished epochs are kept: go on with --resume. 'Killed' "
-            f"is most often a lack of memory: add --data.num_workers 0. A segmentation fault is a decoder's: `swinft "
-            f"check` decodes every image in turn."
-        ) from error
 
 
 def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from swinft.data.datamodule import OK, CSVDataModule
+from swinft.data.loading import Destination, NumWorkers, explained_deaths
 from swinft.data.scan import ImageSet, scan
 from swinft.data.schema import Schema
 from swinft.errors import InputError, command
@@ -49,6 +50,7 @@ def predict(
     root: str | None = None,
     test: str | None = None,
     batch_size: int | None = None,
+    num_workers: NumWorkers | None = None,
     device: str = "auto",
     devices: int = 1,
     backend: Literal["torch", "openvino"] = "torch",
@@ -67,6 +69,7 @@ def predict(
             config's `data.root`.
         test: A CSV of rows to predict; None for the config's `data.test` or sample submission.
         batch_size: Images per batch; None for the config's.
+        num_workers: Processes that decode, for each device, or `auto`; None for the config's.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         devices: Devices of this kind that share the rows, one process each.
         backend: What computes. `openvino` is for CPUs, several times as fast as torch there; it needs
@@ -93,6 +96,7 @@ def predict(
         place = _place(device, devices, backend, compile)
         changes: dict[str, Any] = {"schema": schema}
         changes["batch_size"] = batch_size or config.predict.batch_size or 2 * config.data.batch_size
+        changes |= {} if num_workers is None else {"num_workers": num_workers}
         changes |= {"root": root} if root else {}
         # Typed in a shell: not relative to the data's folder.
         changes |= {"test": str(Path(test).resolve())} if test else {}
@@ -110,7 +114,7 @@ def predict(
         started = time.perf_counter()
         if devices > 1:
             options = {"views": views, "folds": folds, "root": root, "test": test, "batch_size": batch_size}
-            options |= {"backend": backend, "compile": compile, "allow_code": allow_code}
+            options |= {"num_workers": num_workers, "backend": backend, "compile": compile, "allow_code": allow_code}
             table = predict_parts(opened, options, path, place.type, min(devices, len(data.test_table)), data)
         else:
             policy = config.predict.compile if compile is None else compile
@@ -158,10 +162,13 @@ def _predict_table(
 ) -> pd.DataFrame:
     """The prediction table of this process's share of the test rows."""
     keep_freed_memory(place)
+    data.destination = Destination(place, devices=share[1], is_command=True)
     loader = data.predict_dataloader(share)
-    nets: Sequence[Predictor] = predictors.load(data, loader, views, place)
-    print_budget(nets, loader, views, place, precision)
-    rows, values = predict_rows(nets, loader, views, place, precision)
+    print(loader.feeding)
+    with explained_deaths("", "", "--num-workers 0"):
+        nets: Sequence[Predictor] = predictors.load(data, loader, views, place)
+        print_budget(nets, loader, views, place, precision)
+        rows, values = predict_rows(nets, loader, views, place, precision)
     return complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
 
 

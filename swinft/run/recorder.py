@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelPruning
 from torch import Tensor, nn
 
+from swinft.data.loading import FeedingLoader, advice, is_slow
 from swinft.devicememory import memory_use
 from swinft.errors import InputError
 from swinft.model.metrics import METRICS
@@ -70,6 +71,7 @@ class FoldRecorder(Checkpoint):
         self._started = self._validation_started = self._validation_seconds = 0.0
         self._validated: Tensor | None = None
         self._said_peak = False
+        self._has_noted = False  # that the device waits for its loader
         self._recipe: dict[str, Any] = {}
         self._step: dict[str, int] = {}
 
@@ -153,6 +155,8 @@ class FoldRecorder(Checkpoint):
         if trainer.is_global_zero:
             print(self._text(line, planned), flush=True)
             self._measure(pl_module.device)
+            if note := self._note_of_waiting(trainer, line):
+                print(note, flush=True)
             if self.end not in (None, WHOLE):
                 print(self._early_end(planned), flush=True)
             lines = b"".join(json_bytes(row, indent=None) + b"\n" for row in self.history)
@@ -175,6 +179,8 @@ class FoldRecorder(Checkpoint):
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         seconds = time.monotonic() - self._started
+        waited = _wait_share(trainer)
+        metrics |= {} if waited is None else {"loader_wait": round(waited, 4)}
         return {"epoch": len(self.history) + 1, **metrics, "lr": max(rates), "seconds": round(seconds, 2)}
 
     def _measure(self, device: torch.device) -> None:
@@ -184,6 +190,17 @@ class FoldRecorder(Checkpoint):
             print(f"fold {self.fold.index}: peak memory {use.describe()} on {device}", flush=True)
         self._said_peak = True
         self.peak = {"bytes": max(use.peak, self.peak["bytes"] if self.peak else 0), "of": use.total}
+
+    def _note_of_waiting(self, trainer: Trainer, line: dict[str, float]) -> str:
+        """What to change where the device waits for its loader; once, and empty where nothing."""
+        device, share = trainer.strategy.root_device, line.get("loader_wait", 0.0)
+        if self._has_noted or not is_slow(share, device):
+            return ""
+        self._has_noted = True
+        data, loader = trainer.datamodule, trainer.train_dataloader  # type: ignore[attr-defined]
+        assert isinstance(loader, FeedingLoader)  # it has measured the share
+        waits = f"fold {self.fold.index}: {device} waits for its loader {share:.0%} of the time"
+        return f"{waits}; to train faster, {advice(data, loader.num_workers)}"
 
     def _why_ended(self, trainer: Trainer) -> str | None:
         """Whether this epoch is the last, and why; the same on all ranks."""
@@ -264,6 +281,12 @@ class FoldRecorder(Checkpoint):
         if math.isnan(score):
             return (0, -loss) if not math.isnan(loss) else (-1, 0.0)
         return 1, score if METRICS[name].higher_is_better else -score
+
+
+def _wait_share(trainer: Trainer) -> float | None:
+    """The share of an epoch that was spent waiting for the loader, 0 to 1; None where it has a single batch."""
+    waits = getattr(trainer.train_dataloader, "waits", None)
+    return waits.share if waits else None
 
 
 def _step(trainer: Trainer) -> dict[str, int]:

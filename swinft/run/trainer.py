@@ -246,7 +246,8 @@ def quiet() -> None:
     for message in (
         r".*module\(s\) in eval mode at the start of training",  # the averaged weights are never trained
         r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of an old torch name
-        r".*does not have many workers",  # data.num_workers is the user's choice
+        r".*does not have many workers",  # a fold says how many, and what it waits for them
+        r"This DataLoader will create",  # more than there are cores: said in our own words
         r".*The number of training batches .* is smaller than the logging interval",  # we log per epoch
     ):
         warnings.filterwarnings("ignore", message)

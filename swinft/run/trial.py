@@ -3,6 +3,7 @@
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
+from swinft.data.loading import Destination
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.run.arguments import Parser
@@ -51,6 +52,7 @@ def predict_some(run: Run, parser: Parser, config: Namespace) -> int:
     shorten(data, config)
     data.setup("predict")
     device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
+    data.destination = Destination(device, is_command=True)
     net = load_net(parser, config, schema, run.fold(config.fold).weights, device)
     rows, _ = predict_rows([net], data.predict_dataloader(), config.predict.views, device, precision)
     return len(rows)

@@ -72,7 +72,8 @@ def test_f040_what_changes_no_result_may_differ_and_is_said(copy, capsys):
     assert main(["fit", "--config", str(copy.config), "--resume", *options]) == 0
     out = capsys.readouterr().out
     assert (
-        "not as at the start, which changes no result: data.cache: was 'auto', is False; data.num_workers: was 0" in out
+        "not as at the start, which changes no result: data.cache: was 'auto', is False; data.num_workers: was 'auto'"
+        in out
     )
     assert copy.read_config()["data"]["num_workers"] == 1  # what the folds are going to read
     assert copy.read_config()["submission"]["threshold"] == 0.4
