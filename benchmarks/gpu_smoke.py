@@ -4,9 +4,11 @@
     python benchmarks/gpu_smoke.py --steps fit,resume   # some of them
     python benchmarks/gpu_smoke.py --dry                # what a CPU can do of it; writes no result
 
-Every step prints `ok`, `FAILED` or `skipped` with what it found, and one that fails or hangs does not keep the others
-from running. Steps whose figures mean something run alone, the others four at a time. After every step
-benchmarks/results/gpu-smoke.json is written, and a copy into the folder that `--output` names.
+Every step prints `ok`, `FAILED`, `skipped` or, where the time was over, `not reached`, with what it found, and one that
+fails or hangs does not keep the others from running. The most valuable come first; where an earlier run on the same GPU
+and torch has written results, what it did not reach or what failed. Steps whose figures mean something run alone, the
+others four at a time. After every step benchmarks/results/gpu-smoke.json is written, and a copy into the folder that
+`--output` names.
 """
 
 import argparse
@@ -21,13 +23,16 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = "configs/bluemarble.yaml"
-RESULT = "gpu-smoke.json"
-SECONDS = 150  # of one step; compiling two variants of Swin-T took longer than that beside other steps
+RESULTS, RESULT = REPOSITORY / "benchmarks" / "results", "gpu-smoke.json"
+AT_ONCE = 4
+DRY_SECONDS = 3  # what a CPU may take in place of a GPU's second
 DRY = os.environ.get("SWINFT_SMOKE_DRY") == "1"
 
 Found = dict[str, Any]
@@ -53,6 +58,7 @@ def run(*words: str, environment: dict[str, str] | None = None, code: int | None
         command, capture_output=True, text=True, timeout=seconds, env={**os.environ, **(environment or {})}
     )
     text = ended.stdout + ended.stderr
+    assert not (code == 0 and "Traceback" in text), text[-3000:]
     assert code is None or ended.returncode == code, f"exit code {ended.returncode} of {words}:\n{text[-3000:]}"
     return text
 
@@ -161,64 +167,89 @@ def sdpa_step() -> Found:
 
 def speed_step() -> Found:
     """Swin-T, 64 images of 224 px, bf16, ten eager steps: images per second and peak memory by attention."""
-    import gpu
+    import gpu_cases as gpu
 
-    if DRY:
-        raise Skipped("benchmarks/gpu.py --toy does it on a CPU")
-    model = gpu.Model("swin_tiny_patch4_window7_224", 224, 64)
-    return {
-        variant.name: gpu.measure(model, variant, 10)["train img/s"]
-        for variant in gpu.VARIANTS
-        if not variant.is_compiled
-    }
-
-
-def compiled_step() -> Found:
-    """Whether 49 keys compile, by torch's operations and by Triton's kernels, and what a first step costs."""
-    import gpu
-
-    if DRY:
-        raise Skipped("compiling takes minutes on a CPU")
-    model = gpu.Model("swin_tiny_patch4_window7_224", 224, 64)
-    found = {}
+    model = gpu.TOY if DRY else gpu.Model("swin_tiny_patch4_window7_224", 224, 64)
+    found: Found = {}
     for variant in gpu.VARIANTS:
-        if variant.is_compiled and variant.kernel:
-            result = gpu.measure(model, variant, 10)
-            found[variant.name] = {key: result[key] for key in ("train img/s", "first step s")}
+        if variant.is_compiled or (DRY and variant.kernel == "triton"):
+            continue
+        result = gpu.measure(model, variant, 2 if DRY else 10)
+        found[variant.name] = {key: result[key] for key in ("train img/s", "predict img/s", "peak memory GB")}
     return found
 
 
-# Names every place where the CPU waits for the GPU, once `fit` is past its start.
+def compiled_step() -> Found:
+    """Whether 49 keys compile, in plain blocks and in shifted ones, and what a first step costs; by kernel."""
+    import gpu_cases as gpu
+
+    if DRY:
+        raise Skipped("compiling takes minutes on a CPU")
+    # Two of the four stages: the blocks that follow are the same, and cost as much again.
+    model = gpu.Model("swin_tiny_patch4_window7_224", 224, 64, {"depths": [2, 2], "num_heads": [3, 6]})
+    return {
+        variant.name: {"first step s": gpu.measure(model, variant, 3)["first step s"]}
+        for variant in gpu.VARIANTS
+        if variant.is_compiled and variant.kernel
+    }
+
+
+def loop_step() -> Found:
+    """Our task in Lightning's loop over a loop by hand, with averaged weights and without."""
+    import gpu_cases as gpu
+
+    models = {"swin": gpu.TOY} if DRY else {"swin": gpu.SWIN_T, "resnet50": gpu.RESNET}
+    return {name: gpu.own_loop(model, 2 if DRY else 30, 0.999) for name, model in models.items()}
+
+
+def benchmark_step() -> Found:
+    """What fits of benchmarks/gpu.py into a minute; it goes on where an earlier run has ended, and writes by itself."""
+    words = ["--toy"] if DRY else ["--seconds", "45", "--output", os.environ.get("SWINFT_SMOKE_OUTPUT", str(RESULTS))]
+    process = subprocess.run(
+        [sys.executable, str(REPOSITORY / "benchmarks" / "gpu.py"), *words], capture_output=True, text=True
+    )
+    assert process.returncode == 0, (process.stdout + process.stderr)[-3000:]
+    return {"lines": [line for line in process.stdout.splitlines() if " s  " in line and "left out" not in line]}
+
+
+# Names every place where the CPU waits for the GPU, in every step of `fit` after those that make kernels and states.
 WATCH = """
 import os
 if os.environ.get("SWINFT_SMOKE_WATCH"):
     import torch, warnings
-    from lightning.pytorch import Trainer
-    original = Trainer.fit
-    def fit(self, *words, **options):
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            return original(self, *words, **options)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    Trainer.fit = fit
+    from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as Loop
+    step, numbers = Loop.advance, iter(range(10**9))
+    def advance(self, *words, **options):
+        if next(numbers) < 3 or not torch.cuda.is_available():
+            return step(self, *words, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                return step(self, *words, **options)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+                print("watched a step", flush=True)
+    Loop.advance = advance
 """
 
 
 def fit_step() -> Found:
-    """The demo's fold 0, two epochs, and the lines of code that make the CPU wait for the GPU."""
+    """The demo's fold 0, two epochs, and the lines of code within a training step that wait for the GPU."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        (root / "sitecustomize.py").write_text("" if DRY else WATCH)
+        (root / "sitecustomize.py").write_text(WATCH)
         path = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
         text = run(*fit_words(root, "a"), environment={"PYTHONPATH": path, "SWINFT_SMOKE_WATCH": "1"})
         waits = [line for line in text.splitlines() if "called a synchronizing" in line]
         places = [re.sub(r": UserWarning.*|^.*site-packages/", "", line) for line in waits]
         places = [place.removeprefix(f"{REPOSITORY}/")[-90:] for place in places]
-        lines = {place: places.count(place) for place in places}
-        steps = sum(1 for _ in epochs_of(root, "a")) * 8
-        return {"seconds": [line["seconds"] for line in epochs_of(root, "a")], "steps, about": steps, "waits": lines}
+        lines, steps = {place: places.count(place) for place in places}, text.count("watched a step")
+        found = {"seconds": [line["seconds"] for line in epochs_of(root, "a")], "steps": steps, "waits": lines}
+    assert DRY or steps, text[-2000:]
+    # One in an epoch's last step is its logging; one in every step keeps the GPU waiting.
+    assert not [place for place, count in lines.items() if place.startswith("swinft") and count >= steps // 2], found
+    return found
 
 
 def half_step() -> Found:
@@ -230,6 +261,7 @@ def half_step() -> Found:
             found[precision] = [line["val_log_loss"] for line in epochs_of(Path(folder), precision)]
             warned = [line for line in text.splitlines() if "Warning" in line]
             found[f"{precision} warnings"] = warned[:5]
+            assert "NaN or infinite" not in text, text[-2000:]
             assert all(0 < value < 3 for value in found[precision]), found
     return found
 
@@ -292,7 +324,30 @@ def input_step() -> Found:
             words = fit_words(Path(folder), name.replace(" ", "_").replace(",", ""), *options)
             run(*words, environment={"XDG_CACHE_HOME": folder})
             found[name] = epochs_of(Path(folder), words[words.index("--name") + 1])[-1]["seconds"]
+        found["largest difference of an image sampled there, in grey levels"] = sampled_difference(Path(folder))
     return found
+
+
+def sampled_difference(folder: Path) -> float:
+    """Of a batch that is sampled on the GPU from the same batch sampled on the CPU."""
+    import torch
+
+    from swinft import CSVDataModule
+    from swinft.data import datamodule
+
+    batches = []
+    for place in (torch.device("cpu"), torch.device("cpu" if DRY else "cuda:0")):
+        datamodule.default_device = lambda place=place: place
+        data = CSVDataModule(
+            root=str(REPOSITORY / "competitions" / "bluemarble"), train="train.csv", image="images/{image}",
+            target="climate", target_kind="classification", image_size=64, augment="light", augment_on="device",
+            cache=True, cache_dir=str(folder), batch_size=32,
+        )  # fmt: skip
+        data.setup("fit")
+        batches.append(next(iter(data.train_dataloader()))["image"].cpu())
+    worst = float((batches[0] - batches[1]).abs().max())
+    assert worst <= 1, worst
+    return worst
 
 
 def predict_step() -> Found:
@@ -326,9 +381,9 @@ def memory_step() -> Found:
     with tempfile.TemporaryDirectory() as folder:
         options = ["--model.backbone", "swin_large_patch4_window12_384", "--model.backbone_args", "null"]
         options += ["--data.image_size", "768", "--data.batch_size", "300", "--data.cache", "false"]
-        text = run(*fit_words(Path(folder), "a", *options), code=None, seconds=SECONDS - 5)
+        text = run(*fit_words(Path(folder), "a", *options), code=None)
     assert "out of memory" in text.lower(), text[-2000:]
-    return {"said": text[-700:], "lines": len(text.splitlines())}
+    return {"said": text[-700:], "lines": len(text.splitlines()), "traceback": "Traceback" in text}
 
 
 def together_step() -> Found:
@@ -353,7 +408,7 @@ def whole_step() -> Found:
         fold = words.index("--fold")
         del words[fold : fold + 2]
         started = time.perf_counter()
-        run(*words, "--data.folds", "null", seconds=SECONDS - 20)
+        run(*words, "--data.folds", "null", seconds=300)
         run("predict", f"{folder}/a", "--device", device())
         run("submit", f"{folder}/a")
         lines = len((Path(folder) / "a" / "submission.csv").read_text().splitlines())
@@ -361,42 +416,65 @@ def whole_step() -> Found:
         return {"seconds": round(time.perf_counter() - started, 1)}
 
 
-STEPS: dict[str, Callable[[], Found]] = {
-    function.__name__.removesuffix("_step"): function
-    for function in (
-        environment_step, attention_step, sdpa_step, speed_step, compiled_step, whole_step, fit_step, half_step,
-        resume_step, input_step, predict_step, together_step, memory_step,
-    )
-}  # fmt: skip
-ALONE = {"environment", "speed", "compiled", "memory"}
+@dataclass(frozen=True)
+class Step:
+    """One of the smoke test's.
+
+    Args:
+        work: Does it; its first line says what is found out.
+        seconds: How long it may take on a GPU.
+        is_alone: Whether it has the GPU to itself: for figures, or because it takes all there is.
+    """
+
+    work: Callable[[], Found]
+    seconds: int = 150
+    is_alone: bool = False
 
 
-def outcome(name: str, dry: bool) -> Found:
-    """Runs one step in a process of its own."""
-    environment = {**os.environ, "SWINFT_SMOKE_DRY": str(int(dry))}
+# The most valuable first: what decides whether a first run works at all.
+STEPS = {
+    "environment": Step(environment_step, 60, True),
+    "attention": Step(attention_step),
+    "whole": Step(whole_step, 240),
+    "fit": Step(fit_step),
+    "predict": Step(predict_step),
+    "half": Step(half_step),
+    "compiled": Step(compiled_step, 300),
+    "resume": Step(resume_step, 240),
+    "together": Step(together_step),
+    "input": Step(input_step, 200),
+    "sdpa": Step(sdpa_step),
+    "memory": Step(memory_step, 120, True),
+    "speed": Step(speed_step, 100, True),
+    "loop": Step(loop_step, 100, True),
+    "benchmark": Step(benchmark_step, 120, True),
+}
+
+
+def outcome(name: str, options: argparse.Namespace, seconds: float) -> Found:
+    """Runs one step in a process of its own, which is killed with all its children when the time is over."""
+    environment = {**os.environ, "SWINFT_SMOKE_DRY": str(int(options.dry))}
+    environment["SWINFT_SMOKE_OUTPUT"] = str(options.output or RESULTS)
     started = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, __file__, "--only", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=environment, cwd=REPOSITORY, start_new_session=True,
     )  # fmt: skip
     try:
-        text, _ = process.communicate(timeout=SECONDS * (3 if dry else 1))
+        text, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        text = process.communicate()[0] + f"\nended after {SECONDS} s"
+        text = process.communicate()[0] + f"\nended after {seconds:.0f} s"
     found: Found = {"status": "FAILED", "said": text[-3000:]}
     if process.returncode == 0 and text.strip():
         found = json.loads(text.strip().splitlines()[-1])
-    found["seconds"] = round(time.perf_counter() - started, 1)
-    print(f"{found['status']:<8}{name:<12}{found['seconds']:>6.1f} s  "
-          f"{json.dumps(found.get('found')) if 'found' in found else found.get('said', '')}", flush=True)  # fmt: skip
-    return found
+    return found | {"seconds": round(time.perf_counter() - started, 1)}
 
 
 def only(name: str) -> None:
     """One step, in this process; its last line is JSON."""
     try:
-        answer: Found = {"status": "ok", "found": STEPS[name]()}
+        answer: Found = {"status": "ok", "found": STEPS[name].work()}
     except Skipped as reason:
         answer = {"status": "skipped", "said": str(reason)}
     except Exception:  # whatever it is, it is the finding
@@ -404,11 +482,69 @@ def only(name: str) -> None:
     print("\n" + json.dumps(answer, default=str))
 
 
+class Smoke:
+    """A run of the smoke test.
+
+    Args:
+        options: As `main` reads them.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.dry, self.until = options, options.dry, time.perf_counter() + options.seconds
+        self.folders = [] if options.dry else [RESULTS, *filter(None, [options.output])]
+        self.results: dict[str, Found] = {}
+        self.lock = Lock()
+
+    def run(self, names: list[str]) -> None:
+        """Runs steps; first what an earlier run on the same GPU and torch did not reach, or what failed there."""
+        before = self.before()
+        if "environment" in names or not self.dry:
+            self.note("environment")  # it says whether the earlier results are this GPU's
+        here, there = (each.get("environment", {}).get("found", {}) for each in (self.results, before))
+        is_same = here and all(here.get(key) == there.get(key) for key in ("device", "torch"))
+        earlier = {name: found for name, found in before.items() if name in STEPS} if is_same else {}
+        self.results = {**earlier, **self.results}
+        done = {name for name, found in earlier.items() if found["status"] in ("ok", "skipped")}
+        others = [name for name in names if name != "environment"]
+        for group in ([n for n in others if n not in done], [n for n in others if n in done]):
+            with ThreadPoolExecutor(1 if self.dry else AT_ONCE) as pool:
+                list(pool.map(self.note, [name for name in group if not STEPS[name].is_alone]))
+            for name in group:
+                if STEPS[name].is_alone:
+                    self.note(name)
+
+    def before(self) -> dict[str, Found]:
+        """What was written before this run."""
+        path = RESULTS / RESULT
+        found: dict[str, Found] = {} if self.dry or not path.is_file() else json.loads(path.read_text())
+        return found
+
+    def note(self, name: str) -> None:
+        """Runs a step, prints and writes what it found; one that the time is over for keeps what it had before."""
+        left = self.until - time.perf_counter()
+        limit = STEPS[name].seconds * (DRY_SECONDS if self.dry else 1)
+        found: Found = {"status": "not reached", "said": "the time was over"}
+        if left > 0:
+            found = outcome(name, self.options, min(limit, left))
+            if found["status"] == "FAILED" and found["seconds"] > left - 1 and left < limit:
+                found["status"] = "not reached"
+        shown = json.dumps(found["found"]) if "found" in found else found["said"]
+        with self.lock:
+            print(f"{found['status']:<12}{name:<12}{found.get('seconds', 0):>6.1f} s  {shown}", flush=True)
+            if found["status"] != "not reached" or name not in self.results:
+                self.results[name] = found
+            for folder in self.folders:
+                folder.mkdir(exist_ok=True, parents=True)
+                ordered = {each: self.results[each] for each in STEPS if each in self.results}
+                (folder / RESULT).write_text(json.dumps(ordered, indent=1) + "\n")
+
+
 def main() -> int:
     """Runs the steps; exit code 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", default=",".join(STEPS), help="names, joined by commas")
     parser.add_argument("--dry", action="store_true", help="what a CPU can do; writes no result")
+    parser.add_argument("--seconds", type=float, help="of all steps together; 540, or with --dry no limit")
     parser.add_argument("--output", type=Path, help="a folder for a copy of the result")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -418,24 +554,19 @@ def main() -> int:
     names = options.steps.split(",")
     if unknown := set(names) - set(STEPS):
         parser.error(f"no such step: {', '.join(sorted(unknown))}. Allowed: {', '.join(STEPS)}.")
-    results: dict[str, Found] = {}
-
-    def note(name: str) -> None:
-        results[name] = outcome(name, options.dry)
-        folders = [] if options.dry else [REPOSITORY / "benchmarks" / "results", *filter(None, [options.output])]
-        for folder in folders:
-            folder.mkdir(exist_ok=True, parents=True)
-            (folder / RESULT).write_text(json.dumps({n: results[n] for n in STEPS if n in results}, indent=1) + "\n")
-
-    for name in filter(lambda name: name in ALONE - {"compiled", "memory"}, names):
-        note(name)
-    with ThreadPoolExecutor(1 if options.dry else 4) as pool:
-        list(pool.map(note, [name for name in names if name not in ALONE]))
-    for name in filter(lambda name: name in ("memory", "compiled"), names):  # what may take all there is comes last
-        note(name)
-    failed = [name for name, found in results.items() if found["status"] == "FAILED"]
-    print(f"{len(results) - len(failed)} of {len(results)} steps did not fail" + f"; failed: {failed}" * bool(failed))
-    return int(bool(failed))
+    if options.seconds is None:
+        options.seconds = float("inf") if options.dry else 540
+    smoke = Smoke(options)
+    smoke.run(names)
+    by_status = {
+        status: [name for name in names if smoke.results[name]["status"] == status]
+        for status in ("FAILED", "not reached")
+    }
+    print(
+        f"{len(names)} steps; "
+        + "; ".join(f"{status}: {', '.join(found) or 'none'}" for status, found in by_status.items())
+    )
+    return int(bool(by_status["FAILED"]))
 
 
 if __name__ == "__main__":

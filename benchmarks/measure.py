@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import random
+import re
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -172,7 +173,9 @@ def page(results: dict[str, Any]) -> str:
         "digits": lambda value, digits=0: f"{value:,.{digits}f}",
         "verdict": lambda is_met: "met" if is_met else "missed",
     }
-    return environment.from_string((FOLDER / "README.md.j2").read_text()).render(results, results=results)
+    steps = re.findall(r'^    "(\w+)": Step\(', (FOLDER / "gpu_smoke.py").read_text(), re.MULTILINE)
+    template = environment.from_string((FOLDER / "README.md.j2").read_text())
+    return template.render(results, results=results, smoke_steps=steps)
 
 
 def write_page() -> str:

@@ -1,10 +1,20 @@
 """The scripts that need a machine of their own still run, at toy size, and their page says what they wrote."""
 
 import importlib
+import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from argparse import Namespace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from subprocess import PIPE, Popen
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 
@@ -13,31 +23,236 @@ def test_the_gpu_benchmark_runs_at_toy_size():
     results = ROOT / "benchmarks" / "results"
     before = {path: path.read_bytes() for path in results.iterdir()}
     done = subprocess.run(
-        [sys.executable, "benchmarks/gpu.py", "--toy"], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "benchmarks/gpu.py", "--toy"], cwd=ROOT, capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stderr
     assert "fast attention: " in done.stdout
     assert "triton: left out" in done.stdout
-    assert "cache training img/s" in done.stdout
-    assert "device training img/s" in done.stdout
-    assert "swinft's loop, × the time of one by hand" in done.stdout
-    assert "Error" not in done.stdout
+    for name in ("fit img/s", "predict img/s", "cache training img/s", "device training img/s, images ready"):
+        assert name in done.stdout
+    assert "'attention': {'training': 'fast attention', 'prediction': 'fast attention'}" in done.stdout
+    assert "steps of swinft fit, × the time of a loop by hand" in done.stdout
+    assert "error" not in done.stdout.lower()
     assert {path: path.read_bytes() for path in results.iterdir()} == before
 
 
+def smoke_test(*options: str) -> tuple[int, list[list[str]]]:
+    """Exit code, and status and name of each step."""
+    words = [sys.executable, "benchmarks/gpu_smoke.py", "--dry", *options]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=1500)
+    return done.returncode, [line.split()[:2] for line in done.stdout.splitlines()[:-1]]
+
+
+def test_the_smoke_test_runs_steps_and_names_those_that_need_a_gpu():
+    code, steps = smoke_test("--steps", "environment,attention,memory")
+    assert (code, steps) == (0, [["ok", "environment"], ["ok", "attention"], ["skipped", "memory"]])
+
+
 @pytest.mark.slow
-def test_what_a_cpu_can_do_of_the_smoke_test_works():
-    done = subprocess.run(
-        [sys.executable, "benchmarks/gpu_smoke.py", "--dry"], cwd=ROOT, capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.count("ok ") == 9
+def test_what_a_cpu_can_do_of_the_smoke_test_works(smoke):
+    code, steps = smoke_test()
+    assert code == 0, steps
+    assert {name for _, name in steps} == set(smoke.STEPS)
+    assert {name for status, name in steps if status != "ok"} == {"sdpa", "compiled", "memory"}
 
 
 @pytest.fixture
-def measure(monkeypatch):
+def load(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("measure")
+    return importlib.import_module
+
+
+@pytest.fixture
+def smoke(load, monkeypatch, tmp_path):
+    """The script, whose results go elsewhere."""
+    script = load("gpu_smoke")
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
+    return script
+
+
+HERE = {"status": "ok", "found": {"device": "H", "torch": "2"}}
+
+
+def run_smoke(smoke, monkeypatch, seconds: float, answers: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Names of the steps in the order in which they ran, and what was written of each."""
+    ran = []
+
+    def outcome(name, options, limit):
+        ran.append(name)
+        return HERE if name == "environment" else {"status": answers.get(name, "ok"), "said": "", "seconds": 0.0}
+
+    monkeypatch.setattr(smoke, "outcome", outcome)
+    monkeypatch.setattr(smoke, "AT_ONCE", 1)
+    smoke.Smoke(Namespace(dry=False, seconds=seconds, output=None)).run(list(smoke.STEPS))
+    written = json.loads((smoke.RESULTS / "gpu-smoke.json").read_text())
+    return ran, {name: found["status"] for name, found in written.items()}
+
+
+def test_a_second_smoke_test_begins_with_what_the_first_did_not_reach(smoke, monkeypatch):
+    ran, _ = run_smoke(smoke, monkeypatch, 100, {"loop": "not reached", "resume": "FAILED"})
+    assert ran[:3] == ["environment", "attention", "whole"]
+    assert len(ran) == len(smoke.STEPS)
+    ran, statuses = run_smoke(smoke, monkeypatch, 100, {})
+    assert ran[:4] == ["environment", "resume", "loop", "attention"]
+    assert set(statuses.values()) == {"ok"}
+
+
+def test_a_step_of_the_smoke_test_that_hangs_is_killed(smoke, monkeypatch):
+    monkeypatch.setattr(smoke.sys, "executable", "/bin/sleep")
+    monkeypatch.setattr(smoke, "__file__", "60")
+    monkeypatch.setattr(smoke.subprocess, "Popen", lambda words, **more: Popen(words[:2], **more))
+    found = smoke.outcome("fit", Namespace(dry=True, output=None), 0.5)
+    assert found["status"] == "FAILED"
+    assert found["said"] == "\nended after 0 s"
+    assert found["seconds"] < 30
+
+
+def test_a_worker_kills_what_hangs_and_goes_on_after_what_fails(load):
+    worker = load("worker").Worker()
+    try:
+        first = worker.ask(partial(dict, a=1), 60)
+        assert first == {"a": 1}
+        assert worker.ask(partial(int, "x"), 60)["error"].startswith("ValueError: invalid literal")
+        with pytest.raises(TimeoutError, match="ended after 1 s"):
+            worker.ask(partial(time.sleep, 600), 1)
+        assert worker.ask(partial(os._exit, 3), 60) == {"error": "the process died with exit code 3"}
+        assert worker.ask(partial(dict, b=2), 60) == {"b": 2}
+    finally:
+        worker.end()
+
+
+def test_a_worker_ends_with_the_process_that_it_measures_for():
+    program = "import time; from functools import partial; from worker import Worker; w = Worker(); w.ask(dict, 60); "
+    program += "print(w._process.pid, flush=True); w.ask(partial(time.sleep, 600), 600)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks")}
+    with Popen([sys.executable, "-c", program], stdout=PIPE, text=True, env=environment) as process:
+        worker = int(process.stdout.readline())
+        process.kill()
+    for _ in range(300):
+        if not os.path.exists(f"/proc/{worker}") or "zombie" in Path(f"/proc/{worker}/status").read_text():
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("it goes on")
+
+
+@pytest.fixture
+def gpu(load, monkeypatch, tmp_path):
+    """The script, whose results go elsewhere."""
+    script = load("gpu")
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(script, "make_competition", lambda *_: None)
+    return script
+
+
+class Answers:
+    """In a worker's place: what each case answers, or that it hangs until it is killed."""
+
+    def __init__(self, answers):
+        self.answers, self.asked = answers, []
+
+    def ask(self, work, seconds):
+        self.asked.append((work, seconds))
+        if work in self.answers:
+            if self.answers[work] is None:
+                raise TimeoutError("ended")
+            return self.answers[work]
+        return {"device": "H", "peak TFLOP/s": 1.0}
+
+
+def test_the_gpu_benchmark_keeps_its_seconds_and_goes_on_where_it_ended(gpu, monkeypatch, tmp_path, capsys):
+    cases = [
+        gpu.Case(("a",), "quick", 1, 2),
+        gpu.Case(("b",), "long", 1000, 2000),
+        gpu.Case(("c",), "hangs", 1, 2),
+        gpu.Case(("d",), "cut off", 1, 2000),
+    ]
+    monkeypatch.setattr(gpu, "plan", lambda *_: cases)
+    options = Namespace(seconds=100, toy=False, anew=False, output=tmp_path / "copy", steps=1)
+    answers = Answers({"quick": {"x": 1.0}, "long": {"x": 2.0}, "hangs": None, "cut off": None})
+    gpu.measure_all(options, tmp_path, answers)
+    said = capsys.readouterr().out
+    assert "b: left out, 100 s are left, and it takes 1000" in said
+    assert "d: left out, it was not done when the time was over" in said
+    for folder in (gpu.RESULTS, tmp_path / "copy"):
+        written = json.loads((folder / "gpu.json").read_text())
+        assert (written["done"], written["c"], written["not measured"]) == (["a", "c"], {"error": "ended"}, ["b", "d"])
+    options.seconds, again = 5000, Answers({"long": {"x": 2.0}, "cut off": {"x": 3.0}})
+    gpu.measure_all(options, tmp_path, again)
+    assert [work for work, _ in again.asked[1:]] == ["long", "cut off"]
+    assert json.loads((gpu.RESULTS / "gpu.json").read_text())["not measured"] == []
+
+
+def test_the_gpu_benchmark_measures_again_what_has_other_code(gpu, monkeypatch):
+    rows = {"timm": {"train img/s": 1.0}, "triton": {"train img/s": 2.0}}
+    names = ["models/m/variants/timm", "models/m/variants/triton", "commands"]
+    found = {"device": "H", "machine": {"torch": version("torch")}, "code": "old", "done": names, "commands": {}}
+    found |= {"models": {"m": {"variants": rows}}}
+    gpu.RESULTS.mkdir()
+    (gpu.RESULTS / "gpu.json").write_text(json.dumps(found))
+    again = gpu.begin({"device": "H"}, Namespace(toy=False, anew=False))
+    assert (again["done"], list(again["models"]["m"]["variants"])) == (names[:1], ["timm"])
+    assert "commands" not in again
+    (gpu.RESULTS / "gpu.json").write_text(json.dumps(found | {"code": gpu.code()}))
+    assert gpu.begin({"device": "H"}, Namespace(toy=False, anew=False))["done"] == names
+    assert gpu.begin({"device": "other"}, Namespace(toy=False, anew=False))["done"] == []
+
+
+class Prefetched:
+    """A loader whose processes have decoded some batches before it is asked, and are slow at all others."""
+
+    num_workers, prefetch_factor = 2, 6
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self):
+        batch = {"image": torch.zeros(4, 3, 32, 32, dtype=torch.uint8), "target": torch.zeros(4, dtype=torch.int64)}
+        for number in range(self.count):
+            if number >= self.num_workers * self.prefetch_factor:
+                time.sleep(0.1)
+            yield batch
+
+
+def test_w7_the_gpu_benchmark_sees_a_loader_that_is_too_slow(gpu, load):
+    cases = load("gpu_cases")
+    with pytest.raises(ValueError, match="12 batches, of which 22 may lie ready, measure no loader"):
+        cases.fed(cases.TOY, Prefetched(12))  # all of the epoch lies ready: it would be called fast
+    found = cases.fed(cases.TOY, Prefetched(44))
+    assert found["img/s"] < 4 / 0.1
+    supplied = {f"cache {name}": rate for name, rate in found.items()}
+    (goal,) = (goal for goal in gpu.goals({"supply": supplied}) if "cached JPEGs" in goal["what"])
+    assert (goal["met"], goal["limit"]) == (False, 0.95)
+    supplied["cache training img/s"] = supplied["cache training img/s, images ready"]
+    assert next(goal for goal in gpu.goals({"supply": supplied}) if "cached JPEGs" in goal["what"])["met"]
+
+
+def test_the_gpu_benchmark_says_whether_swinft_takes_the_fastest_attention(gpu):
+    rows = {name: {"train img/s": rate, "predict img/s": 1.0} for name, rate in {"timm": 9.0, "triton": 10.0}.items()}
+    rows["timm fused, compiled"] = {"train img/s": 20.0, "predict img/s": 1.0}
+    found = {"models": {str(gpu.SWIN_T): {"variants": rows}}, "commands": {"attention": {"training": "timm"}}}
+    assert gpu.attention(found, gpu.SWIN_T)[:2] == [
+        {"what": "training", "how": "eager", "fastest": "triton", "img/s": 10.0, "swinft fit": "timm"},
+        {"what": "training", "how": "compiled", "fastest": "timm fused, compiled", "img/s": 20.0, "swinft fit": None},
+    ]
+    met = {goal["what"]: goal["met"] for goal in gpu.goals(found)}
+    assert met["attention that swinft fit takes in training, × the fastest"] is False
+    assert met["attention that swinft fit takes in prediction, × the fastest"] is None
+    assert met["Swin-T trained, ours (triton) × the faster of timm compiled (timm fused, compiled)"] is False
+
+
+def test_the_committed_goals_of_the_gpu_follow_from_what_was_measured(gpu, measure):
+    found = measure.read_results()["gpu"]
+    assert found["goals"] == gpu.goals(found)
+    assert found["attention"] == gpu.attention(found, gpu.SWIN_T)
+
+
+@pytest.fixture
+def measure(load):
+    return load("measure")
 
 
 def test_the_page_says_what_the_results_say(measure):
@@ -60,14 +275,23 @@ def test_the_page_has_room_for_a_gpu(measure):
     row = {"train img/s": 1500.0, "train share of peak": 0.4, "predict img/s": 5000.0, "predict share of peak": 0.44}
     variants = {"timm": row | {"peak memory GB": 12.0, "first step s": 1.5}, "triton": {"error": "RuntimeError: no"}}
     device = {"device": "NVIDIA H200", "product TFLOP/s": 700.0, "peak TFLOP/s": 989, "peak from": "data sheet"}
-    goals = [{"what": "Swin-T trained", "value": 1.25, "bound": "least", "limit": 1.3, "met": False}]
+    bounds = {"bound": "least", "limit": 1.3}
+    goals = [{"what": "Swin-T trained", "value": 1.25, "met": False, **bounds}]
+    goals += [{"what": "Swin-B trained", "value": None, "met": None, **bounds}]
     gpu = device | {
+        "machine": {"torch": "2.14"},
         "models": {"swin_tiny 224": {"variants": variants}},
-        "supply": {"JPEG img/s": 9000.0},
-        "done": [],
+        "supply": {"JPEG img/s": 9000.0, "cache": {"error": "OSError: full"}},
+        "commands": {"error": "RuntimeError: no"},
+        "attention": [{"what": "training", "how": "eager", "fastest": "timm", "img/s": 1500.0, "swinft fit": "triton"}],
+        "not measured": ["models/swin_base 224/variants/timm"],
         "goals": goals,
     }
     page = measure.page(measure.read_results() | {"gpu": gpu})
     assert "| swin_tiny 224, timm | 1,500 | 0.40 | 5,000 | 0.44 | 12.0 | 1.5 |" in page
     assert "| swin_tiny 224, triton | RuntimeError: no |" in page
-    assert "Swin-T trained: 1.25, at least 1.3 was the goal: missed." in page
+    assert "| Swin-T trained | at least 1.3 | 1.25: missed |" in page
+    assert "| Swin-B trained | at least 1.3 | not measured yet |" in page
+    assert "in training, eager, of those measured: timm, 1,500 images/s; `swinft fit` took triton." in page
+    assert "Not measured yet: swin_base 224, timm." in page
+    assert "| predict | not reached |" in page

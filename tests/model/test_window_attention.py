@@ -56,9 +56,9 @@ def images(model: nn.Module, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, 3, *model.patch_embed.img_size, generator=generator).to(next(model.parameters()))
 
 
-def gradients(model: nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def gradients(model: nn.Module, batch: int = 2) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Features, and the gradients of all parameters under a loss that no symmetry cancels."""
-    features = model.forward_features(images(model))
+    features = model.forward_features(images(model, batch))
     weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(2), dtype=features.dtype).to(features)
     model.zero_grad()
     (features * weights).sum().backward()

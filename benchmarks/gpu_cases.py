@@ -1,0 +1,475 @@
+"""What benchmarks/gpu.py measures, one function each; every one cleans up what the one before it left.
+
+Shapes: B batch.
+"""
+
+import copy
+import gc
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import numpy as np
+import timm.layers
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+
+from swinft import ClassificationHead, CSVDataModule, FineTuneTask
+from swinft.cli import main as command
+from swinft.model.backbone import create_backbone
+from swinft.model.optim import adamw, param_groups
+from swinft.model.window_attention import Kernel, accelerate
+from swinft.run import predict
+from swinft.run.inference import predict_rows
+from swinft.run.precision import autocast
+
+CLASSES = 10
+# Dense bf16 TFLOP/s by NVIDIA's data sheets; on another chip a large matrix product takes their place.
+DATA_SHEETS = {"NVIDIA H200": 989, "NVIDIA H100 80GB HBM3": 989, "NVIDIA A100": 312}
+LOADER_BATCH = 64
+LOADER_IMAGES = 16_384
+FILES = 256  # as many different files as decoding needs to be honest
+WARM_UP = 10  # steps before the clock starts
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+BF16 = DEVICE.type == "cuda"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is measured: a timm model, its side in pixels, images per step, and arguments that shrink it."""
+
+    name: str
+    size: int
+    batch: int
+    arguments: dict[str, Any] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.size}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How it is computed.
+
+    Args:
+        name: For the table.
+        kernel: Of our window attention; None for timm's.
+        is_compiled: With `torch.compile`.
+        is_fused: timm's attention by torch's fused kernel, which timm calls experimental for Swin V1.
+        is_channels_last: Weights and images in channels-last layout.
+    """
+
+    name: str
+    kernel: Kernel | None = None
+    is_compiled: bool = False
+    is_fused: bool = False
+    is_channels_last: bool = False
+
+
+SWIN_T = Model("swin_tiny_patch4_window7_224", 224, 256)
+SWIN_B = Model("swin_base_patch4_window7_224", 224, 128)
+SWIN_B_384 = Model("swin_base_patch4_window12_384", 384, 48)
+RESNET = Model("resnet50", 224, 256)
+EFFICIENTNET = Model("tf_efficientnetv2_s", 300, 128)
+SHRUNK = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+TOY = Model("swin_tiny_patch4_window7_224", 32, 4, SHRUNK)
+TOY_RESNET = Model("resnet18", 32, 4, {"layers": [1, 1, 1, 1]})
+
+VARIANTS = [
+    Variant("timm, compiled", is_compiled=True),
+    Variant("timm fused, compiled", is_fused=True, is_compiled=True),
+    Variant("fast attention, compiled", "torch", is_compiled=True),
+    Variant("triton, compiled", "triton", is_compiled=True),
+    Variant("timm"),
+    Variant("timm fused", is_fused=True),
+    Variant("fast attention", "torch"),
+    Variant("triton", "triton"),
+]
+LAYOUTS = [Variant("plain layout"), Variant("channels last", is_channels_last=True)]
+
+
+class Classifier(nn.Module):
+    """A backbone with a linear layer, computed as a variant says."""
+
+    def __init__(self, model: Model, variant: Variant) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        timm.layers.set_fused_attn(variant.is_fused, experimental=variant.is_fused)
+        self.backbone = create_backbone(model.name, model.size, pretrained=False, backbone_args=model.arguments)
+        self.head = nn.Linear(self.backbone.num_features, CLASSES)
+        self.to(DEVICE, memory_format=torch.channels_last if variant.is_channels_last else torch.preserve_format)
+        if variant.kernel:
+            accelerate(self.backbone, DEVICE, variant.kernel)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) to logits (B, CLASSES)."""
+        logits: Tensor = self.head(self.backbone(image))
+        return logits
+
+
+def synchronize() -> None:
+    """Waits for the device."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds_of(step: Callable[[], object], steps: int) -> tuple[float, float]:
+    """Seconds of a step: in a stretch of them, and the median of single ones; both after a warm-up."""
+    for _ in range(3):
+        step()
+    synchronize()
+    started = time.perf_counter()
+    for _ in range(steps):
+        step()
+    synchronize()
+    stretch = (time.perf_counter() - started) / steps
+    times = []
+    for _ in range(steps):
+        started = time.perf_counter()
+        step()
+        synchronize()
+        times.append(time.perf_counter() - started)
+    return stretch, statistics.median(times)
+
+
+def clean() -> None:
+    """Gives back what the last variant held: a compiled module is a cycle that only the collector frees."""
+    torch.compiler.reset()
+    gc.collect()
+    if DEVICE.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def about_device() -> dict[str, Any]:
+    """Its name, the TFLOP/s of a large matrix product in bf16, and those that count as its peak."""
+    side = 8192 if DEVICE.type == "cuda" else 256
+    matrix = torch.randn(side, side, device=DEVICE, dtype=torch.bfloat16)
+    product = 2 * side**3 / seconds_of(lambda: matrix @ matrix, 20)[0] / 1e12
+    name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
+    peaks = [peak for chip, peak in DATA_SHEETS.items() if name.startswith(chip)]
+    source = "data sheet" if peaks else "matrix product"
+    return {"device": name, "product TFLOP/s": product, "peak TFLOP/s": [*peaks, product][0], "peak from": source}
+
+
+def forward_flops(model: Model) -> int:
+    """FLOPs of one image's forward pass in timm's definition."""
+    net, image = Classifier(model, Variant("timm")).eval(), torch.zeros(1, 3, model.size, model.size, dtype=torch.uint8)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(image.to(DEVICE))
+    return int(counter.get_total_flops())
+
+
+def measure(model: Model, variant: Variant, steps: int) -> dict[str, Any]:
+    """Images per second of training and prediction, seconds of the first step, and peak memory in GB."""
+    clean()
+    before = torch.cuda.memory_allocated() if DEVICE.type == "cuda" else 0
+    net: Any = Classifier(model, variant)
+    image = torch.randint(0, 256, (model.batch, 3, model.size, model.size), dtype=torch.uint8, device=DEVICE)
+    if variant.is_channels_last:
+        image = image.contiguous(memory_format=torch.channels_last)
+    target = torch.randint(0, CLASSES, (model.batch,), device=DEVICE)
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=DEVICE.type == "cuda")
+    if variant.is_compiled:
+        net.compile()
+
+    def train() -> None:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=BF16):
+            loss = functional.cross_entropy(net(image), target)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def predict() -> None:
+        with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16, enabled=BF16):
+            net(image)
+
+    started = time.perf_counter()
+    train()
+    synchronize()
+    first = time.perf_counter() - started
+    stretch, single = seconds_of(train, steps)
+    memory = (torch.cuda.max_memory_allocated() - before) / 1e9 if DEVICE.type == "cuda" else None
+    net.eval()
+    predicted, _ = seconds_of(predict, steps)
+    return {
+        "train img/s": model.batch / stretch,
+        "train img/s, one by one": model.batch / single,
+        "predict img/s": model.batch / predicted,
+        "first step s": first,
+        "peak memory GB": memory,
+    }
+
+
+def measured(model: Model, variant: Variant, steps: int, peak: float) -> dict[str, Any]:
+    """What `measure` finds, with FLOP/s and their share of the peak."""
+    result = measure(model, variant, steps)
+    flops = forward_flops(model)
+    for kind, passes in (("train", 3), ("predict", 1)):
+        achieved = passes * flops * result[f"{kind} img/s"]
+        result |= {f"{kind} TFLOP/s": achieved / 1e12, f"{kind} share of peak": achieved / peak}
+    return result
+
+
+def make_competition(root: Path, count: int) -> None:
+    """JPEGs of 500 × 375 pixels with the texture of photographs, and tables of them."""
+    rng = np.random.default_rng(0)
+    (root / "images").mkdir()
+    for row in range(min(count, FILES)):
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((500, 375))
+        noisy = np.asarray(coarse).astype(int) + rng.normal(0, 12, (375, 500, 3))
+        Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(root / "images" / f"{row}.jpg", quality=90)
+    lines = [f"{row},{row % FILES},c{row % CLASSES}" for row in range(count)]
+    (root / "train.csv").write_text("\n".join(["id,image,label", *lines, ""]))
+    lines = [f"t{row},{row % FILES}" for row in range(count // 4)]
+    (root / "test.csv").write_text("\n".join(["id,image", *lines, ""]))
+
+
+def data_settings(
+    root: Path, model: Model, workers: int, cache: bool = True, augment_on: Any = "cpu"
+) -> dict[str, Any]:
+    """The tables that `make_competition` wrote, in batches as small as their length needs to be honest."""
+    return {
+        "root": str(root),
+        "train": "train.csv",
+        "image": "images/{image}.jpg",
+        "target": "label",
+        "target_kind": "classification",
+        "image_size": model.size,
+        "batch_size": min(model.batch, LOADER_BATCH),
+        "num_workers": workers,
+        "augment": "crop",
+        "augment_on": augment_on,
+        "cache": cache,
+        "cache_dir": str(root / "cache"),
+        "duplicates": "ignore",
+    }
+
+
+def ahead(loader: Any) -> int:
+    """Batches after which a loader's rate is its own: those that may have been ready when the clock started, and some.
+
+    Raises:
+        ValueError: As many more do not follow: what is measured would be what lay ready.
+    """
+    ready = WARM_UP + loader.num_workers * (loader.prefetch_factor or 0)
+    if len(loader) < 2 * ready:
+        raise ValueError(f"{len(loader)} batches, of which {ready} may lie ready, measure no loader")
+    return ready
+
+
+def supply(root: Path, model: Model, workers: int, source: str) -> dict[str, float]:
+    """Images per second that the loader hands out, and that training on them reaches, beside images that lie ready."""
+    clean()
+    cache, augment_on = {"JPEG": (False, "cpu"), "cache": (True, "cpu"), "device": (True, "device")}[source]
+    data = CSVDataModule(**data_settings(root, model, workers, cache, augment_on))
+    data.setup("fit")
+    return {f"{source} {name}": rate for name, rate in fed(model, data.train_dataloader()).items()}
+
+
+def fed(model: Model, loader: Any) -> dict[str, float]:
+    """Images per second of a loader alone, of training on what it hands out, and on one batch that lies ready."""
+    skipped, counted = ahead(loader), 0
+    for number, batch in enumerate(loader, start=1):
+        counted += len(batch["image"].to(DEVICE, non_blocking=True))
+        if number == skipped:  # before the next batch is waited for
+            started, counted = time.perf_counter(), 0
+    synchronize()
+    found = {"img/s": counted / (time.perf_counter() - started)}
+    ready = {name: value.to(DEVICE) for name, value in batch.items()}
+    found["training img/s"] = bare_loop(model, iter(loader), skipped)
+    found["training img/s, images ready"] = bare_loop(model, iter([ready] * min(len(loader), 100)), WARM_UP)
+    return found
+
+
+def bare_loop(
+    model: Model,
+    batches: Iterator[dict[str, Tensor]],
+    skipped: int,
+    clip: float | None = None,
+    ema: float | None = None,
+) -> float:
+    """Images per second of the fast network trained by a loop written by hand, after so many steps."""
+    net: Any = Classifier(model, Variant("fast attention", "torch"))
+    average = copy.deepcopy(net).requires_grad_(False) if ema else None
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=DEVICE.type == "cuda")
+    images, started = 0, time.perf_counter()
+    for number, batch in enumerate(batches, start=1):
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=BF16):
+            logits = net(batch["image"].to(DEVICE, non_blocking=True))
+            loss = functional.cross_entropy(logits, batch["target"].to(DEVICE, non_blocking=True))
+        loss.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        if average is not None:
+            torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - (ema or 0))
+        images += len(logits)
+        if number == skipped:
+            synchronize()
+            started, images = time.perf_counter(), 0
+    synchronize()
+    return images / (time.perf_counter() - started)
+
+
+class Clock(pl.Callback):
+    """Images per second of each epoch of Lightning's training loop; a config names it as a user's own callback is.
+
+    Args:
+        skipped: Steps of an epoch before the clock starts.
+    """
+
+    rates: ClassVar[list[float]] = []
+
+    def __init__(self, skipped: int = WARM_UP) -> None:
+        self.skipped = skipped
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Starts after the steps that are skipped, and stops at the epoch's last: validation is none."""
+        if batch_idx + 1 == self.skipped:
+            synchronize()
+            self.started, self.images = time.perf_counter(), 0
+        elif batch_idx >= self.skipped:
+            self.images += len(batch["target"])
+        if batch_idx + 1 == trainer.num_training_batches:
+            synchronize()
+            self.rates.append(self.images / (time.perf_counter() - self.started))
+
+
+class Ready(pl.LightningDataModule):
+    """One batch, again and again."""
+
+    def __init__(self, batch: dict[str, Tensor], count: int) -> None:
+        super().__init__()
+        self.batches = [batch] * count
+
+    def train_dataloader(self) -> Any:
+        """The batches."""
+        return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]  # a list would be several loaders
+
+
+def own_loop(model: Model, steps: int, ema_decay: float | None) -> dict[str, float]:
+    """Images per second of swinft's task in Lightning's loop, and of a loop by hand, on the same ready batch."""
+    clean()
+    batch = min(model.batch, LOADER_BATCH)
+    image = torch.randint(0, 256, (batch, 3, model.size, model.size), dtype=torch.uint8, device=DEVICE)
+    target = torch.randint(0, CLASSES, (batch,), device=DEVICE)
+    ready = {"image": image, "target": target, "row": torch.arange(batch, device=DEVICE)}
+    by_hand: list[float] = []
+    Clock.rates.clear()
+    for _ in range(3):
+        task = FineTuneTask(
+            head=ClassificationHead, backbone=model.name, num_outputs=CLASSES, image_size=model.size, pretrained=False,
+            backbone_args=model.arguments, ema_decay=ema_decay, fast_attention=True,
+        )  # fmt: skip
+        trainer = pl.Trainer(
+            max_epochs=1, accelerator=DEVICE.type, devices=1, precision="bf16-mixed" if BF16 else "32-true",
+            gradient_clip_val=1.0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, callbacks=[Clock()], limit_val_batches=0,
+        )  # fmt: skip
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            trainer.fit(task, datamodule=Ready(ready, steps + WARM_UP))
+        by_hand.append(bare_loop(model, iter([ready] * (steps + WARM_UP)), WARM_UP, 1.0, ema_decay))
+    return {"swinft img/s": statistics.median(Clock.rates), "by hand img/s": statistics.median(by_hand)}
+
+
+def own_commands(root: Path, model: Model, workers: int) -> dict[str, Any]:
+    """Images per second of `swinft fit` and `swinft predict`, and of loops by hand on the same loaders.
+
+    Both train on images from the cache, in the same batches, with clipping and without averaged weights; both count the
+    steps after those that lie ready. `fit` chooses how it computes attention, and that is what is read from its run.
+    """
+    clean()
+    settings = data_settings(root, model, workers)
+    data = CSVDataModule(**settings)
+    data.setup("fit")
+    skipped = ahead(data.train_dataloader())
+    runs = Path(tempfile.mkdtemp(dir=root))
+    config = {
+        "name": "run", "runs": str(runs), "data": settings | {"test": "test.csv"},
+        "model": {"backbone": model.name, "backbone_args": model.arguments, "pretrained": False,
+                  "head": {"class_path": "swinft.ClassificationHead"}},
+        "trainer": {"max_epochs": 3, "gradient_clip_val": 1.0, "accelerator": "gpu" if BF16 else "cpu",
+                    "precision": "bf16-mixed" if BF16 else "32-true",
+                    "callbacks": [{"class_path": f"{__name__}.Clock", "init_args": {"skipped": skipped}}]},
+    }  # fmt: skip
+    (runs / "config.yaml").write_text(yaml.safe_dump(config))
+    Clock.rates.clear()
+    words = ["fit", "--config", str(runs / "config.yaml"), "--fold", "0", "--allow-code", __name__]
+    run_command(words)
+    by_hand = [bare_loop(model, iter(data.train_dataloader()), skipped, clip=1.0) for _ in range(2)]
+    return {
+        "fit img/s": statistics.median(Clock.rates[1:]),  # the first epoch pays for memory and kernels
+        "fit by hand img/s": statistics.median(by_hand),
+        **predicting(runs / "run", model, words[-2:]),
+        "attention": chosen_attention(runs / "run"),
+    }
+
+
+def run_command(words: list[str]) -> None:
+    """A command of swinft's, in this process; what it prints goes nowhere unless it fails.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    said = StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        code = command(words)
+    if code:
+        raise RuntimeError(f"swinft {words[0]} ended with {code}: {' '.join(said.getvalue().splitlines()[-3:])}")
+
+
+def predicting(run: Path, model: Model, allowed: list[str]) -> dict[str, float]:
+    """Images per second of `swinft predict` with one fold, from its first batch on, and of its network alone."""
+    found: dict[str, float] = {}
+
+    def timed(nets: Any, loader: Any, views: Any, device: torch.device, precision: Any) -> Any:
+        started = time.perf_counter()
+        answer = predict_rows(nets, loader, views, device, precision)
+        found["predict img/s"] = len(answer[0]) / (time.perf_counter() - started)
+        image = next(iter(loader))["image"].to(device)
+        with torch.inference_mode(), autocast(precision, device):
+            seconds, _ = seconds_of(lambda: nets[0].predict(image), 10)
+        found["predict, network alone img/s"] = len(image) / seconds
+        return answer
+
+    original, predict.predict_rows = predict.predict_rows, timed
+    try:
+        run_command(["predict", str(run), "--folds", "0", "--views", "identity", "--device", DEVICE.type, *allowed])
+    finally:
+        predict.predict_rows = original
+    return found
+
+
+def chosen_attention(run: Path) -> dict[str, str]:
+    """What a run computes its attention with, by the variants' names."""
+    names: dict[Any, str] = {True: "fast attention", False: "timm", "fused": "timm fused", "triton": "triton"}
+    file = run / "choice.json"
+    choice = json.loads(file.read_text()) if file.is_file() else {}
+    return {what: names[choice.get(what, True)] for what in ("training", "prediction")}
+
+
+def optimizer_groups(model: Model) -> dict[str, float]:
+    """Groups of parameters that one optimiser step works through."""
+    task = FineTuneTask(
+        head=ClassificationHead, backbone=model.name, num_outputs=CLASSES, image_size=model.size, pretrained=False,
+        backbone_args=model.arguments,
+    )  # fmt: skip
+    groups = param_groups(task.net.backbone, [task.net.head], task.optim)
+    return {"groups": len(adamw(groups, task.optim, torch.device("cpu"), scales_loss=False).param_groups)}
