@@ -40,6 +40,7 @@ class ImageModel(nn.Module):
         self.backbone = backbone
         self.metadata = MetadataNetwork(num_metadata, category_sizes, metadata_hidden) if num_metadata else None
         self.head = head(backbone.num_features + (metadata_hidden if num_metadata else 0), num_outputs)
+        self.image_format: torch.memory_format | None = None  # set with that of the weights; None for as they come
         self.is_initialized = False  # whether it has seen the training rows, or has weights that have
         self.register_load_state_dict_post_hook(_mark_initialized)  # type: ignore[no-untyped-call]
 
@@ -70,6 +71,8 @@ class ImageModel(nn.Module):
 
     def logits(self, image: Tensor, metadata: Tensor | None) -> Tensor:
         """Pixels (B, 3, H, W) and encoded metadata (B, E) to logits."""
+        if self.image_format is not None:
+            image = image.contiguous(memory_format=self.image_format)
         embedding = self.backbone(image)
         if self.metadata is not None:
             if metadata is None:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from timm.models import group_parameters
 from timm.optim import auto_group_layers  # type: ignore[attr-defined]
-from torch import nn
-from torch.optim import AdamW
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 from swinft.errors import InputError
 from swinft.model.backbone import Backbone
@@ -169,7 +169,17 @@ def adamw(groups: Groups, config: OptimConfig, device: torch.device, scales_loss
         scales_loss: Whether fp16's loss scaling is on. The fused kernel would undo the scaling by itself, after the
             gradients were clipped at the scaled norm.
     """
-    return AdamW(groups, betas=config.betas, fused=device.type in ("cuda", "cpu") and not scales_loss)
+    optimizer = AdamW(groups, betas=config.betas, fused=device.type in ("cuda", "cpu") and not scales_loss)
+    optimizer.register_load_state_dict_post_hook(_lay_out_state)
+    return optimizer
+
+
+def _lay_out_state(optimizer: Optimizer) -> None:
+    """Brings loaded averages into the order in memory of their weights: the fused kernels take it for granted."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def warmup_steps(config: OptimConfig, steps: Steps) -> float:

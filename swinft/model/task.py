@@ -20,6 +20,7 @@ from swinft.model.compiling import COMPILED_STEPS, CompilePolicy, compiles, fill
 from swinft.model.contract import check_logits, decoded, describe_head, encoded_targets, head_from, row_losses
 from swinft.model.ema import AveragedWeights
 from swinft.model.heads import Head
+from swinft.model.layout import plain_where_needed, set_layout, uses_channels_last
 from swinft.model.metrics import check_metrics, score
 from swinft.model.mix import MixConfig, mix
 from swinft.model.network import ImageModel
@@ -169,6 +170,8 @@ class FineTuneTask(pl.LightningModule):
         self.optim, self._rates_reason = settled(self.optim, images, given["pretrained"] is not False)
         metadata = given["num_metadata"], given["metadata_hidden"], given["category_sizes"]
         self.net = ImageModel(images, self._head, num_outputs, *metadata)
+        if uses_channels_last(self.net):
+            set_layout(self.net, "channels_last")
         asked = given["metrics"]
         self.metrics: list[str] = list(asked if asked is not None else self.net.head.default_metrics)
         check_metrics(self.metrics, self.net.head.kind)
@@ -253,6 +256,7 @@ class FineTuneTask(pl.LightningModule):
             if schema is None:
                 raise InputError("num_outputs is not set: give it to FineTuneTask, or the Trainer a CSVDataModule.")
             self._build(len(schema.outputs), schema, data.image_size)
+        plain_where_needed(self, self.trainer.strategy.root_device)  # before DDP lays out its buckets alike
         if schema is not None:
             self.check_schema(schema)
         if stage == "fit" and not self.net.is_initialized and hasattr(data, "training_targets"):

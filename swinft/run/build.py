@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.decoders import tune_decoders
 from swinft.data.schema import Schema
+from swinft.model.layout import plain_where_needed
 from swinft.model.network import ImageModel
 from swinft.model.task import FineTuneTask
 from swinft.model.window_attention import FastAttention, set_attention
@@ -77,6 +78,7 @@ def load_net(
     net = build_task(parser, config, schema, pretrained=False, ema_decay=None).net
     net.load_state_dict(load_file(verify(path)))
     net = net.eval().to(device)
+    plain_where_needed(net, device)
     set_attention(net, device, config.model.fast_attention if fast_attention is None else fast_attention)
     return net
 

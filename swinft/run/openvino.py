@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from swinft.errors import InputError
+from swinft.model.layout import set_layout
 from swinft.model.network import ImageModel
 
 OpenVINOPrecision = Literal["f32", "bf16"]
@@ -93,6 +94,7 @@ def compile_net(
         InputError: OpenVINO is not installed, cannot convert the network, or predicts something else.
     """
     openvino = _import_openvino()
+    set_layout(net, "plain")  # OpenVINO has an order of its own
     model = _convert(openvino, net, image_size)
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "THROUGHPUT",  # a stream per core: nobody waits for the others after every operation
