@@ -413,10 +413,12 @@ def own_commands(root: Path, model: Model, workers: int) -> dict[str, Any]:
     Clock.rates.clear()
     words = ["fit", "--config", str(runs / "config.yaml"), "--fold", "0", "--allow-code", __name__]
     run_command(words)
+    last = json.loads((runs / "run" / "fold_0" / "metrics.jsonl").read_text().splitlines()[-1])
     by_hand = [bare_loop(model, iter(data.train_dataloader()), skipped, clip=1.0) for _ in range(2)]
     return {
         "fit img/s": statistics.median(Clock.rates[1:]),  # the first epoch pays for memory and kernels
         "fit by hand img/s": statistics.median(by_hand),
+        "fit waits for its loader": last.get("loader_wait"),
         **predicting(runs / "run", model, words[-2:]),
         "attention": chosen_attention(runs / "run"),
     }

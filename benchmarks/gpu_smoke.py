@@ -315,7 +315,8 @@ def input_step() -> Found:
     """Images augmented on the device, and loader processes: both fit; seconds of the second epoch."""
     found = {}
     cases = {
-        "cpu, 0 workers": [],
+        "cpu, auto": [],
+        "cpu, 0 workers": ["--data.num_workers", "0"],
         "cpu, 4 workers": ["--data.num_workers", "4"],
         "device": ["--data.augment_on", "device", "--data.cache", "true"],
     }

@@ -295,3 +295,7 @@ def test_the_page_has_room_for_a_gpu(measure):
     assert "in training, eager, of those measured: timm, 1,500 images/s; `swinft fit` took triton." in page
     assert "Not measured yet: swin_base 224, timm." in page
     assert "| predict | not reached |" in page
+    rates = {"fit img/s": 10.0, "fit by hand img/s": 11.0, "predict img/s": 12.0, "predict, network alone img/s": 13.0}
+    gpu["commands"] = rates | {"fit waits for its loader": 0.25, "attention": {}}
+    page = measure.page(measure.read_results() | {"gpu": gpu})
+    assert "on the same loader 11; 25 % of an epoch is waiting for the loader. `swinft predict`" in page
