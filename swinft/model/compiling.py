@@ -41,6 +41,13 @@ def compiles(
     return pays
 
 
+def graphs_compiled() -> int:
+    """How many graphs `torch.compile` has compiled in this process."""
+    from torch._dynamo.utils import counters  # takes seconds to import
+
+    return int(counters["stats"]["unique_graphs"])
+
+
 def filled_up(tensors: list[Tensor], size: int) -> list[Tensor]:
     """Tensors (B, …) of one batch as (size, …), in the same memory format: their first row again behind the others."""
     missing = size - len(tensors[0])

@@ -24,13 +24,22 @@ def ema_update(averaged: nn.Module, current: nn.Module, decay: float) -> None:
     # One kernel for all tensors instead of one each: hundreds of launches per step otherwise.
     if floating:
         torch._foreach_lerp_([a for a, _ in floating], [c for _, c in floating], 1 - decay)
+    copies: dict[tuple[torch.dtype, torch.device], list[tuple[Tensor, Tensor]]] = {}
     for own, followed in zip(averaged.modules(), current.modules(), strict=True):
         for name, buffer in followed._buffers.items():
             before = own._buffers.get(name)
-            if buffer is None or before is None or before.shape != buffer.shape:  # some are made in the first forward
+            if buffer is None or before is None or _kind(before) != _kind(buffer):  # some are made in the first forward
                 own._buffers[name] = None if buffer is None else buffer.clone()
             else:
-                before.copy_(buffer)
+                copies.setdefault((buffer.dtype, buffer.device), []).append((before, buffer))
+    # One kernel for each of these too. Those that never change are not left out: nothing says which they are, for
+    # BatchNorm's kernels write its statistics without counting up their version.
+    for some in copies.values():
+        torch._foreach_copy_([before for before, _ in some], [buffer for _, buffer in some])
+
+
+def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
 
 
 class AveragedWeights(nn.Module):

@@ -1,5 +1,6 @@
 """Which parameter learns how fast: layer-wise decay, no decay where it hurts, warm-up and cosine per step."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -99,7 +100,7 @@ def settled(config: OptimConfig, backbone: Backbone, is_pretrained: bool) -> tup
 
 
 def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimConfig) -> Groups:
-    """Parameter groups with their own learning rates and decays, one or two per layer.
+    """Parameter groups, one for each pair of learning rate and decay: the optimiser has one kernel per group.
 
     Args:
         backbone: Its layers are found by timm's own group matcher.
@@ -107,11 +108,22 @@ def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
         config: Rates and decays.
 
     Returns:
-        Groups with `lr`, `weight_decay` and `layer`, which counts from 0. Every parameter that is trained is in one.
+        Groups with `lr`, `weight_decay` and `layers`, which count from 0. Every parameter that is trained is in one.
 
     Raises:
         ValueError: The rate is still `auto`: `settled` knows what to make of it.
     """
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for each in layer_groups(backbone, others, config):
+        rates = {name: each[name] for name in ("lr", "weight_decay")}
+        group = groups.setdefault(tuple(rates.values()), {"params": [], **rates, "layers": []})
+        group["params"] += each["params"]
+        group["layers"] = sorted({*group["layers"], each["layer"]})
+    return list(groups.values())
+
+
+def layer_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimConfig) -> Groups:
+    """The same with `layer`, one or two groups for each."""
     if config.lr == "auto":
         raise ValueError("the learning rate is auto; settle it first")
     rate = config.lr
@@ -149,13 +161,55 @@ def _layers(model: Any) -> tuple[dict[str, int], int]:
     return layers, layers[stand_in]
 
 
+def regroup(checkpoint: dict[str, Any], by_layer: Groups, groups: Groups) -> None:
+    """Brings the optimiser of a checkpoint with a group per layer, as they were saved before, into the groups of now.
+
+    Args:
+        checkpoint: Lightning's, changed in place.
+        by_layer: Of the network, as `layer_groups` gives them.
+        groups: The same as `param_groups` gives them.
+
+    Raises:
+        InputError: It was saved with other rates or another network.
+    """
+    saved = checkpoint["optimizer_states"][0]
+    numbers = [[*group["params"]] for group in saved["param_groups"]]
+    if [len(each) for each in numbers] != [len(group["params"]) for group in by_layer]:
+        raise InputError(
+            f"the checkpoint's optimiser has {len(numbers)} groups of parameters, and here are {len(by_layer)}, or "
+            f"they hold others: it was saved with another model.backbone or model.optim. Go on with the same."
+        )
+    parameters = [parameter for group in by_layer for parameter in group["params"]]
+    number_of = dict(zip(map(id, parameters), itertools.chain(*numbers), strict=True))
+    group_of = {number: index for index, some in enumerate(numbers) for number in some}
+    order = [[number_of[id(parameter)] for parameter in group["params"]] for group in groups]
+    states = [saved["state"].get(number) for some in order for number in some]
+    firsts = [group_of[some[0]] for some in order]
+    starts = itertools.accumulate([0, *map(len, order)])
+    checkpoint["optimizer_states"][0] = {
+        "state": {number: state for number, state in enumerate(states) if state is not None},
+        "param_groups": [
+            {
+                **{name: value for name, value in saved["param_groups"][first].items() if name != "layer"},
+                "params": list(range(start, start + len(some))),
+                "layers": group["layers"],
+            }
+            for first, start, some, group in zip(firsts, starts, order, groups, strict=False)
+        ],
+    }
+    for schedule in checkpoint["lr_schedulers"]:
+        for name in ("base_lrs", "_last_lr", "lr_lambdas"):
+            if len(schedule.get(name, ())) == len(numbers):
+                schedule[name] = [schedule[name][first] for first in firsts]
+
+
 def describe_rates(groups: Groups) -> str:
     """One line about the learning rates of parameter groups, before warm-up."""
-    by_layer = sorted(groups, key=lambda group: (group["layer"], group["lr"]))
-    first, last = by_layer[0]["lr"], by_layer[-1]["lr"]
+    first = min(groups, key=lambda group: (group["layers"][0], group["lr"]))["lr"]
+    last = max(groups, key=lambda group: (group["layers"][-1], group["lr"]))["lr"]
     if all(group["lr"] == last for group in groups):
         return f"learning rate {last:.3g} in all layers"
-    layers = len({group["layer"] for group in groups})
+    layers = len({layer for group in groups for layer in group["layers"]})
     return f"learning rates from {first:.3g} (stem) to {last:.3g} (head) in {layers} layers"
 
 

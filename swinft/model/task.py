@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from swinft.errors import InputError, listed
 from swinft.model.backbone import create_backbone
-from swinft.model.compiling import COMPILED_STEPS, CompilePolicy, compiles, filled_up
+from swinft.model.compiling import COMPILED_STEPS, CompilePolicy, compiles, filled_up, graphs_compiled
 from swinft.model.contract import check_logits, decoded, describe_head, encoded_targets, head_from, row_losses
 from swinft.model.ema import AveragedWeights
 from swinft.model.heads import Head
@@ -29,7 +29,9 @@ from swinft.model.optim import (
     OptimConfig,
     adamw,
     describe_rates,
+    layer_groups,
     param_groups,
+    regroup,
     settled,
     warmup_cosine,
     warmup_steps,
@@ -125,7 +127,7 @@ class FineTuneTask(pl.LightningModule):
         self.ema_decay, self.freeze_epochs, self.seed = ema_decay, freeze_epochs, seed
         self._unfrozen: list[torch.nn.Parameter] = []
         self.fast_attention, self.compile_policy, self.is_compiled = fast_attention, compile, False
-        self._started, self._full_batch = 0.0, 0
+        self._started, self._full_batch, self._graphs = 0.0, 0, 0
         self._evaluated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self._steps_seen = 0
         self._grades: Any = None
@@ -280,13 +282,13 @@ class FineTuneTask(pl.LightningModule):
         steps = steps_of(self.trainer)  # the same when the training is resumed
         self.is_compiled = compiles(self.compile_policy, steps.total, COMPILED_STEPS, "steps", self.device, self.print)
         if self.is_compiled:
+            self._graphs = graphs_compiled()
             for net in {self.net, self.predictor}:
                 net.backbone.compile()  # in place: the names of the weights stay
 
     def on_train_start(self) -> None:
         """Counts optimiser steps from where a resumed training stands: its first batch is not averaged in twice."""
         self._steps_seen = self.global_step
-        self._started = time.perf_counter()
 
     def on_train_epoch_start(self) -> None:
         """Freezes the backbone in the first epochs, and unfreezes what of it is to be trained after them."""
@@ -299,6 +301,7 @@ class FineTuneTask(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout and drop path from (seed, epoch, batch): they do not depend on what ran before."""
         torch.manual_seed(int(self._rng("dropout", batch_idx).integers(2**63)))
+        self._started = time.perf_counter()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch, mixed as configured."""
@@ -321,9 +324,7 @@ class FineTuneTask(pl.LightningModule):
         if self.averaged is not None and self.global_step != self._steps_seen:
             self.averaged.update(self.net)
         self._steps_seen = self.global_step
-        if self.is_compiled and self._started:
-            self.print(f"compiled, and the first step done, in {time.perf_counter() - self._started:.0f} s")
-            self._started = 0.0
+        self._say_compiled("step", self._started)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keeps decoded predictions; the scores are computed once, on all rows."""
@@ -357,9 +358,17 @@ class FineTuneTask(pl.LightningModule):
         tensors = [batch[name] for name in ("image", "features") if name in batch]
         size = len(tensors[0])
         self._full_batch = max(self._full_batch, size) if self.is_compiled else size
+        started = time.perf_counter()
         logits: Tensor = self.predictor(*filled_up(tensors, self._full_batch))
+        self._say_compiled("batch that is evaluated", started)
         check_logits(self.predictor.head, logits, self._full_batch)
         return logits[:size]
+
+    def _say_compiled(self, what: str, started: float) -> None:
+        """Says what took so long, each time that something was compiled: training and evaluation are two graphs."""
+        if self.is_compiled and graphs_compiled() > self._graphs:
+            self._graphs = graphs_compiled()
+            self.print(f"compiled, and the first {what} done, in {time.perf_counter() - started:.0f} s")
 
     def _evaluate(self, batch: Batch) -> None:
         """Keeps rows, predictions, targets and losses of a batch."""
@@ -379,6 +388,16 @@ class FineTuneTask(pl.LightningModule):
         """Keeps `load_from_checkpoint` from loading pretrained weights, which the checkpoint's replace."""
         checkpoint.setdefault(self.CHECKPOINT_HYPER_PARAMS_KEY, {})["loads_weights"] = False
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the optimiser's state of a checkpoint from before groups of equal rates were merged.
+
+        Raises:
+            InputError: It was saved with another network or other rates.
+        """
+        saved = checkpoint.get("optimizer_states")
+        if saved and hasattr(self, "net") and all("layer" in group for group in saved[0]["param_groups"]):
+            regroup(checkpoint, layer_groups(self.net.backbone, self._others, self.optim), self.parameter_groups())
+
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
@@ -393,8 +412,12 @@ class FineTuneTask(pl.LightningModule):
 
     def parameter_groups(self) -> Groups:
         """Parameters of backbone, metadata network and head with their rates, as `param_groups` gives them."""
-        others = [module for name, module in self.net.named_children() if name != "backbone"]
-        return param_groups(self.net.backbone, others, self.optim)
+        return param_groups(self.net.backbone, self._others, self.optim)
+
+    @property
+    def _others(self) -> list[torch.nn.Module]:
+        """Metadata network and head."""
+        return [module for name, module in self.net.named_children() if name != "backbone"]
 
     def configure_optimizers(self) -> Any:
         """AdamW with a rate per layer, and a schedule per step."""

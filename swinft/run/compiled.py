@@ -1,4 +1,4 @@
-"""Networks that predict through `torch.compile`."""
+"""Networks made ready to predict with torch: weights in 16 bit, and `torch.compile`."""
 
 import time
 from collections.abc import Sequence
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from swinft.model.casting import cast_weights
 from swinft.model.compiling import CompilePolicy, compiles, filled_up
 from swinft.model.network import ImageModel
+from swinft.run.precision import Precision, half_of
 from swinft.run.tta import View
 
 # Compiling takes half a minute or more, and what a forward pass of Swin saves on a GPU is some milliseconds.
@@ -52,8 +54,12 @@ def nets_by_torch(
     views: Sequence[View],
     device: torch.device,
     policy: CompilePolicy,
+    precision: Precision,
+    image_size: tuple[int, int],
 ) -> Sequence[ImageModel | CompiledNet]:
-    """Networks as `predict_rows` takes them, compiled where the setting `predict.compile` says so."""
+    """Networks as `predict_rows` takes them, in 16 bit where it would cast them, compiled where `policy` says so."""
+    if dtype := half_of(precision):
+        cast_weights(nets, image_size, device, dtype)
     passes = len(loader) * len(nets) * len(views)
     if not compiles(policy, passes, COMPILED_PASSES, "forward passes", device):
         return nets

@@ -320,7 +320,9 @@ def _finish(
     precision, _ = resolve_precision(config.trainer.precision, device)
     net = load_net(parser, config, data.schema, fold.weights, device)
     loader = data.val_dataloader()
-    nets = nets_by_torch([net], loader, config.predict.views, device, config.predict.compile)
+    nets = nets_by_torch(
+        [net], loader, config.predict.views, device, config.predict.compile, precision, data.image_size
+    )
     rows, values = predict_rows(nets, loader, config.predict.views, device, precision)
     ids = np.asarray(data.train_table.ids)[rows].tolist()
     table = prediction_table(ids, values, data.schema.outputs, np.full(len(rows), fold.index))

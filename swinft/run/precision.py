@@ -81,8 +81,12 @@ def cpu_has_bf16() -> bool:
     return bool(flags & wanted)
 
 
+def half_of(precision: Precision) -> torch.dtype | None:
+    """The 16-bit type of a resolved mixed precision; None for the others."""
+    return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+
+
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """The autocast context of a resolved mixed precision; one that does nothing for the others."""
-    dtypes = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    dtype = dtypes.get(precision)
+    dtype = half_of(precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

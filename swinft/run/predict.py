@@ -141,7 +141,14 @@ class _Predictors:
     backend: str
     policy: CompilePolicy
 
-    def load(self, data: CSVDataModule, loader: DataLoader[Any], views: Sequence[View], place: torch.device) -> Any:
+    def load(
+        self,
+        data: CSVDataModule,
+        loader: DataLoader[Any],
+        views: Sequence[View],
+        place: torch.device,
+        precision: Precision,
+    ) -> Any:
         """The networks, on their device and compiled where that is wanted."""
         # OpenVINO compiles timm's own computation.
         is_openvino = self.backend == "openvino"
@@ -149,7 +156,7 @@ class _Predictors:
         loaded = [load_net(self.parser, self.config, data.schema, file, place, fast) for file in self.weights]
         if is_openvino:
             return _by_openvino(loaded, data.image_size)
-        return nets_by_torch(loaded, loader, views, place, self.policy)
+        return nets_by_torch(loaded, loader, views, place, self.policy, precision, data.image_size)
 
 
 def _predict_table(
@@ -166,7 +173,7 @@ def _predict_table(
     loader = data.predict_dataloader(share)
     print(loader.feeding)
     with explained_deaths("", "", "--num-workers 0"):
-        nets: Sequence[Predictor] = predictors.load(data, loader, views, place)
+        nets: Sequence[Predictor] = predictors.load(data, loader, views, place, precision)
         print_budget(nets, loader, views, place, precision)
         rows, values = predict_rows(nets, loader, views, place, precision)
     return complete(rows, values, data, range(share[0], len(data.test_table), share[1]))

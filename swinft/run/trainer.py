@@ -84,6 +84,8 @@ def build_trainer(
     try:
         arguments: dict[str, Any] = {**section(parser, config, "trainer"), "precision": precision, **changes}
         del arguments["fast_dev_run"]  # a run's own: Lightning's neither saves nor predicts
+        if arguments["benchmark"] is None:  # images have one size: the first step finds the quickest convolutions
+            arguments["benchmark"] = not arguments["deterministic"]
         users = arguments.pop("callbacks") or []
         callbacks: list[Callback] = users if isinstance(users, list) else [users]
         arguments["logger"] = _logger(arguments["logger"], config.name, root)

@@ -116,7 +116,10 @@ def test_f034_all_wrong_values_are_listed_at_once(competition, tmp_path, capsys)
         assert part in err
 
 
-def test_f034_checking_a_trainer_changes_nothing_in_the_process(competition, tmp_path):
+def test_f034_checking_a_trainer_changes_nothing_in_the_process(competition, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    assert ask("check", competition, tmp_path) == 0
+    assert not torch.backends.cudnn.benchmark
     assert ask("check", competition, tmp_path, "--trainer.deterministic", "true", "--trainer.benchmark", "true") == 0
     assert not torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.benchmark

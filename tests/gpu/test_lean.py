@@ -1,23 +1,34 @@
 """What a step does beside its arithmetic: order in memory, kernels per step, casts, graphs that are compiled."""
 
 import copy
+import json
+from functools import partial
 
 import lightning.pytorch as pl
 import pytest
 import timm
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn.parallel import DistributedDataParallel
 
 from swinft import ClassificationHead, MixConfig
 from swinft.cli import main
+from swinft.errors import InputError
+from swinft.model import task as task_module
+from swinft.model.casting import cast_weights
+from swinft.model.ema import AveragedWeights
 from swinft.model.layout import set_layout, uses_channels_last
-from swinft.model.optim import OptimConfig, adamw
+from swinft.model.network import ImageModel
+from swinft.model.optim import OptimConfig, adamw, layer_groups
 from swinft.model.task import FineTuneTask
+from swinft.model.window_attention import set_attention
+from swinft.run import compiled as compiled_module
+from swinft.run import predict as predict_module
 from swinft.run.inference import predict_rows
 from swinft.run.recorder import FoldRecorder
 from swinft.run.tta import VIEWS
-from tests.conftest import tiny_config, write_config
+from tests.conftest import TINY_SWIN, tiny_config, write_config
 
 CPU = torch.device("cpu")
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
@@ -176,3 +187,232 @@ def test_s2_a_resumed_fold_of_a_convolutional_network_ends_at_the_same_bytes(com
     assert main([*words, "--name", "parts", "--resume"]) == 0
     whole, parts = (tmp_path / "runs" / name / "fold_0" / "weights.safetensors" for name in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_s4_one_group_per_rate_and_decay_and_one_launch_for_each(monkeypatch):
+    task = FineTuneTask(
+        ClassificationHead,
+        backbone="swin_tiny_patch4_window7_224",
+        pretrained=False,
+        backbone_args=dict(TINY_SWIN, depths=[2, 2]),
+        num_outputs=3,
+        image_size=32,
+    )
+    groups = task.parameter_groups()
+    assert len(groups) == 2  # with decay and without, of a network from scratch
+    assert len({(group["lr"], group["weight_decay"]) for group in groups}) == 2
+    by_layer = layer_groups(task.net.backbone, [task.net.head], task.optim)
+    assert len(by_layer) > 4
+    assert groups[0]["layers"] == sorted({group["layer"] for group in by_layer})
+    launches: list[int] = []
+    fused = torch._fused_adamw_
+    monkeypatch.setattr(
+        torch,
+        "_fused_adamw_",
+        lambda weights, *more, **options: [launches.append(len(weights)), fused(weights, *more, **options)],
+    )
+    optimizer = adamw(groups, task.optim, CPU, scales_loss=False)
+    for parameter in task.net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert launches == [len(group["params"]) for group in groups]
+
+
+@pytest.mark.parametrize("optim", [{"layer_decay": 1.0}, {"layer_decay": 0.5, "layer_decay_min_scale": 0.4}])
+def test_s4_a_run_saved_with_a_group_per_layer_goes_on_as_if_it_had_always_had_these(
+    optim, competition, tmp_path, monkeypatch
+):
+    changes = {
+        "model.freeze_epochs": 1,  # parameters without a state, too
+        "trainer.max_epochs": 3,
+        "trainer.gradient_clip_val": None,  # a norm over groups adds in their order
+        **{f"model.optim.{name}": value for name, value in optim.items()},
+    }
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    words = ["fit", "--config", str(path), "--fold", "0"]
+    assert main([*words, "--name", "whole"]) == 0
+    save = FoldRecorder.on_train_epoch_end
+
+    def stop(recorder, trainer, task):
+        save(recorder, trainer, task)
+        if len(recorder.history) == stop_after:
+            raise RuntimeError("the power is gone")
+
+    stop_after = 2
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldRecorder, "on_train_epoch_end", stop)
+        patch.setattr(FineTuneTask, "parameter_groups", lambda t: layer_groups(t.net.backbone, t._others, t.optim))
+        patch.setattr(task_module, "describe_rates", lambda groups: f"{len(groups)} groups")
+        with pytest.raises(RuntimeError, match="power"):
+            main([*words, "--name", "old"])
+    assert main([*words, "--name", "old", "--resume"]) == 0
+    whole, old = (tmp_path / "runs" / name / "fold_0" for name in ("whole", "old"))
+    assert (whole / "weights.safetensors").read_bytes() == (old / "weights.safetensors").read_bytes()
+    rates = [
+        [json.loads(line)["lr"] for line in (fold / "metrics.jsonl").read_text().splitlines()] for fold in (whole, old)
+    ]
+    assert rates[0] == rates[1]
+
+
+def test_s4_a_checkpoint_of_other_groups_is_refused():
+    task = make_task()
+    by_layer = layer_groups(task.net.backbone, [task.net.head], task.optim)
+    saved = adamw(by_layer[1:], task.optim, CPU, scales_loss=False).state_dict()
+    with pytest.raises(InputError, match=r"saved with another model\.backbone or model\.optim"):
+        task.on_load_checkpoint({"optimizer_states": [saved], "lr_schedulers": []})
+
+
+def test_s5_buffers_follow_in_one_kernel_for_each_type_whoever_changes_them(monkeypatch):
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(2), persistent=False)
+            self.register_buffer("made_later", None)
+            self.norm = nn.BatchNorm1d(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen.data.add_(1)  # counts up no version
+            self.made_later = torch.full((len(x),), 3.0)
+            return self.norm(x)
+
+    net = nn.Sequential(*(Counts() for _ in range(3)))
+    averaged = AveragedWeights(net, 0.9)
+    launches: list[int] = []
+    copy_all = torch._foreach_copy_
+    monkeypatch.setattr(torch, "_foreach_copy_", lambda a, b: [launches.append(len(a)), copy_all(a, b)])
+    for rows in (4, 4, 6):  # a buffer that is made in the first step, and one of another shape in the last
+        net(torch.randn(rows, 2))
+        launches.clear()
+        averaged.update(net)
+        for (name, own), (_, followed) in zip(averaged.module.named_buffers(), net.named_buffers(), strict=True):
+            assert torch.equal(own, followed), name
+            assert own.data_ptr() != followed.data_ptr()
+        assert len(launches) == 2  # float32 and int64
+    assert not averaged.module[0].made_later.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [([], True), (["--trainer.deterministic", "true"], False), (["--trainer.benchmark", "false"], False)],
+)
+def test_s3_cudnn_looks_for_the_quickest_convolutions_unless_told_otherwise(
+    options, expected, competition, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    seen = []
+    save = FoldRecorder.on_train_epoch_end
+    monkeypatch.setattr(
+        FoldRecorder,
+        "on_train_epoch_end",
+        lambda *given: [seen.append(torch.backends.cudnn.benchmark), save(*given)],
+    )
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
+    try:
+        assert main(["fit", "--config", str(path), "--fold", "0", "--trainer.max_epochs", "1", *options]) == 0
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert seen == [expected]
+
+
+def test_s8_a_fold_compiles_one_graph_to_train_and_one_to_evaluate_and_says_both(
+    competition, tmp_path, monkeypatch, capsys
+):
+    """With mixed and unmixed batches, averaged weights, recomputed activations, and a last batch that is not full."""
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    torch._dynamo.reset()
+    changes = {
+        "model.compile": True,
+        "model.mix": {"mixup_alpha": 0.5, "probability": 0.5},
+        "model.grad_checkpointing": True,
+        "data.batch_size": 5,
+        "trainer.max_epochs": 3,
+    }
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["fit", "--config", str(path), "--fold", "0"]) == 0
+    assert counter.frame_count == 2
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("compiled, and the first ")]
+    assert [line.split(" done, in ")[0] for line in said] == [
+        "compiled, and the first step",
+        "compiled, and the first batch that is evaluated",
+    ]
+
+
+NETWORKS = [
+    ("swin_tiny_patch4_window7_224", TINY_SWIN, 32),
+    ("swinv2_tiny_window8_256", TINY_SWIN, 32),
+    ("convnext_atto", None, 32),
+    ("tf_efficientnet_lite0", None, 32),
+    ("vit_tiny_patch16_224", {"depth": 2}, 32),
+    (CONVNET, None, 32),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "size"), NETWORKS, ids=[name for name, _, _ in NETWORKS])
+def test_s10_weights_that_are_cast_once_predict_the_same_bits(name, arguments, size):
+    nets = [make_task(name, backbone_args=arguments, image_size=size).net.eval() for _ in range(2)]
+    for net in nets:
+        set_attention(net, CPU, fast_attention=True)
+        for parameter in net.parameters():  # none is 0 or 1, as scales and biases are at the start
+            parameter.data.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.02)
+    image = batches(1)[0]["image"]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = nets[0].predict(image)
+    assert cast_weights(nets, (size, size), CPU, torch.bfloat16) > 0
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for net in nets:
+            assert torch.equal(net.predict(image), expected)
+    for module in nets[1].modules():
+        if type(module) in (nn.Linear, nn.Conv2d):
+            seen.append((module.weight.dtype, torch.bfloat16))
+        elif isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
+            seen.append((module.weight.dtype, torch.float32))
+    assert seen
+    assert all(found == wanted for found, wanted in seen)
+
+
+def test_s10_a_weight_that_is_used_in_any_other_way_stays_and_a_prediction_that_changes_takes_all_back():
+    class Standardised(ClassificationHead):
+        """Reads its weight in fp32, too."""
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return super().forward(features) + self.linear.weight.std()
+
+    class Branches(ClassificationHead):
+        """Computes otherwise with 16-bit weights, which no operation on the weight shows."""
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return super().forward(features) + (self.linear.weight.dtype == torch.float32)
+
+    for head, count in ((Standardised, None), (Branches, 0)):
+        task = FineTuneTask(head, CONVNET, False, num_outputs=3, image_size=32)
+        net = task.net.eval()
+        found = cast_weights([net], (32, 32), CPU, torch.bfloat16)
+        assert net.head.linear.weight.dtype == torch.float32
+        assert (found == 0) is (count == 0)
+        is_cast = net.backbone.model.conv1[0].weight.dtype == torch.bfloat16
+        assert is_cast is (count is None)
+
+
+def test_s10_swinft_predict_casts_in_16_bit_and_gives_the_predictions_of_autocast(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict_module, "resolve_precision", lambda *_: ("bf16-mixed", "for the test"))
+    files = []
+    for name in ("autocast", "once"):
+        with monkeypatch.context() as patch:
+            if name == "autocast":
+                patch.setattr(compiled_module, "cast_weights", lambda *_: 0)
+            casts: list[torch.dtype] = []
+            real = ImageModel.predict
+
+            def predict(net, *given, of=casts, real=real, **named):
+                of.append(net.head.linear.weight.dtype)
+                return real(net, *given, **named)
+
+            patch.setattr(ImageModel, "predict", predict)
+            file = tmp_path / f"{name}.csv"
+            assert main(["predict", str(tiny_run), "--device", "cpu", "--output", str(file)]) == 0
+        assert casts[-1] == (torch.float32 if name == "autocast" else torch.bfloat16)
+        files.append(file.read_bytes())
+    assert files[0] == files[1]
