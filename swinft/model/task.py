@@ -306,7 +306,9 @@ class FineTuneTask(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch, mixed as configured."""
         net, head = self.net, self.net.head
-        image, encoded = batch["image"], encoded_targets(head, batch["target"], len(batch["image"]))
+        # Mixup gives fractions in some batches: images of another type would be compiled anew.
+        image = batch["image"].float() if self.is_compiled else batch["image"]
+        encoded = encoded_targets(head, batch["target"], len(image))
         found = {"metadata": net.encode_metadata(batch.get("features")), "weight": batch.get("weight")}
         more = {name: tensor for name, tensor in found.items() if tensor is not None}
         image, encoded, *mixed = mix(image, encoded, self.mix, self._rng("mixing", batch_idx), *more.values())
