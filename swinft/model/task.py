@@ -37,7 +37,7 @@ from swinft.model.optim import (
     warmup_steps,
 )
 from swinft.model.steps import steps_of
-from swinft.model.window_attention import FastAttention, set_attention
+from swinft.model.window_attention import FAST_ATTENTION, FastAttention, set_attention
 from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, NOT_NEGATIVE, check_ranges
 from swinft.streams import Use, seed_for
 
@@ -62,8 +62,10 @@ class FineTuneTask(pl.LightningModule):
         backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`).
         drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); null for its own.
         fast_attention: Compute Swin's window attention faster, with the same result; it is compared with timm's on the
-            device before it is used. Other backbones are left as they are. "triton" for a kernel of its own, on NVIDIA
-            GPUs of generation Ampere (sm_80) or later and Swin only, without `attn_drop_rate`.
+            device before it is used. Other backbones are left as they are. `auto` for what is fastest: a run whose
+            training is long takes it by a timed trial, once for training and once for prediction; else as true. False
+            for timm's computation, "fused" for timm's by torch's fused function, on Swin V1 only, "triton" for a kernel
+            of its own, on NVIDIA GPUs of generation Ampere (sm_80) or later and Swin only, without `attn_drop_rate`.
         compile: Compile the backbone with `torch.compile`: faster steps on GPUs, after a minute or more at the start of
             every fold. `auto` does so on CUDA for folds of 2,000 optimiser steps or more.
         grad_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
@@ -97,7 +99,7 @@ class FineTuneTask(pl.LightningModule):
         pretrained: bool | str = True,
         backbone_args: dict[str, Any] | None = None,
         drop_path_rate: float | None = None,
-        fast_attention: FastAttention = True,
+        fast_attention: FastAttention = "auto",
         compile: CompilePolicy = False,
         grad_checkpointing: bool = False,
         metadata_hidden: int = 32,
@@ -117,8 +119,10 @@ class FineTuneTask(pl.LightningModule):
         super().__init__()
         numbers = {"drop_path_rate": drop_path_rate, "ema_decay": ema_decay, "metadata_hidden": metadata_hidden}
         check_ranges("model", {**numbers, "freeze_epochs": freeze_epochs}, NUMBERS)
-        if fast_attention not in (True, False, "triton"):
-            raise InputError(f"model.fast_attention is {fast_attention!r}; it must be true, false or 'triton'.")
+        if fast_attention not in FAST_ATTENTION:
+            raise InputError(
+                f"model.fast_attention is {fast_attention!r}; it must be auto, true, false, 'fused' or 'triton'."
+            )
         if compile not in (True, False, "auto"):
             raise InputError(f"model.compile is {compile!r}; it must be true, false or 'auto'.")
         # A checkpoint's hyper-parameters are plain values.

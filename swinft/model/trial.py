@@ -1,7 +1,11 @@
-"""One training step and one prediction before a run begins: what no look at a signature finds out.
+"""Training steps and predictions before a run begins: what no look at a signature finds out.
 
-Shapes: N training rows, F metadata features, K outputs.
+Shapes: B batch, N training rows, F metadata features, K outputs.
 """
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +19,67 @@ from swinft.model.task import FineTuneTask
 MOST_ROWS = 2
 
 
-def try_step(task: FineTuneTask, targets: Tensor, features: Tensor | None, size: tuple[int, int], batch: int) -> None:
+class TrialBatch(NamedTuple):
+    """A batch of random pixels with rows' own targets: image uint8 (B, 3, H, W), target, features (B, F) or None."""
+
+    image: Tensor
+    target: Tensor
+    features: Tensor | None
+
+    @classmethod
+    def of(
+        cls, count: int, targets: Tensor, features: Tensor | None, size: tuple[int, int], device: torch.device
+    ) -> "TrialBatch":
+        """A batch of `count` rows, the first ones, on a device; arguments as of `try_step`."""
+        rows = torch.arange(count) % len(targets)
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8, generator=generator)
+        chosen = None if features is None else features[rows].to(device)
+        return cls(image.to(device), targets[rows].to(device), chosen)
+
+
+class TrialSteps:
+    """Takes training steps as the task does them, and predicts; the task is spent afterwards.
+
+    Args:
+        task: Initialised, on its device.
+        device: Where it is.
+        autocast: Of the number format.
+        scales_loss: Whether fp16's loss scaling is on.
+    """
+
+    def __init__(
+        self,
+        task: FineTuneTask,
+        device: torch.device,
+        autocast: AbstractContextManager[object] | None = None,
+        scales_loss: bool = False,
+    ) -> None:
+        self._task, self._autocast = task, autocast or nullcontext()
+        self._optimizer = adamw(task.parameter_groups(), task.optim, device, scales_loss)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=scales_loss)
+
+    def train(self, batch: TrialBatch) -> None:
+        """Forward, backward, optimiser, average."""
+        net, head = self._task.net.train(), self._task.net.head
+        with self._autocast:
+            logits = net.logits(batch.image, net.encode_metadata(batch.features))
+            loss = row_losses(head, logits, encoded_targets(head, batch.target, len(batch.image))).mean()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()
+        if self._task.averaged is not None:
+            self._task.averaged.update(net)
+
+    def predict(self, batch: TrialBatch) -> Tensor:
+        """Predictions (B, K) of the weights that predict."""
+        net = self._task.predictor.eval()
+        with torch.inference_mode(), self._autocast:
+            return decoded(net.head, net.logits(batch.image, net.encode_metadata(batch.features)))
+
+
+def try_step(task: FineTuneTask, targets: Tensor, features: Tensor | None, size: tuple[int, int], batch: int) -> float:
     """Takes one training step with averaged weights, as the task does it, and predicts; the task is spent afterwards.
 
     Args:
@@ -25,19 +89,20 @@ def try_step(task: FineTuneTask, targets: Tensor, features: Tensor | None, size:
         size: Height and width in pixels.
         batch: Images per batch as configured; of more than `MOST_ROWS` that many are tried.
 
+    Returns:
+        Seconds of the training step per image.
+
     Raises:
         InputError: A step or a prediction fails, or the network gives other shapes than the head asks for.
     """
-    count = min(batch, MOST_ROWS)
-    rows = torch.arange(count) % len(targets)
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8, generator=generator)
-    chosen = None if features is None else features[rows]
+    cpu = torch.device("cpu")
+    tried = TrialBatch.of(min(batch, MOST_ROWS), targets, features, size, cpu)
     try:
-        _step(task, image, targets[rows], chosen)
-        with torch.inference_mode():
-            net = task.predictor.eval()
-            decoded(net.head, net.logits(image, net.encode_metadata(chosen)))
+        steps = TrialSteps(task, cpu)
+        started = time.perf_counter()
+        steps.train(tried)
+        seconds = time.perf_counter() - started
+        steps.predict(tried)
     except InputError:
         raise
     except Exception as error:  # whatever the network does not like: it would be a traceback in the first fold
@@ -45,14 +110,4 @@ def try_step(task: FineTuneTask, targets: Tensor, features: Tensor | None, size:
         raise InputError(
             f"'{task.hparams['backbone']}' cannot work at {size[0]} x {size[1]} px (data.image_size){alone}: {error}"
         ) from error
-
-
-def _step(task: FineTuneTask, image: Tensor, targets: Tensor, features: Tensor | None) -> None:
-    """Forward, backward, optimiser, average."""
-    net, head = task.net.train(), task.net.head
-    logits = net.logits(image, net.encode_metadata(features))
-    loss = row_losses(head, logits, encoded_targets(head, targets, len(image))).mean()
-    loss.backward()  # type: ignore[no-untyped-call]
-    adamw(task.parameter_groups(), task.optim, torch.device("cpu"), scales_loss=False).step()
-    if task.averaged is not None:
-        task.averaged.update(net)
+    return seconds / len(tried.image)

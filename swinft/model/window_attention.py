@@ -10,9 +10,11 @@ import copy
 import importlib.util
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
+from timm.layers.config import use_fused_attn
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer import WindowAttention as AttentionV1
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
@@ -20,10 +22,11 @@ from timm.models.swin_transformer_v2 import WindowAttention as AttentionV2
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional
+from torch.nn.attention import sdpa_kernel
 from torch.nn.modules.module import _has_any_global_hook
 
 from swinft.errors import InputError
-from swinft.model.window_kernels import Windows, attend, position_bias
+from swinft.model.window_kernels import BIASED_SDPA, FUSED_ON, Windows, attend, position_bias
 
 MAX_LOGIT_SCALE = math.log(1 / 0.01)
 # What the check compares in, and the largest difference from timm that it lets pass, relative to the largest value. On
@@ -32,8 +35,9 @@ CHECKS: dict[str, dict[torch.dtype, float]] = {"cpu": {torch.float: 1e-4}}
 OTHER_CHECKS = {torch.float: 1e-2, torch.bfloat16: 1e-1}
 TRITON_CHECKS = {torch.half: 1e-1}  # besides these: a kernel of our own is compiled anew for each
 
-Kernel = Literal["torch", "triton"]
-FastAttention = bool | Literal["triton"]  # the setting `model.fast_attention`
+Kernel = Literal["torch", "fused", "triton"]
+FastAttention = bool | Literal["auto", "fused", "triton"]  # the setting `model.fast_attention`
+FAST_ATTENTION: tuple[FastAttention, ...] = ("auto", True, False, "fused", "triton")
 
 
 class _Fast:
@@ -74,6 +78,24 @@ class FastV2Block(_Fast, SwinTransformerV2Block):
         return _attended(self, x, _qkv_v2(attn, x.flatten(1, 2)), position_bias(table, attn.window_size), 1.0, cosine)
 
 
+class FusedBlock(_Fast, SwinTransformerBlock):
+    """timm's V1 block with timm's own attention by torch's fused function, which timm leaves off."""
+
+    kernel: Kernel = "fused"
+
+    def _attn(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        attn: Any = self.attn
+        if _is_recorded() or _is_left_out_watched(self):
+            attn.fused_attn = False
+            try:
+                return super()._attn(x)  # type: ignore[no-any-return, no-untyped-call]
+            finally:
+                attn.fused_attn = True
+        with sdpa_kernel(BIASED_SDPA) if x.device.type in FUSED_ON else nullcontext():
+            return super()._attn(x)  # type: ignore[no-any-return, no-untyped-call]
+
+
 class TritonBlock(FastBlock):
     """The same with the attention of `window_triton`."""
 
@@ -99,9 +121,13 @@ def _is_ours(block: Any, x: Tensor) -> bool:
     """Whether nobody records operations or watches a module that would be left out, and the windows divide the grid."""
     if _is_recorded() or x.shape[1] % block.window_size[0] or x.shape[2] % block.window_size[1]:
         return False
+    return not _is_left_out_watched(block)
+
+
+def _is_left_out_watched(block: Any) -> bool:
+    """Whether somebody watches a module whose `forward` is not called here."""
     left_out = (block.attn, block.attn.softmax, block.attn.attn_drop)
-    is_watched = _has_any_global_hook() or any(_is_watched(module) for module in left_out)  # type: ignore[no-untyped-call]
-    return not is_watched
+    return _has_any_global_hook() or any(_is_watched(module) for module in left_out)  # type: ignore[no-untyped-call]
 
 
 def _is_watched(module: nn.Module) -> bool:
@@ -156,7 +182,7 @@ def _refuse_dropout(dropout: float) -> None:
 LEFT_OUT: dict[type[nn.Module], Any] = {cls: cls.forward for cls in (AttentionV1, AttentionV2, nn.Softmax, nn.Dropout)}
 # A subclass of a timm block may compute something else: only these, exactly.
 FASTER: dict[type[nn.Module], tuple[type[nn.Module], dict[Kernel, type[nn.Module]]]] = {
-    SwinTransformerBlock: (AttentionV1, {"torch": FastBlock, "triton": TritonBlock}),
+    SwinTransformerBlock: (AttentionV1, {"torch": FastBlock, "fused": FusedBlock, "triton": TritonBlock}),
     SwinTransformerV2Block: (AttentionV2, {"torch": FastV2Block, "triton": TritonV2Block}),
 }
 
@@ -170,25 +196,33 @@ def accelerate(model: nn.Module, device: torch.device | None = None, kernel: Ker
     Args:
         model: Any module; what is no timm Swin block is left alone.
         device: Where the model will run, to check there; None for where it is.
-        kernel: What computes: torch's operations, or a Triton kernel, for NVIDIA GPUs.
+        kernel: What computes: torch's operations, timm's own attention by torch's fused function (V1 only), or a Triton
+            kernel, for NVIDIA GPUs.
 
     Returns:
         How many blocks were changed.
 
     Raises:
         InputError: The Triton kernel is asked for, but cannot run on the device, has no dropout of attention weights,
-            or finds no block. The model is unchanged.
+            or finds no block; or timm's fused attention finds none. The model is unchanged.
         RuntimeError: On this device the result differs from timm's. The model is unchanged.
     """
-    blocks: list[Any] = [module for module in model.modules() if _is_timms(module)]
-    if kernel == "triton":
-        _refuse_triton(model, blocks, device)
+    blocks = _timms_blocks(model, kernel)
+    refuse_impossible(model, device, kernel)
     kinds = {(type(block), tuple(block.window_size), any(block.shift_size)): block for block in reversed(blocks)}
     for block in kinds.values():
         _check(block, device or next(block.parameters()).device, kernel)
     for block in blocks:
-        block.__class__ = FASTER[type(block)][1][kernel]
+        _made_fast(block, kernel)
     return len(blocks)
+
+
+def _made_fast(block: Any, kernel: Kernel) -> Any:
+    """The same block of timm's as one that computes by a kernel."""
+    block.__class__ = FASTER[type(block)][1][kernel]
+    if kernel == "fused":
+        block.attn.fused_attn = True
+    return block
 
 
 def restore(model: nn.Module) -> int:
@@ -205,6 +239,8 @@ def restore(model: nn.Module) -> int:
 
 def _restored(block: Any) -> Any:
     """The same block as timm's own class."""
+    if block.kernel == "fused":
+        block.attn.fused_attn = use_fused_attn(experimental=True)  # as timm makes it
     (block.__class__,) = (timms for timms, (_, ours) in FASTER.items() if type(block) in ours.values())
     return block
 
@@ -217,17 +253,42 @@ def set_attention(
     Args:
         model: Any module.
         device: Where it will run.
-        fast_attention: The setting.
+        fast_attention: The setting; `auto`, which a run has settled before, is as true.
         say: Prints.
 
     Raises:
         InputError: As `accelerate`.
     """
+    restore(model)
     try:
         if fast_attention:
-            accelerate(model, device, "triton" if fast_attention == "triton" else "torch")
-    except RuntimeError as error:
-        say(f"attention is computed as timm does: {str(error).splitlines()[0]}")
+            accelerate(model, device, "torch" if fast_attention is True or fast_attention == "auto" else fast_attention)
+    except InputError:
+        raise
+    except Exception as error:  # a compiler's are of many kinds, and timm's own computation is always there
+        reason = next(iter(str(error).splitlines()), "") or repr(error)
+        say(f"attention is computed as timm does: {reason}")
+
+
+def attentions(model: nn.Module, device: torch.device) -> list[FastAttention]:
+    """Values of the setting that a model can be computed with on a device, the default first.
+
+    Args:
+        model: Any module.
+        device: Where it will run.
+
+    Returns:
+        Nothing where no block is timm's: there is nothing to choose.
+    """
+    kinds: list[Any] = [module for module in model.modules() if isinstance(module, _Fast) or type(module) in FASTER]
+    if not kinds:
+        return []
+    found: list[FastAttention] = [True, False]
+    if device.type in FUSED_ON and all(isinstance(module, SwinTransformerBlock) for module in kinds):
+        found.append("fused")
+    if triton_problem(device) is None and not any(module.attn.attn_drop.p for module in kinds):
+        found.append("triton")
+    return found
 
 
 def triton_problem(device: torch.device) -> str | None:
@@ -239,8 +300,27 @@ def triton_problem(device: torch.device) -> str | None:
     return window_triton.device_problem(device)
 
 
-def _refuse_triton(model: nn.Module, blocks: list[Any], device: torch.device | None) -> None:
-    """Raises InputError where the Triton kernel was asked for and cannot be had."""
+def refuse_impossible(model: nn.Module, device: torch.device | None, setting: FastAttention | Kernel) -> None:
+    """Refuses a way of computing that a model or a device does not have, without computing anything.
+
+    Args:
+        model: Any module.
+        device: Where it will run; None for where it is.
+        setting: What is asked for.
+
+    Raises:
+        InputError: As `accelerate`.
+    """
+    if setting not in ("fused", "triton"):
+        return
+    blocks = _timms_blocks(model, "fused" if setting == "fused" else "triton")
+    if setting == "fused":
+        if not blocks and not any(isinstance(module, FusedBlock) for module in model.modules()):
+            raise InputError(
+                "model.fast_attention is 'fused', but the backbone has no block of timm's Swin V1. Write "
+                "model.fast_attention: auto."
+            )
+        return
     if not any(isinstance(module, TritonBlock | TritonV2Block) for module in model.modules()) and not blocks:
         raise InputError(
             "model.fast_attention is 'triton', but the backbone has no block of timm's Swin V1 or V2. Write "
@@ -253,8 +333,14 @@ def _refuse_triton(model: nn.Module, blocks: list[Any], device: torch.device | N
         _refuse_dropout(block.attn.attn_drop.p)
 
 
-def _is_timms(module: Any) -> bool:
-    return type(module) in FASTER and type(module.attn) is FASTER[type(module)][0]
+def _timms_blocks(model: nn.Module, kernel: Kernel) -> list[Any]:
+    """The blocks of timm's that a kernel can compute."""
+    modules: list[Any] = [module for module in model.modules() if type(module) in FASTER]
+    return [
+        module
+        for module in modules
+        if type(module.attn) is FASTER[type(module)][0] and kernel in FASTER[type(module)][1]
+    ]
 
 
 def _check(block: Any, device: torch.device, kernel: Kernel) -> None:
@@ -269,8 +355,7 @@ def _check(block: Any, device: torch.device, kernel: Kernel) -> None:
         if "cpb_mlp" in name or parameter.ndim == 1 or "bias_table" in name:
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
     timms.set_input_size(tuple(2 * side for side in block.window_size), block.window_size)
-    ours = copy.deepcopy(timms)
-    ours.__class__ = FASTER[type(block)][1][kernel]
+    ours = _made_fast(copy.deepcopy(timms), kernel)
     x = torch.randn(1, *timms.input_resolution, timms.dim, generator=generator).to(device)
     checks = CHECKS.get(device.type, OTHER_CHECKS) | (TRITON_CHECKS if kernel == "triton" else {})
     for dtype, tolerance in checks.items():

@@ -16,15 +16,17 @@ from swinft.data.overview import format_summary
 from swinft.data.rows import Rows
 from swinft.data.schema import Schema, with_prior
 from swinft.errors import InputError
-from swinft.model.task import FineTuneTask
 from swinft.model.trial import try_step
 from swinft.ranges import POSITIVE, Range, check_ranges
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task
 from swinft.run.callbacks import monitor_problems
+from swinft.run.choices import Choice
 from swinft.run.config import PredictConfig, build_parser, dump, load
 from swinft.run.decide import plan_submission
-from swinft.run.planned import step_problems
+from swinft.run.measured import Tried, settle_choice
+from swinft.run.planned import planned_images, step_problems
+from swinft.run.precision import training_precision
 from swinft.run.pretrained import check_pretrained, pretrained_of
 from swinft.run.sample import Sample
 from swinft.run.submission import SubmissionConfig, SubmissionPlan
@@ -44,6 +46,7 @@ class CheckedRun:
         config: As the run freezes it.
         data: With its tables read and its images decoded.
         num_parameters: Of the network.
+        choice: What it computes with.
         plan: What `swinft submit` will write; None where no sample submission is configured.
         seconds: What the look at the images took.
     """
@@ -51,6 +54,7 @@ class CheckedRun:
     config: str
     data: CSVDataModule
     num_parameters: int
+    choice: Choice
     seconds: float
     plan: SubmissionPlan | None = None
 
@@ -93,12 +97,12 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
     if data:
         _collect(problems, lambda: check_views(config.predict.views, data.image_size))
     tables = _collect(problems, data.read_tables) if data else None
-    task = _collect(problems, lambda: _check_task(parser, config, *tables)) if tables else None
-    plan = _collect(problems, lambda: _plan_submission(config, data, *tables, task)) if data and tables else None
-    if trainer and task:
-        problems += monitor_problems(callbacks_of(trainer), task.metrics)
+    tried = _collect(problems, lambda: _check_task(parser, config, *tables)) if tables else None
+    plan = _collect(problems, lambda: _plan_submission(config, data, *tables, tried)) if data and tables else None
+    if trainer and tried:
+        problems += monitor_problems(callbacks_of(trainer), tried.task.metrics)
     frozen = None if problems else _collect(problems, lambda: dump(parser, config))
-    if data is None or trainer is None or task is None or frozen is None:
+    if data is None or trainer is None or tried is None or frozen is None:
         raise InputError("\n".join(problems))
     data.setup("fit")
     problems = step_problems(config, data, trainer.world_size)
@@ -106,8 +110,11 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
         raise InputError("\n".join(problems))
     started = time.perf_counter()
     data.check()
-    num_parameters = sum(parameter.numel() for parameter in task.net.parameters())
-    return CheckedRun(frozen, data, num_parameters, time.perf_counter() - started, plan)
+    took = time.perf_counter() - started
+    num_parameters = sum(parameter.numel() for parameter in tried.task.net.parameters())
+    device, *_ = training_precision(config.trainer.accelerator, config.trainer.precision)
+    choice = settle_choice(config, tried, device, planned_images(config, data, trainer.world_size))
+    return CheckedRun(frozen, data, num_parameters, choice, took, plan)
 
 
 def _check_numbers(config: Namespace) -> None:
@@ -123,7 +130,7 @@ def _check_numbers(config: Namespace) -> None:
 
 
 def _plan_submission(
-    config: Namespace, data: CSVDataModule, rows: Rows, schema: Schema, task: FineTuneTask | None
+    config: Namespace, data: CSVDataModule, rows: Rows, schema: Schema, tried: Tried | None
 ) -> SubmissionPlan | None:
     """Decides what `swinft submit` will write; None where no sample submission is configured.
 
@@ -133,13 +140,13 @@ def _plan_submission(
     if data.sample_table is None:
         return None
     assert rows.targets is not None
-    metrics = config.model.metrics or (task.metrics if task else [""])
+    metrics = config.model.metrics or (tried.task.metrics if tried else [""])
     options = SubmissionConfig(**dict(config.submission))
     schema = with_prior(schema, rows.targets[rows.is_used])
     return plan_submission(Sample.of(data.sample_table), schema, metrics[0], options, config.data.label_delimiter)
 
 
-def _check_task(parser: Parser, config: Namespace, rows: Rows, schema: Schema) -> FineTuneTask:
+def _check_task(parser: Parser, config: Namespace, rows: Rows, schema: Schema) -> Tried:
     """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold."""
     # The hub's weights are left to the folds, which find them in its cache after the first.
     changes = {"loads_weights": config.model.pretrained is not True, "pretrained": pretrained_of(config, 0)}
@@ -149,9 +156,10 @@ def _check_task(parser: Parser, config: Namespace, rows: Rows, schema: Schema) -
     targets = torch.from_numpy(rows.targets[used])
     features = None if rows.features is None else torch.from_numpy(rows.features[used])
     task.initialize(targets, features)
-    size = config.data.image_size
-    try_step(task, targets, features, (size, size) if isinstance(size, int) else size, config.data.batch_size)
-    return task
+    side = config.data.image_size
+    size = (side, side) if isinstance(side, int) else side
+    seconds = try_step(task, targets, features, size, config.data.batch_size)
+    return Tried(task, targets, features, size, seconds)
 
 
 def _collect(problems: list[str], check: Callable[[], T]) -> T | None:

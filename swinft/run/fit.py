@@ -32,6 +32,7 @@ from swinft.orphans import is_child
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, build_task, load_net, save_net
 from swinft.run.checkpoints import newest_checkpoint
+from swinft.run.choices import Choice, choice_here
 from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, load
 from swinft.run.devices import folds_at_a_time, side_by_side, slots_for
@@ -202,6 +203,8 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
         return
     if config.trainer.devices == "auto":
         config.trainer.devices = run.devices_per_fold()
+    choice = choice_here(run, config)
+    config = choice.applied(config)
     quiet()
     pl.seed_everything(config.seed + fold.index, verbose=False)
     data = build_datamodule(parser, config, fold=fold.index, **frozen(run))
@@ -218,14 +221,14 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
     task = build_task(parser, config, data.schema, pretrained=pretrained_of(config, fold.index), **changes)
     limit = fold_limit(run, config)
     recorder = FoldRecorder(fold, task.metrics, config.checkpoint, limit)
-    device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
+    device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)
     trainer = build_trainer(parser, config, fold.root, precision, recorder)
     data.destination = Destination(device, folds_at_a_time(), trainer.num_devices, is_command=True)
     if trainer.is_global_zero:
         if not newest and (note := note_of_leak(config, data, fold.index)):
             print(note, file=sys.stderr)
-        print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({reason})", flush=True)
+        print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({choice.reason})", flush=True)
         if limit:
             print(f"fold {fold.index}: has {format_seconds(limit.left)} of max_hours", flush=True)
     explained = partial(_explain_memory, run, config, recorder, device)
@@ -244,7 +247,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
         if config.checkpoint == "last":
             save_net(task.predictor, fold.weights)
         with out_of_memory_explained(explained), loaders_explained():
-            _finish(fold, parser, config, data, recorder, trainer)
+            _finish(fold, parser, config, choice, data, recorder, trainer)
 
 
 def _explain_memory(
@@ -313,12 +316,18 @@ def join(run: Run, parser: Parser, config: Namespace) -> dict[str, Any]:
 
 
 def _finish(
-    fold: Fold, parser: Parser, config: Namespace, data: CSVDataModule, recorder: FoldRecorder, trainer: pl.Trainer
+    fold: Fold,
+    parser: Parser,
+    config: Namespace,
+    choice: Choice,
+    data: CSVDataModule,
+    recorder: FoldRecorder,
+    trainer: pl.Trainer,
 ) -> None:
     """Out-of-fold predictions from the saved weights, then the result that says the fold is done."""
     device = trainer.strategy.root_device
     precision, _ = resolve_precision(config.trainer.precision, device)
-    net = load_net(parser, config, data.schema, fold.weights, device)
+    net = load_net(parser, config, data.schema, fold.weights, device, choice.prediction)
     loader = data.val_dataloader()
     nets = nets_by_torch(
         [net], loader, config.predict.views, device, config.predict.compile, precision, data.image_size
@@ -336,7 +345,7 @@ def _finish(
         "best_epoch": recorder.best,
         "seconds": round(sum(line["seconds"] for line in recorder.history), 1),
         "peak_memory": recorder.peak,
-        "made_with": made_with(config, trainer.world_size),
+        "made_with": made_with(config, trainer.world_size) | choice.described(),
     }
     commit(fold.result, json_bytes(result), "swinft fit")
     for checkpoint in fold.checkpoints:  # several times the size of the weights, and no longer needed

@@ -137,6 +137,11 @@ def format_score(value: float | None) -> str:
     return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.4g}"
 
 
+def format_rate(rate: float) -> str:
+    """Images per second with the digits that count: `5,254`, `12.1`, `0.31`."""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
+
+
 def format_seconds(seconds: float) -> str:
     """`under 1 s`, `45 s`, `12 min`, `3 h 20 min`."""
     if seconds < 1:

@@ -155,6 +155,11 @@ class Run:
         return self.root / "devices.json"
 
     @property
+    def choice(self) -> Path:
+        """The precision and the attention that every fold computes with, and what was timed to choose them."""
+        return self.root / "choice.json"
+
+    @property
     def inputs(self) -> Path:
         """SHA-256 of every CSV that the run was started with."""
         return self.root / "inputs.json"
@@ -169,7 +174,7 @@ class Run:
         if not self.root.is_dir() or has_record(self.config):
             return False
         first = [self.config, self.schema, self.folds, self.images, self.inputs, self.sample]
-        first += [self.devices, self.environment]
+        first += [self.devices, self.choice, self.environment]
         ours = {RECORDS, *(path.name for path in first)}
         names = [path.name for path in self.root.iterdir()]
         return bool(names) and all(name in ours or is_temporary(name) for name in names)

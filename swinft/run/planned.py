@@ -48,6 +48,22 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
     return problems
 
 
+def planned_images(config: Namespace, data: CSVDataModule, num_ranks: int) -> int:
+    """Images that all folds together train on, each as often as it is seen.
+
+    Args:
+        config: The config, without problems.
+        data: With its folds.
+        num_ranks: Processes that share a fold's rows.
+    """
+    images, per_step = 0, config.data.batch_size * config.trainer.accumulate_grad_batches * num_ranks
+    for fold in range(int(data.fold_of_row.max()) + 1):
+        rows = data.count_training_rows(fold)
+        steps = _steps(config, rows, num_ranks)
+        images += steps.total * min(per_step, rows)
+    return images
+
+
 def _steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:
     """The steps of a fold that trains on so many rows.
 

@@ -71,6 +71,12 @@ def resolve_precision(requested: Precision, device: torch.device) -> tuple[Preci
     return "32-true", f"no bf16 units on this {device.type}"
 
 
+def offered(device: torch.device) -> list[Precision]:
+    """What `auto` chooses from on a device: 32-true, which loses nothing, and the mixed one that its units are for."""
+    lossless: Precision = "32-true"
+    return list(dict.fromkeys([lossless, resolve_precision("auto", device)[0]]))
+
+
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bf16 in hardware: AVX-512 BF16 or AMX on x86, the bf16 extension on Arm."""
     cpuinfo = Path("/proc/cpuinfo")

@@ -23,10 +23,10 @@ from swinft.errors import InputError, command
 from swinft.memory import keep_freed_memory
 from swinft.model.compiling import CompilePolicy
 from swinft.model.network import ImageModel
-from swinft.model.window_attention import FastAttention, triton_problem
 from swinft.ranges import COUNT, check_ranges
 from swinft.run.arguments import Parser, call
 from swinft.run.build import build_datamodule, load_net
+from swinft.run.choices import Choice, choice_to_predict
 from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.inference import Predictor, format_seconds, predict_rows, print_budget
@@ -34,7 +34,7 @@ from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.outofmemory import explain_in_prediction, out_of_memory_explained
 from swinft.run.parts import predict_parts
-from swinft.run.precision import Precision, choose_device, resolve_precision
+from swinft.run.precision import Precision, choose_device
 from swinft.run.predictions import as_bytes, prediction_table, write_predictions
 from swinft.run.provenance import Provenance, check_output, other_views, weights_of, write_made_from
 from swinft.run.store import verify
@@ -106,7 +106,8 @@ def predict(
             print(f"  {note}")
         views = config.predict.views if views is None else views
         check_views(views, data.image_size)
-        precision, _ = resolve_precision("32-true" if backend == "openvino" else config.trainer.precision, place)
+        choice = choice_to_predict(opened, config, place)
+        precision: Precision = "32-true" if backend == "openvino" else choice.precision
         weights = weights_of(opened, chosen)
         made_with = Provenance(
             chosen, opened.planned_folds(), list(views), backend, precision, config.checkpoint, weights
@@ -118,7 +119,8 @@ def predict(
             table = predict_parts(opened, options, path, place.type, min(devices, len(data.test_table)), data)
         else:
             policy = config.predict.compile if compile is None else compile
-            predictors = _Predictors(parser, config, [opened.fold(index).weights for index in chosen], backend, policy)
+            files = [opened.fold(index).weights for index in chosen]
+            predictors = _Predictors(parser, config, choice, files, backend, policy)
             with _explained_memory(data.batch_size, chosen, share[1], place):
                 table = _predict_table(predictors, data, share, views, place, precision)
         took = format_seconds(time.perf_counter() - started)
@@ -137,6 +139,7 @@ class _Predictors:
 
     parser: Parser
     config: Namespace
+    choice: Choice
     weights: list[Path]
     backend: str
     policy: CompilePolicy
@@ -152,7 +155,7 @@ class _Predictors:
         """The networks, on their device and compiled where that is wanted."""
         # OpenVINO compiles timm's own computation.
         is_openvino = self.backend == "openvino"
-        fast = False if is_openvino else _attention_on(self.config.model.fast_attention, place)
+        fast = False if is_openvino else self.choice.prediction
         loaded = [load_net(self.parser, self.config, data.schema, file, place, fast) for file in self.weights]
         if is_openvino:
             return _by_openvino(loaded, data.image_size)
@@ -213,14 +216,6 @@ def _place(device: str, devices: int, backend: str, compile: CompilePolicy | Non
     if backend == "openvino" and compile is not None:
         raise InputError("--compile is torch's, and OpenVINO always compiles. Remove --compile or --backend.")
     return place
-
-
-def _attention_on(configured: FastAttention, device: torch.device) -> FastAttention:
-    """How attention is computed here: a run may be predicted on another device than trained, and says so."""
-    if configured == "triton" and (problem := triton_problem(device)):
-        print(f"model.fast_attention is 'triton', which {problem}: predicting as with true, to the same result")
-        return True
-    return configured
 
 
 def complete(

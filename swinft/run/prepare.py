@@ -12,6 +12,7 @@ from swinft.data.folds import folds_csv
 from swinft.errors import InputError
 from swinft.run.arguments import Parser
 from swinft.run.check import check_run
+from swinft.run.choices import freeze_choice
 from swinft.run.devices import devices_per_fold, freeze_devices
 from swinft.run.environment import describe_environment
 from swinft.run.inference import format_seconds
@@ -80,7 +81,9 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> Looked |
     if checked.plan:
         commit(run.sample, json.dumps(checked.plan.sample.distinct(), indent=1).encode(), "swinft fit")
     freeze_devices(run, devices)
-    commit(run.environment, json.dumps(describe_environment(config), indent=1).encode(), "swinft fit")
+    freeze_choice(run, checked.choice)
+    environment = describe_environment(config) | checked.choice.described()
+    commit(run.environment, json.dumps(environment, indent=1).encode(), "swinft fit")
     commit(run.config, checked.config.encode(), "swinft fit")  # last: a folder with a config is a run
     return looked(data)
 

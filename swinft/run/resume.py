@@ -11,6 +11,7 @@ from swinft.errors import InputError, StoreError
 from swinft.run.accept import accept_files
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule
+from swinft.run.choices import choice_again, choice_here, freeze_choice, read_choice
 from swinft.run.config import dump, read_frozen
 from swinft.run.devices import check_devices, devices_per_fold, freeze_devices
 from swinft.run.environment import describe_environment, note_of_resume
@@ -64,7 +65,7 @@ def check_resume(run: Run, parser: Parser, config: Namespace) -> None:
         _make_again(run, parser, config)
         if has_changed:
             commit(run.config, dump(parser, config).encode(), "swinft fit")  # what the folds are going to read
-        if note := note_of_resume(run, config):
+        if note := note_of_resume(run, choice_here(run, config).applied(config)):
             print(note)
     check_devices(run, config)
 
@@ -124,8 +125,11 @@ def _make_again(run: Run, parser: Parser, config: Namespace) -> None:
         if is_unrecorded(run.schema) and run.schema.read_bytes() != content:
             verify(run.schema)  # says what is wrong
         commit(run.schema, content, "swinft fit")
+    if _is_bad(run, "choice"):
+        freeze_choice(run, choice_again(run, config))
     if _is_bad(run, "environment"):
-        commit(run.environment, json.dumps(describe_environment(config), indent=1).encode(), "swinft fit")
+        environment = describe_environment(config) | read_choice(run).described()
+        commit(run.environment, json.dumps(environment, indent=1).encode(), "swinft fit")
     if _is_bad(run, "devices"):
         freeze_devices(run, devices_per_fold(config, len(run.planned_folds())))
 

@@ -222,7 +222,7 @@ def test_f044_a_run_copied_without_hidden_files_says_so_and_can_be_accepted(copy
         assert "add --accept to `swinft fit --resume`" in err
     assert main(["fit", "--resume", str(copy.root), "--accept"]) == 0
     out = capsys.readouterr().out
-    assert "taken as they are, with new records: config.yaml" in out
+    assert "taken as they are, with new records: choice.json, config.yaml" in out
     assert "fold_1/weights.safetensors" in out
     assert out.count("done, skipped") == 2
     assert copy.oof.read_bytes() == before

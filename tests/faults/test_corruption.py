@@ -13,6 +13,7 @@ from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import StoreError
 from swinft.run.build import load_net
+from swinft.run.choices import read_choice
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
 from swinft.run.predictions import read_predictions
@@ -44,6 +45,7 @@ READERS: dict[str, Callable[[Run, Path], object]] = {
     "fold_0/metrics.jsonl": lambda run, path: run.fold(0).read_history(),
     "environment.json": lambda run, path: run.read_environment(),
     "devices.json": lambda run, path: run.devices_per_fold(),
+    "choice.json": lambda run, path: read_choice(run),
     "scores.json": lambda run, path: run.read_scores(),
     "folds.csv": lambda run, path: run.planned_folds(),
     "schema.json": lambda run, path: run.read_schema(),

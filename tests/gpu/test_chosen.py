@@ -1,0 +1,313 @@
+"""Number format and attention are what a timed trial finds fastest, once for a whole run; nothing here is timed."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+from timm.models.swin_transformer import SwinTransformerBlock
+
+from swinft.cli import main
+from swinft.model import window_attention
+from swinft.model.backbone import create_backbone
+from swinft.model.choosing import Stopwatch, choose
+from swinft.model.trial import TrialSteps
+from swinft.model.window_attention import FastBlock, FusedBlock, accelerate, attentions, restore, set_attention
+from swinft.run import choices, measured, precision
+from swinft.run.choices import by_rule, choices_folder, freeze_choice, read_choice
+from swinft.run.layout import Run
+from tests.conftest import fit_in_process, tiny_config, write_config
+
+CPU = torch.device("cpu")
+NARROW = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "drop_path_rate": 0.0}
+
+
+def table(**seconds):
+    """What stands in for a trial's clock: seconds by `training_True`; of what is not named, 1."""
+
+    def time(trial, what, precision, attention):
+        return seconds.get(f"{what}_{attention}", seconds.get(precision.replace("-", "_"), 1.0))
+
+    return time
+
+
+@pytest.fixture
+def config(competition, tmp_path, monkeypatch):
+    """A config that leaves all to the trial, on a processor with bf16 units; a training that is long enough."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(measured, "LONG", 0.0)
+    monkeypatch.setattr(measured, "SHARE", 1e6)
+    changes = {"trainer.max_epochs": 1, "trainer.precision": "auto", "data.num_folds": 2}
+    return write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+
+
+def check(config, *options):
+    return main(["check", "--config", str(config), *options])
+
+
+@pytest.fixture
+def never_timed(monkeypatch):
+    def fail(*_):
+        raise AssertionError("something was timed")
+
+    monkeypatch.setattr(measured._Trial, "_time", fail)
+
+
+# --- the decision
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({"a": 1.0, "b": 0.94}, "b"),
+        ({"a": 1.0, "b": 0.96}, "a"),
+        ({"a": 1.0, "b": 0.9, "c": 0.8}, "c"),
+        ({"a": 1.0, "b": 2.0}, "a"),
+        ({"a": 1.0}, "a"),
+        ({"b": 0.1}, "a"),
+        ({}, "a"),
+        ({"a": float("nan"), "b": 1.0}, "a"),
+    ],
+)
+def test_s9_another_is_chosen_if_it_saves_the_margin(seconds, chosen):
+    assert choose(seconds, "a", 0.05) == chosen
+
+
+def test_s9_a_budget_that_is_spent_times_nothing():
+    taken = []
+    assert Stopwatch(CPU, 0.0).median(lambda: taken.append(1), expected=1.0) is None
+    assert not taken
+    assert Stopwatch(CPU, 60.0).median(lambda: taken.append(1)) >= 0
+    assert len(taken) == 4
+
+
+# --- the trial, through the front door
+
+
+def test_s9_what_is_fastest_is_said_frozen_and_used_by_every_fold(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(measured._Trial, "_time", table(**{"32_true": 2.0, "training_False": 0.5}))
+    assert check(config) == 0
+    said = capsys.readouterr().out
+    assert "precision bf16-mixed: 6.0 img/s, 32-true 3.0\n" in said
+    assert "attention in training timm's: 12.0 img/s, ours 6.0\n" in said
+    assert "attention in prediction ours: 6.0 img/s, timm's 6.0\n" in said
+    used = []
+    for place in ("swinft.model.task.set_attention", "swinft.run.build.set_attention"):
+        monkeypatch.setattr(place, lambda net, device, attention, *_, place=place: used.append(attention))
+    fit_in_process(config)
+    assert used == [False, True, False, True]  # each fold's training, then its out-of-fold predictions
+    run = Run(tmp_path / "runs" / "tiny")
+    choice = read_choice(run)
+    assert (choice.precision, choice.training, choice.prediction) == ("bf16-mixed", False, True)
+    assert run.read_environment()["attention"] == {"training": False, "prediction": True}
+    for fold in (0, 1):
+        made_with = run.fold(fold).read_result()["made_with"]
+        assert made_with["precision"] == "bf16-mixed"
+        assert made_with["attention"] == {"training": False, "prediction": True}
+    assert yaml.safe_load(run.config.read_text())["model"]["fast_attention"] == "auto"
+
+
+@pytest.mark.parametrize(("bf16", "chosen"), [(0.94, "bf16-mixed"), (0.96, "32-true")])
+def test_s9_fewer_digits_must_be_worth_it(bf16, chosen, config, monkeypatch, capsys):
+    monkeypatch.setattr(measured._Trial, "_time", table(bf16_mixed=bf16))
+    assert check(config) == 0
+    assert f"precision {chosen}: " in capsys.readouterr().out
+
+
+def test_s9_it_is_really_timed_and_what_was_timed_is_kept(config, monkeypatch, capsys):
+    assert check(config) == 0
+    said = capsys.readouterr().out
+    assert all(
+        f"\n{what} " in f"\n{said}" for what in ("precision", "attention in training", "attention in prediction")
+    )
+    (kept,) = choices_folder().iterdir()
+
+    def fail(*_):
+        raise AssertionError("timed again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measured._Trial, "choice", fail)
+        assert check(config) == 0
+    assert [line for line in said.splitlines() if "img/s" in line] == [
+        line for line in capsys.readouterr().out.splitlines() if "img/s" in line
+    ]
+    for damaged in ("", "{", "[]", '{"key": 1}', kept.read_text().replace('"training": ', '"training": 7')):
+        kept.write_text(damaged)
+        assert check(config) == 0  # made again
+        assert json.loads(kept.read_text())["choice"]["device"].startswith("cpu")
+    assert check(config, "--data.batch_size", "5") == 0  # another network's or batch's is another choice
+    assert len(list(choices_folder().iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.precision", "32-true", "--model.fast_attention", "true"],
+        ["--trainer.precision", "bf16-mixed", "--model.fast_attention", "false"],
+        ["--trainer.precision", "32-true", "--model.backbone", "resnet18", "--model.backbone_args", "null"],
+        ["--trainer.fast_dev_run", "true"],
+        ["--model.compile", "true"],
+    ],
+    ids=lambda options: " ".join(options)[:40],
+)
+@pytest.mark.usefixtures("never_timed")
+def test_s9_what_is_explicit_or_has_no_choice_is_not_timed(options, config, capsys):
+    assert check(config, *options) == 0
+    assert "img/s" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("never_timed")
+def test_s9_a_short_training_is_not_timed(config, monkeypatch, capsys):
+    monkeypatch.setattr(measured, "LONG", 60.0)
+    assert check(config) == 0
+    assert "img/s" not in capsys.readouterr().out
+    assert not choices_folder().exists()
+
+
+def test_s9_a_candidate_that_fails_is_none(config, monkeypatch, capsys):
+    class Steps(TrialSteps):
+        def train(self, batch):
+            if any(type(module) is SwinTransformerBlock for module in self._task.modules()):
+                raise torch.OutOfMemoryError("out of memory")
+            super().train(batch)
+
+    monkeypatch.setattr(measured, "TrialSteps", Steps)
+    assert check(config) == 0
+    said = capsys.readouterr().out
+    assert "attention in training" not in said  # ours alone could be timed
+    assert "precision" in said
+
+
+# --- a resume, and a prediction
+
+
+@pytest.fixture
+def copy(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "copy")
+    return Run(tmp_path / "copy")
+
+
+def test_s9_a_resume_keeps_the_choice_and_a_lost_one_is_made_again(copy, monkeypatch, capsys):
+    freeze_choice(copy, replace(read_choice(copy), training=False, prediction=False))
+    shutil.rmtree(copy.fold(1).root)
+    used = []
+    monkeypatch.setattr("swinft.model.task.set_attention", lambda net, device, attention, *_: used.append(attention))
+    assert main(["fit", "--resume", str(copy.root), "--fold", "1"]) == 0
+    assert used == [False]
+    assert copy.fold(1).read_result()["made_with"]["attention"] == {"training": False, "prediction": False}
+    copy.choice.unlink()
+    capsys.readouterr()
+    assert main(["fit", "--resume", str(copy.root)]) == 0
+    assert "made again: " in capsys.readouterr().out
+    assert (read_choice(copy).precision, read_choice(copy).training) == ("32-true", True)
+
+
+def test_s9_a_lost_choice_has_the_precision_of_the_start(copy, monkeypatch):
+    parser = choices_config(copy)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    parser.trainer.precision = "auto"
+    assert by_rule(parser, CPU).precision == "bf16-mixed"
+    assert choices.choice_again(copy, parser).precision == "32-true"
+
+
+def test_s9_another_device_goes_on_by_the_rule(copy):
+    config = choices_config(copy)
+    config.trainer.precision = "auto"
+    freeze_choice(copy, replace(read_choice(copy), device="cuda NVIDIA T4", precision="16-mixed", training="triton"))
+    here = choices.choice_here(copy, config)
+    assert (here.precision, here.training) == (by_rule(config, CPU).precision, True)
+    # The same kind of device, without what was chosen: a CPU never trains in fp16, and has no Triton.
+    freeze_choice(copy, replace(read_choice(copy), device="cpu another"))
+    here = choices.choice_here(copy, config)
+    assert (here.precision, here.training) == (by_rule(config, CPU).precision, True)
+
+
+@pytest.mark.parametrize(("device", "used"), [(None, False), ("cpu another", True)])
+def test_s9_a_prediction_computes_as_the_run_did_on_the_same_device(device, used, copy, monkeypatch):
+    frozen = read_choice(copy)
+    freeze_choice(copy, replace(frozen, device=device or frozen.device, training=True, prediction=False))
+    found = []
+    monkeypatch.setattr("swinft.run.build.set_attention", lambda net, device, attention, *_: found.append(attention))
+    assert main(["predict", str(copy.root), "--device", "cpu"]) == 0
+    assert found == [used, used]
+
+
+def test_s9_a_run_of_an_earlier_version_predicts_and_goes_on(copy):
+    copy.choice.unlink()
+    (copy.root / ".commits" / "choice.json.json").unlink()
+    assert main(["predict", str(copy.root), "--device", "cpu"]) == 0
+    assert main(["fit", "--resume", str(copy.root)]) == 0
+    assert read_choice(copy).precision == "32-true"
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "7", '{"device": "cpu"}'])
+def test_s9_an_accepted_choice_that_is_none_is_named(content, copy, capsys):
+    copy.choice.write_text(content)
+    (copy.root / ".commits" / "choice.json.json").unlink()
+    assert main(["fit", "--resume", str(copy.root), "--accept"]) == 1
+    assert f"{copy.choice} does not hold what a run computes with. Delete it" in capsys.readouterr().err
+
+
+def choices_config(run):
+    from swinft.run.config import build_parser, read_frozen
+
+    return read_frozen(build_parser("fit"), run.config, None)
+
+
+# --- attention
+
+
+def test_s9_timms_fused_attention_is_timms_and_can_be_taken_back():
+    model = create_backbone("swin_tiny_patch4_window7_224", 112, False, backbone_args=NARROW).model.eval()
+    images = torch.randn(2, 3, 112, 112)
+    expected = model(images)
+    assert accelerate(model, kernel="fused") == 4
+    assert {type(m) for m in model.modules()} >= {FusedBlock}
+    assert all(m.attn.fused_attn for m in model.modules() if isinstance(m, FusedBlock))
+    torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-5)
+    seen = []
+    model.layers[0].blocks[0].attn.softmax.register_forward_hook(lambda *_: seen.append(1))
+    torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-5)
+    assert seen
+    assert restore(model) == 4
+    assert not any(getattr(m, "fused_attn", False) for m in model.modules())
+
+
+def test_s9_what_a_network_and_a_device_can_compute_is_asked(monkeypatch):
+    v1 = create_backbone("swin_tiny_patch4_window7_224", 112, False, backbone_args=NARROW).model
+    v2 = create_backbone("swinv2_tiny_window8_256", 64, False, backbone_args=NARROW).model
+    resnet = create_backbone("resnet18", 64, False).model
+    assert [attentions(model, CPU) for model in (v1, v2, resnet)] == [[True, False], [True, False], []]
+    monkeypatch.setattr(window_attention, "triton_problem", lambda _: None)
+    cuda = torch.device("cuda")
+    assert [attentions(model, cuda) for model in (v1, v2)] == [
+        [True, False, "fused", "triton"],
+        [True, False, "triton"],
+    ]
+
+
+def test_s9_fused_attention_of_a_network_without_it_is_refused(competition, tmp_path, capsys):
+    changes = {"model.fast_attention": "fused", "model.backbone": "resnet18", "model.backbone_args": None}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert check(config) == 2
+    assert "model.fast_attention is 'fused', but the backbone has no block" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting", ["auto", True, "fused"])
+@pytest.mark.parametrize("error", [RuntimeError("no kernel\nimage"), KeyError("arch"), ValueError("")])
+def test_c5_a_check_that_fails_in_any_way_leaves_timms_attention_and_says_so(setting, error, monkeypatch, capsys):
+    model = create_backbone("swin_tiny_patch4_window7_224", 112, False, backbone_args=NARROW).model
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(window_attention, "_results", fail)
+    set_attention(model, CPU, setting)
+    said = capsys.readouterr().out
+    assert said.startswith("attention is computed as timm does: ")
+    assert len(said.splitlines()) == 1
+    assert len(said.strip()) > len("attention is computed as timm does: ")
+    assert not any(isinstance(m, FastBlock | FusedBlock) for m in model.modules())
