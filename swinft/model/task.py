@@ -6,7 +6,7 @@ Shapes: B batch, N training rows, F metadata features, K outputs.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -42,6 +42,7 @@ from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, NOT_NEGATIVE, check_ran
 from swinft.streams import Use, seed_for
 
 Batch = dict[str, Tensor]
+T = TypeVar("T")
 
 NUMBERS = {
     "drop_path_rate": BELOW_ONE,
@@ -182,6 +183,7 @@ class FineTuneTask(pl.LightningModule):
         self.metrics: list[str] = list(asked if asked is not None else self.net.head.default_metrics)
         check_metrics(self.metrics, self.net.head.kind)
         self.averaged = AveragedWeights(self.net, self.ema_decay) if self.ema_decay is not None else None
+        self._ddp_params_and_buffers_to_ignore = _constants(self)  # DDP's name for what it need not send
         self.save_hyperparameters(_plain({"head": describe_head(self.net.head), **given, "num_outputs": num_outputs}))
 
     @property
@@ -438,11 +440,13 @@ class FineTuneTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def first_bad_batch(self) -> tuple[int, list[int]] | None:
-        """Number and rows of the epoch's first batch with a NaN or infinite loss; None where all were finite."""
+        """Number and rows of the epoch's first batch with a NaN or infinite loss; None where all were finite.
+
+        Of all ranks, and the same on all of them: they stop together, or none does. All of them must ask.
+        """
         bad, self._bad = self._bad, None
-        if bad is None or int(bad[0]) < 0:
-            return None
-        return int(bad[0]), bad[1].tolist()
+        own = (-1, []) if bad is None else (int(bad[0]), bad[1].tolist())
+        return min((each for each in self._of_all_ranks(own) if each[0] >= 0), default=None)
 
     def _remember_bad(self, loss: Tensor, rows: Tensor, batch_idx: int) -> None:
         """Keeps the first bad batch on the device: asking for it at every step would wait for the device every step."""
@@ -458,8 +462,7 @@ class FineTuneTask(pl.LightningModule):
         """Rows, predictions, targets and losses of all ranks, each row once, in row order."""
         pooled = tuple(torch.cat(parts) for parts in zip(*self._evaluated, strict=True))
         if self.trainer.world_size > 1:
-            gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, tuple(part.cpu() for part in pooled))
+            gathered = self._of_all_ranks(tuple(part.cpu() for part in pooled))
             pooled = tuple(torch.cat(parts) for parts in zip(*gathered, strict=True))
         rows = pooled[0].cpu()
         order = rows.argsort(stable=True)
@@ -468,8 +471,27 @@ class FineTuneTask(pl.LightningModule):
         chosen = order[is_first & (rows[order] >= 0)]  # padding has row -1
         return tuple(part.cpu()[chosen] for part in pooled)
 
+    def _of_all_ranks(self, value: T) -> list[T]:
+        """What every rank calls this with, in their order."""
+        if self.trainer.world_size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(gathered, value)
+        return gathered
+
     def _rng(self, use: Use, batch_idx: int) -> np.random.Generator:
         return np.random.default_rng([seed_for(use, self.seed), self.current_epoch, batch_idx, self.global_rank])
+
+
+def _constants(task: FineTuneTask) -> list[str]:
+    """Names of buffers that are the same on all ranks whatever they train on.
+
+    DDP sends every other one before every forward pass: of a Swin and its average that would be some MB of positions
+    inside windows. Running statistics of BatchNorm differ by rank, and the first one's are to count.
+    """
+    names = [name for name, _ in task.named_buffers()]
+    own = [name for name in names if ".backbone." in name and not name.rpartition(".")[2].startswith("running_")]
+    return [*own, *(name for name in names if name == "averaged.updates")]
 
 
 def _plain(value: Any) -> Any:

@@ -250,6 +250,7 @@ def quiet() -> None:
         r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of an old torch name
         r".*does not have many workers",  # a fold says how many, and what it waits for them
         r"This DataLoader will create",  # more than there are cores: said in our own words
+        r".*It is recommended to use `self\.log\(.*sync_dist=True",  # all ranks score the same pooled rows
         r".*The number of training batches .* is smaller than the logging interval",  # we log per epoch
     ):
         warnings.filterwarnings("ignore", message)
