@@ -1,0 +1,100 @@
+"""`trainer.deterministic: true`: no operation of a fit is one that torch refuses on CUDA then."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from swinft.cli import main
+from tests.conftest import TINY_SWIN, tiny_config, write_config
+
+# What `torch.use_deterministic_algorithms` says raises an error on CUDA, by the operators' names.
+RAISES = (
+    "avg_pool3d_backward",
+    "_adaptive_avg_pool2d_backward",
+    "_adaptive_avg_pool3d_backward",
+    "adaptive_max_pool2d_backward",
+    "fractional_max_pool2d_backward",
+    "fractional_max_pool3d_backward",
+    "max_unpool2d",
+    "max_unpool3d",
+    "upsample_linear1d_backward",
+    "upsample_bilinear2d_backward",
+    "_upsample_bilinear2d_aa_backward",
+    "upsample_bicubic2d_backward",
+    "_upsample_bicubic2d_aa_backward",
+    "upsample_trilinear3d_backward",
+    "reflection_pad1d_backward",
+    "reflection_pad2d_backward",
+    "reflection_pad3d_backward",
+    "nll_loss2d_forward",
+    "_ctc_loss_backward",
+    "put_",
+    "put",
+    "histc",
+    "median",
+    "nanmedian",
+    "grid_sampler_2d_backward",
+    "grid_sampler_3d_backward",
+    "scatter_reduce",
+    "scatter_reduce_",
+)
+
+
+class Operators(TorchDispatchMode):
+    """Names of all operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "arguments", "backward"),
+    [
+        ("swin_tiny_patch4_window7_224", dict(TINY_SWIN), "native_layer_norm_backward"),
+        ("swinv2_tiny_window8_256", dict(TINY_SWIN), "native_layer_norm_backward"),
+        ("test_resnet", None, "convolution_backward"),
+    ],
+    ids=["v1", "v2", "cnn"],
+)
+def test_w4_nothing_that_a_fit_does_is_refused(backbone, arguments, backward, competition, tmp_path):
+    changes = {
+        "trainer.deterministic": True,
+        "trainer.max_epochs": 1,
+        "model.backbone": backbone,
+        "model.backbone_args": arguments,
+        "model.mix.mixup_alpha": 0.5,
+        "model.mix.cutmix_alpha": 0.5,
+        "data.augment": "medium",
+        "data.augment_on": "device",
+        "data.cache_dir": str(tmp_path / "cache"),
+        "data.image_size": 64,
+        "predict.views": ["identity", "hflip", "scale"],
+    }
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    with Operators() as ran:
+        assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+        assert torch.are_deterministic_algorithms_enabled()
+        run = str(tmp_path / "runs" / "tiny")
+        assert main(["predict", run, "--device", "cpu", "--folds", "0"]) == 0
+    assert any(backward in name for name in ran.names)  # the backward pass is seen
+    assert "grid_sampler_2d" in ran.names  # and so is the augmentation
+    assert "_foreach_lerp_" in ran.names  # and the average
+    assert ran.names.isdisjoint(RAISES)
+
+
+def test_w4_an_operator_that_is_refused_would_be_seen():
+    image = torch.ones(1, 3, 8, 8, requires_grad=True)
+    with Operators() as ran:
+        torch.nn.functional.adaptive_avg_pool2d(image, 2).sum().backward()
+    assert ran.names & set(RAISES) == {"_adaptive_avg_pool2d_backward"}
