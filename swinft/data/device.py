@@ -109,7 +109,7 @@ class DeviceImages:
         return {"image": images, **rest}
 
     def _here(self, value: Tensor) -> Tensor:
-        return value.to(self.device, non_blocking=True)
+        return value.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _sampled(self, rows: Tensor, shapes: Tensor, drawn: dict[str, Tensor], some: Tensor) -> Tensor:
         """Images of rows of one group, float32 (b, 3, H, W); `some` are their positions in the batch."""

@@ -103,7 +103,8 @@ def mix(
         return images, targets, *more
     method = methods[int(rng.integers(len(methods)))]
     share = float(rng.beta(alphas[method], alphas[method]))
-    order = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=True)
+    # Only CUDA keeps the source of a copy that goes on in the background; on MPS it is freed at once, and overwritten.
+    order = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=images.is_cuda)
     if method is mixup:
         return mixup(images, targets, share, order, *more)
     return cutmix(images, targets, draw_box(images.shape[-2], images.shape[-1], share, rng), order, *more)

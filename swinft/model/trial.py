@@ -57,6 +57,9 @@ class TrialSteps:
     ) -> None:
         self._task, self._autocast = task, autocast or nullcontext()
         self._optimizer = adamw(task.parameter_groups(), task.optim, device, scales_loss)
+        if device.type == "cpu":
+            # It would ask a GPU whether it captures a graph, and hold a context there while folds are fitted.
+            self._optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
         self._scaler = torch.amp.GradScaler(device.type, enabled=scales_loss)
 
     def train(self, batch: TrialBatch) -> None:

@@ -65,7 +65,8 @@ def device_problem(device: torch.device) -> str | None:
     """
     if triton.knobs.runtime.interpret:
         return None
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+    is_nvidia = device.type == "cuda" and torch.version.hip is None  # ROCm's capabilities are numbers of its own
+    capability = torch.cuda.get_device_capability(device) if is_nvidia else (0, 0)
     if capability >= FIRST_CAPABILITY:
         return None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"'{device}'"

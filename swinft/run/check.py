@@ -24,6 +24,7 @@ from swinft.run.callbacks import monitor_problems
 from swinft.run.choices import Choice
 from swinft.run.config import PredictConfig, build_parser, dump, load
 from swinft.run.decide import plan_submission
+from swinft.run.devices import check_training_devices
 from swinft.run.measured import Tried, settle_choice
 from swinft.run.planned import planned_images, step_problems
 from swinft.run.precision import training_precision
@@ -89,6 +90,7 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
     Raises:
         InputError: Config, tables or images are wrong. All that is found before an image is decoded is listed at once.
     """
+    check_training_devices(config)  # alone: much of what follows fails with a device that does not start
     problems: list[str] = []
     data = _collect(problems, lambda: build_datamodule(parser, config))
     trainer = _collect(problems, lambda: check_trainer(parser, config, data.num_folds if data else 1))

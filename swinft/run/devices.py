@@ -1,6 +1,7 @@
 """Which devices fit a fold: how many is part of a run's recipe, which ones is not."""
 
 import json
+import math
 import os
 from typing import Any
 
@@ -9,10 +10,27 @@ from jsonargparse import Namespace
 
 from swinft.errors import InputError
 from swinft.run.layout import Run
+from swinft.run.precision import choose_device
 from swinft.run.processes import Slot
 from swinft.run.store import commit
+from swinft.run.usable import HIDE, check_usable, slot_of, visible_gpus
 
 SIDE_BY_SIDE = "SWINFT_FOLDS_AT_A_TIME"  # in the environment of a fold's process
+
+
+def check_training_devices(config: Namespace) -> None:
+    """Proves that every device that folds will be fitted on computes.
+
+    Raises:
+        InputError: One cannot be used.
+    """
+    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    devices = [device]
+    if device.type == "cuda":
+        chosen = _indices(config.trainer.devices, torch.cuda.device_count())
+        devices = [torch.device("cuda", index) for index in chosen if index < torch.cuda.device_count()]
+    # A run goes on as it was started: its accelerator is part of its config.
+    check_usable(devices, HIDE if config.get("resume") else "add --trainer.accelerator cpu")
 
 
 def devices_per_fold(config: Namespace, num_folds: int) -> int:
@@ -83,7 +101,7 @@ def slots_for(config: Namespace, per_fold: int, num_waiting: int) -> list[Slot]:
     if len(names) < 2 or config.trainer.devices != "auto":
         return [{}]
     count = max(1, min(len(names) // per_fold, num_waiting))
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(names[k * per_fold : (k + 1) * per_fold])} for k in range(count)]
+    return [slot_of(names[k * per_fold : (k + 1) * per_fold]) for k in range(count)]
 
 
 def side_by_side(slots: list[Slot]) -> dict[str, str]:
@@ -96,11 +114,34 @@ def folds_at_a_time() -> int:
     return int(os.environ.get(SIDE_BY_SIDE, "1"))
 
 
-def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
-    count = torch.cuda.device_count()
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return named[:count] if named else [str(index) for index in range(count)]
+def describe_slots(config: Namespace, slots: list[Slot], per_fold: int, num_waiting: int) -> list[str]:
+    """How folds share this machine's GPUs, in lines to print; nothing where there are no two of them.
+
+    Args:
+        config: `trainer.accelerator` and `trainer.devices`.
+        slots: As `slots_for` gives them.
+        per_fold: Devices that work on one fold.
+        num_waiting: Folds that wait.
+    """
+    num_gpus, configured = len(_gpus_for(config)), config.trainer.devices
+    if num_gpus < 2:
+        return []
+    idle = num_gpus - per_fold * len(slots)
+    lines = []
+    if len(slots) > 1 or num_waiting > 1:
+        groups = [slot["CUDA_VISIBLE_DEVICES"] for slot in slots if "CUDA_VISIBLE_DEVICES" in slot]
+        on = f", on GPUs {' and '.join(groups)}" if groups else ""
+        rounds, last = math.ceil(num_waiting / len(slots)), (num_waiting - 1) % len(slots) + 1
+        said = f"{len(slots)} folds at a time" if len(slots) > 1 else "one fold at a time"
+        ends = f", {last} in the last" if last < len(slots) else ""
+        lines.append(f"{said}{on}: {num_waiting} folds in {rounds} {'rounds' if rounds > 1 else 'round'}{ends}")
+    if idle > 0:
+        fitted = "fold is" if num_waiting == 1 else "folds are"
+        why = f"{num_waiting} {fitted} to be fitted on {per_fold} each"
+        why = why if configured == "auto" else f"trainer.devices is {configured}"
+        hint = ": with auto, folds are fitted side by side" if configured != "auto" else ""
+        lines.append(f"{idle} of {num_gpus} GPUs stay idle, because {why}{hint}")
+    return lines
 
 
 def _gpus_for(config: Namespace) -> list[str]:
@@ -108,11 +149,24 @@ def _gpus_for(config: Namespace) -> list[str]:
 
 
 def _count(devices: Any, num_gpus: int) -> int:
-    """How many devices a value of `trainer.devices` names: 2, "2", "0,1", [0, 1], or -1 for all."""
-    if isinstance(devices, list):
-        return len(devices)
-    names = [name for name in str(devices).split(",") if name.strip()]
-    if len(names) > 1:
-        return len(names)
-    number = int(names[0])
-    return number if number >= 0 else max(1, num_gpus)
+    """How many devices a value of `trainer.devices` names."""
+    return max(1, len(_indices(devices, num_gpus)))
+
+
+def _indices(devices: Any, num_gpus: int) -> list[int]:
+    """Which devices a value of `trainer.devices` names, as Lightning reads it: 2, "2", "0,1", [0, 1], -1 or auto.
+
+    Raises:
+        InputError: It names none.
+    """
+    try:
+        if isinstance(devices, str) and "," in devices:
+            devices = [int(name) for name in devices.split(",") if name.strip()]
+        if isinstance(devices, list):
+            return [int(index) for index in devices]
+        number = num_gpus if devices == "auto" else int(devices)
+    except ValueError as error:
+        raise InputError(
+            f"trainer.devices is {devices!r}. Allowed: auto, how many devices, or which of them, such as '0,1'."
+        ) from error
+    return list(range(number if number >= 0 else num_gpus))

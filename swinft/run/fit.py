@@ -35,7 +35,7 @@ from swinft.run.checkpoints import newest_checkpoint
 from swinft.run.choices import Choice, choice_here
 from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, load
-from swinft.run.devices import folds_at_a_time, side_by_side, slots_for
+from swinft.run.devices import describe_slots, folds_at_a_time, side_by_side, slots_for
 from swinft.run.environment import made_with, note_of_folds
 from swinft.run.hours import deadline, fold_limit
 from swinft.run.inference import format_score, format_seconds, predict_rows
@@ -143,8 +143,8 @@ def fit_all(run: Run, parser: Parser, config: Namespace, found: Looked | None) -
         print(f"fold {index}: done, skipped")
     waiting = [index for index in folds if not run.fold(index).is_done]
     slots = slots_for(config, run.devices_per_fold(), len(waiting)) if waiting else []
-    if len(slots) > 1:
-        print(f"{len(slots)} folds at a time, on GPUs {' and '.join(slot['CUDA_VISIBLE_DEVICES'] for slot in slots)}")
+    for line in describe_slots(config, slots, run.devices_per_fold(), len(waiting)) if waiting else []:
+        print(line)
     told = environment(str(parser.dump(config, skip_unset=False))) | (found.environment if found else {})
     told |= deadline(run, config, len(slots)) | side_by_side(slots)
     try:
@@ -224,6 +224,7 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
     device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)
     trainer = build_trainer(parser, config, fold.root, precision, recorder)
+    _check_rank(trainer, fold)
     data.destination = Destination(device, folds_at_a_time(), trainer.num_devices, is_command=True)
     if trainer.is_global_zero:
         if not newest and (note := note_of_leak(config, data, fold.index)):
@@ -258,6 +259,20 @@ def _explain_memory(
         return explain_after_training(error, device, recorder.has_trained, _resume(run))
     during = f"fold {recorder.fold.index}, epoch {len(recorder.history) + 1}"
     return explain_out_of_memory(error, config, device, during, None if config.trainer.fast_dev_run else _resume(run))
+
+
+def _check_rank(trainer: pl.Trainer, fold: Fold) -> None:
+    """Refuses to be a rank that the fold does not have: it would fit the whole fold into the files of the first one.
+
+    Raises:
+        InputError: A launcher has started more processes than devices fit the fold.
+    """
+    if rank() >= trainer.world_size:
+        name, value = next(launcher_ranks())
+        raise InputError(
+            f"{name} is {value} in the environment, but fold {fold.index} is fitted on {trainer.world_size} device(s), "
+            f"by rank 0. Start that many processes, or a new run with --devices-per-fold."
+        )
 
 
 @contextmanager

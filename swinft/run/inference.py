@@ -156,7 +156,8 @@ def _predict_batch(
     nets: Sequence[Predictor], batch: dict[str, Tensor], views: Sequence[View], device: torch.device
 ) -> Tensor:
     """Mean prediction (B, K) of one batch over networks and views."""
-    images = batch["image"].to(device, non_blocking=True)
-    features = batch["features"].to(device, non_blocking=True) if "features" in batch else None
+    in_background = device.type == "cuda"  # on MPS such copies are unsafe: their source may be overwritten before
+    images = batch["image"].to(device, non_blocking=in_background)
+    features = batch["features"].to(device, non_blocking=in_background) if "features" in batch else None
     per_net = [predict_views(partial(net.predict, features=features), images, views) for net in nets]
     return torch.stack(per_net).mean(0)

@@ -11,7 +11,8 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError, RunError
 from swinft.run.layout import Run
 from swinft.run.predictions import by_id, read_predictions
-from swinft.run.processes import Child, run_children
+from swinft.run.processes import Child, Slot, run_children
+from swinft.run.usable import slot_of, visible_gpus
 
 
 def predict_parts(
@@ -24,7 +25,7 @@ def predict_parts(
         options: Of `swinft predict`, the same for each process.
         path: Where the joined predictions will go. Where that is outside the run, the parts lie beside it until they
             are joined, because the run may be on a disk that cannot be written to.
-        kind: Type of the devices; processes on the CPU share its cores.
+        kind: Type of the devices; processes on the CPU share its cores, and each of the others sees one GPU only.
         devices: How many.
         data: The rows.
 
@@ -42,10 +43,11 @@ def predict_parts(
     children = {}
     for index, part in enumerate(parts):
         words = ["predict", str(run.root), *_words(options), "--part", f"{index}/{devices}", "--output", str(part)]
-        words += ["--device", f"{kind}:{index}" if kind == "cuda" else kind]
-        children[index] = Child(words, threads)
+        children[index] = Child([*words, "--device", kind], threads)
+    # A process that saw all GPUs would open a second context, of hundreds of MB, on the first of them.
+    slots: list[Slot] = [slot_of([name]) for name in visible_gpus()[:devices]] if kind == "cuda" else [{}] * devices
     try:
-        codes = run_children(children, [{}] * devices, together=True)
+        codes = run_children(children, slots, together=True)
         if any(codes.values()):
             said = f"the processes that predict ended with the exit codes {codes}; nothing is joined."
             raise InputError(f"{said} What to change is above.") if 2 in codes.values() else RunError(said)

@@ -8,30 +8,40 @@ from typing import Literal
 import torch
 
 from swinft.errors import InputError
+from swinft.run.usable import missing_gpu, rocm_architecture
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 # sm_80, Ampere, is the first NVIDIA generation with bf16 units. Older ones (Kaggle's T4 is sm_75) report bf16 as
 # supported because CUDA emulates it, several times slower than fp16.
 FIRST_BF16_CAPABILITY = (8, 0)
+# CDNA from the MI100 on, RDNA 3 and 4. Before them (gfx906, gfx1030) bf16 is emulated.
+BF16_OF_ROCM = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 
 
 def choose_device(device: str) -> torch.device:
-    """Settles `auto`: CUDA, then Apple's MPS, then the CPU.
+    """Settles `auto`: CUDA, then Apple's MPS, then the CPU. Nothing is started there; `check_usable` does that.
 
     Raises:
-        InputError: The device does not exist here.
+        InputError: The device does not exist here, or `auto` would be the CPU although a GPU is meant to be used.
     """
     if device == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(name)
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if problem := missing_gpu():
+            raise InputError(f"{problem}; or name the CPU (--trainer.accelerator cpu; of predict: --device cpu).")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    allowed = "Allowed: auto, cpu, cuda, mps, and one of several GPUs as cuda:1."
     try:
-        torch.empty(1, device=device)
-        return torch.device(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device '{device}' cannot be used here: {str(error).splitlines()[0]} Allowed: auto, cpu, cuda, mps."
-        ) from error
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device '{device}' is none. {allowed}") from error
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (chosen.index or 0) >= counts.get(chosen.type, 0):
+        why = f" ({missing_gpu()})" if chosen.type == "cuda" and not counts["cuda"] and missing_gpu() else ""
+        here = ", ".join(f"{number} of {kind}" for kind, number in counts.items())
+        raise InputError(f"device '{device}' cannot be used: torch finds {here} here{why}. {allowed}")
+    return chosen
 
 
 def training_precision(accelerator: str, requested: Precision) -> tuple[torch.device, Precision, str]:
@@ -63,7 +73,7 @@ def resolve_precision(requested: Precision, device: torch.device) -> tuple[Preci
         return requested, "as configured"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        if torch.cuda.get_device_capability(device) >= FIRST_BF16_CAPABILITY:
+        if _gpu_has_bf16(device):
             return "bf16-mixed", f"{name} has bf16 units"
         return "16-mixed", f"{name} has fp16 units but none for bf16"
     if device.type == "cpu" and cpu_has_bf16():
@@ -75,6 +85,13 @@ def offered(device: torch.device) -> list[Precision]:
     """What `auto` chooses from on a device: 32-true, which loses nothing, and the mixed one that its units are for."""
     lossless: Precision = "32-true"
     return list(dict.fromkeys([lossless, resolve_precision("auto", device)[0]]))
+
+
+def _gpu_has_bf16(device: torch.device) -> bool:
+    """Whether a GPU multiplies bf16 in hardware. What ROCm calls the capability is no generation of NVIDIA's."""
+    if torch.version.hip:
+        return rocm_architecture(device).startswith(BF16_OF_ROCM)
+    return torch.cuda.get_device_capability(device) >= FIRST_BF16_CAPABILITY
 
 
 def cpu_has_bf16() -> bool:

@@ -39,6 +39,7 @@ from swinft.run.predictions import as_bytes, prediction_table, write_predictions
 from swinft.run.provenance import Provenance, check_output, other_views, weights_of, write_made_from
 from swinft.run.store import verify
 from swinft.run.tta import View, check_views
+from swinft.run.usable import check_usable
 
 MAKER = "swinft predict"
 
@@ -173,6 +174,8 @@ def _predict_table(
     """The prediction table of this process's share of the test rows."""
     keep_freed_memory(place)
     data.destination = Destination(place, devices=share[1], is_command=True)
+    if place.type == "cuda":  # page-locked memory opens a context on the current device, which is the first GPU
+        torch.cuda.set_device(place)
     loader = data.predict_dataloader(share)
     print(loader.feeding)
     with explained_deaths("", "", "--num-workers 0"):
@@ -215,6 +218,9 @@ def _place(device: str, devices: int, backend: str, compile: CompilePolicy | Non
         raise InputError(f"--backend openvino predicts on the CPU, not on {place}. Remove --device or --backend.")
     if backend == "openvino" and compile is not None:
         raise InputError("--compile is torch's, and OpenVINO always compiles. Remove --compile or --backend.")
+    first = place.index or 0
+    used = [torch.device(place.type, first + index) for index in range(devices)] if place.type == "cuda" else [place]
+    check_usable(used, "add --device cpu")
     return place
 
 

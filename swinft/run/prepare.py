@@ -13,7 +13,7 @@ from swinft.errors import InputError
 from swinft.run.arguments import Parser
 from swinft.run.check import check_run
 from swinft.run.choices import freeze_choice
-from swinft.run.devices import devices_per_fold, freeze_devices
+from swinft.run.devices import check_training_devices, devices_per_fold, freeze_devices
 from swinft.run.environment import describe_environment
 from swinft.run.inference import format_seconds
 from swinft.run.inputs import freeze_inputs
@@ -47,6 +47,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> Looked |
     if run.is_unstarted():
         print(f"{run.root}: an earlier start ended before the first fold; starting anew")
     elif config.resume:
+        check_training_devices(config)
         check_resume(run, parser, config)
         waiting = run.unfinished_folds()
         if handed_down() is not None or not (waiting if config.fold is None else config.fold in waiting):

@@ -73,6 +73,28 @@ def run_children(children: Mapping[int, Child], slots: Sequence[Slot], together:
     return codes
 
 
+def answer_of(module: str, words: Sequence[str], seconds: float) -> tuple[str, str]:
+    """Runs a module in a short process of its own, and shows nothing of it.
+
+    Args:
+        module: As `python -m` takes it.
+        words: Its arguments.
+        seconds: How long it may take.
+
+    Returns:
+        What it printed, and how it ended in words, such as `ended with exit code 1: RuntimeError: …`.
+    """
+    command = [sys.executable, "-m", module, *words]
+    try:
+        done = subprocess.run(
+            command, env=same_code(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds
+        )
+    except subprocess.TimeoutExpired:
+        return "", f"did not answer within {seconds:.0f} s"
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    return done.stdout, f"ended with exit code {done.returncode}: {last}"
+
+
 def same_code() -> dict[str, str]:
     """The environment of a process that must run the code that this one runs, whatever lies in the working folder.
 
