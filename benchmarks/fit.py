@@ -1,8 +1,9 @@
-"""swinft beside its peers: the same pictures, network, epochs and batch; images per second, accuracy and memory.
+"""swinft beside its peers: the same images, network, epochs and batch; images per second, accuracy and memory.
 
     pip install -r benchmarks/requirements.txt
-    python benchmarks/fit.py                     # swin_tiny at 224 px; an hour or more on 2 cores
-    python benchmarks/fit.py --rows 32 --epochs 2 --rounds 1 --batch 16 --backbone resnet18 --size 64
+    python benchmarks/fit.py                     # three networks at 224 px; hours on 2 cores
+    python benchmarks/fit.py --models resnet18 --rows 64 --rounds 1    # one network in minutes
+    python benchmarks/fit.py --rows 64 --epochs 2 --rounds 1 --batch 16 --models resnet18 --size 64
     python benchmarks/fit.py --only timm --setting equal
 
 Two settings. `equal`: everybody trains in the same precision (bf16 autocast where the processor has it), with the same
@@ -13,7 +14,7 @@ Each measurement is a process of its own; the contestants take turns, in another
 count the training steps of all epochs but the first, loader included, validation and saving excluded. The whole time
 is everything from the start of the process to the score. Memory is the main process's largest resident set plus what
 its loader workers hold beside it. A contestant whose package is missing is named and left out. Writes
-benchmarks/results/fit.json.
+benchmarks/results/fit.json after each network; those that are not measured again keep their results.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from typing import Any
 import psutil
 from contestants.race import Clock, Race
 from jpegs import make_table
-from measure import machine, ratios, spread, write
+from measure import machine, ratios, read_results, spread, write
 
 from swinft.run.precision import cpu_has_bf16
 
@@ -44,7 +45,13 @@ NEEDS = {
     "transformers": ["transformers", "accelerate", "torchvision"],
     "fastai": ["fastai", "torchvision"],
 }
-GOALS = {"equal": 1.1, "defaults": 3.0}  # images per second over everybody else's
+# Images per second over everybody else's, in each setting.
+GOALS = {
+    "swin_tiny_patch4_window7_224": {"equal": 1.1, "defaults": 3.0},
+    "tf_efficientnet_lite0": {"equal": 1.1, "defaults": 2.0},
+    "resnet18": {"equal": 1.1, "defaults": 2.0},
+}
+SETTINGS = ("equal", "defaults")
 MEMORY_LIMIT = 1.05  # of the thriftiest of the others
 MEGABYTE = 1024 * 1024
 
@@ -84,7 +91,7 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
         root=root,
         is_equal=options.setting == "equal",
         is_bf16=cpu_has_bf16(),
-        backbone=options.backbone,
+        backbone=options.models,
         size=options.size,
         epochs=options.epochs,
         batch_size=options.batch,
@@ -108,10 +115,11 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     }
 
 
-def measure_alone(options: argparse.Namespace, root: Path, contestant: str, setting: str) -> dict[str, Any]:
+def measure_alone(options: argparse.Namespace, model: str, root: Path, contestant: str, setting: str) -> dict[str, Any]:
     """The same in a process of its own."""
     command = [sys.executable, __file__, "--only", contestant, "--setting", setting, "--table", str(root)]
-    for name in ("backbone", "size", "rows", "epochs", "batch", "workers"):
+    command += ["--models", model]
+    for name in ("size", "rows", "epochs", "batch", "workers"):
         command += [f"--{name}", str(getattr(options, name))]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -121,18 +129,18 @@ def measure_alone(options: argparse.Namespace, root: Path, contestant: str, sett
     return result
 
 
-def race_all(options: argparse.Namespace, root: Path, contestants: list[str]) -> list[dict[str, Any]]:
-    """Everybody in every setting, `options.rounds` times, each round begun by another contestant."""
+def race_all(options: argparse.Namespace, model: str, root: Path, contestants: list[str]) -> list[dict[str, Any]]:
+    """Everybody with one network in every setting, `options.rounds` times, each round begun by another contestant."""
     measured = []
     for number in range(options.rounds):
         first = number % len(contestants)
         for setting in options.setting.split(","):
             for contestant in contestants[first:] + contestants[:first]:
-                measured.append({"round": number, **measure_alone(options, root, contestant, setting)})
+                measured.append({"round": number, **measure_alone(options, model, root, contestant, setting)})
     return measured
 
 
-def summarize(measured: list[dict[str, Any]], setting: str) -> dict[str, Any]:
+def summarize(measured: list[dict[str, Any]], setting: str, goal: float) -> dict[str, Any]:
     """Medians and ranges of everybody, and swinft over each of the others, round by round."""
     mine = [line for line in measured if line["setting"] == setting]
     names = list(dict.fromkeys(line["contestant"] for line in mine))
@@ -153,8 +161,8 @@ def summarize(measured: list[dict[str, Any]], setting: str) -> dict[str, Any]:
         "contestants": found,
         "faster": faster,
         "sooner": sooner,
-        "speed_goal": GOALS[setting],
-        "speed_goal_met": all(ratio["median"] >= GOALS[setting] for ratio in faster.values()),
+        "speed_goal": goal,
+        "speed_goal_met": all(ratio["median"] >= goal for ratio in faster.values()),
         "memory_ratio": memory,
         "memory_limit": MEMORY_LIMIT,
         "memory_limit_met": memory <= MEMORY_LIMIT,
@@ -166,10 +174,25 @@ def _ratio(above: list[dict[str, Any]], below: list[dict[str, Any]], key: str) -
     return ratios([a[key] for a in above], [b[key] for b in below])
 
 
+def measure_model(
+    options: argparse.Namespace, model: str, root: Path, contestants: list[str], left_out: dict[str, list[str]]
+) -> None:
+    """Measures one network, and writes it beside those that were measured before."""
+    host = machine()  # before anything is measured: the load is the others'
+    measured = race_all(options, model, root, contestants)
+    settings = {setting: summarize(measured, setting, GOALS[model][setting]) for setting in options.setting.split(",")}
+    asked = {key: value for key, value in vars(options).items() if key not in ("models", "only", "table")}
+    versions = {name: version(name) for name in contestants}
+    result = {"machine": host, **asked, "versions": versions, "left_out": left_out, **settings, "measured": measured}
+    before = read_results().get("fit", {}).get("models", {}) | {model: result}
+    models = {name: before[name] for name in GOALS if name in before}
+    write("fit", {"machine": host, "models": models})
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="swin_tiny_patch4_window7_224")
+    parser.add_argument("--models", default=",".join(GOALS), help="timm's names with commas between them")
     parser.add_argument("--size", type=int, default=224, help="pixels")
     parser.add_argument("--rows", type=int, default=256, help="to train on; a quarter as many more are held out")
     parser.add_argument("--batch", type=int, default=32, help="divides the rows, so that nobody drops any")
@@ -178,11 +201,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="loader processes where they are equal")
     parser.add_argument("--setting", default="equal,defaults", help="equal, defaults, or both with a comma")
     parser.add_argument("--only", choices=list(NEEDS), help="measure this one once, here, and print one line of JSON")
-    parser.add_argument("--table", type=Path, help="a folder with the pictures; made anew without it")
+    parser.add_argument("--table", type=Path, help="a folder with the images; made anew without it")
     options = parser.parse_args()
     if options.epochs < 2 or options.rows % options.batch:
         parser.error("at least 2 epochs, and rows that the batch divides")
-    if not set(options.setting.split(",")) <= set(GOALS) or (options.only and "," in options.setting):
+    if not set(options.models.split(",")) <= set(GOALS) or (options.only and "," in options.models):
+        parser.error(f"--models is {' or '.join(GOALS)}, or without --only several with commas between them")
+    if not set(options.setting.split(",")) <= set(SETTINGS) or (options.only and "," in options.setting):
         parser.error("--setting is equal, defaults, or without --only both")
     return options
 
@@ -198,15 +223,10 @@ def main() -> None:
         if options.only:
             print(json.dumps(measure(options, root)))
             return
-        host = machine()  # before anything is measured: the load is the others'
         contestants = [name for name in NEEDS if not missing[name]]
-        measured = race_all(options, root, contestants)
-    left_out = {name: lacking for name, lacking in missing.items() if lacking}
-    settings = {setting: summarize(measured, setting) for setting in options.setting.split(",")}
-    asked = {key: value for key, value in vars(options).items() if key not in ("only", "table")}
-    versions = {name: version(name) for name in contestants}
-    result = {"machine": host, **asked, "versions": versions, "left_out": left_out, **settings, "measured": measured}
-    write("fit", result)
+        left_out = {name: lacking for name, lacking in missing.items() if lacking}
+        for model in options.models.split(","):
+            measure_model(options, model, root, contestants, left_out)
     for name, lacking in left_out.items():
         print(f"left out: {name}, which needs {', '.join(lacking)}")
 
