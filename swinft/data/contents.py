@@ -38,6 +38,7 @@ KNOWN_CONTENT = {
 }
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
+JPEG_START, JPEG_END, LOST = b"\xff\xd8\xff", b"\xff\xd9", b"\0" * 16
 # All that decides pixels. Text, colour profiles and times do not, whatever is wrong with them.
 PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"}
 AVIF_EXIF = re.compile(rb"(infe.{8})Exif", re.DOTALL)  # the entry of an item: version, flags, id, protection, type
@@ -97,6 +98,19 @@ def _tiff(content: bytes) -> str:
         return f" of {bands} band{'s' * (bands > 1)} of {max(bits)}-bit {SAMPLE_KINDS.get(kinds[0], 'unknown')} samples"
     except Exception:  # a damaged directory: the reader's reason is all there is
         return ""
+
+
+def has_lost_its_end(content: bytes) -> bool:
+    """Whether a JPEG ends in zeros where its end should be, as after a download or a copy that was not completed.
+
+    Decoders take the zeros for pixels. Zeros behind the end are padding, and a file that just stops is an error anyway.
+    """
+    if not content.endswith(LOST) or not content.startswith(JPEG_START):
+        return False
+    place = 2
+    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != b"\xda":  # to the first scan
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return content.find(JPEG_END, place) < 0
 
 
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:

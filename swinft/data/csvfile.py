@@ -177,9 +177,23 @@ def _decode(content: bytes, encoding: str) -> str:
         raise UnreadableError(f"byte {error.start:,} is not {encoding.upper()}", fix, line) from error
     except UnicodeError as error:
         raise UnreadableError(f"the text is not {encoding.upper()}: {error}", "Set data.encoding.") from error
+    if _is_utf8_after_all(content, encoding):
+        fix = "Set data.encoding to utf-8, or, where the other tables are not, save this one as they are."
+        raise UnreadableError(f"the text is UTF-8, and would be garbled if it were read as {encoding}", fix)
     if "\0" in text[:1000]:
         raise UnreadableError("the text is full of NUL characters", "Save it as UTF-8; it may be UTF-16.")
     return text.removeprefix("\ufeff")
+
+
+def _is_utf8_after_all(content: bytes, encoding: str) -> bool:
+    """Whether bytes that an encoding of one byte per character takes are UTF-8: by chance, only ASCII is both."""
+    if content.isascii():
+        return False
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return all(len(few.decode(encoding, "replace")) == len(few) for few in (bytes(range(256)), b"\xc3\xa9"))
 
 
 def _delimiter(text: str, wanted: Collection[str]) -> str:

@@ -33,6 +33,11 @@ def visible(name: str) -> str:
     return "".join(c if c.isprintable() or c == "\u200d" else _escaped(c) for c in name)  # that joins emoji
 
 
+def say(line: str) -> None:
+    """Prints a line that holds names from a table, a config or a run folder, which must not control the terminal."""
+    print(visible(line))
+
+
 def width(text: str) -> int:
     """Columns of a terminal that a text takes: Chinese characters take two, accents none."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

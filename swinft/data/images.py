@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from swinft.data.contents import FORMATS, bare, describe, png_chunks, png_significant_bits
+from swinft.data.contents import FORMATS, bare, describe, has_lost_its_end, png_chunks, png_significant_bits
 from swinft.data.samples import MAX_BITS, Layout, Transparency, layout_of, to_rgb
 from swinft.errors import InputError
 from swinft.ranges import COUNT
@@ -241,6 +241,8 @@ def _guarded(path: str | Path, work: Callable[[], Result]) -> Result:
 def _open(path: str | Path, content: bytes, rules: ImageRules) -> _Opened:
     """The image with its header read and its size checked, before any memory is taken for pixels."""
     limit = f"more than {rules.max_megapixels:g} megapixels. Shrink it, or raise data.image_rules.max_megapixels."
+    if has_lost_its_end(content):
+        raise ImageError(f"{path} is a JPEG whose end is nothing but zeros. Restore it or remove its row.")
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:

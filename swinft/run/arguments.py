@@ -35,6 +35,9 @@ def only(packages: Sequence[str]) -> Iterator[None]:
         _is_limited.reset(token)
 
 
+NO_PATH = "Unable to serialize instance "  # what jsonargparse writes in the place of text that names no function
+
+
 class Parser(ArgumentParser):
     """A parser whose errors are `InputError`s that suggest the nearest known key.
 
@@ -83,10 +86,15 @@ class Parser(ArgumentParser):
         return built
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
-        """A parsed config as YAML, where a tuple among a class's defaults becomes a list, without a word."""
+        """A parsed config as YAML, where a tuple among a class's defaults becomes a list, without a word.
+
+        Text for an argument that takes functions too, as ModelPruning's, stays that text: jsonargparse finds no import
+        path for it and would write a complaint in its place, of which the run could not be read again.
+        """
         with only(self.packages), warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"\s*Dump of a value that does not round-trip: a tuple")
-            return str(super().dump(*args, **kwargs))
+            warnings.filterwarnings("ignore", rf"\s*{NO_PATH}")
+            return str(super().dump(*args, **kwargs)).replace(NO_PATH, "")
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """The keys that people set, or every key."""

@@ -1,5 +1,6 @@
 """Objects from a parsed config: the datamodule, the task and the network that predicts."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.decoders import tune_decoders
 from swinft.data.schema import Schema
+from swinft.errors import InputError
 from swinft.model.layout import plain_where_needed
 from swinft.model.network import ImageModel
 from swinft.model.task import FineTuneTask
@@ -84,6 +86,25 @@ def load_net(
 
 
 def section(parser: Parser, config: Namespace, name: str) -> dict[str, Any]:
-    """One section's arguments, with the objects that its class paths name."""
+    """One section's arguments, with the objects that its class paths name.
+
+    Raises:
+        InputError: A class does not take what it is given.
+    """
     alone = Namespace(**{name: config[name]})  # type: ignore[no-untyped-call]
-    return dict(parser.instantiate(alone)[name])
+    try:
+        return dict(parser.instantiate(alone)[name])
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name}: {reason(str(error))}") from error
+
+
+def reason(message: str) -> str:
+    """A complaint of Lightning's or jsonargparse's in one line; of a list of types, that of the named class."""
+    line = " ".join(message.split())
+    named = re.search(r"Problem with given class_path '(.+?)': (.+?)(?= - Expected| Given value type|$)", line)
+    if named:
+        return f"{named[1]}: {named[2]}"
+    first = re.search(r"Errors: - (?!Expected)(.+?)(?= - |$)", line)
+    return first[1] if first else line

@@ -12,6 +12,7 @@ import torch
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
+from swinft.data.drawing import say
 from swinft.data.overview import format_summary
 from swinft.data.rows import Rows
 from swinft.data.schema import Schema, with_prior
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> int:
     checked = check_run(parser, config)
     print(format_summary(checked.data.summary()))
     for line in checked.submission():
-        print(line)
+        say(line)
     return 0
 
 

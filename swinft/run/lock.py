@@ -29,6 +29,8 @@ def hold(path: Path, patience: float = 0, advice: str = "Wait for it, or give an
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".json")
+    if path.is_symlink():
+        raise InputError(f"{path} is a link, and a lock is a file: delete it.")
     lock = FileLock(path)
     try:
         lock.acquire(timeout=patience)
@@ -36,6 +38,7 @@ def hold(path: Path, patience: float = 0, advice: str = "Wait for it, or give an
         raise InputError(f"{path.stem} is in use by {_describe(holder)}. {advice}") from None
     try:
         started = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder.unlink(missing_ok=True)  # a link, as an archive of runs may hold, would lead to another file
         holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
         yield
     finally:

@@ -134,7 +134,8 @@ def resolve_words(
     Raises:
         InputError: No word of the sample stands for an output, and the settings give no words; or two outputs have one.
     """
-    spelling = max(SPELLINGS, key=lambda spell: len({spell(name) for name in outputs}.intersection(found)))
+    spellings = [*SPELLINGS, *map(_like_number, found)]
+    spelling = max(spellings, key=lambda spell: len({spell(name) for name in outputs}.intersection(found)))
     by_form = {_form(word): word for word in found if word not in outputs}
     usual = [name if name in found else by_form.get(_form(name), spelling(name)) for name in outputs]
     written = [words.get(name, word) for name, word in zip(outputs, usual, strict=True)]
@@ -191,6 +192,19 @@ def _likeness(one: str, other: str) -> float:
 def _form(word: str) -> str:
     """Equal for all spellings of one name, underscores for blanks among them."""
     return twin_key(word.replace("_", " "))
+
+
+def _like_number(word: str) -> Callable[[str], str]:
+    """Spells whole numbers with as many leading zeros and decimals as a word has: `7` as `007`, like `012`."""
+    whole, point, rest = word.partition(".")
+    if not whole.isdecimal() or rest.strip("0"):
+        return lambda name: name
+    width = len(whole) if whole.startswith("0") else 1
+    return lambda name: f"{name.partition('.')[0].lstrip('0').zfill(width)}{point}{rest}" if _is_number(name) else name
+
+
+def _is_number(word: str) -> bool:
+    return word.isdecimal() or (_is_whole(word) and not word.startswith("-"))
 
 
 def _is_whole(word: str) -> bool:

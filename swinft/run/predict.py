@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from swinft.data.datamodule import OK, CSVDataModule
+from swinft.data.drawing import say
 from swinft.data.loading import Destination, NumWorkers, explained_deaths
 from swinft.data.scan import ImageSet, scan
 from swinft.data.schema import Schema
@@ -104,7 +105,7 @@ def predict(
         data = build_datamodule(parser, config, **changes)
         data.setup("predict")
         for note in [] if part else data.notes:
-            print(f"  {note}")
+            say(f"  {note}")
         views = config.predict.views if views is None else views
         check_views(views, data.image_size)
         choice = choice_to_predict(opened, config, place)
@@ -197,10 +198,10 @@ def _say(
 ) -> None:
     """What was predicted, with what, and the next command."""
     outputs = table.columns[1 : 1 + len(run.read_schema()["outputs"])]
-    print(f"{len(table)} rows in {took}, columns {', '.join(outputs)}: {path}")
-    print(f"  {made_with.describe()}")
+    say(f"{len(table)} rows in {took}, columns {', '.join(outputs)}: {path}")
+    say(f"  {made_with.describe()}")
     if note := other_views(made_with, oof_views):
-        print(f"  {note}")
+        say(f"  {note}")
     is_own = path.resolve() == run.test_predictions.resolve()
     print(f"next: {command('submit', run.root, *([] if is_own else ['--predictions', path]))}")
 

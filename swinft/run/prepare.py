@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from swinft.data.drawing import visible
+from swinft.data.drawing import say
 from swinft.data.folds import folds_csv
 from swinft.errors import InputError
 from swinft.run.arguments import Parser
@@ -62,9 +62,9 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> Looked |
     print(f"looked at {len(data.pictures):,} images in {format_seconds(checked.seconds)}")
     print(f"  {data.pictures.decision}")
     for note in data.notes:
-        print(f"  {visible(note)}")
+        say(f"  {note}")
     for line in checked.submission():
-        print(line)
+        say(line)
     # Per fold: weights, and two checkpoints of weights, average and AdamW's two moments while it is fitted.
     probe(run.root.parent, 4 * checked.num_parameters * (data.fold_of_row.max() + 9))
     if config.fold is not None and not 0 <= config.fold <= data.fold_of_row.max():

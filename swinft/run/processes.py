@@ -145,6 +145,8 @@ class _Process:
         pipe = None
         if child.log:
             child.log.parent.mkdir(parents=True, exist_ok=True)
+            if child.log.is_symlink():  # as a run from elsewhere may hold: what it names is none of the run's files
+                child.log.unlink()
             environment["PYTHONUNBUFFERED"] = "1"  # else a killed child takes its last lines with it
             pipe = subprocess.PIPE
         command = [sys.executable, "-m", "swinft", *child.words]

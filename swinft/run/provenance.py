@@ -38,6 +38,11 @@ class Provenance:
     checkpoint: str
     weights: dict[str, str]
 
+    def __post_init__(self) -> None:
+        is_right = _are(int, self.folds) and _are(int, self.planned) and _are(str, self.views)
+        if not is_right or not isinstance(self.weights, dict):
+            raise TypeError("not what `swinft predict` writes")
+
     def describe(self) -> str:
         """`5 folds, views identity, hflip, by torch in 32-true`."""
         count = f"{len(self.folds)} fold{'s' if len(self.folds) != 1 else ''}"
@@ -58,6 +63,10 @@ class Provenance:
                 f"{path} was predicted with other weights than {run.root} has now in {', '.join(changed)}: it is out "
                 f"of date, or of another run. Run `{command('predict', run.root)}` again."
             )
+
+
+def _are(kind: type, values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 def other_views(made_with: Provenance, oof_views: Sequence[str]) -> str:
@@ -104,7 +113,7 @@ def read_made_from(path: Path, maker: str) -> dict[str, Any] | None:
     try:
         made_from: dict[str, Any] = json.loads(beside(path).read_bytes())
         is_ours = made_from["made_by"] == maker and made_from["sha256"] == _sha256(path.read_bytes())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return made_from if is_ours else None
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.drawing import plain_names
+from swinft.data.drawing import plain_names, say
 from swinft.data.images import ImageRules, decode
 from swinft.data.overview import captions, shown
 from swinft.data.schema import Schema
@@ -285,7 +285,7 @@ def report(run: str, allow_code: list[str] | None = None) -> None:
         data.setup("fit")
         write_report(opened, data)
     if made_with:
-        print(f"test predictions: {made_with.describe()}")
+        say(f"test predictions: {made_with.describe()}")
     print(opened.report)
 
 

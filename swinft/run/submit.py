@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from swinft.data.drawing import say
 from swinft.data.rows import Columns, read_sample
 from swinft.data.schema import Schema
 from swinft.data.table import DataError, Problem
@@ -124,7 +125,7 @@ def submit(
                 raise InputError(f"{path} does not hold what was written to it; the disk or a program changed it.")
     checked = f"checked against {sample.source}"
     state = f"{checked}, not written" if dry_run else f"written to {path} and {checked}"
-    print(f"{len(sample.ids)} rows, columns {', '.join(sample.columns)}: {state}")
+    say(f"{len(sample.ids)} rows, columns {', '.join(sample.columns)}: {state}")
     if not dry_run:
         parts = ["kaggle", "competitions", "submit", "-c", "COMPETITION", "-f", str(path), "-m", opened.root.name]
         print(f"upload: {shlex.join(parts)}")
@@ -142,11 +143,11 @@ def _options(frozen: dict[str, Any], given: dict[str, Any]) -> SubmissionConfig:
 def _say_source(path: Path, made_with: Provenance | None, oof_views: list[str]) -> None:
     """Where the predictions come from."""
     if made_with is None:
-        print(f"predictions: {path}, which `swinft predict` did not make: nothing is known of its folds and views")
+        say(f"predictions: {path}, which `swinft predict` did not make: nothing is known of its folds and views")
         return
-    print(f"predictions: {made_with.describe()}")
+    say(f"predictions: {made_with.describe()}")
     if note := other_views(made_with, oof_views):
-        print(f"  {note}")
+        say(f"  {note}")
 
 
 def _read_predictions(
@@ -157,7 +158,7 @@ def _read_predictions(
         return read_predictions(path, len(schema.outputs))
     table, notes = read_foreign(path, schema, ["id", *([sample.id] if sample else []), data["id"]])
     for note in notes:
-        print(f"  {note}")
+        say(f"  {note}")
     return table
 
 
@@ -174,9 +175,9 @@ def _build(plan: SubmissionPlan, table: pd.DataFrame) -> str:
         raise InputError(
             listed(f"a submission for {plan.sample.source} would be refused; nothing is written:", problems)
         )
-    print(plan.describe())
+    say(plan.describe())
     for note in [*plan.notes, *changes]:
-        print(f"  note: {note}")
+        say(f"  note: {note}")
     return text
 
 

@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 
 from swinft.errors import InputError
 from swinft.run.arguments import Parser
-from swinft.run.build import section
+from swinft.run.build import reason, section
 from swinft.run.callbacks import callback_problems
 from swinft.run.devices import devices_per_fold
 from swinft.run.precision import Precision, training_precision
@@ -59,7 +58,7 @@ def check_trainer(parser: Parser, config: Namespace, num_folds: int) -> Trainer:
     with _kept_flags():
         trainer = build_trainer(parser, config, Path(gettempdir()), precision, Checkpoint(), **devices)
     problems = callback_problems(callbacks_of(trainer), bool(trainer.loggers), config.checkpoint)
-    problems += _device_problems(trainer, config.trainer)
+    problems += _device_problems(trainer, config.trainer, precision)
     if problems:
         raise InputError("\n".join(problems))
     return trainer
@@ -102,17 +101,7 @@ def build_trainer(
     except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"trainer: {_reason(str(error))}") from error
-
-
-def _reason(message: str) -> str:
-    """Lightning's complaint in one line; of the parser's list of all types, that of the class that was named."""
-    line = " ".join(message.split())
-    named = re.search(r"Problem with given class_path '(.+?)': (.+?)(?= - Expected| Given value type|$)", line)
-    if named:
-        return f"{named[1]}: {named[2]}"
-    first = re.search(r"Errors: - (?!Expected)(.+?)(?= - |$)", line)
-    return first[1] if first else line
+        raise InputError(f"trainer: {reason(str(error))}") from error
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
@@ -204,10 +193,18 @@ def _is_count(value: Any) -> bool:
     return str(value).isdigit() and int(value) >= 1
 
 
-def _device_problems(trainer: Trainer, given: Namespace) -> list[str]:
+def _device_problems(trainer: Trainer, given: Namespace, precision: Precision) -> list[str]:
     """What is wrong with the strategy and the devices of a Trainer; one sentence each."""
     problems = []
     strategy: Strategy = trainer.strategy
+    wanted, found = trainer.accelerator.name(), strategy.root_device.type
+    if found != wanted:
+        problems.append(f"trainer.strategy trains on {found}, and trainer.accelerator is {wanted}: name one of them.")
+    if trainer.precision != precision:
+        problems.append(
+            f"trainer.strategy computes in {trainer.precision}, and trainer.precision is {precision}, which the run "
+            f"would say of itself. Set trainer.precision, and remove the strategy's precision_plugin."
+        )
     if not isinstance(strategy, DDPStrategy | SingleDeviceStrategy) or (
         isinstance(strategy, DDPStrategy) and strategy._start_method != "popen"
     ):

@@ -15,6 +15,7 @@ from swinft.cli import main
 from swinft.run.arguments import key_types
 from swinft.run.config import build_parser
 from swinft.run.layout import Run
+from swinft.run.processes import Child, run_children
 from swinft.run.store import commit
 from swinft.run.trust import BASES, TRUSTED_PACKAGES
 from tests.conftest import tiny_config, write_config
@@ -372,3 +373,58 @@ def test_a_mistyped_class_gets_the_one_that_its_key_takes(competition, tmp_path,
     said = capsys.readouterr().err
     assert "Did you mean 'MultilabelHead'?" in said
     assert "Did you mean 'EarlyStopping'?" in said
+
+
+LINKS = {
+    # where a link lies, what is run
+    "note of a lock": (".locks/run.json", ["submit"]),
+    "lock": (".locks/run.lock", ["submit"]),
+    "submission": ("run/submission.csv", ["submit"]),
+    "what it was made from": ("run/submission.made_from.json", ["submit"]),
+    "report": ("run/report.html", ["report"]),
+    "predictions": ("run/test_predictions.csv", ["predict", "--device", "cpu"]),
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_links_among_a_runs_files_lead_to_no_other_file(name, tiny_run, tmp_path):
+    """As an archive of runs may hold them: what they name is somebody's own."""
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    place, (command, *options) = LINKS[name]
+    link = tmp_path / place
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(mine)
+    assert main([command, str(run), *options]) == (2 if name == "lock" else 0)
+    assert mine.read_text() == "mine"
+
+
+def test_the_log_of_a_fold_is_written_to_no_other_file(tmp_path, monkeypatch):
+    mine, run = tmp_path / "mine", Run(tmp_path / "run")
+    mine.write_text("mine")
+    run.fold(0).root.mkdir(parents=True)
+    run.fold(0).log.symlink_to(mine)
+    run_children({0: Child(["--version"], {}, run.fold(0).log)}, [{}])
+    assert mine.read_text() == "mine"
+    assert run.fold(0).log.read_text().strip()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"folds": None}, {"folds": "01"}, {"folds": ["0"]}, {"planned": 2}, {"views": [3]}, {"weights": []},
+        {"weights": None}, {"extra": 1},
+    ],
+)  # fmt: skip
+def test_a_forged_provenance_is_no_crash(changes, tiny_run, tmp_path, capsys):
+    run = Run(shutil.copytree(tiny_run, tmp_path / "run"))
+    path = run.root / "test_predictions.made_from.json"
+    made_from = json.loads(path.read_text())
+    made_from["provenance"] |= changes
+    for content in (json.dumps(made_from), "[" * 100_000):
+        commit(path, content.encode(), "forger")
+        for command in ("submit", "report"):
+            assert main([command, str(run.root)]) == 2
+            assert "does not say what it was made with" in capsys.readouterr().err

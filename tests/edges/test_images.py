@@ -357,3 +357,29 @@ def test_f071_links_out_of_the_folder_are_the_users_choice(tmp_path, capsys, is_
         code, said = checked(root, capsys, follow_links=True, **template)
         assert code == 2
         assert "the path leaves the images' folder" in said
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}, {"exif": True}])
+def test_a_jpeg_whose_end_is_nothing_but_zeros_is_damaged(tmp_path, options):
+    """What an interrupted download leaves where the space was taken first; decoders take the zeros for pixels."""
+    if "exif" in options:
+        thumbnail = io.BytesIO()
+        Image.fromarray(NOISE).save(thumbnail, "JPEG")
+        options = {"exif": b"Exif\0\0II*\0" + thumbnail.getvalue()}  # which has an end of its own
+    file = io.BytesIO()
+    Image.fromarray(np.tile(NOISE, (8, 8, 1))).save(file, "JPEG", quality=95, **options)
+    whole = file.getvalue()
+    assert len(whole) > 5000
+    for kept in (len(whole) // 2, len(whole) - 40):
+        said = refused(tmp_path, whole[:kept].ljust(len(whole), b"\0"))
+        assert "is a JPEG whose end is nothing but zeros. Restore it" in said
+    padded = decoded(tmp_path, whole + bytes(512))  # behind the end they are padding
+    assert np.array_equal(padded, decoded(tmp_path, whole))
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True}, {"quality": 1}])
+@pytest.mark.parametrize("level", [0, 9, 255])
+def test_a_jpeg_of_one_colour_is_whole(tmp_path, options, level):
+    file = io.BytesIO()
+    Image.new("RGB", (600, 400), (level,) * 3).save(file, "JPEG", **options)
+    assert np.array_equal(decoded(tmp_path, file.getvalue() + bytes(64)), np.asarray(Image.open(file)))

@@ -22,7 +22,8 @@ SEEDS = range(200)  # draws against an independent answer
 
 
 def value(name, predictions, targets, kind="regression", grades=None):
-    return score([name], kind, torch.from_numpy(predictions), torch.from_numpy(targets), grades)[name]
+    more = [] if grades is None else [grades]
+    return score([name], kind, torch.from_numpy(predictions), torch.from_numpy(targets), *more)[name]
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(2000, 5), (1e6, 200), (1.7e9, 1e4), (50, 20)])
@@ -83,6 +84,7 @@ def test_f090_an_outlier_costs_neither_memory_nor_the_score():
     given[0] = 3e9
     clipped = np.clip(np.rint(given), 0, 4).ravel().astype(int)
     right = sk.cohen_kappa_score(targets.ravel().astype(int), clipped, weights="quadratic")
+    assert value("quadratic_kappa", given, targets) == pytest.approx(right, abs=1e-12)
     ranges = Schema("regression", ["grade"], ranges=[[0, 4]]).grades
     assert value("quadratic_kappa", given, targets, grades=ranges) == pytest.approx(right, abs=1e-12)
 

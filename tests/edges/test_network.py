@@ -249,6 +249,10 @@ def test_f025_layer_wise_decay_is_timms(name):
 def test_f025_the_last_block_is_one_layer_below_the_head_and_a_line_says_so(capsys):
     task = make_task(optim=OptimConfig(lr=1e-2, layer_decay=0.5))
     pl.Trainer(accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, **QUIET).fit(task, loader_of(batch_of(6), 3))
+    rates = {id(p): group["initial_lr"] for group in task.trainer.optimizers[0].param_groups for p in group["params"]}
+    first, last = (layer.blocks[0].mlp.fc1.weight for layer in task.net.backbone.model.layers)
+    found = [rates[id(p)] for p in (first, last, task.net.head.linear.weight)]
+    assert found == pytest.approx([0.0025, 0.005, 0.01])
     # Tiny Swin: stem, two blocks, the last norm with the last block, head.
     assert "learning rates from 0.00125 (stem) to 0.01 (head) in 4 layers" in capsys.readouterr().out
 

@@ -535,3 +535,39 @@ def test_a_path_that_holds_the_target_needs_another_for_the_rows_to_predict(imag
     changes = {"data.target": "animal", "data.image": "{animal}/{id}.jpg", "data.test": None}
     assert ask(images, tmp_path, "id,animal", "cat", **BINARY, **changes) == 2
     assert "Set data.test_image to where the images of the rows to predict are." in capsys.readouterr().err
+
+
+PADDED = {
+    # classes, the sample's words, what is written
+    "one padded": (["0", "1", "2", "10"], ["003"], None),
+    "zeros": (["0", "1", "2", "10"], ["002"], ["000", "001", "002", "010"]),
+    "mixed widths": (["0", "1", "2", "10"], ["02", "10"], ["00", "01", "02", "10"]),
+    "decimals": (["0", "1", "2"], ["1.00"], ["0.00", "1.00", "2.00"]),
+    "both": (["0.0", "1.0"], ["01.0"], ["00.0", "01.0"]),
+    "from decimals": (["0.0", "1.0", "2.0"], ["2"], ["0", "1", "2"]),
+}
+
+
+@pytest.mark.parametrize(("classes", "words", "expected"), PADDED.values(), ids=list(PADDED))
+def test_f005_numbers_are_written_with_the_zeros_of_the_samples(classes, words, expected):
+    """All of them: the sample's rows show one or two of the classes."""
+    schema = Schema("classification", classes)
+    ids = [f"i{k}" for k in range(len(classes))]
+    sample = Sample("sample.csv", "id", ["id", "y"], ids, {"y": [words[k % len(words)] for k in range(len(ids))]})
+    if expected is None:
+        with pytest.raises(InputError, match="003"):
+            plan_submission(sample, schema, "accuracy", SubmissionConfig())
+        return
+    plan = plan_submission(sample, schema, "accuracy", SubmissionConfig())
+    rows, _ = build_submission(plan, prediction_table(ids, np.eye(len(classes), dtype=np.float32), classes))
+    assert rows["y"].tolist() == expected
+    assert check_submission(as_csv(plan, rows), plan) == []
+
+
+@pytest.mark.parametrize(("header", "shown"), [("hei\x1b[2Jght", "hei\\x1b[2Jght"), ('"hei\nght"', "hei\\nght")])
+def test_names_of_the_sample_do_not_control_the_terminal(header, shown, images, tmp_path, capsys):
+    changes = {"data.target": "height", **NUMBER, "submission.columns": {header.strip('"'): "height"}}
+    assert ask(images, tmp_path, f"id,{header}", "0.5", **changes) == 0
+    out, err = capsys.readouterr()
+    assert "\x1b" not in out + err
+    assert f"submission: writes numbers: height in {shown}" in out

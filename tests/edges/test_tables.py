@@ -278,3 +278,25 @@ def test_200_000_rows_are_read_in_seconds(tmp_path):
     image_paths(table, "{file:06d}.jpg", tmp_path, problems)
     assert len(problems) == 199  # number 1000 has no file
     assert time.process_time() - started < 8
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp1251", "utf-8"])
+def test_utf_8_is_not_read_as_another_encoding(tmp_path, encoding):
+    """Every class would be garbled, and the submission, which is written as UTF-8, with it."""
+    (tmp_path / "a.csv").write_bytes("id,y\n1,rötlich\n2,grün\n".encode())
+    problems = []
+    table = read_table(tmp_path / "a.csv", "id", {"y": "data.target"}, problems, encoding)
+    if encoding == "utf-8":
+        assert table.names("y") == ["rötlich", "grün"]
+        return
+    assert table is None
+    assert f"the text is UTF-8, and would be garbled if it were read as {encoding}" in str(problems[0])
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp1251", "gb18030", "utf-16"])
+def test_text_in_its_own_encoding_is_read(tmp_path, encoding):
+    word = {"cp1251": "Зелёный", "gb18030": "红色"}.get(encoding, "grün")
+    (tmp_path / "a.csv").write_bytes(f"id,y\n1,{word}\n".encode(encoding))
+    problems = []
+    assert read_table(tmp_path / "a.csv", "id", {"y": "data.target"}, problems, encoding).names("y") == [word]
+    assert not problems

@@ -547,3 +547,40 @@ def test_f107_fast_dev_run_checks_the_whole_run(competition, tmp_path, capsys):
 
 def test_f037_a_key_that_takes_numbers_or_auto_takes_whole_ones(competition, tmp_path):
     assert ask("check", competition, tmp_path, **{"model.optim.warmup_epochs": 1, "model.optim.lr": 1}) == 0
+
+
+SINGLE, PRECISION = "lightning.pytorch.strategies.SingleDeviceStrategy", "lightning.pytorch.plugins.precision"
+STRATEGIES = {
+    "half": ({"precision_plugin": {"class_path": f"{PRECISION}.HalfPrecision"}}, "computes in 16-true"),
+    "double": ({"precision_plugin": {"class_path": f"{PRECISION}.DoublePrecision"}}, "computes in 64-true"),
+    "meta": ({"device": "meta"}, "trains on meta, and trainer.accelerator is cpu"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), STRATEGIES.values(), ids=list(STRATEGIES))
+def test_a_strategy_computes_where_and_in_what_the_run_says(arguments, message, competition, tmp_path, capsys):
+    """environment.json named 32-true, and the weights were float16."""
+    changes = {"trainer.strategy": {"class_path": SINGLE, "init_args": {"device": "cpu", **arguments}}}
+    for command in ("check", "fit"):
+        assert ask(command, competition, tmp_path, **changes) == 2
+        assert message in capsys.readouterr().err
+    assert not left_behind(tmp_path)
+
+
+def test_text_for_an_argument_that_takes_functions_is_frozen_as_it_is(competition, tmp_path, capsys):
+    """A complaint of the parser's stood in its place, and no fold could read the frozen config."""
+    pruning = {"class_path": f"{CALLBACKS}.ModelPruning", "init_args": {"pruning_fn": "l1_unstructured", "amount": 0.5}}
+    changes = {"trainer.callbacks": [pruning], "trainer.max_epochs": 1}
+    fold = fit_one_fold(competition, tmp_path, **changes)
+    assert "serialize" not in capsys.readouterr().err
+    frozen = (fold.parent / "config.yaml").read_text()
+    assert "pruning_fn: l1_unstructured\n" in frozen
+    assert main(["fit", "--config", str(fold.parent / "config.yaml"), "--fold", "1", "--resume"]) == 0
+
+
+def test_what_a_transform_does_not_take_is_one_line(competition, tmp_path, capsys):
+    transform = {"class_path": "albumentations.FDA", "init_args": {"reference_images": ["a"], "read_fn": "torch.load"}}
+    assert ask("check", competition, tmp_path, **{"data.augment": [transform]}) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "read_fn Input should be callable" in err
