@@ -8,6 +8,7 @@ import yaml
 from jsonargparse import Namespace
 
 from swinft.errors import InputError, StoreError
+from swinft.orphans import is_child
 from swinft.run.accept import accept_files
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule
@@ -65,8 +66,9 @@ def check_resume(run: Run, parser: Parser, config: Namespace) -> None:
         _make_again(run, parser, config)
         if has_changed:
             commit(run.config, dump(parser, config).encode(), "swinft fit")  # what the folds are going to read
-        if note := note_of_resume(run, choice_here(run, config).applied(config)):
-            print(note)
+    # A parent says it for its folds.
+    if not is_child() and (note := note_of_resume(run, choice_here(run, config).applied(config))):
+        print(note)
     check_devices(run, config)
 
 

@@ -165,3 +165,26 @@ def test_f047_the_real_command_is_killed_forty_times_and_nobody_can_tell(number,
     config = config_of(competition, tmp_path)
     assert kill_until_done(config, targets, random_) == targets
     check(config, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["f047", "f048"])
+def test_a_signal_to_the_command_alone_ends_its_folds(number, competition, tmp_path):
+    """While a fold has hours to go."""
+    folder = tmp_path / "long"
+    folder.mkdir()
+    changes = {**CHANGES, "trainer.max_epochs": 100_000}
+    attempt = Attempt(write_config(folder / "c.yaml", tiny_config(competition, folder / "runs", **changes)))
+    try:
+        until = time.monotonic() + LIMIT
+        while " epoch 2/" not in (folder / "log").read_text() and time.monotonic() < until:
+            time.sleep(0.1)
+        os.kill(attempt.process.pid, number)
+        code = attempt.process.wait(timeout=15)
+        assert code == (130 if number == signal.SIGINT else -number)
+        assert not attempt.orphans(time.monotonic())
+    finally:
+        attempt.log.close()
+        for pid in attempt.marked():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
