@@ -53,12 +53,14 @@ def listed(names: Iterable[str], most: int = 10) -> str:
     return ", ".join(every) if rest <= 0 else f"{', '.join(every[:most])} and {rest:,} more"
 
 
-def number_of(number: int, one: str, many: str | None = None) -> str:
+def number_of(number: int, one: str, many: str | None = None, verb: str = "") -> str:
     """A number with its noun: `1 image`, `2 images`, `1,024 images`.
 
     Args:
         number: How many.
         one: The noun for one.
         many: For any other number; None for the same with an s.
+        verb: `is`, to stand before them as `is` or `are`.
     """
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+    before = f"{'is' if number == 1 else 'are'} " if verb else ""
+    return f"{before}{number:,} {one if number == 1 else many or f'{one}s'}"

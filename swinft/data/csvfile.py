@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from swinft.data.text import normal
-from swinft.errors import suggest
+from swinft.errors import number_of, suggest
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 MOST_BYTES = 2**31  # of an unpacked table: a file of a megabyte can unpack to all of the memory
@@ -158,7 +158,9 @@ def _from_zip(archive: zipfile.ZipFile, path: Path) -> tuple[bytes, list[str]]:
         named = [name for name in names if Path(name).name == path.name.removesuffix(".zip")]
         if len(named) != 1:
             listed = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-            raise UnreadableError(f"the zip archive holds {len(names):,} files ({listed})", "Unzip it, and name one.")
+            raise UnreadableError(
+                f"the zip archive holds {number_of(len(names), 'file')} ({listed})", "Unzip it, and name one."
+            )
         names = named
     if archive.getinfo(names[0]).file_size > MOST_BYTES:
         raise UnreadableError("the zip file unpacks to more than 2 GiB", "Unzip it, and name a smaller table.")

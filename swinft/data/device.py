@@ -195,14 +195,14 @@ def free_memory(device: torch.device) -> int:
 
 
 class DeviceLoader(FeedingLoader):
-    """A loader of `DrawnRows` that yields images, sampled on the device that the images are on.
+    """A loader of `DrawnRows`: loader processes, if any, draw numbers, and the process that asks samples the images.
 
-    It samples in the process that asks for a batch, so a Trainer finds everything where it wants it and a plain loop
-    needs nothing else. Loader processes, if any, only draw.
+    A batch is on the device when it is handed out, to a Trainer and to a plain loop alike. `waits` counts what is
+    waited for the numbers, and not the sampling.
 
     Args:
         *args: As for PyTorch's own loader.
-        pictures: Of all rows that are asked for.
+        pictures: The images of all rows that may be asked for, on the device.
         **kwargs: As for PyTorch's own loader.
     """
 

@@ -14,10 +14,12 @@ from swinft.data.numbers import Gaps, numbers
 from swinft.data.schema import GAP, Schema
 from swinft.data.table import Problem, Table
 from swinft.data.text import TEXT_RULES, Spellings, TextRules, counted
-from swinft.errors import suggest
+from swinft.errors import number_of, suggest
+from swinft.limits import format_bytes
 
 MissingFeatures = Literal["error", "fill_test", "fill"]
 UnknownCategories = Literal["error", "other"]
+MOST_BYTES = 500_000_000  # of the metadata of a table's rows, which every process of a fold holds
 FIX_GAP = "Write the value, or set data.missing_features to fill."
 
 
@@ -70,6 +72,9 @@ def encode_features(
         each column of categories, a 1 at the row's category. All of them are 0 for a category that the training rows
         do not have, and for a missing one unless training rows have missing ones too (`GAP`).
     """
+    if too_large := _too_large(table, schema):
+        problems.append(too_large)
+        return np.zeros((len(table), 0), dtype=np.float32)
     features = np.zeros((len(table), schema.num_features), dtype=np.float32)
     start = len(schema.numeric_features)
     gaps = filling.gaps(is_test)
@@ -91,6 +96,21 @@ def encode_features(
         if notes is not None:
             notes += [f"{table.path}: column '{name}': {what}: {counted(words)}." for what, words in found.items()]
     return features
+
+
+def _too_large(table: Table, schema: Schema) -> Problem | None:
+    """Why the metadata of a table is refused: each category is a column, in memory for every row."""
+    size = 4 * len(table) * schema.num_features
+    if size <= MOST_BYTES or not schema.categories:
+        return None
+    name = max(schema.categories, key=lambda name: len(schema.categories[name]))
+    many = number_of(len(schema.categories[name]), "category", "categories")
+    message = (
+        f"the metadata of {number_of(len(table), 'row')} would take {format_bytes(size)}, above "
+        f"{format_bytes(MOST_BYTES)}: the column has {many}"
+    )
+    fix = "Join its rare values into one, or leave the column out of data.categorical_features."
+    return Problem(str(table.path), message, fix, column=name)
 
 
 def _codes(

@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 
 from swinft.data.table import DataError, Problem, Table, read_table
 from swinft.data.text import Spellings
-from swinft.errors import InputError
+from swinft.errors import InputError, number_of
 
 SHOWN = 10  # names in a message
 NO_FOLD = -1  # of a row that no fold scores: it is skipped, or every fold trains on it
@@ -278,13 +278,15 @@ def _check_counts(kind: str, num_folds: int, num_rows: int, groups: Sequence[str
     if num_folds < 2:
         raise InputError(f"data.num_folds is {num_folds}; it must be at least 2.")
     if num_rows < num_folds:
-        raise InputError(f"data.num_folds is {num_folds}, but there are only {num_rows} rows.")
+        raise InputError(f"data.num_folds is {num_folds}, but there {number_of(num_rows, 'row', verb='is')} only.")
     if "group" in kind and groups is None:
         raise InputError(f"data.fold_kind '{kind}' needs data.group, the column that names the groups.")
     if kind not in ("auto", "group", "stratified_group", "multilabel_group") and groups is not None:
         raise InputError(f"data.fold_kind '{kind}' would split the groups of {grouped_by}; use 'auto', or remove it.")
     if groups is not None and len(set(groups)) < num_folds:
-        raise InputError(f"data.num_folds is {num_folds}, but {grouped_by} has only {len(set(groups))} groups.")
+        raise InputError(
+            f"data.num_folds is {num_folds}, but {grouped_by} has only {number_of(len(set(groups)), 'group')}."
+        )
 
 
 def _is_binary(targets: NDArray[Any]) -> bool:

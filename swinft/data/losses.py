@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.images import ImageRules
+from swinft.errors import number_of
 
 FADED = 0.5  # share of the pixels; from here on most of an image is not what its colours say
 
@@ -54,4 +55,4 @@ def _unused_bits(usable: NDArray[np.void], bits: int) -> str:
 
 
 def _count(some: int, all_of: int) -> str:
-    return f"{some:,} of {all_of:,} images"
+    return f"{some:,} of {number_of(all_of, 'image')}"

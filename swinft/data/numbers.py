@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from swinft.data.table import Problem, Table
 from swinft.data.text import FALSE, TEXT_RULES, TRUE, TextRules, counted
+from swinft.errors import number_of
 
 LARGEST = float(np.finfo(np.float32).max)
 # What `float` takes for a number, without `1_000`, `nan` and `inf`.
@@ -81,8 +82,8 @@ def _notes(table: Table, name: str, filled: Counter[str], read: set[str]) -> lis
     words = sorted(cell for cell in read if cell.casefold() in TRUE | FALSE)
     notes = [f"{table.path}: column '{name}': {', '.join(words)} are read as 1 and 0."] if words else []
     if filled:
-        count = f"{filled.total():,} cells without a number are filled with the training rows' mean"
-        notes.append(f"{table.path}: column '{name}': {count}: {counted(filled)}.")
+        count = number_of(filled.total(), "cell without a number is", "cells without a number are")
+        notes.append(f"{table.path}: column '{name}': {count} filled with the training rows' mean: {counted(filled)}.")
     return notes
 
 

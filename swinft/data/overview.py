@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from swinft.data.drawing import plain_names, visible, width
 from swinft.data.folds import Folds, count_per_fold
 from swinft.data.schema import Schema
+from swinft.errors import number_of
 
 MOST_UNEVEN = 100  # rows of the largest class per row of the smallest
 
@@ -46,7 +47,7 @@ def imbalance(targets: NDArray[Any], schema: Schema) -> list[str]:
     few, many = int(counts.argmin()), int(counts.argmax())
     if counts[many] <= MOST_UNEVEN * counts[few]:
         return []
-    rows = f"'{schema.outputs[many]}' has {counts[many]:,} rows, '{schema.outputs[few]}' {counts[few]:,}"
+    rows = f"'{schema.outputs[many]}' has {number_of(counts[many], 'row')}, '{schema.outputs[few]}' {counts[few]:,}"
     return [f"the classes are uneven: {rows}. Prefer a metric like macro_f1 to accuracy."]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from swinft.data.csvfile import missing_folder
 from swinft.data.table import CONTROL, Problem, Table
+from swinft.errors import number_of
 
 # Whatever stands between braces is a column: names may hold blanks and points, which `str.format` would not take.
 # `{id:03d}` pads with zeros to three digits.
@@ -101,7 +102,7 @@ class _Search:
         problems = []
         for fix, rows in self.without_folder.items():
             row, path = rows[0]
-            message = f"the folder of {len(rows):,} image{'s' if len(rows) > 1 else ''} is missing"
+            message = f"the folder of {number_of(len(rows), 'image')} is missing"
             fix += ABSOLUTE if _is_absolute(path.removeprefix(self.inside).lstrip("/")) else self._elsewhere(row)
             problems.append(_problem(self.table, row, path, message, fix, is_missing=True))
         return problems
@@ -147,7 +148,7 @@ class _Folder:
         """A sentence on what the folder holds."""
         if not self.files:
             return "The folder holds no file."
-        return f"{self.path} has {len(self.files):,} files, such as '{min(self.files)}'."
+        return f"{self.path} has {number_of(len(self.files), 'file')}, such as '{min(self.files)}'."
 
     @cached_property
     def real(self) -> str:

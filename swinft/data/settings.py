@@ -59,6 +59,8 @@ def check_settings(data: "CSVDataModule") -> None:
         if isinstance(value, str) and value not in get_args(allowed)
     ]
     problems += _dead_keys(data)
+    if data.pictures.folder.exists() and not data.pictures.folder.is_dir():
+        problems.append(f"data.cache_dir is {data.pictures.folder}, which is a file. Name a folder, there or not yet.")
     if data.rare_classes == "train" and data.columns.target_kind != "classification":
         problems.append("data.rare_classes is for classification; remove it.")
     try:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from swinft.data.csvfile import Lines, UnreadableError, read_lines
 from swinft.data.text import HOW_TWINS_DIFFER, normal, strip, twins
-from swinft.errors import InputError, suggest
+from swinft.errors import InputError, number_of, suggest
 
 SHOWN = 20  # problems printed in full; the rest are counted
 SHOWN_PER_KIND = 5  # so that 9,912 missing images do not hide the one wrong column
@@ -78,7 +78,7 @@ class DataError(InputError):
         rest = Counter(f"{problem.file}: {problem.message}" for problem in self.problems)
         rest.subtract(f"{problem.file}: {problem.message}" for problem in shown)
         counts = [f"and {count:,} more: {kind}" for kind, count in rest.items() if count]
-        title = f"{len(self.problems):,} problem{'s' if len(self.problems) > 1 else ''} with the data:"
+        title = f"{number_of(len(self.problems), 'problem')} with the data:"
         message = "\n  ".join([title, *map(str, shown), *counts[:SHOWN]])
         if counts and (listed := _write_list(self.problems)):
             message += f"\nAll of them are listed in {listed}"
@@ -188,7 +188,7 @@ def read_table(
     whole = [len(cells) == len(header) for cells in read.cells]
     for cells, line in zip(read.cells, read.lines, strict=True):
         if len(cells) != len(header):
-            message = f"the row has {len(cells)} fields, the header {len(header)}"
+            message = f"the row has {number_of(len(cells), 'field')}, the header {len(header)}"
             fix = "Put quotes around fields that hold a comma, or complete the row."
             problems.append(Problem(str(path), message, fix, line))
     raw = list(zip(*(cells for cells, good in zip(read.cells, whole, strict=True) if good), strict=True))

@@ -15,7 +15,7 @@ from swinft.data.numbers import numbers
 from swinft.data.schema import Schema, label_tokens, target_columns
 from swinft.data.table import Problem, Table
 from swinft.data.text import HOW_TWINS_DIFFER, TEXT_RULES, TextRules, counted, twins
-from swinft.errors import suggest
+from swinft.errors import number_of, suggest
 
 # `['a', 'b']`, `["a"]`, `[]`, `{'a'}`, `('a', 'b')`: what Python and JSON print; then also `[0 1]` and `[a, b]`.
 QUOTED_LIST = re.compile(r"""\[\s*\]|[\[({]\s*['"].*[\])}]""", re.DOTALL)
@@ -110,8 +110,8 @@ def missing_notes(table: Table, columns: Sequence[str], rules: TextRules) -> lis
     found = {name: rules.missing(table.names(name)) for name in columns}
     fix = "where one of these is a value, leave it out of data.missing_words"
     return [
-        f"{table.path}: column '{name}': {words.total():,} cells are taken for missing: {counted(words)}"
-        + (f"; {fix}." if set(words) - {""} else ".")
+        f"{table.path}: column '{name}': {number_of(words.total(), 'cell is', 'cells are')} taken for missing: "
+        f"{counted(words)}" + (f"; {fix}." if set(words) - {""} else ".")
         for name, words in found.items()
         if words
     ]
@@ -210,7 +210,10 @@ def _label_rows(
     problems += twin_problems(table, column, used, rules)
     problems += _delimiter_problems(table, column, [cell for cell in cells if not rules.is_missing(cell)], delimiter)
     if notes is not None and (words := rules.missing(cells)):
-        notes.append(f"{table.path}: column '{column}': {words.total():,} rows have no label: {counted(words)}.")
+        notes.append(
+            f"{table.path}: column '{column}': {number_of(words.total(), 'row has', 'rows have')} no label: "
+            f"{counted(words)}."
+        )
     if notes is not None and len(table) > 1 and not any(delimiter in cell for cell in cells):
         notes.append(f"{table.path}: column '{column}': no cell holds data.label_delimiter {delimiter!r}.")
     if not schema.outputs:
@@ -249,7 +252,7 @@ def _label_problems(table: Table, column: str, values: NDArray[np.float32]) -> l
     """Numbers that are no labels: one problem for a column of shares, one per cell otherwise."""
     bad = np.flatnonzero(~np.isin(values, (0, 1)) & np.isfinite(values))
     if len(bad) and ((values[bad] > 0) & (values[bad] < 1)).all():
-        message = f"{len(bad):,} labels are shares between 0 and 1"
+        message = number_of(len(bad), "label is a share between 0 and 1", "labels are shares between 0 and 1")
         fix = (
             "For shares set data.target_kind to regression and the head to RegressionHead with loss: bce, low: 0 "
             "and high: 1; for labels write 0 or 1."

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from swinft.errors import InputError
+from swinft.errors import InputError, number_of
 from swinft.model.heads import Head
 
 
@@ -31,7 +31,7 @@ def encoded_targets(head: Head, target: Tensor, size: int) -> Tensor:
         what = f"class indices {expected}" if is_classes else f"numbers {expected}"
         raise InputError(
             f"the batch's `target` is {target.dtype} {tuple(target.shape)}; for {head.kind} with "
-            f"{head.num_outputs} outputs and {size} images it must be {what}."
+            f"{number_of(head.num_outputs, 'output')} and {number_of(size, 'image')} it must be {what}."
         )
     encoded = head.encode(target)
     if not isinstance(encoded, Tensor) or encoded.shape[:1] != (size,):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from swinft.errors import InputError
+from swinft.errors import InputError, number_of
 from swinft.ranges import FINITE, NOT_NEGATIVE, check_ranges
 
 
@@ -302,7 +302,8 @@ def _weights(name: str, weights: list[float] | None, num_outputs: int) -> Tensor
         return torch.ones(num_outputs)
     if len(weights) != num_outputs or any(weight not in NOT_NEGATIVE for weight in weights) or not any(weights):
         raise InputError(
-            f"{name} has {len(weights)} values {weights}; it needs {num_outputs} finite ones of 0 or more, one per "
+            f"{name} has {number_of(len(weights), 'value')} {weights}; it needs {num_outputs} finite ones of 0 "
+            "or more, one per "
             f"output, and not all of them 0."
         )
     return torch.tensor(weights)

@@ -53,7 +53,7 @@ class MetadataNetwork(nn.Module):
     @torch.no_grad()
     def initialize(self, features: Tensor) -> None:
         """Sets what standardises, from the training rows' features (N, F), in float64."""
-        numbers, one_hot = features[:, : self.num_numeric].double(), features[:, self.num_numeric :].double()
+        numbers, one_hot = features[:, : self.num_numeric].double(), features[:, self.num_numeric :]
         is_known = ~numbers.isnan()
         count = is_known.sum(0).clamp_min(1)
         mean = numbers.nan_to_num(0.0).sum(0) / count
@@ -64,8 +64,9 @@ class MetadataNetwork(nn.Module):
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(varies, 1 / deviation, 0.0))
         self.has_gaps.copy_(~is_known.all(0))
-        blocks = torch.split(one_hot, self.category_sizes, 1)
-        self.frequency.copy_(torch.cat([block.sum(0) / block.sum().clamp_min(1) for block in blocks] or [one_hot[0]]))
+        # Summed in float64 without a copy of them, which would be twice their size.
+        counts = [block.sum(0, dtype=torch.float64) for block in torch.split(one_hot, self.category_sizes, 1)]
+        self.frequency.copy_(torch.cat([count / count.sum().clamp_min(1) for count in counts] or [one_hot[0]]))
 
     def encode(self, features: Tensor) -> Tensor:
         """Features (B, F) to numbers whose mixtures mean something, float32 (B, E)."""

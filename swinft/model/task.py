@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from swinft.errors import InputError, listed
+from swinft.errors import InputError, listed, number_of
 from swinft.model.backbone import create_backbone
 from swinft.model.compiling import COMPILED_STEPS, CompilePolicy, compiles, filled_up, graphs_compiled
 from swinft.model.contract import check_logits, decoded, describe_head, encoded_targets, head_from, row_losses
@@ -435,7 +435,10 @@ class FineTuneTask(pl.LightningModule):
         optimizer = adamw(groups, self.optim, self.device, scales_loss)
         steps = steps_of(self.trainer)
         warmup = warmup_steps(self.optim, steps)
-        self.print(f"{describe_rates(groups)}, {warmup:.0f} of {steps.total} steps of warm-up ({self._rates_reason})")
+        self.print(
+            f"{describe_rates(groups)}, {warmup:.0f} of {number_of(steps.total, 'step')} of warm-up "
+            f"({self._rates_reason})"
+        )
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, steps.total, self.optim.min_lr_ratio))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -12,7 +12,7 @@ from jsonargparse._common import parsing_settings  # of the whole process: a hos
 
 from swinft.errors import InputError
 from swinft.run.explain import explain
-from swinft.run.helptext import hide_sections, short_help, usage
+from swinft.run.helptext import InWords, hide_sections, short_help, usage
 
 _is_limited: ContextVar[bool] = ContextVar("is_limited", default=False)
 
@@ -59,7 +59,7 @@ class Parser(ArgumentParser):
         purpose: str = "",
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": InWords, **kwargs})
         self.flags, self.lists, self.own = set(flags), set(lists), dict(own or {})
         self.packages: Sequence[str] = ()
         self.purpose, self.shows_all = purpose, False
@@ -126,7 +126,7 @@ class Parser(ArgumentParser):
                 words.append(f"[{word}]")
             elif equals and option in self.lists and not value.startswith(("[", "null")):
                 words.append(f"--{option}=[{value}]")
-            elif before.endswith("=true") and before[2:-5] in self.flags and word.lower() in ("true", "false"):
+            elif before.endswith("=true") and before[2:-5] in self.flags and word.lower() in ("true", "false", "null"):
                 words[-1] = f"{before[:-5]}={word.lower()}"  # `--overwrite true`, as other options have it
             elif option in self.flags and not equals:
                 words.append(f"--{option}=true")
@@ -149,7 +149,7 @@ def call(function: Callable[..., None], command: str, argv: list[str]) -> int:
         Exit code 0; everything else is an exception.
     """
     hints = get_type_hints(function)
-    flags = [name for name, hint in hints.items() if hint is bool]
+    flags = [name for name, hint in hints.items() if hint in (bool, bool | None)]
     lists = [name for name, hint in hints.items() if "list[" in str(hint)]
     parser = Parser(prog=f"swinft {command}", flags=flags, lists=lists)
     parser.add_function_arguments(function, as_positional=True)

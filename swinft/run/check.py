@@ -99,6 +99,7 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
     _collect(problems, lambda: _check_numbers(config))
     if data:
         _collect(problems, lambda: check_views(config.predict.views, data.image_size))
+        _collect(problems, lambda: None if data.folds else _check_fold(config, data.num_folds))
     tables = _collect(problems, data.read_tables) if data else None
     tried = _collect(problems, lambda: _check_task(parser, config, *tables)) if tables else None
     plan = _collect(problems, lambda: _plan_submission(config, data, *tables, tried)) if data and tables else None
@@ -108,6 +109,7 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
     if data is None or trainer is None or tried is None or frozen is None:
         raise InputError("\n".join(problems))
     data.setup("fit")
+    _check_fold(config, int(data.fold_of_row.max()) + 1)
     problems = step_problems(config, data, trainer.world_size)
     if problems:
         raise InputError("\n".join(problems))
@@ -118,6 +120,17 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
     device, *_ = training_precision(config.trainer.accelerator, config.trainer.precision)
     choice = settle_choice(config, tried, device, planned_images(config, data, trainer.world_size))
     return CheckedRun(frozen, data, num_parameters, choice, took, plan)
+
+
+def _check_fold(config: Namespace, num_folds: int) -> None:
+    """Checks which fold is to be fitted.
+
+    Raises:
+        InputError: There is no such fold.
+    """
+    fold = config.get("fold")  # no option of `check`
+    if fold is not None and not 0 <= fold < num_folds:
+        raise InputError(f"--fold {fold}: the folds are 0 to {num_folds - 1}.")
 
 
 def _check_numbers(config: Namespace) -> None:

@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from swinft.errors import StoreError
+from swinft.errors import StoreError, number_of
 from swinft.run.layout import Fold
 from swinft.run.store import accept, is_unrecorded, newest_intact, verify
 
@@ -47,7 +47,7 @@ def _refuse_lost_work(fold: Fold) -> None:
     # The first epoch's line is written before its checkpoint.
     epochs = len(fold.metrics.read_bytes().splitlines()) if fold.metrics.is_file() else 0
     if left or epochs > 1:
-        trained = f" over {epochs} epochs" if epochs else ""
+        trained = f" over {number_of(epochs, 'epoch')}" if epochs else ""
         title = (
             f"{fold.root} was fitted before{trained}, and can neither be used nor gone on with. Restore its files from "
             f"a copy, with the hidden folder .commits, or delete {fold.root} to fit it again:"

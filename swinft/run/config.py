@@ -142,6 +142,7 @@ def build_parser(command: str) -> Parser:
     parser.add_class_arguments(PredictConfig, "predict")
     parser.add_class_arguments(SubmissionConfig, "submission")
     parser.lists |= {key for key, hint in key_types(parser).items() if _is_list(hint)}
+    parser.flags |= {"submission.normalize"}
     metrics = next(action for action in parser._actions if action.dest == "model.metrics")
     metrics.help = f"{names_by_kind()}; {metrics.help}"
     parser.set_defaults(
@@ -159,7 +160,7 @@ def _is_list(hint: Any) -> bool:
     """Whether a value can only be a list, or null: `a,b` is then read as `[a,b]`."""
     members = [member for member in typing.get_args(hint) if member is not type(None)]
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return all(typing.get_origin(member) is list for member in (members if is_union else [hint]))
+    return all(typing.get_origin(member) in (list, tuple) for member in (members if is_union else [hint]))
 
 
 def load(parser: Parser, argv: list[str]) -> Namespace:

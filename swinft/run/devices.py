@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jsonargparse import Namespace
 
-from swinft.errors import InputError
+from swinft.errors import InputError, number_of
 from swinft.run.layout import Run
 from swinft.run.precision import choose_device
 from swinft.run.processes import Slot
@@ -57,7 +57,7 @@ def devices_per_fold(config: Namespace, num_folds: int) -> int:
     if wanted is None:
         return max(1, len(names) // num_folds)
     if not 1 <= wanted <= max(1, len(names)):
-        raise InputError(f"--devices-per-fold is {wanted}, but there are {len(names)} GPUs here.")
+        raise InputError(f"--devices-per-fold is {wanted}, but there {number_of(len(names), 'GPU', verb='is')} here.")
     return int(wanted)
 
 
@@ -76,12 +76,14 @@ def check_devices(run: Run, config: Namespace) -> None:
     asked = wanted if config.trainer.devices == "auto" else _count(config.trainer.devices, len(names))
     if asked is not None and asked != frozen:
         raise InputError(
-            f"each fold of {run.root} is fitted on {frozen} device(s), and {asked} are asked for: batches and schedule "
+            f"each fold of {run.root} is fitted on {number_of(frozen, 'device')}, and {asked} asked for: "
+            "batches and schedule "
             f"would be others. Ask for {frozen}, or give the new run another --name."
         )
     if config.trainer.devices == "auto" and frozen > max(1, len(names)):
         raise InputError(
-            f"each fold of {run.root} is fitted on {frozen} GPUs, and there are {len(names)} here: batches and "
+            f"each fold of {run.root} is fitted on {number_of(frozen, 'GPU')}, and there are {len(names)} "
+            "here: batches and "
             f"schedule would be others. Go on where there are {frozen}, or give the new run another --name."
         )
 

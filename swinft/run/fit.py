@@ -25,7 +25,7 @@ from jsonargparse import Namespace
 
 from swinft.data.datamodule import OK, CSVDataModule
 from swinft.data.loading import Destination, explained_deaths
-from swinft.errors import InputError, command
+from swinft.errors import InputError, command, number_of
 from swinft.memory import keep_freed_memory
 from swinft.model.metrics import score
 from swinft.orphans import is_child
@@ -99,10 +99,10 @@ def main(argv: list[str]) -> int:
     if config.fold is not None:
         lock = run.fold(config.fold).lock
         # A child's predecessor ends with its parent, but not in no time.
-        with hold(lock, patience=ORPHAN_SECONDS if is_child() else 0):
+        with hold(lock, patience=ORPHAN_SECONDS if is_child() else 0, root=run.root):
             fit_fold(run, parser, config, prepare(run, parser, config, lock))
         return 0
-    with hold(run.lock):
+    with hold(run.lock, root=run.root):
         found = prepare(run, parser, config, run.lock)
         sweep(run.root)
         return fit_all(run, parser, config, found)
@@ -120,7 +120,11 @@ def fit_trial(parser: Parser, config: Namespace) -> int:
         run = Run.at(Path(folder) / config.name)
         fit_fold(run, parser, trial, prepare(run, parser, config, run.lock))
         predicted = predict_some(run, parser, trial)
-    said = f"{predicted} rows to predict were predicted" if predicted else "there are no rows to predict"
+    said = (
+        number_of(predicted, "row to predict was predicted", "rows to predict were predicted")
+        if predicted
+        else "there are no rows to predict"
+    )
     print(f"fast_dev_run: the first fold was trained, validated and predicted in part, and {said}. Nothing is kept.")
     return 0
 
@@ -242,7 +246,8 @@ def fit_fold(run: Run, parser: Parser, config: Namespace, found: Looked | None) 
         looked(data).in_environment(),
     ):
         if newest is None or not recorder.has_ended(newest, task):
-            trainer.fit(task, datamodule=data, ckpt_path=newest)
+            with as_interrupt():
+                trainer.fit(task, datamodule=data, ckpt_path=newest)
             trainer.strategy.barrier()
     if trainer.is_global_zero:
         if config.checkpoint == "last":
@@ -273,6 +278,21 @@ def _check_rank(trainer: pl.Trainer, fold: Fold) -> None:
             f"{name} is {value} in the environment, but fold {fold.index} is fitted on {trainer.world_size} device(s), "
             f"by rank 0. Start that many processes, or a new run with --devices-per-fold."
         )
+
+
+@contextmanager
+def as_interrupt() -> Iterator[None]:
+    """Passes on a KeyboardInterrupt that Lightning has made an exit with code 1 of: the command ends with 130.
+
+    Raises:
+        KeyboardInterrupt: There was one.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
 
 
 @contextmanager
@@ -389,7 +409,7 @@ def _scores(
 def _plan(data: CSVDataModule, fold: Fold, newest: Path | None) -> str:
     held_out = int((data.is_scored & (data.fold_of_row == fold.index)).sum())
     start = f"resumed from {newest.name}, " if newest else ""
-    return f"{start}{len(data.training_targets)} rows to train on, {held_out} held out"
+    return f"{start}{number_of(len(data.training_targets), 'row')} to train on, {held_out} held out"
 
 
 def _summary(run: Run, scores: dict[str, Any], seconds: float) -> str:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.errors import number_of
 from swinft.model.rounding import to_grades
 
 Values = NDArray[np.float64]
@@ -111,7 +112,11 @@ class Numbers:
             outside = int(((rounded[:, chosen] < low) | (rounded[:, chosen] > high)).sum())
             what = "clipped to" if self.clip is not None else "outside the training targets' range"
             shown = ", ".join(dict.fromkeys(f"{low:g}–{high:g}" for low, high in limits[chosen]))
-            lines += [f"{outside:,} of {len(values) * len(chosen):,} values are {what} {shown}"] if outside else []
+            lines += (
+                [f"{outside:,} of {number_of(len(values) * len(chosen), 'value is', 'values are')} {what} {shown}"]
+                if outside
+                else []
+            )
         sums = self._written(values)[:, chosen].sum(axis=1)
         if self.sums_to_one and np.abs(sums - 1).max(initial=0) > 1e-3:
             mend = "" if self.divides else "; submission.normalize divides each row by its sum"
@@ -224,7 +229,8 @@ class LabelSets:
         if not below:
             return []
         return [
-            f"the most probable label is written for {below:,} of {len(values):,} rows, whose labels are all below "
+            f"the most probable label is written for {below:,} of {number_of(len(values), 'row')}, whose "
+            "labels are all below "
             f"{self.threshold:g}"
         ]
 

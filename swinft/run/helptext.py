@@ -4,9 +4,13 @@ import argparse
 import re
 import shutil
 import textwrap
+import types
+import typing
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from swinft.run.explain import WORDS
 
 COLUMN = 34  # where the explanations start
 # In the order in which a config is written.
@@ -66,6 +70,44 @@ def short_help(parser: ArgumentParser, purpose: str) -> str:
         "swinft metrics": "every metric, defined",
     }
     return "\n".join([*lines, "", "More:", *(f"  {words:<46} {text}" for words, text in more.items()), ""])
+
+
+class InWords(DefaultHelpFormatter):
+    """Says what to type, not which types of Python take it."""
+
+    def _get_type_str(self, action: argparse.Action) -> str | None:
+        hint = getattr(action, "_typehint", None) or action.type
+        return in_words(hint) or super()._get_type_str(action)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = super()._get_help_string(action).replace("type: %(type)s", "%(type)s")
+        return text if action.default is not None else text.replace(", default: %(default)s", "")
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        # `--views+` adds to a list: of use in a config, and nothing that anybody types in one line.
+        return re.sub(r", --\S+\+( \S+)?", "", super()._format_action_invocation(action))
+
+
+def in_words(hint: Any) -> str:
+    """What is typed for a value of a type: `a whole number`, `a, b or c`; empty where only its name says it."""
+    origin, members = typing.get_origin(hint), typing.get_args(hint)
+    if hint in (int, float, bool, str):
+        return WORDS[hint.__name__]
+    if origin is typing.Literal:
+        return _either([str(member) for member in members])
+    if origin in (typing.Union, types.UnionType):
+        words = [in_words(member) for member in members if member is not type(None)]
+        either = [word for some in words for word in (some.split(" or ") if some == WORDS["bool"] else [some])]
+        return _either(either) if all(words) else ""
+    if origin is list and (word := in_words(members[0])):
+        return f"one or several, with commas between them: {word}"
+    if origin is tuple and len(members) == 2 and (word := in_words(members[0])):
+        return f"two values, with a comma between them: each {word}"
+    return WORDS["dict"] if origin is dict else ""
+
+
+def _either(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def usage(parser: ArgumentParser) -> str:

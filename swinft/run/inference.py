@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from swinft.errors import number_of
 from swinft.run.precision import Precision, autocast
 from swinft.run.tta import View, predict_views
 
@@ -74,7 +75,8 @@ def print_budget(
     num_images: int = len(loader.sampler)  # type: ignore[arg-type]  # of this process's share
     seconds = estimate(nets, loader, views, device, precision)
     print(
-        f"{num_images} images × {len(nets)} folds × {len(views)} views = {num_images * len(nets) * len(views)} "
+        f"{number_of(num_images, 'image')} × {number_of(len(nets), 'fold')} × {number_of(len(views), 'view')} "
+        f"= {num_images * len(nets) * len(views)} "
         f"forwards on {device} in {precision}: estimated {format_seconds(seconds)}",
         flush=True,
     )

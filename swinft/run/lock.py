@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,13 +16,19 @@ from swinft.errors import InputError
 
 
 @contextmanager
-def hold(path: Path, patience: float = 0, advice: str = "Wait for it, or give another --name.") -> Iterator[None]:
+def hold(
+    path: Path,
+    patience: float = 0,
+    advice: str = "Wait for it, or give another --name.",
+    root: Path | None = None,
+) -> Iterator[None]:
     """Holds a lock while the block runs. The system frees it when the process dies, however it dies.
 
     Args:
         path: The lock file; who holds it is written beside it.
         patience: Seconds to wait for one who is about to let go.
         advice: What to do where another process holds it.
+        root: The run's folder, where it may not be there in the end: then nothing of the lock is left.
 
     Raises:
         InputError: Another process holds it; the message names pid, host and start.
@@ -43,7 +49,12 @@ def hold(path: Path, patience: float = 0, advice: str = "Wait for it, or give an
         yield
     finally:
         holder.unlink(missing_ok=True)
+        if root and not root.exists():
+            with suppress(OSError):  # Windows deletes no file that is open
+                path.unlink()
         lock.release()
+        with suppress(OSError):  # others hold locks in it
+            path.parent.rmdir()
 
 
 @contextmanager

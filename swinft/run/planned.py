@@ -5,7 +5,7 @@ import math
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.errors import InputError
+from swinft.errors import InputError, number_of
 from swinft.model.optim import OptimConfig, warmup_steps
 from swinft.model.steps import Steps, count_steps
 
@@ -38,7 +38,8 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
     frozen = config.model.freeze_epochs
     if steps and frozen > steps[0].epochs:
         problems.append(
-            f"model.freeze_epochs is {frozen}, and training takes {steps[0].epochs} epochs. Set it to less."
+            f"model.freeze_epochs is {frozen}, and training takes {number_of(steps[0].epochs, 'epoch')}. Set "
+            "it to less."
         )
     if frozen and num_ranks > 1 and config.trainer.strategy != "ddp_find_unused_parameters_true":
         problems.append(
@@ -73,12 +74,16 @@ def _steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:
     trainer, parts, batch_size = config.trainer, config.data.virtual_epochs, config.data.batch_size
     rows = math.ceil(num_rows // parts / num_ranks)
     if not rows:
-        raise InputError(f"data.virtual_epochs is {parts}, and there are {num_rows} rows to train on. Set it to less.")
+        raise InputError(
+            f"data.virtual_epochs is {parts}, and there {number_of(num_rows, 'row', verb='is')} to train on. "
+            "Set it to less."
+        )
     batches = max(1, rows // batch_size)  # an incomplete last batch is dropped unless it is the only one
     limit = trainer.limit_train_batches
     if isinstance(limit, float) and int(batches * limit) < 1:
         raise InputError(
-            f"trainer.limit_train_batches is {limit} of {batches} batches, which is none. Set it to {1 / batches:.2g} "
+            f"trainer.limit_train_batches is {limit} of {number_of(batches, 'batch', 'batches')}, which is "
+            f"none. Set it to {1 / batches:.2g} "
             f"or more, or to a number of batches."
         )
     batches = batches if limit is None else int(batches * limit) if isinstance(limit, float) else min(batches, limit)

@@ -20,7 +20,7 @@ from swinft.data.drawing import say
 from swinft.data.loading import Destination, NumWorkers, explained_deaths
 from swinft.data.scan import ImageSet, scan
 from swinft.data.schema import Schema
-from swinft.errors import InputError, command
+from swinft.errors import InputError, command, number_of
 from swinft.memory import keep_freed_memory
 from swinft.model.compiling import CompilePolicy
 from swinft.model.network import ImageModel
@@ -65,19 +65,19 @@ def predict(
 
     Args:
         run: The run folder.
-        views: Test-time augmentations; None for the config's `predict.views`.
-        folds: Folds to average; None for all of them.
-        root: The data's folder where it is another than in training; the training rows need not be there. None for the
-            config's `data.root`.
-        test: A CSV of rows to predict; None for the config's `data.test` or sample submission.
-        batch_size: Images per batch; None for the config's.
-        num_workers: Processes that decode, for each device, or `auto`; None for the config's.
+        views: Test-time augmentations; by default the config's `predict.views`.
+        folds: Folds to average; by default all of them.
+        root: The data's folder where it is another than in training; the training rows need not be there. By default
+            the config's `data.root`.
+        test: A CSV of rows to predict; by default the config's `data.test` or sample submission.
+        batch_size: Images per batch; by default the config's.
+        num_workers: Processes that decode, for each device, or `auto`; by default the config's.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         devices: Devices of this kind that share the rows, one process each.
         backend: What computes. `openvino` is for CPUs, several times as fast as torch there; it needs
             `pip install 'swinft[openvino]'`, and is compared with torch before it is used.
-        compile: Compile the backbone with `torch.compile`, or `auto`; None for the config's `predict.compile`.
-        output: Where the predictions go; None for the run's test_predictions.csv.
+        compile: Compile the backbone with `torch.compile`, or `auto`; by default the config's `predict.compile`.
+        output: Where the predictions go; by default the run's test_predictions.csv.
         part: A share of the rows, `0/4` to `3/4`, into `output`: what `devices` starts, one process for each.
         allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
 
@@ -128,7 +128,7 @@ def predict(
         took = format_seconds(time.perf_counter() - started)
         if part:
             write_predictions(path, table, MAKER)
-            print(f"part {part}: {len(table)} rows in {took}")
+            print(f"part {part}: {number_of(len(table), 'row')} in {took}")
             return
         content = as_bytes(table)
         write_made_from(opened, path, content, MAKER, {"rows": len(table), "provenance": asdict(made_with)})
@@ -198,7 +198,7 @@ def _say(
 ) -> None:
     """What was predicted, with what, and the next command."""
     outputs = table.columns[1 : 1 + len(run.read_schema()["outputs"])]
-    say(f"{len(table)} rows in {took}, columns {', '.join(outputs)}: {path}")
+    say(f"{number_of(len(table), 'row')} in {took}, columns {', '.join(outputs)}: {path}")
     say(f"  {made_with.describe()}")
     if note := other_views(made_with, oof_views):
         say(f"  {note}")
@@ -271,7 +271,9 @@ def _check_devices(named: str, place: torch.device, devices: int) -> None:
     if index:
         raise InputError(f"--device {named} names one device, --devices {devices} several: give --device {kind}.")
     if place.type == "cuda" and devices > torch.cuda.device_count():
-        raise InputError(f"--devices is {devices}, but there are {torch.cuda.device_count()} GPUs here.")
+        raise InputError(
+            f"--devices is {devices}, but there {number_of(torch.cuda.device_count(), 'GPU', verb='is')} here."
+        )
 
 
 def _share(part: str | None, devices: int, output: str | None) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from swinft.data.numbers import numbers
 from swinft.data.schema import Schema
 from swinft.data.table import DataError, Problem, read_table
-from swinft.errors import RunError, suggest
+from swinft.errors import RunError, number_of, suggest
 from swinft.run.provenance import read_made_from
 from swinft.run.store import commit, verify
 
@@ -104,7 +104,11 @@ def by_id(table: pd.DataFrame, ids: Sequence[str], what: str) -> pd.DataFrame:
         "predicted twice": [id for id, count in found.items() if count > 1],
         "not known": [id for id in found if id not in wanted],
     }
-    lines = [f"{len(names):,} ids are {how}: {', '.join(names[:5])}" for how, names in problems.items() if names]
+    lines = [
+        f"{number_of(len(names), 'id is', 'ids are')} {how}: {', '.join(names[:5])}"
+        for how, names in problems.items()
+        if names
+    ]
     if lines:
         raise RunError("\n  ".join([f"{what} does not hold every id exactly once:", *lines]))
     return table.set_axis(table.iloc[:, 0].astype(str), axis=0).loc[list(ids)].reset_index(drop=True)

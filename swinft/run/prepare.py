@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 from swinft.data.drawing import say
 from swinft.data.folds import folds_csv
-from swinft.errors import InputError
+from swinft.errors import InputError, number_of
 from swinft.run.arguments import Parser
 from swinft.run.check import check_run
 from swinft.run.choices import freeze_choice
@@ -59,7 +59,7 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> Looked |
         )
     checked = check_run(parser, config)
     data = checked.data
-    print(f"looked at {len(data.pictures):,} images in {format_seconds(checked.seconds)}")
+    print(f"looked at {number_of(len(data.pictures), 'image')} in {format_seconds(checked.seconds)}")
     print(f"  {data.pictures.decision}")
     for note in data.notes:
         say(f"  {note}")
@@ -67,8 +67,6 @@ def prepare(run: Run, parser: Parser, config: Namespace, held: Path) -> Looked |
         say(line)
     # Per fold: weights, and two checkpoints of weights, average and AdamW's two moments while it is fitted.
     probe(run.root.parent, 4 * checked.num_parameters * (data.fold_of_row.max() + 9))
-    if config.fold is not None and not 0 <= config.fold <= data.fold_of_row.max():
-        raise InputError(f"--fold {config.fold}: the folds are 0 to {data.fold_of_row.max()}.")
     devices = devices_per_fold(config, int(data.fold_of_row.max()) + 1)
     if run.root.exists():
         was_started = not run.is_unstarted()

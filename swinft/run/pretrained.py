@@ -8,6 +8,7 @@ import numpy as np
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
+from swinft.errors import number_of
 from swinft.model.backbone import weights_file
 
 FOLD = "{fold}"  # in model.pretrained: the fold's number
@@ -49,7 +50,8 @@ def note_of_leak(config: Namespace, data: CSVDataModule, fold: int) -> str | Non
     if not learnt:
         return None
     return (
-        f"WARNING: {file} has learnt from {learnt} of the {len(held_out)} rows that fold {fold} holds out, if their "
+        f"WARNING: {file} has learnt from {learnt} of the {number_of(len(held_out), 'row')} that fold {fold} "
+        "holds out, if their "
         f"ids mean the same images: its score would be too good. Reuse that run's folds (data.folds {table}) and write "
         f"fold_{FOLD} into model.pretrained: each fold then starts from its own."
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swinft.errors import InputError, command
+from swinft.errors import InputError, command, number_of
 from swinft.run.layout import Run
 from swinft.run.store import commit, digest, probe, replace, verify
 
@@ -45,7 +45,7 @@ class Provenance:
 
     def describe(self) -> str:
         """`5 folds, views identity, hflip, by torch in 32-true`."""
-        count = f"{len(self.folds)} fold{'s' if len(self.folds) != 1 else ''}"
+        count = number_of(len(self.folds), "fold")
         if self.folds != self.planned:
             count = f"only {count} of {len(self.planned)} ({', '.join(map(str, self.folds))})"
         return f"{count}, views {', '.join(self.views)}, by {self.backend} in {self.precision}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from swinft.data.loading import FeedingLoader, advice, is_slow
 from swinft.devicememory import memory_use
-from swinft.errors import InputError
+from swinft.errors import InputError, number_of
 from swinft.model.metrics import METRICS
 from swinft.model.steps import steps_of
 from swinft.model.task import FineTuneTask
@@ -24,6 +24,12 @@ from swinft.run.trainer import StoreCheckpointIO, callbacks_of
 
 KEPT_CHECKPOINTS = 2  # the newest may be the one that a crash damages
 WHOLE = "as planned"
+# Of what a checkpoint keeps of its steps, for one and for many.
+STEP_WORDS = {
+    "processes": ("process", "processes"),
+    "rows per batch": ("row per batch", "rows per batch"),
+    "batches per step": ("batch per step", "batches per step"),
+}
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ class FoldRecorder(Checkpoint):
         """
         saved, here = checkpoint["callbacks"].get(self.state_key, {}).get("step"), _step(trainer)
         if saved is not None and saved != here:
-            words = [", ".join(f"{value} {name}" for name, value in step.items()) for step in (saved, here)]
+            words = [", ".join(number_of(n, *STEP_WORDS[name]) for name, n in step.items()) for step in (saved, here)]
             raise InputError(
                 f"fold {self.fold.index}: its checkpoint is one of {words[0]}, and here are {words[1]}: steps and "
                 f"schedule would be others. Go on with the same, or give the new run another --name."
@@ -176,7 +182,9 @@ class FoldRecorder(Checkpoint):
 
     def _line(self, trainer: Trainer) -> dict[str, float]:
         """One epoch's numbers."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        # What callbacks log, as LearningRateMonitor does, goes to the logger: the columns are the same for every run.
+        own = ["train_loss", "val_loss", *(f"val_{name}" for name in self.metrics)]
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name in own}
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         seconds = time.monotonic() - self._started
         waited = _wait_share(trainer)
@@ -223,7 +231,7 @@ class FoldRecorder(Checkpoint):
         done, rate = len(self.history), self.history[-1]["lr"]
         return (
             f"fold {self.fold.index}: training ends after epoch {done} of {planned}: {self.end}. The learning rate, "
-            f"planned over {planned} epochs, stands at {rate:.3g}."
+            f"planned over {number_of(planned, 'epoch')}, stands at {rate:.3g}."
         )
 
     def _check_unchanged(self, trainer: Trainer, task: FineTuneTask) -> None:

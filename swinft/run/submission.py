@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from swinft.data.schema import Schema
-from swinft.errors import InputError
+from swinft.errors import InputError, number_of
 from swinft.run.formats import Format, Values
 from swinft.run.predictions import values_of
 from swinft.run.sample import Sample
@@ -146,13 +146,13 @@ def check_submission(text: str, plan: SubmissionPlan) -> list[str]:
         return [f"line 1: the header is {rows[0] if rows else []}, {sample.source} has {sample.written_header}"]
     problems = []
     if len(rows) - 1 != len(sample.ids):
-        problems.append(f"{len(rows) - 1} rows, {sample.source} has {len(sample.ids)}")
+        problems.append(f"{number_of(len(rows) - 1, 'row')}, {sample.source} has {len(sample.ids)}")
     position = sample.columns.index(sample.id)
     filled = [(sample.columns.index(column), column) for column in plan.format.columns]
     seen: set[str] = set()
     for line, (row, wanted) in enumerate(zip(rows[1:], sample.ids, strict=False), start=2):
         if len(row) != len(sample.columns):
-            problems.append(f"line {line}: {len(row)} fields instead of {len(sample.columns)}")
+            problems.append(f"line {line}: {number_of(len(row), 'field')} instead of {len(sample.columns)}")
             continue
         if row[position] in seen:
             problems.append(f"line {line}: id '{row[position]}' is there twice")

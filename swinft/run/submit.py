@@ -17,7 +17,7 @@ from swinft.data.drawing import say
 from swinft.data.rows import Columns, read_sample
 from swinft.data.schema import Schema
 from swinft.data.table import DataError, Problem
-from swinft.errors import InputError
+from swinft.errors import InputError, number_of
 from swinft.run.arguments import call
 from swinft.run.decide import PROBABILITY_METRICS, plan_submission
 from swinft.run.layout import Run
@@ -67,9 +67,9 @@ def submit(
     Args:
         run: The run folder.
         root: The data's folder, with the sample submission, where it is another than in training.
-        predictions: A prediction table to submit: id and a column per output, of `swinft predict` or a blend. None for
-            the run's test_predictions.csv.
-        output: Where the submission goes; None for the run's submission.csv.
+        predictions: A prediction table to submit: id and a column per output, of `swinft predict` or a blend. By
+            default the run's test_predictions.csv.
+        output: Where the submission goes; by default the run's submission.csv.
         format: `probabilities`, `label`, `number`, `integer`, `labels`, or `auto`: by sample, target and first metric.
         threshold: Probability from which a label is written, in 0–1.
         delimiter: What stands between labels.
@@ -125,7 +125,7 @@ def submit(
                 raise InputError(f"{path} does not hold what was written to it; the disk or a program changed it.")
     checked = f"checked against {sample.source}"
     state = f"{checked}, not written" if dry_run else f"written to {path} and {checked}"
-    say(f"{len(sample.ids)} rows, columns {', '.join(sample.columns)}: {state}")
+    say(f"{number_of(len(sample.ids), 'row')}, columns {', '.join(sample.columns)}: {state}")
     if not dry_run:
         parts = ["kaggle", "competitions", "submit", "-c", "COMPETITION", "-f", str(path), "-m", opened.root.name]
         print(f"upload: {shlex.join(parts)}")

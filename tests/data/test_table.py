@@ -42,7 +42,7 @@ def test_line_ends_blank_lines_quotes_and_byte_order_mark(tmp_path, end):
         (b"id,label\n", None, "no row"),
         (b"sep=,\nid,label\n", 1, "`sep=`"),
         (b"id,label\na,x\nb,x,y\n", 3, "the row has 3 fields, the header 2"),
-        (b"id,label\na\n", 2, "the row has 1 fields, the header 2"),
+        (b"id,label\na\n", 2, "the row has 1 field, the header 2"),
         (b"id,label\na,x\n,\n", 3, "the id is empty"),
         (b"id,label,label\na,x,y\n", 1, "names the column twice"),
         (b"id,Label\na,x\n", 1, "Change data.target. Did you mean 'Label'?"),

@@ -72,7 +72,7 @@ def test_f055_missing_words_hold_for_numbers_labels_and_groups_alike(competition
     dm = competition.ready(**labels, **words)
     assert dm.schema.outputs == ["None", "cat", "dog", "eel"]
     assert dm.targets[0].sum() == 0
-    assert any("1 rows have no label: '?' 1" in note for note in dm.notes)
+    assert any("1 row has no label: '?' 1" in note for note in dm.notes)
     assert "a word for a missing value stands among the labels" in messages(competition, **labels)[0]
 
 

@@ -263,7 +263,7 @@ def test_f016_a_checkpoint_holds_plain_values_and_asks_for_no_download(fitted):
         "class_path": "swinft.model.heads.RegressionHead",
         "init_args": {},
     }
-    assert kept["pretrained"] is False
+    assert kept["loads_weights"] is False
 
 
 def test_f016_arguments_of_heads_are_kept_also_of_ones_own(labelled, tmp_path):

@@ -136,8 +136,9 @@ def test_f053_a_part_that_fails_ends_the_others_at_once(tmp_path):
 
 def test_f053_what_a_fold_says_is_shown_and_kept_in_its_log(tmp_path, capfd, monkeypatch):
     stub = tmp_path / "stub"
+    # Each line in one piece: `print` writes its end by itself, and the other stream's line may come between.
     stub.write_text(
-        f"#!{sys.executable}\nimport os, sys\nprint('said ü')\nos.write(2, b'complained\\n')\nos._exit(5)\n"
+        f"#!{sys.executable}\nimport os\nos.write(1, 'said ü\\n'.encode())\nos.write(2, b'complained\\n')\nos._exit(5)\n"
     )
     stub.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stub))

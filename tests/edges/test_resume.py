@@ -441,7 +441,7 @@ def test_f039_a_checkpoint_of_other_steps_is_refused(half, capsys, monkeypatch):
     monkeypatch.setattr("swinft.run.recorder._step", lambda trainer: {"processes": 2, "rows per batch": 6})
     assert main(["fit", "--resume", str(half.root), "--fold", "0"]) == 2
     err = capsys.readouterr().err
-    assert "its checkpoint is one of 1 processes, 6 rows per batch, 1 batches per step, and here are 2 processes" in err
+    assert "its checkpoint is one of 1 process, 6 rows per batch, 1 batch per step, and here are 2 processes" in err
 
 
 def test_f041_weights_that_know_the_held_out_rows_are_warned_of(finished, competition, tmp_path, capsys):

@@ -358,6 +358,8 @@ def test_f036_f125_what_is_asked_for_appears(competition, tmp_path, caplog):
         assert part in caplog.text
     (table,) = fold.rglob("metrics.csv")
     assert "val_loss" in table.read_text()
+    assert "lr-AdamW" in table.read_text()
+    assert not any("lr-" in name for line in history(fold) for name in line)  # the columns are the same for every run
     assert not list(tmp_path.glob("lightning_logs"))
 
 

@@ -98,7 +98,7 @@ def test_a_batch_of_one_keeps_its_shape():
     ("make", "message"),
     [
         (lambda: ClassificationHead(8, 3, class_weights=[1, 2]), "class_weights has 2 values .* needs 3"),
-        (lambda: MultilabelHead(8, 2, pos_weight=[1]), "pos_weight has 1 values .* needs 2"),
+        (lambda: MultilabelHead(8, 2, pos_weight=[1]), "pos_weight has 1 value .* needs 2"),
         (lambda: RegressionHead(8, 1, loss="bce"), "needs the target's range"),
         (lambda: RegressionHead(8, 1, low=3, high=3), "must be below"),
         (lambda: ClassificationHead(8, 3, label_smoothing=1.0), "label_smoothing is 1.0"),
