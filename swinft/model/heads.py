@@ -303,8 +303,7 @@ def _weights(name: str, weights: list[float] | None, num_outputs: int) -> Tensor
     if len(weights) != num_outputs or any(weight not in NOT_NEGATIVE for weight in weights) or not any(weights):
         raise InputError(
             f"{name} has {number_of(len(weights), 'value')} {weights}; it needs {num_outputs} finite ones of 0 "
-            "or more, one per "
-            f"output, and not all of them 0."
+            "or more, one per output, and not all of them 0."
         )
     return torch.tensor(weights)
 

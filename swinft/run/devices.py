@@ -76,15 +76,14 @@ def check_devices(run: Run, config: Namespace) -> None:
     asked = wanted if config.trainer.devices == "auto" else _count(config.trainer.devices, len(names))
     if asked is not None and asked != frozen:
         raise InputError(
-            f"each fold of {run.root} is fitted on {number_of(frozen, 'device')}, and {asked} asked for: "
-            "batches and schedule "
-            f"would be others. Ask for {frozen}, or give the new run another --name."
+            f"each fold of {run.root} is fitted on {number_of(frozen, 'device')}, and {number_of(asked, 'is', 'are')} "
+            f"asked for: batches and schedule would be others. Ask for {frozen}, or give the new run another --name."
         )
     if config.trainer.devices == "auto" and frozen > max(1, len(names)):
         raise InputError(
             f"each fold of {run.root} is fitted on {number_of(frozen, 'GPU')}, and there are {len(names)} "
-            "here: batches and "
-            f"schedule would be others. Go on where there are {frozen}, or give the new run another --name."
+            f"here: batches and schedule would be others. Go on where there are {frozen}, or give the new run another "
+            f"--name."
         )
 
 

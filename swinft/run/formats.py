@@ -230,8 +230,7 @@ class LabelSets:
             return []
         return [
             f"the most probable label is written for {below:,} of {number_of(len(values), 'row')}, whose "
-            "labels are all below "
-            f"{self.threshold:g}"
+            f"labels are all below {self.threshold:g}"
         ]
 
     def describe(self) -> str:

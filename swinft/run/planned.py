@@ -83,8 +83,7 @@ def _steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:
     if isinstance(limit, float) and int(batches * limit) < 1:
         raise InputError(
             f"trainer.limit_train_batches is {limit} of {number_of(batches, 'batch', 'batches')}, which is "
-            f"none. Set it to {1 / batches:.2g} "
-            f"or more, or to a number of batches."
+            f"none. Set it to {1 / batches:.2g} or more, or to a number of batches."
         )
     batches = batches if limit is None else int(batches * limit) if isinstance(limit, float) else min(batches, limit)
     return count_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)

@@ -51,7 +51,7 @@ def note_of_leak(config: Namespace, data: CSVDataModule, fold: int) -> str | Non
         return None
     return (
         f"WARNING: {file} has learnt from {learnt} of the {number_of(len(held_out), 'row')} that fold {fold} "
-        "holds out, if their "
-        f"ids mean the same images: its score would be too good. Reuse that run's folds (data.folds {table}) and write "
+        f"holds out, if their ids mean the same images: its score would be too good. Reuse that run's "
+        f"folds (data.folds {table}) and write "
         f"fold_{FOLD} into model.pretrained: each fold then starts from its own."
     )

@@ -293,7 +293,7 @@ def test_f062_duplicates_in_groups_and_a_kind_that_splits_them_contradict_each_o
 
 
 def test_f062_groups_of_duplicates_are_not_said_to_be_data_group():
-    with pytest.raises(InputError, match=r"data.duplicates: group has only 1 groups"):
+    with pytest.raises(InputError, match=r"data.duplicates: group has only 1 group"):
         make_folds("auto", 2, 0, np.array([0, 1, 0, 1]), ["a"] * 4, "data.duplicates: group")
 
 

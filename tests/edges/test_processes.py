@@ -241,9 +241,9 @@ def test_f039_the_last_fold_gets_as_many_devices_as_the_others(tmp_path, monkeyp
     [
         (2, 1, settings(), "fitted on 2 GPUs, and there are 1 here"),
         (2, 0, settings(), "fitted on 2 GPUs, and there are 0 here"),
-        (1, 2, settings(per_fold=2), r"fitted on 1 device\(s\), and 2 are asked for"),
-        (2, 4, settings(devices=-1), r"fitted on 2 device\(s\), and 4 are asked for"),
-        (2, 4, settings(devices="0,1,2"), r"fitted on 2 device\(s\), and 3 are asked for"),
+        (1, 2, settings(per_fold=2), r"fitted on 1 device, and 2 are asked for"),
+        (2, 4, settings(devices=-1), r"fitted on 2 devices, and 4 are asked for"),
+        (2, 4, settings(devices="0,1,2"), r"fitted on 2 devices, and 3 are asked for"),
     ],
 )
 def test_f039_a_resume_on_other_devices_is_refused(frozen, here, config, words, tmp_path, monkeypatch):
