@@ -3,6 +3,7 @@
 import copy
 import json
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import lightning.pytorch as pl
@@ -409,7 +410,9 @@ def test_s10_a_weight_that_is_used_in_any_other_way_stays_and_a_prediction_that_
 
 
 def test_s10_swinft_predict_casts_in_16_bit_and_gives_the_predictions_of_autocast(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(predict_module, "resolve_precision", lambda *_: ("bf16-mixed", "for the test"))
+    choose = predict_module.choice_to_predict
+    in_16_bit = {"precision": "bf16-mixed"}
+    monkeypatch.setattr(predict_module, "choice_to_predict", lambda *given: replace(choose(*given), **in_16_bit))
     files = []
     for name in ("autocast", "once"):
         with monkeypatch.context() as patch:
