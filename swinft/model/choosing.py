@@ -48,12 +48,12 @@ class Stopwatch:
 
         Args:
             step: What is timed.
-            expected: Seconds that one is thought to take.
+            expected: Seconds that all of it is thought to take.
 
         Returns:
-            None where the budget is not enough for two steps.
+            None where the budget is not enough.
         """
-        if time.perf_counter() + 2 * expected > self._end:
+        if time.perf_counter() + expected > self._end:
             return None
         self._once(step)
         taken = [self._once(step)]

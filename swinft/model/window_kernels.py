@@ -21,6 +21,7 @@ EPS = 1e-12  # of functional.normalize
 # Not cuDNN: it has no gradient for the bias and gives NaN at 64 tokens per window. Not flash: it takes no bias.
 FUSED_ON = {"cuda"}  # elsewhere, torch's fused attention is slower for windows than its parts
 BIASED_SDPA = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+BIAS_ALIGNMENT = 8  # numbers: rows of a bias for SDPA's kernels start at multiples of it
 MOST_PER_CALL = 65_535  # what a side of CUDA's grids holds: images and heads are such sides in SDPA's kernels
 KEPT_ORDERS = 2**29  # bytes of permutations that are kept: of a Swin-T at 224 px about 1.2 MB per image of a batch
 
@@ -179,9 +180,19 @@ def _weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropo
     """Values weighted by attention, all (·, ·, N, d), with bias (1, ·, N, N)."""
     if q.device.type in FUSED_ON:
         with sdpa_kernel(BIASED_SDPA):
-            return _fused(q, k, v, bias.to(q.dtype), scale, dropout)
+            return _fused(q, k, v, _aligned(bias.to(q.dtype)), scale, dropout)
     weights = ((q * scale) @ k.transpose(-2, -1) + bias).softmax(-1)
     return functional.dropout(weights, dropout).to(v.dtype) @ v
+
+
+def _aligned(bias: Tensor) -> Tensor:
+    """The same bias (1, ·, N, N) in memory whose rows start where the fused kernels can read them.
+
+    They refuse others. Torch pads by itself where it runs step by step, and compilers where they see the need: in the
+    forward pass, and not in every version in the backward pass.
+    """
+    missing = -bias.shape[-1] % BIAS_ALIGNMENT
+    return functional.pad(bias, (0, missing))[..., : bias.shape[-1]] if missing else bias
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropout: float) -> Tensor:

@@ -6,6 +6,7 @@ Cheap checks come first: the settings before a table is read, the network and th
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -26,11 +27,11 @@ from swinft.run.choices import Choice
 from swinft.run.config import PredictConfig, build_parser, dump, load
 from swinft.run.decide import plan_submission
 from swinft.run.devices import check_training_devices
-from swinft.run.measured import Tried, settle_choice
-from swinft.run.planned import planned_images, step_problems
-from swinft.run.precision import training_precision
+from swinft.run.measured import Tried
+from swinft.run.planned import planned, step_problems
 from swinft.run.pretrained import check_pretrained, pretrained_of
 from swinft.run.sample import Sample
+from swinft.run.settling import answer, settle
 from swinft.run.submission import SubmissionConfig, SubmissionPlan
 from swinft.run.trainer import callbacks_of, check_trainer
 from swinft.run.tta import check_views
@@ -72,7 +73,13 @@ class CheckedRun:
 def main(argv: list[str]) -> int:
     """`swinft check --config FILE`."""
     parser = build_parser("check")
+    parser.add_argument(
+        "--trial", type=str | None, default=None, help="answer the request in a folder: what `check` and `fit` start"
+    )
     config = load(parser, argv)
+    if config.trial:
+        answer(parser, config, Path(config.trial))
+        return 0
     config.devices_per_fold = None  # an option of `fit`
     checked = check_run(parser, config)
     print(format_summary(checked.data.summary()))
@@ -117,8 +124,8 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
     data.check()
     took = time.perf_counter() - started
     num_parameters = sum(parameter.numel() for parameter in tried.task.net.parameters())
-    device, *_ = training_precision(config.trainer.accelerator, config.trainer.precision)
-    choice = settle_choice(config, tried, device, planned_images(config, data, trainer.world_size))
+    device = trainer.strategy.root_device
+    choice = settle(parser, config, data.schema, tried, device, planned(config, data, trainer.world_size))
     return CheckedRun(frozen, data, num_parameters, choice, took, plan)
 
 

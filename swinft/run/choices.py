@@ -33,7 +33,7 @@ class Choice:
         precision: Of training and prediction.
         reason: Why this precision, in words.
         training: Attention in training, a value of `model.fast_attention` other than auto.
-        prediction: The same in prediction.
+        prediction: The same in prediction; auto where that is still to be chosen.
         rates: What was timed: images per second, by what was chosen and by candidate; empty where nothing was.
     """
 
@@ -154,10 +154,14 @@ def choice_here(run: Run, config: Namespace) -> Choice:
 def choice_to_predict(run: Run, config: Namespace, device: torch.device) -> Choice:
     """What `swinft predict` computes with: as the run where the device is the one that it was fitted on, else by rule.
 
+    Returns:
+        The choice; where it is not settled which attention predicts fastest here, that is `auto`.
+
     Raises:
         StoreError: The run's choice is damaged.
     """
-    choice = by_rule(config, device)
+    asked = config.model.fast_attention
+    choice = replace(by_rule(config, device), prediction=asked)
     if has_record(run.choice):  # a run of an earlier version has none
         frozen = read_choice(run)
         choice = frozen if frozen.device == choice.device else choice

@@ -81,7 +81,7 @@ OWN_TRAINER_KEYS = {
 SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 PrecisionSpelling = Precision | Literal["32", "16", "bf16", 32, 16]
 # Words of the command line that say how to run, not what: never part of a frozen config.
-COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "accept", "allow_code", "devices_per_fold")
+COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "accept", "allow_code", "devices_per_fold", "trial")
 
 HELP = ("-h", "--help", "--help-all", "--help_all")
 PURPOSES = {
@@ -188,7 +188,7 @@ def load(parser: Parser, argv: list[str]) -> Namespace:
         config.trainer.precision = SPELLINGS.get(str(config.trainer.precision), config.trainer.precision)
         check_name(config.name)
         fill(config)
-        check_named(_without_command_keys(config), allowed.code)
+        check_named(without_command_keys(config), allowed.code)
     except InputError as error:
         raise InputError(redact(str(error), texts)) from None
     return config
@@ -203,11 +203,11 @@ def read_frozen(parser: Parser, path: Path, allow_code: list[str] | None) -> Nam
     allowed = _allow(parser, allow_code or [])
     _refuse(file_problems(path, allowed))
     config: Namespace = parser.parse_path(str(path))
-    check_named(_without_command_keys(config), allowed.code)
+    check_named(without_command_keys(config), allowed.code)
     return config
 
 
-def _without_command_keys(config: Namespace) -> Namespace:
+def without_command_keys(config: Namespace) -> Namespace:
     """The config without the words that only say how to run."""
     rest: Namespace = config.clone()
     for key in (*COMMAND_KEYS, "trainer.fast_dev_run"):
@@ -238,7 +238,7 @@ def dump(parser: Parser, config: Namespace) -> str:
         InputError: A class has an argument that no YAML can say, so that nobody could read the config again.
     """
     try:
-        return mask(str(parser.dump(_without_command_keys(config), skip_unset=False)))
+        return mask(str(parser.dump(without_command_keys(config), skip_unset=False)))
     except (TypeError, ValueError) as error:
         raise InputError(f"the config cannot be written down for the run: {' '.join(str(error).split())}") from error
 

@@ -4,6 +4,8 @@ Candidates are not tried in all combinations: the number format first, then with
 once for prediction.
 """
 
+import gc
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,25 +14,19 @@ from typing import Any, TypeVar
 
 import torch
 from jsonargparse import Namespace
-from torch import Tensor
+from torch import Tensor, nn
 
 from swinft.errors import InputError
 from swinft.limits import available_cores
-from swinft.memory import keep_freed_memory, return_freed_memory
 from swinft.model.choosing import Stopwatch, choose
 from swinft.model.task import FineTuneTask
 from swinft.model.trial import TrialBatch, TrialSteps
-from swinft.model.window_attention import FastAttention, attentions, refuse_impossible, restore, set_attention
-from swinft.run.choices import NAMES, Choice, by_rule, device_name, read_cached, write_cached
+from swinft.model.window_attention import FastAttention, attentions, set_attention
+from swinft.run.choices import NAMES, Choice, by_rule, device_name
+from swinft.run.outofmemory import lacks_memory
 from swinft.run.precision import Precision, autocast, offered
 
 T = TypeVar("T")
-
-LONG = 300.0  # seconds of training from which on a trial is worth it
-SHARE = 0.05  # of the training, that its trial may take
-MOST_SECONDS = 30.0  # that it may take on a CPU, where a step is slow, but much the same whatever the batch
-MOST_IMAGES = 8  # of a step that is timed there
-STEP_SECONDS = 1.0  # that such a step should not take
 
 
 @dataclass(frozen=True)
@@ -52,53 +48,27 @@ class Tried:
     seconds: float
 
 
-def settle_choice(
-    config: Namespace, tried: Tried, device: torch.device, images: int, say: Callable[[str], None] = print
-) -> Choice:
-    """What a run computes with: what is explicit, what is fastest by a timed trial, or what the rule says.
+@dataclass(frozen=True)
+class Candidates:
+    """What is chosen from."""
 
-    Args:
-        config: The config.
-        tried: The network, and rows to train on.
-        device: Where the run trains.
-        images: How many the run trains on, each as often as it is seen.
-        say: Prints what was timed.
+    precisions: list[Precision]
+    attentions: list[FastAttention]
 
-    Raises:
-        InputError: An attention is asked for that the network or the device does not have.
-    """
-    asked = config.model.fast_attention
-    refuse_impossible(tried.task, device, asked)
-    rule = by_rule(config, device)
-    precisions = offered(device) if config.trainer.precision == "auto" else [rule.precision]
-    kinds = attentions(tried.task, device) if asked == "auto" else [asked]
-    is_open = len(precisions) > 1 or len(kinds) > 1
-    # On a CPU what is compiled is not what runs step by step, and compiling takes longer than the trial may.
-    if not is_open or device.type != "cpu" or config.model.compile is True or config.trainer.fast_dev_run:
-        return rule
-    if images * tried.seconds < LONG:  # the first step of a process is its slowest
-        return rule
-    count = max(2, min(MOST_IMAGES, config.data.batch_size, int(STEP_SECONDS / tried.seconds)))
-    keep_freed_memory(device)  # as in a fold's process
-    try:
-        trial = _Trial(tried, device, count, rule, min(MOST_SECONDS, SHARE * images * tried.seconds))
-        step = trial.training(rule.precision, rule.training)
-        if step is None or images * step / count < LONG:
-            return rule
-        key = _key(config, device, count, precisions, kinds)
-        choice = read_cached(key)
-        if choice is None:
-            choice = trial.choice(precisions, kinds)
-            write_cached(key, choice)
-    finally:
-        restore(tried.task)
-        return_freed_memory()
-    for line in choice.lines():
-        say(line)
-    return choice
+    @classmethod
+    def of(cls, config: Namespace, net: nn.Module, device: torch.device) -> "Candidates":
+        """Everything that is possible where the config says `auto`, and what it says where it does not."""
+        rule, asked = by_rule(config, device), config.model.fast_attention
+        precisions = offered(device) if config.trainer.precision == "auto" else [rule.precision]
+        return cls(precisions, attentions(net, device) if asked == "auto" else [asked])
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to choose."""
+        return len(self.precisions) > 1 or len(self.attentions) > 1
 
 
-class _Trial:
+class Trial:
     """Times a task's steps in several ways, each way once.
 
     Args:
@@ -107,33 +77,60 @@ class _Trial:
         count: Images of a step.
         rule: What is taken of what nothing else beats.
         seconds: The budget.
+        is_compiled: Whether the backbone is compiled, as the run's will be.
     """
 
-    def __init__(self, tried: Tried, device: torch.device, count: int, rule: Choice, seconds: float) -> None:
+    def __init__(
+        self, tried: Tried, device: torch.device, count: int, rule: Choice, seconds: float, is_compiled: bool = False
+    ) -> None:
         self._tried, self._device, self._count, self._rule = tried, device, count, rule
         self._batch = TrialBatch.of(count, tried.targets, tried.features, tried.size, device)
-        self._watch = Stopwatch(device, seconds)
+        self._watch, self._is_compiled = Stopwatch(device, seconds), is_compiled
         self._found: dict[tuple[Any, ...], float | None] = {}
-        self._expected = 0.0
+        self._expected = dict[str, float]()
 
-    def choice(self, precisions: list[Precision], kinds: list[FastAttention]) -> Choice:
+    def choice(self, candidates: Candidates) -> Choice:
         """The fastest of each kind of candidate; of those that the budget leaves no time for, none."""
         choice = self._rule
-        if len(precisions) > 1:
-            formats = _timed(precisions, lambda each: self.training(each, choice.training))
+        if len(candidates.precisions) > 1:
+            formats = _timed(candidates.precisions, lambda each: self.training(each, choice.training))
             if len(formats) > 1:
                 # What loses digits has to be worth it: 32-true is what must be beaten.
                 rates = {"precision": self._rates(formats, str)}
                 choice = replace(choice, precision=choose(formats, "32-true"), reason="as timed", rates=rates)
-        if len(kinds) > 1:
+        if len(candidates.attentions) > 1:
             precision = choice.precision
             for what, way in (("training", self.training), ("prediction", self.prediction)):
-                found = _timed(kinds, partial(way, precision))
+                found = _timed(candidates.attentions, partial(way, precision))
                 if len(found) > 1:
                     rates = choice.rates | {f"attention in {what}": self._rates(found, NAMES.__getitem__)}
                     fastest = choose(found, getattr(choice, what))
                     choice = replace(choice, rates=rates, **{what: fastest})
         return choice
+
+    def step(self) -> float:
+        """Seconds of a training step by the rule.
+
+        Raises:
+            InputError: The device cannot take it.
+            RuntimeError: There is not enough memory.
+        """
+        key = ("training", self._rule.precision, self._rule.training)
+        try:
+            # Where our attention fails its check it is timm's, as in the folds.
+            failures: list[str] = []
+            seconds = self._measured(*key, failures.append)
+        except InputError:
+            raise
+        except Exception as error:  # a GPU that torch is not built for, a kernel that is not there
+            if lacks_memory(error):
+                raise
+            reason = next(iter(str(error).splitlines()), repr(error))
+            raise InputError(f"a training step cannot be taken on {self._device}: {reason}") from error
+        assert seconds is not None  # the budget has just begun
+        if not failures and not self._is_compiled:
+            self._found[key] = seconds
+        return seconds
 
     def training(self, precision: Precision, attention: FastAttention) -> float | None:
         """Seconds of a training step; None where it cannot be taken, or the budget is spent."""
@@ -150,25 +147,50 @@ class _Trial:
         return self._found[key]
 
     def _time(self, what: str, precision: Precision, attention: FastAttention) -> float | None:
-        task, failures = self._tried.task, list[str]()
         try:
-            set_attention(task, self._device, attention, failures.append)
-            if failures:  # it is timm's now, which is another candidate
-                return None
-            context = autocast(precision, self._device)
-            steps = TrialSteps(task, self._device, context, scales_loss=precision == "16-mixed")
-            way = steps.train if what == "training" else steps.predict
-            expected = self._expected if what == "training" else self._expected / 3
-            found = self._watch.median(lambda: way(self._batch), expected)
-        except (InputError, RuntimeError):  # out of memory, or no kernel for it: not a candidate
+            return self._measured(what, precision, attention, _refuse)
+        except Exception as error:  # out of memory, or no kernel for it: not a candidate, whatever a compiler raises
+            failed = next(iter(str(error).splitlines()), repr(error))
+            print(f"{what} in {precision} with {NAMES[attention]} attention is not chosen: {failed}")
             return None
-        if found and what == "training":
-            self._expected = max(self._expected, found)
+        finally:
+            self._clear()
+
+    def _measured(
+        self, what: str, precision: Precision, attention: FastAttention, say: Callable[[str], None]
+    ) -> float | None:
+        """Seconds of a step; `say` hears where the attention fails its check."""
+        task, started = self._tried.task, time.perf_counter()
+        set_attention(task, self._device, attention, say)
+        if self._is_compiled:
+            for net in {task.net, task.predictor}:
+                net.backbone.compile()
+        context = autocast(precision, self._device)
+        steps = TrialSteps(task, self._device, context, scales_loss=precision == "16-mixed")
+        way = steps.train if what == "training" else steps.predict
+        found = self._watch.median(lambda: way(self._batch), self._expected.get(what, 0.0))
+        taken = time.perf_counter() - started
+        self._expected[what] = max(self._expected.get(what, 0.0), taken)
         return found
+
+    def _clear(self) -> None:
+        """Leaves nothing of a candidate to the next one."""
+        if self._is_compiled:
+            torch.compiler.reset()
+            for net in {self._tried.task.net, self._tried.task.predictor}:
+                net.backbone._compiled_call_impl = None
+        if self._device.type != "cpu":
+            gc.collect()
+            torch.accelerator.empty_cache()
 
     def _rates(self, seconds: dict[T, float], name: Callable[[T], str]) -> dict[str, float]:
         """Images per second by the candidates' names."""
         return {name(candidate): self._count / taken for candidate, taken in seconds.items()}
+
+
+def _refuse(problem: str) -> None:
+    """What fails its check is timm's attention, which is another candidate."""
+    raise RuntimeError(problem)
 
 
 def _timed(candidates: list[T], way: Callable[[T], float | None]) -> dict[T, float]:
@@ -177,19 +199,18 @@ def _timed(candidates: list[T], way: Callable[[T], float | None]) -> dict[T, flo
     return {candidate: seconds for candidate, seconds in taken.items() if seconds is not None}
 
 
-def _key(
-    config: Namespace, device: torch.device, count: int, precisions: list[Precision], kinds: list[FastAttention]
-) -> dict[str, Any]:
+def cache_key(config: Namespace, device: torch.device, count: int, candidates: Candidates) -> dict[str, Any]:
     """What a choice depends on."""
-    model = config.model
+    model, trainer = config.model, config.trainer
     return {
         "device": device_name(device),
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "versions": {package: version(package) for package in ("torch", "timm", "swinft")},
-        "backbone": [model.backbone, model.backbone_args, model.grad_checkpointing, model.compile],
+        "backbone": [model.backbone, model.backbone_args, model.grad_checkpointing],
+        "compiled": [model.compile, config.predict.compile],
         "image_size": config.data.image_size,
         "batch": [config.data.batch_size, count],
-        "deterministic": config.trainer.deterministic,
-        "candidates": [precisions, kinds],
+        "deterministic": trainer.deterministic,
+        "candidates": [candidates.precisions, candidates.attentions],
     }

@@ -1,6 +1,7 @@
 """What a config plans for each fold once the folds are known: whether its epochs, steps and shares can act."""
 
 import math
+from typing import NamedTuple
 
 from jsonargparse import Namespace
 
@@ -49,20 +50,31 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
     return problems
 
 
-def planned_images(config: Namespace, data: CSVDataModule, num_ranks: int) -> int:
-    """Images that all folds together train on, each as often as it is seen.
+class Planned(NamedTuple):
+    """What a run trains.
 
     Args:
-        config: The config, without problems.
+        images: All images of all folds, each as often as it is seen.
+        steps: Optimiser steps of a fold, the fewest of them.
+    """
+
+    images: int
+    steps: int
+
+
+def planned(config: Namespace, data: CSVDataModule, num_ranks: int) -> Planned:
+    """What a config without problems trains.
+
+    Args:
+        config: The config.
         data: With its folds.
         num_ranks: Processes that share a fold's rows.
     """
-    images, per_step = 0, config.data.batch_size * config.trainer.accumulate_grad_batches * num_ranks
-    for fold in range(int(data.fold_of_row.max()) + 1):
-        rows = data.count_training_rows(fold)
-        steps = _steps(config, rows, num_ranks)
-        images += steps.total * min(per_step, rows)
-    return images
+    per_step = config.data.batch_size * config.trainer.accumulate_grad_batches * num_ranks
+    rows = [data.count_training_rows(fold) for fold in range(int(data.fold_of_row.max()) + 1)]
+    steps = [_steps(config, each, num_ranks).total for each in rows]
+    images = sum(total * min(per_step, each) for total, each in zip(steps, rows, strict=True))
+    return Planned(images, min(steps))
 
 
 def _steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:

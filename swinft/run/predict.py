@@ -38,6 +38,7 @@ from swinft.run.parts import predict_parts
 from swinft.run.precision import Precision, choose_device
 from swinft.run.predictions import as_bytes, prediction_table, write_predictions
 from swinft.run.provenance import Provenance, check_output, other_views, weights_of, write_made_from
+from swinft.run.settling import settle_prediction
 from swinft.run.store import verify
 from swinft.run.tta import View, check_views
 from swinft.run.usable import check_usable
@@ -161,6 +162,9 @@ class _Predictors:
         loaded = [load_net(self.parser, self.config, data.schema, file, place, fast) for file in self.weights]
         if is_openvino:
             return _by_openvino(loaded, data.image_size)
+        if fast == "auto" and self.policy is not True:  # what is compiled is not what would be timed
+            images = len(loader.sampler) * len(views)  # type: ignore[arg-type]  # of this process's share
+            settle_prediction(loaded, images, data.batch_size, data.image_size, place, precision)
         return nets_by_torch(loaded, loader, views, place, self.policy, precision, data.image_size)
 
 

@@ -212,8 +212,8 @@ MUTANTS = [
     Mutant(
         "secrets written down",
         "swinft/run/config.py",
-        "return mask(str(parser.dump(_without_command_keys(config), skip_unset=False)))",
-        "return str(parser.dump(_without_command_keys(config), skip_unset=False))",
+        "return mask(str(parser.dump(without_command_keys(config), skip_unset=False)))",
+        "return str(parser.dump(without_command_keys(config), skip_unset=False))",
         (SECURITY,),
     ),
     Mutant(

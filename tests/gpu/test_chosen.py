@@ -3,21 +3,24 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import ClassVar
 
+import pandas as pd
 import pytest
 import torch
 import yaml
 from timm.models.swin_transformer import SwinTransformerBlock
 
 from swinft.cli import main
-from swinft.model import window_attention
+from swinft.model import window_attention, window_kernels
 from swinft.model.backbone import create_backbone
 from swinft.model.choosing import Stopwatch, choose
 from swinft.model.trial import TrialSteps
 from swinft.model.window_attention import FastBlock, FusedBlock, accelerate, attentions, restore, set_attention
-from swinft.run import choices, measured, precision
+from swinft.run import choices, measured, precision, settling
 from swinft.run.choices import by_rule, choices_folder, freeze_choice, read_choice
 from swinft.run.layout import Run
+from swinft.run.predictions import read_predictions
 from tests.conftest import fit_in_process, tiny_config, write_config
 
 CPU = torch.device("cpu")
@@ -33,13 +36,19 @@ def table(**seconds):
     return time
 
 
+def timed(monkeypatch, time):
+    """Has a trial's clock say other times than it took."""
+    monkeypatch.setattr(measured.Trial, "_time", time)
+    monkeypatch.setattr(measured.Trial, "step", lambda trial: 1.0)
+
+
 @pytest.fixture
 def config(competition, tmp_path, monkeypatch):
     """A config that leaves all to the trial, on a processor with bf16 units; a training that is long enough."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
-    monkeypatch.setattr(measured, "LONG", 0.0)
-    monkeypatch.setattr(measured, "SHARE", 1e6)
+    monkeypatch.setattr(settling, "LONG", 0.0)
+    monkeypatch.setattr(settling, "SHARE", 1e6)
     changes = {"trainer.max_epochs": 1, "trainer.precision": "auto", "data.num_folds": 2}
     return write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
 
@@ -53,7 +62,7 @@ def never_timed(monkeypatch):
     def fail(*_):
         raise AssertionError("something was timed")
 
-    monkeypatch.setattr(measured._Trial, "_time", fail)
+    monkeypatch.setattr(measured.Trial, "_measured", fail)
 
 
 # --- the decision
@@ -88,7 +97,7 @@ def test_s9_a_budget_that_is_spent_times_nothing():
 
 
 def test_s9_what_is_fastest_is_said_frozen_and_used_by_every_fold(config, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(measured._Trial, "_time", table(**{"32_true": 2.0, "training_False": 0.5}))
+    timed(monkeypatch, table(**{"32_true": 2.0, "training_False": 0.5}))
     assert check(config) == 0
     said = capsys.readouterr().out
     assert "precision bf16-mixed: 6.0 img/s, 32-true 3.0\n" in said
@@ -96,7 +105,7 @@ def test_s9_what_is_fastest_is_said_frozen_and_used_by_every_fold(config, tmp_pa
     assert "attention in prediction ours: 6.0 img/s, timm's 6.0\n" in said
     used = []
     for place in ("swinft.model.task.set_attention", "swinft.run.build.set_attention"):
-        monkeypatch.setattr(place, lambda net, device, attention, *_, place=place: used.append(attention))
+        monkeypatch.setattr(place, lambda net, device, attention, *_, place=place, **__: used.append(attention))
     fit_in_process(config)
     assert used == [False, True, False, True]  # each fold's training, then its out-of-fold predictions
     run = Run(tmp_path / "runs" / "tiny")
@@ -112,7 +121,7 @@ def test_s9_what_is_fastest_is_said_frozen_and_used_by_every_fold(config, tmp_pa
 
 @pytest.mark.parametrize(("bf16", "chosen"), [(0.94, "bf16-mixed"), (0.96, "32-true")])
 def test_s9_fewer_digits_must_be_worth_it(bf16, chosen, config, monkeypatch, capsys):
-    monkeypatch.setattr(measured._Trial, "_time", table(bf16_mixed=bf16))
+    timed(monkeypatch, table(bf16_mixed=bf16))
     assert check(config) == 0
     assert f"precision {chosen}: " in capsys.readouterr().out
 
@@ -129,7 +138,7 @@ def test_s9_it_is_really_timed_and_what_was_timed_is_kept(config, monkeypatch, c
         raise AssertionError("timed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(measured._Trial, "choice", fail)
+        patch.setattr(measured.Trial, "choice", fail)
         assert check(config) == 0
     assert [line for line in said.splitlines() if "img/s" in line] == [
         line for line in capsys.readouterr().out.splitlines() if "img/s" in line
@@ -161,7 +170,7 @@ def test_s9_what_is_explicit_or_has_no_choice_is_not_timed(options, config, caps
 
 @pytest.mark.usefixtures("never_timed")
 def test_s9_a_short_training_is_not_timed(config, monkeypatch, capsys):
-    monkeypatch.setattr(measured, "LONG", 60.0)
+    monkeypatch.setattr(settling, "LONG", 60.0)
     assert check(config) == 0
     assert "img/s" not in capsys.readouterr().out
     assert not choices_folder().exists()
@@ -181,6 +190,85 @@ def test_s9_a_candidate_that_fails_is_none(config, monkeypatch, capsys):
     assert "precision" in said
 
 
+# --- on a GPU: a process of its own, and a full batch
+
+
+@pytest.fixture
+def as_on_gpu(monkeypatch):
+    """The CPU is tried as a GPU is, and what a process would do is done in this one."""
+    monkeypatch.setattr(settling, "IN_CHILD", {"cpu"})
+    monkeypatch.setattr(settling, "run_children", lambda children, slots: {0: main(list(children[0].words))})
+
+
+class Counting(TrialSteps):
+    """Remembers how many images each step of a trial had."""
+
+    images: ClassVar[list[int]] = []
+
+    def train(self, batch):
+        self.images.append(len(batch.image))
+        super().train(batch)
+
+
+@pytest.mark.usefixtures("as_on_gpu")
+def test_c2_a_step_of_a_full_batch_is_taken_whatever_there_is_to_choose(config, monkeypatch, capsys):
+    monkeypatch.setattr(Counting, "images", [])
+    monkeypatch.setattr(measured, "TrialSteps", Counting)
+    assert check(config, "--trainer.precision", "32-true", "--model.fast_attention", "true") == 0
+    assert set(Counting.images) == {6}
+    said = capsys.readouterr().out
+    assert "a training step of 6 images on cpu: " in said
+    assert " GB" in said or " MB" in said
+    assert check(config) == 0
+    assert set(Counting.images) == {6}
+    said = capsys.readouterr().out
+    assert all(
+        f"\n{what} " in f"\n{said}" for what in ("precision", "attention in training", "attention in prediction")
+    )
+    assert len(list(choices_folder().iterdir())) == 1
+
+
+@pytest.mark.usefixtures("as_on_gpu")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "data.batch_size 3 with trainer.accumulate_grad_batches 2"),
+        (
+            RuntimeError("no kernel image is available\nand so on"),
+            "cannot be taken on cpu: no kernel image is available",
+        ),
+    ],
+)
+def test_c2_what_a_device_cannot_do_is_found_before_anything_is_frozen(
+    error, words, config, tmp_path, monkeypatch, capsys
+):
+    class Failing(TrialSteps):
+        def train(self, batch):
+            raise error
+
+    monkeypatch.setattr(measured, "TrialSteps", Failing)
+    assert main(["fit", "--config", str(config)]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "tiny").exists()
+
+
+@pytest.mark.usefixtures("as_on_gpu")
+def test_s9_candidates_are_compiled_where_the_run_is(config, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(measured.Trial, "_measured", lambda trial, *key: compiled.append(trial._is_compiled) or 1.0)
+    assert check(config, "--model.compile", "true") == 0
+    assert compiled[0] is False  # the step of a full batch: compiling it would only cost time
+    assert len(compiled) > 3
+    assert all(compiled[1:])
+
+
+@pytest.mark.slow
+def test_s9_the_process_of_a_trial_answers(config, monkeypatch):
+    monkeypatch.setattr(settling, "IN_CHILD", {"cpu"})
+    timed(monkeypatch, table())
+    assert check(config) == 0
+
+
 # --- a resume, and a prediction
 
 
@@ -194,7 +282,9 @@ def test_s9_a_resume_keeps_the_choice_and_a_lost_one_is_made_again(copy, monkeyp
     freeze_choice(copy, replace(read_choice(copy), training=False, prediction=False))
     shutil.rmtree(copy.fold(1).root)
     used = []
-    monkeypatch.setattr("swinft.model.task.set_attention", lambda net, device, attention, *_: used.append(attention))
+    monkeypatch.setattr(
+        "swinft.model.task.set_attention", lambda net, device, attention, *_, **__: used.append(attention)
+    )
     assert main(["fit", "--resume", str(copy.root), "--fold", "1"]) == 0
     assert used == [False]
     assert copy.fold(1).read_result()["made_with"]["attention"] == {"training": False, "prediction": False}
@@ -225,14 +315,26 @@ def test_s9_another_device_goes_on_by_the_rule(copy):
     assert (here.precision, here.training) == (by_rule(config, CPU).precision, True)
 
 
-@pytest.mark.parametrize(("device", "used"), [(None, False), ("cpu another", True)])
+@pytest.mark.parametrize(("device", "used"), [(None, False), ("cpu another", "auto")])
 def test_s9_a_prediction_computes_as_the_run_did_on_the_same_device(device, used, copy, monkeypatch):
     frozen = read_choice(copy)
     freeze_choice(copy, replace(frozen, device=device or frozen.device, training=True, prediction=False))
     found = []
-    monkeypatch.setattr("swinft.run.build.set_attention", lambda net, device, attention, *_: found.append(attention))
+    monkeypatch.setattr(
+        "swinft.run.build.set_attention", lambda net, device, attention, *_, **__: found.append(attention)
+    )
     assert main(["predict", str(copy.root), "--device", "cpu"]) == 0
     assert found == [used, used]
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+def test_s9_a_long_prediction_on_another_device_is_timed(is_long, copy, monkeypatch, capsys):
+    freeze_choice(copy, replace(read_choice(copy), device="cpu another"))
+    monkeypatch.setattr(settling, "LONG", 0.0 if is_long else 300.0)
+    before = read_predictions(copy.test_predictions, 3)
+    assert main(["predict", str(copy.root), "--device", "cpu"]) == 0
+    assert ("\nattention in prediction " in capsys.readouterr().out) is is_long
+    pd.testing.assert_frame_equal(read_predictions(copy.test_predictions, 3), before, atol=1e-5)
 
 
 def test_s9_a_run_of_an_earlier_version_predicts_and_goes_on(copy):
@@ -258,6 +360,33 @@ def choices_config(run):
 
 
 # --- attention
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"])
+@pytest.mark.parametrize("window", [5, 7, 8])
+def test_c4_the_fused_kernels_get_a_bias_whose_rows_are_aligned(name, window, monkeypatch):
+    changes = {**NARROW, "window_size": window}
+    model = create_backbone(name, 8 * window, False, backbone_args=changes).model.eval()
+    images = torch.randn(1, 3, 8 * window, 8 * window)
+    expected = torch.autograd.grad(model(images).square().sum(), list(model.parameters()))
+    strides = []
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(q, k, v, bias, *args, **options):
+        strides.append(bias.stride())
+        return sdpa(q, k, v, bias, *args, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(window_kernels, "FUSED_ON", {"cpu"})
+    monkeypatch.setattr(window_kernels, "attend", window_kernels.attend_by_parts)
+    monkeypatch.setattr(window_attention, "attend", window_kernels.attend_by_parts)
+    assert accelerate(model) == 4
+    strides.clear()
+    found = torch.autograd.grad(model(images).square().sum(), list(model.parameters()))
+    assert len(strides) == 4
+    assert all(stride[-1] == 1 and not any(each % 8 for each in stride[:-1]) for stride in strides)
+    for theirs, own in zip(expected, found, strict=True):
+        assert (own - theirs).norm() <= 1e-4 * theirs.norm() + 1e-6
 
 
 def test_s9_timms_fused_attention_is_timms_and_can_be_taken_back():
