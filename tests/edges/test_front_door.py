@@ -1,6 +1,7 @@
 """Faults that the commands and the public classes show by themselves: nothing here knows how the code is cut up."""
 
 import importlib.metadata
+import importlib.util
 import io
 import json
 import os
@@ -369,3 +370,22 @@ def test_what_is_refused_replaces_nothing_and_sums_are_said(fault, root, tmp_pat
     inode = path.stat().st_ino
     assert main(["submit", str(path.parent)]) == 2
     assert (path.stat().st_ino, path.read_bytes()) == (inode, before)
+
+
+def test_f036_a_profile_and_a_summary_that_are_asked_for_appear(competition, tmp_path, caplog):
+    changes = {"trainer.profiler": "simple", "trainer.enable_model_summary": True, "trainer.max_epochs": 1}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    said = caplog.text
+    assert "run_training_batch" in said
+    assert "Trainable params" in said
+
+
+@pytest.mark.skipif(bool(importlib.util.find_spec("tensorboard")), reason="tensorboard is installed")
+def test_f125_a_logger_that_is_not_installed_is_said_before_anything_is_made(competition, tmp_path, capsys):
+    logger = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": str(tmp_path)}}
+    changes = {"trainer.logger": logger}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 2
+    assert "tensorboard" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").glob("[!.]*"))

@@ -178,6 +178,7 @@ def test_a_signal_to_the_command_alone_ends_its_folds(number, competition, tmp_p
     try:
         until = time.monotonic() + LIMIT
         while " epoch 2/" not in (folder / "log").read_text() and time.monotonic() < until:
+            assert attempt.process.poll() is None, (folder / "log").read_text()
             time.sleep(0.1)
         os.kill(attempt.process.pid, number)
         code = attempt.process.wait(timeout=15)
