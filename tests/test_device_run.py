@@ -50,5 +50,6 @@ def test_too_little_room_ends_the_run_with_both_numbers_and_what_to_change(compe
     )
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 2
     err = capsys.readouterr().err
-    assert "the training images take 0.04 MB, 40% of what is free on cpu are 0.01 MB" in err
+    assert "the training images take 0.04 MB, 40% of what is free on cpu, without 0.1" in err
+    assert " MB for gradients and optimiser, are 0.00 MB." in err
     assert "data.augment_on to cpu, or lower data.image_size" in err

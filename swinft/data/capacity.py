@@ -66,20 +66,23 @@ def refuse(reason: str) -> InputError:
     )
 
 
-def room_on_device(needed: int, free: int, device: str) -> str:
+def room_on_device(needed: int, free: int, device: str, kept_free: int = 0) -> str:
     """What training images take of a device's memory, in words.
 
     Args:
         needed: Bytes.
         free: Bytes of the device's memory that nothing uses.
         device: Its name.
+        kept_free: Bytes of it that gradients and optimiser are going to take.
 
     Raises:
-        InputError: It is more than `DEVICE_SHARE` of what is free.
+        InputError: It is more than `DEVICE_SHARE` of what is left for images and activations.
     """
-    if needed > DEVICE_SHARE * free:
+    most = DEVICE_SHARE * max(0, free - kept_free)
+    if needed > most:
+        besides = f", without {format_bytes(kept_free)} for gradients and optimiser," if kept_free else ""
         raise InputError(
-            f"the training images take {format_bytes(needed)}, {DEVICE_SHARE:.0%} of what is free on {device} are "
-            f"{format_bytes(DEVICE_SHARE * free)}. Set data.augment_on to cpu, or lower data.image_size."
+            f"the training images take {format_bytes(needed)}, {DEVICE_SHARE:.0%} of what is free on {device}{besides} "
+            f"are {format_bytes(most)}. Set data.augment_on to cpu, or lower data.image_size."
         )
     return f"{format_bytes(needed)} of {format_bytes(free)} that were free."

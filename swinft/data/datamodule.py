@@ -25,7 +25,7 @@ from swinft.data.batches import ImageRows, OrderedRows, RowNames, ShuffledRows, 
 from swinft.data.cache import PixelCache
 from swinft.data.capacity import Policy
 from swinft.data.crops import Resize
-from swinft.data.device import AugmentOn, DeviceImages, DeviceLoader, DrawnRows, default_device, upload
+from swinft.data.device import AugmentOn, DeviceImages, DeviceLoader, DrawnRows, bytes_to_come, default_device, upload
 from swinft.data.duplicates import clusters
 from swinft.data.features import Filling, MissingFeatures, UnknownCategories
 from swinft.data.folds import NO_FOLD, FoldKind, Folds, check_folds, make_folds, read_folds, scored_folds
@@ -442,7 +442,9 @@ class CSVDataModule(LightningDataModule):
         drawn = DrawnRows(rows, make_geometry(self.augment, self.image_size, self.resize))
         if self._on_device is None or not self._on_device.holds(sampler.rows, device):
             self._release()  # before the next ones are there
-            self._on_device = upload(drawn, sampler.rows, device)
+            trained: Any = self.trainer and self.trainer.lightning_module
+            kept_free = bytes_to_come(trained.parameters(), self.trainer.optimizers) if trained and self.trainer else 0
+            self._on_device = upload(drawn, sampler.rows, device, kept_free)
             if sampler.rank == 0:
                 also = f" Each of {sampler.num_ranks} ranks holds as many." if sampler.num_ranks > 1 else ""
                 print(f"{self._on_device.note}{also}", flush=True)

@@ -6,7 +6,7 @@ runs or a plain loop, what the loader yields has the images in it, on the device
 Shapes: N rows of the table, P pixels of all images, B batch, (H, W) image size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from swinft.data.batches import ImageRows, Key
@@ -141,13 +142,14 @@ class DeviceImages:
         self.pixels = self.pixels[:0].clone()
 
 
-def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device) -> DeviceImages:
+def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device, kept_free: int = 0) -> DeviceImages:
     """Copies the images of some rows into a device's memory.
 
     Args:
         drawn: The rows.
         chosen: Which of them; no other is read.
         device: Where they go: an NVIDIA or AMD GPU, or the CPU.
+        kept_free: Bytes that something else is going to take there.
 
     Raises:
         ImageError: One cannot be decoded; the message names the row.
@@ -157,7 +159,7 @@ def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device) ->
     assert rows.cache is not None
     shapes = geometry.stored_shapes(rows.cache.shapes[chosen]).astype(np.int64)
     ends = np.cumsum(shapes.prod(axis=1))
-    room = room_on_device(3 * int(ends[-1]), free_memory(device), str(device))
+    room = room_on_device(3 * int(ends[-1]), free_memory(device), str(device), kept_free)
     pixels = torch.empty((int(ends[-1]), 3), dtype=torch.uint8, device=device)
     with ThreadPoolExecutor(available_cores()) as pool:
         for start in range(0, len(chosen), CHUNK):
@@ -173,6 +175,20 @@ def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device) ->
     words = " to ".join(f"{height} × {width}" for height, width in dict.fromkeys((sizes[0], sizes[-1])))
     note = f"{len(chosen):,} training images of {words} pixels are on {device}: {room}"
     return DeviceImages(pixels, starts, all_shapes, rows.image_size, geometry.is_black_outside, note)
+
+
+def bytes_to_come(weights: Iterable[Tensor], optimizers: Sequence[Optimizer]) -> int:
+    """Bytes that the first step is going to take and keep: of each weight a gradient, and two moments as AdamW has.
+
+    Args:
+        weights: Of the network that is trained.
+        optimizers: Those that there are already; what a checkpoint has restored to them is there.
+    """
+    to_come = 0
+    for weight in filter(lambda weight: weight.requires_grad, weights):
+        has_moments = any(optimizer.state.get(weight) for optimizer in optimizers)
+        to_come += ((weight.grad is None) + 2 * (not has_moments)) * weight.numel() * weight.element_size()
+    return to_come
 
 
 def default_device() -> torch.device:

@@ -5,6 +5,7 @@ A wrong shape that is broadcast gives a loss of the right shape and a training t
 Shapes: B batch, K outputs.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -74,7 +75,7 @@ def check_logits(head: Head, logits: Any, size: int) -> None:
 
 
 def decoded(head: Head, logits: Tensor) -> Tensor:
-    """Predictions (B, K) as `head.decode` gives them, checked.
+    """Predictions (B, K) as `head.decode` gives them, checked, and NaN where a logit is.
 
     Raises:
         InputError: They have another shape.
@@ -85,7 +86,19 @@ def decoded(head: Head, logits: Tensor) -> Tensor:
         raise InputError(
             f"{type(head).__name__}.decode gives {_described(predictions)}; it must give predictions {expected}."
         )
-    return predictions
+    return marked(predictions, logits)
+
+
+def marked(predictions: Tensor, logits: Tensor) -> Tensor:
+    """Predictions (B, K), NaN in the rows with a NaN among their logits.
+
+    Many a decode, such as argmax or a threshold, would make a number of it. An infinite logit may be meant: a class
+    that is ruled out.
+    """
+    is_nan = logits.isnan()
+    is_nan = is_nan.flatten(1).any(1) if is_nan.ndim > 1 else is_nan
+    numbers = predictions if predictions.is_floating_point() else predictions.float()
+    return numbers.masked_fill(is_nan[:, None], math.nan)
 
 
 def describe_head(head: Head) -> dict[str, Any]:

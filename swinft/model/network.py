@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from swinft.errors import InputError
 from swinft.model.backbone import Backbone
+from swinft.model.contract import marked
 from swinft.model.heads import Head
 from swinft.model.metadata import MetadataNetwork
 
@@ -86,8 +87,9 @@ class ImageModel(nn.Module):
         return self.logits(image, self.encode_metadata(features))
 
     def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """The same to predictions (B, K) in the competition's units."""
-        return self.head.decode(self(image, features))
+        """The same to predictions (B, K) in the competition's units, NaN for a row with a NaN among its logits."""
+        logits = self(image, features)
+        return marked(self.head.decode(logits), logits)
 
 
 def _mark_initialized(module: nn.Module, _: Any) -> None:

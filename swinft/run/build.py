@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.decoders import tune_decoders
 from swinft.data.schema import Schema
-from swinft.errors import InputError
+from swinft.errors import InputError, listed
 from swinft.model.layout import plain_where_needed
 from swinft.model.network import ImageModel
 from swinft.model.task import FineTuneTask
@@ -76,13 +76,33 @@ def load_net(
         path: The weights.
         device: Where it predicts.
         fast_attention: Whether Swin's attention is computed faster, and "triton" for by which; None for as configured.
+
+    Raises:
+        InputError: A weight is NaN or infinite.
     """
     net = build_task(parser, config, schema, pretrained=False, ema_decay=None).net
     net.load_state_dict(load_file(verify(path)))
+    _check_weights(net, path)
     net = net.eval().to(device)
     plain_where_needed(net, device)
     set_attention(net, device, config.model.fast_attention if fast_attention is None else fast_attention)
     return net
+
+
+def _check_weights(net: ImageModel, path: Path) -> None:
+    """Refuses weights that are no numbers: each prediction would be none.
+
+    Raises:
+        InputError: One is NaN, or a parameter is infinite.
+    """
+    bad = [name for name, tensor in net.named_parameters() if not tensor.isfinite().all()]
+    bad += [name for name, tensor in net.named_buffers() if tensor.isnan().any()]
+    if bad:
+        raise InputError(
+            f"{path} holds NaN or infinite weights ({listed(bad, 3)}): the training of this fold has diverged. Predict "
+            f"without it (--folds), or fit anew with a lower model.optim.lr or trainer.precision 32-true, under "
+            f"another --name."
+        )
 
 
 def section(parser: Parser, config: Namespace, name: str) -> dict[str, Any]:

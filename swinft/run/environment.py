@@ -1,7 +1,7 @@
 """What a fold is made with: versions, device and precision. They can change its score, and may differ on resume."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -35,6 +35,12 @@ def made_with(config: Namespace, devices: int) -> dict[str, Any]:
     """What a fold's result says of where it was fitted."""
     environment = describe_environment(config)
     return {**{key: environment[key] for key in COMPARED}, "devices": devices}
+
+
+def trained_in(run: Run, folds: Sequence[int]) -> list[str]:
+    """Precision of each of some finished folds; of a fold that does not say it, that of the run's start."""
+    found = [run.fold(index).read_result().get("made_with", {}).get("precision") for index in folds]
+    return [each or str(run.read_environment()["precision"]) for each in found]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -37,13 +37,14 @@ from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, load
 from swinft.run.devices import describe_slots, folds_at_a_time, side_by_side, slots_for
 from swinft.run.environment import made_with, note_of_folds
+from swinft.run.finite import Origin
 from swinft.run.hours import deadline, fold_limit
 from swinft.run.inference import format_score, format_seconds, predict_rows
 from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold
 from swinft.run.looked import Looked, frozen, handed_down, looked
 from swinft.run.outofmemory import explain_after_training, explain_out_of_memory, out_of_memory_explained
-from swinft.run.precision import resolve_precision, training_precision
+from swinft.run.precision import Precision, prediction_precision, resolve_precision, training_precision
 from swinft.run.predictions import by_id, prediction_table, read_predictions, values_of, write_predictions
 from swinft.run.prepare import prepare
 from swinft.run.pretrained import note_of_leak, pretrained_of
@@ -361,16 +362,18 @@ def _finish(
 ) -> None:
     """Out-of-fold predictions from the saved weights, then the result that says the fold is done."""
     device = trainer.strategy.root_device
-    precision, _ = resolve_precision(config.trainer.precision, device)
+    precision = _precision_of_oof(config, recorder, device)
     net = load_net(parser, config, data.schema, fold.weights, device, choice.prediction)
     loader = data.val_dataloader()
     nets = nets_by_torch(
         [net], loader, config.predict.views, device, config.predict.compile, precision, data.image_size
     )
-    rows, values = predict_rows(nets, loader, config.predict.views, device, precision)
+    origin = Origin(data.train_table.ids, [fold.weights], "Set trainer.precision to 32-true, under another --name.")
+    rows, values = predict_rows(nets, loader, config.predict.views, device, precision, origin)
     ids = np.asarray(data.train_table.ids)[rows].tolist()
     table = prediction_table(ids, values, data.schema.outputs, np.full(len(rows), fold.index))
     write_predictions(fold.oof, table, "swinft fit")
+    made = made_with(config, trainer.world_size) | choice.described()
     result = {
         "fold": fold.index,
         "rows": len(rows),
@@ -380,11 +383,22 @@ def _finish(
         "best_epoch": recorder.best,
         "seconds": round(sum(line["seconds"] for line in recorder.history), 1),
         "peak_memory": recorder.peak,
-        "made_with": made_with(config, trainer.world_size) | choice.described(),
+        "made_with": made | {"precision": recorder.precision or precision},
     }
     commit(fold.result, json_bytes(result), "swinft fit")
     for checkpoint in fold.checkpoints:  # several times the size of the weights, and no longer needed
         discard(checkpoint)
+
+
+def _precision_of_oof(config: Namespace, recorder: FoldRecorder, device: torch.device) -> Precision:
+    """What was trained in: here, or on another device, before a resume that had nothing left to train."""
+    here, _ = resolve_precision(config.trainer.precision, device)
+    if recorder.precision in (None, here):
+        return here
+    precision, note = prediction_precision("auto", [str(recorder.precision)], device)
+    if note:
+        print(f"fold {recorder.fold.index}: {note.partition(' --')[0]}", flush=True)
+    return precision
 
 
 def _scores(

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from swinft.errors import number_of
+from swinft.run.finite import Origin, check_finite
 from swinft.run.precision import Precision, autocast
 from swinft.run.tta import View, predict_views
 
@@ -38,6 +39,7 @@ def predict_rows(
     views: Sequence[View],
     device: torch.device,
     precision: Precision,
+    origin: Origin | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Predicts every row of a loader once.
 
@@ -49,9 +51,13 @@ def predict_rows(
         views: Test-time augmentations; their predictions are averaged.
         device: Where the networks are.
         precision: A resolved precision.
+        origin: Names rows and networks where predictions are no numbers.
 
     Returns:
         Row positions (N,) in the loader's order, and float32 predictions (N, K) in the competition's units.
+
+    Raises:
+        InputError: A prediction is NaN or infinite, at the first batch that holds one.
     """
     rows: list[Tensor] = []
     values: list[Tensor] = []
@@ -61,7 +67,16 @@ def predict_rows(
             is_real = batch["row"] >= 0
             rows.append(batch["row"][is_real])
             values.append(predictions.cpu()[is_real])
+            is_finite = values[-1].isfinite().all(1)  # of what is on the CPU anyway: nothing waits for the device
+            if not is_finite.all():
+                at_fault = [k for k, net in enumerate(nets) if not _is_finite(net, batch, views, device)]
+                check_finite(rows[-1], is_finite, at_fault, precision, origin)
     return torch.cat(rows).numpy(), torch.cat(values).numpy()
+
+
+def _is_finite(net: Predictor, batch: dict[str, Tensor], views: Sequence[View], device: torch.device) -> bool:
+    """Whether one network alone predicts numbers for a batch."""
+    return bool(_predict_batch([net], batch, views, device).cpu()[batch["row"] >= 0].isfinite().all())
 
 
 def print_budget(

@@ -12,6 +12,7 @@ from swinft.devicememory import memory_use
 from swinft.errors import InputError, RunError
 from swinft.limits import format_bytes
 from swinft.model.backbone import recomputes_activations
+from swinft.run.precision import PRECISIONS, Precision, has_units
 
 # What torch and the libraries under it say. cublasCreate is the first to ask CUDA for memory behind torch's back.
 OF_DEVICE = re.compile(
@@ -74,13 +75,18 @@ def explain_out_of_memory(
         during: What ran, in words.
         resume: The command that goes on with the run, whose settings are frozen; None where nothing is frozen yet.
     """
+    workers = config.data.num_workers
+    has_loaders = device.type != "cpu" if workers == "auto" else workers > 0
+    loaders = ["Loader processes are in the machine's memory: --data.num_workers 0 needs less."]
+    loaders = loaders if has_loaders and _is_of_machine(error, device) else []
     if device.type != "cpu" and _is_of_machine(error, device):
-        lines = ["Loader processes and the pixel cache are in the machine's memory: --data.num_workers 0 needs less."]
+        lines = [*loaders, "End what else runs on this machine."]
         return _explained(error, device, during, lines, resume, helps=True)
     smaller = [*_smaller_steps(config), *_slower(config)]
     lines = [f"The same training in less memory: {'; or '.join(smaller)}."] if smaller else []
     lines += ["Less to compute: a smaller data.image_size or model.backbone."]
-    lines += ["Give the new run another --name: the settings of this one are frozen."] if resume else []
+    lines += ["Give the new run another --name: those settings are frozen with the run."] if resume else []
+    lines += loaders
     return _explained(error, device, during, lines, resume)
 
 
@@ -99,23 +105,32 @@ def explain_after_training(error: BaseException, device: torch.device, has_train
 
 
 def explain_in_prediction(
-    error: BaseException, batch_size: int, folds: Sequence[int], devices: int, device: torch.device
+    error: BaseException,
+    batch_size: int,
+    networks: int,
+    devices: int,
+    device: torch.device,
+    precision: Precision | None,
 ) -> InputError:
     """What to change where `swinft predict` has run out of memory.
 
     Args:
         error: One that `lacks_memory` knows.
         batch_size: Images per batch.
-        folds: Whose networks are on the device at a time.
+        networks: One of each fold, all of them on the device.
         devices: Processes that predict side by side.
         device: That predicts.
+        precision: What it predicts in; None where there is no other.
     """
     choices = [str(size) for size in (batch_size // 2, batch_size // 4, batch_size // 8) if size]
     lines = [f"The same predictions in less memory: --batch-size {', or '.join(choices)}."] if choices else []
+    half = next((kind for kind in PRECISIONS[1:] if has_units(kind, device)), None)
+    if precision == "32-true" and half:
+        lines += [f"Nearly the same: --precision {half}."]
     if device.type == "cpu" and devices > 1:
         lines += ["--devices 1: on the CPU all processes share the machine's memory."]
-    if len(folds) > 1:
-        lines += [f"--folds {folds[0]} --output FILE.csv has one network in memory, not {len(folds)}; average them."]
+    if networks > 1:
+        lines += [f"One network in memory, not {networks}: --folds K --output FILE_K.csv for each fold; average them."]
     return _explained(error, device, "a prediction", lines)
 
 

@@ -1,6 +1,7 @@
 """Which device and which number format to train and predict on."""
 
 import platform
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from swinft.errors import InputError
 from swinft.run.usable import missing_gpu, rocm_architecture
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed", "16-mixed")  # without `auto`
 
 # sm_80, Ampere, is the first NVIDIA generation with bf16 units. Older ones (Kaggle's T4 is sm_75) report bf16 as
 # supported because CUDA emulates it, several times slower than fp16.
@@ -73,10 +75,10 @@ def resolve_precision(requested: Precision, device: torch.device) -> tuple[Preci
         return requested, "as configured"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        if _gpu_has_bf16(device):
+        if has_units("bf16-mixed", device):
             return "bf16-mixed", f"{name} has bf16 units"
         return "16-mixed", f"{name} has fp16 units but none for bf16"
-    if device.type == "cpu" and cpu_has_bf16():
+    if has_units("bf16-mixed", device):
         return "bf16-mixed", "this CPU has bf16 units"
     return "32-true", f"no bf16 units on this {device.type}"
 
@@ -85,6 +87,44 @@ def offered(device: torch.device) -> list[Precision]:
     """What `auto` chooses from on a device: 32-true, which loses nothing, and the mixed one that its units are for."""
     lossless: Precision = "32-true"
     return list(dict.fromkeys([lossless, resolve_precision("auto", device)[0]]))
+
+
+def prediction_precision(requested: Precision, trained: Sequence[str], device: torch.device) -> tuple[Precision, str]:
+    """Settles what to predict in: what was trained in, where the device has units for it.
+
+    What is no number in one format may be one in another: fp16 ends at 65,504, bf16 does not.
+
+    Args:
+        requested: What `--precision` says.
+        trained: Precision of each fold.
+        device: Where the networks run.
+
+    Returns:
+        The precision, and a line where `auto` cannot be what was trained in; empty otherwise.
+
+    Raises:
+        InputError: The device does not predict in it.
+    """
+    if requested == "16-mixed" and device.type == "cpu":
+        raise InputError("--precision is 16-mixed, which is for GPUs. Allowed on a CPU: auto, 32-true, bf16-mixed.")
+    if requested != "auto":
+        return requested, ""
+    kinds = sorted(set(trained))
+    found = next((kind for kind in PRECISIONS if [kind] == kinds and has_units(kind, device)), None)
+    if found:
+        return found, ""
+    reason = f", and this {device.type} has no units for it" if len(kinds) == 1 else ""
+    chosen: Precision = "32-true"
+    return chosen, f"trained in {' and '.join(kinds)}{reason}: predicting in 32-true. --precision chooses another."
+
+
+def has_units(precision: Precision, device: torch.device) -> bool:
+    """Whether a device computes in a precision without emulating it."""
+    if precision == "bf16-mixed":
+        if device.type == "cuda":
+            return _gpu_has_bf16(device)
+        return device.type == "cpu" and cpu_has_bf16()
+    return precision == "32-true" or device.type != "cpu"
 
 
 def _gpu_has_bf16(device: torch.device) -> bool:

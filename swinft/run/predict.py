@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,12 +30,14 @@ from swinft.run.build import build_datamodule, load_net
 from swinft.run.choices import Choice, choice_to_predict
 from swinft.run.compiled import nets_by_torch
 from swinft.run.config import build_parser, read_frozen
+from swinft.run.environment import trained_in
+from swinft.run.finite import Origin
 from swinft.run.inference import Predictor, format_seconds, predict_rows, print_budget
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.outofmemory import explain_in_prediction, out_of_memory_explained
 from swinft.run.parts import predict_parts
-from swinft.run.precision import Precision, choose_device
+from swinft.run.precision import Precision, choose_device, prediction_precision
 from swinft.run.predictions import as_bytes, prediction_table, write_predictions
 from swinft.run.provenance import Provenance, check_output, other_views, weights_of, write_made_from
 from swinft.run.settling import settle_prediction
@@ -58,6 +60,7 @@ def predict(
     devices: int = 1,
     backend: Literal["torch", "openvino"] = "torch",
     compile: CompilePolicy | None = None,
+    precision: Precision = "auto",
     output: str | None = None,
     part: str | None = None,
     allow_code: list[str] | None = None,
@@ -78,6 +81,8 @@ def predict(
         backend: What computes. `openvino` is for CPUs, several times as fast as torch there; it needs
             `pip install 'swinft[openvino]'`, and is compared with torch before it is used.
         compile: Compile the backbone with `torch.compile`, or `auto`; by default the config's `predict.compile`.
+        precision: Number format of the networks: `32-true`, `bf16-mixed`, `16-mixed` (GPUs only), or `auto` for what
+            the folds were trained in where the device has units for it, and 32-true elsewhere.
         output: Where the predictions go; by default the run's test_predictions.csv.
         part: A share of the rows, `0/4` to `3/4`, into `output`: what `devices` starts, one process for each.
         allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
@@ -96,7 +101,7 @@ def predict(
         config = read_frozen(parser, verify(opened.config), allow_code)
         schema = Schema.from_dict(opened.read_schema())
         chosen = finished_folds(opened, folds)
-        place = _place(device, devices, backend, compile)
+        place = _place(device, devices, backend, compile, precision)
         changes: dict[str, Any] = {"schema": schema}
         changes["batch_size"] = batch_size or config.predict.batch_size or 2 * config.data.batch_size
         changes |= {} if num_workers is None else {"num_workers": num_workers}
@@ -110,22 +115,25 @@ def predict(
         views = config.predict.views if views is None else views
         check_views(views, data.image_size)
         choice = choice_to_predict(opened, config, place)
-        precision: Precision = "32-true" if backend == "openvino" else choice.precision
+        asked: Precision = "32-true" if backend == "openvino" else precision
+        settled, note = prediction_precision(asked, trained_in(opened, chosen), place)
+        if note:
+            print(f"  {note}")
         weights = weights_of(opened, chosen)
         made_with = Provenance(
-            chosen, opened.planned_folds(), list(views), backend, precision, config.checkpoint, weights
+            chosen, opened.planned_folds(), list(views), backend, settled, config.checkpoint, weights
         )
         started = time.perf_counter()
         if devices > 1:
             options = {"views": views, "folds": folds, "root": root, "test": test, "batch_size": batch_size}
             options |= {"num_workers": num_workers, "backend": backend, "compile": compile, "allow_code": allow_code}
+            options |= {"precision": settled}
             table = predict_parts(opened, options, path, place.type, min(devices, len(data.test_table)), data)
         else:
             policy = config.predict.compile if compile is None else compile
             files = [opened.fold(index).weights for index in chosen]
             predictors = _Predictors(parser, config, choice, files, backend, policy)
-            with _explained_memory(data.batch_size, chosen, share[1], place):
-                table = _predict_table(predictors, data, share, views, place, precision)
+            table = _predict_table(predictors, data, share, views, place, settled)
         took = format_seconds(time.perf_counter() - started)
         if part:
             write_predictions(path, table, MAKER)
@@ -183,18 +191,17 @@ def _predict_table(
         torch.cuda.set_device(place)
     loader = data.predict_dataloader(share)
     print(loader.feeding)
-    with explained_deaths("", "", "--num-workers 0"):
+    other = precision if predictors.backend == "torch" else None  # OpenVINO has one precision
+    needs = (data.batch_size, len(predictors.weights), share[1], place, other)
+    with (
+        explained_deaths("", "", "--num-workers 0"),
+        out_of_memory_explained(lambda error: explain_in_prediction(error, *needs)),
+    ):
         nets: Sequence[Predictor] = predictors.load(data, loader, views, place, precision)
         print_budget(nets, loader, views, place, precision)
-        rows, values = predict_rows(nets, loader, views, place, precision)
+        origin = Origin(data.test_table.ids, predictors.weights, "Predict with --precision 32-true.")
+        rows, values = predict_rows(nets, loader, views, place, precision, origin)
     return complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
-
-
-def _explained_memory(
-    batch_size: int, folds: list[int], processes: int, place: torch.device
-) -> AbstractContextManager[None]:
-    """Says what needs less memory where there is none left; a part is one of several processes."""
-    return out_of_memory_explained(lambda error: explain_in_prediction(error, batch_size, folds, processes, place))
 
 
 def _say(
@@ -210,7 +217,9 @@ def _say(
     print(f"next: {command('submit', run.root, *([] if is_own else ['--predictions', path]))}")
 
 
-def _place(device: str, devices: int, backend: str, compile: CompilePolicy | None) -> torch.device:
+def _place(
+    device: str, devices: int, backend: str, compile: CompilePolicy | None, precision: Precision
+) -> torch.device:
     """The device, or the kind of devices, to predict on.
 
     Raises:
@@ -223,6 +232,8 @@ def _place(device: str, devices: int, backend: str, compile: CompilePolicy | Non
         raise InputError(f"--backend openvino predicts on the CPU, not on {place}. Remove --device or --backend.")
     if backend == "openvino" and compile is not None:
         raise InputError("--compile is torch's, and OpenVINO always compiles. Remove --compile or --backend.")
+    if backend == "openvino" and precision not in ("auto", "32-true"):
+        raise InputError(f"--backend openvino is 32-true, not {precision}. Remove --precision or --backend.")
     first = place.index or 0
     used = [torch.device(place.type, first + index) for index in range(devices)] if place.type == "cuda" else [place]
     check_usable(used, "add --device cpu")
@@ -241,8 +252,11 @@ def complete(
         wanted: All rows that the table must hold.
 
     Raises:
-        RuntimeError: A row is predicted twice, or has no prediction although none may be skipped.
+        RuntimeError: A row is predicted twice, has a prediction that is no number, or none although it may not be
+            skipped.
     """
+    if not np.isfinite(values).all():
+        raise RuntimeError("predictions are NaN or infinite: nothing is written.")
     missing = set(wanted) - set(rows.tolist())
     if len(set(rows.tolist())) < len(rows) or (missing and data.on_bad_image == "error"):
         raise RuntimeError(f"{len(rows)} predictions do not cover the {len(wanted)} rows exactly once.")

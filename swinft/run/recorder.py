@@ -73,6 +73,7 @@ class FoldRecorder(Checkpoint):
         self.limit = limit
         self.history: list[dict[str, float]] = []
         self.peak: dict[str, int] | None = None  # of a device, in bytes; None before an epoch is over
+        self.precision: str | None = None  # what was trained in; None before an epoch
         self.end: str | None = None  # why training has ended; None while it goes on
         self._started = self._validation_started = self._validation_seconds = 0.0
         self._validated: Tensor | None = None
@@ -93,12 +94,14 @@ class FoldRecorder(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of this callback."""
-        return {"history": self.history, "end": self.end, "step": self._step, "peak": self.peak}
+        kept = {"history": self.history, "end": self.end, "step": self._step}
+        return kept | {"peak": self.peak, "precision": self.precision}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on where the checkpoint was saved."""
         self.history = state_dict["history"]
         self.end, self.peak = state_dict.get("end"), state_dict.get("peak")
+        self.precision = state_dict.get("precision")
 
     def has_ended(self, checkpoint: Path, task: FineTuneTask) -> bool:
         """Whether training had ended when a checkpoint was saved; then the task gets its weights.
@@ -136,6 +139,7 @@ class FoldRecorder(Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
         self._started = time.monotonic()
+        self.precision = str(trainer.precision)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0

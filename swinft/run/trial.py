@@ -8,6 +8,7 @@ from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.run.arguments import Parser
 from swinft.run.build import build_datamodule, load_net
+from swinft.run.finite import Origin
 from swinft.run.inference import predict_rows
 from swinft.run.layout import Run
 from swinft.run.precision import training_precision
@@ -54,5 +55,6 @@ def predict_some(run: Run, parser: Parser, config: Namespace) -> int:
     device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
     data.destination = Destination(device, is_command=True)
     net = load_net(parser, config, schema, run.fold(config.fold).weights, device)
-    rows, _ = predict_rows([net], data.predict_dataloader(), config.predict.views, device, precision)
+    origin = Origin(data.test_table.ids, [run.fold(config.fold).weights], "Set trainer.precision to 32-true.")
+    rows, _ = predict_rows([net], data.predict_dataloader(), config.predict.views, device, precision, origin)
     return len(rows)

@@ -1,6 +1,7 @@
 """What runs out of memory says so in a few lines, and names the settings that need less."""
 
 import errno
+import gc
 import json
 from types import SimpleNamespace
 
@@ -9,8 +10,11 @@ import torch
 
 from swinft import devicememory
 from swinft.cli import main
+from swinft.data.capacity import room_on_device
+from swinft.data.device import DeviceImages, bytes_to_come
+from swinft.errors import InputError
 from swinft.model.backbone import recomputes_activations
-from swinft.run import fit, predict
+from swinft.run import fit, precision, predict
 from swinft.run.outofmemory import explain_out_of_memory, lacks_memory
 from tests.conftest import TINY_SWIN, tiny_config, write_config
 from tests.gpu.heads import HungryHead
@@ -33,7 +37,7 @@ def fake_gpu(monkeypatch, free, reserved, peak, total=16 * GB):
 
 
 def settings(batch_size=32, accumulated=1, **changes):
-    data = {"batch_size": batch_size, "augment_on": "cpu", **changes}
+    data = {"batch_size": batch_size, "augment_on": "cpu", "num_workers": 0, **changes}
     model = {"grad_checkpointing": False, "backbone": "swin_tiny_patch4_window7_224", "backbone_args": dict(TINY_SWIN)}
     trainer = SimpleNamespace(accumulate_grad_batches=accumulated)
     return SimpleNamespace(data=SimpleNamespace(**data), model=SimpleNamespace(**model), trainer=trainer)
@@ -111,9 +115,12 @@ def test_c2_what_another_process_holds_is_said_with_the_command_that_goes_on_wit
 
 def test_c2_the_machines_memory_is_told_apart_from_that_of_its_gpu(monkeypatch):
     fake_gpu(monkeypatch, free=GB, reserved=GB, peak=GB)
-    said = str(explain_out_of_memory(MemoryError(), settings(), torch.device("cuda:0"), resume="swinft fit --resume x"))
+    config, device = settings(num_workers=4), torch.device("cuda:0")
+    said = str(explain_out_of_memory(MemoryError(), config, device, resume="swinft fit --resume x"))
     assert said.startswith("this machine has run out of memory")
     assert "--data.num_workers 0" in said
+    assert "--data.num_workers 0" in str(explain_out_of_memory(MemoryError(), config, torch.device("cpu")))
+    assert "--data.num_workers 0" not in str(explain_out_of_memory(torch.OutOfMemoryError(), config, device))
     assert "data.batch_size" not in said
     assert said.endswith("Go on with: swinft fit --resume x")
 
@@ -144,12 +151,14 @@ def test_c2_after_the_training_the_same_command_goes_on_and_succeeds(competition
 
 def test_c2_a_prediction_out_of_memory_names_the_options_that_need_less(tiny_run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(predict, "predict_rows", HungryHead.fail)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     output = tmp_path / "p.csv"
     assert main(["predict", str(tiny_run), "--device", "cpu", "--output", str(output)]) == 2
     said = capsys.readouterr().err
     assert "this machine has run out of memory in a prediction" in said
     assert "--batch-size 6, or 3, or 1." in said
-    assert "--folds 0" in said
+    assert "--folds K" in said
+    assert "--precision bf16-mixed" in said
     assert not output.exists()
 
 
@@ -167,3 +176,34 @@ def test_c2_the_peak_of_a_gpu_is_that_of_its_allocator(monkeypatch):
     fake_gpu(monkeypatch, free=2 * GB, reserved=13 * GB, peak=14 * GB)
     use = devicememory.memory_use(torch.device("cuda:0"))
     assert (use.peak, use.tensors, use.others, use.total) == (14 * GB, 7 * GB, GB, 16 * GB)
+
+
+def test_s4_images_on_the_device_are_gone_before_the_out_of_fold_prediction(competition, tmp_path, monkeypatch):
+    held = []
+
+    def counted(*given):
+        alive = [each for each in gc.get_objects() if isinstance(each, DeviceImages)]
+        held.append(sum(each.pixels.untyped_storage().nbytes() for each in alive))
+        return predict_rows(*given)
+
+    predict_rows = fit.predict_rows
+    monkeypatch.setattr(fit, "predict_rows", counted)
+    changes = {"data.augment_on": "device", "data.cache_dir": str(tmp_path / "cache"), "trainer.max_epochs": 1}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    assert held == [0]
+
+
+def test_s4_images_on_the_device_leave_room_for_gradients_and_optimiser():
+    weight = torch.nn.Parameter(torch.zeros(1000))
+    optimizer = torch.optim.AdamW([weight])
+    assert bytes_to_come([weight, torch.zeros(1000)], [optimizer]) == 12_000
+    weight.sum().backward()
+    assert bytes_to_come([weight, torch.zeros(1000)], [optimizer]) == 8_000
+    optimizer.step()
+    assert (
+        bytes_to_come([weight, torch.zeros(1000)], [optimizer]) == 0
+    )  # as after a checkpoint was loaded: not counted twice
+    room_on_device(40, 112, "cuda:0", kept_free=12)
+    with pytest.raises(InputError, match=r"without 0.00 MB for gradients and optimiser, are 0.00 MB"):
+        room_on_device(40, 112, "cuda:0", kept_free=13)
