@@ -284,7 +284,7 @@ class FineTuneTask(pl.LightningModule):
                 f"no datamodule with `training_targets`. Call task.initialize(targets, features) first, with the "
                 f"targets and, where there is any, the metadata of all training rows."
             )
-        set_attention(self, self.device, self.fast_attention, self.print)
+        set_attention(self, self.device, self.fast_attention, self.print, self._computes_in())
         steps = steps_of(self.trainer)  # the same when the training is resumed
         self.is_compiled = compiles(self.compile_policy, steps.total, COMPILED_STEPS, "steps", self.device, self.print)
         if self.is_compiled:
@@ -481,6 +481,12 @@ class FineTuneTask(pl.LightningModule):
         gathered: list[Any] = [None] * self.trainer.world_size
         torch.distributed.all_gather_object(gathered, value)
         return gathered
+
+    def _computes_in(self) -> torch.dtype:
+        """What the Trainer's precision lets autocast compute in; float32 without autocast."""
+        with self.trainer.precision_plugin.forward_context():
+            kind = self.device.type
+            return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float
 
     def _rng(self, use: Use, batch_idx: int) -> np.random.Generator:
         return np.random.default_rng([seed_for(use, self.seed), self.current_epoch, batch_idx, self.global_rank])

@@ -17,6 +17,7 @@ from swinft.model.network import ImageModel
 from swinft.model.task import FineTuneTask
 from swinft.model.window_attention import FastAttention, set_attention
 from swinft.run.arguments import Parser
+from swinft.run.precision import Precision, half_of
 from swinft.run.store import commit, verify
 
 
@@ -64,6 +65,7 @@ def load_net(
     path: Path,
     device: torch.device,
     fast_attention: FastAttention | None = None,
+    precision: Precision = "32-true",
 ) -> ImageModel:
     """A fresh network with verified weights, ready to predict.
 
@@ -76,6 +78,7 @@ def load_net(
         path: The weights.
         device: Where it predicts.
         fast_attention: Whether Swin's attention is computed faster, and "triton" for by which; None for as configured.
+        precision: What it predicts in, resolved.
 
     Raises:
         InputError: A weight is NaN or infinite.
@@ -85,7 +88,8 @@ def load_net(
     _check_weights(net, path)
     net = net.eval().to(device)
     plain_where_needed(net, device)
-    set_attention(net, device, config.model.fast_attention if fast_attention is None else fast_attention)
+    wanted = config.model.fast_attention if fast_attention is None else fast_attention
+    set_attention(net, device, wanted, dtype=half_of(precision) or torch.float)
     return net
 
 

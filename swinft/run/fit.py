@@ -363,7 +363,7 @@ def _finish(
     """Out-of-fold predictions from the saved weights, then the result that says the fold is done."""
     device = trainer.strategy.root_device
     precision = _precision_of_oof(config, recorder, device)
-    net = load_net(parser, config, data.schema, fold.weights, device, choice.prediction)
+    net = load_net(parser, config, data.schema, fold.weights, device, choice.prediction, precision)
     loader = data.val_dataloader()
     nets = nets_by_torch(
         [net], loader, config.predict.views, device, config.predict.compile, precision, data.image_size

@@ -167,7 +167,8 @@ class _Predictors:
         # OpenVINO compiles timm's own computation.
         is_openvino = self.backend == "openvino"
         fast = False if is_openvino else self.choice.prediction
-        loaded = [load_net(self.parser, self.config, data.schema, file, place, fast) for file in self.weights]
+        given = self.parser, self.config, data.schema
+        loaded = [load_net(*given, file, place, fast, precision) for file in self.weights]
         if is_openvino:
             return _by_openvino(loaded, data.image_size)
         if fast == "auto" and self.policy is not True:  # what is compiled is not what would be timed

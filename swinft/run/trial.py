@@ -54,7 +54,7 @@ def predict_some(run: Run, parser: Parser, config: Namespace) -> int:
     data.setup("predict")
     device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
     data.destination = Destination(device, is_command=True)
-    net = load_net(parser, config, schema, run.fold(config.fold).weights, device)
+    net = load_net(parser, config, schema, run.fold(config.fold).weights, device, precision=precision)
     origin = Origin(data.test_table.ids, [run.fold(config.fold).weights], "Set trainer.precision to 32-true.")
     rows, _ = predict_rows([net], data.predict_dataloader(), config.predict.views, device, precision, origin)
     return len(rows)
