@@ -112,7 +112,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(self.backbone.num_features, CLASSES)
         self.to(DEVICE, memory_format=torch.channels_last if variant.is_channels_last else torch.preserve_format)
         if variant.kernel:
-            accelerate(self.backbone, DEVICE, variant.kernel)
+            accelerate(self.backbone, DEVICE, variant.kernel, torch.bfloat16 if BF16 else torch.float)
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) to logits (B, CLASSES)."""

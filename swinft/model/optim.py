@@ -221,11 +221,13 @@ def adamw(groups: Groups, config: OptimConfig, device: torch.device, scales_loss
         groups: Parameter groups.
         config: Rates and running averages.
         device: Where the parameters are.
-        scales_loss: Whether fp16's loss scaling is on. The fused kernel would undo the scaling by itself, after the
-            gradients were clipped at the scaled norm.
+        scales_loss: Whether fp16's loss scaling is on. The fused kernel could undo the scaling by itself, but only
+            after the gradients were clipped at the scaled norm: the scaler is told that it cannot, and does it before.
     """
-    optimizer = AdamW(groups, betas=config.betas, fused=device.type in ("cuda", "cpu") and not scales_loss)
+    optimizer = AdamW(groups, betas=config.betas, fused=device.type in ("cuda", "cpu"))
     optimizer.register_load_state_dict_post_hook(_lay_out_state)
+    if scales_loss:
+        optimizer._step_supports_amp_scaling = False  # read by torch's GradScaler and by Lightning
     return optimizer
 
 

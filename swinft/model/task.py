@@ -3,6 +3,7 @@
 Shapes: B batch, N training rows, F metadata features, K outputs.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -36,12 +37,14 @@ from swinft.model.optim import (
     warmup_cosine,
     warmup_steps,
 )
+from swinft.model.scaling import Skips, StepWatch, first_not_finite
 from swinft.model.steps import steps_of
 from swinft.model.window_attention import FAST_ATTENTION, FastAttention, set_attention
 from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, NOT_NEGATIVE, check_ranges
 from swinft.streams import Use, seed_for
 
 Batch = dict[str, Tensor]
+Bad = tuple[Tensor, Tensor]  # number of the first batch with a NaN or infinite loss, −1 for none; its rows
 T = TypeVar("T")
 
 NUMBERS = {
@@ -134,9 +137,12 @@ class FineTuneTask(pl.LightningModule):
         self.fast_attention, self.compile_policy, self.is_compiled = fast_attention, compile, False
         self._started, self._full_batch, self._graphs = 0.0, 0, 0
         self._evaluated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        self._steps_seen = 0
+        self._steps = StepWatch()
+        self._losses: list[tuple[Tensor, int]] = []  # of batches since the last step, and their rows
         self._grades: Any = None
-        self._bad: tuple[Tensor, Tensor] | None = None
+        self._bad: Bad | None = None  # of this epoch; without what loss scaling has skipped, up to the last step
+        self._bad_before: Bad | None = None
+        self._bad_skipped: Bad | None = None
         self._head = head_from(head)
         self._arguments: dict[str, Any] = {  # all but the head, as plain values
             "backbone": backbone,
@@ -293,11 +299,14 @@ class FineTuneTask(pl.LightningModule):
                 net.backbone.compile()  # in place: the names of the weights stay
 
     def on_train_start(self) -> None:
-        """Counts optimiser steps from where a resumed training stands: its first batch is not averaged in twice."""
-        self._steps_seen = self.global_step
+        """Watches the optimiser: what follows a step must know whether it was taken."""
+        self._steps.watch(self.trainer.optimizers)
 
     def on_train_epoch_start(self) -> None:
         """Freezes the backbone in the first epochs, and unfreezes what of it is to be trained after them."""
+        self._steps.start_epoch(self._scaler)
+        self._bad_skipped = None
+        self._losses.clear()
         if self.freeze_epochs:
             is_frozen = self.current_epoch < self.freeze_epochs
             self.net.backbone.train(not is_frozen)
@@ -322,17 +331,47 @@ class FineTuneTask(pl.LightningModule):
         losses = row_losses(head, net.logits(image, more.get("metadata")), encoded)
         loss = (losses * more["weight"] if "weight" in more else losses).mean()
         self._remember_bad(loss.detach(), batch["row"], batch_idx)
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(image), sync_dist=True)
+        self._losses.append((loss.detach(), len(image)))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Averages after every optimiser step, not after every accumulated batch."""
+        """Averages after every optimiser step that was taken, not after every accumulated batch."""
         if 0 < self.trainer.max_steps <= self.global_step:
             self.trainer.should_stop = True  # Lightning then validates the end, also where it is no end of an epoch
-        if self.averaged is not None and self.global_step != self._steps_seen:
+        if self.averaged is not None and self._steps.is_taken:
             self.averaged.update(self.net)
-        self._steps_seen = self.global_step
+        if self._steps.is_due or self._steps.is_taken:
+            self._end_step()
+        self._steps.end_batch()
         self._say_compiled("step", self._started)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Notes that a step is due; loss scaling may skip it."""
+        self._steps.is_due = True
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Goes on with the schedule where the optimiser did: a step that loss scaling skips is none of warm-up."""
+        per_step = [each.scheduler for each in self.trainer.lr_scheduler_configs if each.interval == "step"]
+        if not self._steps.is_skipped or scheduler not in per_step:
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs what loss scaling did."""
+        if (skips := self.skips) is not None:
+            if skips.steps == skips.skipped > 0:
+                self.log("train_loss", math.nan, rank_zero_only=True)  # of no batch
+            self.log("skipped_steps", float(skips.skipped), rank_zero_only=True)
+            self.log("loss_scale", skips.scale, rank_zero_only=True)
+
+    @property
+    def skips(self) -> Skips | None:
+        """Which steps of the epoch loss scaling has skipped, the same on all ranks; None without loss scaling."""
+        return self._steps.skips(self._scaler)
+
+    @property
+    def _scaler(self) -> Any:
+        """What scales the loss in fp16; None in other precisions."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keeps decoded predictions; the scores are computed once, on all rows."""
@@ -429,10 +468,9 @@ class FineTuneTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a rate per layer, and a schedule per step."""
-        scales_loss = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         groups = self.parameter_groups()
         self._unfrozen = [parameter for parameter in self.net.backbone.parameters() if parameter.requires_grad]
-        optimizer = adamw(groups, self.optim, self.device, scales_loss)
+        optimizer = adamw(groups, self.optim, self.device, scales_loss=self._scaler is not None)
         steps = steps_of(self.trainer)
         warmup = warmup_steps(self.optim, steps)
         self.print(
@@ -443,13 +481,26 @@ class FineTuneTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def first_bad_batch(self) -> tuple[int, list[int]] | None:
-        """Number and rows of the epoch's first batch with a NaN or infinite loss; None where all were finite.
+        """Number and rows of the epoch's first batch with a NaN or infinite loss that a step was taken with.
 
-        Of all ranks, and the same on all of them: they stop together, or none does. All of them must ask.
+        None where all were finite, or loss scaling skipped the steps. Of all ranks, and the same on all of them: they
+        stop together, or none does. All of them must ask, and asking starts anew.
         """
-        bad, self._bad = self._bad, None
-        own = (-1, []) if bad is None else (int(bad[0]), bad[1].tolist())
-        return min((each for each in self._of_all_ranks(own) if each[0] >= 0), default=None)
+        bad = self._bad
+        self._bad = self._bad_before = None
+        return self._first_of_ranks(bad)
+
+    def first_skipped_bad_batch(self) -> tuple[int, list[int]] | None:
+        """The same of the steps that loss scaling skipped."""
+        bad, self._bad_skipped = self._bad_skipped, None
+        return self._first_of_ranks(bad)
+
+    def first_lost_weight(self) -> str | None:
+        """Name of a weight that is not finite, on any rank; the same on all of them, which must all ask."""
+        return next(filter(None, self._of_all_ranks(first_not_finite(self.net))), None)
+
+    def _first_of_ranks(self, bad: Bad | None) -> tuple[int, list[int]] | None:
+        return min(filter(None, self._of_all_ranks(_named(bad))), default=None)
 
     def _remember_bad(self, loss: Tensor, rows: Tensor, batch_idx: int) -> None:
         """Keeps the first bad batch on the device: asking for it at every step would wait for the device every step."""
@@ -460,6 +511,18 @@ class FineTuneTask(pl.LightningModule):
         if len(kept) == len(rows):  # a shorter last batch cannot be kept in place; its number is
             kept = torch.where(is_first, rows, kept)
         self._bad = torch.where(is_first, batch_idx, number), kept
+
+    def _end_step(self) -> None:
+        """Logs the losses of a step's batches; those of a skipped one, from which nothing was learnt, do not count."""
+        losses, self._losses = self._losses, []
+        if self._steps.is_taken:
+            for loss, rows in losses:
+                self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=rows, sync_dist=True)
+            self._bad_before = self._bad
+            return
+        if self._bad_skipped is None and _named(self._bad) is not None:  # seldom enough to ask the device
+            self._bad_skipped = self._bad
+        self._bad = self._bad_before
 
     def _pooled(self) -> tuple[Tensor, ...]:
         """Rows, predictions, targets and losses of all ranks, each row once, in row order."""
@@ -490,6 +553,11 @@ class FineTuneTask(pl.LightningModule):
 
     def _rng(self, use: Use, batch_idx: int) -> np.random.Generator:
         return np.random.default_rng([seed_for(use, self.seed), self.current_epoch, batch_idx, self.global_rank])
+
+
+def _named(bad: Bad | None) -> tuple[int, list[int]] | None:
+    """Number and rows of a batch, as plain values; None where there is none."""
+    return None if bad is None or int(bad[0]) < 0 else (int(bad[0]), bad[1].tolist())
 
 
 def _constants(task: FineTuneTask) -> list[str]:

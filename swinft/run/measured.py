@@ -24,7 +24,7 @@ from swinft.model.trial import TrialBatch, TrialSteps
 from swinft.model.window_attention import FastAttention, attentions, set_attention
 from swinft.run.choices import NAMES, Choice, by_rule, device_name
 from swinft.run.outofmemory import lacks_memory
-from swinft.run.precision import Precision, autocast, offered
+from swinft.run.precision import Precision, autocast, half_of, offered
 
 T = TypeVar("T")
 
@@ -161,7 +161,7 @@ class Trial:
     ) -> float | None:
         """Seconds of a step; `say` hears where the attention fails its check."""
         task, started = self._tried.task, time.perf_counter()
-        set_attention(task, self._device, attention, say)
+        set_attention(task, self._device, attention, say, half_of(precision) or torch.float)
         if self._is_compiled:
             for net in {task.net, task.predictor}:
                 net.backbone.compile()

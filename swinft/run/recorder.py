@@ -24,6 +24,7 @@ from swinft.run.trainer import StoreCheckpointIO, callbacks_of
 
 KEPT_CHECKPOINTS = 2  # the newest may be the one that a crash damages
 WHOLE = "as planned"
+IN_ANOTHER_LINE = ("epoch", "seconds", "skipped_steps", "loss_scale")  # or in another place
 # Of what a checkpoint keeps of its steps, for one and for many.
 STEP_WORDS = {
     "processes": ("process", "processes"),
@@ -164,6 +165,8 @@ class FoldRecorder(Checkpoint):
         self.end = self._why_ended(trainer)
         if trainer.is_global_zero:
             print(self._text(line, planned), flush=True)
+            if (skips := pl_module.skips) and (said := skips.describe()):
+                print(f"fold {self.fold.index}  epoch {line['epoch']}: {said}", flush=True)
             self._measure(pl_module.device)
             if note := self._note_of_waiting(trainer, line):
                 print(note, flush=True)
@@ -186,8 +189,9 @@ class FoldRecorder(Checkpoint):
 
     def _line(self, trainer: Trainer) -> dict[str, float]:
         """One epoch's numbers."""
-        # What callbacks log, as LearningRateMonitor does, goes to the logger: the columns are the same for every run.
-        own = ["train_loss", "val_loss", *(f"val_{name}" for name in self.metrics)]
+        # What callbacks log, as LearningRateMonitor does, goes to the logger: the columns are the same for every run,
+        # but for what fp16 adds.
+        own = ["train_loss", "val_loss", *(f"val_{name}" for name in self.metrics), "skipped_steps", "loss_scale"]
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name in own}
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         seconds = time.monotonic() - self._started
@@ -262,26 +266,33 @@ class FoldRecorder(Checkpoint):
             )
 
     def _check_finite(self, trainer: Trainer, task: FineTuneTask) -> None:
-        """Stops before a broken epoch is saved.
+        """Stops before a broken epoch is saved. What fp16's loss scaling has repaired is none.
 
         Raises:
-            InputError: A loss was NaN or infinite: the weights are lost, and more epochs would only hide it.
+            InputError: A loss was NaN or infinite, or weights are: more epochs would only hide it. Or loss scaling
+                skipped so many steps that the training is another one than that of the config.
         """
-        bad = task.first_bad_batch()
-        if bad is None:
+        epoch = len(self.history) + 1
+        skips, skipped_bad = task.skips, task.first_skipped_bad_batch()
+        if bad := task.first_bad_batch():
+            problem = f"the loss became NaN or infinite in epoch {epoch}, {_batch(trainer, bad)}"
+        elif skips and skips.is_too_many:
+            problem = f"in epoch {epoch}, {skips.describe()}"
+            problem += (
+                f" (the loss itself was NaN or infinite in {_batch(trainer, skipped_bad)})" if skipped_bad else ""
+            )
+        elif broken := task.first_lost_weight():
+            problem = f"after epoch {epoch} {broken} is NaN or infinite"
+        else:
             return
-        number, rows = bad
-        table = trainer.datamodule.train_table  # type: ignore[attr-defined]  # the run always trains from one
-        ids = ", ".join(table.ids[row] for row in rows if row >= 0)
         rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         raise InputError(
-            f"fold {self.fold.index}: the loss became NaN or infinite in epoch {len(self.history) + 1}, batch {number} "
-            f"(ids {ids}; highest learning rate now {rate:.3g}). The epochs before are kept. Lower model.optim.lr or "
-            f"set trainer.precision to 32-true, under another --name."
+            f"fold {self.fold.index}: {problem}; highest learning rate now {rate:.3g}. The epochs before are kept. "
+            f"Lower model.optim.lr or set trainer.precision to 32-true, under another --name."
         )
 
     def _text(self, line: dict[str, float], planned: int) -> str:
-        numbers = [f"{name} {value:.4g}" for name, value in line.items() if name not in ("epoch", "seconds")]
+        numbers = [f"{name} {value:.4g}" for name, value in line.items() if name not in IN_ANOTHER_LINE]
         mark = "  *" if self.best is line else ""
         epoch = f"fold {self.fold.index}  epoch {line['epoch']}/{planned}"
         return f"{epoch}  {'  '.join(numbers)}  {line['seconds']:.1f} s{mark}"
@@ -319,6 +330,13 @@ def _recipe(trainer: Trainer) -> dict[str, Any]:
         "data.batch_size": trainer.datamodule.batch_size,  # type: ignore[attr-defined]  # the run always has one
         "trainer's loops": (id(trainer.fit_loop), id(trainer.fit_loop.epoch_loop)),
     }
+
+
+def _batch(trainer: Trainer, bad: tuple[int, list[int]]) -> str:
+    """A batch by its number and its rows' ids."""
+    number, rows = bad
+    table = trainer.datamodule.train_table  # type: ignore[attr-defined]  # the run always trains from one
+    return f"batch {number} (ids {', '.join(table.ids[row] for row in rows if row >= 0)})"
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from swinft.run.inference import format_rate
 from swinft.run.measured import Candidates, Trial, Tried, cache_key
 from swinft.run.outofmemory import explain_out_of_memory, out_of_memory_explained
 from swinft.run.planned import Planned
-from swinft.run.precision import Precision, autocast
+from swinft.run.precision import Precision, autocast, half_of
 from swinft.run.processes import Child, run_children
 from swinft.run.secrets import environment
 
@@ -192,6 +192,7 @@ def settle_prediction(
     pixels = torch.zeros(count, 3, *size, dtype=torch.uint8, device=device)
     watch = Stopwatch(device, math.inf)
     found: dict[FastAttention, float] = {}
+    dtype = half_of(precision) or torch.float
 
     def forward() -> None:
         with torch.inference_mode(), autocast(precision, device):
@@ -199,7 +200,7 @@ def settle_prediction(
 
     for candidate in candidates:
         failures: list[str] = []
-        set_attention(nets[0], device, candidate, failures.append)
+        set_attention(nets[0], device, candidate, failures.append, dtype)
         seconds = None if failures else watch.median(forward)
         if seconds is not None:
             found[candidate] = seconds
@@ -207,7 +208,7 @@ def settle_prediction(
             break
     chosen = choose(found, True)
     for net in nets:
-        set_attention(net, device, chosen)
+        set_attention(net, device, chosen, dtype=dtype)
     if len(found) > 1:
         rates = {NAMES[candidate]: count / seconds for candidate, seconds in found.items()}
         say(f"attention in prediction {format_rates(NAMES[chosen], rates)}")

@@ -58,9 +58,11 @@ def test_norms_biases_and_position_tables_are_not_decayed():
 
 
 @pytest.mark.parametrize("scales_loss", [False, True])
-def test_the_fused_kernel_is_left_out_under_loss_scaling(scales_loss):
+def test_s6_the_fused_kernel_leaves_loss_scaling_to_the_scaler(scales_loss):
     _, _, groups = swin_groups()
-    assert adamw(groups, OptimConfig(), CPU, scales_loss).defaults["fused"] is not scales_loss
+    optimizer = adamw(groups, OptimConfig(), CPU, scales_loss)
+    assert optimizer.defaults["fused"]
+    assert optimizer._step_supports_amp_scaling is not scales_loss
 
 
 def test_warm_up_rises_then_the_cosine_falls_to_its_share():
