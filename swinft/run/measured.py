@@ -93,18 +93,20 @@ class Trial:
         """The fastest of each kind of candidate; of those that the budget leaves no time for, none."""
         choice = self._rule
         if len(candidates.precisions) > 1:
-            formats = _timed(candidates.precisions, lambda each: self.training(each, choice.training))
+            # What loses digits has to be worth it: 32-true is what must be beaten.
+            lossless: Precision = "32-true"
+            way = partial(self._once, "training", attention=choice.training)
+            formats = _timed(candidates.precisions, way, lossless)
             if len(formats) > 1:
-                # What loses digits has to be worth it: 32-true is what must be beaten.
                 rates = {"precision": self._rates(formats, str)}
-                choice = replace(choice, precision=choose(formats, "32-true"), reason="as timed", rates=rates)
+                choice = replace(choice, precision=choose(formats, lossless), reason="as timed", rates=rates)
         if len(candidates.attentions) > 1:
-            precision = choice.precision
-            for what, way in (("training", self.training), ("prediction", self.prediction)):
-                found = _timed(candidates.attentions, partial(way, precision))
+            for what in ("training", "prediction"):
+                before = getattr(choice, what)
+                found = _timed(candidates.attentions, partial(self._once, what, choice.precision), before)
                 if len(found) > 1:
                     rates = choice.rates | {f"attention in {what}": self._rates(found, NAMES.__getitem__)}
-                    fastest = choose(found, getattr(choice, what))
+                    fastest = choose(found, before)
                     choice = replace(choice, rates=rates, **{what: fastest})
         return choice
 
@@ -132,17 +134,10 @@ class Trial:
             self._found[key] = seconds
         return seconds
 
-    def training(self, precision: Precision, attention: FastAttention) -> float | None:
-        """Seconds of a training step; None where it cannot be taken, or the budget is spent."""
-        return self._once("training", precision, attention)
-
-    def prediction(self, precision: Precision, attention: FastAttention) -> float | None:
-        """The same of a prediction."""
-        return self._once("prediction", precision, attention)
-
-    def _once(self, what: str, precision: Precision, attention: FastAttention) -> float | None:
+    def _once(self, what: str, precision: Precision, attention: FastAttention, is_again: bool = False) -> float | None:
+        """Seconds of a step of one kind; None where it cannot be taken, or the budget is spent."""
         key = (what, precision, attention)
-        if key not in self._found:
+        if is_again or key not in self._found:
             self._found[key] = self._time(*key)
         return self._found[key]
 
@@ -193,10 +188,16 @@ def _refuse(problem: str) -> None:
     raise RuntimeError(problem)
 
 
-def _timed(candidates: list[T], way: Callable[[T], float | None]) -> dict[T, float]:
-    """Seconds of each candidate that could be timed."""
+def _timed(candidates: list[T], way: Callable[..., float | None], first: T) -> dict[T, float]:
+    """Seconds of each candidate that could be timed.
+
+    The first one has another try where it is beaten: what else a machine does may have been in its way.
+    """
     taken = {candidate: way(candidate) for candidate in candidates}
-    return {candidate: seconds for candidate, seconds in taken.items() if seconds is not None}
+    found = {candidate: seconds for candidate, seconds in taken.items() if seconds is not None}
+    if choose(found, first) != first and (again := way(first, is_again=True)) is not None:
+        found[first] = min(found[first], again)
+    return found
 
 
 def cache_key(config: Namespace, device: torch.device, count: int, candidates: Candidates) -> dict[str, Any]:
