@@ -21,7 +21,7 @@ from swinft.run import choices, measured, precision, settling
 from swinft.run.choices import by_rule, choices_folder, freeze_choice, read_choice
 from swinft.run.layout import Run
 from swinft.run.predictions import read_predictions
-from tests.conftest import fit_in_process, tiny_config, write_config
+from tests.conftest import TINY_SWIN, fit_in_process, tiny_config, write_config
 
 CPU = torch.device("cpu")
 NARROW = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "drop_path_rate": 0.0}
@@ -431,6 +431,14 @@ def test_s9_fused_attention_of_a_network_without_it_is_refused(competition, tmp_
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert check(config) == 2
     assert "model.fast_attention is 'fused', but the backbone has no block" in capsys.readouterr().err
+
+
+def test_c5_rounding_of_gradients_that_cancel_is_no_fault(capsys):
+    for seed in (2, 10):
+        torch.manual_seed(seed)
+        model = create_backbone("swin_tiny_patch4_window7_224", 32, False, backbone_args=TINY_SWIN).model
+        set_attention(model, CPU, True, dtype=torch.bfloat16)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("setting", ["auto", True, "fused"])
