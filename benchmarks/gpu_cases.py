@@ -441,9 +441,9 @@ def predicting(run: Path, model: Model, allowed: list[str]) -> dict[str, float]:
     """Images per second of `swinft predict` with one fold, from its first batch on, and of its network alone."""
     found: dict[str, float] = {}
 
-    def timed(nets: Any, loader: Any, views: Any, device: torch.device, precision: Any) -> Any:
+    def timed(nets: Any, loader: Any, views: Any, device: torch.device, precision: Any, *more: Any) -> Any:
         started = time.perf_counter()
-        answer = predict_rows(nets, loader, views, device, precision)
+        answer = predict_rows(nets, loader, views, device, precision, *more)
         found["predict img/s"] = len(answer[0]) / (time.perf_counter() - started)
         image = next(iter(loader))["image"].to(device)
         with torch.inference_mode(), autocast(precision, device):

@@ -103,7 +103,7 @@ def attention_step() -> Found:
         with torch.device(place):
             model = create_backbone(name, size, pretrained=False, backbone_args={"depths": [2, 2], "embed_dim": 64,
                                                                                  "num_heads": [2, 4]})  # fmt: skip
-        blocks = [module for module in model.modules() if attention._is_timms(module)]
+        blocks = [module for module in model.modules() if type(module) in attention.FASTER]
         for kernel in ("torch",) if DRY else ("torch", "triton"):
             for block in blocks[:2]:
                 for dtype in (torch.float, torch.bfloat16, torch.half)[: 1 if DRY else 3]:

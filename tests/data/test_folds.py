@@ -98,7 +98,7 @@ def test_target_bins():
     ("arguments", "expected"),
     [
         (("auto", 1, 0, CLASSES), "at least 2"),
-        (("auto", 500, 0, CLASSES), "only 200 rows"),
+        (("auto", 500, 0, CLASSES), "there are 200 rows only"),
         (("group", 5, 0, CLASSES), "needs data.group"),
         (("stratified", 5, 0, CLASSES, GROUPS), "would split the groups"),
         (("auto", 41, 0, CLASSES, GROUPS), "only 40 groups"),

@@ -137,6 +137,7 @@ def test_s1_a_script_that_loader_processes_would_import_gets_none(competition, m
     monkeypatch.setattr(loading, "available_cores", lambda: 4)
     assert data.train_dataloader().num_workers == 2  # batches
     monkeypatch.setattr(loading, "start_method", lambda: "spawn")
+    monkeypatch.setattr(loading.sys, "modules", {"__main__": SimpleNamespace(__file__="script.py")})
     loader = data.train_dataloader()
     assert loader.num_workers == 0
     assert "import the script" in str(loader.feeding)

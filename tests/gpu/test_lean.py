@@ -3,7 +3,6 @@
 import copy
 import json
 import warnings
-from dataclasses import replace
 from functools import partial
 
 import lightning.pytorch as pl
@@ -26,7 +25,6 @@ from swinft.model.optim import OptimConfig, adamw, layer_groups
 from swinft.model.task import FineTuneTask
 from swinft.model.window_attention import set_attention
 from swinft.run import compiled as compiled_module
-from swinft.run import predict as predict_module
 from swinft.run.inference import predict_rows
 from swinft.run.recorder import FoldRecorder
 from swinft.run.tta import VIEWS
@@ -410,9 +408,7 @@ def test_s10_a_weight_that_is_used_in_any_other_way_stays_and_a_prediction_that_
 
 
 def test_s10_swinft_predict_casts_in_16_bit_and_gives_the_predictions_of_autocast(tiny_run, tmp_path, monkeypatch):
-    choose = predict_module.choice_to_predict
-    in_16_bit = {"precision": "bf16-mixed"}
-    monkeypatch.setattr(predict_module, "choice_to_predict", lambda *given: replace(choose(*given), **in_16_bit))
+    words = ["predict", str(tiny_run), "--device", "cpu", "--precision", "bf16-mixed"]
     files = []
     for name in ("autocast", "once"):
         with monkeypatch.context() as patch:
@@ -427,7 +423,7 @@ def test_s10_swinft_predict_casts_in_16_bit_and_gives_the_predictions_of_autocas
 
             patch.setattr(ImageModel, "predict", predict)
             file = tmp_path / f"{name}.csv"
-            assert main(["predict", str(tiny_run), "--device", "cpu", "--output", str(file)]) == 0
+            assert main([*words, "--output", str(file)]) == 0
         assert casts[-1] == (torch.float32 if name == "autocast" else torch.bfloat16)
         files.append(file.read_bytes())
     assert files[0] == files[1]

@@ -14,7 +14,8 @@ from swinft.cli import main
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError
 from swinft.model.window_attention import triton_problem
-from swinft.run import parts, usable
+from swinft.run import parts, settling, usable
+from swinft.run.choices import by_rule
 from swinft.run.devices import check_training_devices, describe_slots, devices_per_fold, slots_for
 from swinft.run.precision import choose_device, resolve_precision
 from swinft.run.usable import check_usable, probe, runs_on
@@ -434,6 +435,8 @@ def test_c1_the_trial_step_before_a_run_asks_nothing_of_a_gpu(competition, tmp_p
     """The process that starts the folds must hold no memory on their GPUs."""
     machine(monkeypatch, T4)
     monkeypatch.setattr(usable, "answer_of", lambda *_: ("{}", ""))
+    # The child of the trial, which computes there, is another process.
+    monkeypatch.setattr(settling, "settle_in_child", lambda _, config, *rest: by_rule(config, rest[-2]))
     monkeypatch.setattr(torch.cuda, "_lazy_init", never)
     assert main(["check", "--config", auto(competition, tmp_path)]) == 0
 
