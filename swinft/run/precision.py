@@ -1,8 +1,10 @@
 """Which device and which number format to train and predict on."""
 
 import platform
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +19,10 @@ PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed", "16-mixed")  # wit
 # sm_80, Ampere, is the first NVIDIA generation with bf16 units. Older ones (Kaggle's T4 is sm_75) report bf16 as
 # supported because CUDA emulates it, several times slower than fp16.
 FIRST_BF16_CAPABILITY = (8, 0)
+# With units a step of Swin-T took a third of fp32's time (benchmarks/results/step.json); on a Xeon without its tile
+# units a product took twice fp32's time.
+WORTH = 1.2
+SIDE, PRODUCTS = 512, 6  # a millisecond each
 # CDNA from the MI100 on, RDNA 3 and 4. Before them (gfx906, gfx1030) bf16 is emulated.
 BF16_OF_ROCM = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 
@@ -79,8 +85,8 @@ def resolve_precision(requested: Precision, device: torch.device) -> tuple[Preci
             return "bf16-mixed", f"{name} has bf16 units"
         return "16-mixed", f"{name} has fp16 units but none for bf16"
     if has_units("bf16-mixed", device):
-        return "bf16-mixed", "this CPU has bf16 units"
-    return "32-true", f"no bf16 units on this {device.type}"
+        return "bf16-mixed", "this CPU is faster in bf16"
+    return "32-true", f"bf16 is no faster on this {device.type}"
 
 
 def offered(device: torch.device) -> list[Precision]:
@@ -113,13 +119,13 @@ def prediction_precision(requested: Precision, trained: Sequence[str], device: t
     found = next((kind for kind in PRECISIONS if [kind] == kinds and has_units(kind, device)), None)
     if found:
         return found, ""
-    reason = f", and this {device.type} has no units for it" if len(kinds) == 1 else ""
+    reason = f", and this {device.type} has no fast units for it" if len(kinds) == 1 else ""
     chosen: Precision = "32-true"
     return chosen, f"trained in {' and '.join(kinds)}{reason}: predicting in 32-true. --precision chooses another."
 
 
 def has_units(precision: Precision, device: torch.device) -> bool:
-    """Whether a device computes in a precision without emulating it."""
+    """Whether a device computes in a precision by units of its own: not emulated, and on a CPU faster than fp32."""
     if precision == "bf16-mixed":
         if device.type == "cuda":
             return _gpu_has_bf16(device)
@@ -135,13 +141,32 @@ def _gpu_has_bf16(device: torch.device) -> bool:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bf16 in hardware: AVX-512 BF16 or AMX on x86, the bf16 extension on Arm."""
+    """Whether the processor has instructions for bf16, and is faster with them.
+
+    Having them is not enough: a server whose tile units (AMX) are hidden from a virtual machine has AVX-512 BF16 left,
+    and multiplies in it at half the speed of fp32.
+    """
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.is_file():  # macOS and Windows: torch has no fast bf16 kernels there
         return False
     flags = set(cpuinfo.read_text().split())
     wanted = {"avx512_bf16", "amx_bf16"} if platform.machine() in ("x86_64", "AMD64") else {"bf16"}
-    return bool(flags & wanted)
+    return bool(flags & wanted) and bf16_speedup() > WORTH
+
+
+@cache
+def bf16_speedup() -> float:
+    """How many times as fast as in fp32 this processor multiplies matrices in bf16; measured once."""
+    seconds = {}
+    for dtype in (torch.float, torch.bfloat16):
+        matrix = torch.ones(SIDE, SIDE, dtype=dtype)
+        taken = []
+        for _ in range(PRODUCTS):
+            started = time.perf_counter()
+            torch.mm(matrix, matrix)
+            taken.append(time.perf_counter() - started)
+        seconds[dtype] = min(taken)  # the others were disturbed
+    return seconds[torch.float] / seconds[torch.bfloat16]
 
 
 def half_of(precision: Precision) -> torch.dtype | None:

@@ -456,3 +456,15 @@ def test_c5_a_check_that_fails_in_any_way_leaves_timms_attention_and_says_so(set
     assert len(said.splitlines()) == 1
     assert len(said.strip()) > len("attention is computed as timm does: ")
     assert not any(isinstance(m, FastBlock | FusedBlock) for m in model.modules())
+
+
+@pytest.mark.parametrize(("speedup", "expected"), [(0.53, "32-true"), (1.1, "32-true"), (3.0, "bf16-mixed")])
+def test_s9_a_cpu_trains_in_bf16_only_where_it_is_faster_in_it(monkeypatch, speedup, expected):
+    monkeypatch.setattr(precision, "bf16_speedup", lambda: speedup)
+    monkeypatch.setattr(precision.Path, "is_file", lambda _: True)
+    monkeypatch.setattr(precision.Path, "read_text", lambda _: "flags : fpu avx512_bf16 bf16")
+    assert precision.resolve_precision("auto", torch.device("cpu"))[0] == expected
+
+
+def test_s9_the_speed_in_bf16_is_measured_once():
+    assert 0 < precision.bf16_speedup() == precision.bf16_speedup() < 100
