@@ -37,7 +37,7 @@ from contestants.race import Clock, Race
 from jpegs import make_table
 from measure import machine, ratios, read_results, spread, write
 
-from swinft.run.precision import cpu_has_bf16
+from swinft.run.precision import cpu_is_faster_in_bf16
 
 NEEDS = {
     "swinft": ["swinft"],
@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     race = Race(
         root=root,
         is_equal=options.setting == "equal",
-        is_bf16=cpu_has_bf16(),
+        is_bf16=cpu_is_faster_in_bf16(),
         backbone=options.models,
         size=options.size,
         epochs=options.epochs,

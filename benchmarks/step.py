@@ -35,7 +35,7 @@ from swinft import ClassificationHead, FineTuneTask
 from swinft.memory import keep_freed_memory
 from swinft.model.optim import adamw, param_groups
 from swinft.model.window_attention import accelerate
-from swinft.run.precision import autocast, cpu_has_bf16
+from swinft.run.precision import autocast, cpu_is_faster_in_bf16
 
 CLASSES = 10
 WARMUP = 3  # steps whose times are thrown away: memory and kernels are set up
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--memory", choices=["kept", "returned"], default="kept", help="when freed, by everybody")
     parser.add_argument("--alone", choices=["timm", "swinft"], help="measure this one, print one line of JSON")
     options = parser.parse_args()
-    has_bf16 = DEVICE.type == "cuda" or cpu_has_bf16()
+    has_bf16 = DEVICE.type == "cuda" or cpu_is_faster_in_bf16()
     precisions = options.precision or (["fp32", "bf16"] if has_bf16 else ["fp32"])
     if options.alone:
         print(json.dumps(alone(options, options.alone, precisions[-1])))

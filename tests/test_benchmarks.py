@@ -19,6 +19,7 @@ import torch
 from tests.conftest import ROOT
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_at_toy_size():
     results = ROOT / "benchmarks" / "results"
     before = {path: path.read_bytes() for path in results.iterdir()}

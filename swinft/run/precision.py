@@ -84,7 +84,7 @@ def resolve_precision(requested: Precision, device: torch.device) -> tuple[Preci
         if has_units("bf16-mixed", device):
             return "bf16-mixed", f"{name} has bf16 units"
         return "16-mixed", f"{name} has fp16 units but none for bf16"
-    if has_units("bf16-mixed", device):
+    if device.type == "cpu" and cpu_is_faster_in_bf16():
         return "bf16-mixed", "this CPU is faster in bf16"
     return "32-true", f"bf16 is no faster on this {device.type}"
 
@@ -119,13 +119,13 @@ def prediction_precision(requested: Precision, trained: Sequence[str], device: t
     found = next((kind for kind in PRECISIONS if [kind] == kinds and has_units(kind, device)), None)
     if found:
         return found, ""
-    reason = f", and this {device.type} has no fast units for it" if len(kinds) == 1 else ""
+    reason = f", and this {device.type} has no units for it" if len(kinds) == 1 else ""
     chosen: Precision = "32-true"
     return chosen, f"trained in {' and '.join(kinds)}{reason}: predicting in 32-true. --precision chooses another."
 
 
 def has_units(precision: Precision, device: torch.device) -> bool:
-    """Whether a device computes in a precision by units of its own: not emulated, and on a CPU faster than fp32."""
+    """Whether a device computes in a precision without emulating it."""
     if precision == "bf16-mixed":
         if device.type == "cuda":
             return _gpu_has_bf16(device)
@@ -141,17 +141,22 @@ def _gpu_has_bf16(device: torch.device) -> bool:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the processor has instructions for bf16, and is faster with them.
-
-    Having them is not enough: a server whose tile units (AMX) are hidden from a virtual machine has AVX-512 BF16 left,
-    and multiplies in it at half the speed of fp32.
-    """
+    """Whether the processor has instructions for bf16: AVX-512 BF16 or AMX on x86, the bf16 extension on Arm."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.is_file():  # macOS and Windows: torch has no fast bf16 kernels there
         return False
     flags = set(cpuinfo.read_text().split())
     wanted = {"avx512_bf16", "amx_bf16"} if platform.machine() in ("x86_64", "AMD64") else {"bf16"}
-    return bool(flags & wanted) and bf16_speedup() > WORTH
+    return bool(flags & wanted)
+
+
+def cpu_is_faster_in_bf16() -> bool:
+    """Whether the processor has instructions for bf16, and is faster with them.
+
+    Having them is not enough: a server whose tile units (AMX) are hidden from a virtual machine has AVX-512 BF16 left,
+    and multiplies in it at half the speed of fp32.
+    """
+    return cpu_has_bf16() and bf16_speedup() > WORTH
 
 
 @cache

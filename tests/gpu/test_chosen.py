@@ -46,7 +46,7 @@ def timed(monkeypatch, time):
 def config(competition, tmp_path, monkeypatch):
     """A config that leaves all to the trial, on a processor with bf16 units; a training that is long enough."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "cpu_is_faster_in_bf16", lambda: True)
     monkeypatch.setattr(settling, "LONG", 0.0)
     monkeypatch.setattr(settling, "SHARE", 1e6)
     changes = {"trainer.max_epochs": 1, "trainer.precision": "auto", "data.num_folds": 2}
@@ -305,7 +305,7 @@ def test_s9_a_resume_keeps_the_choice_and_a_lost_one_is_made_again(copy, monkeyp
 
 def test_s9_a_lost_choice_has_the_precision_of_the_start(copy, monkeypatch):
     parser = choices_config(copy)
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "cpu_is_faster_in_bf16", lambda: True)
     parser.trainer.precision = "auto"
     assert by_rule(parser, CPU).precision == "bf16-mixed"
     assert choices.choice_again(copy, parser).precision == "32-true"

@@ -151,7 +151,7 @@ def test_c2_after_the_training_the_same_command_goes_on_and_succeeds(competition
 
 def test_c2_a_prediction_out_of_memory_names_the_options_that_need_less(tiny_run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(predict, "predict_rows", HungryHead.fail)
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "cpu_is_faster_in_bf16", lambda: True)
     output = tmp_path / "p.csv"
     assert main(["predict", str(tiny_run), "--device", "cpu", "--output", str(output)]) == 2
     said = capsys.readouterr().err

@@ -149,7 +149,7 @@ def test_w3_out_of_fold_predictions_on_another_device_are_in_what_was_trained_in
     changes = {"trainer.precision": "auto", "trainer.max_epochs": 1}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     words = ["fit", "--config", str(config), "--fold", "0"]
-    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "cpu_is_faster_in_bf16", lambda: True)
     with monkeypatch.context() as patch:
         patch.setattr(fit, "predict_rows", HungryHead.fail)
         assert main(words) == 2
@@ -160,7 +160,7 @@ def test_w3_out_of_fold_predictions_on_another_device_are_in_what_was_trained_in
     monkeypatch.setattr(fit, "predict_rows", lambda *given: used.append(given[4]) or inference.predict_rows(*given))
     assert main([*words, "--resume"]) == 0
     assert used == ["32-true"]
-    note = "fold 0: trained in bf16-mixed, and this cpu has no fast units for it: predicting in 32-true."
+    note = "fold 0: trained in bf16-mixed, and this cpu has no units for it: predicting in 32-true."
     assert note in capsys.readouterr().out
     result = json.loads((tmp_path / "runs" / "tiny" / "fold_0" / "result.json").read_text())
     assert result["made_with"]["precision"] == "bf16-mixed"
@@ -175,7 +175,7 @@ def test_w3_what_was_trained_in_bf16_is_not_predicted_in_fp16(monkeypatch):
     device = t4(monkeypatch)
     found, note = precision.prediction_precision("auto", ["bf16-mixed", "bf16-mixed"], device)
     assert found == "32-true"
-    assert note.startswith("trained in bf16-mixed, and this cuda has no fast units for it: predicting in 32-true.")
+    assert note.startswith("trained in bf16-mixed, and this cuda has no units for it: predicting in 32-true.")
     assert precision.prediction_precision("16-mixed", ["bf16-mixed"], device) == ("16-mixed", "")
     assert precision.prediction_precision("auto", ["16-mixed"], device) == ("16-mixed", "")
     device = t4(monkeypatch, (8, 0))
@@ -225,7 +225,7 @@ def test_w3_a_run_trained_in_bf16_says_that_it_is_predicted_in_32_true(tiny_run,
     monkeypatch.setattr(parts, "run_children", lambda *_, **__: {0: 1})
     assert predicts(run, tmp_path / "p.csv", "--devices", "2") == 1
     assert given["precision"] == "32-true"  # settled once, for all parts
-    note = "trained in bf16-mixed, and this cpu has no fast units for it: predicting in 32-true."
+    note = "trained in bf16-mixed, and this cpu has no units for it: predicting in 32-true."
     assert capsys.readouterr().out.count(note) == 1
     assert predicts(run, tmp_path / "p.csv") == 0
     assert note in capsys.readouterr().out

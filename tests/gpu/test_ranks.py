@@ -25,6 +25,7 @@ class BrokenOnOneRank(ClassificationHead):
         return losses / 0 if os.environ.get("LOCAL_RANK") == "1" else losses
 
 
+@pytest.mark.slow
 def test_s4_a_broken_batch_of_one_rank_stops_all_of_them_with_the_same_message(competition, tmp_path):
     changes = {"trainer.devices": 2, "trainer.strategy": "ddp", "model.ema_decay": None}
     changes["model.head"] = {"class_path": f"{__name__}.BrokenOnOneRank"}
