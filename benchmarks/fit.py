@@ -37,6 +37,7 @@ from contestants.race import Clock, Race
 from jpegs import make_table
 from measure import machine, ratios, read_results, spread, write
 
+from swinft.devicememory import peak_resident
 from swinft.run.precision import cpu_is_faster_in_bf16
 
 NEEDS = {
@@ -77,10 +78,7 @@ class Memory(threading.Thread):
 
     def peak(self) -> float:
         """Megabytes, so far."""
-        import resource  # not on Windows
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + self.workers) / MEGABYTE
+        return (peak_resident() + self.workers) / MEGABYTE
 
 
 def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import yaml
 from PIL import Image
 
 from swinft.cli import main
+from swinft.run.recorder import FoldRecorder
 
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded pictures of tests stay out of the user's cache
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would download must fail at once
@@ -110,6 +113,22 @@ def fit_in_process(config: Path, *options: str) -> None:
     for fold in range(settings["data"]["num_folds"]):
         assert main([*words, "--fold", str(fold), *(["--resume"] if fold else [])]) == 0
     assert main([*words, "--resume"]) == 0
+
+
+@contextmanager
+def power_gone_after(epochs: int) -> Iterator[None]:
+    """What fits a fold inside dies once it has saved its epoch number `epochs`, as if the power were gone."""
+    save = FoldRecorder.on_train_epoch_end
+
+    def stop(recorder: FoldRecorder, *given: object) -> None:
+        save(recorder, *given)
+        if len(recorder.history) == epochs:
+            raise RuntimeError("the power is gone")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FoldRecorder, "on_train_epoch_end", stop)
+        with pytest.raises(RuntimeError, match="power"):
+            yield
 
 
 @pytest.fixture(scope="session")

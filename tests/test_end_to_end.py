@@ -22,8 +22,7 @@ from swinft.run.config import build_parser, read_frozen
 from swinft.run.inference import predict_rows
 from swinft.run.layout import Run
 from swinft.run.predictions import read_predictions, values_of
-from swinft.run.recorder import FoldRecorder
-from tests.conftest import ROOT, TINY_SWIN, fit_in_process, tiny_config, write_config, write_image
+from tests.conftest import ROOT, TINY_SWIN, fit_in_process, power_gone_after, tiny_config, write_config, write_image
 
 CPU = torch.device("cpu")
 
@@ -290,7 +289,7 @@ def test_an_interrupted_fold_goes_on_from_its_last_epoch(number, code, competiti
     ids=["first-epoch", "workers", "last-epoch", "virtual-epochs", "device", "device-workers"],
 )
 def test_a_resumed_fold_ends_with_the_weights_of_an_uninterrupted_one(
-    stop_after, workers, virtual_epochs, augment_on, competition, tmp_path, monkeypatch
+    stop_after, workers, virtual_epochs, augment_on, competition, tmp_path
 ):
     changes = {
         "data.num_workers": workers,
@@ -306,18 +305,8 @@ def test_a_resumed_fold_ends_with_the_weights_of_an_uninterrupted_one(
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     words = ["fit", "--config", str(config), "--fold", "0"]
     assert main([*words, "--name", "whole"]) == 0
-
-    save = FoldRecorder.on_train_epoch_end
-
-    def stop(recorder, trainer, task):
-        save(recorder, trainer, task)
-        if len(recorder.history) == stop_after:
-            raise RuntimeError("the power is gone")
-
-    monkeypatch.setattr(FoldRecorder, "on_train_epoch_end", stop)
-    with pytest.raises(RuntimeError, match="power"):
+    with power_gone_after(stop_after):
         main([*words, "--name", "parts"])
-    monkeypatch.setattr(FoldRecorder, "on_train_epoch_end", save)
     assert main([*words, "--name", "parts", "--resume"]) == 0
     for name in ("weights.safetensors", "oof.csv"):
         whole, parts = (tmp_path / "runs" / run / "fold_0" / name for run in ("whole", "parts"))

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 
 from swinft.errors import InputError, number_of
 from swinft.run.layout import Run
-from swinft.run.precision import choose_device
+from swinft.run.precision import training_device
 from swinft.run.processes import Slot
 from swinft.run.store import commit
 from swinft.run.usable import HIDE, check_usable, slot_of, visible_gpus
@@ -24,7 +24,7 @@ def check_training_devices(config: Namespace) -> None:
     Raises:
         InputError: One cannot be used.
     """
-    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    device = training_device(config.trainer.accelerator)
     devices = [device]
     if device.type == "cuda":
         chosen = _indices(config.trainer.devices, torch.cuda.device_count())

@@ -22,7 +22,7 @@ from swinft.model.choosing import Stopwatch, choose
 from swinft.model.task import FineTuneTask
 from swinft.model.trial import TrialBatch, TrialSteps
 from swinft.model.window_attention import FastAttention, attentions, set_attention
-from swinft.run.choices import NAMES, Choice, by_rule, device_name
+from swinft.run.choices import NAMES, Choice, device_name
 from swinft.run.outofmemory import lacks_memory
 from swinft.run.precision import Precision, autocast, half_of, offered
 
@@ -58,8 +58,8 @@ class Candidates:
     @classmethod
     def of(cls, config: Namespace, net: nn.Module, device: torch.device) -> "Candidates":
         """Everything that is possible where the config says `auto`, and what it says where it does not."""
-        rule, asked = by_rule(config, device), config.model.fast_attention
-        precisions = offered(device) if config.trainer.precision == "auto" else [rule.precision]
+        precision, asked = config.trainer.precision, config.model.fast_attention
+        precisions = offered(device) if precision == "auto" else [precision]
         return cls(precisions, attentions(net, device) if asked == "auto" else [asked])
 
     @property

@@ -52,13 +52,22 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
+def training_device(accelerator: str) -> torch.device:
+    """The kind of device that a Trainer with this `accelerator` trains on.
+
+    Raises:
+        InputError: As `choose_device`.
+    """
+    return choose_device("cpu" if accelerator == "cpu" else "auto")
+
+
 def training_precision(accelerator: str, requested: Precision) -> tuple[torch.device, Precision, str]:
     """Device, precision and its reason of a Trainer with this `accelerator`.
 
     Raises:
         InputError: The device does not train in this precision.
     """
-    device = choose_device("cpu" if accelerator == "cpu" else "auto")
+    device = training_device(accelerator)
     if requested == "16-mixed" and device.type == "cpu":
         raise InputError(
             "trainer.precision is 16-mixed, and this CPU would train in bf16 instead. Allowed on a CPU: auto, 32-true, "

@@ -38,9 +38,8 @@ LONG = 300.0  # seconds of training from which on a trial is worth it
 SHARE = 0.05  # of the training, that its trial may take
 # That it may take at most: on a CPU; on a GPU, where a process has to start; and where every candidate is compiled.
 MOST_SECONDS, MOST_ON_GPU, MOST_COMPILED = 30.0, 60.0, 600.0
-MOST_IMAGES = (
-    8  # of a step that is timed on a CPU, where a step is slow, but much the same per image whatever the batch
-)
+# Of a step that is timed on a CPU: it is slow there, but much the same per image whatever the batch.
+MOST_IMAGES = 8
 STEP_SECONDS = 1.0  # that such a step should not take
 IN_CHILD = {"cuda"}  # kinds of devices that the parent of the folds must not touch
 REQUEST, ROWS, ANSWER = "request.json", "rows.pt", "answer.json"
@@ -60,7 +59,8 @@ def settle(
         planned: What the run trains.
 
     Raises:
-        InputError: As `settle_here`.
+        InputError: An attention is asked for that the network or the device does not have; or the step of a full batch
+            cannot be taken.
     """
     refuse_impossible(tried.task, device, config.model.fast_attention)
     if config.trainer.fast_dev_run:  # it tries a batch of everything
@@ -86,10 +86,8 @@ def settle_here(
         say: Prints what was timed.
 
     Raises:
-        InputError: An attention is asked for that the network or the device does not have; or the step of a full batch
-            cannot be taken.
+        InputError: The step of a full batch cannot be taken.
     """
-    refuse_impossible(tried.task, device, config.model.fast_attention)
     rule, candidates = by_rule(config, device), Candidates.of(config, tried.task, device)
     try:
         if device.type in IN_CHILD:
@@ -217,19 +215,7 @@ def settle_prediction(
 def settle_in_child(
     parser: Parser, config: Namespace, schema: Schema, tried: Tried, device: torch.device, planned: Planned
 ) -> Choice:
-    """The same as `settle_here`, by `swinft check --trial FOLDER`.
-
-    Args:
-        parser: The parser that read the config.
-        config: The config.
-        schema: Of the tables.
-        tried: The rows to train on.
-        device: Where the run trains.
-        planned: What the run trains.
-
-    Raises:
-        InputError: A training step of a full batch cannot be taken on the device.
-    """
+    """The same as `settle_here`, by `swinft check --trial FOLDER`; arguments as of `settle`."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "config.yaml").write_text(dump(parser, config), encoding="utf-8")

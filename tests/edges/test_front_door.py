@@ -21,8 +21,7 @@ from PIL import Image
 
 from swinft import ClassificationHead, CSVDataModule, MultilabelHead, RegressionHead
 from swinft.cli import main
-from swinft.run.recorder import FoldRecorder
-from tests.conftest import tiny_config, write_config
+from tests.conftest import power_gone_after, tiny_config, write_config
 
 NUMBER = {"data.target_kind": "regression", "model.head": {"class_path": "swinft.RegressionHead"}}
 DAY = 86_400
@@ -153,21 +152,12 @@ def test_f039_the_last_fold_of_a_resume_gets_as_many_devices_as_the_others(
     assert on_two_devices("--resume") == ["0"]
 
 
-def test_f044_checkpoints_whose_records_are_lost_are_not_trained_over(competition, tmp_path, monkeypatch, capsys):
+def test_f044_checkpoints_whose_records_are_lost_are_not_trained_over(competition, tmp_path, capsys):
     changes = {"trainer.max_epochs": 3}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     words = ["fit", "--config", str(config), "--fold", "0"]
-    saved = FoldRecorder.on_train_epoch_end
-
-    def die_after_the_second(self, trainer, task) -> None:
-        saved(self, trainer, task)
-        if len(self.history) == 2:
-            raise SystemExit(137)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(FoldRecorder, "on_train_epoch_end", die_after_the_second)
-        with pytest.raises(SystemExit):
-            main(words)
+    with power_gone_after(2):
+        main(words)
     shutil.rmtree(tmp_path / "runs" / "tiny" / "fold_0" / ".commits")  # as `cp -r fold_0/*` leaves it behind
     capsys.readouterr()
     main([*words, "--resume"])

@@ -13,9 +13,8 @@ from swinft.errors import InputError, StoreError
 from swinft.run import environment, prepare
 from swinft.run.checkpoints import newest_checkpoint
 from swinft.run.layout import Run
-from swinft.run.recorder import FoldRecorder
 from swinft.run.store import RECORDS, verify
-from tests.conftest import tiny_config, write_config
+from tests.conftest import power_gone_after, tiny_config, write_config
 
 CONFIG = {"trainer.max_epochs": 3}
 
@@ -32,17 +31,8 @@ def interrupted(competition, tmp_path_factory):
     folder = tmp_path_factory.mktemp("interrupted")
     config = write_config(folder / "c.yaml", tiny_config(competition, folder / "runs", **CONFIG))
     assert main(["fit", "--config", str(config), "--fold", "0", "--name", "whole"]) == 0
-    save = FoldRecorder.on_train_epoch_end
-
-    def stop(recorder, trainer, task):
-        save(recorder, trainer, task)
-        if len(recorder.history) == 2:
-            raise RuntimeError("the power is gone")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FoldRecorder, "on_train_epoch_end", stop)
-        with pytest.raises(RuntimeError, match="power"):
-            main(["fit", "--config", str(config), "--fold", "0"])
+    with power_gone_after(2):
+        main(["fit", "--config", str(config), "--fold", "0"])
     oof = folder / "runs" / "whole" / "fold_0" / "oof.csv"
     return folder / "runs" / "tiny", oof.read_bytes()
 

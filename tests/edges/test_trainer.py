@@ -20,8 +20,7 @@ from swinft.run.arguments import key_types
 from swinft.run.config import build_parser
 from swinft.run.hours import DEADLINE, deadline, fold_limit
 from swinft.run.layout import Run
-from swinft.run.recorder import FoldRecorder
-from tests.conftest import TINY_SWIN, tiny_config, write_config
+from tests.conftest import TINY_SWIN, power_gone_after, tiny_config, write_config
 
 
 def ask(command, competition, tmp_path, *options, **changes) -> int:
@@ -283,20 +282,11 @@ def test_f038_a_resume_after_the_end_of_training_adds_nothing(epochs, competitio
     assert ("did not improve" in ends[0]) == (epochs == 12)
 
 
-def test_f038_patience_is_counted_on_over_a_resume(competition, tmp_path, monkeypatch):
+def test_f038_patience_is_counted_on_over_a_resume(competition, tmp_path):
     changes = {"trainer.max_epochs": 12, "trainer.callbacks": [EARLY]}
     whole = fit_one_fold(competition, tmp_path / "whole", **changes)
-    saved = FoldRecorder.on_train_epoch_end
-
-    def die_after_the_second(self, trainer, task) -> None:
-        saved(self, trainer, task)
-        if len(self.history) == 2:
-            raise SystemExit(137)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(FoldRecorder, "on_train_epoch_end", die_after_the_second)
-        with pytest.raises(SystemExit):
-            fit_one_fold(competition, tmp_path / "resumed", **changes)
+    with power_gone_after(2):
+        fit_one_fold(competition, tmp_path / "resumed", **changes)
     resumed = fit_one_fold(competition, tmp_path / "resumed", "--resume", **changes)
     assert len(history(whole)) == len(history(resumed)) == 3
     assert (whole / "weights.safetensors").read_bytes() == (resumed / "weights.safetensors").read_bytes()
@@ -445,23 +435,14 @@ def test_f035_a_frozen_backbone_keeps_its_weights_and_statistics_and_learns_afte
     assert {name.rpartition(".")[2] for name in moved} >= {"weight", "bias", "running_mean", "running_var"}
 
 
-def test_f035_a_resume_while_frozen_or_after_gives_the_same_bytes(competition, tmp_path, monkeypatch):
+def test_f035_a_resume_while_frozen_or_after_gives_the_same_bytes(competition, tmp_path):
     changes = {"trainer.max_epochs": 3, "model.freeze_epochs": 2, "model.backbone": "test_resnet"}
     changes["model.backbone_args"] = None
     whole = fit_one_fold(competition, tmp_path / "whole", **changes)
-    saved = FoldRecorder.on_train_epoch_end
     for stop in (1, 2):
-
-        def die(self, trainer, task, stop: int = stop) -> None:
-            saved(self, trainer, task)
-            if len(self.history) == stop:
-                raise SystemExit(137)
-
         root = tmp_path / f"resumed{stop}"
-        with monkeypatch.context() as patched:
-            patched.setattr(FoldRecorder, "on_train_epoch_end", die)
-            with pytest.raises(SystemExit):
-                fit_one_fold(competition, root, **changes)
+        with power_gone_after(stop):
+            fit_one_fold(competition, root, **changes)
         resumed = fit_one_fold(competition, root, "--resume", **changes)
         assert (whole / "weights.safetensors").read_bytes() == (resumed / "weights.safetensors").read_bytes()
 

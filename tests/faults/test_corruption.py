@@ -17,10 +17,9 @@ from swinft.run.choices import read_choice
 from swinft.run.config import build_parser, read_frozen
 from swinft.run.layout import Run
 from swinft.run.predictions import read_predictions
-from swinft.run.recorder import FoldRecorder
 from swinft.run.store import RECORDS, commit, newest_intact, verify
 from swinft.run.trainer import StoreCheckpointIO
-from tests.conftest import tiny_config, write_config
+from tests.conftest import power_gone_after, tiny_config, write_config
 from tests.faults.harness import RECIPE
 
 # How often each kind of damage is done to each artefact.
@@ -62,17 +61,8 @@ def run(competition, tmp_path_factory):
     changes = {**RECIPE, "trainer.max_epochs": 3}
     config = write_config(folder / "c.yaml", tiny_config(competition, folder / "runs", **changes))
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
-    save = FoldRecorder.on_train_epoch_end
-
-    def stop(recorder, trainer, task):
-        save(recorder, trainer, task)
-        if len(recorder.history) == 2:
-            raise RuntimeError("the power is gone")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FoldRecorder, "on_train_epoch_end", stop)
-        with pytest.raises(RuntimeError, match="power"):
-            main(["fit", "--config", str(config), "--fold", "1", "--resume"])
+    with power_gone_after(2):
+        main(["fit", "--config", str(config), "--fold", "1", "--resume"])
     run = Run(folder / "runs" / "tiny")
     commit(run.scores, json.dumps({"pooled": {"accuracy": 0.5}}).encode(), "swinft fit")
     return run

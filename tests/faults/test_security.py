@@ -17,9 +17,8 @@ from packaging.requirements import Requirement
 
 from swinft.cli import main
 from swinft.run.layout import Run
-from swinft.run.recorder import FoldRecorder
 from swinft.run.store import commit
-from tests.conftest import ROOT, fit_in_process, tiny_config, write_config
+from tests.conftest import ROOT, fit_in_process, power_gone_after, tiny_config, write_config
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -107,18 +106,10 @@ class Payload:
         return (open, (str(self.mark), "w"))
 
 
-def test_a_forged_checkpoint_is_not_unpickled(competition, tmp_path, monkeypatch):
+def test_a_forged_checkpoint_is_not_unpickled(competition, tmp_path):
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
-    save = FoldRecorder.on_train_epoch_end
-
-    def stop(recorder, trainer, task):
-        save(recorder, trainer, task)
-        raise RuntimeError("the power is gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FoldRecorder, "on_train_epoch_end", stop)
-        with pytest.raises(RuntimeError, match="power"):
-            main(["fit", "--config", str(config), "--fold", "0"])
+    with power_gone_after(1):
+        main(["fit", "--config", str(config), "--fold", "0"])
     (checkpoint,) = Run(tmp_path / "runs" / "tiny").fold(0).checkpoints
     # With a valid record: whoever forges the file can forge its hash.
     commit(checkpoint, lambda file: torch.save({"state_dict": Payload(tmp_path / "owned")}, file), "forger")

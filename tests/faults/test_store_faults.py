@@ -12,9 +12,8 @@ from swinft.cli import main
 from swinft.errors import InputError, StoreError
 from swinft.run.layout import Run
 from swinft.run.lock import hold
-from swinft.run.recorder import FoldRecorder
 from swinft.run.store import commit, newest_intact, probe
-from tests.conftest import ROOT, tiny_config, write_config
+from tests.conftest import ROOT, power_gone_after, tiny_config, write_config
 from tests.test_end_to_end import start
 
 
@@ -38,17 +37,8 @@ def interrupted(competition, tmp_path_factory):
     folder = tmp_path_factory.mktemp("interrupted")
     config = write_config(folder / "c.yaml", tiny_config(competition, folder / "runs", **{"trainer.max_epochs": 4}))
     assert main(["fit", "--config", str(config), "--fold", "0", "--name", "whole"]) == 0
-    save = FoldRecorder.on_train_epoch_end
-
-    def stop(recorder, trainer, task):
-        save(recorder, trainer, task)
-        if len(recorder.history) == 3:
-            raise RuntimeError("the power is gone")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FoldRecorder, "on_train_epoch_end", stop)
-        with pytest.raises(RuntimeError, match="power"):
-            main(["fit", "--config", str(config), "--fold", "0", "--name", "parts"])
+    with power_gone_after(3):
+        main(["fit", "--config", str(config), "--fold", "0", "--name", "parts"])
     shutil.copytree(folder / "runs" / "parts", folder / "backup")
     return folder
 

@@ -28,7 +28,7 @@ from swinft.run import compiled as compiled_module
 from swinft.run.inference import predict_rows
 from swinft.run.recorder import FoldRecorder
 from swinft.run.tta import VIEWS
-from tests.conftest import TINY_SWIN, tiny_config, write_config
+from tests.conftest import TINY_SWIN, power_gone_after, tiny_config, write_config
 
 CPU = torch.device("cpu")
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
@@ -180,21 +180,13 @@ def test_s2_ddp_finds_gradients_as_its_buckets_lie(is_plain, tmp_path):
     assert any("bucket view strides" in str(each.message) for each in found) is is_plain
 
 
-def test_s2_a_resumed_fold_of_a_convolutional_network_ends_at_the_same_bytes(competition, tmp_path, monkeypatch):
+def test_s2_a_resumed_fold_of_a_convolutional_network_ends_at_the_same_bytes(competition, tmp_path):
     changes = {"model.backbone": CONVNET, "model.backbone_args": None, "trainer.max_epochs": 2}
     path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     words = ["fit", "--config", str(path), "--fold", "0"]
     assert main([*words, "--name", "whole"]) == 0
-    save = FoldRecorder.on_train_epoch_end
-
-    def stop(recorder, trainer, task):
-        save(recorder, trainer, task)
-        raise RuntimeError("the power is gone")
-
-    monkeypatch.setattr(FoldRecorder, "on_train_epoch_end", stop)
-    with pytest.raises(RuntimeError, match="power"):
+    with power_gone_after(1):
         main([*words, "--name", "parts"])
-    monkeypatch.setattr(FoldRecorder, "on_train_epoch_end", save)
     assert main([*words, "--name", "parts", "--resume"]) == 0
     whole, parts = (tmp_path / "runs" / name / "fold_0" / "weights.safetensors" for name in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
@@ -242,19 +234,10 @@ def test_s4_a_run_saved_with_a_group_per_layer_goes_on_as_if_it_had_always_had_t
     path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     words = ["fit", "--config", str(path), "--fold", "0"]
     assert main([*words, "--name", "whole"]) == 0
-    save = FoldRecorder.on_train_epoch_end
-
-    def stop(recorder, trainer, task):
-        save(recorder, trainer, task)
-        if len(recorder.history) == stop_after:
-            raise RuntimeError("the power is gone")
-
-    stop_after = 2
     with monkeypatch.context() as patch:
-        patch.setattr(FoldRecorder, "on_train_epoch_end", stop)
         patch.setattr(FineTuneTask, "parameter_groups", lambda t: layer_groups(t.net.backbone, t._others, t.optim))
         patch.setattr(task_module, "describe_rates", lambda groups: f"{len(groups)} groups")
-        with pytest.raises(RuntimeError, match="power"):
+        with power_gone_after(2):
             main([*words, "--name", "old"])
     assert main([*words, "--name", "old", "--resume"]) == 0
     whole, old = (tmp_path / "runs" / name / "fold_0" for name in ("whole", "old"))
