@@ -29,7 +29,7 @@ demo: install  ## check, fit 3 folds for 16 of the config's 20 epochs, predict a
 	@echo "OOF          runs/bluemarble/oof.csv, scores in runs/bluemarble/scores.json"
 
 test: install  ## the whole test suite
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
+	$(VENV)/bin/python -m pytest -n 2
 
 lint: install  ## ruff, ruff format and mypy, as CI runs them
 	$(VENV)/bin/ruff check .
