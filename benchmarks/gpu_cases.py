@@ -43,6 +43,7 @@ LOADER_BATCH = 64
 LOADER_IMAGES = 16_384
 FILES = 256  # as many different files as decoding needs to be honest
 WARM_UP = 10  # steps before the clock starts
+LONG_EPOCHS = 1000  # planned, so that `swinft fit` has a timed trial choose how it computes
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BF16 = DEVICE.type == "cuda"
 
@@ -88,6 +89,7 @@ SHRUNK = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size":
 TOY = Model("swin_tiny_patch4_window7_224", 32, 4, SHRUNK)
 TOY_RESNET = Model("resnet18", 32, 4, {"layers": [1, 1, 1, 1]})
 
+FAST = Variant("fast attention", "torch")
 VARIANTS = [
     Variant("timm, compiled", is_compiled=True),
     Variant("timm fused, compiled", is_fused=True, is_compiled=True),
@@ -95,7 +97,7 @@ VARIANTS = [
     Variant("triton, compiled", "triton", is_compiled=True),
     Variant("timm"),
     Variant("timm fused", is_fused=True),
-    Variant("fast attention", "torch"),
+    FAST,
     Variant("triton", "triton"),
 ]
 LAYOUTS = [Variant("plain layout"), Variant("channels last", is_channels_last=True)]
@@ -299,11 +301,12 @@ def bare_loop(
     model: Model,
     batches: Iterator[dict[str, Tensor]],
     skipped: int,
+    variant: Variant = FAST,
     clip: float | None = None,
     ema: float | None = None,
 ) -> float:
-    """Images per second of the fast network trained by a loop written by hand, after so many steps."""
-    net: Any = Classifier(model, Variant("fast attention", "torch"))
+    """Images per second of a network trained by a loop written by hand, after so many steps."""
+    net: Any = Classifier(model, variant)
     average = copy.deepcopy(net).requires_grad_(False) if ema else None
     optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=DEVICE.type == "cuda")
     images, started = 0, time.perf_counter()
@@ -331,12 +334,13 @@ class Clock(pl.Callback):
 
     Args:
         skipped: Steps of an epoch before the clock starts.
+        epochs: After which training ends, however many are planned; None for all.
     """
 
     rates: ClassVar[list[float]] = []
 
-    def __init__(self, skipped: int = WARM_UP) -> None:
-        self.skipped = skipped
+    def __init__(self, skipped: int = WARM_UP, epochs: int | None = None) -> None:
+        self.skipped, self.epochs = skipped, epochs
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -350,6 +354,7 @@ class Clock(pl.Callback):
         if batch_idx + 1 == trainer.num_training_batches:
             synchronize()
             self.rates.append(self.images / (time.perf_counter() - self.started))
+            trainer.should_stop = trainer.should_stop or trainer.current_epoch + 1 == self.epochs
 
 
 class Ready(pl.LightningDataModule):
@@ -385,7 +390,7 @@ def own_loop(model: Model, steps: int, ema_decay: float | None) -> dict[str, flo
         )  # fmt: skip
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             trainer.fit(task, datamodule=Ready(ready, steps + WARM_UP))
-        by_hand.append(bare_loop(model, iter([ready] * (steps + WARM_UP)), WARM_UP, 1.0, ema_decay))
+        by_hand.append(bare_loop(model, iter([ready] * (steps + WARM_UP)), WARM_UP, FAST, 1.0, ema_decay))
     return {"swinft img/s": statistics.median(Clock.rates), "by hand img/s": statistics.median(by_hand)}
 
 
@@ -393,7 +398,8 @@ def own_commands(root: Path, model: Model, workers: int) -> dict[str, Any]:
     """Images per second of `swinft fit` and `swinft predict`, and of loops by hand on the same loaders.
 
     Both train on images from the cache, in the same batches, with clipping and without averaged weights; both count the
-    steps after those that lie ready. `fit` chooses how it computes attention, and that is what is read from its run.
+    steps after those that lie ready. `fit` plans a training that is long enough for a timed trial of how it computes
+    attention, and ends after three epochs of it; the loop by hand computes attention in the same way.
     """
     clean()
     settings = data_settings(root, model, workers)
@@ -405,22 +411,24 @@ def own_commands(root: Path, model: Model, workers: int) -> dict[str, Any]:
         "name": "run", "runs": str(runs), "data": settings | {"test": "test.csv"},
         "model": {"backbone": model.name, "backbone_args": model.arguments, "pretrained": False,
                   "head": {"class_path": "swinft.ClassificationHead"}},
-        "trainer": {"max_epochs": 3, "gradient_clip_val": 1.0, "accelerator": "gpu" if BF16 else "cpu",
-                    "precision": "bf16-mixed" if BF16 else "32-true",
-                    "callbacks": [{"class_path": f"{__name__}.Clock", "init_args": {"skipped": skipped}}]},
+        "trainer": {"max_epochs": LONG_EPOCHS if BF16 else 3, "gradient_clip_val": 1.0,
+                    "accelerator": "gpu" if BF16 else "cpu", "precision": "bf16-mixed" if BF16 else "32-true",
+                    "callbacks": [{"class_path": f"{__name__}.Clock", "init_args": {"skipped": skipped, "epochs": 3}}]},
     }  # fmt: skip
     (runs / "config.yaml").write_text(yaml.safe_dump(config))
     Clock.rates.clear()
     words = ["fit", "--config", str(runs / "config.yaml"), "--fold", "0", "--allow-code", __name__]
     run_command(words)
     last = json.loads((runs / "run" / "fold_0" / "metrics.jsonl").read_text().splitlines()[-1])
-    by_hand = [bare_loop(model, iter(data.train_dataloader()), skipped, clip=1.0) for _ in range(2)]
+    attention = chosen_attention(runs / "run")
+    variant = next(each for each in VARIANTS if each.name == attention["training"])
+    by_hand = [bare_loop(model, iter(data.train_dataloader()), skipped, variant, clip=1.0) for _ in range(2)]
     return {
         "fit img/s": statistics.median(Clock.rates[1:]),  # the first epoch pays for memory and kernels
         "fit by hand img/s": statistics.median(by_hand),
         "fit waits for its loader": last.get("loader_wait"),
         **predicting(runs / "run", model, words[-2:]),
-        "attention": chosen_attention(runs / "run"),
+        "attention": attention,
     }
 
 

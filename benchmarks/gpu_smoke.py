@@ -252,6 +252,23 @@ def fit_step() -> Found:
     return found
 
 
+def choose_step() -> Found:
+    """What a long training is settled to compute with by a timed trial, and that it is found again the next time."""
+    options = [] if DRY else ["--model.backbone", "swin_tiny_patch4_window7_224", "--model.backbone_args", "null",
+                              "--data.image_size", "224", "--data.batch_size", "64"]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["check", "--config", CONFIG, "--trainer.max_epochs", "100000", *options]
+        words += ["--trainer.accelerator", "cpu" if DRY else "gpu"]
+        texts = [run(*words, environment={"XDG_CACHE_HOME": folder}, seconds=200) for _ in range(2)]
+        kept = len(list(Path(folder).glob("swinft/choices/*.json")))
+    said = [[line for line in text.splitlines() if "img/s" in line] for text in texts]
+    choices = [[line for line in lines if not line.startswith("a training step")] for lines in said]
+    assert any("attention in training" in line for line in choices[0]), texts[0][-2000:]
+    assert kept == 1, kept
+    assert choices[0] == choices[1], choices
+    return {"said": said[0]}
+
+
 def half_step() -> Found:
     """fp16 and fp32: both learn, and nothing is said that is not so."""
     found: Found = {}
@@ -442,6 +459,7 @@ STEPS = {
     "fit": Step(fit_step),
     "predict": Step(predict_step),
     "half": Step(half_step),
+    "choose": Step(choose_step, 200, True),
     "compiled": Step(compiled_step, 300),
     "resume": Step(resume_step, 240),
     "together": Step(together_step),
