@@ -22,6 +22,7 @@ import argparse
 import hashlib
 import json
 import math
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -241,12 +242,18 @@ def forget_ours(found: dict[str, Any]) -> None:
     found["done"] = kept
 
 
+def chosen(cases: list[Case], patterns: list[str]) -> list[Case]:
+    """The cases whose names patterns are found in, in the order of the patterns; all where there are none."""
+    found = [case for pattern in patterns for case in cases if re.search(pattern, case.name)]
+    return list(dict.fromkeys(found)) if patterns else cases
+
+
 def measure_all(options: argparse.Namespace, root: Path, worker: Worker) -> dict[str, Any]:
     """Measures what fits into the seconds, and writes after every case."""
     until = time.perf_counter() + options.seconds
     found = begin(worker.ask(about_device, 60), options)
     cases = list(plan(found, root, options))
-    for case in cases:
+    for case in chosen(cases, options.cases):
         left = until - time.perf_counter()
         problem = triton_problem(DEVICE) if case.kernel == "triton" else None
         if case.name in found["done"]:
@@ -282,6 +289,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=420, help="of everything together")
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="only cases named so, in this order: loop 'base.*triton'",
+    )
     parser.add_argument("--anew", action="store_true", help="measure again what an earlier run has")
     parser.add_argument("--output", type=Path, help="a folder for a copy of the result")
     options = parser.parse_args()

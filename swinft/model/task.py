@@ -22,6 +22,7 @@ from swinft.model.contract import check_logits, decoded, describe_head, encoded_
 from swinft.model.ema import AveragedWeights
 from swinft.model.heads import Head
 from swinft.model.layout import plain_where_needed, set_layout, uses_channels_last
+from swinft.model.losses import BadBatch, EpochLosses
 from swinft.model.metrics import check_metrics, score
 from swinft.model.mix import MixConfig, mix
 from swinft.model.network import ImageModel
@@ -41,10 +42,9 @@ from swinft.model.scaling import Skips, StepWatch, first_not_finite
 from swinft.model.steps import steps_of
 from swinft.model.window_attention import FAST_ATTENTION, FastAttention, set_attention
 from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, NOT_NEGATIVE, check_ranges
-from swinft.streams import Use, seed_for
+from swinft.streams import Use, seed_for, seed_generators
 
 Batch = dict[str, Tensor]
-Bad = tuple[Tensor, Tensor]  # number of the first batch with a NaN or infinite loss, −1 for none; its rows
 T = TypeVar("T")
 
 NUMBERS = {
@@ -138,11 +138,8 @@ class FineTuneTask(pl.LightningModule):
         self._started, self._full_batch, self._graphs = 0.0, 0, 0
         self._evaluated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self._steps = StepWatch()
-        self._losses: list[tuple[Tensor, int]] = []  # of batches since the last step, and their rows
+        self._losses = EpochLosses()
         self._grades: Any = None
-        self._bad: Bad | None = None  # of this epoch; without what loss scaling has skipped, up to the last step
-        self._bad_before: Bad | None = None
-        self._bad_skipped: Bad | None = None
         self._head = head_from(head)
         self._arguments: dict[str, Any] = {  # all but the head, as plain values
             "backbone": backbone,
@@ -305,8 +302,9 @@ class FineTuneTask(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         """Freezes the backbone in the first epochs, and unfreezes what of it is to be trained after them."""
         self._steps.start_epoch(self._scaler)
-        self._bad_skipped = None
-        self._losses.clear()
+        self._losses.start_epoch()
+        if self.averaged is not None:
+            self.averaged.look_again()
         if self.freeze_epochs:
             is_frozen = self.current_epoch < self.freeze_epochs
             self.net.backbone.train(not is_frozen)
@@ -315,7 +313,7 @@ class FineTuneTask(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout and drop path from (seed, epoch, batch): they do not depend on what ran before."""
-        torch.manual_seed(int(self._rng("dropout", batch_idx).integers(2**63)))
+        seed_generators(self.device, int(self._rng("dropout", batch_idx).integers(2**63)))
         self._started = time.perf_counter()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -330,8 +328,7 @@ class FineTuneTask(pl.LightningModule):
         more = dict(zip(more, mixed, strict=True))
         losses = row_losses(head, net.logits(image, more.get("metadata")), encoded)
         loss = (losses * more["weight"] if "weight" in more else losses).mean()
-        self._remember_bad(loss.detach(), batch["row"], batch_idx)
-        self._losses.append((loss.detach(), len(image)))
+        self._losses.add(batch_idx, loss.detach(), batch["row"])
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -341,8 +338,10 @@ class FineTuneTask(pl.LightningModule):
         if self.averaged is not None and self._steps.is_taken:
             self.averaged.update(self.net)
         if self._steps.is_due or self._steps.is_taken:
-            self._end_step()
+            self._losses.end_step(self._steps.is_taken)
         self._steps.end_batch()
+        if self.trainer.is_last_batch:
+            self._log_loss()
         self._say_compiled("step", self._started)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
@@ -356,7 +355,9 @@ class FineTuneTask(pl.LightningModule):
             super().lr_scheduler_step(scheduler, metric)
 
     def on_train_epoch_end(self) -> None:
-        """Logs what loss scaling did."""
+        """Logs what loss scaling did, and the loss of an epoch that ended before its last batch."""
+        if not self.trainer.is_last_batch:
+            self._log_loss()
         if (skips := self.skips) is not None:
             if skips.steps == skips.skipped > 0:
                 self.log("train_loss", math.nan, rank_zero_only=True)  # of no batch
@@ -480,49 +481,31 @@ class FineTuneTask(pl.LightningModule):
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, steps.total, self.optim.min_lr_ratio))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def first_bad_batch(self) -> tuple[int, list[int]] | None:
-        """Number and rows of the epoch's first batch with a NaN or infinite loss that a step was taken with.
+    def first_bad_batch(self) -> BadBatch | None:
+        """The epoch's first batch with a NaN or infinite loss that a step was taken with.
 
         None where all were finite, or loss scaling skipped the steps. Of all ranks, and the same on all of them: they
-        stop together, or none does. All of them must ask, and asking starts anew.
+        stop together, or none does. All of them must ask.
         """
-        bad = self._bad
-        self._bad = self._bad_before = None
-        return self._first_of_ranks(bad)
+        return self._first_of_ranks(self._losses.first_bad())
 
-    def first_skipped_bad_batch(self) -> tuple[int, list[int]] | None:
+    def first_skipped_bad_batch(self) -> BadBatch | None:
         """The same of the steps that loss scaling skipped."""
-        bad, self._bad_skipped = self._bad_skipped, None
-        return self._first_of_ranks(bad)
+        return self._first_of_ranks(self._losses.first_skipped)
 
     def first_lost_weight(self) -> str | None:
         """Name of a weight that is not finite, on any rank; the same on all of them, which must all ask."""
         return next(filter(None, self._of_all_ranks(first_not_finite(self.net))), None)
 
-    def _first_of_ranks(self, bad: Bad | None) -> tuple[int, list[int]] | None:
-        return min(filter(None, self._of_all_ranks(_named(bad))), default=None)
+    def _first_of_ranks(self, bad: BadBatch | None) -> BadBatch | None:
+        found = filter(None, self._of_all_ranks(bad))
+        return min(found, key=lambda each: (each.number, each.rows), default=None)
 
-    def _remember_bad(self, loss: Tensor, rows: Tensor, batch_idx: int) -> None:
-        """Keeps the first bad batch on the device: asking for it at every step would wait for the device every step."""
-        if self._bad is None:
-            self._bad = torch.full((), -1, device=loss.device), torch.full_like(rows, -1)
-        number, kept = self._bad
-        is_first = ~loss.isfinite() & (number < 0)
-        if len(kept) == len(rows):  # a shorter last batch cannot be kept in place; its number is
-            kept = torch.where(is_first, rows, kept)
-        self._bad = torch.where(is_first, batch_idx, number), kept
-
-    def _end_step(self) -> None:
-        """Logs the losses of a step's batches; those of a skipped one, from which nothing was learnt, do not count."""
-        losses, self._losses = self._losses, []
-        if self._steps.is_taken:
-            for loss, rows in losses:
-                self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=rows, sync_dist=True)
-            self._bad_before = self._bad
-            return
-        if self._bad_skipped is None and _named(self._bad) is not None:  # seldom enough to ask the device
-            self._bad_skipped = self._bad
-        self._bad = self._bad_before
+    def _log_loss(self) -> None:
+        """Logs the mean loss of the rows that steps were taken with so far, once an epoch: logging takes its time."""
+        if found := self._losses.mean():
+            mean, rows = found
+            self.log("train_loss", mean, on_step=False, on_epoch=True, batch_size=rows, sync_dist=True)
 
     def _pooled(self) -> tuple[Tensor, ...]:
         """Rows, predictions, targets and losses of all ranks, each row once, in row order."""
@@ -553,11 +536,6 @@ class FineTuneTask(pl.LightningModule):
 
     def _rng(self, use: Use, batch_idx: int) -> np.random.Generator:
         return np.random.default_rng([seed_for(use, self.seed), self.current_epoch, batch_idx, self.global_rank])
-
-
-def _named(bad: Bad | None) -> tuple[int, list[int]] | None:
-    """Number and rows of a batch, as plain values; None where there is none."""
-    return None if bad is None or int(bad[0]) < 0 else (int(bad[0]), bad[1].tolist())
 
 
 def _constants(task: FineTuneTask) -> list[str]:

@@ -6,6 +6,7 @@ takes queries, keys and values from the grid to shifted windows, and one takes t
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -72,33 +73,63 @@ class Windows:
         return x.reshape(x.shape[0], height, width, -1).roll(self.shift, (1, 2)).flatten(1, 2)
 
 
-Orders = tuple[Tensor, Tensor]
-_kept: OrderedDict[tuple[Windows, int, int, torch.device], Orders] = OrderedDict()
+Orders = tuple[Tensor, Tensor]  # a permutation of rows and its inverse
+_kept: OrderedDict[Any, Orders] = OrderedDict()
 _lock = Lock()
 
 
-def _orders(windows: Windows, batch: int, parts: int, device: torch.device) -> Orders:
-    """The permutation of `Windows.split` on rows of d channels, and its inverse. Shared by all blocks of a stage.
-
-    One lookup does shift, cut and head split. `embedding` moves whole rows on all threads: as fast as copying a
-    permuted view there, and twice as fast back. Those used last are kept.
-    """
-    key = (windows, batch, parts, device)
+def _kept_orders(make: Callable[..., Orders], *key: Any) -> Orders:
+    """What a function makes of its arguments, which all blocks of a stage share. Those used last are kept."""
     with _lock:
-        orders = _kept.pop(key, None) or _made_orders(*key)
-        _kept[key] = orders
+        orders = _kept.pop((make, *key), None) or make(*key)
+        _kept[(make, *key)] = orders
         while len(_kept) > 1 and sum(2 * order.nbytes for order, _ in _kept.values()) > KEPT_ORDERS:
             _kept.popitem(last=False)
     return orders
 
 
+def _orders(windows: Windows, batch: int, parts: int, device: torch.device) -> Orders:
+    """The permutation of `Windows.split` on rows of d channels, and its inverse.
+
+    One lookup does shift, cut and head split. `embedding` moves whole rows on all threads: as fast as copying a
+    permuted view there, and twice as fast back.
+    """
+    return _kept_orders(_made_orders, windows, batch, parts, device)
+
+
 def _made_orders(windows: Windows, batch: int, parts: int, device: torch.device) -> Orders:
-    tokens = torch.arange(batch * windows.grid[0] * windows.grid[1], device=device, dtype=torch.int32)
-    tokens = windows.cut(tokens.view(batch, -1, 1)).view(1, -1, 1, windows.tokens)
+    tokens = windows.cut(_rows(windows, batch, device)).view(1, -1, 1, windows.tokens)
     part = torch.arange(parts, device=device, dtype=torch.int32).view(-1, 1, 1, 1)
     head = torch.arange(windows.heads, device=device, dtype=torch.int32).view(1, 1, -1, 1)
     order = ((tokens * parts + part) * windows.heads + head).flatten()
     return order, order.argsort().to(torch.int32)
+
+
+def _rows(windows: Windows, batch: int, device: torch.device) -> Tensor:
+    """Number of every token (B, H·W, 1) among those of all images."""
+    tokens = windows.grid[0] * windows.grid[1]
+    return torch.arange(batch * tokens, device=device, dtype=torch.int32).view(batch, -1, 1)
+
+
+def _groups(windows: Windows, is_masked: bool) -> list[list[int]]:
+    """Numbers of an image's windows, in groups that share a mask.
+
+    A shift makes opposite edges meet in the last row and in the last column of windows.
+    """
+    rows, columns = (side // part for side, part in zip(windows.grid, windows.window, strict=True))
+    groups: dict[tuple[bool, bool], list[int]] = {}
+    for row in range(rows):
+        for column in range(columns):
+            at_edges = (is_masked and row == rows - 1, is_masked and column == columns - 1)
+            groups.setdefault(at_edges, []).append(row * columns + column)
+    return list(groups.values())
+
+
+def _made_group_orders(windows: Windows, batch: int, is_masked: bool, device: torch.device) -> Orders:
+    """The permutation of tokens (B·H·W) to those of shifted windows, one group of windows after the other."""
+    tokens = windows.cut(_rows(windows, batch, device)).view(batch, -1, windows.tokens)
+    order = torch.cat([tokens[:, group].flatten() for group in _groups(windows, is_masked)]).long()
+    return order, order.argsort()
 
 
 def position_bias(table: Tensor, window: tuple[int, int]) -> Tensor:
@@ -145,10 +176,59 @@ def attend(
     """
     # A subclass of Tensor is traced or counted rather than computed: it must see ordinary operations.
     is_plain = type(qkv) is Tensor and not torch.compiler.is_compiling()
+    if qkv.device.type in FUSED_ON and is_plain:
+        return attend_by_groups(qkv, bias, mask, windows, scale, cosine, dropout)
     if qkv.device.type == "cpu" and is_plain and not dropout:
         attended: Tensor = _Attend.apply(qkv, bias, mask, windows, scale, cosine)
         return attended
     return attend_by_parts(qkv, bias, mask, windows, scale, cosine, dropout)
+
+
+def attend_by_groups(
+    qkv: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    windows: Windows,
+    scale: float = 1.0,
+    cosine: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The same as `attend`, for fused kernels: they read queries, keys and values where one lookup has put them.
+
+    Rolling, cutting and copying took a third of a training step of Swin-T on an H200. A bias is read for all windows of
+    a call, so that windows with another mask are another call.
+    """
+    batch, grid, channels = qkv.shape
+    heads, tokens = windows.heads, windows.tokens
+    order, inverse = _kept_orders(_made_group_orders, windows, batch, mask is not None, qkv.device)
+    groups = _groups(windows, mask is not None)
+    cut: Tensor = _Reordered.apply(qkv.reshape(-1, channels), order, inverse)
+    attended = []
+    for group, rows in zip(groups, torch.split(cut, [batch * len(group) * tokens for group in groups]), strict=True):
+        q, k, v = rows.view(-1, tokens, 3, heads, channels // (3 * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+        if cosine is not None:
+            q, k = _cosine(q, k, cosine)
+        pairs = bias if mask is None else bias + mask[group[0]]
+        x = _weighted(q, k, v, pairs.unsqueeze(0), scale, dropout)  # (B·W', h, N, d)
+        attended.append(x.transpose(1, 2).reshape(len(rows), -1))
+    joined = attended[0] if len(attended) == 1 else torch.cat(attended)
+    pasted: Tensor = _Reordered.apply(joined, inverse, order)
+    return pasted.view(batch, grid, -1)
+
+
+class _Reordered(Function):
+    """Rows in another order. That of the gradient is known, where indexing would add up what it gathers."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        """Rows (R, c) in an order (R,) whose inverse is given."""
+        ctx.orders = inverse, order
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradient of the rows."""
+        return _Reordered.apply(grad.contiguous(), *ctx.orders), None, None
 
 
 def attend_by_parts(
@@ -165,8 +245,7 @@ def attend_by_parts(
     cut = windows.cut(qkv)
     q, k, v = cut.view(*cut.shape[:3], 3, heads, -1).permute(3, 0, 1, 4, 2, 5).unbind(0)  # each (B, W', h, N, d)
     if cosine is not None:
-        q = (functional.normalize(q, dim=-1) * cosine).to(v.dtype)
-        k = functional.normalize(k, dim=-1).to(v.dtype)
+        q, k = _cosine(q, k, cosine)
     if mask is None:  # images as windows
         q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     else:  # windows as heads: one small mask for all images
@@ -174,6 +253,11 @@ def attend_by_parts(
     x = _weighted(q, k, v, bias.view(1, -1, *bias.shape[-2:]), scale, dropout)
     x = x.reshape(qkv.shape[0], -1, heads, *x.shape[-2:]).transpose(2, 3)
     return windows.paste(x.flatten(3))
+
+
+def _cosine(q: Tensor, k: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys (·, h, N, d) as cosine attention multiplies them."""
+    return (functional.normalize(q, dim=-1) * cosine).to(q.dtype), functional.normalize(k, dim=-1).to(k.dtype)
 
 
 def _weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropout: float) -> Tensor:

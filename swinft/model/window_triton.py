@@ -4,12 +4,14 @@ Shapes as in `window_kernels`; the kernels are in `triton_kernels`. Importing th
 for Linux only: ask `window_attention.triton_problem` first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from swinft.errors import InputError
@@ -54,7 +56,12 @@ def attend(
         InputError: The kernel cannot do this precision or width of heads.
     """
     geometry = [*windows.grid, *windows.window, *windows.shift, windows.heads]
-    attended: Tensor = _attention(qkv, bias, cosine, geometry, scale, mask is not None)[0]
+    arguments = qkv, bias, cosine, geometry, scale, mask is not None
+    # An operator costs more on its way than these kernels take for a few images; only those who record need one.
+    if type(qkv) is Tensor and not torch.compiler.is_compiling():
+        attended: Tensor = _Attend.apply(*arguments)[0]
+    else:
+        attended = _attention(*arguments)[0]
     return attended
 
 
@@ -115,9 +122,7 @@ class _Launch:
             kernel[(programs,)](*tensors, *sizes, *self.sizes, **steps, **OPTIONS)
 
 
-# Operators of torch, not plain functions: compilers keep them whole, and the graph around them in one piece.
-@torch.library.custom_op("swinft::window_attention", mutates_args=())
-def _attention(
+def _attended(
     qkv: Tensor, bias: Tensor, cosine: Tensor | None, geometry: Sequence[int], scale: float, is_masked: bool
 ) -> tuple[Tensor, Tensor]:
     """Attention (B, H·W, h·d), and the logarithms of the sums of exponentials (B, H·W, h)."""
@@ -126,6 +131,10 @@ def _attention(
     tensors = [qkv.contiguous(), launch.padded(bias), _contiguous(cosine), out, log_sums]
     launch.run(triton_kernels.forward, launch.count * launch.heads * launch.tiles, tensors)
     return out, log_sums
+
+
+# Operators of torch, not plain functions: compilers keep them whole, and the graph around them in one piece.
+_attention = torch.library.custom_op("swinft::window_attention", _attended, mutates_args=())
 
 
 @_attention.register_fake
@@ -145,8 +154,7 @@ def _contiguous(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.contiguous()
 
 
-@torch.library.custom_op("swinft::window_attention_backward", mutates_args=())
-def _attention_backward(
+def _differentiated(
     grad: Tensor,
     qkv: Tensor,
     bias: Tensor,
@@ -184,6 +192,9 @@ def _attention_backward(
     return qkv_grad, bias_grad, cosine_grad
 
 
+_attention_backward = torch.library.custom_op("swinft::window_attention_backward", _differentiated, mutates_args=())
+
+
 @_attention_backward.register_fake
 def _(
     grad: Tensor,
@@ -215,12 +226,25 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.set_materialize_grads(False)
 
 
-def _gradients(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Gradients of the arguments of `_attention`."""
+def _gradients(ctx: Any, grad: Tensor, differentiated: Callable[..., tuple[Tensor, ...]]) -> tuple[Tensor | None, ...]:
+    """Gradients of the arguments of `_attended`."""
     qkv, bias, cosine, out, log_sums = ctx.saved_tensors
     _, needs_bias, needs_cosine, *_ = ctx.needs_input_grad
-    found = _attention_backward(grad, qkv, bias, cosine, out, log_sums, *ctx.rest, needs_bias)
+    found = differentiated(grad, qkv, bias, cosine, out, log_sums, *ctx.rest, needs_bias)
     return found[0], found[1] if needs_bias else None, found[2] if needs_cosine else None, None, None, None
 
 
-_attention.register_autograd(_gradients, setup_context=_keep)
+_attention.register_autograd(lambda ctx, grad, _: _gradients(ctx, grad, _attention_backward), setup_context=_keep)
+
+
+class _Attend(Function):
+    """The same step by step."""
+
+    forward = staticmethod(_attended)
+    setup_context = staticmethod(_keep)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of the arguments."""
+        return _gradients(ctx, grad, _differentiated)

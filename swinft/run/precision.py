@@ -30,12 +30,15 @@ BF16_OF_ROCM = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 def choose_device(device: str) -> torch.device:
     """Settles `auto`: CUDA, then Apple's MPS, then the CPU. Nothing is started there; `check_usable` does that.
 
+    Returns:
+        A GPU by its number, the first one where none is named: not all of torch takes a `cuda` without.
+
     Raises:
         InputError: The device does not exist here, or `auto` would be the CPU although a GPU is meant to be used.
     """
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device("cuda", 0)
         if problem := missing_gpu():
             raise InputError(f"{problem}; or name the CPU (--trainer.accelerator cpu; of predict: --device cpu).")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -49,7 +52,7 @@ def choose_device(device: str) -> torch.device:
         why = f" ({missing_gpu()})" if chosen.type == "cuda" and not counts["cuda"] and missing_gpu() else ""
         here = ", ".join(f"{number} of {kind}" for kind, number in counts.items())
         raise InputError(f"device '{device}' cannot be used: torch finds {here} here{why}. {allowed}")
-    return chosen
+    return torch.device("cuda", chosen.index or 0) if chosen.type == "cuda" else chosen
 
 
 def training_device(accelerator: str) -> torch.device:

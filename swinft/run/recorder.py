@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from swinft.data.loading import FeedingLoader, advice, is_slow
 from swinft.devicememory import memory_use
 from swinft.errors import InputError, number_of
+from swinft.model.losses import BadBatch
 from swinft.model.metrics import METRICS
 from swinft.model.steps import steps_of
 from swinft.model.task import FineTuneTask
@@ -332,11 +333,10 @@ def _recipe(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _batch(trainer: Trainer, bad: tuple[int, list[int]]) -> str:
+def _batch(trainer: Trainer, bad: BadBatch) -> str:
     """A batch by its number and its rows' ids."""
-    number, rows = bad
     table = trainer.datamodule.train_table  # type: ignore[attr-defined]  # the run always trains from one
-    return f"batch {number} (ids {', '.join(table.ids[row] for row in rows if row >= 0)})"
+    return f"batch {bad.number} (ids {', '.join(table.ids[row] for row in bad.rows if row >= 0)})"
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from swinft import ClassificationHead, FineTuneTask, MixConfig, MultilabelHead, RegressionHead
 from swinft.data.device import DeviceImages
 from swinft.data.warp import change, warp
+from swinft.model.losses import EpochLosses
 from swinft.model.optim import adamw
 from swinft.model.window_attention import FastBlock, FastV2Block, TritonBlock, TritonV2Block, accelerate
 from swinft.run.compiled import CompiledNet
@@ -267,7 +268,7 @@ CONTROLS = {
 def test_a_step_that_waits_or_mixes_devices_is_found(name, watched, monkeypatch):
     slip, said = CONTROLS[name]
     task = make_task("vit_small_patch16_224")
-    monkeypatch.setattr(FineTuneTask, "_remember_bad", lambda self, loss, *_: slip(loss))
+    monkeypatch.setattr(EpochLosses, "add", lambda self, number, loss, rows: slip(loss))
     with watched():
         batch = make_batch(task)
         with pytest.raises(AssertionError, match=said):

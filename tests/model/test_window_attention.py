@@ -14,7 +14,7 @@ from swinft.model import window_attention, window_kernels
 from swinft.model.backbone import create_backbone
 from swinft.model.ema import AveragedWeights
 from swinft.model.window_attention import FastBlock, FastV2Block, accelerate
-from swinft.model.window_kernels import Windows, attend, attend_by_parts
+from swinft.model.window_kernels import Windows, attend, attend_by_groups, attend_by_parts
 
 V1, V2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
 # One pair of plain and shifted blocks per stage; few channels. Depth and width do not change what a block computes.
@@ -173,9 +173,11 @@ def small(cosine: bool, shift: tuple[int, int]) -> tuple[list[torch.Tensor | Non
     return [qkv, bias, mask, scale.exp() if cosine else None], windows
 
 
+@pytest.mark.parametrize("is_fused", [False, True])
 @pytest.mark.parametrize("shift", [(0, 0), (1, 1), (0, 2)])
 @pytest.mark.parametrize("cosine", [False, True])
-def test_gradients_are_the_numerical_ones(cosine, shift):
+def test_gradients_are_the_numerical_ones(cosine, shift, is_fused, monkeypatch):
+    monkeypatch.setattr(window_kernels, "FUSED_ON", {"cpu"} if is_fused else set())
     (qkv, bias, mask, scale), windows = small(cosine, shift)
     inputs = [x.requires_grad_() for x in (qkv, bias, scale) if x is not None]
 
@@ -185,13 +187,30 @@ def test_gradients_are_the_numerical_ones(cosine, shift):
     assert torch.autograd.gradcheck(attended, inputs)
 
 
-@pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("name", [V1, V2])
-def test_what_gpus_and_compilers_compute_equals_timms(name, fused, monkeypatch):
-    timms, ours = pair(name)
-    monkeypatch.setattr(window_attention, "attend", attend_by_parts)
+@pytest.mark.parametrize(
+    ("computes", "fused"), [(attend_by_parts, False), (attend_by_parts, True), (attend_by_groups, True)]
+)
+@pytest.mark.parametrize(("name", "size"), [(V1, 112), (V2, 112), (V1, (56, 168))])  # the last has a row of windows
+def test_what_gpus_and_compilers_compute_equals_timms(name, size, computes, fused, monkeypatch):
+    timms, ours = pair(name, size)
+    monkeypatch.setattr(window_attention, "attend", computes)
     monkeypatch.setattr(window_kernels, "FUSED_ON", {"cpu"} if fused else set())
     assert_equal(timms, ours)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_fused_attention_copies_tokens_once_each_way(shift, monkeypatch):
+    windows = Windows((6, 6), (2, 2), (shift, shift), 2)
+    qkv, bias = torch.randn(3, 36, 24), torch.randn(2, 4, 4)
+    mask = torch.zeros(9, 4, 4) if shift else None
+    monkeypatch.setattr(window_kernels, "FUSED_ON", {"cpu"})
+    attend(qkv, bias, mask, windows)  # makes the order that is kept
+    with torch.profiler.profile() as profiled:
+        attend(qkv, bias, mask, windows)
+    moved = [event.key for event in profiled.key_averages() for _ in range(event.count)]
+    assert moved.count("aten::index_select") == 2
+    assert "aten::roll" not in moved
+    assert moved.count("aten::scaled_dot_product_attention") == (4 if shift else 1)  # inside, two edges, a corner
 
 
 def test_biased_attention_keeps_off_kernels_without_a_bias_gradient():
