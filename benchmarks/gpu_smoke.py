@@ -486,6 +486,7 @@ def outcome(name: str, options: argparse.Namespace, seconds: float) -> Found:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         text = process.communicate()[0] + f"\nended after {seconds:.0f} s"
+    text = re.sub(r'"[^"\n]*/site-packages/', '"', text.replace(f"{REPOSITORY}/", ""))  # paths of one machine
     found: Found = {"status": "FAILED", "said": text[-3000:]}
     if process.returncode == 0 and text.strip():
         found = json.loads(text.strip().splitlines()[-1])

@@ -169,7 +169,7 @@ def test_the_gpu_benchmark_keeps_its_seconds_and_goes_on_where_it_ended(gpu, mon
         gpu.Case(("d",), "cut off", 1, 2000),
     ]
     monkeypatch.setattr(gpu, "plan", lambda *_: cases)
-    options = Namespace(seconds=100, toy=False, anew=False, output=tmp_path / "copy", steps=1)
+    options = Namespace(seconds=100, toy=False, anew=False, cases=[], output=tmp_path / "copy", steps=1)
     answers = Answers({"quick": {"x": 1.0}, "long": {"x": 2.0}, "hangs": None, "cut off": None})
     gpu.measure_all(options, tmp_path, answers)
     said = capsys.readouterr().out
@@ -288,7 +288,8 @@ def test_the_page_has_room_for_a_gpu(measure):
         "not measured": ["models/swin_base 224/variants/timm"],
         "goals": goals,
     }
-    page = measure.page(measure.read_results() | {"gpu": gpu})
+    smoke = {name: step for name, step in measure.read_results()["gpu_smoke"].items() if name != "predict"}
+    page = measure.page(measure.read_results() | {"gpu": gpu, "gpu_smoke": smoke})
     assert "| swin_tiny 224, timm | 1,500 | 0.40 | 5,000 | 0.44 | 12.0 | 1.5 |" in page
     assert "| swin_tiny 224, triton | RuntimeError: no |" in page
     assert "| Swin-T trained | at least 1.3 | 1.25: missed |" in page

@@ -5,8 +5,6 @@ The sections are signatures: `data:` is `CSVDataModule`, `model:` is `FineTuneTa
 (`--model.backbone convnext_tiny`).
 """
 
-import os
-import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -28,6 +26,7 @@ from swinft.run.configfile import Allowed, file_problems, option_problems
 from swinft.run.layout import check_name
 from swinft.run.metrics import names_by_kind
 from swinft.run.precision import Precision
+from swinft.run.processes import find_code_of_parent
 from swinft.run.secrets import fill, mask, redact
 from swinft.run.submission import SubmissionConfig
 from swinft.run.trainer import LoggerName
@@ -218,9 +217,8 @@ def without_command_keys(config: Namespace) -> Namespace:
 def _allow(parser: Parser, allow_code: list[str]) -> Allowed:
     """What a file and an option may say; from here on the parser imports nothing else."""
     check_allowed(allow_code)
-    # A user's own head lives beside the config; the end of the path, so that it cannot shadow an installed package.
-    if allow_code and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    if allow_code:
+        find_code_of_parent()
     parser.packages = (*TRUSTED_PACKAGES, *allow_code)
     hints = {key: hint for key, hint in key_types(parser).items() if key not in COMMAND_KEYS}
     return Allowed(hints, parser.own, allow_code)

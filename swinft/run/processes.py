@@ -19,6 +19,8 @@ from swinft.orphans import CHILD
 
 Slot = dict[str, str]  # devices of one child, as variables of its environment
 
+# In the environment of a child: where its parent, a notebook or a program of the user's, imports from.
+IMPORT_PATHS = "SWINFT_IMPORT_PATHS"
 POLL_SECONDS = 0.05
 INTERRUPTED_SECONDS = 2.0  # for children to end by themselves: a terminal sends Ctrl-C to them as well
 TERMINATED_SECONDS = 10.0  # for children to end after SIGTERM, loader processes included; then they are killed
@@ -108,6 +110,16 @@ def same_code() -> dict[str, str]:
     return environment
 
 
+def find_code_of_parent() -> None:
+    """Imports from where the parent of this process does, and from the working folder.
+
+    Both come last: nothing there may take the place of an installed package.
+    """
+    for path in [*os.environ.get(IMPORT_PATHS, "").split(os.pathsep), os.getcwd()]:
+        if path and path not in sys.path:
+            sys.path.append(path)
+
+
 def rank() -> int:
     """This process's place among those that fit one fold together, from what their launcher put into the environment.
 
@@ -142,6 +154,7 @@ class _Process:
 
     def __init__(self, child: Child, slot: Slot) -> None:
         environment = {**same_code(), **child.environment, **slot, CHILD: str(os.getpid())}
+        environment[IMPORT_PATHS] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         pipe = None
         if child.log:
             child.log.parent.mkdir(parents=True, exist_ok=True)

@@ -284,3 +284,16 @@ def test_f051_a_skipped_first_row_does_not_reach_the_loss(competition):
     data.setup("fit")
     assert data.targets[0] == -1
     assert data.val_dataloader().dataset[0, PADDING]["target"] >= 0
+
+
+def test_children_import_from_where_their_parent_does(competition, tmp_path, monkeypatch):
+    name = f"beside_{tmp_path.name}"
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / f"{name}.py").write_text(
+        "from swinft import ClassificationHead\nclass Head(ClassificationHead): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "code")  # as a notebook's sys.path.append of a folder of the competition
+    changes = {"model.head": {"class_path": f"{name}.Head"}}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    child = processes.Child(["check", "--config", str(config), "--allow-code", name])
+    assert processes.run_children({0: child}, [{}]) == {0: 0}

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from jsonargparse import Namespace
+from torch.cuda._utils import _get_device_index
 
 from swinft.cli import main
 from swinft.data.datamodule import CSVDataModule
@@ -298,6 +299,14 @@ def test_c1_a_gpu_that_torch_does_not_find_does_not_become_the_cpu(cuda, words, 
     monkeypatch.setattr(Path, "glob", lambda *_: iter([Path("/dev/nvidia0")]))
     with pytest.raises(InputError, match=words):
         choose_device("auto")
+
+
+@pytest.mark.parametrize("named", ["auto", "cuda", "cuda:1"])
+def test_a_gpu_is_named_by_its_number_as_all_of_torch_takes_it(named, monkeypatch):
+    machine(monkeypatch, T4, T4)
+    chosen = choose_device(named)
+    assert chosen == torch.device("cuda", int(named == "cuda:1"))
+    assert _get_device_index(chosen) == chosen.index  # what torch.cuda.set_device does with it
 
 
 @pytest.mark.parametrize("device", ["cuda:4", "mps", "meta", "xpu", "tpu0", "cpu:1"])
