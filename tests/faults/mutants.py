@@ -194,7 +194,7 @@ MUTANTS = [
         "swinft/run/fit.py",
         "        exit_on_signals(),\n",
         "",
-        ("tests/test_end_to_end.py::test_an_interrupted_fold_goes_on_from_its_last_epoch",),
+        ("tests/test_end_to_end.py::test_an_interrupted_fold_goes_on_from_its_last_epoch[a-fold]",),
     ),
     Mutant(
         "changed images not noticed",

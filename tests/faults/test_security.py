@@ -1,6 +1,7 @@
 """What comes from elsewhere is data: configs, weights, checkpoints, ids and labels do not run."""
 
 import pickle
+import re
 import subprocess
 import sys
 import tomllib
@@ -205,10 +206,13 @@ def spied(competition, tmp_path):
     return config, ["--config", str(config), "--allow-code", "tests.faults.test_security"]
 
 
-def test_a_secret_is_used_and_never_written_down(spied, tmp_path):
+def test_a_run_whose_folds_are_processes_uses_a_secret_and_never_writes_it_down(spied, tmp_path):
     _, options = spied
     done = subprocess.run([sys.executable, "-m", "swinft", "fit", *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^pooled +[01]\.\d{4}", done.stdout, re.MULTILINE)
+    assert all(f"fold {fold}  epoch 1/1" in done.stdout for fold in (0, 1))
+    assert (tmp_path / "runs" / "tiny" / "oof.csv").is_file()
     assert (tmp_path / "seen").read_text() == "hunter2hunter2"  # by the fold's own process
     run = tmp_path / "runs" / "tiny"
     assert "api_key: '***'" in (run / "config.yaml").read_text()
