@@ -117,8 +117,8 @@ MUTANTS = [
     Mutant(
         "buffers averaged through float",
         "swinft/model/ema.py",
-        "        torch._foreach_copy_([before for before, _ in some], [buffer for _, buffer in some])\n",
-        "        for before, buffer in some:\n"
+        "        torch._foreach_copy_(befores, buffers)\n",
+        "        for before, buffer in zip(befores, buffers, strict=True):\n"
         "            before.copy_((decay * before.float() + (1 - decay) * buffer.float()).to(before.dtype))\n",
         ("tests/model/test_ema.py",),
     ),
@@ -156,7 +156,7 @@ MUTANTS = [
     Mutant(
         "dropout not seeded per step",
         "swinft/model/task.py",
-        '        torch.manual_seed(int(self._rng("dropout", batch_idx).integers(2**63)))\n',
+        '        seed_generators(self.device, int(self._rng("dropout", batch_idx).integers(2**63)))\n',
         "        pass\n",
         (RESUMED,),
     ),
