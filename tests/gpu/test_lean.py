@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 import warnings
 from functools import partial
 
@@ -28,7 +30,7 @@ from swinft.run import compiled as compiled_module
 from swinft.run.inference import predict_rows
 from swinft.run.recorder import FoldRecorder
 from swinft.run.tta import VIEWS
-from tests.conftest import TINY_SWIN, power_gone_after, tiny_config, write_config
+from tests.conftest import ROOT, TINY_SWIN, power_gone_after, tiny_config, write_config
 
 CPU = torch.device("cpu")
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
@@ -131,6 +133,32 @@ def test_s2_a_step_channels_last_gives_the_numbers_of_a_plain_one():
             optimizer.step()
             losses.append(loss.item())
     assert losses[:3] == pytest.approx(losses[3:], rel=1e-3)
+
+
+STEM = """
+import copy
+import torch
+from swinft.model.layout import set_layout
+torch.manual_seed(0)
+for channels, stride in ((3, 2), (3, (1, 2)), (12, 4)):
+    plain = torch.nn.Conv2d(channels, 48, 1, stride)
+    ours = copy.deepcopy(plain)
+    set_layout(ours, "channels_last")
+    set_layout(copy.deepcopy(ours), "channels_last")
+    for _ in range(8):
+        x = torch.randn(2, channels, 224, 224)
+        for net in (plain, ours):
+            net.zero_grad()
+            images = x if net is plain else x.contiguous(memory_format=torch.channels_last)
+            net(images).square().mean().backward()
+        for own, expected in zip(ours.parameters(), plain.parameters()):
+            torch.testing.assert_close(own.grad, expected.grad, atol=1e-4, rtol=1e-4)
+"""
+
+
+def test_a_stem_whose_gradient_onednn_writes_outside_its_memory_is_convolved_in_the_plain_order():
+    done = subprocess.run([sys.executable, "-c", STEM], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1500:]
 
 
 def test_s2_moments_of_a_plain_checkpoint_are_brought_into_the_order_of_the_weights():
