@@ -246,11 +246,11 @@ def test_prediction_with_an_unfinished_fold_is_refused(competition, tmp_path, ca
 
 @pytest.mark.parametrize(
     ("number", "code", "words"),
-    [(signal.SIGTERM, 143, []), (signal.SIGINT, 130, ["--fold", "0"])],
+    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, ["--fold", "0"])],
     ids=["a-command-and-its-folds", "a-fold"],
 )
 def test_an_interrupted_fold_goes_on_from_its_last_epoch(number, code, words, competition, tmp_path):
-    """SIGKILL is sent by tests/faults; Lightning by itself would end a fold with other codes."""
+    """SIGKILL is sent by tests/faults; at SIGTERM Lightning by itself would end a fold as if it were done."""
     changes = {"trainer.max_epochs": 300, "data.num_folds": 2}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     process = start("fit", "--config", str(config), *words)
