@@ -22,6 +22,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded pictures of tests s
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would download must fail at once
 
 ROOT = Path(__file__).parent.parent
+LONGEST = "test_the_interpreter_finds_the_same_numbers"
 # A real Swin, shrunk: 11 thousand parameters.
 TINY_SWIN = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 
@@ -38,6 +39,11 @@ def write_image(
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--faults full` runs every kill and every damage, not a sample of them."""
     parser.addoption("--faults", choices=["fast", "full"], default="fast", help="how many faults to inject")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: at the end, one worker would wait for the other while it runs."""
+    items.sort(key=lambda item: item.name != LONGEST)
 
 
 @pytest.fixture(scope="session")
