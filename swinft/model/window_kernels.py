@@ -8,6 +8,7 @@ takes queries, keys and values from the grid to shifted windows, and one takes t
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -111,6 +112,7 @@ def _rows(windows: Windows, batch: int, device: torch.device) -> Tensor:
     return torch.arange(batch * tokens, device=device, dtype=torch.int32).view(batch, -1, 1)
 
 
+@cache  # of few arguments: every block asks for it in every step
 def _groups(windows: Windows, is_masked: bool) -> list[list[int]]:
     """Numbers of an image's windows, in groups that share a mask.
 
