@@ -37,8 +37,8 @@ from contestants.race import Clock, Race
 from jpegs import make_table
 from measure import machine, ratios, read_results, spread, write
 
-from swinft.devicememory import peak_resident
-from swinft.run.precision import cpu_is_faster_in_bf16
+from swinft.system.memory import peak_resident
+from swinft.system.precision import cpu_is_faster_in_bf16
 
 NEEDS = {
     "swinft": ["swinft"],

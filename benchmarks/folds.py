@@ -26,7 +26,7 @@ import yaml
 from jpegs import make_table
 from measure import machine, write
 
-from swinft.run.precision import cpu_is_faster_in_bf16
+from swinft.system.precision import cpu_is_faster_in_bf16
 
 FOLDS = 5
 GOAL = 5.1

@@ -57,9 +57,9 @@ from gpu_cases import (
 from measure import RESULTS, machine, write
 from worker import Worker
 
-from swinft.model.window_attention import triton_problem
+from swinft.model.attention.swin import triton_problem
 
-ATTENTION = Path(__file__).parent.parent / "swinft" / "model"
+ATTENTION = Path(__file__).parent.parent / "swinft" / "model" / "attention"
 COMPILED = [variant for variant in VARIANTS if variant.is_compiled]
 EAGER = [variant for variant in VARIANTS if not variant.is_compiled]
 
@@ -214,7 +214,7 @@ def save(found: dict[str, Any], cases: list[Case], options: argparse.Namespace) 
 
 def code() -> str:
     """Which code computes the attention."""
-    files = sorted([*ATTENTION.glob("window_*.py"), ATTENTION / "triton_kernels.py"])
+    files = sorted(ATTENTION.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

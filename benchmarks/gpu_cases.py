@@ -29,12 +29,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from swinft import ClassificationHead, CSVDataModule, FineTuneTask
 from swinft.cli import main as command
-from swinft.model.backbone import create_backbone
-from swinft.model.optim import adamw, param_groups
-from swinft.model.window_attention import Kernel, accelerate
-from swinft.run import predict
-from swinft.run.inference import predict_rows
-from swinft.run.precision import autocast
+from swinft.commands import predict
+from swinft.inference.predictor import predict_rows
+from swinft.model.attention.swin import Kernel, accelerate
+from swinft.model.backbones.timm_backbone import create_backbone
+from swinft.model.training.optim import adamw, param_groups
+from swinft.system.precision import autocast
 
 CLASSES = 10
 # Dense bf16 TFLOP/s by NVIDIA's data sheets; on another chip a large matrix product takes their place.

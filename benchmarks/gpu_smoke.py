@@ -94,8 +94,8 @@ def attention_step() -> Found:
     """Largest difference of the faster attention from timm's, relative to the largest value, by kernel and dtype."""
     import torch
 
-    from swinft.model import window_attention as attention
-    from swinft.model.backbone import create_backbone
+    from swinft.model.attention import swin as attention
+    from swinft.model.backbones.timm_backbone import create_backbone
 
     place, found = torch.device(device()), {}
     cases = [("swin_tiny_patch4_window7_224", 224), ("swin_base_patch4_window12_384", 384)]
@@ -120,7 +120,7 @@ def worst_difference(block: Any, place: Any, kernel: str, dtype: Any) -> float:
 
     import torch
 
-    from swinft.model import window_attention as attention
+    from swinft.model.attention import swin as attention
 
     torch.manual_seed(0)
     timms = copy.deepcopy(block).to(place).float().eval().requires_grad_(True)
@@ -137,7 +137,7 @@ def sdpa_step() -> Found:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    from swinft.model.window_kernels import Windows, attend_by_parts
+    from swinft.model.attention.windows import Windows, attend_by_parts
 
     if DRY:
         raise Skipped("kernels of CUDA")

@@ -32,14 +32,14 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch.utils.data import default_collate
 
-from swinft.data.augment import apply
-from swinft.data.batches import ImageRows
-from swinft.data.cache import PixelCache, prepare
-from swinft.data.collate import batch_images, collate
-from swinft.data.crops import random_crop
-from swinft.data.device import DeviceImages, DrawnRows, default_device, upload
-from swinft.data.geometry import make_geometry
-from swinft.data.shrink import picture
+from swinft.data.augment.crops import random_crop
+from swinft.data.augment.geometry import make_geometry
+from swinft.data.augment.pipelines import apply
+from swinft.data.cache.pixels import PixelCache, prepare
+from swinft.data.images.resize import picture
+from swinft.data.loading.collate import batch_images, collate
+from swinft.data.loading.dataset import ImageRows
+from swinft.data.loading.device_loader import DeviceImages, DrawnRows, default_device, upload
 
 SIZE = (224, 224)
 BATCH = 32

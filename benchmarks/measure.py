@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from jinja2 import Environment, StrictUndefined
 
-from swinft.run.precision import cpu_has_bf16
+from swinft.system.precision import cpu_has_bf16
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"

@@ -33,13 +33,13 @@ from torch.utils.data import DataLoader
 
 from swinft import ClassificationHead, CSVDataModule
 from swinft.data.schema import Schema
-from swinft.memory import keep_freed_memory
-from swinft.model.backbone import create_backbone
+from swinft.inference.openvino import compile_net
+from swinft.inference.predictor import Predictor, estimate, predict_rows
+from swinft.inference.tta import VIEWS, View
+from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.network import ImageModel
-from swinft.run.inference import Predictor, estimate, predict_rows
-from swinft.run.openvino import compile_net
-from swinft.run.precision import Precision, autocast
-from swinft.run.tta import VIEWS, View
+from swinft.system.allocator import keep_freed_memory
+from swinft.system.precision import Precision, autocast
 
 ROOT = Path(__file__).parent.parent / "competitions" / "bluemarble"
 CLIMATES = ["arid", "continental", "polar", "temperate", "tropical"]

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from measure import RESULTS, add_timing, interleave, load, machine, ratios, spread, write
 from torch.utils.flop_counter import FlopCounterMode
 
-from swinft.memory import keep_freed_memory
+from swinft.system.allocator import keep_freed_memory
 
 MODEL = "swin_tiny_patch4_window7_224"
 WINDOW = 7

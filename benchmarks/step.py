@@ -32,10 +32,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from swinft import ClassificationHead, FineTuneTask
-from swinft.memory import keep_freed_memory
-from swinft.model.optim import adamw, param_groups
-from swinft.model.window_attention import accelerate
-from swinft.run.precision import autocast, cpu_is_faster_in_bf16
+from swinft.model.attention.swin import accelerate
+from swinft.model.training.optim import adamw, param_groups
+from swinft.system.allocator import keep_freed_memory
+from swinft.system.precision import autocast, cpu_is_faster_in_bf16
 
 CLASSES = 10
 WARMUP = 3  # steps whose times are thrown away: memory and kernels are set up

@@ -26,8 +26,8 @@ from unittest import mock
 
 from measure import machine, write
 
+from swinft import store
 from swinft.cli import main as swinft
-from swinft.run import store
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 1.03  # what durability may cost
@@ -66,8 +66,8 @@ def watched(watch: Stopwatch) -> Iterator[None]:
     stub = SimpleNamespace(sha256=lambda *content: TimedHash(watch, *content), file_digest=hashlib.file_digest)
     with (
         mock.patch.object(os, "fsync", watch.around(os.fsync)),
-        mock.patch("swinft.run.store.hashlib", stub),
-        mock.patch("swinft.run.store._sha256", watch.around(store._sha256)),
+        mock.patch("swinft.store.hashlib", stub),
+        mock.patch("swinft.store._sha256", watch.around(store._sha256)),
     ):
         yield
 

@@ -27,7 +27,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 _PUBLIC = {
     "CSVDataModule": "swinft.data.datamodule",
-    "DataError": "swinft.data.table",
+    "DataError": "swinft.data.tables.table",
     "Schema": "swinft.data.schema",
     "InputError": "swinft.errors",
     "FineTuneTask": "swinft.model.task",
@@ -36,9 +36,9 @@ _PUBLIC = {
     "ClassificationHead": "swinft.model.heads",
     "RegressionHead": "swinft.model.heads",
     "MultilabelHead": "swinft.model.heads",
-    "OptimConfig": "swinft.model.optim",
-    "MixConfig": "swinft.model.mix",
-    "create_backbone": "swinft.model.backbone",
+    "OptimConfig": "swinft.model.training.optim",
+    "MixConfig": "swinft.model.training.mixup",
+    "create_backbone": "swinft.model.backbones.timm_backbone",
     "load": "swinft.run.load",
 }
 __all__ = sorted(_PUBLIC)

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from swinft.data.drawing import visible
 from swinft.errors import InputError, RunError, suggest
-from swinft.orphans import end_with_parent
-from swinft.run.processes import rank
+from swinft.printing import visible
+from swinft.system.orphans import end_with_parent
+from swinft.system.processes import rank
 
 
 class Command(NamedTuple):
@@ -22,13 +22,17 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "check": Command("swinft.run.check:main", "check the CSVs, images and folds of a config; trains nothing"),
-    "fit": Command("swinft.run.start:main", "train every fold of a config; writes oof.csv, the pooled score, a report"),
-    "predict": Command("swinft.run.predict:main", "predict the test rows with all folds of a run"),
-    "submit": Command("swinft.run.submit:main", "turn a run's predictions into a checked submission.csv"),
-    "report": Command("swinft.run.report:main", "draw a run as one HTML file"),
-    "metrics": Command("swinft.run.metrics:main", "list every metric with its kinds of target, direction, definition"),
-    "cache": Command("swinft.run.caches:main", "list the caches of decoded images, or delete old ones"),
+    "check": Command("swinft.commands.check:main", "check the CSVs, images and folds of a config; trains nothing"),
+    "fit": Command(
+        "swinft.commands.fit:main", "train every fold of a config; writes oof.csv, the pooled score, a report"
+    ),
+    "predict": Command("swinft.commands.predict:main", "predict the test rows with all folds of a run"),
+    "submit": Command("swinft.commands.submit:main", "turn a run's predictions into a checked submission.csv"),
+    "report": Command("swinft.commands.report:main", "draw a run as one HTML file"),
+    "metrics": Command(
+        "swinft.commands.metrics:main", "list every metric with its kinds of target, direction, definition"
+    ),
+    "cache": Command("swinft.commands.cache:main", "list the caches of decoded images, or delete old ones"),
 }
 
 USAGE = """usage: swinft COMMAND [options]

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from swinft.cli import main
-from swinft.run.recorder import FoldRecorder
+from swinft.run.folds.recorder import FoldRecorder
 
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded pictures of tests stay out of the user's cache
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would download must fail at once

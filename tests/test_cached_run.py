@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from swinft.cli import main
-from swinft.data import capacity
-from swinft.data.cache import SUFFIX, PixelCache
+from swinft.data.cache import budget as capacity
+from swinft.data.cache.pixels import SUFFIX, PixelCache
 from swinft.data.datamodule import CSVDataModule
 from tests.conftest import tiny_config, write_config
 
@@ -64,7 +64,7 @@ def test_a_fold_reads_the_cache_and_not_the_files(large, tmp_path, monkeypatch):
     data.setup("fit")
     dataset = data.train_dataloader().dataset
     assert isinstance(dataset.cache, PixelCache)
-    monkeypatch.setattr("swinft.data.batches.picture", None)
+    monkeypatch.setattr("swinft.data.loading.dataset.picture", None)
     assert len(list(data.val_dataloader())) > 0
 
 

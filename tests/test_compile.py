@@ -8,9 +8,9 @@ from torch._dynamo.utils import counters
 from swinft import ClassificationHead
 from swinft.cli import main
 from swinft.errors import InputError
+from swinft.inference.predictions import read_predictions, values_of
 from swinft.model.compiling import compiles, filled_up
 from swinft.model.task import FineTuneTask
-from swinft.run.predictions import read_predictions, values_of
 from tests.conftest import tiny_config, write_config
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from swinft.cli import main
-from swinft.data import device
-from swinft.run.predictions import read_predictions, values_of
+from swinft.data.loading import device_loader as device
+from swinft.inference.predictions import read_predictions, values_of
 from tests.conftest import fit_in_process, tiny_config, write_config
 
 

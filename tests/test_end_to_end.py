@@ -17,11 +17,10 @@ import torch
 
 from swinft.cli import main
 from swinft.data.schema import Schema
-from swinft.run.build import build_datamodule, load_net
-from swinft.run.config import build_parser, read_frozen
-from swinft.run.inference import predict_rows
+from swinft.inference.predictions import read_predictions, values_of
+from swinft.inference.predictor import predict_rows
+from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
-from swinft.run.predictions import read_predictions, values_of
 from tests.conftest import ROOT, TINY_SWIN, fit_in_process, power_gone_after, tiny_config, write_config, write_image
 
 CPU = torch.device("cpu")
@@ -43,13 +42,13 @@ def test_oof_holds_every_train_id_exactly_once_in_its_own_fold(tiny_run, competi
 
 @pytest.mark.parametrize("fold", [0, 1])
 def test_saved_weights_predict_a_folds_own_rows_as_its_oof_says(tiny_run, fold):
-    parser, run = build_parser("predict"), Run.open(tiny_run)
-    config = read_frozen(parser, run.config, None)
+    run = Run.open(tiny_run)
+    experiment = Experiment.of_run(run, "predict", None)
     schema = Schema.from_dict(run.read_schema())
-    net = load_net(parser, config, schema, run.fold(fold).weights, CPU)
-    data = build_datamodule(parser, config, fold=fold, folds=str(run.folds))
+    net = experiment.network(schema, run.fold(fold).weights, CPU)
+    data = experiment.datamodule(fold=fold, folds=str(run.folds))
     data.setup("fit")
-    rows, values = predict_rows([net], data.val_dataloader(), config.predict.views, CPU, "32-true")
+    rows, values = predict_rows([net], data.val_dataloader(), experiment.config.predict.views, CPU, "32-true")
     oof = read_predictions(run.fold(fold).oof, len(schema.outputs))
     assert [data.train_table.ids[row] for row in rows] == oof["id"].tolist()
     assert np.array_equal(values, values_of(oof, len(schema.outputs)))
@@ -349,7 +348,7 @@ def test_a_second_signal_ends_a_fold_that_hangs_in_its_end(tmp_path):
     """The first one unwinds, which may wait for loader processes; the second one does not wait."""
     code = (
         "import os, signal, time\n"
-        "from swinft.run.fit import exit_on_signals\n"
+        "from swinft.run.folds.fold import exit_on_signals\n"
         "with exit_on_signals():\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"

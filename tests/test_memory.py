@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from swinft.memory import keep_freed_memory
+from swinft.system.allocator import keep_freed_memory
 from tests.conftest import tiny_config, write_config
 
 # 80 MB, freed and allocated again five times: 100,000 pages if the system takes them back each time.
@@ -27,7 +27,7 @@ RESIDENT = """
 import multiprocessing, os, re, sys, torch
 from pathlib import Path
 from swinft import CSVDataModule
-from swinft.memory import keep_freed_memory
+from swinft.system.allocator import keep_freed_memory
 assert keep_freed_memory(torch.device("cpu"))
 root, cache = sys.argv[1:]
 data = CSVDataModule(root=root, cache_dir=cache, train="train.csv", image="images/{id}.jpg", target="color",

@@ -87,8 +87,8 @@ def test_the_report_says_what_is_not_in_the_score(run):
 
 
 def test_a_class_of_one_row_is_trained_on_by_every_fold(run, competition):
-    from swinft.run.build import build_datamodule
-    from swinft.run.config import build_parser, read_frozen
+    from swinft.run.config.sections import build_parser, read_frozen
+    from swinft.run.experiment import build_datamodule
 
     parser = build_parser("fit")
     config = read_frozen(parser, run / "config.yaml", None)

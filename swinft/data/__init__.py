@@ -1,1 +1,1 @@
-"""Rows and pixels: tables, targets, folds, images, augmentation, batches. Knows nothing of models or runs."""
+"""A CSV becomes batches: tables, images, folds, augmentation, cache, loaders."""

@@ -20,29 +20,37 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerStatus
 from numpy.typing import NDArray
 
-from swinft.data.augment import Preprocessing, Preset, eval_pipeline, train_pipeline
-from swinft.data.batches import ImageRows, OrderedRows, RowNames, ShuffledRows, make_loader
-from swinft.data.cache import PixelCache
-from swinft.data.capacity import Policy
-from swinft.data.crops import Resize
-from swinft.data.device import AugmentOn, DeviceImages, DeviceLoader, DrawnRows, bytes_to_come, default_device, upload
-from swinft.data.duplicates import clusters
+from swinft.data.augment.crops import Resize
+from swinft.data.augment.geometry import make_geometry
+from swinft.data.augment.pipelines import Preprocessing, Preset, eval_pipeline, train_pipeline
+from swinft.data.augment.trial import extremes, transform_notes, try_transforms
+from swinft.data.cache.budget import Policy
+from swinft.data.cache.pixels import PixelCache
 from swinft.data.features import Filling, MissingFeatures, UnknownCategories
 from swinft.data.folds import NO_FOLD, FoldKind, Folds, check_folds, make_folds, read_folds, scored_folds
-from swinft.data.geometry import make_geometry
-from swinft.data.images import RULES, ImageRules
-from swinft.data.loading import Destination, Feeding, FeedingLoader, NumWorkers, Work, plan_feeding
-from swinft.data.overview import captions, fold_summary, image_grid, imbalance, target_summary
-from swinft.data.pictures import Pictures
-from swinft.data.rows import Columns, Rows, check_sample, read_sample, read_test, read_train
+from swinft.data.images.decode import RULES, ImageRules
+from swinft.data.inspection.duplicates import clusters
+from swinft.data.inspection.image_files import Pictures
+from swinft.data.loading.dataset import ImageRows, OrderedRows, RowNames, ShuffledRows, make_loader
+from swinft.data.loading.device_loader import (
+    AugmentOn,
+    DeviceImages,
+    DeviceLoader,
+    DrawnRows,
+    bytes_to_come,
+    default_device,
+    upload,
+)
+from swinft.data.loading.feeding import Destination, Feeding, FeedingLoader, NumWorkers, Work, plan_feeding
+from swinft.data.samples import Columns, Rows, check_sample, read_sample, read_test, read_train
 from swinft.data.schema import Schema, TargetKind, with_prior
 from swinft.data.settings import check_settings, image_sides
-from swinft.data.table import DataError, Problem, Table
+from swinft.data.summary import captions, fold_summary, image_grid, imbalance, target_summary
+from swinft.data.tables.table import DataError, Problem, Table
+from swinft.data.tables.text import MISSING_WORDS, TextRules, Twins
 from swinft.data.targets import encode_answers
-from swinft.data.text import MISSING_WORDS, TextRules, Twins
-from swinft.data.trial import extremes, transform_notes, try_transforms
 from swinft.errors import InputError
-from swinft.streams import seed_for
+from swinft.seeding import seed_for
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,9 +104,9 @@ class CSVDataModule(LightningDataModule):
         follow_links: Links may lead out of the images' folder, as those of DVC, git-annex and the hub's cache do. What
             a cell says may not, whatever this is.
         image_rules: Which images can be used, and how unusual ones are converted.
-        shrink: Decode images at what `image_size` needs (`swinft.data.shrink`): faster, and slightly softer. False
-            keeps every pixel. `auto` shrinks for the presets, and keeps every pixel for transforms of your own, whose
-            lengths are in pixels.
+        shrink: Decode images at what `image_size` needs (`swinft.data.images.resize`): faster, and slightly softer.
+            False keeps every pixel. `auto` shrinks for the presets, and keeps every pixel for transforms of your own,
+            whose lengths are in pixels.
         cache: Decode the training images once into a file that folds, workers and runs share: true, false, or `auto`
             where it fits on the disk and in memory. Pixels are the same either way. A run makes it before training; in
             a notebook `check` does, or the first loader.

@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.numbers import Gaps, numbers
 from swinft.data.schema import GAP, Schema
-from swinft.data.table import Problem, Table
-from swinft.data.text import TEXT_RULES, Spellings, TextRules, counted
+from swinft.data.tables.numbers import Gaps, numbers
+from swinft.data.tables.table import Problem, Table
+from swinft.data.tables.text import TEXT_RULES, Spellings, TextRules, counted
 from swinft.errors import number_of, suggest
-from swinft.limits import format_bytes
+from swinft.system.limits import format_bytes
 
 MissingFeatures = Literal["error", "fill_test", "fill"]
 UnknownCategories = Literal["error", "other"]

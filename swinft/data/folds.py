@@ -15,8 +15,8 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from swinft.data.table import DataError, Problem, Table, read_table
-from swinft.data.text import Spellings
+from swinft.data.tables.table import DataError, Problem, Table, read_table
+from swinft.data.tables.text import Spellings
 from swinft.errors import InputError, number_of
 
 SHOWN = 10  # names in a message

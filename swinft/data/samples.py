@@ -1,237 +1,295 @@
-"""From an opened image to RGB: what its samples mean, by the file's own word and else by a rule that can be set.
+"""What the columns of a CSV mean, and the rows that come of it: images, targets, metadata and groups.
 
-- How many bits: a TIFF's BitsPerSample and SampleFormat, a PNG's depth and sBIT, else all bits that a sample has room
-  for. `bits` overrules it where fewer are used than that. Largest value / (2^bits − 1) becomes 255.
-- Transparency: an alpha band is one that the file calls so: a TIFF's fourth band without ExtraSamples is left out.
-  What is transparent is laid over a background, or (`ignore`) shown in the colour that is stored under it.
-- Signed and floating-point samples have no white: they are errors.
-
-How much of the range is used, and how much transparency changes, is counted (`Found`), so that it can be said.
+Shapes: N rows, K outputs, F metadata features.
 """
 
-import re
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
 
-Transparency = Literal["blend", "ignore"]
-Opener = Callable[[], ImageFile.ImageFile]
-
-MAX_BITS = 16
-BITS, PHOTOMETRIC, BANDS, PLANAR, EXTRA, FORMAT = 258, 262, 277, 284, 338, 339  # TIFF tags
-WHITE_IS_ZERO, SEPARATE_PLANES, SIGNED = 0, 2, 2
-IS_ALPHA = {1, 2, 999}  # of TIFF's ExtraSamples; the last is what Corel Draw writes
-# Pillow keeps the upper byte of deep colour. What it takes for the upper one in the other byte order is the lower one.
-OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-DEEP_COLOUR = re.compile(r"^(RGB|RGBX|RGBA);16([BLN])$")
-STRETCHED_FORMATS = ("PPM", "JPEG2000")  # they say how many bits there are, and Pillow has stretched them to all
-UNSCALED_MODES = {"L", "LA", "RGB", "RGBA"}  # 8-bit samples as they are in the file; a palette's or CMYK's are not
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a header says of an image's samples.
-
-    Args:
-        bits: Of the largest value that a sample can have.
-        is_signed: Samples may be negative.
-        is_inverted: 0 is white, and Pillow does not turn it round.
-        has_alpha: There is transparency, by the file's own word.
-        dropped_bands: Bands that the file calls neither colour nor transparency.
-        raw: Pillow's name of how the samples lie in the file.
-        planar_problem: 16-bit samples in separate planes, which Pillow reads as noise.
-    """
-
-    bits: int
-    is_signed: bool = False
-    is_inverted: bool = False
-    has_alpha: bool = False
-    dropped_bands: int = 0
-    raw: str = ""
-    planar_problem: bool = False
+from swinft.data.features import FILLING, Filling, encode_features
+from swinft.data.image_paths import fields, image_paths
+from swinft.data.schema import Schema, TargetKind, make_schema, target_columns
+from swinft.data.tables.table import Problem, Table, read_table
+from swinft.data.tables.text import TEXT_RULES, Spellings, TextRules, counted
+from swinft.data.targets import (
+    check_class_sizes,
+    encode_targets,
+    missing_notes,
+    missing_targets,
+    twin_problems,
+)
+from swinft.errors import InputError, suggest
 
 
 @dataclass(frozen=True)
-class Found:
-    """What pixels turned out to use.
-
-    Args:
-        bits: 2^bits − 1 was taken for white.
-        used_bits: Of the largest sample; 0 where they are not counted.
-        faded: Share of the pixels that are not fully opaque, in 0–1.
-    """
-
-    bits: int
-    used_bits: int = 0
-    faded: float = 0.0
-
-
-def layout_of(image: ImageFile.ImageFile) -> Layout:
-    """Reads the layout of an image that is opened and not loaded."""
-    args = image.tile[0].args if image.tile else ""
-    raw = str(args[0] if isinstance(args, tuple) and args else args or "")
-    if image.format == "TIFF":
-        return _tiff_layout(image, raw)
-    bits = MAX_BITS if image.mode.startswith("I") or ";16" in raw else 8
-    return Layout(bits, has_alpha=image.has_transparency_data, raw=raw)
-
-
-def _tiff_layout(image: Any, raw: str) -> Layout:
-    tags = image.tag_v2
-    bits, bands, is_signed = max(8, *tags.get(BITS, (1,))), tags.get(BANDS, 1), SIGNED in tags.get(FORMAT, ())
-    is_rgba = image.mode in ("RGBA", "LA", "PA")
-    has_alpha = is_rgba and not IS_ALPHA.isdisjoint(tags.get(EXTRA, ()))
-    return Layout(
-        bits=bits - is_signed,
-        is_signed=is_signed,
-        is_inverted=image.mode.startswith("I") and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO,
-        has_alpha=has_alpha or "transparency" in image.info,
-        dropped_bands=max(0, bands - len(image.getbands()) + (is_rgba and not has_alpha)),
-        raw=raw,
-        planar_problem=bits > 8 and bands > 1 and tags.get(PLANAR) == SEPARATE_PLANES,
-    )
-
-
-def to_rgb(
-    image: Image.Image,
-    layout: Layout,
-    bits: int | Literal["auto"],
-    transparency: Transparency,
-    background: tuple[int, int, int],
-    significant: int | None,
-    reopen: Opener,
-) -> tuple[NDArray[np.uint8], Found]:
-    """RGB of a loaded image.
-
-    Args:
-        image: Loaded.
-        layout: From before it was loaded.
-        bits: Overrules what the file says, in 1–16.
-        transparency: Lay it over `background`, or ignore it.
-        background: RGB in 0–255.
-        significant: Bits that carry something by the file's own word; None where it says nothing.
-        reopen: Opens the image again, to decode it a second time.
-
-    Returns:
-        uint8 (H, W, 3), and what the samples use.
+class Columns:
+    """Which columns mean what; the settings of `CSVDataModule` with the same names.
 
     Raises:
-        ValueError: The samples have no white, or values above what `bits` allows.
+        InputError: The settings contradict each other; all contradictions are listed.
     """
-    if image.format in STRETCHED_FORMATS:
-        bits = "auto"
-    if layout.planar_problem:
-        raise ValueError("its 16-bit samples lie in separate planes; save it as PNG")
-    if image.mode == "F":
-        raise ValueError("its samples are floating-point numbers, whose range nothing tells; save it as 8 or 16 bits")
-    if image.mode.startswith("I"):
-        return _deep_grey(image, layout, bits, transparency, background, significant)
-    rgb, alpha = _eight_bits(image, layout)
-    found = Found(layout.bits, _used_bits(image, layout, rgb))
-    is_deep = layout.bits > 8 and (bits != "auto" or (significant or MAX_BITS) < layout.bits)
-    if is_deep or (bits != "auto" and bits < 8 and image.mode in UNSCALED_MODES):
-        samples = _both_bytes(rgb, layout, reopen) if is_deep else rgb
-        rgb, found = _scaled(samples, layout.bits, bits, significant)
-    if alpha is None:
-        return rgb, found
-    faded = float((alpha < 255).mean())
-    rgb = rgb if transparency == "ignore" else _blend(rgb, alpha, background)
-    return rgb, Found(found.bits, found.used_bits, faded)
 
+    target: str | list[str]
+    target_kind: TargetKind
+    label_delimiter: str | None
+    id: str
+    image: str
+    test_image: str | None
+    numeric_features: list[str]
+    categorical_features: list[str]
+    group: str | None
+    encoding: str = "utf-8"
+    on_missing_target: Literal["error", "skip"] = "error"
+    test_id: str | None = None
+    sample_id: str | None = None
+    rules: TextRules = TEXT_RULES
+    filling: Filling = FILLING
+    class_order: list[str] | None = None
+    follow_links: bool = False
 
-def _eight_bits(image: Image.Image, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """RGB and alpha in 8 bits each; of deeper samples the upper byte."""
-    if layout.is_signed and np.asarray(image).max() > 127:
-        raise ValueError("its samples are signed 8-bit integers, some of them negative; save them as unsigned ones")
-    if layout.has_alpha:
-        both = np.asarray(image.convert("RGBA"))
-        return np.ascontiguousarray(both[:, :, :3]), both[:, :, 3]
-    if image.mode == "RGBA":  # a fourth band that is no alpha; converting to RGB leaves it out
-        return np.asarray(image.convert("RGB")), None
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), None  # RGB to RGB would copy it
+    def __post_init__(self) -> None:
+        problems = [
+            f"data.{name} '{template}' names no column; write one in braces: 'images/{{id}}.jpg'."
+            for name, template in (("image", self.image), ("test_image", self.test_image))
+            if template is not None and not fields(template)
+        ]
+        features = [*self.numeric_features, *self.categorical_features]
+        problems += [
+            f"'{name}' is in data.target and among the features: the network would be told the answer."
+            for name in self.targets
+            if name in features
+        ]
+        problems += [f"'{name}' is named twice among the features." for name in {*features} if features.count(name) > 1]
+        if self.on_missing_target == "skip" and self.label_delimiter is not None:
+            problems.append("data.on_missing_target does nothing for delimited labels: an empty cell has no label.")
+        if self.class_order is not None and self.target_kind != "classification":
+            problems.append(f"data.class_order does nothing where data.target_kind is {self.target_kind}; remove it.")
+        if problems:
+            raise InputError("\n  ".join(["the columns of data are wrong:", *problems]))
 
+    @property
+    def targets(self) -> list[str]:
+        """The target's columns."""
+        return target_columns(self.target_kind, self.target, self.label_delimiter)
 
-def _used_bits(image: Image.Image, layout: Layout, rgb: NDArray[np.uint8]) -> int:
-    """Bits of the largest sample; 0 where compression or a palette make the number meaningless."""
-    if image.mode not in UNSCALED_MODES or image.format in ("JPEG", "MPO", "WEBP", "AVIF", "GIF", "JPEG2000"):
-        return 0
-    largest = int(rgb.max())
-    return largest.bit_length() + (8 if layout.bits > 8 and largest else 0)
-
-
-def _deep_grey(
-    image: Image.Image,
-    layout: Layout,
-    bits: int | Literal["auto"],
-    transparency: Transparency,
-    background: tuple[int, int, int],
-    significant: int | None,
-) -> tuple[NDArray[np.uint8], Found]:
-    deep = np.asarray(image)
-    low, high = int(deep.min()), int(deep.max())
-    if low < 0 and layout.is_signed:
-        raise ValueError(f"its samples are signed, from {low} to {high}; save them as unsigned 8- or 16-bit integers")
-    if low < 0 or high >= 2**MAX_BITS:
-        raise ValueError(f"its samples have more than 16 bits (up to {high}); save it as 8 or 16 bits")
-    grey, found = _scaled(deep, min(layout.bits, MAX_BITS), bits, significant)
-    rgb = np.repeat((255 - grey if layout.is_inverted else grey)[:, :, None], 3, axis=2)
-    key = image.info.get("transparency")
-    if not isinstance(key, int):
-        return rgb, found
-    alpha = np.where(deep == key, 0, 255).astype(np.uint8)
-    rgb = rgb if transparency == "ignore" else _blend(rgb, alpha, background)
-    return rgb, Found(found.bits, found.used_bits, float((alpha < 255).mean()))
-
-
-def _scaled(
-    samples: NDArray[Any], room: int, bits: int | Literal["auto"], significant: int | None
-) -> tuple[NDArray[np.uint8], Found]:
-    """Samples as 8 bits. A file that names fewer bits may have stretched them to all that there is room for."""
-    largest = int(samples.max())
-    white = room if bits == "auto" else min(bits, room)
-    if bits == "auto" and significant and significant < room and largest < 2**significant:
-        is_stretched = not (samples & (2 ** (room - significant) - 1)).any()
-        white = room if is_stretched else significant
-    if largest >= 2**white:
-        raise ValueError(
-            f"its largest sample is {largest}, and data.image_rules.bits is {bits}, which ends at {2**white - 1}; "
-            f"raise it, or set it to auto"
+    def id_of(self, is_sample: bool) -> tuple[str, str]:
+        """The id column of the test table or of the sample submission, and the setting that names it."""
+        if is_sample and self.sample_id:
+            return self.sample_id, "submission.id"
+        return (
+            (self.test_id, "data.test_id")
+            if self.test_id
+            else (self.id, "submission.id" if is_sample else "data.test_id")
         )
-    scaled: NDArray[np.uint8] = _table(white)[samples]
-    return scaled, Found(white, largest.bit_length())
+
+    def needed(self, template: str, setting: str) -> dict[str, str]:
+        """Columns that training and test rows need alike, each with the setting that names it."""
+        return {
+            **dict.fromkeys(fields(template), f"data.{setting}"),
+            **dict.fromkeys(self.numeric_features, "data.numeric_features"),
+            **dict.fromkeys(self.categorical_features, "data.categorical_features"),
+        }
 
 
-@lru_cache(maxsize=4)
-def _table(bits: int) -> NDArray[np.uint8]:
-    """What each value of so many bits becomes in 8."""
-    white = 2**bits - 1
-    table: NDArray[np.uint8] = ((np.arange(2**bits, dtype=np.int64) * 255 + white // 2) // white).astype(np.uint8)
-    return table
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A table with what its rows become.
+
+    Args:
+        table: N rows.
+        paths: N image files.
+        targets: int64 (N,) for classification, float32 (N, K) otherwise; None for rows to predict.
+        features: float32 (N, F), None without metadata.
+        groups: N names, None without groups.
+        skipped: Why a row is neither trained on nor scored, by its position.
+    """
+
+    table: Table
+    paths: list[str]
+    targets: NDArray[Any] | None = None
+    features: NDArray[np.float32] | None = None
+    groups: list[str] | None = None
+    skipped: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def is_used(self) -> NDArray[np.bool_]:
+        """Which rows are trained on or scored, bool (N,)."""
+        used = np.ones(len(self.table), dtype=bool)
+        used[list(self.skipped)] = False
+        return used
 
 
-def _both_bytes(upper: NDArray[np.uint8], layout: Layout, reopen: Opener) -> NDArray[np.uint16]:
-    """16-bit colour (H, W, 3), of which Pillow hands out a byte at a time."""
-    found = DEEP_COLOUR.match(layout.raw)
-    if found is None:
-        raise ValueError(f"data.image_rules.bits cannot act on deep samples that lie as {layout.raw}; save it as RGB")
-    image = reopen()
-    other = f"{found[1]};16{OTHER_BYTE[found[2]]}"
-    image.tile = [
-        tile._replace(args=(other, *tile.args[1:]) if isinstance(tile.args, tuple) else other) for tile in image.tile
-    ]
-    lower = np.asarray(image)[:, :, :3]
-    both: NDArray[np.uint16] = (upper.astype(np.uint16) << 8) | lower
-    return both
+def read_train(
+    path: Path, root: Path, columns: Columns, min_class_rows: int, problems: list[Problem]
+) -> tuple[Rows, Schema] | None:
+    """Reads the training rows and what prediction must know of them.
+
+    Args:
+        path: The CSV.
+        root: The data's folder.
+        columns: Which columns mean what.
+        min_class_rows: Fewest rows of a class; 0 for any number.
+        problems: Whatever is wrong is appended.
+
+    Returns:
+        None where the table is not there, has no such columns or no rows.
+    """
+    required = {
+        **dict.fromkeys(columns.targets, "data.target"),
+        **({columns.group: "data.group"} if columns.group else {}),
+        **columns.needed(columns.image, "image"),
+    }
+    table = read_table(path, columns.id, required, problems, columns.encoding)
+    if table is None or not len(table):
+        return None
+    notes: list[str] = []
+    skipped = {}
+    if columns.on_missing_target == "skip":
+        missing = missing_targets(table, columns.targets, columns.rules)
+        skipped = {int(row): "no target" for row in np.flatnonzero(missing)}
+        notes += missing_notes(table, columns.targets, columns.rules)
+        if missing.all():
+            fix = "Name the column of the target, or correct data.missing_words."
+            message = "all rows are without a target"
+            problems.append(Problem(str(table.path), message, fix, column=", ".join(columns.targets)))
+            return None
+    answered = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
+    target = (columns.target, columns.label_delimiter)
+    metadata = (columns.numeric_features, columns.categorical_features)
+    schema = make_schema(answered, columns.target_kind, *target, *metadata, columns.rules, columns.class_order)
+    targets = encode_targets(answered, schema, *target, problems, columns.rules, notes)
+    features = _train_features(answered, schema, columns, problems, notes) if schema.num_features else None
+    groups = _groups(table, columns.group, columns.rules, problems) if columns.group else None
+    if columns.target_kind == "classification" and min_class_rows:
+        problems += _rare_classes(table, schema, columns.targets[0], groups, min_class_rows)
+    paths = image_paths(table, columns.image, root, problems, notes, columns.follow_links)
+    table = replace(table, notes=(*table.notes, *notes))
+    whole = _with_gaps(features, skipped) if features is not None else None
+    return Rows(table, paths, _with_gaps(targets, skipped), whole, groups, skipped), schema
 
 
-def _blend(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Lays an image over one colour."""
-    image = Image.fromarray(np.dstack([rgb, alpha]))
-    under = Image.new("RGBA", image.size, (*background, 255))
-    return np.asarray(Image.alpha_composite(under, image).convert("RGB"))
+def _rare_classes(
+    table: Table, schema: Schema, column: str, groups: list[str] | None, min_class_rows: int
+) -> list[Problem]:
+    cells, known = table.names(column), set(schema.outputs)
+    rows = [row for row, cell in enumerate(cells) if cell in known]
+    homes = [groups[row] for row in rows] if groups else None
+    return check_class_sizes([cells[row] for row in rows], min_class_rows, homes, table, column)
+
+
+def _train_features(
+    table: Table, schema: Schema, columns: Columns, problems: list[Problem], notes: list[str]
+) -> NDArray[np.float32]:
+    for name in columns.categorical_features:
+        problems += twin_problems(table, name, Counter(table.names(name)), columns.rules)
+    return encode_features(table, schema, problems, columns.rules, columns.filling, notes=notes)
+
+
+def _groups(table: Table, column: str, rules: TextRules, problems: list[Problem]) -> list[str]:
+    """The group of every row; two spellings of one group would be torn over the folds."""
+    groups = table.names(column)
+    for row, cell in enumerate(groups):
+        if rules.is_missing(cell):
+            what = f"is {cell!r}, a word for a missing value" if cell else "is empty"
+            fix = "Give the row a group; one of its own where it belongs to none."
+            problems.append(table.problem(row, f"the group {what}", fix, column))
+    problems += twin_problems(table, column, Counter(groups), rules)
+    return groups
+
+
+def read_test(
+    path: Path,
+    root: Path,
+    columns: Columns,
+    schema: Schema | None,
+    is_sample: bool,
+    problems: list[Problem],
+    is_rerun: bool = False,
+) -> Rows | None:
+    """Reads the rows to predict.
+
+    Args:
+        path: The CSV.
+        root: The data's folder.
+        columns: Which columns mean what.
+        schema: Of the training table; None where that could not be read, and this one is only checked.
+        is_sample: A sample submission, whose targets are placeholders.
+        problems: Whatever is wrong is appended.
+        is_rerun: A trained run predicts them: a class that it does not know is noted, as nobody can change the table.
+
+    Returns:
+        None where the table is not there or has no such columns.
+    """
+    id, setting = columns.id_of(is_sample)
+    template = columns.test_image or columns.image
+    required = columns.needed(template, "test_image")
+    if id in required:
+        required[id] = f"{setting} and data.test_image"
+    table = read_table(path, id, required, problems, columns.encoding, setting)
+    unknown = [name for name in fields(template) if is_sample and name in columns.targets]
+    if unknown:
+        fix = "Set data.test_image to where the images of the rows to predict are."
+        problems.append(Problem(str(path), "the image's path holds the target, which is to be predicted", fix))
+    if table is None or unknown:
+        return None
+    notes: list[str] = []
+    paths = image_paths(table, template, root, problems, notes, columns.follow_links)
+    features = None
+    if schema is not None and schema.num_features:
+        features = encode_features(table, schema, problems, columns.rules, columns.filling, True, notes)
+    if schema is not None and not is_sample and schema.kind == "classification":
+        notes += _check_answers(table, schema, columns, [] if is_rerun else problems)
+    return Rows(replace(table, notes=(*table.notes, *notes)), paths, features=features)
+
+
+def _check_answers(table: Table, schema: Schema, columns: Columns, problems: list[Problem]) -> list[str]:
+    """Appends classes of a labelled test table that training rows do not have; they are noted as well."""
+    column = columns.targets[0]
+    if column not in table.columns:
+        return []
+    known = Spellings(schema.outputs)
+    cells = Counter(table.names(column))
+    unknown = Counter(
+        {cell: n for cell, n in cells.items() if not columns.rules.is_missing(cell) and known.find(cell) is None}
+    )
+    for row, cell in enumerate(table.names(column) if unknown else []):
+        if cell in unknown:
+            fix = f"Write one of the training table's, or leave the column out.{suggest(cell, schema.outputs)}"
+            problems.append(table.problem(row, "the training table has no such class", fix, column))
+    if not unknown:
+        return []
+    return [f"{table.path}: column '{column}' is not used; the training table lacks some classes: {counted(unknown)}."]
+
+
+def read_sample(path: Path, columns: Columns, problems: list[Problem]) -> Table | None:
+    """Reads a sample submission as any other table: None where it is not there or has no id column."""
+    id, setting = columns.id_of(is_sample=True)
+    return read_table(path, id, {}, problems, columns.encoding, setting)
+
+
+def check_sample(sample: Table | None, test: Rows | None, problems: list[Problem]) -> None:
+    """Appends every id that only one of test table and sample submission has: submissions need the sample's."""
+    if sample is None or test is None:
+        return
+    for one, other in ((sample, test.table), (test.table, sample)):
+        known = Spellings(other.ids)
+        for row, id in enumerate(one.ids):
+            if id not in known.names:
+                near = known.find(id)
+                fix = f"Give both files the same ids.{f' It has {near!r}.' if near else ''}"
+                problems.append(one.problem(row, f"{other.path} has no such id", fix))
+
+
+def _with_gaps(values: NDArray[Any], skipped: Mapping[int, str]) -> NDArray[Any]:
+    """The same with a −1 or NaN at each skipped row: what is used by mistake is seen."""
+    num_rows = len(values) + len(skipped)
+    filler = -1 if values.dtype.kind == "i" else np.nan
+    whole = np.full((num_rows, *values.shape[1:]), filler, dtype=values.dtype)
+    whole[[row for row in range(num_rows) if row not in skipped]] = values
+    return whole

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.numbers import NUMBER, is_boolean
-from swinft.data.table import Table
-from swinft.data.text import TEXT_RULES, TextRules
+from swinft.data.tables.numbers import NUMBER, is_boolean
+from swinft.data.tables.table import Table
+from swinft.data.tables.text import TEXT_RULES, TextRules
 from swinft.errors import InputError, listed
 
 TargetKind = Literal["classification", "regression", "multilabel"]

@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from swinft.data.augment import Preset, mistyped
-from swinft.data.capacity import Policy
-from swinft.data.crops import Resize
-from swinft.data.device import AugmentOn
+from swinft.data.augment.crops import Resize
+from swinft.data.augment.geometry import DevicePreset
+from swinft.data.augment.pipelines import Preset, mistyped
+from swinft.data.cache.budget import Policy
 from swinft.data.features import MissingFeatures, UnknownCategories
 from swinft.data.folds import FoldKind
-from swinft.data.geometry import DevicePreset
+from swinft.data.loading.device_loader import AugmentOn
 from swinft.data.schema import TargetKind
-from swinft.data.text import Twins
+from swinft.data.tables.text import Twins
 from swinft.errors import InputError, suggest
 from swinft.ranges import COUNT, NOT_NEGATIVE, Range, range_problems
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.numbers import numbers
 from swinft.data.schema import Schema, label_tokens, target_columns
-from swinft.data.table import Problem, Table
-from swinft.data.text import HOW_TWINS_DIFFER, TEXT_RULES, TextRules, counted, twins
+from swinft.data.tables.numbers import numbers
+from swinft.data.tables.table import Problem, Table
+from swinft.data.tables.text import HOW_TWINS_DIFFER, TEXT_RULES, TextRules, counted, twins
 from swinft.errors import number_of, suggest
 
 # `['a', 'b']`, `["a"]`, `[]`, `{'a'}`, `('a', 'b')`: what Python and JSON print; then also `[0 1]` and `[a, b]`.

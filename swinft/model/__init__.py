@@ -1,1 +1,1 @@
-"""Tensors in, tensors out: backbone, heads, metrics, training recipe, task. Knows nothing of data or runs."""
+"""Tensors in, tensors out: the network, its training, its metrics; nothing here knows a table or a folder."""

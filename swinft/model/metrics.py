@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from swinft.errors import InputError, suggest
-from swinft.model.rounding import to_grades
+from swinft.model.grades import to_grades
 
 Array = NDArray[Any]
 # How far a probability may lie outside 0–1: rounding of a softmax in bf16, and no more.
@@ -206,3 +206,10 @@ def _check_probabilities(names: Sequence[str], predictions: Array) -> None:
             f"{', '.join(wrong)} needs probabilities in 0–1, and the predictions reach from {low:.4g} to {high:.4g}. "
             f"A head's `decode` must end in a softmax or a sigmoid; or choose another metric (model.metrics)."
         )
+
+
+def names_by_kind() -> str:
+    """The metrics' names for help: `classification: accuracy, …; regression: …`."""
+    kinds = dict.fromkeys(kind for metric in METRICS.values() for kind in metric.kinds)
+    names = {kind: ", ".join(name for name, metric in METRICS.items() if kind in metric.kinds) for kind in kinds}
+    return "; ".join(f"{kind}: {listed}" for kind, listed in names.items())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from swinft.errors import InputError
-from swinft.model.backbone import Backbone
+from swinft.model.backbones.timm_backbone import Backbone
 from swinft.model.contract import marked
 from swinft.model.heads import Head
 from swinft.model.metadata import MetadataNetwork

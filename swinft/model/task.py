@@ -16,17 +16,19 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from swinft.errors import InputError, listed, number_of
-from swinft.model.backbone import create_backbone
+from swinft.model.attention.swin import FAST_ATTENTION, FastAttention, set_attention
+from swinft.model.backbones.memory_format import plain_where_needed, set_layout, uses_channels_last
+from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.compiling import COMPILED_STEPS, CompilePolicy, compiles, filled_up, graphs_compiled
 from swinft.model.contract import check_logits, decoded, describe_head, encoded_targets, head_from, row_losses
-from swinft.model.ema import AveragedWeights
 from swinft.model.heads import Head
-from swinft.model.layout import plain_where_needed, set_layout, uses_channels_last
-from swinft.model.losses import BadBatch, EpochLosses
 from swinft.model.metrics import check_metrics, score
-from swinft.model.mix import MixConfig, mix
 from swinft.model.network import ImageModel
-from swinft.model.optim import (
+from swinft.model.training.ema import AveragedWeights
+from swinft.model.training.epoch_losses import BadBatch, EpochLosses
+from swinft.model.training.loss_scaling import Skips, StepWatch, first_not_finite
+from swinft.model.training.mixup import MixConfig, mix
+from swinft.model.training.optim import (
     Groups,
     OptimConfig,
     adamw,
@@ -38,11 +40,9 @@ from swinft.model.optim import (
     warmup_cosine,
     warmup_steps,
 )
-from swinft.model.scaling import Skips, StepWatch, first_not_finite
-from swinft.model.steps import steps_of
-from swinft.model.window_attention import FAST_ATTENTION, FastAttention, set_attention
+from swinft.model.training.steps import steps_of
 from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, NOT_NEGATIVE, check_ranges
-from swinft.streams import Use, seed_for, seed_generators
+from swinft.seeding import Use, seed_for, seed_generators
 
 Batch = dict[str, Tensor]
 T = TypeVar("T")

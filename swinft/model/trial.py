@@ -12,8 +12,8 @@ from torch import Tensor
 
 from swinft.errors import InputError
 from swinft.model.contract import decoded, encoded_targets, row_losses
-from swinft.model.optim import adamw
 from swinft.model.task import FineTuneTask
+from swinft.model.training.optim import adamw
 
 # Two rows show all that a full batch shows, but for its memory; on a CPU a full one can take minutes.
 MOST_ROWS = 2

@@ -8,9 +8,9 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from swinft.errors import StoreError
-from swinft.run.checkpoints import is_whole_checkpoint
+from swinft.run.folds.checkpoints import is_whole_checkpoint
 from swinft.run.layout import Run
-from swinft.run.store import accept, is_unrecorded
+from swinft.store import accept, is_unrecorded
 
 
 def accept_files(run: Run) -> None:

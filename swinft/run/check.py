@@ -1,4 +1,4 @@
-"""`swinft check`, and what it shares with `swinft fit`: all that can be wrong, found before anything is trained.
+"""What `check` and `fit` refuse alike: all that can be wrong, found before anything is trained.
 
 Cheap checks come first: the settings before a table is read, the network and the tables before an image is decoded.
 """
@@ -6,35 +6,32 @@ Cheap checks come first: the settings before a table is read, the network and th
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.drawing import say
-from swinft.data.overview import format_summary
-from swinft.data.rows import Rows
+from swinft.data.samples import Rows
 from swinft.data.schema import Schema, with_prior
 from swinft.errors import InputError
+from swinft.inference.tta import check_views
 from swinft.model.trial import try_step
 from swinft.ranges import POSITIVE, Range, check_ranges
-from swinft.run.arguments import Parser
-from swinft.run.build import build_datamodule, build_task
-from swinft.run.callbacks import monitor_problems
-from swinft.run.choices import Choice
-from swinft.run.config import PredictConfig, build_parser, dump, load
-from swinft.run.decide import plan_submission
-from swinft.run.devices import check_training_devices
-from swinft.run.measured import Tried
-from swinft.run.planned import planned, step_problems
-from swinft.run.pretrained import check_pretrained, pretrained_of
-from swinft.run.sample import Sample
-from swinft.run.settling import answer, settle
-from swinft.run.submission import SubmissionConfig, SubmissionPlan
-from swinft.run.trainer import callbacks_of, check_trainer
-from swinft.run.tta import check_views
+from swinft.run.compute.choices import Choice
+from swinft.run.compute.devices import check_training_devices
+from swinft.run.compute.settle import settle
+from swinft.run.compute.trial import Tried
+from swinft.run.config.callbacks import monitor_problems
+from swinft.run.config.sections import PredictConfig
+from swinft.run.experiment import Experiment
+from swinft.run.folds.planned import planned, step_problems
+from swinft.run.folds.pretrained import check_pretrained, pretrained_of
+from swinft.run.folds.trainer_checks import check_trainer
+from swinft.run.submission.decide import plan_submission
+from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
+from swinft.run.submission.sample import Sample
+from swinft.run.trainer import callbacks_of
 
 T = TypeVar("T")
 
@@ -70,49 +67,31 @@ class CheckedRun:
         return ["submission: data.sample_submission is not set, so nothing says what the competition wants"]
 
 
-def main(argv: list[str]) -> int:
-    """`swinft check --config FILE`."""
-    parser = build_parser("check")
-    parser.add_argument(
-        "--trial", type=str | None, default=None, help="answer the request in a folder: what `check` and `fit` start"
-    )
-    config = load(parser, argv)
-    if config.trial:
-        answer(parser, config, Path(config.trial))
-        return 0
-    config.devices_per_fold = None  # an option of `fit`
-    checked = check_run(parser, config)
-    print(format_summary(checked.data.summary()))
-    for line in checked.submission():
-        say(line)
-    return 0
-
-
-def check_run(parser: Parser, config: Namespace) -> CheckedRun:
+def check_run(experiment: Experiment) -> CheckedRun:
     """Builds what a run needs and checks all of it; `check` and `fit` refuse the same configs because both call this.
 
     Args:
-        parser: The parser that read the config.
-        config: The config of `check` or `fit`.
+        experiment: Of `check` or `fit`.
 
     Raises:
         InputError: Config, tables or images are wrong. All that is found before an image is decoded is listed at once.
     """
+    config = experiment.config
     check_training_devices(config)  # alone: much of what follows fails with a device that does not start
     problems: list[str] = []
-    data = _collect(problems, lambda: build_datamodule(parser, config))
-    trainer = _collect(problems, lambda: check_trainer(parser, config, data.num_folds if data else 1))
+    data = _collect(problems, experiment.datamodule)
+    trainer = _collect(problems, lambda: check_trainer(experiment, data.num_folds if data else 1))
     _collect(problems, lambda: check_pretrained(config))
     _collect(problems, lambda: _check_numbers(config))
     if data:
         _collect(problems, lambda: check_views(config.predict.views, data.image_size))
         _collect(problems, lambda: None if data.folds else _check_fold(config, data.num_folds))
     tables = _collect(problems, data.read_tables) if data else None
-    tried = _collect(problems, lambda: _check_task(parser, config, *tables)) if tables else None
+    tried = _collect(problems, lambda: _check_task(experiment, *tables)) if tables else None
     plan = _collect(problems, lambda: _plan_submission(config, data, *tables, tried)) if data and tables else None
     if trainer and tried:
         problems += monitor_problems(callbacks_of(trainer), tried.task.metrics)
-    frozen = None if problems else _collect(problems, lambda: dump(parser, config))
+    frozen = None if problems else _collect(problems, experiment.dump)
     if data is None or trainer is None or tried is None or frozen is None:
         raise InputError("\n".join(problems))
     data.setup("fit")
@@ -125,7 +104,7 @@ def check_run(parser: Parser, config: Namespace) -> CheckedRun:
     took = time.perf_counter() - started
     num_parameters = sum(parameter.numel() for parameter in tried.task.net.parameters())
     device = trainer.strategy.root_device
-    choice = settle(parser, config, data.schema, tried, device, planned(config, data, trainer.world_size))
+    choice = settle(experiment, data.schema, tried, device, planned(config, data, trainer.world_size))
     return CheckedRun(frozen, data, num_parameters, choice, took, plan)
 
 
@@ -169,11 +148,12 @@ def _plan_submission(
     return plan_submission(Sample.of(data.sample_table), schema, metrics[0], options, config.data.label_delimiter)
 
 
-def _check_task(parser: Parser, config: Namespace, rows: Rows, schema: Schema) -> Tried:
+def _check_task(experiment: Experiment, rows: Rows, schema: Schema) -> Tried:
     """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold."""
+    config = experiment.config
     # The hub's weights are left to the folds, which find them in its cache after the first.
     changes = {"loads_weights": config.model.pretrained is not True, "pretrained": pretrained_of(config, 0)}
-    task = build_task(parser, config, schema, **changes)
+    task = experiment.task(schema, **changes)
     assert rows.targets is not None
     used = rows.is_used
     targets = torch.from_numpy(rows.targets[used])

@@ -9,9 +9,9 @@ import torch
 from jsonargparse import Namespace
 
 from swinft.errors import StoreError
-from swinft.limits import available_cores
 from swinft.run.layout import Run
-from swinft.run.precision import training_precision
+from swinft.system.limits import available_cores
+from swinft.system.precision import training_precision
 
 PACKAGES = ("swinft", "torch", "lightning", "timm", "albumentations", "torchmetrics", "numpy", "pandas", "pillow")
 COMPARED = ("versions", "python", "device", "precision")

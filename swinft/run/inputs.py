@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 from swinft.errors import InputError
 from swinft.run.layout import Run
-from swinft.run.store import commit, verify
+from swinft.store import commit, verify
 
 TABLES = ("train", "test", "sample_submission")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from swinft.errors import InputError, suggest
-from swinft.run.store import RECORDS, has_record, is_committed, is_temporary, verify
+from swinft.errors import InputError, command, suggest
+from swinft.store import RECORDS, has_record, is_committed, is_temporary, verify
 
 NO_FOLD = -1  # as in `swinft.data.folds`, whose imports would slow down commands that only read a run
 
@@ -262,6 +262,32 @@ class Run:
         """The folds of the run's folds.csv."""
         with verify(self.folds).open(encoding="utf-8", newline="") as file:
             return sorted({int(row["fold"]) for row in csv.DictReader(file)} - {NO_FOLD})
+
+    def finished_folds(self, folds: list[int] | None) -> list[int]:
+        """The folds to predict with, checked to be finished; all of them for None.
+
+        Raises:
+            InputError: One is not planned or not finished, or is named twice.
+        """
+        planned = self.planned_folds()
+        if folds is not None and (not folds or len(set(folds)) < len(folds)):
+            raise InputError(f"--folds is {folds}: name at least one fold, each once, of {planned}.")
+        unknown = [index for index in folds or [] if index not in planned]
+        if unknown:
+            raise InputError(f"--folds names {unknown}, but the run has folds {planned}.")
+        chosen = planned if folds is None else sorted(folds)
+        unfinished = [index for index in chosen if not self.fold(index).is_done]
+        if unfinished:
+            raise InputError(
+                f"folds {unfinished} of {self.root} are not finished. Run `{self.resume_command}`, or name those that "
+                f"are with --folds."
+            )
+        return chosen
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with it, as typed in a shell."""
+        return command("fit", "--config", self.config, "--resume")
 
     def unfinished_folds(self) -> list[int]:
         """The planned folds that are not done."""

@@ -6,11 +6,8 @@ import torch
 
 from swinft.data.schema import Schema
 from swinft.model.network import ImageModel
-from swinft.run.build import load_net
-from swinft.run.config import build_parser, read_frozen
+from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
-from swinft.run.predict import finished_folds
-from swinft.run.store import verify
 
 
 def load(run: str | Path, fold: int, device: str = "cpu", allow_code: list[str] | None = None) -> ImageModel:
@@ -32,8 +29,7 @@ def load(run: str | Path, fold: int, device: str = "cpu", allow_code: list[str] 
         StoreError: The weights are not those that the fold saved.
     """
     opened = Run.open(str(run))
-    parser = build_parser("predict")
-    config = read_frozen(parser, verify(opened.config), allow_code)
+    experiment = Experiment.of_run(opened, "predict", allow_code)
     schema = Schema.from_dict(opened.read_schema())
-    (index,) = finished_folds(opened, [fold])
-    return load_net(parser, config, schema, opened.fold(index).weights, torch.device(device), fast_attention=False)
+    (index,) = opened.finished_folds([fold])
+    return experiment.network(schema, opened.fold(index).weights, torch.device(device), fast_attention=False)

@@ -5,20 +5,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
 
 from swinft.errors import InputError, StoreError
-from swinft.orphans import is_child
 from swinft.run.accept import accept_files
-from swinft.run.arguments import Parser
-from swinft.run.build import build_datamodule
-from swinft.run.choices import choice_again, choice_here, freeze_choice, read_choice
-from swinft.run.config import dump, read_frozen
-from swinft.run.devices import check_devices, devices_per_fold, freeze_devices
+from swinft.run.compute.choices import choice_again, choice_here, freeze_choice, read_choice
+from swinft.run.compute.devices import check_devices, devices_per_fold, freeze_devices
+from swinft.run.config.sections import read_frozen
 from swinft.run.environment import describe_environment, note_of_resume
+from swinft.run.experiment import Experiment
 from swinft.run.inputs import check_inputs
 from swinft.run.layout import Run
-from swinft.run.store import commit, is_unrecorded, verify
+from swinft.store import commit, is_unrecorded, verify
+from swinft.system.orphans import is_child
 
 # Keys, and sections, that cannot change what a fold learns and predicts. All others are part of the result.
 FREE = (
@@ -45,34 +43,34 @@ FREE = (
 ABSENT = "not there"
 
 
-def check_resume(run: Run, parser: Parser, config: Namespace) -> None:
+def check_resume(run: Run, experiment: Experiment) -> None:
     """Compares a run with what is asked for, makes lost files again, and keeps what is free to differ.
 
     Args:
         run: The run.
-        parser: The parser that read the config.
-        config: What is asked for. A process that fits a single fold changes nothing that others read.
+        experiment: What is asked for. A process that fits a single fold changes nothing that others read.
 
     Raises:
         InputError: The run would go on as another one.
         StoreError: A file is missing or damaged and cannot be made again.
     """
+    config = experiment.config
     Run.open(run.root)
     if config.accept:
         accept_files(run)
-    has_changed = _check_config(run, parser, config)
+    has_changed = _check_config(run, experiment)
     check_inputs(run, config)
     if config.fold is None:
-        _make_again(run, parser, config)
+        _make_again(run, experiment)
         if has_changed:
-            commit(run.config, dump(parser, config).encode(), "swinft fit")  # what the folds are going to read
+            commit(run.config, experiment.dump().encode(), "swinft fit")  # what the folds are going to read
     # A parent says it for its folds.
     if not is_child() and (note := note_of_resume(run, choice_here(run, config).applied(config))):
         print(note)
     check_devices(run, config)
 
 
-def _check_config(run: Run, parser: Parser, config: Namespace) -> bool:
+def _check_config(run: Run, experiment: Experiment) -> bool:
     """Compares values, not text, key by key; says which differ and are free to.
 
     Returns:
@@ -82,9 +80,10 @@ def _check_config(run: Run, parser: Parser, config: Namespace) -> bool:
         InputError: A key differs that can change a result.
     """
     text = verify(run.config).read_text(encoding="utf-8")
+    before = experiment.with_config(read_frozen(experiment.parser, run.config, experiment.config.allow_code))
     # Read by this version, which adds the keys that it has learnt since, with their defaults.
-    frozen = dict(_flat(yaml.safe_load(dump(parser, read_frozen(parser, run.config, config.allow_code)))))
-    wanted = dict(_flat(yaml.safe_load(dump(parser, config))))
+    frozen = dict(_flat(yaml.safe_load(before.dump())))
+    wanted = dict(_flat(yaml.safe_load(experiment.dump())))
     keys = [key for key in {**frozen, **wanted} if frozen.get(key, ABSENT) != wanted.get(key, ABSENT)]
     lines = {key: f"{key}: was {frozen.get(key, ABSENT)!r}, is {wanted.get(key, ABSENT)!r}" for key in keys}
     refused = [line for key, line in lines.items() if not _is_free(key)]
@@ -114,14 +113,15 @@ def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, node
 
 
-def _make_again(run: Run, parser: Parser, config: Namespace) -> None:
+def _make_again(run: Run, experiment: Experiment) -> None:
     """Makes the files again that follow from others, where they are lost or damaged.
 
     Raises:
         StoreError: The schema has no record and is not what the tables give.
     """
+    config = experiment.config
     if _is_bad(run, "schema"):
-        data = build_datamodule(parser, config, folds=str(verify(run.folds)), images=str(verify(run.images)))
+        data = experiment.datamodule(folds=str(verify(run.folds)), images=str(verify(run.images)))
         data.setup("fit")
         content = json.dumps(data.schema.to_dict(), indent=1).encode()
         if is_unrecorded(run.schema) and run.schema.read_bytes() != content:

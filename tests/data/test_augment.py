@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jsonargparse import ArgumentParser
 
-from swinft.data.augment import apply, eval_pipeline, train_pipeline
+from swinft.data.augment.pipelines import apply, eval_pipeline, train_pipeline
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from swinft.data.batches import OrderedRows, ShuffledRows
+from swinft.data.loading.dataset import OrderedRows, ShuffledRows
 
 ROWS = np.arange(100, 110)
 

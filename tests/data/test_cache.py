@@ -19,15 +19,15 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch.utils.data import DataLoader, Dataset
 
-from swinft.data import cache as cache_module
-from swinft.data import images as images_module
-from swinft.data import scan as scan_module
-from swinft.data.augment import apply, eval_pipeline, train_pipeline
-from swinft.data.cache import cache_key, open_cache, prepare
-from swinft.data.collate import batch_images, collate
-from swinft.data.images import ImageError, decode, decode_reduced
-from swinft.data.scan import ImageSet
-from swinft.data.shrink import least, shrunk_shape
+from swinft.data.augment.pipelines import apply, eval_pipeline, train_pipeline
+from swinft.data.cache import pixels as cache_module
+from swinft.data.cache.pixels import cache_key, open_cache, prepare
+from swinft.data.images import decode as images_module
+from swinft.data.images.decode import ImageError, decode, decode_reduced
+from swinft.data.images.resize import least, shrunk_shape
+from swinft.data.inspection import scan as scan_module
+from swinft.data.inspection.scan import ImageSet
+from swinft.data.loading.collate import batch_images, collate
 from swinft.errors import InputError, StoreError
 
 SIZE = (32, 32)  # cached pictures cover 37 × 37

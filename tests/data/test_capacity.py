@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swinft.data import capacity
-from swinft.data.cache import obtain, prepare
-from swinft.data.capacity import Room
-from swinft.data.scan import ImageSet, scan
+from swinft.data.cache import budget as capacity
+from swinft.data.cache.budget import Room
+from swinft.data.cache.pixels import obtain, prepare
+from swinft.data.inspection.scan import ImageSet, scan
 from swinft.errors import InputError
 
 SIZE = (32, 32)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from swinft.data.crops import RATIO, _box, _draws, random_crop
+from swinft.data.augment.crops import RATIO, _box, _draws, random_crop
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 85, 3), dtype=np.uint8)
 

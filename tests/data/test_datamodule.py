@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from swinft.data.overview import format_summary
 from swinft.data.schema import Schema
-from swinft.data.table import DataError
+from swinft.data.summary import format_summary
+from swinft.data.tables.table import DataError
 from swinft.errors import InputError
 
 

@@ -8,11 +8,12 @@ from sklearn.datasets import load_sample_image
 from torch.nn import functional
 
 from swinft.cli import main
-from swinft.data import capacity, device
+from swinft.data.augment.warp import warp
+from swinft.data.cache import budget as capacity
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.device import CHUNK, DeviceLoader, free_memory
-from swinft.data.images import ImageError
-from swinft.data.warp import warp
+from swinft.data.images.decode import ImageError
+from swinft.data.loading import device_loader as device
+from swinft.data.loading.device_loader import CHUNK, DeviceLoader, free_memory
 from swinft.errors import InputError
 from tests.conftest import tiny_config, write_config
 

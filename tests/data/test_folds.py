@@ -5,7 +5,7 @@ import pytest
 from sklearn.model_selection import StratifiedKFold
 
 from swinft.data.folds import check_folds, count_per_fold, folds_csv, make_folds, read_folds, target_bins
-from swinft.data.table import DataError, read_table
+from swinft.data.tables.table import DataError, read_table
 from swinft.errors import InputError
 
 RNG = np.random.default_rng(0)

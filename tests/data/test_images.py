@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swinft.data.images import ImageError, ImageRules, decode, probe
-from swinft.data.scan import ImageSet, headers, scan
+from swinft.data.images.decode import ImageError, ImageRules, decode, probe
+from swinft.data.inspection.scan import ImageSet, headers, scan
 
 RAMP = np.add.outer(np.arange(12) * 6, np.arange(20) * 9).astype(np.uint8)  # (12, 20), 0 to 237
 COLORS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=2)

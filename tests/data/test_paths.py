@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from swinft.data.paths import fields, image_paths
-from swinft.data.table import read_table
+from swinft.data.image_paths import fields, image_paths
+from swinft.data.tables.table import read_table
 
 
 def resolve(root, template, rows, header="id,Subject Focus,label"):

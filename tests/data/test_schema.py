@@ -7,7 +7,7 @@ import pytest
 
 from swinft.data.features import Filling, encode_features
 from swinft.data.schema import Schema, make_schema, target_columns
-from swinft.data.table import read_table
+from swinft.data.tables.table import read_table
 from swinft.data.targets import check_class_sizes, encode_targets
 from swinft.errors import InputError
 

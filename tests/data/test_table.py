@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from swinft.data.table import DataError, Problem, read_table
+from swinft.data.tables.table import DataError, Problem, read_table
 
 NEEDED = {"label": "data.target"}
 

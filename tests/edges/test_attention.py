@@ -9,10 +9,11 @@ from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import nn
 
-from swinft.model import window_attention, window_kernels
-from swinft.model.backbone import create_backbone
-from swinft.model.window_attention import FastBlock, FastV2Block, accelerate, restore, set_attention
-from swinft.model.window_kernels import Windows
+from swinft.model.attention import swin as window_attention
+from swinft.model.attention import windows as window_kernels
+from swinft.model.attention.swin import FastBlock, FastV2Block, accelerate, restore, set_attention
+from swinft.model.attention.windows import Windows
+from swinft.model.backbones.timm_backbone import create_backbone
 
 V1, V2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
 NARROW = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "drop_path_rate": 0.0}

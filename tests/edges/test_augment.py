@@ -10,10 +10,10 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from swinft.cli import main
-from swinft.data.augment import apply, eval_pipeline, train_pipeline
+from swinft.data.augment.pipelines import apply, eval_pipeline, train_pipeline
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError
-from swinft.streams import Use, seed_for
+from swinft.seeding import Use, seed_for
 from tests.conftest import tiny_config, write_config
 from tests.model.test_task import make_task
 

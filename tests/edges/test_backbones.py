@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from swinft import ClassificationHead, FineTuneTask
 from swinft.cli import main
 from swinft.errors import InputError
-from swinft.model.backbone import create_backbone
+from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.trial import try_step
 from tests.conftest import ROOT, tiny_config, write_config
 

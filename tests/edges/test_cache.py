@@ -18,19 +18,20 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from swinft import limits
 from swinft.cli import main
-from swinft.data import cachefolder, scan
-from swinft.data import duplicates as duplicates_module
-from swinft.data.batches import ShuffledRows
-from swinft.data.cache import cache_key, obtain, open_cache
-from swinft.data.cachefolder import cache_files, is_in_use, prune
+from swinft.data.cache import folder as cachefolder
+from swinft.data.cache.folder import cache_files, is_in_use, prune
+from swinft.data.cache.pixels import cache_key, obtain, open_cache
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.duplicates import alike, clusters, describe, leaks
-from swinft.data.index import RECORD, ImageIndex
-from swinft.data.scan import ImageSet
+from swinft.data.inspection import duplicates as duplicates_module
+from swinft.data.inspection import scan
+from swinft.data.inspection.duplicates import alike, clusters, describe, leaks
+from swinft.data.inspection.index import RECORD, ImageIndex
+from swinft.data.inspection.scan import ImageSet
+from swinft.data.loading.dataset import ShuffledRows
 from swinft.errors import InputError, StoreError
-from swinft.run.looked import VARIABLE
+from swinft.run.handover import VARIABLE
+from swinft.system import limits
 from tests.conftest import tiny_config, write_config
 
 SIZE = (32, 32)
@@ -315,7 +316,7 @@ def test_f079_look_alikes_can_be_ignored(root, tmp_path, monkeypatch, capsys):
 
     assert main(["check", "--config", str(config_of(root, tmp_path))]) == 0
     assert "ids 000, 001 are the same image" in capsys.readouterr().out
-    monkeypatch.setattr("swinft.data.pictures.alike", refused)
+    monkeypatch.setattr("swinft.data.inspection.image_files.alike", refused)
     assert main(["check", "--config", str(config_of(root, tmp_path, **{"data.duplicates": "ignore"}))]) == 0
     assert "same image" not in capsys.readouterr().out
 
@@ -454,7 +455,7 @@ def test_f085_what_cannot_be_pruned_is_said(words, tmp_path, capsys, monkeypatch
 def test_f085_what_a_process_uses_is_not_pruned(root, tmp_path, capsys):
     folder = tmp_path / "cache"
     (path,) = some_caches(root, folder, 1)
-    code = "import sys; from pathlib import Path; from swinft.data.cache import open_cache\n"
+    code = "import sys; from pathlib import Path; from swinft.data.cache.pixels import open_cache\n"
     code += (
         f"cache = open_cache(Path({str(path)!r})); print('open', flush=True); sys.stdin.read(); print(cache.data.sum())"
     )

@@ -10,9 +10,9 @@ import torch
 
 from swinft.data.features import encode_features
 from swinft.data.folds import make_folds, scored_folds, target_bins
-from swinft.data.overview import format_summary
 from swinft.data.schema import Schema, make_schema, with_prior
-from swinft.data.table import DataError, Table
+from swinft.data.summary import format_summary
+from swinft.data.tables.table import DataError, Table
 from swinft.data.targets import encode_targets
 from swinft.errors import InputError
 from tests.data.conftest import Competition

@@ -12,12 +12,12 @@ import torch
 import yaml
 
 from swinft.cli import main
-from swinft.run.arguments import key_types
-from swinft.run.config import build_parser
+from swinft.run.config.parser import key_types
+from swinft.run.config.sections import build_parser
+from swinft.run.config.trust import BASES, TRUSTED_PACKAGES
 from swinft.run.layout import Run
-from swinft.run.processes import Child, run_children
-from swinft.run.store import commit
-from swinft.run.trust import BASES, TRUSTED_PACKAGES
+from swinft.store import commit
+from swinft.system.processes import Child, run_children
 from tests.conftest import tiny_config, write_config
 
 RUN = "torch.distributed.run.main"  # a function that runs any command

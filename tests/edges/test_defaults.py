@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 
 from swinft import ClassificationHead, FineTuneTask
 from swinft.cli import main
-from swinft.model.optim import FROM_SCRATCH, WITH_BATCH_NORM, WITHOUT_BATCH_NORM, OptimConfig, warmup_steps
-from swinft.model.steps import Steps
+from swinft.model.training.optim import FROM_SCRATCH, WITH_BATCH_NORM, WITHOUT_BATCH_NORM, OptimConfig, warmup_steps
+from swinft.model.training.steps import Steps
 from tests.conftest import TINY_SWIN, tiny_config, write_config
 
 RESNET = {"layers": [1, 1, 1, 1], "stem_width": 8, "channels": [8, 8, 8, 8]}

@@ -10,13 +10,13 @@ from matplotlib.font_manager import fontManager, get_font
 
 from swinft import FineTuneTask
 from swinft.cli import main
-from swinft.data.overview import format_summary, image_grid
+from swinft.data.summary import format_summary, image_grid
 from swinft.errors import InputError, suggest
 from swinft.model.metrics import METRICS
-from swinft.run.arguments import key_types
-from swinft.run.config import build_parser, load
+from swinft.run.config.parser import key_types
+from swinft.run.config.sections import build_parser, load
 from swinft.run.layout import Run
-from swinft.run.processes import Child, run_children
+from swinft.system.processes import Child, run_children
 from tests.conftest import fit_in_process, tiny_config, write_config
 
 
@@ -67,7 +67,7 @@ def test_f103_names_are_never_mark_up(competition, tmp_path, capsys, monkeypatch
     assert main(["report", str(run.root)]) == 0
     assert "data:image/png" in run.report.read_text()
     run.scores.unlink()
-    monkeypatch.setattr("swinft.run.fit.write_report", lambda *_: 1 / 0)
+    monkeypatch.setattr("swinft.run.scores.write_report", lambda *_: 1 / 0)
     capsys.readouterr()
     assert main(["fit", "--config", str(config), "--resume"]) == 0  # and the scores are seen all the same
     out, err = capsys.readouterr()

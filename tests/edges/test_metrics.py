@@ -13,9 +13,9 @@ from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.model.metrics import METRICS, score
-from swinft.run.inference import format_score
-from swinft.run.recorder import FoldRecorder
-from swinft.run.store import json_bytes
+from swinft.printing import format_score
+from swinft.run.folds.recorder import FoldRecorder
+from swinft.store import json_bytes
 from tests.conftest import fit_in_process, tiny_config, write_config
 
 SEEDS = range(60)  # draws against an independent answer

@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader
 
 from swinft import ClassificationHead, Head, ImageModel, MultilabelHead, RegressionHead
 from swinft.errors import InputError
-from swinft.model.backbone import create_backbone
-from swinft.model.ema import AveragedWeights
+from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.metadata import MetadataNetwork
-from swinft.model.mix import MixConfig, mix
-from swinft.model.optim import OptimConfig, describe_rates, param_groups
 from swinft.model.task import FineTuneTask
+from swinft.model.training.ema import AveragedWeights
+from swinft.model.training.mixup import MixConfig, mix
+from swinft.model.training.optim import OptimConfig, describe_rates, param_groups
 from tests.conftest import TINY_SWIN
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}

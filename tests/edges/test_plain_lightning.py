@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader, Subset
 import swinft
 from swinft import ClassificationHead, CSVDataModule, FineTuneTask, MultilabelHead, RegressionHead
 from swinft.cli import main
-from swinft.data.table import DataError
+from swinft.data.tables.table import DataError
 from swinft.errors import InputError
 from swinft.model.metrics import score
-from swinft.model.mix import MixConfig
-from swinft.model.optim import OptimConfig
+from swinft.model.training.mixup import MixConfig
+from swinft.model.training.optim import OptimConfig
 from tests.conftest import TINY_SWIN, tiny_config, write_config
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
@@ -369,7 +369,7 @@ import os, warnings, cv2
 from PIL import ImageFile
 before = dict(os.environ), list(warnings.filters), cv2.getNumThreads(), ImageFile.MAXBLOCK
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-import swinft.data.augment, swinft.data.shrink, swinft.data.datamodule, swinft.data.images
+import swinft.data.augment.pipelines, swinft.data.images.resize, swinft.data.datamodule, swinft.data.images.decode
 assert cv2.getNumThreads() == before[2] > 0, cv2.getNumThreads()
 assert ImageFile.MAXBLOCK == before[3], ImageFile.MAXBLOCK
 ours = [f for f in warnings.filters if f[1] and ("NumPy array" in f[1].pattern or "valid for transform" in f[1].pattern)]
@@ -381,7 +381,7 @@ assert changed <= {"NO_ALBUMENTATIONS_UPDATE", "KMP_DUPLICATE_LIB_OK", "KMP_INIT
 
 
 def test_f021_read_only_pixels_are_shrunk_without_a_warning(recwarn):
-    from swinft.data.shrink import resized
+    from swinft.data.images.resize import resized
 
     pixels = np.arange(48, dtype=np.uint8).repeat(48).reshape(48, 16, 3)
     pixels.flags.writeable = False

@@ -26,8 +26,8 @@ def no_forwards(monkeypatch) -> None:
     def forbidden(*_: object) -> None:
         raise AssertionError("a network was computed with")
 
-    monkeypatch.setattr("swinft.run.predict.predict_rows", forbidden)
-    monkeypatch.setattr("swinft.run.predict.load_net", forbidden)
+    monkeypatch.setattr("swinft.commands.predict.predict_rows", forbidden)
+    monkeypatch.setattr("swinft.run.experiment.Experiment.network", forbidden)
 
 
 def provenance(path: Path) -> dict[str, object]:
@@ -219,7 +219,7 @@ def test_f043_a_run_on_a_read_only_disk_is_predicted_and_submitted_elsewhere(run
 
 def test_f043_the_advice_is_that_of_the_command_that_failed(tmp_path):
     from swinft.errors import StoreError
-    from swinft.run.store import commit
+    from swinft.store import commit
 
     (tmp_path / "file").write_text("")
     for producer, advice in (("swinft fit", "--resume"), ("swinft predict", "run `swinft predict` again")):

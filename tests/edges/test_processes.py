@@ -15,23 +15,24 @@ import torch
 from jsonargparse import Namespace
 
 from swinft.cli import main
-from swinft.data.batches import PADDING, ImageRows
 from swinft.data.datamodule import CSVDataModule
+from swinft.data.loading.dataset import PADDING, ImageRows
 from swinft.errors import InputError
-from swinft.run import fit, processes
-from swinft.run.devices import check_devices, devices_per_fold, freeze_devices, slots_for
+from swinft.run import fit
+from swinft.run.compute.devices import check_devices, devices_per_fold, freeze_devices, slots_for
 from swinft.run.layout import Fold, Run
 from swinft.run.lock import hold
-from swinft.run.store import commit
+from swinft.store import commit
+from swinft.system import processes
 from tests.conftest import ROOT, tiny_config, write_config
 
 # A parent as `swinft fit` and `swinft predict --devices` are one, whose children cost no imports.
 PARENT = """
 import signal
 import sys
-from swinft.run import processes
+from swinft.system import processes
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
-from swinft.run.processes import Child, run_children
+from swinft.system.processes import Child, run_children
 sys.executable = sys.argv[1]
 processes.TERMINATED_SECONDS = 1.0
 try:
@@ -43,7 +44,7 @@ print(codes)
 CHILD = f"""#!{sys.executable}
 import os, signal, sys, time
 from pathlib import Path
-from swinft.orphans import end_with_parent
+from swinft.system.orphans import end_with_parent
 end_with_parent()
 for name in sys.argv[4:]:  # after -m swinft FOLDER
     if name == "fail":
@@ -185,7 +186,7 @@ def test_f053_a_part_prints_no_next_step(tiny_run, tmp_path, capsys):
 
 
 def test_f053_one_named_device_is_not_shared(tiny_run, monkeypatch, capsys):
-    monkeypatch.setattr("swinft.run.predict.choose_device", lambda _: torch.device("cuda", 1))
+    monkeypatch.setattr("swinft.commands.predict.choose_device", lambda _: torch.device("cuda", 1))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert main(["predict", str(tiny_run), "--device", "cuda:1", "--devices", "2"]) == 2
     assert "--device cuda:1 names one device, --devices 2 several: give --device cuda." in capsys.readouterr().err

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from swinft.cli import main
-from swinft.data.overview import shown
+from swinft.data.summary import shown
 from swinft.errors import RunError
-from swinft.run.predictions import by_id, prediction_table
-from swinft.run.report import worst_rows
+from swinft.inference.predictions import by_id, prediction_table
+from swinft.run.report.page import worst_rows
 from tests.conftest import fit_in_process, tiny_config, write_config
 
 
@@ -64,7 +64,7 @@ def test_f102_a_join_holds_every_id_once_or_is_an_error(ids):
 def test_f102_the_worst_rows_are_those_of_the_out_of_fold_table(finished):
     """Whatever order oof.csv has."""
     from swinft.data.datamodule import CSVDataModule
-    from swinft.run.predictions import read_predictions, values_of
+    from swinft.inference.predictions import read_predictions, values_of
 
     run = finished / "runs" / "tiny"
     settings = yaml.safe_load((run / "config.yaml").read_text())["data"]

@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 
 from swinft.cli import main
 from swinft.errors import InputError, StoreError
-from swinft.run import environment, prepare
-from swinft.run.checkpoints import newest_checkpoint
+from swinft.run import environment
+from swinft.run import freeze as prepare
+from swinft.run.folds.checkpoints import newest_checkpoint
 from swinft.run.layout import Run
-from swinft.run.store import RECORDS, verify
+from swinft.store import RECORDS, verify
 from tests.conftest import power_gone_after, tiny_config, write_config
 
 CONFIG = {"trainer.max_epochs": 3}
@@ -374,15 +375,14 @@ def test_f049_a_run_behind_a_link_is_one_run_with_one_lock(copy, tmp_path):
 
 def features_of(words: list[str], competition: Path, tmp_path: Path):
     """The tensors of a fresh task's backbone for a config that names pretrained weights."""
-    from swinft.run.build import build_datamodule, build_task
-    from swinft.run.config import build_parser, load
+    from swinft.run.config.sections import build_parser
+    from swinft.run.experiment import Experiment
 
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
-    parser = build_parser("fit")
-    config = load(parser, ["--config", str(config), *words])
-    data = build_datamodule(parser, config)
+    experiment = Experiment.from_argv(build_parser("fit"), ["--config", str(config), *words])
+    data = experiment.datamodule()
     data.setup("fit")
-    return build_task(parser, config, data.schema).net.backbone.state_dict()
+    return experiment.task(data.schema).net.backbone.state_dict()
 
 
 @pytest.mark.parametrize("kind", ["weights", "checkpoint", "lightning", "bare"])
@@ -428,7 +428,7 @@ def test_f041_weights_that_do_not_fit_are_refused_with_a_prefix_too(harm, finish
 
 
 def test_f039_a_checkpoint_of_other_steps_is_refused(half, capsys, monkeypatch):
-    monkeypatch.setattr("swinft.run.recorder._step", lambda trainer: {"processes": 2, "rows per batch": 6})
+    monkeypatch.setattr("swinft.run.folds.recorder._step", lambda trainer: {"processes": 2, "rows per batch": 6})
     assert main(["fit", "--resume", str(half.root), "--fold", "0"]) == 2
     err = capsys.readouterr().err
     assert "its checkpoint is one of 1 process, 6 rows per batch, 1 batch per step, and here are 2 processes" in err

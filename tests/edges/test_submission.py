@@ -15,15 +15,15 @@ from sklearn.metrics import cohen_kappa_score, log_loss, roc_auc_score
 from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import InputError
-from swinft.run.decide import PROBABILITY_METRICS, plan_submission
-from swinft.run.predictions import prediction_table
-from swinft.run.sample import Sample
-from swinft.run.submission import (
+from swinft.inference.predictions import prediction_table
+from swinft.run.submission.decide import PROBABILITY_METRICS, plan_submission
+from swinft.run.submission.plan import (
     SubmissionConfig,
     as_csv,
     build_submission,
     check_submission,
 )
+from swinft.run.submission.sample import Sample
 from tests.conftest import fit_in_process, tiny_config, write_config, write_image
 
 NUM_ROWS = 16

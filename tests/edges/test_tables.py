@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from swinft.data import csvfile
-from swinft.data.paths import image_paths
-from swinft.data.table import DataError, read_table
-from swinft.data.text import Spellings, TextRules, normal, strip, twin_key, twins
+from swinft.data.image_paths import image_paths
+from swinft.data.tables import csv_lines as csvfile
+from swinft.data.tables.table import DataError, read_table
+from swinft.data.tables.text import Spellings, TextRules, normal, strip, twin_key, twins
 
 
 @pytest.mark.parametrize(

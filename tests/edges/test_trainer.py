@@ -15,10 +15,10 @@ from lightning.pytorch.callbacks import WeightAveraging
 
 import swinft
 from swinft.cli import main
-from swinft.model.steps import count_steps
-from swinft.run.arguments import key_types
-from swinft.run.config import build_parser
-from swinft.run.hours import DEADLINE, deadline, fold_limit
+from swinft.model.training.steps import count_steps
+from swinft.run.config.parser import key_types
+from swinft.run.config.sections import build_parser
+from swinft.run.folds.hours import DEADLINE, deadline, fold_limit
 from swinft.run.layout import Run
 from tests.conftest import TINY_SWIN, power_gone_after, tiny_config, write_config
 
@@ -56,7 +56,7 @@ def test_f118_check_refuses_what_fit_refuses_with_the_same_words(options, messag
 
 @pytest.mark.parametrize("option", [["--model.metrics", "[acuracy]"], ["--model.backbone", "nonsense"]])
 def test_f082_a_wrong_network_is_found_before_an_image_is_opened(option, competition, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("swinft.data.pictures.scan", lambda *_, **__: pytest.fail("an image was opened"))
+    monkeypatch.setattr("swinft.data.inspection.image_files.scan", lambda *_, **__: pytest.fail("an image was opened"))
     assert ask("check", competition, tmp_path, *option) == 2
     assert ask("fit", competition, tmp_path, *option) == 2
 
@@ -269,7 +269,7 @@ def test_f038_a_resume_after_the_end_of_training_adds_nothing(epochs, competitio
     changes = {"trainer.max_epochs": epochs, "trainer.callbacks": [EARLY]}
     whole = fit_one_fold(competition, tmp_path / "whole", **changes)
     with monkeypatch.context() as patched:
-        patched.setattr("swinft.run.fit._finish", lambda *_, **__: pytest.fail("killed"))
+        patched.setattr("swinft.run.folds.fold._finish", lambda *_, **__: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception, match="killed"):
             fit_one_fold(competition, tmp_path / "resumed", **changes)
     capsys.readouterr()
@@ -465,7 +465,7 @@ def test_a_fold_whose_time_is_up_ends_with_a_whole_epoch_and_a_resume_adds_nothi
 ):
     changes = {"trainer.max_epochs": 12, "max_hours": 1e-7}
     with monkeypatch.context() as patched:
-        patched.setattr("swinft.run.fit._finish", lambda *_, **__: pytest.fail("killed"))
+        patched.setattr("swinft.run.folds.fold._finish", lambda *_, **__: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception, match="killed"):
             fit_one_fold(competition, tmp_path, **changes)
     out = capsys.readouterr().out
@@ -507,7 +507,9 @@ def test_f107_fast_dev_run_does_a_batch_of_everything_and_keeps_nothing(
     options, warmup, competition, tmp_path, capsys, monkeypatch
 ):
     seen = []
-    monkeypatch.setattr("swinft.run.fit.write_predictions", lambda path, table, *_: seen.append((path, len(table))))
+    monkeypatch.setattr(
+        "swinft.run.folds.fold.write_predictions", lambda path, table, *_: seen.append((path, len(table)))
+    )
     changes = {"trainer.max_epochs": 12, "model.optim.warmup_epochs": warmup, "data.batch_size": 4}
     assert ask("fit", competition, tmp_path, *options, "--trainer.logger", "csv", **changes) == 0
     out = capsys.readouterr().out

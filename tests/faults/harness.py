@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from swinft import store
 from swinft.cli import main
-from swinft.run import store
 from swinft.run.layout import Run
 from tests.conftest import tiny_config, write_config
 

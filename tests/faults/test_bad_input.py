@@ -22,15 +22,15 @@ import pytest
 from PIL import Image
 
 from swinft.cli import main
-from swinft.data import batches
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.images import ImageError, ImageRules, decode
+from swinft.data.images.decode import ImageError, ImageRules, decode
+from swinft.data.loading import dataset as batches
 from swinft.data.schema import Schema
-from swinft.data.table import read_table
-from swinft.run.decide import plan_submission
-from swinft.run.predictions import prediction_table
-from swinft.run.sample import Sample
-from swinft.run.submission import SubmissionConfig, build_submission
+from swinft.data.tables.table import read_table
+from swinft.inference.predictions import prediction_table
+from swinft.run.submission.decide import plan_submission
+from swinft.run.submission.plan import SubmissionConfig, build_submission
+from swinft.run.submission.sample import Sample
 from tests.conftest import tiny_config, write_config
 
 ONE = "005"  # the id that most cases break; line 7 of train.csv

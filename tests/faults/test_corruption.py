@@ -12,13 +12,12 @@ import torch
 from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import StoreError
-from swinft.run.build import load_net
-from swinft.run.choices import read_choice
-from swinft.run.config import build_parser, read_frozen
+from swinft.inference.predictions import read_predictions
+from swinft.run.compute.choices import read_choice
+from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
-from swinft.run.predictions import read_predictions
-from swinft.run.store import RECORDS, commit, newest_intact, verify
 from swinft.run.trainer import StoreCheckpointIO
+from swinft.store import RECORDS, commit, newest_intact, verify
 from tests.conftest import power_gone_after, tiny_config, write_config
 from tests.faults.harness import RECIPE
 
@@ -30,9 +29,8 @@ TIMES = {
 
 
 def read_weights(run: Run, path: Path) -> object:
-    parser = build_parser("predict")
     schema = Schema.from_dict(run.read_schema())
-    return load_net(parser, read_frozen(parser, run.config, None), schema, path, torch.device("cpu"))
+    return Experiment.of_run(run, "predict", None).network(schema, path, torch.device("cpu"))
 
 
 # What each artefact is read with, in the commands.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from swinft.run.layout import Fold
-from swinft.run.store import commit, discard, has_record, newest_intact, verify
+from swinft.store import commit, discard, has_record, newest_intact, verify
 
 EPOCHS = 72
 Photo = tuple[int, dict[str, bytes]]  # epochs committed so far, and every file's content

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from swinft.data.folds import make_folds
-from swinft.data.paths import image_paths
+from swinft.data.image_paths import image_paths
 from swinft.data.schema import Schema
-from swinft.data.table import CONTROL, read_table
-from swinft.data.text import strip
+from swinft.data.tables.table import CONTROL, read_table
+from swinft.data.tables.text import strip
 from swinft.errors import InputError, StoreError
-from swinft.run.decide import plan_submission
-from swinft.run.predictions import prediction_table
-from swinft.run.sample import Sample
-from swinft.run.store import commit, discard, has_record, is_committed, verify
-from swinft.run.submission import SubmissionConfig, as_csv, build_submission, check_submission
+from swinft.inference.predictions import prediction_table
+from swinft.run.submission.decide import plan_submission
+from swinft.run.submission.plan import SubmissionConfig, as_csv, build_submission, check_submission
+from swinft.run.submission.sample import Sample
+from swinft.store import commit, discard, has_record, is_committed, verify
 
 # The same examples every time: a suite that fails must fail again.
 COMMON = settings(

@@ -12,13 +12,12 @@ import pytest
 import torch
 
 from swinft.cli import main
-from swinft.data.batches import OrderedRows
-from swinft.run.build import build_datamodule, load_net
-from swinft.run.config import build_parser, read_frozen
-from swinft.run.inference import predict_rows
+from swinft.commands.predict import complete
+from swinft.data.loading.dataset import OrderedRows
+from swinft.inference.predictions import read_predictions, values_of
+from swinft.inference.predictor import predict_rows
+from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
-from swinft.run.predict import complete
-from swinft.run.predictions import read_predictions, values_of
 from tests.conftest import ROOT
 from tests.faults import ranks
 
@@ -58,15 +57,15 @@ def test_ranks_share_out_every_row_once_whatever_their_number(num_ranks):
 
 
 def test_parts_of_1_to_17_rows_join_to_what_one_process_predicts(tiny_run, tmp_path):
-    run, parser = Run.open(tiny_run), build_parser("predict")
-    config = read_frozen(parser, run.config, None)
+    run = Run.open(tiny_run)
+    experiment = Experiment.of_run(run, "predict", None)
     cpu = torch.device("cpu")
     for num_rows in range(1, 18):
         table = tmp_path / f"{num_rows}.csv"
         table.write_text("id\n" + "".join(f"{row:03d}\n" for row in range(num_rows)))
-        data = build_datamodule(parser, config, test=str(table))
+        data = experiment.datamodule(test=str(table))
         data.setup("predict")
-        net = load_net(parser, config, data.schema, run.fold(0).weights, cpu)
+        net = experiment.network(data.schema, run.fold(0).weights, cpu)
         everything = predict_rows([net], data.predict_dataloader(), ["identity"], cpu, "32-true")
         parts = [
             predict_rows([net], data.predict_dataloader((part, 2)), ["identity"], cpu, "32-true")
@@ -96,8 +95,7 @@ def test_a_part_that_is_none_is_refused(part, tiny_run, tmp_path, capsys):
 
 
 def test_a_prediction_too_many_or_too_few_is_refused(tiny_run, tmp_path):
-    run, parser = Run.open(tiny_run), build_parser("predict")
-    data = build_datamodule(parser, read_frozen(parser, run.config, None))
+    data = Experiment.of_run(Run.open(tiny_run), "predict", None).datamodule()
     data.setup("predict")
     values = np.ones((6, 3), dtype=np.float32)
     for rows in ([0, 1, 2, 3, 4, 4], [0, 1, 2, 3, 4]):

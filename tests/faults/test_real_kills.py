@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from swinft.run.layout import Run
-from swinft.run.store import verify
+from swinft.store import verify
 from tests.conftest import ROOT, fit_in_process, tiny_config, write_config
 from tests.faults.harness import FOLDS, RECIPE, litter
 

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from swinft.cli import main
 from swinft.run.layout import Run
-from swinft.run.store import commit
+from swinft.store import commit
 from tests.conftest import ROOT, fit_in_process, power_gone_after, tiny_config, write_config
 
 HOSTILE = "<img src=x onerror=alert(1)>"

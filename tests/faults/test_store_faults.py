@@ -12,7 +12,7 @@ from swinft.cli import main
 from swinft.errors import InputError, StoreError
 from swinft.run.layout import Run
 from swinft.run.lock import hold
-from swinft.run.store import commit, newest_intact, probe
+from swinft.store import commit, newest_intact, probe
 from tests.conftest import ROOT, power_gone_after, tiny_config, write_config
 from tests.test_end_to_end import start
 

@@ -16,8 +16,8 @@ from triton.backends import nvidia  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from swinft.model import window_triton  # noqa: E402
-from swinft.model.window_kernels import Windows  # noqa: E402
+from swinft.model.attention import triton_ops as window_triton  # noqa: E402
+from swinft.model.attention.windows import Windows  # noqa: E402
 
 if triton.knobs.runtime.interpret:
     pytest.skip("kernels are interpreted here, not compiled", allow_module_level=True)

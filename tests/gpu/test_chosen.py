@@ -12,15 +12,19 @@ import yaml
 from timm.models.swin_transformer import SwinTransformerBlock
 
 from swinft.cli import main
-from swinft.model import window_attention, window_kernels
-from swinft.model.backbone import create_backbone
-from swinft.model.choosing import Stopwatch, choose
+from swinft.inference.predictions import read_predictions
+from swinft.model.attention import swin as window_attention
+from swinft.model.attention import windows as window_kernels
+from swinft.model.attention.swin import FastBlock, FusedBlock, accelerate, attentions, restore, set_attention
+from swinft.model.backbones.timm_backbone import create_backbone
+from swinft.model.stopwatch import Stopwatch, choose
 from swinft.model.trial import TrialSteps
-from swinft.model.window_attention import FastBlock, FusedBlock, accelerate, attentions, restore, set_attention
-from swinft.run import choices, measured, precision, settling
-from swinft.run.choices import by_rule, choices_folder, freeze_choice, read_choice
+from swinft.run.compute import choices
+from swinft.run.compute import settle as settling
+from swinft.run.compute import trial as measured
+from swinft.run.compute.choices import by_rule, choices_folder, freeze_choice, read_choice
 from swinft.run.layout import Run
-from swinft.run.predictions import read_predictions
+from swinft.system import precision
 from tests.conftest import TINY_SWIN, fit_in_process, tiny_config, write_config
 
 CPU = torch.device("cpu")
@@ -104,7 +108,7 @@ def test_s9_what_is_fastest_is_said_frozen_and_used_by_every_fold(config, tmp_pa
     assert "attention in training timm's: 12.0 img/s, ours 6.0\n" in said
     assert "attention in prediction ours: 6.0 img/s, timm's 6.0\n" in said
     used = []
-    for place in ("swinft.model.task.set_attention", "swinft.run.build.set_attention"):
+    for place in ("swinft.model.task.set_attention", "swinft.run.experiment.set_attention"):
         monkeypatch.setattr(place, lambda net, device, attention, *_, place=place, **__: used.append(attention))
     fit_in_process(config)
     assert used == [False, True, False, True]  # each fold's training, then its out-of-fold predictions
@@ -329,7 +333,7 @@ def test_s9_a_prediction_computes_as_the_run_did_on_the_same_device(device, used
     freeze_choice(copy, replace(frozen, device=device or frozen.device, training=True, prediction=False))
     found = []
     monkeypatch.setattr(
-        "swinft.run.build.set_attention", lambda net, device, attention, *_, **__: found.append(attention)
+        "swinft.run.experiment.set_attention", lambda net, device, attention, *_, **__: found.append(attention)
     )
     assert main(["predict", str(copy.root), "--device", "cpu"]) == 0
     assert found == [used, used]
@@ -362,7 +366,7 @@ def test_s9_an_accepted_choice_that_is_none_is_named(content, copy, capsys):
 
 
 def choices_config(run):
-    from swinft.run.config import build_parser, read_frozen
+    from swinft.run.config.sections import build_parser, read_frozen
 
     return read_frozen(build_parser("fit"), run.config, None)
 

@@ -16,13 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from swinft import ClassificationHead, FineTuneTask, MixConfig, MultilabelHead, RegressionHead
-from swinft.data.device import DeviceImages
-from swinft.data.warp import change, warp
-from swinft.model.losses import EpochLosses
-from swinft.model.optim import adamw
-from swinft.model.window_attention import FastBlock, FastV2Block, TritonBlock, TritonV2Block, accelerate
-from swinft.run.compiled import CompiledNet
-from swinft.run.inference import _predict_batch
+from swinft.data.augment.warp import change, warp
+from swinft.data.loading.device_loader import DeviceImages
+from swinft.inference.compiled import CompiledNet
+from swinft.inference.predictor import _predict_batch
+from swinft.model.attention.swin import FastBlock, FastV2Block, TritonBlock, TritonV2Block, accelerate
+from swinft.model.training.epoch_losses import EpochLosses
+from swinft.model.training.optim import adamw
 from tests.conftest import TINY_SWIN
 
 GPU = torch.device("cuda", 0)

@@ -11,13 +11,17 @@ import torch
 from torch.utils.data import Dataset
 
 from swinft.cli import main
-from swinft.data import batches, datamodule, loading
+from swinft.data import datamodule
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.device import DeviceImages
-from swinft.data.loading import Destination, Feeding, Waits, plan_feeding
+from swinft.data.loading import dataset as batches
+from swinft.data.loading import feeding as loading
+from swinft.data.loading.device_loader import DeviceImages
+from swinft.data.loading.feeding import Destination, Feeding, Waits, plan_feeding
 from swinft.errors import InputError
 from swinft.model.task import FineTuneTask
-from swinft.run import devices, fit, recorder
+from swinft.run import fit
+from swinft.run.compute import devices
+from swinft.run.folds import recorder
 from tests.conftest import tiny_config, write_config
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")

@@ -12,15 +12,14 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from safetensors.torch import load_file
 
 import swinft.model.task as task_module
-import swinft.run.fit as fit_module
-import swinft.run.trainer as trainer_module
 from swinft import FineTuneTask, OptimConfig
 from swinft.cli import main
-from swinft.model import window_attention
-from swinft.model.backbone import create_backbone
-from swinft.model.optim import warmup_cosine
-from swinft.model.scaling import first_not_finite
-from swinft.run.recorder import FoldRecorder
+from swinft.model.attention import swin as window_attention
+from swinft.model.backbones.timm_backbone import create_backbone
+from swinft.model.training.loss_scaling import first_not_finite
+from swinft.model.training.optim import warmup_cosine
+from swinft.run.experiment import Experiment
+from swinft.run.folds.recorder import FoldRecorder
 from tests.conftest import TINY_SWIN, tiny_config, write_config
 from tests.model.test_task import Rows, make_task
 from tests.model.test_task import fit as fit_task
@@ -114,12 +113,14 @@ def fit_half(monkeypatch, competition, tmp_path):
     """`swinft fit` of the first fold in fp16 on this CPU, four steps an epoch; its exit code and its folder."""
 
     def run(name="tiny", *options, scaler=None, **changes):
+        make_trainer = Experiment.trainer
+
         def build(*args, **kwargs):
-            trainer = trainer_module.build_trainer(*args, **kwargs)
+            trainer = make_trainer(*args, **kwargs)
             trainer.strategy.precision_plugin = half(**(scaler or {}))
             return trainer
 
-        monkeypatch.setattr(fit_module, "build_trainer", build)
+        monkeypatch.setattr(Experiment, "trainer", build)
         changes = {"name": name, "data.batch_size": 3, **changes}
         config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
         return main(["fit", "--config", str(config), "--fold", "0", *options]), tmp_path / "runs" / name / "fold_0"

@@ -18,18 +18,18 @@ from torch.nn.parallel import DistributedDataParallel
 from swinft import ClassificationHead, MixConfig
 from swinft.cli import main
 from swinft.errors import InputError
+from swinft.inference import compiled as compiled_module
+from swinft.inference.casting import cast_weights
+from swinft.inference.predictor import predict_rows
+from swinft.inference.tta import VIEWS
 from swinft.model import task as task_module
-from swinft.model.casting import cast_weights
-from swinft.model.ema import AveragedWeights
-from swinft.model.layout import set_layout, uses_channels_last
+from swinft.model.attention.swin import set_attention
+from swinft.model.backbones.memory_format import set_layout, uses_channels_last
 from swinft.model.network import ImageModel
-from swinft.model.optim import OptimConfig, adamw, layer_groups
 from swinft.model.task import FineTuneTask
-from swinft.model.window_attention import set_attention
-from swinft.run import compiled as compiled_module
-from swinft.run.inference import predict_rows
-from swinft.run.recorder import FoldRecorder
-from swinft.run.tta import VIEWS
+from swinft.model.training.ema import AveragedWeights
+from swinft.model.training.optim import OptimConfig, adamw, layer_groups
+from swinft.run.folds.recorder import FoldRecorder
 from tests.conftest import ROOT, TINY_SWIN, power_gone_after, tiny_config, write_config
 
 CPU = torch.device("cpu")
@@ -138,7 +138,7 @@ def test_s2_a_step_channels_last_gives_the_numbers_of_a_plain_one():
 STEM = """
 import copy
 import torch
-from swinft.model.layout import set_layout
+from swinft.model.backbones.memory_format import set_layout
 torch.manual_seed(0)
 for channels, stride in ((3, 2), (3, (1, 2)), (12, 4)):
     plain = torch.nn.Conv2d(channels, 48, 1, stride)

@@ -10,13 +10,17 @@ import torch
 from safetensors.torch import load_file, save
 
 from swinft.cli import main
+from swinft.commands import predict
 from swinft.errors import InputError
-from swinft.run import fit, inference, parts, precision, predict
-from swinft.run.finite import Origin
+from swinft.inference import predictor as inference
+from swinft.inference.finite import Origin
+from swinft.inference.openvino import compile_net
+from swinft.inference.predictions import read_predictions
+from swinft.run import shards as parts
+from swinft.run.folds import fold as fit
 from swinft.run.layout import Run
-from swinft.run.openvino import compile_net
-from swinft.run.predictions import read_predictions
-from swinft.run.store import commit
+from swinft.store import commit
+from swinft.system import precision
 from tests.conftest import fit_in_process, tiny_config, write_config
 from tests.gpu.heads import HungryHead
 from tests.run.test_openvino import SIDE, make_net
@@ -133,7 +137,7 @@ def test_w3_openvino_does_not_hide_behind_an_argmax_what_is_no_number(monkeypatc
     net = make_net()
     net.head.linear = Rooted(net.head.linear)
     net.head.decode = lambda logits: (logits.argmax(1, keepdim=True) == torch.arange(3)).float()
-    monkeypatch.setattr("swinft.run.openvino._deviation", lambda *given: 0.0)
+    monkeypatch.setattr("swinft.inference.openvino._deviation", lambda *given: 0.0)
     compiled = compile_net(net, (SIDE, SIDE))
     images = torch.randint(0, 256, (16, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
     images = (images * torch.linspace(0, 1, 16).view(-1, 1, 1, 1)).to(torch.uint8)

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from swinft import ClassificationHead, FineTuneTask
 from swinft.cli import main
 from swinft.errors import InputError
-from swinft.run.recorder import FoldRecorder
+from swinft.run.folds.recorder import FoldRecorder
 from tests.conftest import ROOT, TINY_SWIN, tiny_config, write_config
 
 

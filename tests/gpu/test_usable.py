@@ -14,12 +14,14 @@ from torch.cuda._utils import _get_device_index
 from swinft.cli import main
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError
-from swinft.model.window_attention import triton_problem
-from swinft.run import parts, settling, usable
-from swinft.run.choices import by_rule
-from swinft.run.devices import check_training_devices, describe_slots, devices_per_fold, slots_for
-from swinft.run.precision import choose_device, resolve_precision
-from swinft.run.usable import check_usable, probe, runs_on
+from swinft.model.attention.swin import triton_problem
+from swinft.run import shards as parts
+from swinft.run.compute import settle as settling
+from swinft.run.compute.choices import by_rule
+from swinft.run.compute.devices import check_training_devices, describe_slots, devices_per_fold, slots_for
+from swinft.system import device as usable
+from swinft.system.device import check_usable, probe, runs_on
+from swinft.system.precision import choose_device, resolve_precision
 from tests.conftest import ROOT, tiny_config, write_config
 
 WHEEL = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
@@ -403,7 +405,7 @@ def test_s11_what_is_planned_for_folds_and_gpus_is_said(gpus, folds, devices, li
 
 def test_s11_fit_prints_the_plan(competition, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr("swinft.run.prepare.check_run", never)
+    monkeypatch.setattr("swinft.run.freeze.check_run", never)
     said = []
     monkeypatch.setattr("swinft.run.fit.prepare", lambda *_: None)
     monkeypatch.setattr("swinft.run.layout.Run.planned_folds", lambda _: [0, 1, 2, 3, 4])
@@ -445,7 +447,7 @@ def test_c1_the_trial_step_before_a_run_asks_nothing_of_a_gpu(competition, tmp_p
     machine(monkeypatch, T4)
     monkeypatch.setattr(usable, "answer_of", lambda *_: ("{}", ""))
     # The child of the trial, which computes there, is another process.
-    monkeypatch.setattr(settling, "settle_in_child", lambda _, config, *rest: by_rule(config, rest[-2]))
+    monkeypatch.setattr(settling, "settle_in_child", lambda experiment, *rest: by_rule(experiment.config, rest[-2]))
     monkeypatch.setattr(torch.cuda, "_lazy_init", never)
     assert main(["check", "--config", auto(competition, tmp_path)]) == 0
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from swinft.errors import InputError
-from swinft.model.backbone import create_backbone
+from swinft.model.backbones.timm_backbone import create_backbone
 from tests.conftest import ROOT, TINY_SWIN
 
 SWIN = "swin_tiny_patch4_window7_224"

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from swinft.model.ema import AveragedWeights, ema_update
+from swinft.model.training.ema import AveragedWeights, ema_update
 
 
 def tiny_swin() -> nn.Module:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from swinft.errors import InputError
-from swinft.model.mix import MixConfig, cutmix, draw_box, mix, mixup
+from swinft.model.training.mixup import MixConfig, cutmix, draw_box, mix, mixup
 
 IMAGES = torch.randint(0, 256, (4, 3, 6, 8), dtype=torch.uint8)
 TARGETS = torch.rand(4, 5)

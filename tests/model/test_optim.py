@@ -5,9 +5,9 @@ import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 from swinft.errors import InputError
-from swinft.model.backbone import create_backbone
+from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.heads import ClassificationHead
-from swinft.model.optim import OptimConfig, adamw, param_groups, warmup_cosine
+from swinft.model.training.optim import OptimConfig, adamw, param_groups, warmup_cosine
 
 CPU = torch.device("cpu")
 

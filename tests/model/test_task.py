@@ -98,7 +98,7 @@ def test_what_a_step_draws_depends_on_seed_epoch_and_batch_alone():
 
 
 def test_layer_decay_reaches_the_trainers_optimiser():
-    from swinft.model.optim import OptimConfig
+    from swinft.model.training.optim import OptimConfig
 
     trainer = fit(make_task(optim=OptimConfig(lr=1e-2, layer_decay=0.5, head_lr=0.1)), Rows(8), max_epochs=1)
     rates = sorted({group["initial_lr"] for group in trainer.optimizers[0].param_groups})
@@ -109,7 +109,7 @@ def test_layer_decay_reaches_the_trainers_optimiser():
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_gradients_are_clipped_in_every_precision(precision):
-    from swinft.model.optim import OptimConfig
+    from swinft.model.training.optim import OptimConfig
 
     norms = []
 

@@ -10,11 +10,12 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import nn
 from torch.nn.attention import SDPBackend
 
-from swinft.model import window_attention, window_kernels
-from swinft.model.backbone import create_backbone
-from swinft.model.ema import AveragedWeights
-from swinft.model.window_attention import FastBlock, FastV2Block, accelerate
-from swinft.model.window_kernels import Windows, attend, attend_by_groups, attend_by_parts
+from swinft.model.attention import swin as window_attention
+from swinft.model.attention import windows as window_kernels
+from swinft.model.attention.swin import FastBlock, FastV2Block, accelerate
+from swinft.model.attention.windows import Windows, attend, attend_by_groups, attend_by_parts
+from swinft.model.backbones.timm_backbone import create_backbone
+from swinft.model.training.ema import AveragedWeights
 
 V1, V2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
 # One pair of plain and shifted blocks per stage; few channels. Depth and width do not change what a block computes.

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from swinft.cli import main
 from swinft.errors import InputError
-from swinft.model import window_attention
-from swinft.model.ema import AveragedWeights
-from swinft.model.window_attention import TritonBlock, TritonV2Block, accelerate
-from swinft.model.window_kernels import Windows, attend_by_parts
-from swinft.run.predictions import read_predictions
+from swinft.inference.predictions import read_predictions
+from swinft.model.attention import swin as window_attention
+from swinft.model.attention.swin import TritonBlock, TritonV2Block, accelerate
+from swinft.model.attention.windows import Windows, attend_by_parts
+from swinft.model.training.ema import AveragedWeights
 from tests.conftest import ROOT, tiny_config, write_config
 from tests.model.test_window_attention import V1, V2, gradients, images, pair
 
@@ -74,7 +74,7 @@ def attended(function, inputs: list[Tensor], mask: Tensor | None, windows: Windo
 
 def differences(case, dtype: torch.dtype) -> list[float]:
     """How far output and gradients are from the exact ones, relative to their norms."""
-    from swinft.model.window_triton import attend
+    from swinft.model.attention.triton_ops import attend
 
     inputs, mask, windows = arguments(case, dtype)
     exact = attended(attend_by_parts, [x.detach().double().requires_grad_() for x in inputs], mask, windows)
@@ -102,7 +102,7 @@ def test_fewer_bits_round_only(case, dtype):
 
 @computes
 def test_programs_that_do_several_windows_add_up_what_each_gives(monkeypatch):
-    from swinft.model import window_triton
+    from swinft.model.attention import triton_ops as window_triton
 
     monkeypatch.setattr(window_triton, "PROGRAMS", 4)  # 15 windows: groups of 4, and one of 3
     assert max(differences(CASES[2], torch.half)) <= 4e-3
@@ -113,7 +113,7 @@ def test_programs_that_do_several_windows_add_up_what_each_gives(monkeypatch):
 
 @computes
 def test_the_operators_are_what_torch_expects_of_operators():
-    from swinft.model.window_triton import _attention
+    from swinft.model.attention.triton_ops import _attention
 
     (qkv, bias, cosine), _, windows = arguments(SMALL, torch.float)
     geometry = [*windows.grid, *windows.window, *windows.shift, windows.heads]
@@ -124,7 +124,7 @@ def test_the_operators_are_what_torch_expects_of_operators():
 
 @computes
 def test_parts_that_are_frozen_get_no_gradient_and_change_no_other():
-    from swinft.model.window_triton import attend
+    from swinft.model.attention.triton_ops import attend
 
     (qkv, bias, _), mask, windows = arguments(SMALL, torch.float)
     expected = torch.autograd.grad(attend(qkv, bias, mask, windows).sin().sum(), [qkv, bias])
@@ -136,7 +136,7 @@ def test_parts_that_are_frozen_get_no_gradient_and_change_no_other():
 
 @computes
 def test_what_the_kernel_cannot_do_is_refused():
-    from swinft.model.window_triton import attend
+    from swinft.model.attention.triton_ops import attend
 
     (qkv, bias), mask, windows = arguments(CASES[0], torch.double)
     with pytest.raises(InputError, match=r"computes in float16, bfloat16, float32 with.*not in torch\.float64"):
@@ -201,7 +201,7 @@ def test_dropout_is_refused_from_the_start_and_when_it_is_switched_on_later(unch
 
 @computes
 def test_a_kernel_that_computes_something_else_is_refused(monkeypatch):
-    from swinft.model import window_triton
+    from swinft.model.attention import triton_ops as window_triton
 
     right = window_triton.attend
     monkeypatch.setattr(window_triton, "attend", lambda qkv, bias, mask, *rest: right(qkv, bias, None, *rest))
@@ -229,8 +229,8 @@ def compiled_for(
     from triton.backends.nvidia.compiler import get_ptxas
     from triton.compiler import ASTSource, compile
 
-    from swinft.model import triton_kernels
-    from swinft.model.window_triton import OPTIONS, tile_side
+    from swinft.model.attention import triton_kernels
+    from swinft.model.attention.triton_ops import OPTIONS, tile_side
 
     number = {torch.half: "*fp16", torch.bfloat16: "*bf16", torch.float: "*fp32"}[dtype]
     tile = tile_side(window**2, dtype)

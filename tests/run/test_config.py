@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from swinft.cli import main
-from swinft.run.config import OWN_TRAINER_KEYS
+from swinft.run.config.sections import OWN_TRAINER_KEYS
 from tests.conftest import ROOT, tiny_config, write_config
 
 CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from swinft.run import inference
-from swinft.run.inference import estimate, format_seconds, seconds_per_image
+from swinft.inference import predictor as inference
+from swinft.inference.predictor import estimate, seconds_per_image
+from swinft.printing import format_seconds
 
 SECONDS_PER_IMAGE, SECONDS_TO_DECODE = 2.0, 0.5
 

@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 import swinft
 from swinft.cli import main
 from swinft.errors import InputError
-from swinft.model.backbone import create_backbone
+from swinft.inference.openvino import TOLERANCES, compile_net
+from swinft.inference.predictions import read_predictions, values_of
+from swinft.inference.predictor import predict_rows
+from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.network import ImageModel
-from swinft.run.inference import predict_rows
-from swinft.run.openvino import TOLERANCES, compile_net
-from swinft.run.predictions import read_predictions, values_of
 from tests.conftest import TINY_SWIN
 
 SIDE = 32

@@ -8,10 +8,10 @@ from jsonargparse import Namespace
 
 from swinft.cli import main
 from swinft.errors import InputError
-from swinft.run.devices import devices_per_fold, slots_for
+from swinft.run.compute.devices import devices_per_fold, slots_for
 from swinft.run.fit import fold_child
 from swinft.run.layout import Run
-from swinft.run.processes import run_children
+from swinft.system.processes import run_children
 from tests.conftest import tiny_config, write_config
 
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from swinft.errors import StoreError
-from swinft.run.store import commit, discard, is_committed, sweep, verify
+from swinft.store import commit, discard, is_committed, sweep, verify
 
 
 def test_a_committed_file_reads_back(tmp_path):

@@ -8,10 +8,10 @@ import pytest
 from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import InputError
-from swinft.run.decide import plan_submission
-from swinft.run.predictions import prediction_table, read_predictions, write_predictions
-from swinft.run.sample import Sample
-from swinft.run.submission import SubmissionConfig, as_csv, build_submission, check_submission
+from swinft.inference.predictions import prediction_table, read_predictions, write_predictions
+from swinft.run.submission.decide import plan_submission
+from swinft.run.submission.plan import SubmissionConfig, as_csv, build_submission, check_submission
+from swinft.run.submission.sample import Sample
 
 CLASSES = Schema(kind="classification", outputs=["a", "b", "c"], numeric_features=[], categories={})
 BINARY = Schema(kind="classification", outputs=["0", "1"], numeric_features=[], categories={})

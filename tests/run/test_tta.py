@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from swinft.errors import InputError
-from swinft.run.tta import VIEWS, check_views, predict_views
+from swinft.inference.tta import VIEWS, check_views, predict_views
 
 IMAGES = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
 

@@ -1,0 +1,28 @@
+"""`swinft check`: the tables, images and folds of a config, and whatever else a fit needs; trains nothing."""
+
+from pathlib import Path
+
+from swinft.data.summary import format_summary
+from swinft.printing import say
+from swinft.run.check import check_run
+from swinft.run.compute.settle import answer
+from swinft.run.config.sections import build_parser
+from swinft.run.experiment import Experiment
+
+
+def main(argv: list[str]) -> int:
+    """`swinft check --config FILE`."""
+    parser = build_parser("check")
+    parser.add_argument(
+        "--trial", type=str | None, default=None, help="answer the request in a folder: what `check` and `fit` start"
+    )
+    experiment = Experiment.from_argv(parser, argv)
+    if experiment.config.trial:
+        answer(experiment, Path(experiment.config.trial))
+        return 0
+    experiment.config.devices_per_fold = None  # an option of `fit`
+    checked = check_run(experiment)
+    print(format_summary(checked.data.summary()))
+    for line in checked.submission():
+        say(line)
+    return 0

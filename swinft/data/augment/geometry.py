@@ -1,0 +1,154 @@
+"""What a preset draws for a row, as numbers: one affine map and one change of brightness and contrast.
+
+This is how the presets that a device can compute (`device.py`) get there. They draw what `augment.apply` and
+`crops.random_crop` draw for the same (seed, epoch, row); no pixel is touched while drawing.
+
+A map goes from a pixel of the result to the image. In both, x and y run from −1 at the left and upper edge to 1 at the
+right and lower one.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import albumentations as A
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.augment.crops import ANTIALIASED_FROM, RandomCrop, Resize
+from swinft.data.augment.pipelines import PRESETS, Image, apply, eval_pipeline, set_seed
+
+DevicePreset = Literal["none", "light", "medium", "crop"]
+UNCHANGED = np.array([1, 0], dtype=np.float32)
+ONCE = np.ones(2, dtype=np.int64)
+# Brightness is drawn as a share of the image's mean, which is 1 here: what comes out is the share.
+ONE = np.ones((1, 1, 3), dtype=np.uint8)
+
+
+class Drawn(NamedTuple):
+    """What is drawn for a row.
+
+    Args:
+        matrix: The map, float32 (2, 3).
+        colour: The factor of every value, and how much of the image's mean is added after that, float32 (2,).
+        samples: How many samples along y and x a pixel of the result is the mean of, int64 (2,): more than one where
+            the image is shrunk by much.
+    """
+
+    matrix: NDArray[np.float32]
+    colour: NDArray[np.float32] = UNCHANGED
+    samples: NDArray[np.int64] = ONCE
+
+
+@dataclass(frozen=True)
+class Crops:
+    """The preset `crop`: images are stored as they are, and a part of each is drawn.
+
+    Args:
+        crop: The preset.
+    """
+
+    crop: RandomCrop
+
+    @property
+    def is_black_outside(self) -> bool:
+        """Whether what lies beyond an image is black; otherwise the image is mirrored there."""
+        return self.crop.resize == "pad"
+
+    def stored_shapes(self, shapes: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Height and width at which images are stored, in pixels, (N, 2), from their own."""
+        return shapes
+
+    def stored(self, image: Image) -> Image:
+        """What is stored of an image, uint8 (H, W, 3)."""
+        return image
+
+    def draw(self, shape: tuple[int, int], seed: int, epoch: int, row: int) -> Drawn:
+        """The part of an image whose height and width are `shape`, in pixels."""
+        box, is_flipped = self.crop.draw(*shape, seed, epoch, row)
+        top, left, height, width = (length / side for length, side in zip(box, (*shape, *shape), strict=True))
+        x_slope = -width if is_flipped else width
+        matrix = [[x_slope, 0, 2 * left + width - 1], [0, height, 2 * top + height - 1]]
+        factors = (box.height / self.crop.image_size[0], box.width / self.crop.image_size[1])
+        # As on the CPU: once one side is shrunk by much, both are antialiased.
+        samples = [math.ceil(factor) for factor in factors] if max(factors) > ANTIALIASED_FROM else ONCE
+        return Drawn(np.array(matrix, dtype=np.float32), samples=np.asarray(samples, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Resized:
+    """The presets that resize first: images are stored as the network would see them without augmentation.
+
+    Args:
+        preset: Its name.
+        image_size: Height and width in pixels.
+        resize: The rule.
+    """
+
+    preset: Literal["none", "light", "medium"]
+    image_size: tuple[int, int]
+    resize: Resize
+    pipeline: A.Compose = field(init=False, repr=False)
+    resizing: A.Compose = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pipeline", A.Compose(PRESETS[self.preset](self.image_size)))
+        object.__setattr__(self, "resizing", eval_pipeline(self.image_size, self.resize))
+
+    @property
+    def is_black_outside(self) -> bool:
+        """As for `Crops`."""
+        return False
+
+    def stored_shapes(self, shapes: NDArray[np.int32]) -> NDArray[np.int32]:
+        """As for `Crops`: all at one size."""
+        return np.tile(np.array(self.image_size, dtype=np.int32), (len(shapes), 1))
+
+    def stored(self, image: Image) -> Image:
+        """The image resized by the rule."""
+        return apply(self.resizing, image, 0, 0, 0)  # draws nothing
+
+    def draw(self, shape: tuple[int, int], seed: int, epoch: int, row: int) -> Drawn:
+        """What the preset does to a resized image; the shape before that does not matter."""
+        set_seed(self.pipeline, seed, epoch, row)
+        self.pipeline.py_random.random()  # Compose draws whether to run at all
+        forward, colour = np.eye(3), UNCHANGED
+        for transform in self.pipeline.transforms:
+            assert isinstance(transform, A.BasicTransform)  # no preset here nests another Compose
+            if not transform.should_apply():
+                continue
+            given = {**transform.get_params(), "shape": (*self.image_size, 3)}
+            params = transform.get_params_dependent_on_data(given, {"image": ONE})
+            if isinstance(transform, A.RandomBrightnessContrast):
+                colour = np.array([params["alpha"], params["beta"]], dtype=np.float32)
+            else:
+                forward = self._pixel_map(transform, params) @ forward
+        edges = self._edges()
+        matrix = edges @ np.linalg.inv(forward) @ np.linalg.inv(edges)
+        return Drawn(matrix[:2].astype(np.float32), colour)
+
+    def _pixel_map(self, transform: Any, params: dict[str, Any]) -> NDArray[np.float64]:
+        """A transform's map (3, 3) from a pixel of its input to one of its result, counted from pixel centres."""
+        if isinstance(transform, A.Affine):
+            return np.asarray(params["matrix"], dtype=np.float64)
+        assert isinstance(transform, A.HorizontalFlip)  # there is no other in these presets
+        return np.array([[-1, 0, self.image_size[1] - 1], [0, 1, 0], [0, 0, 1]], dtype=np.float64)
+
+    def _edges(self) -> NDArray[np.float64]:
+        """From a pixel's number to −1…1 between the edges of the image, (3, 3)."""
+        height, width = self.image_size
+        return np.array([[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]])
+
+
+Geometry = Crops | Resized
+
+
+def make_geometry(preset: DevicePreset, image_size: tuple[int, int], resize: Resize) -> Geometry:
+    """The geometry of a preset that a device can compute.
+
+    Args:
+        preset: Its name.
+        image_size: Height and width of what comes out, in pixels.
+        resize: As in `augment.eval_pipeline`.
+    """
+    return Crops(RandomCrop(image_size, resize)) if preset == "crop" else Resized(preset, image_size, resize)

@@ -1,0 +1,1 @@
+"""Every image decoded once, in a file that folds, workers and runs share."""

@@ -1,0 +1,268 @@
+"""Every image decoded once: one file of uint8 pixels that folds, workers, processes and runs map into memory.
+
+What is cached is what `shrink.picture` makes of a file; rows are ragged then, and one array [N, H, W, 3] where all
+images have one shape. Without a cache the same function runs each time: a cache changes the speed and nothing else.
+Beside the pixels a cache keeps what was found out about each image, so that a file that has not changed is not read
+again by anybody.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from PIL import features
+
+from swinft.data.cache.budget import Policy, Room, refuse
+from swinft.data.cache.build import build
+from swinft.data.cache.folder import FORMAT, HEADER, INDEX, PIXELS, hold_for_reading, make_room
+from swinft.data.images.decode import CONVERSION, RULES, ImageError, ImageRules
+from swinft.data.images.resize import GEOMETRY
+from swinft.data.inspection.index import ImageIndex
+from swinft.data.inspection.scan import ImageSet, look
+from swinft.errors import StoreError
+from swinft.system.limits import format_bytes
+
+SUFFIX = PIXELS
+OFF = "Images are decoded each time they are read"
+
+
+@dataclass(frozen=True, eq=False)
+class PixelCache:
+    """Decoded images in a memory-mapped file; what is pickled is the path, so that workers share the mapping.
+
+    Args:
+        path: The file.
+        index: What was found out about each of its N images.
+        data: All pixels one after another, uint8, read-only.
+        names_sha256: Of which files they are, as `ImageSet.names_sha256`.
+    """
+
+    path: Path
+    index: ImageIndex
+    data: NDArray[np.uint8] = field(repr=False)
+    names_sha256: str = ""
+    shapes: NDArray[np.int32] = field(init=False, repr=False)
+    offsets: NDArray[np.int64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shapes", self.index.shapes)
+        sizes = self.shapes.astype(np.int64).prod(axis=1) * 3
+        object.__setattr__(self, "offsets", np.concatenate([[0], np.cumsum(sizes)]))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __reduce__(self) -> tuple[Callable[[Path], "PixelCache"], tuple[Path]]:
+        return open_cache, (self.path,)
+
+    @property
+    def errors(self) -> dict[int, str]:
+        """What is wrong with which file, by its position."""
+        return self.index.errors
+
+    @property
+    def array(self) -> NDArray[np.uint8] | None:
+        """All rows as one view, uint8 [N, H, W, 3]; None where their shapes differ."""
+        if len(self) == 0 or (self.shapes != self.shapes[0]).any():
+            return None
+        return self.data.reshape(len(self), *self.shapes[0].tolist(), 3)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """A row's image, uint8 (H, W, 3): a read-only view, nothing is copied.
+
+        Raises:
+            ImageError: The file could not be decoded when the cache was built; the message names it.
+            IndexError: There is no such row; a negative one stands for padding elsewhere and must not wrap around.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        if index in self.errors:
+            raise ImageError(self.errors[index])
+        height, width = self.shapes[index].tolist()
+        return self.data[self.offsets[index] : self.offsets[index + 1]].reshape(height, width, 3)
+
+
+@dataclass(frozen=True)
+class Obtained:
+    """What is known of images after `obtain`.
+
+    Args:
+        index: What was found out about each.
+        cache: Their pixels, where these are kept.
+        decision: Whether they are kept, and why, as a sentence.
+    """
+
+    index: ImageIndex
+    cache: PixelCache | None
+    decision: str
+
+
+def cache_key(images: ImageSet) -> str:
+    """SHA-256 of everything that decides what the pixels are, in hexadecimal.
+
+    That is decoder, conversion rules, geometry, training size, and of each file its name under the root, size, times
+    of modification and of change, inode and device, in the order of the rows. A folder that was renamed keeps its
+    cache; a copy has one of its own.
+    """
+    pillow = f"pillow {PIL.__version__}, jpeg {features.version('jpg')} {features.version('libjpeg_turbo')}"
+    decoder = [FORMAT, pillow, f"conversion {CONVERSION}", f"torch {torch.__version__}", GEOMETRY]
+    settings = [*decoder, images.image_size and list(images.image_size), asdict(images.rules), images.names_sha256]
+    return hashlib.sha256(json.dumps(settings).encode() + images.signatures.tobytes()).hexdigest()
+
+
+def cache_path(folder: Path, key: str, suffix: str = PIXELS) -> Path:
+    """The file of a key."""
+    return folder / f"{key}{suffix}"
+
+
+def prepare(
+    paths: Sequence[str | Path],
+    root: Path,
+    image_size: tuple[int, int],
+    folder: Path,
+    workers: int | None = None,
+    rules: ImageRules = RULES,
+) -> PixelCache:
+    """The cache of some files as from `obtain`, where there has to be one.
+
+    Args:
+        paths: N image files.
+        root: Their names count relative to this folder.
+        image_size: Height and width of training, in pixels.
+        folder: Where caches are kept. Made if missing.
+        workers: Number of threads; None for one per core.
+        rules: Which images can be used, and how.
+
+    Raises:
+        InputError: There is no room, or a file changed while it was decoded.
+        OSError: The folder cannot be written to; nothing is left behind.
+    """
+    cache = obtain(ImageSet(paths, root, image_size, rules), folder, True, workers).cache
+    assert cache is not None
+    return cache
+
+
+def obtain(images: ImageSet, folder: Path, policy: Policy, workers: int | None = None) -> Obtained:
+    """Looks up what is known of images, or reads and decodes them, once, where nothing is or what there is is unusable.
+
+    Of several processes that ask at once one decodes, the others wait and map what it wrote. A file counts only under
+    its final name, which it gets whole and flushed: a builder that is killed leaves nothing that would be used.
+
+    Args:
+        images: The files.
+        folder: Where caches are kept. Made if missing.
+        policy: Whether pixels are kept: True, False for the index alone, or `auto` for as there is room.
+        workers: Number of threads; None for one per core.
+
+    Raises:
+        InputError: The policy is True and there is no room; or a file changed while it was decoded.
+        OSError: The folder cannot be written to; nothing is left behind and, unless the policy is True, nothing read.
+    """
+    folder, key = folder.absolute(), cache_key(images)  # workers may have another working directory
+    if found := _known(images, folder, key, policy):
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / f".{key}.lock"):
+        if found := _known(images, folder, key, policy):  # another process may have built it meanwhile
+            return found
+        for left in folder.glob(f".{key}.*.tmp"):
+            left.unlink(missing_ok=True)
+        make_room(folder)
+        room = None if policy is False else Room.of(folder, is_there=False, is_required=policy is True)
+        index, path, problem = build(images, key, folder, room, workers)
+        if path is None or path.suffix == INDEX:
+            return Obtained(index, None, f"{OFF}: {problem}." if problem else "")
+        cache_path(folder, key, INDEX).unlink(missing_ok=True)  # what it said is in the cache as well
+        cache = open_cache(path)
+        return Obtained(cache.index, cache, _kept(cache, Room.of(folder, is_there=True)))
+
+
+def open_cache(path: Path) -> PixelCache:
+    """Maps a cache file after comparing its header, size and index with each other.
+
+    While it is mapped it is not pruned.
+
+    Raises:
+        StoreError: It is missing, cut, of another format or damaged outside the pixels.
+    """
+    try:
+        with path.open("rb") as file:
+            hold_for_reading(file)
+            header = json.loads(file.read(HEADER))
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        end = HEADER + header["data_bytes"]
+        content = mapped[end : end + header["index_bytes"]]
+        if header["format"] != FORMAT or header["key"] != path.stem or len(mapped) != end + header["index_bytes"]:
+            raise ValueError("header or size do not fit")
+        if hashlib.sha256(content).hexdigest() != header["index_sha256"]:
+            raise ValueError("its index is damaged")
+        index, names = ImageIndex.from_bytes(content, header["rows"]), str(header["names"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"the pixel cache {path} cannot be used: {error}. Delete it; it is built again.") from error
+    with suppress(OSError):
+        os.utime(path)  # when it was used last, for pruning
+    return PixelCache(path, index, np.frombuffer(mapped, np.uint8, header["data_bytes"], HEADER), names)
+
+
+def _known(images: ImageSet, folder: Path, key: str, policy: Policy) -> Obtained | None:
+    """What a cache file says that is there already; None where images must be read."""
+    cache = _open_if_whole(cache_path(folder, key)) or _open_if_whole(cache_path(folder, key, INDEX))
+    if cache is None or _readable_again(images, cache.index):
+        return None
+    has_pixels = cache.path.suffix == PIXELS
+    if policy is False:
+        return Obtained(cache.index, None, "")
+    room = Room.of(folder, is_there=has_pixels)
+    lacks = room.lacks(cache.index.needed_bytes)
+    if lacks and policy is True:
+        raise refuse(lacks)
+    if lacks:
+        return Obtained(cache.index, None, f"{OFF}: {lacks}.")
+    return Obtained(cache.index, cache, _kept(cache, room)) if has_pixels else None
+
+
+def _kept(cache: PixelCache, room: Room) -> str:
+    size, memory = format_bytes(cache.data.nbytes), format_bytes(room.memory)
+    return f"Images are decoded once: the decoded images take {size}, of {memory} in memory, and are in {cache.path}"
+
+
+def _readable_again(images: ImageSet, index: ImageIndex) -> bool:
+    """Whether a file that could not be read can be now, without having changed."""
+    unread = [row for row in index.errors if not index.records["content"][row].any()]
+    scratch: NDArray[Any] = np.zeros(1, dtype=index.records.dtype)
+    return any(not isinstance(look(images.paths[row], None, images.rules, scratch), str) for row in unread)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a cache's lock; says so when it must be waited for."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another process that is decoding the same images into {path.parent}", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _open_if_whole(path: Path) -> PixelCache | None:
+    try:
+        return open_cache(path) if path.exists() else None
+    except StoreError as error:
+        print(f"WARNING: {error} Decoding again.", file=sys.stderr)
+        return None

@@ -1,0 +1,233 @@
+"""A template like `train/{Id}.jpg` becomes the image file of every row, and every file is known to be there."""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from swinft.data.tables.csv_lines import missing_folder
+from swinft.data.tables.table import CONTROL, Problem, Table
+from swinft.errors import number_of
+
+# Whatever stands between braces is a column: names may hold blanks and points, which `str.format` would not take.
+# `{id:03d}` pads with zeros to three digits.
+FIELD = re.compile(r"\{([^{}]+?)(?::0([1-9][0-9]?)d?)?\}")
+AS_FLOAT = re.compile(r"(?<=[0-9])\.0+(?![0-9])")  # `7.0` of a whole number
+ABSOLUTE = " The cell is an absolute path, as of another machine: keep what follows the images' folder."
+LOST_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
+
+
+def fields(template: str) -> list[str]:
+    """The columns that a template names."""
+    return [name for name, _ in FIELD.findall(template)]
+
+
+def image_paths(
+    table: Table,
+    template: str,
+    root: Path,
+    problems: list[Problem],
+    notes: list[str] | None = None,
+    follow_links: bool = False,
+) -> list[str]:
+    """The image file of every row.
+
+    The template is the user's and may point anywhere; the cells come with the data and may not leave the folder that
+    the template opens before its first column.
+
+    Args:
+        table: Holds the columns of the template.
+        template: A path with columns in braces, relative to `root`.
+        root: The data's folder.
+        problems: Cells that leave the folder and files that are not there are appended; a folder that is not there is
+            one problem.
+        notes: What was read in another way than it is written is appended.
+        follow_links: Links may lead out of the folder; what a cell says may not.
+
+    Returns:
+        N paths.
+    """
+    search = _Search(table, template, root, follow_links)
+    paths = [search.path(row, filled, problems) for row, filled in enumerate(_fill(template, table, problems))]
+    problems += search.missing_folders()
+    if notes is not None:
+        notes += [f"{table.path}: {count:,} {what}" for what, count in search.notes.items()]
+    return paths
+
+
+class _Search:
+    """Looks for the image files of a table."""
+
+    def __init__(self, table: Table, template: str, root: Path, follow_links: bool) -> None:
+        self.table, self.template, self.root, self.follow_links = table, template, str(root), follow_links
+        self.inside = os.path.join(root, os.path.dirname(template.partition("{")[0]))
+        self.boundary, self.absolute = os.path.realpath(self.inside), os.path.abspath(self.inside)
+        self.folders: dict[str, _Folder] = {}
+        self.notes: Counter[str] = Counter()
+        self.without_folder: dict[str, list[tuple[int, str]]] = {}  # rows and paths, by what is missing
+
+    def path(self, row: int, filled: str, problems: list[Problem]) -> str:
+        """The file of one row; whatever is wrong with it is appended."""
+        path = os.path.join(self.root, filled)
+        folder, name = self._place(path)
+        if "\\" in filled and name not in folder.files:  # as Windows writes paths
+            filled = filled.replace("\\", "/")
+            path = os.path.join(self.root, filled)
+            folder, name = self._place(path)
+            self.notes["paths hold back-slashes, which are read as /."] += 1
+        if CONTROL.search(filled) or self._leaves(path, filled):
+            fix = f"Image files must lie in {self.inside}.{ABSOLUTE if _is_absolute(filled) else ''}"
+            problems.append(_problem(self.table, row, filled, "the path leaves the images' folder", fix))
+        elif not folder.is_there:
+            self.without_folder.setdefault(folder.missing, []).append((row, path))
+        elif (found := folder.find(name)) is None:
+            fix = folder.hint(name, fields(self.template)[-1])
+            problems.append(_problem(self.table, row, path, "the image file is missing", fix, is_missing=True))
+        elif not self.follow_links and not _is_within(
+            os.path.realpath(path) if folder.files[found] else folder.real, self.boundary
+        ):
+            fix = f"If the links are your own, set data.follow_links to true; or copy the file into {self.inside}."
+            message = "the path is a link that leaves the images' folder"
+            problems.append(_problem(self.table, row, path, message, fix))
+        elif found != name:
+            self.notes["file names are written in another form of Unicode than in the table."] += 1
+            return os.path.join(folder.path, found)
+        return path
+
+    def missing_folders(self) -> list[Problem]:
+        """One problem for each folder that is not there, with its first row."""
+        problems = []
+        for fix, rows in self.without_folder.items():
+            row, path = rows[0]
+            message = f"the folder of {number_of(len(rows), 'image')} is missing"
+            fix += ABSOLUTE if _is_absolute(path.removeprefix(self.inside).lstrip("/")) else self._elsewhere(row)
+            problems.append(_problem(self.table, row, path, message, fix, is_missing=True))
+        return problems
+
+    def _elsewhere(self, row: int) -> str:
+        """A sentence on a cell that is a path by itself."""
+        for name in fields(self.template):
+            cell = self.table.column(name)[row].replace("\\", "/")
+            if os.path.isfile(os.path.join(self.root, cell)):
+                return f" {os.path.join(self.root, cell)} is there: should the template be '{{{name}}}'?"
+        return ""
+
+    def _place(self, path: str) -> tuple["_Folder", str]:
+        parent, name = os.path.split(path)
+        if parent not in self.folders:
+            self.folders[parent] = _Folder(parent)
+        return self.folders[parent], name
+
+    def _leaves(self, path: str, filled: str) -> bool:
+        """Whether a path leads out of the images' folder, links aside."""
+        if not os.path.isabs(filled) and ".." not in filled:
+            return False
+        return not _is_within(os.path.abspath(path), self.absolute)
+
+
+class _Folder:
+    """The files of a folder, listed once: a look-up per row would be slow on network disks."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @cached_property
+    def is_there(self) -> bool:
+        return os.path.isdir(self.path)
+
+    @cached_property
+    def missing(self) -> str:
+        """Which part of the folder's path is not there, and what is."""
+        return missing_folder(Path(self.path))
+
+    @cached_property
+    def example(self) -> str:
+        """A sentence on what the folder holds."""
+        if not self.files:
+            return "The folder holds no file."
+        return f"{self.path} has {number_of(len(self.files), 'file')}, such as '{min(self.files)}'."
+
+    @cached_property
+    def real(self) -> str:
+        return os.path.realpath(self.path)
+
+    @cached_property
+    def files(self) -> dict[str, bool]:
+        """Names of the files, each with whether it is a link."""
+        if not self.is_there:
+            return {}
+        with os.scandir(self.path) as entries:
+            return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+
+    @cached_property
+    def _composed(self) -> dict[str, str]:
+        return {unicodedata.normalize("NFC", name): name for name in self.files}
+
+    @cached_property
+    def _near(self) -> dict[str, str]:
+        near = {_key(Path(name).stem): name for name in self.files}
+        return near | {_key(name): name for name in self.files}
+
+    def find(self, name: str) -> str | None:
+        """The file of that name, in whatever Unicode form the disk has it; None where there is none."""
+        if name in self.files:
+            return name
+        return None if name.isascii() else self._composed.get(unicodedata.normalize("NFC", name))
+
+    def hint(self, name: str, column: str) -> str:
+        """What to do about a file that is not there; `column` is the template's last."""
+        near = self._near.get(_key(name)) or self._near.get(_key(Path(name).stem))
+        if near is None:
+            return f"Restore the file or remove the row. {self.example}"
+        here, there = Path(name).stem, Path(near).stem
+        if here == near:
+            return f"The folder has '{near}': leave the extension out of the template."
+        lost = [len(digits) for digits in re.findall("[0-9]+", near) if digits.startswith("0")]
+        if lost and _key(here) == _key(there) and _key(here, keep_zeros=True) != _key(there, keep_zeros=True):
+            padded = f"{{{column}:0{lost[-1]}d}}"
+            return f"The folder has '{near}': where leading zeros are lost, write {padded} in the template."
+        return f"The folder has '{near}': does the template need another extension or case?"
+
+
+def _key(name: str, keep_zeros: bool = False) -> str:
+    """Equal for names that differ only by case, by how accents are written, by blanks, leading zeros or `.0`."""
+    key = unicodedata.normalize("NFC", name).casefold().strip()
+    return key if keep_zeros else LOST_ZEROS.sub("", AS_FLOAT.sub("", key))
+
+
+def _is_absolute(path: str) -> bool:
+    """Whether a path starts at the root of a disk, here or on Windows."""
+    return os.path.isabs(path) or re.match(r"[A-Za-z]:[\\/]", path) is not None
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _fill(template: str, table: Table, problems: list[Problem]) -> Iterator[str]:
+    """The template of every row with its columns filled in."""
+    columns: list[list[str]] = []
+    parts = FIELD.split(template)  # text, name, width, text, …
+    for text, name, width in zip(parts[::3], [*parts[1::3], None], [*parts[2::3], None], strict=True):
+        columns.append([text] * len(table))
+        if name is not None:
+            columns.append(_padded(table, name, int(width), problems) if width else table.column(name))
+    return map("".join, zip(*columns, strict=True))
+
+
+def _padded(table: Table, name: str, width: int, problems: list[Problem]) -> list[str]:
+    """A column of whole numbers with leading zeros."""
+    cells = table.column(name)
+    for row, cell in enumerate(cells):
+        if not (cell.isascii() and cell.isdigit()):
+            message, fix = f"the template pads whole numbers to {width} digits", "Write a whole number like 7."
+            problems.append(table.problem(row, message, fix, name))
+    return [cell.zfill(width) for cell in cells]
+
+
+def _problem(table: Table, row: int, value: str, message: str, fix: str, is_missing: bool = False) -> Problem:
+    whole = table.problem(row, message, fix)
+    return Problem(whole.file, message, fix, whole.line, whole.id, value=value, is_missing=is_missing)

@@ -1,0 +1,341 @@
+"""The one way an image file becomes pixels: checks, training and prediction all see the same image.
+
+What is converted, and how: EXIF orientation is applied, and no other tag is looked at; grey, 1-bit, palette and CMYK
+become RGB; samples of more than 8 bits are scaled to 8, and transparency is laid over white (`samples`); of an
+animation the first frame is taken; colour profiles are not applied. Floating-point and signed samples and integers
+beyond 16 bits are errors. `ImageRules` changes some of it, for all of them alike.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from swinft.data.images.diagnose import FORMATS, bare, describe, has_lost_its_end, png_chunks, png_significant_bits
+from swinft.data.images.to_rgb import MAX_BITS, Layout, Transparency, layout_of, to_rgb
+from swinft.errors import InputError
+from swinft.ranges import COUNT
+
+MOST_MEGAPIXELS = 89  # from here on Pillow's own guard against bombs speaks up
+ORIENTATION = 0x0112  # EXIF tag
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+MAY_HOLD_EXIF = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks of a PNG
+CONVERSION = 2  # raised whenever the rules above change, so that pixels kept from before are not used
+
+
+class ImageError(InputError):
+    """A file is no image that can be decoded; the message names it and says what it is."""
+
+
+@dataclass(frozen=True)
+class ImageRules:
+    """Which images can be used, and how the unusual ones are converted.
+
+    Args:
+        max_megapixels: Largest area, at most 89; 64 megapixels are 192 MB in every loader process.
+        min_side: Shortest side in pixels; placeholders of one pixel stand for pictures that are not there.
+        max_aspect: Longest side over shortest.
+        apply_exif: Turn pictures as their EXIF orientation says; false where boxes or labels ignore it.
+        bits: How many bits the samples use: 2^bits − 1 becomes white; 12 for 12 bits in 16-bit files. `auto` takes what
+            the file says, else all bits that its samples have. It acts on samples that have more, and on no others.
+        transparency: `blend` lays transparent pixels over the background; `ignore` shows the colours that are stored
+            there, as where a fourth band is near infrared.
+        background: RGB in 0–255 that transparency is laid over.
+        animated: Take the `first` frame of an animation or a stack of pages, or call it an `error`.
+
+    Raises:
+        InputError: A value is outside its range.
+    """
+
+    max_megapixels: float = 64.0
+    min_side: int = 4
+    max_aspect: float = 100.0
+    apply_exif: bool = True
+    bits: int | Literal["auto"] = "auto"
+    transparency: Transparency = "blend"
+    background: tuple[int, int, int] = (255, 255, 255)
+    animated: Literal["first", "error"] = "first"
+
+    def __post_init__(self) -> None:
+        allowed = {
+            f"max_megapixels is {self.max_megapixels}; it must be above 0 and at most {MOST_MEGAPIXELS}": (
+                0 < self.max_megapixels <= MOST_MEGAPIXELS
+            ),
+            f"min_side is {self.min_side}; it must be at least 1": self.min_side >= 1,
+            f"max_aspect is {self.max_aspect}; it must be a finite number from 1": self.max_aspect in COUNT,
+            f"background is {list(self.background)}; it must be three whole numbers in 0–255": (
+                len(self.background) == 3 and all(0 <= value <= 255 for value in self.background)
+            ),
+            f"bits is {self.bits!r}; it must be auto or a whole number in 1–{MAX_BITS}": (
+                self.bits == "auto" or (isinstance(self.bits, int) and 1 <= self.bits <= MAX_BITS)
+            ),
+            f"transparency is {self.transparency!r}; it must be blend or ignore": (
+                self.transparency in get_args(Transparency)
+            ),
+            f"background is {list(self.background)}, which does nothing as transparency is ignore; remove it": (
+                self.transparency == "blend" or tuple(self.background) == (255, 255, 255)
+            ),
+            f"animated is {self.animated!r}; it must be first or error": self.animated in ("first", "error"),
+        }
+        wrong = [f"data.image_rules.{text}." for text, is_right in allowed.items() if not is_right]
+        if wrong:
+            raise InputError("\n  ".join(["the image rules are wrong:", *wrong]))
+
+
+RULES = ImageRules()
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What an image's header says.
+
+    Args:
+        width: In pixels, after EXIF orientation.
+        height: In pixels, after EXIF orientation.
+        mode: Pillow's name of the pixel format.
+        format: `JPEG`, `PNG`, …
+        frames: More than 1 for animations and stacks.
+        is_rotated: EXIF says that the image must be turned or flipped.
+        bits: 2^bits − 1 is the largest value that a sample can have, by the file's own word or by the rules.
+        dropped_bands: Bands that are left out: the file calls them neither colour nor transparency.
+        used_bits: Of the largest sample; 0 where that says nothing, or the pixels were not decoded.
+        faded: Share of the pixels that are not fully opaque, in 0–1; 0 where they were not decoded.
+    """
+
+    width: int
+    height: int
+    mode: str
+    format: str
+    frames: int
+    is_rotated: bool
+    bits: int = 8
+    dropped_bands: int = 0
+    used_bits: int = 0
+    faded: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An image whose header is read: its pixels, its samples and its bytes."""
+
+    image: ImageFile.ImageFile
+    layout: Layout
+    content: bytes
+    orientation: int
+
+
+def decode(path: str | Path, rules: ImageRules = RULES) -> NDArray[np.uint8]:
+    """Decodes an image file.
+
+    Args:
+        path: A JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 or PPM file.
+        rules: Which images can be used, and how.
+
+    Returns:
+        RGB, uint8 (H, W, 3), read-only: a copy that only a transform which writes in place would need costs time.
+
+    Raises:
+        ImageError: The file is missing, damaged, no image, outside the rules, or of samples without a known white.
+    """
+    return _decoded(path, read(path), None, rules)[0]
+
+
+def decode_reduced(
+    path: str | Path, at_least: tuple[int, int], rules: ImageRules = RULES
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Decodes an image file that is going to be shrunk: a large JPEG at 1/2, 1/4 or 1/8 of its size.
+
+    Its decoder then leaves out work instead of the caller throwing pixels away.
+
+    Args:
+        path: As for `decode`.
+        at_least: Height and width that are enough, in pixels; the smallest scale that gives both is taken.
+        rules: As for `decode`.
+
+    Returns:
+        As `decode` does; and the image's full height and width.
+
+    Raises:
+        ImageError: As for `decode`.
+    """
+    pixels, info = _decoded(path, read(path), at_least, rules)
+    return pixels, (info.height, info.width)
+
+
+def probe(path: str | Path, rules: ImageRules = RULES) -> ImageInfo:
+    """Reads what an image's header says.
+
+    Raises:
+        ImageError: The file is missing, no image, or outside the rules.
+    """
+    return _info(path, _open(path, read(path), rules), rules)
+
+
+def load(
+    path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules = RULES
+) -> tuple[NDArray[np.uint8], tuple[int, int], ImageInfo]:
+    """Decodes what `read` has read of a file, and says what it is: `decode_reduced` and `probe` in one, and more.
+
+    Args:
+        path: Named in errors.
+        content: All bytes of the file.
+        at_least: As for `decode_reduced`; None for every pixel.
+        rules: As for `decode`.
+
+    Returns:
+        As `decode_reduced` does; and what is known of the file, its pixels included.
+
+    Raises:
+        ImageError: As for `decode`.
+    """
+    pixels, info = _decoded(path, content, at_least, rules)
+    return pixels, (info.height, info.width), info
+
+
+def read(path: str | Path) -> bytes:
+    """All bytes of an image file: the one place that opens any.
+
+    Raises:
+        ImageError: It is missing or cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}. Restore the file or remove its row.") from error
+
+
+def _decoded(
+    path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules
+) -> tuple[NDArray[np.uint8], ImageInfo]:
+    opened = _verified(path, _open(path, content, rules), rules)
+    info = _info(path, opened, rules)
+    return _guarded(path, lambda: _pixels(path, opened, info, at_least, rules))
+
+
+def _guarded(path: str | Path, work: Callable[[], Result]) -> Result:
+    """Runs a decoder; decoders fail in a dozen types on damaged data."""
+    try:
+        return work()
+    except (MemoryError, ImageError):
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{path} is damaged or cannot be used: {reason}. Restore it or remove its row.") from error
+
+
+def _open(path: str | Path, content: bytes, rules: ImageRules) -> _Opened:
+    """The image with its header read and its size checked, before any memory is taken for pixels."""
+    limit = f"more than {rules.max_megapixels:g} megapixels. Shrink it, or raise data.image_rules.max_megapixels."
+    if has_lost_its_end(content):
+        raise ImageError(f"{path} is a JPEG whose end is nothing but zeros. Restore it or remove its row.")
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path} has {limit}") from error
+    except Exception as error:
+        if (pixels_alone := bare(content)) is not None:  # text or a colour profile may be what is wrong with it
+            return _open(path, pixels_alone, rules)
+        raise ImageError(f"{path} {describe(content, error)}.") from error
+    size = f"{path} has {image.width} × {image.height} pixels"
+    short, long = sorted(image.size)
+    if short * long > rules.max_megapixels * 1e6:
+        raise ImageError(f"{size}, {limit}")
+    if short < rules.min_side:
+        raise ImageError(f"{size}: a side is shorter than data.image_rules.min_side, {rules.min_side}.")
+    if long > rules.max_aspect * short:
+        raise ImageError(f"{size}: longer than data.image_rules.max_aspect, {rules.max_aspect:g}, times its width.")
+    if rules.animated == "error" and getattr(image, "n_frames", 1) > 1:
+        raise ImageError(f"{path} has more than one frame. Save one, or set data.image_rules.animated to first.")
+    layout = _guarded(path, lambda: layout_of(image))  # of what is not loaded yet, as looking for EXIF may load it
+    return _Opened(image, layout, content, _orientation(image, content))
+
+
+def _orientation(image: ImageFile.ImageFile, content: bytes) -> int:
+    """How EXIF says that the image must be turned, 1–8; 1 where EXIF is broken, which harms no pixel."""
+    if image.format == "PNG" and not any(name in MAY_HOLD_EXIF for name, _ in png_chunks(content)):
+        return 1  # Pillow would decode the pixels to look behind them
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+        return next((number for number in TURNS if found == number), 1)
+    except MemoryError:
+        raise
+    except Exception:
+        return 1
+
+
+def _verified(path: str | Path, opened: _Opened, rules: ImageRules) -> _Opened:
+    """The image again, its checksums compared where the format has some that decoding ignores."""
+    if opened.image.format != "PNG":
+        return opened
+    content = opened.content
+    try:
+        Image.open(
+            io.BytesIO(content)
+        ).verify()  # a PNG with a wrong checksum decodes to a wrong image without an error
+    except Exception:
+        content = bare(content) or content  # a wrong checksum of what is no pixel is none of ours
+        _guarded(path, Image.open(io.BytesIO(content)).verify)
+    return opened if content is opened.content else _open(path, content, rules)
+
+
+def _pixels(
+    path: str | Path, opened: _Opened, info: ImageInfo, at_least: tuple[int, int] | None, rules: ImageRules
+) -> tuple[NDArray[np.uint8], ImageInfo]:
+    """RGB of an opened image, uint8 (H, W, 3), perhaps reduced; and what its samples use."""
+    image, orientation = opened.image, opened.orientation
+    if at_least is not None and image.format in ("JPEG", "MPO"):
+        is_sideways = rules.apply_exif and orientation in SIDEWAYS
+        image.draft(None, at_least if is_sideways else at_least[::-1])
+    image.load()
+    pixels, found = to_rgb(
+        image,
+        opened.layout,
+        rules.bits,
+        rules.transparency,
+        rules.background,
+        png_significant_bits(opened.content) if opened.layout.bits > 8 else None,
+        lambda: _open(path, opened.content, rules).image,
+    )
+    if image.format == "TIFF":  # Pillow has turned it already, whatever was asked for
+        orientation = 1 if rules.apply_exif else {6: 8, 8: 6}.get(orientation, orientation)
+    elif not rules.apply_exif:
+        orientation = 1
+    if orientation in TURNS:
+        pixels = np.asarray(Image.fromarray(pixels).transpose(TURNS[orientation]))
+    pixels.flags.writeable = False
+    return pixels, replace(info, bits=found.bits, used_bits=found.used_bits, faded=found.faded)
+
+
+def _info(path: str | Path, opened: _Opened, rules: ImageRules) -> ImageInfo:
+    image = opened.image
+    width, height = image.size
+    is_sideways = opened.orientation in SIDEWAYS
+    # Pillow says a TIFF's size as it is after turning.
+    if is_sideways and rules.apply_exif == (image.format != "TIFF"):
+        width, height = height, width
+    frames = _guarded(path, lambda: getattr(image, "n_frames", 1))
+    return ImageInfo(
+        width,
+        height,
+        image.mode,
+        str(image.format),
+        frames,
+        opened.orientation != 1,
+        opened.layout.bits,
+        opened.layout.dropped_bands,
+    )

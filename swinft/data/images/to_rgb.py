@@ -1,0 +1,237 @@
+"""From an opened image to RGB: what its samples mean, by the file's own word and else by a rule that can be set.
+
+- How many bits: a TIFF's BitsPerSample and SampleFormat, a PNG's depth and sBIT, else all bits that a sample has room
+  for. `bits` overrules it where fewer are used than that. Largest value / (2^bits − 1) becomes 255.
+- Transparency: an alpha band is one that the file calls so: a TIFF's fourth band without ExtraSamples is left out.
+  What is transparent is laid over a background, or (`ignore`) shown in the colour that is stored under it.
+- Signed and floating-point samples have no white: they are errors.
+
+How much of the range is used, and how much transparency changes, is counted (`Found`), so that it can be said.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+Transparency = Literal["blend", "ignore"]
+Opener = Callable[[], ImageFile.ImageFile]
+
+MAX_BITS = 16
+BITS, PHOTOMETRIC, BANDS, PLANAR, EXTRA, FORMAT = 258, 262, 277, 284, 338, 339  # TIFF tags
+WHITE_IS_ZERO, SEPARATE_PLANES, SIGNED = 0, 2, 2
+IS_ALPHA = {1, 2, 999}  # of TIFF's ExtraSamples; the last is what Corel Draw writes
+# Pillow keeps the upper byte of deep colour. What it takes for the upper one in the other byte order is the lower one.
+OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+DEEP_COLOUR = re.compile(r"^(RGB|RGBX|RGBA);16([BLN])$")
+STRETCHED_FORMATS = ("PPM", "JPEG2000")  # they say how many bits there are, and Pillow has stretched them to all
+UNSCALED_MODES = {"L", "LA", "RGB", "RGBA"}  # 8-bit samples as they are in the file; a palette's or CMYK's are not
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a header says of an image's samples.
+
+    Args:
+        bits: Of the largest value that a sample can have.
+        is_signed: Samples may be negative.
+        is_inverted: 0 is white, and Pillow does not turn it round.
+        has_alpha: There is transparency, by the file's own word.
+        dropped_bands: Bands that the file calls neither colour nor transparency.
+        raw: Pillow's name of how the samples lie in the file.
+        planar_problem: 16-bit samples in separate planes, which Pillow reads as noise.
+    """
+
+    bits: int
+    is_signed: bool = False
+    is_inverted: bool = False
+    has_alpha: bool = False
+    dropped_bands: int = 0
+    raw: str = ""
+    planar_problem: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """What pixels turned out to use.
+
+    Args:
+        bits: 2^bits − 1 was taken for white.
+        used_bits: Of the largest sample; 0 where they are not counted.
+        faded: Share of the pixels that are not fully opaque, in 0–1.
+    """
+
+    bits: int
+    used_bits: int = 0
+    faded: float = 0.0
+
+
+def layout_of(image: ImageFile.ImageFile) -> Layout:
+    """Reads the layout of an image that is opened and not loaded."""
+    args = image.tile[0].args if image.tile else ""
+    raw = str(args[0] if isinstance(args, tuple) and args else args or "")
+    if image.format == "TIFF":
+        return _tiff_layout(image, raw)
+    bits = MAX_BITS if image.mode.startswith("I") or ";16" in raw else 8
+    return Layout(bits, has_alpha=image.has_transparency_data, raw=raw)
+
+
+def _tiff_layout(image: Any, raw: str) -> Layout:
+    tags = image.tag_v2
+    bits, bands, is_signed = max(8, *tags.get(BITS, (1,))), tags.get(BANDS, 1), SIGNED in tags.get(FORMAT, ())
+    is_rgba = image.mode in ("RGBA", "LA", "PA")
+    has_alpha = is_rgba and not IS_ALPHA.isdisjoint(tags.get(EXTRA, ()))
+    return Layout(
+        bits=bits - is_signed,
+        is_signed=is_signed,
+        is_inverted=image.mode.startswith("I") and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO,
+        has_alpha=has_alpha or "transparency" in image.info,
+        dropped_bands=max(0, bands - len(image.getbands()) + (is_rgba and not has_alpha)),
+        raw=raw,
+        planar_problem=bits > 8 and bands > 1 and tags.get(PLANAR) == SEPARATE_PLANES,
+    )
+
+
+def to_rgb(
+    image: Image.Image,
+    layout: Layout,
+    bits: int | Literal["auto"],
+    transparency: Transparency,
+    background: tuple[int, int, int],
+    significant: int | None,
+    reopen: Opener,
+) -> tuple[NDArray[np.uint8], Found]:
+    """RGB of a loaded image.
+
+    Args:
+        image: Loaded.
+        layout: From before it was loaded.
+        bits: Overrules what the file says, in 1–16.
+        transparency: Lay it over `background`, or ignore it.
+        background: RGB in 0–255.
+        significant: Bits that carry something by the file's own word; None where it says nothing.
+        reopen: Opens the image again, to decode it a second time.
+
+    Returns:
+        uint8 (H, W, 3), and what the samples use.
+
+    Raises:
+        ValueError: The samples have no white, or values above what `bits` allows.
+    """
+    if image.format in STRETCHED_FORMATS:
+        bits = "auto"
+    if layout.planar_problem:
+        raise ValueError("its 16-bit samples lie in separate planes; save it as PNG")
+    if image.mode == "F":
+        raise ValueError("its samples are floating-point numbers, whose range nothing tells; save it as 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return _deep_grey(image, layout, bits, transparency, background, significant)
+    rgb, alpha = _eight_bits(image, layout)
+    found = Found(layout.bits, _used_bits(image, layout, rgb))
+    is_deep = layout.bits > 8 and (bits != "auto" or (significant or MAX_BITS) < layout.bits)
+    if is_deep or (bits != "auto" and bits < 8 and image.mode in UNSCALED_MODES):
+        samples = _both_bytes(rgb, layout, reopen) if is_deep else rgb
+        rgb, found = _scaled(samples, layout.bits, bits, significant)
+    if alpha is None:
+        return rgb, found
+    faded = float((alpha < 255).mean())
+    rgb = rgb if transparency == "ignore" else _blend(rgb, alpha, background)
+    return rgb, Found(found.bits, found.used_bits, faded)
+
+
+def _eight_bits(image: Image.Image, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """RGB and alpha in 8 bits each; of deeper samples the upper byte."""
+    if layout.is_signed and np.asarray(image).max() > 127:
+        raise ValueError("its samples are signed 8-bit integers, some of them negative; save them as unsigned ones")
+    if layout.has_alpha:
+        both = np.asarray(image.convert("RGBA"))
+        return np.ascontiguousarray(both[:, :, :3]), both[:, :, 3]
+    if image.mode == "RGBA":  # a fourth band that is no alpha; converting to RGB leaves it out
+        return np.asarray(image.convert("RGB")), None
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), None  # RGB to RGB would copy it
+
+
+def _used_bits(image: Image.Image, layout: Layout, rgb: NDArray[np.uint8]) -> int:
+    """Bits of the largest sample; 0 where compression or a palette make the number meaningless."""
+    if image.mode not in UNSCALED_MODES or image.format in ("JPEG", "MPO", "WEBP", "AVIF", "GIF", "JPEG2000"):
+        return 0
+    largest = int(rgb.max())
+    return largest.bit_length() + (8 if layout.bits > 8 and largest else 0)
+
+
+def _deep_grey(
+    image: Image.Image,
+    layout: Layout,
+    bits: int | Literal["auto"],
+    transparency: Transparency,
+    background: tuple[int, int, int],
+    significant: int | None,
+) -> tuple[NDArray[np.uint8], Found]:
+    deep = np.asarray(image)
+    low, high = int(deep.min()), int(deep.max())
+    if low < 0 and layout.is_signed:
+        raise ValueError(f"its samples are signed, from {low} to {high}; save them as unsigned 8- or 16-bit integers")
+    if low < 0 or high >= 2**MAX_BITS:
+        raise ValueError(f"its samples have more than 16 bits (up to {high}); save it as 8 or 16 bits")
+    grey, found = _scaled(deep, min(layout.bits, MAX_BITS), bits, significant)
+    rgb = np.repeat((255 - grey if layout.is_inverted else grey)[:, :, None], 3, axis=2)
+    key = image.info.get("transparency")
+    if not isinstance(key, int):
+        return rgb, found
+    alpha = np.where(deep == key, 0, 255).astype(np.uint8)
+    rgb = rgb if transparency == "ignore" else _blend(rgb, alpha, background)
+    return rgb, Found(found.bits, found.used_bits, float((alpha < 255).mean()))
+
+
+def _scaled(
+    samples: NDArray[Any], room: int, bits: int | Literal["auto"], significant: int | None
+) -> tuple[NDArray[np.uint8], Found]:
+    """Samples as 8 bits. A file that names fewer bits may have stretched them to all that there is room for."""
+    largest = int(samples.max())
+    white = room if bits == "auto" else min(bits, room)
+    if bits == "auto" and significant and significant < room and largest < 2**significant:
+        is_stretched = not (samples & (2 ** (room - significant) - 1)).any()
+        white = room if is_stretched else significant
+    if largest >= 2**white:
+        raise ValueError(
+            f"its largest sample is {largest}, and data.image_rules.bits is {bits}, which ends at {2**white - 1}; "
+            f"raise it, or set it to auto"
+        )
+    scaled: NDArray[np.uint8] = _table(white)[samples]
+    return scaled, Found(white, largest.bit_length())
+
+
+@lru_cache(maxsize=4)
+def _table(bits: int) -> NDArray[np.uint8]:
+    """What each value of so many bits becomes in 8."""
+    white = 2**bits - 1
+    table: NDArray[np.uint8] = ((np.arange(2**bits, dtype=np.int64) * 255 + white // 2) // white).astype(np.uint8)
+    return table
+
+
+def _both_bytes(upper: NDArray[np.uint8], layout: Layout, reopen: Opener) -> NDArray[np.uint16]:
+    """16-bit colour (H, W, 3), of which Pillow hands out a byte at a time."""
+    found = DEEP_COLOUR.match(layout.raw)
+    if found is None:
+        raise ValueError(f"data.image_rules.bits cannot act on deep samples that lie as {layout.raw}; save it as RGB")
+    image = reopen()
+    other = f"{found[1]};16{OTHER_BYTE[found[2]]}"
+    image.tile = [
+        tile._replace(args=(other, *tile.args[1:]) if isinstance(tile.args, tuple) else other) for tile in image.tile
+    ]
+    lower = np.asarray(image)[:, :, :3]
+    both: NDArray[np.uint16] = (upper.astype(np.uint16) << 8) | lower
+    return both
+
+
+def _blend(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Lays an image over one colour."""
+    image = Image.fromarray(np.dstack([rgb, alpha]))
+    under = Image.new("RGBA", image.size, (*background, 255))
+    return np.asarray(Image.alpha_composite(under, image).convert("RGB"))

@@ -1,0 +1,217 @@
+"""Images that occur more than once: found by their pixels and by how they look, named, and kept in one fold.
+
+A cluster is what hangs together: rows with the same pixels or with similar ones, and rows that are linked by others.
+Shapes: N rows. Time grows with N², memory with N.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from swinft.data.folds import Folds
+from swinft.data.inspection.index import HASH_SIDE, ImageIndex
+from swinft.data.inspection.scan import in_order
+from swinft.errors import listed
+from swinft.system.limits import available_cores
+
+NUM_BITS = HASH_SIDE * HASH_SIDE
+# Compressing at quality 20, halving the size or brightening by 20 levels changes up to 28 of 256 bits; the most alike
+# of 500 different satellite tiles differ in 92.
+NEAR_BITS = 32
+TILE = 256  # rows compared with as many others at once, whatever the number of rows
+MOST_ROWS = 100_000  # comparing every pair takes half a minute on two cores, and four times that for twice the rows
+SHOWN = 10  # clusters and ids that are written out; the rest are counted
+
+
+def alike(index: ImageIndex, is_used: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The cluster of each row, named by its first row; a row that is like no other is a cluster of its own.
+
+    Blank images are like nothing: whatever they stand for, it is not the same thing seen twice.
+
+    Args:
+        index: What was found out about N images.
+        is_used: Rows that count, bool (N,); no cluster hangs together by another.
+
+    Returns:
+        int64 (N,).
+    """
+    records = index.records
+    counts = is_used & records["is_usable"] & ~records["is_blank"]
+    rows = np.flatnonzero(counts)
+    labels = np.arange(len(index))
+    if not len(rows):
+        return labels
+    _, first, codes = np.unique(records["pixels"][rows], axis=0, return_index=True, return_inverse=True)
+    labels[rows] = rows[first[codes.ravel()]]  # np.unique is stable: the first row of each
+    kept = np.flatnonzero(counts & (labels == np.arange(len(index))) & ~records["is_flat"])
+    if 1 < len(kept) <= MOST_ROWS:
+        linked = kept[_linked(np.ascontiguousarray(records["perceptual"][kept]))]
+        labels[kept] = linked
+        labels[rows] = labels[labels[rows]]
+    return labels
+
+
+def _linked(codes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The first code that each one hangs together with, by steps of at most `NEAR_BITS` bits.
+
+    Only tiles of the comparison are ever held, and links within what hangs together already are dropped at once: a
+    thousand frames of one camera have half a million pairs.
+
+    Args:
+        codes: Perceptual hashes, uint64 (N, 4).
+
+    Returns:
+        int64 (N,).
+    """
+    labels = np.arange(len(codes))
+
+    def near(tile: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        row, column = tile
+        block, others = codes[row : row + TILE], codes[column : column + TILE]
+        # Half of the words settle nearly every pair: unrelated images differ in 64 of 128 bits, give or take 6.
+        is_near = _differing_bits(block[:, None, :2], others[None, :, :2]) <= NEAR_BITS
+        if not is_near.any():
+            return _NONE, _NONE
+        is_near &= labels[row : row + TILE, None] != labels[None, column : column + TILE]
+        one, other = np.nonzero(is_near)
+        close = _differing_bits(block[one], others[other]) <= NEAR_BITS
+        return row + one[close], column + other[close]
+
+    tiles = [(row, column) for row in range(0, len(codes), TILE) for column in range(row, len(codes), TILE)]
+    threads = available_cores()
+    with ThreadPoolExecutor(threads) as pool:  # NumPy compares without the interpreter's lock
+        for one, other in in_order(pool, near, tiles, ahead=2 * threads):
+            if len(one):
+                labels = _joined(labels, labels[one], labels[other])
+    return labels
+
+
+_NONE: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+
+
+def _differing_bits(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.int16]:
+    """How many bits differ between hashes (…, 4) that broadcast; a word at a time, for the memory's sake."""
+    bits: NDArray[np.int16] = np.bitwise_count(one[..., 0] ^ other[..., 0]).astype(np.int16)
+    for word in range(1, one.shape[-1]):
+        bits += np.bitwise_count(one[..., word] ^ other[..., word])
+    return bits
+
+
+def _joined(labels: NDArray[np.int64], one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Labels int64 (N,), each the smallest row of its cluster, after clusters `one` and `two` were linked pairwise."""
+    names, places = np.unique(np.concatenate([one, two]), return_inverse=True)
+    edges = (np.ones(len(one), dtype=np.int8), (places[: len(one)], places[len(one) :]))
+    graph = coo_array(edges, shape=(len(names), len(names)))  # type: ignore[no-untyped-call]
+    parts = connected_components(graph, directed=False)[1]
+    smallest = np.full(len(names), len(labels))
+    np.minimum.at(smallest, parts, names)
+    mapping = np.arange(len(labels))
+    mapping[names] = smallest[parts]
+    return mapping[labels]
+
+
+def clusters(labels: NDArray[np.int64], groups: Sequence[str] | None = None) -> list[str]:
+    """A group for each row, such that rows of a cluster, and rows of a group that was given, share one.
+
+    Args:
+        labels: From `alike`.
+        groups: N names of groups that there are already.
+
+    Returns:
+        N names.
+    """
+    if groups is not None:
+        first: dict[str, int] = {}
+        named = np.array([first.setdefault(name, row) for row, name in enumerate(groups)], dtype=np.int64)
+        labels = _joined(labels, labels, labels[named])
+    return [str(label) for label in labels]
+
+
+def leaks(labels: NDArray[np.int64], folds: Folds) -> list[NDArray[np.int64]]:
+    """The clusters of which rows are trained on in one fold and scored in another."""
+    return [rows for rows in _members(labels) if (folds[rows] != folds[rows[0]]).any()]
+
+
+def _members(labels: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The rows of each cluster of more than one, in the order of their first rows."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    ends = np.append(starts[1:], len(order))
+    several = ends - starts > 1
+    return (order[start:end] for start, end in zip(starts[several], ends[several], strict=True))
+
+
+def describe(
+    labels: NDArray[np.int64], index: ImageIndex, ids: Sequence[str], folds: Folds, targets: NDArray[Any]
+) -> list[str]:
+    """What is worth knowing about images that occur under several ids.
+
+    Clusters that leak come first, then those within a fold whose targets differ; the rest are counted.
+
+    Args:
+        labels: From `alike`.
+        index: What was found out about N images.
+        ids: N ids.
+        folds: Fold of each row.
+        targets: Target of each row.
+    """
+    notes = _blank(index, ids)
+    if len(ids) > MOST_ROWS:
+        notes.append(f"more than {MOST_ROWS:,} rows: images that look alike were not looked for, only equal ones.")
+    kinds: dict[str, list[NDArray[np.int64]]] = {"leak": [], "differ": [], "harmless": []}
+    for rows in _members(labels):
+        is_leak, differ = (folds[rows] != folds[rows[0]]).any(), (targets[rows] != targets[rows[0]]).any()
+        kinds["leak" if is_leak else "differ" if differ else "harmless"].append(rows)
+    for kind, shown in (("leak", SHOWN), ("differ", SHOWN), ("harmless", 1)):
+        notes += [_sentence(rows, index, ids, folds, targets) for rows in kinds[kind][:shown]]
+        rest = len(kinds[kind]) - shown
+        where = "over several folds" if kind == "leak" else "within one fold"
+        notes += [f"and {rest:,} more clusters of equal or similar images {where}."] * (rest > 0)
+    if kinds["leak"]:
+        notes.append("`data.duplicates: group` keeps such rows in one fold.")
+    return notes
+
+
+def _sentence(
+    rows: NDArray[np.int64], index: ImageIndex, ids: Sequence[str], folds: Folds, targets: NDArray[Any]
+) -> str:
+    """One cluster in words."""
+    records = index.records[rows]
+    where = np.unique(folds[rows]).tolist()
+    place = f"in folds {where}, a leak in the out-of-fold score" if len(where) > 1 else f"all in fold {where[0]}"
+    differ = "; their targets differ" if (targets[rows] != targets[rows[0]]).any() else ""
+    bits = _differing_bits(records["perceptual"], records["perceptual"][:1])
+    furthest = int(bits.argmax())
+    if (records["pixels"] == records["pixels"][0]).all():
+        what = "are the same image"
+    elif bits[furthest] <= NEAR_BITS:
+        what = f"look alike (up to {bits[furthest]} of {NUM_BITS} bits differ)"
+    else:
+        what = (
+            f"look alike in a chain: each differs from another in at most {NEAR_BITS} of {NUM_BITS} bits, "
+            f"{ids[rows[0]]} and {ids[rows[furthest]]} in {bits[furthest]}"
+        )
+    return f"ids {listed([ids[row] for row in rows.tolist()])} {what}, {place}{differ}."
+
+
+def _blank(index: ImageIndex, ids: Sequence[str]) -> list[str]:
+    rows = np.flatnonzero(index.records["is_blank"]).tolist()
+    if not rows:
+        return []
+    verb = "images are" if len(rows) > 1 else "image is"
+    return [f"{len(rows):,} {verb} blank, of one colour all over: ids {listed([ids[row] for row in rows])}."]
+
+
+def describe_shared(train: ImageIndex, ids: Sequence[str], test: ImageIndex, test_ids: Sequence[str]) -> list[str]:
+    """One line per image to predict whose very pixels are among the training rows, blank ones left out."""
+    seen = np.flatnonzero(train.records["is_usable"] & ~train.records["is_blank"]).tolist()
+    known = {train.records["pixels"][row].tobytes(): row for row in reversed(seen)}
+    asked = np.flatnonzero(test.records["is_usable"] & ~test.records["is_blank"]).tolist()
+    shared = [(row, known[code]) for row in asked if (code := test.records["pixels"][row].tobytes()) in known]
+    lines = [f"test id {test_ids[row]} is the same image as training id {ids[twin]}." for row, twin in shared[:SHOWN]]
+    return lines + [f"and {len(shared) - SHOWN:,} more test images are training images."] * (len(shared) > SHOWN)

@@ -1,0 +1,219 @@
+"""The images behind a datamodule's rows: each file is read once, when it is needed, and what was found is kept."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.cache.budget import Policy
+from swinft.data.cache.folder import users_folder
+from swinft.data.cache.pixels import OFF, Obtained, PixelCache, obtain, open_cache
+from swinft.data.folds import Folds
+from swinft.data.images.conversions import sample_notes
+from swinft.data.images.decode import ImageRules
+from swinft.data.inspection.duplicates import SHOWN, alike, describe, describe_shared, leaks
+from swinft.data.inspection.index import ImageIndex, differing, read_images, write_images
+from swinft.data.inspection.scan import ImageSet, headers, scan
+from swinft.data.samples import Rows
+from swinft.data.tables.table import DataError, Problem
+from swinft.errors import InputError, StoreError
+
+SPLITS = {"train": "images", "test": "test images"}
+
+
+class Pictures:
+    """What is known of the images of training and test rows.
+
+    Args:
+        rules: Which images can be used, and how.
+        image_size: Height and width of training, in pixels; None where images are not shrunk to what it needs.
+        root: The data's folder.
+        policy: Whether training images are decoded once into a cache: True, False, or `auto` where they fit.
+        folder: Of the caches; None for the user's.
+    """
+
+    def __init__(
+        self,
+        rules: ImageRules,
+        image_size: tuple[int, int] | None,
+        root: Path,
+        policy: Policy,
+        folder: str | None,
+    ) -> None:
+        self.rules, self.image_size, self.root, self.policy = rules, image_size, root, policy
+        self.folder = Path(folder).expanduser() if folder else users_folder()
+        self.notes: list[str] = []
+        self._obtained: dict[str, Obtained] = {}
+        self._handed_over: str | None = None
+        self._taken: PixelCache | None = None
+        self._labels: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """How many images were looked at."""
+        return sum(len(found.index) for found in self._obtained.values())
+
+    @property
+    def decision(self) -> str:
+        """Whether training images are decoded once, and why, as a sentence; empty where nothing has asked yet."""
+        return self._obtained["train"].decision if "train" in self._obtained else ""
+
+    def index(self, split: str, rows: Rows) -> ImageIndex:
+        """What is known of the images of `train` or `test`; reads and decodes each once where nothing is.
+
+        Raises:
+            InputError: The policy is True, and there is no room or the folder cannot be written to.
+        """
+        return self._obtain(split, rows).index
+
+    def cache(self, rows: Rows, makes_it: bool = True) -> PixelCache | None:
+        """The decoded training images; None where policy or room are against it.
+
+        Args:
+            rows: The training rows.
+            makes_it: Decode them now where nobody has asked for them before.
+
+        Raises:
+            InputError: As for `index`.
+        """
+        if self.policy is False or self.image_size is None:  # nothing is kept, so nothing is read for it
+            return None
+        if self._handed_over is not None:
+            return self._take(rows, self._handed_over)
+        return self._obtain("train", rows).cache if makes_it or "train" in self._obtained else None
+
+    def take_over(self, path: str) -> None:
+        """Takes what another process of the same run has found out, in place of looking for it again.
+
+        Args:
+            path: File of the training images' cache; empty where they are decoded each time they are read.
+        """
+        self._handed_over = path
+
+    def _take(self, rows: Rows, path: str) -> PixelCache | None:
+        if path and self._taken is None:
+            names = ImageSet(rows.paths, self.root).names_sha256
+            try:
+                self._taken = open_cache(Path(path))
+            except StoreError as error:
+                print(f"WARNING: {error} Decoding again.", file=sys.stderr)
+            if self._taken is None or self._taken.names_sha256 != names:
+                self._taken = self._obtain("train", rows).cache
+        return self._taken
+
+    def _obtain(self, split: str, rows: Rows) -> Obtained:
+        if split not in self._obtained:
+            images = ImageSet(rows.paths, self.root, self.image_size, self.rules)
+            self._obtained[split] = self._look(images, split == "train")
+        return self._obtained[split]
+
+    def _look(self, images: ImageSet, is_train: bool) -> Obtained:
+        if self.policy is False:
+            return Obtained(scan(images), None, f"{OFF}: the pixel cache is switched off.")
+        keeps = is_train and self.image_size is not None
+        try:
+            found = obtain(images, self.folder, self.policy if keeps else False)
+        except OSError as error:
+            reason = f"the pixel cache cannot be written to {self.folder}: {error.strerror or error}"
+            if keeps and self.policy is True:
+                raise InputError(
+                    f"{reason}. Set data.cache_dir to another folder, or data.cache to auto (and data.augment_on to "
+                    f"cpu)."
+                ) from error
+            return Obtained(scan(images), None, f"{OFF}: {reason}. Set data.cache_dir to another.")
+        if is_train and not keeps:
+            return Obtained(found.index, None, f"{OFF}: the cache is for shrunk images, and data.shrink is false.")
+        return found
+
+    def clusters(self, train: Rows) -> NDArray[np.int64]:
+        """The cluster of each training row that is used, as from `duplicates.alike`."""
+        if self._labels is None:
+            self._labels = alike(self.index("train", train), train.is_used)
+        return self._labels
+
+    def bad_rows(self, train: Rows, known: Path | None) -> list[int]:
+        """Training rows whose image cannot be used, from an `images.csv` or from a look."""
+        if known is None:
+            return list(self.index("train", train).errors)
+        bad = {line.id for line in read_images(known, "train") if line.problem}
+        return [row for row, id in enumerate(train.table.ids) if id in bad]
+
+    def check(self, splits: dict[str, Rows], decode: bool, skips_bad: bool) -> None:
+        """Looks at every image.
+
+        Args:
+            splits: The rows of `train` and, where there are any, of `test`.
+            decode: Decode every image; otherwise read the headers only, and keep nothing of it.
+            skips_bad: An image that cannot be used is noted and no error.
+
+        Raises:
+            DataError: Images cannot be used; all of them are listed.
+        """
+        problems: list[Problem] = []
+        for split, rows in splits.items():
+            errors = self.index(split, rows).errors if decode else headers(rows.paths, self.rules)
+            problems += [rows.table.problem(row, "the image cannot be used", error) for row, error in errors.items()]
+        if problems and not skips_bad:
+            raise DataError(problems)
+        notes = [f"id {problem.id} is skipped: {problem.fix}" for problem in problems]
+        more = [f"and {len(notes) - SHOWN:,} more images are skipped."] * (len(notes) > SHOWN)
+        self.notes = notes[:SHOWN] + more
+        if decode:
+            self.notes += sample_notes([self.index(split, rows).records for split, rows in splits.items()], self.rules)
+
+    def check_duplicates(
+        self, splits: dict[str, Rows], folds: Folds, targets: NDArray[Any], refuses_leaks: bool
+    ) -> None:
+        """Notes images that occur more than once.
+
+        Raises:
+            InputError: Such images are in different folds, and `refuses_leaks`.
+        """
+        train, test = splits["train"], splits.get("test")
+        index, ids, labels = self.index("train", train), train.table.ids, self.clusters(train)
+        notes = describe(labels, index, ids, folds, targets)
+        if refuses_leaks and leaks(labels, folds):
+            raise InputError("\n  ".join(["the same or similar images are in more than one fold:", *notes]))
+        if test is not None:
+            notes += describe_shared(index, ids, self.index("test", test), test.table.ids)
+        self.notes += notes
+
+    def summary(self, splits: dict[str, Rows]) -> dict[str, Any]:
+        """Sizes, formats and pixel modes of each split that was looked at."""
+        found = {split: self._obtained[split].index for split in splits if split in self._obtained}
+        return {SPLITS[split]: index.summary(splits[split].paths) for split, index in found.items()}
+
+    def to_csv(self, ids: dict[str, Sequence[str]]) -> str:
+        """What was seen, as the text of an `images.csv`.
+
+        Args:
+            ids: Of the rows of each split.
+        """
+        return write_images({split: (ids[split], found.index) for split, found in self._obtained.items()})
+
+    def check_unchanged(self, train: Rows, known: Path) -> None:
+        """Compares the training images with those that an `images.csv` was made of.
+
+        Where a cache is kept it is made on the way, so that each file is read once for both; otherwise only files whose
+        state differs are read: a copy on another machine has other times, and is the same.
+
+        Raises:
+            DataError: Some show other images now.
+        """
+        row_of = {id: row for row, id in enumerate(train.table.ids)}
+        lines = ((row_of[line.id], line) for line in read_images(known, "train"))
+        if self.policy is False:
+            states = ImageSet(train.paths).signatures
+            suspects = [(row, line) for row, line in lines if tuple(states[row].tolist()) != line.signature]
+            paths = [train.paths[row] for row, _ in suspects]
+            records = scan(ImageSet(paths, self.root, self.image_size, self.rules)).records
+        else:
+            suspects = list(lines)
+            records = self.index("train", train).records[[row for row, _ in suspects]]
+        changed = [suspects[place][0] for place in differing(records, [line for _, line in suspects])]
+        fix = "Restore the file, or give the new run another --name."
+        if changed:
+            problems = [train.table.problem(row, "the image is not that of the run's start", fix) for row in changed]
+            raise DataError(problems)

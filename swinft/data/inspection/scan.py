@@ -1,0 +1,201 @@
+"""One look at each of many image files: everything that is wanted of a file is found in one read and one decoding."""
+
+import hashlib
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.images.decode import RULES, ImageError, ImageRules, probe, read
+from swinft.data.images.resize import picture_and_info
+from swinft.data.inspection.index import HASH_SIDE, RECORD, SIGNATURE, ImageIndex
+from swinft.errors import InputError, listed
+from swinft.system.limits import available_cores
+
+FLAT = 4  # grey levels of standard deviation; the hash of a flatter image is noise, and all of them look alike
+BLANK = 2  # levels between the least and the greatest value of each colour: a JPEG of one colour has no more
+STATS = 512  # files whose state a thread asks for at a time
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# The perceptual hash of Krawetz and of the package imagehash: signs of the lowest frequencies of the cosine transform
+# of a small grey image, about their median. Written out because the package takes four times as long for the same bits.
+_SIDE = 4 * HASH_SIDE
+_COSINES = np.cos(np.pi * (2 * np.arange(_SIDE) + 1) * np.arange(HASH_SIDE)[:, None] / (2 * _SIDE)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The image files of some rows and how they are decoded; what is asked of all files is asked once.
+
+    Args:
+        paths: N files.
+        root: Their names count relative to this folder.
+        image_size: Height and width of training in pixels, which images are shrunk for; None for all their pixels.
+        rules: Which images can be used, and how.
+    """
+
+    paths: Sequence[str | Path]
+    root: Path = Path()
+    image_size: tuple[int, int] | None = None
+    rules: ImageRules = RULES
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def signatures(self) -> NDArray[np.int64]:
+        """Size, times of modification and of change, inode and device of each file, int64 (N, 5); −1 where missing."""
+        return signatures(self.paths)
+
+    @cached_property
+    def names_sha256(self) -> str:
+        """SHA-256 of the files' names under `root`, in their order."""
+        digest, start = hashlib.sha256(), os.path.join(self.root, "")
+        for path in map(str, self.paths):
+            name = path.removeprefix(start) if path.startswith(start) else os.path.relpath(path, self.root)
+            digest.update(f"{len(name)}:{name}".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Compares the files with what they were when `signatures` was asked first.
+
+        Raises:
+            InputError: Some have changed; they are named.
+        """
+        changed = np.flatnonzero((signatures(self.paths) != self.signatures).any(axis=1))
+        if len(changed):
+            names = listed([str(self.paths[row]) for row in changed.tolist()])
+            raise InputError(f"image files changed while they were decoded: {names}. Run again once they are at rest.")
+
+
+def signatures(paths: Sequence[str | Path]) -> NDArray[np.int64]:
+    """What tells cheaply whether a file is still the same, int64 (N, 5), as `SIGNATURE` names it.
+
+    A link is followed: what counts is the file it points to. The time of change cannot be set by a program, so that a
+    file put back with its old size and time of modification, as archives and copies do, is another file.
+    """
+    chunks = [paths[start : start + STATS] for start in range(0, len(paths), STATS)]
+    with ThreadPoolExecutor(min(16, len(chunks) or 1)) as pool:  # on network disks each answer is waited for
+        found = list(pool.map(lambda chunk: [_signature(path) for path in chunk], chunks))
+    return np.array([one for chunk in found for one in chunk], dtype=np.int64).reshape(-1, len(SIGNATURE))
+
+
+def _signature(path: str | Path) -> tuple[int, ...]:
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return (-1,) * len(SIGNATURE)
+    found = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
+    return tuple(number & (2**63 - 1) for number in found)  # some file systems number up to 2⁶⁴
+
+
+def scan(
+    images: ImageSet, workers: int | None = None, keep: Callable[[NDArray[np.uint8]], None] | None = None
+) -> ImageIndex:
+    """Looks at image files in threads, each read and decoded once; Pillow decodes without the interpreter's lock.
+
+    Args:
+        images: The files.
+        workers: Number of threads; None for one per core.
+        keep: Called with the pixels of each usable image in the order of the files, uint8 (H, W, 3).
+    """
+    records, errors = np.zeros(len(images), dtype=RECORD), dict[int, str]()
+    records["signature"] = images.signatures
+    threads = workers or available_cores()
+
+    def one(row: int) -> NDArray[np.uint8] | str | None:
+        found = look(images.paths[row], images.image_size, images.rules, records[row : row + 1])
+        return found if keep or isinstance(found, str) else None
+
+    with ThreadPoolExecutor(threads) as pool:
+        # Futures in flight are bounded, or a slow disk would fill the memory with images.
+        for row, found in enumerate(in_order(pool, one, range(len(images)), ahead=4 * threads)):
+            if isinstance(found, str):
+                errors[row] = found
+            elif keep and found is not None:
+                keep(found)
+    return ImageIndex(records, errors)
+
+
+def look(
+    path: str | Path, image_size: tuple[int, int] | None, rules: ImageRules, record: NDArray[np.void]
+) -> NDArray[np.uint8] | str:
+    """Reads and decodes a file and writes what it is into `record`, (1,) of `RECORD`.
+
+    Returns:
+        Its pixels, uint8 (H, W, 3), or why it cannot be used.
+    """
+    try:
+        content = read(path)
+        record["content"] = np.frombuffer(hashlib.sha256(content).digest()[:16], dtype=np.uint8)
+        pixels, info = picture_and_info(path, content, image_size, rules)
+    except ImageError as error:
+        return str(error)
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    record["pixels"] = np.frombuffer(digest.digest(), dtype=np.uint8)
+    code = perceptual(pixels)
+    if code is None:
+        record["is_flat"] = True
+        record["is_blank"] = bool((np.ptp(pixels.reshape(-1, 3), axis=0) <= BLANK).all())
+    else:
+        record["perceptual"] = code
+    record["stored"] = pixels.shape[:2]
+    record["mode"], record["format"] = info.mode.encode(), info.format.encode()
+    for name in ("height", "width", "frames", "is_rotated", "bits", "dropped_bands", "used_bits", "faded"):
+        record[name] = getattr(info, name)
+    record["is_usable"] = True
+    return pixels
+
+
+def headers(paths: Sequence[str | Path], rules: ImageRules = RULES) -> dict[int, str]:
+    """What the headers alone say against files, by position; damage behind them is not found."""
+
+    def one(path: str | Path) -> str:
+        try:
+            probe(path, rules)
+        except ImageError as error:
+            return str(error)
+        return ""
+
+    threads = available_cores()
+    with ThreadPoolExecutor(threads) as pool:
+        return {row: error for row, error in enumerate(in_order(pool, one, paths, 4 * threads)) if error}
+
+
+def perceptual(pixels: NDArray[np.uint8]) -> NDArray[np.uint64] | None:
+    """Perceptual hash of an image, uint64 (4,); None where it is too flat to have one.
+
+    Args:
+        pixels: RGB, uint8 (H, W, 3).
+    """
+    grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    if cv2.meanStdDev(small)[1].item() < FLAT:
+        return None
+    lowest = (_COSINES @ small.astype(np.float32) @ _COSINES.T).ravel()
+    middle = np.partition(lowest, (lowest.size // 2 - 1, lowest.size // 2))[lowest.size // 2 - 1 : lowest.size // 2 + 1]
+    return np.packbits(lowest > middle.mean()).view(np.uint64)
+
+
+def in_order(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item], ahead: int
+) -> Iterator[Result]:
+    """Results in the items' order, at most `ahead` of them computed before they are asked for."""
+    pending: deque[Future[Result]] = deque()
+    rest: Iterator[Any] = iter(items)
+    pending.extend(pool.submit(function, item) for item in itertools.islice(rest, ahead))
+    while pending:
+        yield pending.popleft().result()
+        pending.extend(pool.submit(function, item) for item in itertools.islice(rest, 1))

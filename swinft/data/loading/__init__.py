@@ -1,0 +1,1 @@
+"""Rows become batches: datasets, samplers, loaders on the CPU and on the device."""

@@ -1,0 +1,272 @@
+"""Rows become batches: the dataset, the two orders in which rows are visited, and the loader.
+
+Shapes: N rows, K outputs, F metadata features, (H, W) image size.
+"""
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Sampler
+
+from swinft.data.augment.pipelines import Pipeline, Preprocessing, apply, check_image
+from swinft.data.cache.pixels import PixelCache
+from swinft.data.images.decode import RULES, ImageError, ImageRules
+from swinft.data.images.libraries import tune_decoders
+from swinft.data.images.resize import picture
+from swinft.data.loading.collate import collate
+from swinft.data.loading.feeding import Feeding, FeedingLoader
+from swinft.data.tables.table import Problem, Table
+from swinft.errors import InputError
+from swinft.system.allocator import return_freed_memory
+from swinft.system.orphans import end_worker_with_parent
+
+PADDING = -1  # `row` of a batch entry that stands for no row
+Key = tuple[int, int]  # (epoch, row)
+
+
+@dataclass(frozen=True)
+class RowNames:
+    """What names a row in an error message: all that loader processes need of a table, and a fraction of its size.
+
+    Args:
+        file: The table's file.
+        ids: Of its N rows.
+        lines: On which each row starts, int (N,).
+    """
+
+    file: str
+    ids: Sequence[str]
+    lines: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: Table) -> "RowNames":
+        """Those of a table."""
+        return cls(str(table.path), table.ids, table.lines)
+
+    def problem(self, row: int, message: str, fix: str) -> Problem:
+        """A problem with one row."""
+        return Problem(self.file, message, fix, int(self.lines[row]), self.ids[row])
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRows(Dataset[dict[str, Any]]):
+    """Rows of a table; a key is (epoch, row), so that what a row looks like depends on nothing else.
+
+    A number k stands for the k-th of the rows that its loader visits, in epoch 0: `len` and iteration see these
+    alone. An item's `image` is uint8 (H, W, 3); `collate` makes a batch of items.
+
+    Args:
+        names: Names the row in error messages.
+        paths: N image files.
+        pipeline: From decoded image to uint8 (H, W, 3).
+        image_size: (H, W).
+        seed: Of the augmentation.
+        targets: int64 (N,) or float32 (N, K); None where there are none.
+        features: float32 (N, F); None where there are none.
+        rules: Which images can be used, and how.
+        skips_bad: An image that cannot be used becomes padding instead of an error.
+        shrinks: Decode to what `image_size` needs, or every pixel.
+        cache: Decoded pictures of the rows; None to decode each time.
+        preprocess: The user's, before the pipeline; None for none.
+        visited: Rows that the loader visits; None for all.
+    """
+
+    names: RowNames
+    paths: Sequence[str]
+    pipeline: Pipeline
+    image_size: tuple[int, int]
+    seed: int
+    targets: NDArray[Any] | None = None
+    features: NDArray[np.float32] | None = None
+    rules: ImageRules = RULES
+    skips_bad: bool = False
+    shrinks: bool = True
+    cache: PixelCache | None = None
+    preprocess: Preprocessing | None = None
+    visited: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths) if self.visited is None else len(self.visited)
+
+    def __getitem__(self, key: Key | int) -> dict[str, Any]:
+        epoch, row = self.key(key)
+        try:
+            image = np.zeros((*self.image_size, 3), dtype=np.uint8) if row == PADDING else self.image(epoch, row)
+        except ImageError:
+            if not self.skips_bad:
+                raise
+            return self[epoch, PADDING]
+        return {"image": image, **self.labels(row)}
+
+    def key(self, key: Key | int) -> Key:
+        """(epoch, row) of a key."""
+        if isinstance(key, tuple):
+            return key
+        return 0, int((np.arange(len(self.paths)) if self.visited is None else self.visited)[operator.index(key)])
+
+    def labels(self, row: int) -> dict[str, Any]:
+        """All of an item but its image: `row`, and `target` and `features` where there are any."""
+        item: dict[str, Any] = {"row": torch.tensor(row)}
+        for name, values in (("target", self.targets), ("features", self.features)):
+            if values is not None:
+                item[name] = torch.as_tensor(values[self._stand_in if row == PADDING else row])
+        return item
+
+    @cached_property
+    def _stand_in(self) -> int:
+        """The row whose target and features padding carries: they are not scored, but go through the network."""
+        if self.targets is None or not len(self.targets):
+            return 0
+        # A row that is left out has the class −1, or NaN, which no head takes.
+        numbers = self.targets.reshape(len(self.targets), -1)
+        is_used = (numbers >= 0).all(1) if numbers.dtype.kind == "i" else np.isfinite(numbers).all(1)
+        return int(is_used.argmax())
+
+    def image(self, epoch: int, row: int) -> NDArray[np.uint8]:
+        """The image of a row in an epoch, uint8 (H, W, 3).
+
+        Raises:
+            ImageError: It cannot be decoded; the message names the row.
+            InputError: The pipeline fails on it or ends in something else.
+        """
+        image, key = self.decoded(row), "preprocess" if self.preprocess else "augment"
+        shape = image.shape
+        try:
+            image, key = self.preprocess(image) if self.preprocess else image, "augment"
+            image = apply(self.pipeline, image, self.seed, epoch, row)
+        except Exception as error:  # whatever a transform does not like about the image
+            message = f"data.{key} fails on the image of shape {shape}"
+            raise InputError(str(self.names.problem(row, message, str(error)))) from error
+        check_image(image, self.image_size)
+        return image
+
+    def decoded(self, row: int) -> NDArray[np.uint8]:
+        """The picture of a row before the pipeline, uint8 (H, W, 3).
+
+        Raises:
+            ImageError: It cannot be decoded; the message names the row.
+        """
+        try:
+            return self.cache.read(row) if self.cache else self._decode(row)
+        except ImageError as error:
+            raise ImageError(str(self.names.problem(row, "the image cannot be used", str(error)))) from error
+
+    def _decode(self, row: int) -> NDArray[np.uint8]:
+        return picture(self.paths[row], self.image_size if self.shrinks else None, self.rules)
+
+
+class ShuffledRows(Sampler[Key]):
+    """Rows in an order that is a pure function of (seed, epoch), so that a resumed run sees what it would have seen.
+
+    Args:
+        rows: Positions in the table.
+        parts: Epochs that visit every row once between them; a remainder of fewer rows than parts is left out, other
+            rows each time.
+        seed: Of the order.
+        rank: This process.
+        num_ranks: All processes. Each gets equally many rows: the order starts again where they do not divide.
+        current_epoch: Asked at the start of each epoch. Lightning's own `set_epoch` comes too late for the first epoch
+            after a resume: workers have fetched rows of epoch 0 by then. None where there is no Trainer.
+        next_epoch: Asked instead where there is no Trainer, unless `set_epoch` was called.
+    """
+
+    def __init__(
+        self,
+        rows: NDArray[np.int64],
+        seed: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+        current_epoch: Callable[[], int] | None = None,
+        parts: int = 1,
+        next_epoch: Callable[[], int] | None = None,
+    ) -> None:
+        self.rows, self.seed, self.rank, self.num_ranks, self.parts = rows, seed, rank, num_ranks, parts
+        self.current_epoch = current_epoch or next_epoch or (lambda: 0)
+        self.follows_trainer = current_epoch is not None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch of all passes from now on, in a loop without a Trainer."""
+        if not self.follows_trainer:
+            self.current_epoch = lambda: epoch
+
+    def __len__(self) -> int:
+        return -(-(len(self.rows) // self.parts) // self.num_ranks)
+
+    def __iter__(self) -> Iterator[Key]:
+        epoch = self.current_epoch()
+        visit, part = divmod(epoch, self.parts)
+        rows = np.random.default_rng([self.seed, visit]).permutation(self.rows)
+        length = len(self.rows) // self.parts
+        order = rows[part * length : (part + 1) * length]
+        whole = np.resize(order, len(self) * self.num_ranks)  # repeats from the start
+        return ((epoch, int(row)) for row in whole[self.rank :: self.num_ranks])
+
+
+class OrderedRows(Sampler[Key]):
+    """Rows in the table's order, each exactly once over all ranks; ranks that run short get padding.
+
+    Args:
+        rows: Positions in the table.
+        rank: This process.
+        num_ranks: All processes.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], rank: int = 0, num_ranks: int = 1) -> None:
+        padded = np.full(-(-len(rows) // num_ranks) * num_ranks, PADDING, dtype=np.int64)
+        padded[: len(rows)] = np.sort(rows)
+        self.rows = padded[rank::num_ranks]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((0, int(row)) for row in self.rows)
+
+
+def _start_worker(_: int) -> None:
+    """What a loader process does first."""
+    end_worker_with_parent()
+    tune_decoders()
+    return_freed_memory()
+
+
+def make_loader(
+    dataset: Dataset[dict[str, Any]],
+    sampler: Sampler[Key],
+    batch_size: int,
+    feeding: Feeding,
+    seed: int,
+    kind: Callable[..., FeedingLoader] = FeedingLoader,
+) -> FeedingLoader:
+    """The loader of a dataset; in training an incomplete last batch is dropped unless it is the only one.
+
+    Args:
+        dataset: Its keys are the sampler's.
+        sampler: The order.
+        batch_size: Rows of a batch.
+        feeding: How many processes, and how far they work ahead.
+        seed: Of the processes' own random numbers.
+        kind: Class of the loader.
+    """
+    is_training = isinstance(sampler, ShuffledRows)
+    loader = kind(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=feeding.num_workers,
+        prefetch_factor=feeding.ahead or None,
+        worker_init_fn=_start_worker,
+        collate_fn=partial(collate, pins=True) if feeding.pins else collate,
+        drop_last=is_training and len(sampler) > batch_size,  # type: ignore[arg-type]
+        persistent_workers=feeding.num_workers > 0,  # starting them takes time; the epoch travels with the key
+        pin_memory=feeding.pins,
+        generator=torch.Generator().manual_seed(seed),  # else each epoch advances torch's global generator
+    )
+    loader.feeding = feeding
+    return loader

@@ -1,0 +1,235 @@
+"""Training images in the memory of the device that trains, and the loader that samples and augments them there.
+
+Per step only numbers cross over: rows, targets, features and, for each row, what `geometry` drew. Whether a Trainer
+runs or a plain loop, what the loader yields has the images in it, on the device.
+
+Shapes: N rows of the table, P pixels of all images, B batch, (H, W) image size.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.data import Dataset
+
+from swinft.data.augment.geometry import Drawn, Geometry
+from swinft.data.augment.warp import change, warp
+from swinft.data.cache.budget import room_on_device
+from swinft.data.loading.collate import collate
+from swinft.data.loading.dataset import ImageRows, Key
+from swinft.data.loading.feeding import FeedingLoader
+from swinft.errors import InputError
+from swinft.system.limits import available_cores, available_memory
+
+AugmentOn = Literal["cpu", "device"]
+
+DRAWN = Drawn._fields
+CHUNK = 256  # images that are copied to the device at a time
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnRows(Dataset[dict[str, Any]]):
+    """Rows without their pixels: `matrix`, `colour` and `samples` of `geometry.Drawn` instead of `image`.
+
+    Args:
+        rows: The rows with their pixels, from a cache.
+        geometry: Draws.
+    """
+
+    rows: ImageRows
+    geometry: Geometry
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Key | int) -> dict[str, Any]:
+        epoch, row = self.rows.key(key)
+        assert self.rows.cache is not None
+        height, width = self.rows.cache.shapes[row].tolist()
+        drawn = self.geometry.draw((height, width), self.rows.seed, epoch, row)
+        numbers = {name: torch.from_numpy(value) for name, value in drawn._asdict().items()}
+        return {**numbers, **self.rows.labels(row)}
+
+
+@dataclass(eq=False)
+class DeviceImages:
+    """Images in a device's memory, one after another, each at its own size.
+
+    Args:
+        pixels: uint8 (P, 3): the channels of a pixel lie side by side, as `channels_last` has them.
+        starts: Of each row's image in `pixels`, int64 (N,) on the CPU; −1 for rows that are not there.
+        shapes: Its height and width, int64 (N, 2) on the CPU.
+        image_size: (H, W) of what is sampled.
+        is_black_outside: What lies beyond an image is black, not mirrored.
+        note: What they take, in words.
+    """
+
+    pixels: Tensor
+    starts: Tensor
+    shapes: Tensor
+    image_size: tuple[int, int]
+    is_black_outside: bool
+    note: str
+
+    def __post_init__(self) -> None:
+        there = self.shapes[self.starts >= 0]
+        self.is_one_shape = bool((there == there[0]).all())
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.pixels.device
+
+    def holds(self, rows: NDArray[np.int64], device: torch.device) -> bool:
+        """Whether these are the images of some rows, no more and no fewer, and are on a device."""
+        return self.device == device and np.array_equal(np.flatnonzero(self.starts.numpy() >= 0), np.sort(rows))
+
+    def sample(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch on the device, with `image` float32 (B, 3, H, W) in 0–255 for what was drawn.
+
+        Nothing here waits for the device.
+        """
+        drawn = {name: batch[name] for name in DRAWN}
+        rest = {name: self._here(value) for name, value in batch.items() if name not in DRAWN}
+        shapes = self.shapes[batch["row"]]
+        # One group of images that stand and one of those that lie, so that little is filled up to a common size.
+        keys = torch.cat([(shapes[:, :1] > shapes[:, 1:]).long(), drawn["samples"]], dim=1)
+        _, group_of = torch.unique(keys, dim=0, return_inverse=True)
+        order = group_of.argsort(stable=True)
+        groups = order.split(group_of.bincount().tolist())
+        with torch.autocast(self.device.type, enabled=False):
+            images = torch.cat([self._sampled(batch["row"][some], shapes[some], drawn, some) for some in groups])
+            if len(groups) > 1:
+                images = images.index_select(0, self._here(order.argsort()))
+        return {"image": images, **rest}
+
+    def _here(self, value: Tensor) -> Tensor:
+        return value.to(self.device, non_blocking=self.device.type == "cuda")
+
+    def _sampled(self, rows: Tensor, shapes: Tensor, drawn: dict[str, Tensor], some: Tensor) -> Tensor:
+        """Images of rows of one group, float32 (b, 3, H, W); `some` are their positions in the batch."""
+        matrix, colour, samples = (drawn[name][some] for name in DRAWN)
+        is_filled = bool((shapes == shapes[0]).all())
+        images = warp(
+            self._stored(self.starts[rows], shapes).permute(0, 3, 1, 2).float(),
+            None if is_filled else self._here(shapes),
+            self._here(matrix),
+            self.image_size,
+            (int(samples[0, 0]), int(samples[0, 1])),
+            self.is_black_outside,
+        )
+        return change(images, self._here(colour))
+
+    def _stored(self, starts: Tensor, shapes: Tensor) -> Tensor:
+        """Images as they are stored, filled up below and to the right to a common size: uint8 (b, S, T, 3)."""
+        height, width = shapes.amax(0).tolist()
+        if self.is_one_shape:
+            places = self._here(starts // (height * width))
+            return self.pixels.view(-1, height, width, 3).index_select(0, places)
+        stored = torch.zeros((len(starts), height, width, 3), dtype=torch.uint8, device=self.device)
+        for image, start, (rows, columns) in zip(stored, starts.tolist(), shapes.tolist(), strict=True):
+            image[:rows, :columns] = self.pixels[start : start + rows * columns].view(rows, columns, 3)
+        return stored
+
+    def release(self) -> None:
+        """Gives the memory back; what is still asked of the loader fails."""
+        self.pixels = self.pixels[:0].clone()
+
+
+def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device, kept_free: int = 0) -> DeviceImages:
+    """Copies the images of some rows into a device's memory.
+
+    Args:
+        drawn: The rows.
+        chosen: Which of them; no other is read.
+        device: Where they go: an NVIDIA or AMD GPU, or the CPU.
+        kept_free: Bytes that something else is going to take there.
+
+    Raises:
+        ImageError: One cannot be decoded; the message names the row.
+        InputError: There is no room, or the device is of another kind.
+    """
+    rows, geometry = drawn.rows, drawn.geometry
+    assert rows.cache is not None
+    shapes = geometry.stored_shapes(rows.cache.shapes[chosen]).astype(np.int64)
+    ends = np.cumsum(shapes.prod(axis=1))
+    room = room_on_device(3 * int(ends[-1]), free_memory(device), str(device), kept_free)
+    pixels = torch.empty((int(ends[-1]), 3), dtype=torch.uint8, device=device)
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for start in range(0, len(chosen), CHUNK):
+            some = chosen[start : start + CHUNK].tolist()
+            stored = pool.map(lambda row: geometry.stored(rows.decoded(row)).reshape(-1, 3), some)
+            joined = torch.from_numpy(np.concatenate(list(stored)))
+            end = int(ends[start + len(some) - 1])
+            pixels[end - len(joined) : end] = joined
+    starts, all_shapes = torch.full((len(rows.paths),), -1), torch.zeros((len(rows.paths), 2), dtype=torch.int64)
+    starts[torch.from_numpy(chosen)] = torch.from_numpy(ends - shapes.prod(axis=1))
+    all_shapes[torch.from_numpy(chosen)] = torch.from_numpy(shapes)
+    sizes = sorted({(int(height), int(width)) for height, width in shapes.tolist()})
+    words = " to ".join(f"{height} × {width}" for height, width in dict.fromkeys((sizes[0], sizes[-1])))
+    note = f"{len(chosen):,} training images of {words} pixels are on {device}: {room}"
+    return DeviceImages(pixels, starts, all_shapes, rows.image_size, geometry.is_black_outside, note)
+
+
+def bytes_to_come(weights: Iterable[Tensor], optimizers: Sequence[Optimizer]) -> int:
+    """Bytes that the first step is going to take and keep: of each weight a gradient, and two moments as AdamW has.
+
+    Args:
+        weights: Of the network that is trained.
+        optimizers: Those that there are already; what a checkpoint has restored to them is there.
+    """
+    to_come = 0
+    for weight in filter(lambda weight: weight.requires_grad, weights):
+        has_moments = any(optimizer.state.get(weight) for optimizer in optimizers)
+        to_come += ((weight.grad is None) + 2 * (not has_moments)) * weight.numel() * weight.element_size()
+    return to_come
+
+
+def default_device() -> torch.device:
+    """Where a loop without a Trainer has its batches: the GPU if there is one, else the CPU."""
+    # With its number, as tensors name their device: without it the images would never seem to be there.
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a device that nothing uses.
+
+    Raises:
+        InputError: The device is neither a CUDA one nor the CPU.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "cpu":
+        return available_memory()
+    raise InputError(f"data.augment_on is 'device', which works on cuda and cpu, not on {device}. Set it to cpu.")
+
+
+class DeviceLoader(FeedingLoader):
+    """A loader of `DrawnRows`: loader processes, if any, draw numbers, and the process that asks samples the images.
+
+    A batch is on the device when it is handed out, to a Trainer and to a plain loop alike. `waits` counts what is
+    waited for the numbers, and not the sampling.
+
+    Args:
+        *args: As for PyTorch's own loader.
+        pictures: The images of all rows that may be asked for, on the device.
+        **kwargs: As for PyTorch's own loader.
+    """
+
+    def __init__(self, *args: Any, pictures: DeviceImages, **kwargs: Any) -> None:
+        self.pictures = pictures
+        super().__init__(*args, **kwargs)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # PyTorch's own iterator is what is mapped
+        return map(self.pictures.sample, super().__iter__())
+
+    def images(self, keys: list[Key]) -> list[NDArray[np.uint8]]:
+        """The images of some rows, each uint8 (H, W, 3), to look at."""
+        batch = self.pictures.sample(collate([self.dataset[key] for key in keys]))
+        return list(batch["image"].permute(0, 2, 3, 1).round().to(torch.uint8).cpu().numpy())

@@ -1,0 +1,123 @@
+"""What a person wants to see of the data before training: a summary, and a figure of images with their labels."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.folds import Folds, count_per_fold
+from swinft.data.schema import Schema
+from swinft.errors import number_of
+from swinft.printing import plain_names, visible, width
+
+MOST_UNEVEN = 100  # rows of the largest class per row of the smallest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def target_summary(targets: NDArray[Any], schema: Schema) -> dict[str, Any]:
+    """Rows per class, positive rows per label, or smallest, mean and largest value per target column."""
+    if schema.kind == "classification":
+        return dict(zip(schema.outputs, np.bincount(targets, minlength=len(schema.outputs)).tolist(), strict=True))
+    if schema.kind == "multilabel":
+        return dict(zip(schema.outputs, targets.sum(0).astype(int).tolist(), strict=True))
+    return {
+        name: {"min": float(column.min()), "mean": float(column.mean()), "max": float(column.max())}
+        for name, column in zip(schema.outputs, targets.T, strict=True)
+    }
+
+
+def fold_summary(folds: Folds, targets: NDArray[Any], schema: Schema) -> list[dict[str, Any]]:
+    """One entry per fold: its rows, and rows per class, positive rows per label, or the mean of each target."""
+    entries: list[dict[str, Any]] = []
+    counts = count_per_fold(folds, targets, len(schema.outputs))
+    for fold, size in enumerate(np.bincount(folds).tolist()):
+        values = targets[folds == fold].mean(0).tolist() if schema.kind == "regression" else counts[fold].tolist()
+        entries.append({"fold": fold, "rows": size, **dict(zip(schema.outputs, values, strict=True))})
+    return entries
+
+
+def imbalance(targets: NDArray[Any], schema: Schema) -> list[str]:
+    """A line where one class has more than 100 times the rows of another."""
+    if schema.kind != "classification":
+        return []
+    counts = np.bincount(targets, minlength=len(schema.outputs))
+    few, many = int(counts.argmin()), int(counts.argmax())
+    if counts[many] <= MOST_UNEVEN * counts[few]:
+        return []
+    rows = f"'{schema.outputs[many]}' has {number_of(counts[many], 'row')}, '{schema.outputs[few]}' {counts[few]:,}"
+    return [f"the classes are uneven: {rows}. Prefer a metric like macro_f1 to accuracy."]
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """A summary as text to print: a line per fact, and the folds as a table."""
+    lines = []
+    for name, value in summary.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines += [name, *_table(value)]
+        elif isinstance(value, list):
+            lines += [name, *(f"  {visible(str(item))}" for item in value)]
+        elif isinstance(value, dict):
+            lines += [name, *(f"  {visible(key)}: {_text(item)}" for key, item in value.items())]
+        else:
+            lines.append(f"{name}: {_text(value)}")
+    return "\n".join(lines)
+
+
+def shown(value: float) -> str:
+    """A number for people: four digits, and a price of 5,858,000 as such and not as 5.858e+06."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+
+
+def captions(targets: NDArray[Any], schema: Schema) -> list[str]:
+    """The targets of some rows in words; a line per target column of numbers."""
+    outputs = [visible(name) for name in schema.outputs]
+    if schema.kind == "classification":
+        return [outputs[index] for index in targets]
+    if schema.kind == "multilabel":
+        return [", ".join(name for name, on in zip(outputs, row, strict=True) if on) or "–" for row in targets]
+    return ["\n".join(f"{name} {shown(value)}" for name, value in zip(outputs, row, strict=True)) for row in targets]
+
+
+def image_grid(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> "Figure":
+    """A figure of images (H, W, 3), each under its title."""
+    import matplotlib.pyplot as plt
+
+    with plain_names(titles) as drawable:
+        figure = _grid(images, ["\n".join(map(drawable, title.split("\n"))) for title in titles])
+    plt.close(figure)  # a notebook shows the returned figure; an open one would be shown a second time
+    return figure
+
+
+def _grid(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> "Figure":
+    import matplotlib.pyplot as plt
+
+    columns = max(1, min(len(images), 8 if len(images) > 8 else 4))
+    rows = -(-len(images) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(1.7 * columns, 2.0 * rows), squeeze=False, layout="constrained")
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image, title in zip(grid.flat, images, titles, strict=False):
+        axes.imshow(image)
+        axes.set_title(title if len(title) <= 40 else f"{title[:39]}…", fontsize=8, wrap=True)
+    return figure
+
+
+def _table(entries: list[dict[str, Any]]) -> list[str]:
+    cells = [[visible(name) for name in entries[0]], *([_text(value) for value in entry.values()] for entry in entries)]
+    widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
+    return [
+        "".join(" " * (2 + most - width(cell)) + cell for cell, most in zip(row, widths, strict=True)) for row in cells
+    ]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{visible(key)} {_text(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_text, value))
+    return (
+        f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else visible(str(value))
+    )

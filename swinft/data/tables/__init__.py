@@ -1,0 +1,1 @@
+"""CSV files become checked tables of text cells."""

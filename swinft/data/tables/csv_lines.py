@@ -1,0 +1,229 @@
+"""The bytes of a CSV become lines of cells: compression, encoding, delimiter and quotes are found by content."""
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import lzma
+import re
+import sys
+import zipfile
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from swinft.data.tables.text import normal
+from swinft.errors import number_of, suggest
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+MOST_BYTES = 2**31  # of an unpacked table: a file of a megabyte can unpack to all of the memory
+# First bytes of what people rename to .csv, and what to do about it.
+NOT_A_CSV = {
+    b"\xff\xfe": ("UTF-16", "Save it as UTF-8, or set data.encoding to utf-16."),
+    b"\xfe\xff": ("UTF-16", "Save it as UTF-8, or set data.encoding to utf-16."),
+    b"PAR1": ("a Parquet file", "Save it with pandas.read_parquet(…).to_csv(…, index=False)."),
+    b"\xd0\xcf\x11\xe0": ("an old Excel file", "Save the sheet as CSV."),
+    b"version https://git-lfs": ("a git-lfs pointer", "Run `git lfs pull`."),
+    b"<!doctype": ("a web page", "Download the file again, signed in."),
+    b"<html": ("a web page", "Download the file again, signed in."),
+    b"[{": ("JSON", "Save it with pandas.read_json(…).to_csv(…, index=False)."),
+    b'{"': ("JSON", "Save it with pandas.read_json(…).to_csv(…, index=False)."),
+}
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip"}
+OPENERS: dict[str, Any] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+BROKEN = (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+
+
+class UnreadableError(Exception):
+    """A file is no CSV.
+
+    Args:
+        message: What is wrong.
+        fix: The edit that mends it, as a sentence.
+        line: Line of the file.
+        is_missing: There is no such file.
+    """
+
+    def __init__(self, message: str, fix: str, line: int | None = None, is_missing: bool = False) -> None:
+        super().__init__(message)
+        self.message, self.fix, self.line, self.is_missing = message, fix, line, is_missing
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What a CSV holds, blank lines aside.
+
+    Args:
+        header: The cells of the first line, as they are.
+        cells: Those of the others.
+        lines: Line of the file on which each of the others starts.
+        notes: What was done to read them, as ends of a sentence.
+    """
+
+    header: list[str]
+    cells: list[list[str]]
+    lines: list[int]
+    notes: list[str] = field(default_factory=list)
+
+
+def read_lines(path: Path, wanted: Collection[str], encoding: str) -> Lines:
+    """Reads a CSV.
+
+    Args:
+        path: A CSV, plain or compressed with gzip, bz2, xz or zip.
+        wanted: Columns that the header should name: the delimiter is the one that brings them out.
+        encoding: Of the text.
+
+    Raises:
+        UnreadableError: There is no such file, or it is no CSV.
+    """
+    content, notes = _unpack(_read_bytes(path), path)
+    text = _decode(content, encoding)
+    if not text.strip():
+        raise UnreadableError("the file is empty", "Give a file with a header and rows.")
+    if text.startswith("sep="):
+        raise UnreadableError("Excel's `sep=` stands where the header should", "Delete the line.", 1)
+    delimiter = _delimiter(text, wanted)
+    if delimiter != ",":
+        notes.append(f"the fields are separated by {DELIMITERS[delimiter]}")
+    # `a, "b, c"`: csv takes a quote for one only where the field begins with it.
+    is_spaced = re.search(re.escape(delimiter) + ' +"', text) is not None
+    rows, lines = _parse(text, delimiter, is_spaced)
+    return Lines(rows[0], rows[1:], lines[1:], notes)
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        tables = sorted(str(file) for file in path.iterdir() if ".csv" in file.name)
+        fix = f"Name the file in it.{suggest(str(path / path.name), tables[:10])}"
+        raise UnreadableError("the path is a folder, not a file", fix)
+    if path.is_file():
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise UnreadableError(
+                f"the file cannot be read: {error.strerror}", "Give yourself the right to."
+            ) from error
+    if not path.parent.is_dir():
+        where = "" if path.is_absolute() else f" A relative path starts at data.root, that at {Path.cwd()}."
+        raise UnreadableError("there is no such file", f"{missing_folder(path.parent)}{where}", is_missing=True)
+    near = [
+        str(file) for file in path.parent.iterdir() if ".csv" in file.name or file.suffix in (".tsv", ".zip", ".txt")
+    ]
+    where = "Change the setting that names it." if path.is_absolute() else "A relative path starts at data.root."
+    raise UnreadableError("there is no such file", f"{where}{suggest(str(path), near[:50])}", is_missing=True)
+
+
+def missing_folder(folder: Path) -> str:
+    """A sentence on a folder that is not there: the first part of its path that is missing, and what is there."""
+    present = folder
+    while not present.is_dir() and present != present.parent:
+        folder, present = present, present.parent
+    try:
+        others = sorted(entry.name for entry in present.iterdir() if entry.is_dir())
+    except OSError:
+        others = []
+    near = suggest(folder.name, others[:10]) if others else ""
+    return f"There is no folder '{folder.name}' in {present}.{near}"
+
+
+def _unpack(content: bytes, path: Path) -> tuple[bytes, list[str]]:
+    """The bytes of the table itself, and a note where they were compressed."""
+    kind = next((name for start, name in COMPRESSED.items() if content.startswith(start)), None)
+    if kind is None:
+        return content, []
+    packed = io.BytesIO(content)
+    try:
+        if kind == "zip":
+            return _from_zip(zipfile.ZipFile(packed), path)
+        with OPENERS[kind](packed) as opened:
+            unpacked: bytes = opened.read(MOST_BYTES + 1)
+    except BROKEN as error:
+        raise UnreadableError(f"the {kind} file is damaged: {error}", "Download it again.") from error
+    if len(unpacked) > MOST_BYTES:
+        raise UnreadableError(f"the {kind} file unpacks to more than 2 GiB", "Unpack it, and name a smaller table.")
+    if unpacked[257:262] == b"ustar":
+        raise UnreadableError("the file is a tar archive", "Unpack it with tar, and name the CSV.")
+    return unpacked, [f"the file is read through {kind}"]
+
+
+def _from_zip(archive: zipfile.ZipFile, path: Path) -> tuple[bytes, list[str]]:
+    names = [info.filename for info in archive.infolist() if not info.is_dir() and "__MACOSX" not in info.filename]
+    if "[Content_Types].xml" in names:
+        raise UnreadableError("the file is an Excel workbook, not a CSV", "Save the sheet as CSV.")
+    if len(names) != 1:
+        named = [name for name in names if Path(name).name == path.name.removesuffix(".zip")]
+        if len(named) != 1:
+            listed = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+            raise UnreadableError(
+                f"the zip archive holds {number_of(len(names), 'file')} ({listed})", "Unzip it, and name one."
+            )
+        names = named
+    if archive.getinfo(names[0]).file_size > MOST_BYTES:
+        raise UnreadableError("the zip file unpacks to more than 2 GiB", "Unzip it, and name a smaller table.")
+    return archive.read(names[0]), [f"the file is read through zip ('{names[0]}')"]
+
+
+def _decode(content: bytes, encoding: str) -> str:
+    for start, (what, fix) in NOT_A_CSV.items():
+        if what.lower() not in encoding.lower() and content[: len(start)].lower() == start.lower():
+            raise UnreadableError(f"the file is {what}, not a CSV", fix)
+    try:
+        text = content.decode("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        fix = "Save it as UTF-8, or set data.encoding; such bytes are most often cp1252 (Windows-1252) or latin-1."
+        raise UnreadableError(f"byte {error.start:,} is not {encoding.upper()}", fix, line) from error
+    except UnicodeError as error:
+        raise UnreadableError(f"the text is not {encoding.upper()}: {error}", "Set data.encoding.") from error
+    if _is_utf8_after_all(content, encoding):
+        fix = "Set data.encoding to utf-8, or, where the other tables are not, save this one as they are."
+        raise UnreadableError(f"the text is UTF-8, and would be garbled if it were read as {encoding}", fix)
+    if "\0" in text[:1000]:
+        raise UnreadableError("the text is full of NUL characters", "Save it as UTF-8; it may be UTF-16.")
+    return text.removeprefix("\ufeff")
+
+
+def _is_utf8_after_all(content: bytes, encoding: str) -> bool:
+    """Whether bytes that an encoding of one byte per character takes are UTF-8: by chance, only ASCII is both."""
+    if content.isascii():
+        return False
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return all(len(few.decode(encoding, "replace")) == len(few) for few in (bytes(range(256)), b"\xc3\xa9"))
+
+
+def _delimiter(text: str, wanted: Collection[str]) -> str:
+    """The delimiter that brings out the wanted columns; where none does, the first that brings out several."""
+    start = text.lstrip("\r\n")[:1_000_000]
+    headers: dict[str, list[str]] = {}
+    for mark in DELIMITERS:
+        try:
+            header = next(csv.reader(io.StringIO(start, newline=""), delimiter=mark, skipinitialspace=True), [])
+        except csv.Error:
+            header = []
+        headers[mark] = [normal(name) for name in header]
+    found = [mark for mark, header in headers.items() if set(wanted) <= set(header)]
+    several = [mark for mark, header in headers.items() if len(header) > 1]
+    return [*found, *several, ","][0]
+
+
+def _parse(text: str, delimiter: str, is_spaced: bool) -> tuple[list[list[str]], list[int]]:
+    csv.field_size_limit(sys.maxsize)  # of the whole process; masks as text are longer than the default's 131,072
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=is_spaced)
+    rows, lines, start = [], [], 1
+    try:
+        for cells in reader:
+            if cells:
+                rows.append(cells)
+                lines.append(start)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        fix = f"A quote that opens a field must close it, before a {delimiter!r} or the line's end."
+        raise UnreadableError(f"the CSV is broken: {error}", fix, start) from error
+    return rows, lines

@@ -1,0 +1,100 @@
+"""Cells become numbers; what is none is named, and columns of True and False are read as 1 and 0.
+
+Shapes: N rows.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.tables.table import Problem, Table
+from swinft.data.tables.text import FALSE, TEXT_RULES, TRUE, TextRules, counted
+from swinft.errors import number_of
+
+LARGEST = float(np.finfo(np.float32).max)
+# What `float` takes for a number, without `1_000`, `nan` and `inf`.
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+GROUPED = re.compile(r"[+-]?\d[\d.]*([,'’\s]|\.\d+\.)[\d.,'’\s]*")  # `1,5`, `1 234`, `1.234.567`
+# Which cells may be no number: none; words for a missing value; any.
+Gaps = Literal["none", "missing", "any"]
+
+
+def numbers(
+    table: Table,
+    columns: Sequence[str],
+    problems: list[Problem],
+    rules: TextRules = TEXT_RULES,
+    gaps: Gaps = "none",
+    notes: list[str] | None = None,
+    booleans: Collection[str] | None = None,
+    way_out: str = "remove the row",
+) -> NDArray[np.float32]:
+    """Columns of cells as numbers.
+
+    Args:
+        table: N rows.
+        columns: Names of the columns.
+        problems: Text, infinities, and what `gaps` does not allow are appended.
+        rules: Which words mean a missing value.
+        gaps: Which cells become NaN instead of a problem.
+        notes: Columns of True and False, and cells that become NaN, are appended with counts.
+        booleans: Columns in which True and False are numbers; None for those that hold nothing else.
+        way_out: What else can be done about a missing number.
+
+    Returns:
+        float32 (N, columns).
+    """
+    values = np.full((len(table), len(columns)), np.nan, dtype=np.float32)
+    for k, name in enumerate(columns):
+        cells = table.column(name)
+        counts = Counter(cells)
+        of_cell = {cell: value for cell in counts if (value := number(cell)) is not None}
+        if is_boolean(counts, rules) if booleans is None else name in booleans:
+            of_cell |= {cell: float(cell.casefold() in TRUE) for cell in counts if cell.casefold() in TRUE | FALSE}
+        values[:, k] = [of_cell.get(cell, np.nan) for cell in cells]
+        others = {cell for cell in counts if cell not in of_cell}
+        filled = {cell for cell in others if gaps == "any" or (gaps == "missing" and rules.is_missing(cell))}
+        if others - filled:
+            reasons = {cell: _reason(cell, rules, way_out) for cell in others - filled}
+            rows = [(row, cell) for row, cell in enumerate(cells) if cell in reasons]
+            problems += [table.problem(row, *reasons[cell], name) for row, cell in rows]
+        if notes is not None:
+            notes += _notes(table, name, Counter({cell: counts[cell] for cell in filled}), set(of_cell))
+    return values
+
+
+def number(cell: str) -> float | None:
+    """The cell as a number of 32 bits; None where it is none, or infinite."""
+    return value if NUMBER.fullmatch(cell) and abs(value := float(cell)) <= LARGEST else None
+
+
+def is_boolean(cells: Iterable[str], rules: TextRules) -> bool:
+    """Whether all cells that are not missing are 0, 1, or words like True and No."""
+    given = [cell for cell in cells if not rules.is_missing(cell)]
+    return bool(given) and all(cell.casefold() in TRUE | FALSE or number(cell) in (0.0, 1.0) for cell in given)
+
+
+def _notes(table: Table, name: str, filled: Counter[str], read: set[str]) -> list[str]:
+    words = sorted(cell for cell in read if cell.casefold() in TRUE | FALSE)
+    notes = [f"{table.path}: column '{name}': {', '.join(words)} are read as 1 and 0."] if words else []
+    if filled:
+        count = number_of(filled.total(), "cell without a number is", "cells without a number are")
+        notes.append(f"{table.path}: column '{name}': {count} filled with the training rows' mean: {counted(filled)}.")
+    return notes
+
+
+def _reason(cell: str, rules: TextRules, way_out: str) -> tuple[str, str]:
+    """Why a cell is no number, and the edit."""
+    fix = f"Write a number like -1234.5, or {way_out}."
+    if not cell:
+        return "the cell is empty", fix
+    if rules.is_missing(cell):
+        return "the cell is no finite number but a word for a missing value", fix
+    if GROUPED.fullmatch(cell):
+        message = "the number holds a decimal comma or signs between its thousands"
+        return message, "Write it like 1234.5; pandas.read_csv(…, decimal=',', thousands='.') reads such files."
+    return "the cell is no finite number", "Write a number like -1234.5, without a unit, or remove the row."

@@ -1,0 +1,1 @@
+"""Networks and rows become predictions; nothing here knows a run's folder."""

@@ -1,0 +1,1 @@
+"""Swin's window attention, computed faster with timm's own weights."""

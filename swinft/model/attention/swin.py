@@ -1,0 +1,394 @@
+"""A faster, exact computation of the window attention in timm's Swin V1 and V2, with timm's own weights.
+
+`accelerate` changes the class of the blocks and nothing else: parameters, buffers, modules and keys of the state dict
+stay timm's, so that checkpoints of either can be loaded into the other. `restore` changes it back. Where a network is
+traced, scripted, exported, transformed by `torch.func` or watched, the blocks compute as timm's do. Shapes as in
+`window_kernels`.
+"""
+
+import copy
+import importlib.util
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import torch
+from timm.layers.config import use_fused_attn
+from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.swin_transformer import WindowAttention as AttentionV1
+from timm.models.swin_transformer_v2 import SwinTransformerV2Block
+from timm.models.swin_transformer_v2 import WindowAttention as AttentionV2
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn import functional
+from torch.nn.attention import sdpa_kernel
+from torch.nn.modules.module import _has_any_global_hook
+
+from swinft.errors import InputError
+from swinft.model.attention.windows import BIASED_SDPA, FUSED_ON, Windows, attend, position_bias
+
+MAX_LOGIT_SCALE = math.log(1 / 0.01)
+# The largest difference from timm that the check lets pass, relative to the largest value, by what is computed in. On
+# other devices than CPUs fp32 may mean tf32, with 10 bits.
+CPU_TOLERANCES = {torch.float: 1e-4}
+CANCELLED = 1e-2  # of the largest gradient: one whose sums cancel to less is mostly rounding in 16 bits; fp32 judges it
+TOLERANCES = {torch.float: 1e-2, torch.bfloat16: 1e-1, torch.half: 1e-1}
+
+Kernel = Literal["torch", "fused", "triton"]
+FastAttention = bool | Literal["auto", "fused", "triton"]  # the setting `model.fast_attention`
+FAST_ATTENTION: tuple[FastAttention, ...] = ("auto", True, False, "fused", "triton")
+
+
+class _Fast:
+    """What both generations' blocks share."""
+
+    def __prepare_scriptable__(self) -> Any:
+        """Asked for by `torch.jit.script`, which compiles a class's source: this block becomes timm's, and stays it."""
+        return _restored(self)
+
+
+class FastBlock(_Fast, SwinTransformerBlock):
+    """timm's V1 block with another computation of its attention."""
+
+    kernel: Kernel = "torch"
+
+    def _attn(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        if not _is_ours(self, x):
+            return super()._attn(x)  # type: ignore[no-any-return, no-untyped-call]
+        attn: Any = self.attn
+        bias = position_bias(attn.relative_position_bias_table, attn.window_size)
+        return _attended(self, x, attn.qkv(x.flatten(1, 2)), bias, attn.scale, None)
+
+
+class FastV2Block(_Fast, SwinTransformerV2Block):
+    """timm's V2 block with another computation of its attention."""
+
+    kernel: Kernel = "torch"
+
+    def _attn(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        if not _is_ours(self, x):
+            return super()._attn(x)
+        attn: Any = self.attn
+        # The sigmoid of every position, not of every pair of tokens: 225 values instead of 4,096 at window 8.
+        table = 16 * attn.cpb_mlp(attn.relative_coords_table).flatten(0, 2).sigmoid()
+        cosine = attn.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+        return _attended(self, x, _qkv_v2(attn, x.flatten(1, 2)), position_bias(table, attn.window_size), 1.0, cosine)
+
+
+class FusedBlock(_Fast, SwinTransformerBlock):
+    """timm's V1 block with timm's own attention by torch's fused function, which timm leaves off."""
+
+    kernel: Kernel = "fused"
+
+    def _attn(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        attn: Any = self.attn
+        if _is_recorded() or _is_left_out_watched(self):
+            attn.fused_attn = False
+            try:
+                return super()._attn(x)  # type: ignore[no-any-return, no-untyped-call]
+            finally:
+                attn.fused_attn = True
+        with sdpa_kernel(BIASED_SDPA) if x.device.type in FUSED_ON else nullcontext():
+            return super()._attn(x)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class TritonBlock(FastBlock):
+    """The same with the attention of `window_triton`."""
+
+    kernel = "triton"
+
+
+class TritonV2Block(FastV2Block):
+    """The same with the attention of `window_triton`."""
+
+    kernel = "triton"
+
+
+def _qkv_v2(attn: Any, x: Tensor) -> Tensor:
+    """Tokens (B, H·W, C) to queries, keys and values (B, H·W, 3·C)."""
+    if attn.q_bias is None:
+        qkv: Tensor = attn.qkv(x)
+        return qkv
+    bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
+    return attn.qkv(x) + bias if attn.qkv_bias_separate else functional.linear(x, attn.qkv.weight, bias)
+
+
+def _is_ours(block: Any, x: Tensor) -> bool:
+    """Whether nobody records operations or watches a module that would be left out, and the windows divide the grid."""
+    if _is_recorded() or x.shape[1] % block.window_size[0] or x.shape[2] % block.window_size[1]:
+        return False
+    return not _is_left_out_watched(block)
+
+
+def _is_left_out_watched(block: Any) -> bool:
+    """Whether somebody watches a module whose `forward` is not called here."""
+    left_out = (block.attn, block.attn.softmax, block.attn.attn_drop)
+    return _has_any_global_hook() or any(_is_watched(module) for module in left_out)  # type: ignore[no-untyped-call]
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody hooked into a module, put another forward in its own's place, or another module."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in vars(module)
+        or type(module).forward is not LEFT_OUT.get(type(module))
+    )
+
+
+def _is_recorded() -> bool:
+    """Whether operations are traced, exported or transformed: by what knows timm's operations, and not ours."""
+    return bool(
+        torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or torch.compiler.is_exporting()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
+def _attended(block: Any, x: Tensor, qkv: Tensor, bias: Tensor, scale: float, cosine: Tensor | None) -> Tensor:
+    """From queries, keys and values (B, H·W, 3·C) to the output of the block's attention, (B, H, W, C) as `x`."""
+    attn = block.attn
+    mask = block.get_attn_mask(x) if block.dynamic_mask else block.attn_mask
+    windows = Windows((x.shape[1], x.shape[2]), tuple(block.window_size), tuple(block.shift_size), attn.num_heads)
+    dropout = attn.attn_drop.p if attn.attn_drop.training else 0.0
+    if block.kernel == "triton":
+        from swinft.model.attention import triton_ops as window_triton  # Triton exists for Linux only
+
+        _refuse_dropout(dropout)
+        attended = window_triton.attend(qkv, bias, mask, windows, scale, cosine)
+    else:
+        attended = attend(qkv, bias, mask, windows, scale, cosine, dropout)
+    out: Tensor = attn.proj_drop(attn.proj(attended))
+    return out.view_as(x)
+
+
+def _refuse_dropout(dropout: float) -> None:
+    """The Triton kernel has no dropout of attention weights."""
+    if dropout:
+        raise InputError(
+            f"model.fast_attention is 'triton', whose kernel has no dropout of attention weights, but attn_drop_rate "
+            f"is {dropout}. Remove attn_drop_rate from model.backbone_args, or write model.fast_attention: true."
+        )
+
+
+# What `_attn` of the fast blocks leaves out, as it is before anybody changes it.
+LEFT_OUT: dict[type[nn.Module], Any] = {cls: cls.forward for cls in (AttentionV1, AttentionV2, nn.Softmax, nn.Dropout)}
+# A subclass of a timm block may compute something else: only these, exactly.
+FASTER: dict[type[nn.Module], tuple[type[nn.Module], dict[Kernel, type[nn.Module]]]] = {
+    SwinTransformerBlock: (AttentionV1, {"torch": FastBlock, "fused": FusedBlock, "triton": TritonBlock}),
+    SwinTransformerV2Block: (AttentionV2, {"torch": FastV2Block, "triton": TritonV2Block}),
+}
+
+
+def accelerate(
+    model: nn.Module,
+    device: torch.device | None = None,
+    kernel: Kernel = "torch",
+    dtype: torch.dtype = torch.float,
+) -> int:
+    """Makes the Swin blocks of a model compute their attention faster, in place.
+
+    Blocks whose windows do not divide their grid, or whose attention has hooks, keep timm's own computation. On CPUs
+    and by Triton, gradients of gradients are refused.
+
+    Args:
+        model: Any module; what is no timm Swin block is left alone.
+        device: Where the model will run, to check there; None for where it is.
+        kernel: What computes: torch's operations, timm's own attention by torch's fused function (V1 only), or a Triton
+            kernel, for NVIDIA GPUs.
+        dtype: What autocast will compute in there. It is checked, and float32 always: other kernels compute in each.
+
+    Returns:
+        How many blocks were changed.
+
+    Raises:
+        InputError: The Triton kernel is asked for, but cannot run on the device, has no dropout of attention weights,
+            or finds no block; or timm's fused attention finds none. The model is unchanged.
+        RuntimeError: On this device the result differs from timm's. The model is unchanged.
+    """
+    blocks = _timms_blocks(model, kernel)
+    refuse_impossible(model, device, kernel)
+    kinds = {(type(block), tuple(block.window_size), any(block.shift_size)): block for block in reversed(blocks)}
+    for block in kinds.values():
+        _check(block, device or next(block.parameters()).device, kernel, dtype)
+    for block in blocks:
+        _made_fast(block, kernel)
+    return len(blocks)
+
+
+def _made_fast(block: Any, kernel: Kernel) -> Any:
+    """The same block of timm's as one that computes by a kernel."""
+    block.__class__ = FASTER[type(block)][1][kernel]
+    if kernel == "fused":
+        block.attn.fused_attn = True
+    return block
+
+
+def restore(model: nn.Module) -> int:
+    """Makes the Swin blocks of a model compute their attention as timm does again, in place.
+
+    Returns:
+        How many blocks were changed.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, _Fast)]
+    for block in blocks:
+        _restored(block)
+    return len(blocks)
+
+
+def _restored(block: Any) -> Any:
+    """The same block as timm's own class."""
+    if block.kernel == "fused":
+        block.attn.fused_attn = use_fused_attn(experimental=True)  # as timm makes it
+    (block.__class__,) = (timms for timms, (_, ours) in FASTER.items() if type(block) in ours.values())
+    return block
+
+
+def set_attention(
+    model: nn.Module,
+    device: torch.device,
+    fast_attention: FastAttention,
+    say: Callable[[str], None] = print,
+    dtype: torch.dtype = torch.float,
+) -> None:
+    """Makes a model compute its attention as the setting says, or as timm where that fails its check, which is said.
+
+    Args:
+        model: Any module.
+        device: Where it will run.
+        fast_attention: The setting; `auto`, which a run has settled before, is as true.
+        say: Prints.
+        dtype: What autocast will compute in there.
+
+    Raises:
+        InputError: As `accelerate`.
+    """
+    restore(model)
+    try:
+        if fast_attention:
+            kernel: Kernel = "torch" if fast_attention is True or fast_attention == "auto" else fast_attention
+            accelerate(model, device, kernel, dtype)
+    except InputError:
+        raise
+    except Exception as error:  # a compiler's are of many kinds, and timm's own computation is always there
+        reason = next(iter(str(error).splitlines()), "") or repr(error)
+        say(f"attention is computed as timm does: {reason}")
+
+
+def attentions(model: nn.Module, device: torch.device) -> list[FastAttention]:
+    """Values of the setting that a model can be computed with on a device, the default first.
+
+    Args:
+        model: Any module.
+        device: Where it will run.
+
+    Returns:
+        Nothing where no block is timm's: there is nothing to choose.
+    """
+    kinds: list[Any] = [module for module in model.modules() if isinstance(module, _Fast) or type(module) in FASTER]
+    if not kinds:
+        return []
+    found: list[FastAttention] = [True, False]
+    if device.type in FUSED_ON and all(isinstance(module, SwinTransformerBlock) for module in kinds):
+        found.append("fused")
+    if triton_problem(device) is None and not any(module.attn.attn_drop.p for module in kinds):
+        found.append("triton")
+    return found
+
+
+def triton_problem(device: torch.device) -> str | None:
+    """Why the Triton kernel cannot run on a device; None where it can."""
+    if importlib.util.find_spec("triton") is None:
+        return "needs Triton, which is not installed (it comes with torch's CUDA builds for Linux)"
+    from swinft.model.attention import triton_ops as window_triton
+
+    return window_triton.device_problem(device)
+
+
+def refuse_impossible(model: nn.Module, device: torch.device | None, setting: FastAttention | Kernel) -> None:
+    """Refuses a way of computing that a model or a device does not have, without computing anything.
+
+    Args:
+        model: Any module.
+        device: Where it will run; None for where it is.
+        setting: What is asked for.
+
+    Raises:
+        InputError: As `accelerate`.
+    """
+    if setting not in ("fused", "triton"):
+        return
+    blocks = _timms_blocks(model, "fused" if setting == "fused" else "triton")
+    if setting == "fused":
+        if not blocks and not any(isinstance(module, FusedBlock) for module in model.modules()):
+            raise InputError(
+                "model.fast_attention is 'fused', but the backbone has no block of timm's Swin V1. Write "
+                "model.fast_attention: auto."
+            )
+        return
+    if not any(isinstance(module, TritonBlock | TritonV2Block) for module in model.modules()) and not blocks:
+        raise InputError(
+            "model.fast_attention is 'triton', but the backbone has no block of timm's Swin V1 or V2. Write "
+            "model.fast_attention: true, which leaves other backbones as they are."
+        )
+    for place in {device or next(block.parameters()).device for block in blocks}:
+        if problem := triton_problem(place):
+            raise InputError(f"model.fast_attention is 'triton', which {problem}. Write model.fast_attention: true.")
+    for block in blocks:
+        _refuse_dropout(block.attn.attn_drop.p)
+
+
+def _timms_blocks(model: nn.Module, kernel: Kernel) -> list[Any]:
+    """The blocks of timm's that a kernel can compute."""
+    modules: list[Any] = [module for module in model.modules() if type(module) in FASTER]
+    return [
+        module
+        for module in modules
+        if type(module.attn) is FASTER[type(module)][0] and kernel in FASTER[type(module)][1]
+    ]
+
+
+def _check(block: Any, device: torch.device, kernel: Kernel, dtype: torch.dtype) -> None:
+    """Compares output and gradients of a copy of a block, with random biases, on 2 by 2 windows.
+
+    Raises:
+        RuntimeError: They differ.
+    """
+    timms = copy.deepcopy(block).to(device).float().eval().requires_grad_(True)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in timms.named_parameters():
+        if "cpb_mlp" in name or parameter.ndim == 1 or "bias_table" in name:
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
+    timms.set_input_size(tuple(2 * side for side in block.window_size), block.window_size)
+    ours = _made_fast(copy.deepcopy(timms), kernel)
+    x = torch.randn(1, *timms.input_resolution, timms.dim, generator=generator).to(device)
+    tolerances = TOLERANCES | (CPU_TOLERANCES if device.type == "cpu" else {})
+    for number_format in dict.fromkeys((torch.float, dtype)):
+        tolerance = tolerances[number_format]
+        pairs = list(zip(_results(timms, x, number_format), _results(ours, x, number_format), strict=True))
+        noise = (
+            0.0 if number_format == torch.float else CANCELLED * max(float(theirs.abs().max()) for theirs, _ in pairs)
+        )
+        for theirs, own in pairs:
+            difference, largest = float((theirs - own).abs().max()), float(theirs.abs().max())
+            if not difference <= tolerance * max(largest, noise):  # NaN must not pass
+                raise RuntimeError(
+                    f"Faster window attention differs from timm's by {difference:.1e}, where values reach "
+                    f"{largest:.1e}, on {device} in {number_format} with torch {torch.__version__}."
+                )
+
+
+def _results(block: Any, x: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """Output, and gradients of all parameters that the attention reads."""
+    with torch.enable_grad(), torch.autocast(x.device.type, dtype, enabled=dtype != torch.float):
+        out: Tensor = block._attn(x).float()
+        parameters = [parameter for parameter in block.attn.parameters() if parameter.requires_grad]
+    # The mean over tokens: gradients of their sum leave the range of fp16 where weights are large.
+    return [out.detach(), *torch.autograd.grad(out.square().sum(-1).mean(), parameters)]

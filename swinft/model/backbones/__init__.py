@@ -1,0 +1,1 @@
+"""timm models through timm's own contract: sizes, weights, order in memory."""

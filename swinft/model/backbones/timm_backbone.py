@@ -1,0 +1,285 @@
+"""An image becomes features: any timm model, at any size it can do, through timm's own contract.
+
+Shapes: B batch, H and W pixels, D features. Nothing here looks at a model's name.
+"""
+
+import pickle
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import SafetensorError
+from timm.layers import SelectAdaptivePool2d  # type: ignore[attr-defined]
+from timm.models import get_pretrained_cfg, load_state_dict
+from torch import Tensor, nn
+
+from swinft.errors import InputError, suggest
+from swinft.model.backbones.input_size import resize
+from swinft.model.backbones.weights import without_prefix
+
+REACH_SECONDS = 5.0
+# What `timm.create_model` takes besides the arguments of a model: files of weights, folders, other outputs.
+TIMMS_OWN = {
+    "cache_dir",
+    "checkpoint_path",
+    "exportable",
+    "feature_cls",
+    "features_only",
+    "img_size",
+    "in_chans",
+    "no_jit",
+    "num_classes",
+    "out_indices",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "scriptable",
+}
+
+
+class Backbone(nn.Module):
+    """A timm model without its classifier, with its own normalisation.
+
+    Args:
+        model: A timm model made with `num_classes=0`.
+        mean: Channel means in 0–1, the ones its weights were trained with.
+        std: Channel standard deviations in 0–1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.num_features = _num_features(model)
+        # Derived from the config, not learnt: not part of the weights.
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W), uint8 or float in 0–255, to features (B, D)."""
+        features: Tensor = self.model((image.to(self.mean.dtype) - self.mean) / self.std)
+        return features
+
+
+def create_backbone(
+    name: str,
+    image_size: int | tuple[int, int] = 224,
+    pretrained: bool | str = True,
+    drop_path_rate: float | None = None,
+    grad_checkpointing: bool = False,
+    backbone_args: dict[str, Any] | None = None,
+) -> Backbone:
+    """Builds a backbone at an image size.
+
+    Args:
+        name: Any model of `timm.list_models()`, with or without a pretrained tag.
+        image_size: Side, or height and width, in pixels.
+        pretrained: True for the hub's weights, a .safetensors or .pth file, or False for none.
+        drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); None for the model's.
+        grad_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
+        backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`).
+
+    Raises:
+        InputError: The name is unknown, an argument is not the model's, the weights do not fit or cannot be had, or the
+            model cannot work at this size.
+    """
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2:
+        raise InputError(f"image_size is {image_size}; give one side, or height and width, in pixels.")
+    height, width = sides
+    arguments = dict(backbone_args or {})
+    _refuse_own(arguments)
+    if drop_path_rate is not None:
+        arguments["drop_path_rate"] = drop_path_rate
+    model = _at_size(name, pretrained, arguments, (height, width))
+    if grad_checkpointing:
+        try:
+            model.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError) as error:
+            raise InputError(
+                f"'{name}' cannot recompute activations: set model.grad_checkpointing to false."
+            ) from error
+    return Backbone(model, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+
+
+def recomputes_activations(name: str, backbone_args: dict[str, Any] | None = None) -> bool:
+    """Whether a timm model can recompute activations in the backward pass (`grad_checkpointing`)."""
+    try:
+        with torch.device("meta"):  # without weights
+            model: Any = timm.create_model(name, num_classes=0, **(backbone_args or {}))
+            model.set_grad_checkpointing(True)
+    except Exception:  # a few families compute while they are built; nothing is promised for them
+        return False
+    return True
+
+
+def _num_features(model: Any) -> int:
+    """D, what a timm model pools to, by its own word."""
+    # Some families widen behind the pooling, and say so in `head_hidden_size`; some poolings give mean and maximum.
+    width = int(getattr(model, "head_hidden_size", None) or model.num_features)
+    pools = [module for module in model.modules() if isinstance(module, SelectAdaptivePool2d)]
+    widens = model.num_features == width and len(pools) == 1
+    return width * int(pools[0].feat_mult()) if widens else width  # type: ignore[no-untyped-call]
+
+
+def _at_size(name: str, pretrained: bool | str, arguments: dict[str, Any], size: tuple[int, int]) -> Any:
+    """The timm model at an image size, with its weights.
+
+    Families that cannot change their size are built for it. Their weights fit where timm resamples the position tables.
+    """
+    model = _create(name, pretrained, arguments)
+    is_fixed = bool(model.pretrained_cfg.get("fixed_input_size"))
+    native = tuple(model.pretrained_cfg["input_size"][-2:])
+    if resize(model, name, size, arguments.get("window_size")) or size == native:
+        return model
+    # Some have a table of positions, and do not say that it fixes their size.
+    if not is_fixed and not any("pos" in key.split(".")[-1] for key in model.state_dict()):
+        return model
+    said = f"it has no other size than {native[0]} px"
+    try:
+        built = _create(name, pretrained, {**arguments, "img_size": size if size[0] != size[1] else size[0]})
+    except InputError as error:
+        said = str(error)
+    else:
+        if _runs(built, size):
+            return built
+    if _runs(model, size):  # CrossViT brings images to its own sizes by itself
+        return model
+    raise InputError(
+        f"'{name}' is made for {native[0]} px and cannot be had at {size[0]} x {size[1]} px (data.image_size). Set "
+        f"data.image_size to {native[0]}, or name another backbone. timm says: {said}"
+    )
+
+
+def _runs(model: Any, size: tuple[int, int]) -> bool:
+    """Whether a model takes an image of a size."""
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, *size))
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    finally:
+        model.train(was_training)
+    return True
+
+
+def _create(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> Any:
+    """The timm model with its weights, at its native size or at `img_size`."""
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        raise InputError(f"timm has no model '{name}' (model.backbone).{suggest(base, timm.list_models())}")
+    file = weights_file(name, pretrained)
+    try:
+        model: Any = timm.create_model(name, pretrained=bool(pretrained) and not file, num_classes=0, **arguments)
+    except Exception as error:  # whatever the model does not like about its arguments or its tag
+        fix = " To build it as it is, remove model.backbone_args (--model.backbone_args null)." if arguments else ""
+        raise InputError(f"timm cannot build '{name}' with {arguments}: {error} (model.backbone_args).{fix}") from error
+    if file:
+        _load(model, name, file, arguments)
+    return model
+
+
+def _refuse_own(arguments: dict[str, Any]) -> None:
+    """Raises InputError for arguments that are other settings' or swinft's own."""
+    own = sorted(TIMMS_OWN & arguments.keys())
+    if own:
+        raise InputError(
+            f"model.backbone_args holds {', '.join(own)}: model.backbone and model.pretrained name the network and its "
+            f"weights, data.image_size its size, images are always RGB, and swinft decides the rest. Remove it."
+        )
+
+
+def weights_file(name: str, pretrained: bool | str) -> Path | None:
+    """The local file to load, also for hub weights that were downloaded before; None for no weights or for a download.
+
+    Raises:
+        InputError: The file does not exist; there are no weights to download; or the hub cannot be reached, found out
+            in seconds and not after the retries of its client.
+    """
+    if isinstance(pretrained, str):
+        if not Path(pretrained).is_file():
+            raise InputError(
+                f"model.pretrained: no file '{pretrained}'. Allowed: true, false, a .safetensors or .pth file."
+            )
+        return Path(pretrained)
+    if not pretrained or not timm.is_model(name.split(".")[0]):
+        return None
+    tags = timm.list_pretrained(f"{name.split('.')[0]}.*")
+    if "." in name and name not in tags:
+        raise InputError(f"timm has no weights '{name}' (model.backbone).{suggest(name, tags)}")
+    config = get_pretrained_cfg(name)
+    if config is None or not (config.hf_hub_id or config.url):
+        raise InputError(
+            f"model.pretrained is true, but timm knows no weights of '{name}' and would start from random ones. Name "
+            f"another backbone, or set model.pretrained to false or to a file."
+        )
+    if not config.hf_hub_id:
+        return None
+    cached = try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
+    if constants.HF_HUB_OFFLINE or not _is_reachable(constants.ENDPOINT):
+        raise InputError(
+            f"model.pretrained is true, but the weights of '{name}' are not on this machine and {constants.ENDPOINT} "
+            f"cannot be reached. Download model.safetensors of '{config.hf_hub_id}' elsewhere and set model.pretrained "
+            f"to its path, or set it to false to start from random weights."
+        )
+    return None
+
+
+def _is_reachable(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=REACH_SECONDS).close()
+    except urllib.error.HTTPError:
+        return True  # an answer, if not a welcome
+    except OSError:
+        return False
+    return True
+
+
+def _load(model: Any, name: str, file: Path, arguments: dict[str, Any]) -> None:
+    """Loads a file strictly. timm's own loader lets missing keys pass once the classifier differs.
+
+    Raises:
+        InputError: The file holds anything else than this model's weights and a classifier.
+    """
+    try:
+        state = load_state_dict(str(file), device="cpu", weights_only=True)
+        state = without_prefix(state, model.state_dict().keys(), file)
+        # Each family keeps the conversion of older and of the authors' checkpoints under this name.
+        convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+        state = convert(state, model) if convert else state
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except (RuntimeError, KeyError, AttributeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        raise InputError(f"{file} does not hold weights of '{name}' (model.pretrained): {error}") from error
+    if unexpected:
+        classifier = _classifier_keys(model, name, arguments)
+        unexpected = [key for key in unexpected if key not in classifier]
+    if missing or unexpected:
+        raise InputError(
+            f"{file} does not hold the weights of '{name}' (model.pretrained). Missing: {_few(missing)}. "
+            f"Not known to the model: {_few(unexpected)}."
+        )
+
+
+def _classifier_keys(model: Any, name: str, arguments: dict[str, Any]) -> set[str]:
+    """Weights that the model has with a classifier and not without: a file may hold them, whatever its classes are."""
+    try:
+        with torch.device("meta"):  # names only; a few families compute while they are built, which it cannot
+            whole = timm.create_model(name, pretrained=False, **arguments)
+    except (RuntimeError, NotImplementedError):
+        whole = timm.create_model(name, pretrained=False, **arguments)
+    return set(whole.state_dict()) - set(model.state_dict())
+
+
+def _few(keys: Sequence[str]) -> str:
+    return f"{', '.join(keys[:5])}{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}" if keys else "none"

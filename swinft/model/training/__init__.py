@@ -1,0 +1,1 @@
+"""What a training step does besides the network: optimiser, schedule, averaging, mixing, loss scaling."""

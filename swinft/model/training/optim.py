@@ -1,0 +1,275 @@
+"""Which parameter learns how fast: layer-wise decay, no decay where it hurts, warm-up and cosine per step."""
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import torch
+from timm.models import group_parameters
+from timm.optim import auto_group_layers  # type: ignore[attr-defined]
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from swinft.errors import InputError
+from swinft.model.backbones.timm_backbone import Backbone
+from swinft.model.training.steps import Steps
+from swinft.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Range, check_ranges
+
+Groups = list[dict[str, Any]]
+Auto = Literal["auto"]
+# Of the optimiser steps: long enough for AdamW's averages to settle, short enough for trainings of two epochs.
+WARMUP_SHARE = 0.1
+# Rates of the backbone and of the head. Batch normalisation lets convolutional networks take ten times the rate that
+# keeps the features of pretrained transformers, whose new head then learns faster than they do. For the first two the
+# committed results of benchmarks/defaults.py; the last one is the rate of Swin's and ConvNeXt's own fine-tunings.
+FROM_SCRATCH = (1e-3, 1e-3)
+WITH_BATCH_NORM = (2e-3, 2e-3)
+WITHOUT_BATCH_NORM = (1e-4, 1e-3)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with layer-wise decay, warm-up and cosine.
+
+    Args:
+        lr: Learning rate of the head, from which `layer_decay` counts. `auto` follows the backbone's family and whether
+            it is pretrained (`settled`), and is printed.
+        head_lr: Learning rate of the head and of the metadata network where it is another. None for `lr`; with `lr` at
+            `auto` for the one that goes with it.
+        weight_decay: Decay of weight matrices; norms, biases and relative-position tables have none.
+        layer_decay: Factor on the learning rate per layer towards the input, in (0, 1]; 1 for the same everywhere. The
+            head is the last layer, as timm, BEiT and MAE count: the backbone's last block learns at `lr · layer_decay`.
+        layer_decay_min_scale: Smallest factor on `lr` that `layer_decay` may come to, in 0–1, for deep backbones.
+        warmup_epochs: Epochs of linear warm-up, virtual ones where `data.virtual_epochs` is set; fractions are allowed.
+            `auto` is a tenth of the training.
+        min_lr_ratio: Share of the learning rate that is left at the end of the cosine, in 0–1.
+        betas: AdamW's running averages.
+    """
+
+    lr: float | Auto = "auto"
+    head_lr: float | None = None
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    layer_decay_min_scale: float = 0.0
+    warmup_epochs: float | Auto = "auto"
+    min_lr_ratio: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        object.__setattr__(self, "betas", tuple(self.betas))  # a list in YAML and in checkpoints
+        ranges = {
+            "lr": POSITIVE,
+            "head_lr": POSITIVE,
+            "weight_decay": NOT_NEGATIVE,
+            "layer_decay": Range(0, 1, above=True),
+            "layer_decay_min_scale": UNIT,
+            "warmup_epochs": NOT_NEGATIVE,
+            "min_lr_ratio": UNIT,
+            "betas": BELOW_ONE,
+        }
+        numbers = {name: None if value == "auto" else value for name, value in vars(self).items()}
+        check_ranges("model.optim", numbers, ranges)
+
+
+def settled(config: OptimConfig, backbone: Backbone, is_pretrained: bool) -> tuple[OptimConfig, str]:
+    """Settles the rates that are `auto`.
+
+    Args:
+        config: As configured.
+        backbone: What is trained.
+        is_pretrained: Whether it starts from weights that are worth keeping.
+
+    Returns:
+        The same with numbers, but for the warm-up, which needs the number of steps; and why, in words.
+    """
+    if config.lr != "auto":
+        return config, "as configured"
+    has_batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules())
+    if not is_pretrained:
+        rates, reason = FROM_SCRATCH, "training starts from random weights"
+    elif has_batch_norm:
+        rates, reason = WITH_BATCH_NORM, "pretrained, with batch normalisation"
+    else:
+        rates, reason = WITHOUT_BATCH_NORM, "pretrained, without batch normalisation"
+    lr, head_lr = rates
+    return replace(config, lr=lr, head_lr=config.head_lr or head_lr), f"model.optim.lr is auto: {reason}"
+
+
+def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimConfig) -> Groups:
+    """Parameter groups, one for each pair of learning rate and decay: the optimiser has one kernel per group.
+
+    Args:
+        backbone: Its layers are found by timm's own group matcher.
+        others: Head and metadata network: the last layer.
+        config: Rates and decays.
+
+    Returns:
+        Groups with `lr`, `weight_decay` and `layers`, which count from 0. Every parameter that is trained is in one.
+
+    Raises:
+        ValueError: The rate is still `auto`: `settled` knows what to make of it.
+    """
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for each in layer_groups(backbone, others, config):
+        rates = {name: each[name] for name in ("lr", "weight_decay")}
+        group = groups.setdefault(tuple(rates.values()), {"params": [], **rates, "layers": []})
+        group["params"] += each["params"]
+        group["layers"] = sorted({*group["layers"], each["layer"]})
+    return list(groups.values())
+
+
+def layer_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimConfig) -> Groups:
+    """The same with `layer`, one or two groups for each."""
+    if config.lr == "auto":
+        raise ValueError("the learning rate is auto; settle it first")
+    rate = config.lr
+    model: Any = backbone.model
+    layer_of, head = _layers(model)
+    excepted = list(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else []
+    groups: dict[tuple[int, float, bool], dict[str, Any]] = {}
+
+    def add(parameter: nn.Parameter, layer: int, lr: float, decays: bool) -> None:
+        if parameter.requires_grad:
+            group = {"params": [], "lr": lr, "weight_decay": config.weight_decay if decays else 0.0, "layer": layer}
+            groups.setdefault((layer, lr, decays), group)["params"].append(parameter)
+
+    for name, parameter in model.named_parameters():
+        layer = layer_of[name]  # that of the head for what timm counts to it, as a norm right before the classifier
+        scale = max(config.layer_decay_min_scale, config.layer_decay ** (head - layer))
+        # A matrix is decayed; a bias, a norm's scale and what the backbone itself excepts are not.
+        decays = parameter.ndim > 1 and not any(fnmatch(name, pattern) for pattern in excepted)
+        add(parameter, layer, rate * scale, decays)
+    for parameter in (each for module in others for each in module.parameters()):
+        add(parameter, head, rate if config.head_lr is None else config.head_lr, parameter.ndim > 1)
+    return list(groups.values())
+
+
+def _layers(model: Any) -> tuple[dict[str, int], int]:
+    """Layer of every parameter of a timm model, and of the head in the place of its classifier."""
+    classifier = model.pretrained_cfg.get("classifier") or "head"
+    stand_in = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
+    names = [*((name, None) for name, _ in model.named_parameters()), (stand_in, None)]
+    whole: Any = SimpleNamespace(named_parameters=lambda: names, pretrained_cfg=model.pretrained_cfg)
+    if hasattr(model, "group_matcher"):
+        layers: dict[str, int] = group_parameters(whole, model.group_matcher(coarse=False), reverse=True)
+    else:
+        layers = auto_group_layers(whole)  # type: ignore[no-untyped-call]
+    return layers, layers[stand_in]
+
+
+def regroup(checkpoint: dict[str, Any], by_layer: Groups, groups: Groups) -> None:
+    """Brings the optimiser of a checkpoint with a group per layer, as they were saved before, into the groups of now.
+
+    Args:
+        checkpoint: Lightning's, changed in place.
+        by_layer: Of the network, as `layer_groups` gives them.
+        groups: The same as `param_groups` gives them.
+
+    Raises:
+        InputError: It was saved with other rates or another network.
+    """
+    saved = checkpoint["optimizer_states"][0]
+    numbers = [[*group["params"]] for group in saved["param_groups"]]
+    if [len(each) for each in numbers] != [len(group["params"]) for group in by_layer]:
+        raise InputError(
+            f"the checkpoint's optimiser has {len(numbers)} groups of parameters, and here are {len(by_layer)}, or "
+            f"they hold others: it was saved with another model.backbone or model.optim. Go on with the same."
+        )
+    parameters = [parameter for group in by_layer for parameter in group["params"]]
+    number_of = dict(zip(map(id, parameters), itertools.chain(*numbers), strict=True))
+    group_of = {number: index for index, some in enumerate(numbers) for number in some}
+    order = [[number_of[id(parameter)] for parameter in group["params"]] for group in groups]
+    states = [saved["state"].get(number) for some in order for number in some]
+    firsts = [group_of[some[0]] for some in order]
+    starts = itertools.accumulate([0, *map(len, order)])
+    checkpoint["optimizer_states"][0] = {
+        "state": {number: state for number, state in enumerate(states) if state is not None},
+        "param_groups": [
+            {
+                **{name: value for name, value in saved["param_groups"][first].items() if name != "layer"},
+                "params": list(range(start, start + len(some))),
+                "layers": group["layers"],
+            }
+            for first, start, some, group in zip(firsts, starts, order, groups, strict=False)
+        ],
+    }
+    for schedule in checkpoint["lr_schedulers"]:
+        for name in ("base_lrs", "_last_lr", "lr_lambdas"):
+            if len(schedule.get(name, ())) == len(numbers):
+                schedule[name] = [schedule[name][first] for first in firsts]
+
+
+def describe_rates(groups: Groups) -> str:
+    """One line about the learning rates of parameter groups, before warm-up."""
+    first = min(groups, key=lambda group: (group["layers"][0], group["lr"]))["lr"]
+    last = max(groups, key=lambda group: (group["layers"][-1], group["lr"]))["lr"]
+    if all(group["lr"] == last for group in groups):
+        return f"learning rate {last:.3g} in all layers"
+    layers = len({layer for group in groups for layer in group["layers"]})
+    return f"learning rates from {first:.3g} (stem) to {last:.3g} (head) in {layers} layers"
+
+
+def adamw(groups: Groups, config: OptimConfig, device: torch.device, scales_loss: bool) -> AdamW:
+    """AdamW, in one kernel per group where the device has it.
+
+    Args:
+        groups: Parameter groups.
+        config: Rates and running averages.
+        device: Where the parameters are.
+        scales_loss: Whether fp16's loss scaling is on. The fused kernel could undo the scaling by itself, but only
+            after the gradients were clipped at the scaled norm: the scaler is told that it cannot, and does it before.
+    """
+    optimizer = AdamW(groups, betas=config.betas, fused=device.type in ("cuda", "cpu"))
+    optimizer.register_load_state_dict_post_hook(_lay_out_state)
+    if scales_loss:
+        optimizer._step_supports_amp_scaling = False  # read by torch's GradScaler and by Lightning
+    return optimizer
+
+
+def _lay_out_state(optimizer: Optimizer) -> None:
+    """Brings loaded averages into the order in memory of their weights: the fused kernels take it for granted."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def warmup_steps(config: OptimConfig, steps: Steps) -> float:
+    """Optimiser steps of the warm-up.
+
+    Raises:
+        InputError: It is longer than the training: the rate that is configured would never be reached.
+    """
+    if config.warmup_epochs == "auto":
+        return WARMUP_SHARE * steps.total
+    warmup = config.warmup_epochs * steps.per_epoch
+    if warmup > steps.total:
+        epochs = steps.total / steps.per_epoch
+        raise InputError(
+            f"model.optim.warmup_epochs is {config.warmup_epochs:g}, and training takes {epochs:g} epochs: the "
+            f"learning rate would never be reached. Set it to less."
+        )
+    return warmup
+
+
+def warmup_cosine(step: int, warmup_steps: float, total_steps: int, min_ratio: float) -> float:
+    """Factor on the learning rates at an optimiser step: linear up, then half a cosine down.
+
+    Args:
+        step: Optimiser steps done, from 0.
+        warmup_steps: Steps until the full rate.
+        total_steps: Steps of the whole training.
+        min_ratio: What is left at the end.
+
+    Returns:
+        A factor in (0, 1].
+    """
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)  # not 0 at the first step, which would waste it
+    progress = min(1.0, (step - warmup_steps) / max(1.0, total_steps - warmup_steps))
+    return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,1 @@
+"""Which devices, precision and attention a run computes with."""

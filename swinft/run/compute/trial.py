@@ -1,0 +1,217 @@
+"""The timed trial: what computes a run's network fastest on its device, found before anything is frozen.
+
+Candidates are not tried in all combinations: the number format first, then with it the attention, once for training and
+once for prediction.
+"""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import torch
+from jsonargparse import Namespace
+from torch import Tensor, nn
+
+from swinft.errors import InputError
+from swinft.model.attention.swin import FastAttention, attentions, set_attention
+from swinft.model.stopwatch import Stopwatch, choose
+from swinft.model.task import FineTuneTask
+from swinft.model.trial import TrialBatch, TrialSteps
+from swinft.run.compute.choices import NAMES, Choice, device_name
+from swinft.run.compute.out_of_memory import lacks_memory
+from swinft.system.limits import available_cores
+from swinft.system.precision import Precision, autocast, half_of, offered
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A task that has been tried, and the rows that it was tried on.
+
+    Args:
+        task: Initialised; its weights are spent.
+        targets: Of the training rows: int64 (N,) for classification, else float (N, K).
+        features: float (N, F) where there is metadata.
+        size: Height and width in pixels.
+        seconds: What a training step took per image, the first one of the process.
+    """
+
+    task: FineTuneTask
+    targets: Tensor
+    features: Tensor | None
+    size: tuple[int, int]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What is chosen from."""
+
+    precisions: list[Precision]
+    attentions: list[FastAttention]
+
+    @classmethod
+    def of(cls, config: Namespace, net: nn.Module, device: torch.device) -> "Candidates":
+        """Everything that is possible where the config says `auto`, and what it says where it does not."""
+        precision, asked = config.trainer.precision, config.model.fast_attention
+        precisions = offered(device) if precision == "auto" else [precision]
+        return cls(precisions, attentions(net, device) if asked == "auto" else [asked])
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to choose."""
+        return len(self.precisions) > 1 or len(self.attentions) > 1
+
+
+class Trial:
+    """Times a task's steps in several ways, each way once.
+
+    Args:
+        tried: The network, on its device, and its rows.
+        device: Where it is.
+        count: Images of a step.
+        rule: What is taken of what nothing else beats.
+        seconds: The budget.
+        is_compiled: Whether the backbone is compiled, as the run's will be.
+    """
+
+    def __init__(
+        self, tried: Tried, device: torch.device, count: int, rule: Choice, seconds: float, is_compiled: bool = False
+    ) -> None:
+        self._tried, self._device, self._count, self._rule = tried, device, count, rule
+        self._batch = TrialBatch.of(count, tried.targets, tried.features, tried.size, device)
+        self._watch, self._is_compiled = Stopwatch(device, seconds), is_compiled
+        self._found: dict[tuple[Any, ...], float | None] = {}
+        self._expected = dict[str, float]()
+
+    def choice(self, candidates: Candidates) -> Choice:
+        """The fastest of each kind of candidate; of those that the budget leaves no time for, none."""
+        choice = self._rule
+        if len(candidates.precisions) > 1:
+            # What loses digits has to be worth it: 32-true is what must be beaten.
+            lossless: Precision = "32-true"
+            way = partial(self._once, "training", attention=choice.training)
+            formats = _timed(candidates.precisions, way, lossless)
+            if len(formats) > 1:
+                rates = {"precision": self._rates(formats, str)}
+                choice = replace(choice, precision=choose(formats, lossless), reason="as timed", rates=rates)
+        if len(candidates.attentions) > 1:
+            for what in ("training", "prediction"):
+                before = getattr(choice, what)
+                found = _timed(candidates.attentions, partial(self._once, what, choice.precision), before)
+                if len(found) > 1:
+                    rates = choice.rates | {f"attention in {what}": self._rates(found, NAMES.__getitem__)}
+                    fastest = choose(found, before)
+                    choice = replace(choice, rates=rates, **{what: fastest})
+        return choice
+
+    def step(self) -> float:
+        """Seconds of a training step by the rule.
+
+        Raises:
+            InputError: The device cannot take it.
+            RuntimeError: There is not enough memory.
+        """
+        key = ("training", self._rule.precision, self._rule.training)
+        try:
+            # Where our attention fails its check it is timm's, as in the folds.
+            failures: list[str] = []
+            seconds = self._measured(*key, failures.append)
+        except InputError:
+            raise
+        except Exception as error:  # a GPU that torch is not built for, a kernel that is not there
+            if lacks_memory(error):
+                raise
+            reason = next(iter(str(error).splitlines()), repr(error))
+            raise InputError(f"a training step cannot be taken on {self._device}: {reason}") from error
+        assert seconds is not None  # the budget has just begun
+        if not failures and not self._is_compiled:
+            self._found[key] = seconds
+        return seconds
+
+    def _once(self, what: str, precision: Precision, attention: FastAttention, is_again: bool = False) -> float | None:
+        """Seconds of a step of one kind; None where it cannot be taken, or the budget is spent."""
+        key = (what, precision, attention)
+        if is_again or key not in self._found:
+            self._found[key] = self._time(*key)
+        return self._found[key]
+
+    def _time(self, what: str, precision: Precision, attention: FastAttention) -> float | None:
+        try:
+            return self._measured(what, precision, attention, _refuse)
+        except Exception as error:  # out of memory, or no kernel for it: not a candidate, whatever a compiler raises
+            failed = next(iter(str(error).splitlines()), repr(error))
+            print(f"{what} in {precision} with {NAMES[attention]} attention is not chosen: {failed}")
+            return None
+        finally:
+            self._clear()
+
+    def _measured(
+        self, what: str, precision: Precision, attention: FastAttention, say: Callable[[str], None]
+    ) -> float | None:
+        """Seconds of a step; `say` hears where the attention fails its check."""
+        task, started = self._tried.task, time.perf_counter()
+        set_attention(task, self._device, attention, say, half_of(precision) or torch.float)
+        if self._is_compiled:
+            for net in {task.net, task.predictor}:
+                net.backbone.compile()
+        context = autocast(precision, self._device)
+        steps = TrialSteps(task, self._device, context, scales_loss=precision == "16-mixed")
+        way = steps.train if what == "training" else steps.predict
+        found = self._watch.median(lambda: way(self._batch), self._expected.get(what, 0.0))
+        taken = time.perf_counter() - started
+        self._expected[what] = max(self._expected.get(what, 0.0), taken)
+        return found
+
+    def _clear(self) -> None:
+        """Leaves nothing of a candidate to the next one."""
+        if self._is_compiled:
+            torch.compiler.reset()
+            for net in {self._tried.task.net, self._tried.task.predictor}:
+                net.backbone._compiled_call_impl = None
+        if self._device.type != "cpu":
+            gc.collect()
+            torch.accelerator.empty_cache()
+
+    def _rates(self, seconds: dict[T, float], name: Callable[[T], str]) -> dict[str, float]:
+        """Images per second by the candidates' names."""
+        return {name(candidate): self._count / taken for candidate, taken in seconds.items()}
+
+
+def _refuse(problem: str) -> None:
+    """What fails its check is timm's attention, which is another candidate."""
+    raise RuntimeError(problem)
+
+
+def _timed(candidates: list[T], way: Callable[..., float | None], first: T) -> dict[T, float]:
+    """Seconds of each candidate that could be timed.
+
+    The first one has another try where it is beaten: what else a machine does may have been in its way.
+    """
+    taken = {candidate: way(candidate) for candidate in candidates}
+    found = {candidate: seconds for candidate, seconds in taken.items() if seconds is not None}
+    if choose(found, first) != first and (again := way(first, is_again=True)) is not None:
+        found[first] = min(found[first], again)
+    return found
+
+
+def cache_key(config: Namespace, device: torch.device, count: int, candidates: Candidates) -> dict[str, Any]:
+    """What a choice depends on."""
+    model, trainer = config.model, config.trainer
+    return {
+        "device": device_name(device),
+        "cores": available_cores(),
+        "threads": torch.get_num_threads(),
+        "versions": {package: version(package) for package in ("torch", "timm", "swinft")},
+        "backbone": [model.backbone, model.backbone_args, model.grad_checkpointing],
+        "compiled": [model.compile, config.predict.compile],
+        "image_size": config.data.image_size,
+        "batch": [config.data.batch_size, count],
+        "deterministic": trainer.deterministic,
+        "candidates": [candidates.precisions, candidates.attentions],
+    }

@@ -1,0 +1,1 @@
+"""A YAML becomes a checked config: keys, types, ranges, and which classes it may name."""

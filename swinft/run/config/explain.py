@@ -1,0 +1,139 @@
+"""The parser's complaints in words that say what to write: jsonargparse speaks of Python's types."""
+
+import ast
+import re
+from collections.abc import Iterable, Mapping
+
+from swinft.errors import suggest
+
+WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "NoneType": "null",
+    "list": "a list in brackets",
+    "tuple": "a list in brackets",
+    "collections.abc.Iterable": "a list in brackets",
+    "dict": "a mapping",
+    "pair": "two values in brackets",
+}
+EXPECTED = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal(\[[^\]]*\]))")
+NO_TEXT = re.compile(r"Expected a <class 'str'>\. Got value: (.+)")
+GIVEN = re.compile(r"(?:Given value|Got value): (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
+REASONS = {  # what a class path or its arguments are refused for, from the surest reason to the vaguest
+    r"Option '(.+?)' is not accepted": "the class has no argument '{}'; add `.help` to the option to list them",
+    r"the following arguments are required: (.+)": "the class needs a value for {}",
+    r"Expected an instantiatable class, but (.+?) is": "{} is only a base for other classes",
+    r"(?:No module named|cannot import name) (.+)": "there is no module or name {}",
+    r"(Import path .+ does not correspond to .+)": "{}",
+    r"Problem with given class_path '(.+)'": "{} is no class that can be built",
+}
+
+
+def explain(message: str, known: Iterable[str], own: Mapping[str, str]) -> str:
+    """A complaint with the nearest known key, with what is allowed, or with the reason why a class is refused.
+
+    Args:
+        message: From jsonargparse.
+        known: Every dotted key that is right.
+        own: Keys that swinft decides itself, with the reason.
+    """
+    option = re.search(r"[Uu]nrecognized arguments: --([\w.+-]+)", message)
+    if option:
+        return unknown_key("option '--{}'", option[1].rstrip("+"), known, own)
+    denied = re.search(r"Importing '(.+?)' is not allowed", message)
+    if denied:
+        return f"{_place(message)}{untrusted(denied[1])}"
+    if "Parser key" not in message:
+        return message
+    innermost = _innermost(message)
+    reason = next(
+        (text.format(found[1]) for pattern, text in REASONS.items() if (found := re.search(pattern, innermost))), None
+    )
+    if reason:
+        return f"{_place(message)}{reason}."
+    inside = NO_TEXT.search(innermost)
+    if inside and GIVEN.findall(innermost)[-1].startswith(("[", "{")):
+        quoted = f"`{inside[1]}` in it is not text. Put in quotes what YAML reads as another kind of value: 'yes', '1'."
+        return f"{_place(message)}{_value(innermost)}{quoted}"
+    expected = EXPECTED.findall(innermost.replace("a tuple with 2 elements", "a <class 'pair'>"))
+    if not expected:
+        return message
+    return f"{_place(message)}{_value(innermost)}it must be {_listed(expected)}.{_nearest(innermost, expected)}"
+
+
+def unknown_key(what: str, key: str, known: Iterable[str], own: Mapping[str, str]) -> str:
+    """Why a key is refused, with the nearest one of the same section.
+
+    Args:
+        what: How to call it, with braces for its name.
+        key: Dotted.
+        known: Every dotted key that is right.
+        own: Keys that swinft decides itself, with the reason.
+    """
+    if key in own:
+        return f"{what.format(key)}: swinft decides this itself: {own[key]}"
+    section, dot, last = key.rpartition(".")
+    known = sorted(known)
+    same_name = [name for name in known if name.rpartition(".")[2] == last]
+    siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == section]
+    hint = suggest(key, same_name) if same_name and not siblings.count(last) else suggest(last, siblings, section + dot)
+    return f"unknown {what.format(key)}.{hint}"
+
+
+def untrusted(name: str) -> str:
+    """Why a name is not imported, and what to do about it."""
+    module = name.rpartition(".")[0] or name
+    return f"naming '{name}' would run code of its own. If you trust it, add --allow-code {module}."
+
+
+def literals(text: str) -> list[str]:
+    """The choices of a Literal's text, `['a', 'b']`."""
+    try:
+        return [str(choice) for choice in ast.literal_eval(text)]
+    except (SyntaxError, ValueError):
+        return [text]
+
+
+def _innermost(message: str) -> str:
+    """What is said of the last key that is named: the lines that stand below it."""
+    lines = message.splitlines()
+    start = max(number for number, line in enumerate(lines) if 'Parser key "' in line)
+    depth = [len(line) - len(line.lstrip(" -")) for line in lines]
+    below = [number for number in range(start + 1, len(lines)) if depth[number] <= depth[start]]
+    return "\n".join(lines[start + 1 : below[0] if below else None])
+
+
+def _place(message: str) -> str:
+    keys = re.findall(r'Parser key "([^"]+)"', message)
+    return f"{': '.join(dict.fromkeys(keys))}: " if keys else ""
+
+
+def _value(text: str) -> str:
+    """What was written, where it is short."""
+    given = GIVEN.findall(text)
+    return f"`{given[-1]}` is not allowed; " if given and len(given[-1]) <= 80 else ""
+
+
+def _listed(expected: list[tuple[str, str]]) -> str:
+    words = [word for cls, choices in expected for word in (literals(choices) if choices else [WORDS.get(cls, cls)])]
+    unique = list(dict.fromkeys(words))
+    return unique[0] if len(unique) == 1 else f"{', '.join(unique[:-1])} or {unique[-1]}"
+
+
+def _nearest(text: str, expected: list[tuple[str, str]]) -> str:
+    given = GIVEN.findall(text)
+    choices = [choice for _, choices in expected if choices for choice in literals(choices)]
+    hint = suggest(given[-1].strip("[]'\""), choices) if given and choices else ""
+    return hint if "Did you mean" in hint else ""
+
+
+def reason(message: str) -> str:
+    """A complaint of Lightning's or jsonargparse's in one line; of a list of types, that of the named class."""
+    line = " ".join(message.split())
+    named = re.search(r"Problem with given class_path '(.+?)': (.+?)(?= - Expected| Given value type|$)", line)
+    if named:
+        return f"{named[1]}: {named[2]}"
+    first = re.search(r"Errors: - (?!Expected)(.+?)(?= - |$)", line)
+    return first[1] if first else line

@@ -1,0 +1,172 @@
+"""Command-line arguments from signatures: types check, docstrings explain, errors suggest the nearest word."""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NoReturn, get_type_hints
+
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse._common import parsing_settings  # of the whole process: a host program gets its own back
+
+from swinft.errors import InputError
+from swinft.run.config.explain import explain
+from swinft.run.config.help import InWords, hide_sections, short_help, usage
+
+_is_limited: ContextVar[bool] = ContextVar("is_limited", default=False)
+
+
+@contextmanager
+def only(packages: Sequence[str]) -> Iterator[None]:
+    """Inside the block jsonargparse imports nothing but these packages or modules, wherever a name comes from."""
+    if _is_limited.get():  # a parser of one class's arguments, inside the parser of the config
+        yield
+        return
+    token, before = _is_limited.set(True), dict(parsing_settings)
+    set_parsing_settings(
+        import_path_denylist=["*"], import_path_allowlist=list(packages), instantiate_subclass_spec_in_any=False
+    )
+    try:
+        yield
+    finally:
+        parsing_settings.clear()
+        parsing_settings.update(before)
+        _is_limited.reset(token)
+
+
+NO_PATH = "Unable to serialize instance "  # what jsonargparse writes in the place of text that names no function
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are `InputError`s that suggest the nearest known key.
+
+    What a value names is imported only from `packages`, and from nowhere unless they are set.
+
+    Args:
+        flags: Options of type bool that may stand without a value: `--resume`.
+        lists: Options that take `a,b` for `[a,b]`.
+        own: Options of Lightning's Trainer that swinft decides itself, with the reason.
+        purpose: What the command does; where it is given, `--help` is short and `--help all` prints every key.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        flags: Iterable[str] = (),
+        lists: Iterable[str] = (),
+        own: Mapping[str, str] | None = None,
+        purpose: str = "",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": InWords, **kwargs})
+        self.flags, self.lists, self.own = set(flags), set(lists), dict(own or {})
+        self.packages: Sequence[str] = ()
+        self.purpose, self.shows_all = purpose, False
+
+    def parse_args(  # type: ignore[override]  # argparse's overloads know nothing of jsonargparse's options
+        self, args: Sequence[str] | None = None, namespace: Namespace | None = None, **kwargs: Any
+    ) -> Namespace:
+        """Parses words as people type them: `--dry-run` for `--dry_run=true`, `--views a,b` for `--views=[a,b]`."""
+        words = self._spelled(sys.argv[1:] if args is None else args)
+        with only(self.packages):
+            parsed: Namespace = super().parse_args(words, namespace, **kwargs)
+        return parsed
+
+    def parse_path(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Parses a file."""
+        with only(self.packages):
+            parsed: Namespace = super().parse_path(*args, **kwargs)
+        return parsed
+
+    def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Builds what a parsed config names."""
+        with only(self.packages):
+            built: Namespace = super().instantiate(*args, **kwargs)
+        return built
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """A parsed config as YAML, where a tuple among a class's defaults becomes a list, without a word.
+
+        Text for an argument that takes functions too, as ModelPruning's, stays that text: jsonargparse finds no import
+        path for it and would write a complaint in its place, of which the run could not be read again.
+        """
+        with only(self.packages), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"\s*Dump of a value that does not round-trip: a tuple")
+            warnings.filterwarnings("ignore", rf"\s*{NO_PATH}")
+            return str(super().dump(*args, **kwargs)).replace(NO_PATH, "")
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """The keys that people set, or every key."""
+        if self.purpose and not self.shows_all:
+            return short_help(self, self.purpose)
+        if self.purpose:
+            self.usage = usage(self)
+            hide_sections(self, {key for key, hint in key_types(self).items() if hint is None})
+        return str(super().format_help(*args, **kwargs))
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raises the parser's complaint without the page of usage that would push it off the screen."""
+        if getattr(self, "_inner_parser", False):  # of one class: the config's own parser explains it
+            super().error(message, ex)
+        raise InputError(explain(message, known_keys(self), self.own)) from ex
+
+    def _spelled(self, args: Sequence[str]) -> list[str]:
+        """Words of a command line in the one spelling that jsonargparse takes."""
+        words: list[str] = []
+        for word in args:
+            if self.purpose and (word in ("--help-all", "--help_all") or (word == "all" and words[-1:] == ["--help"])):
+                self.shows_all = True
+                words += ["--help"] * (not words or words[-1] != "--help")
+                continue
+            name, equals, value = word.partition("=")
+            option = name[2:].replace("-", "_") if name.startswith("--") else ""
+            before = words[-1] if words else ""
+            if before.removeprefix("--") in self.lists and not word.startswith(("[", "--", "null")):
+                words.append(f"[{word}]")
+            elif equals and option in self.lists and not value.startswith(("[", "null")):
+                words.append(f"--{option}=[{value}]")
+            elif before.endswith("=true") and before[2:-5] in self.flags and word.lower() in ("true", "false", "null"):
+                words[-1] = f"{before[:-5]}={word.lower()}"  # `--overwrite true`, as other options have it
+            elif option in self.flags and not equals:
+                words.append(f"--{option}=true")
+            elif "_" in option and f"--{option}" in self._option_string_actions:
+                words.append(f"--{option}{equals}{value}")
+            else:
+                words.append(word)
+        return words
+
+
+def call(function: Callable[..., None], command: str, argv: list[str]) -> int:
+    """Runs a function whose signature is a command's interface.
+
+    Args:
+        function: Typed, with a Google docstring; parameters without a default are positional.
+        command: Its name on the command line.
+        argv: The words after the name.
+
+    Returns:
+        Exit code 0; everything else is an exception.
+    """
+    hints = get_type_hints(function)
+    flags = [name for name, hint in hints.items() if hint in (bool, bool | None)]
+    lists = [name for name, hint in hints.items() if "list[" in str(hint)]
+    parser = Parser(prog=f"swinft {command}", flags=flags, lists=lists)
+    parser.add_function_arguments(function, as_positional=True)
+    function(**parser.parse_args(argv).as_dict())
+    return 0
+
+
+def key_types(parser: ArgumentParser) -> dict[str, Any]:
+    """Every dotted key of the parser with the type of its value; None for a section, which holds other keys."""
+    types: dict[str, Any] = {}
+    for action in parser._actions:
+        if action.dest.split(".")[-1] not in ("help", "print_config", "print_shtab"):
+            types[action.dest] = getattr(action, "_typehint", None) or action.type or Any
+    sections = {key.rsplit(".", depth)[0] for key in types for depth in range(1, key.count(".") + 1)}
+    return types | dict.fromkeys(sections)
+
+
+def known_keys(parser: ArgumentParser) -> set[str]:
+    """Every dotted key of the parser, with the sections that hold them."""
+    return set(key_types(parser))

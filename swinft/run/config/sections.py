@@ -1,0 +1,283 @@
+"""One flat YAML is one complete run: this module reads it, checks every key, and freezes it into the run folder.
+
+The sections are signatures: `data:` is `CSVDataModule`, `model:` is `FineTuneTask`, `trainer:` is Lightning's
+`Trainer`, `predict:` and `submission:` are the dataclasses below. Every key can be overridden on the command line
+(`--model.backbone convnext_tiny`).
+"""
+
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
+
+from swinft.data.datamodule import CSVDataModule
+from swinft.errors import InputError
+from swinft.inference.tta import View
+from swinft.model.compiling import CompilePolicy
+from swinft.model.metrics import names_by_kind
+from swinft.model.task import FineTuneTask
+from swinft.ranges import COUNT, check_ranges
+from swinft.run.config.parser import Parser, key_types
+from swinft.run.config.secrets import fill, mask, redact
+from swinft.run.config.trust import TRUSTED_PACKAGES, check_allowed, check_named
+from swinft.run.config.yaml_checks import Allowed, file_problems, option_problems
+from swinft.run.layout import check_name
+from swinft.run.submission.plan import SubmissionConfig
+from swinft.run.trainer import LoggerName
+from swinft.system.precision import Precision
+from swinft.system.processes import find_code_of_parent
+
+
+@dataclass
+class PredictConfig:
+    """How predictions are made, out-of-fold and for the test rows alike.
+
+    Args:
+        views: Test-time augmentations whose predictions are averaged in the competition's units. `[identity]` is none.
+        batch_size: Images per batch; None for twice the training batch, since prediction keeps no activations.
+        compile: Compile the backbone with `torch.compile`: faster passes on GPUs, after half a minute or more at the
+            start. `auto` does so on CUDA for 4,000 forward passes or more.
+    """
+
+    views: list[View] = field(default_factory=lambda: ["identity"])
+    batch_size: int | None = None
+    compile: CompilePolicy = False
+
+    def __post_init__(self) -> None:
+        """Checks the range."""
+        check_ranges("predict", vars(self), {"batch_size": COUNT})
+
+
+# Lightning's arguments that swinft decides itself, or that would not act in a run of whole folds, with the reason.
+OWN_TRAINER_KEYS = {
+    "barebones": "a run is always validated, saved and reported.",
+    "check_val_every_n_epoch": "every epoch is validated; data.virtual_epochs makes epochs shorter.",
+    "default_root_dir": "all files go into the run's folder; `runs` and `name` say where that is.",
+    "enable_autolog_hparams": "the whole config is kept in the run's config.yaml.",
+    "enable_checkpointing": "every epoch is saved, and `checkpoint` says which one predicts.",
+    "inference_mode": "validation and prediction run in inference mode.",
+    "limit_predict_batches": "every row is predicted.",
+    "limit_test_batches": "there is no test loop; `swinft predict` predicts the test rows, all of them.",
+    "limit_val_batches": "every held-out row is validated, or the out-of-fold score would not be that of all rows.",
+    "max_time": "set max_hours, which is planned over the folds.",
+    "min_epochs": "a run ends by trainer.max_epochs or trainer.max_steps.",
+    "min_steps": "a run ends by trainer.max_epochs or trainer.max_steps.",
+    "model_registry": "weights stay in the run's folder.",
+    "num_sanity_val_steps": "nothing is validated before training; trainer.fast_dev_run tries a batch of everything.",
+    "overfit_batches": "it would validate on training rows; for a quick try set trainer.limit_train_batches.",
+    "plugins": "checkpoints go through swinft's own store; trainer.precision and trainer.strategy do the rest.",
+    "reload_dataloaders_every_n_epochs": "the order of every epoch is a function of the seed and the epoch.",
+    "use_distributed_sampler": "the datamodule shares the rows among processes, without padding the held-out ones.",
+    "val_check_interval": "validation comes at the end of an epoch; data.virtual_epochs makes epochs shorter.",
+}
+# Other spellings of `trainer.precision`, which Lightning knows, too.
+SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+PrecisionSpelling = Precision | Literal["32", "16", "bf16", 32, 16]
+# Words of the command line that say how to run, not what: never part of a frozen config.
+COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "accept", "allow_code", "devices_per_fold", "trial")
+
+HELP = ("-h", "--help", "--help-all", "--help_all")
+PURPOSES = {
+    "check": "Checks the tables, images and folds of a config, and whatever else a fit needs; trains nothing.",
+    "fit": "Trains every fold of a config: out-of-fold predictions, their pooled score, a report.",
+}
+
+
+def build_parser(command: str) -> Parser:
+    """The parser of every command that reads a config."""
+    own = {f"trainer.{key}": reason for key, reason in OWN_TRAINER_KEYS.items()}
+    parser = Parser(
+        prog=f"swinft {command}",
+        flags=("resume", "overwrite", "accept"),
+        lists=("allow_code",),
+        own=own,
+        purpose=PURPOSES.get(command, ""),
+    )
+    parser.add_argument("--config", action="config", help="a YAML file; a later one or a later option wins")
+    parser.add_argument(
+        "--allow_code", type=list[str], default=[], help="packages or modules whose classes the config may name besides"
+    )
+    parser.add_argument("--name", type=str, required=True, help="the run's folder inside `runs`")
+    parser.add_argument("--runs", type=str, default="runs", help="the folder of all runs")
+    parser.add_argument("--seed", type=int, default=42, help="seeds folds, weights, shuffling, augmentation and mixing")
+    parser.add_argument(
+        "--checkpoint",
+        type=Literal["last", "best"],
+        default="last",
+        help="which epoch's weights a fold predicts with; `best` picks it on the rows it is then scored on",
+    )
+    skip_data = {"fold", "seed", "schema", "images", "sample_id"}
+    parser.add_argument(
+        "--max_hours",
+        type=float | None,
+        default=None,
+        help="hours that the whole run may take: each fold gets its share of what is left, ends with a whole epoch, at "
+        "least one, and is scored; the learning rate stays planned over trainer.max_epochs",
+    )
+    parser.add_class_arguments(CSVDataModule, "data", skip=skip_data, instantiate=False)
+    skip_model = {"num_outputs", "num_metadata", "category_sizes", "image_size", "seed"}
+    parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
+    typed_here = {*OWN_TRAINER_KEYS, "fast_dev_run", "logger", "precision"}
+    parser.add_class_arguments(Trainer, "trainer", skip=typed_here, instantiate=False)
+    parser.add_argument(
+        "--trainer.fast_dev_run",
+        type=bool | int,
+        default=False,
+        help="train, validate and predict one batch (or so many) of the first fold, and keep nothing",
+    )
+    parser.add_argument(
+        "--trainer.logger",
+        type=bool | LoggerName | Logger | list[Logger],
+        default=False,  # metrics.jsonl is always written; a logger is the user's addition
+        help="`csv` (true), `tensorboard` or `wandb` log into the fold's folder; or the class_path of another logger",
+    )
+    parser.add_argument("--trainer.precision", type=PrecisionSpelling, default="auto", help="`auto` asks the hardware")
+    parser.add_class_arguments(PredictConfig, "predict")
+    parser.add_class_arguments(SubmissionConfig, "submission")
+    parser.lists |= {key for key, hint in key_types(parser).items() if _is_list(hint)}
+    parser.flags |= {"submission.normalize"}
+    metrics = next(action for action in parser._actions if action.dest == "model.metrics")
+    metrics.help = f"{names_by_kind()}; {metrics.help}"
+    parser.set_defaults(
+        {
+            "trainer.max_epochs": 10,
+            "trainer.gradient_clip_val": 1.0,  # Swin's recipe; keeps fp16 from running away
+            "trainer.enable_progress_bar": False,  # one line per epoch reads better in a saved notebook
+            "trainer.enable_model_summary": False,
+        }
+    )
+    return parser
+
+
+def fit_parser() -> Parser:
+    """The parser of `swinft fit`."""
+    parser = build_parser("fit")
+    parser.add_argument("--fold", type=int | None, default=None, help="fit this fold only, in this process")
+    parser.add_argument(
+        "--resume",
+        type=bool,
+        default=False,
+        help="go on with the run's folder; or `--resume RUN`, wherever it lies now, which needs no --config",
+    )
+    parser.add_argument(
+        "--accept",
+        type=bool,
+        default=False,
+        help="with --resume: take files whose commit record is missing or damaged as they are",
+    )
+    parser.add_argument(
+        "--devices_per_fold",
+        type=int | None,
+        default=None,
+        help="GPUs that work on one fold, the same for all of them and for every resume; by default one, and more only "
+        "where there are more GPUs than folds",
+    )
+    parser.add_argument("--overwrite", type=bool, default=False, help="delete the run's folder first")
+    return parser
+
+
+def _is_list(hint: Any) -> bool:
+    """Whether a value can only be a list, or null: `a,b` is then read as `[a,b]`."""
+    members = [member for member in typing.get_args(hint) if member is not type(None)]
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return all(typing.get_origin(member) in (list, tuple) for member in (members if is_union else [hint]))
+
+
+def load(parser: Parser, argv: list[str]) -> Namespace:
+    """Parses a command line with its YAML files.
+
+    Raises:
+        InputError: A file is missing, a key is unknown or given twice (all of them are listed, with their lines), a
+            value has the wrong type, or a class may not be named.
+    """
+    files = [Path(file) for file in _values(argv, "--config")]
+    named = ",".join(value.strip("[]") for value in _values(argv, "--allow-code", "--allow_code"))
+    allowed = _allow(parser, [name.strip() for name in named.split(",") if name.strip()])
+    if not files and not any(
+        word in ("-h", "--help", "--help-all", "--help_all") or word.endswith(".help") for word in argv
+    ):
+        raise InputError(f"give a config: {parser.prog} --config configs/bluemarble.yaml")
+    texts: list[str] = []
+    try:
+        problems = [problem for path in files for problem in file_problems(path, allowed)]
+        for option, value in _options(argv):
+            problems += option_problems(option, value, allowed)
+        _refuse(problems)
+        texts += [path.read_text(encoding="utf-8") for path in files]
+        config = parser.parse_args(argv)
+        config.trainer.precision = SPELLINGS.get(str(config.trainer.precision), config.trainer.precision)
+        check_name(config.name)
+        fill(config)
+        check_named(without_command_keys(config), allowed.code)
+    except InputError as error:
+        raise InputError(redact(str(error), texts)) from None
+    return config
+
+
+def read_frozen(parser: Parser, path: Path, allow_code: list[str] | None) -> Namespace:
+    """Parses the config that a run was frozen with, after the same checks: a run may come from elsewhere, too.
+
+    Raises:
+        InputError: A key is unknown, or a class may not be named.
+    """
+    allowed = _allow(parser, allow_code or [])
+    _refuse(file_problems(path, allowed))
+    config: Namespace = parser.parse_path(str(path))
+    check_named(without_command_keys(config), allowed.code)
+    return config
+
+
+def without_command_keys(config: Namespace) -> Namespace:
+    """The config without the words that only say how to run."""
+    rest: Namespace = config.clone()
+    for key in (*COMMAND_KEYS, "trainer.fast_dev_run"):
+        rest.pop(key, None)
+    return rest
+
+
+def _allow(parser: Parser, allow_code: list[str]) -> Allowed:
+    """What a file and an option may say; from here on the parser imports nothing else."""
+    check_allowed(allow_code)
+    if allow_code:
+        find_code_of_parent()
+    parser.packages = (*TRUSTED_PACKAGES, *allow_code)
+    hints = {key: hint for key, hint in key_types(parser).items() if key not in COMMAND_KEYS}
+    return Allowed(hints, parser.own, allow_code)
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise InputError("\n  ".join(["the config is wrong:", *problems]))
+
+
+def dump(parser: Parser, config: Namespace) -> str:
+    """The resolved config as YAML: every key with its value, `***` for secrets, no words that only say how to run.
+
+    Raises:
+        InputError: A class has an argument that no YAML can say, so that nobody could read the config again.
+    """
+    try:
+        return mask(str(parser.dump(without_command_keys(config), skip_unset=False)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the config cannot be written down for the run: {' '.join(str(error).split())}") from error
+
+
+def _values(argv: list[str], *options: str) -> list[str]:
+    """What stands behind an option, as `--option value` or `--option=value`."""
+    spaced = [argv[i + 1] for i, word in enumerate(argv[:-1]) if word in options]
+    return spaced + [word.partition("=")[2] for word in argv if word.partition("=")[0] in options and "=" in word]
+
+
+def _options(argv: list[str]) -> Iterator[tuple[str, str]]:
+    """Every option with what stands behind it, as `--option value` or `--option=value`."""
+    for position, word in enumerate(argv):
+        option, equals, value = word.partition("=")
+        following = argv[position + 1] if position + 1 < len(argv) else ""
+        if option.startswith("--"):
+            yield option[2:], value if equals else following

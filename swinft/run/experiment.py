@@ -1,0 +1,191 @@
+"""One experiment: a checked config, and the objects that follow from it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from safetensors.torch import load_file, save
+
+from swinft.data.datamodule import CSVDataModule
+from swinft.data.images.libraries import tune_decoders
+from swinft.data.schema import Schema
+from swinft.errors import InputError, listed
+from swinft.model.attention.swin import FastAttention, set_attention
+from swinft.model.backbones.memory_format import plain_where_needed
+from swinft.model.network import ImageModel
+from swinft.model.task import FineTuneTask
+from swinft.run.config.explain import reason
+from swinft.run.config.parser import Parser
+from swinft.run.config.secrets import environment
+from swinft.run.config.sections import build_parser, dump, load, read_frozen, without_command_keys
+from swinft.run.layout import Run
+from swinft.run.trainer import make_trainer
+from swinft.store import commit, verify
+from swinft.system.precision import Precision, half_of
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked config with the parser that read it: what every object of a run is made from.
+
+    Args:
+        parser: What read the config; it knows the class of every section.
+        config: The config, with the words of the command line that gave it.
+    """
+
+    parser: Parser
+    config: Namespace
+
+    @classmethod
+    def from_argv(cls, parser: Parser, argv: list[str]) -> "Experiment":
+        """The experiment of a command line with its YAML files.
+
+        Raises:
+            InputError: A file, a key or a value is wrong; all of them are listed.
+        """
+        return cls(parser, load(parser, argv))
+
+    @classmethod
+    def of_run(cls, run: Run, command: str, allow_code: list[str] | None) -> "Experiment":
+        """The experiment that a run was frozen with, compared with its record.
+
+        Args:
+            run: The run.
+            command: Which command reads it.
+            allow_code: Packages or modules whose classes the config may name, besides the trusted ones.
+
+        Raises:
+            InputError: A key is unknown, or a class may not be named.
+            StoreError: The config has changed since the run was started.
+        """
+        parser = build_parser(command)
+        return cls(parser, read_frozen(parser, verify(run.config), allow_code))
+
+    def with_config(self, config: Namespace) -> "Experiment":
+        """The same with another config."""
+        return replace(self, config=config)
+
+    def dump(self) -> str:
+        """The config as a run freezes it: every key, `***` for secrets, no words that only say how to run.
+
+        Raises:
+            InputError: A class has an argument that no YAML can say.
+        """
+        return dump(self.parser, self.config)
+
+    def secrets(self) -> dict[str, str]:
+        """What the environment of a process needs to fill the masked config."""
+        return environment(str(self.parser.dump(without_command_keys(self.config), skip_unset=False)))
+
+    def section(self, name: str) -> dict[str, Any]:
+        """One section's arguments, with the objects that its class paths name.
+
+        Raises:
+            InputError: A class does not take what it is given.
+        """
+        alone = Namespace(**{name: self.config[name]})  # type: ignore[no-untyped-call]
+        try:
+            return dict(self.parser.instantiate(alone)[name])
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{name}: {reason(str(error))}") from error
+
+    def datamodule(self, **changes: Any) -> CSVDataModule:
+        """The datamodule; `changes` replace its arguments, and `folds` all that would make other ones."""
+        tune_decoders()
+        arguments = self.section("data")
+        if "folds" in changes:
+            arguments |= {"fold_kind": "auto", "num_folds": None, "rare_classes": "error", "duplicates": "report"}
+        own = {"seed": self.config.seed, "sample_id": self.config.submission.id}
+        return CSVDataModule(**{**arguments, **own, **changes})
+
+    def task(self, schema: Schema, **changes: Any) -> FineTuneTask:
+        """The task for a table's outputs; `changes` replace its arguments.
+
+        Raises:
+            InputError: The head is for another kind of target than `data.target_kind`.
+        """
+        own = {
+            "num_outputs": len(schema.outputs),
+            "num_metadata": schema.num_features,
+            "category_sizes": schema.category_sizes,
+            "image_size": self.config.data.image_size,
+            "seed": self.config.seed,
+        }
+        task = FineTuneTask(**{**self.section("model"), **own, **changes})
+        task.check_schema(schema)
+        return task
+
+    def trainer(self, root: Path, precision: Precision, recorder: Checkpoint, **changes: Any) -> Trainer:
+        """Lightning's Trainer, which keeps every file inside `root` and saves through the store.
+
+        Args:
+            root: The fold's folder.
+            precision: The resolved precision.
+            recorder: Saves the run. Lightning calls it after all callbacks of the config.
+            changes: Replace arguments of the config.
+
+        Raises:
+            InputError: Lightning does not take a value, or something that the config names is not installed.
+        """
+        arguments = {**self.section("trainer"), "precision": precision, **changes}
+        return make_trainer(arguments, self.config.name, root, recorder)
+
+    def network(
+        self,
+        schema: Schema,
+        path: Path,
+        device: torch.device,
+        fast_attention: FastAttention | None = None,
+        precision: Precision = "32-true",
+    ) -> ImageModel:
+        """A fresh network with verified weights, ready to predict.
+
+        It never comes from the Trainer that fitted it: what is predicted with is what is on disk.
+
+        Args:
+            schema: The run's outputs.
+            path: The weights.
+            device: Where it predicts.
+            fast_attention: Whether Swin's attention is computed faster, and "triton" for by which; None for as
+                configured.
+            precision: What it predicts in, resolved.
+
+        Raises:
+            InputError: A weight is NaN or infinite.
+        """
+        net = self.task(schema, pretrained=False, ema_decay=None).net
+        net.load_state_dict(load_file(verify(path)))
+        _check_weights(net, path)
+        net = net.eval().to(device)
+        plain_where_needed(net, device)
+        wanted = self.config.model.fast_attention if fast_attention is None else fast_attention
+        set_attention(net, device, wanted, dtype=half_of(precision) or torch.float)
+        return net
+
+
+def save_net(net: ImageModel, path: Path) -> None:
+    """Commits a network's weights as safetensors."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    commit(path, save(tensors), "swinft fit")
+
+
+def _check_weights(net: ImageModel, path: Path) -> None:
+    """Refuses weights that are no numbers: each prediction would be none.
+
+    Raises:
+        InputError: One is NaN, or a parameter is infinite.
+    """
+    bad = [name for name, tensor in net.named_parameters() if not tensor.isfinite().all()]
+    bad += [name for name, tensor in net.named_buffers() if tensor.isnan().any()]
+    if bad:
+        raise InputError(
+            f"{path} holds NaN or infinite weights ({listed(bad, 3)}): the training of this fold has diverged. Predict "
+            f"without it (--folds), or fit anew with a lower model.optim.lr or trainer.precision 32-true, under "
+            f"another --name."
+        )

@@ -1,0 +1,1 @@
+"""One fold: its trainer, its checkpoints, its time, its out-of-fold predictions."""

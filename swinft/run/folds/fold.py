@@ -1,0 +1,226 @@
+"""One fold, fitted in this process: training, out-of-fold predictions, and the result that says it is done."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from jsonargparse import Namespace
+
+from swinft.data.datamodule import CSVDataModule
+from swinft.data.loading.feeding import Destination, explained_deaths
+from swinft.errors import InputError, number_of
+from swinft.inference.compiled import nets_by_torch
+from swinft.inference.finite import Origin
+from swinft.inference.predictions import prediction_table, write_predictions
+from swinft.inference.predictor import predict_rows
+from swinft.model.metrics import score
+from swinft.printing import format_seconds
+from swinft.run.compute.choices import Choice, choice_here
+from swinft.run.compute.devices import folds_at_a_time
+from swinft.run.compute.out_of_memory import explain_after_training, explain_out_of_memory, out_of_memory_explained
+from swinft.run.environment import made_with
+from swinft.run.experiment import Experiment, save_net
+from swinft.run.folds.checkpoints import newest_checkpoint
+from swinft.run.folds.dry_run import shorten
+from swinft.run.folds.hours import fold_limit
+from swinft.run.folds.pretrained import note_of_leak, pretrained_of
+from swinft.run.folds.recorder import FoldRecorder
+from swinft.run.handover import Looked, frozen, handed_down, looked
+from swinft.run.layout import Fold, Run
+from swinft.run.trainer import quiet
+from swinft.store import commit, discard, json_bytes, sweep, verify
+from swinft.system.allocator import keep_freed_memory
+from swinft.system.precision import Precision, prediction_precision, resolve_precision, training_precision
+from swinft.system.processes import launcher_ranks, rank
+
+
+def fit_fold(run: Run, experiment: Experiment, found: Looked | None) -> None:
+    """Fits one fold in this process, or goes on with it after its last whole epoch.
+
+    Args:
+        run: The run, prepared.
+        experiment: With `fold`.
+        found: What is known of the images; None to take it from the process that started this one, or to look.
+    """
+    config = experiment.config
+    fold = run.fold(config.fold)
+    if not rank():
+        sweep(fold.root)
+    if fold.is_done:
+        print(f"fold {fold.index}: done, skipped")
+        return
+    if config.trainer.devices == "auto":
+        config.trainer.devices = run.devices_per_fold()
+    choice = choice_here(run, config)
+    config = choice.applied(config)
+    experiment = experiment.with_config(config)
+    quiet()
+    pl.seed_everything(config.seed + fold.index, verbose=False)
+    data = experiment.datamodule(fold=fold.index, **frozen(run))
+    shorten(data, config)
+    known = found.path if found else handed_down()
+    if known is not None:
+        data.take_over_images(known)
+    data.setup("fit")
+    if known is None:
+        data.check_unchanged(verify(run.images))
+    newest = newest_checkpoint(fold)
+    # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
+    changes = {"seed": config.seed + fold.index, "loads_weights": not newest}
+    task = experiment.task(data.schema, pretrained=pretrained_of(config, fold.index), **changes)
+    limit = fold_limit(run, config)
+    recorder = FoldRecorder(fold, task.metrics, config.checkpoint, limit)
+    device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
+    keep_freed_memory(device)
+    trainer = experiment.trainer(fold.root, precision, recorder)
+    _check_rank(trainer, fold)
+    data.destination = Destination(device, folds_at_a_time(), trainer.num_devices, is_command=True)
+    if trainer.is_global_zero:
+        if not newest and (note := note_of_leak(config, data, fold.index)):
+            print(note, file=sys.stderr)
+        print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({choice.reason})", flush=True)
+        if limit:
+            print(f"fold {fold.index}: has {format_seconds(limit.left)} of max_hours", flush=True)
+    explained = partial(_explain_memory, run, config, recorder, device)
+    kept = "Finished epochs are kept: go on with --resume. "
+    loaders_explained = partial(explained_deaths, f"fold {fold.index}: ", kept, "--data.num_workers 0")
+    with (
+        exit_on_signals(),
+        loaders_explained(),
+        out_of_memory_explained(explained),
+        looked(data).in_environment(),
+    ):
+        if newest is None or not recorder.has_ended(newest, task):
+            with as_interrupt():
+                trainer.fit(task, datamodule=data, ckpt_path=newest)
+            trainer.strategy.barrier()
+    if trainer.is_global_zero:
+        if config.checkpoint == "last":
+            save_net(task.predictor, fold.weights)
+        with out_of_memory_explained(explained), loaders_explained():
+            _finish(fold, experiment, choice, data, recorder, trainer)
+
+
+def _explain_memory(
+    run: Run, config: Namespace, recorder: FoldRecorder, device: torch.device, error: Exception
+) -> InputError:
+    """What to change where a fold has run out of memory."""
+    if recorder.end is not None:
+        return explain_after_training(error, device, recorder.has_trained, run.resume_command)
+    during = f"fold {recorder.fold.index}, epoch {len(recorder.history) + 1}"
+    return explain_out_of_memory(
+        error, config, device, during, None if config.trainer.fast_dev_run else run.resume_command
+    )
+
+
+def _check_rank(trainer: pl.Trainer, fold: Fold) -> None:
+    """Refuses to be a rank that the fold does not have: it would fit the whole fold into the files of the first one.
+
+    Raises:
+        InputError: A launcher has started more processes than devices fit the fold.
+    """
+    if rank() >= trainer.world_size:
+        name, value = next(launcher_ranks())
+        raise InputError(
+            f"{name} is {value} in the environment, but fold {fold.index} is fitted on {trainer.world_size} device(s), "
+            f"by rank 0. Start that many processes, or a new run with --devices-per-fold."
+        )
+
+
+@contextmanager
+def as_interrupt() -> Iterator[None]:
+    """Passes on a KeyboardInterrupt that Lightning has made an exit with code 1 of: the command ends with 130.
+
+    Raises:
+        KeyboardInterrupt: There was one.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the process at once, with the exit codes 143 and 130.
+
+    Lightning would end with 0 and 1. Nothing has to be saved first: the last whole epoch is on disk, and a file that is
+    being written leaves the one before it untouched.
+    """
+
+    def leave(number: int, _: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):  # a second one does not wait for loader processes to end
+            signal.signal(each, lambda again, _: os._exit(128 + again))
+        raise SystemExit(128 + number)
+
+    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _finish(
+    fold: Fold,
+    experiment: Experiment,
+    choice: Choice,
+    data: CSVDataModule,
+    recorder: FoldRecorder,
+    trainer: pl.Trainer,
+) -> None:
+    """Out-of-fold predictions from the saved weights, then the result that says the fold is done."""
+    config, device = experiment.config, trainer.strategy.root_device
+    precision = _precision_of_oof(config, recorder, device)
+    net = experiment.network(data.schema, fold.weights, device, choice.prediction, precision)
+    loader = data.val_dataloader()
+    nets = nets_by_torch(
+        [net], loader, config.predict.views, device, config.predict.compile, precision, data.image_size
+    )
+    origin = Origin(data.train_table.ids, [fold.weights], "Set trainer.precision to 32-true, under another --name.")
+    rows, values = predict_rows(nets, loader, config.predict.views, device, precision, origin)
+    ids = np.asarray(data.train_table.ids)[rows].tolist()
+    table = prediction_table(ids, values, data.schema.outputs, np.full(len(rows), fold.index))
+    write_predictions(fold.oof, table, "swinft fit")
+    made = made_with(config, trainer.world_size) | choice.described()
+    result = {
+        "fold": fold.index,
+        "rows": len(rows),
+        "oof": score(recorder.metrics, data.schema.kind, values, data.targets[rows], data.schema.grades),
+        "end": recorder.end,
+        "last_epoch": recorder.history[-1],
+        "best_epoch": recorder.best,
+        "seconds": round(sum(line["seconds"] for line in recorder.history), 1),
+        "peak_memory": recorder.peak,
+        "made_with": made | {"precision": recorder.precision or precision},
+    }
+    commit(fold.result, json_bytes(result), "swinft fit")
+    for checkpoint in fold.checkpoints:  # several times the size of the weights, and no longer needed
+        discard(checkpoint)
+
+
+def _precision_of_oof(config: Namespace, recorder: FoldRecorder, device: torch.device) -> Precision:
+    """What was trained in: here, or on another device, before a resume that had nothing left to train."""
+    here, _ = resolve_precision(config.trainer.precision, device)
+    if recorder.precision in (None, here):
+        return here
+    precision, note = prediction_precision("auto", [str(recorder.precision)], device)
+    if note:
+        print(f"fold {recorder.fold.index}: {note.partition(' --')[0]}", flush=True)
+    return precision
+
+
+def _plan(data: CSVDataModule, fold: Fold, newest: Path | None) -> str:
+    held_out = int((data.is_scored & (data.fold_of_row == fold.index)).sum())
+    start = f"resumed from {newest.name}, " if newest else ""
+    return f"{start}{number_of(len(data.training_targets), 'row')} to train on, {held_out} held out"

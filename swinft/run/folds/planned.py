@@ -1,0 +1,101 @@
+"""What a config plans for each fold once the folds are known: whether its epochs, steps and shares can act."""
+
+import math
+from typing import NamedTuple
+
+from jsonargparse import Namespace
+
+from swinft.data.datamodule import CSVDataModule
+from swinft.errors import InputError, number_of
+from swinft.model.training.optim import OptimConfig, warmup_steps
+from swinft.model.training.steps import Steps, count_steps
+
+
+def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> list[str]:
+    """What no fold, or not every fold, can train as configured; one sentence each.
+
+    Args:
+        config: The config.
+        data: With its folds.
+        num_ranks: Processes that share a fold's rows.
+    """
+    folds = range(int(data.fold_of_row.max()) + 1)
+    problems: list[str] = []
+    steps: list[Steps] = []
+    for fold in folds:
+        try:
+            steps.append(_steps(config, data.count_training_rows(fold), num_ranks))
+            warmup_steps(OptimConfig(**dict(config.model.optim)), steps[-1])
+        except InputError as error:
+            problems.append(f"fold {fold}: {error}")
+    problems = problems[:1]  # folds differ by a row or two: the others would say the same
+    limit = config.trainer.max_steps
+    if steps and limit > max(each.total for each in steps):
+        most = max(each.total for each in steps)
+        problems.append(
+            f"trainer.max_steps is {limit}, and trainer.max_epochs {config.trainer.max_epochs} ends after {most} "
+            f"steps. Set trainer.max_epochs to null, or remove trainer.max_steps."
+        )
+    frozen = config.model.freeze_epochs
+    if steps and frozen > steps[0].epochs:
+        problems.append(
+            f"model.freeze_epochs is {frozen}, and training takes {number_of(steps[0].epochs, 'epoch')}. Set "
+            "it to less."
+        )
+    if frozen and num_ranks > 1 and config.trainer.strategy != "ddp_find_unused_parameters_true":
+        problems.append(
+            "model.freeze_epochs leaves parameters without gradients, which several processes must expect: set "
+            "trainer.strategy to ddp_find_unused_parameters_true."
+        )
+    return problems
+
+
+class Planned(NamedTuple):
+    """What a run trains.
+
+    Args:
+        images: All images of all folds, each as often as it is seen.
+        steps: Optimiser steps of a fold, the fewest of them.
+    """
+
+    images: int
+    steps: int
+
+
+def planned(config: Namespace, data: CSVDataModule, num_ranks: int) -> Planned:
+    """What a config without problems trains.
+
+    Args:
+        config: The config.
+        data: With its folds.
+        num_ranks: Processes that share a fold's rows.
+    """
+    per_step = config.data.batch_size * config.trainer.accumulate_grad_batches * num_ranks
+    rows = [data.count_training_rows(fold) for fold in range(int(data.fold_of_row.max()) + 1)]
+    steps = [_steps(config, each, num_ranks).total for each in rows]
+    images = sum(total * min(per_step, each) for total, each in zip(steps, rows, strict=True))
+    return Planned(images, min(steps))
+
+
+def _steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:
+    """The steps of a fold that trains on so many rows.
+
+    Raises:
+        InputError: An epoch has no rows or no batches.
+    """
+    trainer, parts, batch_size = config.trainer, config.data.virtual_epochs, config.data.batch_size
+    rows = math.ceil(num_rows // parts / num_ranks)
+    if not rows:
+        raise InputError(
+            f"data.virtual_epochs is {parts}, and there {number_of(num_rows, 'row', verb='is')} to train on. "
+            "Set it to less."
+        )
+    batches = max(1, rows // batch_size)  # an incomplete last batch is dropped unless it is the only one
+    limit = trainer.limit_train_batches
+    if isinstance(limit, float) and int(batches * limit) < 1:
+        raise InputError(
+            f"trainer.limit_train_batches is {limit} of {number_of(batches, 'batch', 'batches')}, which is "
+            f"none. Set it to {1 / batches:.2g} or more, or to a number of batches."
+        )
+    batches = batches if limit is None else int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    return count_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)

@@ -1,0 +1,346 @@
+"""What a fold leaves on disk after every epoch: a checkpoint to go on from, a line of metrics, the best weights."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelPruning
+from torch import Tensor, nn
+
+from swinft.data.loading.feeding import FeedingLoader, advice, is_slow
+from swinft.errors import InputError, number_of
+from swinft.model.metrics import METRICS
+from swinft.model.task import FineTuneTask
+from swinft.model.training.epoch_losses import BadBatch
+from swinft.model.training.steps import steps_of
+from swinft.run.experiment import save_net
+from swinft.run.layout import Fold
+from swinft.run.trainer import StoreCheckpointIO, callbacks_of
+from swinft.store import commit, discard, json_bytes
+from swinft.system.memory import memory_use
+
+KEPT_CHECKPOINTS = 2  # the newest may be the one that a crash damages
+WHOLE = "as planned"
+IN_ANOTHER_LINE = ("epoch", "seconds", "skipped_steps", "loss_scale")  # or in another place
+# Of what a checkpoint keeps of its steps, for one and for many.
+STEP_WORDS = {
+    "processes": ("process", "processes"),
+    "rows per batch": ("row per batch", "rows per batch"),
+    "batches per step": ("batch per step", "batches per step"),
+}
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """When a fold must be done.
+
+    Args:
+        until: Seconds of `time.monotonic`.
+        num_views: Views of its out-of-fold predictions, which follow the training.
+    """
+
+    until: float
+    num_views: int
+
+    @property
+    def left(self) -> float:
+        """Seconds until then, from 0."""
+        return max(0.0, self.until - time.monotonic())
+
+
+class FoldRecorder(Checkpoint):
+    """Commits a fold's state at the end of every epoch, and only there: a mid-epoch resume would repeat or skip rows.
+
+    The history travels in the checkpoint, so that a resumed fold neither forgets nor repeats an epoch, and so does the
+    fact that training has ended. Lightning calls a `Checkpoint` after all other callbacks: what they keep of an epoch,
+    as early stopping does, is in its checkpoint, and what they change is seen.
+
+    Args:
+        fold: The fold's folder.
+        metrics: Names of `METRICS` that the task scores; the first decides which epoch is best.
+        keep: Which epoch's weights to predict with.
+        limit: When the fold must be done; None for no limit. At least one epoch is trained.
+    """
+
+    def __init__(
+        self, fold: Fold, metrics: list[str], keep: Literal["last", "best"], limit: TimeLimit | None = None
+    ) -> None:
+        self.fold = fold
+        self.metrics = metrics
+        self.keep = keep
+        self.limit = limit
+        self.history: list[dict[str, float]] = []
+        self.peak: dict[str, int] | None = None  # of a device, in bytes; None before an epoch is over
+        self.precision: str | None = None  # what was trained in; None before an epoch
+        self.end: str | None = None  # why training has ended; None while it goes on
+        self._started = self._validation_started = self._validation_seconds = 0.0
+        self._validated: Tensor | None = None
+        self._said_peak = False
+        self._has_noted = False  # that the device waits for its loader
+        self._recipe: dict[str, Any] = {}
+        self._step: dict[str, int] = {}
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The history's line with the best score; the first of equal ones."""
+        return max(self.history, key=self._rank)
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether this process has trained, and not only taken over what another one had."""
+        return self._started > 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this callback."""
+        kept = {"history": self.history, "end": self.end, "step": self._step}
+        return kept | {"peak": self.peak, "precision": self.precision}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where the checkpoint was saved."""
+        self.history = state_dict["history"]
+        self.end, self.peak = state_dict.get("end"), state_dict.get("peak")
+        self.precision = state_dict.get("precision")
+
+    def has_ended(self, checkpoint: Path, task: FineTuneTask) -> bool:
+        """Whether training had ended when a checkpoint was saved; then the task gets its weights.
+
+        Args:
+            checkpoint: The newest one of the fold.
+            task: Freshly built.
+        """
+        saved = StoreCheckpointIO().load_checkpoint(checkpoint)
+        state = saved["callbacks"].get(self.state_key, {})
+        if state.get("end") is None:
+            return False
+        self.load_state_dict(state)
+        task.load_state_dict(saved["state_dict"])
+        return True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keeps what no callback may change."""
+        self._recipe, self._step = _recipe(trainer), _step(trainer)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Compares what a step consists of with what it was when the checkpoint was saved.
+
+        Raises:
+            InputError: The rest of the schedule would be that of other steps.
+        """
+        saved, here = checkpoint["callbacks"].get(self.state_key, {}).get("step"), _step(trainer)
+        if saved is not None and saved != here:
+            words = [", ".join(number_of(n, *STEP_WORDS[name]) for name, n in step.items()) for step in (saved, here)]
+            raise InputError(
+                f"fold {self.fold.index}: its checkpoint is one of {words[0]}, and here are {words[1]}: steps and "
+                f"schedule would be others. Go on with the same, or give the new run another --name."
+            )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._started = time.monotonic()
+        self.precision = str(trainer.precision)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keeps what is validated, to be compared with what is saved."""
+        if batch_idx == 0:
+            assert isinstance(pl_module, FineTuneTask)
+            self._validated, self._validation_started = _norms(pl_module.predictor), time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock of the validation."""
+        self._validation_seconds = time.monotonic() - self._validation_started
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Records the epoch, prints its line, saves."""
+        assert isinstance(pl_module, FineTuneTask)
+        self._check_finite(trainer, pl_module)
+        self._check_unchanged(trainer, pl_module)
+        line = self._line(trainer)
+        self.history.append(line)
+        planned = steps_of(trainer).epochs
+        self.end = self._why_ended(trainer)
+        if trainer.is_global_zero:
+            print(self._text(line, planned), flush=True)
+            if (skips := pl_module.skips) and (said := skips.describe()):
+                print(f"fold {self.fold.index}  epoch {line['epoch']}: {said}", flush=True)
+            self._measure(pl_module.device)
+            if note := self._note_of_waiting(trainer, line):
+                print(note, flush=True)
+            if self.end not in (None, WHOLE):
+                print(self._early_end(planned), flush=True)
+            lines = b"".join(json_bytes(row, indent=None) + b"\n" for row in self.history)
+            commit(self.fold.metrics, lines, "swinft fit")
+            if self.keep == "best" and self.best is line:
+                save_net(pl_module.predictor, self.fold.weights)
+        # On all ranks: Lightning gathers sharded states.
+        trainer.save_checkpoint(self.fold.checkpoint(len(self.history)))
+        if trainer.is_global_zero:
+            for old in self.fold.checkpoints[KEPT_CHECKPOINTS:]:
+                discard(old)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks once more: what is saved after this must be what was validated."""
+        assert isinstance(pl_module, FineTuneTask)
+        self._check_unchanged(trainer, pl_module)
+
+    def _line(self, trainer: Trainer) -> dict[str, float]:
+        """One epoch's numbers."""
+        # What callbacks log, as LearningRateMonitor does, goes to the logger: the columns are the same for every run,
+        # but for what fp16 adds.
+        own = ["train_loss", "val_loss", *(f"val_{name}" for name in self.metrics), "skipped_steps", "loss_scale"]
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name in own}
+        rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+        seconds = time.monotonic() - self._started
+        waited = _wait_share(trainer)
+        metrics |= {} if waited is None else {"loader_wait": round(waited, 4)}
+        return {"epoch": len(self.history) + 1, **metrics, "lr": max(rates), "seconds": round(seconds, 2)}
+
+    def _measure(self, device: torch.device) -> None:
+        """Keeps the peak of the device's memory, and says what it is after the first epoch of this process."""
+        use = memory_use(device)
+        if not self._said_peak:
+            print(f"fold {self.fold.index}: peak memory {use.describe()} on {device}", flush=True)
+        self._said_peak = True
+        self.peak = {"bytes": max(use.peak, self.peak["bytes"] if self.peak else 0), "of": use.total}
+
+    def _note_of_waiting(self, trainer: Trainer, line: dict[str, float]) -> str:
+        """What to change where the device waits for its loader; once, and empty where nothing."""
+        device, share = trainer.strategy.root_device, line.get("loader_wait", 0.0)
+        if self._has_noted or not is_slow(share, device):
+            return ""
+        self._has_noted = True
+        data, loader = trainer.datamodule, trainer.train_dataloader  # type: ignore[attr-defined]
+        assert isinstance(loader, FeedingLoader)  # it has measured the share
+        waits = f"fold {self.fold.index}: {device} waits for its loader {share:.0%} of the time"
+        return f"{waits}; to train faster, {advice(data, loader.num_workers)}"
+
+    def _why_ended(self, trainer: Trainer) -> str | None:
+        """Whether this epoch is the last, and why; the same on all ranks."""
+        if trainer.global_step >= steps_of(trainer).total:
+            return WHOLE
+        if trainer.should_stop:
+            reasons = [
+                each.stopping_reason_message for each in callbacks_of(trainer) if isinstance(each, EarlyStopping)
+            ]
+            said = next((reason for reason in reasons if reason), "a callback stopped it")
+            return said.removesuffix(" Signaling Trainer to stop.").rstrip(".")
+        if self.limit is None:
+            return None
+        # Another epoch must end in time with the predictions that follow.
+        needed = max(line["seconds"] for line in self.history) + self._validation_seconds * self.limit.num_views
+        trainer.should_stop = bool(trainer.strategy.broadcast(needed > self.limit.left))
+        return "max_hours" if trainer.should_stop else None
+
+    def _early_end(self, planned: int) -> str:
+        done, rate = len(self.history), self.history[-1]["lr"]
+        return (
+            f"fold {self.fold.index}: training ends after epoch {done} of {planned}: {self.end}. The learning rate, "
+            f"planned over {number_of(planned, 'epoch')}, stands at {rate:.3g}."
+        )
+
+    def _check_unchanged(self, trainer: Trainer, task: FineTuneTask) -> None:
+        """Compares recipe and weights with those that were configured and validated.
+
+        Raises:
+            InputError: A callback has changed them: the score would be that of another network or recipe.
+        """
+        callbacks = callbacks_of(trainer)
+        names = ", ".join(type(callback).__name__ for callback in callbacks) or "none"
+        changed = [name for name, value in _recipe(trainer).items() if value != self._recipe[name]]
+        if changed:
+            raise InputError(
+                f"fold {self.fold.index}: {' and '.join(changed)} changed while it trained, so that it is not the run "
+                f"of its config. Remove the callback that does it (callbacks: {names}) and set the key instead."
+            )
+        if any(isinstance(callback, ModelPruning) for callback in callbacks):  # prunes after the validation
+            return
+        if self._validated is None or not torch.equal(self._validated, _norms(task.predictor)):
+            raise InputError(
+                f"fold {self.fold.index}: the weights after epoch {len(self.history)} are not those that were "
+                f"validated. Remove the callback that replaces them (callbacks: {names}); model.ema_decay averages "
+                f"weights."
+            )
+
+    def _check_finite(self, trainer: Trainer, task: FineTuneTask) -> None:
+        """Stops before a broken epoch is saved. What fp16's loss scaling has repaired is none.
+
+        Raises:
+            InputError: A loss was NaN or infinite, or weights are: more epochs would only hide it. Or loss scaling
+                skipped so many steps that the training is another one than that of the config.
+        """
+        epoch = len(self.history) + 1
+        skips, skipped_bad = task.skips, task.first_skipped_bad_batch()
+        if bad := task.first_bad_batch():
+            problem = f"the loss became NaN or infinite in epoch {epoch}, {_batch(trainer, bad)}"
+        elif skips and skips.is_too_many:
+            problem = f"in epoch {epoch}, {skips.describe()}"
+            problem += (
+                f" (the loss itself was NaN or infinite in {_batch(trainer, skipped_bad)})" if skipped_bad else ""
+            )
+        elif broken := task.first_lost_weight():
+            problem = f"after epoch {epoch} {broken} is NaN or infinite"
+        else:
+            return
+        rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
+        raise InputError(
+            f"fold {self.fold.index}: {problem}; highest learning rate now {rate:.3g}. The epochs before are kept. "
+            f"Lower model.optim.lr or set trainer.precision to 32-true, under another --name."
+        )
+
+    def _text(self, line: dict[str, float], planned: int) -> str:
+        numbers = [f"{name} {value:.4g}" for name, value in line.items() if name not in IN_ANOTHER_LINE]
+        mark = "  *" if self.best is line else ""
+        epoch = f"fold {self.fold.index}  epoch {line['epoch']}/{planned}"
+        return f"{epoch}  {'  '.join(numbers)}  {line['seconds']:.1f} s{mark}"
+
+    def _rank(self, line: dict[str, float]) -> tuple[int, float]:
+        """Higher is better. A defined score is better than any undefined one; of these the lowest loss is the best."""
+        name = self.metrics[0]
+        score, loss = line[f"val_{name}"], line["val_loss"]
+        if math.isnan(score):
+            return (0, -loss) if not math.isnan(loss) else (-1, 0.0)
+        return 1, score if METRICS[name].higher_is_better else -score
+
+
+def _wait_share(trainer: Trainer) -> float | None:
+    """The share of an epoch that was spent waiting for the loader, 0 to 1; None where it has a single batch."""
+    waits = getattr(trainer.train_dataloader, "waits", None)
+    return waits.share if waits else None
+
+
+def _step(trainer: Trainer) -> dict[str, int]:
+    """How many rows make an optimiser step."""
+    return {
+        "processes": trainer.world_size,
+        "rows per batch": trainer.datamodule.batch_size,  # type: ignore[attr-defined]  # the run always has one
+        "batches per step": trainer.accumulate_grad_batches,
+    }
+
+
+def _recipe(trainer: Trainer) -> dict[str, Any]:
+    """What the config decides and a callback could change, by its key."""
+    return {
+        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "trainer.max_epochs": trainer.max_epochs,
+        "trainer.max_steps": trainer.max_steps,
+        "data.batch_size": trainer.datamodule.batch_size,  # type: ignore[attr-defined]  # the run always has one
+        "trainer's loops": (id(trainer.fit_loop), id(trainer.fit_loop.epoch_loop)),
+    }
+
+
+def _batch(trainer: Trainer, bad: BadBatch) -> str:
+    """A batch by its number and its rows' ids."""
+    table = trainer.datamodule.train_table  # type: ignore[attr-defined]  # the run always trains from one
+    return f"batch {bad.number} (ids {', '.join(table.ids[row] for row in bad.rows if row >= 0)})"
+
+
+@torch.no_grad()
+def _norms(net: nn.Module) -> Tensor:
+    """Norm of every weight (N,): equal for the same weights on the same device, and cheap to keep."""
+    tensors = [t for t in (*net.parameters(), *net.buffers()) if t.is_floating_point() and t.numel()]
+    return torch.stack([norm.float() for norm in torch._foreach_norm(tensors)]).nan_to_num()

@@ -1,0 +1,111 @@
+"""What was checked before training is frozen into the run's folder."""
+
+import json
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+from swinft.data.folds import folds_csv
+from swinft.errors import InputError, number_of
+from swinft.printing import format_seconds, say
+from swinft.run.check import check_run
+from swinft.run.compute.choices import freeze_choice
+from swinft.run.compute.devices import check_training_devices, devices_per_fold, freeze_devices
+from swinft.run.environment import describe_environment
+from swinft.run.experiment import Experiment
+from swinft.run.handover import Looked, handed_down, look_again, looked
+from swinft.run.inputs import freeze_inputs
+from swinft.run.layout import Run
+from swinft.run.lock import hold
+from swinft.run.resume import check_resume
+from swinft.store import commit, probe
+
+
+def prepare(run: Run, experiment: Experiment, held: Path) -> Looked | None:
+    """Checks everything that can be checked before training, then freezes it into the run's folder.
+
+    Args:
+        run: The run.
+        experiment: The experiment.
+        held: The lock that this process holds.
+
+    Returns:
+        What is known of the images; None where the process that started this one has told already, or no fold waits.
+
+    Raises:
+        InputError: Data or config are wrong; or the folder exists and neither `--resume` nor `--overwrite` was given.
+    """
+    config = experiment.config
+    if config.resume and config.overwrite:
+        raise InputError("--resume goes on with a run, --overwrite deletes it: give one of them.")
+    if config.accept and (not config.resume or config.fold is not None):
+        raise InputError("--accept takes the files of a whole run as they are: give it with --resume, without --fold.")
+    _clear_deleted(run)
+    if run.is_unstarted():
+        print(f"{run.root}: an earlier start ended before the first fold; starting anew")
+    elif config.resume:
+        check_training_devices(config)
+        check_resume(run, experiment)
+        waiting = run.unfinished_folds()
+        if handed_down() is not None or not (waiting if config.fold is None else config.fold in waiting):
+            return None
+        return look_again(run, experiment)
+    elif run.root.exists() and any(run.root.iterdir()) and not config.overwrite:
+        raise InputError(
+            f"{run.root} exists. --resume goes on with it, --overwrite deletes it, --name NAME makes another."
+        )
+    checked = check_run(experiment)
+    data = checked.data
+    print(f"looked at {number_of(len(data.pictures), 'image')} in {format_seconds(checked.seconds)}")
+    print(f"  {data.pictures.decision}")
+    for note in data.notes:
+        say(f"  {note}")
+    for line in checked.submission():
+        say(line)
+    # Per fold: weights, and two checkpoints of weights, average and AdamW's two moments while it is fitted.
+    probe(run.root.parent, 4 * checked.num_parameters * (data.fold_of_row.max() + 9))
+    devices = devices_per_fold(config, int(data.fold_of_row.max()) + 1)
+    if run.root.exists():
+        was_started = not run.is_unstarted()
+        _delete(run, held)
+        if was_started:
+            print(f"{run.root}: the earlier run is deleted (--overwrite)")
+    commit(run.schema, json.dumps(data.schema.to_dict(), indent=1).encode(), "swinft fit")
+    commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
+    commit(run.images, data.images_csv().encode(), "swinft fit")
+    freeze_inputs(run, config)
+    if checked.plan:
+        commit(run.sample, json.dumps(checked.plan.sample.distinct(), indent=1).encode(), "swinft fit")
+    freeze_devices(run, devices)
+    freeze_choice(run, checked.choice)
+    environment = describe_environment(config) | checked.choice.described()
+    commit(run.environment, json.dumps(environment, indent=1).encode(), "swinft fit")
+    commit(run.config, checked.config.encode(), "swinft fit")  # last: a folder with a config is a run
+    return looked(data)
+
+
+def _delete(run: Run, held: Path) -> None:
+    """Deletes a run's folder for `--overwrite`, while nobody else works in it.
+
+    Raises:
+        InputError: The folder holds something that no run made, or another process fits one of its folds.
+    """
+    if not run.is_one() and not run.is_unstarted() and any(run.root.iterdir()):
+        raise InputError(
+            f"{run.root} is not a run: --overwrite deletes only what `swinft fit` made. Give another --name."
+        )
+    with ExitStack() as locks:
+        for lock in {run.lock, *run.fold_locks()} - {held}:
+            locks.enter_context(hold(lock))
+        # At once it is a run no longer: deleting takes time, and what is left of it may be no run that can be deleted.
+        run.root.rename(_name_of_deleted(run))
+        _clear_deleted(run)
+
+
+def _clear_deleted(run: Run) -> None:
+    """Deletes what `--overwrite` has set aside, also where it was killed while it deleted."""
+    shutil.rmtree(_name_of_deleted(run), ignore_errors=True)
+
+
+def _name_of_deleted(run: Run) -> Path:
+    return run.root.with_name(f".{run.root.name}.overwritten")

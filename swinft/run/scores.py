@@ -1,0 +1,110 @@
+"""The folds' out-of-fold predictions become one table, a pooled score and a report."""
+
+import sys
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jsonargparse import Namespace
+
+from swinft.data.datamodule import OK, CSVDataModule
+from swinft.errors import command
+from swinft.inference.predictions import by_id, prediction_table, read_predictions, values_of, write_predictions
+from swinft.model.metrics import score
+from swinft.printing import format_score, format_seconds
+from swinft.run.environment import note_of_folds
+from swinft.run.experiment import Experiment
+from swinft.run.folds.recorder import WHOLE
+from swinft.run.handover import frozen
+from swinft.run.layout import Run
+from swinft.run.report.page import write_report
+from swinft.store import commit, json_bytes
+
+
+def join(run: Run, experiment: Experiment) -> dict[str, Any]:
+    """Joins the folds' out-of-fold predictions, scores them pooled, and draws the report.
+
+    Returns:
+        What scores.json holds.
+
+    Raises:
+        RunError: The folds do not cover every train id exactly once.
+    """
+    data = experiment.datamodule(**frozen(run))
+    data.take_over_images("")  # no image is read here
+    data.setup("fit")
+    outputs = data.schema.outputs
+    parts = [read_predictions(run.fold(index).oof, len(outputs)) for index in run.planned_folds()]
+    ids = np.array(data.train_table.ids)
+    scored = np.flatnonzero(data.is_scored)
+    joined = by_id(pd.concat(parts, ignore_index=True), ids[scored].tolist(), f"the folds' oof.csv in {run.root}")
+    values = np.full((len(ids), len(outputs)), np.nan, dtype=np.float32)
+    values[scored] = values_of(joined, len(outputs))
+    status = data.status if data.may_skip else None
+    oof = prediction_table(ids.tolist(), values, outputs, data.fold_of_row, status)
+    write_predictions(run.oof, oof, "swinft fit")
+    results = [run.fold(index).read_result() for index in run.planned_folds()]
+    scores = _scores(values, data, results, experiment.config)
+    commit(run.scores, json_bytes(scores), "swinft fit")
+    try:
+        write_report(run, data)
+    except Exception as error:  # the scores are there, and whoever waited for them must see them
+        print(
+            f"the report could not be drawn: {error!r}. `{command('report', run.root)}` tries again.", file=sys.stderr
+        )
+    return scores
+
+
+def _scores(
+    values: np.ndarray[Any, Any], data: CSVDataModule, results: list[dict[str, Any]], config: Namespace
+) -> dict[str, Any]:
+    """The pooled score of every metric, the folds' own, and their spread (standard deviation over folds)."""
+    names = list(results[0]["oof"])
+    scored = data.is_scored
+    pooled = score(names, data.schema.kind, values[scored], data.targets[scored], data.schema.grades)
+    spread = {name: float(np.std([result["oof"][name] for result in results])) for name in names}
+    return {
+        "pooled": pooled,
+        "spread": spread,
+        "folds": results,
+        "rows": int(scored.sum()),
+        "not_scored": dict(Counter(status for status in data.status if status != OK)),
+        "checkpoint": config.checkpoint,
+        "views": config.predict.views,
+    }
+
+
+def summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
+    """What `fit` prints at its end: a line per fold, their spread, the pooled scores, and the next command."""
+    names = list(scores["pooled"])
+    lines = ["", f"{'':<14}" + "".join(f"{name:>18}" for name in names)]
+    lines += [
+        f"{'fold ' + str(r['fold']):<14}" + "".join(f"{format_score(r['oof'][name]):>18}" for name in names)
+        for r in scores["folds"]
+    ]
+    lines += [f"{'spread':<14}" + "".join(f"{format_score(scores['spread'][name]):>18}" for name in names)]
+    lines += [f"{'pooled':<14}" + "".join(f"{format_score(scores['pooled'][name]):>18}" for name in names), ""]
+    monitor = f"val_{names[0]}"
+    for which in ("last", "best"):
+        mean = float(np.mean([result[f"{which}_epoch"][monitor] for result in scores["folds"]]))
+        lines.append(
+            f"mean {monitor} of the {which} epochs: {format_score(mean)}"
+            + ("  <- predicted with" if which == scores["checkpoint"] else "")
+        )
+    if note := note_of_folds(scores["folds"]):
+        lines.append(note)
+    lines += [
+        f"fold {r['fold']} ended after epoch {r['last_epoch']['epoch']}: {r['end']}"
+        for r in scores["folds"]
+        if r.get("end") not in (None, WHOLE)
+    ]
+    if scores["not_scored"]:
+        counts = ", ".join(f"{count} {reason}" for reason, count in scores["not_scored"].items())
+        lines.append(f"rows without an out-of-fold prediction: {counts}; see the column `status`")
+    lines += [
+        f"{scores['rows']} out-of-fold predictions, views {', '.join(scores['views'])}: {run.oof}",
+        f"report: {run.report}",
+        f"took {format_seconds(seconds)}\nnext: {command('predict', run.root)}",
+    ]
+    return "\n".join(lines)

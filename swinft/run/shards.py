@@ -1,0 +1,67 @@
+"""Prediction shared among devices: a process for each, and their parts joined by id."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from swinft.data.datamodule import CSVDataModule
+from swinft.errors import InputError, RunError
+from swinft.inference.predictions import by_id, read_predictions
+from swinft.run.layout import Run
+from swinft.system.device import slot_of, visible_gpus
+from swinft.system.processes import Child, Slot, run_children
+
+
+def predict_parts(
+    run: Run, options: dict[str, Any], path: Path, kind: str, devices: int, data: CSVDataModule
+) -> pd.DataFrame:
+    """Predicts with several processes, one device each, and joins what they write.
+
+    Args:
+        run: The run.
+        options: Of `swinft predict`, the same for each process.
+        path: Where the joined predictions will go. Where that is outside the run, the parts lie beside it until they
+            are joined, because the run may be on a disk that cannot be written to.
+        kind: Type of the devices; processes on the CPU share its cores, and each of the others sees one GPU only.
+        devices: How many.
+        data: The rows.
+
+    Returns:
+        The prediction table of all rows.
+
+    Raises:
+        InputError: A process has refused what it was given, and said why.
+        RunError: A process failed, or the parts do not hold every id exactly once.
+    """
+    folder = run.parts if path == run.test_predictions else path.with_name(f".{path.name}.parts")
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices))} if kind == "cpu" else {}
+    shutil.rmtree(folder, ignore_errors=True)  # what a prediction that was killed has left
+    parts = [folder / f"{index}-of-{devices}.csv" for index in range(devices)]
+    children = {}
+    for index, part in enumerate(parts):
+        words = ["predict", str(run.root), *_words(options), "--part", f"{index}/{devices}", "--output", str(part)]
+        children[index] = Child([*words, "--device", kind], threads)
+    # A process that saw all GPUs would open a second context, of hundreds of MB, on the first of them.
+    slots: list[Slot] = [slot_of([name]) for name in visible_gpus()[:devices]] if kind == "cuda" else [{}] * devices
+    try:
+        codes = run_children(children, slots, together=True)
+        if any(codes.values()):
+            said = f"the processes that predict ended with the exit codes {codes}; nothing is joined."
+            raise InputError(f"{said} What to change is above.") if 2 in codes.values() else RunError(said)
+        outputs = data.schema.outputs
+        joined = pd.concat([read_predictions(part, len(outputs)) for part in parts], ignore_index=True)
+        return by_id(joined, data.test_table.ids, f"the parts in {folder}")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _words(options: dict[str, Any]) -> list[str]:
+    """Options as words of a command line, without those that are not given."""
+    given = {name: value for name, value in options.items() if value is not None}
+    texts = {
+        name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in given.items()
+    }
+    return [word for name, text in texts.items() for word in (f"--{name}", text)]

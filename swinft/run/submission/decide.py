@@ -1,0 +1,300 @@
+"""Decides what a submission's columns hold: from the sample's columns and cells, the run's outputs and first metric.
+
+Settings overrule what is found. What cannot be filled, or is not clear, is an error that names the setting to give.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.schema import Schema
+from swinft.errors import InputError, suggest
+from swinft.run.submission.formats import Flags, Format, LabelSets, Numbers, OneClass
+from swinft.run.submission.matching import in_yaml, knows_words, match_columns, positive_class, resolve_words
+from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
+from swinft.run.submission.sample import Sample
+
+# Metrics that score probabilities; those of classification that are not here score the most probable class.
+PROBABILITY_METRICS = {"auc", "log_loss"}
+SIGNS = ("|", ",", ";", "/", "&", "+", "_", "-")
+DELIMITERS = (" ", *(f" {sign} " for sign in SIGNS), *(f"{sign} " for sign in SIGNS), *SIGNS)
+FORMATS_OF_KIND = {
+    "classification": ("probabilities", "label"),
+    "regression": ("number", "integer"),
+    "multilabel": ("probabilities", "labels"),
+}
+
+
+def plan_submission(
+    sample: Sample, schema: Schema, metric: str, config: SubmissionConfig, label_delimiter: str | None = None
+) -> SubmissionPlan:
+    """Decides what `submit` writes.
+
+    Args:
+        sample: The sample submission.
+        schema: The run's outputs.
+        metric: The run's first metric, which the competition scores by.
+        config: Settings that overrule it.
+        label_delimiter: What stands between labels in the training table.
+
+    Raises:
+        InputError: The columns cannot be filled, it is not clear with what, or a setting does not act.
+    """
+    _check_config(sample, schema, config)
+    kept = list(config.keep)
+    free = [column for column in sample.targets if column not in kept]
+    if not free:
+        raise InputError(f"{sample.source} has no column to fill: {sample.columns}, of which {kept} are kept.")
+    decide = {"classification": _classes, "regression": _numbers, "multilabel": _labels}[schema.kind]
+    decision = decide(_Question(sample, schema, metric, config, label_delimiter, free))
+    _check_cells(sample, decision.format)
+    _check_acts(config, schema, decision.format)
+    return SubmissionPlan(sample, schema, decision.format, decision.reason, kept, decision.notes)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """All that decides on a format; `free` are the columns to fill."""
+
+    sample: Sample
+    schema: Schema
+    metric: str
+    config: SubmissionConfig
+    label_delimiter: str | None
+    free: list[str]
+
+    @property
+    def given(self) -> str | None:
+        """The format that the settings ask for."""
+        return None if self.config.format == "auto" else self.config.format
+
+    def is_output(self, column: str) -> bool:
+        """Whether a column is meant for one output."""
+        return column in self.config.columns or column in self.schema.outputs
+
+    def match(self) -> dict[str, int]:
+        """The position of each column's output."""
+        return match_columns(self.sample, self.schema, self.config.columns, self.config.keep, self.config.drop)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    format: Format
+    reason: str
+    notes: list[str] = field(default_factory=list)
+
+
+def _numbers(question: _Question) -> _Answer:
+    """The format of a regression."""
+    sample = question.sample
+    filled = question.match()
+    found = [numbers for column in filled if (numbers := sample.numbers(column)) is not None]
+    are_whole = all(np.all(numbers == np.rint(numbers)) for numbers in found)
+    name, reason, notes = question.given or "number", "as submission.format says", []
+    if question.given is None and question.metric == "quadratic_kappa" and are_whole:
+        name = "integer"
+        reason = "the first metric is quadratic_kappa" + (", and the sample's cells are whole" if found else "")
+    elif question.given is None:
+        reason = "regression"
+        if found and are_whole and not any("." in word for column in filled for word in sample.words(column)):
+            notes = [
+                "the sample's cells are whole numbers: if the competition wants these, set submission.format to integer"
+            ]
+    format_ = _values(question, name, filled)
+    if format_.sums_to_one and not format_.divides:
+        notes.append("the sample's rows sum to 1, those of a regression need not: see submission.normalize")
+    return _Answer(format_, reason, notes)
+
+
+def _labels(question: _Question) -> _Answer:
+    """The format of a multi-label target."""
+    sample, free = question.sample, question.free
+    is_one = len(free) == 1 and not question.is_output(free[0])
+    name = question.given or ("labels" if is_one else "probabilities")
+    reason = "as submission.format says" if question.given else "one column" if is_one else "one column per label"
+    if name == "probabilities" or not is_one:
+        filled = question.match()
+        if name == "labels":
+            return _Answer(Flags(filled, question.config.threshold), reason)
+        return _Answer(_values(question, "probabilities", filled), reason)
+    cells = sample.words(free[0])
+    delimiter = _delimiter(question, cells)
+    vocabulary = list(dict.fromkeys(word for cell in cells for word in cell.split(delimiter) if word))
+    words, notes = resolve_words(sample, free[0], question.schema.outputs, vocabulary, question.config.words)
+    holding = [word for word in words if delimiter in word]
+    if holding:
+        raise InputError(
+            f"the labels {holding} hold {delimiter!r}, which stands between labels (submission.delimiter): the "
+            f"competition would read them as several. Set submission.delimiter, or submission.words for these labels."
+        )
+    return _Answer(LabelSets(free[0], words, question.config.threshold, delimiter), reason, notes)
+
+
+def _classes(question: _Question) -> _Answer:
+    """The format of a classification."""
+    sample, free, outputs = question.sample, question.free, question.schema.outputs
+    name, reason = _class_format(question)
+    if name == "label":
+        if len(free) != 1:
+            raise InputError(
+                f"format 'label' fills one column, but {sample.source} has {free}. Name those that keep the sample's "
+                f"cells in submission.keep, or set submission.format to probabilities."
+            )
+        words, notes = resolve_words(sample, free[0], outputs, sample.words(free[0]), question.config.words)
+        if question.metric in PROBABILITY_METRICS and question.given is None:
+            notes.append(
+                f"the first metric is {question.metric}, which scores probabilities, but the sample's one column "
+                f"'{free[0]}' holds classes: its score will be another than the run's"
+            )
+        return _Answer(OneClass(free[0], words), reason, notes)
+    if len(free) == 1 and len(outputs) == 2:
+        filled = {free[0]: positive_class(sample, free[0], outputs, question.config.columns)}
+    else:
+        filled = question.match()
+    return _Answer(_values(question, "probabilities", filled), reason)
+
+
+def _class_format(question: _Question) -> tuple[str, str]:
+    """`probabilities` or `label`, and why."""
+    sample, free, outputs, metric = question.sample, question.free, question.schema.outputs, question.metric
+    if question.given:
+        return question.given, "as submission.format says"
+    if len(free) > 1 or (question.is_output(free[0]) and len(outputs) > 2):
+        return "probabilities", "one column per class"
+    if free[0] in question.config.columns:
+        return "probabilities", "submission.columns names the class"
+    cells, numbers = sample.words(free[0]), sample.numbers(free[0])
+    shown = f"'{cells[0]}'" if cells else "empty"
+    are_classes = knows_words(outputs, cells, question.config.words)
+    wants_probabilities = metric in PROBABILITY_METRICS
+    if cells and numbers is None:
+        return "label", f"the sample's cells are words, like {shown}"
+    if len(outputs) > 2:
+        if numbers is None or are_classes:
+            return "label", f"the sample's cells are {'classes, like ' if cells else ''}{shown}"
+        raise InputError(
+            f"{sample.source}: column '{free[0]}' holds numbers, like {shown}, and the run predicts {len(outputs)} "
+            f"classes, {outputs[:5]}…: one column cannot hold their probabilities, and {shown} is no class. Point "
+            f"data.sample_submission to the right file; where it wants a number for each class, name it in "
+            f"submission.words: {in_yaml({name: str(k) for k, name in enumerate(outputs)})}."
+        )
+    if numbers is not None and not are_classes:
+        if wants_probabilities or not np.all(np.isin(numbers, (0, 1))):
+            return "probabilities", f"the sample's cells are numbers, like {shown}"
+        raise InputError(
+            f"{sample.source}: column '{free[0]}' holds {shown}, and the classes are {outputs}: it may want a 0 or 1 "
+            f"for each row, or a probability. Set submission.format to probabilities, or submission.words to "
+            f"{{{outputs[0]}: '0', {outputs[1]}: '1'}} (or the other way round) for 0 and 1."
+        )
+    if wants_probabilities:
+        return "probabilities", f"the first metric is {metric}"
+    return (
+        "label",
+        f"the first metric is {metric}, and the sample's cells are {'classes, like ' if cells else ''}{shown}",
+    )
+
+
+def _values(question: _Question, name: str, filled: dict[str, int]) -> Numbers:
+    """Columns of numbers, with what limits them."""
+    schema, config = question.schema, question.config
+    limits = np.array(schema.ranges, dtype=np.float64) if schema.ranges else None
+    clip: NDArray[np.float64] | None = limits if name == "integer" else None
+    if config.clip is not None:
+        clip = np.tile(np.array(config.clip, dtype=np.float64), (len(schema.outputs), 1))
+    sums_to_one = question.sample.sums_to_one(list(filled))
+    return Numbers(name, schema.outputs, filled, clip, limits, config.normalize, sums_to_one)
+
+
+def _delimiter(question: _Question, cells: list[str]) -> str:
+    """What stands between labels: the setting's, the sample's own, or the training table's."""
+    outputs, config = question.schema.outputs, question.config
+    usual = config.delimiter or question.label_delimiter or " "
+
+    def reads(delimiter: str) -> bool:
+        tokens = [word for cell in cells for word in cell.split(delimiter)]
+        return all(word == word.strip() for word in tokens) and knows_words(outputs, tokens, config.words)
+
+    if not cells or reads(usual):
+        return usual
+    others = [mark for mark in DELIMITERS if reads(mark) and any(mark in cell for cell in cells)]
+    if not others:
+        return usual
+    if config.delimiter is not None:
+        raise InputError(
+            f"submission.delimiter is {usual!r}, but {question.sample.source} has {others[0]!r} between labels: "
+            f"'{next(cell for cell in cells if others[0] in cell)}'. Remove submission.delimiter."
+        )
+    return others[0]
+
+
+def _check_config(sample: Sample, schema: Schema, config: SubmissionConfig) -> None:
+    """Refuses settings that name what is not there, or that cannot be; all of them are listed."""
+    allowed = FORMATS_OF_KIND[schema.kind]
+    problems = []
+    if config.format not in ("auto", *allowed):
+        problems.append(
+            f"submission.format is '{config.format}', but a {schema.kind} run can write {' or '.join(allowed)}."
+        )
+    if not 0 <= config.threshold <= 1:
+        problems.append(f"submission.threshold is {config.threshold}; it must be in 0–1.")
+    if config.delimiter == "":
+        problems.append("submission.delimiter is empty; write what stands between labels.")
+    if config.clip is not None and not config.clip[0] < config.clip[1]:
+        problems.append(f"submission.clip is {list(config.clip)}; the first number must be below the second.")
+    named: list[tuple[str, Sequence[str], Sequence[str]]] = [
+        ("columns", list(config.columns), sample.targets),
+        ("columns", list(config.columns.values()), schema.outputs),
+        ("words", list(config.words), schema.outputs),
+        ("keep", config.keep, sample.targets),
+        ("drop", config.drop, schema.outputs),
+    ]
+    for setting, names, known in named:
+        what = sample.source if known is sample.targets or list(known) == sample.targets else "the run"
+        problems += [
+            f"submission.{setting} names '{name}', which {what} does not have.{suggest(name, known)}"
+            for name in names
+            if name not in known
+        ]
+    problems += [f"submission names '{name}' in keep and in columns." for name in config.keep if name in config.columns]
+    if config.keep and not sample.cells:
+        problems.append("submission.keep keeps a sample submission's cells, but data.sample_submission is not set.")
+    if problems:
+        raise InputError("\n  ".join(["the submission's settings are wrong:", *problems]))
+
+
+def _check_cells(sample: Sample, format_: Format) -> None:
+    """Refuses to write numbers where the sample has words."""
+    if isinstance(format_, OneClass | LabelSets):
+        return
+    for column in format_.columns:
+        words = sample.words(column)
+        if words and sample.numbers(column) is None:
+            raise InputError(
+                f"{sample.source}: column '{column}' holds words, like '{words[0]}', and submit would write "
+                f"{format_.describe()}. Point data.sample_submission to the right file, or set submission.format or "
+                f"submission.keep."
+            )
+
+
+def _check_acts(config: SubmissionConfig, schema: Schema, format_: Format) -> None:
+    """Refuses settings that do nothing in a format."""
+    writes_labels = isinstance(format_, LabelSets | Flags)
+    writes_words = isinstance(format_, LabelSets | OneClass)
+    writes_numbers = isinstance(format_, Numbers)
+    acts: list[tuple[str, bool, bool]] = [
+        ("threshold", config.threshold != 0.5, writes_labels),
+        ("delimiter", config.delimiter not in (None, " "), isinstance(format_, LabelSets)),
+        ("clip", config.clip is not None, writes_numbers),
+        ("normalize", config.normalize, writes_numbers),
+        ("columns", bool(config.columns), not writes_words),
+        ("words", bool(config.words), writes_words),
+        ("drop", bool(config.drop), not writes_words),
+    ]
+    dead = [name for name, is_set, can_act in acts if is_set and not can_act]
+    if dead:
+        raise InputError(
+            f"submission.{', submission.'.join(dead)}: of no use where {format_.describe()} is written (format "
+            f"'{format_.name}'). Remove it, or set submission.format."
+        )

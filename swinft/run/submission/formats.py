@@ -1,0 +1,285 @@
+"""What a submission's cells hold: numbers, one class, a set of labels, or a 0 or 1 per label.
+
+Shapes: N rows, K outputs.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.errors import number_of
+from swinft.model.grades import to_grades
+
+Values = NDArray[np.float64]
+SHOWN_WORDS = 6  # of a list in a message
+
+
+class Format(Protocol):
+    """A way to fill the columns of a submission."""
+
+    @property
+    def name(self) -> str:
+        """Its name in `submission.format`."""
+        ...
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it fills."""
+        ...
+
+    def cells(self, values: Values) -> dict[str, list[str]]:
+        """Predictions (N, K) to N cells of each column."""
+        ...
+
+    def problem(self, column: str, cell: str) -> str:
+        """What is wrong with a cell that was read back; empty when nothing is."""
+        ...
+
+    def changes(self, values: Values) -> list[str]:
+        """What happens to predictions that cannot be written as they are, or is odd about them; one line each."""
+        ...
+
+    def describe(self) -> str:
+        """What it writes, for a message."""
+        ...
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Probabilities, numbers or whole numbers: a column per output.
+
+    Args:
+        name: `probabilities`, `number` or `integer`.
+        outputs: The K outputs.
+        filled: Position of its output, by column.
+        clip: Smallest and largest value of each output, (K, 2); None for any.
+        limits: Range of the training targets (K, 2), beyond which values are counted; None where it is not known.
+        divides: Whether each row is divided by its sum.
+        sums_to_one: Whether the sample's rows sum to one.
+    """
+
+    name: str
+    outputs: list[str]
+    filled: dict[str, int]
+    clip: NDArray[np.float64] | None = None
+    limits: NDArray[np.float64] | None = None
+    divides: bool = False
+    sums_to_one: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it fills."""
+        return list(self.filled)
+
+    def cells(self, values: Values) -> dict[str, list[str]]:
+        """Predictions (N, K) to N cells of each column."""
+        written = self._written(values)
+        # Nine digits bring every float32 back exactly.
+        digits = ".0f" if self.name == "integer" else ".9g"
+        return {column: [format(value, digits) for value in written[:, k]] for column, k in self.filled.items()}
+
+    def problem(self, column: str, cell: str) -> str:
+        """A cell must be a finite number, whole where these are asked for, and within its limits."""
+        try:
+            number = float(cell)
+        except ValueError:
+            return f"'{cell}' is not a number"
+        if not math.isfinite(number):
+            return f"'{cell}' is not finite"
+        if cell.startswith("-0") and number == 0:
+            return f"'{cell}' is a zero with a sign"
+        if self.name == "integer" and (number != round(number) or not cell.lstrip("-").isdigit()):
+            return f"'{cell}' is not a whole number"
+        if self.name == "probabilities" and not 0 <= number <= 1:
+            return f"'{cell}' is not in 0–1"
+        if self.clip is None:
+            return ""
+        low, high = self.clip[self.filled[column]]
+        slack = 1e-8 * max(abs(low), abs(high))  # cells have nine digits
+        return "" if low - slack <= number <= high + slack else f"'{cell}' is not in {low:g}–{high:g}"
+
+    def changes(self, values: Values) -> list[str]:
+        """Values that are clipped or beyond the training targets' range, and rows that do not sum to one."""
+        lines = []
+        chosen = list(self.filled.values())
+        limits = self.limits if self.clip is None else self.clip
+        if limits is not None:
+            rounded = np.rint(values) if self.name == "integer" else values
+            low, high = limits[chosen].T
+            outside = int(((rounded[:, chosen] < low) | (rounded[:, chosen] > high)).sum())
+            what = "clipped to" if self.clip is not None else "outside the training targets' range"
+            shown = ", ".join(dict.fromkeys(f"{low:g}–{high:g}" for low, high in limits[chosen]))
+            lines += (
+                [f"{outside:,} of {number_of(len(values) * len(chosen), 'value is', 'values are')} {what} {shown}"]
+                if outside
+                else []
+            )
+        sums = self._written(values)[:, chosen].sum(axis=1)
+        if self.sums_to_one and np.abs(sums - 1).max(initial=0) > 1e-3:
+            mend = "" if self.divides else "; submission.normalize divides each row by its sum"
+            lines.append(
+                f"the sample's rows sum to 1, these to {sums.min():.6g}–{sums.max():.6g}; a competition that insists "
+                f"on 1 refuses them{mend}"
+            )
+        return lines
+
+    def describe(self) -> str:
+        """What it writes, for a message."""
+        named = [
+            column if self.outputs[k] == column else f"{self.outputs[k]} in {column}"
+            for column, k in self.filled.items()
+        ]
+        what = {"probabilities": "the probability of", "number": "numbers:", "integer": "whole numbers:"}[self.name]
+        if self.name == "integer" and self.clip is not None:
+            low, high = self.clip[:, 0].min(), self.clip[:, 1].max()
+            what = f"whole numbers {low:g}–{high:g}:"
+        return f"{what} {_some(named)}"
+
+    def _written(self, values: Values) -> Values:
+        """The numbers (N, K) that are written."""
+        chosen = list(self.filled.values())
+        if self.divides:
+            values = values / values[:, chosen].sum(axis=1, keepdims=True)
+        if self.name == "probabilities":
+            values = np.clip(values, 0, 1)  # a mean of probabilities may exceed 1 by float32's rounding
+        if self.name == "integer":
+            low, high = (-np.inf, np.inf) if self.clip is None else self.clip.T
+            return to_grades(values, low, high)
+        written: Values = values if self.clip is None else np.clip(values, *self.clip.T)
+        return written + 0.0  # -0.0 + 0.0 is 0.0
+
+
+@dataclass(frozen=True)
+class OneClass:
+    """The most probable class, in the sample's words.
+
+    Args:
+        column: The column that it fills.
+        words: What is written for each of the K classes.
+    """
+
+    column: str
+    words: list[str]
+    name: str = "label"
+
+    @property
+    def columns(self) -> list[str]:
+        """The column that it fills."""
+        return [self.column]
+
+    def cells(self, values: Values) -> dict[str, list[str]]:
+        """Probabilities (N, K) to N words."""
+        return {self.column: [self.words[k] for k in values.argmax(axis=1)]}
+
+    def problem(self, column: str, cell: str) -> str:
+        """A cell must be one of the words."""
+        return "" if cell in self.words else f"'{cell}' is not made of {_some(self.words)}"
+
+    def changes(self, values: Values) -> list[str]:
+        """Nothing is changed."""
+        return []
+
+    def describe(self) -> str:
+        """What it writes, for a message."""
+        return f"the most probable class in {self.column} ({_some(self.words)})"
+
+
+@dataclass(frozen=True)
+class LabelSets:
+    """The labels above a threshold, the most probable one where none is.
+
+    Args:
+        column: The column that it fills.
+        words: What is written for each of the K labels.
+        threshold: Probability from which a label is written.
+        delimiter: What stands between labels.
+    """
+
+    column: str
+    words: list[str]
+    threshold: float
+    delimiter: str
+    name: str = "labels"
+
+    @property
+    def columns(self) -> list[str]:
+        """The column that it fills."""
+        return [self.column]
+
+    def cells(self, values: Values) -> dict[str, list[str]]:
+        """Probabilities (N, K) to N sets of labels."""
+        chosen = values >= self.threshold
+        # An empty cell is refused, and never the best guess.
+        chosen[np.arange(len(values)), values.argmax(axis=1)] = True
+        return {self.column: [self.delimiter.join(self.words[k] for k in np.flatnonzero(row)) for row in chosen]}
+
+    def problem(self, column: str, cell: str) -> str:
+        """A cell must hold labels, each once."""
+        tokens = cell.split(self.delimiter)
+        if any(token not in self.words for token in tokens):
+            return f"'{cell}' is not made of {_some(self.words)}"
+        return f"'{cell}' holds a label twice" if len(set(tokens)) < len(tokens) else ""
+
+    def changes(self, values: Values) -> list[str]:
+        """Rows whose labels are all below the threshold."""
+        below = int((values.max(axis=1) < self.threshold).sum()) if len(values) else 0
+        if not below:
+            return []
+        return [
+            f"the most probable label is written for {below:,} of {number_of(len(values), 'row')}, whose "
+            f"labels are all below {self.threshold:g}"
+        ]
+
+    def describe(self) -> str:
+        """What it writes, for a message."""
+        return (
+            f"the labels of {self.threshold:g} and more in {self.column} ({_some(self.words)}), joined by "
+            f"{self.delimiter!r}"
+        )
+
+
+@dataclass(frozen=True)
+class Flags:
+    """1 for a label above a threshold, else 0: a column per label.
+
+    Args:
+        filled: Position of its label, by column.
+        threshold: Probability from which a label is there.
+    """
+
+    filled: dict[str, int]
+    threshold: float
+    name: str = "labels"
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it fills."""
+        return list(self.filled)
+
+    def cells(self, values: Values) -> dict[str, list[str]]:
+        """Probabilities (N, K) to N cells of each column."""
+        return {
+            column: ["1" if value >= self.threshold else "0" for value in values[:, k]]
+            for column, k in self.filled.items()
+        }
+
+    def problem(self, column: str, cell: str) -> str:
+        """A cell must be 0 or 1."""
+        return "" if cell in ("0", "1") else f"'{cell}' is neither 0 nor 1"
+
+    def changes(self, values: Values) -> list[str]:
+        """Nothing is changed."""
+        return []
+
+    def describe(self) -> str:
+        """What it writes, for a message."""
+        return f"1 from a probability of {self.threshold:g}, else 0: {_some(self.columns)}"
+
+
+def _some(words: list[str]) -> str:
+    """`a, b, c`, or `a, b, c, … (120)`."""
+    shown = ", ".join(words[:SHOWN_WORDS])
+    return shown if len(words) <= SHOWN_WORDS else f"{shown}, … ({len(words)})"

@@ -1,0 +1,227 @@
+"""Names of the run meet names of the sample submission: columns with outputs, words with classes."""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import yaml
+
+from swinft.data.schema import Schema
+from swinft.data.tables.text import twin_key
+from swinft.errors import InputError
+from swinft.run.submission.sample import Sample
+
+SHOWN_NAMES = 10
+# Words of two classes of which the second is what a single probability is of.
+NEGATIVE_POSITIVE = (
+    ("0", "1"),
+    ("-1", "1"),
+    ("false", "true"),
+    ("f", "t"),
+    ("no", "yes"),
+    ("n", "y"),
+    ("negative", "positive"),
+    ("neg", "pos"),
+    ("absent", "present"),
+)
+# The ways in which one spelling leads to another. The first of those that explain most of the sample's words is taken.
+SPELLINGS: tuple[Callable[[str], str], ...] = (
+    lambda word: word,
+    lambda word: word.partition(".")[0] if _is_whole(word) else word,
+    lambda word: f"{word}.0" if word.lstrip("-").isdigit() else word,
+    str.lower,
+    str.upper,
+    str.capitalize,
+    str.title,
+    lambda word: word.replace(" ", "_"),
+    lambda word: word.replace("_", " "),
+    lambda word: word.replace(" ", "_").lower(),
+    lambda word: word.replace("_", " ").lower(),
+)
+
+
+def match_columns(
+    sample: Sample, schema: Schema, columns: Mapping[str, str], keep: Sequence[str], drop: Sequence[str]
+) -> dict[str, int]:
+    """The position of each column's output.
+
+    Args:
+        sample: The sample submission.
+        schema: The run's outputs.
+        columns: Output by column, where the two have other names.
+        keep: Columns that are not filled.
+        drop: Outputs that fill no column.
+
+    Raises:
+        InputError: A column has no output, or an output no column; all of them are named, with a mapping that mends it.
+    """
+    outputs = schema.outputs
+    wanted = {column: columns.get(column, column) for column in sample.targets if column not in keep}
+    filled = {column: outputs.index(output) for column, output in wanted.items() if output in outputs}
+    odd = [column for column in wanted if column not in filled]
+    unused = [name for k, name in enumerate(outputs) if k not in filled.values() and name not in drop]
+    twice = [name for name in outputs if list(wanted.values()).count(name) > 1 or (name in drop and name in wanted)]
+    if not (odd or unused or twice):
+        return filled
+    lines = [f"the columns of {sample.source} are not those that the run predicts:"]
+    lines += [f"without a prediction: {_some(odd)}"] if odd else []
+    lines += [f"predicted, but without a column: {_some(unused)}"] if unused else []
+    lines += [f"for more than one column, or for one and dropped: {_some(twice)}"] if twice else []
+    raise InputError("\n  ".join([*lines, *_advice(sample, schema, odd, unused)]))
+
+
+def _advice(sample: Sample, schema: Schema, odd: list[str], unused: list[str]) -> list[str]:
+    """The settings that mend columns and outputs that do not meet."""
+    words = [name for name in odd if sample.numbers(name) is None and knows_words(schema.outputs, sample.words(name))]
+    others = [name for name in odd if name not in words]
+    lines = []
+    if words:
+        keep = f"keep the sample's cells in the others: submission.keep: {in_yaml(others)}"
+        lines.append(f"{_some(words)} holds classes: {keep if others else 'set submission.format to label'}")
+    elif odd and unused:
+        pairs = _pairs(odd, unused)
+        lines.append(f"If these are the same, name them: submission.columns: {in_yaml(pairs)}")
+    if odd and not words:
+        lines.append(f"Columns that are to keep the sample's cells: submission.keep: {in_yaml(odd)}")
+    if unused and not words:
+        lines.append(f"Outputs that are not submitted: submission.drop: {in_yaml(unused)}")
+    return [*lines, "Or point data.sample_submission to the right file."]
+
+
+def positive_class(sample: Sample, column: str, outputs: list[str], columns: Mapping[str, str]) -> int:
+    """The one of two classes whose probability a single column holds.
+
+    It is the setting's, the class that the column is named after, or the second of two words like 0 and 1, no and yes.
+
+    Raises:
+        InputError: None of these says which.
+    """
+    if column in columns:
+        return outputs.index(columns[column])
+    forms = [_form(name) for name in outputs]
+    if forms.count(_form(column)) == 1:
+        return forms.index(_form(column))
+    for negative, positive in NEGATIVE_POSITIVE:
+        if set(forms) == {negative, positive}:
+            return forms.index(positive)
+    raise InputError(
+        f"{sample.source}: the one column '{column}' holds a probability, but of which of the classes {outputs}? Set "
+        f"submission.columns to {in_yaml({column: outputs[1]})} or to {in_yaml({column: outputs[0]})}."
+    )
+
+
+def knows_words(outputs: Sequence[str], found: Sequence[str], words: Mapping[str, str] | None = None) -> bool:
+    """Whether all words that are found, one or more, stand for outputs, in whatever spelling."""
+    known = {_form((words or {}).get(name, name)) for name in outputs}
+    return bool(found) and all(_form(word) in known for word in found)
+
+
+def resolve_words(
+    sample: Sample, column: str, outputs: list[str], found: Sequence[str], words: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """What is written for each output: the setting's word, or the output in the sample's spelling.
+
+    Args:
+        sample: The sample submission.
+        column: The column that is filled.
+        outputs: Classes or labels.
+        found: The words of the sample's cells.
+        words: Word by output, where the settings give one.
+
+    Returns:
+        A word per output, and what is odd, one line each.
+
+    Raises:
+        InputError: No word of the sample stands for an output, and the settings give no words; or two outputs have one.
+    """
+    spellings = [*SPELLINGS, *map(_like_number, found)]
+    spelling = max(spellings, key=lambda spell: len({spell(name) for name in outputs}.intersection(found)))
+    by_form = {_form(word): word for word in found if word not in outputs}
+    usual = [name if name in found else by_form.get(_form(name), spelling(name)) for name in outputs]
+    written = [words.get(name, word) for name, word in zip(outputs, usual, strict=True)]
+    doubled = sorted({word for word in written if written.count(word) > 1})
+    if doubled:
+        raise InputError(f"submission.words: {doubled} would be written for more than one class.")
+    strange = [word for word in found if word not in written]
+    garbled = next((word for word in strange if _holds_names(word, written)), None)
+    if garbled and not words:
+        raise InputError(
+            f"{sample.source}: column '{column}' holds {garbled!r}: several of the run's classes or labels, or one in "
+            f"other signs. submit writes {written[0]!r}. For sets of labels set submission.delimiter to what stands "
+            f"between them; submission.words: {in_yaml({outputs[0]: written[0]})} writes the names in spite of the "
+            f"sample."
+        )
+    if found and len(strange) == len(found) and not words:
+        pairs = dict.fromkeys(outputs, "…")
+        raise InputError(
+            f"{sample.source}: column '{column}' holds {_some([repr(word) for word in found])}, and none of the "
+            f"classes is called so: {_some(outputs)}. Say what is written for each in submission.words: "
+            f"{in_yaml(pairs)}; submission.words: {in_yaml({outputs[0]: outputs[0]})} writes the classes as they "
+            f"are. Or point data.sample_submission to the right file."
+        )
+    notes = []
+    if strange:
+        notes.append(f"no class is written as the sample's {_some([repr(word) for word in strange])} in '{column}'")
+    changed = [f"{name} as {word}" for name, word in zip(outputs, written, strict=True) if name != word]
+    if changed:
+        notes.append(f"written in other words: {_some(changed)}")
+    return written, notes
+
+
+def _holds_names(word: str, names: Sequence[str]) -> bool:
+    """Whether a word that is none of the names holds one, between signs or blanks."""
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", word) for name in names if name)
+
+
+def _pairs(odd: list[str], unused: list[str]) -> dict[str, str]:
+    """The nearest output of each column, each once; those that are near nothing get what is left, in order."""
+    left, pairs = list(unused), {}
+    for column in sorted(odd, key=lambda name: -max(_likeness(name, other) for other in unused)):
+        if left:
+            pairs[column] = max(left, key=lambda name: _likeness(column, name))
+            left.remove(pairs[column])
+    return {column: pairs[column] for column in odd if column in pairs}
+
+
+def _likeness(one: str, other: str) -> float:
+    one, other = one.casefold(), other.casefold()
+    starts = other.startswith(one) or one.startswith(other)
+    return starts + difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _form(word: str) -> str:
+    """Equal for all spellings of one name, underscores for blanks among them."""
+    return twin_key(word.replace("_", " "))
+
+
+def _like_number(word: str) -> Callable[[str], str]:
+    """Spells whole numbers with as many leading zeros and decimals as a word has: `7` as `007`, like `012`."""
+    whole, point, rest = word.partition(".")
+    if not whole.isdecimal() or rest.strip("0"):
+        return lambda name: name
+    width = len(whole) if whole.startswith("0") else 1
+    return lambda name: f"{name.partition('.')[0].lstrip('0').zfill(width)}{point}{rest}" if _is_number(name) else name
+
+
+def _is_number(word: str) -> bool:
+    return word.isdecimal() or (_is_whole(word) and not word.startswith("-"))
+
+
+def _is_whole(word: str) -> bool:
+    """Whether a word is a whole number with `.0` behind it, which pandas makes where one is missing."""
+    whole, point, rest = word.partition(".")
+    return bool(point) and whole.lstrip("-").isdigit() and bool(rest) and not rest.strip("0")
+
+
+def in_yaml(value: Mapping[str, str] | Sequence[str]) -> str:
+    """A mapping or a list in one line that YAML reads as these texts: `{label: 'yes'}`; ten entries at most."""
+    is_map = isinstance(value, Mapping)
+    shown = dict(list(value.items())[:SHOWN_NAMES]) if isinstance(value, Mapping) else list(value)[:SHOWN_NAMES]
+    rest = [] if len(value) <= SHOWN_NAMES else ["…"]
+    written = yaml.safe_dump(shown, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**9).strip()
+    return ", ".join([written[:-1], *rest]) + ("}" if is_map else "]")
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = f", … and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + rest

@@ -1,0 +1,105 @@
+"""The sample submission: what a submission must look like, cells included."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.tables.numbers import NUMBER
+from swinft.data.tables.table import Table
+from swinft.data.tables.text import normal
+from swinft.errors import InputError
+
+MOST_ROWS = 1_000  # of different cells that are kept with a run
+SUM_TOLERANCE = 1e-3  # 120 cells of 0.0083 sum to 0.996, which is no one; 0.00833 sum to 0.9996
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a submission must look like.
+
+    Args:
+        source: Where it comes from, for messages.
+        id: Name of the id column.
+        columns: Names of all columns, in order, without blanks around them.
+        ids: The ids, in order.
+        cells: The cells of the columns that are not the id; none where there is no sample submission.
+        header: The names as the file has them; None for `columns`.
+        deciding: The cells that decide what is written, where these are not `cells`: those of the fit. A hidden test
+            set comes with another sample, and what its cells hold must not change a format.
+    """
+
+    source: str
+    id: str
+    columns: list[str]
+    ids: list[str]
+    cells: Mapping[str, list[str]] = field(default_factory=dict)
+    header: list[str] | None = None
+    deciding: Mapping[str, list[str]] | None = None
+
+    @classmethod
+    def of(cls, table: Table) -> "Sample":
+        """The sample submission that a table holds.
+
+        Raises:
+            InputError: A column has no name, or two have the same: they could not be told apart.
+        """
+        columns = [normal(name) for name in table.header]
+        odd = [name for name, count in Counter(columns).items() if count > 1 or not name]
+        if odd:
+            raise InputError(
+                f"{table.path}: line 1: the columns {odd} have no name of their own (a saved index?). Point "
+                f"data.sample_submission to the competition's own file."
+            )
+        cells = {name: table.column(name) for name in columns if name != table.id_column}
+        return cls(str(table.path), table.id_column, columns, table.ids, cells, list(table.header))
+
+    def distinct(self) -> dict[str, list[str]]:
+        """The cells of rows that differ from one another: all that decides, and little of a long file."""
+        names = self.targets
+        rows = list(dict.fromkeys(zip(*(self.cells[name] for name in names), strict=True)))[:MOST_ROWS]
+        return {name: [row[k] for row in rows] for k, name in enumerate(names)}
+
+    def decided_by(self, cells: Mapping[str, list[str]]) -> "Sample":
+        """The same with the cells of the fit's sample deciding; itself where that one had other columns."""
+        return replace(self, deciding=cells) if set(cells) == set(self.targets) else self
+
+    @property
+    def targets(self) -> list[str]:
+        """The columns that are not the id."""
+        return [column for column in self.columns if column != self.id]
+
+    @property
+    def written_header(self) -> list[str]:
+        """The header of a submission: exactly the sample's."""
+        return self.header or self.columns
+
+    def words(self, column: str) -> list[str]:
+        """The different cells of a column that are not empty, in order of appearance."""
+        cells = self.cells if self.deciding is None else self.deciding
+        return list(dict.fromkeys(cell.strip() for cell in cells.get(column, []) if cell.strip()))
+
+    def numbers(self, column: str) -> NDArray[np.float64] | None:
+        """A column's different cells as numbers; None where one is none, or all are empty."""
+        words = self.words(column)
+        if not words or not all(NUMBER.fullmatch(word) for word in words):
+            return None
+        return np.array([float(word) for word in words])
+
+    def sums_to_one(self, columns: list[str]) -> bool:
+        """Whether each row's cells of these columns, two or more, sum to one: a competition may insist on it."""
+        if len(columns) < 2 or not self.ids or any(self.numbers(column) is None for column in columns):
+            return False
+        found = self.cells if self.deciding is None else self.deciding
+        cells: list[list[Any]] = [[cell or "nan" for cell in found[column]] for column in columns]
+        sums = np.array(cells, dtype=np.float64).sum(axis=0)
+        return bool(np.all(np.abs(sums - 1) <= SUM_TOLERANCE))
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return Path(self.source).name
