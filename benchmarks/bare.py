@@ -20,7 +20,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Rows(Dataset):
-    """Pictures, squashed to the size, and their classes."""
+    """Images, squashed to the size, and their classes."""
 
     def __init__(self, root: Path, table: pd.DataFrame, labels: list[int], transform: Callable[[Any], Tensor]) -> None:
         self.paths = [root / image for image in table["image"]]

@@ -4,7 +4,7 @@
     python benchmarks/folds.py --rows 40 --epochs 1 --rounds 1 --batch 16 --backbone resnet18 --size 64
 
 Both train on the same rows of the same JPEGs with the same network, batch, epochs, precision, flips and optimiser, and
-both validate after every epoch. swinft does besides what it always does: looks at every picture, saves every epoch,
+both validate after every epoch. swinft does besides what it always does: looks at every image, saves every epoch,
 predicts out of fold, draws the report, and starts a process per fold. The bare fold is fold 0 and saves nothing. The
 goal compares whole commands, start-up included on both sides; how long the start-ups are, and the ratio to the bare
 fold without its own, stand beside it. Writes benchmarks/results/folds.json.
@@ -169,7 +169,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bare", action="store_true", help="the bare fold once, here; prints one line of JSON")
-    parser.add_argument("--table", type=Path, help="a folder with the pictures; made anew without it")
+    parser.add_argument("--table", type=Path, help="a folder with the images; made anew without it")
     options = parser.parse_args()
     if options.rows % FOLDS or options.rows // FOLDS * (FOLDS - 1) % options.batch:
         parser.error(f"{FOLDS - 1} fifths of the rows must be whole batches, so that nobody drops any")

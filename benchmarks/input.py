@@ -2,7 +2,7 @@
 
     python benchmarks/input.py
 
-On one core: random resized crop and flip at 224 pixels from the cache; the same from pictures in the memory of a
+On one core: random resized crop and flip at 224 pixels from the cache; the same from images in the memory of a
 device, which is a GPU if there is one, else that core; decoding and shrinking as the cache's builder does it against
 plain OpenCV; making batches against PyTorch's own collation. Then building the cache with all cores.
 The images are JPEGs of 500 × 375 pixels, cut out of the two photographs that come with scikit-learn. Alternatives take
@@ -36,7 +36,7 @@ from swinft.data.augment.crops import random_crop
 from swinft.data.augment.geometry import make_geometry
 from swinft.data.augment.pipelines import apply
 from swinft.data.cache.pixels import PixelCache, prepare
-from swinft.data.images.resize import picture
+from swinft.data.images.resize import load_image
 from swinft.data.loading.collate import batch_images, collate
 from swinft.data.loading.dataset import ImageRows
 from swinft.data.loading.device_loader import DeviceImages, DrawnRows, default_device, upload
@@ -121,12 +121,12 @@ def on_device(cache: PixelCache, repeats: int) -> dict[str, Spread]:
         rows = ImageRows(None, [""] * len(cache), None, SIZE, seed=0, cache=cache)
         drawn = DrawnRows(rows, make_geometry(preset, SIZE, "squash"))
         started = time.perf_counter()
-        pictures = upload(drawn, np.arange(len(cache)), device)
+        images = upload(drawn, np.arange(len(cache)), device)
         found[f"{preset}, uploaded"] = spread([len(cache) / (time.perf_counter() - started)])
         batches = [collate([drawn[0, row] for row in range(start, start + BATCH)]) for start in range(0, 256, BATCH)]
 
-        def sample(index: int, pictures: DeviceImages = pictures, batches: list[Any] = batches) -> None:
-            pictures.sample(batches[index])
+        def sample(index: int, images: DeviceImages = images, batches: list[Any] = batches) -> None:
+            images.sample(batches[index])
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
@@ -161,12 +161,12 @@ def our_build(paths: list[Path], folder: Path, workers: int | None) -> None:
 
 def cold(paths: list[Path], folder: Path, repeats: int) -> dict[str, Spread]:
     """Decoding and shrinking, and building a whole cache, per second and core; ratios of ours to OpenCV, paired."""
-    assert isinstance(ours := picture(paths[0], SIZE), np.ndarray)
+    assert isinstance(ours := load_image(paths[0], SIZE), np.ndarray)
     assert ours.shape == opencv(paths[0]).shape
     decoders: dict[str, Callable[[int], object]] = {
         "OpenCV": lambda i: opencv(paths[i]),
         "OpenCV with aliasing": lambda i: opencv(paths[i], cv2.INTER_LINEAR),
-        "ours": lambda i: picture(paths[i], SIZE),
+        "ours": lambda i: load_image(paths[i], SIZE),
     }
     rates = race(decoders, len(paths), 25, repeats)  # each finds its own code in the processor's caches, as in a loop
     builds: dict[str, Callable[[int], object]] = {

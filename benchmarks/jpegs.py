@@ -1,4 +1,4 @@
-"""Real pictures at the size of a competition's, in folds.
+"""Real images at the size of a competition's, in folds.
 
 The demo's satellite tiles are enlarged to 500 × 375 pixels and given fine texture, so that a file has the bytes of a
 photograph and its decoding the cost of one. Folds share no tile.
@@ -31,8 +31,8 @@ def make_table(root: Path, rows: list[int]) -> None:
             name = f"f{fold}-{row}-{tile['id']}"
             image = Path(f"fold_{fold}") / tile["climate"] / f"{name}.jpg"
             (root / image).parent.mkdir(parents=True, exist_ok=True)
-            picture = enlarge(TILES / "images" / tile["image"], np.random.default_rng([fold, row]))
-            picture.save(root / image, quality=QUALITY)
+            photo = enlarge(TILES / "images" / tile["image"], np.random.default_rng([fold, row]))
+            photo.save(root / image, quality=QUALITY)
             table.append({"id": name, "image": image.as_posix(), "climate": tile["climate"], "fold": fold})
     frame = pd.DataFrame(table)
     frame[["id", "image", "climate"]].to_csv(root / "train.csv", index=False)

@@ -4,8 +4,8 @@
     python benchmarks/predict.py --images 8 --batch 8 --rounds 18
     python benchmarks/predict.py --images 8 --batch 4 --rounds 2 --backends torch-32-true openvino-f32
 
-Predicts Blue Marble test pictures with three Swin-T of random weights ("folds") under four views, at 224 px on the CPU.
-`predict_rows` reads and decodes the pictures, makes the views and averages; the bare forward passes run the same
+Predicts Blue Marble test images with three Swin-T of random weights ("folds") under four views, at 224 px on the CPU.
+`predict_rows` reads and decodes the images, makes the views and averages; the bare forward passes run the same
 networks on the same tensors, made beforehand. `plain torch` runs the first of them too, in fp32 and in a process of its
 own: that of the others keeps freed memory, as swinft's does, and cannot be rid of it. Everybody takes turns. 42 minutes
 on 2 cores, the second line about 15. Writes benchmarks/results/predict.json, or predict-batch-8.json and the like for
@@ -79,7 +79,7 @@ def make_predictors(backend: str, nets: list[ImageModel], size: int) -> Sequence
 
 
 def make_loader(folder: Path, num_images: int, size: int, batch: int) -> DataLoader[Any]:
-    """Real pictures, read and decoded as in a prediction."""
+    """Real images, read and decoded as in a prediction."""
     test = folder / "test.csv"
     pd.read_csv(ROOT / "test.csv").head(num_images).to_csv(test, index=False)
     data = CSVDataModule(
@@ -129,7 +129,7 @@ def plain_torch() -> Iterator[Callable[[], Computed]]:
 
 
 def views(loader: DataLoader[Any]) -> list[torch.Tensor]:
-    """Every batch's pictures in every view."""
+    """Every batch's images in every view."""
     batches = [batch["image"] for batch in loader]
     return [VIEWS[view](images).contiguous() for images in batches for view in VIEW_NAMES]
 

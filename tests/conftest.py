@@ -18,7 +18,7 @@ from PIL import Image
 from swinft.cli import main
 from swinft.run.folds.recorder import FoldRecorder
 
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded pictures of tests stay out of the user's cache
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded images of tests stay out of the user's cache
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would download must fail at once
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +30,7 @@ TINY_SWIN = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_siz
 def write_image(
     path: Path, color: tuple[int, int, int], rng: np.random.Generator, size: tuple[int, int] = (40, 36)
 ) -> None:
-    """A noisy picture of one colour."""
+    """A noisy image of one colour."""
     noise = rng.normal(0, 12, (*size, 3))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(path, quality=95)
@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 training and 6 test pictures in three colours, with labels of every kind; some ids are all digits."""
+    """24 training and 6 test images in three colours, with labels of every kind; some ids are all digits."""
     root = tmp_path_factory.mktemp("competition")
     rng = np.random.default_rng(0)
     colors = {"red": (200, 40, 40), "green": (40, 190, 40), "blue": (40, 40, 200)}

@@ -1,4 +1,4 @@
-"""A cache of decoded pictures changes how fast a run is, and nothing else."""
+"""A cache of decoded images changes how fast a run is, and nothing else."""
 
 import shutil
 
@@ -15,14 +15,14 @@ from tests.conftest import tiny_config, write_config
 
 @pytest.fixture(scope="module")
 def large(competition, tmp_path_factory):
-    """The competition with pictures larger than training needs, so that they are shrunk."""
+    """The competition with images larger than training needs, so that they are shrunk."""
     root = tmp_path_factory.mktemp("large") / "data"
     shutil.copytree(competition, root)
     rng = np.random.default_rng(0)
     for path in sorted((root / "images").iterdir()):
-        picture = np.asarray(Image.open(path).resize((150, 120))).astype(int)
-        picture = picture + rng.integers(-20, 20, (120, 1, 1)) + rng.integers(-20, 20, (1, 150, 1))
-        Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(path, quality=92)
+        image = np.asarray(Image.open(path).resize((150, 120))).astype(int)
+        image = image + rng.integers(-20, 20, (120, 1, 1)) + rng.integers(-20, 20, (1, 150, 1))
+        Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(path, quality=92)
     return root
 
 
@@ -64,7 +64,7 @@ def test_a_fold_reads_the_cache_and_not_the_files(large, tmp_path, monkeypatch):
     data.setup("fit")
     dataset = data.train_dataloader().dataset
     assert isinstance(dataset.cache, PixelCache)
-    monkeypatch.setattr("swinft.data.loading.dataset.picture", None)
+    monkeypatch.setattr("swinft.data.loading.dataset.load_image", None)
     assert len(list(data.val_dataloader())) > 0
 
 

@@ -1,4 +1,4 @@
-"""A run whose training pictures are augmented on the device, through the front door."""
+"""A run whose training images are augmented on the device, through the front door."""
 
 import numpy as np
 import pytest

@@ -9,7 +9,7 @@ import pandas as pd
 import timm
 import torch
 
-SMALLEST_CROP = 0.5  # of the picture's area, where everybody crops alike
+SMALLEST_CROP = 0.5  # of the image's area, where everybody crops alike
 LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 0.05
 CLIP = 1.0

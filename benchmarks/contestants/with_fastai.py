@@ -51,10 +51,10 @@ class Autocast(Callback):
 
 
 class Crop(RandomResizedCrop):
-    """Shows held-out pictures whole, as the others do; fastai's own would cut their edges off."""
+    """Shows held-out images whole, as the others do; fastai's own would cut their edges off."""
 
     def before_call(self, b: Any, split_idx: int) -> None:
-        """Draws the crop of a training picture."""
+        """Draws the crop of a training image."""
         super().before_call(b, split_idx)
         if split_idx:
             self.final_size = self.size

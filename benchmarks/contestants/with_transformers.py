@@ -30,7 +30,7 @@ class Stopwatch(TrainerCallback):
 
 
 class Rows(Dataset):
-    """A fold's pictures as the Trainer wants them."""
+    """A fold's images as the Trainer wants them."""
 
     def __init__(self, race: rules.Race, fold: int) -> None:
         table = race.table[race.table["fold"] == fold]

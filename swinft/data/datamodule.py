@@ -30,7 +30,7 @@ from swinft.data.features import Filling, MissingFeatures, UnknownCategories
 from swinft.data.folds import NO_FOLD, FoldKind, Folds, check_folds, make_folds, read_folds, scored_folds
 from swinft.data.images.decode import RULES, ImageRules
 from swinft.data.inspection.duplicates import clusters
-from swinft.data.inspection.image_files import Pictures
+from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.loading.dataset import ImageRows, OrderedRows, RowNames, ShuffledRows, make_loader
 from swinft.data.loading.device_loader import (
     AugmentOn,
@@ -228,7 +228,7 @@ class CSVDataModule(LightningDataModule):
         is_shrunk = not self._has_own_transforms if shrink == "auto" else shrink
         shrunk_for = self.image_size if is_shrunk else None
         policy = True if augment_on == "device" and cache == "auto" else cache
-        self.pictures = Pictures(image_rules, shrunk_for, self.root, policy, cache_dir)
+        self.image_files = ImageFiles(image_rules, shrunk_for, self.root, policy, cache_dir)
         self._on_device: DeviceImages | None = None
         self._notes: list[str] = []
         self._tables: tuple[Rows, Schema, Rows | None] | None = None
@@ -263,12 +263,12 @@ class CSVDataModule(LightningDataModule):
             DataError: All problems at once.
         """
         self.setup("fit")
-        self.pictures.check(self._splits, decode, self.on_bad_image == "skip")
+        self.image_files.check(self._splits, decode, self.on_bad_image == "skip")
         if decode and self._has_own_transforms:
             for stage, (split, rows) in zip(("fit", "predict"), self._splits.items(), strict=False):
-                self._try_transforms(stage, extremes(self.pictures.index(split, rows).shapes))
+                self._try_transforms(stage, extremes(self.image_files.index(split, rows).shapes))
         if decode and self.duplicates != "ignore":
-            self.pictures.check_duplicates(self._splits, self.fold_of_row, self.targets, self.duplicates == "error")
+            self.image_files.check_duplicates(self._splits, self.fold_of_row, self.targets, self.duplicates == "error")
 
     def summary(self) -> dict[str, Any]:
         """Rows, targets, folds, and what `check` found out about the images; for `overview.format_summary`."""
@@ -286,7 +286,7 @@ class CSVDataModule(LightningDataModule):
             summary["notes"] = self.notes
         if self._test is not None:
             summary |= {"test": str(self._test.table.path), "test rows": len(self._test.table)}
-        return summary | self.pictures.summary(self._splits)
+        return summary | self.image_files.summary(self._splits)
 
     def show_batch(self, split: Literal["train", "val", "test"] = "train", n: int = 16) -> "Figure":
         """Draws images as the network will see them, each under its target; decodes no others for it.
@@ -336,7 +336,7 @@ class CSVDataModule(LightningDataModule):
     @property
     def notes(self) -> list[str]:
         """What is worth knowing of the tables, of the folds and, after `check`, of the images; one line each."""
-        return [*self._notes, *self.pictures.notes]
+        return [*self._notes, *self.image_files.notes]
 
     @property
     def is_scored(self) -> NDArray[np.bool_]:
@@ -372,11 +372,11 @@ class CSVDataModule(LightningDataModule):
     def images_csv(self) -> str:
         """What `check` saw of every image, as the text of an `images.csv`."""
         ids: dict[str, Sequence[str]] = {"train": self.train_table.ids}
-        return self.pictures.to_csv(ids | ({"test": self._test.table.ids} if self._test else {}))
+        return self.image_files.to_csv(ids | ({"test": self._test.table.ids} if self._test else {}))
 
     def training_cache(self) -> PixelCache | None:
         """The decoded training images, made now where they are to be kept; None where they are not."""
-        return self.pictures.cache(self._rows("fit"))
+        return self.image_files.cache(self._rows("fit"))
 
     def take_over_images(self, path: str) -> None:
         """Takes what another process of the same run has found out of the training images, before `setup`.
@@ -384,7 +384,7 @@ class CSVDataModule(LightningDataModule):
         Args:
             path: File of their cache; empty where they are decoded each time they are read.
         """
-        self.pictures.take_over(path)
+        self.image_files.take_over(path)
 
     def check_unchanged(self, images: Path) -> None:
         """Compares the training images with those that an `images.csv` was made of.
@@ -392,7 +392,7 @@ class CSVDataModule(LightningDataModule):
         Raises:
             DataError: Some show other images now.
         """
-        self.pictures.check_unchanged(self._rows("fit"), images)
+        self.image_files.check_unchanged(self._rows("fit"), images)
 
     @property
     def test_table(self) -> Table:
@@ -456,7 +456,7 @@ class CSVDataModule(LightningDataModule):
             if sampler.rank == 0:
                 also = f" Each of {sampler.num_ranks} ranks holds as many." if sampler.num_ranks > 1 else ""
                 print(f"{self._on_device.note}{also}", flush=True)
-        kind = partial(DeviceLoader, pictures=self._on_device)
+        kind = partial(DeviceLoader, device_images=self._on_device)
         feeding = self._feed(len(sampler), "draw")
         return make_loader(drawn, sampler, self.batch_size, feeding, self.seed, kind)
 
@@ -565,7 +565,7 @@ class CSVDataModule(LightningDataModule):
             self.image_rules,
             # A training image that was whole at the scan has changed since: that is no row to skip but an error.
             skips_bad=stage == "predict" and self.on_bad_image == "skip",
-            shrinks=self.pictures.image_size is not None,
+            shrinks=self.image_files.image_size is not None,
             cache=self._cache(rows, makes_cache) if stage == "fit" else None,
             preprocess=Preprocessing(self.preprocess) if self.preprocess else None,
             visited=visited,
@@ -573,10 +573,10 @@ class CSVDataModule(LightningDataModule):
 
     def _cache(self, rows: Rows, makes_cache: bool) -> PixelCache | None:
         """The decoded training images; says what was decided where nobody has asked before, as in a notebook."""
-        was_known = bool(self.pictures.decision)
-        cache = self.pictures.cache(rows, makes_cache)
-        if self.pictures.decision and not was_known and self._place()[0] == 0:
-            print(self.pictures.decision, flush=True)
+        was_known = bool(self.image_files.decision)
+        cache = self.image_files.cache(rows, makes_cache)
+        if self.image_files.decision and not was_known and self._place()[0] == 0:
+            print(self.image_files.decision, flush=True)
         return cache
 
     @property
@@ -668,12 +668,12 @@ class CSVDataModule(LightningDataModule):
             raise InputError(f"fold is {self.fold}; the folds are 0 to {folds.max()}.")
         self._train, self._test, self._fold_of_row = train, test, folds
         self._try_transforms("fit", dict.fromkeys(np.flatnonzero(used)[:1].tolist(), "first"))
-        if self.pictures.policy is True:
-            self.pictures.cache(train)
+        if self.image_files.policy is True:
+            self.image_files.cache(train)
         sample = None if self._predicts_sample else self._sample
         tables = [train.table, *([test.table] if test else []), *([sample] if sample else [])]
         read = [note for table in tables for note in table.notes]
-        own = transform_notes(self.augment, self.resize, self.shrink, self.pictures.image_size)
+        own = transform_notes(self.augment, self.resize, self.shrink, self.image_files.image_size)
         own = own if self._has_own_transforms else []
         self._notes = [*read, *imbalance(train.targets[used], self.schema), *notes, *own]
 
@@ -692,7 +692,7 @@ class CSVDataModule(LightningDataModule):
         """The rows with those marked that `on_bad_image: skip` leaves out."""
         if self.on_bad_image == "error":
             return rows
-        bad = self.pictures.bad_rows(rows, Path(self.images) if self.images else None)
+        bad = self.image_files.bad_rows(rows, Path(self.images) if self.images else None)
         return replace(rows, skipped={**rows.skipped, **dict.fromkeys(bad, "bad image")})
 
     def _make_folds(self, rows: Rows, used: NDArray[np.bool_]) -> Folds:
@@ -701,7 +701,7 @@ class CSVDataModule(LightningDataModule):
         groups, grouped_by = rows.groups, "data.group"
         if self.duplicates == "group":
             grouped_by = "data.group and data.duplicates" if groups else "data.duplicates: group"
-            groups = clusters(self.pictures.clusters(rows), groups)
+            groups = clusters(self.image_files.clusters(rows), groups)
         make = scored_folds if self.rare_classes == "train" else make_folds
         names = [groups[row] for row in np.flatnonzero(used)] if groups else None
         folds = np.full(len(used), NO_FOLD, dtype=np.int64)

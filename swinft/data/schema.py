@@ -29,7 +29,7 @@ class Schema:
         outputs: Names of the K prediction columns: classes, target columns, or labels.
         numeric_features: Metadata columns used as numbers.
         categories: Metadata columns used as categories, with the values they have in the training table, `GAP` last.
-        prior: Mean of each output over the training rows, which stands in for a picture that cannot be used: shares of
+        prior: Mean of each output over the training rows, which stands in for an image that cannot be used: shares of
             classes and labels, means of numbers.
         ranges: Smallest and largest training target of each output; of numbers only.
         are_ordered: Whether `outputs` are classes in an order that `data.class_order` gave.

@@ -59,22 +59,23 @@ def check_settings(data: "CSVDataModule") -> None:
         if isinstance(value, str) and value not in get_args(allowed)
     ]
     problems += _dead_keys(data)
-    if data.pictures.folder.exists() and not data.pictures.folder.is_dir():
-        problems.append(f"data.cache_dir is {data.pictures.folder}, which is a file. Name a folder, there or not yet.")
+    folder = data.image_files.folder
+    if folder.exists() and not folder.is_dir():
+        problems.append(f"data.cache_dir is {folder}, which is a file. Name a folder, there or not yet.")
     if data.rare_classes == "train" and data.columns.target_kind != "classification":
         problems.append("data.rare_classes is for classification; remove it.")
     try:
         "a".encode(data.columns.encoding)
     except (LookupError, UnicodeError):
         problems.append(f"data.encoding '{data.columns.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
-    if data.pictures.policy is True and data.pictures.image_size is None and data.augment_on != "device":
+    if data.image_files.policy is True and data.image_files.image_size is None and data.augment_on != "device":
         problems.append("data.cache is true, but what is cached is shrunk: set data.shrink to true as well.")
     lists = {"augment": data.augment, "preprocess": data.preprocess}
     problems += [
         problem for name, value in lists.items() if not isinstance(value, str) for problem in mistyped(name, value)
     ]
     if data.augment_on == "device":
-        problems += _device_problems(data.augment, data.pictures.policy, data.shrink)
+        problems += _device_problems(data.augment, data.image_files.policy, data.shrink)
         if data.preprocess:
             problems.append("data.preprocess runs on the CPU: set data.augment_on to cpu, or remove it.")
     if problems:

@@ -56,8 +56,8 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> Looked | None:
         )
     checked = check_run(experiment)
     data = checked.data
-    print(f"looked at {number_of(len(data.pictures), 'image')} in {format_seconds(checked.seconds)}")
-    print(f"  {data.pictures.decision}")
+    print(f"looked at {number_of(len(data.image_files), 'image')} in {format_seconds(checked.seconds)}")
+    print(f"  {data.image_files.decision}")
     for note in data.notes:
         say(f"  {note}")
     for line in checked.submission():

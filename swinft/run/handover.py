@@ -64,8 +64,8 @@ def look_again(run: Run, experiment: Experiment) -> Looked:
     data = experiment.datamodule(**frozen(run))
     data.setup("fit")
     data.check_unchanged(verify(run.images))
-    if data.pictures.decision:
-        print(data.pictures.decision)
+    if data.image_files.decision:
+        print(data.image_files.decision)
     return looked(data)
 
 

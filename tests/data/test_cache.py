@@ -30,7 +30,7 @@ from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.collate import batch_images, collate
 from swinft.errors import InputError, StoreError
 
-SIZE = (32, 32)  # cached pictures cover 37 × 37
+SIZE = (32, 32)  # cached images cover 37 × 37
 FORK = multiprocessing.get_context("fork")
 PHOTO = load_sample_image("china.jpg")  # (427, 640, 3)
 

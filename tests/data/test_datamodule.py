@@ -101,7 +101,7 @@ def test_test_images_may_lie_elsewhere(competition):
     competition.ready(test_image="unseen/{id}.png")
 
 
-def test_the_same_pictures_with_any_number_of_workers(competition):
+def test_the_same_images_with_any_number_of_workers(competition):
     here = joined(competition.ready(augment="heavy").train_dataloader())
     there = joined(competition.ready(augment="heavy", num_workers=2).train_dataloader())
     assert all(torch.equal(here[key], there[key]) for key in here)

@@ -21,11 +21,11 @@ ROWS, SIZE = 20, (48, 64)
 PHOTO = load_sample_image("china.jpg")  # (427, 640, 3)
 
 
-def write(root, pictures):
+def write(root, images):
     """A competition of PNGs."""
     (root / "images").mkdir(parents=True)
-    for row, picture in enumerate(pictures):
-        Image.fromarray(picture).save(root / "images" / f"{row:02d}.png")
+    for row, image in enumerate(images):
+        Image.fromarray(image).save(root / "images" / f"{row:02d}.png")
     (root / "train.csv").write_text("id,color\n" + "".join(f"{row:02d},{'ab'[row % 2]}\n" for row in range(ROWS)))
     return root
 
@@ -39,11 +39,11 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ramps(tmp_path_factory):
-    """Pictures of many shapes that grow evenly brighter to the right and to the bottom: resizing changes nothing."""
+    """Images of many shapes that grow evenly brighter to the right and to the bottom: resizing changes nothing."""
     shapes = np.random.default_rng(0).integers(60, 200, (ROWS, 2))
     edges = [[(np.arange(side) + 0.5) / side * 255 for side in shape] for shape in shapes]
-    pictures = [np.stack(np.broadcast_arrays(x, y[:, None], 128), axis=2).round().astype(np.uint8) for y, x in edges]
-    return write(tmp_path_factory.mktemp("ramps"), pictures)
+    images = [np.stack(np.broadcast_arrays(x, y[:, None], 128), axis=2).round().astype(np.uint8) for y, x in edges]
+    return write(tmp_path_factory.mktemp("ramps"), images)
 
 
 def module(root, **changes):
@@ -123,25 +123,25 @@ def test_an_image_depends_on_seed_epoch_and_row_alone(photos, preset):
         assert sum(torch.equal(other[row], first[row]) for row in common) < 2  # medium may draw nothing twice
 
 
-def test_crops_of_pictures_of_many_shapes_are_drawn_in_their_own_proportions(ramps):
+def test_crops_of_images_of_many_shapes_are_drawn_in_their_own_proportions(ramps):
     data = ready(ramps, augment="crop")
-    shapes = data.train_dataloader().pictures.shapes
+    shapes = data.train_dataloader().device_images.shapes
     assert len(set(map(tuple, shapes.tolist()))) > 5
     assert differences(ramps, augment="crop").mean((1, 2, 3)).max() < 0.4
     for preset in ("none", "light"):  # resized once, from the cache, as on the CPU
         assert differences(ramps, augment=preset).max() < 0.01
 
 
-def test_pictures_of_one_shape_are_stored_as_the_cache_has_them(photos, monkeypatch):
+def test_images_of_one_shape_are_stored_as_the_cache_has_them(photos, monkeypatch):
     monkeypatch.setattr(device, "CHUNK", 3)
     assert CHUNK > 3
     data = ready(photos, augment="crop")
-    pictures = data.train_dataloader().pictures
+    images = data.train_dataloader().device_images
     rows, cache = data._training_rows(), data.training_cache()
-    assert np.array_equal(pictures.pixels.numpy(), cache.array[rows].reshape(-1, 3))
+    assert np.array_equal(images.pixels.numpy(), cache.array[rows].reshape(-1, 3))
     size = int(np.prod(cache.shapes[0]))
-    assert pictures.starts[rows].tolist() == [size * index for index in range(len(rows))]
-    assert (pictures.starts[data.fold_of_row == 0] == -1).all()
+    assert images.starts[rows].tolist() == [size * index for index in range(len(rows))]
+    assert (images.starts[data.fold_of_row == 0] == -1).all()
 
 
 def test_a_batch_has_images_on_the_device_and_all_else_as_ever(photos):
@@ -180,23 +180,23 @@ def test_show_batch_shows_what_the_network_sees(photos):
     assert ready(photos).show_batch("val", n=1).axes[0].images
 
 
-def test_pictures_are_uploaded_once_and_it_is_said(photos, capsys):
+def test_images_are_uploaded_once_and_it_is_said(photos, capsys):
     data = ready(photos)
-    assert data.train_dataloader().pictures is data.train_dataloader().pictures
+    assert data.train_dataloader().device_images is data.train_dataloader().device_images
     said = capsys.readouterr().out
     assert said.count("are on cpu") == 1
     assert "10 training images of 48 × 64 pixels are on cpu: 0.09 MB of " in said
 
 
-def test_a_picture_that_is_skipped_is_not_read(photos, tmp_path):
+def test_an_image_that_is_skipped_is_not_read(photos, tmp_path):
     root = write(tmp_path / "data", [np.asarray(Image.open(path)) for path in sorted((photos / "images").iterdir())])
-    (root / "images" / "03.png").write_bytes(b"no picture")
+    (root / "images" / "03.png").write_bytes(b"no image")
     data = ready(root, on_bad_image="skip", fold=1)
     loader = data.train_dataloader()
     assert 3 not in {row for batch in loader for row in batch["row"].tolist()}
-    assert loader.pictures.starts[3] == -1
-    assert (loader.pictures.starts >= 0).sum() == len(loader.sampler.rows)
-    assert len(loader.pictures.pixels) == 48 * 64 * len(loader.sampler.rows)
+    assert loader.device_images.starts[3] == -1
+    assert (loader.device_images.starts >= 0).sum() == len(loader.sampler.rows)
+    assert len(loader.device_images.pixels) == 48 * 64 * len(loader.sampler.rows)
     for fold in range(2):
         data = ready(root, fold=fold)
         if data.fold_of_row[3] != fold:

@@ -1,4 +1,4 @@
-"""One decoder, against the picture that was written: every pixel format, and every way a file can be broken."""
+"""One decoder, against the image that was written: every pixel format, and every way a file can be broken."""
 
 import struct
 import zlib
@@ -22,7 +22,7 @@ def save(path, array, mode=None, **options):
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "webp", "gif", "jpg"])
-def test_every_format_gives_the_picture_that_was_written(tmp_path, suffix):
+def test_every_format_gives_the_image_that_was_written(tmp_path, suffix):
     options = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}.get(suffix, {})
     decoded = decode(save(tmp_path / f"a.{suffix}", COLORS, **options))
     assert (decoded.dtype, decoded.shape) == (np.uint8, (12, 20, 3))
@@ -59,9 +59,9 @@ def test_cmyk(tmp_path):
 def test_transparency_is_laid_over_white(tmp_path, mode):
     alpha = np.full_like(RAMP, 255)
     alpha[:, :10] = 0
-    picture = Image.fromarray(np.dstack([GREY, alpha]))
-    picture = picture.quantize(200) if mode == "P" else picture.convert(mode)
-    picture.save(tmp_path / "t.png")
+    image = Image.fromarray(np.dstack([GREY, alpha]))
+    image = image.quantize(200) if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "t.png")
     assert Image.open(tmp_path / "t.png").mode == mode
     decoded = decode(tmp_path / "t.png")
     assert (decoded[:, :10] == 255).all()
@@ -74,7 +74,7 @@ def test_a_transparent_colour_key_counts_as_transparency(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
-def test_exif_turns_the_picture_and_probe_agrees(tmp_path, suffix):
+def test_exif_turns_the_image_and_probe_agrees(tmp_path, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90° clockwise to see it upright
     options = {"jpg": {"quality": 95}, "webp": {"lossless": True}}.get(suffix, {})
@@ -171,7 +171,7 @@ def test_a_flipped_bit_in_a_png_is_an_error(tmp_path):
             unnoticed += 1
         except (OSError, SyntaxError):
             pass
-    assert unnoticed > 0  # Pillow alone loads some of them, as wrong pictures
+    assert unnoticed > 0  # Pillow alone loads some of them, as wrong images
 
 
 def bomb(side):

@@ -174,10 +174,10 @@ def test_f074_stripes_do_not_alias_on_the_device_either(tmp_path, resize):
 
 def test_f077_the_device_is_free_when_the_training_is_over(mixed):
     data = module(mixed, augment="crop", augment_on="device")
-    pictures = data.train_dataloader().pictures
-    assert len(pictures.pixels) > 0
+    images = data.train_dataloader().device_images
+    assert len(images.pixels) > 0
     data.teardown("fit")
-    assert len(pictures.pixels) == 0
+    assert len(images.pixels) == 0
     assert len(images_of(data)) > 0  # and comes back when it is wanted again
 
 

@@ -698,7 +698,7 @@ def test_f020_the_device_holds_the_images_of_the_fold_that_is_asked_for(root, tm
         loader = data.train_dataloader()
         rows = torch.cat([batch["row"] for batch in loader]).tolist()
         assert sorted(rows) == np.flatnonzero(data.fold_of_row != fold).tolist()
-        held.append(loader.pictures)
+        held.append(loader.device_images)
         assert isinstance(loader.sampler, ShuffledRows)
     assert held[0] is not held[1]
     assert held[1] is held[2]

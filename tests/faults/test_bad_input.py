@@ -89,7 +89,7 @@ def image(root: Path) -> Path:
     return root / "images" / f"{ONE}.jpg"
 
 
-def picture(save: Callable[[Image.Image, Path], object]) -> Callable[[Path], object]:
+def resaved(save: Callable[[Image.Image, Path], object]) -> Callable[[Path], object]:
     """Writes one image anew in another way."""
     return lambda root: save(Image.open(image(root)).convert("RGB"), image(root))
 
@@ -377,11 +377,11 @@ def png(path: Path) -> bytes:
 
 
 def save_as(kind: str, **options: object) -> Callable[[Path], object]:
-    return picture(lambda picture, path: picture.save(path, kind, **options))
+    return resaved(lambda image, path: image.save(path, kind, **options))
 
 
 def convert(mode: str, kind: str = "PNG") -> Callable[[Path], object]:
-    return picture(lambda picture, path: picture.convert(mode).save(path, kind))
+    return resaved(lambda image, path: image.convert(mode).save(path, kind))
 
 
 def cut(kind: str, share: float) -> Callable[[Path], object]:
@@ -487,26 +487,26 @@ IMAGE_CASES = [
     Case(
         "I19",
         "one-pixel",
-        picture(lambda p, path: p.resize((1, 1)).save(path)),
+        resaved(lambda p, path: p.resize((1, 1)).save(path)),
         2,
         (NAMED, "shorter than data.image_rules.min_side"),
     ),
     Case(
         "I19",
         "a-line",
-        picture(lambda p, path: p.resize((2000, 5)).save(path)),
+        resaved(lambda p, path: p.resize((2000, 5)).save(path)),
         2,
         (NAMED, "data.image_rules.max_aspect"),
     ),
     Case(
         "I19",
         "allowed",
-        picture(lambda p, path: p.resize((1, 1)).save(path)),
+        resaved(lambda p, path: p.resize((1, 1)).save(path)),
         0,
         ("smallest: 1×1",),
         {"data.image_rules": {"min_side": 1}},
     ),
-    Case("I19", "skipped", picture(lambda p, path: p.resize((1, 1)).save(path)), 0, ("bad image: 1",), SKIP),
+    Case("I19", "skipped", resaved(lambda p, path: p.resize((1, 1)).save(path)), 0, ("bad image: 1",), SKIP),
     Case("I20", "trailing-garbage", content(lambda b: b + b"garbage" * 9), 0, ("rows: 24",)),
     Case(
         "I21",
@@ -536,11 +536,11 @@ IMAGE_CASES = [
 
 
 def make_near(root: Path) -> None:
-    """Gives two rows one picture in two sizes and qualities, and a folds.csv that tears them apart."""
+    """Gives two rows one image in two sizes and qualities, and a folds.csv that tears them apart."""
     waves = np.add.outer(np.sin(np.arange(80) / 7), np.cos(np.arange(80) / 11)) + np.eye(80)[::-1]
-    picture = Image.fromarray(np.uint8(60 * (waves + 2))).convert("RGB")
-    picture.save(root / "images" / "004.jpg", quality=95)
-    picture.resize((50, 50)).save(image(root), quality=60)
+    photo = Image.fromarray(np.uint8(60 * (waves + 2))).convert("RGB")
+    photo.save(root / "images" / "004.jpg", quality=95)
+    photo.resize((50, 50)).save(image(root), quality=60)
     (root / "folds.csv").write_text("id,fold\n" + "".join(f"{i:03d},{(i // 3 + (i == 5)) % 2}\n" for i in range(24)))
 
 
@@ -631,7 +631,7 @@ def test_i5_and_i22_an_image_that_changes_after_the_start_is_named(change, root,
         tmp_path / "c.yaml", tiny_config(root, tmp_path / "runs", **{"trainer.max_epochs": 1, **change})
     )
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
-    picture(lambda p, path: p.rotate(90).save(path))(root)
+    resaved(lambda p, path: p.rotate(90).save(path))(root)
     capsys.readouterr()
     assert main(["fit", "--config", str(config), "--fold", "1", "--resume"]) == 2
     assert f"train.csv:7: id '{ONE}': the image is not that of the run's start" in capsys.readouterr().err
@@ -679,14 +679,14 @@ def test_i24_a_loader_process_that_dies_is_explained(root, tmp_path, monkeypatch
     config = write_config(
         tmp_path / "c.yaml", tiny_config(root, tmp_path / "runs", **{"data.num_workers": 1, "data.cache": False})
     )
-    parent, real = os.getpid(), batches.picture
+    parent, real = os.getpid(), batches.load_image
 
     def crash(path, image_size, rules):
         if os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(path, image_size, rules)
 
-    monkeypatch.setattr(batches, "picture", crash)
+    monkeypatch.setattr(batches, "load_image", crash)
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 1
     err = capsys.readouterr().err
     assert "fold 0: DataLoader worker" in err

@@ -51,7 +51,7 @@ def test_images_that_cannot_be_decoded_are_listed_with_their_rows(root, tmp_path
     assert "test.csv:3: id 't2'" in err
 
 
-def test_the_same_picture_under_two_ids_is_named_with_its_folds(root, tmp_path, capsys):
+def test_the_same_image_under_two_ids_is_named_with_its_folds(root, tmp_path, capsys):
     images = root / "images"
     # Another file, the same pixels: the name and the bytes differ.
     Image.open(images / "000.jpg").save(images / "001.png")
@@ -64,7 +64,7 @@ def test_the_same_picture_under_two_ids_is_named_with_its_folds(root, tmp_path, 
     assert "test id t3 is the same image as training id 002" in out
 
 
-def test_the_same_picture_in_two_folds_is_called_a_leak(root, tmp_path, capsys):
+def test_the_same_image_in_two_folds_is_called_a_leak(root, tmp_path, capsys):
     shutil.copy(root / "images" / "000.jpg", root / "images" / "003.jpg")
     folds = tmp_path / "folds.csv"
     folds.write_text("id,fold\n" + "".join(f"{i:03d},{int(i >= 2) if i < 4 else i // 3 % 2}\n" for i in range(24)))

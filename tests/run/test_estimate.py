@@ -60,7 +60,7 @@ def test_it_counts_rows_networks_views_and_decoding(workers, monkeypatch):
     [
         (1.0, 0.5, 0, "cuda", 1.5),  # one after the other
         (1.0, 0.5, 2, "cuda", 1.0),  # beside it
-        (1.0, 8.0, 2, "cuda", 4.0),  # the network waits for pictures
+        (1.0, 8.0, 2, "cuda", 4.0),  # the network waits for images
         (1.0, 8.0, 2, "cpu", 9.0),  # on the same cores
     ],
 )

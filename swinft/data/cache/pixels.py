@@ -1,6 +1,6 @@
 """Every image decoded once: one file of uint8 pixels that folds, workers, processes and runs map into memory.
 
-What is cached is what `shrink.picture` makes of a file; rows are ragged then, and one array [N, H, W, 3] where all
+What is cached is what `resize.load_image` makes of a file; rows are ragged then, and one array [N, H, W, 3] where all
 images have one shape. Without a cache the same function runs each time: a cache changes the speed and nothing else.
 Beside the pixels a cache keeps what was found out about each image, so that a file that has not changed is not read
 again by anybody.

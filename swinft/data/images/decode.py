@@ -47,9 +47,9 @@ class ImageRules:
 
     Args:
         max_megapixels: Largest area, at most 89; 64 megapixels are 192 MB in every loader process.
-        min_side: Shortest side in pixels; placeholders of one pixel stand for pictures that are not there.
+        min_side: Shortest side in pixels; placeholders of one pixel stand for images that are not there.
         max_aspect: Longest side over shortest.
-        apply_exif: Turn pictures as their EXIF orientation says; false where boxes or labels ignore it.
+        apply_exif: Turn images as their EXIF orientation says; false where boxes or labels ignore it.
         bits: How many bits the samples use: 2^bits − 1 becomes white; 12 for 12 bits in 16-bit files. `auto` takes what
             the file says, else all bits that its samples have. It acts on samples that have more, and on no others.
         transparency: `blend` lays transparent pixels over the background; `ignore` shows the colours that are stored

@@ -1,19 +1,19 @@
 """Images at the size that training needs: what is cached, and what is decoded where nothing is cached, is the same.
 
-A decoded picture is shrunk, with its aspect ratio, until it just covers 1.14 times the training size in height and
+A decoded image is shrunk, with its aspect ratio, until it just covers 1.14 times the training size in height and
 width; it is never enlarged. The filter is Pillow's and torchvision's bilinear one with antialiasing, in torch's kernel,
 which takes a fifth of the time of OpenCV's area averaging. Covering serves all three resize rules and a list of
 transforms alike, and the remaining 14 % leave random crops room.
 
 How such pixels differ from those of `decode`, for a training size of (H, W):
 
-- A picture that is smaller than 1.14 H in height or 1.14 W in width stays as it is: no difference.
-- Every other picture is shrunk twice: once here, its sides rounded to whole pixels, and by the resize rule from there.
+- An image that is smaller than 1.14 H in height or 1.14 W in width stays as it is: no difference.
+- Every other image is shrunk twice: once here, its sides rounded to whole pixels, and by the resize rule from there.
   Evaluation then sees it slightly softer: photographs differ by 0.3 to 4 of 255 grey levels per pixel on average (pad
   least, crop most), noise by up to 13.
 - A JPEG at least twice as large as that is decoded at 1/2, 1/4 or 1/8 of its size, then shrunk. This is part of the
   difference above: of 0.4 to 3.6 grey levels, the less the larger the JPEG.
-- Augmentations see the shrunk picture: lengths in pixels (blurs, holes, fixed crops), noise and compression act on
+- Augmentations see the shrunk image: lengths in pixels (blurs, holes, fixed crops), noise and compression act on
   fewer pixels, and a small crop is enlarged from fewer.
 """
 
@@ -34,7 +34,7 @@ MARGIN = 1.14  # 256 pixels for 224: random crops have room, and evaluation shri
 GEOMETRY = f"covers {MARGIN} of the training size, antialiased, height first, never enlarged, JPEG at 1/2, 1/4, 1/8"
 
 
-def picture(path: str | Path, image_size: tuple[int, int] | None, rules: ImageRules = RULES) -> NDArray[np.uint8]:
+def load_image(path: str | Path, image_size: tuple[int, int] | None, rules: ImageRules = RULES) -> NDArray[np.uint8]:
     """Decodes an image file and shrinks it to what a training size needs.
 
     Args:
@@ -53,7 +53,7 @@ def picture(path: str | Path, image_size: tuple[int, int] | None, rules: ImageRu
     return _shrunk(*decode_reduced(path, least(image_size), rules), image_size)
 
 
-def picture_and_info(
+def load_image_and_info(
     path: str | Path, content: bytes, image_size: tuple[int, int] | None, rules: ImageRules = RULES
 ) -> tuple[NDArray[np.uint8], ImageInfo]:
     """The same of a file that was read already, with what its header says.
@@ -61,7 +61,7 @@ def picture_and_info(
     Args:
         path: Named in errors.
         content: All bytes of the file.
-        image_size: As for `picture`.
+        image_size: As for `load_image`.
         rules: As for `decode`.
 
     Raises:
@@ -98,12 +98,12 @@ def _read_only(pixels: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def least(image_size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width in pixels that a shrunk picture covers, for a training size."""
+    """Height and width in pixels that a shrunk image covers, for a training size."""
     return math.ceil(MARGIN * image_size[0]), math.ceil(MARGIN * image_size[1])
 
 
 def shrunk_shape(height: int, width: int, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width in pixels to which a picture of a height and width is shrunk, for a training size."""
+    """Height and width in pixels to which an image of a height and width is shrunk, for a training size."""
     least_height, least_width = least(image_size)
     scale = max(least_height / height, least_width / width)
     if scale >= 1:

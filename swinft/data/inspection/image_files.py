@@ -24,7 +24,7 @@ from swinft.errors import InputError, StoreError
 SPLITS = {"train": "images", "test": "test images"}
 
 
-class Pictures:
+class ImageFiles:
     """What is known of the images of training and test rows.
 
     Args:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.images.decode import RULES, ImageError, ImageRules, probe, read
-from swinft.data.images.resize import picture_and_info
+from swinft.data.images.resize import load_image_and_info
 from swinft.data.inspection.index import HASH_SIDE, RECORD, SIGNATURE, ImageIndex
 from swinft.errors import InputError, listed
 from swinft.system.limits import available_cores
@@ -139,7 +139,7 @@ def look(
     try:
         content = read(path)
         record["content"] = np.frombuffer(hashlib.sha256(content).digest()[:16], dtype=np.uint8)
-        pixels, info = picture_and_info(path, content, image_size, rules)
+        pixels, info = load_image_and_info(path, content, image_size, rules)
     except ImageError as error:
         return str(error)
     digest = hashlib.sha256(repr(pixels.shape).encode())

@@ -18,7 +18,7 @@ from swinft.data.augment.pipelines import Pipeline, Preprocessing, apply, check_
 from swinft.data.cache.pixels import PixelCache
 from swinft.data.images.decode import RULES, ImageError, ImageRules
 from swinft.data.images.libraries import tune_decoders
-from swinft.data.images.resize import picture
+from swinft.data.images.resize import load_image
 from swinft.data.loading.collate import collate
 from swinft.data.loading.feeding import Feeding, FeedingLoader
 from swinft.data.tables.table import Problem, Table
@@ -72,7 +72,7 @@ class ImageRows(Dataset[dict[str, Any]]):
         rules: Which images can be used, and how.
         skips_bad: An image that cannot be used becomes padding instead of an error.
         shrinks: Decode to what `image_size` needs, or every pixel.
-        cache: Decoded pictures of the rows; None to decode each time.
+        cache: Decoded images of the rows; None to decode each time.
         preprocess: The user's, before the pipeline; None for none.
         visited: Rows that the loader visits; None for all.
     """
@@ -147,7 +147,7 @@ class ImageRows(Dataset[dict[str, Any]]):
         return image
 
     def decoded(self, row: int) -> NDArray[np.uint8]:
-        """The picture of a row before the pipeline, uint8 (H, W, 3).
+        """The image of a row before the pipeline, uint8 (H, W, 3).
 
         Raises:
             ImageError: It cannot be decoded; the message names the row.
@@ -158,7 +158,7 @@ class ImageRows(Dataset[dict[str, Any]]):
             raise ImageError(str(self.names.problem(row, "the image cannot be used", str(error)))) from error
 
     def _decode(self, row: int) -> NDArray[np.uint8]:
-        return picture(self.paths[row], self.image_size if self.shrinks else None, self.rules)
+        return load_image(self.paths[row], self.image_size if self.shrinks else None, self.rules)
 
 
 class ShuffledRows(Sampler[Key]):

@@ -218,18 +218,18 @@ class DeviceLoader(FeedingLoader):
 
     Args:
         *args: As for PyTorch's own loader.
-        pictures: The images of all rows that may be asked for, on the device.
+        device_images: The images of all rows that may be asked for, on the device.
         **kwargs: As for PyTorch's own loader.
     """
 
-    def __init__(self, *args: Any, pictures: DeviceImages, **kwargs: Any) -> None:
-        self.pictures = pictures
+    def __init__(self, *args: Any, device_images: DeviceImages, **kwargs: Any) -> None:
+        self.device_images = device_images
         super().__init__(*args, **kwargs)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # PyTorch's own iterator is what is mapped
-        return map(self.pictures.sample, super().__iter__())
+        return map(self.device_images.sample, super().__iter__())
 
     def images(self, keys: list[Key]) -> list[NDArray[np.uint8]]:
         """The images of some rows, each uint8 (H, W, 3), to look at."""
-        batch = self.pictures.sample(collate([self.dataset[key] for key in keys]))
+        batch = self.device_images.sample(collate([self.dataset[key] for key in keys]))
         return list(batch["image"].permute(0, 2, 3, 1).round().to(torch.uint8).cpu().numpy())
