@@ -33,6 +33,7 @@ _PUBLIC = {
     "FineTuneTask": "swinft.model.task",
     "ImageModel": "swinft.model.network",
     "Head": "swinft.model.heads",
+    "Loss": "swinft.model.heads",
     "ClassificationHead": "swinft.model.heads",
     "RegressionHead": "swinft.model.heads",
     "MultilabelHead": "swinft.model.heads",

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import Backbone
-from swinft.model.contract import marked
 from swinft.model.heads import Head
+from swinft.model.heads.contract import marked
 from swinft.model.metadata import MetadataNetwork
 
 

@@ -20,8 +20,9 @@ from swinft.model.attention.swin import FAST_ATTENTION, FastAttention, set_atten
 from swinft.model.backbones.memory_format import plain_where_needed, set_layout, uses_channels_last
 from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.compiling import COMPILED_STEPS, CompilePolicy, compiles, filled_up, graphs_compiled
-from swinft.model.contract import check_logits, decoded, describe_head, encoded_targets, head_from, row_losses
+from swinft.model.described import describe
 from swinft.model.heads import Head
+from swinft.model.heads.contract import check_logits, decoded, encoded_targets, head_from, row_losses
 from swinft.model.metrics import check_metrics, score
 from swinft.model.network import ImageModel
 from swinft.model.training.ema import AveragedWeights
@@ -187,7 +188,7 @@ class FineTuneTask(pl.LightningModule):
         check_metrics(self.metrics, self.net.head.kind)
         self.averaged = AveragedWeights(self.net, self.ema_decay) if self.ema_decay is not None else None
         self._ddp_params_and_buffers_to_ignore = _constants(self)  # DDP's name for what it need not send
-        self.save_hyperparameters(_plain({"head": describe_head(self.net.head), **given, "num_outputs": num_outputs}))
+        self.save_hyperparameters(_plain({"head": describe(self.net.head), **given, "num_outputs": num_outputs}))
 
     @property
     def predictor(self) -> ImageModel:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from swinft.errors import InputError
-from swinft.model.contract import decoded, encoded_targets, row_losses
+from swinft.model.heads.contract import decoded, encoded_targets, row_losses
 from swinft.model.task import FineTuneTask
 from swinft.model.training.optim import adamw
 

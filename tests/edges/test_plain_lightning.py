@@ -260,7 +260,7 @@ def test_f016_a_checkpoint_is_loaded_without_arguments_and_predicts_the_same(fit
 def test_f016_a_checkpoint_holds_plain_values_and_asks_for_no_download(fitted):
     kept = torch.load(fitted[2], weights_only=True)["hyper_parameters"]
     assert json.loads(json.dumps(kept))["head"] == {
-        "class_path": "swinft.model.heads.RegressionHead",
+        "class_path": "swinft.model.heads.regression.RegressionHead",
         "init_args": {},
     }
     assert kept["loads_weights"] is False

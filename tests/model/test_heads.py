@@ -8,8 +8,12 @@ import torch
 from sklearn.metrics import log_loss
 from torch.nn import functional
 
+from swinft.cli import main
 from swinft.errors import InputError
-from swinft.model.heads import ClassificationHead, MultilabelHead, RegressionHead
+from swinft.model.described import describe
+from swinft.model.heads import ClassificationHead, Loss, MultilabelHead, RegressionHead
+from swinft.model.heads.contract import head_from, row_losses
+from tests.conftest import tiny_config, write_config
 
 RNG = torch.Generator().manual_seed(0)
 FEATURES = torch.randn(6, 8, generator=RNG)
@@ -122,3 +126,73 @@ def test_a_mixture_of_targets_has_the_mixture_of_losses():
         mixed = head.loss(logits, share * a + (1 - share) * b)
         torch.testing.assert_close(mixed, share * head.loss(logits, a) + (1 - share) * head.loss(logits, b))
     assert math.isfinite(float(np.sum(mixed.detach().numpy())))
+
+
+class Cubic(Loss):
+    """|logit - target|³, with a factor that is learnt with the network."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(factor))
+
+    def forward(self, logits, target):
+        return self.factor * (logits - target).abs().pow(3).mean(1)
+
+
+HEADS = [(ClassificationHead, 3, CLASSES), (RegressionHead, 1, NUMBERS), (MultilabelHead, 2, LABELS)]
+
+
+@pytest.mark.parametrize(("head", "outputs", "targets"), HEADS)
+def test_a_loss_of_ones_own_is_that_of_its_formula_and_is_made_again_from_plain_values(head, outputs, targets):
+    given = Cubic(factor=2.0)
+    made = head(8, outputs, loss=given)
+    logits, encoded = made(FEATURES), made.encode(targets)
+    expected = 2 * ((logits - encoded).abs() ** 3).mean(1)
+    torch.testing.assert_close(row_losses(made, logits, encoded), expected)
+    other = head(8, outputs, loss=given)
+    assert made.own_loss.factor is not other.own_loss.factor  # networks do not share what they learn
+    assert "own_loss.factor" in made.state_dict()
+    described = describe(made)
+    assert described["init_args"]["loss"] == {"class_path": f"{__name__}.Cubic", "init_args": {"factor": 2.0}}
+    again = head_from(described)(8, outputs)
+    assert isinstance(again.own_loss, Cubic)
+    assert again.own_loss.factor.item() == 2.0
+
+
+def test_a_loss_of_ones_own_is_given_smoothed_targets():
+    head = ClassificationHead(8, 3, label_smoothing=0.3, loss=Cubic())
+    expected = (head(FEATURES) - (head.encode(CLASSES) * 0.7 + 0.1)).abs().pow(3).mean(1)
+    torch.testing.assert_close(head.loss(head(FEATURES), head.encode(CLASSES)), expected)
+
+
+class Averaged(Cubic):
+    """A loss that averages over the batch."""
+
+    def forward(self, logits, target):
+        return super().forward(logits, target).mean()
+
+
+def test_what_a_loss_cannot_do_is_refused():
+    with pytest.raises(InputError, match="class_weights weights the head's own loss, and loss is Cubic"):
+        ClassificationHead(8, 3, class_weights=[1.0, 2, 3], loss=Cubic())
+    with pytest.raises(InputError, match=r"pos_weight weights the head's own loss"):
+        MultilabelHead(8, 2, pos_weight=[1.0, 2], loss=Cubic())
+    with pytest.raises(InputError, match=r"loss is 'huber'; it must be mse or l1 or smooth_l1 or bce, or an object"):
+        RegressionHead(8, 1, loss="huber")
+    head = RegressionHead(8, 1, loss=Averaged())
+    with pytest.raises(InputError, match=r"Averaged.forward gives a tensor \(\); it must give one loss per row"):
+        row_losses(head, head(FEATURES), head.encode(NUMBERS))
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("torch.nn.MSELoss", "'torch.nn.MSELoss' is no Loss: model.head.init_args.loss takes a class derived from"),
+        ("tests.model.test_heads.Cubic", "naming 'tests.model.test_heads.Cubic' would run code of its own"),
+    ],
+)
+def test_a_config_names_a_loss_of_the_right_kind_only(competition, tmp_path, capsys, loss, message):
+    head = {"class_path": "swinft.ClassificationHead", "init_args": {"loss": {"class_path": loss}}}
+    config = write_config(tmp_path / "config.yaml", tiny_config(competition, tmp_path, **{"model.head": head}))
+    assert main(["check", "--config", str(config)]) == 2
+    assert message in capsys.readouterr().err

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from swinft.errors import InputError, number_of
-from swinft.model.heads import Head
+from swinft.model.described import arguments_of, loaded_class
+from swinft.model.heads.base import Head
 
 
 def encoded_targets(head: Head, target: Tensor, size: int) -> Tensor:
@@ -55,9 +56,9 @@ def row_losses(head: Head, logits: Tensor, encoded: Tensor) -> Tensor:
         )
     losses = head.loss(logits, encoded)
     if not isinstance(losses, Tensor) or losses.shape != (len(encoded),):
-        raise InputError(
-            f"{type(head).__name__}.loss gives {_described(losses)}; it must give one loss per row, ({len(encoded)},)."
-        )
+        own = getattr(head, "own_loss", None)
+        where = f"{type(head).__name__}.loss" if own is None else f"{type(own).__name__}.forward"
+        raise InputError(f"{where} gives {_described(losses)}; it must give one loss per row, ({len(encoded)},).")
     return losses
 
 
@@ -101,16 +102,8 @@ def marked(predictions: Tensor, logits: Tensor) -> Tensor:
     return numbers.masked_fill(is_nan[:, None], math.nan)
 
 
-def describe_head(head: Head) -> dict[str, Any]:
-    """Class and arguments of a head as plain values, from which `head_from` makes such a head."""
-    cls = type(head)
-    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": dict(head.arguments)}
-
-
 def head_from(given: Any) -> Callable[[int, int], Head]:
-    """What makes a head, from such a callable or from what `describe_head` gave.
-
-    A description comes from a file: it names only classes that are loaded already, and nothing is imported for it.
+    """What makes a head, from such a callable or from what `describe` gave.
 
     Raises:
         InputError: It is neither, or names no head that is loaded.
@@ -120,18 +113,8 @@ def head_from(given: Any) -> Callable[[int, int], Head]:
     if not isinstance(given, Mapping):
         make: Callable[[int, int], Head] = given
         return make
-    name = str(given.get("class_path"))
-    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in _subclasses(Head)}
-    if name not in known:
-        raise InputError(
-            f"the head is a '{name}', which is not loaded: import its module first, or give head= the class."
-        )
-    arguments = dict(given.get("init_args") or {})
-    return lambda in_features, num_outputs: known[name](in_features, num_outputs, **arguments)
-
-
-def _subclasses(cls: type[Head]) -> list[type[Head]]:
-    return [each for child in cls.__subclasses__() for each in (child, *_subclasses(child))]
+    cls, arguments = loaded_class(str(given.get("class_path")), Head, "the head"), arguments_of(given)
+    return lambda in_features, num_outputs: cls(in_features, num_outputs, **arguments)
 
 
 def _described(value: Any) -> str:

@@ -1,0 +1,108 @@
+"""Objects of a user's own classes, kept as plain values: the class's path and the arguments it was made with.
+
+A checkpoint is made again from such a description. It comes from a file, so that it names only classes that are loaded
+already, and nothing is imported for it.
+"""
+
+import inspect
+import sys
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, ClassVar, Self, TypeVar
+
+from torch import nn
+
+from swinft.errors import InputError
+
+T = TypeVar("T")
+
+
+class Described(nn.Module):
+    """A module that keeps the arguments it was made with, for its description in a checkpoint."""
+
+    GIVEN: ClassVar[int] = 0  # how many of the first arguments are given by swinft, and are no part of a description
+    arguments: dict[str, Any]  # the others
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Keeps the arguments."""
+        made = super().__new__(cls)
+        signature = inspect.signature(cls.__init__)
+        try:
+            given = signature.bind_partial(made, *args, **kwargs).arguments
+        except TypeError:  # __init__ says the same in better words
+            given = {}
+        first = 1 + cls.GIVEN  # self, and what is given
+        own = dict(islice(((name, given[name]) for name in given), first, None))
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                own |= own.pop(name, {})
+        object.__setattr__(made, "arguments", own)
+        return made
+
+
+def path_of(cls: type) -> str:
+    """Where a class is defined, as a class path."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def describe(value: Any) -> Any:
+    """A `Described` object, and such objects among its arguments, as mappings with `class_path` and `init_args`."""
+    if isinstance(value, Described):
+        arguments = {name: describe(each) for name, each in value.arguments.items()}
+        return {"class_path": path_of(type(value)), "init_args": arguments}
+    return value
+
+
+def loaded_class(path: str, base: type[T], what: str) -> type[T]:
+    """A class by its path, of a module that is loaded already.
+
+    Args:
+        path: Module and name, `swinft.ClassificationHead`.
+        base: What it must derive from.
+        what: How to call it in messages: `the head`.
+
+    Raises:
+        InputError: There is no such class, or it is of another kind.
+    """
+    module, _, name = path.rpartition(".")
+    # Not by getattr: packages that load their parts when they are asked for them would do so.
+    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    found = found if inspect.isclass(found) and issubclass(found, base) else _defined_inside(path, base)
+    if found is None:
+        raise InputError(
+            f"{what} is a '{path}', which is not loaded: import its module first, or give the class. It must be "
+            f"derived from {path_of(base)}."
+        )
+    return found
+
+
+def _defined_inside(path: str, base: type) -> type | None:
+    """A class that was defined inside a function or another class, which no name of a module leads to."""
+    child: type
+    for child in base.__subclasses__():
+        found = child if path_of(child) == path else _defined_inside(path, child)
+        if found is not None:
+            return found
+    return None
+
+
+def rebuilt(description: Any, base: type[T], what: str) -> Any:
+    """What `describe` has described, made again: arguments that are descriptions themselves, too.
+
+    Args:
+        description: A mapping with `class_path` and perhaps `init_args`; anything else is returned as it is.
+        base: What the class must derive from.
+        what: As of `loaded_class`.
+
+    Raises:
+        InputError: The class is not loaded, or of another kind.
+    """
+    if not isinstance(description, Mapping) or "class_path" not in description:
+        return description
+    return loaded_class(str(description["class_path"]), base, what)(**arguments_of(description))
+
+
+def arguments_of(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a description, with the objects that they describe."""
+    given = dict(description.get("init_args") or {})
+    return {name: rebuilt(each, Described, f"argument '{name}'") for name, each in given.items()}

@@ -1,0 +1,130 @@
+"""What every head offers, and the head that most are: one linear layer.
+
+A head is the only place that knows the target's units. Training happens in encoded units, predictions leave in the
+competition's.
+
+Shapes: B batch, D features, K outputs.
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from swinft.errors import InputError, number_of
+from swinft.model.described import Described
+from swinft.model.heads.loss import Loss, check_loss
+from swinft.ranges import NOT_NEGATIVE
+
+
+class Head(Described):
+    """What every head offers.
+
+    Args:
+        in_features: D, given by the backbone.
+        num_outputs: K, given by the target.
+    """
+
+    kind: ClassVar[str]
+    default_metrics: ClassVar[list[str]]
+    GIVEN = 2  # D and K
+
+    def __init__(self, in_features: int, num_outputs: int) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.num_outputs = num_outputs
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, D) to logits (B, anything that `loss` and `decode` understand)."""
+        raise NotImplementedError
+
+    def encode(self, target: Tensor) -> Tensor:
+        """Targets of a batch to what the loss compares with, in a form whose mixtures mean something: float (B, …)."""
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
+        """Loss of every row (B,), in float32, whatever the other rows are."""
+        raise NotImplementedError
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """Logits to predictions (B, K) in the competition's units."""
+        raise NotImplementedError
+
+    def initialize(self, target: Tensor) -> None:
+        """Called once before training with the targets of the training rows (N, …): check them, set an output bias."""
+
+    @property
+    def learns_from_targets(self) -> bool:
+        """Whether `initialize` must be called before training."""
+        return type(self).initialize is not Head.initialize
+
+
+class LinearHead(Head):
+    """A head whose logits are one linear layer behind dropout.
+
+    Args:
+        in_features: D, given by the backbone.
+        num_outputs: K, given by the target.
+        dropout: Probability of dropping a feature, in [0, 1).
+        loss: A name that the head's own `loss` knows, or an object that is called in its place.
+        named: These names.
+    """
+
+    def __init__(
+        self, in_features: int, num_outputs: int, dropout: float, loss: str | Loss = "", named: Iterable[str] = ("",)
+    ) -> None:
+        super().__init__(in_features, num_outputs)
+        check_loss(type(self).__name__, loss, named)
+        self.own_loss = copy.deepcopy(loss) if isinstance(loss, Loss) else None  # each network has one of its own
+        self.dropout = nn.Dropout(checked_share("dropout", dropout))
+        self.linear = nn.Linear(in_features, num_outputs)
+        # Small, as timm's classifiers start: pretrained features are left alone at first.
+        nn.init.trunc_normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, D) to logits (B, K)."""
+        logits: Tensor = self.linear(self.dropout(features))
+        return logits
+
+
+def check_equal_shapes(head: Head, logits: Tensor, encoded: Tensor) -> None:
+    """Refuses logits and encoded targets of different shapes.
+
+    Raises:
+        InputError: They differ.
+    """
+    if logits.shape != encoded.shape:
+        raise InputError(
+            f"{type(head).__name__} compares logits {tuple(logits.shape)} with encoded targets "
+            f"{tuple(encoded.shape)}: they would be broadcast. Both must have one shape."
+        )
+
+
+def checked_weights(name: str, weights: list[float] | None, num_outputs: int) -> Tensor:
+    """Weights (K,), 1 where there are none.
+
+    Raises:
+        InputError: They are not K finite numbers from 0, or all of them are 0.
+    """
+    if weights is None:
+        return torch.ones(num_outputs)
+    if len(weights) != num_outputs or any(weight not in NOT_NEGATIVE for weight in weights) or not any(weights):
+        raise InputError(
+            f"{name} has {number_of(len(weights), 'value')} {weights}; it needs {num_outputs} finite ones of 0 "
+            "or more, one per output, and not all of them 0."
+        )
+    return torch.tensor(weights)
+
+
+def checked_share(name: str, value: float) -> float:
+    """The value itself.
+
+    Raises:
+        InputError: It is outside [0, 1).
+    """
+    if not 0 <= value < 1:
+        raise InputError(f"{name} is {value}; it must be in [0, 1).")
+    return value

@@ -1,0 +1,108 @@
+"""One or more numbers.
+
+Shapes: B batch, D features, K outputs.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from swinft.errors import InputError
+from swinft.model.heads.base import LinearHead, check_equal_shapes
+from swinft.model.heads.loss import Loss
+from swinft.ranges import FINITE, check_ranges
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "mse": functional.mse_loss,
+    "l1": functional.l1_loss,
+    "smooth_l1": functional.smooth_l1_loss,
+    "bce": functional.binary_cross_entropy_with_logits,
+}
+
+
+class RegressionHead(LinearHead):
+    """One or more numbers: linear layer, trained on standardised targets; predictions in the target's own units.
+
+    Args:
+        in_features: D, given by the backbone.
+        num_outputs: K, given by the target columns.
+        loss: `mse`, `l1`, `smooth_l1`, or `bce`: cross-entropy on the position between `low` and `high`, which keeps
+            predictions inside and is what the best Pawpularity models use. Or an object of your own class, of
+            standardised targets.
+        low: Smallest possible value, in the target's units; predictions are clipped to it.
+        high: Largest possible value; predictions are clipped to it.
+        dropout: Probability of dropping a feature, in [0, 1).
+    """
+
+    kind = "regression"
+    default_metrics: ClassVar[list[str]] = ["rmse", "mae", "r2"]
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        num_outputs: int,
+        loss: Literal["mse", "l1", "smooth_l1", "bce"] | Loss = "mse",
+        low: float | None = None,
+        high: float | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(in_features, num_outputs, dropout, loss, LOSSES)
+        check_ranges("RegressionHead", {"low": low, "high": high}, {"low": FINITE, "high": FINITE})
+        if low is not None and high is not None and low >= high:
+            raise InputError(f"RegressionHead: low={low} must be below high={high}.")
+        if loss == "bce" and (low is None or high is None):
+            raise InputError(f"RegressionHead: loss='bce' needs the target's range: low={low}, high={high}. Give both.")
+        self.kind_of_loss = None if isinstance(loss, Loss) else loss
+        self.low, self.high = low, high
+        # Persistent: they are learnt from the training rows, and a prediction without them is in the wrong units.
+        is_bounded = loss == "bce"
+        self.register_buffer("shift", torch.full((num_outputs,), float(low or 0) if is_bounded else 0.0))
+        self.register_buffer("scale", torch.full((num_outputs,), float(high - low) if is_bounded else 1.0))  # type: ignore[operator]
+
+    def encode(self, target: Tensor) -> Tensor:
+        """Targets (B, K) to (B, K): in [0, 1] between low and high for `bce`, else standardised by `initialize`."""
+        return (target.float() - self.shift) / self.scale
+
+    @torch.no_grad()
+    def initialize(self, target: Tensor) -> None:
+        """Standardises on the training rows, or, for `bce`, starts at their mean.
+
+        A network that starts at the mean does not spend its first epochs, and its pretrained features, on the way.
+
+        Raises:
+            InputError: A target is outside [low, high].
+        """
+        low, high = target.min().item(), target.max().item()
+        if (self.low is not None and low < self.low) or (self.high is not None and high > self.high):
+            raise InputError(
+                f"the targets go from {low:g} to {high:g}, outside the range [{self.low}, {self.high}] of model.head: "
+                f"predictions could never reach them. Widen low and high, or mend the targets."
+            )
+        if self.kind_of_loss == "bce":
+            self.linear.bias.copy_(torch.logit(self.encode(target).mean(0), eps=1e-4))
+        else:
+            exact = target.cpu().double()  # not every device has float64
+            deviation = exact.std(0, correction=0)
+            self.shift.copy_(exact.mean(0))
+            # A column that never changes is answered with its value.
+            self.scale.copy_(torch.where(exact.amax(0) > exact.amin(0), deviation, 1e-6))
+
+    def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
+        """Loss of every row (B,), averaged over its targets."""
+        check_equal_shapes(self, logits, encoded)
+        if self.own_loss is not None:
+            losses: Tensor = self.own_loss(logits.float(), encoded.float())
+            return losses
+        return LOSSES[str(self.kind_of_loss)](logits.float(), encoded, reduction="none").mean(1)
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """Logits (B, K) to values (B, K), inside [low, high] where they are given."""
+        raw = logits.float().sigmoid() if self.kind_of_loss == "bce" else logits.float()
+        values = raw * self.scale + self.shift
+        return values if self.low is None and self.high is None else values.clamp(self.low, self.high)
