@@ -40,7 +40,8 @@ def sections() -> list[Section]:
     found = []
     for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         code, keys = (re.search(rf"```{name}\n(.*?)```", part, re.DOTALL) for name in ("python", "yaml"))
-        assert code and keys, part.partition("\n")[0]
+        assert code, part.partition("\n")[0]
+        assert keys, part.partition("\n")[0]
         found.append(Section(part.partition("\n")[0], code[1], keys[1]))
     return found
 

@@ -87,13 +87,12 @@ def test_the_report_says_what_is_not_in_the_score(run):
 
 
 def test_a_class_of_one_row_is_trained_on_by_every_fold(run, competition):
-    from swinft.run.config.sections import build_parser, read_frozen
-    from swinft.run.experiment import build_datamodule
+    from swinft.run.experiment import Experiment
+    from swinft.run.layout import Run
 
-    parser = build_parser("fit")
-    config = read_frozen(parser, run / "config.yaml", None)
+    experiment = Experiment.of_run(Run.open(str(run)), "fit", None)
     for fold in (0, 1):
-        data = build_datamodule(parser, config, fold=fold, folds=str(run / "folds.csv"), images=str(run / "images.csv"))
+        data = experiment.datamodule(fold=fold, folds=str(run / "folds.csv"), images=str(run / "images.csv"))
         data.setup("fit")
         trained = {data.train_table.ids[row] for batch in data.train_dataloader() for row in batch["row"].tolist()}
         held_out = {data.train_table.ids[row] for batch in data.val_dataloader() for row in batch["row"].tolist()}

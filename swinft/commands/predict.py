@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from swinft.data.datamodule import OK, CSVDataModule
-from swinft.data.inspection.scan import ImageSet, scan
+from swinft.data.inspection.scan import scan
 from swinft.data.loading.feeding import Destination, NumWorkers, explained_deaths
 from swinft.data.schema import Schema
 from swinft.errors import InputError, command, number_of
@@ -260,8 +260,7 @@ def complete(
     found = dict(zip(rows.tolist(), values, strict=True))
     prior = np.array(data.schema.prior, dtype=np.float32)
     whole = np.stack([found.get(row, prior) for row in wanted])
-    skipped = ImageSet([data.test_paths[row] for row in sorted(missing)], data.root, None, data.image_rules)
-    for problem in scan(skipped).errors.values():
+    for problem in scan(data.images_of("predict", sorted(missing))).errors.values():
         print(f"skipped, predicted as the mean of the training rows: {problem}", file=sys.stderr)
     status = ["bad image" if row in missing else OK for row in wanted] if data.may_skip else None
     return prediction_table([data.test_table.ids[row] for row in wanted], whole, data.schema.outputs, status=status)

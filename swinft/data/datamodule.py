@@ -31,6 +31,7 @@ from swinft.data.folds import NO_FOLD, FoldKind, Folds, check_folds, make_folds,
 from swinft.data.images.decode import RULES, ImageRules
 from swinft.data.inspection.duplicates import clusters
 from swinft.data.inspection.image_files import ImageFiles
+from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.dataset import ImageRows, OrderedRows, RowNames, ShuffledRows, make_loader
 from swinft.data.loading.device_loader import (
     AugmentOn,
@@ -404,6 +405,11 @@ class CSVDataModule(LightningDataModule):
         """Their images."""
         return self._rows("predict").paths
 
+    def images_of(self, stage: Literal["fit", "predict"], rows: Sequence[int]) -> ImageSet:
+        """The images of some training rows or rows to predict, at their full size."""
+        found = self._rows(stage)
+        return ImageSet([found.paths[row] for row in rows], self.root, None, self.image_rules, found.source)
+
     @property
     def sample_table(self) -> Table | None:
         """The sample submission, as it was read with the other tables; None where there is none."""
@@ -569,6 +575,7 @@ class CSVDataModule(LightningDataModule):
             cache=self._cache(rows, makes_cache) if stage == "fit" else None,
             preprocess=Preprocessing(self.preprocess) if self.preprocess else None,
             visited=visited,
+            source=rows.source,
         )
 
     def _cache(self, rows: Rows, makes_cache: bool) -> PixelCache | None:

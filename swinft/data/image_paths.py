@@ -1,16 +1,16 @@
-"""A template like `train/{Id}.jpg` becomes the image file of every row, and every file is known to be there."""
+"""A template like `train/{Id}.jpg` becomes the image of every row, and every image is known to be there."""
 
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
-from swinft.data.tables.csv_lines import missing_folder
 from swinft.data.tables.table import CONTROL, Problem, Table
-from swinft.errors import number_of
+from swinft.errors import InputError, number_of
 
 # Whatever stands between braces is a column: names may hold blanks and points, which `str.format` would not take.
 # `{id:03d}` pads with zeros to three digits.
@@ -20,37 +20,52 @@ ABSOLUTE = " The cell is an absolute path, as of another machine: keep what foll
 LOST_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
 
+class Flaw(NamedTuple):
+    """Why an image that is there must not be read: `message` without names, so that such can be counted."""
+
+    message: str
+    fix: str
+
+
+class Lister(Protocol):
+    """What is asked of the source of images; its methods are those of `sources.source.Source`."""
+
+    def names(self, folder: str) -> Collection[str] | None:
+        """The images of a folder; None where it is not there."""
+
+    def missing(self, folder: str) -> str:
+        """What to do about a folder that is not there."""
+
+    def flaw(self, reference: str, inside: str) -> Flaw | None:
+        """Why an image that is there must not be read."""
+
+
 def fields(template: str) -> list[str]:
     """The columns that a template names."""
     return [name for name, _ in FIELD.findall(template)]
 
 
 def image_paths(
-    table: Table,
-    template: str,
-    root: Path,
-    problems: list[Problem],
-    notes: list[str] | None = None,
-    follow_links: bool = False,
+    source: Lister, table: Table, template: str, root: Path, problems: list[Problem], notes: list[str] | None = None
 ) -> list[str]:
-    """The image file of every row.
+    """The image of every row.
 
     The template is the user's and may point anywhere; the cells come with the data and may not leave the folder that
     the template opens before its first column.
 
     Args:
+        source: Knows which images there are.
         table: Holds the columns of the template.
         template: A path with columns in braces, relative to `root`.
         root: The data's folder.
-        problems: Cells that leave the folder and files that are not there are appended; a folder that is not there is
+        problems: Cells that leave the folder and images that are not there are appended; a folder that is not there is
             one problem.
         notes: What was read in another way than it is written is appended.
-        follow_links: Links may lead out of the folder; what a cell says may not.
 
     Returns:
         N paths.
     """
-    search = _Search(table, template, root, follow_links)
+    search = _Search(source, table, template, root)
     paths = [search.path(row, filled, problems) for row, filled in enumerate(_fill(template, table, problems))]
     problems += search.missing_folders()
     if notes is not None:
@@ -59,12 +74,12 @@ def image_paths(
 
 
 class _Search:
-    """Looks for the image files of a table."""
+    """Looks for the images of a table."""
 
-    def __init__(self, table: Table, template: str, root: Path, follow_links: bool) -> None:
-        self.table, self.template, self.root, self.follow_links = table, template, str(root), follow_links
+    def __init__(self, source: Lister, table: Table, template: str, root: Path) -> None:
+        self.source, self.table, self.template, self.root = source, table, template, str(root)
         self.inside = os.path.join(root, os.path.dirname(template.partition("{")[0]))
-        self.boundary, self.absolute = os.path.realpath(self.inside), os.path.abspath(self.inside)
+        self.absolute = os.path.abspath(self.inside)
         self.folders: dict[str, _Folder] = {}
         self.notes: Counter[str] = Counter()
         self.without_folder: dict[str, list[tuple[int, str]]] = {}  # rows and paths, by what is missing
@@ -73,7 +88,7 @@ class _Search:
         """The file of one row; whatever is wrong with it is appended."""
         path = os.path.join(self.root, filled)
         folder, name = self._place(path)
-        if "\\" in filled and name not in folder.files:  # as Windows writes paths
+        if "\\" in filled and not self._leaves(path, filled) and name not in folder.names:  # as Windows writes paths
             filled = filled.replace("\\", "/")
             path = os.path.join(self.root, filled)
             folder, name = self._place(path)
@@ -86,15 +101,12 @@ class _Search:
         elif (found := folder.find(name)) is None:
             fix = folder.hint(name, fields(self.template)[-1])
             problems.append(_problem(self.table, row, path, "the image file is missing", fix, is_missing=True))
-        elif not self.follow_links and not _is_within(
-            os.path.realpath(path) if folder.files[found] else folder.real, self.boundary
-        ):
-            fix = f"If the links are your own, set data.follow_links to true; or copy the file into {self.inside}."
-            message = "the path is a link that leaves the images' folder"
-            problems.append(_problem(self.table, row, path, message, fix))
-        elif found != name:
-            self.notes["file names are written in another form of Unicode than in the table."] += 1
-            return os.path.join(folder.path, found)
+        else:
+            if found != name:
+                self.notes["file names are written in another form of Unicode than in the table."] += 1
+                path = os.path.join(folder.path, found)
+            if flaw := self.source.flaw(path, self.inside):
+                problems.append(_problem(self.table, row, path, *flaw))
         return path
 
     def missing_folders(self) -> list[Problem]:
@@ -110,75 +122,77 @@ class _Search:
     def _elsewhere(self, row: int) -> str:
         """A sentence on a cell that is a path by itself."""
         for name in fields(self.template):
-            cell = self.table.column(name)[row].replace("\\", "/")
-            if os.path.isfile(os.path.join(self.root, cell)):
-                return f" {os.path.join(self.root, cell)} is there: should the template be '{{{name}}}'?"
+            path = os.path.join(self.root, self.table.column(name)[row].replace("\\", "/"))
+            folder, last = self._place(path)
+            if is_within(os.path.abspath(path), os.path.abspath(self.root)) and last in folder.names:
+                return f" {path} is there: should the template be '{{{name}}}'?"
         return ""
 
     def _place(self, path: str) -> tuple["_Folder", str]:
         parent, name = os.path.split(path)
         if parent not in self.folders:
-            self.folders[parent] = _Folder(parent)
+            self.folders[parent] = _Folder(self.source, parent)
         return self.folders[parent], name
 
     def _leaves(self, path: str, filled: str) -> bool:
         """Whether a path leads out of the images' folder, links aside."""
         if not os.path.isabs(filled) and ".." not in filled:
             return False
-        return not _is_within(os.path.abspath(path), self.absolute)
+        return not is_within(os.path.abspath(path), self.absolute)
 
 
 class _Folder:
-    """The files of a folder, listed once: a look-up per row would be slow on network disks."""
+    """The images of a folder, listed once."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, source: Lister, path: str) -> None:
+        self.source, self.path = source, path
 
     @cached_property
+    def _listed(self) -> tuple[Collection[str] | None, str]:
+        """The names, or why there are none; only asked of folders in which a cell may look."""
+        try:
+            names = self.source.names(self.path)
+        except InputError as error:
+            return None, str(error)
+        return names, "" if names is not None else self.source.missing(self.path)
+
+    @property
     def is_there(self) -> bool:
-        return os.path.isdir(self.path)
+        return self._listed[0] is not None
 
-    @cached_property
+    @property
+    def names(self) -> Collection[str]:
+        return self._listed[0] or ()
+
+    @property
     def missing(self) -> str:
-        """Which part of the folder's path is not there, and what is."""
-        return missing_folder(Path(self.path))
+        """Why the folder cannot be listed, and what to do about it."""
+        return self._listed[1]
 
     @cached_property
     def example(self) -> str:
         """A sentence on what the folder holds."""
-        if not self.files:
+        if not self.names:
             return "The folder holds no file."
-        return f"{self.path} has {number_of(len(self.files), 'file')}, such as '{min(self.files)}'."
-
-    @cached_property
-    def real(self) -> str:
-        return os.path.realpath(self.path)
-
-    @cached_property
-    def files(self) -> dict[str, bool]:
-        """Names of the files, each with whether it is a link."""
-        if not self.is_there:
-            return {}
-        with os.scandir(self.path) as entries:
-            return {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+        return f"{self.path} has {number_of(len(self.names), 'file')}, such as '{min(self.names)}'."
 
     @cached_property
     def _composed(self) -> dict[str, str]:
-        return {unicodedata.normalize("NFC", name): name for name in self.files}
+        return {unicodedata.normalize("NFC", name): name for name in self.names}
 
     @cached_property
     def _near(self) -> dict[str, str]:
-        near = {_key(Path(name).stem): name for name in self.files}
-        return near | {_key(name): name for name in self.files}
+        near = {_key(Path(name).stem): name for name in self.names}
+        return near | {_key(name): name for name in self.names}
 
     def find(self, name: str) -> str | None:
-        """The file of that name, in whatever Unicode form the disk has it; None where there is none."""
-        if name in self.files:
+        """The image of that name, in whatever Unicode form the disk has it; None where there is none."""
+        if name in self.names:
             return name
         return None if name.isascii() else self._composed.get(unicodedata.normalize("NFC", name))
 
     def hint(self, name: str, column: str) -> str:
-        """What to do about a file that is not there; `column` is the template's last."""
+        """What to do about an image that is not there; `column` is the template's last."""
         near = self._near.get(_key(name)) or self._near.get(_key(Path(name).stem))
         if near is None:
             return f"Restore the file or remove the row. {self.example}"
@@ -203,7 +217,8 @@ def _is_absolute(path: str) -> bool:
     return os.path.isabs(path) or re.match(r"[A-Za-z]:[\\/]", path) is not None
 
 
-def _is_within(path: str, folder: str) -> bool:
+def is_within(path: str, folder: str) -> bool:
+    """Whether a path is a folder or leads into it, as the two are spelled."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.features import FILLING, Filling, encode_features
-from swinft.data.image_paths import fields, image_paths
+from swinft.data.image_paths import fields
 from swinft.data.schema import Schema, TargetKind, make_schema, target_columns
+from swinft.data.sources.files import FILES, FileSource
+from swinft.data.sources.source import Source
 from swinft.data.tables.table import Problem, Table, read_table
 from swinft.data.tables.text import TEXT_RULES, Spellings, TextRules, counted
 from swinft.data.targets import (
@@ -103,11 +105,12 @@ class Rows:
 
     Args:
         table: N rows.
-        paths: N image files.
+        paths: N images.
         targets: int64 (N,) for classification, float32 (N, K) otherwise; None for rows to predict.
         features: float32 (N, F), None without metadata.
         groups: N names, None without groups.
         skipped: Why a row is neither trained on nor scored, by its position.
+        source: Where the images' bytes come from.
     """
 
     table: Table
@@ -116,6 +119,7 @@ class Rows:
     features: NDArray[np.float32] | None = None
     groups: list[str] | None = None
     skipped: dict[int, str] = field(default_factory=dict)
+    source: Source = FILES
 
     @property
     def is_used(self) -> NDArray[np.bool_]:
@@ -168,10 +172,11 @@ def read_train(
     groups = _groups(table, columns.group, columns.rules, problems) if columns.group else None
     if columns.target_kind == "classification" and min_class_rows:
         problems += _rare_classes(table, schema, columns.targets[0], groups, min_class_rows)
-    paths = image_paths(table, columns.image, root, problems, notes, columns.follow_links)
+    source = FileSource(columns.follow_links)
+    paths = source.references(table, columns.image, root, problems, notes)
     table = replace(table, notes=(*table.notes, *notes))
     whole = _with_gaps(features, skipped) if features is not None else None
-    return Rows(table, paths, _with_gaps(targets, skipped), whole, groups, skipped), schema
+    return Rows(table, paths, _with_gaps(targets, skipped), whole, groups, skipped, source), schema
 
 
 def _rare_classes(
@@ -239,13 +244,14 @@ def read_test(
     if table is None or unknown:
         return None
     notes: list[str] = []
-    paths = image_paths(table, template, root, problems, notes, columns.follow_links)
+    source = FileSource(columns.follow_links)
+    paths = source.references(table, template, root, problems, notes)
     features = None
     if schema is not None and schema.num_features:
         features = encode_features(table, schema, problems, columns.rules, columns.filling, True, notes)
     if schema is not None and not is_sample and schema.kind == "classification":
         notes += _check_answers(table, schema, columns, [] if is_rerun else problems)
-    return Rows(replace(table, notes=(*table.notes, *notes)), paths, features=features)
+    return Rows(replace(table, notes=(*table.notes, *notes)), paths, features=features, source=source)
 
 
 def _check_answers(table: Table, schema: Schema, columns: Columns, problems: list[Problem]) -> list[str]:

@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader, Dataset
 from swinft.data.augment.pipelines import apply, eval_pipeline, train_pipeline
 from swinft.data.cache import pixels as cache_module
 from swinft.data.cache.pixels import cache_key, open_cache, prepare
-from swinft.data.images import decode as images_module
-from swinft.data.images.decode import ImageError, decode, decode_reduced
+from swinft.data.images.decode import decode, decode_reduced
 from swinft.data.images.resize import least, shrunk_shape
 from swinft.data.inspection import scan as scan_module
 from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.collate import batch_images, collate
+from swinft.data.sources.source import ImageError, read_image
 from swinft.errors import InputError, StoreError
 
 SIZE = (32, 32)  # cached images cover 37 × 37
@@ -189,11 +189,11 @@ def test_a_changed_file_gives_its_new_pixels(copies, tmp_path):
 
 
 def test_a_file_that_changes_while_it_is_decoded_is_an_error(copies, tmp_path, monkeypatch):
-    def slow(path):
+    def slow(path, source):
         os.utime(copies[0], ns=(0, 0))
-        return images_module.read(path)
+        return read_image(path, source)
 
-    monkeypatch.setattr(scan_module, "read", slow)
+    monkeypatch.setattr(scan_module, "read_image", slow)
     with pytest.raises(InputError, match=r"changed while .*a\.jpg"):
         make(copies, tmp_path)
     assert built(tmp_path) + remains(tmp_path) == []
@@ -222,10 +222,10 @@ def test_bad_files_are_listed_all_at_once(copies, tmp_path, monkeypatch):
 def test_a_file_that_becomes_readable_again_is_decoded(copies, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
 
-        def refused(path):
+        def refused(path, source):
             raise ImageError(f"{path} cannot be read: Input/output error.")
 
-        patch.setattr(scan_module, "read", refused)
+        patch.setattr(scan_module, "read_image", refused)
         cache = make(copies, tmp_path)
         assert len(cache.errors) == 6
         assert cache.data.size == 0
@@ -238,15 +238,15 @@ def test_no_rows(tmp_path):
 
 
 def build_slowly(paths, folder, ready, results):
-    def slow(path):
+    def slow(path, source):
         time.sleep(0.05)
-        return images_module.read(path)
+        return read_image(path, source)
 
     def counted(*args, **kwargs):
         results.put("built")
         return real(*args, **kwargs)
 
-    real, scan_module.read, cache_module.build = cache_module.build, slow, counted
+    real, scan_module.read_image, cache_module.build = cache_module.build, slow, counted
     ready.wait()
     cache = make(paths, folder, workers=1)
     results.put(cache.data.sum())
@@ -266,12 +266,12 @@ def test_of_two_processes_one_builds_and_both_read(files, tmp_path):
 
 
 def build_and_hang(paths, folder):
-    def hang(path):
+    def hang(path, source):
         if path == paths[-1]:
             time.sleep(60)
-        return images_module.read(path)
+        return read_image(path, source)
 
-    scan_module.read = hang
+    scan_module.read_image = hang
     make(paths, folder)
 
 

@@ -11,9 +11,9 @@ from swinft.cli import main
 from swinft.data.augment.warp import warp
 from swinft.data.cache import budget as capacity
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.images.decode import ImageError
 from swinft.data.loading import device_loader as device
 from swinft.data.loading.device_loader import CHUNK, DeviceLoader, free_memory
+from swinft.data.sources.source import ImageError
 from swinft.errors import InputError
 from tests.conftest import tiny_config, write_config
 

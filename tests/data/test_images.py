@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swinft.data.images.decode import ImageError, ImageRules, decode, probe
+from swinft.data.images.decode import ImageRules, decode, probe
 from swinft.data.inspection.scan import ImageSet, headers, scan
+from swinft.data.sources.source import ImageError
 
 RAMP = np.add.outer(np.arange(12) * 6, np.arange(20) * 9).astype(np.uint8)  # (12, 20), 0 to 237
 COLORS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=2)
@@ -225,4 +226,4 @@ def test_a_scan_counts_what_is_there_and_lists_what_is_not(tmp_path):
         "animated, first frame used": 0,
         "named for another format": 0,
     }
-    assert sorted(headers(paths)) == [3]  # the cut file's header is whole
+    assert sorted(headers(ImageSet(paths))) == [3]  # the cut file's header is whole

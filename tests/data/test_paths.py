@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from swinft.data.image_paths import fields, image_paths
+from swinft.data.image_paths import fields
+from swinft.data.sources.files import FileSource
 from swinft.data.tables.table import read_table
 
 
@@ -14,7 +15,7 @@ def resolve(root, template, rows, header="id,Subject Focus,label"):
     path.write_text("\n".join([header, *rows]) + "\n")
     problems = []
     table = read_table(path, "id", {}, problems)
-    paths = image_paths(table, template, root, problems)
+    paths = FileSource().references(table, template, root, problems)
     return [os.path.relpath(path, root) for path in paths], problems
 
 

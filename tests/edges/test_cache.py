@@ -139,7 +139,7 @@ def test_f081_a_changed_image_never_shows_old_pixels(root, tmp_path):
 def test_f083_the_files_are_asked_once_for_all_loaders(root, tmp_path, monkeypatch):
     asked = []
     real = scan.signatures
-    monkeypatch.setattr(scan, "signatures", lambda paths: asked.append(len(paths)) or real(paths))
+    monkeypatch.setattr(scan, "signatures", lambda paths, source: asked.append(len(paths)) or real(paths, source))
     data = module(root, tmp_path)
     data.setup("fit")
     data.training_cache()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from swinft.data.image_paths import image_paths
+from swinft.data.sources.files import FileSource
 from swinft.data.tables import csv_lines as csvfile
 from swinft.data.tables.table import DataError, read_table
 from swinft.data.tables.text import Spellings, TextRules, normal, strip, twin_key, twins
@@ -192,7 +192,7 @@ def paths(tmp_path, template, cells, files, name="file"):
         (tmp_path / file).touch()
     table, _ = read(tmp_path, f"id,{name}\n" + "".join(f"r{k},{cell}\n" for k, cell in enumerate(cells)), required=())
     problems, notes = [], []
-    found = image_paths(table, template, tmp_path, problems, notes)
+    found = FileSource().references(table, template, tmp_path, problems, notes)
     return [os.path.relpath(path, tmp_path) for path in found], problems, notes
 
 
@@ -275,7 +275,7 @@ def test_200_000_rows_are_read_in_seconds(tmp_path):
     content = "id,label,file\n" + "".join(f"{k}, c{k % 50},{k % 1001}\n" for k in range(200_000))
     started = time.process_time()
     table, problems = read(tmp_path, content)
-    image_paths(table, "{file:06d}.jpg", tmp_path, problems)
+    FileSource().references(table, "{file:06d}.jpg", tmp_path, problems)
     assert len(problems) == 199  # number 1000 has no file
     assert time.process_time() - started < 8
 

@@ -23,9 +23,10 @@ from PIL import Image
 
 from swinft.cli import main
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.images.decode import ImageError, ImageRules, decode
+from swinft.data.images.decode import ImageRules, decode
 from swinft.data.loading import dataset as batches
 from swinft.data.schema import Schema
+from swinft.data.sources.source import ImageError
 from swinft.data.tables.table import read_table
 from swinft.inference.predictions import prediction_table
 from swinft.run.submission.decide import plan_submission

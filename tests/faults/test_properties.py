@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from swinft.data.folds import make_folds
-from swinft.data.image_paths import image_paths
 from swinft.data.schema import Schema
+from swinft.data.sources.files import FileSource
 from swinft.data.tables.table import CONTROL, read_table
 from swinft.data.tables.text import strip
 from swinft.errors import InputError, StoreError
@@ -84,7 +84,7 @@ def test_no_id_leads_out_of_the_images_folder(tmp_path, id):
     table = read_table(tmp_path / "t.csv", "id", {}, problems)
     if table is None or problems or not len(table):
         return
-    (path,) = image_paths(table, "images/{id}", tmp_path, problems)
+    (path,) = FileSource().references(table, "images/{id}", tmp_path, problems)
     is_inside = os.path.realpath(path).startswith(os.path.realpath(inside) + os.sep)
     assert is_inside or problems
 

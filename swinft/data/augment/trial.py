@@ -11,9 +11,9 @@ from albumentations.core.composition import TransformType
 from numpy.typing import NDArray
 
 from swinft.data.augment.pipelines import Image, Preprocessing, apply, check_image, every_transform, set_seed
-from swinft.data.images.decode import ImageError
 from swinft.data.images.resize import least
 from swinft.data.loading.dataset import ImageRows
+from swinft.data.sources.source import ImageError
 from swinft.errors import InputError
 
 TRIES = 8  # on each image: what is drawn decides whether some transforms fail

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from PIL import features
 from swinft.data.cache.budget import Policy, Room, refuse
 from swinft.data.cache.build import build
 from swinft.data.cache.folder import FORMAT, HEADER, INDEX, PIXELS, hold_for_reading, make_room
-from swinft.data.images.decode import CONVERSION, RULES, ImageError, ImageRules
+from swinft.data.images.decode import CONVERSION, RULES, ImageRules
 from swinft.data.images.resize import GEOMETRY
 from swinft.data.inspection.index import ImageIndex
 from swinft.data.inspection.scan import ImageSet, look
+from swinft.data.sources.source import ImageError
 from swinft.errors import StoreError
 from swinft.system.limits import format_bytes
 
@@ -112,12 +113,13 @@ class Obtained:
 def cache_key(images: ImageSet) -> str:
     """SHA-256 of everything that decides what the pixels are, in hexadecimal.
 
-    That is decoder, conversion rules, geometry, training size, and of each file its name under the root, size, times
-    of modification and of change, inode and device, in the order of the rows. A folder that was renamed keeps its
+    That is decoder, conversion rules, geometry, training size, source, and of each file its name under the root, size,
+    times of modification and of change, inode and device, in the order of the rows. A folder that was renamed keeps its
     cache; a copy has one of its own.
     """
     pillow = f"pillow {PIL.__version__}, jpeg {features.version('jpg')} {features.version('libjpeg_turbo')}"
     decoder = [FORMAT, pillow, f"conversion {CONVERSION}", f"torch {torch.__version__}", GEOMETRY]
+    decoder += [images.source.identity] if images.source.identity else []
     settings = [*decoder, images.image_size and list(images.image_size), asdict(images.rules), images.names_sha256]
     return hashlib.sha256(json.dumps(settings).encode() + images.signatures.tobytes()).hexdigest()
 
@@ -242,7 +244,8 @@ def _readable_again(images: ImageSet, index: ImageIndex) -> bool:
     """Whether a file that could not be read can be now, without having changed."""
     unread = [row for row in index.errors if not index.records["content"][row].any()]
     scratch: NDArray[Any] = np.zeros(1, dtype=index.records.dtype)
-    return any(not isinstance(look(images.paths[row], None, images.rules, scratch), str) for row in unread)
+    whole = replace(images, image_size=None)
+    return any(not isinstance(look(whole, row, scratch), str) for row in unread)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The one way an image file becomes pixels: checks, training and prediction all see the same image.
+"""The one way the bytes of an image become pixels: checks, training and prediction all see the same image.
 
 What is converted, and how: EXIF orientation is applied, and no other tag is looked at; grey, 1-bit, palette and CMYK
 become RGB; samples of more than 8 bits are scaled to 8, and transparency is laid over white (`samples`); of an
@@ -18,6 +18,8 @@ from PIL import Image, ImageFile
 
 from swinft.data.images.diagnose import FORMATS, bare, describe, has_lost_its_end, png_chunks, png_significant_bits
 from swinft.data.images.to_rgb import MAX_BITS, Layout, Transparency, layout_of, to_rgb
+from swinft.data.sources.files import FILES
+from swinft.data.sources.source import ImageError, Source, read_image
 from swinft.errors import InputError
 from swinft.ranges import COUNT
 
@@ -35,10 +37,6 @@ TURNS = {
 }
 MAY_HOLD_EXIF = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks of a PNG
 CONVERSION = 2  # raised whenever the rules above change, so that pixels kept from before are not used
-
-
-class ImageError(InputError):
-    """A file is no image that can be decoded; the message names it and says what it is."""
 
 
 @dataclass(frozen=True)
@@ -139,12 +137,13 @@ class _Opened:
     orientation: int
 
 
-def decode(path: str | Path, rules: ImageRules = RULES) -> NDArray[np.uint8]:
-    """Decodes an image file.
+def decode(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) -> NDArray[np.uint8]:
+    """Decodes an image.
 
     Args:
-        path: A JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 or PPM file.
+        path: A JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 or PPM file, or what refers to one in `source`.
         rules: Which images can be used, and how.
+        source: Where its bytes come from.
 
     Returns:
         RGB, uint8 (H, W, 3), read-only: a copy that only a transform which writes in place would need costs time.
@@ -152,13 +151,13 @@ def decode(path: str | Path, rules: ImageRules = RULES) -> NDArray[np.uint8]:
     Raises:
         ImageError: The file is missing, damaged, no image, outside the rules, or of samples without a known white.
     """
-    return _decoded(path, read(path), None, rules)[0]
+    return _decoded(path, read_image(path, source), None, rules)[0]
 
 
 def decode_reduced(
-    path: str | Path, at_least: tuple[int, int], rules: ImageRules = RULES
+    path: str | Path, at_least: tuple[int, int], rules: ImageRules = RULES, source: Source = FILES
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Decodes an image file that is going to be shrunk: a large JPEG at 1/2, 1/4 or 1/8 of its size.
+    """Decodes an image that is going to be shrunk: a large JPEG at 1/2, 1/4 or 1/8 of its size.
 
     Its decoder then leaves out work instead of the caller throwing pixels away.
 
@@ -166,6 +165,7 @@ def decode_reduced(
         path: As for `decode`.
         at_least: Height and width that are enough, in pixels; the smallest scale that gives both is taken.
         rules: As for `decode`.
+        source: As for `decode`.
 
     Returns:
         As `decode` does; and the image's full height and width.
@@ -173,23 +173,23 @@ def decode_reduced(
     Raises:
         ImageError: As for `decode`.
     """
-    pixels, info = _decoded(path, read(path), at_least, rules)
+    pixels, info = _decoded(path, read_image(path, source), at_least, rules)
     return pixels, (info.height, info.width)
 
 
-def probe(path: str | Path, rules: ImageRules = RULES) -> ImageInfo:
+def probe(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) -> ImageInfo:
     """Reads what an image's header says.
 
     Raises:
         ImageError: The file is missing, no image, or outside the rules.
     """
-    return _info(path, _open(path, read(path), rules), rules)
+    return _info(path, _open(path, read_image(path, source), rules), rules)
 
 
 def load(
     path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules = RULES
 ) -> tuple[NDArray[np.uint8], tuple[int, int], ImageInfo]:
-    """Decodes what `read` has read of a file, and says what it is: `decode_reduced` and `probe` in one, and more.
+    """Decodes what `read_image` has read, and says what it is: `decode_reduced` and `probe` in one, and more.
 
     Args:
         path: Named in errors.
@@ -205,18 +205,6 @@ def load(
     """
     pixels, info = _decoded(path, content, at_least, rules)
     return pixels, (info.height, info.width), info
-
-
-def read(path: str | Path) -> bytes:
-    """All bytes of an image file: the one place that opens any.
-
-    Raises:
-        ImageError: It is missing or cannot be read.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror}. Restore the file or remove its row.") from error
 
 
 def _decoded(

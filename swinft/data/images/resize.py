@@ -28,19 +28,24 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from swinft.data.images.decode import RULES, ImageInfo, ImageRules, decode, decode_reduced, load
+from swinft.data.sources.files import FILES
+from swinft.data.sources.source import Source
 
 MARGIN = 1.14  # 256 pixels for 224: random crops have room, and evaluation shrinks once more instead of enlarging
 # Part of a cache's key: changed with anything below that changes pixels.
 GEOMETRY = f"covers {MARGIN} of the training size, antialiased, height first, never enlarged, JPEG at 1/2, 1/4, 1/8"
 
 
-def load_image(path: str | Path, image_size: tuple[int, int] | None, rules: ImageRules = RULES) -> NDArray[np.uint8]:
-    """Decodes an image file and shrinks it to what a training size needs.
+def load_image(
+    path: str | Path, image_size: tuple[int, int] | None, rules: ImageRules = RULES, source: Source = FILES
+) -> NDArray[np.uint8]:
+    """Decodes an image and shrinks it to what a training size needs.
 
     Args:
         path: As for `decode`.
         image_size: Height and width of training, in pixels; None to keep every pixel.
         rules: As for `decode`.
+        source: As for `decode`.
 
     Returns:
         RGB, uint8 (H, W, 3), read-only.
@@ -49,8 +54,8 @@ def load_image(path: str | Path, image_size: tuple[int, int] | None, rules: Imag
         ImageError: As for `decode`.
     """
     if image_size is None:
-        return decode(path, rules)
-    return _shrunk(*decode_reduced(path, least(image_size), rules), image_size)
+        return decode(path, rules, source)
+    return _shrunk(*decode_reduced(path, least(image_size), rules, source), image_size)
 
 
 def load_image_and_info(

@@ -94,7 +94,7 @@ class ImageFiles:
 
     def _take(self, rows: Rows, path: str) -> PixelCache | None:
         if path and self._taken is None:
-            names = ImageSet(rows.paths, self.root).names_sha256
+            names = self._images(rows).names_sha256
             try:
                 self._taken = open_cache(Path(path))
             except StoreError as error:
@@ -105,9 +105,11 @@ class ImageFiles:
 
     def _obtain(self, split: str, rows: Rows) -> Obtained:
         if split not in self._obtained:
-            images = ImageSet(rows.paths, self.root, self.image_size, self.rules)
-            self._obtained[split] = self._look(images, split == "train")
+            self._obtained[split] = self._look(self._images(rows), split == "train")
         return self._obtained[split]
+
+    def _images(self, rows: Rows) -> ImageSet:
+        return ImageSet(rows.paths, self.root, self.image_size, self.rules, rows.source)
 
     def _look(self, images: ImageSet, is_train: bool) -> Obtained:
         if self.policy is False:
@@ -153,7 +155,7 @@ class ImageFiles:
         """
         problems: list[Problem] = []
         for split, rows in splits.items():
-            errors = self.index(split, rows).errors if decode else headers(rows.paths, self.rules)
+            errors = self.index(split, rows).errors if decode else headers(self._images(rows))
             problems += [rows.table.problem(row, "the image cannot be used", error) for row, error in errors.items()]
         if problems and not skips_bad:
             raise DataError(problems)
@@ -205,10 +207,10 @@ class ImageFiles:
         row_of = {id: row for row, id in enumerate(train.table.ids)}
         lines = ((row_of[line.id], line) for line in read_images(known, "train"))
         if self.policy is False:
-            states = ImageSet(train.paths).signatures
+            images = self._images(train)
+            states = images.signatures
             suspects = [(row, line) for row, line in lines if tuple(states[row].tolist()) != line.signature]
-            paths = [train.paths[row] for row, _ in suspects]
-            records = scan(ImageSet(paths, self.root, self.image_size, self.rules)).records
+            records = scan(images.take([row for row, _ in suspects])).records
         else:
             suspects = list(lines)
             records = self.index("train", train).records[[row for row, _ in suspects]]

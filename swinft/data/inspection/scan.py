@@ -1,4 +1,4 @@
-"""One look at each of many image files: everything that is wanted of a file is found in one read and one decoding."""
+"""One look at each of many images: everything that is wanted of an image is found in one read and one decoding."""
 
 import hashlib
 import itertools
@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.images.decode import RULES, ImageError, ImageRules, probe, read
+from swinft.data.images.decode import RULES, ImageRules, probe
 from swinft.data.images.resize import load_image_and_info
 from swinft.data.inspection.index import HASH_SIDE, RECORD, SIGNATURE, ImageIndex
+from swinft.data.sources.files import FILES
+from swinft.data.sources.source import ImageError, Source, read_image
 from swinft.errors import InputError, listed
 from swinft.system.limits import available_cores
 
@@ -43,20 +45,26 @@ class ImageSet:
         root: Their names count relative to this folder.
         image_size: Height and width of training in pixels, which images are shrunk for; None for all their pixels.
         rules: Which images can be used, and how.
+        source: Where their bytes come from.
     """
 
     paths: Sequence[str | Path]
     root: Path = Path()
     image_size: tuple[int, int] | None = None
     rules: ImageRules = RULES
+    source: Source = FILES
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    def take(self, rows: Sequence[int]) -> "ImageSet":
+        """Those of some rows."""
+        return replace(self, paths=[self.paths[row] for row in rows])
+
     @cached_property
     def signatures(self) -> NDArray[np.int64]:
         """Size, times of modification and of change, inode and device of each file, int64 (N, 5); −1 where missing."""
-        return signatures(self.paths)
+        return signatures(self.paths, self.source)
 
     @cached_property
     def names_sha256(self) -> str:
@@ -73,31 +81,30 @@ class ImageSet:
         Raises:
             InputError: Some have changed; they are named.
         """
-        changed = np.flatnonzero((signatures(self.paths) != self.signatures).any(axis=1))
+        changed = np.flatnonzero((signatures(self.paths, self.source) != self.signatures).any(axis=1))
         if len(changed):
             names = listed([str(self.paths[row]) for row in changed.tolist()])
             raise InputError(f"image files changed while they were decoded: {names}. Run again once they are at rest.")
 
 
-def signatures(paths: Sequence[str | Path]) -> NDArray[np.int64]:
-    """What tells cheaply whether a file is still the same, int64 (N, 5), as `SIGNATURE` names it.
-
-    A link is followed: what counts is the file it points to. The time of change cannot be set by a program, so that a
-    file put back with its old size and time of modification, as archives and copies do, is another file.
-    """
+def signatures(paths: Sequence[str | Path], source: Source = FILES) -> NDArray[np.int64]:
+    """What tells cheaply whether an image is still the same, int64 (N, 5); `SIGNATURE` names what a file's is."""
     chunks = [paths[start : start + STATS] for start in range(0, len(paths), STATS)]
     with ThreadPoolExecutor(min(16, len(chunks) or 1)) as pool:  # on network disks each answer is waited for
-        found = list(pool.map(lambda chunk: [_signature(path) for path in chunk], chunks))
+        found = list(pool.map(lambda chunk: [_signature(str(path), source) for path in chunk], chunks))
     return np.array([one for chunk in found for one in chunk], dtype=np.int64).reshape(-1, len(SIGNATURE))
 
 
-def _signature(path: str | Path) -> tuple[int, ...]:
+def _signature(path: str, source: Source) -> tuple[int, ...]:
     try:
-        stat = os.stat(path)
-    except (OSError, ValueError):
+        found = source.stat(path)
+    except (OSError, LookupError, ValueError):
         return (-1,) * len(SIGNATURE)
-    found = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev)
-    return tuple(number & (2**63 - 1) for number in found)  # some file systems number up to 2⁶⁴
+    if len(found) > len(SIGNATURE):
+        name = type(source).__name__
+        raise InputError(f"{name}.stat gives {len(found)} numbers for {path}; it must give at most {len(SIGNATURE)}.")
+    whole = (*found, *[0] * (len(SIGNATURE) - len(found)))
+    return tuple(number & (2**63 - 1) for number in whole)  # some file systems number up to 2⁶⁴
 
 
 def scan(
@@ -115,7 +122,7 @@ def scan(
     threads = workers or available_cores()
 
     def one(row: int) -> NDArray[np.uint8] | str | None:
-        found = look(images.paths[row], images.image_size, images.rules, records[row : row + 1])
+        found = look(images, row, records[row : row + 1])
         return found if keep or isinstance(found, str) else None
 
     with ThreadPoolExecutor(threads) as pool:
@@ -128,18 +135,17 @@ def scan(
     return ImageIndex(records, errors)
 
 
-def look(
-    path: str | Path, image_size: tuple[int, int] | None, rules: ImageRules, record: NDArray[np.void]
-) -> NDArray[np.uint8] | str:
-    """Reads and decodes a file and writes what it is into `record`, (1,) of `RECORD`.
+def look(images: ImageSet, row: int, record: NDArray[np.void]) -> NDArray[np.uint8] | str:
+    """Reads and decodes an image and writes what it is into `record`, (1,) of `RECORD`.
 
     Returns:
         Its pixels, uint8 (H, W, 3), or why it cannot be used.
     """
+    path = images.paths[row]
     try:
-        content = read(path)
+        content = read_image(path, images.source)
         record["content"] = np.frombuffer(hashlib.sha256(content).digest()[:16], dtype=np.uint8)
-        pixels, info = load_image_and_info(path, content, image_size, rules)
+        pixels, info = load_image_and_info(path, content, images.image_size, images.rules)
     except ImageError as error:
         return str(error)
     digest = hashlib.sha256(repr(pixels.shape).encode())
@@ -159,19 +165,19 @@ def look(
     return pixels
 
 
-def headers(paths: Sequence[str | Path], rules: ImageRules = RULES) -> dict[int, str]:
-    """What the headers alone say against files, by position; damage behind them is not found."""
+def headers(images: ImageSet) -> dict[int, str]:
+    """What the headers alone say against images, by position; damage behind them is not found."""
 
     def one(path: str | Path) -> str:
         try:
-            probe(path, rules)
+            probe(path, images.rules, images.source)
         except ImageError as error:
             return str(error)
         return ""
 
     threads = available_cores()
     with ThreadPoolExecutor(threads) as pool:
-        return {row: error for row, error in enumerate(in_order(pool, one, paths, 4 * threads)) if error}
+        return {row: error for row, error in enumerate(in_order(pool, one, images.paths, 4 * threads)) if error}
 
 
 def perceptual(pixels: NDArray[np.uint8]) -> NDArray[np.uint64] | None:

@@ -16,11 +16,13 @@ from torch.utils.data import Dataset, Sampler
 
 from swinft.data.augment.pipelines import Pipeline, Preprocessing, apply, check_image
 from swinft.data.cache.pixels import PixelCache
-from swinft.data.images.decode import RULES, ImageError, ImageRules
+from swinft.data.images.decode import RULES, ImageRules
 from swinft.data.images.libraries import tune_decoders
 from swinft.data.images.resize import load_image
 from swinft.data.loading.collate import collate
 from swinft.data.loading.feeding import Feeding, FeedingLoader
+from swinft.data.sources.files import FILES
+from swinft.data.sources.source import ImageError, Source
 from swinft.data.tables.table import Problem, Table
 from swinft.errors import InputError
 from swinft.system.allocator import return_freed_memory
@@ -63,7 +65,7 @@ class ImageRows(Dataset[dict[str, Any]]):
 
     Args:
         names: Names the row in error messages.
-        paths: N image files.
+        paths: N images.
         pipeline: From decoded image to uint8 (H, W, 3).
         image_size: (H, W).
         seed: Of the augmentation.
@@ -75,6 +77,7 @@ class ImageRows(Dataset[dict[str, Any]]):
         cache: Decoded images of the rows; None to decode each time.
         preprocess: The user's, before the pipeline; None for none.
         visited: Rows that the loader visits; None for all.
+        source: Where the images' bytes come from.
     """
 
     names: RowNames
@@ -90,6 +93,7 @@ class ImageRows(Dataset[dict[str, Any]]):
     cache: PixelCache | None = None
     preprocess: Preprocessing | None = None
     visited: NDArray[np.int64] | None = None
+    source: Source = FILES
 
     def __len__(self) -> int:
         return len(self.paths) if self.visited is None else len(self.visited)
@@ -158,7 +162,7 @@ class ImageRows(Dataset[dict[str, Any]]):
             raise ImageError(str(self.names.problem(row, "the image cannot be used", str(error)))) from error
 
     def _decode(self, row: int) -> NDArray[np.uint8]:
-        return load_image(self.paths[row], self.image_size if self.shrinks else None, self.rules)
+        return load_image(self.paths[row], self.image_size if self.shrinks else None, self.rules, self.source)
 
 
 class ShuffledRows(Sampler[Key]):

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.images.decode import ImageRules, decode
+from swinft.data.images.decode import decode
+from swinft.data.inspection.scan import ImageSet
 from swinft.data.schema import Schema
+from swinft.data.sources.source import ImageError
 from swinft.data.summary import captions, shown
 from swinft.errors import InputError, StoreError
 from swinft.inference.predictions import as_bytes, by_id, read_predictions, values_of
@@ -146,7 +147,7 @@ def worst_rows(values: NDArray[np.float32], data: CSVDataModule) -> list[dict[st
             "fold": int(data.fold_of_row[row]),
             "truth": truth,
             "prediction": _words(prediction, data.schema),
-            "image": _thumbnail(Path(data.train_paths[row]), data.image_rules),
+            "image": _thumbnail(data.images_of("fit", [int(row)])),
         }
         for row, prediction, truth in zip(
             scored[chosen], values[chosen], captions(targets[chosen], data.schema), strict=True
@@ -236,11 +237,12 @@ def _words(prediction: NDArray[np.float32], schema: Schema) -> str:
     return ", ".join(likely) or "none"
 
 
-def _thumbnail(path: Path, rules: ImageRules) -> str:
-    """An image as a data URI; empty where the file is gone, which the page then says."""
-    if not path.is_file():
+def _thumbnail(images: ImageSet) -> str:
+    """One image as a data URI; empty where it is gone, which the page then says."""
+    try:
+        image = Image.fromarray(decode(images.paths[0], images.rules, images.source))
+    except ImageError:
         return ""
-    image = Image.fromarray(decode(path, rules))
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)

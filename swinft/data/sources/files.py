@@ -1,0 +1,75 @@
+"""Images that are files: the source that is used unless a config names another."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from swinft.data.image_paths import Flaw, is_within
+from swinft.data.sources.source import Source
+from swinft.data.tables.csv_lines import missing_folder
+
+
+class FileSource(Source):
+    """Image files in folders.
+
+    Args:
+        follow_links: Links may lead out of the images' folder, as those of DVC, git-annex and the hub's cache do. What
+            a cell says may not, whatever this is.
+    """
+
+    identity = ""  # a file's own state says all
+
+    def __init__(self, follow_links: bool = False) -> None:
+        self.follow_links = follow_links
+        self._folders: dict[str, tuple[str, set[str]]] = {}  # by path: where it really is, and which names are links
+        self._boundaries: dict[str, str] = {}  # where folders that rows may not leave really are
+
+    def __reduce__(self) -> tuple[type["FileSource"], tuple[bool]]:
+        return FileSource, (self.follow_links,)
+
+    def read(self, reference: str) -> bytes:
+        """All bytes of a file."""
+        with open(reference, "rb") as file:
+            return file.read()
+
+    def stat(self, reference: str) -> tuple[int, ...]:
+        """As `state_of`."""
+        return state_of(os.stat(reference))
+
+    def names(self, folder: str) -> Collection[str] | None:
+        """The files of a folder, listed once: a look-up per row would be slow on network disks."""
+        if not os.path.isdir(folder):
+            return None
+        with os.scandir(folder) as entries:
+            is_link = {entry.name: entry.is_symlink() for entry in entries if entry.is_file()}
+        self._folders[folder] = os.path.realpath(folder), {name for name in is_link if is_link[name]}
+        return is_link
+
+    def missing(self, folder: str) -> str:
+        """Which part of the folder's path is not there, and what is."""
+        return missing_folder(Path(folder))
+
+    def flaw(self, reference: str, inside: str) -> Flaw | None:
+        """A link that leads out of the images' folder, unless that is allowed."""
+        if self.follow_links:
+            return None
+        folder, name = os.path.split(reference)
+        real, links = self._folders[folder]
+        if inside not in self._boundaries:
+            self._boundaries[inside] = os.path.realpath(inside)
+        if is_within(os.path.realpath(reference) if name in links else real, self._boundaries[inside]):
+            return None
+        fix = f"If the links are your own, set data.follow_links to true; or copy the file into {inside}."
+        return Flaw("the path is a link that leaves the images' folder", fix)
+
+
+def state_of(stat: os.stat_result) -> tuple[int, ...]:
+    """What tells cheaply whether a file is still the same: size, times of modification and of change, inode, device.
+
+    A link was followed: what counts is the file it points to. The time of change cannot be set by a program, so that a
+    file put back with its old size and time of modification, as archives and copies do, is another file.
+    """
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
+
+
+FILES = FileSource()
