@@ -8,7 +8,7 @@ from torch._dynamo.utils import counters
 from swinft import ClassificationHead
 from swinft.cli import main
 from swinft.errors import InputError
-from swinft.inference.predictions import read_predictions, values_of
+from swinft.inference.predictions import Predictions
 from swinft.model.compiling import compiles, filled_up
 from swinft.model.task import FineTuneTask
 from tests.conftest import tiny_config, write_config
@@ -23,7 +23,7 @@ def test_a_compiled_fold_ends_near_one_that_is_not(competition, tmp_path, capsys
         changes = {"model.compile": name == "compiled", "name": name, "data.batch_size": 5}
         config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
         assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
-        values.append(values_of(read_predictions(tmp_path / "runs" / name / "fold_0" / "oof.csv", 3), 3))
+        values.append(Predictions.read(tmp_path / "runs" / name / "fold_0" / "oof.csv", 3).values)
     assert "compiled, and the first step done, in" in capsys.readouterr().out
     assert counters["stats"]["unique_graphs"] == 2  # one to train, one to validate, whose last batch is not full
     np.testing.assert_allclose(values[1], values[0], atol=0.02)
@@ -66,7 +66,7 @@ def test_compiled_predictions_are_near_the_others_and_compiled_once_for_all(comp
         output = tmp_path / f"{number}.csv"
         counters.clear()
         assert main(["predict", str(run), "--output", str(output), *options]) == 0
-        values.append(values_of(read_predictions(output, 3), 3))
+        values.append(Predictions.read(output, 3).values)
     printed = capsys.readouterr().out
     assert printed.count("compiled, and the first batch predicted, in") == 1
     assert counters["stats"]["unique_graphs"] == 1

@@ -5,7 +5,7 @@ import pytest
 
 from swinft.cli import main
 from swinft.data.loading import device_loader as device
-from swinft.inference.predictions import read_predictions, values_of
+from swinft.inference.predictions import Predictions
 from tests.conftest import fit_in_process, tiny_config, write_config
 
 
@@ -15,7 +15,7 @@ def fit(competition, folder, **changes):
     changes = {"data.cache_dir": str(folder / "cache"), "trainer.max_epochs": 2, **changes}
     config = write_config(folder / "c.yaml", tiny_config(competition, folder / "runs", **changes))
     fit_in_process(config)
-    return read_predictions(folder / "runs" / "tiny" / "oof.csv", 3)
+    return Predictions.read(folder / "runs" / "tiny" / "oof.csv", 3)
 
 
 @pytest.mark.parametrize("preset", ["light", "medium", "crop"])
@@ -28,8 +28,8 @@ def test_it_ends_where_the_same_run_on_the_cpu_ends(preset, competition, tmp_pat
     here = fit(competition, tmp_path / "cpu", **{"data.augment": preset})
     assert "are on cpu" not in capsys.readouterr().out
     flat = fit(competition, tmp_path / "none", **{"data.augment": "none"})
-    assert there["id"].tolist() == here["id"].tolist() == flat["id"].tolist()
-    near, far = (abs(values_of(there, 3) - values_of(other, 3)).max() for other in (here, flat))
+    assert there.ids == here.ids == flat.ids
+    near, far = (abs(there.values - other.values).max() for other in (here, flat))
     assert near < {"light": 1e-5, "medium": 0.01, "crop": 0.001}[preset]
     assert near < 0.7 * far
     run = str(tmp_path / "device" / "runs" / "tiny")
@@ -40,7 +40,7 @@ def test_it_ends_where_the_same_run_on_the_cpu_ends(preset, competition, tmp_pat
 def test_the_number_of_loader_processes_does_not_matter(competition, tmp_path):
     changes = {"data.augment": "medium", "data.augment_on": "device", "trainer.max_epochs": 1}
     outcomes = [fit(competition, tmp_path / str(n), **changes, **{"data.num_workers": n}) for n in (0, 2)]
-    assert np.array_equal(values_of(outcomes[0], 3), values_of(outcomes[1], 3))
+    assert np.array_equal(outcomes[0].values, outcomes[1].values)
 
 
 def test_too_little_room_ends_the_run_with_both_numbers_and_what_to_change(competition, tmp_path, capsys, monkeypatch):

@@ -17,7 +17,7 @@ import torch
 
 from swinft.cli import main
 from swinft.data.schema import Schema
-from swinft.inference.predictions import read_predictions, values_of
+from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
@@ -49,9 +49,9 @@ def test_saved_weights_predict_a_folds_own_rows_as_its_oof_says(tiny_run, fold):
     data = experiment.datamodule(fold=fold, folds=str(run.folds))
     data.setup("fit")
     rows, values = predict_rows([net], data.val_dataloader(), experiment.config.predict.views, CPU, "32-true")
-    oof = read_predictions(run.fold(fold).oof, len(schema.outputs))
-    assert [data.train_table.ids[row] for row in rows] == oof["id"].tolist()
-    assert np.array_equal(values, values_of(oof, len(schema.outputs)))
+    oof = Predictions.read(run.fold(fold).oof, len(schema.outputs))
+    assert [data.train_table.ids[row] for row in rows] == oof.ids
+    assert np.array_equal(values, oof.values)
 
 
 def test_the_pooled_score_is_the_share_of_right_oof_rows(tiny_run, competition):
@@ -68,8 +68,8 @@ def test_test_predictions_are_the_mean_over_folds(tiny_run, tmp_path):
     for fold in ("0", "1"):
         output = tmp_path / f"{fold}.csv"
         assert main(["predict", str(tiny_run), "--folds", fold, "--device", "cpu", "--output", str(output)]) == 0
-        parts.append(values_of(read_predictions(output, 3), 3))
-    merged = values_of(read_predictions(tiny_run / "test_predictions.csv", 3), 3)
+        parts.append(Predictions.read(output, 3).values)
+    merged = Predictions.read(tiny_run / "test_predictions.csv", 3).values
     np.testing.assert_allclose(merged, np.mean(parts, axis=0), atol=1e-6)
     assert not np.array_equal(parts[0], parts[1])
 

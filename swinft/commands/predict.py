@@ -4,12 +4,11 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
@@ -18,10 +17,10 @@ from swinft.data.datamodule import OK, CSVDataModule
 from swinft.data.inspection.scan import scan
 from swinft.data.loading.feeding import Destination, NumWorkers, explained_deaths
 from swinft.data.schema import Schema
-from swinft.errors import InputError, command, number_of
+from swinft.errors import InputError, RunError, command, number_of
 from swinft.inference.compiled import nets_by_torch
 from swinft.inference.finite import Origin
-from swinft.inference.predictions import as_bytes, prediction_table, write_predictions
+from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import Predictor, predict_rows, print_budget
 from swinft.inference.provenance import Provenance, other_views
 from swinft.inference.tta import View, check_views
@@ -134,11 +133,10 @@ def predict(
             table = _predict_table(predictors, data, share, views, place, settled)
         took = format_seconds(time.perf_counter() - started)
         if part:
-            write_predictions(path, table, MAKER)
+            table.write(path, MAKER)
             print(f"part {part}: {number_of(len(table), 'row')} in {took}")
             return
-        content = as_bytes(table)
-        write_made_from(opened, path, content, MAKER, {"rows": len(table), "provenance": asdict(made_with)})
+        write_made_from(opened, path, table.to_bytes(), MAKER, {"rows": len(table), "provenance": asdict(made_with)})
         _say(opened, path, table, took, made_with, config.predict.views)
 
 
@@ -180,7 +178,7 @@ def _predict_table(
     views: Sequence[View],
     place: torch.device,
     precision: Precision,
-) -> pd.DataFrame:
+) -> Predictions:
     """The prediction table of this process's share of the test rows."""
     keep_freed_memory(place)
     data.destination = Destination(place, devices=share[1], is_command=True)
@@ -201,12 +199,9 @@ def _predict_table(
     return complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
 
 
-def _say(
-    run: Run, path: Path, table: pd.DataFrame, took: str, made_with: Provenance, oof_views: Sequence[View]
-) -> None:
+def _say(run: Run, path: Path, table: Predictions, took: str, made_with: Provenance, oof_views: Sequence[View]) -> None:
     """What was predicted, with what, and the next command."""
-    outputs = table.columns[1 : 1 + len(run.read_schema()["outputs"])]
-    say(f"{number_of(len(table), 'row')} in {took}, columns {', '.join(outputs)}: {path}")
+    say(f"{number_of(len(table), 'row')} in {took}, columns {', '.join(table.outputs)}: {path}")
     say(f"  {made_with.describe()}")
     if note := other_views(made_with, oof_views):
         say(f"  {note}")
@@ -239,31 +234,28 @@ def _place(
 
 def complete(
     rows: NDArray[np.int64], values: NDArray[np.float32], data: CSVDataModule, wanted: Sequence[int]
-) -> pd.DataFrame:
-    """The prediction table of test rows, in the table's order.
+) -> Predictions:
+    """The predictions of test rows, in the table's order.
 
     Args:
         rows: Rows that were predicted, each once.
         values: Their predictions (N, K).
         data: Where the rows come from. Where it lets images be skipped, a skipped row has the training rows' mean.
-        wanted: All rows that the table must hold.
+        wanted: All rows that must be predicted.
 
     Raises:
-        RuntimeError: A row is predicted twice, has a prediction that is no number, or none although it may not be
-            skipped.
+        RunError: A row is predicted twice, has a prediction that is no number, or none although it may not be skipped.
     """
     if not np.isfinite(values).all():
-        raise RuntimeError("predictions are NaN or infinite: nothing is written.")
-    missing = set(wanted) - set(rows.tolist())
-    if len(set(rows.tolist())) < len(rows) or (missing and data.on_bad_image == "error"):
-        raise RuntimeError(f"{len(rows)} predictions do not cover the {len(wanted)} rows exactly once.")
-    found = dict(zip(rows.tolist(), values, strict=True))
-    prior = np.array(data.schema.prior, dtype=np.float32)
-    whole = np.stack([found.get(row, prior) for row in wanted])
-    for problem in scan(data.images_of("predict", sorted(missing))).errors.values():
+        raise RunError("predictions are NaN or infinite: nothing is written.")
+    skipped = sorted(set(wanted) - set(rows.tolist())) if data.on_bad_image == "skip" else []
+    for problem in scan(data.images_of("predict", skipped)).errors.values():
         print(f"skipped, predicted as the mean of the training rows: {problem}", file=sys.stderr)
-    status = ["bad image" if row in missing else OK for row in wanted] if data.may_skip else None
-    return prediction_table([data.test_table.ids[row] for row in wanted], whole, data.schema.outputs, status=status)
+    ids, expected = data.test_table.ids, set(wanted) - set(skipped)
+    found = Predictions([ids[row] for row in rows], values, data.schema.outputs)
+    whole = found.join([ids[row] for row in wanted if row in expected], "what was predicted")
+    status = ["bad image" if row in skipped else OK for row in wanted] if data.may_skip else None
+    return replace(whole.among([ids[row] for row in wanted], data.schema.prior if skipped else np.nan), status=status)
 
 
 def _by_openvino(nets: Sequence[ImageModel], image_size: tuple[int, int]) -> Sequence[Predictor]:

@@ -11,13 +11,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from swinft.data.samples import Columns, read_sample
 from swinft.data.schema import Schema
 from swinft.data.tables.table import DataError, Problem
 from swinft.errors import InputError, number_of
-from swinft.inference.predictions import read_foreign, read_predictions
+from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance
 from swinft.printing import say
 from swinft.run.config.parser import call
@@ -146,17 +144,17 @@ def _say_source(path: Path, made_with: Provenance | None, oof_views: list[str]) 
 
 def _read_predictions(
     path: Path, schema: Schema, made_with: Provenance | None, sample: Sample | None, data: dict[str, Any]
-) -> pd.DataFrame:
+) -> Predictions:
     """The prediction table; one from elsewhere after all that can be checked of a table."""
     if made_with:
-        return read_predictions(path, len(schema.outputs))
+        return Predictions.read(path, len(schema.outputs))
     table, notes = read_foreign(path, schema, ["id", *([sample.id] if sample else []), data["id"]])
     for note in notes:
         say(f"  {note}")
     return table
 
 
-def _build(plan: SubmissionPlan, table: pd.DataFrame) -> str:
+def _build(plan: SubmissionPlan, table: Predictions) -> str:
     """The text of the submission, checked.
 
     Raises:
@@ -204,13 +202,13 @@ def _read_sample(data: dict[str, Any], options: SubmissionConfig) -> Sample | No
     return Sample.of(table)
 
 
-def _sample_without_file(data: dict[str, Any], schema: Schema, metric: str, table: pd.DataFrame) -> Sample:
+def _sample_without_file(data: dict[str, Any], schema: Schema, metric: str, table: Predictions) -> Sample:
     """Without a sample submission: the id, the target's columns and the order of the predictions."""
     targets = [data["target"]] if isinstance(data["target"], str) else data["target"]
     if schema.kind == "classification" and metric in PROBABILITY_METRICS and len(schema.outputs) > 2:
         targets = schema.outputs
     id = data.get("test_id") or data["id"]
-    return Sample("the predictions", id, [id, *targets], table.iloc[:, 0].astype(str).tolist())
+    return Sample("the predictions", id, [id, *targets], table.ids)
 
 
 def _first_metric(run: Run, config: dict[str, Any]) -> str:

@@ -1,121 +1,188 @@
-"""Prediction tables: `id`, one column per output in the competition's units, and for out-of-fold ones `fold`.
+"""Predictions: ids, values in the competition's units, names of the outputs, fold, status, and what made them.
 
-Where a config lets rows be skipped there is a `status` besides: `ok`, or why the row has no prediction of its own.
+On disk they are a CSV: `id`, one column per output, and, where there are any, `fold` (of out-of-fold predictions) and
+`status` (where a config lets rows be skipped: `ok`, or why the row has no prediction of its own). They are joined by
+id, never by position. Values are float32, written so that they read back exactly.
 
-Tables are joined by id, never by position. Numbers are float32, written so that they read back exactly.
+Shapes: N rows, K outputs.
 """
 
 import csv
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from swinft.data.schema import Schema
 from swinft.data.tables.numbers import numbers
 from swinft.data.tables.table import DataError, Problem, read_table
 from swinft.errors import RunError, number_of, suggest
-from swinft.inference.provenance import read_made_from
+from swinft.inference.provenance import PREDICT, Provenance, provenance_of, read_made_from
 from swinft.store import commit, verify
 
 # An output that is also called so stays apart: outputs are found by position, after the id.
 ID, FOLD, STATUS = "id", "fold", "status"
 
 
-def prediction_table(
-    ids: Sequence[str],
-    values: NDArray[np.float32],
-    outputs: Sequence[str],
-    folds: NDArray[np.int64] | None = None,
-    status: Sequence[str] | None = None,
-) -> pd.DataFrame:
-    """Builds a prediction table.
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predictions of some rows.
 
     Args:
         ids: N ids as text.
-        values: float32 predictions (N, K) in the competition's units.
-        outputs: K column names.
-        folds: int folds (N,), for out-of-fold predictions.
-        status: N words, where rows may be skipped.
+        values: float32 predictions (N, K) in the competition's units; a copy that cannot be written to is kept.
+        outputs: K names.
+        fold: int64 (N,): which fold predicted a row, −1 for none; None where several did, as for test rows.
+        status: N words, `ok` or why a row has no prediction of its own; None where no row may be skipped.
+        provenance: What they were made with; None where that is not known, as for out-of-fold predictions and those of
+            other programs.
 
-    Returns:
-        A frame with the columns id, the outputs and, where given, fold and status.
+    Raises:
+        ValueError: The lengths differ.
     """
-    columns: list[pd.Series[Any]] = [pd.Series(list(ids), dtype=str, name=ID)]
-    columns += [pd.Series(values[:, k], dtype="float32", name=name) for k, name in enumerate(outputs)]
-    if folds is not None:
-        columns.append(pd.Series(folds, dtype="int64", name=FOLD))
-    if status is not None:
-        columns.append(pd.Series(list(status), dtype=str, name=STATUS))
-    return pd.concat(columns, axis=1)
+
+    ids: list[str]
+    values: NDArray[np.float32]
+    outputs: list[str]
+    fold: NDArray[np.int64] | None = None
+    status: list[str] | None = None
+    provenance: Provenance | None = None
+
+    def __post_init__(self) -> None:
+        values = np.array(self.values, dtype=np.float32)
+        values.setflags(write=False)
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "ids", [str(id) for id in self.ids])
+        object.__setattr__(self, "outputs", list(self.outputs))
+        if self.fold is not None:
+            object.__setattr__(self, "fold", np.array(self.fold, dtype=np.int64))
+        lengths = {len(column) for column in (self.ids, self.fold, self.status) if column is not None}
+        if values.ndim != 2 or lengths != {len(values)} or values.shape[1] != len(self.outputs):
+            raise ValueError(
+                f"{values.shape} is not (rows, outputs) of {len(self.ids)} ids and {len(self.outputs)} outputs, or "
+                f"fold or status has another number of rows."
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def read(cls, path: Path, num_outputs: int) -> "Predictions":
+        """Reads the predictions that a run made.
+
+        Args:
+            path: The CSV.
+            num_outputs: K, the number of columns after the id.
+
+        Raises:
+            StoreError: The file was never completed or has changed since.
+        """
+        made_from = read_made_from(path, PREDICT)
+        # The header is read as a row: pandas would change a name that is there twice.
+        text = pd.read_csv(path if made_from else verify(path), dtype=str, keep_default_na=False, header=None)
+        names, cells = [str(name) for name in text.iloc[0]], text.iloc[1:]
+        places = {name: place for place, name in enumerate(names) if place > num_outputs}
+        return cls(
+            cells.iloc[:, 0].tolist(),
+            cells.iloc[:, 1 : num_outputs + 1].replace("", "nan").to_numpy().astype(np.float32),
+            names[1 : num_outputs + 1],
+            cells.iloc[:, places[FOLD]].to_numpy().astype(np.int64) if FOLD in places else None,
+            cells.iloc[:, places[STATUS]].tolist() if STATUS in places else None,
+            provenance_of(made_from),
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """The rows of several, one after the other; fold and status are kept where all parts have them."""
+        folds = [part.fold for part in parts if part.fold is not None]
+        words = [part.status for part in parts if part.status is not None]
+        return cls(
+            [id for part in parts for id in part.ids],
+            np.concatenate([part.values for part in parts]),
+            parts[0].outputs,
+            np.concatenate(folds) if len(folds) == len(parts) else None,
+            [word for status in words for word in status] if len(words) == len(parts) else None,
+        )
+
+    def join(self, ids: Sequence[str], what: str) -> "Predictions":
+        """The rows in the order of ids: the one join that there is.
+
+        Args:
+            ids: Every id that there must be, each once.
+            what: Whose predictions these are, for messages.
+
+        Raises:
+            RunError: Ids are missing, are there twice, or are not known.
+        """
+        found, wanted = Counter(self.ids), set(ids)
+        problems = {
+            "without a prediction": [id for id in ids if id not in found],
+            "predicted twice": [id for id, count in found.items() if count > 1],
+            "not known": [id for id in found if id not in wanted],
+        }
+        lines = [
+            f"{number_of(len(names), 'id is', 'ids are')} {how}: {', '.join(names[:5])}"
+            for how, names in problems.items()
+            if names
+        ]
+        if lines:
+            raise RunError("\n  ".join([f"{what} does not hold every id exactly once:", *lines]))
+        place = {id: row for row, id in enumerate(self.ids)}
+        rows = np.array([place[id] for id in ids], dtype=np.int64)
+        return replace(
+            self,
+            ids=list(ids),
+            values=self.values[rows],
+            fold=None if self.fold is None else self.fold[rows],
+            status=None if self.status is None else [self.status[row] for row in rows],
+        )
+
+    def among(self, ids: Sequence[str], filler: ArrayLike) -> "Predictions":
+        """The predictions of more rows: one that is not among these gets a filler. Fold and status are left out.
+
+        Args:
+            ids: All rows, each once, in their order.
+            filler: A number, or one per output (K,).
+        """
+        place = {id: row for row, id in enumerate(self.ids)}
+        values = np.empty((len(ids), len(self.outputs)), dtype=np.float32)
+        values[:] = filler
+        rows = [row for row, id in enumerate(ids) if id in place]
+        values[rows] = self.values[[place[ids[row]] for row in rows]]
+        return replace(self, ids=list(ids), values=values, fold=None, status=None)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A DataFrame as the CSV is: `id`, the outputs (float32) and, where there are any, `fold` and `status`."""
+        columns: list[pd.Series[Any]] = [pd.Series(self.ids, dtype=str, name=ID)]
+        columns += [pd.Series(self.values[:, k], name=name) for k, name in enumerate(self.outputs)]
+        if self.fold is not None:
+            columns.append(pd.Series(self.fold, name=FOLD))
+        if self.status is not None:
+            columns.append(pd.Series(self.status, dtype=str, name=STATUS))
+        return pd.concat(columns, axis=1)
+
+    def to_bytes(self) -> bytes:
+        """The CSV."""
+        return as_bytes(self.to_frame())
+
+    def write(self, path: Path, producer: str) -> None:
+        """Commits the CSV."""
+        commit(path, self.to_bytes(), producer)
 
 
 def as_bytes(table: pd.DataFrame) -> bytes:
-    """A prediction table as CSV: UTF-8, Unix line ends, no index column."""
+    """A table as CSV: UTF-8, Unix line ends, no index column."""
     # 9 significant digits are the fewest that bring every float32 back exactly.
     return bytes(table.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
 
 
-def write_predictions(path: Path, table: pd.DataFrame, producer: str) -> None:
-    """Commits a prediction table as CSV."""
-    commit(path, as_bytes(table), producer)
-
-
-def read_predictions(path: Path, num_outputs: int) -> pd.DataFrame:
-    """Reads a prediction table that a run made.
-
-    Args:
-        path: The CSV.
-        num_outputs: K, the number of columns after the id.
-
-    Returns:
-        The frame as it was written, with ids as text.
-
-    Raises:
-        StoreError: The file was never completed or has changed since.
-    """
-    intact = path if read_made_from(path, "swinft predict") else verify(path)
-    text = pd.read_csv(intact, dtype=str, keep_default_na=False, header=0)
-    outputs = [text.iloc[:, k].replace("", "nan").astype("float32") for k in range(1, num_outputs + 1)]
-    others = [text.iloc[:, k] for k in range(num_outputs + 1, text.shape[1])]
-    others = [column.astype("int64") if column.name == FOLD else column for column in others]
-    return pd.concat([text.iloc[:, 0], *outputs, *others], axis=1)
-
-
-def by_id(table: pd.DataFrame, ids: Sequence[str], what: str) -> pd.DataFrame:
-    """The rows of a prediction table in the order of ids: the one join that there is.
-
-    Args:
-        table: Its first column holds ids.
-        ids: Every id that it must hold, each once.
-        what: The table, for messages.
-
-    Raises:
-        RunError: Ids are missing, are there twice, or are not known.
-    """
-    found = Counter(table.iloc[:, 0].astype(str))
-    wanted = set(ids)
-    problems = {
-        "without a prediction": [id for id in ids if id not in found],
-        "predicted twice": [id for id, count in found.items() if count > 1],
-        "not known": [id for id in found if id not in wanted],
-    }
-    lines = [
-        f"{number_of(len(names), 'id is', 'ids are')} {how}: {', '.join(names[:5])}"
-        for how, names in problems.items()
-        if names
-    ]
-    if lines:
-        raise RunError("\n  ".join([f"{what} does not hold every id exactly once:", *lines]))
-    return table.set_axis(table.iloc[:, 0].astype(str), axis=0).loc[list(ids)].reset_index(drop=True)
-
-
-def read_foreign(path: Path, schema: Schema, id_names: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Reads a prediction table from elsewhere: a blend, or another program's.
+def read_foreign(path: Path, schema: Schema, id_names: Sequence[str]) -> tuple[Predictions, list[str]]:
+    """Reads predictions from elsewhere: a blend, or another program's.
 
     Args:
         path: A CSV with an id column and a column per output, in any order.
@@ -123,7 +190,7 @@ def read_foreign(path: Path, schema: Schema, id_names: Sequence[str]) -> tuple[p
         id_names: What the id column may be called; the first of them that is there is taken.
 
     Returns:
-        The prediction table, and what is odd about it, one line each.
+        The predictions, and what is odd about them, one line each.
 
     Raises:
         DataError: The file is no such table; everything that is wrong is listed.
@@ -141,7 +208,7 @@ def read_foreign(path: Path, schema: Schema, id_names: Sequence[str]) -> tuple[p
         raise DataError(problems)
     unused = [name for name in table.columns if name not in (table.id_column, *schema.outputs, FOLD, STATUS)]
     notes = [*table.notes, *([f"{path}: the columns {unused} are not used"] if unused else [])]
-    return prediction_table(table.ids, values, schema.outputs), notes
+    return Predictions(table.ids, values, schema.outputs), notes
 
 
 def _id_column(path: Path, names: Sequence[str]) -> str:
@@ -151,8 +218,3 @@ def _id_column(path: Path, names: Sequence[str]) -> str:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         header = [name.strip() for name in next(csv.reader(file), [])]
     return next((name for name in names if name in header), names[0])
-
-
-def values_of(table: pd.DataFrame, num_outputs: int) -> NDArray[np.float32]:
-    """The predictions (N, K) of a table."""
-    return table.iloc[:, 1 : num_outputs + 1].to_numpy(dtype=np.float32, copy=True)  # torch wants it writable

@@ -9,6 +9,8 @@ from typing import Any
 
 from swinft.errors import number_of
 
+PREDICT = "swinft predict"  # what made predictions that have a provenance
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -75,8 +77,12 @@ def read_made_from(path: Path, maker: str) -> dict[str, Any] | None:
 
 
 def read_provenance(path: Path) -> Provenance | None:
-    """What a prediction table was made with; None where `swinft predict` did not make it, or it has changed since."""
-    made_from = read_made_from(path, "swinft predict")
+    """What predictions were made with; None where `swinft predict` did not make them, or they have changed since."""
+    return provenance_of(read_made_from(path, PREDICT))
+
+
+def provenance_of(made_from: dict[str, Any] | None) -> Provenance | None:
+    """What predictions were made with; None where that is not said, or not as `swinft predict` does."""
     try:
         return Provenance(**made_from["provenance"]) if made_from else None
     except (KeyError, TypeError):

@@ -2,15 +2,15 @@
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import OK, CSVDataModule
 from swinft.errors import command
-from swinft.inference.predictions import by_id, prediction_table, read_predictions, values_of, write_predictions
+from swinft.inference.predictions import Predictions
 from swinft.model.metrics import score
 from swinft.printing import format_score, format_seconds
 from swinft.run.environment import note_of_folds
@@ -34,18 +34,14 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     data = experiment.datamodule(**frozen(run))
     data.take_over_images("")  # no image is read here
     data.setup("fit")
-    outputs = data.schema.outputs
-    parts = [read_predictions(run.fold(index).oof, len(outputs)) for index in run.planned_folds()]
-    ids = np.array(data.train_table.ids)
-    scored = np.flatnonzero(data.is_scored)
-    joined = by_id(pd.concat(parts, ignore_index=True), ids[scored].tolist(), f"the folds' oof.csv in {run.root}")
-    values = np.full((len(ids), len(outputs)), np.nan, dtype=np.float32)
-    values[scored] = values_of(joined, len(outputs))
-    status = data.status if data.may_skip else None
-    oof = prediction_table(ids.tolist(), values, outputs, data.fold_of_row, status)
-    write_predictions(run.oof, oof, "swinft fit")
+    num_outputs, ids = len(data.schema.outputs), data.train_table.ids
+    parts = [Predictions.read(run.fold(index).oof, num_outputs) for index in run.planned_folds()]
+    scored = [ids[row] for row in np.flatnonzero(data.is_scored)]
+    found = Predictions.concat(parts).join(scored, f"the folds' oof.csv in {run.root}").among(ids, np.nan)
+    oof = replace(found, fold=data.fold_of_row, status=data.status if data.may_skip else None)
+    oof.write(run.oof, "swinft fit")
     results = [run.fold(index).read_result() for index in run.planned_folds()]
-    scores = _scores(values, data, results, experiment.config)
+    scores = _scores(oof.values, data, results, experiment.config)
     commit(run.scores, json_bytes(scores), "swinft fit")
     try:
         write_report(run, data)

@@ -5,11 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError, RunError
-from swinft.inference.predictions import by_id, read_predictions
+from swinft.inference.predictions import Predictions
 from swinft.run.layout import Run
 from swinft.system.device import slot_of, visible_gpus
 from swinft.system.processes import Child, Slot, run_children
@@ -17,7 +15,7 @@ from swinft.system.processes import Child, Slot, run_children
 
 def predict_parts(
     run: Run, options: dict[str, Any], path: Path, kind: str, devices: int, data: CSVDataModule
-) -> pd.DataFrame:
+) -> Predictions:
     """Predicts with several processes, one device each, and joins what they write.
 
     Args:
@@ -30,7 +28,7 @@ def predict_parts(
         data: The rows.
 
     Returns:
-        The prediction table of all rows.
+        The predictions of all rows.
 
     Raises:
         InputError: A process has refused what it was given, and said why.
@@ -51,9 +49,8 @@ def predict_parts(
         if any(codes.values()):
             said = f"the processes that predict ended with the exit codes {codes}; nothing is joined."
             raise InputError(f"{said} What to change is above.") if 2 in codes.values() else RunError(said)
-        outputs = data.schema.outputs
-        joined = pd.concat([read_predictions(part, len(outputs)) for part in parts], ignore_index=True)
-        return by_id(joined, data.test_table.ids, f"the parts in {folder}")
+        joined = Predictions.concat([Predictions.read(part, len(data.schema.outputs)) for part in parts])
+        return joined.join(data.test_table.ids, f"the parts in {folder}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

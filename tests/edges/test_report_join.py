@@ -11,7 +11,7 @@ import yaml
 from swinft.cli import main
 from swinft.data.summary import shown
 from swinft.errors import RunError
-from swinft.inference.predictions import by_id, prediction_table
+from swinft.inference.predictions import Predictions
 from swinft.run.report.page import worst_rows
 from tests.conftest import fit_in_process, tiny_config, write_config
 
@@ -55,26 +55,26 @@ def test_f102_a_report_needs_the_training_table_only(finished, capsys):
 @pytest.mark.parametrize("ids", [["a", "b"], ["a", "b", "c", "d"], ["a", "b", "b"]])
 def test_f102_a_join_holds_every_id_once_or_is_an_error(ids):
     values = np.arange(3, dtype=np.float32)[:, None]
-    table = prediction_table(["c", "a", "b"], values, ["y"])
-    assert by_id(table, ["a", "b", "c"], "p.csv")["y"].tolist() == [1, 2, 0]
+    table = Predictions(["c", "a", "b"], values, ["y"])
+    assert table.join(["a", "b", "c"], "p.csv").values[:, 0].tolist() == [1, 2, 0]
     with pytest.raises(RunError, match=r"p\.csv does not hold every id exactly once"):
-        by_id(prediction_table(ids, np.zeros((len(ids), 1), np.float32), ["y"]), ["a", "b", "c"], "p.csv")
+        Predictions(ids, np.zeros((len(ids), 1), np.float32), ["y"]).join(["a", "b", "c"], "p.csv")
 
 
 def test_f102_the_worst_rows_are_those_of_the_out_of_fold_table(finished):
     """Whatever order oof.csv has."""
     from swinft.data.datamodule import CSVDataModule
-    from swinft.inference.predictions import read_predictions, values_of
 
     run = finished / "runs" / "tiny"
     settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
     names = ("train", "image", "target", "target_kind", "id", "root", "num_folds")
     data = CSVDataModule(**{name: settings[name] for name in names}, folds=str(run / "folds.csv"), cache=False)
     data.setup("fit")
-    oof = read_predictions(run / "oof.csv", 3)
-    shuffled = by_id(oof.iloc[::-1], data.train_table.ids, "oof.csv")
-    assert np.array_equal(values_of(shuffled, 3), values_of(oof, 3))
-    worst = worst_rows(values_of(shuffled, 3), data)
+    oof = Predictions.read(run / "oof.csv", 3)
+    backwards = Predictions(oof.ids[::-1], oof.values[::-1], oof.outputs)
+    shuffled = backwards.join(data.train_table.ids, "oof.csv")
+    assert np.array_equal(shuffled.values, oof.values)
+    worst = worst_rows(shuffled.values, data)
     truth = dict(zip(data.train_table.ids, data.train_table.column("color"), strict=True))
     assert all(row["truth"] == truth[row["id"]] for row in worst)
 

@@ -15,7 +15,7 @@ from sklearn.metrics import cohen_kappa_score, log_loss, roc_auc_score
 from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import InputError
-from swinft.inference.predictions import prediction_table
+from swinft.inference.predictions import Predictions
 from swinft.run.submission.decide import PROBABILITY_METRICS, plan_submission
 from swinft.run.submission.plan import (
     SubmissionConfig,
@@ -207,7 +207,7 @@ def written(
     columns = {name: [cell] * 2 for name, cell in zip(header, cells, strict=True)}
     sample = Sample("sample.csv", "id", ["id", *header], IDS, columns)
     plan = plan_submission(sample, schema, metric, SubmissionConfig(**options))
-    rows, notes = build_submission(plan, prediction_table(IDS, np.array(values, np.float32), schema.outputs))
+    rows, notes = build_submission(plan, Predictions(IDS, np.array(values, np.float32), schema.outputs))
     text = as_csv(plan, rows)
     assert check_submission(text, plan) == []
     return text + "\n".join(notes)
@@ -559,7 +559,7 @@ def test_f005_numbers_are_written_with_the_zeros_of_the_samples(classes, words, 
             plan_submission(sample, schema, "accuracy", SubmissionConfig())
         return
     plan = plan_submission(sample, schema, "accuracy", SubmissionConfig())
-    rows, _ = build_submission(plan, prediction_table(ids, np.eye(len(classes), dtype=np.float32), classes))
+    rows, _ = build_submission(plan, Predictions(ids, np.eye(len(classes), dtype=np.float32), classes))
     assert rows["y"].tolist() == expected
     assert check_submission(as_csv(plan, rows), plan) == []
 

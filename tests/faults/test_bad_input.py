@@ -28,7 +28,7 @@ from swinft.data.loading import dataset as batches
 from swinft.data.schema import Schema
 from swinft.data.sources.source import ImageError
 from swinft.data.tables.table import read_table
-from swinft.inference.predictions import prediction_table
+from swinft.inference.predictions import Predictions
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.plan import SubmissionConfig, build_submission
 from swinft.run.submission.sample import Sample
@@ -619,7 +619,7 @@ def test_c30_a_huge_table_is_read(tmp_path):
 
 def test_c31_formulas_come_back_as_they_were():
     ids = ["=cmd()", "+1", "@x", "-2"]
-    table = prediction_table(ids, np.ones((4, 1), dtype=np.float32), ["y"])
+    table = Predictions(ids, np.ones((4, 1), dtype=np.float32), ["y"])
     sample = Sample("s.csv", "id", ["id", "y"], ids[::-1])
     plan = plan_submission(sample, Schema("regression", ["y"]), "rmse", SubmissionConfig())
     built, _ = build_submission(plan, table)

@@ -12,7 +12,7 @@ import torch
 from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import StoreError
-from swinft.inference.predictions import read_predictions
+from swinft.inference.predictions import Predictions
 from swinft.run.compute.choices import read_choice
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
@@ -37,7 +37,7 @@ def read_weights(run: Run, path: Path) -> object:
 READERS: dict[str, Callable[[Run, Path], object]] = {
     "fold_1/epoch-0002.ckpt": lambda run, path: StoreCheckpointIO().load_checkpoint(path),
     "fold_0/weights.safetensors": read_weights,
-    "fold_0/oof.csv": lambda run, path: read_predictions(path, 3),
+    "fold_0/oof.csv": lambda run, path: Predictions.read(path, 3),
     "fold_0/result.json": lambda run, path: run.fold(0).read_result(),
     "fold_0/metrics.jsonl": lambda run, path: run.fold(0).read_history(),
     "environment.json": lambda run, path: run.read_environment(),

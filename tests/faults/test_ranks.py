@@ -14,7 +14,8 @@ import torch
 from swinft.cli import main
 from swinft.commands.predict import complete
 from swinft.data.loading.dataset import OrderedRows
-from swinft.inference.predictions import read_predictions, values_of
+from swinft.errors import RunError
+from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
@@ -73,8 +74,8 @@ def test_parts_of_1_to_17_rows_join_to_what_one_process_predicts(tiny_run, tmp_p
         ]
         rows, values = (np.concatenate(each) for each in zip(*parts, strict=True))
         alone, joined = (complete(*each, data, range(num_rows)) for each in (everything, (rows, values)))
-        assert joined["id"].tolist() == [f"{row:03d}" for row in range(num_rows)]
-        np.testing.assert_allclose(values_of(joined, 3), values_of(alone, 3), rtol=1e-5)
+        assert joined.ids == [f"{row:03d}" for row in range(num_rows)]
+        np.testing.assert_allclose(joined.values, alone.values, rtol=1e-5)
 
 
 def test_two_devices_predict_each_id_once(tiny_run, tmp_path):
@@ -82,9 +83,9 @@ def test_two_devices_predict_each_id_once(tiny_run, tmp_path):
     command = [sys.executable, "-m", "swinft", "predict", str(tmp_path / "run"), "--device", "cpu", "--devices", "2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    alone, joined = (read_predictions(run / "test_predictions.csv", 3) for run in (tiny_run, tmp_path / "run"))
-    assert joined["id"].tolist() == alone["id"].tolist()
-    np.testing.assert_allclose(values_of(joined, 3), values_of(alone, 3), rtol=1e-5)
+    alone, joined = (Predictions.read(run / "test_predictions.csv", 3) for run in (tiny_run, tmp_path / "run"))
+    assert joined.ids == alone.ids
+    np.testing.assert_allclose(joined.values, alone.values, rtol=1e-5)
     assert list((tmp_path / "run" / "parts").glob("*.csv")) == []
 
 
@@ -99,5 +100,5 @@ def test_a_prediction_too_many_or_too_few_is_refused(tiny_run, tmp_path):
     data.setup("predict")
     values = np.ones((6, 3), dtype=np.float32)
     for rows in ([0, 1, 2, 3, 4, 4], [0, 1, 2, 3, 4]):
-        with pytest.raises(RuntimeError, match="do not cover the 6 rows exactly once"):
+        with pytest.raises(RunError, match="what was predicted does not hold every id exactly once"):
             complete(np.array(rows), values[: len(rows)], data, range(6))

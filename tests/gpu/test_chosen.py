@@ -12,7 +12,7 @@ import yaml
 from timm.models.swin_transformer import SwinTransformerBlock
 
 from swinft.cli import main
-from swinft.inference.predictions import read_predictions
+from swinft.inference.predictions import Predictions
 from swinft.model.attention import swin as window_attention
 from swinft.model.attention import windows as window_kernels
 from swinft.model.attention.swin import FastBlock, FusedBlock, accelerate, attentions, restore, set_attention
@@ -343,10 +343,10 @@ def test_s9_a_prediction_computes_as_the_run_did_on_the_same_device(device, used
 def test_s9_a_long_prediction_on_another_device_is_timed(is_long, copy, monkeypatch, capsys):
     freeze_choice(copy, replace(read_choice(copy), device="cpu another"))
     monkeypatch.setattr(settling, "LONG", 0.0 if is_long else 300.0)
-    before = read_predictions(copy.test_predictions, 3)
+    before = Predictions.read(copy.test_predictions, 3).to_frame()
     assert main(["predict", str(copy.root), "--device", "cpu"]) == 0
     assert ("\nattention in prediction " in capsys.readouterr().out) is is_long
-    pd.testing.assert_frame_equal(read_predictions(copy.test_predictions, 3), before, atol=1e-5)
+    pd.testing.assert_frame_equal(Predictions.read(copy.test_predictions, 3).to_frame(), before, atol=1e-5)
 
 
 def test_s9_a_run_of_an_earlier_version_predicts_and_goes_on(copy):

@@ -15,7 +15,7 @@ from swinft.errors import InputError
 from swinft.inference import predictor as inference
 from swinft.inference.finite import Origin
 from swinft.inference.openvino import compile_net
-from swinft.inference.predictions import read_predictions
+from swinft.inference.predictions import Predictions
 from swinft.run import shards as parts
 from swinft.run.folds import fold as fit
 from swinft.run.layout import Run
@@ -198,7 +198,7 @@ def test_w3_the_precision_is_an_option_that_the_predictions_remember(tiny_run, t
         said = capsys.readouterr().out
         found = json.loads((tmp_path / "p.made_from.json").read_text())["provenance"]["precision"]
         assert f"by torch in {found}" in said
-        return found, read_predictions(output, 3).iloc[:, 1:4].to_numpy()
+        return found, Predictions.read(output, 3).values
 
     (plain, exact), (asked, rounded) = made_in(), made_in("--precision", "bf16-mixed")
     assert (plain, asked) == ("32-true", "bf16-mixed")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from swinft.cli import main
 from swinft.errors import InputError
-from swinft.inference.predictions import read_predictions
+from swinft.inference.predictions import Predictions
 from swinft.model.attention import swin as window_attention
 from swinft.model.attention.swin import TritonBlock, TritonV2Block, accelerate
 from swinft.model.attention.windows import Windows, attend_by_parts
@@ -332,4 +332,4 @@ def test_a_run_trained_with_it_is_predicted_elsewhere_which_is_said(competition,
     run, output = tmp_path / "runs" / "tiny", tmp_path / "predictions.csv"
     assert main(["predict", str(run), "--folds", "0", "--device", "cpu", "--output", str(output)]) == 0
     assert capsys.readouterr().out.count("but the device is 'cpu': predicting as with true") == 1
-    assert len(read_predictions(output, 3)) == 6
+    assert len(Predictions.read(output, 3)) == 6

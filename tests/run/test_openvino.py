@@ -15,7 +15,7 @@ import swinft
 from swinft.cli import main
 from swinft.errors import InputError
 from swinft.inference.openvino import TOLERANCES, compile_net
-from swinft.inference.predictions import read_predictions, values_of
+from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
 from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.network import ImageModel
@@ -174,6 +174,6 @@ def test_a_run_predicts_with_openvino_what_it_predicts_with_torch(tiny_run, tmp_
     words = ["predict", str(tiny_run), "--backend", "openvino", "--output", str(output)]
     assert main(words) == 0
     assert "compiled by OpenVINO, at most " in capsys.readouterr().out
-    ours, theirs = (values_of(read_predictions(path, 3), 3) for path in (tiny_run / "test_predictions.csv", output))
+    ours, theirs = (Predictions.read(path, 3).values for path in (tiny_run / "test_predictions.csv", output))
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
     assert main([*words, "--device", "mps"]) == 2

@@ -8,7 +8,7 @@ import pytest
 from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import InputError
-from swinft.inference.predictions import prediction_table, read_predictions, write_predictions
+from swinft.inference.predictions import Predictions
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.plan import SubmissionConfig, as_csv, build_submission, check_submission
 from swinft.run.submission.sample import Sample
@@ -32,7 +32,7 @@ def sample(*targets: str, ids: list[str] = IDS) -> Sample:
 def submission(schema: Schema, wanted: Sample, **options: object):
     order = [2, 0, 1]  # another order than the sample's: rows are joined by id
     values = VALUES[schema.kind][:, : len(schema.outputs)]
-    table = prediction_table([IDS[i] for i in order], values[order], schema.outputs)
+    table = Predictions([IDS[i] for i in order], values[order], schema.outputs)
     plan = plan_submission(wanted, schema, "", SubmissionConfig(**options))
     return plan, build_submission(plan, table)[0]
 
@@ -92,14 +92,14 @@ def _number(cell: str) -> object:
 )
 def test_predictions_that_do_not_fit_are_refused(edit, message):
     ids, values = edit(IDS, VALUES["regression"].copy())
-    table = prediction_table(ids, values.astype(np.float32), NUMBERS.outputs)
+    table = Predictions(ids, values.astype(np.float32), NUMBERS.outputs)
     with pytest.raises(InputError) as error:
         build_submission(plan_submission(sample("x", "y"), NUMBERS, "", SubmissionConfig()), table)
     assert message in str(error.value)
 
 
 def test_all_problems_are_listed_at_once():
-    table = prediction_table(["x", "x", "z"], np.full((3, 2), np.nan, dtype=np.float32), NUMBERS.outputs)
+    table = Predictions(["x", "x", "z"], np.full((3, 2), np.nan, dtype=np.float32), NUMBERS.outputs)
     with pytest.raises(InputError) as error:
         build_submission(plan_submission(sample("x", "y"), NUMBERS, "", SubmissionConfig()), table)
     for text in [
@@ -155,11 +155,11 @@ def test_a_sample_that_does_not_fit_the_outputs_is_refused(schema, targets, opti
 
 def test_float32_predictions_read_back_exactly(tmp_path):
     values = np.random.default_rng(0).lognormal(0, 20, (1000, 2)).astype(np.float32)
-    table = prediction_table([f"{i:04d}" for i in range(1000)], values, ["x", "y"])
-    write_predictions(tmp_path / "p.csv", table, "test")
-    again = read_predictions(tmp_path / "p.csv", 2)
-    assert np.array_equal(again[["x", "y"]].to_numpy(), values)
-    assert again["id"][7] == "0007"
+    table = Predictions([f"{i:04d}" for i in range(1000)], values, ["x", "y"])
+    table.write(tmp_path / "p.csv", "test")
+    again = Predictions.read(tmp_path / "p.csv", 2)
+    assert np.array_equal(again.values, values)
+    assert again.ids[7] == "0007"
 
 
 def test_a_run_submits_the_sample_rows_in_the_sample_order(tiny_run, competition):

@@ -19,7 +19,7 @@ from swinft.data.loading.feeding import Destination, explained_deaths
 from swinft.errors import InputError, number_of
 from swinft.inference.compiled import nets_by_torch
 from swinft.inference.finite import Origin
-from swinft.inference.predictions import prediction_table, write_predictions
+from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
 from swinft.model.metrics import score
 from swinft.printing import format_seconds
@@ -190,8 +190,8 @@ def _finish(
     origin = Origin(data.train_table.ids, [fold.weights], "Set trainer.precision to 32-true, under another --name.")
     rows, values = predict_rows(nets, loader, config.predict.views, device, precision, origin)
     ids = np.asarray(data.train_table.ids)[rows].tolist()
-    table = prediction_table(ids, values, data.schema.outputs, np.full(len(rows), fold.index))
-    write_predictions(fold.oof, table, "swinft fit")
+    oof = Predictions(ids, values, data.schema.outputs, np.full(len(rows), fold.index))
+    oof.write(fold.oof, "swinft fit")
     made = made_with(config, trainer.world_size) | choice.described()
     result = {
         "fold": fold.index,

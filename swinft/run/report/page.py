@@ -22,7 +22,7 @@ from swinft.data.schema import Schema
 from swinft.data.sources.source import ImageError
 from swinft.data.summary import captions, shown
 from swinft.errors import InputError, StoreError
-from swinft.inference.predictions import as_bytes, by_id, read_predictions, values_of
+from swinft.inference.predictions import Predictions, as_bytes
 from swinft.inference.provenance import Provenance
 from swinft.printing import format_score, plain_names
 from swinft.run.layout import Run
@@ -47,8 +47,7 @@ def write_report(run: Run, data: CSVDataModule) -> None:
     environment = run.read_environment()
     config = run.read_config()
     outputs = data.schema.outputs
-    oof = by_id(read_predictions(run.oof, len(outputs)), data.train_table.ids, str(run.oof))
-    values = values_of(oof, len(outputs))
+    values = Predictions.read(run.oof, len(outputs)).join(data.train_table.ids, str(run.oof)).values
     made_with = _current_predictions(run)
     scored = data.is_scored
     with plain_names(outputs) as drawable:
@@ -115,7 +114,7 @@ def predictions_figure(values: NDArray[np.float32], targets: NDArray[Any], schem
 
 def test_figure(run: Run, values: NDArray[np.float32], schema: Schema) -> Figure:
     """Distribution of test predictions beside out-of-fold ones."""
-    test = values_of(read_predictions(run.test_predictions, len(schema.outputs)), len(schema.outputs))
+    test = Predictions.read(run.test_predictions, len(schema.outputs)).values
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     if schema.kind == "regression":
         axes = _panels(figure, len(schema.outputs))

@@ -15,7 +15,7 @@ import pandas as pd
 
 from swinft.data.schema import Schema
 from swinft.errors import InputError, number_of
-from swinft.inference.predictions import values_of
+from swinft.inference.predictions import Predictions
 from swinft.run.submission.formats import Format, Values
 from swinft.run.submission.sample import Sample
 
@@ -99,12 +99,12 @@ class SubmissionPlan:
         return as_csv(alone, alone.rows(np.array([self.schema.prior]))).splitlines()[1]
 
 
-def build_submission(plan: SubmissionPlan, predictions: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def build_submission(plan: SubmissionPlan, predictions: Predictions) -> tuple[pd.DataFrame, list[str]]:
     """Fills the sample with predictions.
 
     Args:
         plan: What to write.
-        predictions: A prediction table; joined by id.
+        predictions: Joined by id.
 
     Returns:
         A frame of text with the sample's columns and rows, and what was changed or is odd, one line each.
@@ -116,8 +116,7 @@ def build_submission(plan: SubmissionPlan, predictions: pd.DataFrame) -> tuple[p
     problems = _match_problems(plan, predictions)
     if problems:
         raise InputError(listed("the predictions do not fit the sample submission:", problems))
-    by_id = pd.Series(range(len(predictions)), index=predictions.iloc[:, 0].astype(str))
-    values = values_of(predictions, len(plan.schema.outputs))[by_id.loc[plan.sample.ids].to_numpy()].astype(np.float64)
+    values = predictions.join(plan.sample.ids, "the predictions").values.astype(np.float64)
     return plan.rows(values), plan.format.changes(values)
 
 
@@ -188,12 +187,10 @@ def listed(title: str, problems: Sequence[str]) -> str:
     return "\n  ".join([title, *problems[:SHOWN], *rest])
 
 
-def _match_problems(plan: SubmissionPlan, predictions: pd.DataFrame) -> list[str]:
+def _match_problems(plan: SubmissionPlan, predictions: Predictions) -> list[str]:
     """Everything that keeps the predictions from being joined to the sample by id, or from being written."""
-    sample = plan.sample
-    ids = [str(id) for id in predictions.iloc[:, 0]]
+    sample, ids, values = plan.sample, predictions.ids, predictions.values
     known, wanted = set(ids), set(sample.ids)
-    values = values_of(predictions, len(plan.schema.outputs))
     is_finite = np.isfinite(values).all(axis=1)
     # A mean of probabilities may exceed 1 by float32's rounding.
     is_probability = ((values >= -1e-5) & (values <= 1 + 1e-5)).all(axis=1) | (plan.schema.kind == "regression")
