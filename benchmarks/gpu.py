@@ -5,7 +5,7 @@
     python benchmarks/gpu.py --toy                # tiny networks on the CPU, not compiled; a test runs this
 
 For each model: timm's definition with its own attention and with torch's fused one, and ours (timm's weights, faster
-window attention in torch's operations, or in Triton kernels), each eager and with `torch.compile`, as a bare loop on
+window attention in torch's operations), each eager and with `torch.compile`, as a bare loop on
 images that are on the device already. FLOPs are those of matrix multiplications in timm's forward pass, times three for
 training; the peak is the data sheet's, or that of a 8192³ matrix product in bf16 for other chips. Images per second are
 those of a stretch of steps, as a real loop makes them; "one by one" waits for the device after every step. Then
@@ -56,8 +56,6 @@ from gpu_cases import (
 )
 from measure import RESULTS, machine, write
 from worker import Worker
-
-from swinft.model.attention.swin import triton_problem
 
 ATTENTION = Path(__file__).parent.parent / "swinft" / "model" / "attention"
 COMPILED = [variant for variant in VARIANTS if variant.is_compiled]
@@ -255,14 +253,10 @@ def measure_all(options: argparse.Namespace, root: Path, worker: Worker) -> dict
     cases = list(plan(found, root, options))
     for case in chosen(cases, options.cases):
         left = until - time.perf_counter()
-        problem = triton_problem(DEVICE) if case.kernel == "triton" else None
         if case.name in found["done"]:
             continue
-        if problem or left < case.least:
-            print(
-                f"{case.name}: left out, {problem or f'{left:.0f} s are left, and it takes {case.least:.0f}'}",
-                flush=True,
-            )
+        if left < case.least:
+            print(f"{case.name}: left out, {left:.0f} s are left, and it takes {case.least:.0f}", flush=True)
             continue
         if case.keys[0] in ("commands", "supply") and not (root / "train.csv").exists():
             make_competition(root, 160 if options.toy else LOADER_IMAGES)
@@ -294,7 +288,7 @@ def main() -> None:
         nargs="+",
         default=[],
         metavar="PATTERN",
-        help="only cases named so, in this order: loop 'base.*triton'",
+        help="only cases named so, in this order: loop 'base.*fused'",
     )
     parser.add_argument("--anew", action="store_true", help="measure again what an earlier run has")
     parser.add_argument("--output", type=Path, help="a folder for a copy of the result")

@@ -94,11 +94,9 @@ VARIANTS = [
     Variant("timm, compiled", is_compiled=True),
     Variant("timm fused, compiled", is_fused=True, is_compiled=True),
     Variant("fast attention, compiled", "torch", is_compiled=True),
-    Variant("triton, compiled", "triton", is_compiled=True),
     Variant("timm"),
     Variant("timm fused", is_fused=True),
     FAST,
-    Variant("triton", "triton"),
 ]
 LAYOUTS = [Variant("plain layout"), Variant("channels last", is_channels_last=True)]
 
@@ -469,7 +467,7 @@ def predicting(run: Path, model: Model, allowed: list[str]) -> dict[str, float]:
 
 def chosen_attention(run: Path) -> dict[str, str]:
     """What a run computes its attention with, by the variants' names."""
-    names: dict[Any, str] = {True: "fast attention", False: "timm", "fused": "timm fused", "triton": "triton"}
+    names: dict[Any, str] = {True: "fast attention", False: "timm", "fused": "timm fused"}
     file = run / "choice.json"
     choice = json.loads(file.read_text()) if file.is_file() else {}
     return {what: names[choice.get(what, True)] for what in ("training", "prediction")}

@@ -104,7 +104,7 @@ def attention_step() -> Found:
             model = create_backbone(name, size, pretrained=False, backbone_args={"depths": [2, 2], "embed_dim": 64,
                                                                                  "num_heads": [2, 4]})  # fmt: skip
         blocks = [module for module in model.modules() if type(module) in attention.FASTER]
-        for kernel in ("torch",) if DRY else ("torch", "triton"):
+        for kernel in attention.FASTER[type(blocks[0])][1]:
             for block in blocks[:2]:
                 for dtype in (torch.float, torch.bfloat16, torch.half)[: 1 if DRY else 3]:
                     key = f"{name} {kernel} {str(dtype)[6:]} {'shifted' if any(block.shift_size) else 'plain'}"
@@ -172,7 +172,7 @@ def speed_step() -> Found:
     model = gpu.TOY if DRY else gpu.Model("swin_tiny_patch4_window7_224", 224, 64)
     found: Found = {}
     for variant in gpu.VARIANTS:
-        if variant.is_compiled or (DRY and variant.kernel == "triton"):
+        if variant.is_compiled:
             continue
         result = gpu.measure(model, variant, 2 if DRY else 10)
         found[variant.name] = {key: result[key] for key in ("train img/s", "predict img/s", "peak memory GB")}
@@ -407,10 +407,9 @@ def memory_step() -> Found:
 
 
 def together_step() -> Found:
-    """Two folds at once on one GPU, with Triton's kernels, whose cache they share."""
-    kernel = "true" if DRY else "triton"
+    """Two folds at once on one GPU, compiled, so that they share the cache of Triton's kernels."""
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--model.fast_attention", kernel]
+        options = [] if DRY else ["--model.compile", "true"]
         words = fit_words(Path(folder), "a", *options)
         environment = {"TRITON_CACHE_DIR": f"{folder}/triton"}
         run(*words, environment=environment)

@@ -22,7 +22,6 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded images of tests sta
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would download must fail at once
 
 ROOT = Path(__file__).parent.parent
-LONGEST = "test_the_interpreter_finds_the_same_numbers"
 # A real Swin, shrunk: 11 thousand parameters.
 TINY_SWIN = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 
@@ -39,11 +38,6 @@ def write_image(
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--faults full` runs every kill and every damage, not a sample of them."""
     parser.addoption("--faults", choices=["fast", "full"], default="fast", help="how many faults to inject")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test first: at the end, one worker would wait for the other while it runs."""
-    items.sort(key=lambda item: item.name != LONGEST)
 
 
 @pytest.fixture(scope="session")

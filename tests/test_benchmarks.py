@@ -28,7 +28,6 @@ def test_the_gpu_benchmark_runs_at_toy_size():
     )
     assert done.returncode == 0, done.stderr
     assert "fast attention: " in done.stdout
-    assert "triton: left out" in done.stdout
     for name in ("fit img/s", "predict img/s", "cache training img/s", "device training img/s, images ready"):
         assert name in done.stdout
     assert "'attention': {'training': 'fast attention', 'prediction': 'fast attention'}" in done.stdout
@@ -185,8 +184,8 @@ def test_the_gpu_benchmark_keeps_its_seconds_and_goes_on_where_it_ended(gpu, mon
 
 
 def test_the_gpu_benchmark_measures_again_what_has_other_code(gpu, monkeypatch):
-    rows = {"timm": {"train img/s": 1.0}, "triton": {"train img/s": 2.0}}
-    names = ["models/m/variants/timm", "models/m/variants/triton", "commands"]
+    rows = {"timm": {"train img/s": 1.0}, "fast attention": {"train img/s": 2.0}}
+    names = ["models/m/variants/timm", "models/m/variants/fast attention", "commands"]
     found = {"device": "H", "machine": {"torch": version("torch")}, "code": "old", "done": names, "commands": {}}
     found |= {"models": {"m": {"variants": rows}}}
     gpu.RESULTS.mkdir()
@@ -232,17 +231,20 @@ def test_w7_the_gpu_benchmark_sees_a_loader_that_is_too_slow(gpu, load):
 
 
 def test_the_gpu_benchmark_says_whether_swinft_takes_the_fastest_attention(gpu):
-    rows = {name: {"train img/s": rate, "predict img/s": 1.0} for name, rate in {"timm": 9.0, "triton": 10.0}.items()}
+    rows = {
+        name: {"train img/s": rate, "predict img/s": 1.0}
+        for name, rate in {"timm": 9.0, "fast attention": 10.0}.items()
+    }
     rows["timm fused, compiled"] = {"train img/s": 20.0, "predict img/s": 1.0}
     found = {"models": {str(gpu.SWIN_T): {"variants": rows}}, "commands": {"attention": {"training": "timm"}}}
     assert gpu.attention(found, gpu.SWIN_T)[:2] == [
-        {"what": "training", "how": "eager", "fastest": "triton", "img/s": 10.0, "swinft fit": "timm"},
+        {"what": "training", "how": "eager", "fastest": "fast attention", "img/s": 10.0, "swinft fit": "timm"},
         {"what": "training", "how": "compiled", "fastest": "timm fused, compiled", "img/s": 20.0, "swinft fit": None},
     ]
     met = {goal["what"]: goal["met"] for goal in gpu.goals(found)}
     assert met["attention that swinft fit takes in training, × the fastest"] is False
     assert met["attention that swinft fit takes in prediction, × the fastest"] is None
-    assert met["Swin-T trained, ours (triton) × the faster of timm compiled (timm fused, compiled)"] is False
+    assert met["Swin-T trained, ours (fast attention) × the faster of timm compiled (timm fused, compiled)"] is False
 
 
 def test_the_committed_goals_of_the_gpu_follow_from_what_was_measured(gpu, measure):

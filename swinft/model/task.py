@@ -69,8 +69,7 @@ class FineTuneTask(pl.LightningModule):
         fast_attention: Compute Swin's window attention faster, with the same result; it is compared with timm's on the
             device before it is used. Other backbones are left as they are. `auto` for what is fastest: a run whose
             training is long takes it by a timed trial, once for training and once for prediction; else as true. False
-            for timm's computation, "fused" for timm's by torch's fused function, on Swin V1 only, "triton" for a kernel
-            of its own, on NVIDIA GPUs of generation Ampere (sm_80) or later and Swin only, without `attn_drop_rate`.
+            for timm's computation, "fused" for timm's by torch's fused function, on Swin V1 only.
         compile: Compile the backbone with `torch.compile`: faster steps on GPUs, after a minute or more at the start of
             every fold. `auto` does so on CUDA for folds of 2,000 optimiser steps or more.
         grad_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
@@ -125,9 +124,7 @@ class FineTuneTask(pl.LightningModule):
         numbers = {"drop_path_rate": drop_path_rate, "ema_decay": ema_decay, "metadata_hidden": metadata_hidden}
         check_ranges("model", {**numbers, "freeze_epochs": freeze_epochs}, NUMBERS)
         if fast_attention not in FAST_ATTENTION:
-            raise InputError(
-                f"model.fast_attention is {fast_attention!r}; it must be auto, true, false, 'fused' or 'triton'."
-            )
+            raise InputError(f"model.fast_attention is {fast_attention!r}; it must be auto, true, false or 'fused'.")
         if compile not in (True, False, "auto"):
             raise InputError(f"model.compile is {compile!r}; it must be true, false or 'auto'.")
         # A checkpoint's hyper-parameters are plain values.

@@ -152,8 +152,7 @@ class Experiment:
             schema: The run's outputs.
             path: The weights.
             device: Where it predicts.
-            fast_attention: Whether Swin's attention is computed faster, and "triton" for by which; None for as
-                configured.
+            fast_attention: Whether Swin's attention is computed faster; None for as configured.
             precision: What it predicts in, resolved.
 
         Raises:

@@ -192,7 +192,7 @@ def test_f029_what_is_kept_for_batches_of_many_sizes_is_bounded(monkeypatch):
     monkeypatch.setattr(window_kernels, "KEPT_ORDERS", 200_000)
     windows = Windows((8, 8), (4, 4), (0, 0), 2)
     for batch in range(1, 40):
-        windows.join(windows.split(torch.zeros(batch, 64, 6), 3), 3, batch)
+        window_kernels.attend(torch.zeros(batch, 64, 6), torch.zeros(2, 16, 16), None, windows)
     assert sum(2 * order.nbytes for order, _ in window_kernels._kept.values()) <= 200_000
 
 

@@ -24,6 +24,7 @@ from swinft.run.compute import settle as settling
 from swinft.run.compute import trial as measured
 from swinft.run.compute.choices import by_rule, choices_folder, freeze_choice, read_choice
 from swinft.run.layout import Run
+from swinft.store import commit
 from swinft.system import precision
 from tests.conftest import TINY_SWIN, fit_in_process, tiny_config, write_config
 
@@ -318,13 +319,19 @@ def test_s9_a_lost_choice_has_the_precision_of_the_start(copy, monkeypatch):
 def test_s9_another_device_goes_on_by_the_rule(copy):
     config = choices_config(copy)
     config.trainer.precision = "auto"
-    freeze_choice(copy, replace(read_choice(copy), device="cuda NVIDIA T4", precision="16-mixed", training="triton"))
+    freeze_choice(copy, replace(read_choice(copy), device="cuda NVIDIA T4", precision="16-mixed", training="fused"))
     here = choices.choice_here(copy, config)
     assert (here.precision, here.training) == (by_rule(config, CPU).precision, True)
-    # The same kind of device, without what was chosen: a CPU never trains in fp16, and has no Triton.
+    # The same kind of device, without what was chosen: a CPU never trains in fp16.
     freeze_choice(copy, replace(read_choice(copy), device="cpu another"))
     here = choices.choice_here(copy, config)
-    assert (here.precision, here.training) == (by_rule(config, CPU).precision, True)
+    assert (here.precision, here.training) == (by_rule(config, CPU).precision, "fused")
+
+
+def test_a_choice_of_a_kernel_that_earlier_versions_had_is_that_of_ours(copy):
+    choice = json.loads(copy.choice.read_text())
+    commit(copy.choice, json.dumps(choice | {"training": "triton", "prediction": "triton"}).encode(), "swinft fit")
+    assert (read_choice(copy).training, read_choice(copy).prediction) == (True, True)
 
 
 @pytest.mark.parametrize(("device", "used"), [(None, False), ("cpu another", "auto")])
@@ -422,12 +429,8 @@ def test_s9_what_a_network_and_a_device_can_compute_is_asked(monkeypatch):
     v2 = create_backbone("swinv2_tiny_window8_256", 64, False, backbone_args=NARROW).model
     resnet = create_backbone("resnet18", 64, False).model
     assert [attentions(model, CPU) for model in (v1, v2, resnet)] == [[True, False], [True, False], []]
-    monkeypatch.setattr(window_attention, "triton_problem", lambda _: None)
     cuda = torch.device("cuda")
-    assert [attentions(model, cuda) for model in (v1, v2)] == [
-        [True, False, "fused", "triton"],
-        [True, False, "triton"],
-    ]
+    assert [attentions(model, cuda) for model in (v1, v2)] == [[True, False, "fused"], [True, False]]
 
 
 def test_s9_fused_attention_of_a_network_without_it_is_refused(competition, tmp_path, capsys):

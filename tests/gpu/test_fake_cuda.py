@@ -20,7 +20,7 @@ from swinft.data.augment.warp import change, warp
 from swinft.data.loading.device_loader import DeviceImages
 from swinft.inference.compiled import CompiledNet
 from swinft.inference.predictor import _predict_batch
-from swinft.model.attention.swin import FastBlock, FastV2Block, TritonBlock, TritonV2Block, accelerate
+from swinft.model.attention.swin import accelerate
 from swinft.model.training.epoch_losses import EpochLosses
 from swinft.model.training.optim import adamw
 from tests.conftest import TINY_SWIN
@@ -118,7 +118,7 @@ def to_gpu(module: nn.Module) -> nn.Module:
     return module
 
 
-def make_task(name: str, head=ClassificationHead, triton: bool = False, **changes) -> FineTuneTask:
+def make_task(name: str, head=ClassificationHead, **changes) -> FineTuneTask:
     """A task on the GPU, with metadata for one of the heads, and averaged weights that were updated before."""
     has_features = head is RegressionHead
     task = FineTuneTask(
@@ -129,9 +129,6 @@ def make_task(name: str, head=ClassificationHead, triton: bool = False, **change
     task.averaged.update(task.net)  # the first asks the buffer how many there were: once, also on a GPU
     for net in (task.net, task.averaged.module):
         accelerate(net)
-        for block in net.modules():
-            if triton and type(block) in (FastBlock, FastV2Block):
-                block.__class__ = TritonBlock if type(block) is FastBlock else TritonV2Block
     task._device = GPU
     task.log = lambda *_, **__: None
     return to_gpu(task)
@@ -196,16 +193,6 @@ def test_s4_no_step_waits_for_the_gpu_or_mixes_devices(name, head, watched):
             update(task)
             evaluate(task, batch)
             assert watch.copies == before
-
-
-@pytest.mark.parametrize("name", list(BACKBONES)[:2])
-def test_s12_nor_does_one_with_tritons_kernels(name, watched):
-    pytest.importorskip("triton")
-    task = make_task(name, triton=True)
-    assert any(isinstance(block, TritonBlock | TritonV2Block) for block in task.modules())
-    with watched():
-        forward(task, make_batch(task))
-        evaluate(task, make_batch(task))
 
 
 @pytest.mark.parametrize("is_compiled", [False, True])

@@ -67,9 +67,8 @@ def test_w6_the_attention_is_checked_in_what_a_run_trains_and_predicts_in(checke
 def test_s12_a_kernel_is_compiled_for_the_formats_that_are_used_only(monkeypatch):
     model = create_backbone("swin_tiny_patch4_window7_224", 32, False, backbone_args=dict(TINY_SWIN)).model
     dtypes = []
-    monkeypatch.setattr(window_attention, "refuse_impossible", lambda *_: None)
     monkeypatch.setattr(window_attention, "_results", lambda block, x, dtype: dtypes.append(dtype) or [x])
-    window_attention.accelerate(model, torch.device("cpu"), "triton", torch.half)
+    window_attention.accelerate(model, torch.device("cpu"), "torch", torch.half)
     assert set(dtypes) == {torch.float, torch.half}
 
 
@@ -117,7 +116,8 @@ def fit_half(monkeypatch, competition, tmp_path):
 
         def build(*args, **kwargs):
             trainer = make_trainer(*args, **kwargs)
-            trainer.strategy.precision_plugin = half(**(scaler or {}))
+            if isinstance(args[3], FoldRecorder):  # not the one that is only checked
+                trainer.strategy.precision_plugin = half(**(scaler or {}))
             return trainer
 
         monkeypatch.setattr(Experiment, "trainer", build)

@@ -186,6 +186,7 @@ def test_gradients_are_the_numerical_ones(cosine, shift, is_fused, monkeypatch):
         return attend(qkv, bias, mask, windows, 0.7, scale)
 
     assert torch.autograd.gradcheck(attended, inputs)
+    assert torch.autograd.gradgradcheck(attended, inputs)
 
 
 @pytest.mark.parametrize(

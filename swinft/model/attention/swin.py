@@ -3,11 +3,10 @@
 `accelerate` changes the class of the blocks and nothing else: parameters, buffers, modules and keys of the state dict
 stay timm's, so that checkpoints of either can be loaded into the other. `restore` changes it back. Where a network is
 traced, scripted, exported, transformed by `torch.func` or watched, the blocks compute as timm's do. Shapes as in
-`window_kernels`.
+`windows`.
 """
 
 import copy
-import importlib.util
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -35,9 +34,9 @@ CPU_TOLERANCES = {torch.float: 1e-4}
 CANCELLED = 1e-2  # of the largest gradient: one whose sums cancel to less is mostly rounding in 16 bits; fp32 judges it
 TOLERANCES = {torch.float: 1e-2, torch.bfloat16: 1e-1, torch.half: 1e-1}
 
-Kernel = Literal["torch", "fused", "triton"]
-FastAttention = bool | Literal["auto", "fused", "triton"]  # the setting `model.fast_attention`
-FAST_ATTENTION: tuple[FastAttention, ...] = ("auto", True, False, "fused", "triton")
+Kernel = Literal["torch", "fused"]
+FastAttention = bool | Literal["auto", "fused"]  # the setting `model.fast_attention`
+FAST_ATTENTION: tuple[FastAttention, ...] = ("auto", True, False, "fused")
 
 
 class _Fast:
@@ -96,18 +95,6 @@ class FusedBlock(_Fast, SwinTransformerBlock):
             return super()._attn(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
-class TritonBlock(FastBlock):
-    """The same with the attention of `window_triton`."""
-
-    kernel = "triton"
-
-
-class TritonV2Block(FastV2Block):
-    """The same with the attention of `window_triton`."""
-
-    kernel = "triton"
-
-
 def _qkv_v2(attn: Any, x: Tensor) -> Tensor:
     """Tokens (B, H·W, C) to queries, keys and values (B, H·W, 3·C)."""
     if attn.q_bias is None:
@@ -158,32 +145,16 @@ def _attended(block: Any, x: Tensor, qkv: Tensor, bias: Tensor, scale: float, co
     mask = block.get_attn_mask(x) if block.dynamic_mask else block.attn_mask
     windows = Windows((x.shape[1], x.shape[2]), tuple(block.window_size), tuple(block.shift_size), attn.num_heads)
     dropout = attn.attn_drop.p if attn.attn_drop.training else 0.0
-    if block.kernel == "triton":
-        from swinft.model.attention import triton_ops as window_triton  # Triton exists for Linux only
-
-        _refuse_dropout(dropout)
-        attended = window_triton.attend(qkv, bias, mask, windows, scale, cosine)
-    else:
-        attended = attend(qkv, bias, mask, windows, scale, cosine, dropout)
+    attended = attend(qkv, bias, mask, windows, scale, cosine, dropout)
     out: Tensor = attn.proj_drop(attn.proj(attended))
     return out.view_as(x)
 
 
-def _refuse_dropout(dropout: float) -> None:
-    """The Triton kernel has no dropout of attention weights."""
-    if dropout:
-        raise InputError(
-            f"model.fast_attention is 'triton', whose kernel has no dropout of attention weights, but attn_drop_rate "
-            f"is {dropout}. Remove attn_drop_rate from model.backbone_args, or write model.fast_attention: true."
-        )
-
-
-# What `_attn` of the fast blocks leaves out, as it is before anybody changes it.
 LEFT_OUT: dict[type[nn.Module], Any] = {cls: cls.forward for cls in (AttentionV1, AttentionV2, nn.Softmax, nn.Dropout)}
 # A subclass of a timm block may compute something else: only these, exactly.
 FASTER: dict[type[nn.Module], tuple[type[nn.Module], dict[Kernel, type[nn.Module]]]] = {
-    SwinTransformerBlock: (AttentionV1, {"torch": FastBlock, "fused": FusedBlock, "triton": TritonBlock}),
-    SwinTransformerV2Block: (AttentionV2, {"torch": FastV2Block, "triton": TritonV2Block}),
+    SwinTransformerBlock: (AttentionV1, {"torch": FastBlock, "fused": FusedBlock}),
+    SwinTransformerV2Block: (AttentionV2, {"torch": FastV2Block}),
 }
 
 
@@ -195,26 +166,23 @@ def accelerate(
 ) -> int:
     """Makes the Swin blocks of a model compute their attention faster, in place.
 
-    Blocks whose windows do not divide their grid, or whose attention has hooks, keep timm's own computation. On CPUs
-    and by Triton, gradients of gradients are refused.
+    Blocks whose windows do not divide their grid, or whose attention has hooks, keep timm's own computation.
 
     Args:
         model: Any module; what is no timm Swin block is left alone.
         device: Where the model will run, to check there; None for where it is.
-        kernel: What computes: torch's operations, timm's own attention by torch's fused function (V1 only), or a Triton
-            kernel, for NVIDIA GPUs.
+        kernel: What computes: torch's operations, or timm's own attention by torch's fused function (V1 only).
         dtype: What autocast will compute in there. It is checked, and float32 always: other kernels compute in each.
 
     Returns:
         How many blocks were changed.
 
     Raises:
-        InputError: The Triton kernel is asked for, but cannot run on the device, has no dropout of attention weights,
-            or finds no block; or timm's fused attention finds none. The model is unchanged.
+        InputError: timm's fused attention finds no block. The model is unchanged.
         RuntimeError: On this device the result differs from timm's. The model is unchanged.
     """
     blocks = _timms_blocks(model, kernel)
-    refuse_impossible(model, device, kernel)
+    refuse_impossible(model, kernel)
     kinds = {(type(block), tuple(block.window_size), any(block.shift_size)): block for block in reversed(blocks)}
     for block in kinds.values():
         _check(block, device or next(block.parameters()).device, kernel, dtype)
@@ -298,51 +266,26 @@ def attentions(model: nn.Module, device: torch.device) -> list[FastAttention]:
     found: list[FastAttention] = [True, False]
     if device.type in FUSED_ON and all(isinstance(module, SwinTransformerBlock) for module in kinds):
         found.append("fused")
-    if triton_problem(device) is None and not any(module.attn.attn_drop.p for module in kinds):
-        found.append("triton")
     return found
 
 
-def triton_problem(device: torch.device) -> str | None:
-    """Why the Triton kernel cannot run on a device; None where it can."""
-    if importlib.util.find_spec("triton") is None:
-        return "needs Triton, which is not installed (it comes with torch's CUDA builds for Linux)"
-    from swinft.model.attention import triton_ops as window_triton
-
-    return window_triton.device_problem(device)
-
-
-def refuse_impossible(model: nn.Module, device: torch.device | None, setting: FastAttention | Kernel) -> None:
-    """Refuses a way of computing that a model or a device does not have, without computing anything.
+def refuse_impossible(model: nn.Module, setting: FastAttention | Kernel) -> None:
+    """Refuses a way of computing that a model does not have, without computing anything.
 
     Args:
         model: Any module.
-        device: Where it will run; None for where it is.
         setting: What is asked for.
 
     Raises:
         InputError: As `accelerate`.
     """
-    if setting not in ("fused", "triton"):
+    if setting != "fused" or _timms_blocks(model, "fused"):
         return
-    blocks = _timms_blocks(model, "fused" if setting == "fused" else "triton")
-    if setting == "fused":
-        if not blocks and not any(isinstance(module, FusedBlock) for module in model.modules()):
-            raise InputError(
-                "model.fast_attention is 'fused', but the backbone has no block of timm's Swin V1. Write "
-                "model.fast_attention: auto."
-            )
-        return
-    if not any(isinstance(module, TritonBlock | TritonV2Block) for module in model.modules()) and not blocks:
+    if not any(isinstance(module, FusedBlock) for module in model.modules()):
         raise InputError(
-            "model.fast_attention is 'triton', but the backbone has no block of timm's Swin V1 or V2. Write "
-            "model.fast_attention: true, which leaves other backbones as they are."
+            "model.fast_attention is 'fused', but the backbone has no block of timm's Swin V1. Write "
+            "model.fast_attention: auto."
         )
-    for place in {device or next(block.parameters()).device for block in blocks}:
-        if problem := triton_problem(place):
-            raise InputError(f"model.fast_attention is 'triton', which {problem}. Write model.fast_attention: true.")
-    for block in blocks:
-        _refuse_dropout(block.attn.attn_drop.p)
 
 
 def _timms_blocks(model: nn.Module, kernel: Kernel) -> list[Any]:

@@ -2,7 +2,8 @@
 
 Shapes: B images, H and W tokens per side, W' windows per image, N tokens per window, h heads, d channels per head.
 Projections work token by token, so they run on the whole grid; only scores and softmax see windows. One permutation
-takes queries, keys and values from the grid to shifted windows, and one takes the outputs back.
+takes queries, keys and values from the grid to shifted windows, and one takes the outputs back. All of it is
+torch's own operations, with gradients of any order.
 """
 
 from collections import OrderedDict
@@ -15,11 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-EPS = 1e-12  # of functional.normalize
 # Not cuDNN: it has no gradient for the bias and gives NaN at 64 tokens per window. Not flash: it takes no bias.
 FUSED_ON = {"cuda"}  # elsewhere, torch's fused attention is slower for windows than its parts
 BIASED_SDPA = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -48,17 +47,6 @@ class Windows:
     def tokens(self) -> int:
         """N."""
         return self.window[0] * self.window[1]
-
-    def split(self, x: Tensor, parts: int) -> Tensor:
-        """Grid (B, H·W, parts·h·d) to shifted windows (parts, B·W'·h, N, d), contiguous."""
-        depth = x.shape[-1] // (parts * self.heads)
-        order, _ = _orders(self, x.shape[0], parts, x.device)
-        return functional.embedding(order, x.reshape(-1, depth)).view(parts, -1, self.tokens, depth)
-
-    def join(self, x: Tensor, parts: int, batch: int) -> Tensor:
-        """The inverse of `split`: windows (parts, B·W'·h, N, d) to grid (B, H·W, parts·h·d)."""
-        _, inverse = _orders(self, batch, parts, x.device)
-        return functional.embedding(inverse, x.reshape(-1, x.shape[-1])).view(batch, self.grid[0] * self.grid[1], -1)
 
     def cut(self, x: Tensor) -> Tensor:
         """Grid (B, H·W, c) to shifted windows (B, W', N, c) in operations that compilers know."""
@@ -89,16 +77,12 @@ def _kept_orders(make: Callable[..., Orders], *key: Any) -> Orders:
     return orders
 
 
-def _orders(windows: Windows, batch: int, parts: int, device: torch.device) -> Orders:
-    """The permutation of `Windows.split` on rows of d channels, and its inverse.
+def _made_head_orders(windows: Windows, batch: int, parts: int, device: torch.device) -> Orders:
+    """The permutation of rows of d channels, from (B, H·W, parts, h) to (parts, B, W', h, N).
 
     One lookup does shift, cut and head split. `embedding` moves whole rows on all threads: as fast as copying a
     permuted view there, and twice as fast back.
     """
-    return _kept_orders(_made_orders, windows, batch, parts, device)
-
-
-def _made_orders(windows: Windows, batch: int, parts: int, device: torch.device) -> Orders:
     tokens = windows.cut(_rows(windows, batch, device)).view(1, -1, 1, windows.tokens)
     part = torch.arange(parts, device=device, dtype=torch.int32).view(-1, 1, 1, 1)
     head = torch.arange(windows.heads, device=device, dtype=torch.int32).view(1, 1, -1, 1)
@@ -180,9 +164,8 @@ def attend(
     is_plain = type(qkv) is Tensor and not torch.compiler.is_compiling()
     if qkv.device.type in FUSED_ON and is_plain:
         return attend_by_groups(qkv, bias, mask, windows, scale, cosine, dropout)
-    if qkv.device.type == "cpu" and is_plain and not dropout:
-        attended: Tensor = _Attend.apply(qkv, bias, mask, windows, scale, cosine)
-        return attended
+    if qkv.device.type == "cpu" and is_plain:
+        return attend_by_heads(qkv, bias, mask, windows, scale, cosine, dropout)
     return attend_by_parts(qkv, bias, mask, windows, scale, cosine, dropout)
 
 
@@ -218,6 +201,30 @@ def attend_by_groups(
     return pasted.view(batch, grid, -1)
 
 
+def attend_by_heads(
+    qkv: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    windows: Windows,
+    scale: float = 1.0,
+    cosine: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The same as `attend`, for CPUs: one lookup puts queries, keys and values where their products read them."""
+    batch, grid, channels = qkv.shape
+    depth, tokens = channels // (3 * windows.heads), windows.tokens
+    orders = _kept_orders(_made_head_orders, windows, batch, 3, qkv.device)
+    cut: Tensor = _Reordered.apply(qkv.reshape(-1, depth), *orders)
+    q, k, v = cut.view(3, -1, windows.heads, tokens, depth).unbind(0)  # each (B·W', h, N, d)
+    if cosine is not None:
+        q, k = _cosine(q, k, cosine)
+    pairs = bias if mask is None else (bias + mask.unsqueeze(1)).repeat(batch, 1, 1, 1)
+    x = _weighted(q, k, v, pairs, scale, dropout)
+    order, inverse = _kept_orders(_made_head_orders, windows, batch, 1, qkv.device)
+    pasted: Tensor = _Reordered.apply(x.reshape(-1, depth), inverse, order)
+    return pasted.view(batch, grid, -1)
+
+
 class _Reordered(Function):
     """Rows in another order. That of the gradient is known, where indexing would add up what it gathers."""
 
@@ -225,7 +232,7 @@ class _Reordered(Function):
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
         """Rows (R, c) in an order (R,) whose inverse is given."""
         ctx.orders = inverse, order
-        return x.index_select(0, order)
+        return functional.embedding(order, x) if x.device.type == "cpu" else x.index_select(0, order)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -290,73 +297,3 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropout:
             calls = zip(queries, keys, values, biases, strict=True)
             return torch.cat([_fused(*call, scale, dropout) for call in calls], side)
     return functional.scaled_dot_product_attention(q, k, v, bias, dropout, scale=scale)
-
-
-class _Attend(Function):
-    """`attend` for CPUs: of the (B·W'·h, N, N) tensors only the weights are kept, in the precision of `qkv`."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, bias: Tensor, mask: Tensor | None, windows: Windows, scale: float, cosine: Tensor | None
-    ) -> Tensor:
-        """Arguments as of `attend`."""
-        q, k, v = windows.split(qkv, 3).unbind(0)
-        q_norm, k_norm = (None, None) if cosine is None else (_normalize_(q), _normalize_(k))
-        scores = _scaled(q, cosine) @ k.transpose(1, 2)
-        scores = torch.add(bias, scores.view(-1, *bias.shape), alpha=scale).view_as(scores)
-        if mask is not None:
-            _mask_(scores.view(len(qkv), -1, *bias.shape), mask.unsqueeze(1), windows)
-        weights = scores.softmax(-1).to(qkv.dtype)
-        ctx.save_for_backward(q, k, v, weights, q_norm, k_norm, cosine)
-        ctx.scale, ctx.windows, ctx.bias_dtype = scale, windows, bias.dtype
-        return windows.join(weights @ v, 1, len(qkv))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of `qkv`, bias and scale per head."""
-        q, k, v, weights, q_norm, k_norm, cosine = ctx.saved_tensors
-        windows: Windows = ctx.windows
-        batch, grad = len(grad), windows.split(grad, 1)[0]
-        grads = torch.empty(3, *q.shape, dtype=q.dtype)
-        torch.bmm(weights.transpose(1, 2), grad, out=grads[2])
-        scores = torch._softmax_backward_data(grad @ v.transpose(1, 2), weights, -1, weights.dtype)
-        bias_grad = None
-        if ctx.needs_input_grad[1]:
-            bias_grad = scores.view(-1, windows.heads, *scores.shape[1:]).sum(0, dtype=ctx.bias_dtype)
-        torch.baddbmm(grads[0], scores, k, beta=0, alpha=ctx.scale, out=grads[0])
-        torch.baddbmm(grads[1], scores.transpose(1, 2), _scaled(q, cosine), beta=0, alpha=ctx.scale, out=grads[1])
-        cosine_grad = None
-        if cosine is not None:
-            along = (grads[0] * q).view(-1, windows.heads, q.shape[1] * q.shape[2])
-            cosine_grad = along.sum((0, 2), dtype=cosine.dtype).view_as(cosine)
-            grads[0] = _unnormalized(_scaled(grads[0], cosine), q, q_norm)
-            grads[1] = _unnormalized(grads[1], k, k_norm)
-        return windows.join(grads, 3, batch), bias_grad, None, None, None, cosine_grad
-
-
-def _mask_(scores: Tensor, mask: Tensor, windows: Windows) -> None:
-    """Adds the mask (W', 1, N, N) to scores (B, W', h, N, N), in place.
-
-    A shift makes opposite edges meet in the last row and in the last column of windows: elsewhere, the mask is 0.
-    """
-    columns = windows.grid[1] // windows.window[1]
-    for edge in (slice(-columns, None), slice(columns - 1, -columns, columns)):
-        scores[:, edge] += mask[edge]
-
-
-def _normalize_(x: Tensor) -> Tensor:
-    """Divides rows (·, N, d) by their norms, in place, and returns the norms (·, N, 1)."""
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(EPS)
-    x.div_(norm)
-    return norm
-
-
-def _unnormalized(grad: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
-    """Gradient of rows from that of their unit vectors: a step along the row does not turn it."""
-    return (grad - unit * (grad * unit).sum(-1, keepdim=True)).div_(norm)
-
-
-def _scaled(x: Tensor, cosine: Tensor | None) -> Tensor:
-    """Rows (B·W'·h, N, d) times the scale (h, 1, 1) of their head, if there is one."""
-    return x if cosine is None else (x.view(-1, len(cosine), *x.shape[1:]) * cosine).view_as(x).to(x.dtype)

@@ -13,14 +13,14 @@ from jsonargparse import Namespace
 
 from swinft.data.cache.folder import users_folder
 from swinft.errors import StoreError, command
-from swinft.model.attention.swin import FastAttention, triton_problem
+from swinft.model.attention.swin import FastAttention
 from swinft.printing import format_rate
 from swinft.run.layout import Run
 from swinft.store import commit, has_record, verify
 from swinft.store import replace as write
 from swinft.system.precision import Precision, offered, resolve_precision, training_precision
 
-NAMES: dict[FastAttention, str] = {True: "ours", False: "timm's", "fused": "timm's fused", "triton": "ours by Triton"}
+NAMES: dict[FastAttention, str] = {True: "ours", False: "timm's", "fused": "timm's fused"}
 Rates = dict[str, dict[str, float]]
 
 
@@ -51,7 +51,8 @@ class Choice:
         Raises:
             ValueError: The values are none of a choice.
         """
-        try:
+        try:  # a kernel that earlier versions had gave the same numbers as ours
+            values |= {what: True for what in ("training", "prediction") if values[what] == "triton"}
             choice = cls(**values)
             choice.lines()
         except (AttributeError, KeyError, TypeError) as error:
@@ -143,12 +144,7 @@ def choice_here(run: Run, config: Namespace) -> Choice:
         return rule
     if frozen.precision in offered(device) or config.trainer.precision != "auto":
         rule = replace(rule, precision=frozen.precision, reason=frozen.reason)
-    can = {"triton": triton_problem(device) is None}
-    training, prediction = (
-        value if can.get(str(value), True) or config.model.fast_attention != "auto" else True
-        for value in (frozen.training, frozen.prediction)
-    )
-    return replace(rule, training=training, prediction=prediction)
+    return replace(rule, training=frozen.training, prediction=frozen.prediction)
 
 
 def choice_to_predict(run: Run, config: Namespace, device: torch.device) -> Choice:
@@ -165,9 +161,6 @@ def choice_to_predict(run: Run, config: Namespace, device: torch.device) -> Choi
     if has_record(run.choice):  # a run of an earlier version has none
         frozen = read_choice(run)
         choice = frozen if frozen.device == choice.device else choice
-    if choice.prediction == "triton" and (problem := triton_problem(device)):
-        print(f"model.fast_attention is 'triton', which {problem}: predicting as with true, to the same result")
-        choice = replace(choice, prediction=True)
     return choice
 
 

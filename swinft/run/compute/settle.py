@@ -57,7 +57,7 @@ def settle(experiment: Experiment, schema: Schema, tried: Tried, device: torch.d
             cannot be taken.
     """
     config = experiment.config
-    refuse_impossible(tried.task, device, config.model.fast_attention)
+    refuse_impossible(tried.task, config.model.fast_attention)
     if config.trainer.fast_dev_run:  # it tries a batch of everything
         return by_rule(config, device)
     if device.type in IN_CHILD:
