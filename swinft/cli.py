@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except RunError as error:
         _complain(words[0], str(error))
-        return 1
+        return error.code
     except KeyboardInterrupt:
         print("\nswinft: interrupted", file=sys.stderr)
         return 130

@@ -6,7 +6,16 @@ from collections.abc import Iterable
 
 
 class RunError(RuntimeError):
-    """Something outside the user's input went wrong; the message says what, and how to go on. Exit code 1."""
+    """Something outside the user's input went wrong; the message says what, and how to go on.
+
+    Args:
+        message: What is printed.
+        code: The exit code: 1, or that of a process whose end is reported.
+    """
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class StoreError(RunError):

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from swinft.data.schema import Schema
 from swinft.data.tables.numbers import numbers
 from swinft.data.tables.table import DataError, Problem, read_table
-from swinft.errors import RunError, number_of, suggest
+from swinft.errors import InputError, RunError, listed, number_of, suggest
 from swinft.inference.provenance import PREDICT, Provenance, provenance_of, read_made_from
 from swinft.store import commit, verify
 
@@ -29,7 +29,7 @@ from swinft.store import commit, verify
 ID, FOLD, STATUS = "id", "fold", "status"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
     """Predictions of some rows.
 
@@ -155,6 +155,28 @@ class Predictions:
         rows = [row for row, id in enumerate(ids) if id in place]
         values[rows] = self.values[[place[ids[row]] for row in rows]]
         return replace(self, ids=list(ids), values=values, fold=None, status=None)
+
+    def select(self, outputs: Sequence[str]) -> "Predictions":
+        """The same with these outputs, in this order.
+
+        Raises:
+            InputError: One is not there, or is there twice.
+        """
+        odd = [name for name in outputs if self.outputs.count(name) != 1]
+        if odd:
+            raise InputError(
+                f"the predictions have the outputs {listed(self.outputs)}, and must have each of the run's once: "
+                f"{listed(outputs)}. Not so: {listed(odd)}."
+            )
+        places = [self.outputs.index(name) for name in outputs]
+        return replace(self, values=self.values[:, places], outputs=list(outputs))
+
+    def __repr__(self) -> str:
+        return f"Predictions of {number_of(len(self), 'row')}: {listed(self.outputs)}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return str(self.to_frame()._repr_html_())  # type: ignore[operator]
 
     def to_frame(self) -> pd.DataFrame:
         """A DataFrame as the CSV is: `id`, the outputs (float32) and, where there are any, `fold` and `status`."""

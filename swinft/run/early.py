@@ -12,6 +12,25 @@ from swinft.system.orphans import is_child
 from swinft.system.processes import rank
 
 
+def fit_words(argv: list[str]) -> Run | None:
+    """Fits what a command line of `fit` says. What can be refused at once is, before the imports that take seconds.
+
+    Returns:
+        The run; None where `trainer.fast_dev_run` keeps nothing.
+
+    Raises:
+        InputError: Words, config or data are wrong, or another process works in the run.
+        RunError: A fold has failed.
+    """
+    argv = name_by_folder(argv)
+    refuse_second(argv)
+    from swinft.run.config.sections import fit_parser  # slow, and needed by nobody who is refused
+    from swinft.run.experiment import Experiment
+    from swinft.run.fit import fit
+
+    return fit(Experiment.from_argv(fit_parser(), argv))
+
+
 def refuse_second(argv: list[str]) -> None:
     """Refuses at once, not seconds later, where another process works in the run.
 

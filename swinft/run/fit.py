@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from swinft.errors import InputError, number_of
+from swinft.errors import InputError, RunError, number_of
 from swinft.run.compute.devices import describe_slots, side_by_side, slots_for
 from swinft.run.experiment import Experiment
 from swinft.run.folds.dry_run import predict_some, trial_config
@@ -16,7 +16,7 @@ from swinft.run.folds.fold import fit_fold
 from swinft.run.folds.hours import deadline
 from swinft.run.freeze import prepare
 from swinft.run.handover import Looked
-from swinft.run.layout import Fold, Run
+from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.scores import join, summary
 from swinft.store import probe, sweep
@@ -26,11 +26,15 @@ from swinft.system.processes import Child, launcher_ranks, rank, run_children
 ORPHAN_SECONDS = 30.0  # for the fold's process of a parent that was killed to be gone, its writing included
 
 
-def fit(experiment: Experiment) -> int:
+def fit(experiment: Experiment) -> Run | None:
     """Fits what a command line asks for: a try, one fold, or all folds and their scores.
 
     Returns:
-        0, or the exit code of the first fold that failed.
+        The run; None after a try, of which nothing is kept.
+
+    Raises:
+        InputError: Data or config are wrong.
+        RunError: A fold has failed.
     """
     config = experiment.config
     run = Run.at(Path(config.runs) / config.name)
@@ -42,28 +46,26 @@ def fit(experiment: Experiment) -> int:
                 f"no --fold is given. Unset {name} to fit all folds from this process, or give --fold to each of them."
             )
         fit_fold(run, experiment, None)
-        return 0
+        return run
     if config.trainer.fast_dev_run:
-        return fit_trial(experiment)
+        fit_trial(experiment)
+        return None
     probe(run.root.parent)
     if config.fold is not None:
         lock = run.fold(config.fold).lock
         # A child's predecessor ends with its parent, but not in no time.
         with hold(lock, patience=ORPHAN_SECONDS if is_child() else 0, root=run.root):
             fit_fold(run, experiment, prepare(run, experiment, lock))
-        return 0
+        return run
     with hold(run.lock, root=run.root):
         found = prepare(run, experiment, run.lock)
         sweep(run.root)
-        return fit_all(run, experiment, found)
+        fit_all(run, experiment, found)
+    return run
 
 
-def fit_trial(experiment: Experiment) -> int:
-    """Tries a few batches of the first fold, from the first check to predictions, and leaves nothing.
-
-    Returns:
-        0.
-    """
+def fit_trial(experiment: Experiment) -> None:
+    """Tries a few batches of the first fold, from the first check to predictions, and leaves nothing."""
     config = experiment.config
     trial = trial_config(config)
     with TemporaryDirectory() as folder:
@@ -77,10 +79,9 @@ def fit_trial(experiment: Experiment) -> int:
         else "there are no rows to predict"
     )
     print(f"fast_dev_run: the first fold was trained, validated and predicted in part, and {said}. Nothing is kept.")
-    return 0
 
 
-def fit_all(run: Run, experiment: Experiment, found: Looked | None) -> int:
+def fit_all(run: Run, experiment: Experiment, found: Looked | None) -> None:
     """Fits every fold that is not done, each in its own process, and joins them.
 
     Args:
@@ -88,8 +89,9 @@ def fit_all(run: Run, experiment: Experiment, found: Looked | None) -> int:
         experiment: The experiment.
         found: What is known of the images; None where no fold waits.
 
-    Returns:
-        0, or the exit code of the first fold that failed.
+    Raises:
+        InputError: A fold has refused its input, and said why.
+        RunError: A fold has failed; with the exit code of the first.
     """
     config = experiment.config
     started = time.perf_counter()
@@ -107,15 +109,10 @@ def fit_all(run: Run, experiment: Experiment, found: Looked | None) -> int:
     except (KeyboardInterrupt, SystemExit):
         print(f"\ninterrupted; finished epochs are kept. Go on with: {run.resume_command}", file=sys.stderr)
         raise
-    failed = {index: code for index, code in codes.items() if code}
-    if failed:
-        print("\n".join(_failure(run.fold(index), code) for index, code in failed.items()), file=sys.stderr)
-        if 2 not in failed.values():  # bad input: the same command would end in the same way
-            print(f"Go on with: {run.resume_command}", file=sys.stderr)
-        return next(iter(failed.values()))
+    if failed := {index: code for index, code in codes.items() if code}:
+        raise _failure(run, failed)
     scores = join(run, experiment)
     print(summary(run, scores, time.perf_counter() - started))
-    return 0
 
 
 def fold_child(run: Run, index: int, allow_code: list[str], told: dict[str, str]) -> Child:
@@ -132,10 +129,18 @@ def fold_child(run: Run, index: int, allow_code: list[str], told: dict[str, str]
     return Child(words, told, run.fold(index).log)
 
 
-def _failure(fold: Fold, code: int) -> str:
+def _failure(run: Run, failed: dict[int, int]) -> InputError | RunError:
+    """What has become of the folds that failed, with their exit codes."""
     hints = {
         2: " Its message says what to change.",
         137: " It was killed, most often for a lack of memory: --data.num_workers 0 needs less.",
     }
-    said = f"fold {fold.index} ended with exit code {code}; finished epochs are kept.{hints.get(code, '')}"
-    return f"{said} What it printed is in {fold.log}."
+    lines = [
+        f"fold {index} ended with exit code {code}; finished epochs are kept.{hints.get(code, '')} "
+        f"What it printed is in {run.fold(index).log}."
+        for index, code in failed.items()
+    ]
+    if 2 not in failed.values():  # bad input: the same command would end in the same way
+        lines.append(f"Go on with: {run.resume_command}")
+    code = next(iter(failed.values()))
+    return InputError("\n".join(lines)) if code == 2 else RunError("\n".join(lines), code)

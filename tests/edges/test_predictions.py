@@ -26,7 +26,7 @@ def no_forwards(monkeypatch) -> None:
     def forbidden(*_: object) -> None:
         raise AssertionError("a network was computed with")
 
-    monkeypatch.setattr("swinft.commands.predict.predict_rows", forbidden)
+    monkeypatch.setattr("swinft.run.prediction.predict.predict_rows", forbidden)
     monkeypatch.setattr("swinft.run.experiment.Experiment.network", forbidden)
 
 

@@ -186,7 +186,7 @@ def test_f053_a_part_prints_no_next_step(tiny_run, tmp_path, capsys):
 
 
 def test_f053_one_named_device_is_not_shared(tiny_run, monkeypatch, capsys):
-    monkeypatch.setattr("swinft.commands.predict.choose_device", lambda _: torch.device("cuda", 1))
+    monkeypatch.setattr("swinft.run.prediction.options.choose_device", lambda _: torch.device("cuda", 1))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert main(["predict", str(tiny_run), "--device", "cuda:1", "--devices", "2"]) == 2
     assert "--device cuda:1 names one device, --devices 2 several: give --device cuda." in capsys.readouterr().err

@@ -327,7 +327,7 @@ def test_f046_the_start_is_compared_before_a_fold_is_done(half, capsys, monkeypa
         return {**now(config), "device": "cuda NVIDIA L4"}
 
     monkeypatch.setattr("swinft.run.environment.describe_environment", another)
-    monkeypatch.setattr("swinft.run.fit.fit_all", lambda *_: 0)
+    monkeypatch.setattr("swinft.run.fit.fit_all", lambda *_: None)
     assert main(["fit", "--resume", str(half.root)]) == 0
     assert "not as for the start: device cpu " in capsys.readouterr().out
 

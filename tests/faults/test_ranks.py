@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from swinft.cli import main
-from swinft.commands.predict import complete
 from swinft.data.loading.dataset import OrderedRows
 from swinft.errors import RunError
 from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
+from swinft.run.prediction.predict import complete
 from tests.conftest import ROOT
 from tests.faults import ranks
 

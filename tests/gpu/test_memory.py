@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from swinft.cli import main
-from swinft.commands import predict
 from swinft.data.cache.budget import room_on_device
 from swinft.data.loading.device_loader import DeviceImages, bytes_to_come
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import recomputes_activations
 from swinft.run.compute.out_of_memory import explain_out_of_memory, lacks_memory
 from swinft.run.folds import fold as fit
+from swinft.run.prediction import predict
 from swinft.system import memory as devicememory
 from swinft.system import precision
 from tests.conftest import TINY_SWIN, tiny_config, write_config

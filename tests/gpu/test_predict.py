@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file, save
 
 from swinft.cli import main
-from swinft.commands import predict
 from swinft.errors import InputError
 from swinft.inference import predictor as inference
 from swinft.inference.finite import Origin
 from swinft.inference.openvino import compile_net
 from swinft.inference.predictions import Predictions
-from swinft.run import shards as parts
 from swinft.run.folds import fold as fit
 from swinft.run.layout import Run
+from swinft.run.prediction import predict
+from swinft.run.prediction import shards as parts
 from swinft.store import commit
 from swinft.system import precision
 from tests.conftest import fit_in_process, tiny_config, write_config
@@ -220,9 +220,9 @@ def test_w3_a_run_trained_in_bf16_says_that_it_is_predicted_in_32_true(tiny_run,
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
     given = {}
 
-    def taken(run, options, path, kind, devices, data):
-        given.update(options)
-        return predict_parts(run, options, path, kind, devices, data)
+    def taken(run, options, *rest):
+        given.update(vars(options))
+        return predict_parts(run, options, *rest)
 
     predict_parts = predict.predict_parts
     monkeypatch.setattr(predict, "predict_parts", taken)

@@ -14,10 +14,10 @@ from torch.cuda._utils import _get_device_index
 from swinft.cli import main
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError
-from swinft.run import shards as parts
 from swinft.run.compute import settle as settling
 from swinft.run.compute.choices import by_rule
 from swinft.run.compute.devices import check_training_devices, describe_slots, devices_per_fold, slots_for
+from swinft.run.prediction import shards as parts
 from swinft.system import device as usable
 from swinft.system.device import check_usable, probe, runs_on
 from swinft.system.precision import choose_device, resolve_precision

@@ -5,7 +5,9 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NoReturn, get_type_hints
+from dataclasses import fields
+from pathlib import PurePath
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from jsonargparse._common import parsing_settings  # of the whole process: a host program gets its own back
@@ -13,6 +15,8 @@ from jsonargparse._common import parsing_settings  # of the whole process: a hos
 from swinft.errors import InputError
 from swinft.run.config.explain import explain
 from swinft.run.config.help import InWords, hide_sections, short_help, usage
+
+T = TypeVar("T")
 
 _is_limited: ContextVar[bool] = ContextVar("is_limited", default=False)
 
@@ -137,24 +141,48 @@ class Parser(ArgumentParser):
         return words
 
 
-def call(function: Callable[..., None], command: str, argv: list[str]) -> int:
+def call(function: Callable[..., None], command: str, argv: list[str], options: type | None = None) -> int:
     """Runs a function whose signature is a command's interface.
 
     Args:
         function: Typed, with a Google docstring; parameters without a default are positional.
         command: Its name on the command line.
         argv: The words after the name.
+        options: A dataclass: its fields are options, and the function's parameter `options` is one of it.
 
     Returns:
         Exit code 0; everything else is an exception.
     """
-    hints = get_type_hints(function)
+    hints = {**get_type_hints(function), **(get_type_hints(options) if options else {})}
     flags = [name for name, hint in hints.items() if hint in (bool, bool | None)]
     lists = [name for name, hint in hints.items() if "list[" in str(hint)]
     parser = Parser(prog=f"swinft {command}", flags=flags, lists=lists)
-    parser.add_function_arguments(function, as_positional=True)
-    function(**parser.parse_args(argv).as_dict())
+    parser.add_function_arguments(function, as_positional=True, skip={"options"} if options else None)
+    if options is None:
+        function(**parser.parse_args(argv).as_dict())
+        return 0
+    parser.add_class_arguments(options)
+    given = parser.parse_args(argv).as_dict()
+    names = {field.name for field in fields(options)}
+    own = {name: given.pop(name) for name in names}
+    function(**given, options=options(**own))
     return 0
+
+
+def options_from(kind: type[T], given: Mapping[str, Any]) -> T:
+    """Options that a Python program gives by name, checked as those of a command line are.
+
+    Args:
+        kind: A dataclass.
+        given: Its fields; those that are not given have their defaults.
+
+    Raises:
+        InputError: A name is unknown, or a value has the wrong type or is out of its range.
+    """
+    parser = Parser(prog=kind.__name__)
+    parser.add_class_arguments(kind)
+    plain = {name: str(value) if isinstance(value, PurePath) else value for name, value in given.items()}
+    return kind(**parser.parse_object(plain).as_dict())
 
 
 def key_types(parser: ArgumentParser) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Checkpoints and rows become predictions, on one device or shared among several."""

@@ -1,0 +1,225 @@
+"""Checkpoints and rows to predictions: all folds, all views, averaged in the competition's units."""
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from swinft.data.datamodule import OK, CSVDataModule
+from swinft.data.inspection.scan import scan
+from swinft.data.loading.feeding import Destination, explained_deaths
+from swinft.data.schema import Schema
+from swinft.errors import RunError, command, number_of
+from swinft.inference.compiled import nets_by_torch
+from swinft.inference.finite import Origin
+from swinft.inference.predictions import Predictions
+from swinft.inference.predictor import Predictor, predict_rows, print_budget
+from swinft.inference.provenance import PREDICT, Provenance, other_views
+from swinft.inference.tta import View, check_views
+from swinft.model.compiling import CompilePolicy
+from swinft.model.network import ImageModel
+from swinft.printing import format_seconds, say
+from swinft.run.compute.choices import Choice, choice_to_predict
+from swinft.run.compute.out_of_memory import explain_in_prediction, out_of_memory_explained
+from swinft.run.compute.settle import settle_prediction
+from swinft.run.environment import trained_in
+from swinft.run.experiment import Experiment
+from swinft.run.layout import Run
+from swinft.run.lock import hold_if_writable
+from swinft.run.prediction.options import PredictOptions
+from swinft.run.prediction.shards import predict_parts
+from swinft.run.provenance import check_output, weights_of, write_made_from
+from swinft.system.allocator import keep_freed_memory
+from swinft.system.precision import Precision, prediction_precision
+
+
+def predict(run: Run, options: PredictOptions, keeps: bool = True) -> Predictions:
+    """Predicts rows with every fold of a run, averages, and says what was done.
+
+    Args:
+        run: The run.
+        options: What is predicted, with what and where.
+        keeps: Write the predictions, to `options.output` or the run's test_predictions.csv.
+
+    Returns:
+        The predictions, in the order of the table of rows, with what they were made with.
+
+    Raises:
+        InputError: A fold is not finished, or the rows are not right.
+        RunError: One of several processes failed.
+    """
+    path = (Path(options.output) if options.output else run.test_predictions) if keeps else None
+    with nullcontext() if options.part else hold_if_writable(run.lock):  # the parts' parent holds it
+        if path:
+            check_output(run, path, PREDICT)
+        experiment = Experiment.of_run(run, "predict", options.allow_code)
+        chosen, place = run.finished_folds(options.folds), options.place()
+        data = _rows_to_predict(run, experiment, options)
+        views = experiment.config.predict.views if options.views is None else options.views
+        check_views(views, data.image_size)
+        predictors = _predictors(run, experiment, options, chosen, place)
+        made_with = _provenance(run, predictors, chosen, views)
+        started = time.perf_counter()
+        if options.devices > 1:
+            settled = replace(options, views=list(views), precision=predictors.precision)
+            found = predict_parts(run, settled, path, place.type, data)
+        else:
+            found = _predict_share(predictors, data, options.share(), views, place)
+        found = replace(found, provenance=made_with)
+        took = format_seconds(time.perf_counter() - started)
+        if options.part and path:
+            found.write(path, PREDICT)
+            print(f"part {options.part}: {number_of(len(found), 'row')} in {took}")
+            return found
+        if path:
+            made_from = {"rows": len(found), "provenance": asdict(made_with)}
+            write_made_from(run, path, found.to_bytes(), PREDICT, made_from)
+        _say(run, path, found, took, experiment.config.predict.views)
+    return found
+
+
+def _rows_to_predict(run: Run, experiment: Experiment, options: PredictOptions) -> CSVDataModule:
+    """The datamodule with the rows to predict read and checked."""
+    config = experiment.config
+    changes: dict[str, Any] = {"schema": Schema.from_dict(run.read_schema())}
+    changes["batch_size"] = options.batch_size or config.predict.batch_size or 2 * config.data.batch_size
+    changes |= {} if options.num_workers is None else {"num_workers": options.num_workers}
+    changes |= {"root": options.root} if options.root else {}
+    # Typed in a shell: not relative to the data's folder.
+    changes |= {"test": str(Path(options.test).resolve())} if options.test else {}
+    data = experiment.datamodule(**changes)
+    data.setup("predict")
+    for note in [] if options.part else data.notes:
+        say(f"  {note}")
+    return data
+
+
+def _predictors(
+    run: Run, experiment: Experiment, options: PredictOptions, chosen: list[int], place: torch.device
+) -> "_Predictors":
+    """What the networks of the chosen folds compute with."""
+    config = experiment.config
+    choice = choice_to_predict(run, config, place)
+    asked: Precision = "32-true" if options.backend == "openvino" else options.precision
+    precision, note = prediction_precision(asked, trained_in(run, chosen), place)
+    if note:
+        print(f"  {note}")
+    policy = config.predict.compile if options.compile is None else options.compile
+    weights = [run.fold(index).weights for index in chosen]
+    return _Predictors(experiment, choice, weights, options.backend, policy, precision)
+
+
+def _provenance(run: Run, predictors: "_Predictors", chosen: list[int], views: Sequence[View]) -> Provenance:
+    return Provenance(
+        chosen,
+        run.planned_folds(),
+        list(views),
+        predictors.backend,
+        predictors.precision,
+        predictors.experiment.config.checkpoint,
+        weights_of(run, chosen),
+    )
+
+
+@dataclass(frozen=True)
+class _Predictors:
+    """What it takes to make the networks of some folds ready to predict."""
+
+    experiment: Experiment
+    choice: Choice
+    weights: list[Path]
+    backend: str
+    policy: CompilePolicy
+    precision: Precision
+
+    def load(self, data: CSVDataModule, loader: DataLoader[Any], views: Sequence[View], place: torch.device) -> Any:
+        """The networks, on their device and compiled where that is wanted."""
+        # OpenVINO compiles timm's own computation.
+        is_openvino, precision = self.backend == "openvino", self.precision
+        fast = False if is_openvino else self.choice.prediction
+        loaded = [self.experiment.network(data.schema, file, place, fast, precision) for file in self.weights]
+        if is_openvino:
+            return _by_openvino(loaded, data.image_size)
+        if fast == "auto" and self.policy is not True:  # what is compiled is not what would be timed
+            images = len(loader.sampler) * len(views)  # type: ignore[arg-type]  # of this process's share
+            settle_prediction(loaded, images, data.batch_size, data.image_size, place, precision)
+        return nets_by_torch(loaded, loader, views, place, self.policy, precision, data.image_size)
+
+
+def _predict_share(
+    predictors: _Predictors, data: CSVDataModule, share: tuple[int, int], views: Sequence[View], place: torch.device
+) -> Predictions:
+    """The predictions of this process's share of the rows."""
+    precision = predictors.precision
+    keep_freed_memory(place)
+    data.destination = Destination(place, devices=share[1], is_command=True)
+    if place.type == "cuda":  # page-locked memory opens a context on the current device, which is the first GPU
+        torch.cuda.set_device(place)
+    loader = data.predict_dataloader(share)
+    print(loader.feeding)
+    other = precision if predictors.backend == "torch" else None  # OpenVINO has one precision
+    needs = (data.batch_size, len(predictors.weights), share[1], place, other)
+    with (
+        explained_deaths("", "", "--num-workers 0"),
+        out_of_memory_explained(lambda error: explain_in_prediction(error, *needs)),
+    ):
+        nets: Sequence[Predictor] = predictors.load(data, loader, views, place)
+        print_budget(nets, loader, views, place, precision)
+        origin = Origin(data.test_table.ids, predictors.weights, "Predict with --precision 32-true.")
+        rows, values = predict_rows(nets, loader, views, place, precision, origin)
+    return complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
+
+
+def _say(run: Run, path: Path | None, found: Predictions, took: str, oof_views: Sequence[View]) -> None:
+    """What was predicted, with what, and the next command."""
+    assert found.provenance
+    say(f"{number_of(len(found), 'row')} in {took}, columns {', '.join(found.outputs)}{f': {path}' if path else ''}")
+    say(f"  {found.provenance.describe()}")
+    if note := other_views(found.provenance, oof_views):
+        say(f"  {note}")
+    if path:
+        is_own = path.resolve() == run.test_predictions.resolve()
+        print(f"next: {command('submit', run.root, *([] if is_own else ['--predictions', path]))}")
+
+
+def complete(
+    rows: NDArray[np.int64], values: NDArray[np.float32], data: CSVDataModule, wanted: Sequence[int]
+) -> Predictions:
+    """The predictions of test rows, in the table's order.
+
+    Args:
+        rows: Rows that were predicted, each once.
+        values: Their predictions (N, K).
+        data: Where the rows come from. Where it lets images be skipped, a skipped row has the training rows' mean.
+        wanted: All rows that must be predicted.
+
+    Raises:
+        RunError: A row is predicted twice, has a prediction that is no number, or none although it may not be skipped.
+    """
+    if not np.isfinite(values).all():
+        raise RunError("predictions are NaN or infinite: nothing is written.")
+    skipped = sorted(set(wanted) - set(rows.tolist())) if data.on_bad_image == "skip" else []
+    for problem in scan(data.images_of("predict", skipped)).errors.values():
+        print(f"skipped, predicted as the mean of the training rows: {problem}", file=sys.stderr)
+    ids, expected = data.test_table.ids, set(wanted) - set(skipped)
+    found = Predictions([ids[row] for row in rows], values, data.schema.outputs)
+    whole = found.join([ids[row] for row in wanted if row in expected], "what was predicted")
+    status = ["bad image" if row in skipped else OK for row in wanted] if data.may_skip else None
+    return replace(whole.among([ids[row] for row in wanted], data.schema.prior if skipped else np.nan), status=status)
+
+
+def _by_openvino(nets: Sequence[ImageModel], image_size: tuple[int, int]) -> Sequence[Predictor]:
+    """The networks compiled by OpenVINO, each compared with torch."""
+    from swinft.inference.openvino import compile_net  # an extra, and slow to import
+
+    compiled = [compile_net(net, image_size) for net in nets]
+    print(f"compiled by OpenVINO, at most {max(net.deviation for net in compiled):.1e} of the range away from torch")
+    return compiled

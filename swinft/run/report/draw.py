@@ -1,0 +1,46 @@
+"""A finished run's report, drawn again from its files."""
+
+from pathlib import Path
+
+from swinft.errors import InputError
+from swinft.printing import say
+from swinft.run.experiment import Experiment
+from swinft.run.inputs import check_inputs
+from swinft.run.layout import Run
+from swinft.run.lock import hold_if_writable
+from swinft.run.provenance import predictions_made_with
+from swinft.run.report.page import write_report
+from swinft.store import is_committed, probe, verify
+
+
+def draw(run: Run, allow_code: list[str] | None = None) -> Path:
+    """Draws a finished run as one HTML file, and lists its errors.
+
+    Args:
+        run: The run.
+        allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: Not every fold is finished, train.csv is not that of the run, or the test predictions are not of the
+            run's weights.
+    """
+    if not is_committed(run.scores):
+        raise InputError(f"{run.root} has no scores yet. Run `{run.resume_command}` first.")
+    if unfinished := run.unfinished_folds():
+        raise InputError(
+            f"folds {unfinished} of {run.root} are not finished, or not any more. Run `{run.resume_command}` first."
+        )
+    with hold_if_writable(run.lock):
+        probe(run.root, what="report.html", advice="Copy the run to where it can be written to.")
+        experiment = Experiment.of_run(run, "report", allow_code)
+        check_inputs(run, experiment.config, ("train",))
+        made_with = predictions_made_with(run) if is_committed(run.test_predictions) else None
+        data = experiment.datamodule(folds=str(verify(run.folds)), images=str(verify(run.images)))
+        data.setup("fit")
+        write_report(run, data)
+    if made_with:
+        say(f"test predictions: {made_with.describe()}")
+    return run.report

@@ -1,0 +1,263 @@
+"""Predictions become a `submission.csv` that Kaggle accepts.
+
+The file is built from the sample submission: same header, same ids, same order, same number of rows. It is checked
+before it takes the place of an earlier one, because what counts is the file and not what was meant to be in it.
+"""
+
+import hashlib
+import io
+import json
+import shlex
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from swinft.data.samples import Columns, read_sample
+from swinft.data.schema import Schema
+from swinft.data.tables.table import DataError, Problem
+from swinft.errors import InputError, number_of
+from swinft.inference.predictions import Predictions, read_foreign
+from swinft.inference.provenance import Provenance, other_views, read_provenance
+from swinft.printing import say
+from swinft.run.layout import Run
+from swinft.run.lock import hold_if_writable
+from swinft.run.provenance import check_output, check_weights, predictions_made_with, write_made_from
+from swinft.run.submission.decide import PROBABILITY_METRICS, plan_submission
+from swinft.run.submission.plan import (
+    SubmissionConfig,
+    SubmissionPlan,
+    as_csv,
+    build_submission,
+    check_submission,
+    listed,
+)
+from swinft.run.submission.sample import Sample
+from swinft.store import is_committed, verify
+
+MAKER = "swinft submit"
+
+
+@dataclass(frozen=True)
+class SubmitOptions:
+    """What is submitted, and how. What is not given is as in the run's `submission` section.
+
+    Args:
+        root: The data's folder, with the sample submission, where it is another than in training.
+        predictions: A prediction table to submit: id and a column per output, of `swinft predict` or a blend. By
+            default the run's test_predictions.csv.
+        output: Where the submission goes; by default the run's submission.csv.
+        format: `probabilities`, `label`, `number`, `integer`, `labels`, or `auto`: by sample, target and first metric.
+        threshold: Probability from which a label is written, in 0–1.
+        delimiter: What stands between labels.
+        clip: Smallest and largest number that is written: `0.01,0.99`.
+        normalize: Divide the numbers of each row by their sum.
+        id: Id column of the sample submission.
+        columns: Output of each of the sample's columns that has another name: `'{X4: X4_mean}'`.
+        words: What is written for a class or label: `'{cat: "0", dog: "1"}'`.
+        keep: Columns that keep the sample's own cells.
+        drop: Outputs that the sample has no column for.
+        dry_run: Build and check everything, but write nothing.
+    """
+
+    root: str | None = None
+    predictions: str | None = None
+    output: str | None = None
+    format: Literal["auto", "probabilities", "label", "number", "integer", "labels"] | None = None
+    threshold: float | None = None
+    delimiter: str | None = None
+    clip: list[float] | None = None
+    normalize: bool | None = None
+    id: str | None = None
+    columns: dict[str, str] | None = None
+    words: dict[str, str] | None = None
+    keep: list[str] | None = None
+    drop: list[str] | None = None
+    dry_run: bool = False
+
+    def over(self, frozen: dict[str, Any]) -> SubmissionConfig:
+        """The run's settings with those that are given in their place."""
+        names = [field.name for field in fields(SubmissionConfig)]
+        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        config = replace(SubmissionConfig(**frozen), **changes)
+        if config.clip is not None and len(config.clip) != 2:
+            raise InputError(f"--clip {config.clip}: give the smallest and the largest number: --clip 0.01,0.99.")
+        return config
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A submission that was built and checked.
+
+    Args:
+        path: Where it was written; None where nothing was written.
+        text: The file's content.
+        plan: What it holds, and why.
+    """
+
+    path: Path | None
+    text: str
+    plan: SubmissionPlan
+
+    def to_frame(self) -> pd.DataFrame:
+        """The file's cells, as text."""
+        return pd.read_csv(io.StringIO(self.text), dtype=str, keep_default_na=False)
+
+
+def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = None) -> Submission:
+    """Builds a submission, checks it, writes it, and says what it holds.
+
+    Args:
+        run: The run.
+        options: What is not as in the run's `submission` section.
+        predictions: What is submitted, instead of a file.
+
+    Raises:
+        InputError: The run has no test predictions yet, or they do not fit the sample submission.
+    """
+    path = Path(options.output) if options.output else run.submission
+    with hold_if_writable(run.lock):
+        if not options.dry_run:
+            check_output(run, path, MAKER)
+        config = run.read_config()
+        settings = options.over(config["submission"])
+        schema = Schema.from_dict(run.read_schema())
+        source = Path(options.predictions) if options.predictions else run.test_predictions
+        if predictions is not None:
+            source, made_with = Path("the predictions given"), predictions.provenance
+        else:
+            made_with = read_provenance(source) if options.predictions else predictions_made_with(run)
+        if made_with:
+            check_weights(run, made_with, source)
+        if options.root:
+            config["data"]["root"] = options.root
+        sample = _read_sample(config["data"], settings)
+        if sample and is_committed(run.sample):
+            sample = sample.decided_by(json.loads(verify(run.sample).read_bytes()))
+        if predictions is None:
+            found = _read_predictions(source, schema, made_with, sample, config["data"])
+        else:
+            found = predictions.select(schema.outputs)
+        metric = _first_metric(run, config)
+        sample = sample or _sample_without_file(config["data"], schema, metric, found)
+        plan = plan_submission(sample, schema, metric, settings, config["data"]["label_delimiter"])
+        text = _build(plan, found)
+        _say_source(source, made_with, config["predict"]["views"])
+        if not options.dry_run:
+            made_from: dict[str, Any] = {"sample": _file(sample.source)}
+            made_from |= {"predictions": _file(str(source), predictions)}
+            made_from |= {"provenance": asdict(made_with) if made_with else None}
+            made_from |= {"format": plan.format.name, "options": asdict(settings)}
+            write_made_from(run, path, text.encode(), MAKER, made_from)
+            if path.read_bytes() != text.encode():
+                raise InputError(f"{path} does not hold what was written to it; the disk or a program changed it.")
+    _say_done(run, None if options.dry_run else path, sample)
+    return Submission(None if options.dry_run else path, text, plan)
+
+
+def _say_done(run: Run, path: Path | None, sample: Sample) -> None:
+    """What was written and checked, and how it is uploaded."""
+    checked = f"checked against {sample.source}"
+    state = f"written to {path} and {checked}" if path else f"{checked}, not written"
+    say(f"{number_of(len(sample.ids), 'row')}, columns {', '.join(sample.columns)}: {state}")
+    if path:
+        parts = ["kaggle", "competitions", "submit", "-c", "COMPETITION", "-f", str(path), "-m", run.root.name]
+        print(f"upload: {shlex.join(parts)}")
+
+
+def _say_source(path: Path, made_with: Provenance | None, oof_views: list[str]) -> None:
+    """Where the predictions come from."""
+    if made_with is None:
+        say(f"predictions: {path}, which `swinft predict` did not make: nothing is known of its folds and views")
+        return
+    say(f"predictions: {made_with.describe()}")
+    if note := other_views(made_with, oof_views):
+        say(f"  {note}")
+
+
+def _read_predictions(
+    path: Path, schema: Schema, made_with: Provenance | None, sample: Sample | None, data: dict[str, Any]
+) -> Predictions:
+    """The prediction table; one from elsewhere after all that can be checked of a table."""
+    if made_with:
+        return Predictions.read(path, len(schema.outputs))
+    table, notes = read_foreign(path, schema, ["id", *([sample.id] if sample else []), data["id"]])
+    for note in notes:
+        say(f"  {note}")
+    return table
+
+
+def _build(plan: SubmissionPlan, table: Predictions) -> str:
+    """The text of the submission, checked.
+
+    Raises:
+        InputError: It would be refused.
+    """
+    rows, changes = build_submission(plan, table)
+    text = as_csv(plan, rows)
+    problems = check_submission(text, plan)
+    if problems:
+        raise InputError(
+            listed(f"a submission for {plan.sample.source} would be refused; nothing is written:", problems)
+        )
+    say(plan.describe())
+    for note in [*plan.notes, *changes]:
+        say(f"  note: {note}")
+    return text
+
+
+def _read_sample(data: dict[str, Any], options: SubmissionConfig) -> Sample | None:
+    """The configured sample submission; None where there is none.
+
+    Raises:
+        DataError: It is not there, or no right table.
+    """
+    if not data["sample_submission"]:
+        return None
+    columns = Columns(
+        target=data["target"],
+        target_kind=data["target_kind"],
+        label_delimiter=data["label_delimiter"],
+        id=data["id"],
+        image=data["image"],
+        test_image=data["test_image"],
+        numeric_features=data["numeric_features"] or [],
+        categorical_features=data["categorical_features"] or [],
+        group=data["group"],
+        encoding=data["encoding"],
+        test_id=data.get("test_id"),
+        sample_id=options.id,
+    )
+    problems: list[Problem] = []
+    table = read_sample(Path(data["root"]) / data["sample_submission"], columns, problems)
+    if table is None or problems:
+        raise DataError(problems, data["download"])
+    return Sample.of(table)
+
+
+def _sample_without_file(data: dict[str, Any], schema: Schema, metric: str, table: Predictions) -> Sample:
+    """Without a sample submission: the id, the target's columns and the order of the predictions."""
+    targets = [data["target"]] if isinstance(data["target"], str) else data["target"]
+    if schema.kind == "classification" and metric in PROBABILITY_METRICS and len(schema.outputs) > 2:
+        targets = schema.outputs
+    id = data.get("test_id") or data["id"]
+    return Sample("the predictions", id, [id, *targets], table.ids)
+
+
+def _first_metric(run: Run, config: dict[str, Any]) -> str:
+    """The metric that the run is judged by: the config's first, or the first that its head scored a fold with."""
+    if config["model"]["metrics"]:
+        return str(config["model"]["metrics"][0])
+    for index in run.planned_folds():
+        if is_committed(run.fold(index).result):
+            return str(next(iter(json.loads(verify(run.fold(index).result).read_text())["oof"])))
+    return ""
+
+
+def _file(path: str, predictions: Predictions | None = None) -> dict[str, str | None]:
+    """Path and SHA-256 of what was read; of predictions that were given, those of their CSV."""
+    if predictions is not None:
+        return {"path": None, "sha256": hashlib.sha256(predictions.to_bytes()).hexdigest()}
+    content = Path(path).read_bytes() if Path(path).is_file() else None
+    return {"path": path, "sha256": hashlib.sha256(content).hexdigest() if content is not None else None}
