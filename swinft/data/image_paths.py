@@ -82,7 +82,7 @@ class _Search:
         self.absolute = os.path.abspath(self.inside)
         self.folders: dict[str, _Folder] = {}
         self.notes: Counter[str] = Counter()
-        self.without_folder: dict[str, list[tuple[int, str]]] = {}  # rows and paths, by what is missing
+        self.without_folder: dict[tuple[str, str], list[tuple[int, str]]] = {}  # rows and paths, by what is missing
 
     def path(self, row: int, filled: str, problems: list[Problem]) -> str:
         """The file of one row; whatever is wrong with it is appended."""
@@ -112,9 +112,9 @@ class _Search:
     def missing_folders(self) -> list[Problem]:
         """One problem for each folder that is not there, with its first row."""
         problems = []
-        for fix, rows in self.without_folder.items():
+        for (state, fix), rows in self.without_folder.items():
             row, path = rows[0]
-            message = f"the folder of {number_of(len(rows), 'image')} is missing"
+            message = f"the folder of {number_of(len(rows), 'image')} {state}"
             fix += ABSOLUTE if _is_absolute(path.removeprefix(self.inside).lstrip("/")) else self._elsewhere(row)
             problems.append(_problem(self.table, row, path, message, fix, is_missing=True))
         return problems
@@ -148,13 +148,13 @@ class _Folder:
         self.source, self.path = source, path
 
     @cached_property
-    def _listed(self) -> tuple[Collection[str] | None, str]:
+    def _listed(self) -> tuple[Collection[str] | None, tuple[str, str]]:
         """The names, or why there are none; only asked of folders in which a cell may look."""
         try:
             names = self.source.names(self.path)
         except InputError as error:
-            return None, str(error)
-        return names, "" if names is not None else self.source.missing(self.path)
+            return None, ("cannot be read", str(error))
+        return names, ("is missing", "" if names is not None else self.source.missing(self.path))
 
     @property
     def is_there(self) -> bool:
@@ -165,8 +165,8 @@ class _Folder:
         return self._listed[0] or ()
 
     @property
-    def missing(self) -> str:
-        """Why the folder cannot be listed, and what to do about it."""
+    def missing(self) -> tuple[str, str]:
+        """That the folder is missing or damaged, and what to do about it."""
         return self._listed[1]
 
     @cached_property
