@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 from swinft import ClassificationHead, CSVDataModule
 from swinft.data.schema import Schema
 from swinft.inference.openvino import compile_net
-from swinft.inference.predictor import Predictor, estimate, predict_rows
+from swinft.inference.predictor import Predictor, predict_rows
 from swinft.inference.tta import VIEWS, View
 from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.network import ImageModel
@@ -55,7 +55,6 @@ BACKENDS: dict[str, Precision] = {
 }
 REFERENCE = "torch-32-true"
 RIVAL = "openvino-f32"  # of plain torch
-ANNOUNCED = 3  # predictions whose announced time is compared
 BATCH = 64  # of `swinft predict`: twice the training batch's default
 
 
@@ -147,19 +146,6 @@ def differences(values: dict[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
-def estimate_over_time(
-    predictors: Sequence[Predictor], loader: DataLoader[Any], precision: Precision
-) -> dict[str, float]:
-    """The announced seconds of a prediction over those that it takes right after, as in `swinft predict`."""
-    found = []
-    for _ in range(ANNOUNCED):
-        announced = estimate(predictors, loader, VIEW_NAMES, CPU, precision)
-        started = time.perf_counter()
-        predict_rows(predictors, loader, VIEW_NAMES, CPU, precision)
-        found.append(announced / (time.perf_counter() - started))
-    return spread(found)
-
-
 def measure(
     backends: list[str], backbone: str, size: int, loader: DataLoader[Any], timing: argparse.Namespace
 ) -> dict[str, Any]:
@@ -172,10 +158,8 @@ def measure(
     def predict(backend: str, predictors: Sequence[Predictor]) -> None:
         _, values[backend] = predict_rows(predictors, loader, VIEW_NAMES, CPU, BACKENDS[backend])
 
-    announced: dict[str, dict[str, float]] = {}
     for backend in backends:
         predictors = make_predictors(backend, nets, size)
-        announced[backend] = estimate_over_time(predictors, loader, BACKENDS[backend])
         groups[backend] = {
             f"{backend} predict_rows": partial(predict, backend, predictors),
             f"{backend} bare": partial(bare, predictors, tensors, backend),
@@ -194,7 +178,6 @@ def measure(
             "share_of_bare_speed": ratios(seconds[f"{backend} bare"], seconds[f"{backend} predict_rows"]),
             "speedup_over_plain_torch": ratios(plainly, seconds[f"{backend} predict_rows"]),
             "speedup": ratios(reference, seconds[f"{backend} predict_rows"]),
-            "estimate_over_time": announced[backend],
             "difference": distance[backend],
         }
         for backend in backends
@@ -227,7 +210,7 @@ def main() -> None:
         results = measure(arguments.backends, arguments.backbone, arguments.size, loader, arguments)
     about["load_after"] = load()
     del arguments.plain
-    given = {**vars(arguments), "folds": NUM_FOLDS, "views": VIEW_NAMES, "announced": ANNOUNCED}
+    given = {**vars(arguments), "folds": NUM_FOLDS, "views": VIEW_NAMES}
     write("predict" if arguments.batch == BATCH else f"predict-batch-{arguments.batch}", {**about, **given, **results})
 
 

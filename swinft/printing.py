@@ -66,6 +66,25 @@ def format_seconds(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def format_brief(seconds: float, is_rough: bool = False) -> str:
+    """A duration of at most 7 characters for a table: `3.2s`, `45s`, `12m 5s`, `3h 20m`; one unit where it is rough."""
+    if is_rough:
+        units = {"s": (1, 60), "m": (60, 60), "h": (3600, 100), "d": (86400, math.inf)}
+        return next(
+            f"{max(1, round(seconds / size))}{unit}"
+            for unit, (size, end) in units.items()
+            if round(seconds / size) < end
+        )
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60}s"
+    return f"{whole // 3600}h {whole % 3600 // 60}m" if whole < 360_000 else f"{whole // 86400}d"
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 

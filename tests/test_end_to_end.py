@@ -74,12 +74,12 @@ def test_test_predictions_are_the_mean_over_folds(tiny_run, tmp_path):
     assert not np.array_equal(parts[0], parts[1])
 
 
-def test_prediction_says_its_budget_first(tiny_run, tmp_path, capsys):
+def test_prediction_says_what_it_consists_of_first(tiny_run, tmp_path, capsys):
     output = str(tmp_path / "p.csv")
     assert (
         main(["predict", str(tiny_run), "--views", "identity,hflip,scale", "--device", "cpu", "--output", output]) == 0
     )
-    assert "6 images × 2 folds × 3 views = 36 forwards on cpu in 32-true: estimated" in capsys.readouterr().out
+    assert "6 images × 2 folds × 3 views = 36 forwards on cpu in 32-true\n" in capsys.readouterr().out
 
 
 def test_prediction_needs_the_run_and_the_test_rows_only(tiny_run, competition, tmp_path):

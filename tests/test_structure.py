@@ -16,7 +16,8 @@ from tests.conftest import ROOT
 # A package or module may import those of the lines before its own, and its own.
 ORDER = [
     ["errors", "seeding"],
-    ["ranges", "printing", "store", "system"],
+    ["ranges", "printing"],
+    ["store", "system"],
     ["data", "model"],
     ["inference"],
     ["run"],

@@ -1,13 +1,11 @@
-"""Networks and rows become predictions, and what that will take.
+"""Networks and rows become predictions.
 
 Shapes: B batch, K outputs, N rows.
 """
 
-import statistics
-import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
-from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,10 +17,10 @@ from torch.utils.data import DataLoader
 from swinft.errors import number_of
 from swinft.inference.finite import Origin, check_finite
 from swinft.inference.tta import View, predict_views
-from swinft.printing import format_seconds
 from swinft.system.precision import Precision, autocast
+from swinft.system.progress import Progress
 
-TIMED_IMAGES = 32  # decoded to learn what decoding takes
+FIRST_LINE_SECONDS = 15.0  # after which progress is printed for the first time where there is no terminal
 
 
 class Predictor(Protocol):
@@ -40,6 +38,7 @@ def predict_rows(
     device: torch.device,
     precision: Precision,
     origin: Origin | None = None,
+    progress: str | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Predicts every row of a loader once.
 
@@ -52,6 +51,7 @@ def predict_rows(
         device: Where the networks are.
         precision: A resolved precision.
         origin: Names rows and networks where predictions are no numbers.
+        progress: What the line of progress begins with, such as `part 1/4`; None for no such line.
 
     Returns:
         Row positions (N,) in the loader's order, and float32 predictions (N, K) in the competition's units.
@@ -61,7 +61,8 @@ def predict_rows(
     """
     rows: list[Tensor] = []
     values: list[Tensor] = []
-    with torch.inference_mode(), autocast(precision, device):
+    shown = nullcontext() if progress is None else Progress(progress, len(loader), FIRST_LINE_SECONDS)
+    with torch.inference_mode(), autocast(precision, device), shown as counter:
         for batch in loader:
             predictions = _predict_batch(nets, batch, views, device)
             is_real = batch["row"] >= 0
@@ -71,6 +72,8 @@ def predict_rows(
             if not is_finite.all():
                 at_fault = [k for k, net in enumerate(nets) if not _is_finite(net, batch, views, device)]
                 check_finite(rows[-1], is_finite, at_fault, precision, origin)
+            if counter:
+                counter.add(len(rows[-1]))
     return torch.cat(rows).numpy(), torch.cat(values).numpy()
 
 
@@ -79,72 +82,20 @@ def _is_finite(net: Predictor, batch: dict[str, Tensor], views: Sequence[View], 
     return bool(_predict_batch([net], batch, views, device).cpu()[batch["row"] >= 0].isfinite().all())
 
 
-def print_budget(
+def print_work(
     nets: Sequence[Predictor],
     loader: DataLoader[Any],
     views: Sequence[View],
     device: torch.device,
     precision: Precision,
 ) -> None:
-    """Says what a prediction will take."""
+    """Says what a prediction consists of; arguments as of `predict_rows`."""
     num_images: int = len(loader.sampler)  # type: ignore[arg-type]  # of this process's share
-    seconds = estimate(nets, loader, views, device, precision)
     print(
         f"{number_of(num_images, 'image')} × {number_of(len(nets), 'fold')} × {number_of(len(views), 'view')} "
-        f"= {num_images * len(nets) * len(views)} "
-        f"forwards on {device} in {precision}: estimated {format_seconds(seconds)}",
+        f"= {num_images * len(nets) * len(views)} forwards on {device} in {precision}",
         flush=True,
     )
-
-
-def estimate(
-    nets: Sequence[Predictor],
-    loader: DataLoader[Any],
-    views: Sequence[View],
-    device: torch.device,
-    precision: Precision,
-) -> float:
-    """Seconds that `predict_rows` is going to take, from some images and the first batch with one network and view."""
-    decoding = _decoding_seconds(loader)  # before loader processes, which would compete, are started
-    batch = next(iter(loader))
-    passes = []
-    with torch.inference_mode(), autocast(precision, device):
-        for _ in range(4):  # the first passes pay for memory and kernels: the quickest is what all others will be like
-            started = time.perf_counter()
-            _predict_batch(nets[:1], batch, views[:1], device).cpu()
-            passes.append(time.perf_counter() - started)
-    forward = min(passes) / len(batch["row"]) * len(nets) * len(views)
-    num_images: int = len(loader.sampler)  # type: ignore[arg-type]  # of this process's share
-    return num_images * seconds_per_image(forward, decoding, loader.num_workers, device)
-
-
-def _decoding_seconds(loader: DataLoader[Any]) -> float:
-    """Seconds that one of the loader's processes takes for an image; the first images pay for memory and code."""
-    times = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if loader.num_workers else threads)  # as loader processes have it
-    try:
-        for key in islice(loader.sampler, TIMED_IMAGES):
-            started = time.perf_counter()
-            loader.dataset[key]
-            times.append(time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(threads)
-    return statistics.mean(times[len(times) // 2 :])
-
-
-def seconds_per_image(forward: float, decoding: float, workers: int, device: torch.device) -> float:
-    """What an image takes.
-
-    Args:
-        forward: Seconds of all networks and views.
-        decoding: Seconds in one process.
-        workers: Loader processes, which decode beside a GPU; on a CPU they take the network's cores.
-        device: Where the networks are.
-    """
-    if not workers or device.type == "cpu":
-        return forward + decoding
-    return max(forward, decoding / workers)
 
 
 def _predict_batch(

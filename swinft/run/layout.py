@@ -69,6 +69,10 @@ class Fold:
         """One entry per epoch."""
         return [json.loads(line) for line in verify(self.metrics).read_text(encoding="utf-8").splitlines()]
 
+    def recorded_epochs(self) -> int:
+        """How many epochs its metrics hold, which are not verified: enough for an estimate."""
+        return len(self.metrics.read_bytes().splitlines()) if self.metrics.is_file() else 0
+
     def read_result(self) -> dict[str, Any]:
         """Scores, NaN where undefined, epochs, seconds, and what the fold was made with."""
         result: dict[str, Any] = json.loads(verify(self.result).read_text(encoding="utf-8"))

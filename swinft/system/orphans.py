@@ -8,7 +8,9 @@ import os
 import signal
 import sys
 import threading
+import time
 
+STARTED = time.monotonic()  # of this process: what is imported after this module takes seconds
 # In the environment of a child whose standard input is a pipe that its parent holds open and never writes to.
 CHILD = "SWINFT_CHILD"
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h

@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import IO, TextIO
 
 from swinft.errors import InputError
+from swinft.system.live import LIVE, LineSplitter, Screen
 from swinft.system.orphans import CHILD
 
 Slot = dict[str, str]  # devices of one child, as variables of its environment
@@ -59,11 +60,12 @@ def run_children(children: Mapping[int, Child], slots: Sequence[Slot], together:
     """
     waiting, free, codes = list(children), list(slots), dict[int, int]()
     running: dict[int, tuple[_Process, Slot]] = {}
+    screen = Screen()
     with _none_left(running):
         while running or (waiting and not any(codes.values())):
             while waiting and free and not any(codes.values()):
                 number, slot = waiting.pop(0), free.pop(0)
-                running[number] = (_Process(children[number], slot), slot)
+                running[number] = (_Process(number, children[number], slot, screen), slot)
             time.sleep(POLL_SECONDS)
             for number, (process, slot) in list(running.items()):
                 if (code := process.poll()) is not None:
@@ -152,25 +154,25 @@ def launcher_ranks() -> Iterator[tuple[str, str]]:
 class _Process:
     """A child that runs, and the threads that pass on what it says."""
 
-    def __init__(self, child: Child, slot: Slot) -> None:
+    def __init__(self, number: int, child: Child, slot: Slot, screen: Screen) -> None:
         environment = {**same_code(), **child.environment, **slot, CHILD: str(os.getpid())}
         environment[IMPORT_PATHS] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
-        pipe = None
+        environment["PYTHONUNBUFFERED"] = "1"  # else a killed child takes its last lines with it
+        environment[LIVE] = "1" if screen.is_live else "0"
         if child.log:
             child.log.parent.mkdir(parents=True, exist_ok=True)
             if child.log.is_symlink():  # as a run from elsewhere may hold: what it names is none of the run's files
                 child.log.unlink()
-            environment["PYTHONUNBUFFERED"] = "1"  # else a killed child takes its last lines with it
-            pipe = subprocess.PIPE
         command = [sys.executable, "-m", "swinft", *child.words]
         # Standard input is never written to: its end tells the child that this process is gone.
-        self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=pipe, stderr=pipe, bufsize=0
-        )
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
         self._copying = [
-            threading.Thread(target=_copy, args=(stream, shown, child.log), daemon=True)
-            for stream, shown in ((self._process.stdout, sys.stdout), (self._process.stderr, sys.stderr))
-            if stream and child.log
+            threading.Thread(target=_copy, args=(stream, shown, child.log, screen, (number, name)), daemon=True)
+            for name, stream, shown in (
+                ("out", self._process.stdout, sys.stdout),
+                ("err", self._process.stderr, sys.stderr),
+            )
         ]
         for thread in self._copying:
             thread.start()
@@ -236,17 +238,33 @@ def _alive(processes: Iterable[_Process]) -> list[_Process]:
     return [process for process in processes if process.poll() is None]
 
 
-def _copy(stream: IO[bytes], shown: TextIO | None, log: Path) -> None:
-    """Shows what a child says as it comes, and adds it to its log.
+def _copy(stream: IO[bytes], shown: TextIO | None, log: Path | None, screen: Screen, writer: tuple[int, str]) -> None:
+    """Shows what a child says, line by line as it comes, and adds it to its log, without its live lines.
 
     Where it can no longer be shown or kept, such as on a full disk, it is read all the same: the child must not wait.
+
+    Args:
+        stream: The child's end.
+        shown: This process's standard output or error.
+        log: None to show it only.
+        screen: Shared by all children.
+        writer: Whose live line it is.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    with log.open("ab", buffering=0) as file:
-        while content := stream.read(65536):
-            with suppress(OSError):
-                file.write(content)
-            with suppress(OSError, ValueError):  # the other end is gone, or the stream is closed
-                if shown:
-                    shown.write(decoder.decode(content))
-                    shown.flush()
+    decoder, splitter = codecs.getincrementaldecoder("utf-8")("replace"), LineSplitter()
+    with log.open("ab", buffering=0) if log else nullcontext() as file:
+        while True:
+            content = stream.read(65536)
+            lines = []
+            for text, is_live in splitter.split(decoder.decode(content, final=not content), is_end=not content):
+                if is_live:
+                    screen.show(writer, text)
+                else:
+                    lines.append(f"{text}\n")
+            if lines:
+                with suppress(OSError):
+                    if file:
+                        file.write("".join(lines).encode())
+                screen.write(shown, "".join(lines))
+            if not content:
+                break
+    screen.show(writer, "")

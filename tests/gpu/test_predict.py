@@ -67,7 +67,6 @@ def test_w3_the_first_batch_is_the_last_and_another_format_is_the_cure(holed_run
 
     predict_batch = inference._predict_batch
     monkeypatch.setattr(inference, "_predict_batch", counted)
-    monkeypatch.setattr(predict, "print_budget", lambda *given: None)
     monkeypatch.setenv("HOLES", "logits")
     assert predicts(holed_run, tmp_path / "p.csv", "--batch-size", "2", "--precision", "bf16-mixed") == 2
     assert forwards == [2, 1, 1]  # of 3 batches one, and then each fold alone

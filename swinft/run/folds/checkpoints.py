@@ -45,7 +45,7 @@ def _refuse_lost_work(fold: Fold) -> None:
     left = [path for path in (*fold.root.glob("epoch-*.ckpt"), fold.result, fold.oof) if path.is_file()]
     reasons = [reason for path in (fold.weights, *left) if (reason := _problem(path))]
     # The first epoch's line is written before its checkpoint.
-    epochs = len(fold.metrics.read_bytes().splitlines()) if fold.metrics.is_file() else 0
+    epochs = fold.recorded_epochs()
     if left or epochs > 1:
         trained = f" over {number_of(epochs, 'epoch')}" if epochs else ""
         title = (

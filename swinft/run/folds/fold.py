@@ -32,6 +32,7 @@ from swinft.run.folds.checkpoints import newest_checkpoint
 from swinft.run.folds.dry_run import shorten
 from swinft.run.folds.hours import fold_limit
 from swinft.run.folds.pretrained import note_of_leak, pretrained_of
+from swinft.run.folds.progress import FoldProgress, RunFolds
 from swinft.run.folds.recorder import FoldRecorder
 from swinft.run.handover import Looked, frozen, handed_down, looked
 from swinft.run.layout import Fold, Run
@@ -77,7 +78,8 @@ def fit_fold(run: Run, experiment: Experiment, found: Looked | None) -> None:
     changes = {"seed": config.seed + fold.index, "loads_weights": not newest}
     task = experiment.task(data.schema, pretrained=pretrained_of(config, fold.index), **changes)
     limit = fold_limit(run, config)
-    recorder = FoldRecorder(fold, task.metrics, config.checkpoint, limit)
+    progress = FoldProgress(fold, task.metrics, len(config.predict.views), limit, RunFolds.of(run))
+    recorder = FoldRecorder(fold, task.metrics, config.checkpoint, limit, progress)
     device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)
     trainer = experiment.trainer(fold.root, precision, recorder)
@@ -188,7 +190,8 @@ def _finish(
         [net], loader, config.predict.views, device, config.predict.compile, precision, data.image_size
     )
     origin = Origin(data.train_table.ids, [fold.weights], "Set trainer.precision to 32-true, under another --name.")
-    rows, values = predict_rows(nets, loader, config.predict.views, device, precision, origin)
+    label = f"fold {fold.index}  out-of-fold predictions"
+    rows, values = predict_rows(nets, loader, config.predict.views, device, precision, origin, label)
     ids = np.asarray(data.train_table.ids)[rows].tolist()
     oof = Predictions(ids, values, data.schema.outputs, np.full(len(rows), fold.index))
     oof.write(fold.oof, "swinft fit")

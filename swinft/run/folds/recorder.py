@@ -2,7 +2,6 @@
 
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +10,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelPruning
 from torch import Tensor, nn
 
-from swinft.data.loading.feeding import FeedingLoader, advice, is_slow
 from swinft.errors import InputError, number_of
 from swinft.model.metrics import METRICS
 from swinft.model.task import FineTuneTask
 from swinft.model.training.epoch_losses import BadBatch
 from swinft.model.training.steps import steps_of
 from swinft.run.experiment import save_net
+from swinft.run.folds.hours import TimeLimit
+from swinft.run.folds.progress import FoldProgress
 from swinft.run.layout import Fold
 from swinft.run.trainer import StoreCheckpointIO, callbacks_of
 from swinft.store import commit, discard, json_bytes
@@ -25,31 +25,12 @@ from swinft.system.memory import memory_use
 
 KEPT_CHECKPOINTS = 2  # the newest may be the one that a crash damages
 WHOLE = "as planned"
-IN_ANOTHER_LINE = ("epoch", "seconds", "skipped_steps", "loss_scale")  # or in another place
 # Of what a checkpoint keeps of its steps, for one and for many.
 STEP_WORDS = {
     "processes": ("process", "processes"),
     "rows per batch": ("row per batch", "rows per batch"),
     "batches per step": ("batch per step", "batches per step"),
 }
-
-
-@dataclass(frozen=True)
-class TimeLimit:
-    """When a fold must be done.
-
-    Args:
-        until: Seconds of `time.monotonic`.
-        num_views: Views of its out-of-fold predictions, which follow the training.
-    """
-
-    until: float
-    num_views: int
-
-    @property
-    def left(self) -> float:
-        """Seconds until then, from 0."""
-        return max(0.0, self.until - time.monotonic())
 
 
 class FoldRecorder(Checkpoint):
@@ -64,15 +45,22 @@ class FoldRecorder(Checkpoint):
         metrics: Names of `METRICS` that the task scores; the first decides which epoch is best.
         keep: Which epoch's weights to predict with.
         limit: When the fold must be done; None for no limit. At least one epoch is trained.
+        progress: Measures and prints the epochs; by default without views and without the run's other folds.
     """
 
     def __init__(
-        self, fold: Fold, metrics: list[str], keep: Literal["last", "best"], limit: TimeLimit | None = None
+        self,
+        fold: Fold,
+        metrics: list[str],
+        keep: Literal["last", "best"],
+        limit: TimeLimit | None = None,
+        progress: FoldProgress | None = None,
     ) -> None:
         self.fold = fold
         self.metrics = metrics
         self.keep = keep
         self.limit = limit
+        self.progress = progress or FoldProgress(fold, metrics, 1, limit, None)
         self.history: list[dict[str, float]] = []
         self.peak: dict[str, int] | None = None  # of a device, in bytes; None before an epoch is over
         self.precision: str | None = None  # what was trained in; None before an epoch
@@ -80,7 +68,6 @@ class FoldRecorder(Checkpoint):
         self._started = self._validation_started = self._validation_seconds = 0.0
         self._validated: Tensor | None = None
         self._said_peak = False
-        self._has_noted = False  # that the device waits for its loader
         self._recipe: dict[str, Any] = {}
         self._step: dict[str, int] = {}
 
@@ -142,6 +129,13 @@ class FoldRecorder(Checkpoint):
         """Starts the clock."""
         self._started = time.monotonic()
         self.precision = str(trainer.precision)
+        self.progress.begin_epoch(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Shows how far the epoch is."""
+        self.progress.trained(trainer, batch)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -151,6 +145,22 @@ class FoldRecorder(Checkpoint):
             assert isinstance(pl_module, FineTuneTask)
             self._validated, self._validation_started = _norms(pl_module.predictor), time.monotonic()
 
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Shows how far the validation is."""
+        self.progress.validated(trainer, batch, batch_idx)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves no live line behind."""
+        self.progress.close()
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the clock of the validation."""
         self._validation_seconds = time.monotonic() - self._validation_started
@@ -158,6 +168,7 @@ class FoldRecorder(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records the epoch, prints its line, saves."""
         assert isinstance(pl_module, FineTuneTask)
+        self.progress.close()
         self._check_finite(trainer, pl_module)
         self._check_unchanged(trainer, pl_module)
         line = self._line(trainer)
@@ -165,16 +176,15 @@ class FoldRecorder(Checkpoint):
         planned = steps_of(trainer).epochs
         self.end = self._why_ended(trainer)
         if trainer.is_global_zero:
-            print(self._text(line, planned), flush=True)
+            for text in self.progress.lines(trainer, line, self._validation_seconds, self.best is line):
+                print(text, flush=True)
             if (skips := pl_module.skips) and (said := skips.describe()):
                 print(f"fold {self.fold.index}  epoch {line['epoch']}: {said}", flush=True)
             self._measure(pl_module.device)
-            if note := self._note_of_waiting(trainer, line):
-                print(note, flush=True)
             if self.end not in (None, WHOLE):
                 print(self._early_end(planned), flush=True)
-            lines = b"".join(json_bytes(row, indent=None) + b"\n" for row in self.history)
-            commit(self.fold.metrics, lines, "swinft fit")
+            content = b"".join(json_bytes(row, indent=None) + b"\n" for row in self.history)
+            commit(self.fold.metrics, content, "swinft fit")
             if self.keep == "best" and self.best is line:
                 save_net(pl_module.predictor, self.fold.weights)
         # On all ranks: Lightning gathers sharded states.
@@ -207,17 +217,6 @@ class FoldRecorder(Checkpoint):
             print(f"fold {self.fold.index}: peak memory {use.describe()} on {device}", flush=True)
         self._said_peak = True
         self.peak = {"bytes": max(use.peak, self.peak["bytes"] if self.peak else 0), "of": use.total}
-
-    def _note_of_waiting(self, trainer: Trainer, line: dict[str, float]) -> str:
-        """What to change where the device waits for its loader; once, and empty where nothing."""
-        device, share = trainer.strategy.root_device, line.get("loader_wait", 0.0)
-        if self._has_noted or not is_slow(share, device):
-            return ""
-        self._has_noted = True
-        data, loader = trainer.datamodule, trainer.train_dataloader  # type: ignore[attr-defined]
-        assert isinstance(loader, FeedingLoader)  # it has measured the share
-        waits = f"fold {self.fold.index}: {device} waits for its loader {share:.0%} of the time"
-        return f"{waits}; to train faster, {advice(data, loader.num_workers)}"
 
     def _why_ended(self, trainer: Trainer) -> str | None:
         """Whether this epoch is the last, and why; the same on all ranks."""
@@ -291,12 +290,6 @@ class FoldRecorder(Checkpoint):
             f"fold {self.fold.index}: {problem}; highest learning rate now {rate:.3g}. The epochs before are kept. "
             f"Lower model.optim.lr or set trainer.precision to 32-true, under another --name."
         )
-
-    def _text(self, line: dict[str, float], planned: int) -> str:
-        numbers = [f"{name} {value:.4g}" for name, value in line.items() if name not in IN_ANOTHER_LINE]
-        mark = "  *" if self.best is line else ""
-        epoch = f"fold {self.fold.index}  epoch {line['epoch']}/{planned}"
-        return f"{epoch}  {'  '.join(numbers)}  {line['seconds']:.1f} s{mark}"
 
     def _rank(self, line: dict[str, float]) -> tuple[int, float]:
         """Higher is better. A defined score is better than any undefined one; of these the lowest loss is the best."""

@@ -21,7 +21,7 @@ from swinft.errors import RunError, command, number_of
 from swinft.inference.compiled import nets_by_torch
 from swinft.inference.finite import Origin
 from swinft.inference.predictions import Predictions
-from swinft.inference.predictor import Predictor, predict_rows, print_budget
+from swinft.inference.predictor import Predictor, predict_rows, print_work
 from swinft.inference.provenance import PREDICT, Provenance, other_views
 from swinft.inference.tta import View, check_views
 from swinft.model.compiling import CompilePolicy
@@ -172,9 +172,10 @@ def _predict_share(
         out_of_memory_explained(lambda error: explain_in_prediction(error, *needs)),
     ):
         nets: Sequence[Predictor] = predictors.load(data, loader, views, place)
-        print_budget(nets, loader, views, place, precision)
+        print_work(nets, loader, views, place, precision)
         origin = Origin(data.test_table.ids, predictors.weights, "Predict with --precision 32-true.")
-        rows, values = predict_rows(nets, loader, views, place, precision, origin)
+        label = f"part {share[0]}/{share[1]}" if share[1] > 1 else "predict"
+        rows, values = predict_rows(nets, loader, views, place, precision, origin, label)
     return complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
 
 

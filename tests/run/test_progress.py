@@ -1,0 +1,400 @@
+"""What `fit` and `predict` say while they work: a table, times left, and live lines on terminals only."""
+
+import os
+import pty
+import re
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from swinft.cli import main
+from swinft.inference.predictor import predict_rows
+from swinft.model.task import FineTuneTask
+from swinft.printing import format_brief, format_seconds
+from swinft.run.compute.devices import SIDE_BY_SIDE
+from swinft.run.folds import hours, progress, recorder
+from swinft.run.folds.epoch_table import WIDTH, EpochTable
+from swinft.run.folds.progress import makespan
+from swinft.system import live, orphans, processes
+from swinft.system import progress as passes
+from swinft.system.live import LineSplitter
+from swinft.system.processes import Child, run_children
+from tests.conftest import power_gone_after, tiny_config, write_config
+
+START_UP, STEP, WARM_UP, VALIDATION_STEP = 30.0, 10.0, 60.0, 5.0
+
+
+class Terminal:
+    """A pseudo-terminal: what was written to it, and what it shows."""
+
+    def __init__(self) -> None:
+        self._main, end = pty.openpty()
+        self.stream = os.fdopen(end, "w")
+        self._content = b""
+        self._reader = threading.Thread(target=self._read, daemon=True)  # else it is full after some thousand bytes
+        self._reader.start()
+
+    def _read(self) -> None:
+        with suppress(OSError):  # of Linux, where the other end is closed
+            while content := os.read(self._main, 65536):
+                self._content += content
+
+    def close(self) -> str:
+        """Everything that was written."""
+        if not self.stream.closed:
+            self.stream.close()
+            self._reader.join(timeout=10)
+            os.close(self._main)
+        return self._content.decode()
+
+    def screen(self) -> list[str]:
+        """The lines that are left to see."""
+        lines, row, column = [""], 0, 0
+        for piece in re.findall(r"\x1b\[\d*[JA]|[\r\n]|[^\x1b\r\n]+", self.close()):
+            if piece == "\x1b[J":
+                lines[row:] = [lines[row][:column]]
+            elif piece.endswith("A") and piece[0] == "\x1b":
+                row -= int(piece[2:-1])
+            elif piece == "\r":
+                column = 0
+            elif piece == "\n":
+                row += 1
+                lines += [""] * (row + 1 - len(lines))
+            else:
+                lines[row] = lines[row][:column].ljust(column) + piece + lines[row][column + len(piece) :]
+                column += len(piece)
+        return lines
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal; standard output is one from `attach` on."""
+    terminal = Terminal()
+    terminal.attach = lambda: monkeypatch.setattr(sys, "stdout", terminal.stream)  # pytest has its own in a fixture
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("LINES", "40")
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    monkeypatch.setattr(live, "REDRAW_SECONDS", 0.0)
+    yield terminal
+    terminal.close()
+
+
+class Clock:
+    """Stands still until a test advances it."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only training and validation steps advance, the first training step by a minute more."""
+    clock = Clock()
+    for module in (progress, recorder, hours, passes, live):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(progress, "STARTED", -START_UP)
+    steps = {name: getattr(FineTuneTask, name) for name in ("training_step", "validation_step")}
+
+    def train(self, *given):
+        clock.now += STEP + (WARM_UP if clock.now == 0 else 0)
+        return steps["training_step"](self, *given)
+
+    def validate(self, *given):
+        clock.now += VALIDATION_STEP
+        return steps["validation_step"](self, *given)
+
+    monkeypatch.setattr(FineTuneTask, "training_step", train)
+    monkeypatch.setattr(FineTuneTask, "validation_step", validate)
+    return clock
+
+
+def config_of(competition: Path, folder: Path, **changes: object) -> Path:
+    return write_config(folder / "c.yaml", tiny_config(competition, folder / "runs", **changes))
+
+
+def times(said: str) -> list[list[str]]:
+    """The epochs' lines from the speed on."""
+    return [re.split(r" {2,}", line)[-4:] for line in said.splitlines() if re.match(r"fold \d+  epoch \d+/", line)]
+
+
+def test_times_left_are_rough_after_one_epoch_and_then_those_of_the_last_ones(
+    clock, competition, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv(SIDE_BY_SIDE, "1")
+    config = config_of(competition, tmp_path, **{"trainer.max_epochs": 3})
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    # An epoch is 2 steps and 2 of validation, 30 s, the first one a minute more; the other fold is still to start.
+    assert times(capsys.readouterr().out.replace(" *", "")) == [
+        ["0.15", "1m 30s", "about 3m", "about 8m"],  # 2 × 90 + 10, and 30 + 3 × 90 + 10 more
+        ["0.6", "30s", "40s", "2m 50s"],  # 30 + 10, and 30 + 3 × 30 + 10 more
+        ["0.6", "30s", "10s", "2m 20s"],
+    ]
+
+
+def test_a_resume_counts_what_is_left_and_measures_again(clock, competition, tmp_path, capsys):
+    config = config_of(competition, tmp_path, **{"trainer.max_epochs": 3})
+    with power_gone_after(1):
+        main(["fit", "--config", str(config), "--fold", "0"])
+    clock.now = 0.0
+    capsys.readouterr()
+    assert main(["fit", "--config", str(config), "--fold", "0", "--resume"]) == 0
+    said = capsys.readouterr().out.replace(" *", "")
+    assert [row[-3:] for row in times(said)] == [["0.15", "1m 30s", "about 2m"], ["0.6", "30s", "10s"]]  # 90 + 10
+    assert "run left" not in said  # nobody fits the other fold
+
+
+def test_max_hours_ends_the_fold_and_each_waiting_fold_still_trains_an_epoch(
+    clock, competition, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv(SIDE_BY_SIDE, "1")
+    monkeypatch.setenv(hours.DEADLINE, "200/1")
+    config = config_of(competition, tmp_path, **{"trainer.max_epochs": 3, "max_hours": 1})
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    # 100 s for each fold: after 90 s the first one ends; the other one starts, trains an epoch and predicts.
+    assert times(capsys.readouterr().out.replace(" *", ""))[0][-2:] == ["about 10s", "about 2m"]
+
+
+def test_folds_that_are_done_or_run_side_by_side():
+    assert makespan([10, 40], 1) == 50
+    assert makespan([10, 40], 2) == 40
+    assert makespan([10, 40, 20], 2) == 40
+    assert makespan([], 4) == 0
+
+
+def test_early_stopping_makes_times_left_upper_limits(competition, tmp_path, capsys):
+    stopping = {
+        "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+        "init_args": {"monitor": "val_loss", "min_delta": 9, "patience": 1},
+    }
+    config = config_of(competition, tmp_path, **{"trainer.max_epochs": 9, "trainer.callbacks": [stopping]})
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    assert "times left are upper limits, since EarlyStopping may end it sooner" in capsys.readouterr().out
+
+
+METRICS = ["mean_column_auc", "quadratic_kappa", "macro_f1", "log_loss", "a.class.of.my.own.with_a_very_long_name"]
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+@pytest.mark.parametrize("first", range(len(METRICS)))
+@pytest.mark.parametrize(("fold", "planned"), [(0, 1), (3, 100), (11, 1000)])
+def test_lines_are_aligned_and_fit_100_characters(fold, planned, first, has_run):
+    names = METRICS[first:] + METRICS[:first]
+    table = EpochTable(fold, planned, names, has_run)
+    values = {"epoch": 1, "train_loss": -1.23456e-5, "val_loss": 1.23456e-5, "lr": 1.23456e-5, "seconds": 3599.0}
+    values |= {f"val_{name}": -0.000123456 for name in names}
+    left = (35_940.0, False)
+    lines = [table.header(), table.line(values, 12_345.6, left, left if has_run else None, True)]
+    lines.append(table.line(values, 0.123, (5e5, True), (59.0, True) if has_run else None, False))
+    assert max(map(len, lines)) <= WIDTH
+    ends = [match.end() for match in re.finditer(r"\S+( \S+)*", lines[0])]
+    assert all(line[end - 1] != " " and line[end : end + 1] in ("", " ") for line in lines for end in ends)
+    assert "-0.000123" in lines[1]
+    assert "…" not in lines[1]
+    shown = lines[0].split()
+    assert set(table.hidden) == {*names[1:], "lr"} - set(shown)  # the first one's name may be cut
+
+
+def test_metrics_without_a_column_are_named(competition, tmp_path, capsys):
+    metrics = ["accuracy", "macro_f1", "log_loss", "quadratic_kappa"]
+    changes = {"data.target": "is_red", "trainer.max_epochs": 1, "model.metrics": metrics}
+    config = config_of(competition, tmp_path, **changes)
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    out = capsys.readouterr().out
+    header = next(line for line in out.splitlines() if "train_loss" in line)
+    hidden = [name for name in metrics if name not in header]
+    assert "accuracy" in header
+    assert hidden
+    path = tmp_path / "runs" / "tiny" / "fold_0" / "metrics.jsonl"
+    assert f"fold 0: every epoch's {', '.join(hidden)}: {path}\n" in out
+    assert all(f'"val_{name}"' in path.read_text() for name in metrics)
+    epochs = [line for line in out.splitlines() if "train_loss" in line or "  epoch 1/1" in line]
+    assert max(map(len, epochs)) <= WIDTH
+
+
+def test_a_terminal_shows_a_live_line_that_is_gone_at_the_end(terminal, tiny_run, competition, tmp_path):
+    terminal.attach()
+    config = config_of(competition, tmp_path, **{"data.batch_size": 2})
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    assert (
+        main(["predict", str(tiny_run), "--batch-size", "2", "--device", "cpu", "--output", str(tmp_path / "p")]) == 0
+    )
+    written = terminal.close()
+    left = r" +[\d.,]+ img/s  left: about \d+s"
+    assert re.search(rf"\rfold 0  epoch 1/2  batch 5/6{left}\r|\x1b\[Jfold 0  epoch 1/2  batch 5/6{left}\r", written)
+    assert re.search(rf"fold 0  epoch 2/2  batch 5/6{left}, fold about \d+s\r", written)
+    assert re.search(rf"fold 0  validation  batch 5/6{left}", written)
+    assert re.search(rf"fold 0  out-of-fold predictions  batch 5/6{left}", written)
+    assert re.search(rf"predict  batch 3/3{left}", written)
+    screen = terminal.screen()
+    assert not [line for line in screen if "batch " in line]
+    assert [line[:17] for line in screen if "  epoch " in line] == ["fold 0  epoch 1/2", "fold 0  epoch 2/2"]
+    assert screen[-2].startswith("next: swinft submit")
+
+
+def test_an_error_leaves_no_live_line(terminal, competition, tmp_path, monkeypatch):
+    terminal.attach()
+    step = FineTuneTask.training_step
+
+    def fail_in_the_fifth(self, batch, index):
+        if index == 4:
+            raise RuntimeError("no more")
+        return step(self, batch, index)
+
+    monkeypatch.setattr(FineTuneTask, "training_step", fail_in_the_fifth)
+    config = config_of(competition, tmp_path, **{"data.batch_size": 2})
+    with pytest.raises(RuntimeError, match="no more"):
+        main(["fit", "--config", str(config), "--fold", "0"])
+    assert "fold 0  epoch 1/2  batch 4/6" in terminal.close()
+    assert not [line for line in terminal.screen() if "batch " in line]
+
+
+@pytest.mark.parametrize(("name", "value"), [("JPY_PARENT_PID", "1"), ("TERM", "dumb")])
+def test_a_notebook_and_a_dumb_terminal_get_no_live_line(name, value, terminal, tiny_run, tmp_path, monkeypatch):
+    terminal.attach()
+    monkeypatch.setenv(name, value)
+    assert (
+        main(["predict", str(tiny_run), "--batch-size", "1", "--device", "cpu", "--output", str(tmp_path / "p")]) == 0
+    )
+    assert not re.search(r"\x1b|\r(?!\n)|batch \d", terminal.close())
+
+
+def test_a_pipe_gets_no_live_line(competition, tiny_run, tmp_path, capfd):
+    assert (
+        main(["predict", str(tiny_run), "--batch-size", "1", "--device", "cpu", "--output", str(tmp_path / "p")]) == 0
+    )
+    config = config_of(competition, tmp_path, **{"trainer.max_epochs": 1})
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    assert not re.search(r"[\x1b\r]|batch \d", "".join(capfd.readouterr()))
+
+
+def test_without_a_terminal_a_prediction_says_now_and_then_how_far_it_is(clock, capsys):
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2000
+
+        def __getitem__(self, row):
+            return {"image": torch.zeros(3, 2, 2, dtype=torch.uint8), "row": row}
+
+    class Net:
+        def predict(self, image, features=None):
+            clock.now += 100.0 if clock.now == 0 else len(image)
+            return torch.zeros(len(image), 1)
+
+    given = [Net()], DataLoader(Rows(), batch_size=10), ["identity"], torch.device("cpu"), "32-true"
+    predict_rows(*given, None, "predict")
+    lines = capsys.readouterr().out.splitlines()
+    # The first batch is not timed; the second one is over after 15 s and more.
+    assert lines[:2] == [
+        "predict  batch 2/200  1.0 img/s  left: about 33m",
+        "predict  batch 32/200  1.0 img/s  left: about 28m",
+    ]
+    assert len(lines) == 7
+    predict_rows(*given)
+    assert capsys.readouterr().out == ""
+
+
+# A child as folds are: it writes a live line where its parent shows it, colours, a bar of another library, and no line end.
+WRITER = f"""#!{sys.executable}
+import os, sys, time
+from swinft.system.live import LiveLine
+from swinft.system.orphans import end_with_parent
+end_with_parent()
+line = LiveLine()
+print("begins in", "\\x1b[31mred\\x1b[0m")
+for batch in range(3):
+    line.show(f"fold {{sys.argv[3]}}  batch {{batch}}")
+    time.sleep(0.15)
+line.clear()
+print("between")
+line.show("last")
+time.sleep(0.15)
+print("\\r 10%\\r 50%\\r100%", file=sys.stderr)
+line.clear()
+sys.stdout.write("ends\\x07 without a line feed")
+"""
+
+
+def written_by_children(folder: Path, monkeypatch) -> list[str]:
+    """The logs of two children that run side by side."""
+    stub = folder / "stub"
+    stub.write_text(WRITER)
+    stub.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stub))
+    logs = [folder / f"{number}.txt" for number in range(2)]
+    children = {number: Child([str(number)], {}, log) for number, log in enumerate(logs)}
+    assert run_children(children, [{}, {}]) == {0: 0, 1: 0}
+    return [log.read_text() for log in logs]
+
+
+def test_a_parent_on_a_terminal_shows_the_live_lines_of_its_children(terminal, tmp_path, monkeypatch):
+    terminal.attach()
+    logs = written_by_children(tmp_path, monkeypatch)
+    assert [sorted(log.splitlines()) for log in logs] == [
+        ["100%", "begins in red", "between", "ends without a line feed"]
+    ] * 2
+    written = terminal.close()
+    assert re.search(r"fold 0  batch \d\r?\nfold 1  batch \d\x1b\[1A\r", written)  # one above the other
+    assert all(f"fold {number}  batch 2" in written for number in range(2))
+    screen = terminal.screen()
+    assert not [line for line in screen if "batch" in line or "last" in line]
+    assert sorted(screen) == sorted(["begins in red", "between", "ends without a line feed"] * 2 + [""])
+
+
+def test_a_parent_without_a_terminal_gets_whole_lines_only(tmp_path, monkeypatch, capfd):
+    logs = written_by_children(tmp_path, monkeypatch)
+    out, err = capfd.readouterr()
+    assert sorted(out.splitlines()) == sorted(["begins in red", "between", "ends without a line feed"] * 2)
+    assert err == "100%\n" * 2
+    assert not re.search(r"[\x00-\x08\x0b-\x1f]", out + err + "".join(logs))
+
+
+def test_a_child_of_a_child_does_not_believe_the_first_parent(monkeypatch, capfd):
+    monkeypatch.setenv(live.LIVE, "1")  # inherited, and this process's own output is a pipe of somebody else's
+    assert not orphans.is_child()
+    live.LiveLine().show("text")
+    assert capfd.readouterr().out == ""
+    assert processes.same_code()[live.LIVE] == "1"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_lines_are_the_same_wherever_a_pipe_cuts_them(size):
+    text = "a\r\nb\rc\n\n\x1b[2Kd\r\n\x1b[0m\ne"
+    splitter, found = LineSplitter(), []
+    for start in range(0, len(text), size):
+        found += splitter.split(text[start : start + size])
+    found += splitter.split("", is_end=True)
+    assert [line for line, is_live in found if not is_live] == ["a", "c", "", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "under 1 s"), (44.6, "45 s"), (95, "2 min"), (12_000, "3 h 20 min")]
+)
+def test_durations_in_words(seconds, words):
+    assert format_seconds(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words", "rough"),
+    [
+        (0, "0.0s", "1s"),
+        (9.96, "10s", "10s"),
+        (59.6, "1m 0s", "1m"),
+        (725, "12m 5s", "12m"),
+        (3599.6, "1h 0m", "1h"),
+        (12_000, "3h 20m", "3h"),
+        (359_000, "99h 43m", "4d"),
+    ],
+)
+def test_durations_of_a_table(seconds, words, rough):
+    assert format_brief(seconds) == words
+    assert format_brief(seconds, is_rough=True) == rough
