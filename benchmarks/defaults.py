@@ -83,7 +83,7 @@ def settings(name: str, root: Path, weights: Path) -> dict[str, Any]:
     """A config of a data set, with everything at its default that is not the data set's own."""
     make, is_pretrained = DATA_SETS[name]
     config = make(root)
-    data = {"root": str(root), "train": "train.csv", "num_folds": 2, **config["data"]}
+    data = {"root": str(root), "train": "train.csv", "folds": {"num": 2}, **config["data"]}
     model = config["model"]
     if is_pretrained:
         model |= {"backbone": BACKBONE, "pretrained": str(weights)}

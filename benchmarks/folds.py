@@ -111,7 +111,7 @@ def _config(options: argparse.Namespace, root: Path, runs: Path) -> dict[str, An
             "image": "{image}",
             "target": "climate",
             "target_kind": "classification",
-            "folds": str(root / "folds.csv"),
+            "folds": {"file": str(root / "folds.csv")},
             "image_size": options.size,
             "batch_size": options.batch,
         },

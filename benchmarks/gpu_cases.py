@@ -250,12 +250,9 @@ def data_settings(
         "target_kind": "classification",
         "image_size": model.size,
         "batch_size": min(model.batch, LOADER_BATCH),
-        "num_workers": workers,
+        "loading": {"num_workers": workers, "augment_on": augment_on, "cache": cache, "cache_dir": str(root / "cache")},
         "augment": "crop",
-        "augment_on": augment_on,
-        "cache": cache,
-        "cache_dir": str(root / "cache"),
-        "duplicates": "ignore",
+        "folds": {"duplicates": "ignore"},
     }
 
 

@@ -333,9 +333,9 @@ def input_step() -> Found:
     found = {}
     cases = {
         "cpu, auto": [],
-        "cpu, 0 workers": ["--data.num_workers", "0"],
-        "cpu, 4 workers": ["--data.num_workers", "4"],
-        "device": ["--data.augment_on", "device", "--data.cache", "true"],
+        "cpu, 0 workers": ["--data.loading.num_workers", "0"],
+        "cpu, 4 workers": ["--data.loading.num_workers", "4"],
+        "device": ["--data.loading.augment_on", "device", "--data.loading.cache", "true"],
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, options in cases.items():
@@ -351,15 +351,15 @@ def sampled_difference(folder: Path) -> float:
     import torch
 
     from swinft import CSVDataModule
-    from swinft.data import datamodule
+    from swinft.data.loading import following
 
     batches = []
     for place in (torch.device("cpu"), torch.device("cpu" if DRY else "cuda:0")):
-        datamodule.default_device = lambda place=place: place
+        following.default_device = lambda place=place: place
         data = CSVDataModule(
             root=str(REPOSITORY / "competitions" / "bluemarble"), train="train.csv", image="images/{image}",
-            target="climate", target_kind="classification", image_size=64, augment="light", augment_on="device",
-            cache=True, cache_dir=str(folder), batch_size=32,
+            target="climate", target_kind="classification", image_size=64, augment="light", batch_size=32,
+            loading={"augment_on": "device", "cache": True, "cache_dir": str(folder)},
         )  # fmt: skip
         data.setup("fit")
         batches.append(next(iter(data.train_dataloader()))["image"].cpu())
@@ -398,7 +398,7 @@ def memory_step() -> Found:
         raise Skipped("memory of a GPU")
     with tempfile.TemporaryDirectory() as folder:
         options = ["--model.backbone", "swin_large_patch4_window12_384", "--model.backbone_args", "null"]
-        options += ["--data.image_size", "768", "--data.batch_size", "300", "--data.cache", "false"]
+        options += ["--data.image_size", "768", "--data.batch_size", "300", "--data.loading.cache", "false"]
         text = run(*fit_words(Path(folder), "a", *options), code=2)
     assert "out of memory" in text, text[-2000:]
     assert "batch_size" in text, text[-2000:]
@@ -427,7 +427,7 @@ def whole_step() -> Found:
         fold = words.index("--fold")
         del words[fold : fold + 2]
         started = time.perf_counter()
-        run(*words, "--data.folds", "null", seconds=300)
+        run(*words, "--data.folds.file", "null", seconds=300)
         run("predict", f"{folder}/a", "--device", device())
         run("submit", f"{folder}/a")
         lines = len((Path(folder) / "a" / "submission.csv").read_text().splitlines())

@@ -114,7 +114,7 @@ def from_cache(cache: PixelCache, repeats: int) -> dict[str, Spread]:
 
 
 def on_device(cache: PixelCache, repeats: int) -> dict[str, Spread]:
-    """Images per second with `data.augment_on: device`: what a core draws, what the device samples, 32 at a time."""
+    """Images per second with `augment_on: device`: what a core draws, what the device samples, 32 at a time."""
     device = default_device()
     found = {}
     for preset in ("crop", "medium"):

@@ -89,8 +89,8 @@ def make_loader(folder: Path, num_images: int, size: int, batch: int) -> DataLoa
         image="images/{image}",
         image_size=size,
         batch_size=batch,
-        schema=Schema("classification", CLIMATES),
     )
+    data.schema = Schema("classification", CLIMATES)
     data.setup("predict")
     return data.predict_dataloader()
 

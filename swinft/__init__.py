@@ -27,6 +27,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 _PUBLIC = {
     "CSVDataModule": "swinft.data.datamodule",
+    "Columns": "swinft.data.columns",
+    "FoldConfig": "swinft.data.settings",
+    "LoadingConfig": "swinft.data.settings",
     "DataError": "swinft.data.tables.table",
     "Schema": "swinft.data.schema",
     "InputError": "swinft.errors",

@@ -1,11 +1,27 @@
-"""Ranges of numbers in settings: what a message says is allowed is what is checked."""
+"""What values of settings are allowed: what a message says is allowed is what is checked."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
-from swinft.errors import InputError
+from swinft.errors import InputError, suggest
+
+
+class SettingsError(InputError):
+    """Settings are wrong or contradict each other.
+
+    Args:
+        problems: One sentence each.
+    """
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(dict.fromkeys(problems))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n  ".join(["settings are wrong:", *self.problems])
 
 
 @dataclass(frozen=True)
@@ -74,3 +90,52 @@ def check_ranges(section: str, values: Mapping[str, Any], ranges: Mapping[str, R
     problems = range_problems(section, values, ranges)
     if problems:
         raise InputError("\n".join(problems))
+
+
+def whole_problems(section: str, values: Mapping[str, Any], lowest: Mapping[str, int]) -> list[str]:
+    """Numbers that are not whole or too low; one sentence each. None has no range.
+
+    Args:
+        section: As in `range_problems`.
+        values: By key.
+        lowest: Allowed, by key.
+    """
+    return [
+        f"{section}{'.' * bool(section)}{key} is {values[key]!r}. Allowed: a whole number from {low}."
+        for key, low in lowest.items()
+        if values[key] is not None and not (is_whole(values[key]) and values[key] >= low)
+    ]
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number; YAML's true and Python's True are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def word_problems(section: str, values: Mapping[str, Any], words: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Values that are none of the allowed words; one sentence each, with the nearest word.
+
+    Args:
+        section: As in `range_problems`.
+        values: By key.
+        words: Allowed, by key; texts, true and false.
+    """
+    return [
+        f"{section}.{key} is '{values[key]}'.{suggest(str(values[key]), [_in_yaml(word) for word in allowed])}"
+        for key, allowed in words.items()
+        if not any(values[key] is word or (isinstance(word, str) and values[key] == word) for word in allowed)
+    ]
+
+
+def list_problems(section: str, values: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """Values that are neither null nor a list of texts; one sentence each."""
+    return [
+        f"{section}.{key} is {values[key]!r}; write a list of texts, like ['a', 'b']."
+        for key in keys
+        if values[key] is not None
+        and (isinstance(values[key], str) or not all(isinstance(each, str) for each in values[key]))
+    ]
+
+
+def _in_yaml(word: Any) -> str:
+    return str(word).lower() if isinstance(word, bool) else str(word)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded images of tests sta
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would download must fail at once
 
 ROOT = Path(__file__).parent.parent
+SECTIONS = ("columns", "folds", "loading")  # of a datamodule
 # A real Swin, shrunk: 11 thousand parameters.
 TINY_SWIN = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
 
@@ -75,7 +77,7 @@ def tiny_config(competition: Path, runs: Path, **changes: object) -> dict[str, o
             "image": "images/{id}.jpg",
             "target": "color",
             "target_kind": "classification",
-            "num_folds": 2,
+            "folds": {"num": 2},
             "image_size": 32,
             "batch_size": 6,
         },
@@ -100,6 +102,13 @@ def tiny_config(competition: Path, runs: Path, **changes: object) -> dict[str, o
     return config
 
 
+def merged(arguments: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a datamodule with changes; in `columns`, `folds` and `loading` only of the keys that they hold."""
+    given = [name for name in SECTIONS if isinstance(changes.get(name), dict)]
+    nested = {name: {**arguments.get(name, {}), **changes[name]} for name in given}
+    return {**arguments, **changes, **nested}
+
+
 def write_config(path: Path, config: dict[str, object]) -> Path:
     """Writes a config as YAML."""
     path.write_text(yaml.safe_dump(config))
@@ -110,7 +119,7 @@ def fit_in_process(config: Path, *options: str) -> None:
     """What `swinft fit` does, without a process per fold: the imports would cost more than the training."""
     words = ["fit", "--config", str(config), *options]
     settings = yaml.safe_load(config.read_text())
-    for fold in range(settings["data"]["num_folds"]):
+    for fold in range(settings["data"]["folds"]["num"]):
         assert main([*words, "--fold", str(fold), *(["--resume"] if fold else [])]) == 0
     assert main([*words, "--resume"]) == 0
 

@@ -38,7 +38,7 @@ def petfinder(tmp_path_factory):
 def fit(petfinder, runs, *options: str) -> int:
     """Fits the real config, made small by its data and its plan only."""
     words = ["--config", str(ROOT / "configs" / "petfinder.yaml"), f"--runs={runs}", f"--data.root={petfinder}"]
-    small = ["--data.num_folds=2", "--data.batch_size=2", "--data.num_workers=0", "--trainer.max_epochs=1"]
+    small = ["--data.folds.num=2", "--data.batch_size=2", "--data.loading.num_workers=0", "--trainer.max_epochs=1"]
     cpu = ["--trainer.accelerator=cpu", "--trainer.accumulate_grad_batches=1", "--predict.views=[identity]"]
     return main(["fit", *words, *small, *cpu, "--model.pretrained=false", *options])
 

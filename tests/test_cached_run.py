@@ -27,7 +27,12 @@ def large(competition, tmp_path_factory):
 
 
 def fit(root, folder, capsys, **changes):
-    changes = {"data.cache_dir": str(folder / "cache"), "trainer.max_epochs": 1, "data.augment": "heavy", **changes}
+    changes = {
+        "data.loading.cache_dir": str(folder / "cache"),
+        "trainer.max_epochs": 1,
+        "data.augment": "heavy",
+        **changes,
+    }
     config = write_config(folder / "c.yaml", tiny_config(root, folder / "runs", **changes))
     code = main(["fit", "--config", str(config), "--fold", "0"])
     return code, capsys.readouterr()
@@ -38,7 +43,7 @@ def test_the_same_bytes_with_and_without_a_cache(large, tmp_path, capsys):
     for name, cache, workers in (("with", True, 0), ("auto", "auto", 2), ("without", False, 0)):
         folder = tmp_path / name
         folder.mkdir()
-        code, said = fit(large, folder, capsys, **{"data.cache": cache, "data.num_workers": workers})
+        code, said = fit(large, folder, capsys, **{"data.loading.cache": cache, "data.loading.num_workers": workers})
         assert code == 0, said.err
         files = list((folder / "cache").glob(f"*{SUFFIX}"))
         assert len(files) == (0 if name == "without" else 1)
@@ -58,8 +63,7 @@ def test_a_fold_reads_the_cache_and_not_the_files(large, tmp_path, monkeypatch):
         target="color",
         target_kind="classification",
         image_size=32,
-        cache=True,
-        cache_dir=str(tmp_path),
+        loading={"cache": True, "cache_dir": str(tmp_path)},
     )
     data.setup("fit")
     dataset = data.train_dataloader().dataset
@@ -70,22 +74,22 @@ def test_a_fold_reads_the_cache_and_not_the_files(large, tmp_path, monkeypatch):
 
 def test_a_cache_that_is_wanted_and_does_not_fit_is_an_error(large, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(capacity, "available_memory", lambda: 1000)
-    code, said = fit(large, tmp_path, capsys, **{"data.cache": True})
+    code, said = fit(large, tmp_path, capsys, **{"data.loading.cache": True})
     assert code == 2
     assert "the pixel cache does not fit" in said.err
-    code, said = fit(large, tmp_path, capsys, **{"data.cache": "auto"})
+    code, said = fit(large, tmp_path, capsys, **{"data.loading.cache": "auto"})
     assert code == 0
     assert "Images are decoded each time they are read: the decoded images take" in said.out
 
 
 def test_every_pixel_can_be_had(large, tmp_path, capsys):
-    code, said = fit(large, tmp_path, capsys, **{"data.cache": True, "data.shrink": False})
+    code, said = fit(large, tmp_path, capsys, **{"data.loading.cache": True, "data.loading.shrink": False})
     assert code == 2
-    assert "set data.shrink to true as well" in said.err
+    assert "set data.loading.shrink to true as well" in said.err
     arguments = {"root": str(large), "train": "train.csv", "image": "images/{id}.jpg", "target": "color"}
     shapes = {}
     for shrink in (True, False):
-        data = CSVDataModule(**arguments, target_kind="classification", image_size=32, shrink=shrink)
+        data = CSVDataModule(**arguments, target_kind="classification", image_size=32, loading={"shrink": shrink})
         data.setup("fit")
         shapes[shrink] = data.val_dataloader().dataset._decode(0).shape
     assert shapes == {True: (37, 46, 3), False: (120, 150, 3)}
@@ -94,10 +98,10 @@ def test_every_pixel_can_be_had(large, tmp_path, capsys):
 def test_a_cache_that_cannot_be_written_is_said_and_done_without(large, tmp_path, capsys):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    changes = {"data.cache_dir": str(blocked / "cache")}
+    changes = {"data.loading.cache_dir": str(blocked / "cache")}
     code, said = fit(large, tmp_path, capsys, **changes)
     assert code == 0
     assert f"the pixel cache cannot be written to {blocked / 'cache'}: Not a directory" in said.out
-    code, said = fit(large, tmp_path, capsys, **changes, **{"data.cache": True, "name": "other"})
+    code, said = fit(large, tmp_path, capsys, **changes, **{"data.loading.cache": True, "name": "other"})
     assert code == 2
-    assert "Set data.cache_dir to another folder" in said.err
+    assert "Set data.loading.cache_dir to another folder" in said.err

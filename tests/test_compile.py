@@ -57,7 +57,7 @@ def test_auto_on_a_cpu_says_that_it_does_not(competition, tmp_path, capsys):
 @pytest.mark.slow
 def test_compiled_predictions_are_near_the_others_and_compiled_once_for_all(competition, tmp_path, capsys):
     """Two folds, a view of fractions, and a last batch that is not full: one compilation of the backbone."""
-    changes = {"predict.views": ["identity", "scale"], "data.num_folds": 2, "predict.batch_size": 4}
+    changes = {"predict.views": ["identity", "scale"], "data.folds.num": 2, "predict.batch_size": 4}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config)]) == 0
     run = tmp_path / "runs" / "tiny"

@@ -46,7 +46,7 @@ def test_saved_weights_predict_a_folds_own_rows_as_its_oof_says(tiny_run, fold):
     experiment = Experiment.of_run(run, "predict", None)
     schema = Schema.from_dict(run.read_schema())
     net = experiment.network(schema, run.fold(fold).weights, CPU)
-    data = experiment.datamodule(fold=fold, folds=str(run.folds))
+    data = experiment.datamodule(run, folds={"held_out": fold})
     data.setup("fit")
     rows, values = predict_rows([net], data.val_dataloader(), experiment.config.predict.views, CPU, "32-true")
     oof = Predictions.read(run.fold(fold).oof, len(schema.outputs))
@@ -136,7 +136,7 @@ KINDS = {
     "multilabel-string": {
         "data.target": "tags",
         "data.target_kind": "multilabel",
-        "data.label_delimiter": " ",
+        "data.columns.label_delimiter": " ",
         "model.head": {"class_path": "swinft.MultilabelHead"},
         "sample": "id,tags",
     },
@@ -193,12 +193,12 @@ def test_the_petfinder_config_runs_to_a_submission(with_metadata, tmp_path):
         f"--data.root={root}",
     ]
     # The recipe is the real one; only the network, the images and the plan are small.
-    options += ["--data.num_folds=2", "--data.image_size=32", "--data.num_workers=0", "--trainer.max_epochs=1"]
+    options += ["--data.folds.num=2", "--data.image_size=32", "--data.loading.num_workers=0", "--trainer.max_epochs=1"]
     options += ["--model.backbone=swin_tiny_patch4_window7_224", "--model.pretrained=false"]
     options += [f"--model.backbone_args={json.dumps(TINY_SWIN)}"]
     options += ["--trainer.accelerator=cpu", "--trainer.precision=32-true"]
     if with_metadata:
-        options += ["--data.numeric_features=[Subject Focus, Eyes, Blur]"]
+        options += ["--data.columns.numeric_features=[Subject Focus, Eyes, Blur]"]
     assert main(["fit", *options, "--fold", "0"]) == 0
     assert main(["fit", *options, "--fold", "1", "--resume"]) == 0
     assert main(["fit", *options, "--resume"]) == 0
@@ -250,7 +250,7 @@ def test_prediction_with_an_unfinished_fold_is_refused(competition, tmp_path, ca
 )
 def test_an_interrupted_fold_goes_on_from_its_last_epoch(number, code, words, competition, tmp_path):
     """SIGKILL is sent by tests/faults; at SIGTERM Lightning by itself would end a fold as if it were done."""
-    changes = {"trainer.max_epochs": 300, "data.num_folds": 2}
+    changes = {"trainer.max_epochs": 300, "data.folds.num": 2}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     process = start("fit", "--config", str(config), *words)
     fold = Run(tmp_path / "runs" / "tiny").fold(0)
@@ -282,15 +282,15 @@ def test_a_resumed_fold_ends_with_the_weights_of_an_uninterrupted_one(
     stop_after, workers, virtual_epochs, augment_on, competition, tmp_path
 ):
     changes = {
-        "data.num_workers": workers,
-        "data.virtual_epochs": virtual_epochs,
+        "data.loading.num_workers": workers,
+        "data.loading.virtual_epochs": virtual_epochs,
         "trainer.accumulate_grad_batches": 2,
         "model.head": {"class_path": "swinft.ClassificationHead", "init_args": {"dropout": 0.3}},
         "trainer.max_epochs": 3,
         "model.drop_path_rate": 0.3,
         "model.mix": {"mixup_alpha": 0.5},
         "data.augment": "heavy" if augment_on == "cpu" else "medium",
-        "data.augment_on": augment_on,
+        "data.loading.augment_on": augment_on,
     }
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     words = ["fit", "--config", str(config), "--fold", "0"]
@@ -317,7 +317,7 @@ def test_resume_finishes_what_is_missing_and_skips_what_is_done(competition, tmp
 
 
 def test_folds_of_another_run_are_reused(tiny_run, competition, tmp_path):
-    changes = {"data.folds": str(tiny_run / "folds.csv"), "trainer.max_epochs": 1, "seed": 7}
+    changes = {"data.folds.file": str(tiny_run / "folds.csv"), "trainer.max_epochs": 1, "seed": 7}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
     assert (tmp_path / "runs" / "tiny" / "folds.csv").read_bytes() == (tiny_run / "folds.csv").read_bytes()

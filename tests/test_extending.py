@@ -65,7 +65,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_config(
         folder / "small.yaml",
         {
-            "data": {"root": str(DATA), **data, "num_folds": 2, "image_size": 32, "batch_size": 6},
+            "data": {"root": str(DATA), **data, "folds": {"num": 2}, "image_size": 32, "batch_size": 6},
             "model": {"backbone_args": {**TINY_SWIN, "patch_size": 4}, "optim": {"warmup_epochs": 0.5}},
             "trainer": {"max_epochs": 1, "accelerator": "cpu", "precision": "32-true"},
         },

@@ -27,9 +27,9 @@ def run(competition, tmp_path_factory):
     table = (root / "train.csv").read_text().replace("\n007,green", "\n007,").replace("\n008,blue", "\n008,pink")
     (root / "train.csv").write_text(table)
     changes = {
-        "data.on_bad_image": "skip",
-        "data.on_missing_target": "skip",
-        "data.rare_classes": "train",
+        "data.loading.on_bad_image": "skip",
+        "data.columns.on_missing_target": "skip",
+        "data.folds.rare_classes": "train",
         "data.sample_submission": None,
         "submission.format": "label",
         "checkpoint": "best",
@@ -90,9 +90,10 @@ def test_a_class_of_one_row_is_trained_on_by_every_fold(run, competition):
     from swinft.run.experiment import Experiment
     from swinft.run.layout import Run
 
-    experiment = Experiment.of_run(Run.open(str(run)), "fit", None)
+    opened = Run.open(str(run))
+    experiment = Experiment.of_run(opened, "fit", None)
     for fold in (0, 1):
-        data = experiment.datamodule(fold=fold, folds=str(run / "folds.csv"), images=str(run / "images.csv"))
+        data = experiment.datamodule(opened, folds={"held_out": fold})
         data.setup("fit")
         trained = {data.train_table.ids[row] for batch in data.train_dataloader() for row in batch["row"].tolist()}
         held_out = {data.train_table.ids[row] for batch in data.val_dataloader() for row in batch["row"].tolist()}
@@ -118,7 +119,7 @@ def test_groups_of_duplicates_reach_the_folds(competition, tmp_path):
     pairs = [("000", "003"), ("001", "004"), ("002", "005"), ("006", "009")]
     for one, other in pairs:
         shutil.copy(root / "images" / f"{one}.jpg", root / "images" / f"{other}.jpg")
-    changes = {"data.duplicates": "group", "trainer.max_epochs": 1}
+    changes = {"data.folds.duplicates": "group", "trainer.max_epochs": 1}
     config = write_config(tmp_path / "c.yaml", tiny_config(root, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
     folds = read(tmp_path / "runs" / "tiny" / "folds.csv")

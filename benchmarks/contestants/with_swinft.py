@@ -58,7 +58,7 @@ def _config(race: rules.Race, scratch: Path) -> dict[str, Any]:
             "image": "{image}",
             "target": "climate",
             "target_kind": "classification",
-            "folds": str(race.root / "folds.csv"),
+            "folds": {"file": str(race.root / "folds.csv")},
             "image_size": race.size,
             "batch_size": race.batch_size,
         },
@@ -76,7 +76,7 @@ def _config(race: rules.Race, scratch: Path) -> dict[str, Any]:
     }
     if race.is_equal:
         crop = {"size": [race.size, race.size], "scale": [rules.SMALLEST_CROP, 1.0]}
-        config["data"]["num_workers"] = race.workers
+        config["data"]["loading"] = {"num_workers": race.workers}
         config["data"]["augment"] = [
             {"class_path": "albumentations.RandomResizedCrop", "init_args": crop},
             {"class_path": "albumentations.HorizontalFlip"},

@@ -20,12 +20,12 @@ def cache(dir: str | None = None, prune: str | None = None) -> None:
     A cache that a running process uses is never deleted, and one that is deleted is built again where it is needed.
 
     Args:
-        dir: Folder of the caches, as data.cache_dir; by default ~/.cache/swinft.
+        dir: Folder of the caches, as data.loading.cache_dir; by default ~/.cache/swinft.
         prune: Delete what was not used for some time (`30d`, or `0` for all), or the oldest beyond a size (`20GB`).
     """
     folder = Path(dir).expanduser() if dir else users_folder()
     if dir and not folder.is_dir():
-        raise InputError(f"--dir {dir} is no folder. Give the one that data.cache_dir names, or leave it out.")
+        raise InputError(f"--dir {dir} is no folder. Give the one that data.loading.cache_dir names, or leave it out.")
     if prune is not None:
         _prune(folder, prune)
         return

@@ -20,7 +20,7 @@ from swinft.system.limits import format_bytes
 MissingFeatures = Literal["error", "fill_test", "fill"]
 UnknownCategories = Literal["error", "other"]
 MOST_BYTES = 500_000_000  # of the metadata of a table's rows, which every process of a fold holds
-FIX_GAP = "Write the value, or set data.missing_features to fill."
+FIX_GAP = "Write the value, or set data.columns.missing_features to fill."
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def encode_features(
     features = np.zeros((len(table), schema.num_features), dtype=np.float32)
     start = len(schema.numeric_features)
     gaps = filling.gaps(is_test)
-    way_out = "set data.missing_features to fill"
+    way_out = "set data.columns.missing_features to fill"
     features[:, :start] = numbers(
         table, schema.numeric_features, problems, rules, gaps, notes, schema.booleans, way_out
     )
@@ -109,7 +109,7 @@ def _too_large(table: Table, schema: Schema) -> Problem | None:
         f"the metadata of {number_of(len(table), 'row')} would take {format_bytes(size)}, above "
         f"{format_bytes(MOST_BYTES)}: the column has {many}"
     )
-    fix = "Join its rare values into one, or leave the column out of data.categorical_features."
+    fix = "Join its rare values into one, or leave the column out of data.columns.categorical_features."
     return Problem(str(table.path), message, fix, column=name)
 
 
@@ -142,7 +142,8 @@ def _codes(
             what = "no category where the training table lacks the value"
             if not may_be_other:
                 fix = (
-                    f"Write one of the training table's, or set data.unknown_categories to other.{suggest(cell, known)}"
+                    "Write one of the training table's, or set data.columns.unknown_categories to "
+                    f"other.{suggest(cell, known)}"
                 )
                 reasons[cell] = "the training table has no such value", fix
         if what and cell not in reasons:

@@ -38,7 +38,7 @@ def make_folds(
     seed: int,
     targets: NDArray[Any],
     groups: Sequence[str] | None = None,
-    grouped_by: str = "data.group",
+    grouped_by: str = "data.folds.group",
 ) -> Folds:
     """Splits rows into folds.
 
@@ -65,7 +65,7 @@ def make_folds(
         kind = "stratified" if classes is not None else "multilabel"
         kind = f"{kind}_group" if groups is not None else kind  # type: ignore[assignment]
     if kind in ("stratified", "stratified_group") and classes is None:
-        raise InputError(f"data.fold_kind '{kind}' needs one target; for several use 'multilabel' or 'auto'.")
+        raise InputError(f"data.folds.kind '{kind}' needs one target; for several use 'multilabel' or 'auto'.")
     if kind == "multilabel_group":
         return _multilabel_group_folds(_labels(targets, num_folds), np.asarray(groups), num_folds, seed)
     labels = classes if "stratified" in kind else _labels(targets, num_folds) if kind == "multilabel" else None
@@ -83,7 +83,7 @@ def scored_folds(
     seed: int,
     classes: NDArray[np.int64],
     groups: Sequence[str] | None = None,
-    grouped_by: str = "data.group",
+    grouped_by: str = "data.folds.group",
 ) -> Folds:
     """Folds in which every fold trains on every class; rows of classes too rare for that are in none.
 
@@ -123,7 +123,7 @@ def scored_folds(
             return folds
         if found.all():
             raise InputError(
-                f"data.rare_classes is train, and no row is left to score: every class is in one {grouped_by}."
+                f"data.folds.rare_classes is train, and no row is left to score: every class is in one {grouped_by}."
             )
         unscored = found
 
@@ -179,7 +179,7 @@ def check_folds(
         targets: int64 (N,) classes, or float (N, K).
         names: Of the K classes, numbers or labels.
         groups: N group names that must not be split.
-        source: The file that the folds are from, where `data.folds` names one.
+        source: The file that the folds are from, where `data.folds.file` names one.
 
     Returns:
         What is worth knowing but no error, one line each.
@@ -209,8 +209,8 @@ def check_folds(
         if unscored:
             notes.append(f"fold {fold} holds out no row of {_first(unscored)}.")
     if problems:
-        fix = "Lower data.num_folds, choose another data.fold_kind or seed, or set data.rare_classes to train."
-        fix = f"Mend {source}, which data.folds names, or remove data.folds." if source else fix
+        fix = "Lower data.folds.num, choose another data.folds.kind or seed, or set data.folds.rare_classes to train."
+        fix = f"Mend {source}, which data.folds.file names, or remove data.folds.file." if source else fix
         raise InputError("\n  ".join(["the folds do not hold:", *problems, fix]))
     return notes
 
@@ -276,16 +276,16 @@ def read_folds(path: Path, table: Table) -> Folds:
 
 def _check_counts(kind: str, num_folds: int, num_rows: int, groups: Sequence[str] | None, grouped_by: str) -> None:
     if num_folds < 2:
-        raise InputError(f"data.num_folds is {num_folds}; it must be at least 2.")
+        raise InputError(f"data.folds.num is {num_folds}; it must be at least 2.")
     if num_rows < num_folds:
-        raise InputError(f"data.num_folds is {num_folds}, but there {number_of(num_rows, 'row', verb='is')} only.")
+        raise InputError(f"data.folds.num is {num_folds}, but there {number_of(num_rows, 'row', verb='is')} only.")
     if "group" in kind and groups is None:
-        raise InputError(f"data.fold_kind '{kind}' needs data.group, the column that names the groups.")
+        raise InputError(f"data.folds.kind '{kind}' needs data.folds.group, the column that names the groups.")
     if kind not in ("auto", "group", "stratified_group", "multilabel_group") and groups is not None:
-        raise InputError(f"data.fold_kind '{kind}' would split the groups of {grouped_by}; use 'auto', or remove it.")
+        raise InputError(f"data.folds.kind '{kind}' would split the groups of {grouped_by}; use 'auto', or remove it.")
     if groups is not None and len(set(groups)) < num_folds:
         raise InputError(
-            f"data.num_folds is {num_folds}, but {grouped_by} has only {number_of(len(set(groups)), 'group')}."
+            f"data.folds.num is {num_folds}, but {grouped_by} has only {number_of(len(set(groups)), 'group')}."
         )
 
 

@@ -32,7 +32,7 @@ class Schema:
         prior: Mean of each output over the training rows, which stands in for an image that cannot be used: shares of
             classes and labels, means of numbers.
         ranges: Smallest and largest training target of each output; of numbers only.
-        are_ordered: Whether `outputs` are classes in an order that `data.class_order` gave.
+        are_ordered: Whether `outputs` are classes in an order that `data.columns.class_order` gave.
         booleans: Columns of `numeric_features` that hold nothing but 0, 1, True and False.
     """
 
@@ -64,8 +64,8 @@ class Schema:
     def grades(self) -> NDArray[Any] | None:
         """What metrics of grades count with, float64; None where there is no order.
 
-        The number that each class stands for, or its position in `data.class_order`, (K,); or the lowest and the
-        highest training target of each column (2, K), where they are known.
+        The number that each class stands for, or its position in `data.columns.class_order`, (K,); or the lowest and
+        the highest training target of each column (2, K), where they are known.
         """
         if self.are_ordered:
             return np.arange(len(self.outputs), dtype=np.float64)
@@ -99,13 +99,17 @@ def target_columns(kind: str, target: str | list[str], delimiter: str | None) ->
             f"column into one column (pandas: table[columns].idxmax(axis=1))."
         )
     if delimiter is not None and (kind != "multilabel" or len(columns) > 1):
-        raise InputError("data.label_delimiter is for multilabel targets in one column; remove it, or name one column.")
+        raise InputError(
+            "data.columns.label_delimiter is for multilabel targets in one column; remove it, or name one column."
+        )
     if delimiter == "":
-        raise InputError("data.label_delimiter is empty; write what stands between two labels, like ' ' or '|'.")
+        raise InputError(
+            "data.columns.label_delimiter is empty; write what stands between two labels, like ' ' or '|'."
+        )
     if kind == "multilabel" and delimiter is None and len(columns) == 1:
         raise InputError(
-            f"data.target names one column, '{columns[0]}'. For a string of labels set data.label_delimiter (' ' or "
-            f"'|'); for 0/1 columns name them all."
+            f"data.target names one column, '{columns[0]}'. For a string of labels set data.columns.label_delimiter "
+            f"(' ' or '|'); for 0/1 columns name them all."
         )
     return columns
 
@@ -166,7 +170,7 @@ def _values(table: Table, column: str, rules: TextRules) -> set[str]:
 
 
 def _as_asked(found: list[str], class_order: Sequence[str]) -> list[str]:
-    """The classes in the order that `data.class_order` gives.
+    """The classes in the order that `data.columns.class_order` gives.
 
     Raises:
         InputError: It leaves a class out, has one that no row has, or has one twice.
@@ -178,7 +182,9 @@ def _as_asked(found: list[str], class_order: Sequence[str]) -> list[str]:
     }
     said = [f"{what} {listed(names)}" for what, names in wrong.items() if names]
     if said:
-        raise InputError(f"data.class_order is {' and '.join(said)}. It must name each of {listed(found)} once.")
+        raise InputError(
+            f"data.columns.class_order is {' and '.join(said)}. It must name each of {listed(found)} once."
+        )
     return list(class_order)
 
 

@@ -1,146 +1,212 @@
-"""What can be wrong with the settings of a datamodule, before anything is read."""
+"""Settings of a datamodule that stand together: how folds are made, and how images are loaded."""
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from albumentations.core.composition import TransformType
 
 from swinft.data.augment.crops import Resize
-from swinft.data.augment.geometry import DevicePreset
-from swinft.data.augment.pipelines import Preset, mistyped
+from swinft.data.augment.pipelines import mistyped
 from swinft.data.cache.budget import Policy
-from swinft.data.features import MissingFeatures, UnknownCategories
 from swinft.data.folds import FoldKind
+from swinft.data.images.decode import RULES, ImageRules
 from swinft.data.loading.device_loader import AugmentOn
-from swinft.data.schema import TargetKind
-from swinft.data.tables.text import Twins
-from swinft.errors import InputError, suggest
-from swinft.ranges import COUNT, NOT_NEGATIVE, Range, range_problems
+from swinft.data.loading.feeding import NumWorkers
+from swinft.errors import suggest
+from swinft.ranges import SettingsError, is_whole, whole_problems, word_problems
 
-if TYPE_CHECKING:
-    from swinft.data.datamodule import CSVDataModule
+NUM_FOLDS = 5  # where nothing says how many
+RareClasses = Literal["error", "train"]
+OnBadImage = Literal["error", "skip"]
+Duplicates = Literal["report", "error", "group", "ignore"]
+UNGROUPED = ("kfold", "stratified", "multilabel")
+Settings = TypeVar("Settings")
 
 
-def check_settings(data: "CSVDataModule") -> None:
-    """Refuses settings that contradict each other or are of no use.
+@dataclass(frozen=True)
+class FoldConfig:
+    """The fold of every training row, and which one is held out.
 
-    In YAML the types are checked before this; in a notebook nobody else does.
+    Args:
+        kind: How folds are made; `auto` stratifies by the target, within groups where `group` is set.
+        num: Number of folds; null for 5, or for those that `file` has.
+        file: A `folds.csv` of another run to reuse, relative to the working folder, instead of `kind`, `num`,
+            `rare_classes` and `duplicates: group`.
+        group: Column whose equal values must stay in one fold: patient, site, sequence.
+        rare_classes: A class with fewer rows than folds, or with rows of one group only, is an `error`, or every fold
+            trains on its rows (`train`) and none scores them, nor the other rows of their groups.
+        duplicates: What to do about images that are the same or look alike: `report` them, call those in different
+            folds an `error`, keep them in one fold (`group`), or `ignore` them. Images that hang together by others
+            count as alike, such as the frames of one camera.
+        held_out: The fold that is held out for validation; a run fits each fold in turn.
+        seed: Seeds folds, order and augmentation; `seed` in a config.
 
     Raises:
-        InputError: All that is wrong with them.
+        InputError: Settings are wrong or contradict each other; all of them are listed.
     """
-    limits = {
-        "num_folds": Range(2),
-        "batch_size": COUNT,
-        "image_size": COUNT,
-        "virtual_epochs": COUNT,
-    }
-    problems = range_problems("data", vars(data), limits) + range_problems("", vars(data), {"seed": NOT_NEGATIVE})
-    workers: Any = data.num_workers  # in a notebook nobody has checked the type
-    is_number = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 0
-    if not is_number and not isinstance(workers, str):
-        problems.append(f"data.num_workers is {data.num_workers}. Allowed: auto, or a whole number from 0.")
-    words = {
-        "num_workers": (data.num_workers, Literal["auto"]),
-        "target_kind": (data.columns.target_kind, TargetKind),
-        "fold_kind": (data.fold_kind, FoldKind),
-        "resize": (data.resize, Resize),
-        "augment": (data.augment, Preset),
-        "augment_on": (data.augment_on, AugmentOn),
-        "shrink": (data.shrink, Literal["auto"]),
-        "on_bad_image": (data.on_bad_image, Literal["error", "skip"]),
-        "on_missing_target": (data.columns.on_missing_target, Literal["error", "skip"]),
-        "rare_classes": (data.rare_classes, Literal["error", "train"]),
-        "duplicates": (data.duplicates, Literal["report", "error", "group", "ignore"]),
-        "twins": (data.columns.rules.twins, Twins),
-        "missing_features": (data.columns.filling.missing, MissingFeatures),
-        "unknown_categories": (data.columns.filling.unknown, UnknownCategories),
-    }
-    problems += [
-        f"data.{name} is '{value}'.{suggest(value, get_args(allowed))}"
-        for name, (value, allowed) in words.items()
-        if isinstance(value, str) and value not in get_args(allowed)
-    ]
-    problems += _dead_keys(data)
-    folder = data.image_files.folder
-    if folder.exists() and not folder.is_dir():
-        problems.append(f"data.cache_dir is {folder}, which is a file. Name a folder, there or not yet.")
-    if data.rare_classes == "train" and data.columns.target_kind != "classification":
-        problems.append("data.rare_classes is for classification; remove it.")
-    try:
-        "a".encode(data.columns.encoding)
-    except (LookupError, UnicodeError):
-        problems.append(f"data.encoding '{data.columns.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
-    if data.image_files.policy is True and data.image_files.image_size is None and data.augment_on != "device":
-        problems.append("data.cache is true, but what is cached is shrunk: set data.shrink to true as well.")
-    lists = {"augment": data.augment, "preprocess": data.preprocess}
-    problems += [
-        problem for name, value in lists.items() if not isinstance(value, str) for problem in mistyped(name, value)
-    ]
-    if data.augment_on == "device":
-        problems += _device_problems(data.augment, data.image_files.policy, data.shrink)
-        if data.preprocess:
-            problems.append("data.preprocess runs on the CPU: set data.augment_on to cpu, or remove it.")
-    if problems:
-        raise InputError("\n  ".join(["the settings of data are wrong:", *problems]))
 
+    kind: FoldKind = "auto"
+    num: int | None = None
+    file: str | None = None
+    group: str | None = None
+    rare_classes: RareClasses = "error"
+    duplicates: Duplicates = "report"
+    held_out: int = 0
+    seed: int = 42
 
-def _dead_keys(data: "CSVDataModule") -> list[str]:
-    """Settings that others make useless; one sentence each."""
-    columns, found = data.columns, []
-    ungrouped = ("kfold", "stratified", "multilabel")
-    if data.folds:
-        made = {
-            "fold_kind": data.fold_kind != "auto",
-            "rare_classes": data.rare_classes != "error",
-            "duplicates": data.duplicates == "group",
+    def __post_init__(self) -> None:
+        """Checks what can be said without the other settings."""
+        words = {
+            "kind": get_args(FoldKind),
+            "rare_classes": get_args(RareClasses),
+            "duplicates": get_args(Duplicates),
         }
-        names = [f"data.{name}" for name, is_set in made.items() if is_set]
-        if names:
-            found.append(
-                f"data.folds names the fold of every row, so that {', '.join(names)} cannot act: remove either."
+        problems = whole_problems("data.folds", vars(self), {"num": 2, "held_out": 0})
+        problems += whole_problems("", vars(self), {"seed": 0})
+        problems += word_problems("data.folds", vars(self), words)
+        made = {"kind": self.kind != "auto", "rare_classes": self.rare_classes != "error"}
+        made |= {"duplicates": self.duplicates == "group"}
+        names = [f"data.folds.{name}" for name, is_set in made.items() if is_set]
+        if self.file and names:
+            problems.append(
+                f"data.folds.file names the fold of every row, so that {', '.join(names)} cannot act: remove either."
             )
-    elif data.duplicates == "group" and data.fold_kind in ungrouped:
-        found.append(
-            f"data.duplicates 'group' keeps images that look alike in one fold, and data.fold_kind '{data.fold_kind}' "
-            f"would split them: set data.fold_kind to auto, or remove it."
-        )
-    if not columns.categorical_features and columns.filling.unknown == "error":
-        found.append("data.unknown_categories does nothing without data.categorical_features; remove it.")
-    if not columns.categorical_features + columns.numeric_features and columns.filling.missing != "fill_test":
-        found.append("data.missing_features does nothing without metadata columns; remove it.")
-    return found
+        elif self.duplicates == "group" and self.kind in UNGROUPED:
+            problems.append(
+                f"data.folds.duplicates 'group' keeps images that look alike in one fold, and data.folds.kind "
+                f"'{self.kind}' would split them: set data.folds.kind to auto, or remove it."
+            )
+        if problems:
+            raise SettingsError(problems)
+
+    @property
+    def planned(self) -> int:
+        """How many folds are made where no file says it."""
+        return NUM_FOLDS if self.num is None else self.num
 
 
-def image_sides(image_size: Any) -> tuple[int, int]:
-    """Height and width of the setting `image_size`.
+@dataclass(frozen=True)
+class LoadingConfig:
+    """How image files become the images of a batch.
+
+    Args:
+        image_rules: Which images can be used, and how unusual ones are converted.
+        on_bad_image: An image that cannot be used is an `error`, or its row is left out (`skip`) and stays in the
+            predictions with a status. A missing file is always an error.
+        follow_links: Links may lead out of the images' folder, as those of DVC, git-annex and the hub's cache do. What
+            a cell says may not, whatever this is.
+        shrink: Decode images at what `data.image_size` needs (`swinft.data.images.resize`): faster, and slightly
+            softer. False keeps every pixel. `auto` shrinks for the presets, and keeps every pixel for transforms of
+            your own, whose lengths are in pixels.
+        resize: How evaluation and the presets get to `data.image_size`: `squash` ignores the aspect ratio, `crop` cuts
+            what sticks out, `pad` fills the rest with black.
+        preprocess: Albumentations transforms that training and evaluation apply alike, before `data.augment` and
+            `resize`. They must not draw: p is 1 and ranges have one value.
+        augment_on: `cpu`, or `device` to keep the training images in the memory of the device that trains and to
+            augment there, with `none`, `light`, `medium` or `crop`. Each GPU holds all images that its fold trains
+            on. It needs the cache: `auto` then means true. Validation and prediction stay on the CPU. It is made for
+            GPUs: where the device is the CPU, it works and is many times slower than `cpu`.
+        cache: Decode the training images once into a file that folds, workers and runs share: true, false, or `auto`
+            where it fits on the disk and in memory. Pixels are the same either way. A run makes it before training; in
+            a notebook `check` does, or the first loader.
+        cache_dir: Folder of such files; null for ~/.cache/swinft. `swinft cache` lists and prunes it; what nothing has
+            used for 30 days, and the oldest beyond half of the disk, goes whenever another is made.
+        num_workers: Processes that decode and augment; 0 for none beside the main one. `auto` takes the cores that
+            this process may use, divided among folds at a time and devices per fold, less one, and at most 8; none
+            where the network computes on a CPU, which needs the cores itself.
+        virtual_epochs: Epochs that visit every training row once between them: long epochs cut into this many, each
+            validated and saved, so that an interruption costs less. `trainer.max_epochs` counts these.
+        download: What to run to get the data and where it goes; said when files are missing.
 
     Raises:
-        InputError: It is neither a whole number nor two.
+        InputError: Settings are wrong or contradict each other; all of them are listed.
     """
-    sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
-    if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides):
-        raise InputError(
-            f"data.image_size is {image_size}; give one side, or height and width, as whole numbers of pixels."
-        )
-    return sides[0], sides[1]
+
+    image_rules: ImageRules = RULES
+    on_bad_image: OnBadImage = "error"
+    follow_links: bool = False
+    shrink: bool | Literal["auto"] = "auto"
+    resize: Resize = "squash"
+    preprocess: list[TransformType] | None = None
+    augment_on: AugmentOn = "cpu"
+    cache: Policy = "auto"
+    cache_dir: str | None = None
+    num_workers: NumWorkers = "auto"
+    virtual_epochs: int = 1
+    download: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what can be said without the other settings."""
+        rules: Any = self.image_rules  # a dictionary in the hyper-parameters of a checkpoint
+        if not isinstance(rules, ImageRules):
+            object.__setattr__(self, "image_rules", settings_of(ImageRules, "data.loading.image_rules", rules))
+        flags = (True, False)
+        words = {
+            "on_bad_image": get_args(OnBadImage),
+            "follow_links": flags,
+            "shrink": (*flags, "auto"),
+            "resize": get_args(Resize),
+            "augment_on": get_args(AugmentOn),
+            "cache": (*flags, "auto"),
+        }
+        problems = word_problems("data.loading", vars(self), words)
+        problems += whole_problems("data.loading", vars(self), {"virtual_epochs": 1})
+        workers: Any = self.num_workers  # in a notebook nobody has checked the type
+        if workers != "auto" and not (is_whole(workers) and workers >= 0):
+            hint = (
+                suggest(workers, ["auto"]) if isinstance(workers, str) else " Allowed: auto, or a whole number from 0."
+            )
+            problems.append(f"data.loading.num_workers is '{workers}'.{hint}")
+        if self.cache_dir and (folder := Path(self.cache_dir).expanduser()).exists() and not folder.is_dir():
+            problems.append(f"data.loading.cache_dir is {folder}, which is a file. Name a folder, there or not yet.")
+        problems += mistyped("loading.preprocess", self.preprocess or [])
+        if self.augment_on == "device":
+            problems += self._device_problems()
+        if problems:
+            raise SettingsError(problems)
+
+    def _device_problems(self) -> list[str]:
+        """What stands against `augment_on: device`; one sentence each."""
+        found, back = [], "or data.loading.augment_on to cpu."
+        if self.cache is False:
+            found.append(
+                "data.loading.augment_on is 'device', and data.loading.cache is false; a device gets its images from "
+                f"the cache. Set data.loading.cache to auto or true, {back}"
+            )
+        if self.shrink is False:
+            found.append(
+                "data.loading.augment_on is 'device', and data.loading.shrink is false; a device gets shrunk images. "
+                f"Set data.loading.shrink to auto or true, {back}"
+            )
+        if self.preprocess:
+            found.append("data.loading.preprocess runs on the CPU: set data.loading.augment_on to cpu, or remove it.")
+        return found
+
+    @property
+    def policy(self) -> Policy:
+        """Whether training images are cached: what is augmented on the device needs it."""
+        return True if self.augment_on == "device" and self.cache == "auto" else self.cache
 
 
-def _device_problems(augment: Any, policy: Policy, shrink: bool | str) -> list[str]:
-    """What in the settings of a datamodule stands against `augment_on: device`; one sentence each."""
-    found, back = [], "or data.augment_on to cpu."
-    presets = get_args(DevicePreset)
-    if not isinstance(augment, str) or augment not in presets:
-        name = f"'{augment}'" if isinstance(augment, str) else "a list of transforms"
-        found.append(
-            f"data.augment_on is 'device', and data.augment is {name}; a device computes {', '.join(presets)}. "
-            f"Set data.augment to one of them, {back}"
-        )
-    if policy is False:
-        found.append(
-            "data.augment_on is 'device', and data.cache is false; a device gets its images from the cache. "
-            f"Set data.cache to auto or true, {back}"
-        )
-    if shrink is False:
-        found.append(
-            "data.augment_on is 'device', and data.shrink is false; a device gets shrunk images. "
-            f"Set data.shrink to auto or true, {back}"
-        )
-    return found
+def settings_of(cls: type[Settings], key: str, given: Any) -> Settings:
+    """Settings from a dictionary, as in YAML and in the hyper-parameters of checkpoints, or as they are.
+
+    Args:
+        cls: Their dataclass.
+        key: Where they stand in a config.
+        given: An object of it, or a dictionary of its fields.
+
+    Raises:
+        InputError: A key is unknown, or a value is wrong.
+    """
+    if isinstance(given, cls):
+        return given
+    if not isinstance(given, Mapping):
+        raise SettingsError([f"{key} is {given!r}; give a {cls.__name__}, or a dictionary of its fields."])
+    known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
+    unknown = [f"{key} has no '{name}'.{suggest(str(name), known)}" for name in given if name not in known]
+    if unknown:
+        raise SettingsError(unknown)
+    return cls(**given)

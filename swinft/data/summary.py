@@ -1,12 +1,15 @@
 """What a person wants to see of the data before training: a summary, and a figure of images with their labels."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.folds import Folds, count_per_fold
+from swinft.data.loading.device_loader import DeviceLoader
+from swinft.data.loading.feeding import FeedingLoader
 from swinft.data.schema import Schema
 from swinft.errors import number_of
 from swinft.printing import plain_names, visible, width
@@ -15,6 +18,8 @@ MOST_UNEVEN = 100  # rows of the largest class per row of the smallest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from swinft.data.splits import Splits
 
 
 def target_summary(targets: NDArray[Any], schema: Schema) -> dict[str, Any]:
@@ -51,6 +56,32 @@ def imbalance(targets: NDArray[Any], schema: Schema) -> list[str]:
     return [f"the classes are uneven: {rows}. Prefer a metric like macro_f1 to accuracy."]
 
 
+def summarize(splits: "Splits", notes: list[str]) -> dict[str, Any]:
+    """Rows, targets, folds, and what is known of the images; for `format_summary`.
+
+    Args:
+        splits: With their rows read.
+        notes: What is worth knowing, one line each.
+    """
+    train, schema, scored = splits.train, splits.schema, splits.is_scored
+    assert schema is not None
+    summary: dict[str, Any] = {
+        "train": str(train.table.path),
+        "rows": len(train.table),
+        "target": f"{', '.join(splits.settings.targets)} ({splits.settings.target_kind})",
+        "outputs": target_summary(splits.targets[train.is_used], schema),
+        "folds": fold_summary(splits.fold_of_row[scored], splits.targets[scored], schema),
+    }
+    if not scored.all():
+        reasons = (status for status, is_scored in zip(splits.status, scored, strict=True) if not is_scored)
+        summary["not scored"] = dict(Counter(reasons))
+    if notes:
+        summary["notes"] = notes
+    if splits.has_test:
+        summary |= {"test": str(splits.test.table.path), "test rows": len(splits.test.table)}
+    return summary | splits.image_files.summary(splits.by_name)
+
+
 def format_summary(summary: dict[str, Any]) -> str:
     """A summary as text to print: a line per fact, and the folds as a table."""
     lines = []
@@ -79,6 +110,22 @@ def captions(targets: NDArray[Any], schema: Schema) -> list[str]:
     if schema.kind == "multilabel":
         return [", ".join(name for name, on in zip(outputs, row, strict=True) if on) or "–" for row in targets]
     return ["\n".join(f"{name} {shown(value)}" for name, value in zip(outputs, row, strict=True)) for row in targets]
+
+
+def batch_figure(loader: FeedingLoader, n: int, titles: Callable[[list[int]], list[str]]) -> "Figure":
+    """The first images of a loader's next pass, as the network will see them; no others are decoded.
+
+    Args:
+        loader: Of a datamodule.
+        n: How many images at most.
+        titles: Of rows.
+    """
+    keys = [key for key, _ in zip(loader.sampler, range(n), strict=False)]
+    if isinstance(loader, DeviceLoader):
+        images = loader.images(keys)
+    else:
+        images = [np.asarray(loader.dataset[key]["image"]) for key in keys]
+    return image_grid(images, titles([row for _, row in keys]))
 
 
 def image_grid(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> "Figure":

@@ -22,7 +22,7 @@ QUOTED_LIST = re.compile(r"""\[\s*\]|[\[({]\s*['"].*[\])}]""", re.DOTALL)
 PRINTED_LIST = re.compile(QUOTED_LIST.pattern + r"|\[\s*[0-9-].*\]|\[.*,.*\]", re.DOTALL)
 LIST_FIX = (
     "A row with several labels is target_kind multilabel; write the cell as its labels and one delimiter, like "
-    "`cool|plant` (pandas: column.map('|'.join)), and set data.label_delimiter."
+    "`cool|plant` (pandas: column.map('|'.join)), and set data.columns.label_delimiter."
 )
 USUAL_DELIMITERS = (",", ";", "|", "/", "\t", " ")
 
@@ -55,7 +55,7 @@ def encode_targets(
         return _class_indices(table, schema, columns[0], problems, rules)
     if delimiter is not None:
         return _label_rows(table, schema, columns[0], delimiter, problems, rules, notes)
-    way_out = "set data.on_missing_target to skip"
+    way_out = "set data.columns.on_missing_target to skip"
     values = numbers(table, columns, problems, rules, "none", notes, way_out=way_out)
     if schema.kind == "regression":
         for k in np.flatnonzero((values == values[:1]).all(0)).tolist():
@@ -108,7 +108,7 @@ def missing_targets(table: Table, columns: Sequence[str], rules: TextRules) -> N
 def missing_notes(table: Table, columns: Sequence[str], rules: TextRules) -> list[str]:
     """One line per column with cells that are taken for a missing target."""
     found = {name: rules.missing(table.names(name)) for name in columns}
-    fix = "where one of these is a value, leave it out of data.missing_words"
+    fix = "where one of these is a value, leave it out of data.columns.missing_words"
     return [
         f"{table.path}: column '{name}': {number_of(words.total(), 'cell is', 'cells are')} taken for missing: "
         f"{counted(words)}" + (f"; {fix}." if set(words) - {""} else ".")
@@ -137,10 +137,12 @@ def check_class_sizes(
         of_class = homes.get(name, set())
         if count < num_folds:
             message = f"the class has fewer rows than the {num_folds} folds"
-            fix = f"It has {count}. Merge it into another, lower data.num_folds, or set data.rare_classes to train."
+            fix = (
+                f"It has {count}. Merge it into another, lower data.folds.num, or set data.folds.rare_classes to train."
+            )
         elif len(of_class) == 1:
             message = "all rows of the class are of one group, which is in one fold"
-            fix = f"It is {min(of_class)!r}. Merge the class into another, or set data.rare_classes to train."
+            fix = f"It is {min(of_class)!r}. Merge the class into another, or set data.folds.rare_classes to train."
         else:
             continue
         problems.append(Problem(str(table.path), message, fix, column=column, value=name))
@@ -163,7 +165,7 @@ def twin_problems(table: Table, column: str, counts: Counter[str], rules: TextRu
         named = " and ".join(map(repr, spellings))
         rows = ", ".join(f"{counts[name]:,}" for name in spellings)
         message = f"{named} differ only by {HOW_TWINS_DIFFER}"
-        fix = f"Write the name in one way ({rows} rows), or, where they are two, set data.twins to distinct."
+        fix = f"Write the name in one way ({rows} rows), or, where they are two, set data.columns.twins to distinct."
         problems.append(Problem(str(table.path), message, fix, column=column))
     return problems
 
@@ -176,8 +178,8 @@ def _class_indices(
     for row, cell in enumerate(cells):
         if rules.is_missing(cell):
             what = f"is {cell!r}, a word for a missing value" if cell else "is empty"
-            word = ", or, where the word is a class, leave it out of data.missing_words" if cell else ""
-            fix = f"Give the row a class, set data.on_missing_target to skip{word}."
+            word = ", or, where the word is a class, leave it out of data.columns.missing_words" if cell else ""
+            fix = f"Give the row a class, set data.columns.on_missing_target to skip{word}."
             problems.append(table.problem(row, f"the class {what}", fix, column))
         elif QUOTED_LIST.fullmatch(cell):  # `[0, 5]` is an interval
             problems.append(table.problem(row, "the class is a printed list", LIST_FIX, column))
@@ -215,7 +217,7 @@ def _label_rows(
             f"{counted(words)}."
         )
     if notes is not None and len(table) > 1 and not any(delimiter in cell for cell in cells):
-        notes.append(f"{table.path}: column '{column}': no cell holds data.label_delimiter {delimiter!r}.")
+        notes.append(f"{table.path}: column '{column}': no cell holds data.columns.label_delimiter {delimiter!r}.")
     if not schema.outputs:
         problems.append(Problem(str(table.path), "no row has a label", "Name the column of labels.", column=column))
     return values
@@ -228,10 +230,10 @@ def _token_problem(cell: str, tokens: list[str], delimiter: str, rules: TextRule
     if "" in tokens or len(set(tokens)) < len(tokens):
         return "a label is empty or doubled", f"Write each label once, one {delimiter!r} between two."
     if any(map(rules.is_missing, tokens)):
-        fix = "Remove it, or, where it is a label, leave it out of data.missing_words."
+        fix = "Remove it, or, where it is a label, leave it out of data.columns.missing_words."
         return "a word for a missing value stands among the labels", fix
     if mark := next((token[-1] for token in tokens if len(token) > 1 and token[-1] in ",;|"), ""):
-        return f"a label ends in {mark!r}", f"Set data.label_delimiter to {mark!r}, or remove the sign."
+        return f"a label ends in {mark!r}", f"Set data.columns.label_delimiter to {mark!r}, or remove the sign."
     return None
 
 
@@ -242,8 +244,13 @@ def _delimiter_problems(table: Table, column: str, cells: list[str], delimiter: 
     for mark in USUAL_DELIMITERS:
         count = sum(mark in cell for cell in cells)
         if 2 * count > len(cells):
-            message = f"no cell holds data.label_delimiter {delimiter!r}, and {count:,} of {len(cells):,} hold {mark!r}"
-            fix = f"Set data.label_delimiter to {mark!r}; rows of one label each are target_kind classification."
+            message = (
+                f"no cell holds data.columns.label_delimiter {delimiter!r}, and {count:,} of {len(cells):,} hold "
+                f"{mark!r}"
+            )
+            fix = (
+                f"Set data.columns.label_delimiter to {mark!r}; rows of one label each are target_kind classification."
+            )
             return [Problem(str(table.path), message, fix, column=column)]
     return []
 

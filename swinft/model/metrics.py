@@ -77,7 +77,7 @@ def quadratic_kappa(predictions: Array, targets: Array, grades: Array | None = N
     """Quadratically weighted kappa of the most probable class, or of grades; the mean over target columns.
 
     Numbers become grades as in a submission: rounded, and clipped to the training table's lowest and highest grade.
-    Classes stand for the numbers that their names are, or for their place in `data.class_order`.
+    Classes stand for the numbers that their names are, or for their place in `data.columns.class_order`.
     """
     if targets.ndim == 1:
         values = np.arange(predictions.shape[1]) if grades is None else grades

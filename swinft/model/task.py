@@ -244,8 +244,8 @@ class FineTuneTask(pl.LightningModule):
         if "quadratic_kappa" in self.metrics and schema.grades is None and schema.kind == "classification":
             raise InputError(
                 f"quadratic_kappa (model.metrics) counts how far grades are apart, and the classes "
-                f"{listed(schema.outputs)} are no numbers. Set data.class_order to all of them, from the lowest to the "
-                f"highest; or choose another metric."
+                f"{listed(schema.outputs)} are no numbers. Set data.columns.class_order to all of them, from the "
+                f"lowest to the highest; or choose another metric."
             )
         self._grades = schema.grades
 

@@ -62,7 +62,7 @@ class CheckedRun:
         """What will be submitted, one line each; nothing where no rows to predict are named."""
         if self.plan:
             return [self.plan.describe(), *(f"  note: {note}" for note in self.plan.notes)]
-        if not self.data.test:
+        if not self.data.settings.test:
             return []
         return ["submission: data.sample_submission is not set, so nothing says what the competition wants"]
 
@@ -80,13 +80,14 @@ def check_run(experiment: Experiment) -> CheckedRun:
     check_training_devices(config)  # alone: much of what follows fails with a device that does not start
     problems: list[str] = []
     data = _collect(problems, experiment.datamodule)
-    trainer = _collect(problems, lambda: check_trainer(experiment, data.num_folds if data else 1))
+    folds = data.settings.folds if data else None
+    trainer = _collect(problems, lambda: check_trainer(experiment, folds.planned if folds else 1))
     _collect(problems, lambda: check_pretrained(config))
     _collect(problems, lambda: _check_numbers(config))
-    if data:
+    if data and folds:
         _collect(problems, lambda: check_views(config.predict.views, data.image_size))
-        _collect(problems, lambda: None if data.folds else _check_fold(config, data.num_folds))
-    tables = _collect(problems, data.read_tables) if data else None
+        _collect(problems, lambda: None if folds.file else _check_fold(config, folds.planned))
+    tables = _collect(problems, data.splits.read_tables) if data else None
     tried = _collect(problems, lambda: _check_task(experiment, *tables)) if tables else None
     plan = _collect(problems, lambda: _plan_submission(config, data, *tables, tried)) if data and tables else None
     if trainer and tried:
@@ -126,7 +127,7 @@ def _check_numbers(config: Namespace) -> None:
         InputError: One is out of its range.
     """
     PredictConfig(**dict(config.predict))
-    most = HIGHEST_SEED - config.data.num_folds if config.data.num_folds else HIGHEST_SEED
+    most = HIGHEST_SEED - (config.data.folds.num or 0)
     numbers = {"seed": config.seed, "max_hours": config.max_hours}
     check_ranges("", numbers, {"seed": Range(0, most), "max_hours": POSITIVE})  # each fold adds its number to the seed
 
@@ -139,13 +140,15 @@ def _plan_submission(
     Raises:
         InputError: The sample submission cannot be filled.
     """
-    if data.sample_table is None:
+    if data.splits.sample is None:
         return None
     assert rows.targets is not None
     metrics = config.model.metrics or (tried.task.metrics if tried else [""])
     options = SubmissionConfig(**dict(config.submission))
     schema = with_prior(schema, rows.targets[rows.is_used])
-    return plan_submission(Sample.of(data.sample_table), schema, metrics[0], options, config.data.label_delimiter)
+    return plan_submission(
+        Sample.of(data.splits.sample), schema, metrics[0], options, config.data.columns.label_delimiter
+    )
 
 
 def _check_task(experiment: Experiment, rows: Rows, schema: Schema) -> Tried:

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from swinft.errors import InputError
-from swinft.run.layout import Run, check_name
+from swinft.run.layout import Run, check_name, is_frozen
 from swinft.run.lock import refuse_if_held
 from swinft.system.orphans import is_child
 from swinft.system.processes import rank
@@ -60,7 +60,7 @@ def name_by_folder(argv: list[str]) -> list[str]:
         words = [*words[: places[0]], "--resume=true", *words[places[0] + 2 :]]
         Run.open(given)
         words = words if configs else [f"--config={given / 'config.yaml'}", *words]  # first: what comes later wins
-    elif len(configs) == 1 and configs[0].name == "config.yaml" and Run(configs[0].parent).is_one():
+    elif len(configs) == 1 and is_frozen(configs[0]):
         given, words = configs[0].parent, argv
     if given is None or any(word.partition("=")[0] in ("--name", "--runs") for word in argv):
         return argv if given is None else words

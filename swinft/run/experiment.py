@@ -89,20 +89,37 @@ class Experiment:
         """
         alone = Namespace(**{name: self.config[name]})  # type: ignore[no-untyped-call]
         try:
-            return dict(self.parser.instantiate(alone)[name])
+            return dict(vars(self.parser.instantiate(alone)[name]))  # its own keys give those of sections with dots
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{name}: {reason(str(error))}") from error
 
-    def datamodule(self, **changes: Any) -> CSVDataModule:
-        """The datamodule; `changes` replace its arguments, and `folds` all that would make other ones."""
+    def datamodule(self, run: Run | None = None, **changes: Any) -> CSVDataModule:
+        """The datamodule.
+
+        Args:
+            run: A run that was started with the config: its folds are taken, and what it saw of the images, both
+                compared with their records.
+            changes: Replace arguments; in a section (`folds={"held_out": 1}`), only the keys that they hold.
+
+        Raises:
+            InputError: Settings are wrong or contradict each other; all of them are listed.
+            StoreError: A file of the run has changed.
+        """
         tune_decoders()
         arguments = self.section("data")
-        if "folds" in changes:
-            arguments |= {"fold_kind": "auto", "num_folds": None, "rare_classes": "error", "duplicates": "report"}
-        own = {"seed": self.config.seed, "sample_id": self.config.submission.id}
-        return CSVDataModule(**{**arguments, **own, **changes})
+        own: dict[str, Any] = {"seed": self.config.seed}
+        if run:
+            own |= {"file": str(verify(run.folds)), "kind": "auto", "num": None}
+            own |= {"rare_classes": "error", "duplicates": "report"}
+        nested = {"folds": own, "columns": {"sample_id": self.config.submission.id}, "loading": {}}
+        for name, settings in nested.items():
+            arguments[name] = {**arguments[name].as_dict(), **settings, **changes.pop(name, {})}
+        data = CSVDataModule(**{**arguments, **changes})
+        if run:
+            data.use_images_csv(verify(run.images))
+        return data
 
     def task(self, schema: Schema, **changes: Any) -> FineTuneTask:
         """The task for a table's outputs; `changes` replace its arguments.

@@ -133,7 +133,7 @@ def _failure(run: Run, failed: dict[int, int]) -> InputError | RunError:
     """What has become of the folds that failed, with their exit codes."""
     hints = {
         2: " Its message says what to change.",
-        137: " It was killed, most often for a lack of memory: --data.num_workers 0 needs less.",
+        137: " It was killed, most often for a lack of memory: --data.loading.num_workers 0 needs less.",
     }
     lines = [
         f"fold {index} ended with exit code {code}; finished epochs are kept.{hints.get(code, '')} "

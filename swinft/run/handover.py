@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from swinft.data.cache.pixels import PixelCache
 from swinft.data.datamodule import CSVDataModule
@@ -61,7 +60,7 @@ def look_again(run: Run, experiment: Experiment) -> Looked:
     Raises:
         DataError: Some show other images now.
     """
-    data = experiment.datamodule(**frozen(run))
+    data = experiment.datamodule(run)
     data.setup("fit")
     data.check_unchanged(verify(run.images))
     if data.image_files.decision:
@@ -72,8 +71,3 @@ def look_again(run: Run, experiment: Experiment) -> Looked:
 def looked(data: CSVDataModule) -> Looked:
     """What a datamodule that has looked at its images knows."""
     return Looked(data.training_cache())
-
-
-def frozen(run: Run) -> dict[str, Any]:
-    """What the run was started with, compared with its records: folds, and what was seen of the images."""
-    return {"folds": str(verify(run.folds)), "images": str(verify(run.images))}

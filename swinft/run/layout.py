@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from swinft.errors import InputError, command, suggest
+from swinft.run.config.old_keys import migrated
 from swinft.store import RECORDS, has_record, is_committed, is_temporary, verify
 
 NO_FOLD = -1  # as in `swinft.data.folds`, whose imports would slow down commands that only read a run
@@ -243,8 +244,8 @@ class Run:
         return self.root / "report.html"
 
     def read_config(self) -> dict[str, Any]:
-        """The frozen config as plain values; light, for commands that build no network."""
-        config: dict[str, Any] = yaml.safe_load(verify(self.config).read_text(encoding="utf-8"))
+        """The frozen config as plain values, with today's keys; light, for commands that build no network."""
+        config: dict[str, Any] = yaml.safe_load(migrated(verify(self.config).read_text(encoding="utf-8")))
         return config
 
     def read_environment(self) -> dict[str, Any]:
@@ -304,6 +305,11 @@ class Run:
     def fold(self, index: int) -> Fold:
         """The folder of fold `index`."""
         return Fold(self.root / f"fold_{index}", index)
+
+
+def is_frozen(path: Path) -> bool:
+    """Whether a config is a run's own, as `swinft fit` has frozen it."""
+    return path.name == "config.yaml" and Run(path.parent).is_one()
 
 
 def _epoch(checkpoint: Path) -> int:

@@ -10,6 +10,7 @@ from swinft.errors import InputError, StoreError
 from swinft.run.accept import accept_files
 from swinft.run.compute.choices import choice_again, choice_here, freeze_choice, read_choice
 from swinft.run.compute.devices import check_devices, devices_per_fold, freeze_devices
+from swinft.run.config.old_keys import migrated
 from swinft.run.config.sections import read_frozen
 from swinft.run.environment import describe_environment, note_of_resume
 from swinft.run.experiment import Experiment
@@ -24,11 +25,11 @@ FREE = (
     "name",
     "runs",
     "data.root",
-    "data.cache",
-    "data.cache_dir",
-    "data.download",
+    "data.loading.cache",
+    "data.loading.cache_dir",
+    "data.loading.download",
     # how the work is done and shown
-    "data.num_workers",
+    "data.loading.num_workers",
     "trainer.logger",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
@@ -95,9 +96,9 @@ def _check_config(run: Run, experiment: Experiment) -> bool:
     said = [line for key, line in lines.items() if key not in ("name", "runs")]
     if said:
         print(f"not as at the start, which changes no result: {'; '.join(said)}")
-    if added := sorted(set(frozen) - set(dict(_flat(yaml.safe_load(text))))):
+    if added := sorted(set(frozen) - set(dict(_flat(yaml.safe_load(migrated(text)))))):
         print(f"keys that this version has and the run's did not, at their defaults: {', '.join(added)}")
-    return bool(keys or added)
+    return bool(keys or added or migrated(text) != text)
 
 
 def _is_free(key: str) -> bool:
@@ -121,7 +122,7 @@ def _make_again(run: Run, experiment: Experiment) -> None:
     """
     config = experiment.config
     if _is_bad(run, "schema"):
-        data = experiment.datamodule(folds=str(verify(run.folds)), images=str(verify(run.images)))
+        data = experiment.datamodule(run)
         data.setup("fit")
         content = json.dumps(data.schema.to_dict(), indent=1).encode()
         if is_unrecorded(run.schema) and run.schema.read_bytes() != content:

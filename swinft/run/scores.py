@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from jsonargparse import Namespace
 
-from swinft.data.datamodule import OK, CSVDataModule
+from swinft.data.datamodule import CSVDataModule
+from swinft.data.splits import OK
 from swinft.errors import command
 from swinft.inference.predictions import Predictions
 from swinft.model.metrics import score
@@ -16,7 +17,6 @@ from swinft.printing import format_score, format_seconds
 from swinft.run.environment import note_of_folds
 from swinft.run.experiment import Experiment
 from swinft.run.folds.recorder import WHOLE
-from swinft.run.handover import frozen
 from swinft.run.layout import Run
 from swinft.run.report.page import write_report
 from swinft.store import commit, json_bytes
@@ -31,14 +31,14 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     Raises:
         RunError: The folds do not cover every train id exactly once.
     """
-    data = experiment.datamodule(**frozen(run))
-    data.take_over_images("")  # no image is read here
+    data = experiment.datamodule(run)
+    data.image_files.take_over("")  # no image is read here
     data.setup("fit")
     num_outputs, ids = len(data.schema.outputs), data.train_table.ids
     parts = [Predictions.read(run.fold(index).oof, num_outputs) for index in run.planned_folds()]
     scored = [ids[row] for row in np.flatnonzero(data.is_scored)]
     found = Predictions.concat(parts).join(scored, f"the folds' oof.csv in {run.root}").among(ids, np.nan)
-    oof = replace(found, fold=data.fold_of_row, status=data.status if data.may_skip else None)
+    oof = replace(found, fold=data.fold_of_row, status=data.splits.status if data.may_skip else None)
     oof.write(run.oof, "swinft fit")
     results = [run.fold(index).read_result() for index in run.planned_folds()]
     scores = _scores(oof.values, data, results, experiment.config)
@@ -65,7 +65,7 @@ def _scores(
         "spread": spread,
         "folds": results,
         "rows": int(scored.sum()),
-        "not_scored": dict(Counter(status for status in data.status if status != OK)),
+        "not_scored": dict(Counter(status for status in data.splits.status if status != OK)),
         "checkpoint": config.checkpoint,
         "views": config.predict.views,
     }

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from swinft.data.datamodule import CSVDataModule
+from tests.conftest import merged
 
 ROWS = 30
 CLASSES = ["dog", "cat", "eel"]
@@ -62,7 +63,7 @@ class Competition:
             "batch_size": 4,
             "augment": "none",
         }
-        return CSVDataModule(**{**arguments, **changes})
+        return CSVDataModule(**merged(arguments, changes))
 
     def ready(self, **changes):
         """The same after `setup("fit")`."""

@@ -71,7 +71,7 @@ def test_ranks_share_the_evaluated_rows_once_with_padding(num_ranks):
 
 
 def test_padding_is_a_batch_entry_of_no_row(competition):
-    dataset = competition.ready(numeric_features=["age"]).val_dataloader().dataset
+    dataset = competition.ready(columns={"numeric_features": ["age"]}).val_dataloader().dataset
     item = dataset[0, -1]
     assert item["row"] == -1
     assert item["image"].shape == (16, 20, 3)
@@ -153,7 +153,11 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(competition, tmp_path
 
 @pytest.mark.parametrize("augment_on", ["cpu", "device"])
 def test_two_processes_share_the_rows(augment_on, competition, tmp_path):
-    options = {"num_folds": 2, "augment": "medium", "augment_on": augment_on, "cache_dir": str(tmp_path / "cache")}
+    options = {
+        "folds": {"num": 2},
+        "augment": "medium",
+        "loading": {"augment_on": augment_on, "cache_dir": str(tmp_path / "cache")},
+    }
     dm = competition.ready(**options)
     fit(dm, tmp_path / "ddp", 1, devices=2, strategy="ddp_fork")
     fit(competition.ready(**options, batch_size=1), tmp_path / "alone", 1)  # drops no row
@@ -179,7 +183,7 @@ def test_two_processes_share_the_rows(augment_on, competition, tmp_path):
 
 
 def test_a_loader_holds_every_row_when_no_trainer_runs(competition):
-    dm = competition.ready(num_folds=2)
+    dm = competition.ready(folds={"num": 2})
     dm.trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp_fork", logger=False, enable_checkpointing=False)
     assert len([row for batch in dm.val_dataloader() for row in batch["row"]]) == 15
 

@@ -2,14 +2,20 @@
 
 import json
 import re
+from typing import ClassVar
 
 import albumentations as A
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
+from swinft.data.columns import Columns
+from swinft.data.datamodule import CSVDataModule
+from swinft.data.images.decode import ImageRules
 from swinft.data.schema import Schema
+from swinft.data.settings import FoldConfig, LoadingConfig
 from swinft.data.summary import format_summary
 from swinft.data.tables.table import DataError
 from swinft.errors import InputError
@@ -27,7 +33,7 @@ def joined(loader):
 
 
 def test_batches_hold_what_the_seam_says(competition):
-    dm = competition.ready(numeric_features=["age"], categorical_features=["sex"])
+    dm = competition.ready(columns={"numeric_features": ["age"], "categorical_features": ["sex"]})
     batch = next(iter(dm.train_dataloader()))
     assert {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in batch.items()} == {
         "image": ((4, 3, 16, 20), torch.uint8),
@@ -43,7 +49,7 @@ def test_batches_hold_what_the_seam_says(competition):
 
 
 def test_train_and_validation_rows_are_all_rows_once(competition):
-    dm = competition.ready(fold=2, batch_size=100)
+    dm = competition.ready(folds={"held_out": 2}, batch_size=100)
     held_out = joined(dm.val_dataloader())["row"].tolist()
     trained = joined(dm.train_dataloader())["row"].tolist()
     assert held_out == np.flatnonzero(dm.fold_of_row == 2).tolist()
@@ -57,7 +63,7 @@ def test_train_and_validation_rows_are_all_rows_once(competition):
         ("regression", {"target": "weight"}, ["weight"], [1.5]),
         ("regression", {"target": ["weight", "age"]}, ["weight", "age"], [1.5, 1.0]),
         ("multilabel", {"target": ["has_fur", "is_long"]}, ["has_fur", "is_long"], [1, 0]),
-        ("multilabel", {"target": "tags", "label_delimiter": " "}, ["cat", "dog", "eel"], [1, 0, 0]),
+        ("multilabel", {"target": "tags", "columns": {"label_delimiter": " "}}, ["cat", "dog", "eel"], [1, 0, 0]),
     ],
 )
 def test_every_kind_of_target(competition, kind, changes, outputs, second_row):
@@ -74,7 +80,8 @@ def test_every_kind_of_target(competition, kind, changes, outputs, second_row):
 def test_prediction_needs_the_schema_but_not_the_training_table(competition):
     schema = Schema.from_dict(json.loads(json.dumps(competition.ready().schema.to_dict())))
     (competition.root / "train.csv").unlink()
-    dm = competition.module(schema=schema)
+    dm = competition.module()
+    dm.schema = schema
     dm.setup("predict")
     batch = joined(dm.predict_dataloader())
     assert set(batch) == {"image", "row"}
@@ -86,7 +93,8 @@ def test_prediction_needs_the_schema_but_not_the_training_table(competition):
 
 
 def test_the_sample_submission_names_the_rows_where_there_is_no_test_table(competition):
-    dm = competition.module(test=None, schema=competition.ready().schema)
+    dm = competition.module(test=None)
+    dm.schema = competition.ready().schema
     dm.setup("predict")
     assert dm.test_table.ids == ["t2", "t0", "t1"]
     with pytest.raises(InputError, match=r"set data.test or data.sample_submission"):
@@ -98,12 +106,12 @@ def test_test_images_may_lie_elsewhere(competition):
     for row in competition.test:
         (competition.root / "images" / f"{row['id']}.png").rename(competition.root / "unseen" / f"{row['id']}.png")
     assert {problem.id for problem in problems_of(competition.module())} == {"t0", "t1", "t2"}
-    competition.ready(test_image="unseen/{id}.png")
+    competition.ready(columns={"test_image": "unseen/{id}.png"})
 
 
 def test_the_same_images_with_any_number_of_workers(competition):
     here = joined(competition.ready(augment="heavy").train_dataloader())
-    there = joined(competition.ready(augment="heavy", num_workers=2).train_dataloader())
+    there = joined(competition.ready(augment="heavy", loading={"num_workers": 2}).train_dataloader())
     assert all(torch.equal(here[key], there[key]) for key in here)
 
 
@@ -117,17 +125,17 @@ def test_loading_leaves_torchs_generator_alone(competition):
 def test_folds_of_another_run(competition, tmp_path):
     path = tmp_path / "folds.csv"
     path.write_text("id,fold\n" + "".join(f"{row['id']},{(k // 3) % 2}\n" for k, row in enumerate(competition.train)))
-    dm = competition.ready(folds=str(path))
+    dm = competition.ready(folds={"file": str(path)})
     assert dm.fold_of_row.tolist() == [(k // 3) % 2 for k in range(30)]
     with pytest.raises(InputError, match="the folds are 0 to 1"):
-        competition.ready(folds=str(path), fold=2)
+        competition.ready(folds={"file": str(path), "held_out": 2})
     path.write_text("id,fold\n" + "".join(f"{row['id']},{k % 3}\n" for k, row in enumerate(competition.train)))
     with pytest.raises(InputError, match="fold 0 trains on no row of dog"):
-        competition.ready(folds=str(path))
+        competition.ready(folds={"file": str(path)})
 
 
 def test_groups_stay_together(competition):
-    dm = competition.ready(group="owner")
+    dm = competition.ready(folds={"group": "owner"})
     assert (dm.fold_of_row[::2] == dm.fold_of_row[1::2]).all()
     assert (competition.ready().fold_of_row[::2] != competition.ready().fold_of_row[1::2]).any()
 
@@ -143,11 +151,9 @@ def test_everything_wrong_in_both_tables_is_listed_at_once(competition):
     (competition.root / "images" / "t1.png").unlink()
     competition.test[2] |= {"id": "t1"}
     module = competition.module(
-        numeric_features=["age"],
-        categorical_features=["sex"],
-        unknown_categories="error",
-        group="owner",
-        download="kaggle competitions download x",
+        columns={"numeric_features": ["age"], "categorical_features": ["sex"], "unknown_categories": "error"},
+        folds={"group": "owner"},
+        loading={"download": "kaggle competitions download x"},
     )
     found = problems_of(module)
     places = {(problem.file.rsplit("/")[-1], problem.line, problem.column) for problem in found}
@@ -166,7 +172,9 @@ def test_everything_wrong_in_both_tables_is_listed_at_once(competition):
 
 
 def test_missing_data_says_how_to_get_it(competition):
-    module = competition.module(root=str(competition.root / "nowhere"), download="kaggle competitions download x")
+    module = competition.module(
+        root=str(competition.root / "nowhere"), loading={"download": "kaggle competitions download x"}
+    )
     assert [problem.file.rsplit("/")[-1] for problem in problems_of(module)] == [
         "train.csv",
         "test.csv",
@@ -202,16 +210,16 @@ def test_a_labelled_test_table_has_known_classes_but_placeholders_are_none(compe
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"num_folds": 1}, "data.num_folds is 1. Allowed: a number from 2"),
+        ({"folds": {"num": 1}}, "data.folds.num is 1. Allowed: a whole number from 2"),
         ({"batch_size": 0}, "data.batch_size"),
         ({"image_size": 0}, "data.image_size"),
         ({"target_kind": "clasification"}, "data.target_kind is 'clasification'. Did you mean 'classification'?"),
-        ({"resize": "stretch"}, "data.resize is 'stretch'. Allowed: squash, crop, pad."),
+        ({"loading": {"resize": "stretch"}}, "data.loading.resize is 'stretch'. Allowed: squash, crop, pad."),
         ({"augment": "hevy"}, "data.augment is 'hevy'. Did you mean 'heavy'?"),
-        ({"fold_kind": "groups"}, "data.fold_kind is 'groups'. Did you mean 'group'?"),
+        ({"folds": {"kind": "groups"}}, "data.folds.kind is 'groups'. Did you mean 'group'?"),
         ({"image": "images/id.png"}, "names no column"),
-        ({"numeric_features": ["animal"]}, "told the answer"),
-        ({"numeric_features": ["age"], "categorical_features": ["age"]}, "'age' is named twice"),
+        ({"columns": {"numeric_features": ["animal"]}}, "told the answer"),
+        ({"columns": {"numeric_features": ["age"], "categorical_features": ["age"]}}, "'age' is named twice"),
     ],
 )
 def test_settings_that_contradict_each_other(competition, changes, expected):
@@ -220,8 +228,8 @@ def test_settings_that_contradict_each_other(competition, changes, expected):
 
 
 def test_several_wrong_settings_are_one_error(competition):
-    with pytest.raises(InputError, match=r"(?s)data.batch_size is 0.*data.resize is 'stretch'"):
-        competition.module(batch_size=0, resize="stretch")
+    with pytest.raises(InputError, match=r"(?s)data.loading.resize is 'stretch'.*data.batch_size is 0"):
+        competition.module(batch_size=0, loading={"resize": "stretch"})
 
 
 def test_a_pipeline_that_cannot_work_is_found_at_setup(competition):
@@ -237,7 +245,7 @@ def test_a_loader_before_setup_says_what_to_call(competition):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_image_that_breaks_while_training_is_named_with_its_row(competition, num_workers):
-    dm = competition.ready(num_workers=num_workers)
+    dm = competition.ready(loading={"num_workers": num_workers})
     (competition.root / "images" / "004.png").write_bytes(b"<html>")
     with pytest.raises(InputError, match=r"train.csv:6: id '004'.*is a web page"):
         [batch for loader in (dm.train_dataloader(), dm.val_dataloader()) for batch in loader]
@@ -278,3 +286,109 @@ def test_show_batch_draws_images_under_their_labels(competition, split):
     assert titles == ["t2", "t0", "t1"] if split == "test" else set(titles) <= {"cat", "dog", "eel"}
     shown = figure.axes[0].images[0].get_array()
     assert shown.shape == (16, 20, 3)
+
+
+# Settings in sections
+
+
+def test_sections_may_be_objects_or_plain_values(competition):
+    objects = {"folds": FoldConfig(num=3, held_out=1), "columns": Columns(numeric_features=["age"])}
+    plain = {"folds": {"num": 3, "held_out": 1}, "columns": {"numeric_features": ["age"]}}
+    rules = {"loading": {"image_rules": {"bits": 12}}}
+    one, other = (competition.ready(**sections, **rules) for sections in (objects, plain))
+    assert one.settings == other.settings
+    assert one.fold == 1
+    assert next(iter(one.val_dataloader()))["row"].tolist() == np.flatnonzero(one.fold_of_row == 1)[:4].tolist()
+    assert one.settings.loading == LoadingConfig(image_rules=ImageRules(bits=12))
+
+
+def test_what_is_wrong_in_any_section_is_listed_together(competition):
+    changes = {"folds": {"num": 1.5}, "columns": {"twins": "eror", "encoding": "utf-9"}, "loading": {"chache": True}}
+    with pytest.raises(InputError) as caught:
+        competition.module(**changes, batch_size=True, image_size=0, target_kind="clas")
+    said = str(caught.value)
+    for words in (
+        "data.columns.twins is 'eror'. Did you mean 'error'?",
+        "data.columns.encoding 'utf-9' is unknown",
+        "data.folds.num is 1.5. Allowed: a whole number from 2.",
+        "data.loading has no 'chache'. Did you mean 'cache'?",
+        "data.image_size is 0",
+        "data.batch_size is True. Allowed: a whole number from 1.",
+        "data.target_kind is 'clas'",
+    ):
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: FoldConfig(file="f.csv", kind="group"), "data.folds.kind cannot act"),
+        (lambda: FoldConfig(held_out=-1), "data.folds.held_out is -1"),
+        (lambda: FoldConfig(num="3"), "data.folds.num is '3'"),
+        (lambda: Columns(numeric_features="age"), "write a list of texts"),
+        (lambda: Columns(test_image="a.png"), "data.columns.test_image 'a.png' names no column"),
+        (lambda: LoadingConfig(shrink="yes"), "data.loading.shrink is 'yes'. Allowed: true, false, auto."),
+        (lambda: LoadingConfig(virtual_epochs=0), "data.loading.virtual_epochs is 0"),
+        (lambda: LoadingConfig(num_workers=True), "data.loading.num_workers is 'True'"),
+        (lambda: LoadingConfig(image_rules={"bit": 1}), "data.loading.image_rules has no 'bit'. Did you mean 'bits'?"),
+        (lambda: LoadingConfig(augment_on="device", cache=False), "data.loading.cache is false"),
+    ],
+)
+def test_a_section_checks_itself(make, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        make()
+
+
+@pytest.mark.parametrize("folds", ["folds.csv", None, 5])
+def test_a_section_that_is_none_is_refused(competition, folds):
+    with pytest.raises(InputError, match=r"data\.folds is .*give a FoldConfig, or a dictionary of its fields"):
+        competition.module(folds=folds)
+
+
+def test_a_fold_that_is_set_later_is_checked(competition):
+    dm = competition.ready(folds={"num": 3})
+    dm.fold = 3
+    with pytest.raises(InputError, match=r"fold is 3; the folds are 0 to 2"):
+        dm.setup("fit")
+
+
+class Inverted(Dataset):
+    """A dataset around another one."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __getitem__(self, key):
+        item = self.inner[key]
+        return {**item, "image": 255 - item["image"]}
+
+
+class InvertedModule(CSVDataModule):
+    """The example of a subclass: it makes datasets of its own."""
+
+    asked: ClassVar[list[str]] = []
+
+    def make_dataset(self, split, rows, makes_cache=False):
+        self.asked.append(split)
+        return Inverted(super().make_dataset(split, rows, makes_cache))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_subclass_makes_datasets_of_its_own(competition, num_workers):
+    plain = competition.ready(loading={"num_workers": num_workers})
+    settings = {name: getattr(plain.settings, name) for name in vars(plain.settings)}
+    own = InvertedModule(**settings)
+    own.setup("fit")
+    for name in ("train_dataloader", "val_dataloader", "predict_dataloader"):
+        one, other = (joined(getattr(dm, name)()) for dm in (plain, own))
+        assert torch.equal(one["row"], other["row"])
+        assert torch.equal(one["image"], 255 - other["image"])
+    assert {"train", "val", "predict"} <= set(own.asked)
+    assert own.show_batch("train", n=2).axes[0].get_title()
+    on_device = InvertedModule(**settings | {"loading": {"augment_on": "device"}})
+    on_device.setup("fit")
+    with pytest.raises(InputError, match=r"make_dataset gives a Inverted\. Set it to cpu"):
+        on_device.train_dataloader()

@@ -15,7 +15,7 @@ from swinft.data.loading import device_loader as device
 from swinft.data.loading.device_loader import CHUNK, DeviceLoader, free_memory
 from swinft.data.sources.source import ImageError
 from swinft.errors import InputError
-from tests.conftest import tiny_config, write_config
+from tests.conftest import merged, tiny_config, write_config
 
 ROWS, SIZE = 20, (48, 64)
 PHOTO = load_sample_image("china.jpg")  # (427, 640, 3)
@@ -53,14 +53,13 @@ def module(root, **changes):
         "image": "images/{id}.png",
         "target": "color",
         "target_kind": "classification",
-        "num_folds": 2,
+        "folds": {"num": 2},
         "image_size": SIZE,
         "batch_size": 5,
         "augment": "light",
-        "augment_on": "device",
-        "cache_dir": str(root / "cache"),
+        "loading": {"augment_on": "device", "cache_dir": str(root / "cache")},
     }
-    return CSVDataModule(**{**arguments, **changes})
+    return CSVDataModule(**merged(arguments, changes))
 
 
 def ready(root, **changes):
@@ -80,7 +79,10 @@ def images(root, epoch=0, **changes):
 
 def differences(root, edge=0, **changes):
     """Of the device's images to the CPU's, without so many pixels at the edges, in grey levels (rows, 3, H, W)."""
-    there, here = images(root, **changes), images(root, **changes, augment_on="cpu", cache=True)
+    there, here = (
+        images(root, **changes),
+        images(root, **merged(changes, {"loading": {"augment_on": "cpu", "cache": True}})),
+    )
     assert list(there) == list(here)
     each = torch.stack([(there[row] - here[row]).abs() for row in here])
     return each[..., edge : SIZE[0] - edge, edge : SIZE[1] - edge]
@@ -94,10 +96,10 @@ TOLERANCE = {"none": (0.01, 0.01), "light": (0.01, 0.01), "medium": (0.8, 2.5), 
 @pytest.mark.parametrize("preset", TOLERANCE)
 def test_images_are_those_of_the_cpus_preset_row_by_row(photos, preset, resize):
     # A crop's outermost pixels: the CPU repeats them where the device interpolates with what lies beside the crop.
-    found = differences(photos, edge=int(preset == "crop"), augment=preset, resize=resize)
+    found = differences(photos, edge=int(preset == "crop"), augment=preset, loading={"resize": resize})
     assert found.mean((1, 2, 3)).max() < TOLERANCE[preset][0]
     assert found.max() < TOLERANCE[preset][1]
-    assert differences(photos, augment=preset, resize=resize).mean((1, 2, 3)).max() < 1
+    assert differences(photos, augment=preset, loading={"resize": resize}).mean((1, 2, 3)).max() < 1
 
 
 def test_some_rows_are_flipped_and_some_are_not(photos):
@@ -111,13 +113,16 @@ def test_some_rows_are_flipped_and_some_are_not(photos):
 @pytest.mark.parametrize("preset", ["medium", "crop"])
 def test_an_image_depends_on_seed_epoch_and_row_alone(photos, preset):
     first = images(photos, augment=preset)
-    for changes in ({"batch_size": 3}, {"batch_size": 2, "num_workers": 2}):  # fewer rows where the last is dropped
+    for changes in (
+        {"batch_size": 3},
+        {"batch_size": 2, "loading": {"num_workers": 2}},
+    ):  # fewer rows where the last is dropped
         again = images(photos, augment=preset, **changes)
         assert set(again) <= set(first)
         assert len(again) >= 9
         assert all(torch.equal(again[row], first[row]) for row in again)
     # Another seed makes other folds: some rows are in both.
-    for other in (images(photos, 1, augment=preset), images(photos, augment=preset, seed=1)):
+    for other in (images(photos, 1, augment=preset), images(photos, augment=preset, folds={"seed": 1})):
         common = set(other) & set(first)
         assert len(common) > 2
         assert sum(torch.equal(other[row], first[row]) for row in common) < 2  # medium may draw nothing twice
@@ -137,7 +142,7 @@ def test_images_of_one_shape_are_stored_as_the_cache_has_them(photos, monkeypatc
     assert CHUNK > 3
     data = ready(photos, augment="crop")
     images = data.train_dataloader().device_images
-    rows, cache = data._training_rows(), data.training_cache()
+    rows, cache = data.splits.trained_on(data.fold), data.training_cache()
     assert np.array_equal(images.pixels.numpy(), cache.array[rows].reshape(-1, 3))
     size = int(np.prod(cache.shapes[0]))
     assert images.starts[rows].tolist() == [size * index for index in range(len(rows))]
@@ -166,13 +171,13 @@ def test_a_batch_has_images_on_the_device_and_all_else_as_ever(photos):
         assert torch.equal(next(iter(loader))["image"], batch["image"])
     assert all(batch["image"].dtype == torch.uint8 for batch in data.val_dataloader())
     assert torch.equal(
-        *(next(iter(ready(photos, augment_on=on).val_dataloader()))["image"] for on in ("cpu", "device"))
+        *(next(iter(ready(photos, loading={"augment_on": on}).val_dataloader()))["image"] for on in ("cpu", "device"))
     )
 
 
 def test_show_batch_shows_what_the_network_sees(photos):
     shown = ready(photos).show_batch(n=4)
-    expected = ready(photos, augment_on="cpu").show_batch(n=4)
+    expected = ready(photos, loading={"augment_on": "cpu"}).show_batch(n=4)
     for one, other in zip(shown.axes, expected.axes, strict=True):
         assert one.get_title() == other.get_title()
         if one.images:
@@ -191,14 +196,14 @@ def test_images_are_uploaded_once_and_it_is_said(photos, capsys):
 def test_an_image_that_is_skipped_is_not_read(photos, tmp_path):
     root = write(tmp_path / "data", [np.asarray(Image.open(path)) for path in sorted((photos / "images").iterdir())])
     (root / "images" / "03.png").write_bytes(b"no image")
-    data = ready(root, on_bad_image="skip", fold=1)
+    data = ready(root, loading={"on_bad_image": "skip"}, folds={"held_out": 1})
     loader = data.train_dataloader()
     assert 3 not in {row for batch in loader for row in batch["row"].tolist()}
     assert loader.device_images.starts[3] == -1
     assert (loader.device_images.starts >= 0).sum() == len(loader.sampler.rows)
     assert len(loader.device_images.pixels) == 48 * 64 * len(loader.sampler.rows)
     for fold in range(2):
-        data = ready(root, fold=fold)
+        data = ready(root, folds={"held_out": fold})
         if data.fold_of_row[3] != fold:
             with pytest.raises(ImageError, match="id '03'"):
                 data.train_dataloader()
@@ -207,12 +212,21 @@ def test_an_image_that_is_skipped_is_not_read(photos, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"augment": "heavy"}, ["data.augment_on", "data.augment is 'heavy'", "none, light, medium, crop"]),
-        ({"augment": []}, ["data.augment_on", "data.augment is a list of transforms", "none, light, medium, crop"]),
-        ({"cache": False}, ["data.augment_on", "data.cache is false", "auto or true"]),
-        ({"shrink": False}, ["data.augment_on", "data.shrink is false", "to auto or true"]),
-        ({"shrink": False, "cache": True}, ["data.augment_on", "data.shrink is false", "to auto or true"]),
-        ({"augment_on": "gpu"}, ["data.augment_on is 'gpu'", "'cpu'"]),
+        ({"augment": "heavy"}, ["data.loading.augment_on", "data.augment is 'heavy'", "none, light, medium, crop"]),
+        (
+            {"augment": []},
+            ["data.loading.augment_on", "data.augment is a list of transforms", "none, light, medium, crop"],
+        ),
+        ({"loading": {"cache": False}}, ["data.loading.augment_on", "data.loading.cache is false", "auto or true"]),
+        (
+            {"loading": {"shrink": False}},
+            ["data.loading.augment_on", "data.loading.shrink is false", "to auto or true"],
+        ),
+        (
+            {"loading": {"shrink": False, "cache": True}},
+            ["data.loading.augment_on", "data.loading.shrink is false", "to auto or true"],
+        ),
+        ({"loading": {"augment_on": "gpu"}}, ["data.loading.augment_on is 'gpu'", "'cpu'"]),
     ],
 )
 def test_settings_that_contradict_it_are_errors(photos, changes, words):
@@ -227,14 +241,16 @@ def test_too_little_room_and_another_kind_of_device_are_errors(photos, monkeypat
     monkeypatch.setattr(device, "available_memory", lambda: int(needed / capacity.DEVICE_SHARE) + 1)
     ready(photos).train_dataloader()
     monkeypatch.setattr(device, "available_memory", lambda: int(needed / capacity.DEVICE_SHARE) - 3)
-    with pytest.raises(InputError, match=r"take 0.09 MB, 40% of what is free on cpu are 0.09 MB. Set data.augment_on"):
+    with pytest.raises(
+        InputError, match=r"take 0.09 MB, 40% of what is free on cpu are 0.09 MB. Set data.loading.augment_on"
+    ):
         ready(photos).train_dataloader()
     with pytest.raises(InputError, match="works on cuda and cpu, not on mps"):
         free_memory(torch.device("mps"))
 
 
 def test_the_command_line_refuses_it_before_anything_is_written(competition, tmp_path, capsys):
-    changes = {"data.augment_on": "device", "data.augment": "heavy"}
+    changes = {"data.loading.augment_on": "device", "data.augment": "heavy"}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config)]) == 2
     assert "data.augment is 'heavy'" in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_target_bins():
     [
         (("auto", 1, 0, CLASSES), "at least 2"),
         (("auto", 500, 0, CLASSES), "there are 200 rows only"),
-        (("group", 5, 0, CLASSES), "needs data.group"),
+        (("group", 5, 0, CLASSES), "needs data.folds.group"),
         (("stratified", 5, 0, CLASSES, GROUPS), "would split the groups"),
         (("auto", 41, 0, CLASSES, GROUPS), "only 40 groups"),
     ],

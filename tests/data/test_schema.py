@@ -119,7 +119,7 @@ def test_a_rare_class_is_named_with_its_rows(tmp_path):
         ("regression", [], None, "names no column"),
         ("regression", "a", " ", "label_delimiter"),
         ("multilabel", ["a", "b"], " ", "label_delimiter"),
-        ("multilabel", "a", None, "set data.label_delimiter"),
+        ("multilabel", "a", None, "set data.columns.label_delimiter"),
     ],
 )
 def test_targets_that_do_not_fit_their_kind(kind, target, delimiter, expected):

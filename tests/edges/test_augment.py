@@ -14,7 +14,7 @@ from swinft.data.augment.pipelines import apply, eval_pipeline, train_pipeline
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError
 from swinft.seeding import Use, seed_for
-from tests.conftest import tiny_config, write_config
+from tests.conftest import merged, tiny_config, write_config
 from tests.model.test_task import make_task
 
 SIZES = [(128, 512), (224, 672), (64, 512), (224, 224)]
@@ -119,12 +119,12 @@ def module(root, **changes):
         "image": "images/{id}.png",
         "target": "color",
         "target_kind": "classification",
-        "num_folds": 2,
+        "folds": {"num": 2},
         "image_size": (32, 32),
         "batch_size": 4,
-        "cache_dir": str(root / "cache"),
+        "loading": {"cache_dir": str(root / "cache")},
     }
-    data = CSVDataModule(**{**arguments, **changes})
+    data = CSVDataModule(**merged(arguments, changes))
     data.setup("fit")
     return data
 
@@ -148,8 +148,8 @@ def mixed(tmp_path_factory):
 
 @pytest.mark.parametrize("resize", RULES)
 def test_f077_images_of_mixed_shapes_are_as_sharp_on_the_device(mixed, resize):
-    there = images_of(module(mixed, augment="crop", augment_on="device", resize=resize))
-    here = images_of(module(mixed, augment="crop", cache=True, resize=resize))
+    there = images_of(module(mixed, augment="crop", loading={"augment_on": "device", "resize": resize}))
+    here = images_of(module(mixed, augment="crop", loading={"cache": True, "resize": resize}))
     assert list(there) == list(here)
     for row, image in here.items():
         inner = (there[row] - image)[:, 1:-1, 1:-1].abs()
@@ -164,7 +164,11 @@ def test_f074_stripes_do_not_alias_on_the_device_either(tmp_path, resize):
     stripes[::2] = 255
     root = write(tmp_path, [stripes] * 8)
     there, here = (
-        images_of(module(root, augment="crop", augment_on=on, cache=True, resize=resize, image_size=(8, 64)))
+        images_of(
+            module(
+                root, augment="crop", loading={"augment_on": on, "cache": True, "resize": resize}, image_size=(8, 64)
+            )
+        )
         for on in ("device", "cpu")
     )
     for row, image in there.items():
@@ -173,7 +177,7 @@ def test_f074_stripes_do_not_alias_on_the_device_either(tmp_path, resize):
 
 
 def test_f077_the_device_is_free_when_the_training_is_over(mixed):
-    data = module(mixed, augment="crop", augment_on="device")
+    data = module(mixed, augment="crop", loading={"augment_on": "device"})
     images = data.train_dataloader().device_images
     assert len(images.pixels) > 0
     data.teardown("fit")
@@ -182,7 +186,7 @@ def test_f077_the_device_is_free_when_the_training_is_over(mixed):
 
 
 def test_f020_the_images_on_the_device_are_those_of_the_fold(mixed):
-    data = module(mixed, augment="light", augment_on="device")
+    data = module(mixed, augment="light", loading={"augment_on": "device"})
     first = images_of(data)
     data.fold = 1
     second = images_of(data)
@@ -190,7 +194,7 @@ def test_f020_the_images_on_the_device_are_those_of_the_fold(mixed):
     assert torch.equal(
         *(
             torch.stack([value for _, value in sorted(images_of(one).items())])
-            for one in (data, module(mixed, fold=1, augment="light", augment_on="device"))
+            for one in (data, module(mixed, folds={"held_out": 1}, augment="light", loading={"augment_on": "device"}))
         )
     )
 
@@ -201,7 +205,10 @@ def test_f078_every_use_of_random_numbers_has_its_own(mixed):
     }
     assert len(set(seeds.values())) == len(seeds)
     assert {value.bit_length() for value in seeds.values()} == {63}
-    data = [module(mixed, augment="crop", cache=True, fold=fold, folds=None) for fold in (0, 1)]
+    data = [
+        module(mixed, augment="crop", loading={"cache": True}, folds={"held_out": fold, "file": None})
+        for fold in (0, 1)
+    ]
     loaders = [one.train_dataloader() for one in data]
     assert not np.array_equal(loaders[0].dataset.image(0, 3), loaders[1].dataset.image(0, 3))  # the fold counts
     assert np.array_equal(
@@ -223,9 +230,9 @@ def test_f078_dropout_and_mixing_do_not_share_their_numbers():
 def test_f078_mistyped_arguments_are_errors_in_python_too(mixed):
     with pytest.warns(UserWarning, match="are not valid for transform"):
         wrong = [A.OneOf([A.HorizontalFlip(prob=0.3)]), A.Resize(32, 32, higth=3)]
-    for key in ("augment", "preprocess"):
+    for key, changes in (("augment", {"augment": wrong}), ("loading.preprocess", {"loading": {"preprocess": wrong}})):
         with pytest.raises(InputError) as caught:
-            module(mixed, **{key: wrong})
+            module(mixed, **changes)
         assert f"data.{key}: HorizontalFlip has no argument 'prob'" in str(caught.value)
         assert f"data.{key}: Resize has no argument 'higth'" in str(caught.value)
 
@@ -270,27 +277,30 @@ def test_f075_a_list_sees_the_images_that_it_was_written_for(tmp_path, one_small
     code, said = checked(tmp_path, one_small, capsys, augment=transforms)
     assert code == 0
     assert "your transforms see every pixel" in said
-    code, said = checked(tmp_path, one_small, capsys, augment=transforms, shrink=True)
+    code, said = checked(tmp_path, one_small, capsys, augment=transforms, loading={"shrink": True})
     assert code == 2
     assert "data.augment fails on an image of shape (37, 37, 3)" in said or "(60, 30, 3)" in said
-    code, said = checked(tmp_path, one_small, capsys, augment=steps(RESIZE), shrink=True)
+    code, said = checked(tmp_path, one_small, capsys, augment=steps(RESIZE), loading={"shrink": True})
     assert code == 0
     assert "shrunk to cover 37 × 37 pixels" in said
 
 
 def test_f076_preprocessing_is_applied_in_training_and_in_evaluation(tmp_path, one_small, capsys):
     invert = [A.InvertImg(p=1), A.CLAHE(clip_limit=(4, 4), p=1)]
-    plain, own = module(one_small, augment="none", shrink=False), module(one_small, augment="none", preprocess=invert)
+    plain, own = (
+        module(one_small, augment="none", loading={"shrink": False}),
+        module(one_small, augment="none", loading={"preprocess": invert}),
+    )
     for name in ("train", "val"):
         before, after = (next(iter(getattr(data, f"{name}_dataloader")()))["image"] for data in (plain, own))
         assert float(after.float().std()) > 2 * float(before.float().std())
-    light = module(one_small, augment=[A.Resize(32, 32)], preprocess=[A.InvertImg(p=1)])
+    light = module(one_small, augment=[A.Resize(32, 32)], loading={"preprocess": [A.InvertImg(p=1)]})
     pair = [next(iter(loader()))["image"].float().mean() for loader in (light.train_dataloader, light.val_dataloader)]
     assert abs(pair[0] - pair[1]) < 3
     code, said = checked(tmp_path, one_small, capsys, augment=steps(RESIZE, ("InvertImg", {"p": 1})))
     assert code == 0
     assert "evaluation does not run data.augment" in said
-    assert "data.preprocess" in said
+    assert "data.loading.preprocess" in said
 
 
 @pytest.mark.parametrize(
@@ -298,25 +308,30 @@ def test_f076_preprocessing_is_applied_in_training_and_in_evaluation(tmp_path, o
     [
         ([("CLAHE", {"p": 1})], ["draws at random: CLAHE", "p to 1"]),
         ([("InvertImg", {})], ["draws at random: InvertImg"]),
-        ([("ToGray", {"p": 1}), ("Normalize", {"p": 1})], ["data.preprocess ends in float32", "A.Normalize"]),
+        ([("ToGray", {"p": 1}), ("Normalize", {"p": 1})], ["data.loading.preprocess ends in float32", "A.Normalize"]),
         ([("RandomCrop", {"height": 20, "width": 20})], ["draws at random: RandomCrop"]),
-        ([("CenterCrop", {"height": 40, "width": 40})], ["data.preprocess fails on an image of shape", "id '11'"]),
+        (
+            [("CenterCrop", {"height": 40, "width": 40})],
+            ["data.loading.preprocess fails on an image of shape", "id '11'"],
+        ),
     ],
     ids=["range", "probability", "float", "place", "too small"],
 )
 def test_f076_preprocessing_that_draws_or_cannot_work_is_refused(tmp_path, one_small, capsys, transforms, words):
-    code, said = checked(tmp_path, one_small, capsys, preprocess=steps(*transforms))
+    code, said = checked(tmp_path, one_small, capsys, loading={"preprocess": steps(*transforms)})
     assert code == 2
     assert all(word in said for word in words), said
 
 
 def test_f076_preprocessing_runs_no_other_class_than_a_transform(tmp_path, one_small, capsys):
     for path in ("os.system", "torch.nn.Linear", "albumentations.core.composition.os.system"):
-        code, said = checked(tmp_path, one_small, capsys, preprocess=[{"class_path": path, "init_args": {}}])
+        code, said = checked(
+            tmp_path, one_small, capsys, loading={"preprocess": [{"class_path": path, "init_args": {}}]}
+        )
         assert code == 2
         assert path in said
 
 
 def test_f076_preprocessing_does_not_go_with_a_device(mixed):
-    with pytest.raises(InputError, match=r"data.preprocess runs on the CPU"):
-        module(mixed, augment="light", augment_on="device", preprocess=[A.ToGray(p=1)], shrink=True)
+    with pytest.raises(InputError, match=r"data.loading.preprocess runs on the CPU"):
+        module(mixed, augment="light", loading={"augment_on": "device", "preprocess": [A.ToGray(p=1)], "shrink": True})

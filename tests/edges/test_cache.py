@@ -32,7 +32,7 @@ from swinft.data.loading.dataset import ShuffledRows
 from swinft.errors import InputError, StoreError
 from swinft.run.handover import VARIABLE
 from swinft.system import limits
-from tests.conftest import tiny_config, write_config
+from tests.conftest import merged, tiny_config, write_config
 
 SIZE = (32, 32)
 opened: Counter[str] = Counter()
@@ -70,14 +70,20 @@ def images_of(root, pattern="[0-9]*.jpg"):
 
 
 def config_of(root, folder, **changes):
-    changes = {"data.cache_dir": str(folder / "cache"), "trainer.max_epochs": 1, **changes}
+    changes = {"data.loading.cache_dir": str(folder / "cache"), "trainer.max_epochs": 1, **changes}
     return write_config(folder / "c.yaml", tiny_config(root, folder / "runs", **changes))
 
 
 def module(root, folder, **changes):
-    arguments = {"train": "train.csv", "image": "images/{id}.jpg", "target": "color", "image_size": 32, "num_folds": 2}
-    arguments |= {"root": str(root), "target_kind": "classification", "cache_dir": str(folder / "cache")}
-    return CSVDataModule(**{**arguments, **changes})
+    arguments = {
+        "train": "train.csv",
+        "image": "images/{id}.jpg",
+        "target": "color",
+        "image_size": 32,
+        "folds": {"num": 2},
+    }
+    arguments |= {"root": str(root), "target_kind": "classification", "loading": {"cache_dir": str(folder / "cache")}}
+    return CSVDataModule(**merged(arguments, changes))
 
 
 def put_another_image_in_its_place(path):
@@ -104,7 +110,7 @@ def test_f081_each_image_is_read_once_before_the_first_epoch(root, tmp_path, mon
         return fit(*args, **kwargs)
 
     monkeypatch.setattr(pl.Trainer, "fit", epoch)
-    config = config_of(root, tmp_path, **{"data.cache": cache})
+    config = config_of(root, tmp_path, **{"data.loading.cache": cache})
     with counted([*train, *test]):
         assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
     assert before == {str(path): 1 for path in [*train, *test]}
@@ -188,7 +194,7 @@ def test_f083_loader_processes_get_no_table(root, tmp_path):
     pickled = pickle.dumps(data.train_dataloader().dataset)
     assert b"yyyy" not in pickled
     images_of(root)[4].write_bytes(b"<html>")
-    data = module(root, tmp_path, cache=False, num_workers=1)
+    data = module(root, tmp_path, loading={"cache": False, "num_workers": 1})
     data.setup("fit")
     with pytest.raises(InputError, match=r"train.csv:6: id '004'.*is a web page"):
         [batch for loader in (data.train_dataloader(), data.val_dataloader()) for batch in loader]
@@ -238,7 +244,7 @@ def test_f080_a_folder_put_back_from_an_archive_is_another_cache(root, tmp_path)
 def test_a_cache_of_other_rows_is_not_taken_over(root, tmp_path):
     few = obtain(ImageSet(images_of(root)[:5], root, SIZE), tmp_path / "cache", True).cache
     data = module(root, tmp_path)
-    data.take_over_images(str(few.path))
+    data.image_files.take_over(str(few.path))
     data.setup("fit")
     assert len(data.training_cache()) == 24
 
@@ -317,7 +323,7 @@ def test_f079_look_alikes_can_be_ignored(root, tmp_path, monkeypatch, capsys):
     assert main(["check", "--config", str(config_of(root, tmp_path))]) == 0
     assert "ids 000, 001 are the same image" in capsys.readouterr().out
     monkeypatch.setattr("swinft.data.inspection.image_files.alike", refused)
-    assert main(["check", "--config", str(config_of(root, tmp_path, **{"data.duplicates": "ignore"}))]) == 0
+    assert main(["check", "--config", str(config_of(root, tmp_path, **{"data.folds.duplicates": "ignore"}))]) == 0
     assert "same image" not in capsys.readouterr().out
 
 
@@ -407,7 +413,7 @@ def test_f112_duplicates_that_cannot_leak_are_counted_not_listed():
     assert apart[9:] == [
         "ids 18, 19 are the same image, in folds [0, 1], a leak in the out-of-fold score.",
         "and 90 more clusters of equal or similar images over several folds.",
-        "`data.duplicates: group` keeps such rows in one fold.",
+        "`data.folds.duplicates: group` keeps such rows in one fold.",
     ]
 
 
@@ -549,7 +555,7 @@ def test_f086_a_resumed_run_makes_its_cache_again_and_says_so(root, tmp_path, ca
 
 @pytest.mark.parametrize("cache", ["auto", False])
 def test_f086_a_changed_image_is_refused_on_resume_with_and_without_a_cache(root, tmp_path, capsys, cache):
-    config = config_of(root, tmp_path, **{"data.cache": cache})
+    config = config_of(root, tmp_path, **{"data.loading.cache": cache})
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
     path = images_of(root)[2]
     content = path.read_bytes()
@@ -564,7 +570,7 @@ def test_f086_an_image_saved_anew_with_the_same_pixels_is_the_same(root, tmp_pat
     image = np.asarray(Image.open(images_of(root)[0]))
     for row, path in enumerate(images_of(root)):
         Image.fromarray(image + row).save(path, format="PNG")
-    config = config_of(root, tmp_path, **{"data.cache": False})
+    config = config_of(root, tmp_path, **{"data.loading.cache": False})
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
     Image.open(images_of(root)[3]).save(images_of(root)[3], format="BMP")
     assert main(["fit", "--config", str(config), "--fold", "1", "--resume"]) == 0
@@ -577,7 +583,7 @@ def test_f086_in_a_notebook_the_first_loader_makes_the_cache_and_says_so(root, t
     assert capsys.readouterr().out.startswith("Images are decoded once: the decoded images take 0.")
     data.val_dataloader()
     assert capsys.readouterr().out == ""
-    off = module(root, tmp_path, cache=False)
+    off = module(root, tmp_path, loading={"cache": False})
     off.setup("fit")
     with counted(images_of(root)):
         assert off.train_dataloader().dataset.cache is None
@@ -683,14 +689,14 @@ def test_f019_a_look_at_the_headers_does_not_spoil_the_one_at_the_pixels(root, t
     data.check(decode=False)
     with pytest.raises(InputError, match="id '004'"):
         data.check()
-    skipping = module(root, tmp_path, on_bad_image="skip")
+    skipping = module(root, tmp_path, loading={"on_bad_image": "skip"})
     skipping.check(decode=False)
     skipping.check()
     assert any("ids 000, 001 are the same image" in note for note in skipping.notes)
 
 
 def test_f020_the_device_holds_the_images_of_the_fold_that_is_asked_for(root, tmp_path):
-    data = module(root, tmp_path, augment="none", augment_on="device", batch_size=4)
+    data = module(root, tmp_path, augment="none", loading={"augment_on": "device"}, batch_size=4)
     data.setup("fit")
     held = []
     for fold in (0, 1, 1):
@@ -730,7 +736,7 @@ def test_f081_the_run_and_its_folds_together_read_each_image_once(root, tmp_path
     log = tmp_path / "opened"
     text = COUNTING.format(folder=str(root / "images"), log=str(log))
     (tmp_path / "site" / "sitecustomize.py").write_text(text)  # Python runs it in every process that it starts
-    config = config_of(root, tmp_path, **{"data.num_workers": 1})
+    config = config_of(root, tmp_path, **{"data.loading.num_workers": 1})
     paths = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "swinft", "fit", "--config", str(config)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)

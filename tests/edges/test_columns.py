@@ -15,6 +15,7 @@ from swinft.data.summary import format_summary
 from swinft.data.tables.table import DataError, Table
 from swinft.data.targets import encode_targets
 from swinft.errors import InputError
+from tests.conftest import merged
 from tests.data.conftest import Competition
 
 
@@ -45,8 +46,8 @@ def test_f055_a_word_for_missing_is_no_class_under_either_setting(competition):
     found = messages(competition)
     assert len(found) == 3
     assert "value 'NaN': the class is 'NaN', a word for a missing value" in found[0]
-    assert "set data.on_missing_target to skip, or, where the word is a class" in found[0]
-    dm = competition.ready(on_missing_target="skip")
+    assert "set data.columns.on_missing_target to skip, or, where the word is a class" in found[0]
+    dm = competition.ready(columns={"on_missing_target": "skip"})
     assert dm.schema.outputs == ["cat", "dog", "eel"]
     assert any("3 cells are taken for missing: 'NaN' 2, 'NA' 1" in note for note in dm.notes)
     assert format_summary(dm.summary()).count("no target: 3") == 1
@@ -55,21 +56,23 @@ def test_f055_a_word_for_missing_is_no_class_under_either_setting(competition):
 @pytest.mark.parametrize("setting", ["error", "skip"])
 def test_f055_none_can_be_a_class(competition, setting):
     change(competition, "animal", ["None"] * 9 + [""] * (setting == "skip"))
-    dm = competition.ready(on_missing_target=setting, missing_words=["nan"])
+    dm = competition.ready(columns={"on_missing_target": setting, "missing_words": ["nan"]})
     assert dm.schema.outputs == ["None", "cat", "dog", "eel"]
-    assert dm.status.count("no target") == (setting == "skip")
+    assert dm.splits.status.count("no target") == (setting == "skip")
 
 
 def test_f055_missing_words_hold_for_numbers_labels_and_groups_alike(competition):
-    words = {"missing_words": ["?"]}
+    words = {"columns": {"missing_words": ["?"]}}
     change(competition, "weight", ["?", "2"])
     change(competition, "owner", ["None", "None", "?"])
     change(competition, "tags", ["?", "cat None"])
-    dm = competition.ready(target="weight", target_kind="regression", on_missing_target="skip", **words)
-    assert dm.status[0] == "no target"
-    assert "the group is '?', a word for a missing value" in messages(competition, group="owner", **words)[0]
-    labels = {"target": "tags", "target_kind": "multilabel", "label_delimiter": " "}
-    dm = competition.ready(**labels, **words)
+    dm = competition.ready(
+        target="weight", target_kind="regression", **merged(words, {"columns": {"on_missing_target": "skip"}})
+    )
+    assert dm.splits.status[0] == "no target"
+    assert "the group is '?', a word for a missing value" in messages(competition, folds={"group": "owner"}, **words)[0]
+    labels = {"target": "tags", "target_kind": "multilabel", "columns": {"label_delimiter": " "}}
+    dm = competition.ready(**merged(labels, words))
     assert dm.schema.outputs == ["None", "cat", "dog", "eel"]
     assert dm.targets[0].sum() == 0
     assert any("1 row has no label: '?' 1" in note for note in dm.notes)
@@ -81,7 +84,7 @@ def test_f055_missing_words_hold_for_numbers_labels_and_groups_alike(competition
 
 def test_f056_blanks_make_no_second_group(competition):
     change(competition, "owner", ["owner 0", "owner 0 ", "owner\u00a00\u200b".replace("\u00a0", " ")])
-    dm = competition.ready(group="owner")
+    dm = competition.ready(folds={"group": "owner"})
     assert len(set(dm.fold_of_row[:3])) == 1
     assert any("'owner' 2" in note for note in dm.notes)
 
@@ -89,11 +92,11 @@ def test_f056_blanks_make_no_second_group(competition):
 @pytest.mark.parametrize("other", ["Owner 0", "owner\u00a00", "ｏwner 0"])
 def test_f056_two_spellings_of_a_group_are_an_error(competition, other):
     change(competition, "owner", ["owner 0", "owner 0", other])
-    (found,) = messages(competition, group="owner")
+    (found,) = messages(competition, folds={"group": "owner"})
     assert "column 'owner'" in found
     assert "differ only by case, blanks" in found
-    assert "data.twins to distinct" in found
-    competition.ready(group="owner", twins="distinct")
+    assert "data.columns.twins to distinct" in found
+    competition.ready(folds={"group": "owner"}, columns={"twins": "distinct"})
 
 
 def test_f057_accents_in_two_forms_are_one_class(competition):
@@ -109,14 +112,17 @@ def test_f057_two_spellings_of_a_class_are_an_error_that_counts_both(competition
     assert "differ only by" in found[0]
     assert "6" in found[0].split("(")[-1]
     assert "9" in found[0].split("(")[-1]
-    assert set(pair) <= set(competition.ready(twins="distinct").schema.outputs)
+    assert set(pair) <= set(competition.ready(columns={"twins": "distinct"}).schema.outputs)
 
 
 def test_f057_labels_and_categories_are_compared_by_the_same_rule(competition):
     change(competition, "tags", ["cat dog", "Cat dog"])
     change(competition, "sex", ["F", "m"])
-    labels = {"target": "tags", "target_kind": "multilabel", "label_delimiter": " "}
-    columns = {found.split("'")[1] for found in messages(competition, **labels, categorical_features=["sex"])}
+    labels = {"target": "tags", "target_kind": "multilabel", "columns": {"label_delimiter": " "}}
+    columns = {
+        found.split("'")[1]
+        for found in messages(competition, **merged(labels, {"columns": {"categorical_features": ["sex"]}}))
+    }
     assert columns == {"tags", "sex"}
 
 
@@ -128,7 +134,7 @@ LABELS = {"target": "tags", "target_kind": "multilabel"}
 @pytest.mark.parametrize("cell", ["['cat', 'dog']", '["cat", "dog"]', "[cat, dog]", "[0 1 0]", "[]", "('cat', 'dog')"])
 def test_f058_printed_lists_are_refused(competition, cell):
     change(competition, "tags", ["cat", cell])
-    found = messages(competition, **LABELS, label_delimiter=",")
+    found = messages(competition, **LABELS, columns={"label_delimiter": ","})
     assert any("the cell is a printed list" in problem and "train.csv:3" in problem for problem in found)
     assert "'|'.join" in found[0] or "'|'.join" in found[-1]
 
@@ -143,23 +149,23 @@ def test_f058_a_class_may_be_an_interval_and_no_list(competition):
 @pytest.mark.parametrize(("given", "written"), [(",", "|"), ("|", ";"), ("|", " "), (", ", ","), (" ", "/")])
 def test_f058_another_delimiter_than_the_table_has_is_named(competition, given, written):
     change(competition, "tags", [f"cat{written}dog"] * 30)
-    (found,) = messages(competition, **LABELS, label_delimiter=given)
-    assert f"no cell holds data.label_delimiter {given!r}, and 30 of 30 hold {written!r}" in found
+    (found,) = messages(competition, **LABELS, columns={"label_delimiter": given})
+    assert f"no cell holds data.columns.label_delimiter {given!r}, and 30 of 30 hold {written!r}" in found
 
 
 def test_f058_labels_that_keep_a_delimiter_are_named(competition):
     change(competition, "tags", ["cat, dog"])
-    assert "a label ends in ','" in messages(competition, **LABELS, label_delimiter=" ")[0]
+    assert "a label ends in ','" in messages(competition, **LABELS, columns={"label_delimiter": " "})[0]
 
 
 def test_f058_an_empty_delimiter_is_refused(competition):
-    with pytest.raises(InputError, match=r"data.label_delimiter is empty"):
-        competition.module(**LABELS, label_delimiter="")
+    with pytest.raises(InputError, match=r"data.columns.label_delimiter is empty"):
+        competition.module(**LABELS, columns={"label_delimiter": ""})
 
 
 # F60: metadata
 
-METADATA = {"numeric_features": ["age"], "categorical_features": ["sex"]}
+METADATA = {"columns": {"numeric_features": ["age"], "categorical_features": ["sex"]}}
 
 
 def test_f060_gaps_and_new_words_in_the_test_table_are_filled_and_counted(competition):
@@ -179,9 +185,11 @@ def test_f060_gaps_and_new_words_in_the_test_table_are_filled_and_counted(compet
 def test_f060_the_test_table_can_be_held_to_the_training_tables_words(competition):
     competition.test[0] |= {"age": "", "sex": "unknown"}
     competition.write()
-    found = messages(competition, **METADATA, missing_features="error", unknown_categories="error")
+    found = messages(
+        competition, **merged(METADATA, {"columns": {"missing_features": "error", "unknown_categories": "error"}})
+    )
     assert ["test.csv:2" in problem for problem in found] == [True, True]
-    assert "set data.unknown_categories to other" in found[1]
+    assert "set data.columns.unknown_categories to other" in found[1]
 
 
 def test_f060_gaps_in_the_training_table_are_an_error_until_they_are_filled(competition):
@@ -189,16 +197,19 @@ def test_f060_gaps_in_the_training_table_are_an_error_until_they_are_filled(comp
     change(competition, "sex", ["", "NA", "null"])
     found = messages(competition, **METADATA)
     assert len(found) == 5
-    dm = competition.ready(**METADATA, missing_features="fill")
+    dm = competition.ready(**merged(METADATA, {"columns": {"missing_features": "fill"}}))
     assert dm.schema.categories == {"sex": ["f", "m", ""]}
     assert (dm.schema.num_features, dm.schema.category_sizes) == (4, [3])
-    batch = dm._rows("fit").features
+    batch = dm.splits.train.features
     assert np.isnan(batch[:2, 0]).all()
     assert np.isfinite(batch[2:]).all()
     assert batch[:3, 1:].tolist() == [[0, 0, 1]] * 3
     assert any("'NA' 1" in note for note in dm.notes)
     change(competition, "age", ["old"])
-    assert "the cell is no finite number" in messages(competition, **METADATA, missing_features="fill")[0]
+    assert (
+        "the cell is no finite number"
+        in messages(competition, **merged(METADATA, {"columns": {"missing_features": "fill"}}))[0]
+    )
 
 
 def test_f060_a_rerun_on_a_hidden_table_needs_nothing_but_the_schema(competition):
@@ -207,14 +218,19 @@ def test_f060_a_rerun_on_a_hidden_table_needs_nothing_but_the_schema(competition
         row |= {"age": "", "sex": "new", "animal": "emu"}
     competition.write()
     (competition.root / "train.csv").unlink()
-    dm = competition.module(**METADATA, schema=schema)
+    dm = competition.module(**METADATA)
+    dm.schema = schema
     dm.setup("predict")
     assert any("the training table lacks some classes: 'emu' 3" in note for note in dm.notes)
     assert any("'new' 3" in note for note in dm.notes)
 
 
 @pytest.mark.parametrize(
-    "changes", [{"missing_features": "fill"}, {"unknown_categories": "error", "numeric_features": ["age"]}]
+    "changes",
+    [
+        {"columns": {"missing_features": "fill"}},
+        {"columns": {"unknown_categories": "error", "numeric_features": ["age"]}},
+    ],
 )
 def test_f060_settings_that_cannot_act_are_refused(competition, changes):
     with pytest.raises(InputError, match="does nothing without"):
@@ -227,10 +243,10 @@ def test_f060_settings_that_cannot_act_are_refused(competition, changes):
 def test_f061_a_class_of_one_group_is_named_and_can_be_trained_on(competition):
     change(competition, "animal", ["emu"] * 10)
     change(competition, "owner", ["one"] * 10)
-    (found,) = messages(competition, group="owner", num_folds=2)
+    (found,) = messages(competition, folds={"group": "owner", "num": 2})
     assert "value 'emu': all rows of the class are of one group" in found
     assert "It is 'one'" in found
-    dm = competition.ready(group="owner", num_folds=2, rare_classes="train")
+    dm = competition.ready(folds={"group": "owner", "num": 2, "rare_classes": "train"})
     assert (dm.fold_of_row[:10] == -1).all()
     assert (dm.fold_of_row[10:] >= 0).all()
 
@@ -261,7 +277,7 @@ def test_f061_no_row_left_to_score_is_an_error():
 
 def test_f092_the_last_class_by_name_may_be_a_rare_one(competition):
     change(competition, "animal", ["zebra"])
-    dm = competition.ready(rare_classes="train", num_folds=2)
+    dm = competition.ready(folds={"rare_classes": "train", "num": 2})
     text = format_summary(dm.summary())
     assert "zebra: 1" in text
     assert dm.summary()["folds"][0]["zebra"] == 0
@@ -277,31 +293,37 @@ def folds_file(competition, fold):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"duplicates": "group"}, {"fold_kind": "group"}, {"rare_classes": "train"}, {"num_folds": 7}]
+    "changes",
+    [
+        {"duplicates": "group"},
+        {"kind": "group"},
+        {"rare_classes": "train"},
+        {"num": 7},
+    ],
 )
 def test_f062_settings_beside_a_folds_file_are_refused(competition, changes):
     path = folds_file(competition, lambda k: k // 3 % 2)
     with pytest.raises(InputError, match=next(iter(changes))):
-        competition.ready(folds=path, **changes)
-    assert competition.ready(folds=path, num_folds=2).fold_of_row.max() == 1
+        competition.ready(folds={"file": path, **changes})
+    assert competition.ready(folds={"file": path, "num": 2}).fold_of_row.max() == 1
 
 
 @pytest.mark.parametrize("kind", ["kfold", "stratified", "multilabel"])
 def test_f062_duplicates_in_groups_and_a_kind_that_splits_them_contradict_each_other(competition, kind):
-    with pytest.raises(InputError, match=r"data.duplicates 'group' .* data.fold_kind"):
-        competition.module(duplicates="group", fold_kind=kind)
+    with pytest.raises(InputError, match=r"data.folds.duplicates 'group' .* data.folds.kind"):
+        competition.module(folds={"duplicates": "group", "kind": kind})
 
 
 def test_f062_groups_of_duplicates_are_not_said_to_be_data_group():
-    with pytest.raises(InputError, match=r"data.duplicates: group has only 1 group"):
-        make_folds("auto", 2, 0, np.array([0, 1, 0, 1]), ["a"] * 4, "data.duplicates: group")
+    with pytest.raises(InputError, match=r"data.folds.duplicates: group has only 1 group"):
+        make_folds("auto", 2, 0, np.array([0, 1, 0, 1]), ["a"] * 4, "data.folds.duplicates: group")
 
 
 def test_f063_rows_without_a_fold_have_a_status(competition):
-    dm = competition.ready(folds=folds_file(competition, lambda k: -1 if k < 3 else k // 3 % 2))
+    dm = competition.ready(folds={"file": folds_file(competition, lambda k: -1 if k < 3 else k // 3 % 2)})
     assert dm.may_skip
-    assert dm.status[:4] == ["in no fold"] * 3 + ["ok"]
-    assert not competition.ready(folds=folds_file(competition, lambda k: k // 3 % 2)).may_skip
+    assert dm.splits.status[:4] == ["in no fold"] * 3 + ["ok"]
+    assert not competition.ready(folds={"file": folds_file(competition, lambda k: k // 3 % 2)}).may_skip
 
 
 def test_f064_a_long_tail_does_not_end_stratification():
@@ -343,7 +365,7 @@ def test_f065_true_and_false_of_the_test_table_are_read_as_those_of_the_training
     for row, cell in zip(competition.test, ("true", "maybe", "0"), strict=True):
         row["is_old"], row["age"] = cell, "no"
     competition.write()
-    dm = competition.ready(numeric_features=["is_old", "age"])
+    dm = competition.ready(columns={"numeric_features": ["is_old", "age"]})
     features = torch.cat([batch["features"] for batch in dm.predict_dataloader()]).numpy()
     assert features[:, 0].tolist()[::2] == [1, 0]
     assert np.isnan(features[1]).all()
@@ -352,20 +374,20 @@ def test_f065_true_and_false_of_the_test_table_are_read_as_those_of_the_training
 
 def test_f055_a_table_without_any_target_is_refused(competition):
     change(competition, "weight", ["NA"] * 30)
-    found = messages(competition, target="weight", target_kind="regression", on_missing_target="skip")
+    found = messages(competition, target="weight", target_kind="regression", columns={"on_missing_target": "skip"})
     assert "all rows are without a target" in found[0]
 
 
 @pytest.mark.parametrize("words", ["NA", [None], [1]])
 def test_f055_missing_words_are_a_list_of_texts(competition, words):
-    with pytest.raises(InputError, match=r"data.missing_words is"):
-        competition.module(missing_words=words)
+    with pytest.raises(InputError, match=r"data.columns.missing_words is"):
+        competition.module(columns={"missing_words": words})
 
 
 @pytest.mark.parametrize("encoding", ["base64", "undefined", "utf-99"])
 def test_an_encoding_that_is_none_of_text_is_refused(competition, encoding):
-    with pytest.raises(InputError, match=r"data.encoding"):
-        competition.module(encoding=encoding)
+    with pytest.raises(InputError, match=r"data.columns.encoding"):
+        competition.module(columns={"encoding": encoding})
 
 
 def test_classes_that_are_decimals_are_in_the_numbers_order(competition):

@@ -318,7 +318,7 @@ def test_f013_a_forged_run_runs_nothing(form, command, trap, tiny_run, tmp_path,
         refused(words[command], trap, capsys)
 
 
-@pytest.mark.parametrize("section", ["model", "data", "trainer", "predict", "model.optim", "data.image_rules"])
+@pytest.mark.parametrize("section", ["model", "data", "trainer", "predict", "model.optim", "data.loading.image_rules"])
 def test_f013_a_section_is_written_in_the_config_itself(section, trap, competition, tmp_path, capsys):
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **{section: "other.yaml"}))
     message = f"{section} is a section: write its keys below it, not 'other.yaml'"

@@ -21,7 +21,7 @@ from PIL import Image
 
 from swinft import ClassificationHead, CSVDataModule, MultilabelHead, RegressionHead
 from swinft.cli import main
-from tests.conftest import power_gone_after, tiny_config, write_config
+from tests.conftest import merged, power_gone_after, tiny_config, write_config
 
 NUMBER = {"data.target_kind": "regression", "model.head": {"class_path": "swinft.RegressionHead"}}
 DAY = 86_400
@@ -50,9 +50,9 @@ def module(root: Path, **changes: object) -> CSVDataModule:
         "train": "train.csv",
         "image": "images/{file}.jpg",
         "image_size": 32,
-        "num_folds": 2,
+        "folds": {"num": 2},
     }
-    return CSVDataModule(**{**arguments, "target": "color", "target_kind": "classification", **changes})
+    return CSVDataModule(**merged({**arguments, "target": "color", "target_kind": "classification"}, changes))
 
 
 def files(rows: int) -> list[str]:
@@ -74,7 +74,7 @@ def test_f023_a_rare_category_is_predicted_like_the_others(root, tmp_path):
     write(root / "test.csv", {"id": [*"abcdef"], "file": files(3) * 2, "kind": ["usual"] * 3 + ["rare"] * 3})
     changes = {
         "data.target": "y",
-        "data.categorical_features": ["kind"],
+        "data.columns.categorical_features": ["kind"],
         **NUMBER,
     }
     changes |= {"data.test": "test.csv", "data.batch_size": 16, "trainer.max_epochs": 6}
@@ -85,7 +85,7 @@ def test_f023_a_rare_category_is_predicted_like_the_others(root, tmp_path):
 
 
 def test_f023_a_batch_of_one_row_with_metadata_is_trained(competition, tmp_path):
-    changes = {"data.numeric_features": ["brightness"], "data.test": None, "data.sample_submission": None}
+    changes = {"data.columns.numeric_features": ["brightness"], "data.test": None, "data.sample_submission": None}
     changes |= {"data.batch_size": 1, "trainer.max_epochs": 1}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
@@ -97,7 +97,7 @@ def test_f024_metadata_is_mixed_with_the_targets(root, tmp_path):
     values = np.random.default_rng(0).uniform(0, 100, rows).round(2)
     ids = [f"i{k}" for k in range(rows)]
     write(root / "train.csv", {"id": ids, "file": ["000"] * rows, "x": values, "y": values})
-    changes = {"data.target": "y", "data.numeric_features": ["x"], "data.duplicates": "report", **NUMBER}
+    changes = {"data.target": "y", "data.columns.numeric_features": ["x"], "data.folds.duplicates": "report", **NUMBER}
     changes |= {"data.batch_size": 16, "trainer.max_epochs": 8, "model.mix.mixup_alpha": 1.0, "model.optim.lr": 0.01}
     assert main(["fit", "--config", str(config_of(root, tmp_path, **changes)), "--fold", "0"]) == 0
     lines = (tmp_path / "runs" / "tiny" / "fold_0" / "metrics.jsonl").read_text().splitlines()
@@ -129,7 +129,7 @@ def test_f039_the_last_fold_of_a_resume_gets_as_many_devices_as_the_others(
     competition, tmp_path, processes, monkeypatch
 ):
     failed, started = processes
-    changes = {"trainer.accelerator": "auto", "trainer.max_epochs": 1, "data.num_folds": 3}
+    changes = {"trainer.accelerator": "auto", "trainer.max_epochs": 1, "data.folds.num": 3}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     words = ["fit", "--config", str(config)]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -182,7 +182,7 @@ def test_f064_a_long_tail_does_not_end_stratification(root):
         for seed in range(6):
             values = np.random.default_rng(seed).lognormal(0, 2, 300).round(4)
             write(root / "train.csv", {"id": range(300), "file": files(300), "y": values})
-            data = module(root, target="y", target_kind="regression", num_folds=5, fold_kind=kind)
+            data = module(root, target="y", target_kind="regression", folds={"num": 5, "kind": kind})
             data.setup("fit")
             found.append(np.ptp([np.median(values[data.fold_of_row == fold]) for fold in range(5)]))
         return float(np.mean(found))
@@ -223,8 +223,8 @@ def folder_of_images(root: Path, grey: int) -> Path:
 
 
 def looked_at(root: Path, cache: Path, **changes: object) -> CSVDataModule:
-    changes = {"image": "images/{file}.bmp", "cache": True, "cache_dir": str(cache), "augment": "none", **changes}
-    data = module(root, **changes)
+    arguments = {"image": "images/{file}.bmp", "loading": {"cache": True, "cache_dir": str(cache)}, "augment": "none"}
+    data = module(root, **merged(arguments, changes))
     data.setup("fit")
     data.check()
     return data
@@ -338,7 +338,7 @@ def test_a_submission_holds_what_the_sample_asks_for(fault, root, tmp_path, monk
     write(root / "train.csv", {"id": ids, "file": ids, "y": [targets[k % len(targets)] for k in range(24)]})
     changes = {"data.target": "y", **changes}
     changes |= {"model.metrics": ["log_loss"]} if fault == "f001" else {}
-    changes |= {"data.label_delimiter": "|"} if kind == "multilabel" else {}
+    changes |= {"data.columns.label_delimiter": "|"} if kind == "multilabel" else {}
     path = submitted(root, tmp_path, monkeypatch, kind, sample, predictions, **changes)
     assert [line.split(",")[1] for line in path.read_text().splitlines()[1:]] == expected * 12
 

@@ -24,9 +24,9 @@ def run(competition, tmp_path_factory):
     folds = root / "folds.csv"
     folds.write_text("id,fold\n" + "".join(f"{k:03d},{-1 if k < 3 else k // 3 % 2}\n" for k in range(24)))
     changes = {
-        "data.numeric_features": ["brightness"],
-        "data.categorical_features": ["tags"],
-        "data.folds": str(folds),
+        "data.columns.numeric_features": ["brightness"],
+        "data.columns.categorical_features": ["tags"],
+        "data.folds.file": str(folds),
         "trainer.max_epochs": 1,
     }
     fit_in_process(write_config(root / "c.yaml", tiny_config(root / "data", root / "runs", **changes)))
@@ -59,6 +59,6 @@ def test_a_report_of_a_run_needs_none_of_the_settings_that_made_its_folds(compet
     shutil.copytree(competition, root)
     table = (root / "train.csv").read_text().replace("000,red", "000,pink")
     (root / "train.csv").write_text(table)
-    changes = {"data.rare_classes": "train", "data.fold_kind": "stratified", "trainer.max_epochs": 1}
+    changes = {"data.folds.rare_classes": "train", "data.folds.kind": "stratified", "trainer.max_epochs": 1}
     fit_in_process(write_config(tmp_path / "c.yaml", tiny_config(root, tmp_path / "runs", **changes)))
     assert main(["report", str(tmp_path / "runs" / "tiny")]) == 0

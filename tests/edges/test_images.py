@@ -91,7 +91,8 @@ def test_f066_bits_says_what_white_is_of_grey_and_of_colour(tmp_path, samples, w
     assert near(decoded(tmp_path, write(twelve), bits=14), expected // 4)
     words = refused(tmp_path, write(twelve), bits=10)
     assert all(
-        word in words for word in (str((samples * 16 + samples // 16).max()), "data.image_rules.bits is 10", "1023")
+        word in words
+        for word in (str((samples * 16 + samples // 16).max()), "data.loading.image_rules.bits is 10", "1023")
     )
 
 
@@ -297,8 +298,8 @@ def test_f066_check_says_that_samples_use_few_of_their_bits(tmp_path, capsys, ba
     code, said = checked(root, capsys)
     assert code == 0
     assert "12 of 12 images: their samples use 12 of 16 bits" in said
-    assert "set data.image_rules.bits to 12" in said
-    assert "bits" not in checked(root, capsys, image_rules={"bits": 12})[1]
+    assert "set data.loading.image_rules.bits to 12" in said
+    assert "bits" not in checked(root, capsys, loading={"image_rules": {"bits": 12}})[1]
     full = competition(tmp_path / "b", [png((one * 257).astype(np.uint16)) for one in textures(bands=bands)])
     assert "bits" not in checked(full, capsys)[1]
     masks = competition(tmp_path / "c", [png((one > 99).astype(np.uint8)) for one in textures(bands=bands)])
@@ -313,9 +314,9 @@ def test_f067_check_says_what_transparency_hides_and_which_bands_are_left_out(tm
     code, said = checked(root, capsys)
     assert code == 0
     assert "12 of 12 images: transparency hides or fades more than half of the pixels" in said
-    assert "set data.image_rules.transparency to ignore" in said
+    assert "set data.loading.image_rules.transparency to ignore" in said
     assert "are blank" in said  # as they are, over white
-    _, said = checked(root, capsys, image_rules={"transparency": "ignore"})
+    _, said = checked(root, capsys, loading={"image_rules": {"transparency": "ignore"}})
     assert "transparency hides" not in said
     assert "blank" not in said
     four = competition(tmp_path / "b", [tiff(one.astype(np.uint8)) for one in textures(bands=4)])
@@ -328,7 +329,7 @@ def test_f067_check_says_what_transparency_hides_and_which_bands_are_left_out(tm
 def test_f070_blank_images_are_blank_and_no_leak(tmp_path, capsys):
     black = [png(np.zeros((32, 36, 3), np.uint8))] * 6
     root = competition(tmp_path / "a", black + [png(one.astype(np.uint8)) for one in textures(6)])
-    code, said = checked(root, capsys, duplicates="error")
+    code, said = checked(root, capsys, folds={"duplicates": "error"})
     assert code == 0
     assert "6 images are blank" in said
     assert "leak" not in said
@@ -350,12 +351,12 @@ def test_f071_links_out_of_the_folder_are_the_users_choice(tmp_path, capsys, is_
         (root / "train.csv").write_text("\n".join(["id,color,folder", *(f"{line},sub" for line in lines[1:])]) + "\n")
     code, said = checked(root, capsys, **template)
     assert code == 2
-    assert "set data.follow_links to true" in said
-    assert checked(root, capsys, follow_links=True, **template)[0] == 0
+    assert "set data.loading.follow_links to true" in said
+    assert checked(root, capsys, loading={"follow_links": True}, **template)[0] == 0
     if is_folder:  # a cell may not lead out, whatever is set
         table = (root / "train.csv").read_text()
         (root / "train.csv").write_text(table.replace(",sub", ",../../store"))
-        code, said = checked(root, capsys, follow_links=True, **template)
+        code, said = checked(root, capsys, loading={"follow_links": True}, **template)
         assert code == 2
         assert "the path leaves the images' folder" in said
 

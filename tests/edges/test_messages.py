@@ -132,7 +132,7 @@ def test_f107_spellings_of_a_precision_are_known(spelling, precision, competitio
         ("data.target", "1", "a whole number"),
         ("data.target", "[a, 0]", "a whole number"),
         ("data.id", "1.5", "a number"),
-        ("data.numeric_features", "[yes]", "true or false"),
+        ("data.columns.numeric_features", "[yes]", "true or false"),
         ("model.metrics", "[1]", "a whole number"),
     ],
 )
@@ -259,7 +259,7 @@ def test_f124_a_head_in_python_is_a_class():
 
 
 def test_what_a_config_says_does_not_control_the_terminal(check):
-    code, out, err = check(data__download="\x1b]0;x\x07curl", data__root="nowhere")
+    code, out, err = check(data__loading__download="\x1b]0;x\x07curl", data__root="nowhere")
     assert code == 2
     assert "\x1b" not in out + err
     assert "\\x1b]0;x\\x07curl" in err
@@ -269,32 +269,32 @@ def test_a_tuple_among_the_defaults_of_a_transform_is_no_news(check):
     clahe = {"class_path": "albumentations.CLAHE", "init_args": {"clip_limit": [4, 4], "p": 1}}
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        code, *_ = check(data__preprocess=[clahe])
+        code, *_ = check(data__loading__preprocess=[clahe])
     assert code == 0
     assert [str(each.message) for each in found if "round-trip" in str(each.message)] == []
 
 
 def test_what_stands_against_a_device_is_not_invented(check):
     clahe = {"class_path": "albumentations.CLAHE", "init_args": {"clip_limit": [4, 4], "p": 1}}
-    code, _, said = check(data__augment_on="device", data__preprocess=[clahe])
+    code, _, said = check(data__loading__augment_on="device", data__loading__preprocess=[clahe])
     assert code == 2
-    assert "data.preprocess runs on the CPU" in said
-    assert "data.shrink" not in said  # it is auto
+    assert "data.loading.preprocess runs on the CPU" in said
+    assert "data.loading.shrink" not in said  # it is auto
 
 
 def test_the_advice_for_folds_of_a_file_is_about_the_file(check, tmp_path):
     folds = tmp_path / "folds.csv"
     folds.write_text("id,fold\n" + "".join(f"{k:03d},{int(k % 3 > 0)}\n" for k in range(24)))
-    code, _, said = check(data__folds=str(folds), data__num_folds=None)
+    code, _, said = check(data__folds__file=str(folds), data__folds__num=None)
     assert code == 2
-    assert f"Mend {folds}, which data.folds names, or remove data.folds." in said
-    assert "data.rare_classes" not in said  # it is refused beside data.folds
+    assert f"Mend {folds}, which data.folds.file names, or remove data.folds.file." in said
+    assert "data.folds.rare_classes" not in said  # it is refused beside data.folds
 
 
 def test_names_that_yaml_reads_as_something_else_are_asked_for_in_quotes(check):
-    code, _, said = check("--data.class_order", "yes,no")
+    code, _, said = check("--data.columns.class_order", "yes,no")
     assert code == 2
-    assert "data.class_order: `[True, False]` is not allowed; `True` in it is not text. Put in quotes" in said
+    assert "data.columns.class_order: `[True, False]` is not allowed; `True` in it is not text. Put in quotes" in said
     code, _, said = check("--data.image_size", "[32]")
     assert code == 2
     assert "it must be a whole number or two values in brackets" in said

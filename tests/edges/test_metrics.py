@@ -209,8 +209,8 @@ def graded(root, tmp_path, **changes):
 
 def test_f089_named_grades_need_an_order(named_grades, tmp_path, capsys):
     assert main(["check", "--config", str(graded(named_grades, tmp_path))]) == 2
-    assert "Set data.class_order to all of them, from the lowest to the highest" in capsys.readouterr().err
-    wrong = graded(named_grades, tmp_path, **{"data.class_order": ["No DR", "Mild", "Mild", "Modest"]})
+    assert "Set data.columns.class_order to all of them, from the lowest to the highest" in capsys.readouterr().err
+    wrong = graded(named_grades, tmp_path, **{"data.columns.class_order": ["No DR", "Mild", "Mild", "Modest"]})
     assert main(["check", "--config", str(wrong)]) == 2
     said = capsys.readouterr().err
     for part in ("without Moderate, Proliferative, Severe", "with the unknown Modest", "twice with Mild"):
@@ -218,7 +218,7 @@ def test_f089_named_grades_need_an_order(named_grades, tmp_path, capsys):
 
 
 def test_f089_the_order_decides_the_score(named_grades, tmp_path):
-    config = graded(named_grades, tmp_path, **{"data.class_order": GRADES})
+    config = graded(named_grades, tmp_path, **{"data.columns.class_order": GRADES})
     fit_in_process(config)
     run = tmp_path / "runs" / "tiny"
     oof = pd.read_csv(run / "oof.csv", dtype={"id": str}).set_index("id")

@@ -23,7 +23,7 @@ from swinft.errors import InputError
 from swinft.model.metrics import score
 from swinft.model.training.mixup import MixConfig
 from swinft.model.training.optim import OptimConfig
-from tests.conftest import TINY_SWIN, tiny_config, write_config
+from tests.conftest import TINY_SWIN, merged, tiny_config, write_config
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 
@@ -35,12 +35,12 @@ def data_of(root: Path, **changes) -> CSVDataModule:
         "image": "images/{id}.jpg",
         "target": "color",
         "target_kind": "classification",
-        "num_folds": 2,
+        "folds": {"num": 2},
         "image_size": 32,
         "batch_size": 6,
-        "cache": False,
+        "loading": {"cache": False},
     }
-    return CSVDataModule(**{**arguments, **changes})
+    return CSVDataModule(**merged(arguments, changes))
 
 
 def task_of(head=ClassificationHead, **options) -> FineTuneTask:
@@ -74,8 +74,7 @@ def fitted(labelled, tmp_path_factory):
         target="brightness",
         target_kind="regression",
         test="test.csv",
-        numeric_features=["is_red"],
-        categorical_features=["tags"],
+        columns={"numeric_features": ["is_red"], "categorical_features": ["tags"]},
     )
     task = task_of(RegressionHead, ema_decay=0.9, mix=MixConfig(mixup_alpha=0.2))
     trainer = trainer_of(folder)
@@ -129,7 +128,7 @@ def test_f014_without_a_datamodule_somebody_must_show_the_targets(labelled):
         ({"target": "brightness", "target_kind": "regression"}, {}, "ClassificationHead is for classification, but"),
         ({}, {"num_outputs": 4, "image_size": 32}, "the network is made for 4 outputs, and the table has 3"),
         (
-            {"numeric_features": ["brightness"]},
+            {"columns": {"numeric_features": ["brightness"]}},
             {"num_outputs": 3, "image_size": 32},
             "the network is made for 0 metadata features, and the table has 1",
         ),
@@ -142,11 +141,16 @@ def test_f014_a_task_for_another_table_is_refused(labelled, changes, options, me
 
 def test_f014_what_was_learnt_is_kept_when_the_fit_goes_on(fitted, labelled):
     task, _, checkpoint = fitted
-    other = data_of(labelled, target="brightness", target_kind="regression", fold=1, numeric_features=["is_red"])
+    other = data_of(
+        labelled,
+        target="brightness",
+        target_kind="regression",
+        folds={"held_out": 1},
+        columns={"numeric_features": ["is_red"], "categorical_features": ["tags"]},
+    )
     again = FineTuneTask.load_from_checkpoint(checkpoint)
     assert again.net.is_initialized
     before = again.net.head.shift.clone()
-    other.columns.categorical_features.append("tags")
     trainer_of().fit(again, datamodule=other)
     assert torch.equal(again.net.head.shift, before)
     assert task.net.is_initialized
@@ -154,7 +158,7 @@ def test_f014_what_was_learnt_is_kept_when_the_fit_goes_on(fitted, labelled):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_f015_every_pass_of_a_plain_loop_is_another_epoch(labelled, num_workers):
-    data = data_of(labelled, augment="medium", num_workers=num_workers)
+    data = data_of(labelled, augment="medium", loading={"num_workers": num_workers})
     data.setup("fit")
     loader = data.train_dataloader()
     passes = [next(iter(loader)) for _ in range(2)] + [next(iter(data.train_dataloader())) for _ in range(2)]
@@ -236,12 +240,14 @@ def test_f016_a_test_needs_answers_that_the_training_table_knows(labelled, tmp_p
         if target != "color"
         else table.replace("green,77", "pink,77")
     )
-    delimiter = {"label_delimiter": " "} if kind == "multilabel" else {}
+    delimiter = {"columns": {"label_delimiter": " "}} if kind == "multilabel" else {}
     data = data_of(
-        tmp_path, target=target, target_kind=kind, **delimiter, **({} if change == "color" else {"test": "test.csv"})
+        tmp_path,
+        target=target,
+        target_kind=kind,
+        **delimiter,
+        **{"sample_submission" if change == "color" else "test": "test.csv"},
     )
-    if change == "color":
-        data.sample_submission = "test.csv"
     with pytest.raises((InputError, DataError), match=message):
         trainer_of().test(task_of(head), datamodule=data, verbose=False)
 
@@ -349,7 +355,7 @@ def test_f018_a_prediction_first_knows_the_prior(labelled):
 def test_f018_tables_and_rows_can_be_compared_and_hashed(labelled):
     data = data_of(labelled)
     data.setup("fit")
-    rows = data._rows("fit")
+    rows = data.splits.train
     assert rows == rows
     assert hash(rows)
 
@@ -398,7 +404,11 @@ def test_f016_plain_lightning_gives_the_weights_of_a_run(competition, tmp_path):
 
     run = load_file(tmp_path / "runs" / "tiny" / "fold_0" / "weights.safetensors")
     data = data_of(
-        competition, augment="medium", cache="auto", test="test.csv", sample_submission="sample_submission.csv"
+        competition,
+        augment="medium",
+        loading={"cache": "auto"},
+        test="test.csv",
+        sample_submission="sample_submission.csv",
     )
     task = task_of(ema_decay=0.9, mix=MixConfig(mixup_alpha=0.3), num_outputs=3, image_size=32)
     trainer_of(max_epochs=2, gradient_clip_val=1.0).fit(task, datamodule=data)
@@ -410,7 +420,7 @@ def test_f016_plain_lightning_gives_the_weights_of_a_run(competition, tmp_path):
 
 def test_f017_a_trained_fold_is_loaded_in_one_line_and_its_backbone_is_timms(tiny_run, competition):
     net = swinft.load(tiny_run, fold=1)
-    data = data_of(competition, folds=str(tiny_run / "folds.csv"), fold=1, num_folds=None, augment="none")
+    data = data_of(competition, folds={"file": str(tiny_run / "folds.csv"), "held_out": 1, "num": None}, augment="none")
     data.setup("fit")
     oof = pd.read_csv(tiny_run / "fold_1" / "oof.csv", dtype={"id": str}).set_index("id")
     with torch.no_grad():

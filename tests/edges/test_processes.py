@@ -153,7 +153,7 @@ def test_f053_what_a_fold_says_is_shown_and_kept_in_its_log(tmp_path, capfd, mon
 
 @pytest.mark.parametrize(
     ("codes", "words", "advises"),
-    [({0: 137}, "lack of memory: --data.num_workers 0", True), ({0: 2}, "says what to change", False)],
+    [({0: 137}, "lack of memory: --data.loading.num_workers 0", True), ({0: 2}, "says what to change", False)],
     ids=["killed", "refused"],
 )
 def test_f053_a_fold_that_ended_badly_is_explained(codes, words, advises, competition, tmp_path, capsys, monkeypatch):
@@ -279,8 +279,8 @@ def test_f051_a_skipped_first_row_does_not_reach_the_loss(competition):
     lines[1] = lines[1].replace(",red,", ",,")
     (competition / "first_row_empty.csv").write_text("\n".join(lines) + "\n")
     data = CSVDataModule(
-        target="color", target_kind="classification", train="first_row_empty.csv", root=str(competition), num_folds=2,
-        image="images/{id}.jpg", image_size=32, on_missing_target="skip", batch_size=6,
+        target="color", target_kind="classification", train="first_row_empty.csv", root=str(competition), folds={"num": 2},
+        image="images/{id}.jpg", image_size=32, columns={"on_missing_target": "skip"}, batch_size=6,
     )  # fmt: skip
     data.setup("fit")
     assert data.targets[0] == -1

@@ -67,8 +67,10 @@ def test_f102_the_worst_rows_are_those_of_the_out_of_fold_table(finished):
 
     run = finished / "runs" / "tiny"
     settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
-    names = ("train", "image", "target", "target_kind", "id", "root", "num_folds")
-    data = CSVDataModule(**{name: settings[name] for name in names}, folds=str(run / "folds.csv"), cache=False)
+    names = ("train", "image", "target", "target_kind", "id", "root")
+    data = CSVDataModule(
+        **{name: settings[name] for name in names}, folds={"file": str(run / "folds.csv")}, loading={"cache": False}
+    )
     data.setup("fit")
     oof = Predictions.read(run / "oof.csv", 3)
     backwards = Predictions(oof.ids[::-1], oof.values[::-1], oof.outputs)

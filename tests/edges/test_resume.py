@@ -55,7 +55,12 @@ def copy(tiny_run, tmp_path):
 # --- F40: what may differ, and where a run lies
 
 
-FREE = ["data.num_workers=1", "data.cache=false", "trainer.enable_progress_bar=true", "submission.threshold=0.4"]
+FREE = [
+    "data.loading.num_workers=1",
+    "data.loading.cache=false",
+    "trainer.enable_progress_bar=true",
+    "submission.threshold=0.4",
+]
 
 
 def test_f040_what_changes_no_result_may_differ_and_is_said(copy, capsys):
@@ -63,10 +68,10 @@ def test_f040_what_changes_no_result_may_differ_and_is_said(copy, capsys):
     assert main(["fit", "--config", str(copy.config), "--resume", *options]) == 0
     out = capsys.readouterr().out
     assert (
-        "not as at the start, which changes no result: data.cache: was 'auto', is False; data.num_workers: was 'auto'"
+        "not as at the start, which changes no result: data.loading.cache: was 'auto', is False; data.loading.num_workers: was 'auto'"
         in out
     )
-    assert copy.read_config()["data"]["num_workers"] == 1  # what the folds are going to read
+    assert copy.read_config()["data"]["loading"]["num_workers"] == 1  # what the folds are going to read
     assert copy.read_config()["submission"]["threshold"] == 0.4
 
 
@@ -79,7 +84,7 @@ REFUSED = [
     "trainer.precision=bf16-mixed",
     "trainer.accumulate_grad_batches=2",
     "data.image_size=40",
-    "data.duplicates=group",
+    "data.folds.duplicates=group",
     "checkpoint=best",
 ]
 
@@ -87,7 +92,7 @@ REFUSED = [
 def test_f040_what_can_change_a_result_may_not_differ_and_all_of_it_is_listed(finished, capsys):
     config, run = finished
     before = (run / "config.yaml").read_bytes()
-    options = [f"--{option}" for option in [*REFUSED, "data.num_workers=1"]]
+    options = [f"--{option}" for option in [*REFUSED, "data.loading.num_workers=1"]]
     assert main(["fit", "--config", str(config), "--resume", *options]) == 2
     err = capsys.readouterr().err
     assert "was started with another config" in err
@@ -154,9 +159,12 @@ def test_f040_a_key_that_the_run_did_not_know_is_no_difference(copy, capsys):
     assert "  shrink: auto\n" in text
     prepare.commit(copy.config, text.replace("  shrink: auto\n", "").encode(), "swinft fit")
     assert main(["fit", "--resume", str(copy.root)]) == 0
-    assert "keys that this version has and the run's did not, at their defaults: data.shrink" in capsys.readouterr().out
+    assert (
+        "keys that this version has and the run's did not, at their defaults: data.loading.shrink"
+        in capsys.readouterr().out
+    )
     prepare.commit(copy.config, text.replace("  shrink: auto\n", "").encode(), "swinft fit")
-    assert main(["fit", "--resume", str(copy.root), "--data.shrink", "false"]) == 2
+    assert main(["fit", "--resume", str(copy.root), "--data.loading.shrink", "false"]) == 2
 
 
 # --- F44: lost and damaged files and records
@@ -436,7 +444,7 @@ def test_f039_a_checkpoint_of_other_steps_is_refused(half, capsys, monkeypatch):
 
 def test_f041_weights_that_know_the_held_out_rows_are_warned_of(finished, competition, tmp_path, capsys):
     run = finished[1]
-    changes = {"data.folds": str(run / "folds.csv"), "trainer.max_epochs": 1}
+    changes = {"data.folds.file": str(run / "folds.csv"), "trainer.max_epochs": 1}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     words = ["fit", "--config", str(config), "--fold", "1", "--model.pretrained"]
     assert main([*words, str(run / "fold_0" / "weights.safetensors"), "--name", "leaks"]) == 0

@@ -125,7 +125,7 @@ def test_f002_whole_numbers_are_written_where_kappa_scores_whole_cells(metric, c
 
 
 def test_f004_labels_are_joined_as_in_the_sample_or_the_training_table(images, tmp_path, capsys):
-    changes = {"data.target": "tags", "data.label_delimiter": "|", **LABELS}
+    changes = {"data.target": "tags", "data.columns.label_delimiter": "|", **LABELS}
     assert ask(images, tmp_path, "id,tags", "cool|big plant", **changes) == 0
     assert "joined by '|'" in capsys.readouterr().out
     assert ask(images, tmp_path, "id,tags", "cool;big plant", **changes) == 0
@@ -180,8 +180,8 @@ def test_f007_ids_may_have_other_names_in_test_and_sample(images, tmp_path, caps
     data = tmp_path / "data"
     write_table(data / "test.csv", "name", [f"{i:02d}" for i in range(NUM_ROWS)])
     assert ask(images, tmp_path, "Id,height", "0.5", **changes) == 2
-    assert "data.test_id" in capsys.readouterr().err
-    changes |= {"data.test_id": "name", "data.test_image": "images/{name}.jpg"}
+    assert "data.columns.test_id" in capsys.readouterr().err
+    changes |= {"data.columns.test_id": "name", "data.columns.test_image": "images/{name}.jpg"}
     assert ask(images, tmp_path, "Id,height", "0.5", **changes) == 0
 
 
@@ -345,7 +345,12 @@ def test_f008_the_sample_is_read_as_the_other_tables(encoding, tmp_path, capsys)
     write_table(tmp_path / "train.csv", "id,étang", [f"{name},{i}.5" for i, name in enumerate(names)], encoding)
     write_table(tmp_path / "test.csv", "id", names, encoding)
     write_table(tmp_path / "sample.csv", "id, étang", [f"{name},0.5" for name in names], encoding)
-    changes = {"data.target": "étang", "data.encoding": encoding, "data.sample_submission": "sample.csv", **NUMBER}
+    changes = {
+        "data.target": "étang",
+        "data.columns.encoding": encoding,
+        "data.sample_submission": "sample.csv",
+        **NUMBER,
+    }
     changes |= {"trainer.max_epochs": 1}
     fit_in_process(write_config(tmp_path / "c.yaml", tiny_config(tmp_path, tmp_path / "r", **changes)))
     run = tmp_path / "r" / "tiny"
@@ -534,7 +539,7 @@ def test_a_path_that_holds_the_target_needs_another_for_the_rows_to_predict(imag
         path.symlink_to(images / "images" / path.name)
     changes = {"data.target": "animal", "data.image": "{animal}/{id}.jpg", "data.test": None}
     assert ask(images, tmp_path, "id,animal", "cat", **BINARY, **changes) == 2
-    assert "Set data.test_image to where the images of the rows to predict are." in capsys.readouterr().err
+    assert "Set data.columns.test_image to where the images of the rows to predict are." in capsys.readouterr().err
 
 
 PADDED = {

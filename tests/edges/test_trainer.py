@@ -209,7 +209,7 @@ def test_f030_a_trainer_from_python_gets_a_positive_rate_at_every_step(trainer, 
             rates.extend(group["lr"] for group in trainer.optimizers[0].param_groups)
 
     data = swinft.CSVDataModule(
-        root=str(competition), train="train.csv", image="images/{id}.jpg", target="color", num_folds=2,
+        root=str(competition), train="train.csv", image="images/{id}.jpg", target="color", folds={"num": 2},
         target_kind="classification", image_size=32, batch_size=4,
     )  # fmt: skip
     task = swinft.FineTuneTask(swinft.ClassificationHead, backbone_args=dict(TINY_SWIN), pretrained=False)
@@ -244,7 +244,7 @@ def test_f031_steps_that_end_inside_the_first_epoch_are_kept(competition, tmp_pa
 
 CANNOT_ACT = {
     "limit_train_batches": (["--trainer.limit_train_batches", "0.01"], "which is none"),
-    "virtual_epochs": (["--data.virtual_epochs", "50"], "12 rows to train on"),
+    "virtual_epochs": (["--data.loading.virtual_epochs", "50"], "12 rows to train on"),
     "warmup_epochs": (["--model.optim.warmup_epochs", "5"], "training takes 2 epochs"),
     "max_steps": (["--trainer.max_steps", "100"], "ends after 4 steps"),
 }
@@ -391,7 +391,7 @@ def test_f037_every_number_has_a_range(key, value, competition, tmp_path, capsys
         ("predict.batch_size", "0", "Allowed: a number from 1."),
         ("model.mix.probability", "1.5", "Allowed: a number from 0 to 1."),
         ("seed", "4294967295", "Allowed: a number from 0 to"),
-        ("data.num_folds", "1", "Allowed: a number from 2."),
+        ("data.folds.num", "1", "Allowed: a number from 2."),
         ("model.head.class_weights", "[1,.nan,1]", "finite"),
         ("model.head.class_weights", "[0,0,0]", "not all of them 0"),
     ],
@@ -417,7 +417,7 @@ def test_f035_a_frozen_backbone_keeps_its_weights_and_statistics_and_learns_afte
             states.append({name: tensor.clone() for name, tensor in task.net.state_dict().items()})
 
     data = swinft.CSVDataModule(
-        root=str(competition), train="train.csv", image="images/{id}.jpg", target="color", num_folds=2,
+        root=str(competition), train="train.csv", image="images/{id}.jpg", target="color", folds={"num": 2},
         target_kind="classification", image_size=32, batch_size=4,
     )  # fmt: skip
     task = swinft.FineTuneTask(

@@ -86,8 +86,8 @@ def test_a_pair_the_wrong_way_round_is_refused(competition, tmp_path, capsys):
 def test_a_cache_folder_that_is_a_file_is_refused(competition, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
-    assert main(["check", "--config", str(config), "--data.cache_dir", str(tmp_path / "file")]) == 2
-    assert f"data.cache_dir is {tmp_path / 'file'}, which is a file" in capsys.readouterr().err
+    assert main(["check", "--config", str(config), "--data.loading.cache_dir", str(tmp_path / "file")]) == 2
+    assert f"data.loading.cache_dir is {tmp_path / 'file'}, which is a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fold", ["99", "-1"])
@@ -101,7 +101,7 @@ def test_a_fold_that_is_not_there_is_refused_before_images_are_looked_at(
     assert f"--fold {fold}: the folds are 0 to 1." in capsys.readouterr().err
     folds = tmp_path / "folds.csv"
     folds.write_text("id,fold\n" + "".join(f"{i:03d},{i // 3 % 3}\n" for i in range(24)))
-    words = ["--data.folds", str(folds), "--data.num_folds", "null"]
+    words = ["--data.folds.file", str(folds), "--data.folds.num", "null"]
     assert main(["fit", "--config", str(config), f"--fold={fold}", *words]) == 2
     assert f"--fold {fold}: the folds are 0 to 2." in capsys.readouterr().err
     assert not looks
@@ -120,9 +120,9 @@ def test_an_interrupt_inside_a_step_ends_with_130(competition, tmp_path, capsys,
 
 def test_metadata_of_too_many_categories_is_refused(competition, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("swinft.data.features.MOST_BYTES", 24 * 24 * 4 - 1)
-    settings = tiny_config(competition, tmp_path / "runs", **{"data.categorical_features": ["brightness"]})
+    settings = tiny_config(competition, tmp_path / "runs", **{"data.columns.categorical_features": ["brightness"]})
     config = write_config(tmp_path / "c.yaml", settings)
     assert main(["check", "--config", str(config)]) == 2
     err = capsys.readouterr().err
     assert "the column has 24 categories" in err
-    assert "leave the column out of data.categorical_features" in err
+    assert "leave the column out of data.columns.categorical_features" in err

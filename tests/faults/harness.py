@@ -22,7 +22,7 @@ TIMEOUT = 240  # seconds; a child that hangs is killed and fails its test
 FOLDS, EPOCHS = 2, 2
 # Everything that draws random numbers while training.
 RECIPE = {
-    "data.num_folds": FOLDS,
+    "data.folds.num": FOLDS,
     "trainer.max_epochs": EPOCHS,
     "trainer.accumulate_grad_batches": 2,
     "model.head": {"class_path": "swinft.ClassificationHead", "init_args": {"dropout": 0.3}},

@@ -143,9 +143,9 @@ MUTANTS = [
     ),
     Mutant(
         "current_epoch for processed",
-        "swinft/data/datamodule.py",
-        "return max(self._resumed_epoch, int(progress.processed) if progress else 0)",
-        "return self.trainer.current_epoch if self.trainer else 0",
+        "swinft/data/loading/following.py",
+        "return max(self.resumed_epoch, int(progress.processed) if progress else 0)",
+        "return trainer.current_epoch if trainer else 0",
         (RESUMED,),
     ),
     Mutant(

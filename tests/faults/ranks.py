@@ -39,7 +39,7 @@ def validate(root: Path, held_out: int, num_ranks: int) -> dict[str, Any]:
         image="images/{id}.jpg",
         target="brightness",
         target_kind="regression",
-        folds=str(folds),
+        folds={"file": str(folds)},
         image_size=32,
         batch_size=3,
     )

@@ -108,7 +108,7 @@ REGRESSION = {
 LABELS = {
     "data.target": "tags",
     "data.target_kind": "multilabel",
-    "data.label_delimiter": " ",
+    "data.columns.label_delimiter": " ",
     "model.head": {"class_path": "swinft.MultilabelHead"},
 }
 CSV_CASES = [
@@ -118,7 +118,7 @@ CSV_CASES = [
         "utf16",
         lambda r: train(r).write_text(train(r).read_text(), encoding="utf-16"),
         2,
-        ("UTF-16", "data.encoding"),
+        ("UTF-16", "data.columns.encoding"),
     ),
     Case(
         "C2",
@@ -126,7 +126,7 @@ CSV_CASES = [
         lambda r: [path.write_text(path.read_text(), encoding="utf-16") for path in r.glob("*.csv")],
         0,
         ("rows: 24",),
-        {"data.encoding": "utf-16"},
+        {"data.columns.encoding": "utf-16"},
     ),
     Case(
         "C2",
@@ -141,7 +141,7 @@ CSV_CASES = [
         lambda r: train(r).write_bytes(train(r).read_bytes().replace(b"warm", b"\xe9t\xe9", 1)),
         0,
         ("rows: 24",),
-        {"data.encoding": "cp1252"},
+        {"data.columns.encoding": "cp1252"},
     ),
     Case(
         "C2",
@@ -214,7 +214,7 @@ CSV_CASES = [
         swap(",35,", ",,"),
         0,
         ("not scored", "no target: 1"),
-        {**REGRESSION, "data.on_missing_target": "skip"},
+        {**REGRESSION, "data.columns.on_missing_target": "skip"},
     ),
     Case(
         "C17",
@@ -265,16 +265,18 @@ CSV_CASES = [
         "rare",
         swap("000,red", "000,pink"),
         2,
-        ("value 'pink': the class has fewer rows than the 2 folds", "data.rare_classes to train"),
+        ("value 'pink': the class has fewer rows than the 2 folds", "data.folds.rare_classes to train"),
     ),
-    Case("C23", "rare-trained", swap("000,red", "000,pink"), 0, ("in no fold: 1",), {"data.rare_classes": "train"}),
+    Case(
+        "C23", "rare-trained", swap("000,red", "000,pink"), 0, ("in no fold: 1",), {"data.folds.rare_classes": "train"}
+    ),
     Case(
         "C24",
         "too-few-groups",
         swap("color", "color"),
         2,
         ("all rows of the class are of one group", "3 problems"),
-        {"data.num_folds": 4, "data.group": "color", "data.target": "label2", "data.sample_submission": None},
+        {"data.folds.num": 4, "data.folds.group": "color", "data.target": "label2", "data.sample_submission": None},
     ),
     Case(
         "C24",
@@ -282,7 +284,7 @@ CSV_CASES = [
         swap("color", "color"),
         2,
         ("value 'blue': all rows of the class are of one group, which is in one fold",),
-        {"data.group": "color", "data.target": "label2", "data.sample_submission": None},
+        {"data.folds.group": "color", "data.target": "label2", "data.sample_submission": None},
     ),
     Case(
         "C25",
@@ -305,16 +307,16 @@ CSV_CASES = [
         rewrite(lambda t: "\n".join(t.splitlines()[:4]) + "\n"),
         2,
         ("fewer rows than the 5 folds",),
-        {"data.num_folds": 5},
+        {"data.folds.num": 5},
     ),
-    Case("C26", "empty-group", swap(",cool\n006", ",\n006"), 2, ("the group is empty",), {"data.group": "tags"}),
+    Case("C26", "empty-group", swap(",cool\n006", ",\n006"), 2, ("the group is empty",), {"data.folds.group": "tags"}),
     Case(
         "C26",
         "group-in-two-folds",
         lambda r: (r / "folds.csv").write_text("id,fold\n" + "".join(f"{i:03d},{i // 3 % 2}\n" for i in range(24))),
         2,
         ("group 'red' is in more than one fold",),
-        {"data.group": "color", "data.folds": "folds.csv"},
+        {"data.folds.group": "color", "data.folds.file": "folds.csv"},
     ),
     Case(
         "C27",
@@ -409,7 +411,7 @@ def array(values: np.ndarray, suffix: str) -> Callable[[Path], object]:
 
 
 NAMED = f"train.csv:7: id '{ONE}': the image cannot be used"
-SKIP = {"data.on_bad_image": "skip"}
+SKIP = {"data.loading.on_bad_image": "skip"}
 NOISE = np.random.default_rng(0).integers(0, 65536, (40, 36, 3), dtype=np.uint16)
 IMAGE_CASES = [
     Case("I1", "missing", lambda r: image(r).unlink(), 2, (f"train.csv:7: id '{ONE}'", "the image file is missing")),
@@ -471,7 +473,7 @@ IMAGE_CASES = [
         save_as("WEBP", save_all=True, append_images=[Image.new("RGB", (36, 40))]),
         2,
         (NAMED, "more than one frame"),
-        {"data.image_rules": {"animated": "error"}},
+        {"data.loading.image_rules": {"animated": "error"}},
     ),
     Case(
         "I14",
@@ -490,14 +492,14 @@ IMAGE_CASES = [
         "one-pixel",
         resaved(lambda p, path: p.resize((1, 1)).save(path)),
         2,
-        (NAMED, "shorter than data.image_rules.min_side"),
+        (NAMED, "shorter than data.loading.image_rules.min_side"),
     ),
     Case(
         "I19",
         "a-line",
         resaved(lambda p, path: p.resize((2000, 5)).save(path)),
         2,
-        (NAMED, "data.image_rules.max_aspect"),
+        (NAMED, "data.loading.image_rules.max_aspect"),
     ),
     Case(
         "I19",
@@ -505,7 +507,7 @@ IMAGE_CASES = [
         resaved(lambda p, path: p.resize((1, 1)).save(path)),
         0,
         ("smallest: 1×1",),
-        {"data.image_rules": {"min_side": 1}},
+        {"data.loading.image_rules": {"min_side": 1}},
     ),
     Case("I19", "skipped", resaved(lambda p, path: p.resize((1, 1)).save(path)), 0, ("bad image: 1",), SKIP),
     Case("I20", "trailing-garbage", content(lambda b: b + b"garbage" * 9), 0, ("rows: 24",)),
@@ -523,7 +525,7 @@ IMAGE_CASES = [
         lambda r: make_near(r),
         2,
         ("in more than one fold", "ids 004, 005 look alike"),
-        {"data.duplicates": "error", "data.folds": "folds.csv"},
+        {"data.folds.duplicates": "error", "data.folds.file": "folds.csv"},
     ),
     Case(
         "I21",
@@ -531,7 +533,7 @@ IMAGE_CASES = [
         lambda r: make_near(r),
         0,
         ("ids 004, 005 look alike", "all in fold"),
-        {"data.duplicates": "group"},
+        {"data.folds.duplicates": "group"},
     ),
 ]
 
@@ -560,7 +562,7 @@ def check(root: Path, **changes: object) -> int:
 
 @pytest.mark.parametrize("case", [*CSV_CASES, *IMAGE_CASES], ids=str)
 def test_it_behaves_as_the_catalogue_says(case, root, monkeypatch, capsys):
-    monkeypatch.chdir(root)  # for data.folds
+    monkeypatch.chdir(root)  # for data.folds.file
     if case.group == "C24":
         table = train(root).read_text().splitlines()
         grown = [grow(t, f"g{i % 8},{t.split(',')[1]}" if i else "group,label2") for i, t in enumerate(table)]
@@ -582,8 +584,7 @@ def test_c24_folds_hold_groups_together_and_every_class(root):
         image="images/{id}.jpg",
         target="color",
         target_kind="classification",
-        group="group",
-        num_folds=4,
+        folds={"group": "group", "num": 4},
     )
     data.setup("fit")
     folds = data.fold_of_row.tolist()
@@ -626,7 +627,7 @@ def test_c31_formulas_come_back_as_they_were():
     assert built["id"].tolist() == ids[::-1]
 
 
-@pytest.mark.parametrize("change", [{}, {"data.num_workers": 1}], ids=["here", "worker"])
+@pytest.mark.parametrize("change", [{}, {"data.loading.num_workers": 1}], ids=["here", "worker"])
 def test_i5_and_i22_an_image_that_changes_after_the_start_is_named(change, root, tmp_path, capsys):
     config = write_config(
         tmp_path / "c.yaml", tiny_config(root, tmp_path / "runs", **{"trainer.max_epochs": 1, **change})
@@ -663,7 +664,7 @@ def test_i22_an_image_that_vanishes_while_training_is_named(root):
         image="images/{id}.jpg",
         target="color",
         target_kind="classification",
-        num_folds=2,
+        folds={"num": 2},
     )
     data.setup("fit")
     image(root).unlink()
@@ -678,7 +679,8 @@ def test_i23_the_decoder_is_pillow_and_opencv_is_new_enough():
 
 def test_i24_a_loader_process_that_dies_is_explained(root, tmp_path, monkeypatch, capsys):
     config = write_config(
-        tmp_path / "c.yaml", tiny_config(root, tmp_path / "runs", **{"data.num_workers": 1, "data.cache": False})
+        tmp_path / "c.yaml",
+        tiny_config(root, tmp_path / "runs", **{"data.loading.num_workers": 1, "data.loading.cache": False}),
     )
     parent, real = os.getpid(), batches.load_image
 
@@ -691,7 +693,7 @@ def test_i24_a_loader_process_that_dies_is_explained(root, tmp_path, monkeypatch
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 1
     err = capsys.readouterr().err
     assert "fold 0: DataLoader worker" in err
-    assert "add --data.num_workers 0" in err
+    assert "add --data.loading.num_workers 0" in err
 
 
 def test_every_group_of_both_catalogues_has_a_case():

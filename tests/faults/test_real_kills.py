@@ -25,7 +25,7 @@ TARGETS = ("parent", "child", "loader", "group")
 LIMIT = 300  # seconds for one attempt
 ORPHAN_LIMIT = 10  # seconds after which nothing of a killed command may live
 EPOCHS = 12
-CHANGES = {**RECIPE, "trainer.max_epochs": EPOCHS, "data.num_workers": 1}
+CHANGES = {**RECIPE, "trainer.max_epochs": EPOCHS, "data.loading.num_workers": 1}
 # Whose life a kill is timed by: a parent alone, one whose fold imports, one whose fold trains.
 TIMED_BY = {"parent": TARGETS[:3], "child": TARGETS[1:3], "loader": TARGETS[2:3], "group": TARGETS[:3]}
 MOST_SECONDS = {"parent": 8.0, "child": 6.0, "loader": 1.5}

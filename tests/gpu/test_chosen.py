@@ -54,7 +54,7 @@ def config(competition, tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "cpu_is_faster_in_bf16", lambda: True)
     monkeypatch.setattr(settling, "LONG", 0.0)
     monkeypatch.setattr(settling, "SHARE", 1e6)
-    changes = {"trainer.max_epochs": 1, "trainer.precision": "auto", "data.num_folds": 2}
+    changes = {"trainer.max_epochs": 1, "trainer.precision": "auto", "data.folds.num": 2}
     return write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
 
 

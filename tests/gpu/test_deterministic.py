@@ -76,8 +76,8 @@ def test_w4_nothing_that_a_fit_does_is_refused(backbone, arguments, backward, co
         "model.mix.mixup_alpha": 0.5,
         "model.mix.cutmix_alpha": 0.5,
         "data.augment": "medium",
-        "data.augment_on": "device",
-        "data.cache_dir": str(tmp_path / "cache"),
+        "data.loading.augment_on": "device",
+        "data.loading.cache_dir": str(tmp_path / "cache"),
         "data.image_size": 64,
         "predict.views": ["identity", "hflip", "scale"],
     }

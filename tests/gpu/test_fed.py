@@ -22,7 +22,7 @@ from swinft.model.task import FineTuneTask
 from swinft.run import fit
 from swinft.run.compute import devices
 from swinft.run.folds import recorder
-from tests.conftest import tiny_config, write_config
+from tests.conftest import merged, tiny_config, write_config
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 MEGABYTE = 1_000_000
@@ -48,9 +48,15 @@ def plan(
 
 def module(competition, **changes) -> CSVDataModule:
     """A datamodule with its tables read."""
-    settings = {"train": "train.csv", "image": "images/{id}.jpg", "target": "color", "num_folds": 2, "image_size": 32}
-    settings |= {"root": str(competition), "target_kind": "classification", "batch_size": 6, **changes}
-    data = CSVDataModule(**settings)
+    settings = {
+        "train": "train.csv",
+        "image": "images/{id}.jpg",
+        "target": "color",
+        "folds": {"num": 2},
+        "image_size": 32,
+    }
+    settings |= {"root": str(competition), "target_kind": "classification", "batch_size": 6}
+    data = CSVDataModule(**merged(settings, changes))
     data.setup("fit")
     return data
 
@@ -90,16 +96,16 @@ def test_s1_a_fold_says_how_many_processes_feed_it_and_why(competition, tmp_path
     assert fit_fold(competition, tmp_path, **once) == 0
     said = capsys.readouterr()
     assert (
-        "fold 0: batches are made without loader processes (data.num_workers auto: on a CPU they would take cores"
+        "fold 0: batches are made without loader processes (data.loading.num_workers auto: on a CPU they would take cores"
         in said.out
     )
     assert "WARNING" not in said.err
     assert "num_workers: auto" in (tmp_path / "runs" / "tiny" / "config.yaml").read_text()
     monkeypatch.setattr(loading, "available_cores", lambda: 1)
-    assert fit_fold(competition, tmp_path, "--overwrite", "--data.num_workers", "3", **once) == 0
+    assert fit_fold(competition, tmp_path, "--overwrite", "--data.loading.num_workers", "3", **once) == 0
     said = capsys.readouterr()
-    assert "fold 0: batches come from 3 loader processes (data.num_workers 3)" in said.out
-    assert said.err.count("WARNING: data.num_workers is 3, and there is 1 core") == 1
+    assert "fold 0: batches come from 3 loader processes (data.loading.num_workers 3)" in said.out
+    assert said.err.count("WARNING: data.loading.num_workers is 3, and there is 1 core") == 1
     assert not [str(each.message) for each in recwarn if "DataLoader" in str(each.message)]  # torch says it again
 
 
@@ -130,9 +136,9 @@ def test_s1_predict_shares_the_cores_among_its_devices(tiny_run, tmp_path, capsy
     monkeypatch.setattr(datamodule, "plan_feeding", lambda *given: asked.append(given) or real(*given))
     assert main([*words, str(tmp_path / "a.csv")]) == 0
     assert asked[-1][:2] == ("auto", Destination(CPU, 1, 2, is_command=True))
-    assert "without loader processes (data.num_workers auto: on a CPU" in capsys.readouterr().out
+    assert "without loader processes (data.loading.num_workers auto: on a CPU" in capsys.readouterr().out
     assert main([*words, str(tmp_path / "b.csv"), "--num-workers", "1"]) == 0
-    assert "batches come from 1 loader process (data.num_workers 1)" in capsys.readouterr().out
+    assert "batches come from 1 loader process (data.loading.num_workers 1)" in capsys.readouterr().out
 
 
 def test_s1_a_script_that_loader_processes_would_import_gets_none(competition, monkeypatch):
@@ -155,14 +161,14 @@ def test_s1_a_script_that_loader_processes_would_import_gets_none(competition, m
 @pytest.mark.parametrize("value", [-1, 2.5, True, "atuo", None])
 def test_s1_a_number_that_is_none_is_refused(value, competition):
     with pytest.raises(InputError, match=r"data\.num_workers is "):
-        module(competition, num_workers=value)
+        module(competition, loading={"num_workers": value})
 
 
 @pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_loader_processes_that_are_not_forked_make_the_same_batches(method, competition, tmp_path):
-    settings = {"augment": "medium", "cache_dir": str(tmp_path)}
+    settings = {"augment": "medium", "loading": {"cache_dir": str(tmp_path)}}
     here = next(iter(module(competition, **settings).train_dataloader()))
-    loader = module(competition, num_workers=1, **settings).train_dataloader()
+    loader = module(competition, **merged(settings, {"loading": {"num_workers": 1}})).train_dataloader()
     loader.multiprocessing_context = method
     there = next(iter(loader))
     assert torch.equal(here["image"], there["image"])
@@ -187,11 +193,11 @@ def test_shared_memory_that_is_too_small_is_said_with_its_cure(competition, tmp_
     with pytest.raises(InputError, match="bus error"):
         plan(**docker, wanted=5)
     monkeypatch.setattr(loading, "_free_shared_memory", lambda: 40_000)  # two batches of 18 kB
-    assert fit_fold(competition, tmp_path, "--data.num_workers", "1") == 2
+    assert fit_fold(competition, tmp_path, "--data.loading.num_workers", "1") == 2
     err = capsys.readouterr().err
-    assert "data.num_workers is 1, and /dev/shm has 0.04 MB for batches of 0.02 MB" in err
+    assert "data.loading.num_workers is 1, and /dev/shm has 0.04 MB for batches of 0.02 MB" in err
     assert "docker run --shm-size" in err
-    assert fit_fold(competition, tmp_path, "--resume", "--data.num_workers", "0") == 0
+    assert fit_fold(competition, tmp_path, "--resume", "--data.loading.num_workers", "0") == 0
 
 
 def test_a_bus_error_names_its_cure():
@@ -293,20 +299,24 @@ def test_w7_a_single_batch_has_no_share(competition, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("settings", "device", "expected"),
     [
-        ({"cache": False}, "cuda", "set data.cache to true or data.num_workers to 3"),
-        ({"cache": True}, "cuda", "set data.augment_on to device or data.num_workers to 3"),
-        ({"cache": True, "augment_on": "device"}, "cuda", "set data.num_workers to 3"),
-        ({"cache": True}, "mps", "set data.num_workers to 3"),
-        ({"cache": True}, "cpu", "set data.num_workers to 3"),
+        ({"loading": {"cache": False}}, "cuda", "set data.loading.cache to true or data.loading.num_workers to 3"),
+        (
+            {"loading": {"cache": True}},
+            "cuda",
+            "set data.loading.augment_on to device or data.loading.num_workers to 3",
+        ),
+        ({"loading": {"cache": True, "augment_on": "device"}}, "cuda", "set data.loading.num_workers to 3"),
+        ({"loading": {"cache": True}}, "mps", "set data.loading.num_workers to 3"),
+        ({"loading": {"cache": True}}, "cpu", "set data.loading.num_workers to 3"),
     ],
 )
 def test_w7_the_advice_fits_the_settings(settings, device, expected, competition, tmp_path, monkeypatch):
-    data = module(competition, cache_dir=str(tmp_path), **settings)
+    data = module(competition, **merged({"loading": {"cache_dir": str(tmp_path)}}, settings))
     data.destination = Destination(torch.device(device))
     monkeypatch.setattr(loading, "available_cores", lambda: 4)
     assert loading.advice(data, 0) == expected
     monkeypatch.setattr(loading, "available_cores", lambda: 1)
-    data = module(competition, cache_dir=str(tmp_path), cache=True, augment="heavy")
+    data = module(competition, loading={"cache_dir": str(tmp_path), "cache": True}, augment="heavy")
     assert "take a machine with more" in loading.advice(data, 0)
 
 
@@ -326,7 +336,7 @@ def test_w7_sampling_on_the_device_is_no_waiting(competition, tmp_path, monkeypa
         return sample(self, batch)
 
     monkeypatch.setattr(DeviceImages, "sample", slow)
-    data = module(competition, augment_on="device", cache_dir=str(tmp_path))
+    data = module(competition, loading={"augment_on": "device", "cache_dir": str(tmp_path)})
     loader = data.train_dataloader()
     assert len(list(loader)) == 2
     assert loader.waits.seconds == 0

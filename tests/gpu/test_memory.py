@@ -39,10 +39,12 @@ def fake_gpu(monkeypatch, free, reserved, peak, total=16 * GB):
 
 
 def settings(batch_size=32, accumulated=1, **changes):
-    data = {"batch_size": batch_size, "augment_on": "cpu", "num_workers": 0, **changes}
+    loading = SimpleNamespace(**{"augment_on": "cpu", "num_workers": 0, **changes})
     model = {"grad_checkpointing": False, "backbone": "swin_tiny_patch4_window7_224", "backbone_args": dict(TINY_SWIN)}
     trainer = SimpleNamespace(accumulate_grad_batches=accumulated)
-    return SimpleNamespace(data=SimpleNamespace(**data), model=SimpleNamespace(**model), trainer=trainer)
+    return SimpleNamespace(
+        data=SimpleNamespace(batch_size=batch_size, loading=loading), model=SimpleNamespace(**model), trainer=trainer
+    )
 
 
 def test_c2_a_whole_fit_out_of_memory_ends_with_2_and_names_the_settings_of_the_same_step(competition, tmp_path, capfd):
@@ -120,9 +122,9 @@ def test_c2_the_machines_memory_is_told_apart_from_that_of_its_gpu(monkeypatch):
     config, device = settings(num_workers=4), torch.device("cuda:0")
     said = str(explain_out_of_memory(MemoryError(), config, device, resume="swinft fit --resume x"))
     assert said.startswith("this machine has run out of memory")
-    assert "--data.num_workers 0" in said
-    assert "--data.num_workers 0" in str(explain_out_of_memory(MemoryError(), config, torch.device("cpu")))
-    assert "--data.num_workers 0" not in str(explain_out_of_memory(torch.OutOfMemoryError(), config, device))
+    assert "--data.loading.num_workers 0" in said
+    assert "--data.loading.num_workers 0" in str(explain_out_of_memory(MemoryError(), config, torch.device("cpu")))
+    assert "--data.loading.num_workers 0" not in str(explain_out_of_memory(torch.OutOfMemoryError(), config, device))
     assert "data.batch_size" not in said
     assert said.endswith("Go on with: swinft fit --resume x")
 
@@ -130,8 +132,8 @@ def test_c2_the_machines_memory_is_told_apart_from_that_of_its_gpu(monkeypatch):
 def test_c2_settings_are_named_only_where_they_act(monkeypatch):
     fake_gpu(monkeypatch, free=GB, reserved=15 * GB, peak=15 * GB)
     config = settings(augment_on="device")
-    assert "data.augment_on cpu" in str(explain_out_of_memory(MemoryError(), config, torch.device("cpu")))
-    config.data.augment_on, config.model.grad_checkpointing = "cpu", True
+    assert "data.loading.augment_on cpu" in str(explain_out_of_memory(MemoryError(), config, torch.device("cpu")))
+    config.data.loading.augment_on, config.model.grad_checkpointing = "cpu", True
     said = str(explain_out_of_memory(torch.OutOfMemoryError(), config, torch.device("cuda:0")))
     assert "augment_on" not in said
     assert "grad_checkpointing" not in said
@@ -192,7 +194,11 @@ def test_s4_images_on_the_device_are_gone_before_the_out_of_fold_prediction(comp
 
     predict_rows = fit.predict_rows
     monkeypatch.setattr(fit, "predict_rows", counted)
-    changes = {"data.augment_on": "device", "data.cache_dir": str(tmp_path / "cache"), "trainer.max_epochs": 1}
+    changes = {
+        "data.loading.augment_on": "device",
+        "data.loading.cache_dir": str(tmp_path / "cache"),
+        "trainer.max_epochs": 1,
+    }
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
     assert held == [0]

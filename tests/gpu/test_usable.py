@@ -404,7 +404,7 @@ def test_s11_fit_prints_the_plan(competition, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("swinft.run.layout.Run.planned_folds", lambda _: [0, 1, 2, 3, 4])
     monkeypatch.setattr("swinft.run.layout.Run.devices_per_fold", lambda _: 1)
     monkeypatch.setattr("swinft.run.fit.run_children", lambda _, slots: said.extend(slots) or {0: 2})
-    config = auto(competition, tmp_path, **{"trainer.devices": 1, "data.num_folds": 5})
+    config = auto(competition, tmp_path, **{"trainer.devices": 1, "data.folds.num": 5})
     assert main(["fit", "--config", config]) == 2
     assert "1 of 2 GPUs stay idle, because trainer.devices is 1" in capsys.readouterr().out
     assert said == [{}]
@@ -454,8 +454,8 @@ def test_w5_only_copies_to_cuda_go_on_in_the_background(tiny_run, competition, t
         return copy(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.Tensor, "to", to)
-    changes = {"trainer.max_epochs": 1, "model.mix.mixup_alpha": 1.0, "data.augment_on": "device"}
-    changes |= {"data.cache_dir": str(tmp_path / "cache")}
+    changes = {"trainer.max_epochs": 1, "model.mix.mixup_alpha": 1.0, "data.loading.augment_on": "device"}
+    changes |= {"data.loading.cache_dir": str(tmp_path / "cache")}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
     assert main(["predict", str(tiny_run), "--device", "cpu", "--output", str(tmp_path / "o.csv")]) == 0

@@ -153,7 +153,7 @@ def test_real_imagenet_weights_tell_the_climates_apart(tmp_path):
     backbone = create_backbone("tf_efficientnet_lite0", 128, str(lite0(tmp_path / "lite0.safetensors"))).eval()
     data = CSVDataModule(
         root=str(ROOT / "competitions" / "bluemarble"), train="train.csv", image="images/{image}", target="climate",
-        target_kind="classification", num_folds=2, image_size=128, augment="none",
+        target_kind="classification", folds={"num": 2}, image_size=128, augment="none",
     )  # fmt: skip
     data.setup("fit")
     features, rows = [], []

@@ -68,7 +68,7 @@ def test_the_same_image_in_two_folds_is_called_a_leak(root, tmp_path, capsys):
     shutil.copy(root / "images" / "000.jpg", root / "images" / "003.jpg")
     folds = tmp_path / "folds.csv"
     folds.write_text("id,fold\n" + "".join(f"{i:03d},{int(i >= 2) if i < 4 else i // 3 % 2}\n" for i in range(24)))
-    assert check(root, tmp_path, **{"data.folds": str(folds)}) == 0
+    assert check(root, tmp_path, **{"data.folds.file": str(folds)}) == 0
     out = capsys.readouterr().out
     assert "ids 000, 003 are the same image, in folds [0, 1], a leak in the out-of-fold score." in out
-    assert "`data.duplicates: group` keeps such rows in one fold" in out
+    assert "`data.folds.duplicates: group` keeps such rows in one fold" in out

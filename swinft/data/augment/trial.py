@@ -71,26 +71,26 @@ def transform_notes(augment: object, resize: str, shrink: object, shrunk_for: tu
 
     Args:
         augment: `data.augment`, a list or a preset beside the user's preprocessing.
-        resize: `data.resize`.
-        shrink: `data.shrink`.
+        resize: `data.loading.resize`.
+        shrink: `data.loading.shrink`.
         shrunk_for: Height and width of training in pixels, where images are shrunk to what it needs.
     """
     notes = []
     if not isinstance(augment, str):
         notes.append(
-            f"evaluation does not run data.augment: it resizes ({resize}) after data.preprocess, which is for what "
-            f"both are to see."
+            f"evaluation does not run data.augment: it resizes ({resize}) after data.loading.preprocess, which is "
+            f"for what both are to see."
         )
     if shrunk_for is not None:
         height, width = least(shrunk_for)
         notes.append(
-            f"data.shrink is true: your transforms see images shrunk to cover {height} × {width} pixels, and lengths "
-            f"in pixels count on these. With auto they see every pixel."
+            f"data.loading.shrink is true: your transforms see images shrunk to cover {height} × {width} pixels, and "
+            f"lengths in pixels count on these. With auto they see every pixel."
         )
     elif shrink == "auto":
         notes.append(
             "your transforms see every pixel, so that images are decoded in each epoch. Where no length in pixels "
-            "depends on it, data.shrink: true is many times faster."
+            "depends on it, data.loading.shrink: true is many times faster."
         )
     return notes
 
@@ -109,14 +109,14 @@ def _preprocessed(preprocess: Preprocessing, image: Image, checks_draws: bool) -
         drawing = _drawing(preprocess, image.shape) if checks_draws else []
         result = preprocess(image)
     except Exception as error:
-        raise InputError(f"data.preprocess fails on an image of shape {image.shape}: {error}") from error
+        raise InputError(f"data.loading.preprocess fails on an image of shape {image.shape}: {error}") from error
     if drawing:
         raise InputError(
-            f"data.preprocess draws at random: {', '.join(drawing)}. Evaluation would not see what training sees. Set "
-            f"p to 1 and ranges to one value ([4, 4]), or put it into data.augment."
+            f"data.loading.preprocess draws at random: {', '.join(drawing)}. Evaluation would not see what training "
+            f"sees. Set p to 1 and ranges to one value ([4, 4]), or put it into data.augment."
         )
     shape = result.shape[:2] if isinstance(result, np.ndarray) else ()
-    check_image(result, (shape[0], shape[1]) if len(shape) == 2 else (0, 0), "preprocess")
+    check_image(result, (shape[0], shape[1]) if len(shape) == 2 else (0, 0), "loading.preprocess")
     return result
 
 

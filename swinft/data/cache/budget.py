@@ -22,7 +22,7 @@ class Room:
         folder: Where they go.
         disk: Bytes that are free there; None where they are there already.
         memory: Bytes of the available memory that they may take.
-        is_required: The user has set `data.cache` to true: it is an error if they do not fit.
+        is_required: The user has set `data.loading.cache` to true: it is an error if they do not fit.
     """
 
     folder: Path
@@ -61,8 +61,8 @@ class Room:
 def refuse(reason: str) -> InputError:
     """The error of a cache that is wanted and does not fit."""
     return InputError(
-        f"the pixel cache does not fit: {reason}. Set data.cache to auto or false (and data.augment_on to cpu), or "
-        f"train at a smaller size."
+        f"the pixel cache does not fit: {reason}. Set data.loading.cache to auto or false (and "
+        f"data.loading.augment_on to cpu), or train at a smaller size."
     )
 
 
@@ -83,6 +83,6 @@ def room_on_device(needed: int, free: int, device: str, kept_free: int = 0) -> s
         besides = f", without {format_bytes(kept_free)} for gradients and optimiser," if kept_free else ""
         raise InputError(
             f"the training images take {format_bytes(needed)}, {DEVICE_SHARE:.0%} of what is free on {device}{besides} "
-            f"are {format_bytes(most)}. Set data.augment_on to cpu, or lower data.image_size."
+            f"are {format_bytes(most)}. Set data.loading.augment_on to cpu, or lower data.image_size."
         )
     return f"{format_bytes(needed)} of {format_bytes(free)} that were free."

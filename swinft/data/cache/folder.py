@@ -49,7 +49,7 @@ class CacheFile:
 
 
 def users_folder() -> Path:
-    """Where caches are kept if `data.cache_dir` names no other folder."""
+    """Where caches are kept if `data.loading.cache_dir` names no other folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "swinft"
 
 

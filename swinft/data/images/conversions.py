@@ -26,7 +26,7 @@ def sample_notes(records: Sequence[NDArray[np.void]], rules: ImageRules) -> list
         notes.append(
             f"{_count(faded, len(usable))}: transparency hides or fades more than half of the pixels, with "
             f"{list(rules.background)} behind them. Where the band is something else, set "
-            f"data.image_rules.transparency to ignore."
+            f"data.loading.image_rules.transparency to ignore."
         )
     dropped = int((usable["dropped_bands"] > 0).sum())
     if dropped:
@@ -50,7 +50,7 @@ def _unused_bits(usable: NDArray[np.void], bits: int) -> str:
     most = int(used[few].max())
     return (
         f"{_count(int(few.sum()), len(usable))}: their samples use {most} of {bits} bits, so that they are dark. If "
-        f"white is {2**most - 1} there, set data.image_rules.bits to {most}."
+        f"white is {2**most - 1} there, set data.loading.image_rules.bits to {most}."
     )
 
 

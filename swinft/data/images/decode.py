@@ -89,7 +89,7 @@ class ImageRules:
             ),
             f"animated is {self.animated!r}; it must be first or error": self.animated in ("first", "error"),
         }
-        wrong = [f"data.image_rules.{text}." for text, is_right in allowed.items() if not is_right]
+        wrong = [f"data.loading.image_rules.{text}." for text, is_right in allowed.items() if not is_right]
         if wrong:
             raise InputError("\n  ".join(["the image rules are wrong:", *wrong]))
 
@@ -228,7 +228,9 @@ def _guarded(path: str | Path, work: Callable[[], Result]) -> Result:
 
 def _open(path: str | Path, content: bytes, rules: ImageRules) -> _Opened:
     """The image with its header read and its size checked, before any memory is taken for pixels."""
-    limit = f"more than {rules.max_megapixels:g} megapixels. Shrink it, or raise data.image_rules.max_megapixels."
+    limit = (
+        f"more than {rules.max_megapixels:g} megapixels. Shrink it, or raise data.loading.image_rules.max_megapixels."
+    )
     if has_lost_its_end(content):
         raise ImageError(f"{path} is a JPEG whose end is nothing but zeros. Restore it or remove its row.")
     try:
@@ -244,11 +246,15 @@ def _open(path: str | Path, content: bytes, rules: ImageRules) -> _Opened:
     if short * long > rules.max_megapixels * 1e6:
         raise ImageError(f"{size}, {limit}")
     if short < rules.min_side:
-        raise ImageError(f"{size}: a side is shorter than data.image_rules.min_side, {rules.min_side}.")
+        raise ImageError(f"{size}: a side is shorter than data.loading.image_rules.min_side, {rules.min_side}.")
     if long > rules.max_aspect * short:
-        raise ImageError(f"{size}: longer than data.image_rules.max_aspect, {rules.max_aspect:g}, times its width.")
+        raise ImageError(
+            f"{size}: longer than data.loading.image_rules.max_aspect, {rules.max_aspect:g}, times its width."
+        )
     if rules.animated == "error" and getattr(image, "n_frames", 1) > 1:
-        raise ImageError(f"{path} has more than one frame. Save one, or set data.image_rules.animated to first.")
+        raise ImageError(
+            f"{path} has more than one frame. Save one, or set data.loading.image_rules.animated to first."
+        )
     layout = _guarded(path, lambda: layout_of(image))  # of what is not loaded yet, as looking for EXIF may load it
     return _Opened(image, layout, content, _orientation(image, content))
 

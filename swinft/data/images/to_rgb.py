@@ -200,8 +200,8 @@ def _scaled(
         white = room if is_stretched else significant
     if largest >= 2**white:
         raise ValueError(
-            f"its largest sample is {largest}, and data.image_rules.bits is {bits}, which ends at {2**white - 1}; "
-            f"raise it, or set it to auto"
+            f"its largest sample is {largest}, and data.loading.image_rules.bits is {bits}, which ends at "
+            f"{2**white - 1}; raise it, or set it to auto"
         )
     scaled: NDArray[np.uint8] = _table(white)[samples]
     return scaled, Found(white, largest.bit_length())
@@ -219,7 +219,9 @@ def _both_bytes(upper: NDArray[np.uint8], layout: Layout, reopen: Opener) -> NDA
     """16-bit colour (H, W, 3), of which Pillow hands out a byte at a time."""
     found = DEEP_COLOUR.match(layout.raw)
     if found is None:
-        raise ValueError(f"data.image_rules.bits cannot act on deep samples that lie as {layout.raw}; save it as RGB")
+        raise ValueError(
+            f"data.loading.image_rules.bits cannot act on deep samples that lie as {layout.raw}; save it as RGB"
+        )
     image = reopen()
     other = f"{found[1]};16{OTHER_BYTE[found[2]]}"
     image.tile = [

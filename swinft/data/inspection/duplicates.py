@@ -173,7 +173,7 @@ def describe(
         where = "over several folds" if kind == "leak" else "within one fold"
         notes += [f"and {rest:,} more clusters of equal or similar images {where}."] * (rest > 0)
     if kinds["leak"]:
-        notes.append("`data.duplicates: group` keeps such rows in one fold.")
+        notes.append("`data.folds.duplicates: group` keeps such rows in one fold.")
     return notes
 
 

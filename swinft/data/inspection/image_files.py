@@ -121,12 +121,14 @@ class ImageFiles:
             reason = f"the pixel cache cannot be written to {self.folder}: {error.strerror or error}"
             if keeps and self.policy is True:
                 raise InputError(
-                    f"{reason}. Set data.cache_dir to another folder, or data.cache to auto (and data.augment_on to "
-                    f"cpu)."
+                    f"{reason}. Set data.loading.cache_dir to another folder, or data.loading.cache to auto (and "
+                    f"data.loading.augment_on to cpu)."
                 ) from error
-            return Obtained(scan(images), None, f"{OFF}: {reason}. Set data.cache_dir to another.")
+            return Obtained(scan(images), None, f"{OFF}: {reason}. Set data.loading.cache_dir to another.")
         if is_train and not keeps:
-            return Obtained(found.index, None, f"{OFF}: the cache is for shrunk images, and data.shrink is false.")
+            return Obtained(
+                found.index, None, f"{OFF}: the cache is for shrunk images, and data.loading.shrink is false."
+            )
         return found
 
     def clusters(self, train: Rows) -> NDArray[np.int64]:

@@ -139,7 +139,7 @@ class ImageRows(Dataset[dict[str, Any]]):
             ImageError: It cannot be decoded; the message names the row.
             InputError: The pipeline fails on it or ends in something else.
         """
-        image, key = self.decoded(row), "preprocess" if self.preprocess else "augment"
+        image, key = self.decoded(row), "loading.preprocess" if self.preprocess else "augment"
         shape = image.shape
         try:
             image, key = self.preprocess(image) if self.preprocess else image, "augment"

@@ -22,7 +22,7 @@ from swinft.data.augment.geometry import Drawn, Geometry
 from swinft.data.augment.warp import change, warp
 from swinft.data.cache.budget import room_on_device
 from swinft.data.loading.collate import collate
-from swinft.data.loading.dataset import ImageRows, Key
+from swinft.data.loading.dataset import ImageRows, Key, ShuffledRows
 from swinft.data.loading.feeding import FeedingLoader
 from swinft.errors import InputError
 from swinft.system.limits import available_cores, available_memory
@@ -191,6 +191,38 @@ def bytes_to_come(weights: Iterable[Tensor], optimizers: Sequence[Optimizer]) ->
     return to_come
 
 
+class DeviceStore:
+    """The training images that a device holds, from one loader to the next."""
+
+    def __init__(self) -> None:
+        self._images: DeviceImages | None = None
+
+    def images(self, drawn: DrawnRows, sampler: ShuffledRows, device: torch.device, trainer: Any) -> DeviceImages:
+        """The images of a loader's rows; copied to the device where they are not there yet, which is said.
+
+        Args:
+            drawn: The rows.
+            sampler: The loader's.
+            device: Where they go.
+            trainer: Lightning's, whose network takes memory there, too; None for none.
+        """
+        if self._images is None or not self._images.holds(sampler.rows, device):
+            self.release()  # before the next ones are there
+            trained = trainer and trainer.lightning_module
+            kept_free = bytes_to_come(trained.parameters(), trainer.optimizers) if trained else 0
+            self._images = upload(drawn, sampler.rows, device, kept_free)
+            if sampler.rank == 0:
+                also = f" Each of {sampler.num_ranks} ranks holds as many." if sampler.num_ranks > 1 else ""
+                print(f"{self._images.note}{also}", flush=True)
+        return self._images
+
+    def release(self) -> None:
+        """Gives the memory back."""
+        if self._images is not None:
+            self._images.release()
+        self._images = None
+
+
 def default_device() -> torch.device:
     """Where a loop without a Trainer has its batches: the GPU if there is one, else the CPU."""
     # With its number, as tensors name their device: without it the images would never seem to be there.
@@ -207,7 +239,9 @@ def free_memory(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "cpu":
         return available_memory()
-    raise InputError(f"data.augment_on is 'device', which works on cuda and cpu, not on {device}. Set it to cpu.")
+    raise InputError(
+        f"data.loading.augment_on is 'device', which works on cuda and cpu, not on {device}. Set it to cpu."
+    )
 
 
 class DeviceLoader(FeedingLoader):

@@ -83,7 +83,7 @@ def plan_feeding(wanted: NumWorkers, to: Destination, batch_bytes: int, num_batc
     """Decides how a loader works.
 
     Args:
-        wanted: `data.num_workers`.
+        wanted: `data.loading.num_workers`.
         to: What the batches go to.
         batch_bytes: Of one batch.
         num_batches: Of one pass.
@@ -102,18 +102,18 @@ def plan_feeding(wanted: NumWorkers, to: Destination, batch_bytes: int, num_batc
         if waiting < number:
             size = f"{format_bytes(batch_bytes)} a batch, {format_bytes(min(memory, shared))} for those that wait"
             hint = f"; for more, {CURE}" if shared < memory else ""
-            number, reason = waiting, f"data.num_workers auto: {size}{hint}"
+            number, reason = waiting, f"data.loading.num_workers auto: {size}{hint}"
     else:
-        number, reason = wanted, f"data.num_workers {wanted}"
+        number, reason = wanted, f"data.loading.num_workers {wanted}"
         if number and shared // batch_bytes < number + SPARE:
             raise InputError(
-                f"data.num_workers is {number}, and {SHARED_MEMORY} has {format_bytes(shared)} for batches of "
-                f"{format_bytes(batch_bytes)}: loader processes would end with a bus error. Set data.num_workers (for "
-                f"predict --num-workers) to auto or 0, lower the batch size, or {CURE}."
+                f"data.loading.num_workers is {number}, and {SHARED_MEMORY} has {format_bytes(shared)} for batches of "
+                f"{format_bytes(batch_bytes)}: loader processes would end with a bus error. Set "
+                f"data.loading.num_workers (for predict --num-workers) to auto or 0, lower the batch size, or {CURE}."
             )
         if number * sharing > cores:
             warning = (
-                f"data.num_workers is {number}{_shared_among(to)}, and there {'are' if cores > 1 else 'is'} "
+                f"data.loading.num_workers is {number}{_shared_among(to)}, and there {'are' if cores > 1 else 'is'} "
                 f"{number_of(cores, 'core')}: loader processes wait for each other. Set it to auto, or to less."
             )
     ahead = min(AHEAD, max(1, waiting // number)) if number else 0
@@ -123,14 +123,17 @@ def plan_feeding(wanted: NumWorkers, to: Destination, batch_bytes: int, num_batc
 def _choose(cores: int, to: Destination, num_batches: int, work: Work) -> tuple[int, str]:
     """The number of loader processes where nobody says it, and why."""
     if to.device.type == "cpu":
-        return 0, "data.num_workers auto: on a CPU they would take cores from the network"
+        return 0, "data.loading.num_workers auto: on a CPU they would take cores from the network"
     if not to.is_command and not _may_be_imported():
-        return 0, "data.num_workers auto: here they would import the script; set a number where its code is guarded"
+        return (
+            0,
+            "data.loading.num_workers auto: here they would import the script; set a number where its code is guarded",
+        )
     own = cores // to.folds // to.devices
     number = max(0, min(MOST, own - 1))
     number = {"draw": min(number, MOST_DRAWING), "validate": -(-number // 2)}.get(work, number)
     number = min(number, num_batches)
-    return number, f"data.num_workers auto: {number_of(cores, 'core')}{_shared_among(to)}, 1 to launch kernels"
+    return number, f"data.loading.num_workers auto: {number_of(cores, 'core')}{_shared_among(to)}, 1 to launch kernels"
 
 
 def _shared_among(to: Destination) -> str:
@@ -248,15 +251,15 @@ def advice(data: "CSVDataModule", num_workers: int) -> str:
         data: With its images looked at.
         num_workers: Processes that feed the device.
     """
-    to, cores = data.destination, available_cores()
+    to, cores, loading = data.destination, available_cores(), data.settings.loading
     is_cached = data.training_cache() is not None
     ways = []
     if not is_cached:
-        ways.append("data.cache to true")
-    elif to.device.type == "cuda" and data.augment_on == "cpu" and data.augment in get_args(DevicePreset):
-        ways.append("data.augment_on to device")
+        ways.append("data.loading.cache to true")
+    elif to.device.type == "cuda" and loading.augment_on == "cpu" and data.settings.augment in get_args(DevicePreset):
+        ways.append("data.loading.augment_on to device")
     if (num_workers + 1) * to.folds * to.devices < cores:
-        ways.append(f"data.num_workers to {cores // to.folds // to.devices - 1}")
+        ways.append(f"data.loading.num_workers to {cores // to.folds // to.devices - 1}")
     if ways:
         return f"set {' or '.join(ways)}"
     return f"its {number_of(cores, 'core')} are in use: take a machine with more, or a lower data.image_size"

@@ -61,7 +61,7 @@ class FileSource(Source):
             self._boundaries[inside] = os.path.realpath(inside)
         if is_within(os.path.realpath(reference) if name in links else real, self._boundaries[inside]):
             return None
-        fix = f"If the links are your own, set data.follow_links to true; or copy the file into {inside}."
+        fix = f"If the links are your own, set data.loading.follow_links to true; or copy the file into {inside}."
         return Flaw("the path is a link that leaves the images' folder", fix)
 
 

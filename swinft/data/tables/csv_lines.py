@@ -22,8 +22,8 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 MOST_BYTES = 2**31  # of an unpacked table: a file of a megabyte can unpack to all of the memory
 # First bytes of what people rename to .csv, and what to do about it.
 NOT_A_CSV = {
-    b"\xff\xfe": ("UTF-16", "Save it as UTF-8, or set data.encoding to utf-16."),
-    b"\xfe\xff": ("UTF-16", "Save it as UTF-8, or set data.encoding to utf-16."),
+    b"\xff\xfe": ("UTF-16", "Save it as UTF-8, or set data.columns.encoding to utf-16."),
+    b"\xfe\xff": ("UTF-16", "Save it as UTF-8, or set data.columns.encoding to utf-16."),
     b"PAR1": ("a Parquet file", "Save it with pandas.read_parquet(…).to_csv(…, index=False)."),
     b"\xd0\xcf\x11\xe0": ("an old Excel file", "Save the sheet as CSV."),
     b"version https://git-lfs": ("a git-lfs pointer", "Run `git lfs pull`."),
@@ -175,12 +175,15 @@ def _decode(content: bytes, encoding: str) -> str:
         text = content.decode("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        fix = "Save it as UTF-8, or set data.encoding; such bytes are most often cp1252 (Windows-1252) or latin-1."
+        fix = (
+            "Save it as UTF-8, or set data.columns.encoding; such bytes are most often cp1252 (Windows-1252) or "
+            "latin-1."
+        )
         raise UnreadableError(f"byte {error.start:,} is not {encoding.upper()}", fix, line) from error
     except UnicodeError as error:
-        raise UnreadableError(f"the text is not {encoding.upper()}: {error}", "Set data.encoding.") from error
+        raise UnreadableError(f"the text is not {encoding.upper()}: {error}", "Set data.columns.encoding.") from error
     if _is_utf8_after_all(content, encoding):
-        fix = "Set data.encoding to utf-8, or, where the other tables are not, save this one as they are."
+        fix = "Set data.columns.encoding to utf-8, or, where the other tables are not, save this one as they are."
         raise UnreadableError(f"the text is UTF-8, and would be garbled if it were read as {encoding}", fix)
     if "\0" in text[:1000]:
         raise UnreadableError("the text is full of NUL characters", "Save it as UTF-8; it may be UTF-16.")

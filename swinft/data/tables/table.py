@@ -262,7 +262,8 @@ def _id_problems(table: Table) -> list[Problem]:
         elif id in first:
             fix = (
                 f"Line {table.lines[first[id]]} has it too: keep one of them. Rows of one id are not averaged: for "
-                "several images of one thing set data.id to a column that tells them apart, and data.group to this one."
+                "several images of one thing set data.id to a column that tells them apart, and data.folds.group to "
+                "this one."
             )
             problems.append(table.problem(row, "the id is there twice", fix))
         first.setdefault(id, row)

@@ -47,7 +47,9 @@ class TextRules:
 
     def __post_init__(self) -> None:
         if isinstance(self.missing_words, str) or not all(isinstance(word, str) for word in self.missing_words):
-            raise InputError(f"data.missing_words is {self.missing_words!r}; write a list of texts, like ['NA', '?'].")
+            raise InputError(
+                f"data.columns.missing_words is {self.missing_words!r}; write a list of texts, like ['NA', '?']."
+            )
         words = {normal(word).casefold() for word in self.missing_words}
         object.__setattr__(self, "_missing", frozenset(words | {""}))
 

@@ -44,8 +44,8 @@ class OptimConfig:
         layer_decay: Factor on the learning rate per layer towards the input, in (0, 1]; 1 for the same everywhere. The
             head is the last layer, as timm, BEiT and MAE count: the backbone's last block learns at `lr · layer_decay`.
         layer_decay_min_scale: Smallest factor on `lr` that `layer_decay` may come to, in 0–1, for deep backbones.
-        warmup_epochs: Epochs of linear warm-up, virtual ones where `data.virtual_epochs` is set; fractions are allowed.
-            `auto` is a tenth of the training.
+        warmup_epochs: Epochs of linear warm-up, virtual ones where `data.loading.virtual_epochs` is set; fractions are
+            allowed. `auto` is a tenth of the training.
         min_lr_ratio: Share of the learning rate that is left at the end of the cosine, in 0–1.
         betas: AdamW's running averages.
     """

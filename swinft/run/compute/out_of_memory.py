@@ -75,9 +75,9 @@ def explain_out_of_memory(
         during: What ran, in words.
         resume: The command that goes on with the run, whose settings are frozen; None where nothing is frozen yet.
     """
-    workers = config.data.num_workers
+    workers = config.data.loading.num_workers
     has_loaders = device.type != "cpu" if workers == "auto" else workers > 0
-    loaders = ["Loader processes are in the machine's memory: --data.num_workers 0 needs less."]
+    loaders = ["Loader processes are in the machine's memory: --data.loading.num_workers 0 needs less."]
     loaders = loaders if has_loaders and _is_of_machine(error, device) else []
     if device.type != "cpu" and _is_of_machine(error, device):
         lines = [*loaders, "End what else runs on this machine."]
@@ -187,6 +187,6 @@ def _slower(config: Namespace) -> list[str]:
     found = []
     if not model.grad_checkpointing and recomputes_activations(model.backbone, model.backbone_args):
         found += ["model.grad_checkpointing true (about a third slower)"]
-    if config.data.augment_on == "device":
-        found += ["data.augment_on cpu"]
+    if config.data.loading.augment_on == "device":
+        found += ["data.loading.augment_on cpu"]
     return found

@@ -1,10 +1,12 @@
 """The parser's complaints in words that say what to write: jsonargparse speaks of Python's types."""
 
 import ast
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 
 from swinft.errors import suggest
+from swinft.run.config.old_keys import today
 
 WORDS = {
     "int": "a whole number",
@@ -74,11 +76,17 @@ def unknown_key(what: str, key: str, known: Iterable[str], own: Mapping[str, str
     """
     if key in own:
         return f"{what.format(key)}: swinft decides this itself: {own[key]}"
+    if new := today(key):
+        return f"{what.format(key)} has moved: it is now {new}."
     section, dot, last = key.rpartition(".")
     known = sorted(known)
     same_name = [name for name in known if name.rpartition(".")[2] == last]
     siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == section]
     hint = suggest(key, same_name) if same_name and not siblings.count(last) else suggest(last, siblings, section + dot)
+    if "Did you mean" not in hint:  # perhaps it stands one section further down
+        below = {name.rpartition(".")[2]: name for name in known if name.startswith(section + dot)}
+        near = difflib.get_close_matches(last, below, n=1)
+        hint = f" Did you mean '{below[near[0]]}'?" if near else hint
     return f"unknown {what.format(key)}.{hint}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -15,6 +15,8 @@ from jsonargparse._common import parsing_settings  # of the whole process: a hos
 from swinft.errors import InputError
 from swinft.run.config.explain import explain
 from swinft.run.config.help import InWords, hide_sections, short_help, usage
+from swinft.run.config.old_keys import migrated
+from swinft.run.layout import is_frozen
 
 T = TypeVar("T")
 
@@ -77,10 +79,15 @@ class Parser(ArgumentParser):
             parsed: Namespace = super().parse_args(words, namespace, **kwargs)
         return parsed
 
-    def parse_path(self, *args: Any, **kwargs: Any) -> Namespace:
-        """Parses a file."""
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Parses a file; a run's own config with today's keys, whichever version froze it."""
+        file = Path(str(path))
         with only(self.packages):
-            parsed: Namespace = super().parse_path(*args, **kwargs)
+            if is_frozen(file):
+                text = migrated(file.read_text(encoding="utf-8"))
+                parsed: Namespace = self.parse_string(text, str(file), *args, **kwargs)
+            else:
+                parsed = super().parse_path(path, *args, **kwargs)
         return parsed
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:

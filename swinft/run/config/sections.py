@@ -16,7 +16,9 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
+from swinft.data.columns import Columns
 from swinft.data.datamodule import CSVDataModule
+from swinft.data.settings import FoldConfig, LoadingConfig
 from swinft.errors import InputError
 from swinft.inference.tta import View
 from swinft.model.compiling import CompilePolicy
@@ -57,7 +59,7 @@ class PredictConfig:
 # Lightning's arguments that swinft decides itself, or that would not act in a run of whole folds, with the reason.
 OWN_TRAINER_KEYS = {
     "barebones": "a run is always validated, saved and reported.",
-    "check_val_every_n_epoch": "every epoch is validated; data.virtual_epochs makes epochs shorter.",
+    "check_val_every_n_epoch": "every epoch is validated; data.loading.virtual_epochs makes epochs shorter.",
     "default_root_dir": "all files go into the run's folder; `runs` and `name` say where that is.",
     "enable_autolog_hparams": "the whole config is kept in the run's config.yaml.",
     "enable_checkpointing": "every epoch is saved, and `checkpoint` says which one predicts.",
@@ -74,7 +76,7 @@ OWN_TRAINER_KEYS = {
     "plugins": "checkpoints go through swinft's own store; trainer.precision and trainer.strategy do the rest.",
     "reload_dataloaders_every_n_epochs": "the order of every epoch is a function of the seed and the epoch.",
     "use_distributed_sampler": "the datamodule shares the rows among processes, without padding the held-out ones.",
-    "val_check_interval": "validation comes at the end of an epoch; data.virtual_epochs makes epochs shorter.",
+    "val_check_interval": "validation comes at the end of an epoch; data.loading.virtual_epochs makes epochs shorter.",
 }
 # Other spellings of `trainer.precision`, which Lightning knows, too.
 SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
@@ -112,7 +114,6 @@ def build_parser(command: str) -> Parser:
         default="last",
         help="which epoch's weights a fold predicts with; `best` picks it on the rows it is then scored on",
     )
-    skip_data = {"fold", "seed", "schema", "images", "sample_id"}
     parser.add_argument(
         "--max_hours",
         type=float | None,
@@ -120,7 +121,11 @@ def build_parser(command: str) -> Parser:
         help="hours that the whole run may take: each fold gets its share of what is left, ends with a whole epoch, at "
         "least one, and is scored; the learning rate stays planned over trainer.max_epochs",
     )
-    parser.add_class_arguments(CSVDataModule, "data", skip=skip_data, instantiate=False)
+    # The datamodule makes the objects of its sections, so that what is wrong with them is listed together.
+    parser.add_class_arguments(CSVDataModule, "data", skip={"columns", "folds", "loading"}, instantiate=False)
+    parser.add_class_arguments(Columns, "data.columns", skip={"sample_id"}, instantiate=False)
+    parser.add_class_arguments(FoldConfig, "data.folds", skip={"held_out", "seed"}, instantiate=False)
+    parser.add_class_arguments(LoadingConfig, "data.loading", instantiate=False)
     skip_model = {"num_outputs", "num_metadata", "category_sizes", "image_size", "seed"}
     parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
     typed_here = {*OWN_TRAINER_KEYS, "fast_dev_run", "logger", "precision"}

@@ -33,7 +33,7 @@ TRUSTED_PACKAGES = ("swinft", "albumentations", "lightning", "timm", "torch", "t
 # The keys that take a class, with the bases that it may have.
 BASES: dict[str, tuple[type, ...]] = {
     "data.augment": (BasicTransform, BaseCompose),
-    "data.preprocess": (BasicTransform, BaseCompose),
+    "data.loading.preprocess": (BasicTransform, BaseCompose),
     "model.head": (Head,),
     "trainer.accelerator": (Accelerator,),
     "trainer.callbacks": (Callback,),

@@ -12,7 +12,9 @@ import yaml
 
 from swinft.errors import InputError, suggest
 from swinft.run.config.explain import unknown_key
+from swinft.run.config.old_keys import migrated, today
 from swinft.run.config.trust import BASES, argument_bases, arguments_of, class_problem
+from swinft.run.layout import is_frozen
 
 MOST_NODES = 100_000  # values of a config; aliases of aliases make billions of a few lines
 # What YAML makes of a word that is not in quotes, by the type of the value, with the words for it.
@@ -87,6 +89,8 @@ def file_problems(path: Path, allowed: Allowed) -> list[str]:
     root = read_nodes(source, text)
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{path} holds no keys.")
+    if is_frozen(path) and (moved := migrated(text)) != text:
+        root = read_nodes(source, moved)
     doubled = list(_doubled(source, root, "", allowed))
     _merge(root)
     return [*class_problems(source, root, "", (), allowed), *doubled, *_key_problems(source, root, "", allowed)]
@@ -178,10 +182,10 @@ def _key_problems(source: Source, node: yaml.Node, prefix: str, allowed: Allowed
 
 def _no_section(source: Source, node: yaml.Node, key: str) -> str:
     given = f"'{node.value[:80]}'" if isinstance(node, yaml.ScalarNode) else "a list"
-    return (
-        f"{source.place(node)}: {key} is a section: write its keys below it, not {given}. Other files are not read; "
-        f"give several with --config, the later one wins."
-    )
+    said = f"{source.place(node)}: {key} is a section: write its keys below it, not {given}."
+    if new := today(key):  # a section today, and a value before
+        return f"{said} What stood here has moved to {new}."
+    return f"{said} Other files are not read; give several with --config, the later one wins."
 
 
 def _text_problems(source: Source, node: yaml.Node, key: str, hint: Any) -> Iterator[str]:

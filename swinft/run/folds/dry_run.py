@@ -49,7 +49,8 @@ def predict_some(run: Run, experiment: Experiment) -> int:
     if not config.data.test and not config.data.sample_submission:
         return 0
     schema = Schema.from_dict(run.read_schema())
-    data = experiment.datamodule(schema=schema)
+    data = experiment.datamodule()
+    data.schema = schema
     shorten(data, config)
     data.setup("predict")
     device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)

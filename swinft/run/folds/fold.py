@@ -34,7 +34,7 @@ from swinft.run.folds.hours import fold_limit
 from swinft.run.folds.pretrained import note_of_leak, pretrained_of
 from swinft.run.folds.progress import FoldProgress, RunFolds
 from swinft.run.folds.recorder import FoldRecorder
-from swinft.run.handover import Looked, frozen, handed_down, looked
+from swinft.run.handover import Looked, handed_down, looked
 from swinft.run.layout import Fold, Run
 from swinft.run.trainer import quiet
 from swinft.store import commit, discard, json_bytes, sweep, verify
@@ -65,11 +65,11 @@ def fit_fold(run: Run, experiment: Experiment, found: Looked | None) -> None:
     experiment = experiment.with_config(config)
     quiet()
     pl.seed_everything(config.seed + fold.index, verbose=False)
-    data = experiment.datamodule(fold=fold.index, **frozen(run))
+    data = experiment.datamodule(run, folds={"held_out": fold.index})
     shorten(data, config)
     known = found.path if found else handed_down()
     if known is not None:
-        data.take_over_images(known)
+        data.image_files.take_over(known)
     data.setup("fit")
     if known is None:
         data.check_unchanged(verify(run.images))
@@ -93,7 +93,7 @@ def fit_fold(run: Run, experiment: Experiment, found: Looked | None) -> None:
             print(f"fold {fold.index}: has {format_seconds(limit.left)} of max_hours", flush=True)
     explained = partial(_explain_memory, run, config, recorder, device)
     kept = "Finished epochs are kept: go on with --resume. "
-    loaders_explained = partial(explained_deaths, f"fold {fold.index}: ", kept, "--data.num_workers 0")
+    loaders_explained = partial(explained_deaths, f"fold {fold.index}: ", kept, "--data.loading.num_workers 0")
     with (
         exit_on_signals(),
         loaders_explained(),

@@ -24,7 +24,7 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
     steps: list[Steps] = []
     for fold in folds:
         try:
-            steps.append(_steps(config, data.count_training_rows(fold), num_ranks))
+            steps.append(_steps(config, len(data.splits.trained_on(fold)), num_ranks))
             warmup_steps(OptimConfig(**dict(config.model.optim)), steps[-1])
         except InputError as error:
             problems.append(f"fold {fold}: {error}")
@@ -71,7 +71,7 @@ def planned(config: Namespace, data: CSVDataModule, num_ranks: int) -> Planned:
         num_ranks: Processes that share a fold's rows.
     """
     per_step = config.data.batch_size * config.trainer.accumulate_grad_batches * num_ranks
-    rows = [data.count_training_rows(fold) for fold in range(int(data.fold_of_row.max()) + 1)]
+    rows = [len(data.splits.trained_on(fold)) for fold in range(int(data.fold_of_row.max()) + 1)]
     steps = [_steps(config, each, num_ranks).total for each in rows]
     images = sum(total * min(per_step, each) for total, each in zip(steps, rows, strict=True))
     return Planned(images, min(steps))
@@ -83,11 +83,11 @@ def _steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:
     Raises:
         InputError: An epoch has no rows or no batches.
     """
-    trainer, parts, batch_size = config.trainer, config.data.virtual_epochs, config.data.batch_size
+    trainer, parts, batch_size = config.trainer, config.data.loading.virtual_epochs, config.data.batch_size
     rows = math.ceil(num_rows // parts / num_ranks)
     if not rows:
         raise InputError(
-            f"data.virtual_epochs is {parts}, and there {number_of(num_rows, 'row', verb='is')} to train on. "
+            f"data.loading.virtual_epochs is {parts}, and there {number_of(num_rows, 'row', verb='is')} to train on. "
             "Set it to less."
         )
     batches = max(1, rows // batch_size)  # an incomplete last batch is dropped unless it is the only one

@@ -27,7 +27,7 @@ def check_pretrained(config: Namespace) -> None:
         InputError: A file is missing, or there are no weights to download.
     """
     one_each = FOLD in str(config.model.pretrained)
-    for fold in range(config.data.num_folds or 1) if one_each else (0,):
+    for fold in range(config.data.folds.num or 1) if one_each else (0,):
         weights_file(config.model.backbone, pretrained_of(config, fold))
 
 
@@ -52,6 +52,6 @@ def note_of_leak(config: Namespace, data: CSVDataModule, fold: int) -> str | Non
     return (
         f"WARNING: {file} has learnt from {learnt} of the {number_of(len(held_out), 'row')} that fold {fold} "
         f"holds out, if their ids mean the same images: its score would be too good. Reuse that run's "
-        f"folds (data.folds {table}) and write "
+        f"folds (data.folds.file {table}) and write "
         f"fold_{FOLD} into model.pretrained: each fold then starts from its own."
     )

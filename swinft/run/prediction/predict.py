@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from swinft.data.datamodule import OK, CSVDataModule
+from swinft.data.datamodule import CSVDataModule
 from swinft.data.inspection.scan import scan
 from swinft.data.loading.feeding import Destination, explained_deaths
 from swinft.data.schema import Schema
+from swinft.data.splits import OK
 from swinft.errors import RunError, command, number_of
 from swinft.inference.compiled import nets_by_torch
 from swinft.inference.finite import Origin
@@ -89,13 +90,14 @@ def predict(run: Run, options: PredictOptions, keeps: bool = True) -> Prediction
 def _rows_to_predict(run: Run, experiment: Experiment, options: PredictOptions) -> CSVDataModule:
     """The datamodule with the rows to predict read and checked."""
     config = experiment.config
-    changes: dict[str, Any] = {"schema": Schema.from_dict(run.read_schema())}
-    changes["batch_size"] = options.batch_size or config.predict.batch_size or 2 * config.data.batch_size
-    changes |= {} if options.num_workers is None else {"num_workers": options.num_workers}
+    batch_size = options.batch_size or config.predict.batch_size or 2 * config.data.batch_size
+    changes: dict[str, Any] = {"batch_size": batch_size}
+    changes |= {} if options.num_workers is None else {"loading": {"num_workers": options.num_workers}}
     changes |= {"root": options.root} if options.root else {}
     # Typed in a shell: not relative to the data's folder.
     changes |= {"test": str(Path(options.test).resolve())} if options.test else {}
     data = experiment.datamodule(**changes)
+    data.schema = Schema.from_dict(run.read_schema())
     data.setup("predict")
     for note in [] if options.part else data.notes:
         say(f"  {note}")
@@ -207,7 +209,7 @@ def complete(
     """
     if not np.isfinite(values).all():
         raise RunError("predictions are NaN or infinite: nothing is written.")
-    skipped = sorted(set(wanted) - set(rows.tolist())) if data.on_bad_image == "skip" else []
+    skipped = sorted(set(wanted) - set(rows.tolist())) if data.settings.loading.on_bad_image == "skip" else []
     for problem in scan(data.images_of("predict", skipped)).errors.values():
         print(f"skipped, predicted as the mean of the training rows: {problem}", file=sys.stderr)
     ids, expected = data.test_table.ids, set(wanted) - set(skipped)

@@ -10,7 +10,7 @@ from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.provenance import predictions_made_with
 from swinft.run.report.page import write_report
-from swinft.store import is_committed, probe, verify
+from swinft.store import is_committed, probe
 
 
 def draw(run: Run, allow_code: list[str] | None = None) -> Path:
@@ -38,7 +38,7 @@ def draw(run: Run, allow_code: list[str] | None = None) -> Path:
         experiment = Experiment.of_run(run, "report", allow_code)
         check_inputs(run, experiment.config, ("train",))
         made_with = predictions_made_with(run) if is_committed(run.test_predictions) else None
-        data = experiment.datamodule(folds=str(verify(run.folds)), images=str(verify(run.images)))
+        data = experiment.datamodule(run)
         data.setup("fit")
         write_report(run, data)
     if made_with:

@@ -32,7 +32,7 @@ class SubmissionConfig:
             `labels`: the labels above the threshold; `auto`: by the sample's cells, the target and the first metric.
         threshold: Probability from which a label is written, in 0–1. Where all of a row's labels are below it, the most
             probable one is written.
-        delimiter: What stands between labels; null for that of the sample's cells, or `data.label_delimiter`.
+        delimiter: What stands between labels; null for that of the sample's cells, or `data.columns.label_delimiter`.
         clip: Smallest and largest number that is written: `[0.01, 0.99]`. Null for the training targets' range where
             whole numbers are written, else for none.
         normalize: Divide the numbers of each row by their sum.

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from swinft.data.samples import Columns, read_sample
+from swinft.data.columns import Columns
+from swinft.data.samples import read_sample
 from swinft.data.schema import Schema
 from swinft.data.tables.table import DataError, Problem
 from swinft.errors import InputError, number_of
@@ -141,7 +142,7 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
             found = predictions.select(schema.outputs)
         metric = _first_metric(run, config)
         sample = sample or _sample_without_file(config["data"], schema, metric, found)
-        plan = plan_submission(sample, schema, metric, settings, config["data"]["label_delimiter"])
+        plan = plan_submission(sample, schema, metric, settings, config["data"]["columns"]["label_delimiter"])
         text = _build(plan, found)
         _say_source(source, made_with, config["predict"]["views"])
         if not options.dry_run:
@@ -215,24 +216,11 @@ def _read_sample(data: dict[str, Any], options: SubmissionConfig) -> Sample | No
     """
     if not data["sample_submission"]:
         return None
-    columns = Columns(
-        target=data["target"],
-        target_kind=data["target_kind"],
-        label_delimiter=data["label_delimiter"],
-        id=data["id"],
-        image=data["image"],
-        test_image=data["test_image"],
-        numeric_features=data["numeric_features"] or [],
-        categorical_features=data["categorical_features"] or [],
-        group=data["group"],
-        encoding=data["encoding"],
-        test_id=data.get("test_id"),
-        sample_id=options.id,
-    )
+    columns = Columns(**{**data["columns"], "sample_id": options.id})
     problems: list[Problem] = []
-    table = read_sample(Path(data["root"]) / data["sample_submission"], columns, problems)
+    table = read_sample(Path(data["root"]) / data["sample_submission"], data["id"], columns, problems)
     if table is None or problems:
-        raise DataError(problems, data["download"])
+        raise DataError(problems, data["loading"]["download"])
     return Sample.of(table)
 
 
@@ -241,7 +229,7 @@ def _sample_without_file(data: dict[str, Any], schema: Schema, metric: str, tabl
     targets = [data["target"]] if isinstance(data["target"], str) else data["target"]
     if schema.kind == "classification" and metric in PROBABILITY_METRICS and len(schema.outputs) > 2:
         targets = schema.outputs
-    id = data.get("test_id") or data["id"]
+    id = data["columns"]["test_id"] or data["id"]
     return Sample("the predictions", id, [id, *targets], table.ids)
 
 

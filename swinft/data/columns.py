@@ -1,0 +1,139 @@
+"""The settings that say what the columns of a competition's tables mean, and how their cells are read."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
+
+from swinft.data.features import Filling, MissingFeatures, UnknownCategories
+from swinft.data.image_paths import fields
+from swinft.data.tables.text import MISSING_WORDS, TextRules, Twins
+from swinft.ranges import SettingsError, list_problems, word_problems
+
+OnMissingTarget = Literal["error", "skip"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of the tables beside id, image and target, and how their cells are read.
+
+    Args:
+        test_id: Id column of the table of rows to predict and of the sample submission, where it has another name there
+            than `data.id`.
+        test_image: Path of a test row's image where it differs from `data.image`.
+        label_delimiter: What stands between the labels of a multi-label target in one column.
+        class_order: Classes from the lowest grade to the highest, where their names are no numbers, for metrics of
+            grades.
+        missing_words: Cells that stand for a missing target, feature or group, whatever their case; null for the empty
+            cell, nan, na, n/a, #n/a, <na>, null, none and nat. A list replaces these: leave out what is a class of
+            yours. The empty cell is always missing.
+        twins: Two spellings of one class, label, group or category are an `error`, or two names (`distinct`). Spellings
+            differ by case, blanks, quotes, Unicode form, or as `1`, `1.0` and `01` do.
+        numeric_features: Metadata columns given to the network as numbers.
+        categorical_features: Metadata columns given to the network as categories (one-hot).
+        missing_features: A missing number or category is an `error`; is filled in rows to predict (`fill_test`); or in
+            training rows too (`fill`). A number becomes the training rows' mean; a category one of its own where
+            training rows have missing ones, and none otherwise. All that is filled is counted.
+        unknown_categories: In rows to predict, a category that the training rows do not have is none of them (`other`),
+            and counted, or an `error`.
+        on_missing_target: A row with an empty target is an `error`, or is left out (`skip`) and stays in the
+            predictions with a status.
+        encoding: Of the CSVs: `utf-8`, `cp1252`, …
+        sample_id: Id column of the sample submission, where it has another name there; `submission.id` in a config.
+
+    Raises:
+        InputError: Settings are wrong or contradict each other; all of them are listed.
+    """
+
+    test_id: str | None = None
+    test_image: str | None = None
+    label_delimiter: str | None = None
+    class_order: list[str] | None = None
+    missing_words: list[str] | None = None
+    twins: Twins = "error"
+    numeric_features: list[str] | None = None
+    categorical_features: list[str] | None = None
+    missing_features: MissingFeatures = "fill_test"
+    unknown_categories: UnknownCategories = "other"
+    on_missing_target: OnMissingTarget = "error"
+    encoding: str = "utf-8"
+    sample_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what can be said without the other settings."""
+        words = {
+            "twins": get_args(Twins),
+            "missing_features": get_args(MissingFeatures),
+            "unknown_categories": get_args(UnknownCategories),
+            "on_missing_target": get_args(OnMissingTarget),
+        }
+        lists = ("class_order", "missing_words", "numeric_features", "categorical_features")
+        problems = word_problems("data.columns", vars(self), words)
+        wrong_lists = list_problems("data.columns", vars(self), lists)
+        problems += wrong_lists or self._contradictions()
+        if self.test_image is not None:
+            problems += template_problems("data.columns.test_image", self.test_image)
+        try:
+            "a".encode(self.encoding)
+        except (LookupError, UnicodeError):
+            problems.append(f"data.columns.encoding '{self.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
+        if problems:
+            raise SettingsError(problems)
+
+    def _contradictions(self) -> list[str]:
+        """Settings that others make useless, and columns that are named twice; one sentence each."""
+        features = self.features
+        found = [f"'{name}' is named twice among the features." for name in {*features} if features.count(name) > 1]
+        if self.on_missing_target == "skip" and self.label_delimiter is not None:
+            key = "data.columns.on_missing_target"
+            found.append(f"{key} does nothing for delimited labels: an empty cell has no label.")
+        if not self.categories and self.unknown_categories == "error":
+            key = "data.columns.unknown_categories"
+            found.append(f"{key} does nothing without data.columns.categorical_features; remove it.")
+        if not features and self.missing_features != "fill_test":
+            found.append("data.columns.missing_features does nothing without metadata columns; remove it.")
+        return found
+
+    @property
+    def numbers(self) -> list[str]:
+        """Metadata columns that are numbers."""
+        return list(self.numeric_features or [])
+
+    @property
+    def categories(self) -> list[str]:
+        """Metadata columns that are categories."""
+        return list(self.categorical_features or [])
+
+    @property
+    def features(self) -> list[str]:
+        """All metadata columns."""
+        return self.numbers + self.categories
+
+    @cached_property
+    def rules(self) -> TextRules:
+        """How names are read."""
+        return TextRules(MISSING_WORDS if self.missing_words is None else self.missing_words, self.twins)
+
+    @cached_property
+    def filling(self) -> Filling:
+        """What becomes of metadata that is not there."""
+        return Filling(self.missing_features, self.unknown_categories)
+
+    def id_of(self, id: str, is_sample: bool) -> tuple[str, str]:
+        """The id column of the test table or of the sample submission, and the setting that names it.
+
+        Args:
+            id: That of the training table.
+            is_sample: Whether the table is the sample submission.
+        """
+        if is_sample and self.sample_id:
+            return self.sample_id, "submission.id"
+        if self.test_id:
+            return self.test_id, "data.columns.test_id"
+        return id, "submission.id" if is_sample else "data.columns.test_id"
+
+
+def template_problems(key: str, template: str) -> list[str]:
+    """What is wrong with the path of an image; at most one sentence."""
+    if fields(template):
+        return []
+    return [f"{key} '{template}' names no column; write one in braces: 'images/{{id}}.jpg'."]

@@ -1,0 +1,142 @@
+"""All settings of a datamodule, checked together before a table is read."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+from albumentations.core.composition import TransformType
+
+from swinft.data.augment.geometry import DevicePreset
+from swinft.data.augment.pipelines import Preset, mistyped
+from swinft.data.columns import Columns, template_problems
+from swinft.data.schema import TargetKind, target_columns
+from swinft.data.settings import FoldConfig, LoadingConfig, settings_of
+from swinft.errors import InputError
+from swinft.ranges import SettingsError, is_whole, whole_problems, word_problems
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """All settings of a datamodule, checked together; `CSVDataModule` says what each means.
+
+    Raises:
+        InputError: Settings are wrong or contradict each other; all of them are listed.
+    """
+
+    target: str | list[str]
+    target_kind: TargetKind
+    train: str | None
+    image: str
+    id: str
+    root: Path
+    test: str | None
+    sample_submission: str | None
+    image_size: tuple[int, int]
+    augment: Preset | list[TransformType]
+    batch_size: int
+    columns: Columns
+    folds: FoldConfig
+    loading: LoadingConfig
+
+    def __post_init__(self) -> None:
+        """Makes objects of plain values, then checks each setting and all of them together."""
+        problems: list[str] = []
+        plain: dict[str, Callable[[Any], Any]] = {
+            "columns": partial(settings_of, Columns, "data.columns"),
+            "folds": partial(settings_of, FoldConfig, "data.folds"),
+            "loading": partial(settings_of, LoadingConfig, "data.loading"),
+            "image_size": image_sides,
+        }
+        for name, make in plain.items():
+            try:
+                object.__setattr__(self, name, make(getattr(self, name)))
+            except SettingsError as error:
+                problems += error.problems
+            except InputError as error:
+                problems.append(str(error))
+        problems += whole_problems("data", vars(self), {"batch_size": 1})
+        problems += word_problems("data", vars(self), {"target_kind": get_args(TargetKind)})
+        problems += template_problems("data.image", self.image) + mistyped("augment", self.augment)
+        if isinstance(self.augment, str):
+            problems += word_problems("data", vars(self), {"augment": get_args(Preset)})
+        problems = problems or [*self._target_problems(), *self._augment_problems()]
+        if problems:
+            raise SettingsError(problems)
+
+    def _target_problems(self) -> list[str]:
+        """What the target's settings and the other columns say against each other; one sentence each."""
+        found, kind = [], self.target_kind
+        if self.columns.class_order is not None and kind != "classification":
+            found.append(f"data.columns.class_order does nothing where data.target_kind is {kind}; remove it.")
+        if self.folds.rare_classes == "train" and kind != "classification":
+            found.append("data.folds.rare_classes is for classification; remove it.")
+        try:
+            targets = self.targets
+        except InputError as error:
+            return [*found, str(error)]
+        told = [name for name in targets if name in self.columns.features]
+        what = "is in data.target and among the features: the network would be told the answer."
+        return [*found, *(f"'{name}' {what}" for name in told)]
+
+    def _augment_problems(self) -> list[str]:
+        """What loading cannot do with `data.augment`; one sentence each."""
+        found = []
+        on_device, presets = self.loading.augment_on == "device", get_args(DevicePreset)
+        if on_device and (not isinstance(self.augment, str) or self.augment not in presets):
+            name = f"'{self.augment}'" if isinstance(self.augment, str) else "a list of transforms"
+            found.append(
+                f"data.loading.augment_on is 'device', and data.augment is {name}; a device computes "
+                f"{', '.join(presets)}. Set data.augment to one of them, or data.loading.augment_on to cpu."
+            )
+        if self.loading.policy is True and not self.is_shrunk and not on_device:
+            found.append(
+                "data.loading.cache is true, but what is cached is shrunk: set data.loading.shrink to true as well."
+            )
+        return found
+
+    @property
+    def targets(self) -> list[str]:
+        """The target's columns."""
+        return target_columns(self.target_kind, self.target, self.columns.label_delimiter)
+
+    @property
+    def has_own_transforms(self) -> bool:
+        """Whether transforms of the user's run on images."""
+        return bool(self.loading.preprocess) or not isinstance(self.augment, str)
+
+    @property
+    def is_shrunk(self) -> bool:
+        """Whether images are decoded at what training needs, and not with every pixel."""
+        shrink = self.loading.shrink
+        return not self.has_own_transforms if shrink == "auto" else shrink
+
+    @property
+    def predicts_sample(self) -> bool:
+        """Whether the rows to predict are the sample's, whose targets are placeholders: no other table, or the same."""
+        if not self.sample_submission or not self.test:
+            return not self.test
+        return (self.root / self.test).resolve() == (self.root / self.sample_submission).resolve()
+
+    @property
+    def may_skip(self) -> bool:
+        """Whether settings let rows go without a prediction of their own."""
+        choices = (self.loading.on_bad_image, self.columns.on_missing_target, self.folds.rare_classes)
+        return "skip" in choices or "train" in choices
+
+
+def image_sides(image_size: Any) -> tuple[int, int]:
+    """Height and width of the setting `image_size`.
+
+    Raises:
+        InputError: It is neither a whole number nor two, or one is below 1.
+    """
+    sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
+    if len(sides) != 2 or not all(is_whole(side) for side in sides):
+        raise InputError(
+            f"data.image_size is {image_size}; give one side, or height and width, as whole numbers of pixels."
+        )
+    if min(sides) < 1:
+        raise InputError(f"data.image_size is {image_size}. Allowed: a number from 1 each.")
+    return sides[0], sides[1]

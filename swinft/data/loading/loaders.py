@@ -1,0 +1,160 @@
+"""The loaders of a datamodule: datasets, orders, and how they are fed."""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from lightning.pytorch import Trainer
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from swinft.data.augment.geometry import make_geometry
+from swinft.data.augment.pipelines import Preprocessing, eval_pipeline, train_pipeline
+from swinft.data.augment.trial import try_transforms
+from swinft.data.cache.pixels import PixelCache
+from swinft.data.loading.dataset import ImageRows, OrderedRows, RowNames, ShuffledRows, make_loader
+from swinft.data.loading.device_loader import DeviceLoader, DeviceStore, DrawnRows
+from swinft.data.loading.feeding import FeedingLoader, Work, plan_feeding
+from swinft.data.loading.following import Following, device_of, is_running, place
+from swinft.data.samples import Rows
+from swinft.data.splits import Splits
+from swinft.errors import InputError
+from swinft.seeding import Use, seed_for
+
+Split = Literal["train", "val", "test", "predict"]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What may change from one loader of a datamodule to the next.
+
+    Args:
+        fold: The fold that is held out.
+        batch_size: Images per batch and device.
+        trainer: Lightning's; None for a loop without one.
+    """
+
+    fold: int
+    batch_size: int
+    trainer: Trainer | None
+
+
+class Loaders:
+    """Makes the loaders of a datamodule.
+
+    Args:
+        splits: The rows.
+    """
+
+    def __init__(self, splits: Splits) -> None:
+        self.splits, self.settings = splits, splits.settings
+        self.following, self.on_device = Following(), DeviceStore()
+        self._has_warned = False  # of a num_workers above the cores
+
+    def train(self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], now: Moment) -> FeedingLoader:
+        """Rows in the order of the epoch, on the device where that augments."""
+        rank, num_ranks = place(now.trainer)
+        follows, parts = is_running(now.trainer), self.settings.loading.virtual_epochs
+        epoch = partial(self.following.epoch, now.trainer) if follows else None
+        seed = self._seed("order", now)
+        sampler = ShuffledRows(rows, seed, rank, num_ranks, epoch, parts, self.following.next_pass)
+        if self.settings.loading.augment_on == "device":
+            loader = self._from_device(dataset, sampler, now)
+        else:
+            loader = self._loader(dataset, sampler, "train", now)
+        if follows and rank == 0:
+            print(f"fold {now.fold}: {loader.feeding}", flush=True)
+        return loader
+
+    def in_order(
+        self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], work: Work, now: Moment
+    ) -> FeedingLoader:
+        """Rows in the table's order, each once over all processes."""
+        return self._loader(dataset, OrderedRows(rows, *place(now.trainer)), work, now)
+
+    def images(self, split: Split, visited: NDArray[np.int64] | None, makes_cache: bool, now: Moment) -> ImageRows:
+        """The dataset of a split.
+
+        Args:
+            split: Which.
+            visited: Rows that its loader visits; None for all.
+            makes_cache: Decode the training images into the cache now, where they are to be kept.
+            now: The fold decides on augmentation.
+
+        Raises:
+            InputError: `test`, and the rows to predict have no targets.
+        """
+        settings, loading = self.settings, self.settings.loading
+        is_known = split in ("train", "val")
+        rows = self.splits.train if is_known else self.splits.test
+        size, resize = settings.image_size, loading.resize
+        pipeline = train_pipeline(settings.augment, size, resize) if split == "train" else eval_pipeline(size, resize)
+        return ImageRows(
+            RowNames.of(rows.table),
+            rows.paths,
+            pipeline,
+            size,
+            self._seed("augmentation", now),
+            self.splits.answers() if split == "test" else rows.targets,
+            rows.features,
+            loading.image_rules,
+            # A training image that was whole at the scan has changed since: that is no row to skip but an error.
+            skips_bad=not is_known and loading.on_bad_image == "skip",
+            shrinks=settings.is_shrunk,
+            cache=self._cache(rows, makes_cache, now) if is_known else None,
+            preprocess=Preprocessing(loading.preprocess) if loading.preprocess else None,
+            visited=visited,
+            source=rows.source,
+        )
+
+    def try_transforms(self, name: str, rows: dict[int, str], now: Moment) -> None:
+        """Runs the user's transforms on the images of some rows of `train` or `test`, before an epoch does.
+
+        Raises:
+            InputError: One fails; the message names row and image.
+        """
+        if self.settings.has_own_transforms:
+            is_train = name == "train"
+            dataset = self.images("train" if is_train else "predict", None, False, now)
+            try_transforms(dataset, rows, is_train and not isinstance(self.settings.augment, str))
+
+    def _cache(self, rows: Rows, makes_it: bool, now: Moment) -> PixelCache | None:
+        """The decoded training images; says what was decided where nobody has asked before, as in a notebook."""
+        files = self.splits.image_files
+        was_known = bool(files.decision)
+        cache = files.cache(rows, makes_it)
+        if files.decision and not was_known and place(now.trainer)[0] == 0:
+            print(files.decision, flush=True)
+        return cache
+
+    def _from_device(self, rows: Dataset[dict[str, Any]], sampler: ShuffledRows, now: Moment) -> FeedingLoader:
+        if not isinstance(rows, ImageRows):
+            raise InputError(
+                "data.loading.augment_on is 'device', which knows the images of swinft's own dataset only, and "
+                f"make_dataset gives a {type(rows).__name__}. Set it to cpu."
+            )
+        augment, resize = self.settings.augment, self.settings.loading.resize
+        assert isinstance(augment, str)  # the settings' check has refused these
+        assert augment != "heavy"
+        drawn = DrawnRows(rows, make_geometry(augment, self.settings.image_size, resize))
+        images = self.on_device.images(drawn, sampler, device_of(now.trainer), now.trainer)
+        return self._loader(drawn, sampler, "draw", now, partial(DeviceLoader, device_images=images))
+
+    def _loader(
+        self, dataset: Dataset[dict[str, Any]], sampler: Any, work: Work, now: Moment, kind: Any = FeedingLoader
+    ) -> FeedingLoader:
+        """A loader that works as `loading.num_workers` says; what is wrong with that is said once."""
+        height, width = self.settings.image_size
+        batch_bytes = now.batch_size * (200 if work == "draw" else 3 * height * width)
+        num_batches = -(-len(sampler) // now.batch_size)
+        to = self.following.going_to(now.trainer)
+        feeding = plan_feeding(self.settings.loading.num_workers, to, batch_bytes, num_batches, work)
+        if feeding.warning and not self._has_warned and place(now.trainer)[0] == 0:
+            print(f"WARNING: {feeding.warning}", file=sys.stderr)
+            self._has_warned = True
+        return make_loader(dataset, sampler, now.batch_size, feeding, self.settings.folds.seed, kind)
+
+    def _seed(self, use: Use, now: Moment) -> int:
+        return seed_for(use, self.settings.folds.seed, now.fold)

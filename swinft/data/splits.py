@@ -1,0 +1,255 @@
+"""The rows of a datamodule's splits: tables read once, rows that are skipped, and the fold of every training row."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.augment.trial import transform_notes
+from swinft.data.data_settings import DataSettings
+from swinft.data.folds import NO_FOLD, Folds, check_folds, make_folds, read_folds, scored_folds
+from swinft.data.inspection.duplicates import clusters
+from swinft.data.inspection.image_files import ImageFiles
+from swinft.data.samples import Rows, check_sample, read_sample, read_test, read_train
+from swinft.data.schema import Schema, with_prior
+from swinft.data.summary import imbalance
+from swinft.data.tables.table import DataError, Problem, Table
+from swinft.data.targets import encode_answers
+from swinft.errors import InputError
+
+OK = "ok"  # status of a row that has a prediction of its own
+
+
+class Splits:
+    """The training rows with their folds, and the rows to predict.
+
+    Args:
+        settings: Of the datamodule.
+        image_files: The images behind the rows.
+    """
+
+    def __init__(self, settings: DataSettings, image_files: ImageFiles) -> None:
+        self.settings, self.image_files = settings, image_files
+        self.schema: Schema | None = None
+        self.sample: Table | None = None
+        self.notes: list[str] = []
+        self.known_images: Path | None = None  # an earlier run's images.csv
+        self._tables: tuple[Rows, Schema, Rows | None] | None = None
+        self._train: Rows | None = None
+        self._test: Rows | None = None
+        self._fold_of_row: Folds = np.empty(0, dtype=np.int64)
+
+    @property
+    def train(self) -> Rows:
+        """The training rows.
+
+        Raises:
+            InputError: They are not read yet.
+        """
+        if self._train is None:
+            raise InputError('the rows are not read yet: call setup("fit") first.')
+        return self._train
+
+    @property
+    def test(self) -> Rows:
+        """The rows to predict.
+
+        Raises:
+            InputError: They are not read yet.
+        """
+        if self._test is None:
+            raise InputError('the rows are not read yet: call setup("predict") first.')
+        return self._test
+
+    @property
+    def has_train(self) -> bool:
+        """Whether the training rows are read."""
+        return self._train is not None
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the rows to predict are read."""
+        return self._test is not None
+
+    @property
+    def by_name(self) -> dict[str, Rows]:
+        """The rows that are read, of `train` and `test`."""
+        return {name: rows for name, rows in (("train", self._train), ("test", self._test)) if rows is not None}
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """Of the training rows: int64 (N,) or float32 (N, K); −1 or NaN where there is none."""
+        targets = self.train.targets
+        assert targets is not None
+        return targets
+
+    @property
+    def fold_of_row(self) -> Folds:
+        """Fold of each training row, int64 (N,); −1 for those that no fold scores."""
+        assert len(self.train.table) == len(self._fold_of_row)
+        return self._fold_of_row
+
+    @property
+    def is_scored(self) -> NDArray[np.bool_]:
+        """Which training rows some fold scores, bool (N,): those that are not skipped and have a fold."""
+        scored: NDArray[np.bool_] = self.train.is_used & (self.fold_of_row != NO_FOLD)
+        return scored
+
+    @property
+    def status(self) -> list[str]:
+        """Of each training row: `ok`, or why no fold scores it."""
+        without = dict.fromkeys(np.flatnonzero(self.fold_of_row == NO_FOLD).tolist(), "in no fold")
+        reasons = {**without, **self.train.skipped}
+        return [reasons.get(row, OK) for row in range(len(self.train.table))]
+
+    def check_fold(self, fold: int) -> None:
+        """Checks that a fold can be held out.
+
+        Raises:
+            InputError: There is no such fold.
+        """
+        last = int(self.fold_of_row.max())
+        if not 0 <= fold <= last:
+            raise InputError(f"fold is {fold}; the folds are 0 to {last}.")
+
+    def trained_on(self, fold: int) -> NDArray[np.int64]:
+        """Rows of all folds but one, and those without one, that are not skipped."""
+        return np.flatnonzero(self.train.is_used & (self.fold_of_row != fold))
+
+    def held_out(self, fold: int) -> NDArray[np.int64]:
+        """Rows of a fold that are scored, in the table's order."""
+        return np.flatnonzero(self.is_scored & (self.fold_of_row == fold))
+
+    def read_tables(self) -> tuple[Rows, Schema]:
+        """The training rows and what the network must know of them, from the tables alone: no image is opened.
+
+        Raises:
+            DataError: Everything that is wrong with the tables and the files they name.
+        """
+        if self._tables is None:
+            problems: list[Problem] = []
+            found = self._read_train(problems)
+            schema = found[1] if found else None
+            names_test = self.settings.test or self.settings.sample_submission
+            test = read_test(self.settings, schema, problems) if names_test else None
+            self.sample = self._read_sample(test, problems)
+            if problems or found is None:
+                raise DataError(problems, self.settings.loading.download)
+            self._tables = *found, test
+        return self._tables[0], self._tables[1]
+
+    def setup_fit(self) -> None:
+        """Reads the tables, finds the rows that are skipped, and gives every row its fold.
+
+        Raises:
+            DataError: Everything that is wrong with the tables and the files they name.
+            InputError: The folds do not hold.
+        """
+        rows, schema = self.read_tables()
+        assert self._tables is not None
+        test = self._tables[2]
+        train = self._without_bad_images(rows)
+        assert train.targets is not None
+        used, file = train.is_used, self.settings.folds.file
+        schema = with_prior(schema, train.targets[used])
+        folds = self._read_folds(train.table) if file else self._make_folds(train, used)
+        groups = [name for name, is_used in zip(train.groups, used, strict=True) if is_used] if train.groups else None
+        notes = check_folds(folds[used], train.targets[used], schema.outputs, groups, file)
+        self.schema, self._train, self._test, self._fold_of_row = schema, train, test, folds
+        sample = None if self.settings.predicts_sample else self.sample
+        tables = [train.table, *([test.table] if test else []), *([sample] if sample else [])]
+        read = [note for table in tables for note in table.notes]
+        self.notes = [*read, *imbalance(train.targets[used], schema), *notes, *self._transform_notes()]
+
+    def setup_predict(self) -> None:
+        """Reads the rows to predict, and the training table where no schema is known.
+
+        Raises:
+            DataError: Everything that is wrong with the tables and the files they name.
+            InputError: Nothing names rows to predict.
+        """
+        if not self.settings.test and not self.settings.sample_submission:
+            raise InputError("there is nothing to predict: set data.test or data.sample_submission.")
+        problems: list[Problem] = []
+        if self.schema is None:
+            found = self._read_train(problems)
+            if found and found[0].targets is not None and not problems:
+                self.schema = with_prior(found[1], found[0].targets[found[0].is_used])
+        test = read_test(self.settings, self.schema, problems, is_rerun=True)
+        if problems or test is None:
+            raise DataError(problems, self.settings.loading.download)
+        self._test, self.notes = test, [*self.notes, *test.table.notes]
+
+    def answers(self) -> NDArray[Any]:
+        """Targets of a labelled test table: int64 (N,) or float32 (N, K).
+
+        Raises:
+            InputError: The table has no targets.
+            DataError: Targets are wrong, or not among those of the training table.
+        """
+        table, settings = self.test.table, self.settings
+        absent = [name for name in settings.targets if name not in table.columns]
+        if settings.predicts_sample or absent:
+            reason = "is the sample submission" if settings.predicts_sample else f"has no column '{absent[0]}'"
+            what = "data.test is not set" if settings.test is None else f"{table.path} {reason}"
+            raise InputError(f"there is nothing to test: {what}. Use Trainer.predict for rows without targets.")
+        assert self.schema is not None
+        problems: list[Problem] = []
+        target = settings.target, settings.columns.label_delimiter
+        targets = encode_answers(table, self.schema, *target, problems, settings.columns.rules)
+        if problems:
+            raise DataError(problems)
+        return targets
+
+    def _transform_notes(self) -> list[str]:
+        if not self.settings.has_own_transforms:
+            return []
+        loading = self.settings.loading
+        return transform_notes(self.settings.augment, loading.resize, loading.shrink, self.image_files.image_size)
+
+    def _without_bad_images(self, rows: Rows) -> Rows:
+        """The rows with those marked that `on_bad_image: skip` leaves out."""
+        if self.settings.loading.on_bad_image == "error":
+            return rows
+        bad = self.image_files.bad_rows(rows, self.known_images)
+        return replace(rows, skipped={**rows.skipped, **dict.fromkeys(bad, "bad image")})
+
+    def _make_folds(self, rows: Rows, used: NDArray[np.bool_]) -> Folds:
+        """Folds of the rows that are used; of rare classes only where they are an error."""
+        assert rows.targets is not None
+        config, groups, grouped_by = self.settings.folds, rows.groups, "data.folds.group"
+        if config.duplicates == "group":
+            grouped_by = f"{grouped_by} and data.folds.duplicates" if groups else "data.folds.duplicates: group"
+            groups = clusters(self.image_files.clusters(rows), groups)
+        make = scored_folds if config.rare_classes == "train" else make_folds
+        names = [groups[row] for row in np.flatnonzero(used)] if groups else None
+        folds = np.full(len(used), NO_FOLD, dtype=np.int64)
+        folds[used] = make(config.kind, config.planned, config.seed, rows.targets[used], names, grouped_by)
+        return folds
+
+    def _read_folds(self, table: Table) -> Folds:
+        config = self.settings.folds
+        folds = read_folds(Path(str(config.file)), table)
+        found = int(folds.max()) + 1
+        if config.num not in (None, found):
+            raise InputError(f"data.folds.num is {config.num}, and {config.file} has {found} folds: remove one.")
+        return folds
+
+    def _read_sample(self, test: Rows | None, problems: list[Problem]) -> Table | None:
+        """The sample submission: the rows to predict themselves where no table names these."""
+        settings = self.settings
+        if not settings.sample_submission or settings.predicts_sample:
+            return test.table if settings.sample_submission and test else None
+        sample = read_sample(settings.root / settings.sample_submission, settings.id, settings.columns, problems)
+        check_sample(sample, test, problems)
+        return sample
+
+    def _read_train(self, problems: list[Problem]) -> tuple[Rows, Schema] | None:
+        if self.settings.train is None:
+            raise InputError("data.train is not set: it names the CSV of the training rows.")
+        # The folds of a file are checked as they are: rows that none of them scores may be all of a class.
+        folds = self.settings.folds
+        min_class_rows = 0 if folds.rare_classes == "train" or folds.file else folds.planned
+        return read_train(self.settings, min_class_rows, problems)
