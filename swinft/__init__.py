@@ -44,6 +44,7 @@ _PUBLIC = {
     "MixConfig": "swinft.model.training.mixup",
     "create_backbone": "swinft.model.backbones.timm_backbone",
     "load": "swinft.run.load",
+    "export": "swinft.run.export",
 }
 __all__ = sorted(_PUBLIC)
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "predict": Command("swinft.commands.predict:main", "predict the test rows with all folds of a run"),
     "submit": Command("swinft.commands.submit:main", "turn a run's predictions into a checked submission.csv"),
     "report": Command("swinft.commands.report:main", "draw a run as one HTML file"),
+    "export": Command("swinft.commands.export:main", "write a fold's weights for timm, ONNX or TorchScript"),
     "metrics": Command(
         "swinft.commands.metrics:main", "list every metric with its kinds of target, direction, definition"
     ),

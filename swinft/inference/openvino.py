@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from swinft.errors import InputError
+from swinft.inference.parity import Predicting, example_inputs, largest_difference
 from swinft.model.backbones.memory_format import set_layout
 from swinft.model.network import ImageModel
 
@@ -113,18 +113,6 @@ def compile_net(
     return predictor
 
 
-class _Predict(nn.Module):
-    """A network whose forward pass is `predict`, which is what gets converted."""
-
-    def __init__(self, net: ImageModel) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """Pixels (B, 3, H, W) and metadata (B, F) to predictions (B, K)."""
-        return self.net.predict(image, features)
-
-
 def _import_openvino() -> Any:
     try:
         import openvino
@@ -142,11 +130,11 @@ def _convert(openvino: Any, net: ImageModel, image_size: tuple[int, int]) -> Any
     Raises:
         InputError: OpenVINO does not know an operation of the network.
     """
-    example = _example(net, image_size, num_images=2)
+    example = example_inputs(net, image_size, num_images=2)
     try:
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad(), _quiet_openvino():
             warnings.simplefilter("ignore")  # each constant is reported, and that torch would rather be exported
-            model = openvino.convert_model(_Predict(net).eval(), example_input=example)
+            model = openvino.convert_model(Predicting(net).eval(), example_input=example)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
@@ -170,26 +158,9 @@ def _quiet_openvino() -> Iterator[None]:
             os.environ["CI"] = before
 
 
-def _example(net: ImageModel, image_size: tuple[int, int], num_images: int) -> tuple[Tensor, ...]:
-    """Images of coloured patches under noise, each unlike the others, and metadata as in training where there is any.
-
-    Pure noise would not do: every such image looks the same to a network, and so would a wrong one's predictions.
-    """
-    random = torch.Generator().manual_seed(0)
-    patches = torch.rand(num_images, 3, 4, 4, generator=random) * 255
-    noise = torch.randn(num_images, 3, *image_size, generator=random) * 20
-    image = (functional.interpolate(patches, image_size) + noise).clamp(0, 255).round()
-    if net.metadata is None:
-        return (image,)
-    return image, net.metadata.draw(num_images, random)
-
-
 def _deviation(predictor: OpenVINONet, net: ImageModel, image_size: tuple[int, int]) -> float:
     """Largest difference from torch's fp32 predictions, as a share of the range of each of the K outputs."""
-    example = _example(net, image_size, CHECKED_IMAGES)
+    example = example_inputs(net, image_size, CHECKED_IMAGES)
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         expected = net.predict(*example)
-    spread = expected.amax(0) - expected.amin(0)
-    smallest = (SMALLEST_RANGE * expected.abs().amax(0)).clamp_min(torch.finfo(torch.float32).tiny)
-    difference = (predictor.predict(*example) - expected).abs().amax(0)
-    return float((difference / spread.maximum(smallest)).max())
+    return largest_difference(predictor.predict(*example), expected, SMALLEST_RANGE)

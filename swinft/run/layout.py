@@ -229,6 +229,11 @@ class Run:
         return self.root / "parts"
 
     @property
+    def exports(self) -> Path:
+        """Weights in forms that work without swinft, a folder per fold and form."""
+        return self.root / "exports"
+
+    @property
     def submission(self) -> Path:
         """The file for Kaggle."""
         return self.root / "submission.csv"
@@ -268,24 +273,28 @@ class Run:
         with verify(self.folds).open(encoding="utf-8", newline="") as file:
             return sorted({int(row["fold"]) for row in csv.DictReader(file)} - {NO_FOLD})
 
-    def finished_folds(self, folds: list[int] | None) -> list[int]:
+    def finished_folds(self, folds: list[int] | None, option: str = "--folds") -> list[int]:
         """The folds to predict with, checked to be finished; all of them for None.
+
+        Args:
+            folds: Their numbers.
+            option: What named them, for messages.
 
         Raises:
             InputError: One is not planned or not finished, or is named twice.
         """
         planned = self.planned_folds()
         if folds is not None and (not folds or len(set(folds)) < len(folds)):
-            raise InputError(f"--folds is {folds}: name at least one fold, each once, of {planned}.")
+            raise InputError(f"{option} is {folds}: name at least one fold, each once, of {planned}.")
         unknown = [index for index in folds or [] if index not in planned]
         if unknown:
-            raise InputError(f"--folds names {unknown}, but the run has folds {planned}.")
+            raise InputError(f"{option} names {unknown}, but the run has folds {planned}.")
         chosen = planned if folds is None else sorted(folds)
         unfinished = [index for index in chosen if not self.fold(index).is_done]
         if unfinished:
             raise InputError(
                 f"folds {unfinished} of {self.root} are not finished. Run `{self.resume_command}`, or name those that "
-                f"are with --folds."
+                f"are with {option}."
             )
         return chosen
 

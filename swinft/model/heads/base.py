@@ -8,7 +8,7 @@ Shapes: B batch, D features, K outputs.
 
 import copy
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,14 @@ class Head(Described):
     def decode(self, logits: Tensor) -> Tensor:
         """Logits to predictions (B, K) in the competition's units."""
         raise NotImplementedError
+
+    def decode_rule(self) -> dict[str, Any]:
+        """What `decode` does, as plain values for a program without swinft; a class with its own `decode` has its own.
+
+        Returns:
+            `rule`, a word, and the constants that go with it.
+        """
+        return {"rule": "custom", "head": type(self).__name__}
 
     def initialize(self, target: Tensor) -> None:
         """Called once before training with the targets of the training rows (N, …): check them, set an output bias."""

@@ -3,7 +3,7 @@
 Shapes: B batch, D features, K outputs.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -83,3 +83,7 @@ class ClassificationHead(LinearHead):
     def decode(self, logits: Tensor) -> Tensor:
         """Logits (B, K) to probabilities (B, K)."""
         return logits.float().softmax(1)
+
+    def decode_rule(self) -> dict[str, Any]:
+        """Softmax over the classes."""
+        return {"rule": "softmax"}

@@ -3,7 +3,7 @@
 Shapes: B batch, D features, K outputs.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 from torch.nn import functional
@@ -58,3 +58,7 @@ class MultilabelHead(LinearHead):
     def decode(self, logits: Tensor) -> Tensor:
         """Logits (B, K) to probabilities (B, K)."""
         return logits.float().sigmoid()
+
+    def decode_rule(self) -> dict[str, Any]:
+        """A sigmoid of each label."""
+        return {"rule": "sigmoid"}

@@ -4,7 +4,7 @@ Shapes: B batch, D features, K outputs.
 """
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -106,3 +106,13 @@ class RegressionHead(LinearHead):
         raw = logits.float().sigmoid() if self.kind_of_loss == "bce" else logits.float()
         values = raw * self.scale + self.shift
         return values if self.low is None and self.high is None else values.clamp(self.low, self.high)
+
+    def decode_rule(self) -> dict[str, Any]:
+        """`scale * x + shift` of each logit, or of its sigmoid for `bce`, clipped to [low, high] where they are."""
+        return {
+            "rule": "sigmoid, standardised" if self.kind_of_loss == "bce" else "standardised",
+            "scale": self.scale.tolist(),
+            "shift": self.shift.tolist(),
+            "low": self.low,
+            "high": self.high,
+        }

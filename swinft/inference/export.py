@@ -1,0 +1,251 @@
+"""A network in forms that work without swinft: timm's, ONNX, TorchScript, safetensors; each compared with torch.
+
+Shapes: B batch, H and W pixels, F metadata features, D embedding, K outputs.
+"""
+
+import copy
+import importlib
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from swinft.errors import InputError
+from swinft.inference.parity import Predicting, example_inputs, largest_difference
+from swinft.inference.timm_form import as_timm
+from swinft.model.backbones.memory_format import set_layout
+from swinft.model.network import ImageModel
+
+Form = Literal["timm", "onnx", "torchscript", "safetensors"]
+SUFFIXES: dict[Form, str] = {
+    "timm": ".safetensors",
+    "onnx": ".onnx",
+    "torchscript": ".pt",
+    "safetensors": ".safetensors",
+}
+NEEDS: dict[Form, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime")}  # packages of `swinft[export]`
+# Largest difference from torch's predictions, as a share of their range: fp32 in another order of additions is closer,
+# a weight that is off by a thousandth is further away.
+TOLERANCE = 1e-5
+SMALLEST_RANGE = 1.0  # of the magnitude
+OPSET = 17  # the first with LayerNormalization; every onnxruntime since 1.12 runs it
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network in another form, in memory.
+
+    Args:
+        content: The file of weights.
+        compute: What this file computes: pixels in 0–255 (B, 3, H, W), and metadata (B, F), to outputs.
+        expected: The same by the network itself.
+        output: What comes out: `predictions`, `logits` or `features`.
+        usage: How it is loaded, as plain values.
+        config: timm's config.json, that lies beside the weights.
+        note: What it lacks, in a sentence.
+    """
+
+    content: bytes
+    compute: Callable[..., Tensor]
+    expected: Callable[..., Tensor]
+    output: Literal["predictions", "logits", "features"]
+    usage: dict[str, Any] = field(default_factory=dict)
+    config: bytes | None = None
+    note: str = ""
+
+
+def check_installed(form: Form) -> None:
+    """Finds out whether the packages of a form are there.
+
+    Raises:
+        InputError: One is not.
+    """
+    for package in NEEDS.get(form, ()):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise InputError(f"--to {form} needs the package {package}: pip install 'swinft[export]'") from error
+
+
+def export_net(
+    net: ImageModel, form: Form, image_size: tuple[int, int], outputs: Sequence[str], resize: str
+) -> Exported:
+    """Brings a network into another form.
+
+    Args:
+        net: On the CPU, in evaluation mode, with timm's own attention. Its layout becomes the plain one.
+        form: Which one.
+        image_size: Height and width in pixels.
+        outputs: Names of the K outputs.
+        resize: The rule of `data.loading.resize`.
+
+    Raises:
+        InputError: The network cannot be brought into this form.
+    """
+    set_layout(net, "plain")
+    if hasattr(net.backbone.model, "set_grad_checkpointing"):
+        net.backbone.model.set_grad_checkpointing(False)  # nothing is trained, and no tracer need see it
+    example = example_inputs(net, image_size, num_images=2)
+    try:
+        with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+            warnings.simplefilter("ignore")  # of sizes that become constants: the comparison finds what is wrong
+            if form == "timm":
+                return _to_timm(net, example, outputs, resize)
+            if form == "safetensors":
+                return _to_safetensors(net)
+            return _to_onnx(net, example) if form == "onnx" else _to_torchscript(net, example)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a converter does not know of a network
+        raise InputError(f"this network cannot be exported to {form}: {_reason(error)}") from error
+
+
+def check_parity(net: ImageModel, exported: Exported, batches: Sequence[tuple[Tensor, ...]]) -> float:
+    """Compares what a file computes with what the network computes.
+
+    Args:
+        net: The network.
+        exported: The same in another form.
+        batches: Images, uint8 or float in 0–255, and metadata where the network takes it.
+
+    Returns:
+        The largest difference, as a share of the range.
+
+    Raises:
+        InputError: It is above `TOLERANCE`, or a batch cannot be computed.
+    """
+    is_one_unit = exported.output != "predictions" or net.head.kind != "regression"
+    found = 0.0
+    for batch in batches:
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+            expected = exported.expected(*batch)
+            try:
+                computed = exported.compute(*batch)
+            except Exception as error:  # an exported graph may fail at a size of the batch, in words of its own
+                raise InputError(
+                    f"the exported network fails at a batch of {len(batch[0])}: {_reason(error)}. Nothing is written."
+                ) from error
+        if computed.shape != expected.shape:
+            raise InputError(
+                f"the exported network gives {tuple(computed.shape)} where torch gives {tuple(expected.shape)}. "
+                f"Nothing is written."
+            )
+        difference = largest_difference(computed, expected, SMALLEST_RANGE, is_one_unit)
+        if not difference <= TOLERANCE:  # `not`, for NaN compares as False
+            raise InputError(
+                f"the exported network's {exported.output} differ from torch's by {difference:.1e} of their range in a "
+                f"batch of {len(batch[0])}; {TOLERANCE:.0e} is allowed. Nothing is written."
+            )
+        found = max(found, difference)
+    return found
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _to_safetensors(net: ImageModel) -> Exported:
+    """The weights by swinft's own names."""
+    content = save({name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()})
+    fresh = copy.deepcopy(net)
+    for tensor in fresh.state_dict().values():
+        tensor.zero_()  # so that what the file lacks is seen
+    fresh.load_state_dict(load(content))
+    return Exported(content, fresh.predict, net.predict, "predictions", {"function": "safetensors.torch.load_file"})
+
+
+def _to_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str], resize: str) -> Exported:
+    """The weights of a timm model: with the head as its classifier where the head is one, else without a head."""
+    form = as_timm(net, example, outputs, resize)
+    mean, std = net.backbone.mean, net.backbone.std
+    return Exported(
+        form.content,
+        lambda image, *_: form.model((image.float() - mean) / std),
+        net.forward if form.has_head else lambda image, *_: net.backbone(image),
+        "logits" if form.has_head else "features",
+        {"function": "timm.create_model", "model_name": form.architecture, "arguments": form.arguments},
+        form.config,
+        form.note,
+    )
+
+
+def _to_torchscript(net: ImageModel, example: tuple[Tensor, ...]) -> Exported:
+    """A traced network: pixels to predictions."""
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(Predicting(net).eval(), example, check_trace=False), file)  # type: ignore[no-untyped-call]
+    content = file.getvalue()
+    compute = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
+    return Exported(content, compute, net.predict, "predictions", {"function": "torch.jit.load"})
+
+
+def _to_onnx(net: ImageModel, example: tuple[Tensor, ...]) -> Exported:
+    """An ONNX graph: float32 pixels to predictions, for any number of images.
+
+    The older of torch's exporters takes every backbone tried, in a fraction of the time of the one on `torch.export`.
+    That one takes over where the older one does not know an operation, or is not there any more.
+    """
+    names = ["image", "features"][: len(example)]
+    try:
+        content = _by_trace(net, example, names)
+    except Exception as error:  # whatever an exporter does not know
+        try:
+            content = _by_torch_export(net, example, names)
+        except Exception as second:
+            raise InputError(
+                f"this network cannot be exported to onnx: by tracing, {_reason(error)}; by torch.export, "
+                f"{_reason(second)}"
+            ) from second
+    return Exported(content, _session(content, names), net.predict, "predictions", {"function": "InferenceSession"})
+
+
+def _by_trace(net: ImageModel, example: tuple[Tensor, ...], names: list[str]) -> bytes:
+    file: Any = io.BytesIO()
+    torch.onnx.export(
+        Predicting(net).eval(),
+        example,
+        file,
+        dynamo=False,
+        input_names=names,
+        output_names=["predictions"],
+        dynamic_axes={name: {0: "batch"} for name in [*names, "predictions"]},
+        opset_version=OPSET,
+    )
+    return bytes(file.getvalue())
+
+
+def _by_torch_export(net: ImageModel, example: tuple[Tensor, ...], names: list[str]) -> bytes:
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(
+        Predicting(net).eval(),
+        example,
+        dynamo=True,
+        input_names=names,
+        output_names=["predictions"],
+        dynamic_shapes=tuple({0: batch} for _ in example),
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    return bytes(program.model_proto.SerializeToString())
+
+
+def _session(content: bytes, names: list[str]) -> Callable[..., Tensor]:
+    """What an ONNX file computes, by onnxruntime on the CPU."""
+    import onnxruntime  # an extra
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def compute(*tensors: Tensor) -> Tensor:
+        arrays = [tensor.float().numpy() for tensor in tensors]
+        return torch.from_numpy(session.run(None, dict(zip(names, arrays, strict=True)))[0])
+
+    return compute

@@ -1,0 +1,141 @@
+"""A network as a plain timm model: its weights by timm's names, and timm's own config.json.
+
+Shapes: B batch, D embedding, K outputs.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import timm
+from safetensors.torch import load, save
+from timm.models._hub import save_config_for_hf
+from timm.models._input import get_model_args
+from torch import Tensor, nn
+
+from swinft.errors import InputError
+from swinft.inference.parity import largest_difference
+from swinft.model.heads import LinearHead
+from swinft.model.network import ImageModel
+
+CROP_MODES = {"squash": "squash", "crop": "center", "pad": "border"}  # timm's words for `data.loading.resize`
+SOURCES = ("url", "file", "hf_hub_id", "hf_hub_filename", "source")  # where the weights before training came from
+SAME = 1e-4  # share of the range of logits; another layer in between changes them a thousand times as much
+
+
+@dataclass(frozen=True)
+class TimmForm:
+    """A timm model that plain timm builds and loads.
+
+    Args:
+        content: Its weights as safetensors.
+        model: The model that timm built anew, with these weights.
+        config: timm's config.json.
+        note: What it lacks, in a sentence; empty where the head is its classifier.
+    """
+
+    content: bytes
+    model: Any
+    config: bytes
+    note: str
+
+    @property
+    def has_head(self) -> bool:
+        """Whether it gives the head's logits (B, K), and not the backbone's features (B, D)."""
+        return not self.note
+
+    @property
+    def architecture(self) -> str:
+        """Timm's name of it."""
+        return str(json.loads(self.config)["architecture"])
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `timm.create_model` must be given besides the name."""
+        return dict(json.loads(self.config)["model_args"])
+
+
+def as_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str], resize: str) -> TimmForm:
+    """The network as a timm model, its head as timm's classifier where it is one linear layer.
+
+    Args:
+        net: In evaluation mode.
+        example: Inputs of the network, for a comparison of the logits.
+        outputs: Names of the K outputs.
+        resize: The rule of `data.loading.resize`.
+
+    Raises:
+        InputError: The backbone is none of timm's.
+    """
+    source = net.backbone.model
+    if not getattr(source, "pretrained_cfg", None):
+        raise InputError("--to timm: the backbone is none of timm's. Export to onnx, torchscript or safetensors.")
+    why = _why_no_classifier(net)
+    model = None if why else _with_classifier(net, len(outputs), example)
+    if model is None:
+        why = why or f"the classifier of timm's {source.pretrained_cfg['architecture']} is not one linear layer"
+        model = _same_model(source, 0)
+        model.load_state_dict(source.state_dict())
+    content = save({name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()})
+    fresh = _same_model(source, model.num_classes)
+    fresh.load_state_dict(load(content))
+    height, width = example[0].shape[-2:]
+    data = {
+        "input_size": (3, height, width),
+        "mean": per_channel(net.backbone.mean),
+        "std": per_channel(net.backbone.std),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": CROP_MODES[resize],
+    }
+    config = _config(fresh, data, [] if why else list(outputs))
+    return TimmForm(content, fresh, config, f"{why}: the file holds the backbone, for num_classes=0" if why else "")
+
+
+def per_channel(pixels: Tensor) -> tuple[float, ...]:
+    """Means or deviations of channels in 0–255 as such in 0–1, in the digits that float32 has."""
+    return tuple(round(value / 255, 7) for value in pixels.flatten().tolist())
+
+
+def _why_no_classifier(net: ImageModel) -> str:
+    """Why no classifier of timm's can take the head's place; empty where one may."""
+    if net.metadata is not None:
+        return "the head reads metadata, for which timm's classifiers have no input"
+    if not isinstance(net.head, LinearHead) or type(net.head).forward is not LinearHead.forward:
+        return f"the head {type(net.head).__name__} is not one linear layer"
+    return ""
+
+
+def _with_classifier(net: ImageModel, num_outputs: int, example: tuple[Tensor, ...]) -> Any:
+    """Timm's model with the head as its classifier; None where its classifier is more than that."""
+    model = _same_model(net.backbone.model, num_outputs)
+    classifier, linear = model.get_classifier(), net.head.linear
+    assert isinstance(linear, nn.Linear)
+    if not isinstance(classifier, nn.Linear) or classifier.weight.shape != linear.weight.shape:
+        return None
+    (name,) = [name for name, module in model.named_modules() if module is classifier]
+    own = {f"{name}.{key}": value for key, value in linear.state_dict().items()}
+    try:
+        model.load_state_dict({**net.backbone.model.state_dict(), **own})
+    except RuntimeError:  # with a classifier it has other layers
+        return None
+    logits = model((example[0] - net.backbone.mean) / net.backbone.std)
+    return model if largest_difference(logits, net(*example), 1.0, is_one_unit=True) <= SAME else None
+
+
+def _same_model(source: Any, num_classes: int) -> Any:
+    """Timm's model as `source` was made and resized, with random weights, in evaluation mode."""
+    config = {key: value for key, value in source.pretrained_cfg.items() if key not in SOURCES}
+    arguments = {**get_model_args(source), "num_classes": num_classes}
+    return timm.create_model(config["architecture"], pretrained_cfg=config, **arguments).eval()
+
+
+def _config(model: Any, data: dict[str, Any], labels: list[str]) -> bytes:
+    """Timm's config.json, with which `timm.create_model("local-dir:FOLDER", pretrained=True)` makes the model."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "config.json"
+        save_config_for_hf(model, str(path), {"label_names": labels} if labels else {}, data_config=data)
+        return path.read_bytes()

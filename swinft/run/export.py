@@ -1,0 +1,256 @@
+"""A fold's weights in a form that works without swinft, with all that its user must know in a JSON beside it."""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from swinft.data.data_settings import image_sides
+from swinft.data.schema import GAP, Schema
+from swinft.errors import InputError, RunError, listed
+from swinft.inference.export import SUFFIXES, Exported, Form, check_installed, check_parity, export_net
+from swinft.inference.parity import example_inputs
+from swinft.inference.provenance import sha256
+from swinft.inference.timm_form import per_channel
+from swinft.model.described import describe
+from swinft.model.heads import Head
+from swinft.model.network import ImageModel
+from swinft.run.experiment import Experiment
+from swinft.run.layout import Run
+from swinft.run.lock import hold_if_writable
+from swinft.store import digest, json_bytes, probe, replace
+
+MAKER = "swinft export"
+CONFIG = "config.json"  # timm's name for it
+WEIGHTS = (".safetensors", ".pth", ".bin")  # what timm would load from a folder
+SIZES = (1, 3)  # images in the batches that are compared; the traced one has 2
+# What the weights were made with decides whether others can build the network.
+PACKAGES = ("swinft", "timm", "torch", "safetensors")
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote.
+
+    Args:
+        weights: The file of weights.
+        description: The JSON beside it.
+        config: timm's config.json, for timm's form; None for others.
+        difference: The largest difference from torch, as a share of the range.
+        compared: How many images were compared, and of which kind.
+        note: What the file lacks; empty where it lacks nothing.
+        usage: How it is loaded.
+    """
+
+    weights: Path
+    description: Path
+    config: Path | None
+    difference: float
+    compared: str
+    note: str
+    usage: dict[str, Any]
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files that were written."""
+        return [self.weights, *([self.config] if self.config else []), self.description]
+
+
+def description_of(path: Path) -> Path:
+    """The JSON beside an exported file; its name holds the file's, since forms can lie side by side."""
+    return path.with_name(f"{path.name}.json")
+
+
+def export(
+    run: str | Path, fold: int, to: Form, output: str | Path | None = None, allow_code: list[str] | None = None
+) -> ExportResult:
+    """Writes the weights that a finished fold predicts with in another form, after comparing it with torch.
+
+    Beside the file lies a JSON of the same name and `.json`: preprocessing, outputs, metadata, versions, SHA-256.
+
+    Args:
+        run: The run's folder.
+        fold: Number of the fold.
+        to: `timm`, `onnx`, `torchscript` or `safetensors`.
+        output: The file of weights; None for one in the run's folder `exports`.
+        allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
+
+    Raises:
+        InputError: There is no such fold, it is not finished, the output is somebody else's, a package is missing, or
+            the network cannot be exported.
+        StoreError: The disk refuses, or the weights are not those that the fold saved.
+    """
+    opened = Run.open(str(run))
+    path = Path(output) if output else opened.exports / f"fold_{fold}" / to / f"model{SUFFIXES[to]}"
+    with hold_if_writable(opened.lock):
+        experiment = Experiment.of_run(opened, "predict", allow_code)
+        (index,) = opened.finished_folds([fold], "--fold")
+        check_installed(to)
+        _check_output(path, to, output is None, opened.fold(index).weights.stat().st_size)
+        config, schema = experiment.config, Schema.from_dict(opened.read_schema())
+        net = experiment.network(schema, opened.fold(index).weights, torch.device("cpu"), fast_attention=False)
+        sides = image_sides(config.data.image_size)
+        exported = export_net(net, to, sides, schema.outputs, config.data.loading.resize)
+        drawn = [example_inputs(net, sides, size, seed) for seed, size in enumerate(SIZES, 1)]
+        real, reason = _real_batches(opened, experiment, index)
+        difference = check_parity(net, exported, [*drawn, *real])
+        compared = (
+            f"{sum(SIZES)} drawn images and {f'{sum(SIZES)} of the fold' if real else f'none of the fold: {reason}'}"
+        )
+        parity = {"largest_difference": difference, "share_of": "the range", "images": compared}
+        about = {"parity": parity, **_describe(experiment, schema, net, exported, sides)}
+        about = {"run": {**_origin(opened, index), "name": config.name, "checkpoint": config.checkpoint}, **about}
+        return ExportResult(*_write(path, to, exported, about), difference, compared, exported.note, exported.usage)
+
+
+def _check_output(path: Path, to: Form, is_default: bool, needed_bytes: int) -> None:
+    """Finds out, before anything is computed, whether a file may and can be written.
+
+    Raises:
+        InputError: It is a folder, has another suffix, or is there and not as `swinft export` made it; timm would load
+            another file of its folder; or the disk refuses.
+    """
+    suffix, at = SUFFIXES[to], path.parent
+    if path.is_dir():
+        raise InputError(f"--output {path} is a folder. Name a file: --output {path / f'model{suffix}'}.")
+    if path.suffix != suffix:
+        raise InputError(f"--output {path}: --to {to} writes {suffix}. Name it {path.with_suffix(suffix)}.")
+    files = [path, *([at / CONFIG] if to == "timm" else []), description_of(path)]
+    foreign = [] if is_default else [file for file in files if file.exists() and not _is_ours(file, path)]
+    if foreign:
+        raise InputError(
+            f"{listed(map(str, foreign))}: there already, and not as `{MAKER}` made it. Nothing is overwritten: name "
+            f"another --output."
+        )
+    others = [file for file in at.glob("*") if file.suffix in WEIGHTS and file.name != path.name]
+    if to == "timm" and others:
+        raise InputError(
+            f"{at} holds other weights ({others[0].name}), which timm could load with the {CONFIG} that is written "
+            f"there. Name a file in a folder of its own: --output {at / 'timm' / path.name}."
+        )
+    probe(at, needed_bytes, path.name, "Choose another place with --output FILE.")
+
+
+def _is_ours(file: Path, weights: Path) -> bool:
+    """Whether a file is what an export wrote beside `weights`."""
+    try:
+        about = json.loads(description_of(weights).read_bytes())
+        is_made_here = about["made_by"] == MAKER
+        if file == description_of(weights):
+            return bool(is_made_here)
+        return bool(is_made_here and about["files"][file.name] == sha256(file.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _write(path: Path, to: Form, exported: Exported, about: dict[str, Any]) -> tuple[Path, Path, Path | None]:
+    """Writes the files, the description last: what has one is whole."""
+    config = path.parent / CONFIG if exported.config is not None else None
+    files = {path: exported.content} | ({config: exported.config} if config and exported.config else {})
+    description = description_of(path)
+    description.unlink(missing_ok=True)
+    for file, content in files.items():
+        replace(file, content)
+    digests = {file.name: sha256(content) for file, content in files.items()}
+    whole = {"made_by": MAKER, "form": to, "sha256": digests[path.name], "files": digests, **about}
+    replace(description, json_bytes(whole))
+    return path, description, config
+
+
+def _real_batches(run: Run, experiment: Experiment, fold: int) -> tuple[list[tuple[Tensor, ...]], str]:
+    """Images of the fold's held-out rows, with their metadata; or none, and why."""
+    loading = {"cache": False, "augment_on": "cpu", "num_workers": 0}
+    try:
+        data = experiment.datamodule(run, folds={"held_out": fold}, loading=loading, batch_size=max(SIZES))
+        data.setup("fit")
+        batch = next(iter(data.val_dataloader()))
+    except (InputError, RunError, OSError) as error:  # a run can be exported where its images are not
+        return [], str(error).splitlines()[0]
+    tensors = [batch[key] for key in ("image", "features") if key in batch]
+    return [tuple(tensor[:size] for tensor in tensors) for size in SIZES], ""
+
+
+def _origin(run: Run, fold: int) -> dict[str, Any]:
+    """Which weights were exported; no path of this machine."""
+    return {"fold": fold, "of_folds": run.planned_folds(), "weights_sha256": digest(run.fold(fold).weights)}
+
+
+def _describe(
+    experiment: Experiment, schema: Schema, net: ImageModel, exported: Exported, sides: tuple[int, int]
+) -> dict[str, Any]:
+    """What a program must do before and after the exported network, and what the network is."""
+    frozen = yaml.safe_load(experiment.dump())
+    loading, model = frozen["data"]["loading"], frozen["model"]
+    is_inside = exported.output == "predictions"
+    return {
+        "input": {
+            "name": "image",
+            "shape": ["batch", 3, *sides],
+            "dtype": "float32",
+            "colour_order": "RGB",
+            "value_range": [0, 255] if is_inside else "(pixel / 255 - mean) / std of pixels in 0-255",
+            "normalised_by_the_network": is_inside,
+            "mean": per_channel(net.backbone.mean),
+            "std": per_channel(net.backbone.std),
+        },
+        "resize": {
+            "rule": loading["resize"],
+            "interpolation": "area averaging to shrink, bilinear to enlarge (OpenCV's INTER_AREA, INTER_LINEAR)",
+            "shrink_first": loading["shrink"],
+            "preprocess": loading["preprocess"],
+            "image_rules": loading["image_rules"],
+        },
+        "metadata": _metadata(schema),
+        "output": {
+            "name": exported.output,
+            "names": schema.outputs,
+            "target_kind": schema.kind,
+            "classes": schema.outputs if schema.kind == "classification" else None,
+            "decode": {**_decode_rule(net.head), "done_by_the_network": is_inside},
+        },
+        "network": {
+            "backbone": model["backbone"],
+            "backbone_args": model["backbone_args"],
+            "head": describe(net.head),
+            "metadata_hidden": model["metadata_hidden"] if net.metadata else None,
+        },
+        "usage": exported.usage,
+        "note": exported.note,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def _decode_rule(head: Head) -> dict[str, Any]:
+    """The rule of a head's `decode`; one that a subclass has replaced is not its base's."""
+    owner: Any = next(cls for cls in type(head).__mro__ if "decode" in vars(cls))
+    rule: dict[str, Any] = (owner if "decode_rule" in vars(owner) else Head).decode_rule(head)
+    return rule
+
+
+def _metadata(schema: Schema) -> dict[str, Any] | None:
+    """The second input: what each of its F columns holds; None where there is none."""
+    if not schema.num_features:
+        return None
+    numbers = [
+        {"column": name, "kind": "number", "true_and_false": "1 and 0" if name in schema.booleans else None}
+        for name in schema.numeric_features
+    ]
+    categories = [
+        {"column": column, "kind": "category", "is": None if value == GAP else value}
+        for column, known in schema.categories.items()
+        for value in known
+    ]
+    return {
+        "name": "features",
+        "shape": ["batch", schema.num_features],
+        "dtype": "float32",
+        "missing_number": "NaN",
+        "category": "1 in the column of the row's category, 0 in the others; `is: null` stands for a missing cell; all "
+        "are 0 for another category",
+        "columns": [*numbers, *categories],
+    }
