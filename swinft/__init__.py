@@ -36,6 +36,7 @@ _PUBLIC = {
     "FineTuneTask": "swinft.model.task",
     "ImageModel": "swinft.model.network",
     "Head": "swinft.model.heads",
+    "Metric": "swinft.model.metrics",
     "Loss": "swinft.model.heads",
     "ClassificationHead": "swinft.model.heads",
     "RegressionHead": "swinft.model.heads",

@@ -3,25 +3,36 @@
 import inspect
 
 from swinft.data.schema import TargetKind
-from swinft.model.metrics import METRICS
+from swinft.model.metrics import METRICS, KnownMetric, Metric
 from swinft.run.config.parser import call
 
 
-def metrics(kind: TargetKind | None = None) -> None:
+def metrics(kind: TargetKind | None = None, also: list[str] | None = None, allow_code: list[str] | None = None) -> None:
     """Lists the metrics that `model.metrics` takes.
 
     Args:
         kind: List those of this kind of target only.
+        also: Classes of your own to list besides: `mymetric.Within`.
+        allow_code: Packages or modules that these may be of.
+
+    Raises:
+        InputError: A class is no metric, or may not be named.
     """
-    for name, metric in METRICS.items():
+    listed: list[Metric | type[Metric]] = list(METRICS.values())
+    if also:
+        from swinft.run.config.trust import named_class  # slow to import
+
+        listed += [named_class(name, "model.metrics", allow_code or []) for name in also]
+    for metric in listed:
         if kind is None or kind in metric.kinds:
             direction = "higher is better" if metric.higher_is_better else "lower is better"
-            print(f"{name}\n  {', '.join(metric.kinds)}; {direction}\n  {definition(name)}")
+            print(f"{metric.name}\n  {', '.join(metric.kinds)}; {direction}\n  {definition(metric)}")
 
 
-def definition(name: str) -> str:
+def definition(metric: Metric | type[Metric]) -> str:
     """What a metric computes, in a sentence."""
-    return inspect.cleandoc(METRICS[name].compute.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+    described = metric.function if isinstance(metric, KnownMetric) else metric
+    return inspect.cleandoc(described.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
 
 
 def main(argv: list[str]) -> int:

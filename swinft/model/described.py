@@ -10,15 +10,13 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, ClassVar, Self, TypeVar
 
-from torch import nn
-
 from swinft.errors import InputError
 
 T = TypeVar("T")
 
 
-class Described(nn.Module):
-    """A module that keeps the arguments it was made with, for its description in a checkpoint."""
+class Described:
+    """An object that keeps the arguments it was made with, for its description in a checkpoint."""
 
     GIVEN: ClassVar[int] = 0  # how many of the first arguments are given by swinft, and are no part of a description
     arguments: dict[str, Any]  # the others

@@ -1,4 +1,4 @@
-"""Competition metrics on pooled rows.
+"""Competition metrics on pooled rows: the base class, a user's own included, and those that have a name.
 
 Each is a function of all predictions and all targets at once, in the competition's units and in float64: a mean of
 batch or fold scores is another number, and float32 is too coarse for years and prices. Definitions are scikit-learn's.
@@ -12,32 +12,87 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from numpy.typing import NDArray
 
-from swinft.errors import InputError, suggest
+from swinft.model.described import Described
 from swinft.model.grades import to_grades
 
 Array = NDArray[Any]
-# How far a probability may lie outside 0–1: rounding of a softmax in bf16, and no more.
-TOLERANCE = 1e-2
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric.
+class Metric(Described):
+    """What scores predictions; a user's own derives from it. `higher_is_better` and `compute` must be given."""
+
+    kinds: Sequence[str] = ("classification", "regression", "multilabel")
+    """The kinds of target that it scores."""
+
+    higher_is_better: bool
+    """Its direction."""
+
+    name: str
+    """What its score is called, and `val_` before it what is logged; the class's own name where none is given."""
+
+    wants_probabilities: bool = False
+    """Whether it scores probabilities and not the most probable class: a submission then holds probabilities."""
+
+    needs_probabilities: bool = False
+    """Whether it is undefined for predictions outside 0–1, which are then refused."""
+
+    scores_grades: bool = False
+    """Whether it counts how far grades are apart: classes need an order, and a submission holds whole numbers."""
+
+    outputs: Sequence[str] = ()
+    """Names of the K outputs, when `compute` is called; empty where no table is known."""
+
+    grades: Array | None = None
+    """What a schema's `grades` says, when `compute` is called."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+
+    def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
+        """The score of N rows.
+
+        Args:
+            predictions: float64 (N, K) in the competition's units: probabilities of classes or labels, or numbers.
+            targets: int64 (N,) for classification, else float64 (N, K).
+            rows: pandas DataFrame of N rows with the table's columns as text, `""` where a cell is empty; None where
+                there is no table, as with loaders that are no datamodule's.
+
+        Returns:
+            The score; NaN where it is undefined, for which infinity counts, too.
+        """
+        raise NotImplementedError
+
+
+class KnownMetric(Metric):
+    """A metric of this module, which has a name of its own and reads no table.
 
     Args:
-        compute: Predictions float64 (N, K), targets, and grades to a number; NaN where it is undefined.
+        function: Predictions float64 (N, K), targets, and grades to a number; NaN where it is undefined.
         higher_is_better: Its direction.
         kinds: The kinds of target that it scores.
-        needs: What it reads of predictions: "probabilities", which must lie in 0–1, or nothing in particular.
+        needs: Which of a metric's attributes are true, by their names.
     """
 
-    compute: Callable[[Array, Array, Array | None], float]
-    higher_is_better: bool
-    kinds: tuple[str, ...]
-    needs: str = ""
+    def __init__(
+        self,
+        function: Callable[[Array, Array, Array | None], float],
+        higher_is_better: bool,
+        kinds: Sequence[str],
+        *needs: str,
+    ) -> None:
+        self.function, self.higher_is_better = function, higher_is_better
+        self.name: str = function.__name__
+        self.kinds = tuple(kinds)
+        for attribute in needs:
+            setattr(self, attribute, True)
+
+    def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
+        """The function's value."""
+        return self.function(predictions, targets, self.grades)
 
 
 def accuracy(predictions: Array, targets: Array, grades: Array | None = None) -> float:
@@ -127,89 +182,31 @@ def _mean(values: list[float]) -> float:
 
 
 METRICS = {
-    "accuracy": Metric(accuracy, True, ("classification",)),
-    "macro_f1": Metric(macro_f1, True, ("classification",)),
-    "log_loss": Metric(log_loss, False, ("classification",), "probabilities"),
-    "auc": Metric(auc, True, ("classification",)),
-    "mean_column_auc": Metric(mean_column_auc, True, ("multilabel",)),
-    "quadratic_kappa": Metric(quadratic_kappa, True, ("classification", "regression")),
-    "rmse": Metric(rmse, False, ("regression",)),
-    "mae": Metric(mae, False, ("regression",)),
-    "r2": Metric(r2, True, ("regression",)),
+    metric.name: metric
+    for metric in (
+        KnownMetric(accuracy, True, ("classification",)),
+        KnownMetric(macro_f1, True, ("classification",)),
+        KnownMetric(log_loss, False, ("classification",), "wants_probabilities", "needs_probabilities"),
+        KnownMetric(auc, True, ("classification",), "wants_probabilities"),
+        KnownMetric(mean_column_auc, True, ("multilabel",), "wants_probabilities"),
+        KnownMetric(quadratic_kappa, True, ("classification", "regression"), "scores_grades"),
+        KnownMetric(rmse, False, ("regression",)),
+        KnownMetric(mae, False, ("regression",)),
+        KnownMetric(r2, True, ("regression",)),
+    )
 }
 
 
-def check_metrics(names: Sequence[str], kind: str) -> None:
-    """Checks metric names for a kind of target.
+@dataclass(frozen=True)
+class Traits:
+    """What a submission must know of the first metric; the attributes of a `Metric`."""
 
-    Raises:
-        InputError: There is none, one is unknown, doubled, or for another kind; all of them are listed.
-    """
-    allowed = [name for name, metric in METRICS.items() if kind in metric.kinds]
-    wrong = [name for name in names if name not in allowed]
-    if wrong:
-        lines = [f"'{name}' does not score {kind} (model.metrics).{suggest(name, allowed)}" for name in wrong]
-        known = f"Metrics of {kind}: {', '.join(allowed)}; `swinft metrics` defines them."
-        raise InputError("\n  ".join(["wrong metrics:", *lines, known]))
-    if not names or len(set(names)) < len(names):
-        raise InputError(f"model.metrics is {list(names)}: name at least one, each once, of {', '.join(allowed)}.")
+    name: str = ""
+    wants_probabilities: bool = False
+    scores_grades: bool = False
 
 
-def score(
-    names: Sequence[str],
-    kind: str,
-    predictions: Tensor | ArrayLike,
-    targets: Tensor | ArrayLike,
-    grades: ArrayLike | None = None,
-) -> dict[str, float]:
-    """Scores pooled rows.
-
-    Args:
-        names: Metrics of `METRICS`.
-        kind: The kind of target.
-        predictions: Float (N, K), in the competition's units.
-        targets: Whole numbers (N,) for classification, else float (N, K).
-        grades: What a schema's `grades` says: the number that each class stands for (K,), or the lowest and the highest
-            training target of each column (2, K). None for the classes' positions, or for the range of `targets`.
-
-    Returns:
-        Every metric's value; NaN where it is undefined, as it is for a prediction that is NaN or infinite.
-
-    Raises:
-        InputError: A name is wrong, or a metric of probabilities is given other numbers.
-    """
-    check_metrics(names, kind)
-    given, wanted = (_array(values) for values in (predictions, targets))
-    wanted = wanted.astype(np.int64 if kind == "classification" else np.float64)
-    if not len(given) or not np.isfinite(given).all():
-        return dict.fromkeys(names, math.nan)
-    _check_probabilities(names, given)
-    scale = None if grades is None else np.asarray(grades, np.float64)
-    return {name: METRICS[name].compute(given, wanted, scale) for name in names}
-
-
-def _array(values: Tensor | ArrayLike) -> Array:
-    """Float64 on the CPU, where every float32 is exact."""
-    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values).astype(np.float64)
-
-
-def _check_probabilities(names: Sequence[str], predictions: Array) -> None:
-    """Refuses to call a number a probability that is none.
-
-    Raises:
-        InputError: One lies outside 0–1.
-    """
-    low, high = float(predictions.min()), float(predictions.max())
-    wrong = [name for name in names if METRICS[name].needs == "probabilities"]
-    if wrong and not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
-        raise InputError(
-            f"{', '.join(wrong)} needs probabilities in 0–1, and the predictions reach from {low:.4g} to {high:.4g}. "
-            f"A head's `decode` must end in a softmax or a sigmoid; or choose another metric (model.metrics)."
-        )
-
-
-def names_by_kind() -> str:
-    """The metrics' names for help: `classification: accuracy, …; regression: …`."""
-    kinds = dict.fromkeys(kind for metric in METRICS.values() for kind in metric.kinds)
-    names = {kind: ", ".join(name for name, metric in METRICS.items() if kind in metric.kinds) for kind in kinds}
-    return "; ".join(f"{kind}: {listed}" for kind, listed in names.items())
+def traits_of(metric: str | Metric) -> Traits:
+    """What a submission must know of a metric; nothing of a name that is none."""
+    found = METRICS.get(metric) if isinstance(metric, str) else metric
+    return Traits(found.name, found.wants_probabilities, found.scores_grades) if found else Traits()

@@ -20,11 +20,12 @@ from swinft.model.attention.swin import FAST_ATTENTION, FastAttention, set_atten
 from swinft.model.backbones.memory_format import plain_where_needed, set_layout, uses_channels_last
 from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.compiling import COMPILED_STEPS, CompilePolicy, compiles, filled_up, graphs_compiled
-from swinft.model.described import describe
+from swinft.model.described import describe, rebuilt
 from swinft.model.heads import Head
 from swinft.model.heads.contract import check_logits, decoded, encoded_targets, head_from, row_losses
-from swinft.model.metrics import check_metrics, score
+from swinft.model.metrics import Metric
 from swinft.model.network import ImageModel
+from swinft.model.scoring import chosen_metrics, is_own, score
 from swinft.model.training.ema import AveragedWeights
 from swinft.model.training.epoch_losses import BadBatch, EpochLosses
 from swinft.model.training.loss_scaling import Skips, StepWatch, first_not_finite
@@ -74,7 +75,8 @@ class FineTuneTask(pl.LightningModule):
             every fold. `auto` does so on CUDA for folds of 2,000 optimiser steps or more.
         grad_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
         metadata_hidden: Width of the network for metadata columns.
-        metrics: Names that `swinft metrics` lists; the first decides which epoch is best. Null for the head's own.
+        metrics: Names that `swinft metrics` lists, or a `class_path` of your own `swinft.Metric`; the first decides
+            which epoch is best. Null for the head's own.
         optim: Learning rates, decays and schedule.
         mix: Mixup and cutmix.
         ema_decay: Share of the averaged weights kept per optimiser step, in (0, 1); null for no averaging.
@@ -107,7 +109,7 @@ class FineTuneTask(pl.LightningModule):
         compile: CompilePolicy = False,
         grad_checkpointing: bool = False,
         metadata_hidden: int = 32,
-        metrics: list[str] | None = None,
+        metrics: list[Metric | str] | None = None,
         optim: OptimConfig = OptimConfig(),
         mix: MixConfig = MixConfig(),
         ema_decay: float | None = None,
@@ -137,8 +139,10 @@ class FineTuneTask(pl.LightningModule):
         self._evaluated: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self._steps = StepWatch()
         self._losses = EpochLosses()
-        self._grades: Any = None
+        self._schema: Any = None  # of the table, where there is one
         self._head = head_from(head)
+        # A checkpoint's hyper-parameters describe a user's own.
+        self._asked = None if metrics is None else [rebuilt(each, Metric, "a metric") for each in metrics]
         self._arguments: dict[str, Any] = {  # all but the head, as plain values
             "backbone": backbone,
             "pretrained": pretrained,
@@ -148,7 +152,7 @@ class FineTuneTask(pl.LightningModule):
             "compile": compile,
             "grad_checkpointing": grad_checkpointing,
             "metadata_hidden": metadata_hidden,
-            "metrics": metrics,
+            "metrics": None if self._asked is None else [describe(metric) for metric in self._asked],
             "optim": asdict(self.optim),
             "mix": asdict(self.mix),
             "ema_decay": ema_decay,
@@ -180,9 +184,8 @@ class FineTuneTask(pl.LightningModule):
         self.net = ImageModel(images, self._head, num_outputs, *metadata)
         if uses_channels_last(self.net):
             set_layout(self.net, "channels_last")
-        asked = given["metrics"]
-        self.metrics: list[str] = list(asked if asked is not None else self.net.head.default_metrics)
-        check_metrics(self.metrics, self.net.head.kind)
+        asked = self.net.head.default_metrics if self._asked is None else self._asked
+        self.scored_by = chosen_metrics(asked, self.net.head.kind)
         self.averaged = AveragedWeights(self.net, self.ema_decay) if self.ema_decay is not None else None
         self._ddp_params_and_buffers_to_ignore = _constants(self)  # DDP's name for what it need not send
         self.save_hyperparameters(_plain({"head": describe(self.net.head), **given, "num_outputs": num_outputs}))
@@ -195,6 +198,11 @@ class FineTuneTask(pl.LightningModule):
         averaged = self.averaged.module
         assert isinstance(averaged, ImageModel)
         return averaged
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that are logged, after `val_` or `test_`."""
+        return [metric.name for metric in self.scored_by]
 
     @property
     def lr(self) -> float:
@@ -241,13 +249,14 @@ class FineTuneTask(pl.LightningModule):
         for what, number in made_for.items():
             if number != has[what]:
                 raise InputError(f"the network is made for {number} {what}, and the table has {has[what]}.")
-        if "quadratic_kappa" in self.metrics and schema.grades is None and schema.kind == "classification":
+        unordered = [metric.name for metric in self.scored_by if metric.scores_grades and schema.grades is None]
+        if unordered and schema.kind == "classification":
             raise InputError(
-                f"quadratic_kappa (model.metrics) counts how far grades are apart, and the classes "
+                f"{unordered[0]} (model.metrics) counts how far grades are apart, and the classes "
                 f"{listed(schema.outputs)} are no numbers. Set data.columns.class_order to all of them, from the "
                 f"lowest to the highest; or choose another metric."
             )
-        self._grades = schema.grades
+        self._schema = schema
 
     def forward(self, image: Tensor, features: Tensor | None = None) -> Tensor:
         """Pixels and metadata to predictions (B, K) in the competition's units; the class says of which weights."""
@@ -424,11 +433,28 @@ class FineTuneTask(pl.LightningModule):
 
     def _log_scores(self, stage: str) -> None:
         """Pools the rows of all ranks and logs their mean loss and every metric."""
-        _, predictions, targets, losses = self._pooled()
+        rows, predictions, targets, losses = self._pooled()
         self._evaluated.clear()
         self.log(f"{stage}_loss", losses.mean(), rank_zero_only=True)
-        for name, value in score(self.metrics, self.net.head.kind, predictions, targets, self._grades).items():
+        table = self._columns_of(stage, rows) if any(map(is_own, self.scored_by)) else None
+        kind = self.net.head.kind
+        scores = score(self.scored_by, kind, predictions, targets, **self.known_of_table(), rows=table)
+        # A user's own may draw numbers: all ranks must stop, or keep an epoch, for the same score.
+        for name, value in self._of_all_ranks(scores)[0].items():
             self.log(f"{stage}_{name}", value, rank_zero_only=True)
+
+    def known_of_table(self) -> dict[str, Any]:
+        """What metrics are told of the table: names of the outputs, and grades; nothing where none was compared."""
+        return {"grades": self._schema.grades, "outputs": self._schema.outputs} if self._schema else {}
+
+    def _columns_of(self, stage: str, rows: Tensor) -> Any:
+        """The table's columns of evaluated rows, by their numbers; None where the batches are not the datamodule's."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        # A datamodule of an earlier fit stays with the Trainer when other loaders are evaluated.
+        if data is None or self.trainer._evaluation_loop._data_source.instance is not data:
+            return None
+        table = getattr(data, "train_table" if stage == "val" else "test_table", None)
+        return None if table is None else table.frame(rows.tolist())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps `load_from_checkpoint` from loading pretrained weights, which the checkpoint's replace."""

@@ -5,13 +5,14 @@ Shapes: B batch, N training rows, F metadata features, K outputs.
 
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from swinft.errors import InputError
 from swinft.model.heads.contract import decoded, encoded_targets, row_losses
+from swinft.model.scoring import is_own, score
 from swinft.model.task import FineTuneTask
 from swinft.model.training.optim import adamw
 
@@ -82,7 +83,14 @@ class TrialSteps:
             return decoded(net.head, net.logits(batch.image, net.encode_metadata(batch.features)))
 
 
-def try_step(task: FineTuneTask, targets: Tensor, features: Tensor | None, size: tuple[int, int], batch: int) -> float:
+def try_step(
+    task: FineTuneTask,
+    targets: Tensor,
+    features: Tensor | None,
+    size: tuple[int, int],
+    batch: int,
+    rows: Any = None,
+) -> float:
     """Takes one training step with averaged weights, as the task does it, and predicts; the task is spent afterwards.
 
     Args:
@@ -91,12 +99,13 @@ def try_step(task: FineTuneTask, targets: Tensor, features: Tensor | None, size:
         features: float (N, F) where there is metadata.
         size: Height and width in pixels.
         batch: Images per batch as configured; of more than `MOST_ROWS` that many are tried.
+        rows: Their table's columns, a pandas DataFrame (N rows), for metrics of the user's own.
 
     Returns:
         Seconds of the training step per image.
 
     Raises:
-        InputError: A step or a prediction fails, or the network gives other shapes than the head asks for.
+        InputError: A step, a prediction or a metric fails, or the network gives other shapes than the head asks for.
     """
     cpu = torch.device("cpu")
     tried = TrialBatch.of(min(batch, MOST_ROWS), targets, features, size, cpu)
@@ -105,7 +114,7 @@ def try_step(task: FineTuneTask, targets: Tensor, features: Tensor | None, size:
         started = time.perf_counter()
         steps.train(tried)
         seconds = time.perf_counter() - started
-        steps.predict(tried)
+        predictions = steps.predict(tried)
     except InputError:
         raise
     except Exception as error:  # whatever the network does not like: it would be a traceback in the first fold
@@ -113,4 +122,16 @@ def try_step(task: FineTuneTask, targets: Tensor, features: Tensor | None, size:
         raise InputError(
             f"'{task.hparams['backbone']}' cannot work at {size[0]} x {size[1]} px (data.image_size){alone}: {error}"
         ) from error
+    _try_metrics(task, predictions, targets, rows)
     return seconds / len(tried.image)
+
+
+def _try_metrics(task: FineTuneTask, predictions: Tensor, targets: Tensor, rows: Any) -> None:
+    """Scores all rows by metrics of the user's own, with the few predictions that there are again and again.
+
+    All rows, since a metric may need every class or group.
+    """
+    own = [metric for metric in task.scored_by if is_own(metric)]
+    if own:
+        repeated = predictions[torch.arange(len(targets)) % len(predictions)]
+        score(own, task.net.head.kind, repeated, targets, **task.known_of_table(), rows=rows)

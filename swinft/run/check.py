@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from jsonargparse import Namespace
 
@@ -16,6 +17,7 @@ from swinft.data.samples import Rows
 from swinft.data.schema import Schema, with_prior
 from swinft.errors import InputError
 from swinft.inference.tta import check_views
+from swinft.model.metrics import Traits, traits_of
 from swinft.model.trial import try_step
 from swinft.ranges import POSITIVE, Range, check_ranges
 from swinft.run.compute.choices import Choice
@@ -91,7 +93,7 @@ def check_run(experiment: Experiment) -> CheckedRun:
     tried = _collect(problems, lambda: _check_task(experiment, *tables)) if tables else None
     plan = _collect(problems, lambda: _plan_submission(config, data, *tables, tried)) if data and tables else None
     if trainer and tried:
-        problems += monitor_problems(callbacks_of(trainer), tried.task.metrics)
+        problems += monitor_problems(callbacks_of(trainer), tried.task.scored_by)
     frozen = None if problems else _collect(problems, experiment.dump)
     if data is None or trainer is None or tried is None or frozen is None:
         raise InputError("\n".join(problems))
@@ -143,12 +145,10 @@ def _plan_submission(
     if data.splits.sample is None:
         return None
     assert rows.targets is not None
-    metrics = config.model.metrics or (tried.task.metrics if tried else [""])
+    first = traits_of(tried.task.scored_by[0]) if tried else Traits()
     options = SubmissionConfig(**dict(config.submission))
     schema = with_prior(schema, rows.targets[rows.is_used])
-    return plan_submission(
-        Sample.of(data.splits.sample), schema, metrics[0], options, config.data.columns.label_delimiter
-    )
+    return plan_submission(Sample.of(data.splits.sample), schema, first, options, config.data.columns.label_delimiter)
 
 
 def _check_task(experiment: Experiment, rows: Rows, schema: Schema) -> Tried:
@@ -164,7 +164,8 @@ def _check_task(experiment: Experiment, rows: Rows, schema: Schema) -> Tried:
     task.initialize(targets, features)
     side = config.data.image_size
     size = (side, side) if isinstance(side, int) else side
-    seconds = try_step(task, targets, features, size, config.data.batch_size)
+    columns = rows.table.frame(np.flatnonzero(used).tolist())
+    seconds = try_step(task, targets, features, size, config.data.batch_size, columns)
     return Tried(task, targets, features, size, seconds)
 
 

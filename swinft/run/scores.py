@@ -6,19 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.splits import OK
 from swinft.errors import command
 from swinft.inference.predictions import Predictions
-from swinft.model.metrics import score
 from swinft.printing import format_score, format_seconds
 from swinft.run.environment import note_of_folds
 from swinft.run.experiment import Experiment
 from swinft.run.folds.recorder import WHOLE
 from swinft.run.layout import Run
 from swinft.run.report.page import write_report
+from swinft.run.scoring import score_rows
 from swinft.store import commit, json_bytes
 
 
@@ -41,7 +40,7 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     oof = replace(found, fold=data.fold_of_row, status=data.splits.status if data.may_skip else None)
     oof.write(run.oof, "swinft fit")
     results = [run.fold(index).read_result() for index in run.planned_folds()]
-    scores = _scores(oof.values, data, results, experiment.config)
+    scores = _scores(oof.values, data, results, experiment)
     commit(run.scores, json_bytes(scores), "swinft fit")
     try:
         write_report(run, data)
@@ -53,34 +52,35 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
 
 
 def _scores(
-    values: np.ndarray[Any, Any], data: CSVDataModule, results: list[dict[str, Any]], config: Namespace
+    values: np.ndarray[Any, Any], data: CSVDataModule, results: list[dict[str, Any]], experiment: Experiment
 ) -> dict[str, Any]:
     """The pooled score of every metric, the folds' own, and their spread (standard deviation over folds)."""
     names = list(results[0]["oof"])
-    scored = data.is_scored
-    pooled = score(names, data.schema.kind, values[scored], data.targets[scored], data.schema.grades)
+    scored = np.flatnonzero(data.is_scored)
+    pooled = score_rows(experiment.section("model")["metrics"] or names, data, scored, values[scored])
     spread = {name: float(np.std([result["oof"][name] for result in results])) for name in names}
     return {
         "pooled": pooled,
         "spread": spread,
         "folds": results,
-        "rows": int(scored.sum()),
+        "rows": len(scored),
         "not_scored": dict(Counter(status for status in data.splits.status if status != OK)),
-        "checkpoint": config.checkpoint,
-        "views": config.predict.views,
+        "checkpoint": experiment.config.checkpoint,
+        "views": experiment.config.predict.views,
     }
 
 
 def summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
     """What `fit` prints at its end: a line per fold, their spread, the pooled scores, and the next command."""
     names = list(scores["pooled"])
-    lines = ["", f"{'':<14}" + "".join(f"{name:>18}" for name in names)]
+    wide = max(18, *(len(name) + 2 for name in names))
+    lines = ["", f"{'':<14}" + "".join(f"{name:>{wide}}" for name in names)]
     lines += [
-        f"{'fold ' + str(r['fold']):<14}" + "".join(f"{format_score(r['oof'][name]):>18}" for name in names)
+        f"{'fold ' + str(r['fold']):<14}" + "".join(f"{format_score(r['oof'][name]):>{wide}}" for name in names)
         for r in scores["folds"]
     ]
-    lines += [f"{'spread':<14}" + "".join(f"{format_score(scores['spread'][name]):>18}" for name in names)]
-    lines += [f"{'pooled':<14}" + "".join(f"{format_score(scores['pooled'][name]):>18}" for name in names), ""]
+    lines += [f"{'spread':<14}" + "".join(f"{format_score(scores['spread'][name]):>{wide}}" for name in names)]
+    lines += [f"{'pooled':<14}" + "".join(f"{format_score(scores['pooled'][name]):>{wide}}" for name in names), ""]
     monitor = f"val_{names[0]}"
     for which in ("last", "best"):
         mean = float(np.mean([result[f"{which}_epoch"][monitor] for result in scores["folds"]]))

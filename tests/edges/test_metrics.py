@@ -12,7 +12,8 @@ import torch
 from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import InputError
-from swinft.model.metrics import METRICS, score
+from swinft.model.metrics import METRICS
+from swinft.model.scoring import score
 from swinft.printing import format_score
 from swinft.run.folds.recorder import FoldRecorder
 from swinft.store import json_bytes
@@ -111,7 +112,7 @@ def test_f091_a_label_that_no_row_has_is_left_out_and_not_the_whole_score():
 
 
 def test_f091_best_never_chooses_by_an_undefined_score():
-    recorder = FoldRecorder(None, ["auc"], "best")
+    recorder = FoldRecorder(None, [METRICS["auc"]], "best")
     lines = [
         {"epoch": 1, "val_auc": math.nan, "val_loss": 0.9},
         {"epoch": 2, "val_auc": math.nan, "val_loss": 0.4},

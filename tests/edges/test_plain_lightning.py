@@ -20,7 +20,7 @@ from swinft import ClassificationHead, CSVDataModule, FineTuneTask, MultilabelHe
 from swinft.cli import main
 from swinft.data.tables.table import DataError
 from swinft.errors import InputError
-from swinft.model.metrics import score
+from swinft.model.scoring import score
 from swinft.model.training.mixup import MixConfig
 from swinft.model.training.optim import OptimConfig
 from tests.conftest import TINY_SWIN, merged, tiny_config, write_config

@@ -16,7 +16,8 @@ from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.inference.predictions import Predictions
-from swinft.run.submission.decide import PROBABILITY_METRICS, plan_submission
+from swinft.model.metrics import METRICS, traits_of
+from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.plan import (
     SubmissionConfig,
     as_csv,
@@ -206,7 +207,7 @@ def written(
     """The text of a submission for two rows, after its own check."""
     columns = {name: [cell] * 2 for name, cell in zip(header, cells, strict=True)}
     sample = Sample("sample.csv", "id", ["id", *header], IDS, columns)
-    plan = plan_submission(sample, schema, metric, SubmissionConfig(**options))
+    plan = plan_submission(sample, schema, traits_of(metric), SubmissionConfig(**options))
     rows, notes = build_submission(plan, Predictions(IDS, np.array(values, np.float32), schema.outputs))
     text = as_csv(plan, rows)
     assert check_submission(text, plan) == []
@@ -229,7 +230,7 @@ def test_f003_zeros_have_no_sign_and_grades_stay_in_the_training_range():
 def test_f011_a_cell_of_another_sort_or_range_is_found(cell):
     schema = Schema("regression", ["y"], ranges=[[0, 4]])
     sample = Sample("sample.csv", "id", ["id", "y"], ["a"], {"y": ["0"]})
-    plan = plan_submission(sample, schema, "quadratic_kappa", SubmissionConfig())
+    plan = plan_submission(sample, schema, traits_of("quadratic_kappa"), SubmissionConfig())
     assert check_submission("id,y\na,2\n", plan) == []
     assert "line 2, column 'y'" in "\n".join(check_submission(f"id,y\na,{cell}\n", plan))
 
@@ -269,12 +270,11 @@ def test_f009_a_setting_acts_or_is_refused(schema, cells, options, message):
 
 
 def test_f001_every_metric_of_classes_is_known_to_score_probabilities_or_classes():
-    from swinft.model.metrics import METRICS
-
-    classes = {"accuracy", "macro_f1", "quadratic_kappa"}
-    assert {
-        name for name, metric in METRICS.items() if "classification" in metric.kinds
-    } <= classes | PROBABILITY_METRICS
+    of_classes = {
+        name: metric.wants_probabilities for name, metric in METRICS.items() if "classification" in metric.kinds
+    }
+    assert {name for name, wants in of_classes.items() if wants} == {"auc", "log_loss"}
+    assert {name for name, wants in of_classes.items() if not wants} == {"accuracy", "macro_f1", "quadratic_kappa"}
 
 
 LAYOUTS = {
@@ -561,9 +561,9 @@ def test_f005_numbers_are_written_with_the_zeros_of_the_samples(classes, words, 
     sample = Sample("sample.csv", "id", ["id", "y"], ids, {"y": [words[k % len(words)] for k in range(len(ids))]})
     if expected is None:
         with pytest.raises(InputError, match="003"):
-            plan_submission(sample, schema, "accuracy", SubmissionConfig())
+            plan_submission(sample, schema, traits_of("accuracy"), SubmissionConfig())
         return
-    plan = plan_submission(sample, schema, "accuracy", SubmissionConfig())
+    plan = plan_submission(sample, schema, traits_of("accuracy"), SubmissionConfig())
     rows, _ = build_submission(plan, Predictions(ids, np.eye(len(classes), dtype=np.float32), classes))
     assert rows["y"].tolist() == expected
     assert check_submission(as_csv(plan, rows), plan) == []

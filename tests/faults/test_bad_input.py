@@ -29,6 +29,7 @@ from swinft.data.schema import Schema
 from swinft.data.sources.source import ImageError
 from swinft.data.tables.table import read_table
 from swinft.inference.predictions import Predictions
+from swinft.model.metrics import traits_of
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.plan import SubmissionConfig, build_submission
 from swinft.run.submission.sample import Sample
@@ -622,7 +623,7 @@ def test_c31_formulas_come_back_as_they_were():
     ids = ["=cmd()", "+1", "@x", "-2"]
     table = Predictions(ids, np.ones((4, 1), dtype=np.float32), ["y"])
     sample = Sample("s.csv", "id", ["id", "y"], ids[::-1])
-    plan = plan_submission(sample, Schema("regression", ["y"]), "rmse", SubmissionConfig())
+    plan = plan_submission(sample, Schema("regression", ["y"]), traits_of("rmse"), SubmissionConfig())
     built, _ = build_submission(plan, table)
     assert built["id"].tolist() == ids[::-1]
 

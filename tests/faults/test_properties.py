@@ -20,6 +20,7 @@ from swinft.data.tables.table import CONTROL, read_table
 from swinft.data.tables.text import strip
 from swinft.errors import InputError, StoreError
 from swinft.inference.predictions import Predictions
+from swinft.model.metrics import traits_of
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.plan import SubmissionConfig, as_csv, build_submission, check_submission
 from swinft.run.submission.sample import Sample
@@ -100,7 +101,7 @@ def test_a_submission_is_the_samples_ids_in_their_order_or_an_error(ids, values,
     shuffled = list(ids)
     order.shuffle(shuffled)
     sample, schema = Sample("s.csv", "id", ["id", "y"], shuffled), Schema("regression", ["y"])
-    plan = plan_submission(sample, schema, "rmse", SubmissionConfig())
+    plan = plan_submission(sample, schema, traits_of("rmse"), SubmissionConfig())
     table = Predictions(ids, numbers, ["y"])
     if not np.isfinite(numbers).all():
         with pytest.raises(InputError, match="NaN or infinite"):

@@ -8,7 +8,8 @@ import sklearn.metrics as sk
 import torch
 
 from swinft.errors import InputError
-from swinft.model.metrics import METRICS, score
+from swinft.model.metrics import METRICS
+from swinft.model.scoring import score
 
 RNG = np.random.default_rng(0)
 PROBABILITIES = RNG.dirichlet([1, 1, 1, 1], 200).astype(np.float32)

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from swinft.errors import InputError
 from swinft.model.heads import ClassificationHead, RegressionHead
-from swinft.model.metrics import score
+from swinft.model.scoring import score
 from swinft.model.task import FineTuneTask
 from tests.conftest import TINY_SWIN
 

@@ -9,6 +9,7 @@ from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.inference.predictions import Predictions
+from swinft.model.metrics import Traits
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.plan import SubmissionConfig, as_csv, build_submission, check_submission
 from swinft.run.submission.sample import Sample
@@ -33,7 +34,7 @@ def submission(schema: Schema, wanted: Sample, **options: object):
     order = [2, 0, 1]  # another order than the sample's: rows are joined by id
     values = VALUES[schema.kind][:, : len(schema.outputs)]
     table = Predictions([IDS[i] for i in order], values[order], schema.outputs)
-    plan = plan_submission(wanted, schema, "", SubmissionConfig(**options))
+    plan = plan_submission(wanted, schema, Traits(), SubmissionConfig(**options))
     return plan, build_submission(plan, table)[0]
 
 
@@ -94,14 +95,14 @@ def test_predictions_that_do_not_fit_are_refused(edit, message):
     ids, values = edit(IDS, VALUES["regression"].copy())
     table = Predictions(ids, values.astype(np.float32), NUMBERS.outputs)
     with pytest.raises(InputError) as error:
-        build_submission(plan_submission(sample("x", "y"), NUMBERS, "", SubmissionConfig()), table)
+        build_submission(plan_submission(sample("x", "y"), NUMBERS, Traits(), SubmissionConfig()), table)
     assert message in str(error.value)
 
 
 def test_all_problems_are_listed_at_once():
     table = Predictions(["x", "x", "z"], np.full((3, 2), np.nan, dtype=np.float32), NUMBERS.outputs)
     with pytest.raises(InputError) as error:
-        build_submission(plan_submission(sample("x", "y"), NUMBERS, "", SubmissionConfig()), table)
+        build_submission(plan_submission(sample("x", "y"), NUMBERS, Traits(), SubmissionConfig()), table)
     for text in [
         "'007' has no",
         "'1e5' has no",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from swinft.data.tables.csv_lines import Lines, UnreadableError, read_lines
@@ -138,6 +139,10 @@ class Table:
     def column(self, name: str) -> list[str]:
         """A column as text."""
         return self.columns[name]
+
+    def frame(self, rows: Sequence[int]) -> pd.DataFrame:
+        """All columns of some rows, by their numbers, as text; the frame's own index counts from 0."""
+        return pd.DataFrame({name: [cells[row] for row in rows] for name, cells in self.columns.items()}, dtype=object)
 
     def names(self, name: str) -> list[str]:
         """A column of names: classes, labels, groups or categories, in their normal form."""

@@ -19,7 +19,7 @@ from swinft.model.heads.loss import Loss, check_loss
 from swinft.ranges import NOT_NEGATIVE
 
 
-class Head(Described):
+class Head(Described, nn.Module):
     """What every head offers.
 
     Args:

@@ -5,13 +5,13 @@ Shapes: B batch, K outputs.
 
 from collections.abc import Iterable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from swinft.errors import InputError, suggest
 from swinft.model.described import Described
 
 
-class Loss(Described):
+class Loss(Described, nn.Module):
     """Compares logits with targets, row by row: the argument `loss` of a head.
 
     A subclass gives `forward`. Its own arguments come from `init_args` in YAML; its parameters and buffers are part of

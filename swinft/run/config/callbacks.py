@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from swinft.errors import suggest
-from swinft.model.metrics import METRICS
+from swinft.model.metrics import Metric
 
 # Each base class with its reason; a user's subclass of one is refused like the class itself.
 REFUSED: dict[type[Callback], str] = {
@@ -64,15 +64,15 @@ def callback_problems(callbacks: Sequence[Callback], has_logger: bool, checkpoin
     return problems
 
 
-def monitor_problems(callbacks: Sequence[Callback], metrics: Sequence[str]) -> list[str]:
+def monitor_problems(callbacks: Sequence[Callback], metrics: Sequence[Metric]) -> list[str]:
     """What is wrong with the values that callbacks watch; one sentence each.
 
     Args:
         callbacks: Those that the config names.
-        metrics: Names of the metrics that the task logs.
+        metrics: What the task logs.
     """
     higher_is_better = {"train_loss": False, "val_loss": False}
-    higher_is_better |= {f"val_{name}": METRICS[name].higher_is_better for name in metrics}
+    higher_is_better |= {f"val_{metric.name}": metric.higher_is_better for metric in metrics}
     problems = []
     for callback in callbacks:
         monitor, setting = getattr(callback, "monitor", None), f"trainer.callbacks: {type(callback).__name__}.monitor"

@@ -22,7 +22,7 @@ from swinft.data.settings import FoldConfig, LoadingConfig
 from swinft.errors import InputError
 from swinft.inference.tta import View
 from swinft.model.compiling import CompilePolicy
-from swinft.model.metrics import names_by_kind
+from swinft.model.scoring import names_by_kind
 from swinft.model.task import FineTuneTask
 from swinft.ranges import COUNT, check_ranges
 from swinft.run.config.parser import Parser, key_types

@@ -26,8 +26,10 @@ from lightning.pytorch.strategies import Strategy
 
 from swinft.errors import InputError, suggest
 from swinft.model.heads import Head
+from swinft.model.metrics import Metric
 from swinft.run.config.callbacks import refusal
 from swinft.run.config.explain import untrusted
+from swinft.system.processes import find_code_of_parent
 
 TRUSTED_PACKAGES = ("swinft", "albumentations", "lightning", "timm", "torch", "torchmetrics", "torchvision")
 # The keys that take a class, with the bases that it may have.
@@ -35,6 +37,7 @@ BASES: dict[str, tuple[type, ...]] = {
     "data.augment": (BasicTransform, BaseCompose),
     "data.loading.preprocess": (BasicTransform, BaseCompose),
     "model.head": (Head,),
+    "model.metrics": (Metric,),
     "trainer.accelerator": (Accelerator,),
     "trainer.callbacks": (Callback,),
     "trainer.logger": (Logger,),
@@ -100,6 +103,25 @@ def class_problem(name: str, key: str, bases: tuple[type, ...], allow_code: Sequ
     if not _may_name(found, allow_code):
         return f"'{name}' is defined in '{found.__module__}'. If you trust it, add --allow-code {found.__module__}."
     return None
+
+
+def named_class(name: str, key: str, allow_code: Sequence[str]) -> Any:
+    """The class at a path, of the kind that a key takes.
+
+    Args:
+        name: The dotted path.
+        key: One of `BASES`.
+        allow_code: As in `class_problem`.
+
+    Raises:
+        InputError: The key may not name it.
+    """
+    check_allowed(allow_code)
+    if allow_code:
+        find_code_of_parent()
+    if problem := class_problem(name, key, BASES[key], allow_code):
+        raise InputError(f"{key}: {problem}")
+    return _find(name, BASES[key], allow_code)
 
 
 def argument_bases(name: str, argument: str, bases: tuple[type, ...], allow_code: Sequence[str]) -> tuple[type, ...]:

@@ -110,7 +110,8 @@ def option_problems(option: str, value: str, allowed: Allowed) -> list[str]:
     if not is_section and not named:
         return []
     source = Source(f"--{option}", has_lines=False)
-    root = read_nodes(source, value or "''")
+    is_row = named and "," in value and not value.lstrip().startswith(("[", "{"))
+    root = read_nodes(source, f"[{value}]" if is_row else value or "''")  # `a,b`, as the parser spells it out
     if is_section and not isinstance(root, yaml.MappingNode):
         return [_no_section(source, root, key)]
     if not isinstance(root, yaml.ScalarNode):

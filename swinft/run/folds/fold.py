@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,7 +22,7 @@ from swinft.inference.compiled import nets_by_torch
 from swinft.inference.finite import Origin
 from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
-from swinft.model.metrics import score
+from swinft.model.metrics import traits_of
 from swinft.printing import format_seconds
 from swinft.run.compute.choices import Choice, choice_here
 from swinft.run.compute.devices import folds_at_a_time
@@ -36,6 +37,7 @@ from swinft.run.folds.progress import FoldProgress, RunFolds
 from swinft.run.folds.recorder import FoldRecorder
 from swinft.run.handover import Looked, handed_down, looked
 from swinft.run.layout import Fold, Run
+from swinft.run.scoring import score_rows
 from swinft.run.trainer import quiet
 from swinft.store import commit, discard, json_bytes, sweep, verify
 from swinft.system.allocator import keep_freed_memory
@@ -79,7 +81,7 @@ def fit_fold(run: Run, experiment: Experiment, found: Looked | None) -> None:
     task = experiment.task(data.schema, pretrained=pretrained_of(config, fold.index), **changes)
     limit = fold_limit(run, config)
     progress = FoldProgress(fold, task.metrics, len(config.predict.views), limit, RunFolds.of(run))
-    recorder = FoldRecorder(fold, task.metrics, config.checkpoint, limit, progress)
+    recorder = FoldRecorder(fold, task.scored_by, config.checkpoint, limit, progress)
     device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)
     trainer = experiment.trainer(fold.root, precision, recorder)
@@ -199,7 +201,8 @@ def _finish(
     result = {
         "fold": fold.index,
         "rows": len(rows),
-        "oof": score(recorder.metrics, data.schema.kind, values, data.targets[rows], data.schema.grades),
+        "oof": score_rows(recorder.metrics, data, rows, values),
+        "first_metric": asdict(traits_of(recorder.metrics[0])),
         "end": recorder.end,
         "last_epoch": recorder.history[-1],
         "best_epoch": recorder.best,

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelPruning
 from torch import Tensor, nn
 
 from swinft.errors import InputError, number_of
-from swinft.model.metrics import METRICS
+from swinft.model.metrics import Metric
 from swinft.model.task import FineTuneTask
 from swinft.model.training.epoch_losses import BadBatch
 from swinft.model.training.steps import steps_of
@@ -42,7 +42,7 @@ class FoldRecorder(Checkpoint):
 
     Args:
         fold: The fold's folder.
-        metrics: Names of `METRICS` that the task scores; the first decides which epoch is best.
+        metrics: What the task scores; the first decides which epoch is best.
         keep: Which epoch's weights to predict with.
         limit: When the fold must be done; None for no limit. At least one epoch is trained.
         progress: Measures and prints the epochs; by default without views and without the run's other folds.
@@ -51,7 +51,7 @@ class FoldRecorder(Checkpoint):
     def __init__(
         self,
         fold: Fold,
-        metrics: list[str],
+        metrics: list[Metric],
         keep: Literal["last", "best"],
         limit: TimeLimit | None = None,
         progress: FoldProgress | None = None,
@@ -60,7 +60,7 @@ class FoldRecorder(Checkpoint):
         self.metrics = metrics
         self.keep = keep
         self.limit = limit
-        self.progress = progress or FoldProgress(fold, metrics, 1, limit, None)
+        self.progress = progress or FoldProgress(fold, [metric.name for metric in metrics], 1, limit, None)
         self.history: list[dict[str, float]] = []
         self.peak: dict[str, int] | None = None  # of a device, in bytes; None before an epoch is over
         self.precision: str | None = None  # what was trained in; None before an epoch
@@ -202,7 +202,13 @@ class FoldRecorder(Checkpoint):
         """One epoch's numbers."""
         # What callbacks log, as LearningRateMonitor does, goes to the logger: the columns are the same for every run,
         # but for what fp16 adds.
-        own = ["train_loss", "val_loss", *(f"val_{name}" for name in self.metrics), "skipped_steps", "loss_scale"]
+        own = [
+            "train_loss",
+            "val_loss",
+            *(f"val_{metric.name}" for metric in self.metrics),
+            "skipped_steps",
+            "loss_scale",
+        ]
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name in own}
         rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
         seconds = time.monotonic() - self._started
@@ -293,11 +299,11 @@ class FoldRecorder(Checkpoint):
 
     def _rank(self, line: dict[str, float]) -> tuple[int, float]:
         """Higher is better. A defined score is better than any undefined one; of these the lowest loss is the best."""
-        name = self.metrics[0]
-        score, loss = line[f"val_{name}"], line["val_loss"]
+        metric = self.metrics[0]
+        score, loss = line[f"val_{metric.name}"], line["val_loss"]
         if math.isnan(score):
             return (0, -loss) if not math.isnan(loss) else (-1, 0.0)
-        return 1, score if METRICS[name].higher_is_better else -score
+        return 1, score if metric.higher_is_better else -score
 
 
 def _wait_share(trainer: Trainer) -> float | None:

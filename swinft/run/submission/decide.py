@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from swinft.data.schema import Schema
 from swinft.errors import InputError, suggest
+from swinft.model.metrics import Traits
 from swinft.run.submission.formats import Flags, Format, LabelSets, Numbers, OneClass
 from swinft.run.submission.matching import in_yaml, knows_words, match_columns, positive_class, resolve_words
 from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
 from swinft.run.submission.sample import Sample
 
-# Metrics that score probabilities; those of classification that are not here score the most probable class.
-PROBABILITY_METRICS = {"auc", "log_loss"}
 SIGNS = ("|", ",", ";", "/", "&", "+", "_", "-")
 DELIMITERS = (" ", *(f" {sign} " for sign in SIGNS), *(f"{sign} " for sign in SIGNS), *SIGNS)
 FORMATS_OF_KIND = {
@@ -28,14 +27,14 @@ FORMATS_OF_KIND = {
 
 
 def plan_submission(
-    sample: Sample, schema: Schema, metric: str, config: SubmissionConfig, label_delimiter: str | None = None
+    sample: Sample, schema: Schema, metric: Traits, config: SubmissionConfig, label_delimiter: str | None = None
 ) -> SubmissionPlan:
     """Decides what `submit` writes.
 
     Args:
         sample: The sample submission.
         schema: The run's outputs.
-        metric: The run's first metric, which the competition scores by.
+        metric: What the run's first metric says, which the competition scores by.
         config: Settings that overrule it.
         label_delimiter: What stands between labels in the training table.
 
@@ -60,7 +59,7 @@ class _Question:
 
     sample: Sample
     schema: Schema
-    metric: str
+    metric: Traits
     config: SubmissionConfig
     label_delimiter: str | None
     free: list[str]
@@ -93,9 +92,9 @@ def _numbers(question: _Question) -> _Answer:
     found = [numbers for column in filled if (numbers := sample.numbers(column)) is not None]
     are_whole = all(np.all(numbers == np.rint(numbers)) for numbers in found)
     name, reason, notes = question.given or "number", "as submission.format says", []
-    if question.given is None and question.metric == "quadratic_kappa" and are_whole:
+    if question.given is None and question.metric.scores_grades and are_whole:
         name = "integer"
-        reason = "the first metric is quadratic_kappa" + (", and the sample's cells are whole" if found else "")
+        reason = f"the first metric is {question.metric.name}" + (", and the sample's cells are whole" if found else "")
     elif question.given is None:
         reason = "regression"
         if found and are_whole and not any("." in word for column in filled for word in sample.words(column)):
@@ -143,9 +142,9 @@ def _classes(question: _Question) -> _Answer:
                 f"cells in submission.keep, or set submission.format to probabilities."
             )
         words, notes = resolve_words(sample, free[0], outputs, sample.words(free[0]), question.config.words)
-        if question.metric in PROBABILITY_METRICS and question.given is None:
+        if question.metric.wants_probabilities and question.given is None:
             notes.append(
-                f"the first metric is {question.metric}, which scores probabilities, but the sample's one column "
+                f"the first metric is {question.metric.name}, which scores probabilities, but the sample's one column "
                 f"'{free[0]}' holds classes: its score will be another than the run's"
             )
         return _Answer(OneClass(free[0], words), reason, notes)
@@ -168,7 +167,7 @@ def _class_format(question: _Question) -> tuple[str, str]:
     cells, numbers = sample.words(free[0]), sample.numbers(free[0])
     shown = f"'{cells[0]}'" if cells else "empty"
     are_classes = knows_words(outputs, cells, question.config.words)
-    wants_probabilities = metric in PROBABILITY_METRICS
+    wants_probabilities = metric.wants_probabilities
     if cells and numbers is None:
         return "label", f"the sample's cells are words, like {shown}"
     if len(outputs) > 2:
@@ -189,10 +188,10 @@ def _class_format(question: _Question) -> tuple[str, str]:
             f"{{{outputs[0]}: '0', {outputs[1]}: '1'}} (or the other way round) for 0 and 1."
         )
     if wants_probabilities:
-        return "probabilities", f"the first metric is {metric}"
+        return "probabilities", f"the first metric is {metric.name}"
     return (
         "label",
-        f"the first metric is {metric}, and the sample's cells are {'classes, like ' if cells else ''}{shown}",
+        f"the first metric is {metric.name}, and the sample's cells are {'classes, like ' if cells else ''}{shown}",
     )
 
 

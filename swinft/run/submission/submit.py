@@ -21,11 +21,12 @@ from swinft.data.tables.table import DataError, Problem
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance
+from swinft.model.metrics import Traits, traits_of
 from swinft.printing import say
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.provenance import check_output, check_weights, predictions_made_with, write_made_from
-from swinft.run.submission.decide import PROBABILITY_METRICS, plan_submission
+from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.plan import (
     SubmissionConfig,
     SubmissionPlan,
@@ -224,23 +225,25 @@ def _read_sample(data: dict[str, Any], options: SubmissionConfig) -> Sample | No
     return Sample.of(table)
 
 
-def _sample_without_file(data: dict[str, Any], schema: Schema, metric: str, table: Predictions) -> Sample:
+def _sample_without_file(data: dict[str, Any], schema: Schema, metric: Traits, table: Predictions) -> Sample:
     """Without a sample submission: the id, the target's columns and the order of the predictions."""
     targets = [data["target"]] if isinstance(data["target"], str) else data["target"]
-    if schema.kind == "classification" and metric in PROBABILITY_METRICS and len(schema.outputs) > 2:
+    if schema.kind == "classification" and metric.wants_probabilities and len(schema.outputs) > 2:
         targets = schema.outputs
     id = data["columns"]["test_id"] or data["id"]
     return Sample("the predictions", id, [id, *targets], table.ids)
 
 
-def _first_metric(run: Run, config: dict[str, Any]) -> str:
+def _first_metric(run: Run, config: dict[str, Any]) -> Traits:
     """The metric that the run is judged by: the config's first, or the first that its head scored a fold with."""
-    if config["model"]["metrics"]:
-        return str(config["model"]["metrics"][0])
+    if config["model"]["metrics"] and isinstance(config["model"]["metrics"][0], str):
+        return traits_of(config["model"]["metrics"][0])
     for index in run.planned_folds():
         if is_committed(run.fold(index).result):
-            return str(next(iter(json.loads(verify(run.fold(index).result).read_text())["oof"])))
-    return ""
+            result = run.fold(index).read_result()
+            found = result.get("first_metric")  # of a run made before, it has a name
+            return Traits(**found) if found else traits_of(next(iter(result["oof"])))
+    return Traits()
 
 
 def _file(path: str, predictions: Predictions | None = None) -> dict[str, str | None]:

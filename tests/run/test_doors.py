@@ -1,0 +1,178 @@
+"""Objects of a user's own in a run: they get what is promised, wherever they are used, and what is wrong is refused."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score
+
+from swinft import ClassificationHead, CSVDataModule, FineTuneTask
+from swinft.cli import main
+from swinft.errors import InputError
+from tests.conftest import TINY_SWIN, fit_in_process, tiny_config, write_config
+
+METRIC = """
+import numpy as np
+from swinft import Metric
+
+class Own(Metric):
+    '''Accuracy, of rows that are known to be their own.'''
+    kinds = ("classification",)
+    higher_is_better = True
+
+    def __init__(self, column: str = "color") -> None:
+        self.column = column
+
+    def compute(self, predictions, targets, rows):
+        assert [self.outputs[k] for k in targets] == rows[self.column].tolist()
+        assert set(rows.columns) >= {"id", "color", "brightness"}
+        assert all(isinstance(cell, str) for cell in rows["brightness"])
+        return (predictions.argmax(1) == targets).mean()
+
+class Error(Own):
+    '''The share that is wrong.'''
+    name = "error"
+    higher_is_better = False
+    wants_probabilities = True
+
+    def compute(self, predictions, targets, rows):
+        value = 1 - super().compute(predictions, targets, rows)
+        predictions[:], targets[:] = 0, 0
+        rows.iloc[:] = ""
+        return value
+
+class Fails(Own):
+    def compute(self, predictions, targets, rows):
+        return rows["altitude"].astype(float).mean()
+
+class NoNumber(Own):
+    def compute(self, predictions, targets, rows):
+        return predictions.argmax(1) == targets
+
+class NoDirection(Metric):
+    def compute(self, predictions, targets, rows):
+        return 0.5
+
+class Tensor(NoDirection):
+    higher_is_better = True
+
+    def compute(self, predictions, targets, rows):
+        import torch
+        return torch.tensor(0.25)
+
+class Infinite(Tensor):
+    def compute(self, predictions, targets, rows):
+        return -np.inf
+
+class OfNumbers(Tensor):
+    kinds = "regression"
+
+class Loss(Tensor):
+    name = "loss"
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a user's modules, from which swinft runs."""
+    (tmp_path / "ownmetric.py").write_text(METRIC)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("ownmetric", None)
+
+
+def metric(name: str, **init_args: object) -> dict[str, object]:
+    return {"class_path": f"ownmetric.{name}", "init_args": init_args}
+
+
+def test_a_users_metric_scores_every_epoch_fold_and_run(competition, own, capsys):
+    changes = {"model.metrics": [metric("Error"), metric("Own"), "accuracy"], "checkpoint": "best"}
+    config = write_config(own / "c.yaml", tiny_config(competition, own / "runs", **changes))
+    fit_in_process(config, "--allow-code", "ownmetric")
+    run = own / "runs" / "tiny"
+    scores = json.loads((run / "scores.json").read_text())
+    oof = [line.split(",") for line in (run / "oof.csv").read_text().splitlines()]
+    truth = dict(line.split(",")[:2] for line in (competition / "train.csv").read_text().splitlines()[1:])
+    predicted = {row[0]: oof[0][1 + int(np.argmax([float(cell) for cell in row[1:-1]]))] for row in oof[1:]}
+    expected = accuracy_score([truth[id] for id in predicted], list(predicted.values()))
+    assert scores["pooled"] == pytest.approx({"error": 1 - expected, "Own": expected, "accuracy": expected})
+    for fold in scores["folds"]:
+        assert fold["oof"]["error"] == pytest.approx(1 - fold["oof"]["accuracy"])
+        lines = [json.loads(line) for line in (run / f"fold_{fold['fold']}/metrics.jsonl").read_text().splitlines()]
+        assert all(line["val_error"] == pytest.approx(1 - line["val_accuracy"]) for line in lines)
+        assert fold["best_epoch"]["val_error"] == min(line["val_error"] for line in lines)
+    assert main(["predict", str(run), "--device", "cpu"]) == 2  # nobody said that its code may run
+    assert main(["predict", str(run), "--device", "cpu", "--allow-code", "ownmetric"]) == 0
+    (competition / "wanted.csv").write_text((competition / "sample_submission.csv").read_text())
+    capsys.readouterr()
+    assert main(["submit", str(run)]) == 0  # it runs none of the user's code
+    assert "the first metric is error, which scores probabilities" in capsys.readouterr().out
+    assert main(["report", str(run), "--allow-code", "ownmetric"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ([metric("Fails")], "ownmetric.Fails.compute fails for 24 rows: KeyError: 'altitude' ("),
+        ([metric("NoNumber")], "ownmetric.NoNumber.compute gives array("),
+        ([metric("NoDirection")], "set `higher_is_better` to True or False"),
+        ([metric("OfNumbers")], "has `kinds` 'regression': write a list"),
+        ([metric("Loss")], "has the name 'loss'"),
+        ([metric("Own"), metric("Own", column="color")], "two of one class need an attribute `name` each"),
+        ([metric("Own", colum="x")], "'ownmetric.Own' has no argument 'colum'. Did you mean 'column'?"),
+        ([metric("Own", column="is_red")], "fails for 24 rows: AssertionError"),
+        ([{"class_path": "torch.nn.Linear"}], "model.metrics takes a class derived from swinft's Metric"),
+        (["ownmetric.Won"], "'ownmetric' has no 'Won'"),
+        (["acuracy"], "Did you mean 'accuracy'?"),
+    ],
+)
+def test_what_is_wrong_with_a_metric_is_said_before_anything_is_trained(competition, own, capsys, metrics, said):
+    config = write_config(own / "c.yaml", tiny_config(competition, own / "runs", **{"model.metrics": metrics}))
+    assert main(["fit", "--config", str(config), "--allow-code", "ownmetric", "--fold", "0"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (own / "runs" / "tiny" / "config.yaml").exists()
+
+
+def test_a_metric_is_named_by_its_path_alone_and_listed(competition, own, capsys):
+    config = write_config(own / "c.yaml", tiny_config(competition, own / "runs"))
+    words = ["check", "--config", str(config), "--model.metrics", "ownmetric.Tensor,ownmetric.Infinite,accuracy"]
+    assert main([*words, "--allow-code", "ownmetric"]) == 0
+    assert main(["metrics", "--also", "ownmetric.Error", "--allow-code", "ownmetric"]) == 0
+    assert "error\n  classification; lower is better\n  The share that is wrong.\n" in capsys.readouterr().out
+    assert main(["metrics", "--also", "ownmetric.Error"]) == 2
+
+
+def test_a_metric_under_plain_lightning_knows_its_table_or_none(competition, own, tmp_path):
+    sys.path.append(str(own))
+    import ownmetric
+
+    data = CSVDataModule(
+        root=str(competition), train="train.csv", image="images/{id}.jpg", target="color", batch_size=6, image_size=32,
+        target_kind="classification",
+    )  # fmt: skip
+    task = FineTuneTask(
+        ClassificationHead,
+        pretrained=False,
+        backbone_args=dict(TINY_SWIN),
+        metrics=[ownmetric.Own("color"), "accuracy"],
+    )
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(max_epochs=1, num_sanity_val_steps=0, default_root_dir=tmp_path, **quiet)
+    trainer.fit(task, datamodule=data)
+    assert trainer.callback_metrics["val_Own"] == trainer.callback_metrics["val_accuracy"]
+    trainer.save_checkpoint(tmp_path / "task.ckpt")
+    loaded = FineTuneTask.load_from_checkpoint(tmp_path / "task.ckpt")
+    assert loaded.metrics == ["Own", "accuracy"]
+    assert loaded.scored_by[0].column == "color"
+    # The datamodule stays with the Trainer, and these rows are not its table's.
+    rows = [{"image": torch.zeros(2, 3, 32, 32), "target": torch.tensor([0, 1]), "row": torch.tensor([0, 1])}]
+    with pytest.raises(InputError, match="`rows` is None, as there is no table"):
+        trainer.validate(task, dataloaders=torch.utils.data.DataLoader(rows, batch_size=None), verbose=False)
+    with pytest.raises(InputError, match="neither a name nor a metric"):
+        FineTuneTask(ClassificationHead, pretrained=False, num_outputs=2, metrics=[ownmetric.Own])
