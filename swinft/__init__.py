@@ -33,6 +33,7 @@ _PUBLIC = {
     "DataError": "swinft.data.tables.table",
     "Schema": "swinft.data.schema",
     "InputError": "swinft.errors",
+    "RunError": "swinft.errors",
     "FineTuneTask": "swinft.model.task",
     "ImageModel": "swinft.model.network",
     "Head": "swinft.model.heads",
@@ -44,8 +45,11 @@ _PUBLIC = {
     "OptimConfig": "swinft.model.training.optim",
     "MixConfig": "swinft.model.training.mixup",
     "create_backbone": "swinft.model.backbones.timm_backbone",
-    "load": "swinft.run.load",
     "export": "swinft.run.export",
+    "Predictions": "swinft.inference.predictions",
+    "Run": "swinft.run.api",
+    "fit": "swinft.run.api",
+    "open_run": "swinft.run.api",
 }
 __all__ = sorted(_PUBLIC)
 

@@ -1,5 +1,6 @@
 """Every claim of the README that code can check."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,7 +9,8 @@ import pytest
 import yaml
 
 from swinft.cli import COMMANDS, main
-from tests.conftest import ROOT, tiny_config, write_config
+from swinft.run.early import fit_words
+from tests.conftest import ROOT, TINY_SWIN, in_this_process, tiny_config, write_config
 
 README = (ROOT / "README.md").read_text()
 
@@ -54,6 +56,26 @@ def test_the_notebook_lines_run():
     code = f"import matplotlib; matplotlib.use('agg')\n{code}\nprint(type(dm.show_batch()).__name__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "Figure"
+
+
+def test_the_lines_of_a_run_in_python_run(tmp_path, monkeypatch, capsys):
+    """On the same data with a smaller network, and without a process per fold."""
+    for name in ("configs", "competitions"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "--data.image_size=32",
+        f"--model.backbone_args={json.dumps(TINY_SWIN)}",
+        "--trainer.limit_train_batches=2",
+    ]
+    small += ["--model.optim.warmup_epochs=1", "--trainer.accelerator=cpu"]
+    monkeypatch.setattr("swinft.run.api.fit_words", lambda words: fit_words([*words, *small]))
+    monkeypatch.setattr("swinft.run.fit.run_children", in_this_process)
+    exec(next(block for block in blocks("python") if "swinft.fit(" in block), {})
+    said = capsys.readouterr().out
+    assert "epoch 3/3" in said
+    assert "{'accuracy': " in said
+    assert said.rstrip().endswith("runs/bluemarble/submission.csv")
 
 
 def test_the_own_head_of_the_readme_trains(competition, tmp_path, monkeypatch):

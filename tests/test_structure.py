@@ -70,9 +70,16 @@ def test_every_public_name_can_be_imported():
 
 
 def test_f115_what_a_script_of_a_training_needs_is_public():
-    assert {"OptimConfig", "MixConfig", "create_backbone", "FineTuneTask", "CSVDataModule", "load"} <= set(
-        swinft.__all__
-    )
+    assert {
+        "OptimConfig",
+        "MixConfig",
+        "create_backbone",
+        "FineTuneTask",
+        "CSVDataModule",
+        "fit",
+        "open_run",
+        "Run",
+    } <= set(swinft.__all__)
     assert swinft.__version__ == version("swinft")
 
 

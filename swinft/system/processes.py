@@ -205,7 +205,8 @@ def _none_left(running: Mapping[int, tuple[_Process, Slot]]) -> Iterator[None]:
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, leave)
+    is_main = threading.current_thread() is threading.main_thread()  # no other can set what a signal does
+    previous = signal.signal(signal.SIGTERM, leave) if is_main else None
     try:
         yield
     except BaseException as error:
@@ -213,7 +214,8 @@ def _none_left(running: Mapping[int, tuple[_Process, Slot]]) -> Iterator[None]:
         _end([process for process, _ in running.values()], patience)
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        if is_main:
+            signal.signal(signal.SIGTERM, previous)
 
 
 def _end(processes: Sequence[_Process], patience: float) -> None:

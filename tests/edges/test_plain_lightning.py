@@ -419,7 +419,7 @@ def test_f016_plain_lightning_gives_the_weights_of_a_run(competition, tmp_path):
 
 
 def test_f017_a_trained_fold_is_loaded_in_one_line_and_its_backbone_is_timms(tiny_run, competition):
-    net = swinft.load(tiny_run, fold=1)
+    net = swinft.open_run(tiny_run).network(1)
     data = data_of(competition, folds={"file": str(tiny_run / "folds.csv"), "held_out": 1, "num": None}, augment="none")
     data.setup("fit")
     oof = pd.read_csv(tiny_run / "fold_1" / "oof.csv", dtype={"id": str}).set_index("id")
@@ -439,6 +439,6 @@ def test_f017_a_trained_fold_is_loaded_in_one_line_and_its_backbone_is_timms(tin
 
 def test_f017_a_fold_that_is_not_there_is_refused(tiny_run, tmp_path):
     with pytest.raises(InputError, match=r"names \[7\], but the run has folds \[0, 1\]"):
-        swinft.load(tiny_run, fold=7)
+        swinft.open_run(tiny_run).network(7)
     with pytest.raises(InputError):
-        swinft.load(tmp_path / "nowhere", fold=0)
+        swinft.open_run(tmp_path / "nowhere")

@@ -110,7 +110,7 @@ def refused(capsys, argv):
 def test_files_compute_without_swinft_what_the_fold_predicts(runs, tmp_path, capsys):
     names, expected = ["classes", "range", "numbers", "metadata"], {}
     for name in names:
-        folder, net = tmp_path / name, swinft.load(runs / name, 0)
+        folder, net = tmp_path / name, swinft.open_run(runs / name).network(0)
         for to, file in (("timm", "timm/w.safetensors"), ("onnx", "w.onnx"), ("torchscript", "w.pt")):
             assert main(words(runs, name, to, folder / file)) == 0
         printed = capsys.readouterr().out
@@ -161,7 +161,7 @@ def test_safetensors_are_the_folds_own_weights_and_lie_in_the_run(runs, capsys):
     assert made.paths == [made.weights, made.description]
     assert made.weights == runs / "classes" / "exports" / "fold_0" / "safetensors" / "model.safetensors"
     about = json.loads(made.description.read_bytes())
-    own = swinft.load(runs / "classes", 0).state_dict()
+    own = swinft.open_run(runs / "classes").network(0).state_dict()
     saved = load_file(made.weights)
     assert saved.keys() == own.keys()
     assert all(torch.equal(saved[key], own[key]) for key in own)

@@ -1,6 +1,7 @@
 """Folds side by side: who gets which device."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from swinft.errors import InputError
 from swinft.run.compute.devices import devices_per_fold, slots_for
 from swinft.run.fit import fold_child
 from swinft.run.layout import Run
-from swinft.system.processes import run_children
+from swinft.system.processes import Child, run_children
 from tests.conftest import tiny_config, write_config
 
 
@@ -83,3 +84,9 @@ def test_after_a_failure_no_other_fold_is_started(competition, tmp_path):
     run = Run(tmp_path / "runs" / "tiny")
     run.inputs.write_text("{}")  # every fold refuses: the frozen file is damaged
     assert run_children({fold: fold_child(run, fold, [], {}) for fold in (0, 1)}, [{}]) == {0: 1}
+
+
+def test_children_run_from_any_thread():
+    """Signals are the main thread's, and a notebook's widgets and servers work in others."""
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(run_children, {0: Child(["--version"])}, [{}]).result() == {0: 0}

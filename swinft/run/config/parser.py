@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from jsonargparse._common import parsing_settings  # of the whole process: a host program gets its own back
 
-from swinft.errors import InputError
+from swinft.errors import InputError, suggest
 from swinft.run.config.explain import explain
 from swinft.run.config.help import InWords, hide_sections, short_help, usage
 from swinft.run.config.old_keys import migrated
@@ -186,6 +186,9 @@ def options_from(kind: type[T], given: Mapping[str, Any]) -> T:
     Raises:
         InputError: A name is unknown, or a value has the wrong type or is out of its range.
     """
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # of a dataclass
+    if unknown := [name for name in given if name not in names]:
+        raise InputError(" ".join(f"'{name}' is no option.{suggest(name, names)}" for name in unknown))
     parser = Parser(prog=kind.__name__)
     parser.add_class_arguments(kind)
     plain = {name: str(value) if isinstance(value, PurePath) else value for name, value in given.items()}

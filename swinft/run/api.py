@@ -1,0 +1,273 @@
+"""A run in Python: `swinft.fit` and `swinft.open_run`, and the `Run` that they return."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import pandas as pd
+import torch
+
+from swinft.data.columns import Columns
+from swinft.data.image_paths import fields
+from swinft.data.schema import Schema
+from swinft.errors import InputError, command, listed
+from swinft.inference.export import Form
+from swinft.inference.predictions import ID, Predictions, read_foreign
+from swinft.model.network import ImageModel
+from swinft.run import layout
+from swinft.run.config.parser import options_from
+from swinft.run.early import fit_words
+from swinft.run.experiment import Experiment
+from swinft.run.export import ExportResult, export
+from swinft.run.given import FRAME, check_names, given_files, nested, write_frame, write_keys
+from swinft.run.prediction.options import PredictOptions
+from swinft.run.prediction.predict import predict
+from swinft.run.report.draw import draw
+from swinft.run.submission.submit import Submission, SubmitOptions, submit
+from swinft.store import is_committed, verify
+from swinft.system.unchanged import unchanged
+
+
+def fit(
+    config: str | Path | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    resume: bool | str | Path = False,
+    overwrite: bool = False,
+    accept: bool = False,
+    devices_per_fold: int | None = None,
+    allow_code: Sequence[str] = (),
+    **keys: Any,
+) -> "Run | None":
+    """Trains every fold of a config, each in a process of its own, as `swinft fit` does, and prints what it prints.
+
+    Args:
+        config: A YAML file, or its content as a dictionary; not needed where `resume` names a run.
+        overrides: Keys in the place of the config's: `{"trainer.max_epochs": 3}`.
+        resume: Go on with the config's run, or with the run in this folder.
+        overwrite: Delete the run's folder first.
+        accept: With `resume`: take files whose commit record is missing or damaged as they are.
+        devices_per_fold: GPUs that work on one fold.
+        allow_code: Packages or modules whose classes the config may name, besides the trusted ones.
+        keys: More overrides: `name="second"`, `trainer={"max_epochs": 3}`.
+
+    Returns:
+        The run; None where `trainer.fast_dev_run` tries a few batches and keeps nothing.
+
+    Raises:
+        InputError: Config, tables or images are wrong, or the run's folder is there already.
+        RunError: A fold has failed; what it printed says why, and the run can go on with `resume`.
+    """
+    changes = nested({**(overrides or {}), **keys})
+    with given_files() as folder:
+        words: list[str] = []
+        if isinstance(resume, str | PurePath):
+            words += [f"--resume={resume}"]
+            config = Path(resume) / "config.yaml" if config is None else config
+        elif resume:
+            words += ["--resume"]
+        if isinstance(config, Mapping):
+            config = write_keys(folder / "config", nested(config))
+        words += [f"--config={config}"] if config is not None else []
+        words += [f"--config={write_keys(folder / 'overrides', changes)}"] if changes else []
+        flags = {"--overwrite": overwrite, "--accept": accept}
+        words += [option for option, is_set in flags.items() if is_set]
+        words += [f"--devices-per-fold={devices_per_fold}"] if devices_per_fold is not None else []
+        words += [f"--allow-code={','.join(allow_code)}"] if allow_code else []
+        run = fit_words(words)
+    return None if run is None else Run(run.root, allow_code)
+
+
+def open_run(folder: str | Path, allow_code: Sequence[str] | None = None) -> "Run":
+    """Opens the folder of a run.
+
+    Args:
+        folder: Where it lies now.
+        allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
+
+    Raises:
+        InputError: The folder is not there, or is no run.
+    """
+    return Run(folder, allow_code)
+
+
+class Run:
+    """One experiment on disk. `swinft.fit` and `swinft.open_run` return it.
+
+    Args:
+        folder: The run's folder.
+        allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
+
+    Raises:
+        InputError: The folder is not there, or is no run.
+    """
+
+    def __init__(self, folder: str | Path, allow_code: Sequence[str] | None = None) -> None:
+        self._files = layout.Run.open(folder)
+        self._allow_code = list(allow_code or [])
+
+    def __repr__(self) -> str:
+        return f"swinft.open_run({str(self.folder)!r})"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lies."""
+        return self._files.root
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Every key that the run was started with."""
+        return self._files.read_config()
+
+    @property
+    def folds(self) -> list[int]:
+        """The numbers of its folds."""
+        return self._files.planned_folds()
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """`pooled`: each metric over all out-of-fold rows; `folds`: each fold's; `spread`: their standard deviation."""
+        self._check_finished(self._files.scores)
+        return self._files.read_scores()
+
+    @property
+    def oof(self) -> pd.DataFrame:
+        """Out-of-fold predictions in the order of train.csv: `id`, a column per output, `fold`, and `status` if any."""
+        self._check_finished(self._files.oof)
+        return Predictions.read(self._files.oof, len(self._outputs)).to_frame()
+
+    @property
+    def errors(self) -> pd.DataFrame:
+        """Id, fold, error, truth and out-of-fold prediction of every scored row, the largest error first."""
+        self._check_finished(self._files.errors)
+        text = pd.read_csv(verify(self._files.errors), dtype=str, keep_default_na=False)
+        names = {ID} if "true" not in text.columns else {ID, "true", "predicted"}
+        numbers = {name: "float64" for name in text.columns if name not in names}
+        return text.astype({**numbers, "fold": "int64"})
+
+    def network(self, fold: int, device: str = "cpu") -> ImageModel:
+        """The network that a finished fold predicts with, from its verified weights, in evaluation mode.
+
+        `net.predict(images, features)` takes RGB pixels (B, 3, H, W) in 0–255 at the run's `data.image_size`, as the
+        datamodule's loaders give them, and metadata where there is any, and gives predictions in the competition's
+        units. Its attention is timm's own, so that it can be traced, exported and watched. `net.backbone.model` is
+        timm's model, and `net.backbone.mean` and `std` are what its pixels are standardised with.
+
+        Args:
+            fold: Number of the fold.
+            device: Where it goes.
+
+        Raises:
+            InputError: There is no such fold, or it is not finished.
+            StoreError: The weights are not those that the fold saved.
+        """
+        with unchanged():
+            experiment = Experiment.of_run(self._files, "predict", self._allow_code)
+            schema = Schema.from_dict(self._files.read_schema())
+            (index,) = self._files.finished_folds([fold])
+            weights = self._files.fold(index).weights
+            return experiment.network(schema, weights, torch.device(device), fast_attention=False)
+
+    def predict(self, rows: pd.DataFrame | str | Path | None = None, **options: Any) -> Predictions:
+        """Predicts rows with every fold and averages, as `swinft predict` does, and prints what it prints.
+
+        Args:
+            rows: A DataFrame or a CSV with the columns of the run's table of rows to predict: its id column, the
+                columns that the image's path is made of, and metadata; names as text (`pd.read_csv(path, dtype=str)`).
+                None for the rows that the config names, whose predictions become the run's test_predictions.csv. Those
+                of other rows are returned, and written only where `output` says so.
+            options: `views`, `folds`, `root`, `batch_size`, `num_workers`, `device`, `devices`, `backend`, `compile`,
+                `precision`, `output`: as those of `swinft predict`.
+
+        Returns:
+            Ids, values and outputs; `.to_frame()` makes a DataFrame of them.
+
+        Raises:
+            InputError: A fold is not finished, the rows are not right, or an option is wrong.
+        """
+        if odd := sorted({"test", "part", "allow_code"} & set(options)):
+            raise InputError(f"{listed(odd)}: no option here. Rows are the first argument: run.predict(rows).")
+        keeps = rows is None or "output" in options
+        with given_files() as folder:
+            given = {"allow_code": self._allow_code or None, **options}
+            if isinstance(rows, pd.DataFrame):
+                given["test"] = self._rows_file(rows, folder / FRAME)
+            elif rows is not None:
+                given["test"] = rows
+                keeps = keeps or self._is_own(Path(rows))
+            return predict(self._files, options_from(PredictOptions, given), keeps)
+
+    def submit(self, predictions: Predictions | pd.DataFrame | str | Path | None = None, **options: Any) -> Submission:
+        """Writes a submission and checks it, as `swinft submit` does, and prints what it prints.
+
+        Args:
+            predictions: What is submitted: of `predict`, or a DataFrame or CSV with ids and an output per column, such
+                as a blend. None for the run's test_predictions.csv.
+            options: `root`, `output`, `dry_run`, and the keys of the config's section `submission`.
+
+        Returns:
+            Where it was written, its text, and the plan that it follows.
+
+        Raises:
+            InputError: There are no predictions yet, they do not fit the sample submission, or an option is wrong.
+        """
+        if "predictions" in options:
+            raise InputError("predictions are the first argument: run.submit(predictions).")
+        with given_files() as folder:
+            given = dict(options)
+            found = predictions if isinstance(predictions, Predictions) else None
+            if isinstance(predictions, pd.DataFrame):
+                found = self._predictions_of(predictions, folder / FRAME)
+            elif found is None and predictions is not None:
+                given["predictions"] = predictions
+            return submit(self._files, options_from(SubmitOptions, given), found)
+
+    def report(self) -> Path:
+        """Draws the run as one HTML file, and returns its path.
+
+        Raises:
+            InputError: Not every fold is finished, or train.csv is not that of the run.
+        """
+        with given_files():
+            return draw(self._files, self._allow_code)
+
+    def export(self, fold: int, to: Form, output: str | Path | None = None) -> ExportResult:
+        """Writes the weights of a fold in another form, compared with torch; as `swinft.export`."""
+        with given_files():
+            return export(self.folder, fold, to, output, self._allow_code)
+
+    @property
+    def _outputs(self) -> list[str]:
+        return list(self._files.read_schema()["outputs"])
+
+    def _check_finished(self, path: Path) -> None:
+        if not is_committed(path) and not path.is_file():
+            raise InputError(
+                f"{self.folder} has no {path.name} yet. Run `{command('fit', '--resume', self.folder)}` first, or "
+                f"swinft.fit(resume={str(self.folder)!r})."
+            )
+
+    def _is_own(self, rows: Path) -> bool:
+        """Whether a file is the table of rows to predict that the config names."""
+        data = self.config["data"]
+        named = data["test"] or data["sample_submission"]
+        return bool(named) and (Path(data["root"]) / named).resolve() == rows.resolve()
+
+    def _rows_file(self, rows: pd.DataFrame, path: Path) -> Path:
+        """A DataFrame's rows as a CSV, which is then checked as any other.
+
+        Raises:
+            InputError: Names in it are no text: `007` may have become 7 where it was read.
+        """
+        data = self.config["data"]
+        columns = Columns(**data["columns"])
+        names = [columns.test_id or data["id"], *fields(columns.test_image or data["image"]), *columns.categories]
+        check_names(rows, names)
+        return write_frame(path, rows, columns.encoding)
+
+    def _predictions_of(self, frame: pd.DataFrame, path: Path) -> Predictions:
+        """Predictions in a DataFrame, checked as those of a CSV from elsewhere."""
+        names = [name for name in (ID, self.config["data"]["id"]) if name in frame.columns]
+        check_names(frame, names)
+        schema = Schema.from_dict(self._files.read_schema())
+        return read_foreign(write_frame(path, frame, "utf-8"), schema, names or [ID])[0]
