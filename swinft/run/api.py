@@ -19,7 +19,7 @@ from swinft.run.config.parser import options_from
 from swinft.run.early import fit_words
 from swinft.run.experiment import Experiment
 from swinft.run.export import ExportResult, export
-from swinft.run.given import FRAME, check_names, given_files, nested, write_frame, write_keys
+from swinft.run.given import FRAME, check_names, given_files, nested, plain, write_frame, write_keys
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.prediction.predict import predict
 from swinft.run.report.draw import draw
@@ -36,7 +36,7 @@ def fit(
     overwrite: bool = False,
     accept: bool = False,
     devices_per_fold: int | None = None,
-    allow_code: Sequence[str] = (),
+    allow_code: str | Sequence[str] = (),
     **keys: Any,
 ) -> "Run | None":
     """Trains every fold of a config, each in a process of its own, as `swinft fit` does, and prints what it prints.
@@ -73,12 +73,12 @@ def fit(
         flags = {"--overwrite": overwrite, "--accept": accept}
         words += [option for option, is_set in flags.items() if is_set]
         words += [f"--devices-per-fold={devices_per_fold}"] if devices_per_fold is not None else []
-        words += [f"--allow-code={','.join(allow_code)}"] if allow_code else []
+        words += [f"--allow-code={','.join(_names(allow_code))}"] if allow_code else []
         run = fit_words(words)
     return None if run is None else Run(run.root, allow_code)
 
 
-def open_run(folder: str | Path, allow_code: Sequence[str] | None = None) -> "Run":
+def open_run(folder: str | Path, allow_code: str | Sequence[str] = ()) -> "Run":
     """Opens the folder of a run.
 
     Args:
@@ -102,9 +102,9 @@ class Run:
         InputError: The folder is not there, or is no run.
     """
 
-    def __init__(self, folder: str | Path, allow_code: Sequence[str] | None = None) -> None:
+    def __init__(self, folder: str | Path, allow_code: str | Sequence[str] = ()) -> None:
         self._files = layout.Run.open(folder)
-        self._allow_code = list(allow_code or [])
+        self._allow_code = _names(allow_code)
 
     def __repr__(self) -> str:
         return f"swinft.open_run({str(self.folder)!r})"
@@ -195,7 +195,7 @@ class Run:
             elif rows is not None:
                 given["test"] = rows
                 keeps = keeps or self._is_own(Path(rows))
-            return predict(self._files, options_from(PredictOptions, given), keeps)
+            return predict(self._files, options_from(PredictOptions, plain(given)), keeps)
 
     def submit(self, predictions: Predictions | pd.DataFrame | str | Path | None = None, **options: Any) -> Submission:
         """Writes a submission and checks it, as `swinft submit` does, and prints what it prints.
@@ -220,7 +220,7 @@ class Run:
                 found = self._predictions_of(predictions, folder / FRAME)
             elif found is None and predictions is not None:
                 given["predictions"] = predictions
-            return submit(self._files, options_from(SubmitOptions, given), found)
+            return submit(self._files, options_from(SubmitOptions, plain(given)), found)
 
     def report(self) -> Path:
         """Draws the run as one HTML file, and returns its path.
@@ -271,3 +271,7 @@ class Run:
         check_names(frame, names)
         schema = Schema.from_dict(self._files.read_schema())
         return read_foreign(write_frame(path, frame, "utf-8"), schema, names or [ID])[0]
+
+
+def _names(allow_code: str | Sequence[str]) -> list[str]:
+    return [allow_code] if isinstance(allow_code, str) else list(allow_code)

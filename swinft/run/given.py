@@ -50,8 +50,8 @@ def nested(keys: Mapping[str, Any]) -> dict[str, Any]:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
                 raise InputError(f"'{key}': '{section}' is given as {place!r} too. Give one of them.")
-        before, plain = place.get(last), _plain(value)
-        place[last] = {**before, **plain} if isinstance(before, dict) and isinstance(plain, dict) else plain
+        before, wanted = place.get(last), plain(value)
+        place[last] = {**before, **wanted} if isinstance(before, dict) and isinstance(wanted, dict) else wanted
     return whole
 
 
@@ -64,14 +64,14 @@ def write_keys(path: Path, keys: dict[str, Any]) -> Path:
     return path
 
 
-def _plain(value: Any) -> Any:
-    """Paths and numbers of numpy as YAML has them."""
+def plain(value: Any) -> Any:
+    """Paths, and numbers and arrays of numpy, as YAML has them."""
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, np.generic):
-        return value.item()
+        return [plain(inner) for inner in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
     return str(value) if isinstance(value, PurePath) else value
 
 

@@ -22,7 +22,8 @@ def unchanged() -> Iterator[None]:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             yield
     finally:
-        os.environ.clear()
+        for name in set(os.environ).difference(environment):
+            del os.environ[name]
         os.environ.update(environment)
         sys.path[:] = paths
         random.setstate(numbers)

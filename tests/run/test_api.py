@@ -52,8 +52,7 @@ def test_a_fit_in_python_is_that_of_the_command_and_leaves_the_process_as_it_was
     competition, tiny_run, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("swinft.run.fit.run_children", in_this_process)
-    changes = {"trainer.max_epochs": 5, "data.batch_size": 2, "runs": "nowhere"}
-    config = tiny_config(competition, tmp_path, **changes)
+    config = tiny_config(competition, tmp_path / "x", **{"trainer.max_epochs": 5, "data.batch_size": 2})
     cv2.setNumThreads(2)
     before = state()
     run = swinft.fit(config, {"trainer.max_epochs": 2, "runs": tmp_path}, data={"batch_size": np.int64(6)})
@@ -72,7 +71,7 @@ def test_a_fit_in_python_is_that_of_the_command_and_leaves_the_process_as_it_was
 def test_a_run_goes_on_wherever_it_lies(run, monkeypatch):
     monkeypatch.setattr("swinft.run.fit.run_children", in_this_process)
     scores = run.scores["pooled"]
-    (run.folder / "fold_1" / "result.json").unlink()
+    shutil.rmtree(run.folder / "fold_1")
     moved = run.folder.rename(run.folder.with_name("moved"))
     again = swinft.fit(resume=moved, overrides={"data.loading.num_workers": 0})
     assert (again.folder, again.scores["pooled"]) == (moved, scores)
@@ -144,6 +143,30 @@ def test_rows_of_a_frame_are_predicted_as_those_of_a_csv(run, competition, capsy
     assert (run.folder / "test_predictions.csv").read_text() == "not to be written"
     assert run.predict(competition / "test.csv", views=["identity"], **CPU).to_bytes() == whole.to_bytes()
     assert (run.folder / "test_predictions.csv").read_bytes() == whole.to_bytes()  # they are the run's own rows
+
+
+def test_odd_ids_of_a_frame_stay_what_they_are(tiny_run, competition, tmp_path):
+    ids = ["t;1", "a,b", 'q"', "é", "1e5", "007"]
+    (tmp_path / "images").mkdir()
+    for id, known in zip(ids, rows_of(competition)["id"], strict=True):
+        shutil.copy(competition / "images" / f"{known}.jpg", tmp_path / "images" / f"{id}.jpg")
+    run = swinft.open_run(tiny_run)
+    for some in (ids, ids[:1]):
+        found = run.predict(pd.DataFrame({"id": some}, index=some), root=tmp_path, folds=np.array([0, 1]), **CPU)
+        assert found.ids == some
+    assert np.allclose(found.values[0], Predictions.read(tiny_run / "test_predictions.csv", 3).values[0], atol=1e-6)
+
+
+def test_code_is_allowed_by_one_name_or_several(tiny_run, monkeypatch):
+    said = []
+    monkeypatch.setattr("swinft.run.api.fit_words", said.extend)
+    assert swinft.fit(tiny_run / "config.yaml", allow_code="mine") is None
+    assert swinft.fit(tiny_run / "config.yaml", allow_code=["mine", "yours"], overwrite=True) is None
+    assert [word for word in said if "--config" not in word] == [
+        "--allow-code=mine",
+        "--overwrite",
+        "--allow-code=mine,yours",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -191,8 +191,7 @@ def options_from(kind: type[T], given: Mapping[str, Any]) -> T:
         raise InputError(" ".join(f"'{name}' is no option.{suggest(name, names)}" for name in unknown))
     parser = Parser(prog=kind.__name__)
     parser.add_class_arguments(kind)
-    plain = {name: str(value) if isinstance(value, PurePath) else value for name, value in given.items()}
-    return kind(**parser.parse_object(plain).as_dict())
+    return kind(**parser.parse_object(dict(given)).as_dict())
 
 
 def key_types(parser: ArgumentParser) -> dict[str, Any]:

@@ -128,13 +128,19 @@ def build_parser(command: str) -> Parser:
     parser.add_class_arguments(LoadingConfig, "data.loading", instantiate=False)
     skip_model = {"num_outputs", "num_metadata", "category_sizes", "image_size", "seed"}
     parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
-    typed_here = {*OWN_TRAINER_KEYS, "fast_dev_run", "logger", "precision"}
+    typed_here = {*OWN_TRAINER_KEYS, "fast_dev_run", "limit_train_batches", "logger", "precision"}
     parser.add_class_arguments(Trainer, "trainer", skip=typed_here, instantiate=False)
     parser.add_argument(
         "--trainer.fast_dev_run",
         type=bool | int,
         default=False,
         help="train, validate and predict one batch (or so many) of the first fold, and keep nothing",
+    )
+    parser.add_argument(
+        "--trainer.limit_train_batches",
+        type=int | float | None,  # Lightning tries a float first, for which 2 batches are 200 % of them
+        default=None,
+        help="train on so many batches of an epoch, or on a share of them up to 1.0",
     )
     parser.add_argument(
         "--trainer.logger",
