@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from pathlib import PurePath
 from typing import Any
 
 from swinft.errors import InputError, suggest
@@ -93,7 +94,7 @@ def check_ranges(section: str, values: Mapping[str, Any], ranges: Mapping[str, R
 
 
 def whole_problems(section: str, values: Mapping[str, Any], lowest: Mapping[str, int]) -> list[str]:
-    """Numbers that are not whole or too low; one sentence each. None has no range.
+    """Numbers that are not whole or too low; one sentence each.
 
     Args:
         section: As in `range_problems`.
@@ -103,7 +104,7 @@ def whole_problems(section: str, values: Mapping[str, Any], lowest: Mapping[str,
     return [
         f"{section}{'.' * bool(section)}{key} is {values[key]!r}. Allowed: a whole number from {low}."
         for key, low in lowest.items()
-        if values[key] is not None and not (is_whole(values[key]) and values[key] >= low)
+        if not (is_whole(values[key]) and values[key] >= low)
     ]
 
 
@@ -124,6 +125,22 @@ def word_problems(section: str, values: Mapping[str, Any], words: Mapping[str, S
         f"{section}.{key} is '{values[key]}'.{suggest(str(values[key]), [_in_yaml(word) for word in allowed])}"
         for key, allowed in words.items()
         if not any(values[key] is word or (isinstance(word, str) and values[key] == word) for word in allowed)
+    ]
+
+
+def text_problems(section: str, values: Mapping[str, Any], keys: Sequence[str], optional: Sequence[str]) -> list[str]:
+    """Values that are no text; one sentence each. Paths will do.
+
+    Args:
+        section: As in `range_problems`.
+        values: By key.
+        keys: What must be text.
+        optional: What may be None instead.
+    """
+    return [
+        f"{section}.{key} is {values[key]!r}; write a text{' or null' if key in optional else ''}."
+        for key in (*keys, *optional)
+        if not isinstance(values[key], str | PurePath) and not (values[key] is None and key in optional)
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from swinft.data.features import Filling, MissingFeatures, UnknownCategories
 from swinft.data.image_paths import fields
 from swinft.data.tables.text import MISSING_WORDS, TextRules, Twins
-from swinft.ranges import SettingsError, list_problems, word_problems
+from swinft.ranges import SettingsError, list_problems, text_problems, word_problems
 
 OnMissingTarget = Literal["error", "skip"]
 
@@ -67,13 +67,15 @@ class Columns:
             "on_missing_target": get_args(OnMissingTarget),
         }
         lists = ("class_order", "missing_words", "numeric_features", "categorical_features")
+        optional = ("test_id", "test_image", "label_delimiter", "sample_id")
         problems = word_problems("data.columns", vars(self), words)
+        problems += text_problems("data.columns", vars(self), ("encoding",), optional)
         wrong_lists = list_problems("data.columns", vars(self), lists)
         problems += wrong_lists or self._contradictions()
-        if self.test_image is not None:
+        if isinstance(self.test_image, str):
             problems += template_problems("data.columns.test_image", self.test_image)
         try:
-            "a".encode(self.encoding)
+            "a".encode(str(self.encoding))
         except (LookupError, UnicodeError):
             problems.append(f"data.columns.encoding '{self.encoding}' is unknown. Try utf-8, cp1252, latin-1, utf-16.")
         if problems:

@@ -9,12 +9,12 @@ from typing import Any, get_args
 from albumentations.core.composition import TransformType
 
 from swinft.data.augment.geometry import DevicePreset
-from swinft.data.augment.pipelines import Preset, mistyped
+from swinft.data.augment.pipelines import Preset
 from swinft.data.columns import Columns, template_problems
 from swinft.data.schema import TargetKind, target_columns
-from swinft.data.settings import FoldConfig, LoadingConfig, settings_of
+from swinft.data.settings import FoldConfig, LoadingConfig, settings_of, transform_problems
 from swinft.errors import InputError
-from swinft.ranges import SettingsError, is_whole, whole_problems, word_problems
+from swinft.ranges import SettingsError, is_whole, list_problems, text_problems, whole_problems, word_problems
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class DataSettings:
             "loading": partial(settings_of, LoadingConfig, "data.loading"),
             "image_size": image_sides,
         }
+        problems += text_problems("data", vars(self), ("image", "id", "root"), ("train", "test", "sample_submission"))
         for name, make in plain.items():
             try:
                 object.__setattr__(self, name, make(getattr(self, name)))
@@ -58,9 +59,16 @@ class DataSettings:
                 problems.append(str(error))
         problems += whole_problems("data", vars(self), {"batch_size": 1})
         problems += word_problems("data", vars(self), {"target_kind": get_args(TargetKind)})
-        problems += template_problems("data.image", self.image) + mistyped("augment", self.augment)
         if isinstance(self.augment, str):
             problems += word_problems("data", vars(self), {"augment": get_args(Preset)})
+        else:
+            problems += transform_problems("augment", self.augment)
+        if isinstance(self.target, str) or list_problems("data", vars(self), ("target",)) or self.target is None:
+            problems += text_problems("data", vars(self), ("target",), ())
+        if isinstance(self.image, str):
+            problems += template_problems("data.image", self.image)
+        if not problems:
+            object.__setattr__(self, "root", Path(self.root))
         problems = problems or [*self._target_problems(), *self._augment_problems()]
         if problems:
             raise SettingsError(problems)

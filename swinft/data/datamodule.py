@@ -83,7 +83,8 @@ class CSVDataModule(LightningDataModule):
         loading: LoadingConfig = LoadingConfig(),
     ) -> None:
         super().__init__()
-        tables = (train, image, id, Path(root), test, sample_submission)
+        place: Any = root  # becomes a path
+        tables = (train, image, id, place, test, sample_submission)
         sides: Any = image_size  # becomes two numbers
         self.settings = settings = DataSettings(
             target, target_kind, *tables, sides, augment, batch_size, columns, folds, loading

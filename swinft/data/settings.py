@@ -1,10 +1,11 @@
 """Settings of a datamodule that stand together: how folds are made, and how images are loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from albumentations import BaseCompose, BasicTransform
 from albumentations.core.composition import TransformType
 
 from swinft.data.augment.crops import Resize
@@ -15,7 +16,7 @@ from swinft.data.images.decode import RULES, ImageRules
 from swinft.data.loading.device_loader import AugmentOn
 from swinft.data.loading.feeding import NumWorkers
 from swinft.errors import suggest
-from swinft.ranges import SettingsError, is_whole, whole_problems, word_problems
+from swinft.ranges import SettingsError, is_whole, text_problems, whole_problems, word_problems
 
 NUM_FOLDS = 5  # where nothing says how many
 RareClasses = Literal["error", "train"]
@@ -63,7 +64,9 @@ class FoldConfig:
             "rare_classes": get_args(RareClasses),
             "duplicates": get_args(Duplicates),
         }
-        problems = whole_problems("data.folds", vars(self), {"num": 2, "held_out": 0})
+        lowest = {"held_out": 0} if self.num is None else {"num": 2, "held_out": 0}
+        problems = whole_problems("data.folds", vars(self), lowest)
+        problems += text_problems("data.folds", vars(self), (), ("file", "group"))
         problems += whole_problems("", vars(self), {"seed": 0})
         problems += word_problems("data.folds", vars(self), words)
         made = {"kind": self.kind != "auto", "rare_classes": self.rare_classes != "error"}
@@ -153,15 +156,22 @@ class LoadingConfig:
         }
         problems = word_problems("data.loading", vars(self), words)
         problems += whole_problems("data.loading", vars(self), {"virtual_epochs": 1})
+        problems += text_problems("data.loading", vars(self), (), ("cache_dir", "download"))
         workers: Any = self.num_workers  # in a notebook nobody has checked the type
         if workers != "auto" and not (is_whole(workers) and workers >= 0):
             hint = (
                 suggest(workers, ["auto"]) if isinstance(workers, str) else " Allowed: auto, or a whole number from 0."
             )
             problems.append(f"data.loading.num_workers is '{workers}'.{hint}")
-        if self.cache_dir and (folder := Path(self.cache_dir).expanduser()).exists() and not folder.is_dir():
+        if (
+            isinstance(self.cache_dir, str)
+            and self.cache_dir
+            and (folder := Path(self.cache_dir).expanduser()).exists()
+            and not folder.is_dir()
+        ):
             problems.append(f"data.loading.cache_dir is {folder}, which is a file. Name a folder, there or not yet.")
-        problems += mistyped("loading.preprocess", self.preprocess or [])
+        if self.preprocess is not None:
+            problems += transform_problems("loading.preprocess", self.preprocess)
         if self.augment_on == "device":
             problems += self._device_problems()
         if problems:
@@ -190,6 +200,14 @@ class LoadingConfig:
         return True if self.augment_on == "device" and self.cache == "auto" else self.cache
 
 
+def transform_problems(key: str, transforms: Any) -> list[str]:
+    """What is wrong with a list of transforms; one sentence each."""
+    is_list = isinstance(transforms, Sequence) and not isinstance(transforms, str)
+    if not is_list or not all(isinstance(each, BasicTransform | BaseCompose) for each in transforms):
+        return [f"data.{key} is {transforms!r}; give a list of albumentations transforms."]
+    return mistyped(key, transforms)
+
+
 def settings_of(cls: type[Settings], key: str, given: Any) -> Settings:
     """Settings from a dictionary, as in YAML and in the hyper-parameters of checkpoints, or as they are.
 
@@ -209,4 +227,7 @@ def settings_of(cls: type[Settings], key: str, given: Any) -> Settings:
     unknown = [f"{key} has no '{name}'.{suggest(str(name), known)}" for name in given if name not in known]
     if unknown:
         raise SettingsError(unknown)
-    return cls(**given)
+    try:
+        return cls(**given)
+    except TypeError as error:  # a value of a type that nobody has thought of
+        raise SettingsError([f"{key} is {dict(given)!r}, which holds a value of a wrong type: {error}."]) from error

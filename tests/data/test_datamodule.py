@@ -339,6 +339,32 @@ def test_a_section_checks_itself(make, said):
         make()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augment": None},
+        {"augment": ["flip"]},
+        {"image": None},
+        {"root": None},
+        {"target": None},
+        {"target": [1, 2]},
+        {"batch_size": "8"},
+        {"image_size": "32"},
+        {"columns": {"test_id": 5}},
+        {"columns": {"encoding": None}},
+        {"folds": {"file": 5}},
+        {"folds": {1: 2}},
+        {"loading": {"preprocess": "flip"}},
+        {"loading": {"cache_dir": 5}},
+        {"loading": {"image_rules": {"background": None}}},
+    ],
+)
+def test_a_value_of_another_type_is_an_error_that_names_it(competition, changes):
+    (key,) = changes
+    with pytest.raises(InputError, match=rf"data\.{key}"):
+        competition.module(**changes)
+
+
 @pytest.mark.parametrize("folds", ["folds.csv", None, 5])
 def test_a_section_that_is_none_is_refused(competition, folds):
     with pytest.raises(InputError, match=r"data\.folds is .*give a FoldConfig, or a dictionary of its fields"):

@@ -156,14 +156,14 @@ def test_f040_tables_frozen_by_their_paths_are_known(copy, competition):
 
 def test_f040_a_key_that_the_run_did_not_know_is_no_difference(copy, capsys):
     text = copy.config.read_text()
-    assert "  shrink: auto\n" in text
-    prepare.commit(copy.config, text.replace("  shrink: auto\n", "").encode(), "swinft fit")
+    assert "    shrink: auto\n" in text
+    prepare.commit(copy.config, text.replace("    shrink: auto\n", "").encode(), "swinft fit")
     assert main(["fit", "--resume", str(copy.root)]) == 0
     assert (
         "keys that this version has and the run's did not, at their defaults: data.loading.shrink"
         in capsys.readouterr().out
     )
-    prepare.commit(copy.config, text.replace("  shrink: auto\n", "").encode(), "swinft fit")
+    prepare.commit(copy.config, text.replace("    shrink: auto\n", "").encode(), "swinft fit")
     assert main(["fit", "--resume", str(copy.root), "--data.loading.shrink", "false"]) == 2
 
 

@@ -391,7 +391,7 @@ def test_f037_every_number_has_a_range(key, value, competition, tmp_path, capsys
         ("predict.batch_size", "0", "Allowed: a number from 1."),
         ("model.mix.probability", "1.5", "Allowed: a number from 0 to 1."),
         ("seed", "4294967295", "Allowed: a number from 0 to"),
-        ("data.folds.num", "1", "Allowed: a number from 2."),
+        ("data.folds.num", "1", "Allowed: a whole number from 2."),
         ("model.head.class_weights", "[1,.nan,1]", "finite"),
         ("model.head.class_weights", "[0,0,0]", "not all of them 0"),
     ],
@@ -508,7 +508,7 @@ def test_f107_fast_dev_run_does_a_batch_of_everything_and_keeps_nothing(
 ):
     seen = []
     monkeypatch.setattr(
-        "swinft.run.folds.fold.write_predictions", lambda path, table, *_: seen.append((path, len(table)))
+        "swinft.inference.predictions.Predictions.write", lambda table, path, *_: seen.append((path, len(table)))
     )
     changes = {"trainer.max_epochs": 12, "model.optim.warmup_epochs": warmup, "data.batch_size": 4}
     assert ask("fit", competition, tmp_path, *options, "--trainer.logger", "csv", **changes) == 0

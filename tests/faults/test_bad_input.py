@@ -685,10 +685,10 @@ def test_i24_a_loader_process_that_dies_is_explained(root, tmp_path, monkeypatch
     )
     parent, real = os.getpid(), batches.load_image
 
-    def crash(path, image_size, rules):
+    def crash(*given):
         if os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(path, image_size, rules)
+        return real(*given)
 
     monkeypatch.setattr(batches, "load_image", crash)
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 1

@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import Dataset
 
 from swinft.cli import main
-from swinft.data import datamodule
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.loading import dataset as batches
 from swinft.data.loading import feeding as loading
+from swinft.data.loading import loaders
 from swinft.data.loading.device_loader import DeviceImages
 from swinft.data.loading.feeding import Destination, Feeding, Waits, plan_feeding
 from swinft.errors import InputError
@@ -124,7 +124,7 @@ def test_s1_folds_that_run_side_by_side_know_of_each_other(competition, tmp_path
     monkeypatch.setenv(devices.SIDE_BY_SIDE, told[devices.SIDE_BY_SIDE])
     assert devices.folds_at_a_time() == 2
     asked = []
-    monkeypatch.setattr(datamodule, "plan_feeding", lambda *given: asked.append(given) or Feeding(0, 0, False, "no"))
+    monkeypatch.setattr(loaders, "plan_feeding", lambda *given: asked.append(given) or Feeding(0, 0, False, "no"))
     assert fit_fold(competition, tmp_path, "--resume", **{"trainer.max_epochs": 2}) == 0
     assert {to for _, to, *_ in asked} == {Destination(CPU, 2, 1, is_command=True)}
 
@@ -133,7 +133,7 @@ def test_s1_predict_shares_the_cores_among_its_devices(tiny_run, tmp_path, capsy
     words = ["predict", str(tiny_run), "--device", "cpu", "--part", "1/2", "--output"]
     asked = []
     real = plan_feeding
-    monkeypatch.setattr(datamodule, "plan_feeding", lambda *given: asked.append(given) or real(*given))
+    monkeypatch.setattr(loaders, "plan_feeding", lambda *given: asked.append(given) or real(*given))
     assert main([*words, str(tmp_path / "a.csv")]) == 0
     assert asked[-1][:2] == ("auto", Destination(CPU, 1, 2, is_command=True))
     assert "without loader processes (data.loading.num_workers auto: on a CPU" in capsys.readouterr().out
@@ -160,7 +160,7 @@ def test_s1_a_script_that_loader_processes_would_import_gets_none(competition, m
 
 @pytest.mark.parametrize("value", [-1, 2.5, True, "atuo", None])
 def test_s1_a_number_that_is_none_is_refused(value, competition):
-    with pytest.raises(InputError, match=r"data\.num_workers is "):
+    with pytest.raises(InputError, match=r"data\.loading\.num_workers is "):
         module(competition, loading={"num_workers": value})
 
 
