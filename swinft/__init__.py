@@ -1,17 +1,7 @@
 """swinft: fine-tune Swin, or any timm backbone, on a CSV of images.
 
-The package in reading order:
-
-- `data/table` a CSV becomes a checked table, `data/schema` cells become numbers, `data/folds` rows become folds,
-  `data/images` a file becomes pixels, `data/augment` pixels become training pixels, `data/batches` and
-  `data/datamodule` all of them become batches;
-- `model/backbone` an image becomes features, `model/metadata` columns do, `model/heads` features become predictions,
-  `model/network` is all three, `model/metrics` scores, `model/mix`, `model/optim` and `model/ema` are the training
-  recipe, `model/task` puts them into Lightning;
-- `run/config` a YAML is checked, `run/prepare` a run is frozen, `run/fit` folds become out-of-fold predictions and a
-  score, `run/predict` checkpoints become test predictions, `run/submit` predictions become a file for Kaggle,
-  `run/report` a run becomes a page, `run/store` and `run/layout` keep it all on disk;
-- `cli` the commands.
+`swinft.fit` and `swinft.open_run` give a run in Python; `CSVDataModule` and `FineTuneTask` are for Lightning's own
+Trainer. `docs/code.md` names every module in reading order.
 
 The public names below are imported when they are first used: `import swinft` itself costs nothing, and changes nothing
 in the program that imports it but one environment variable.

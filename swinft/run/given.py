@@ -1,6 +1,5 @@
 """Keys and tables that a Python program gives as objects become files, which are read and checked as any other."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -92,9 +91,9 @@ def check_names(frame: pd.DataFrame, names: Sequence[str]) -> None:
 
 
 def write_frame(path: Path, frame: pd.DataFrame, encoding: str) -> Path:
-    """A DataFrame as a CSV in which every cell is quoted, so that its text decides nothing about the file's form."""
+    """A DataFrame as a CSV."""
     try:
-        frame.to_csv(path, index=False, quoting=csv.QUOTE_ALL, encoding=encoding)
+        frame.to_csv(path, index=False, encoding=encoding)
     except UnicodeEncodeError as error:
         raise InputError(f"{FRAME}: {error.object!r} cannot be written in data.columns.encoding {encoding}.") from None
     return path

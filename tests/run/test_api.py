@@ -152,7 +152,8 @@ def test_odd_ids_of_a_frame_stay_what_they_are(tiny_run, competition, tmp_path):
         shutil.copy(competition / "images" / f"{known}.jpg", tmp_path / "images" / f"{id}.jpg")
     run = swinft.open_run(tiny_run)
     for some in (ids, ids[:1]):
-        found = run.predict(pd.DataFrame({"id": some}, index=some), root=tmp_path, folds=np.array([0, 1]), **CPU)
+        frame = pd.DataFrame({"id": some, "a;b;c": "x;y;z"}, index=some)
+        found = run.predict(frame, root=tmp_path, folds=np.array([0, 1]), **CPU)
         assert found.ids == some
     assert np.allclose(found.values[0], Predictions.read(tiny_run / "test_predictions.csv", 3).values[0], atol=1e-6)
 
