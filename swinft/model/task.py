@@ -63,8 +63,10 @@ class FineTuneTask(pl.LightningModule):
     Args:
         head: Class of the head; in YAML a `class_path` with `init_args`.
         backbone: Any model of `timm.list_models()`.
-        pretrained: true for the hub's weights, a .safetensors or .pth file, or false for none. A file may hold a larger
-            network, such as another run's: its backbone is taken. In a run, `{fold}` stands for the fold's number.
+        pretrained: true for the hub's weights, a .safetensors, .pth or .ckpt file, or false for none. A file may hold a
+            larger network, such as anybody's Lightning checkpoint: its backbone is taken. In a run also the folder of
+            another run, whose fold of the same number each fold starts from, or of one fold; its head is then taken
+            where outputs agree by name. `{fold}` stands for the fold's number.
         backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`).
         drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); null for its own.
         fast_attention: Compute Swin's window attention faster, with the same result; it is compared with timm's on the
@@ -229,6 +231,12 @@ class FineTuneTask(pl.LightningModule):
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.net.state_dict())
 
+    def initialize_from(self, data: Any) -> None:
+        """The same from a datamodule's `training_targets` and, where it has them, `training_features`."""
+        features = getattr(data, "training_features", None)
+        features = None if features is None else torch.as_tensor(features)
+        self.initialize(torch.as_tensor(data.training_targets), features)
+
     def check_schema(self, schema: Any) -> None:
         """Compares the network with the table that it is for.
 
@@ -278,9 +286,7 @@ class FineTuneTask(pl.LightningModule):
         if schema is not None:
             self.check_schema(schema)
         if stage == "fit" and not self.net.is_initialized and hasattr(data, "training_targets"):
-            features = getattr(data, "training_features", None)
-            features = None if features is None else torch.as_tensor(features)
-            self.initialize(torch.as_tensor(data.training_targets), features)
+            self.initialize_from(data)
 
     def on_fit_start(self) -> None:
         """Changes how Swin computes its attention, once it is on its device.

@@ -28,7 +28,7 @@ from swinft.run.config.callbacks import monitor_problems
 from swinft.run.config.sections import PredictConfig
 from swinft.run.experiment import Experiment
 from swinft.run.folds.planned import planned, step_problems
-from swinft.run.folds.pretrained import check_pretrained, pretrained_of
+from swinft.run.folds.pretrained import check_pretrained, check_unseen, pretrained_of
 from swinft.run.folds.trainer_checks import check_trainer
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
@@ -99,6 +99,7 @@ def check_run(experiment: Experiment) -> CheckedRun:
         raise InputError("\n".join(problems))
     data.setup("fit")
     _check_fold(config, int(data.fold_of_row.max()) + 1)
+    check_unseen(config, data)
     problems = step_problems(config, data, trainer.world_size)
     if problems:
         raise InputError("\n".join(problems))

@@ -7,7 +7,8 @@ import pickle
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +135,17 @@ def _at_size(name: str, pretrained: bool | str, arguments: dict[str, Any], size:
     """The timm model at an image size, with its weights.
 
     Families that cannot change their size are built for it. Their weights fit where timm resamples the position tables.
+    A file of weights trained at another size than the model's own, such as a run's, is loaded at the size asked for: by
+    way of the model's own size its tables would be resampled twice.
     """
-    model = _create(name, pretrained, arguments)
+    model, load = _build(name, pretrained, arguments)
+    is_native = load(only_as_it_is=True)
     is_fixed = bool(model.pretrained_cfg.get("fixed_input_size"))
     native = tuple(model.pretrained_cfg["input_size"][-2:])
-    if resize(model, name, size, arguments.get("window_size")) or size == native:
+    is_resized = resize(model, name, size, arguments.get("window_size"))
+    if not is_native:
+        load()
+    if is_resized or size == native:
         return model
     # Some have a table of positions, and do not say that it fixes their size.
     if not is_fixed and not any("pos" in key.split(".")[-1] for key in model.state_dict()):
@@ -174,6 +181,13 @@ def _runs(model: Any, size: tuple[int, int]) -> bool:
 
 def _create(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> Any:
     """The timm model with its weights, at its native size or at `img_size`."""
+    model, load = _build(name, pretrained, arguments)
+    load()
+    return model
+
+
+def _build(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> tuple[Any, Callable[..., bool]]:
+    """The timm model, and what loads the file of weights where there is one; hub weights are in the model already."""
     base = name.split(".")[0]
     if not timm.is_model(base):
         raise InputError(f"timm has no model '{name}' (model.backbone).{suggest(base, timm.list_models())}")
@@ -183,9 +197,10 @@ def _create(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> Any
     except Exception as error:  # whatever the model does not like about its arguments or its tag
         fix = " To build it as it is, remove model.backbone_args (--model.backbone_args null)." if arguments else ""
         raise InputError(f"timm cannot build '{name}' with {arguments}: {error} (model.backbone_args).{fix}") from error
-    if file:
-        _load(model, name, file, arguments)
-    return model
+    if not file:
+        return model, lambda only_as_it_is=False: True
+    state = _read(model, name, file)
+    return model, partial(_load, model, state, name, file, arguments)
 
 
 def _refuse_own(arguments: dict[str, Any]) -> None:
@@ -208,7 +223,8 @@ def weights_file(name: str, pretrained: bool | str) -> Path | None:
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
             raise InputError(
-                f"model.pretrained: no file '{pretrained}'. Allowed: true, false, a .safetensors or .pth file."
+                f"model.pretrained: no file '{pretrained}'. Allowed: true, false, a .safetensors, .pth or .ckpt file; "
+                f"in a config also a run's or a fold's folder."
             )
         return Path(pretrained)
     if not pretrained or not timm.is_model(name.split(".")[0]):
@@ -246,21 +262,60 @@ def _is_reachable(url: str) -> bool:
     return True
 
 
-def _load(model: Any, name: str, file: Path, arguments: dict[str, Any]) -> None:
+def _read(model: Any, name: str, file: Path) -> dict[str, Any]:
+    """The tensors of a file, by the model's names where they are there behind a prefix; nothing of it is run.
+
+    Raises:
+        InputError: It cannot be read, or holds more than tensors and plain values.
+    """
+    try:
+        state = load_state_dict(str(file), device="cpu", weights_only=True)
+        return without_prefix(state, model.state_dict().keys(), file)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        plain = "torch.save({'state_dict': torch.load(FILE, weights_only=False)['state_dict']}, 'weights.pth')"
+        fix = f" If you trust it, keep its tensors alone: {plain}." if "weights_only" in str(error) else ""
+        raise InputError(f"{file} cannot be read as weights (model.pretrained): {error}{fix}") from error
+    except (KeyError, AttributeError, ValueError, SafetensorError) as error:
+        raise InputError(f"{file} does not hold weights of '{name}' (model.pretrained): {error}") from error
+
+
+def _load(
+    model: Any,
+    state: dict[str, Any],
+    name: str,
+    file: Path,
+    arguments: dict[str, Any],
+    only_as_it_is: bool = False,
+) -> bool:
     """Loads a file strictly. timm's own loader lets missing keys pass once the classifier differs.
+
+    Args:
+        model: At the size at which the weights are wanted.
+        state: The file's tensors.
+        name: Of the model.
+        file: Where they come from.
+        arguments: Of the model.
+        only_as_it_is: Load nothing where tensors of the file have other shapes than the model's.
+
+    Returns:
+        Whether they are loaded.
 
     Raises:
         InputError: The file holds anything else than this model's weights and a classifier.
     """
-    try:
-        state = load_state_dict(str(file), device="cpu", weights_only=True)
-        state = without_prefix(state, model.state_dict().keys(), file)
-        # Each family keeps the conversion of older and of the authors' checkpoints under this name.
-        convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-        state = convert(state, model) if convert else state
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except (RuntimeError, KeyError, AttributeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        raise InputError(f"{file} does not hold weights of '{name}' (model.pretrained): {error}") from error
+    own = model.state_dict()
+    if all(key in state and state[key].shape == tensor.shape for key, tensor in own.items()):
+        missing, unexpected = [], [key for key in state if key not in own]
+        model.load_state_dict({key: state[key] for key in own})
+    else:
+        if only_as_it_is and all(key in state for key in own):
+            return False
+        try:
+            # Each family keeps the conversion of older and of the authors' checkpoints under this name.
+            convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+            missing, unexpected = model.load_state_dict(convert(state, model) if convert else state, strict=False)
+        except (RuntimeError, KeyError, AttributeError, ValueError) as error:
+            raise InputError(f"{file} does not hold weights of '{name}' (model.pretrained): {error}") from error
     if unexpected:
         classifier = _classifier_keys(model, name, arguments)
         unexpected = [key for key in unexpected if key not in classifier]
@@ -269,6 +324,7 @@ def _load(model: Any, name: str, file: Path, arguments: dict[str, Any]) -> None:
             f"{file} does not hold the weights of '{name}' (model.pretrained). Missing: {_few(missing)}. "
             f"Not known to the model: {_few(unexpected)}."
         )
+    return True
 
 
 def _classifier_keys(model: Any, name: str, arguments: dict[str, Any]) -> set[str]:

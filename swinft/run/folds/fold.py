@@ -32,9 +32,10 @@ from swinft.run.experiment import Experiment, save_net
 from swinft.run.folds.checkpoints import newest_checkpoint
 from swinft.run.folds.dry_run import shorten
 from swinft.run.folds.hours import fold_limit
-from swinft.run.folds.pretrained import note_of_leak, pretrained_of
+from swinft.run.folds.pretrained import note_of_leak, pretrained_of, source_of
 from swinft.run.folds.progress import FoldProgress, RunFolds
 from swinft.run.folds.recorder import FoldRecorder
+from swinft.run.folds.start import take_head
 from swinft.run.handover import Looked, handed_down, looked
 from swinft.run.layout import Fold, Run
 from swinft.run.scoring import score_rows
@@ -79,6 +80,11 @@ def fit_fold(run: Run, experiment: Experiment, found: Looked | None) -> None:
     # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
     changes = {"seed": config.seed + fold.index, "loads_weights": not newest}
     task = experiment.task(data.schema, pretrained=pretrained_of(config, fold.index), **changes)
+    if not newest and (source := source_of(config, fold.index)):
+        task.initialize_from(data)
+        line = take_head(task, data.schema, source)
+        if not rank():
+            print(line)
     limit = fold_limit(run, config)
     progress = FoldProgress(fold, task.metrics, len(config.predict.views), limit, RunFolds.of(run))
     recorder = FoldRecorder(fold, task.scored_by, config.checkpoint, limit, progress)

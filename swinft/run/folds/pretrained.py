@@ -1,4 +1,7 @@
-"""Weights that a run starts from: which file each fold loads, and whether they have learnt from the rows it scores."""
+"""Weights that a run starts from: which file each fold loads, and whether they have learnt from the rows it scores.
+
+`model.pretrained` names a file, a fold's folder, or a run's folder, of which each fold takes the fold of its number.
+"""
 
 import csv
 import re
@@ -8,16 +11,56 @@ import numpy as np
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.errors import number_of
+from swinft.errors import InputError, number_of
 from swinft.model.backbones.timm_backbone import weights_file
+from swinft.run.layout import Fold, Run
 
 FOLD = "{fold}"  # in model.pretrained: the fold's number
 
 
 def pretrained_of(config: Namespace, fold: int) -> bool | str:
-    """`model.pretrained` of a fold."""
+    """`model.pretrained` of a fold: true, false, or a file.
+
+    Raises:
+        InputError: It is a folder without such weights.
+    """
+    source = source_of(config, fold)
+    if source is not None:
+        return str(source.weights)
     pretrained: bool | str = config.model.pretrained
     return pretrained.replace(FOLD, str(fold)) if isinstance(pretrained, str) else pretrained
+
+
+def source_of(config: Namespace, fold: int) -> Fold | None:
+    """The finished fold of another run that a fold starts from; None where it starts from something else.
+
+    Raises:
+        InputError: `model.pretrained` is a folder, and no run or fold, or the fold is not finished.
+    """
+    named = str(config.model.pretrained).replace(FOLD, str(fold))
+    folder = Path(named)
+    if not isinstance(config.model.pretrained, str) or not folder.is_dir():
+        return None
+    if Run.at(folder).is_one():
+        run = Run.at(folder)
+        if fold not in run.planned_folds():
+            raise InputError(
+                f"model.pretrained {named} has the folds {run.planned_folds()}, and there is a fold {fold} here, which "
+                f"would start from none. Use that run's folds (data.folds.file {run.folds}), or name one fold's "
+                f"folder: {run.fold(0).root}."
+            )
+        found: Fold | None = run.fold(fold)
+    else:
+        number = re.fullmatch(r"fold_(\d+)", folder.resolve().name)
+        found = Fold(folder, int(number[1])) if number else None
+        if not found or not Run.at(folder.resolve().parent).is_one():
+            raise InputError(
+                f"model.pretrained {named} is a folder, and neither a run's nor a fold's. Name a file, runs/NAME, or "
+                f"runs/NAME/fold_0."
+            )
+    if found and not found.is_done:
+        raise InputError(f"model.pretrained: {found.root} is not finished. Go on with that run (--resume) first.")
+    return found
 
 
 def check_pretrained(config: Namespace) -> None:
@@ -26,9 +69,30 @@ def check_pretrained(config: Namespace) -> None:
     Raises:
         InputError: A file is missing, or there are no weights to download.
     """
-    one_each = FOLD in str(config.model.pretrained)
+    one_each = FOLD in str(config.model.pretrained) or Path(str(config.model.pretrained)).is_dir()
     for fold in range(config.data.folds.num or 1) if one_each else (0,):
         weights_file(config.model.backbone, pretrained_of(config, fold))
+
+
+def check_unseen(config: Namespace, data: CSVDataModule) -> None:
+    """Checks that no fold that starts from a run's folder scores a row that its weights have learnt from.
+
+    Raises:
+        InputError: One does, or has no weights to start from.
+    """
+    pretrained = str(config.model.pretrained)
+    if not isinstance(config.model.pretrained, str) or FOLD in pretrained or not Path(pretrained).is_dir():
+        return
+    if not Run.at(Path(pretrained)).is_one():
+        return  # one fold's folder, which each fold says something about when it starts
+    for fold in range(int(data.fold_of_row.max()) + 1):
+        if counts := _learnt(config, data, fold):
+            raise InputError(
+                f"model.pretrained {pretrained}: its fold {fold} has learnt from {counts[0]} of the "
+                f"{number_of(counts[1], 'row')} that fold {fold} holds out here, by their ids: the score would be too "
+                f"good. Use that run's folds: data.folds.file {Run.at(Path(pretrained)).folds}. If the ids name other "
+                f"images, name the folders of its folds: model.pretrained {pretrained}/fold_{FOLD}."
+            )
 
 
 def note_of_leak(config: Namespace, data: CSVDataModule, fold: int) -> str | None:
@@ -39,6 +103,23 @@ def note_of_leak(config: Namespace, data: CSVDataModule, fold: int) -> str | Non
         data: Its rows.
         fold: The fold that is held out.
     """
+    counts = _learnt(config, data, fold)
+    if counts is None:
+        return None
+    file = Path(str(pretrained_of(config, fold))).resolve()
+    return (
+        f"WARNING: {file} has learnt from {counts[0]} of the {number_of(counts[1], 'row')} that fold {fold} "
+        f"holds out, if their ids mean the same images: its score would be too good. Reuse that run's "
+        f"folds (data.folds.file {file.parent.parent / 'folds.csv'}) and write "
+        f"fold_{FOLD} into model.pretrained: each fold then starts from its own."
+    )
+
+
+def _learnt(config: Namespace, data: CSVDataModule, fold: int) -> tuple[int, int] | None:
+    """How many of the rows that a fold holds out its weights have learnt from, by their ids, and how many it holds out.
+
+    None where that is none, or where the weights are no fold's.
+    """
     file = Path(str(pretrained_of(config, fold))).resolve()
     table, number = file.parent.parent / "folds.csv", re.fullmatch(r"fold_(\d+)", file.parent.name)
     if number is None or not table.is_file():
@@ -47,11 +128,4 @@ def note_of_leak(config: Namespace, data: CSVDataModule, fold: int) -> str | Non
         fold_of = {row["id"]: row["fold"] for row in csv.DictReader(lines)}
     held_out = [data.train_table.ids[row] for row in np.flatnonzero(data.is_scored & (data.fold_of_row == fold))]
     learnt = sum(fold_of.get(id, number[1]) != number[1] for id in held_out)
-    if not learnt:
-        return None
-    return (
-        f"WARNING: {file} has learnt from {learnt} of the {number_of(len(held_out), 'row')} that fold {fold} "
-        f"holds out, if their ids mean the same images: its score would be too good. Reuse that run's "
-        f"folds (data.folds.file {table}) and write "
-        f"fold_{FOLD} into model.pretrained: each fold then starts from its own."
-    )
+    return (learnt, len(held_out)) if learnt else None

@@ -1,0 +1,78 @@
+"""The head of another run's fold, taken where outputs agree by name; the backbone comes when the network is made."""
+
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from swinft.data.schema import Schema
+from swinft.errors import listed
+from swinft.model.heads import LinearHead
+from swinft.model.network import ImageModel
+from swinft.model.task import FineTuneTask
+from swinft.run.layout import Fold, Run
+from swinft.store import verify
+
+
+def take_head(task: FineTuneTask, schema: Schema, source: Fold) -> str:
+    """Takes the head of a fold into a network that has seen its training rows; returns a line that says what.
+
+    What is learnt from the training rows at once, such as the units of a regression, stays that of the new rows: the
+    weights speak of standardised numbers.
+
+    Args:
+        task: Initialised.
+        schema: Of its table.
+        source: A finished fold, whose backbone it has.
+    """
+    run = Run.at(source.root.resolve().parent)
+    old, state = Schema.from_dict(run.read_schema()), load_file(verify(source.weights))
+    said = f"model.pretrained: the head of {source.root}"
+    if reason := _another_head(task.net, schema, old, run.read_config()["model"]["head"]):
+        return f"{said} is not taken: {reason}"
+    common = [name for name in schema.outputs if name in old.outputs]
+    own = task.net.state_dict()
+    names = [f"head.{name}" for name, _ in task.net.head.named_parameters()]
+    names += [f"metadata.{name}" for name, _ in task.net.metadata.named_parameters()] if task.net.metadata else []
+    left = [name for name in names if not _fits(own[name], state.get(name), schema, old)]
+    if left:
+        return f"{said} is not taken: {listed(left)} have other shapes"
+    rows = [(schema.outputs.index(name), old.outputs.index(name)) for name in common]
+    new, before = (torch.tensor(places) for places in zip(*rows, strict=True))
+    for name in names:
+        if schema.outputs == old.outputs or name.startswith("metadata."):
+            own[name].copy_(state[name])
+        else:
+            own[name][new] = state[name][before].to(own[name])
+    if task.averaged is not None:
+        task.averaged.module.load_state_dict(task.net.state_dict())
+    fresh = [name for name in schema.outputs if name not in common]
+    return f"{said} is taken{f', but for the outputs {listed(fresh)}, which it has not' if fresh else ''}"
+
+
+def _another_head(net: ImageModel, schema: Schema, old: Schema, head: dict[str, Any]) -> str:
+    """Why the other run's head says nothing here; empty where it may."""
+    if head["class_path"].rpartition(".")[2] != type(net.head).__name__ or old.kind != schema.kind:
+        return f"it is a {head['class_path']}"
+    if (old.numeric_features, old.categories) != (schema.numeric_features, schema.categories):
+        return "its metadata columns are others"
+    if not set(schema.outputs) & set(old.outputs):
+        return f"its outputs are {listed(old.outputs)}"
+    if schema.outputs != old.outputs and not isinstance(net.head, LinearHead):
+        return f"its outputs are {listed(old.outputs)}, and not every weight of it belongs to one of them"
+    # Its own loss, a class with arguments, says nothing about how it decodes.
+    plain = {key: value for key, value in (head.get("init_args") or {}).items() if not isinstance(value, dict)}
+    before = type(net.head)(net.head.in_features, len(old.outputs), **plain).decode_rule()
+    learnt = ("scale", "shift")
+    differ = [key for key, value in net.head.decode_rule().items() if key not in learnt and before.get(key) != value]
+    return f"its predictions are decoded otherwise ({listed(differ)})" if differ else ""
+
+
+def _fits(own: Tensor, other: Tensor | None, schema: Schema, old: Schema) -> bool:
+    """Whether a tensor has the shape that the one of the other run should have."""
+    if other is None:
+        return False
+    is_per_output = len(own.shape) > 0 and own.shape[0] == len(schema.outputs) and schema.outputs != old.outputs
+    expected = (len(old.outputs), *own.shape[1:]) if is_per_output else tuple(own.shape)
+    return tuple(other.shape) == expected
