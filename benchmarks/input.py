@@ -4,7 +4,7 @@
 
 On one core: random resized crop and flip at 224 pixels from the cache; the same from images in the memory of a
 device, which is a GPU if there is one, else that core; decoding and shrinking as the cache's builder does it against
-plain OpenCV; making batches against PyTorch's own collation. Then building the cache with all cores.
+plain OpenCV. Then building the cache with all cores.
 The images are JPEGs of 500 × 375 pixels, cut out of the two photographs that come with scikit-learn. Alternatives take
 turns, and what is counted on one core is processor time: other processes lengthen the wall clock, and that only in so
 far as they share caches and memory. Run it in the clone's root; 1 minute on 2 cores. Prints, and writes
@@ -30,14 +30,13 @@ from measure import machine, spread, write
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
-from torch.utils.data import default_collate
 
 from swinft.data.augment.crops import random_crop
 from swinft.data.augment.geometry import make_geometry
 from swinft.data.augment.pipelines import apply
 from swinft.data.cache.pixels import PixelCache, prepare
 from swinft.data.images.resize import load_image
-from swinft.data.loading.collate import batch_images, collate
+from swinft.data.loading.collate import collate
 from swinft.data.loading.dataset import ImageRows
 from swinft.data.loading.device_loader import DeviceImages, DrawnRows, default_device, upload
 
@@ -97,7 +96,7 @@ def from_cache(cache: PixelCache, repeats: int) -> dict[str, Spread]:
     """Images per second and core from the cache: random resized crop to 224 × 224 and flip, in random order."""
     pipeline = A.Compose([A.RandomResizedCrop(size=SIZE), A.HorizontalFlip(p=0.5)])
     order = np.random.default_rng(0).permutation(len(cache)).tolist()
-    batch = batch_images([np.zeros((*SIZE, 3), np.uint8)] * BATCH).permute(0, 2, 3, 1).numpy()
+    batch = np.zeros((BATCH, *SIZE, 3), np.uint8)
     rivals: dict[str, Callable[[int], object]] = {
         "albumentations": lambda index: pipeline(image=cache.read(order[index])),
         "albumentations, drawn from seed, epoch and row": lambda index: apply(
@@ -183,21 +182,6 @@ def cold(paths: list[Path], folder: Path, repeats: int) -> dict[str, Spread]:
     return result
 
 
-def collation(repeats: int) -> dict[str, Spread]:
-    """Images per second and core that become batches of 32."""
-    images = list(np.random.default_rng(0).integers(0, 256, (8 * BATCH, *SIZE, 3), dtype=np.uint8))
-
-    def default(index: int) -> object:
-        chosen = images[index * BATCH : (index + 1) * BATCH]
-        return default_collate([torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) for image in chosen])
-
-    rivals: dict[str, Callable[[int], object]] = {
-        "transposed one by one, then stacked": default,
-        "batch_images": lambda index: batch_images(images[index * BATCH : (index + 1) * BATCH]),
-    }
-    return {name: spread([rate * BATCH for rate in rates]) for name, rates in race(rivals, 8, 1, repeats).items()}
-
-
 def preparation(paths: list[Path], folder: Path, repeats: int) -> dict[str, object]:
     """Wall-clock seconds to build the cache with all cores."""
     seconds = []
@@ -231,7 +215,6 @@ def main() -> None:
         result["on the device, images per second"] = on_device(cache, options.repeats)
         cache.path.unlink()
         result["cold, images per second and core"] = cold(paths[:200], folder, options.repeats)
-    result["batches of 32, images per second and core"] = collation(options.repeats)
     result["load after"] = os.getloadavg()[0]
     write("input", result)
 

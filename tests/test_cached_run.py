@@ -8,7 +8,8 @@ from PIL import Image
 
 from swinft.cli import main
 from swinft.data.cache import budget as capacity
-from swinft.data.cache.pixels import SUFFIX, PixelCache
+from swinft.data.cache.folder import PIXELS
+from swinft.data.cache.pixels import PixelCache
 from swinft.data.datamodule import CSVDataModule
 from tests.conftest import tiny_config, write_config
 
@@ -45,7 +46,7 @@ def test_the_same_bytes_with_and_without_a_cache(large, tmp_path, capsys):
         folder.mkdir()
         code, said = fit(large, folder, capsys, **{"data.loading.cache": cache, "data.loading.num_workers": workers})
         assert code == 0, said.err
-        files = list((folder / "cache").glob(f"*{SUFFIX}"))
+        files = list((folder / "cache").glob(f"*{PIXELS}"))
         assert len(files) == (0 if name == "without" else 1)
         expected = "each time they are read: the pixel cache is switched off" if name == "without" else "decoded once"
         assert expected in said.out

@@ -26,7 +26,7 @@ from swinft.data.images.decode import decode, decode_reduced
 from swinft.data.images.resize import least, shrunk_shape
 from swinft.data.inspection import scan as scan_module
 from swinft.data.inspection.scan import ImageSet
-from swinft.data.loading.collate import batch_images, collate
+from swinft.data.loading.collate import collate
 from swinft.data.sources.source import ImageError, read_image
 from swinft.errors import InputError, StoreError
 
@@ -357,7 +357,7 @@ def test_workers_share_the_mapping(files, tmp_path):
 
 
 def is_shared(items):
-    return batch_images([item["image"] for item in items]).is_shared()
+    return collate(items)["image"].is_shared()
 
 
 def test_workers_fill_shared_memory_in_place(files, tmp_path):
@@ -452,4 +452,4 @@ def test_a_batch_is_what_pytorch_would_stack():
     images[:] = 0
     assert batch["image"].any()  # a copy
     with pytest.raises(InputError, match="different shapes"):
-        batch_images([images[0], images[1][:1]])  # NumPy would repeat the single row
+        collate([items[0], items[1] | {"image": images[1][:1]}])

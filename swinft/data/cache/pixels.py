@@ -35,7 +35,6 @@ from swinft.data.sources.source import ImageError
 from swinft.errors import StoreError
 from swinft.system.limits import format_bytes
 
-SUFFIX = PIXELS
 OFF = "Images are decoded each time they are read"
 
 

@@ -6,7 +6,7 @@ Shapes: N rows, K outputs, F metadata features, (H, W) image size.
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -266,7 +266,7 @@ def make_loader(
         num_workers=feeding.num_workers,
         prefetch_factor=feeding.ahead or None,
         worker_init_fn=_start_worker,
-        collate_fn=partial(collate, pins=True) if feeding.pins else collate,
+        collate_fn=collate,
         drop_last=is_training and len(sampler) > batch_size,  # type: ignore[arg-type]
         persistent_workers=feeding.num_workers > 0,  # starting them takes time; the epoch travels with the key
         pin_memory=feeding.pins,

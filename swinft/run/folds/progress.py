@@ -63,7 +63,7 @@ class FoldProgress:
     ) -> None:
         self._fold, self._metrics, self._num_views, self._limit, self._folds = fold, metrics, num_views, limit, folds
         self._seconds: list[float] = []  # of the epochs of this process
-        self._started = self._trained_until = self._validation_started = self._validation = 0.0
+        self._started = self._trained_until = 0.0
         self._start_up = 0.0  # seconds from the start of the process to its first epoch
         self._images = 0
         self._has_noted = False  # that the device waits for its loader
