@@ -28,6 +28,7 @@ _PUBLIC = {
     "ImageModel": "swinft.model.network",
     "Head": "swinft.model.heads",
     "Metric": "swinft.model.metrics",
+    "View": "swinft.inference.tta",
     "Loss": "swinft.model.heads",
     "ClassificationHead": "swinft.model.heads",
     "RegressionHead": "swinft.model.heads",

@@ -4,18 +4,64 @@ Shapes: B batch, V views, K outputs.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from swinft.errors import InputError
-
-View = Literal["identity", "hflip", "vflip", "rot90", "rot180", "rot270", "transpose", "scale"]
+from swinft.errors import InputError, suggest
+from swinft.model.described import Described, describe, name_of, path_of
 
 # timm evaluates at a centre crop of 0.875 for most backbones: the zoom they were tuned to.
 ZOOM_MARGIN = (1 - 0.875) / 2
+CLOSE = 0.5  # of a pixel's 255: a view of an image alone and in a batch, by libraries that round differently
+
+
+class View(Described):
+    """What is done to images before they are predicted; a user's own derives from it and gives `apply`."""
+
+    swaps_sides: bool = False
+    """Whether height and width change places, so that images must be square."""
+
+    @property
+    def name(self) -> str:
+        """How predictions name it in their provenance: class path and arguments, `tilt.Tilt(degrees=5)`."""
+        return name_of(describe(self, defaults=True))
+
+    def apply(self, images: Tensor) -> Tensor:
+        """What of images is predicted.
+
+        Args:
+            images: uint8 (B, 3, H, W) in RGB, on the device that predicts; others use them, too: they must stay as they
+                are.
+
+        Returns:
+            Images of the same shape, uint8, or floats in 0–255. The same images always give the same, whatever else is
+            in the batch.
+        """
+        raise NotImplementedError
+
+
+class KnownView(View):
+    """A view of this module.
+
+    Args:
+        name: What a config calls it.
+        function: What it does.
+        swaps_sides: Whether height and width change places.
+    """
+
+    def __init__(self, name: str, function: Callable[[Tensor], Tensor], swaps_sides: bool = False) -> None:
+        self._name, self._function, self.swaps_sides = name, function, swaps_sides
+
+    @property
+    def name(self) -> str:
+        """What a config calls it."""
+        return self._name
+
+    def apply(self, images: Tensor) -> Tensor:
+        """What of images is predicted."""
+        return self._function(images)
 
 
 def _scale(images: Tensor) -> Tensor:
@@ -26,42 +72,86 @@ def _scale(images: Tensor) -> Tensor:
     return functional.interpolate(crop, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
-VIEWS: dict[View, Callable[[Tensor], Tensor]] = {
-    "identity": lambda images: images,
-    "hflip": lambda images: images.flip(-1),
-    "vflip": lambda images: images.flip(-2),
-    "rot90": lambda images: images.rot90(1, (-2, -1)),
-    "rot180": lambda images: images.rot90(2, (-2, -1)),
-    "rot270": lambda images: images.rot90(3, (-2, -1)),
-    "transpose": lambda images: images.transpose(-2, -1),
-    "scale": _scale,
+VIEWS = {
+    view.name: view
+    for view in (
+        KnownView("identity", lambda images: images),
+        KnownView("hflip", lambda images: images.flip(-1)),
+        KnownView("vflip", lambda images: images.flip(-2)),
+        KnownView("rot90", lambda images: images.rot90(1, (-2, -1)), swaps_sides=True),
+        KnownView("rot180", lambda images: images.rot90(2, (-2, -1))),
+        KnownView("rot270", lambda images: images.rot90(3, (-2, -1)), swaps_sides=True),
+        KnownView("transpose", lambda images: images.transpose(-2, -1), swaps_sides=True),
+        KnownView("scale", _scale),
+    )
 }
-SWAPS_SIDES = {"rot90", "rot270", "transpose"}
 
 
-def check_views(views: Sequence[View], image_size: tuple[int, int]) -> None:
-    """Checks that views can be averaged at an image size.
+def chosen_views(given: Sequence[str | View]) -> list[View]:
+    """The views of names, and of the user's own.
+
+    Raises:
+        InputError: A name is unknown.
+    """
+    unknown = [str(each) for each in given if not isinstance(each, View) and each not in VIEWS]
+    if unknown:
+        hints = "".join(f"'{name}' is no view (predict.views).{suggest(name, VIEWS)} " for name in unknown)
+        raise InputError(f"{hints}Views are {', '.join(VIEWS)}, and classes of your own.")
+    return [each if isinstance(each, View) else VIEWS[each] for each in given]
+
+
+def check_views(given: Sequence[str | View], image_size: tuple[int, int]) -> None:
+    """Checks that views can be averaged at an image size; those of the user's own are tried.
 
     Args:
-        views: Names from `VIEWS`.
+        given: Names from `VIEWS`, and views of the user's own.
         image_size: Height and width in pixels.
 
     Raises:
-        InputError: No view, one given twice, or one that swaps the sides of an image that is not square.
+        InputError: No view, one given twice, one that swaps the sides of an image that is not square, or a user's own
+            that fails, draws, or gives other images than it must.
     """
-    if not views or len(set(views)) < len(views):
-        raise InputError(
-            f"predict.views is {list(views)}: name at least one view, each once, of {', '.join(get_args(View))}."
-        )
-    turned = sorted(SWAPS_SIDES.intersection(views))
+    views = chosen_views(given)
+    names = [view.name for view in views]
+    if not views or len(set(names)) < len(names):
+        raise InputError(f"predict.views is {names}: name at least one view, each once, of {', '.join(VIEWS)}.")
+    turned = sorted(view.name for view in views if view.swaps_sides)
     if turned and image_size[0] != image_size[1]:
         raise InputError(
             f"the views {turned} swap height and width, but data.image_size is {list(image_size)}. "
             f"Remove them from predict.views or use a square image_size."
         )
+    for view in views:
+        if not isinstance(view, KnownView) and (problem := _problem(view, image_size)):
+            raise InputError(f"predict.views: {path_of(type(view))}.apply {problem}.")
 
 
-def predict_views(predict: Callable[[Tensor], Tensor], images: Tensor, views: Sequence[View]) -> Tensor:
+def _problem(view: View, image_size: tuple[int, int]) -> str:
+    """What is wrong with a user's own view of random pixels; empty when nothing is."""
+    images = torch.randint(0, 256, (2, 3, *image_size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    before = images.clone()
+    try:
+        with torch.inference_mode():
+            found, again, alone = (view.apply(given) for given in (images, images, images[1:]))
+    except Exception as error:  # whatever a user's code does not like
+        return f"fails for uint8 images {tuple(images.shape)}: {type(error).__name__}: {error}"
+    if not torch.equal(images, before):
+        return "changes the images that it is given, which other views and folds predict, too: return new ones"
+    if not isinstance(found, Tensor) or found.shape != images.shape:
+        what = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        return f"gives {what} for images {tuple(images.shape)}: it must give a tensor of the same shape"
+    if found.dtype != torch.uint8 and not found.is_floating_point():
+        return f"gives {found.dtype}: it must give uint8, or floats in 0–255"
+    if not (found.float() >= -CLOSE).all() or not (found.float() <= 255 + CLOSE).all():
+        return f"gives pixels from {found.min():g} to {found.max():g}: they must be in 0–255"
+    if not torch.equal(found, again):
+        return "gives other pixels for the same images: it must not draw, or nobody could predict the same again"
+    if (found[1:].float() - alone.float()).abs().max() > CLOSE:
+        return "gives an image other pixels where another one is in the batch: each image must be seen by itself"
+    return ""
+
+
+def predict_views(predict: Callable[[Tensor], Tensor], images: Tensor, views: Sequence[str | View]) -> Tensor:
     """The mean prediction over views, in the competition's units.
 
     Averaging happens after decoding: the mean of probabilities or of target values is what is submitted; a mean of
@@ -70,9 +160,10 @@ def predict_views(predict: Callable[[Tensor], Tensor], images: Tensor, views: Se
     Args:
         predict: Images (B, 3, H, W) to decoded predictions (B, K).
         images: uint8 or float images (B, 3, H, W).
-        views: Names from `VIEWS`.
+        views: Names from `VIEWS`, and views of the user's own.
 
     Returns:
         float32 predictions (B, K).
     """
-    return torch.stack([predict(VIEWS[view](images)).float() for view in views]).mean(0)  # (V, B, K) -> (B, K)
+    found = [predict(view.apply(images)).float() for view in chosen_views(views)]
+    return torch.stack(found).mean(0)  # (V, B, K) -> (B, K)

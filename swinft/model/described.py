@@ -43,12 +43,27 @@ def path_of(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def describe(value: Any) -> Any:
-    """A `Described` object, and such objects among its arguments, as mappings with `class_path` and `init_args`."""
+def describe(value: Any, defaults: bool = False) -> Any:
+    """A `Described` object, and such objects among its arguments, as mappings with `class_path` and `init_args`.
+
+    Args:
+        value: Such an object; anything else is returned as it is.
+        defaults: Name arguments that were not given, too, as a run's frozen config does.
+    """
     if isinstance(value, Described):
-        arguments = {name: describe(each) for name, each in value.arguments.items()}
+        known = inspect.signature(type(value).__init__).parameters if defaults else {}
+        given = {name: each.default for name, each in known.items() if each.default is not each.empty} | value.arguments
+        arguments = {name: describe(each, defaults) for name, each in given.items()}
         return {"class_path": path_of(type(value)), "init_args": arguments}
     return value
+
+
+def name_of(description: Any) -> str:
+    """A description in a few words: class path and arguments, `tilt.Tilt(degrees=5)`; a name as it is."""
+    if not isinstance(description, Mapping):
+        return str(description)
+    arguments = ", ".join(f"{name}={name_of(value)}" for name, value in (description.get("init_args") or {}).items())
+    return f"{description['class_path']}({arguments})" if arguments else str(description["class_path"])
 
 
 def loaded_class(path: str, base: type[T], what: str) -> type[T]:

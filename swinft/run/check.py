@@ -87,7 +87,7 @@ def check_run(experiment: Experiment) -> CheckedRun:
     _collect(problems, lambda: check_pretrained(config))
     _collect(problems, lambda: _check_numbers(config))
     if data and folds:
-        _collect(problems, lambda: check_views(config.predict.views, data.image_size))
+        _collect(problems, lambda: check_views(experiment.views(), data.image_size))
         _collect(problems, lambda: None if folds.file else _check_fold(config, folds.planned))
     tables = _collect(problems, data.splits.read_tables) if data else None
     tried = _collect(problems, lambda: _check_task(experiment, *tables)) if tables else None

@@ -14,6 +14,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.images.libraries import tune_decoders
 from swinft.data.schema import Schema
 from swinft.errors import InputError, listed
+from swinft.inference.tta import View, chosen_views
 from swinft.model.attention.swin import FastAttention, set_attention
 from swinft.model.backbones.memory_format import plain_where_needed
 from swinft.model.network import ImageModel
@@ -94,6 +95,14 @@ class Experiment:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{name}: {reason(str(error))}") from error
+
+    def views(self) -> list[View]:
+        """The views of out-of-fold predictions, and of test rows where nothing else is asked for.
+
+        Raises:
+            InputError: There is no such view, or a class does not take what it is given.
+        """
+        return chosen_views(self.section("predict")["views"])
 
     def datamodule(self, run: Run | None = None, **changes: Any) -> CSVDataModule:
         """The datamodule.

@@ -66,7 +66,7 @@ def _scores(
         "rows": len(scored),
         "not_scored": dict(Counter(status for status in data.splits.status if status != OK)),
         "checkpoint": experiment.config.checkpoint,
-        "views": experiment.config.predict.views,
+        "views": [view.name for view in experiment.views()],
     }
 
 

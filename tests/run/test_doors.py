@@ -77,14 +77,61 @@ class Loss(Tensor):
 """
 
 
+VIEW = """
+import torch
+from swinft import View
+
+class Dark(View):
+    '''A share of the light.'''
+    def __init__(self, share: float = 0.0) -> None:
+        self.share = share
+
+    def apply(self, images):
+        return images * self.share
+
+class Draws(View):
+    def apply(self, images):
+        return torch.rand(images.shape) * 255
+
+class InPlace(View):
+    def apply(self, images):
+        return images.mul_(0)
+
+class Smaller(View):
+    def apply(self, images):
+        return images[..., 1:, 1:]
+
+class Mixes(View):
+    def apply(self, images):
+        return images.flip(0)
+
+class Scaled(View):
+    def apply(self, images):
+        return images.float() * 2
+
+class Turned(Dark):
+    swaps_sides = True
+
+class Breaks(View):
+    def apply(self, images):
+        return images.nothing
+
+class Needs(View):
+    def __init__(self, what: int) -> None:
+        pass
+"""
+
+
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a user's modules, from which swinft runs."""
     (tmp_path / "ownmetric.py").write_text(METRIC)
+    (tmp_path / "ownview.py").write_text(VIEW)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
-    sys.modules.pop("ownmetric", None)
+    for name in ("ownmetric", "ownview"):
+        sys.modules.pop(name, None)
 
 
 def metric(name: str, **init_args: object) -> dict[str, object]:
@@ -176,3 +223,63 @@ def test_a_metric_under_plain_lightning_knows_its_table_or_none(competition, own
         trainer.validate(task, dataloaders=torch.utils.data.DataLoader(rows, batch_size=None), verbose=False)
     with pytest.raises(InputError, match="neither a name nor a metric"):
         FineTuneTask(ClassificationHead, pretrained=False, num_outputs=2, metrics=[ownmetric.Own])
+
+
+def view(name: str, **init_args: object) -> dict[str, object]:
+    return {"class_path": f"ownview.{name}", "init_args": init_args}
+
+
+def test_a_users_view_predicts_out_of_fold_and_test_rows(competition, own, capsys):
+    changes = {"predict.views": ["identity", view("Dark", share=0.5)], "trainer.max_epochs": 1}
+    config = write_config(own / "c.yaml", tiny_config(competition, own / "runs", **changes))
+    fit_in_process(config, "--allow-code", "ownview")
+    run = own / "runs" / "tiny"
+    name = "ownview.Dark(share=0.5)"
+    assert json.loads((run / "scores.json").read_text())["views"] == ["identity", name]
+    predict = ["predict", str(run), "--device", "cpu", "--allow-code", "ownview"]
+    assert main(predict) == 0
+    made_with = json.loads((run / "test_predictions.made_from.json").read_text())["provenance"]
+    assert made_with["views"] == ["identity", name]
+    assert main(["submit", str(run)]) == 0
+    assert "note: the out-of-fold score was made" not in capsys.readouterr().out
+
+    def predicted(*words: str) -> np.ndarray:
+        assert main([*predict, "--output", str(own / "p.csv"), *words]) == 0
+        rows = (own / "p.csv").read_text().splitlines()[1:]
+        return np.array([[float(cell) for cell in row.split(",")[1:]] for row in rows])
+
+    dark, plain = predicted("--views", "ownview.Dark"), predicted("--views", "identity")
+    assert np.ptp(dark, axis=0).max() < 1e-6 < np.ptp(plain, axis=0).max()  # a black image for every row
+    assert predicted("--views", "identity,ownview.Dark") == pytest.approx((dark + plain) / 2, abs=1e-6)
+    parts = predicted("--views", "identity,ownview.Dark", "--devices", "2")
+    assert parts == pytest.approx((dark + plain) / 2, abs=1e-6)
+    for words, said in (
+        (["--views", "ownview.Needs"], "with init_args"),
+        (["--views", "hflop"], "Did you mean 'hflip'?"),
+        (["--views", "torch.nn.Linear"], "takes a class derived from swinft's View"),
+    ):
+        assert main([*predict, *words]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["predict", str(run), "--device", "cpu", "--views", "identity"]) == 2  # the config names it, too
+
+
+@pytest.mark.parametrize(
+    ("views", "size", "said"),
+    [
+        ([view("Draws")], 32, "must not draw"),
+        ([view("InPlace")], 32, "changes the images that it is given"),
+        ([view("Smaller")], 32, "gives a tensor (2, 3, 31, 31) for images (2, 3, 32, 32)"),
+        ([view("Mixes")], 32, "each image must be seen by itself"),
+        ([view("Scaled")], 32, "they must be in 0–255"),
+        ([view("Turned")], [32, 64], "swap height and width"),
+        ([view("Breaks")], 32, "ownview.Breaks.apply fails for uint8 images (2, 3, 32, 32): AttributeError"),
+        ([view("Dark"), view("Dark")], 32, "each once"),
+        ([view("Dark", share="x")], 32, "share"),
+        (["hflop"], 32, "Did you mean 'hflip'?"),
+    ],
+)
+def test_what_is_wrong_with_a_view_is_said_before_anything_is_trained(competition, own, capsys, views, size, said):
+    changes = {"predict.views": views, "data.image_size": size}
+    config = write_config(own / "c.yaml", tiny_config(competition, own / "runs", **changes))
+    assert main(["fit", "--config", str(config), "--allow-code", "ownview", "--fold", "0"]) == 2
+    assert said in capsys.readouterr().err

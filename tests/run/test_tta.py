@@ -38,18 +38,18 @@ def test_the_mean_is_taken_after_decoding():
     ],
 )
 def test_each_view_puts_the_right_pixel_first_row_second_column(view, pixel):
-    assert torch.equal(VIEWS[view](IMAGES)[..., 0, 1], IMAGES[..., pixel[0], pixel[1]])
+    assert torch.equal(VIEWS[view].apply(IMAGES)[..., 0, 1], IMAGES[..., pixel[0], pixel[1]])
 
 
 def test_views_are_distinct_and_keep_the_shape():
-    seen = [VIEWS[view](IMAGES).float() for view in VIEWS]
+    seen = [VIEWS[view].apply(IMAGES).float() for view in VIEWS]
     assert all(view.shape == IMAGES.shape for view in seen)
     assert all(not torch.equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
 
 
 def test_the_zoom_keeps_the_centre():
     ramp = torch.arange(64.0).reshape(1, 1, 8, 8).expand(1, 3, 8, 8)
-    zoomed = VIEWS["scale"](ramp)
+    zoomed = VIEWS["scale"].apply(ramp)
     assert zoomed.mean().item() == pytest.approx(ramp.mean().item(), abs=1e-3)
     assert zoomed[0, 0, 0, 0] > ramp[0, 0, 0, 0]
     assert zoomed[0, 0, -1, -1] < ramp[0, 0, -1, -1]

@@ -41,13 +41,15 @@ class PredictConfig:
     """How predictions are made, out-of-fold and for the test rows alike.
 
     Args:
-        views: Test-time augmentations whose predictions are averaged in the competition's units. `[identity]` is none.
+        views: Test-time augmentations whose predictions are averaged in the competition's units: identity, hflip,
+            vflip, rot90, rot180, rot270, transpose, scale, or a `class_path` of your own `swinft.View`. `[identity]` is
+            none.
         batch_size: Images per batch; None for twice the training batch, since prediction keeps no activations.
         compile: Compile the backbone with `torch.compile`: faster passes on GPUs, after half a minute or more at the
             start. `auto` does so on CUDA for 4,000 forward passes or more.
     """
 
-    views: list[View] = field(default_factory=lambda: ["identity"])
+    views: list[View | str] = field(default_factory=lambda: ["identity"])
     batch_size: int | None = None
     compile: CompilePolicy = False
 

@@ -25,6 +25,7 @@ from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 
 from swinft.errors import InputError, suggest
+from swinft.inference.tta import View
 from swinft.model.heads import Head
 from swinft.model.metrics import Metric
 from swinft.run.config.callbacks import refusal
@@ -38,6 +39,7 @@ BASES: dict[str, tuple[type, ...]] = {
     "data.loading.preprocess": (BasicTransform, BaseCompose),
     "model.head": (Head,),
     "model.metrics": (Metric,),
+    "predict.views": (View,),
     "trainer.accelerator": (Accelerator,),
     "trainer.callbacks": (Callback,),
     "trainer.logger": (Logger,),

@@ -57,5 +57,5 @@ def predict_some(run: Run, experiment: Experiment) -> int:
     data.destination = Destination(device, is_command=True)
     net = experiment.network(schema, run.fold(config.fold).weights, device, precision=precision)
     origin = Origin(data.test_table.ids, [run.fold(config.fold).weights], "Set trainer.precision to 32-true.")
-    rows, _ = predict_rows([net], data.predict_dataloader(), config.predict.views, device, precision, origin)
+    rows, _ = predict_rows([net], data.predict_dataloader(), experiment.views(), device, precision, origin)
     return len(rows)

@@ -193,13 +193,11 @@ def _finish(
     config, device = experiment.config, trainer.strategy.root_device
     precision = _precision_of_oof(config, recorder, device)
     net = experiment.network(data.schema, fold.weights, device, choice.prediction, precision)
-    loader = data.val_dataloader()
-    nets = nets_by_torch(
-        [net], loader, config.predict.views, device, config.predict.compile, precision, data.image_size
-    )
+    loader, views = data.val_dataloader(), experiment.views()
+    nets = nets_by_torch([net], loader, views, device, config.predict.compile, precision, data.image_size)
     origin = Origin(data.train_table.ids, [fold.weights], "Set trainer.precision to 32-true, under another --name.")
     label = f"fold {fold.index}  out-of-fold predictions"
-    rows, values = predict_rows(nets, loader, config.predict.views, device, precision, origin, label)
+    rows, values = predict_rows(nets, loader, views, device, precision, origin, label)
     ids = np.asarray(data.train_table.ids)[rows].tolist()
     oof = Predictions(ids, values, data.schema.outputs, np.full(len(rows), fold.index))
     oof.write(fold.oof, "swinft fit")

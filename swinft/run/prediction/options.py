@@ -7,7 +7,6 @@ import torch
 
 from swinft.data.loading.feeding import NumWorkers
 from swinft.errors import InputError, number_of
-from swinft.inference.tta import View
 from swinft.model.compiling import CompilePolicy
 from swinft.ranges import COUNT, check_ranges
 from swinft.system.device import check_usable
@@ -19,7 +18,8 @@ class PredictOptions:
     """How a run predicts. What is not given is as in the run's config.
 
     Args:
-        views: Test-time augmentations; by default the config's `predict.views`.
+        views: Test-time augmentations: identity, hflip, vflip, rot90, rot180, rot270, transpose, scale, or the class
+            path of your own; by default the config's `predict.views`.
         folds: Folds to average; by default all of them.
         root: The data's folder where it is another than in training; the training rows need not be there. By default
             the config's `data.root`.
@@ -41,7 +41,7 @@ class PredictOptions:
         InputError: A number is out of its range, or the part is none.
     """
 
-    views: list[View] | None = None
+    views: list[str] | None = None
     folds: list[int] | None = None
     root: str | None = None
     test: str | None = None

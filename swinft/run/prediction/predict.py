@@ -18,19 +18,20 @@ from swinft.data.inspection.scan import scan
 from swinft.data.loading.feeding import Destination, explained_deaths
 from swinft.data.schema import Schema
 from swinft.data.splits import OK
-from swinft.errors import RunError, command, number_of
+from swinft.errors import InputError, RunError, command, number_of
 from swinft.inference.compiled import nets_by_torch
 from swinft.inference.finite import Origin
 from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import Predictor, predict_rows, print_work
 from swinft.inference.provenance import PREDICT, Provenance, other_views
-from swinft.inference.tta import View, check_views
+from swinft.inference.tta import View, check_views, chosen_views
 from swinft.model.compiling import CompilePolicy
 from swinft.model.network import ImageModel
 from swinft.printing import format_seconds, say
 from swinft.run.compute.choices import Choice, choice_to_predict
 from swinft.run.compute.out_of_memory import explain_in_prediction, out_of_memory_explained
 from swinft.run.compute.settle import settle_prediction
+from swinft.run.config.trust import named_class
 from swinft.run.environment import trained_in
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
@@ -64,13 +65,13 @@ def predict(run: Run, options: PredictOptions, keeps: bool = True) -> Prediction
         experiment = Experiment.of_run(run, "predict", options.allow_code)
         chosen, place = run.finished_folds(options.folds), options.place()
         data = _rows_to_predict(run, experiment, options)
-        views = experiment.config.predict.views if options.views is None else options.views
+        views = experiment.views() if options.views is None else _asked_views(options)
         check_views(views, data.image_size)
         predictors = _predictors(run, experiment, options, chosen, place)
         made_with = _provenance(run, predictors, chosen, views)
         started = time.perf_counter()
         if options.devices > 1:
-            settled = replace(options, views=list(views), precision=predictors.precision)
+            settled = replace(options, precision=predictors.precision)
             found = predict_parts(run, settled, path, place.type, data)
         else:
             found = _predict_share(predictors, data, options.share(), views, place)
@@ -83,8 +84,27 @@ def predict(run: Run, options: PredictOptions, keeps: bool = True) -> Prediction
         if path:
             made_from = {"rows": len(found), "provenance": asdict(made_with)}
             write_made_from(run, path, found.to_bytes(), PREDICT, made_from)
-        _say(run, path, found, took, experiment.config.predict.views)
+        _say(run, path, found, took, experiment.views())
     return found
+
+
+def _asked_views(options: PredictOptions) -> list[View]:
+    """The views of a command line: names, and class paths of the user's own, which are built without arguments.
+
+    Raises:
+        InputError: There is no such view, or its code may not run.
+    """
+    own = [name for name in options.views or [] if "." in name]
+    built = {}
+    for name in own:
+        cls = named_class(name, "predict.views", options.allow_code or [])
+        try:
+            built[name] = cls()
+        except TypeError as error:
+            raise InputError(
+                f"--views {name}: {error}. Name it in predict.views of the config, with init_args."
+            ) from error
+    return chosen_views([built.get(name, name) for name in options.views or []])
 
 
 def _rows_to_predict(run: Run, experiment: Experiment, options: PredictOptions) -> CSVDataModule:
@@ -123,7 +143,7 @@ def _provenance(run: Run, predictors: "_Predictors", chosen: list[int], views: S
     return Provenance(
         chosen,
         run.planned_folds(),
-        list(views),
+        [view.name for view in views],
         predictors.backend,
         predictors.precision,
         predictors.experiment.config.checkpoint,
@@ -186,7 +206,7 @@ def _say(run: Run, path: Path | None, found: Predictions, took: str, oof_views: 
     assert found.provenance
     say(f"{number_of(len(found), 'row')} in {took}, columns {', '.join(found.outputs)}{f': {path}' if path else ''}")
     say(f"  {found.provenance.describe()}")
-    if note := other_views(found.provenance, oof_views):
+    if note := other_views(found.provenance, [view.name for view in oof_views]):
         say(f"  {note}")
     if path:
         is_own = path.resolve() == run.test_predictions.resolve()
