@@ -103,6 +103,34 @@ def build_parser(command: str) -> Parser:
         own=own,
         purpose=PURPOSES.get(command, ""),
     )
+    _add_general(parser)
+    # The datamodule makes the objects of its sections, so that what is wrong with them is listed together.
+    parser.add_class_arguments(CSVDataModule, "data", skip={"columns", "folds", "loading"}, instantiate=False)
+    parser.add_class_arguments(Columns, "data.columns", skip={"sample_id"}, instantiate=False)
+    parser.add_class_arguments(FoldConfig, "data.folds", skip={"held_out", "seed"}, instantiate=False)
+    parser.add_class_arguments(LoadingConfig, "data.loading", instantiate=False)
+    skip_model = {"num_outputs", "num_metadata", "category_sizes", "image_size", "seed"}
+    parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
+    _add_trainer(parser)
+    parser.add_class_arguments(PredictConfig, "predict")
+    parser.add_class_arguments(SubmissionConfig, "submission")
+    parser.lists |= {key for key, hint in key_types(parser).items() if _is_list(hint)}
+    parser.flags |= {"submission.normalize"}
+    metrics = next(action for action in parser._actions if action.dest == "model.metrics")
+    metrics.help = f"{names_by_kind()}; {metrics.help}"
+    parser.set_defaults(
+        {
+            "trainer.max_epochs": 10,
+            "trainer.gradient_clip_val": 1.0,  # Swin's recipe; keeps fp16 from running away
+            "trainer.enable_progress_bar": False,  # one line per epoch reads better in a saved notebook
+            "trainer.enable_model_summary": False,
+        }
+    )
+    return parser
+
+
+def _add_general(parser: Parser) -> None:
+    """The keys that stand in no section."""
     parser.add_argument("--config", action="config", help="a YAML file; a later one or a later option wins")
     parser.add_argument(
         "--allow_code", type=list[str], default=[], help="packages or modules whose classes the config may name besides"
@@ -123,13 +151,10 @@ def build_parser(command: str) -> Parser:
         help="hours that the whole run may take: each fold gets its share of what is left, ends with a whole epoch, at "
         "least one, and is scored; the learning rate stays planned over trainer.max_epochs",
     )
-    # The datamodule makes the objects of its sections, so that what is wrong with them is listed together.
-    parser.add_class_arguments(CSVDataModule, "data", skip={"columns", "folds", "loading"}, instantiate=False)
-    parser.add_class_arguments(Columns, "data.columns", skip={"sample_id"}, instantiate=False)
-    parser.add_class_arguments(FoldConfig, "data.folds", skip={"held_out", "seed"}, instantiate=False)
-    parser.add_class_arguments(LoadingConfig, "data.loading", instantiate=False)
-    skip_model = {"num_outputs", "num_metadata", "category_sizes", "image_size", "seed"}
-    parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
+
+
+def _add_trainer(parser: Parser) -> None:
+    """The section of Lightning's Trainer, without what a run decides itself."""
     typed_here = {*OWN_TRAINER_KEYS, "fast_dev_run", "limit_train_batches", "logger", "precision"}
     parser.add_class_arguments(Trainer, "trainer", skip=typed_here, instantiate=False)
     parser.add_argument(
@@ -151,21 +176,6 @@ def build_parser(command: str) -> Parser:
         help="`csv` (true), `tensorboard` or `wandb` log into the fold's folder; or the class_path of another logger",
     )
     parser.add_argument("--trainer.precision", type=PrecisionSpelling, default="auto", help="`auto` asks the hardware")
-    parser.add_class_arguments(PredictConfig, "predict")
-    parser.add_class_arguments(SubmissionConfig, "submission")
-    parser.lists |= {key for key, hint in key_types(parser).items() if _is_list(hint)}
-    parser.flags |= {"submission.normalize"}
-    metrics = next(action for action in parser._actions if action.dest == "model.metrics")
-    metrics.help = f"{names_by_kind()}; {metrics.help}"
-    parser.set_defaults(
-        {
-            "trainer.max_epochs": 10,
-            "trainer.gradient_clip_val": 1.0,  # Swin's recipe; keeps fp16 from running away
-            "trainer.enable_progress_bar": False,  # one line per epoch reads better in a saved notebook
-            "trainer.enable_model_summary": False,
-        }
-    )
-    return parser
 
 
 def fit_parser() -> Parser:
