@@ -20,6 +20,7 @@ from timm.models import _registry
 
 from swinft import ClassificationHead, FineTuneTask
 from swinft.errors import InputError
+from swinft.model.settings import ComputeConfig, TaskContext
 from swinft.model.trial import try_step
 
 # By timm's module: the model with the fewest operations at its own size among those that are called small.
@@ -147,7 +148,7 @@ def try_model(family: str, size: int) -> str:
         for _ in range(2):
             task = FineTuneTask(
                 ClassificationHead, MODELS[family], False, arguments(family), ema_decay=0.9, num_outputs=CLASSES,
-                image_size=size, fast_attention=False,
+                context=TaskContext(image_size=size), compute=ComputeConfig(fast_attention=False),
             )  # fmt: skip
             task.initialize(targets)
             try_step(task, targets, None, (size, size), BATCH)

@@ -33,7 +33,9 @@ from swinft.commands import predict
 from swinft.inference.predictor import predict_rows
 from swinft.model.attention.swin import Kernel, accelerate
 from swinft.model.backbones.timm_backbone import create_backbone
-from swinft.model.training.optim import adamw, param_groups
+from swinft.model.settings import ComputeConfig, TaskContext
+from swinft.model.training.optim import param_groups
+from swinft.model.training.optimizers import make_optimizer
 from swinft.system.precision import autocast
 
 CLASSES = 10
@@ -375,8 +377,9 @@ def own_loop(model: Model, steps: int, ema_decay: float | None) -> dict[str, flo
     Clock.rates.clear()
     for _ in range(3):
         task = FineTuneTask(
-            head=ClassificationHead, backbone=model.name, num_outputs=CLASSES, image_size=model.size, pretrained=False,
-            backbone_args=model.arguments, ema_decay=ema_decay, fast_attention=True,
+            head=ClassificationHead, backbone=model.name, num_outputs=CLASSES, pretrained=False,
+            context=TaskContext(image_size=model.size), backbone_args=model.arguments, ema_decay=ema_decay,
+            compute=ComputeConfig(fast_attention=True),
         )  # fmt: skip
         trainer = pl.Trainer(
             max_epochs=1, accelerator=DEVICE.type, devices=1, precision="bf16-mixed" if BF16 else "32-true",
@@ -473,8 +476,9 @@ def chosen_attention(run: Path) -> dict[str, str]:
 def optimizer_groups(model: Model) -> dict[str, float]:
     """Groups of parameters that one optimiser step works through."""
     task = FineTuneTask(
-        head=ClassificationHead, backbone=model.name, num_outputs=CLASSES, image_size=model.size, pretrained=False,
+        head=ClassificationHead, backbone=model.name, num_outputs=CLASSES, pretrained=False,
+        context=TaskContext(image_size=model.size),
         backbone_args=model.arguments,
     )  # fmt: skip
     groups = param_groups(task.net.backbone, [task.net.head], task.optim)
-    return {"groups": len(adamw(groups, task.optim, torch.device("cpu"), scales_loss=False).param_groups)}
+    return {"groups": len(make_optimizer(groups, task.optim, torch.device("cpu"), scales_loss=False).param_groups)}

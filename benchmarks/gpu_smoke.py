@@ -409,7 +409,7 @@ def memory_step() -> Found:
 def together_step() -> Found:
     """Two folds at once on one GPU, compiled, so that they share the cache of Triton's kernels."""
     with tempfile.TemporaryDirectory() as folder:
-        options = [] if DRY else ["--model.compile", "true"]
+        options = [] if DRY else ["--model.compute.compile", "true"]
         words = fit_words(Path(folder), "a", *options)
         environment = {"TRITON_CACHE_DIR": f"{folder}/triton"}
         run(*words, environment=environment)

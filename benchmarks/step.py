@@ -33,7 +33,9 @@ from torch.utils.data import DataLoader
 
 from swinft import ClassificationHead, FineTuneTask
 from swinft.model.attention.swin import accelerate
-from swinft.model.training.optim import adamw, param_groups
+from swinft.model.settings import TaskContext
+from swinft.model.training.optim import param_groups
+from swinft.model.training.optimizers import make_optimizer
 from swinft.system.allocator import keep_freed_memory
 from swinft.system.precision import autocast, cpu_is_faster_in_bf16
 
@@ -69,7 +71,9 @@ def now() -> np.ndarray:
 def bare_step(task: FineTuneTask, net: nn.Module, data: Iterator[Batch], precision: str) -> Callable[[], None]:
     """A training step as one would write it by hand, with swinft's optimiser."""
     net = net.to(DEVICE).train()
-    optimizer = adamw(param_groups(net.backbone, [net.head], task.optim), task.optim, DEVICE, scales_loss=False)
+    optimizer = make_optimizer(
+        param_groups(net.backbone, [net.head], task.optim), task.optim, DEVICE, scales_loss=False
+    )
 
     def step() -> None:
         batch = next(data)
@@ -126,7 +130,8 @@ class Rivals(pl.Callback):
 def make_task(options: argparse.Namespace) -> FineTuneTask:
     """The network that all train, always with the same weights."""
     torch.manual_seed(0)
-    return FineTuneTask(ClassificationHead, options.model, False, num_outputs=CLASSES, image_size=options.image_size)
+    context = TaskContext(image_size=options.image_size)
+    return FineTuneTask(ClassificationHead, options.model, False, num_outputs=CLASSES, context=context)
 
 
 def take_turns(options: argparse.Namespace, steps: dict[str, Callable[[], None]]) -> Times:

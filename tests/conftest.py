@@ -5,6 +5,7 @@ import os
 # Two test processes of two threads each on two cores wait for one another: many times slower. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import dataclasses
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import yaml
 from PIL import Image
 
 from swinft.cli import main
+from swinft.model.settings import TaskContext
 from swinft.run.folds.recorder import FoldRecorder
 from swinft.system.processes import Child
 
@@ -128,6 +130,13 @@ def fit_in_process(config: Path, *options: str) -> None:
     for fold in range(settings["data"]["folds"]["num"]):
         assert main([*words, "--fold", str(fold), *(["--resume"] if fold else [])]) == 0
     assert main([*words, "--resume"]) == 0
+
+
+def with_context(**options: object) -> dict[str, object]:
+    """Arguments of a task; those that its context holds, as image_size, are brought there."""
+    names = {field.name for field in dataclasses.fields(TaskContext)}
+    context = {name: options.pop(name) for name in names & options.keys()}
+    return {**options, "context": TaskContext(**context)}  # type: ignore[arg-type]
 
 
 @contextmanager

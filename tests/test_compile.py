@@ -10,6 +10,7 @@ from swinft.cli import main
 from swinft.errors import InputError
 from swinft.inference.predictions import Predictions
 from swinft.model.compiling import compiles, filled_up
+from swinft.model.settings import ComputeConfig
 from swinft.model.task import FineTuneTask
 from tests.conftest import tiny_config, write_config
 
@@ -20,7 +21,7 @@ def test_a_compiled_fold_ends_near_one_that_is_not(competition, tmp_path, capsys
     values = []
     counters.clear()
     for name in ("plain", "compiled"):
-        changes = {"model.compile": name == "compiled", "name": name, "data.batch_size": 5}
+        changes = {"model.compute.compile": name == "compiled", "name": name, "data.batch_size": 5}
         config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
         assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
         values.append(Predictions.read(tmp_path / "runs" / name / "fold_0" / "oof.csv", 3).values)
@@ -48,7 +49,7 @@ def test_auto_compiles_long_work_on_gpus_only(policy, count, device, expected):
 
 
 def test_auto_on_a_cpu_says_that_it_does_not(competition, tmp_path, capsys):
-    changes = {"model.compile": "auto", "trainer.max_epochs": 1}
+    changes = {"model.compute.compile": "auto", "trainer.max_epochs": 1}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
     assert "not compiled: 2 steps on cpu, compiled on CUDA from 2000 steps on" in capsys.readouterr().out
@@ -85,7 +86,7 @@ def test_a_batch_is_filled_up_with_its_first_row():
 
 def test_a_word_that_is_no_policy_is_refused_in_a_notebook_too():
     with pytest.raises(InputError, match=r"model\.compile is 'always'; it must be true, false or 'auto'"):
-        FineTuneTask(ClassificationHead, "resnet10t", False, num_outputs=2, image_size=32, compile="always")
+        FineTuneTask(ClassificationHead, "resnet10t", False, num_outputs=2, compute=ComputeConfig(compile="always"))
 
 
 def test_openvino_and_compile_are_refused_together(competition, tmp_path, capsys):

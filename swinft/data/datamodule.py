@@ -33,6 +33,7 @@ from swinft.data.splits import Splits
 from swinft.data.summary import batch_figure, captions, summarize
 from swinft.data.tables.table import Table
 from swinft.errors import InputError
+from swinft.system.other_lightning import warn_of_other_lightning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,6 +84,7 @@ class CSVDataModule(LightningDataModule):
         loading: LoadingConfig = LoadingConfig(),
     ) -> None:
         super().__init__()
+        warn_of_other_lightning()
         place: Any = root  # becomes a path
         tables = (train, image, id, place, test, sample_submission)
         sides: Any = image_size  # becomes two numbers

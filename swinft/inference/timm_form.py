@@ -102,6 +102,8 @@ def per_channel(pixels: Tensor) -> tuple[float, ...]:
 
 def _why_no_classifier(net: ImageModel) -> str:
     """Why no classifier of timm's can take the head's place; empty where one may."""
+    if net.pooling is not None:
+        return f"the head reads what {type(net.pooling).__name__} (model.pooling) gives; timm's model pools by itself"
     if net.metadata is not None:
         return "the head reads metadata, for which timm's classifiers have no input"
     if not isinstance(net.head, LinearHead) or type(net.head).forward is not LinearHead.forward:

@@ -3,13 +3,14 @@
 Shapes: B batch.
 """
 
-from collections.abc import Callable
-from typing import Literal
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-CompilePolicy = bool | Literal["auto"]  # the settings `model.compile` and `predict.compile`
+CompilePolicy = bool | Literal["auto"]  # the settings `model.compute.compile` and `predict.compile`
 
 # Compiling takes a minute or two, and a step of Swin is then about a third shorter.
 COMPILED_STEPS = 2000
@@ -52,3 +53,28 @@ def filled_up(tensors: list[Tensor], size: int) -> list[Tensor]:
     """Tensors (B, …) of one batch as (size, …), in the same memory format: their first row again behind the others."""
     missing = size - len(tensors[0])
     return [torch.cat([each, *[each[:1]] * missing]) for each in tensors] if missing else tensors
+
+
+class Compiled:
+    """Whether a task's networks are compiled, and what was said of it."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self._graphs = self._size = 0
+
+    def start(self, nets: Iterable[Any]) -> None:
+        """Has the backbones of networks compiled when they are called first, in place: their weights keep names."""
+        self.is_on, self._graphs = True, graphs_compiled()
+        for net in nets:
+            net.backbone.compile()
+
+    def filled(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Tensors (B, …) as full batches where they are compiled: another size would be compiled again."""
+        self._size = max(self._size, len(tensors[0])) if self.is_on else len(tensors[0])
+        return filled_up(tensors, self._size)
+
+    def say(self, what: str, started: float, say: Callable[[str], None]) -> None:
+        """Says what took so long, each time that something was compiled: training and evaluation are two graphs."""
+        if self.is_on and graphs_compiled() > self._graphs:
+            self._graphs = graphs_compiled()
+            say(f"compiled, and the first {what} done, in {time.perf_counter() - started:.0f} s")

@@ -4,15 +4,22 @@ A checkpoint is made again from such a description. It comes from a file, so tha
 already, and nothing is imported for it.
 """
 
+import functools
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from swinft.errors import InputError
 
 T = TypeVar("T")
+# A name, or a class: in YAML a mapping with `class_path` and `init_args`. In Python also the class itself, or a
+# functools.partial of it, which the parser of the command line is not told of: no text stands for them.
+if TYPE_CHECKING:
+    Named = str | dict[str, Any] | Callable[..., Any]
+else:
+    Named = str | dict[str, Any]
 
 
 class Described:
@@ -119,3 +126,37 @@ def arguments_of(description: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a description, with the objects that they describe."""
     given = dict(description.get("init_args") or {})
     return {name: rebuilt(each, Described, f"argument '{name}'") for name, each in given.items()}
+
+
+def plain_spec(given: Named, key: str) -> str | dict[str, Any]:
+    """A name, or a class with its arguments as a mapping of plain values, from anything that `Named` allows.
+
+    Args:
+        given: The setting.
+        key: Its dotted key, for messages.
+
+    Raises:
+        InputError: It is something else, such as an object or a function, of which no checkpoint could keep anything.
+    """
+    if isinstance(given, str):
+        return given
+    cls, keywords = given, {}
+    if isinstance(given, functools.partial) and not given.args:
+        cls, keywords = given.func, given.keywords
+    if inspect.isclass(cls):
+        return {"class_path": path_of(cls), "init_args": dict(keywords)}
+    if isinstance(given, Mapping) and isinstance(given.get("class_path"), str):
+        unknown = sorted(set(given) - {"class_path", "init_args"})
+        arguments = given.get("init_args") or {}
+        if not unknown and isinstance(arguments, Mapping):
+            return {"class_path": given["class_path"], "init_args": dict(arguments)}
+    said = f"a {type(given).__name__}" if not isinstance(given, Mapping) else f"{dict(given)}"
+    raise InputError(
+        f"{key} is {said}; it must be a name, or a class: `class_path: MODULE.Class` with its arguments below "
+        f"`init_args`, in Python also the class itself or functools.partial(Class, argument=value)."
+    )
+
+
+def short_name(spec: Named) -> str:
+    """What to call a name or a class, as `plain_spec` gives them, in messages."""
+    return str(spec["class_path"]) if isinstance(spec, dict) else str(spec)

@@ -1,4 +1,4 @@
-"""The network: a backbone, a network for metadata where there is any, and a head.
+"""The network: a backbone, perhaps another pooling, a network for metadata where there is any, and a head.
 
 Shapes: B batch, N training rows, F metadata features, E encoded ones, K outputs.
 """
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import Backbone
+from swinft.model.backbones.unpooled import pooled_width
 from swinft.model.heads import Head
 from swinft.model.heads.contract import marked
 from swinft.model.metadata import MetadataNetwork
+from swinft.model.pooling import pooling_from
 
 
 class ImageModel(nn.Module):
@@ -26,6 +28,8 @@ class ImageModel(nn.Module):
         num_metadata: F, 0 for none.
         metadata_hidden: Width of the metadata network.
         category_sizes: As of `MetadataNetwork`.
+        pooling: As of `pooling_from`.
+        image_size: Height and width in pixels, at which a pooling is tried.
     """
 
     def __init__(
@@ -36,11 +40,17 @@ class ImageModel(nn.Module):
         num_metadata: int,
         metadata_hidden: int,
         category_sizes: Sequence[int] = (),
+        pooling: Any = "avg",
+        image_size: tuple[int, int] = (224, 224),
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.pooling = None if pooling == "avg" else pooling_from(pooling, int(backbone.model.num_features))
+        # Of a backbone that widens behind its pooling, the width with another one is found by trying.
+        own, pool = backbone.num_features, self.pooling
+        self.width = own if pool is None else pooled_width(backbone.model, pool, image_size)
         self.metadata = MetadataNetwork(num_metadata, category_sizes, metadata_hidden) if num_metadata else None
-        self.head = head(backbone.num_features + (metadata_hidden if num_metadata else 0), num_outputs)
+        self.head = head(self.width + (metadata_hidden if num_metadata else 0), num_outputs)
         self.image_format: torch.memory_format | None = None  # set with that of the weights; None for as they come
         self.is_initialized = False  # whether it has seen the training rows, or has weights that have
         self.register_load_state_dict_post_hook(_mark_initialized)  # type: ignore[no-untyped-call]
@@ -66,6 +76,19 @@ class ImageModel(nn.Module):
             self.metadata.initialize(features.cpu())
         self.is_initialized = True
 
+    def check_initialized(self) -> None:
+        """Refuses to train before the rows were seen from which head or metadata learn their units.
+
+        Raises:
+            InputError: They were not.
+        """
+        if self.learns_from_rows and not self.is_initialized:
+            raise InputError(
+                f"{type(self.head).__name__} or metadata must see the training rows before training, and there is "
+                f"no datamodule with `training_targets`. Call task.initialize(targets, features) first, with the "
+                f"targets and, where there is any, the metadata of all training rows."
+            )
+
     def encode_metadata(self, features: Tensor | None) -> Tensor | None:
         """Metadata (B, F) to the form in which rows can be mixed, (B, E); None where there is none."""
         return None if self.metadata is None or features is None else self.metadata.encode(features)
@@ -74,13 +97,26 @@ class ImageModel(nn.Module):
         """Pixels (B, 3, H, W) and encoded metadata (B, E) to logits."""
         if self.image_format is not None:
             image = image.contiguous(memory_format=self.image_format)
-        embedding = self.backbone(image)
+        embedding = self.backbone(image) if self.pooling is None else self.backbone(image, self.pooling)
+        if torch._C._get_tracing_state() is None:  # while a trace is made shapes are no numbers
+            self._check_width(embedding, len(image))
         if self.metadata is not None:
             if metadata is None:
                 raise InputError("the network is made for metadata, and the batch has no `features`.")
             embedding = torch.cat([embedding, self.metadata.embed(metadata).to(embedding.dtype)], dim=1)
         logits: Tensor = self.head(embedding)
         return logits
+
+    def _check_width(self, embedding: Any, size: int) -> None:
+        """Refuses embeddings that are not (B, D): a backbone of one's own may say another D than it gives."""
+        shape = tuple(getattr(embedding, "shape", ()))
+        if shape != (size, self.width):
+            given = f"features {shape}" if shape else f"a {type(embedding).__name__}"
+            name = type(getattr(self.backbone, "model", self.backbone)).__name__
+            raise InputError(
+                f"the backbone {name} gives {given} for {size} images; it says "
+                f"num_features {self.width}: it must give (B, num_features)."
+            )
 
     def forward(self, image: Tensor, features: Tensor | None = None) -> Tensor:
         """Pixels (B, 3, H, W), uint8 or float in 0–255, and metadata (B, F) to logits."""
@@ -94,3 +130,14 @@ class ImageModel(nn.Module):
 
 def _mark_initialized(module: nn.Module, _: Any) -> None:
     module.is_initialized = True  # type: ignore[assignment]
+
+
+def constants(task: nn.Module) -> list[str]:
+    """Names of buffers that are the same on all ranks whatever they train on.
+
+    DDP sends every other one before every forward pass: of a Swin and its average that would be some MB of positions
+    inside windows. Running statistics of BatchNorm differ by rank, and the first one's are to count.
+    """
+    names = [name for name, _ in task.named_buffers()]
+    own = [name for name in names if ".backbone." in name and not name.rpartition(".")[2].startswith("running_")]
+    return [*own, *(name for name in names if name == "averaged.updates")]

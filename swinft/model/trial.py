@@ -3,21 +3,28 @@
 Shapes: B batch, N training rows, F metadata features, K outputs.
 """
 
+import sysconfig
 import time
+import traceback
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from swinft.errors import InputError
+from swinft.model.described import short_name
 from swinft.model.heads.contract import decoded, encoded_targets, row_losses
 from swinft.model.scoring import is_own, score
 from swinft.model.task import FineTuneTask
-from swinft.model.training.optim import adamw
+from swinft.model.training.optimizers import make_optimizer
+from swinft.model.training.schedules import make_schedule
+from swinft.model.training.steps import Steps
 
 # Two rows show all that a full batch shows, but for its memory; on a CPU a full one can take minutes.
 MOST_ROWS = 2
+TRIED_STEPS = Steps(1_000_000, 1_000)  # what a schedule refuses does not hang on how many there are
 
 
 class TrialBatch(NamedTuple):
@@ -57,10 +64,10 @@ class TrialSteps:
         scales_loss: bool = False,
     ) -> None:
         self._task, self._autocast = task, autocast or nullcontext()
-        self._optimizer = adamw(task.parameter_groups(), task.optim, device, scales_loss)
+        self.optimizer = make_optimizer(task.parameter_groups(), task.optim, device, scales_loss)
         if device.type == "cpu":
             # It would ask a GPU whether it captures a graph, and hold a context there while folds are fitted.
-            self._optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
+            self.optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
         self._scaler = torch.amp.GradScaler(device.type, enabled=scales_loss)
 
     def train(self, batch: TrialBatch) -> None:
@@ -70,9 +77,9 @@ class TrialSteps:
             logits = net.logits(batch.image, net.encode_metadata(batch.features))
             loss = row_losses(head, logits, encoded_targets(head, batch.target, len(batch.image))).mean()
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self._scaler.step(self._optimizer)
+        self._scaler.step(self.optimizer)
         self._scaler.update()
-        self._optimizer.zero_grad()
+        self.optimizer.zero_grad()
         if self._task.averaged is not None:
             self._task.averaged.update(net)
 
@@ -109,8 +116,8 @@ def try_step(
     """
     cpu = torch.device("cpu")
     tried = TrialBatch.of(min(batch, MOST_ROWS), targets, features, size, cpu)
+    steps = TrialSteps(task, cpu)
     try:
-        steps = TrialSteps(task, cpu)
         started = time.perf_counter()
         steps.train(tried)
         seconds = time.perf_counter() - started
@@ -119,9 +126,13 @@ def try_step(
         raise
     except Exception as error:  # whatever the network does not like: it would be a traceback in the first fold
         alone = " in batches of 1 (data.batch_size)" if batch == 1 else ""
-        raise InputError(
-            f"'{task.hparams['backbone']}' cannot work at {size[0]} x {size[1]} px (data.image_size){alone}: {error}"
-        ) from error
+        at_size = f"{size[0]} x {size[1]} px (data.image_size){alone}"
+        if place := _own_code(error):
+            raise InputError(
+                f"a training step at {at_size} fails in {place}: {type(error).__name__}: {error}"
+            ) from error
+        raise InputError(f"'{short_name(task.hparams['backbone'])}' cannot work at {at_size}: {error}") from error
+    make_schedule(steps.optimizer, task.optim, TRIED_STEPS)
     _try_metrics(task, predictions, targets, rows)
     return seconds / len(tried.image)
 
@@ -135,3 +146,13 @@ def _try_metrics(task: FineTuneTask, predictions: Tensor, targets: Tensor, rows:
     if own:
         repeated = predictions[torch.arange(len(targets)) % len(predictions)]
         score(own, task.net.head.kind, repeated, targets, **task.known_of_table(), rows=rows)
+
+
+def _own_code(error: Exception) -> str:
+    """The innermost line of a user's own code on the way to an error, `focal.py:12 (forward)`; empty for none."""
+    others = (Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        place = Path(frame.filename)
+        if not any(other in place.parents for other in others):
+            return f"{place.name}:{frame.lineno} ({frame.name})"
+    return ""

@@ -156,8 +156,8 @@ def _check_task(experiment: Experiment, rows: Rows, schema: Schema) -> Tried:
     """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold."""
     config = experiment.config
     # The hub's weights are left to the folds, which find them in its cache after the first.
-    changes = {"loads_weights": config.model.pretrained is not True, "pretrained": pretrained_of(config, 0)}
-    task = experiment.task(schema, **changes)
+    loads_weights = config.model.pretrained is not True
+    task = experiment.task(schema, loads_weights=loads_weights, pretrained=pretrained_of(config, 0))
     assert rows.targets is not None
     used = rows.is_used
     targets = torch.from_numpy(rows.targets[used])

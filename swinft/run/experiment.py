@@ -18,6 +18,7 @@ from swinft.inference.tta import View, chosen_views
 from swinft.model.attention.swin import FastAttention, set_attention
 from swinft.model.backbones.memory_format import plain_where_needed
 from swinft.model.network import ImageModel
+from swinft.model.settings import TaskContext
 from swinft.model.task import FineTuneTask
 from swinft.run.config.explain import reason
 from swinft.run.config.parser import Parser
@@ -130,18 +131,24 @@ class Experiment:
             data.use_images_csv(verify(run.images))
         return data
 
-    def task(self, schema: Schema, **changes: Any) -> FineTuneTask:
-        """The task for a table's outputs; `changes` replace its arguments.
+    def task(self, schema: Schema, seed: int | None = None, loads_weights: bool = True, **changes: Any) -> FineTuneTask:
+        """The task for a table's outputs.
+
+        Args:
+            schema: The outputs, and the metadata.
+            seed: Seeds the training; None for the config's.
+            loads_weights: As of `TaskContext`.
+            changes: Replace arguments of the task.
 
         Raises:
             InputError: The head is for another kind of target than `data.target_kind`.
         """
+        seed = self.config.seed if seed is None else seed
         own = {
             "num_outputs": len(schema.outputs),
-            "num_metadata": schema.num_features,
-            "category_sizes": schema.category_sizes,
-            "image_size": self.config.data.image_size,
-            "seed": self.config.seed,
+            "context": TaskContext(
+                self.config.data.image_size, schema.num_features, schema.category_sizes, seed, loads_weights
+            ),
         }
         task = FineTuneTask(**{**self.section("model"), **own, **changes})
         task.check_schema(schema)
@@ -189,7 +196,7 @@ class Experiment:
         _check_weights(net, path)
         net = net.eval().to(device)
         plain_where_needed(net, device)
-        wanted = self.config.model.fast_attention if fast_attention is None else fast_attention
+        wanted = self.config.model.compute.fast_attention if fast_attention is None else fast_attention
         set_attention(net, device, wanted, dtype=half_of(precision) or torch.float)
         return net
 

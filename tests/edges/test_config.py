@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from swinft.cli import main
+from swinft.model.described import Named
 from swinft.run.config.parser import key_types
 from swinft.run.config.sections import build_parser
 from swinft.run.config.trust import BASES, TRUSTED_PACKAGES
@@ -354,6 +355,7 @@ def test_f012_every_key_that_takes_a_class_has_its_base():
     for command in ("check", "fit"):
         hints = key_types(build_parser(command))
         found = {key for key, hint in hints.items() if any(_is_code(each) for each in _parts(hint))}
+        found |= {key for key, hint in hints.items() if hint == Named}
         assert found == set(BASES)
 
 

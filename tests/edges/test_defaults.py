@@ -7,9 +7,10 @@ from safetensors.torch import save_file
 
 from swinft import ClassificationHead, FineTuneTask
 from swinft.cli import main
-from swinft.model.training.optim import FROM_SCRATCH, WITH_BATCH_NORM, WITHOUT_BATCH_NORM, OptimConfig, warmup_steps
+from swinft.model.training.optim import FROM_SCRATCH, WITH_BATCH_NORM, WITHOUT_BATCH_NORM, OptimConfig
+from swinft.model.training.schedules import warmup_steps
 from swinft.model.training.steps import Steps
-from tests.conftest import TINY_SWIN, tiny_config, write_config
+from tests.conftest import TINY_SWIN, tiny_config, with_context, write_config
 
 RESNET = {"layers": [1, 1, 1, 1], "stem_width": 8, "channels": [8, 8, 8, 8]}
 NETWORKS = {
@@ -26,8 +27,7 @@ def make_task(name, arguments, pretrained, **options):
         pretrained,
         arguments,
         num_outputs=3,
-        image_size=32,
-        **options,
+        **with_context(image_size=32, **options),
     )
 
 

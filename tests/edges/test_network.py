@@ -20,7 +20,7 @@ from swinft.model.task import FineTuneTask
 from swinft.model.training.ema import AveragedWeights
 from swinft.model.training.mixup import MixConfig, mix
 from swinft.model.training.optim import OptimConfig, describe_rates, param_groups
-from tests.conftest import TINY_SWIN
+from tests.conftest import TINY_SWIN, with_context
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 LR = 1e-3
@@ -38,7 +38,9 @@ class Blind(nn.Module):
 def make_task(**options) -> FineTuneTask:
     pl.seed_everything(0, verbose=False)
     defaults = {"head": ClassificationHead, "pretrained": False, "backbone_args": dict(TINY_SWIN), "num_outputs": 3}
-    return FineTuneTask(**{**defaults, "image_size": 32, **options})
+    task = FineTuneTask(**with_context(**{**defaults, "image_size": 32, **options}))
+    task.net.is_initialized = True  # in encoded units as they are
+    return task
 
 
 def batch_of(size: int, **more: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import lightning.pytorch as pl
 import numpy as np
@@ -23,7 +24,7 @@ from swinft.errors import InputError
 from swinft.model.scoring import score
 from swinft.model.training.mixup import MixConfig
 from swinft.model.training.optim import OptimConfig
-from tests.conftest import TINY_SWIN, merged, tiny_config, write_config
+from tests.conftest import TINY_SWIN, merged, tiny_config, with_context, write_config
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 
@@ -46,7 +47,7 @@ def data_of(root: Path, **changes) -> CSVDataModule:
 def task_of(head=ClassificationHead, **options) -> FineTuneTask:
     pl.seed_everything(42, verbose=False)
     defaults = {"pretrained": False, "backbone_args": dict(TINY_SWIN), "optim": OptimConfig(lr=3e-3, warmup_epochs=0.5)}
-    return FineTuneTask(head, **{**defaults, **options})
+    return FineTuneTask(head, **with_context(**{**defaults, **options}))
 
 
 def trainer_of(folder: Path | None = None, **options) -> pl.Trainer:
@@ -269,7 +270,40 @@ def test_f016_a_checkpoint_holds_plain_values_and_asks_for_no_download(fitted):
         "class_path": "swinft.model.heads.regression.RegressionHead",
         "init_args": {},
     }
-    assert kept["loads_weights"] is False
+    assert kept["context"]["loads_weights"] is False
+
+
+def test_a_checkpoint_of_flat_arguments_is_loaded_and_a_flat_one_that_is_given_is_refused(fitted, tmp_path):
+    task, data, checkpoint = fitted
+    before = torch.load(checkpoint, weights_only=True)
+    kept = before["hyper_parameters"]
+    kept |= {**kept.pop("compute"), **kept.pop("context"), "seed": 7}
+    kept["head"]["class_path"] = "swinft.model.heads.RegressionHead"
+    del kept["pooling"]
+    torch.save(before, tmp_path / "before.ckpt")
+    loaded = FineTuneTask.load_from_checkpoint(tmp_path / "before.ckpt")
+    assert (loaded.context.seed, loaded.context.sides) == (7, (32, 32))
+    assert loaded.compute == task.compute
+    (theirs, *_), (own, *_) = (trainer_of().predict(each, datamodule=data) for each in (task, loaded))
+    assert torch.equal(theirs["prediction"], own["prediction"])
+    with pytest.raises(InputError, match=r"FineTuneTask has no argument 'seed'\. It is part of `context`"):
+        FineTuneTask.load_from_checkpoint(checkpoint, seed=7)
+
+
+def test_a_step_without_a_trainer_is_refused_until_the_rows_were_shown():
+    task = task_of(RegressionHead, num_outputs=1, image_size=32)
+    batch = {"image": torch.zeros(2, 3, 32, 32), "target": torch.tensor([[10.0], [30.0]]), "row": torch.arange(2)}
+    with pytest.raises(InputError, match=r"Call task.initialize\(targets, features\) first"):
+        task.training_step(batch, 0)
+    task.initialize(batch["target"])
+    assert task.training_step(batch, 0).item() < 3  # of standardised targets
+
+
+def test_lightning_under_its_other_name_gets_a_line(labelled, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", ModuleType("pytorch_lightning"))
+    for make in (task_of, lambda: data_of(labelled)):
+        with pytest.warns(UserWarning, match="Write `import lightning.pytorch as pl` in its place"):
+            make()
 
 
 def test_f016_arguments_of_heads_are_kept_also_of_ones_own(labelled, tmp_path):

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import torch
 
 from swinft import CSVDataModule, FineTuneTask, RegressionHead
+from swinft.model.settings import TaskContext
 from tests.conftest import TINY_SWIN
 
 NUM_ROWS, MOST = 24, 17
@@ -49,7 +50,7 @@ def validate(root: Path, held_out: int, num_ranks: int) -> dict[str, Any]:
         backbone_args=dict(TINY_SWIN),
         pretrained=False,
         num_outputs=1,
-        image_size=32,
+        context=TaskContext(image_size=32),
         metrics=["rmse", "mae"],
     )
     trainer = pl.Trainer(

@@ -121,7 +121,7 @@ def test_s9_what_is_fastest_is_said_frozen_and_used_by_every_fold(config, tmp_pa
         made_with = run.fold(fold).read_result()["made_with"]
         assert made_with["precision"] == "bf16-mixed"
         assert made_with["attention"] == {"training": False, "prediction": True}
-    assert yaml.safe_load(run.config.read_text())["model"]["fast_attention"] == "auto"
+    assert yaml.safe_load(run.config.read_text())["model"]["compute"]["fast_attention"] == "auto"
 
 
 def test_s9_what_is_beaten_has_another_try(config, monkeypatch, capsys):
@@ -167,11 +167,11 @@ def test_s9_it_is_really_timed_and_what_was_timed_is_kept(config, monkeypatch, c
 @pytest.mark.parametrize(
     "options",
     [
-        ["--trainer.precision", "32-true", "--model.fast_attention", "true"],
-        ["--trainer.precision", "bf16-mixed", "--model.fast_attention", "false"],
+        ["--trainer.precision", "32-true", "--model.compute.fast_attention", "true"],
+        ["--trainer.precision", "bf16-mixed", "--model.compute.fast_attention", "false"],
         ["--trainer.precision", "32-true", "--model.backbone", "resnet18", "--model.backbone_args", "null"],
         ["--trainer.fast_dev_run", "true"],
-        ["--model.compile", "true"],
+        ["--model.compute.compile", "true"],
     ],
     ids=lambda options: " ".join(options)[:40],
 )
@@ -227,7 +227,7 @@ class Counting(TrialSteps):
 def test_c2_a_step_of_a_full_batch_is_taken_whatever_there_is_to_choose(config, monkeypatch, capsys):
     monkeypatch.setattr(Counting, "images", [])
     monkeypatch.setattr(measured, "TrialSteps", Counting)
-    assert check(config, "--trainer.precision", "32-true", "--model.fast_attention", "true") == 0
+    assert check(config, "--trainer.precision", "32-true", "--model.compute.fast_attention", "true") == 0
     assert set(Counting.images) == {6}
     said = capsys.readouterr().out
     assert "a training step of 6 images on cpu: " in said
@@ -269,7 +269,7 @@ def test_c2_what_a_device_cannot_do_is_found_before_anything_is_frozen(
 def test_s9_candidates_are_compiled_where_the_run_is(config, monkeypatch):
     compiled = []
     monkeypatch.setattr(measured.Trial, "_measured", lambda trial, *key: compiled.append(trial._is_compiled) or 1.0)
-    assert check(config, "--model.compile", "true") == 0
+    assert check(config, "--model.compute.compile", "true") == 0
     assert compiled[0] is False  # the step of a full batch: compiling it would only cost time
     assert len(compiled) > 3
     assert all(compiled[1:])
@@ -434,10 +434,10 @@ def test_s9_what_a_network_and_a_device_can_compute_is_asked(monkeypatch):
 
 
 def test_s9_fused_attention_of_a_network_without_it_is_refused(competition, tmp_path, capsys):
-    changes = {"model.fast_attention": "fused", "model.backbone": "resnet18", "model.backbone_args": None}
+    changes = {"model.compute.fast_attention": "fused", "model.backbone": "resnet18", "model.backbone_args": None}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert check(config) == 2
-    assert "model.fast_attention is 'fused', but the backbone has no block" in capsys.readouterr().err
+    assert "model.compute.fast_attention is 'fused', but the backbone has no block" in capsys.readouterr().err
 
 
 def test_c5_rounding_of_gradients_that_cancel_is_no_fault(capsys):

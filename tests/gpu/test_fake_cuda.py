@@ -21,8 +21,9 @@ from swinft.data.loading.device_loader import DeviceImages
 from swinft.inference.compiled import CompiledNet
 from swinft.inference.predictor import _predict_batch
 from swinft.model.attention.swin import accelerate
+from swinft.model.settings import TaskContext
 from swinft.model.training.epoch_losses import EpochLosses
-from swinft.model.training.optim import adamw
+from swinft.model.training.optimizers import make_optimizer
 from tests.conftest import TINY_SWIN
 
 GPU = torch.device("cuda", 0)
@@ -122,8 +123,9 @@ def make_task(name: str, head=ClassificationHead, **changes) -> FineTuneTask:
     """A task on the GPU, with metadata for one of the heads, and averaged weights that were updated before."""
     has_features = head is RegressionHead
     task = FineTuneTask(
-        head, name, False, BACKBONES[name], num_outputs=OUTPUTS, num_metadata=FEATURES * has_features,
-        image_size=SIDE, ema_decay=0.9, **changes,
+        head, name, False, BACKBONES[name], num_outputs=OUTPUTS,
+        context=TaskContext(image_size=SIDE, num_metadata=FEATURES * has_features),
+        ema_decay=0.9, **changes,
     )  # fmt: skip
     task.net.is_initialized = True
     task.averaged.update(task.net)  # the first asks the buffer how many there were: once, also on a GPU
@@ -157,7 +159,7 @@ def forward(task: FineTuneTask, batch: dict[str, Tensor]) -> None:
 
 def update(task: FineTuneTask) -> None:
     """What follows the backward pass: clips, optimises, and averages where weights are averaged."""
-    optimizer = adamw(task.parameter_groups(), task.optim, GPU, scales_loss=False)
+    optimizer = make_optimizer(task.parameter_groups(), task.optim, GPU, scales_loss=False)
     for parameter in task.net.parameters():
         parameter.grad = torch.empty_like(parameter)
     task.configure_gradient_clipping(optimizer, 1.0)

@@ -17,7 +17,7 @@ from swinft.cli import main
 from swinft.model.attention import swin as window_attention
 from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.training.loss_scaling import first_not_finite
-from swinft.model.training.optim import warmup_cosine
+from swinft.model.training.schedules import warmup_cosine
 from swinft.run.experiment import Experiment
 from swinft.run.folds.recorder import FoldRecorder
 from tests.conftest import TINY_SWIN, tiny_config, write_config

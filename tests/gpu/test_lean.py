@@ -26,11 +26,13 @@ from swinft.model import task as task_module
 from swinft.model.attention.swin import set_attention
 from swinft.model.backbones.memory_format import set_layout, uses_channels_last
 from swinft.model.network import ImageModel
+from swinft.model.settings import TaskContext
 from swinft.model.task import FineTuneTask
 from swinft.model.training.ema import AveragedWeights
-from swinft.model.training.optim import OptimConfig, adamw, layer_groups
+from swinft.model.training.optim import OptimConfig, layer_groups
+from swinft.model.training.optimizers import make_optimizer
 from swinft.run.folds.recorder import FoldRecorder
-from tests.conftest import ROOT, TINY_SWIN, power_gone_after, tiny_config, write_config
+from tests.conftest import ROOT, TINY_SWIN, power_gone_after, tiny_config, with_context, write_config
 
 CPU = torch.device("cpu")
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
@@ -40,7 +42,7 @@ CONVNET = "resnet10t"
 def make_task(backbone: str = CONVNET, **options) -> FineTuneTask:
     torch.manual_seed(0)
     given = {"num_outputs": 3, "image_size": 32, "optim": OptimConfig(lr=1e-3, warmup_epochs=0), **options}
-    return FineTuneTask(ClassificationHead, backbone, False, **given)
+    return FineTuneTask(ClassificationHead, backbone, False, **with_context(**given))
 
 
 def batches(count: int = 3, size: int = 4) -> list[dict[str, torch.Tensor]]:
@@ -125,7 +127,7 @@ def test_s2_a_step_channels_last_gives_the_numbers_of_a_plain_one():
     losses = []
     for task in tasks:
         torch.manual_seed(1)
-        optimizer = adamw(task.parameter_groups(), task.optim, CPU, scales_loss=False)
+        optimizer = make_optimizer(task.parameter_groups(), task.optim, CPU, scales_loss=False)
         for batch in batches():
             optimizer.zero_grad()
             loss = task.net.head.loss(task.net(batch["image"]), task.net.head.encode(batch["target"])).mean()
@@ -165,7 +167,7 @@ def test_s2_moments_of_a_plain_checkpoint_are_brought_into_the_order_of_the_weig
     """The fused kernel goes through memory: it would give every weight another one's moments."""
     tasks = [make_task() for _ in range(2)]
     set_layout(tasks[0], "plain")
-    optimizers = [adamw(task.parameter_groups(), task.optim, CPU, scales_loss=False) for task in tasks]
+    optimizers = [make_optimizer(task.parameter_groups(), task.optim, CPU, scales_loss=False) for task in tasks]
     random = torch.Generator().manual_seed(0)
     gradients = [torch.randn(p.shape, generator=random) for p in tasks[0].net.parameters()]
 
@@ -227,7 +229,7 @@ def test_s4_one_group_per_rate_and_decay_and_one_launch_for_each(monkeypatch):
         pretrained=False,
         backbone_args=dict(TINY_SWIN, depths=[2, 2]),
         num_outputs=3,
-        image_size=32,
+        context=TaskContext(image_size=32),
     )
     groups = task.parameter_groups()
     assert len(groups) == 2  # with decay and without, of a network from scratch
@@ -242,7 +244,7 @@ def test_s4_one_group_per_rate_and_decay_and_one_launch_for_each(monkeypatch):
         "_fused_adamw_",
         lambda weights, *more, **options: [launches.append(len(weights)), fused(weights, *more, **options)],
     )
-    optimizer = adamw(groups, task.optim, CPU, scales_loss=False)
+    optimizer = make_optimizer(groups, task.optim, CPU, scales_loss=False)
     for parameter in task.net.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
@@ -279,7 +281,7 @@ def test_s4_a_run_saved_with_a_group_per_layer_goes_on_as_if_it_had_always_had_t
 def test_s4_a_checkpoint_of_other_groups_is_refused():
     task = make_task()
     by_layer = layer_groups(task.net.backbone, [task.net.head], task.optim)
-    saved = adamw(by_layer[1:], task.optim, CPU, scales_loss=False).state_dict()
+    saved = make_optimizer(by_layer[1:], task.optim, CPU, scales_loss=False).state_dict()
     with pytest.raises(InputError, match=r"saved with another model\.backbone or model\.optim"):
         task.on_load_checkpoint({"optimizer_states": [saved], "lr_schedulers": []})
 
@@ -345,9 +347,9 @@ def test_s8_a_fold_compiles_one_graph_to_train_and_one_to_evaluate_and_says_both
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
     torch._dynamo.reset()
     changes = {
-        "model.compile": True,
+        "model.compute.compile": True,
         "model.mix": {"mixup_alpha": 0.5, "probability": 0.5},
-        "model.grad_checkpointing": True,
+        "model.compute.grad_checkpointing": True,
         "data.batch_size": 5,
         "trainer.max_epochs": 3,
     }
@@ -409,7 +411,7 @@ def test_s10_a_weight_that_is_used_in_any_other_way_stays_and_a_prediction_that_
             return super().forward(features) + (self.linear.weight.dtype == torch.float32)
 
     for head, count in ((Standardised, None), (Branches, 0)):
-        task = FineTuneTask(head, CONVNET, False, num_outputs=3, image_size=32)
+        task = FineTuneTask(head, CONVNET, False, num_outputs=3, context=TaskContext(image_size=32))
         net = task.net.eval()
         found = cast_weights([net], (32, 32), CPU, torch.bfloat16)
         assert net.head.linear.weight.dtype == torch.float32

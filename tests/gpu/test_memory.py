@@ -40,7 +40,8 @@ def fake_gpu(monkeypatch, free, reserved, peak, total=16 * GB):
 
 def settings(batch_size=32, accumulated=1, **changes):
     loading = SimpleNamespace(**{"augment_on": "cpu", "num_workers": 0, **changes})
-    model = {"grad_checkpointing": False, "backbone": "swin_tiny_patch4_window7_224", "backbone_args": dict(TINY_SWIN)}
+    compute = SimpleNamespace(grad_checkpointing=False)
+    model = {"compute": compute, "backbone": "swin_tiny_patch4_window7_224", "backbone_args": dict(TINY_SWIN)}
     trainer = SimpleNamespace(accumulate_grad_batches=accumulated)
     return SimpleNamespace(
         data=SimpleNamespace(batch_size=batch_size, loading=loading), model=SimpleNamespace(**model), trainer=trainer
@@ -54,7 +55,7 @@ def test_c2_a_whole_fit_out_of_memory_ends_with_2_and_names_the_settings_of_the_
     assert "Traceback" not in said
     assert said.count("this machine has run out of memory in fold 0, epoch 2: at its peak this process held ") == 1
     assert "data.batch_size 3 with trainer.accumulate_grad_batches 4, or data.batch_size 2 with" in said
-    assert "model.grad_checkpointing true" in said
+    assert "model.compute.grad_checkpointing true" in said
     assert "Give the new run another --name" in said
     assert "--resume" not in said
     assert len(said.strip().splitlines()) < 10
@@ -133,7 +134,7 @@ def test_c2_settings_are_named_only_where_they_act(monkeypatch):
     fake_gpu(monkeypatch, free=GB, reserved=15 * GB, peak=15 * GB)
     config = settings(augment_on="device")
     assert "data.loading.augment_on cpu" in str(explain_out_of_memory(MemoryError(), config, torch.device("cpu")))
-    config.data.loading.augment_on, config.model.grad_checkpointing = "cpu", True
+    config.data.loading.augment_on, config.model.compute.grad_checkpointing = "cpu", True
     said = str(explain_out_of_memory(torch.OutOfMemoryError(), config, torch.device("cuda:0")))
     assert "augment_on" not in said
     assert "grad_checkpointing" not in said

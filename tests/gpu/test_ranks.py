@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from swinft import ClassificationHead, FineTuneTask
 from swinft.cli import main
 from swinft.errors import InputError
+from swinft.model.settings import TaskContext
 from swinft.run.folds.recorder import FoldRecorder
 from tests.conftest import ROOT, TINY_SWIN, tiny_config, write_config
 
@@ -55,7 +56,7 @@ def alone(tmp_path):
 )
 def test_s7_only_running_statistics_are_sent_before_each_forward(backbone, arguments, alone):
     task = FineTuneTask(
-        ClassificationHead, backbone=backbone, backbone_args=arguments, pretrained=False, num_outputs=3, image_size=32,
+        ClassificationHead, backbone=backbone, backbone_args=arguments, pretrained=False, num_outputs=3, context=TaskContext(image_size=32),
         ema_decay=0.9,
     )  # fmt: skip
     wrapped = DistributedDataParallel(task)
@@ -74,7 +75,9 @@ def test_s7_buffers_of_a_users_head_are_still_sent(alone):
             super().__init__(num_features, num_outputs)
             self.register_buffer("seen", torch.zeros(()))
 
-    task = FineTuneTask(Counting, backbone_args=TINY_SWIN, pretrained=False, num_outputs=3, image_size=32)
+    task = FineTuneTask(
+        Counting, backbone_args=TINY_SWIN, pretrained=False, num_outputs=3, context=TaskContext(image_size=32)
+    )
     assert any(buffer is task.net.head.seen for buffer in DistributedDataParallel(task).modules_buffers)
 
 

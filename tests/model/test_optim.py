@@ -7,7 +7,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.heads import ClassificationHead
-from swinft.model.training.optim import OptimConfig, adamw, param_groups, warmup_cosine
+from swinft.model.training.optim import OptimConfig, param_groups
+from swinft.model.training.optimizers import make_optimizer
+from swinft.model.training.schedules import warmup_cosine
 
 CPU = torch.device("cpu")
 
@@ -21,7 +23,7 @@ def swin_groups(**options):
 
 def test_learning_rates_differ_by_layer_also_under_a_torch_scheduler():
     backbone, head, groups = swin_groups(lr=1e-3, layer_decay=0.8, head_lr=5e-3)
-    optimizer = adamw(groups, OptimConfig(), CPU, scales_loss=False)
+    optimizer = make_optimizer(groups, OptimConfig(), CPU, scales_loss=False)
     scheduler = CosineAnnealingLR(optimizer, 10)
     optimizer.step()
     scheduler.step()
@@ -60,7 +62,7 @@ def test_norms_biases_and_position_tables_are_not_decayed():
 @pytest.mark.parametrize("scales_loss", [False, True])
 def test_s6_the_fused_kernel_leaves_loss_scaling_to_the_scaler(scales_loss):
     _, _, groups = swin_groups()
-    optimizer = adamw(groups, OptimConfig(), CPU, scales_loss)
+    optimizer = make_optimizer(groups, OptimConfig(), CPU, scales_loss)
     assert optimizer.defaults["fused"]
     assert optimizer._step_supports_amp_scaling is not scales_loss
 
@@ -77,7 +79,7 @@ def test_warm_up_rises_then_the_cosine_falls_to_its_share():
 
 def test_the_schedule_keeps_the_ratio_between_layers():
     _, _, groups = swin_groups(lr=1e-3, layer_decay=0.5)
-    optimizer = adamw(groups, OptimConfig(), CPU, scales_loss=False)
+    optimizer = make_optimizer(groups, OptimConfig(), CPU, scales_loss=False)
     before = [group["lr"] for group in optimizer.param_groups]
     scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, 2, 20, 0.01))
     for _ in range(12):

@@ -9,7 +9,7 @@ from swinft.errors import InputError
 from swinft.model.heads import ClassificationHead, RegressionHead
 from swinft.model.scoring import score
 from swinft.model.task import FineTuneTask
-from tests.conftest import TINY_SWIN
+from tests.conftest import TINY_SWIN, with_context
 
 
 class Rows(Dataset):
@@ -39,7 +39,7 @@ def make_task(**options) -> FineTuneTask:
         "num_outputs": 3,
         "image_size": 32,
     }
-    return FineTuneTask(**{**defaults, **options})
+    return FineTuneTask(**with_context(**{**defaults, **options}))
 
 
 def fit(task: FineTuneTask, rows: Rows, **options) -> pl.Trainer:

@@ -81,7 +81,9 @@ def test_an_old_key_in_a_config_or_an_option_names_todays(old_key, competition, 
     if old_key == "data.folds":
         config["data"]["folds"] = "runs/a/folds.csv"
     path = write_config(tmp_path / "c.yaml", config)
-    line = 1 + next(n for n, text in enumerate(path.read_text().splitlines()) if f"  {old_key[5:]}:" in text)
+    line = 1 + next(
+        n for n, text in enumerate(path.read_text().splitlines()) if f"  {old_key.rpartition('.')[2]}:" in text
+    )
     assert main(["check", "--config", str(path)]) == 2
     assert re.search(rf"c\.yaml:{line}: .*{MOVED[old_key]}\.$", capsys.readouterr().err, re.MULTILINE)
     path = write_config(path, tiny_config(competition, tmp_path / "runs"))

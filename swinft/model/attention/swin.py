@@ -35,7 +35,7 @@ CANCELLED = 1e-2  # of the largest gradient: one whose sums cancel to less is mo
 TOLERANCES = {torch.float: 1e-2, torch.bfloat16: 1e-1, torch.half: 1e-1}
 
 Kernel = Literal["torch", "fused"]
-FastAttention = bool | Literal["auto", "fused"]  # the setting `model.fast_attention`
+FastAttention = bool | Literal["auto", "fused"]  # the setting `model.compute.fast_attention`
 FAST_ATTENTION: tuple[FastAttention, ...] = ("auto", True, False, "fused")
 
 
@@ -283,8 +283,8 @@ def refuse_impossible(model: nn.Module, setting: FastAttention | Kernel) -> None
         return
     if not any(isinstance(module, FusedBlock) for module in model.modules()):
         raise InputError(
-            "model.fast_attention is 'fused', but the backbone has no block of timm's Swin V1. Write "
-            "model.fast_attention: auto."
+            "model.compute.fast_attention is 'fused', but the backbone has no block of timm's Swin V1. Write "
+            "model.compute.fast_attention: auto."
         )
 
 

@@ -1,4 +1,4 @@
-"""An image becomes features: any timm model, at any size it can do, through timm's own contract.
+"""An image becomes features: any timm model, at any size it can do, through timm's own contract; or one's own.
 
 Shapes: B batch, H and W pixels, D features. Nothing here looks at a model's name.
 """
@@ -22,7 +22,10 @@ from torch import Tensor, nn
 
 from swinft.errors import InputError, suggest
 from swinft.model.backbones.input_size import resize
+from swinft.model.backbones.own import normalisation, own_module, refuse_hub
+from swinft.model.backbones.unpooled import Pool, pooled
 from swinft.model.backbones.weights import without_prefix
+from swinft.model.described import Named, plain_spec, short_name
 
 REACH_SECONDS = 5.0
 # What `timm.create_model` takes besides the arguments of a model: files of weights, folders, other outputs.
@@ -51,27 +54,37 @@ class Backbone(nn.Module):
         model: A timm model made with `num_classes=0`.
         mean: Channel means in 0–1, the ones its weights were trained with.
         std: Channel standard deviations in 0–1.
+        num_features: D; None for what a timm model says.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, model: Any, mean: Sequence[float], std: Sequence[float], num_features: int | None = None
+    ) -> None:
         super().__init__()
         self.model: Any = model
-        self.num_features = _num_features(model)
+        self.num_features = num_features or _num_features(model)
         # Derived from the config, not learnt: not part of the weights.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W), uint8 or float in 0–255, to features (B, D)."""
-        features: Tensor = self.model((image.to(self.mean.dtype) - self.mean) / self.std)
+    def forward(self, image: Tensor, pool: Pool | None = None) -> Tensor:
+        """Pixels (B, 3, H, W), uint8 or float in 0–255, to features (B, D), or to those that another pooling gives.
+
+        Raises:
+            InputError: The pooling needs what the model does not have.
+        """
+        normalised = (image.to(self.mean.dtype) - self.mean) / self.std
+        if pool is not None:
+            return pooled(self.model, normalised, pool)
+        features: Tensor = self.model(normalised)
         return features
 
 
 def create_backbone(
-    name: str,
+    name: Named,
     image_size: int | tuple[int, int] = 224,
     pretrained: bool | str = True,
     drop_path_rate: float | None = None,
@@ -81,7 +94,8 @@ def create_backbone(
     """Builds a backbone at an image size.
 
     Args:
-        name: Any model of `timm.list_models()`, with or without a pretrained tag.
+        name: Any model of `timm.list_models()`, with or without a pretrained tag; or a class of your own, as
+            `class_path` and `init_args`, whose objects take (B, 3, H, W) and give (B, `num_features`).
         image_size: Side, or height and width, in pixels.
         pretrained: True for the hub's weights, a .safetensors or .pth file, or False for none.
         drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); None for the model's.
@@ -96,23 +110,36 @@ def create_backbone(
     if len(sides) != 2:
         raise InputError(f"image_size is {image_size}; give one side, or height and width, in pixels.")
     height, width = sides
+    spec = plain_spec(name, "model.backbone")
+    if isinstance(spec, dict):
+        made: Any = own_module(spec, pretrained, {"drop_path_rate": drop_path_rate, "backbone_args": backbone_args})
+        if grad_checkpointing:
+            _recompute_activations(made, spec["class_path"])
+        return Backbone(made, *normalisation(made), made.num_features)
     arguments = dict(backbone_args or {})
     _refuse_own(arguments)
     if drop_path_rate is not None:
         arguments["drop_path_rate"] = drop_path_rate
-    model = _at_size(name, pretrained, arguments, (height, width))
+    model = _at_size(spec, pretrained, arguments, (height, width))
     if grad_checkpointing:
-        try:
-            model.set_grad_checkpointing(True)
-        except (AssertionError, AttributeError) as error:
-            raise InputError(
-                f"'{name}' cannot recompute activations: set model.grad_checkpointing to false."
-            ) from error
+        _recompute_activations(model, spec)
     return Backbone(model, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
 
 
-def recomputes_activations(name: str, backbone_args: dict[str, Any] | None = None) -> bool:
+def _recompute_activations(model: Any, name: str) -> None:
+    """Raises InputError where the model has no means for it."""
+    try:
+        model.set_grad_checkpointing(True)
+    except (AssertionError, AttributeError) as error:
+        raise InputError(
+            f"'{name}' cannot recompute activations: set model.compute.grad_checkpointing to false."
+        ) from error
+
+
+def recomputes_activations(name: Named, backbone_args: dict[str, Any] | None = None) -> bool:
     """Whether a timm model can recompute activations in the backward pass (`grad_checkpointing`)."""
+    if not isinstance(name, str):
+        return False  # only its object knows
     try:
         with torch.device("meta"):  # without weights
             model: Any = timm.create_model(name, num_classes=0, **(backbone_args or {}))
@@ -213,13 +240,15 @@ def _refuse_own(arguments: dict[str, Any]) -> None:
         )
 
 
-def weights_file(name: str, pretrained: bool | str) -> Path | None:
+def weights_file(name: Named, pretrained: bool | str) -> Path | None:
     """The local file to load, also for hub weights that were downloaded before; None for no weights or for a download.
 
     Raises:
         InputError: The file does not exist; there are no weights to download; or the hub cannot be reached, found out
             in seconds and not after the retries of its client.
     """
+    if not isinstance(name, str):
+        refuse_hub(short_name(plain_spec(name, "model.backbone")), pretrained)
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
             raise InputError(
@@ -227,7 +256,7 @@ def weights_file(name: str, pretrained: bool | str) -> Path | None:
                 f"in a config also a run's or a fold's folder."
             )
         return Path(pretrained)
-    if not pretrained or not timm.is_model(name.split(".")[0]):
+    if not pretrained or not isinstance(name, str) or not timm.is_model(name.split(".")[0]):
         return None
     tags = timm.list_pretrained(f"{name.split('.')[0]}.*")
     if "." in name and name not in tags:

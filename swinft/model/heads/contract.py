@@ -6,13 +6,13 @@ Shapes: B batch, K outputs.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from swinft.errors import InputError, number_of
-from swinft.model.described import arguments_of, loaded_class
+from swinft.errors import InputError, listed, number_of
+from swinft.model.described import arguments_of, loaded_class, path_of
 from swinft.model.heads.base import Head
 
 
@@ -119,3 +119,35 @@ def head_from(given: Any) -> Callable[[int, int], Head]:
 
 def _described(value: Any) -> str:
     return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def check_fits(head: Head, num_metadata: int, metrics: Collection[Any], schema: Any) -> None:
+    """Compares a network with the table that it is for.
+
+    Args:
+        head: Its head.
+        num_metadata: F, the metadata features that it is made for.
+        metrics: What it is scored by, `swinft.Metric`s.
+        schema: A `swinft.Schema`.
+
+    Raises:
+        InputError: The head is for another kind of target, outputs or metadata are of other numbers, or the classes
+            have no order that a metric needs.
+    """
+    if head.kind != schema.kind:
+        raise InputError(
+            f"model.head {path_of(type(head))} is for {head.kind}, but data.target_kind is '{schema.kind}'. Change one "
+            f"of the two."
+        )
+    made_for = {"outputs": head.num_outputs, "metadata features": num_metadata}
+    has = {"outputs": len(schema.outputs), "metadata features": schema.num_features}
+    for what, number in made_for.items():
+        if number != has[what]:
+            raise InputError(f"the network is made for {number} {what}, and the table has {has[what]}.")
+    unordered = [metric.name for metric in metrics if metric.scores_grades and schema.grades is None]
+    if unordered and schema.kind == "classification":
+        raise InputError(
+            f"{unordered[0]} (model.metrics) counts how far grades are apart, and the classes "
+            f"{listed(schema.outputs)} are no numbers. Set data.columns.class_order to all of them, from the "
+            f"lowest to the highest; or choose another metric."
+        )

@@ -1,28 +1,23 @@
-"""Which parameter learns how fast: layer-wise decay, no decay where it hurts, warm-up and cosine per step."""
+"""Which parameter learns how fast: layer-wise decay, and no weight decay where it hurts."""
 
 import itertools
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from types import SimpleNamespace
 from typing import Any, Literal
 
-import torch
 from timm.models import group_parameters
 from timm.optim import auto_group_layers  # type: ignore[attr-defined]
-from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch import nn
 
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import Backbone
-from swinft.model.training.steps import Steps
+from swinft.model.described import Named, plain_spec
 from swinft.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Range, check_ranges
 
 Groups = list[dict[str, Any]]
 Auto = Literal["auto"]
-# Of the optimiser steps: long enough for AdamW's averages to settle, short enough for trainings of two epochs.
-WARMUP_SHARE = 0.1
 # Rates of the backbone and of the head. Batch normalisation lets convolutional networks take ten times the rate that
 # keeps the features of pretrained transformers, whose new head then learns faster than they do. For the first two the
 # committed results of benchmarks/defaults.py; the last one is the rate of Swin's and ConvNeXt's own fine-tunings.
@@ -33,7 +28,7 @@ WITHOUT_BATCH_NORM = (1e-4, 1e-3)
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with layer-wise decay, warm-up and cosine.
+    """Optimiser, rates, layer-wise decay and schedule.
 
     Args:
         lr: Learning rate of the head, from which `layer_decay` counts. `auto` follows the backbone's family and whether
@@ -47,7 +42,14 @@ class OptimConfig:
         warmup_epochs: Epochs of linear warm-up, virtual ones where `data.loading.virtual_epochs` is set; fractions are
             allowed. `auto` is a tenth of the training.
         min_lr_ratio: Share of the learning rate that is left at the end of the cosine, in 0–1.
-        betas: AdamW's running averages.
+        betas: AdamW's running averages; those of another optimiser are among its `args`.
+        name: `adamw`, or another optimiser that `timm.optim.list_optimizers()` names (`sgd`, `lion`, `lamb`); or a
+            class derived from torch.optim.Optimizer, as `class_path` and `init_args`.
+        args: More arguments of a named optimiser, such as `momentum`.
+        schedule: `warmup_cosine`; `constant` after the warm-up; `onecycle`; timm's `cosine`, `tanh`, `poly`, `step` or
+            `multistep` after the warm-up; or a class derived from torch.optim.lr_scheduler.LRScheduler, as `class_path`
+            and `init_args`, which is stepped after every optimiser step.
+        schedule_args: Arguments of timm's schedules; lengths (`decay_t`, `t_initial`) in epochs.
     """
 
     lr: float | Auto = "auto"
@@ -58,9 +60,15 @@ class OptimConfig:
     warmup_epochs: float | Auto = "auto"
     min_lr_ratio: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
+    name: Named = "adamw"
+    args: dict[str, Any] | None = None
+    schedule: Named = "warmup_cosine"
+    schedule_args: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
+        """Checks the ranges; a class becomes its path and arguments."""
+        object.__setattr__(self, "name", plain_spec(self.name, "model.optim.name"))
+        object.__setattr__(self, "schedule", plain_spec(self.schedule, "model.optim.schedule"))
         object.__setattr__(self, "betas", tuple(self.betas))  # a list in YAML and in checkpoints
         ranges = {
             "lr": POSITIVE,
@@ -73,7 +81,7 @@ class OptimConfig:
             "betas": BELOW_ONE,
         }
         numbers = {name: None if value == "auto" else value for name, value in vars(self).items()}
-        check_ranges("model.optim", numbers, ranges)
+        check_ranges("model.optim", {name: numbers[name] for name in ranges}, ranges)
 
 
 def settled(config: OptimConfig, backbone: Backbone, is_pretrained: bool) -> tuple[OptimConfig, str]:
@@ -150,11 +158,16 @@ def layer_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
 
 
 def _layers(model: Any) -> tuple[dict[str, int], int]:
-    """Layer of every parameter of a timm model, and of the head in the place of its classifier."""
-    classifier = model.pretrained_cfg.get("classifier") or "head"
+    """Layer of every parameter of a model, and of the head in the place of its classifier.
+
+    Without timm's `group_matcher`, a layer is twelve parameters in a row, in the order in which they are registered.
+    """
+    # A module of one's own has no classifier to leave out: any name will do that none of its parameters has.
+    config = getattr(model, "pretrained_cfg", None) or {"classifier": "(none)"}
+    classifier = config.get("classifier") or "head"
     stand_in = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
     names = [*((name, None) for name, _ in model.named_parameters()), (stand_in, None)]
-    whole: Any = SimpleNamespace(named_parameters=lambda: names, pretrained_cfg=model.pretrained_cfg)
+    whole: Any = SimpleNamespace(named_parameters=lambda: names, pretrained_cfg=config)
     if hasattr(model, "group_matcher"):
         layers: dict[str, int] = group_parameters(whole, model.group_matcher(coarse=False), reverse=True)
     else:
@@ -212,64 +225,3 @@ def describe_rates(groups: Groups) -> str:
         return f"learning rate {last:.3g} in all layers"
     layers = len({layer for group in groups for layer in group["layers"]})
     return f"learning rates from {first:.3g} (stem) to {last:.3g} (head) in {layers} layers"
-
-
-def adamw(groups: Groups, config: OptimConfig, device: torch.device, scales_loss: bool) -> AdamW:
-    """AdamW, in one kernel per group where the device has it.
-
-    Args:
-        groups: Parameter groups.
-        config: Rates and running averages.
-        device: Where the parameters are.
-        scales_loss: Whether fp16's loss scaling is on. The fused kernel could undo the scaling by itself, but only
-            after the gradients were clipped at the scaled norm: the scaler is told that it cannot, and does it before.
-    """
-    optimizer = AdamW(groups, betas=config.betas, fused=device.type in ("cuda", "cpu"))
-    optimizer.register_load_state_dict_post_hook(_lay_out_state)
-    if scales_loss:
-        optimizer._step_supports_amp_scaling = False  # read by torch's GradScaler and by Lightning
-    return optimizer
-
-
-def _lay_out_state(optimizer: Optimizer) -> None:
-    """Brings loaded averages into the order in memory of their weights: the fused kernels take it for granted."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def warmup_steps(config: OptimConfig, steps: Steps) -> float:
-    """Optimiser steps of the warm-up.
-
-    Raises:
-        InputError: It is longer than the training: the rate that is configured would never be reached.
-    """
-    if config.warmup_epochs == "auto":
-        return WARMUP_SHARE * steps.total
-    warmup = config.warmup_epochs * steps.per_epoch
-    if warmup > steps.total:
-        epochs = steps.total / steps.per_epoch
-        raise InputError(
-            f"model.optim.warmup_epochs is {config.warmup_epochs:g}, and training takes {epochs:g} epochs: the "
-            f"learning rate would never be reached. Set it to less."
-        )
-    return warmup
-
-
-def warmup_cosine(step: int, warmup_steps: float, total_steps: int, min_ratio: float) -> float:
-    """Factor on the learning rates at an optimiser step: linear up, then half a cosine down.
-
-    Args:
-        step: Optimiser steps done, from 0.
-        warmup_steps: Steps until the full rate.
-        total_steps: Steps of the whole training.
-        min_ratio: What is left at the end.
-
-    Returns:
-        A factor in (0, 1].
-    """
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)  # not 0 at the first step, which would waste it
-    progress = min(1.0, (step - warmup_steps) / max(1.0, total_steps - warmup_steps))
-    return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -32,7 +32,7 @@ class Choice:
         device: Type and name of the device that it was made for.
         precision: Of training and prediction.
         reason: Why this precision, in words.
-        training: Attention in training, a value of `model.fast_attention` other than auto.
+        training: Attention in training, a value of `model.compute.fast_attention` other than auto.
         prediction: The same in prediction; auto where that is still to be chosen.
         rates: What was timed: images per second, by what was chosen and by candidate; empty where nothing was.
     """
@@ -66,7 +66,7 @@ class Choice:
         """A copy of a config that says what training computes with."""
         settled: Namespace = config.clone()
         settled.trainer.precision = self.precision
-        settled.model.fast_attention = self.training
+        settled.model.compute.fast_attention = self.training
         return settled
 
     def described(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def format_rates(chosen: str, rates: Mapping[str, float]) -> str:
 def by_rule(config: Namespace, device: torch.device) -> Choice:
     """What is chosen where nothing is timed: by what the hardware has."""
     precision, reason = resolve_precision(config.trainer.precision, device)
-    asked = config.model.fast_attention
+    asked = config.model.compute.fast_attention
     attention: FastAttention = True if asked == "auto" else asked
     return Choice(device_name(device), precision, reason, attention, attention)
 
@@ -156,7 +156,7 @@ def choice_to_predict(run: Run, config: Namespace, device: torch.device) -> Choi
     Raises:
         StoreError: The run's choice is damaged.
     """
-    asked = config.model.fast_attention
+    asked = config.model.compute.fast_attention
     choice = replace(by_rule(config, device), prediction=asked)
     if has_record(run.choice):  # a run of an earlier version has none
         frozen = read_choice(run)

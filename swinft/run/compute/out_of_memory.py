@@ -185,8 +185,8 @@ def _slower(config: Namespace) -> list[str]:
     """Settings that need less memory of a device and more time."""
     model = config.model
     found = []
-    if not model.grad_checkpointing and recomputes_activations(model.backbone, model.backbone_args):
-        found += ["model.grad_checkpointing true (about a third slower)"]
+    if not model.compute.grad_checkpointing and recomputes_activations(model.backbone, model.backbone_args):
+        found += ["model.compute.grad_checkpointing true (about a third slower)"]
     if config.data.loading.augment_on == "device":
         found += ["data.loading.augment_on cpu"]
     return found

@@ -57,7 +57,7 @@ def settle(experiment: Experiment, schema: Schema, tried: Tried, device: torch.d
             cannot be taken.
     """
     config = experiment.config
-    refuse_impossible(tried.task, config.model.fast_attention)
+    refuse_impossible(tried.task, config.model.compute.fast_attention)
     if config.trainer.fast_dev_run:  # it tries a batch of everything
         return by_rule(config, device)
     if device.type in IN_CHILD:
@@ -100,7 +100,7 @@ def _settle_on_cpu(config: Namespace, tried: Tried, rule: Choice, candidates: Ca
     """Times a few images: a step is slow here, but takes much the same per image whatever the batch."""
     device = torch.device("cpu")
     # What is compiled is not what runs step by step, and compiling takes longer than the trial may.
-    if not candidates.is_open or config.model.compile is True:
+    if not candidates.is_open or config.model.compute.compile is True:
         return rule
     if images * tried.seconds < LONG:  # the first step of a process is its slowest
         return rule
@@ -138,7 +138,7 @@ def _settle_on_gpu(
     expected = planned.images * seconds / count
     if not candidates.is_open or expected < LONG:
         return rule
-    is_compiled = compiles(config.model.compile, planned.steps, COMPILED_STEPS, "steps", device, lambda _: None)
+    is_compiled = compiles(config.model.compute.compile, planned.steps, COMPILED_STEPS, "steps", device, lambda _: None)
     most = MOST_COMPILED if is_compiled else MOST_ON_GPU
     trial = Trial(tried, device, count, rule, min(most, SHARE * expected), is_compiled)
     return _kept(config, device, count, candidates, trial)

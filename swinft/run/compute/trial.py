@@ -58,7 +58,7 @@ class Candidates:
     @classmethod
     def of(cls, config: Namespace, net: nn.Module, device: torch.device) -> "Candidates":
         """Everything that is possible where the config says `auto`, and what it says where it does not."""
-        precision, asked = config.trainer.precision, config.model.fast_attention
+        precision, asked = config.trainer.precision, config.model.compute.fast_attention
         precisions = offered(device) if precision == "auto" else [precision]
         return cls(precisions, attentions(net, device) if asked == "auto" else [asked])
 
@@ -208,8 +208,8 @@ def cache_key(config: Namespace, device: torch.device, count: int, candidates: C
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "versions": {package: version(package) for package in ("torch", "timm", "swinft")},
-        "backbone": [model.backbone, model.backbone_args, model.grad_checkpointing],
-        "compiled": [model.compile, config.predict.compile],
+        "backbone": [model.backbone, model.backbone_args, model.compute.grad_checkpointing],
+        "compiled": [model.compute.compile, config.predict.compile],
         "image_size": config.data.image_size,
         "batch": [config.data.batch_size, count],
         "deterministic": trainer.deterministic,

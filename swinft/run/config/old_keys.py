@@ -34,14 +34,16 @@ SECTIONS = {
         "virtual_epochs",
         "download",
     ),
+    "model.compute": ("fast_attention", "compile", "grad_checkpointing"),
 }
 # Old dotted key -> today's. `data.folds` was a file's name, and is a section today.
 MOVED = {
-    **{f"data.{key}": f"{section}.{key}" for section, keys in SECTIONS.items() for key in keys},
+    **{f"{section.partition('.')[0]}.{key}": f"{section}.{key}" for section, keys in SECTIONS.items() for key in keys},
     "data.fold_kind": "data.folds.kind",
     "data.num_folds": "data.folds.num",
     "data.folds": "data.folds.file",
 }
+GONE = ("model.loads_weights",)  # frozen by earlier versions, and no setting
 
 
 def today(key: str) -> str | None:
@@ -55,17 +57,20 @@ def today(key: str) -> str | None:
 def migrated(text: str) -> str:
     """The YAML of a frozen config with today's keys; the very same text where it has no others."""
     config: Any = yaml.safe_load(text)
-    data = config.get("data") if isinstance(config, dict) else None
-    if not isinstance(data, dict):
+    if not isinstance(config, dict):
         return text
-    old = {key: new for key, new in MOVED.items() if _is_old(data, key.removeprefix("data."))}
-    if not old:
-        return text
-    moved = [(new.split(".")[1:], data.pop(key.removeprefix("data."))) for key, new in old.items()]
-    for (section, name), value in moved:
-        data.setdefault(section, {})[name] = value
-    return str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    moved, gone = [], False
+    for section, key in (each.split(".") for each in GONE):
+        gone |= isinstance(config.get(section), dict) and config[section].pop(key, None) is not None
+    for old, new in MOVED.items():
+        section, key = old.split(".")
+        values = config.get(section)
+        if isinstance(values, dict) and _is_old(values, key):
+            moved.append((section, new.split(".")[1:], values.pop(key)))
+    for section, (part, name), value in moved:
+        config[section].setdefault(part, {})[name] = value
+    return str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True)) if moved or gone else text
 
 
-def _is_old(data: dict[str, Any], key: str) -> bool:
-    return key in data and not (key == "folds" and isinstance(data[key], dict))
+def _is_old(values: dict[str, Any], key: str) -> bool:
+    return key in values and not (key == "folds" and isinstance(values[key], dict))

@@ -109,7 +109,7 @@ def build_parser(command: str) -> Parser:
     parser.add_class_arguments(Columns, "data.columns", skip={"sample_id"}, instantiate=False)
     parser.add_class_arguments(FoldConfig, "data.folds", skip={"held_out", "seed"}, instantiate=False)
     parser.add_class_arguments(LoadingConfig, "data.loading", instantiate=False)
-    skip_model = {"num_outputs", "num_metadata", "category_sizes", "image_size", "seed"}
+    skip_model = {"num_outputs", "context"}
     parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
     _add_trainer(parser)
     parser.add_class_arguments(PredictConfig, "predict")

@@ -23,11 +23,15 @@ from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from swinft.errors import InputError, suggest
 from swinft.inference.tta import View
 from swinft.model.heads import Head
 from swinft.model.metrics import Metric
+from swinft.model.pooling import Pooling
 from swinft.run.config.callbacks import refusal
 from swinft.run.config.explain import untrusted
 from swinft.system.processes import find_code_of_parent
@@ -37,8 +41,12 @@ TRUSTED_PACKAGES = ("swinft", "albumentations", "lightning", "timm", "torch", "t
 BASES: dict[str, tuple[type, ...]] = {
     "data.augment": (BasicTransform, BaseCompose),
     "data.loading.preprocess": (BasicTransform, BaseCompose),
+    "model.backbone": (nn.Module,),
     "model.head": (Head,),
     "model.metrics": (Metric,),
+    "model.optim.name": (Optimizer,),
+    "model.optim.schedule": (LRScheduler,),
+    "model.pooling": (Pooling,),
     "predict.views": (View,),
     "trainer.accelerator": (Accelerator,),
     "trainer.callbacks": (Callback,),

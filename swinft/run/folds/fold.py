@@ -78,8 +78,8 @@ def fit_fold(run: Run, experiment: Experiment, found: Looked | None) -> None:
         data.check_unchanged(verify(run.images))
     newest = newest_checkpoint(fold)
     # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
-    changes = {"seed": config.seed + fold.index, "loads_weights": not newest}
-    task = experiment.task(data.schema, pretrained=pretrained_of(config, fold.index), **changes)
+    seed, pretrained = config.seed + fold.index, pretrained_of(config, fold.index)
+    task = experiment.task(data.schema, seed, loads_weights=not newest, pretrained=pretrained)
     if not newest and (source := source_of(config, fold.index)):
         task.initialize_from(data)
         line = take_head(task, data.schema, source)

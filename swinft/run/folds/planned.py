@@ -7,7 +7,8 @@ from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError, number_of
-from swinft.model.training.optim import OptimConfig, warmup_steps
+from swinft.model.training.optim import OptimConfig
+from swinft.model.training.schedules import warmup_steps
 from swinft.model.training.steps import Steps, count_steps
 
 

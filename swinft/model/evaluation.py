@@ -1,0 +1,34 @@
+"""Rows that were evaluated: of all batches and all ranks, each once, in their order.
+
+Shapes: B rows, K outputs.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Evaluated(NamedTuple):
+    """Rows int64 (B,), negative for padding; their predictions (B, K), targets (B, …) and losses (B,)."""
+
+    rows: Tensor
+    predictions: Tensor
+    targets: Tensor
+    losses: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence["Evaluated"]) -> "Evaluated":
+        """Several as one, on the CPU."""
+        return cls(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
+
+
+def pooled_rows(of_ranks: Sequence[Evaluated]) -> Evaluated:
+    """The rows of all ranks, each once, in row order; without padding."""
+    pooled = Evaluated.joined(of_ranks)
+    order = pooled.rows.argsort(stable=True)
+    is_first = torch.ones_like(order, dtype=torch.bool)
+    is_first[1:] = pooled.rows[order][1:] != pooled.rows[order][:-1]
+    chosen = order[is_first & (pooled.rows[order] >= 0)]
+    return Evaluated(*(part[chosen] for part in pooled))

@@ -1,0 +1,144 @@
+"""Unpooled features become one vector per image, in the place of the backbone's own pooling.
+
+Shapes: B batch, N positions of the grid, C channels of the backbone, D features.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from swinft.errors import InputError, suggest
+from swinft.model.described import Described, arguments_of, loaded_class
+
+PoolingName = Literal["avg", "max", "gem", "avg+max", "attention"]  # the setting `model.pooling`
+
+
+class Pooling(Described, nn.Module):
+    """Pools the features of an image's positions.
+
+    A subclass gives `forward`, and sets `num_features` where it gives another width. What the backbone has behind its
+    own pooling, as ConvNeXt a norm, still follows, for each C of the features by themselves: with a timm backbone
+    `num_features` is C, 2 C, and so on.
+
+    Args:
+        in_features: C, given by the backbone.
+    """
+
+    GIVEN = 1
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.num_features = in_features
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Features of every position to features (B, `num_features`).
+
+        Args:
+            tokens: (B, N, C), the positions row by row from the top left; tokens that belong to no position, as a class
+                token, are left out. N is `grid[0] · grid[1]`.
+            grid: Rows and columns of the positions.
+        """
+        raise NotImplementedError
+
+
+class MaxPooling(Pooling):
+    """The largest value of each channel."""
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N, C) to (B, C)."""
+        return tokens.amax(1)
+
+
+class GeMPooling(Pooling):
+    """Generalised mean (arXiv 1711.02512): its exponent is learnt, from 3 on; 1 is the mean of what is above 0.
+
+    Args:
+        in_features: C, given by the backbone.
+        least: What smaller values, also those below 0, are taken for.
+    """
+
+    def __init__(self, in_features: int, least: float = 1e-6) -> None:
+        super().__init__(in_features)
+        self.least = least
+        self.exponent = nn.Parameter(torch.tensor([3.0]))
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N, C) to (B, C), in float32: powers overflow in 16 bit."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            powers = tokens.float().clamp(min=self.least).pow(self.exponent.float())
+            pooled: Tensor = powers.mean(1).pow(1 / self.exponent.float())
+            return pooled
+
+
+class AverageAndMaxPooling(Pooling):
+    """Mean and largest value of each channel, side by side."""
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__(in_features)
+        self.num_features = 2 * in_features
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N, C) to (B, 2 C)."""
+        return torch.cat([tokens.mean(1), tokens.amax(1)], 1)
+
+
+class AttentionPooling(Pooling):
+    """A weighted mean whose weights are learnt from the positions' features; at the start all weigh the same."""
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__(in_features)
+        self.score = nn.Linear(in_features, 1)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N, C) to (B, C)."""
+        weights: Tensor = self.score(tokens).float().softmax(1).to(tokens.dtype)
+        return (weights * tokens).sum(1)
+
+
+NAMED: dict[str, type[Pooling]] = {
+    "max": MaxPooling,
+    "gem": GeMPooling,
+    "avg+max": AverageAndMaxPooling,
+    "attention": AttentionPooling,
+}
+
+
+def pooling_from(given: Any, in_features: int) -> Pooling | None:
+    """The pooling of a network.
+
+    Args:
+        given: A name, what makes a pooling, or what `describe` gave of one.
+        in_features: C.
+
+    Returns:
+        None for `avg`: the backbone's own.
+
+    Raises:
+        InputError: It is something else, or makes something else.
+    """
+    if given == "avg":
+        return None
+    if isinstance(given, str):
+        if given not in NAMED:
+            names = get_args(PoolingName)
+            raise InputError(
+                f"model.pooling is '{given}'; it must be {', '.join(names)}, or a class derived from swinft.Pooling."
+                f"{suggest(given, names)}"
+            )
+        return NAMED[given](in_features)
+    if isinstance(given, dict) and "class_path" in given:
+        return loaded_class(str(given["class_path"]), Pooling, "the pooling")(in_features, **arguments_of(given))
+    make: Callable[[int], Any] | None = given if callable(given) and not isinstance(given, nn.Module) else None
+    made = make(in_features) if make else given
+    width = getattr(made, "num_features", None)
+    if make is None or not isinstance(made, Pooling) or not isinstance(width, int) or width < 1:
+        raise InputError(
+            f"model.pooling makes {type(made).__name__} with num_features {width!r}; it must be a name, or a class "
+            f"derived from swinft.Pooling that calls super().__init__(in_features)."
+        )
+    return made

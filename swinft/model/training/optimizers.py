@@ -1,0 +1,126 @@
+"""The optimiser of a configuration: AdamW, another one of timm's, or a class."""
+
+import inspect
+from typing import Any
+
+import timm.optim
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from swinft.errors import InputError, suggest
+from swinft.model.described import arguments_of, loaded_class, short_name
+from swinft.model.training.optim import Groups, OptimConfig
+
+KEY = "model.optim.name"
+TIMM: Any = timm.optim  # which exports names without saying so
+
+
+def make_optimizer(groups: Groups, config: OptimConfig, device: torch.device, scales_loss: bool) -> Optimizer:
+    """The optimiser of parameter groups.
+
+    Args:
+        groups: As `param_groups` gives them: each has its own rate and decay.
+        config: Name or class, with arguments.
+        device: Where the parameters are.
+        scales_loss: Whether fp16's loss scaling is on.
+
+    Raises:
+        InputError: The optimiser is not known, does not take what it is given, or a setting could not act in it.
+    """
+    rates = [group["lr"] for group in groups]
+    arguments = arguments_of(config.name) if isinstance(config.name, dict) else dict(config.args or {})
+    name = short_name(config.name)
+    _check_settings(config, name, arguments)
+    try:
+        optimizer = _made(groups, config, arguments, device, scales_loss)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the optimiser does not like
+        raise InputError(
+            f"{KEY}: '{name}' cannot be built for {len(groups)} groups of parameters with {arguments or 'no arguments'}"
+            f": {type(error).__name__}: {error}"
+        ) from error
+    _check_groups(optimizer, name, rates, config.weight_decay)
+    return optimizer
+
+
+def _made(
+    groups: Groups, config: OptimConfig, arguments: dict[str, Any], device: torch.device, scales_loss: bool
+) -> Optimizer:
+    if config.name == "adamw":
+        return _adamw(groups, config, device, scales_loss)
+    if isinstance(config.name, dict):
+        cls: Any = loaded_class(short_name(config.name), Optimizer, KEY)
+        made: Optimizer = cls(groups, lr=config.lr, **arguments)
+        return made
+    if config.name not in TIMM.list_optimizers():
+        hint = suggest(str(config.name), TIMM.list_optimizers())
+        raise InputError(
+            f"{KEY} is '{config.name}'; it must be adamw, another name of timm.optim.list_optimizers(), or a class "
+            f"derived from torch.optim.Optimizer.{hint}"
+        )
+    if TIMM.get_optimizer_info(config.name).second_order:
+        raise InputError(f"{KEY}: '{config.name}' needs second derivatives, which are not computed here.")
+    given: Any = {"lr": config.lr, "weight_decay": config.weight_decay, **arguments}
+    named: Optimizer = TIMM.create_optimizer_v2(groups, config.name, **given)
+    return named
+
+
+def _check_settings(config: OptimConfig, name: str, arguments: dict[str, Any]) -> None:
+    """Refuses settings that would not act."""
+    if isinstance(config.name, dict) and config.args:
+        raise InputError(f"model.optim.args is for named optimisers: give those of {name} in its init_args.")
+    if own := sorted({"params", "lr", "weight_decay"} & arguments.keys()):
+        raise InputError(
+            f"{KEY}: the argument{'s' * (len(own) > 1)} {', '.join(own)} of '{name}' would not act: every group of "
+            f"parameters has a rate and a decay of its own. Set model.optim.lr and weight_decay instead."
+        )
+    if name != "adamw" and tuple(config.betas) != OptimConfig.betas:
+        where = "its init_args" if isinstance(config.name, dict) else "model.optim.args"
+        raise InputError(f"model.optim.betas is for adamw: give those of '{name}' in {where}.")
+
+
+def _check_groups(optimizer: Optimizer, name: str, rates: list[float], weight_decay: float) -> None:
+    """Refuses an optimiser that leaves rates or decays out, or that cannot take a step by itself."""
+    if "lr" not in optimizer.defaults or [group.get("lr") for group in optimizer.param_groups] != rates:
+        raise InputError(
+            f"{KEY}: '{name}' does not keep a learning rate for each group of parameters, which rates per layer and "
+            f"the schedule need."
+        )
+    if weight_decay and "weight_decay" not in optimizer.defaults:
+        raise InputError(f"{KEY}: '{name}' has no weight decay: set model.optim.weight_decay to 0.")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise InputError(f"{KEY}: '{name}' needs a closure that computes the loss again, which no step here has.")
+
+
+def _adamw(groups: Groups, config: OptimConfig, device: torch.device, scales_loss: bool) -> AdamW:
+    """AdamW, in one kernel per group where the device has it."""
+    is_fused = device.type in ("cuda", "cpu")
+    optimizer = AdamW(groups, **{"betas": config.betas, "fused": is_fused, **(config.args or {})})
+    optimizer.register_load_state_dict_post_hook(_lay_out_state)
+    # The fused kernel could undo fp16's loss scaling by itself, but only after the gradients were clipped at the scaled
+    # norm: the scaler is told that it cannot, and does it before.
+    if scales_loss:
+        optimizer._step_supports_amp_scaling = False  # read by torch's GradScaler and by Lightning
+    return optimizer
+
+
+def _lay_out_state(optimizer: Optimizer) -> None:
+    """Brings loaded averages into the order in memory of their weights: the fused kernels take it for granted."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def clip_gradients(optimizer: Optimizer, limit: float | None, algorithm: str | None) -> None:
+    """Clips the gradients of an optimiser's parameters: each to a value, or all of them to a norm."""
+    if not limit:
+        return
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if algorithm == "value":
+        torch.nn.utils.clip_grad_value_(parameters, limit)
+    else:
+        torch.nn.utils.clip_grad_norm_(parameters, limit)

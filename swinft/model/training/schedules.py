@@ -1,0 +1,211 @@
+"""The learning rate over the steps of a training: a factor on the rate of every group of parameters.
+
+A factor leaves the rates of layers in proportion, whatever the schedule.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.scheduler.multistep_lr import MultiStepLRScheduler
+from timm.scheduler.poly_lr import PolyLRScheduler
+from timm.scheduler.step_lr import StepLRScheduler
+from timm.scheduler.tanh_lr import TanhLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from swinft.errors import InputError, number_of, suggest
+from swinft.model.described import arguments_of, loaded_class, short_name
+from swinft.model.training.optim import OptimConfig
+from swinft.model.training.steps import Steps
+
+Factor = Callable[[float], float]  # on the rates, by the steps done since the warm-up
+
+KEY = "model.optim.schedule"
+# Of the optimiser steps: long enough for AdamW's averages to settle, short enough for trainings of two epochs.
+WARMUP_SHARE = 0.1
+# Leslie Smith's one cycle as torch does it: up from a 25th in the first three tenths, then down.
+ONECYCLE_WARMUP, ONECYCLE_START = 0.3, 1 / 25
+TIMMS: dict[str, Any] = {
+    "cosine": CosineLRScheduler,
+    "multistep": MultiStepLRScheduler,
+    "poly": PolyLRScheduler,
+    "step": StepLRScheduler,
+    "tanh": TanhLRScheduler,
+}
+NAMES = ["warmup_cosine", "constant", "onecycle", *TIMMS]
+IN_EPOCHS = ("t_initial", "decay_t")
+# Arguments of timm's schedules that swinft gives, or that are other settings.
+NOT_TIMMS = {"optimizer", "initialize", "lr_min", "t_in_epochs", "warmup_lr_init", "warmup_prefix", "warmup_t"}
+# Arguments of a class that say how long the training is, under the names that torch and transformers have for them.
+TOTALS = ("total_steps", "T_max", "total_iters", "num_training_steps")
+
+
+def make_schedule(optimizer: Optimizer, config: OptimConfig, steps: Steps) -> LRScheduler:
+    """The schedule of an optimiser, to be stepped after each of its steps.
+
+    Args:
+        optimizer: With the full rate of every group.
+        config: Name or class, with arguments.
+        steps: Of the whole training.
+
+    Raises:
+        InputError: The schedule is not known, does not take what it is given, would treat all layers alike, or a
+            setting could not act in it.
+    """
+    _check_settings(config)
+    if isinstance(config.schedule, dict):
+        return _of_class(optimizer, config.schedule, steps)
+    warmup = warmup_steps(config, steps)
+    if config.schedule == "warmup_cosine":
+        return LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, steps.total, config.min_lr_ratio))
+    start = ONECYCLE_START if config.schedule == "onecycle" else None
+    after = _after_warmup(config, steps, max(1.0, steps.total - warmup))
+    return LambdaLR(optimizer, lambda step: _warmed_up(step, warmup, after, start))
+
+
+def describe_schedule(config: OptimConfig, steps: Steps) -> str:
+    """Optimiser and schedule in words, for the line about the rates; AdamW and the cosine go without saying."""
+    optimizer = "" if config.name == "adamw" else f"{short_name(config.name)}, "
+    total = number_of(steps.total, "step")
+    if isinstance(config.schedule, dict):
+        return f"{optimizer}{short_name(config.schedule)} over {total}"
+    then = "" if config.schedule == "warmup_cosine" else f", then {config.schedule}"
+    return f"{optimizer}{warmup_steps(config, steps):.0f} of {total} of warm-up{then}"
+
+
+def _warmed_up(step: int, warmup: float, after: Factor, start: float | None) -> float:
+    """A factor: up to 1, in a line or, from `start`, in half a cosine; then `after`."""
+    if step >= warmup:
+        return after(step - warmup)
+    return (step + 1) / (warmup + 1) if start is None else _half_cosine(step / warmup, start, 1.0)
+
+
+def _half_cosine(progress: float, first: float, last: float) -> float:
+    return last + (first - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def _after_warmup(config: OptimConfig, steps: Steps, length: float) -> Factor:
+    """The factor of a named schedule by the steps since the warm-up, of which there are `length`."""
+    name, least = str(config.schedule), config.min_lr_ratio
+    if name == "constant":
+        return lambda step: 1.0
+    if name == "onecycle":
+        return lambda step: _half_cosine(step / length, 1.0, least)
+    given = {key: _in_steps(value, steps) if key in IN_EPOCHS else value for key, value in _arguments(config).items()}
+    parameters = inspect.signature(TIMMS[name]).parameters
+    if "t_initial" in parameters:
+        given.setdefault("t_initial", length)
+    if "lr_min" in parameters:
+        given["lr_min"] = least
+    one = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)  # a rate of 1 is the factor itself
+    try:
+        schedule = TIMMS[name](one, t_in_epochs=False, warmup_prefix=False, **given)
+        schedule.step_update(0)
+    except (TypeError, ValueError, AssertionError, ZeroDivisionError) as error:
+        raise InputError(f"{KEY} is '{name}' with {config.schedule_args or 'no schedule_args'}: {error}") from error
+
+    def factor(step: float) -> float:
+        schedule.step_update(step)
+        return float(one.param_groups[0]["lr"])
+
+    return factor
+
+
+def _in_steps(epochs: Any, steps: Steps) -> Any:
+    """Epochs, one or several, as steps; anything else is left to timm, which refuses it."""
+    if isinstance(epochs, list | tuple):
+        return [_in_steps(each, steps) for each in epochs]
+    return epochs * steps.per_epoch if isinstance(epochs, int | float) else epochs
+
+
+def _of_class(optimizer: Optimizer, spec: dict[str, Any], steps: Steps) -> LRScheduler:
+    """A class's schedule; where its signature asks for the training's length or for the rates, it is given them."""
+    cls: Any = loaded_class(spec["class_path"], LRScheduler, KEY)
+    if "metrics" in inspect.signature(cls.step).parameters:
+        raise InputError(f"{KEY}: {cls.__name__} follows a metric, and schedules are stepped after every step.")
+    rates = [group["lr"] for group in optimizer.param_groups]
+    parameters, arguments = inspect.signature(cls).parameters, arguments_of(spec)
+    handed = dict.fromkeys(TOTALS, steps.total) | {"max_lr": rates}
+    given = {name: value for name, value in handed.items() if name in parameters} | arguments
+    try:
+        schedule: LRScheduler = cls(optimizer, **given)
+    except Exception as error:  # whatever the class does not like
+        raise InputError(
+            f"{KEY}: {cls.__name__} cannot be built with {arguments or 'no arguments'}: {type(error).__name__}: {error}"
+        ) from error
+    now = [group["lr"] for group in optimizer.param_groups]
+    if any(not math.isclose(a * rates[0], now[0] * b, rel_tol=1e-6) for a, b in zip(now, rates, strict=True)):
+        raise InputError(
+            f"{KEY}: {cls.__name__} sets rates of its own, in other proportions than model.optim's: layer_decay and "
+            f"head_lr would not act. Leave out the arguments with rates, or set layer_decay to 1 and head_lr to lr."
+        )
+    return schedule
+
+
+def _arguments(config: OptimConfig) -> dict[str, Any]:
+    return dict(config.schedule_args or {})
+
+
+def _check_settings(config: OptimConfig) -> None:
+    """Refuses an unknown name, and settings that would not act."""
+    name, given = config.schedule, _arguments(config)
+    is_class = isinstance(name, dict)
+    if not is_class and name not in NAMES:
+        raise InputError(
+            f"{KEY} is '{name}'; it must be one of {', '.join(NAMES)}, or a class derived from "
+            f"torch.optim.lr_scheduler.LRScheduler.{suggest(str(name), NAMES)}"
+        )
+    if given and (is_class or name not in TIMMS):
+        what = "a class has its arguments in init_args" if is_class else f"'{name}' has none"
+        raise InputError(f"model.optim.schedule_args is {given}, and {what}. Remove it.")
+    known = set() if is_class or name not in TIMMS else set(inspect.signature(TIMMS[str(name)]).parameters) - NOT_TIMMS
+    if unknown := sorted(set(given) - known):
+        raise InputError(
+            f"model.optim.schedule_args: '{name}' has no argument '{unknown[0]}'.{suggest(unknown[0], sorted(known))}"
+        )
+    has_end = not is_class and name not in ("constant", "step", "multistep")
+    if config.min_lr_ratio != OptimConfig.min_lr_ratio and not has_end:
+        raise InputError(f"model.optim.min_lr_ratio does not act with {KEY} {short_name(name)}: remove it.")
+    if is_class and config.warmup_epochs not in ("auto", 0):
+        raise InputError(f"model.optim.warmup_epochs does not act with {KEY} {short_name(name)}: set it to auto or 0.")
+
+
+def warmup_steps(config: OptimConfig, steps: Steps) -> float:
+    """Optimiser steps of the warm-up.
+
+    Raises:
+        InputError: It is longer than the training: the rate that is configured would never be reached.
+    """
+    if config.warmup_epochs == "auto":
+        return (ONECYCLE_WARMUP if config.schedule == "onecycle" else WARMUP_SHARE) * steps.total
+    warmup = config.warmup_epochs * steps.per_epoch
+    if warmup > steps.total:
+        epochs = steps.total / steps.per_epoch
+        raise InputError(
+            f"model.optim.warmup_epochs is {config.warmup_epochs:g}, and training takes {epochs:g} epochs: the "
+            f"learning rate would never be reached. Set it to less."
+        )
+    return warmup
+
+
+def warmup_cosine(step: int, warmup_steps: float, total_steps: int, min_ratio: float) -> float:
+    """Factor on the learning rates at an optimiser step: linear up, then half a cosine down.
+
+    Args:
+        step: Optimiser steps done, from 0.
+        warmup_steps: Steps until the full rate.
+        total_steps: Steps of the whole training.
+        min_ratio: What is left at the end.
+
+    Returns:
+        A factor in (0, 1].
+    """
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)  # not 0 at the first step, which would waste it
+    progress = min(1.0, (step - warmup_steps) / max(1.0, total_steps - warmup_steps))
+    return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,186 @@
+"""A LightningModule that watches its training: steps taken and skipped, losses, and the rows that it evaluates.
+
+Nothing here knows a network or a target. What ranks know separately is put together, the same on all of them.
+
+Shapes: B batch, K outputs.
+"""
+
+import math
+from typing import Any, TypeVar
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from swinft.model.evaluation import Evaluated, pooled_rows
+from swinft.model.metrics import Metric
+from swinft.model.scoring import is_own, score
+from swinft.model.training.epoch_losses import BadBatch, EpochLosses
+from swinft.model.training.loss_scaling import Skips, StepWatch, first_not_finite
+from swinft.model.training.optimizers import clip_gradients
+from swinft.system.other_lightning import warn_of_other_lightning
+
+T = TypeVar("T")
+
+
+class WatchedModule(pl.LightningModule):
+    """Hooks that count and log; a subclass computes, and adds what it computed to `_losses` and `_evaluated`."""
+
+    net: Any
+    scored_by: list[Metric]
+
+    def __init__(self) -> None:
+        super().__init__()
+        warn_of_other_lightning()
+        self._evaluated: list[Evaluated] = []
+        self._steps, self._losses = StepWatch(), EpochLosses()
+        self._schema: Any = None  # of the table, where there is one
+
+    def on_train_start(self) -> None:
+        """Watches the optimiser: what follows a step must know whether it was taken."""
+        self._steps.watch(self.trainer.optimizers)
+
+    def on_train_epoch_start(self) -> None:
+        """Counts from 0."""
+        self._steps.start_epoch(self._scaler)
+        self._losses.start_epoch()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Counts the batch, and ends the training after its last step."""
+        if 0 < self.trainer.max_steps <= self.global_step:
+            self.trainer.should_stop = True  # Lightning then validates the end, also where it is no end of an epoch
+        if self._steps.is_due or self._steps.is_taken:
+            self._losses.end_step(self._steps.is_taken)
+        self._steps.end_batch()
+        if self.trainer.is_last_batch:
+            self._log_loss()
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Notes that a step is due; loss scaling may skip it."""
+        self._steps.is_due = True
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Goes on with the schedule where the optimiser did: a step that loss scaling skips is none of warm-up."""
+        per_step = [each.scheduler for each in self.trainer.lr_scheduler_configs if each.interval == "step"]
+        if not self._steps.is_skipped or scheduler not in per_step:
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs what loss scaling did, and the loss of an epoch that ended before its last batch."""
+        if not self.trainer.is_last_batch:
+            self._log_loss()
+        if (skips := self.skips) is not None:
+            if skips.steps == skips.skipped > 0:
+                self.log("train_loss", math.nan, rank_zero_only=True)  # of no batch
+            self.log("skipped_steps", float(skips.skipped), rank_zero_only=True)
+            self.log("loss_scale", skips.scale, rank_zero_only=True)
+
+    @property
+    def skips(self) -> Skips | None:
+        """Which steps of the epoch loss scaling has skipped, the same on all ranks; None without loss scaling."""
+        return self._steps.skips(self._scaler)
+
+    @property
+    def _scaler(self) -> Any:
+        """What scales the loss in fp16; None in other precisions."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Keeps decoded predictions; the scores are computed once, on all rows."""
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs `val_loss` and every metric of the rows of all ranks."""
+        self._log_scores("val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """The same for rows of a labelled test table."""
+        self._evaluate(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs `test_loss` and every metric of the rows of all ranks."""
+        self._log_scores("test")
+
+    def _evaluate(self, batch: Any) -> None:
+        """Adds a batch to the evaluated rows."""
+        raise NotImplementedError
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that are logged, after `val_` or `test_`."""
+        return [metric.name for metric in self.scored_by]
+
+    def _log_scores(self, stage: str) -> None:
+        """Pools the rows of all ranks and logs their mean loss and every metric."""
+        rows, predictions, targets, losses = self._pooled()
+        self._evaluated.clear()
+        self.log(f"{stage}_loss", losses.mean(), rank_zero_only=True)
+        table = self._columns_of(stage, rows) if any(map(is_own, self.scored_by)) else None
+        kind = self.net.head.kind
+        scores = score(self.scored_by, kind, predictions, targets, **self.known_of_table(), rows=table)
+        # A user's own may draw numbers: all ranks must stop, or keep an epoch, for the same score.
+        for name, value in self._of_all_ranks(scores)[0].items():
+            self.log(f"{stage}_{name}", value, rank_zero_only=True)
+
+    def known_of_table(self) -> dict[str, Any]:
+        """What metrics are told of the table: names of the outputs, and grades; nothing where none was compared."""
+        return {"grades": self._schema.grades, "outputs": self._schema.outputs} if self._schema else {}
+
+    def _columns_of(self, stage: str, rows: Tensor) -> Any:
+        """The table's columns of evaluated rows, by their numbers; None where the batches are not the datamodule's."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        # A datamodule of an earlier fit stays with the Trainer when other loaders are evaluated.
+        if data is None or self.trainer._evaluation_loop._data_source.instance is not data:
+            return None
+        table = getattr(data, "train_table" if stage == "val" else "test_table", None)
+        return None if table is None else table.frame(rows.tolist())
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips; Lightning refuses to, with a fused optimiser in bf16, although nothing is scaled there."""
+        clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def first_bad_batch(self) -> BadBatch | None:
+        """The epoch's first batch with a NaN or infinite loss that a step was taken with.
+
+        None where all were finite, or loss scaling skipped the steps. Of all ranks, and the same on all of them: they
+        stop together, or none does. All of them must ask.
+        """
+        return self._first_of_ranks(self._losses.first_bad())
+
+    def first_skipped_bad_batch(self) -> BadBatch | None:
+        """The same of the steps that loss scaling skipped."""
+        return self._first_of_ranks(self._losses.first_skipped)
+
+    def first_lost_weight(self) -> str | None:
+        """Name of a weight that is not finite, on any rank; the same on all of them, which must all ask."""
+        return next(filter(None, self._of_all_ranks(first_not_finite(self.net))), None)
+
+    def _first_of_ranks(self, bad: BadBatch | None) -> BadBatch | None:
+        found = filter(None, self._of_all_ranks(bad))
+        return min(found, key=lambda each: (each.number, each.rows), default=None)
+
+    def _log_loss(self) -> None:
+        """Logs the mean loss of the rows that steps were taken with so far, once an epoch: logging takes its time."""
+        if found := self._losses.mean():
+            mean, rows = found
+            self.log("train_loss", mean, on_step=False, on_epoch=True, batch_size=rows, sync_dist=True)
+
+    def _pooled(self) -> Evaluated:
+        """Rows, predictions, targets and losses of all ranks, each row once, in row order."""
+        return pooled_rows(self._of_all_ranks(Evaluated.joined(self._evaluated)))
+
+    def _of_all_ranks(self, value: T) -> list[T]:
+        """What every rank calls this with, in their order."""
+        if self.trainer.world_size == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(gathered, value)
+        return gathered
+
+    def _computes_in(self) -> torch.dtype:
+        """What the Trainer's precision lets autocast compute in; float32 without autocast."""
+        with self.trainer.precision_plugin.forward_context():
+            kind = self.device.type
+            return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float
