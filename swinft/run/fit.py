@@ -15,7 +15,7 @@ from swinft.run.folds.dry_run import predict_some, trial_config
 from swinft.run.folds.fold import fit_fold
 from swinft.run.folds.hours import deadline
 from swinft.run.freeze import prepare
-from swinft.run.handover import Looked
+from swinft.run.handover import CheckedImages
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.scores import join, summary
@@ -81,13 +81,13 @@ def fit_trial(experiment: Experiment) -> None:
     print(f"fast_dev_run: the first fold was trained, validated and predicted in part, and {said}. Nothing is kept.")
 
 
-def fit_all(run: Run, experiment: Experiment, found: Looked | None) -> None:
+def fit_all(run: Run, experiment: Experiment, found: CheckedImages | None) -> None:
     """Fits every fold that is not done, each in its own process, and joins them.
 
     Args:
         run: The run, prepared.
         experiment: The experiment.
-        found: What is known of the images; None where no fold waits.
+        found: The checked images; None where no fold waits.
 
     Raises:
         InputError: A fold has refused its input, and said why.

@@ -13,7 +13,7 @@ from swinft.run.compute.choices import freeze_choice
 from swinft.run.compute.devices import check_training_devices, devices_per_fold, freeze_devices
 from swinft.run.environment import describe_environment
 from swinft.run.experiment import Experiment
-from swinft.run.handover import Looked, handed_down, look_again, looked
+from swinft.run.handover import CheckedImages, check_again, checked_images, inherited_cache
 from swinft.run.inputs import freeze_inputs
 from swinft.run.layout import Run
 from swinft.run.lock import hold
@@ -21,7 +21,7 @@ from swinft.run.resume import check_resume
 from swinft.store import commit, probe
 
 
-def prepare(run: Run, experiment: Experiment, held: Path) -> Looked | None:
+def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | None:
     """Checks everything that can be checked before training, then freezes it into the run's folder.
 
     Args:
@@ -47,9 +47,9 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> Looked | None:
         check_training_devices(config)
         check_resume(run, experiment)
         waiting = run.unfinished_folds()
-        if handed_down() is not None or not (waiting if config.fold is None else config.fold in waiting):
+        if inherited_cache() is not None or not (waiting if config.fold is None else config.fold in waiting):
             return None
-        return look_again(run, experiment)
+        return check_again(run, experiment)
     elif run.root.exists() and any(run.root.iterdir()) and not config.overwrite:
         raise InputError(
             f"{run.root} exists. --resume goes on with it, --overwrite deletes it, --name NAME makes another."
@@ -81,7 +81,7 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> Looked | None:
     environment = describe_environment(config) | checked.choice.described()
     commit(run.environment, json.dumps(environment, indent=1).encode(), "swinft fit")
     commit(run.config, checked.config.encode(), "swinft fit")  # last: a folder with a config is a run
-    return looked(data)
+    return checked_images(data)
 
 
 def _delete(run: Run, held: Path) -> None:

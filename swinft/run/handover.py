@@ -1,4 +1,4 @@
-"""What a run has found out about its images, handed from the process that looked to those that fit folds."""
+"""What a process has found out about a run's images, passed on to the processes that fit its folds."""
 
 import os
 from collections.abc import Iterator
@@ -11,16 +11,17 @@ from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
 from swinft.store import verify
 
-VARIABLE = "SWINFT_LOOKED"  # in the environment of a process of the run: what the images were compared and found with
+# In the environment of the run's processes: that the images are unchanged, and where their cache is.
+VARIABLE = "SWINFT_CHECKED_IMAGES"
 
 
 @dataclass(frozen=True)
-class Looked:
-    """The images of a run are known to be those of its start; nobody needs to ask the files again.
+class CheckedImages:
+    """The images of a run were compared with those of its start; its other processes need not read the files again.
 
     Args:
-        cache: The decoded training images, which stay mapped, so that nobody deletes the file; None where they are
-            decoded each time they are read.
+        cache: The decoded training images, mapped into memory so that no other process deletes the file; None where
+            images are decoded each time they are read.
     """
 
     cache: PixelCache | None
@@ -32,12 +33,12 @@ class Looked:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What tells a process of this run."""
+        """The variable that a process of this run reads."""
         return {VARIABLE: f"found:{self.path}"}
 
     @contextmanager
     def in_environment(self) -> Iterator[None]:
-        """Tells the processes that Lightning starts, which inherit this one's environment."""
+        """Sets the variable in this process's environment, which the processes that Lightning starts inherit."""
         before = os.environ.get(VARIABLE)
         os.environ.update(self.environment)
         try:
@@ -48,14 +49,14 @@ class Looked:
                 os.environ[VARIABLE] = before
 
 
-def handed_down() -> str | None:
-    """What the process that started this one has told of the run's images; None where nothing."""
+def inherited_cache() -> str | None:
+    """The cache's file, from the process that started this one; empty for no cache, None where none has checked."""
     word, _, path = os.environ.get(VARIABLE, "").partition(":")
     return path if word else None
 
 
-def look_again(run: Run, experiment: Experiment) -> Looked:
-    """Compares the images with those of the run's start, on a resume; makes the cache where it has gone.
+def check_again(run: Run, experiment: Experiment) -> CheckedImages:
+    """Compares the images with those of the run's start, on a resume; builds the cache where it was deleted.
 
     Raises:
         DataError: Some show other images now.
@@ -65,9 +66,9 @@ def look_again(run: Run, experiment: Experiment) -> Looked:
     data.check_unchanged(verify(run.images))
     if data.image_files.decision:
         print(data.image_files.decision)
-    return looked(data)
+    return checked_images(data)
 
 
-def looked(data: CSVDataModule) -> Looked:
-    """What a datamodule that has looked at its images knows."""
-    return Looked(data.training_cache())
+def checked_images(data: CSVDataModule) -> CheckedImages:
+    """The images of a datamodule that has checked them."""
+    return CheckedImages(data.training_cache())

@@ -36,7 +36,7 @@ from swinft.run.folds.pretrained import note_of_leak, pretrained_of, source_of
 from swinft.run.folds.progress import FoldProgress, RunFolds
 from swinft.run.folds.recorder import FoldRecorder
 from swinft.run.folds.start import take_head
-from swinft.run.handover import Looked, handed_down, looked
+from swinft.run.handover import CheckedImages, checked_images, inherited_cache
 from swinft.run.layout import Fold, Run
 from swinft.run.scoring import score_rows
 from swinft.run.trainer import quiet
@@ -46,13 +46,13 @@ from swinft.system.precision import Precision, prediction_precision, resolve_pre
 from swinft.system.processes import launcher_ranks, rank
 
 
-def fit_fold(run: Run, experiment: Experiment, found: Looked | None) -> None:
+def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> None:
     """Fits one fold in this process, or goes on with it after its last whole epoch.
 
     Args:
         run: The run, prepared.
         experiment: With `fold`.
-        found: What is known of the images; None to take it from the process that started this one, or to look.
+        found: The checked images; None to take it from the process that started this one, or to check them here.
     """
     config = experiment.config
     fold = run.fold(config.fold)
@@ -70,7 +70,7 @@ def fit_fold(run: Run, experiment: Experiment, found: Looked | None) -> None:
     pl.seed_everything(config.seed + fold.index, verbose=False)
     data = experiment.datamodule(run, folds={"held_out": fold.index})
     shorten(data, config)
-    known = found.path if found else handed_down()
+    known = found.path if found else inherited_cache()
     if known is not None:
         data.image_files.take_over(known)
     data.setup("fit")
@@ -106,7 +106,7 @@ def fit_fold(run: Run, experiment: Experiment, found: Looked | None) -> None:
         exit_on_signals(),
         loaders_explained(),
         out_of_memory_explained(explained),
-        looked(data).in_environment(),
+        checked_images(data).in_environment(),
     ):
         if newest is None or not recorder.has_ended(newest, task):
             with as_interrupt():
