@@ -29,6 +29,7 @@ _PUBLIC = {
     "Head": "swinft.model.heads",
     "Metric": "swinft.model.metrics",
     "View": "swinft.inference.tta",
+    "SubmissionFormat": "swinft.run.submission.formats",
     "Loss": "swinft.model.heads",
     "ClassificationHead": "swinft.model.heads",
     "RegressionHead": "swinft.model.heads",

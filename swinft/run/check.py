@@ -91,7 +91,7 @@ def check_run(experiment: Experiment) -> CheckedRun:
         _collect(problems, lambda: None if folds.file else _check_fold(config, folds.planned))
     tables = _collect(problems, data.splits.read_tables) if data else None
     tried = _collect(problems, lambda: _check_task(experiment, *tables)) if tables else None
-    plan = _collect(problems, lambda: _plan_submission(config, data, *tables, tried)) if data and tables else None
+    plan = _collect(problems, lambda: _plan_submission(experiment, data, *tables, tried)) if data and tables else None
     if trainer and tried:
         problems += monitor_problems(callbacks_of(trainer), tried.task.scored_by)
     frozen = None if problems else _collect(problems, experiment.dump)
@@ -136,7 +136,7 @@ def _check_numbers(config: Namespace) -> None:
 
 
 def _plan_submission(
-    config: Namespace, data: CSVDataModule, rows: Rows, schema: Schema, tried: Tried | None
+    experiment: Experiment, data: CSVDataModule, rows: Rows, schema: Schema, tried: Tried | None
 ) -> SubmissionPlan | None:
     """Decides what `swinft submit` will write; None where no sample submission is configured.
 
@@ -147,7 +147,8 @@ def _plan_submission(
         return None
     assert rows.targets is not None
     first = traits_of(tried.task.scored_by[0]) if tried else Traits()
-    options = SubmissionConfig(**dict(config.submission))
+    config = experiment.config
+    options = SubmissionConfig(**experiment.section("submission"))
     schema = with_prior(schema, rows.targets[rows.is_used])
     return plan_submission(Sample.of(data.splits.sample), schema, first, options, config.data.columns.label_delimiter)
 

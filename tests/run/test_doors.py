@@ -121,16 +121,68 @@ class Needs(View):
         pass
 """
 
+FORMAT = """
+from swinft import SubmissionFormat
+
+class Ranked(SubmissionFormat):
+    kinds = ("classification",)
+
+    def __init__(self, sign: str = ">") -> None:
+        self.sign = sign
+
+    def cells(self, values):
+        assert self.sample_words == {"color": ["red"]}
+        return {c: [self.sign.join(self.outputs[k] for k in row.argsort()[::-1]) for row in values] for c in self.columns}
+
+    def problem(self, column, cell):
+        return "" if sorted(cell.split(self.sign)) == list(self.outputs) else "not all classes"
+
+    def changes(self, values):
+        return [f"{len(values)} rows are ranked"]
+
+class Numbers(Ranked):
+    def cells(self, values):
+        return {"color": list(values.argmax(1))}
+
+class Short(Ranked):
+    def cells(self, values):
+        return {"color": ["red"]}
+
+class Elsewhere(Ranked):
+    def cells(self, values):
+        return {"colour": ["red"] * len(values)}
+
+class Breaks(Ranked):
+    def cells(self, values):
+        return values.nothing
+
+class Refuses(Ranked):
+    def problem(self, column, cell):
+        return "never"
+
+class Cannot(Ranked):
+    def refusal(self):
+        return f"not {self.columns}"
+
+class OfNumbers(Ranked):
+    kinds = ("regression",)
+
+class Late(Ranked):
+    def cells(self, values):
+        return super().cells(values) if len(values) < 3 else 1 / 0
+"""
+
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a user's modules, from which swinft runs."""
     (tmp_path / "ownmetric.py").write_text(METRIC)
     (tmp_path / "ownview.py").write_text(VIEW)
+    (tmp_path / "ownformat.py").write_text(FORMAT)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
-    for name in ("ownmetric", "ownview"):
+    for name in ("ownmetric", "ownview", "ownformat"):
         sys.modules.pop(name, None)
 
 
@@ -282,4 +334,65 @@ def test_what_is_wrong_with_a_view_is_said_before_anything_is_trained(competitio
     changes = {"predict.views": views, "data.image_size": size}
     config = write_config(own / "c.yaml", tiny_config(competition, own / "runs", **changes))
     assert main(["fit", "--config", str(config), "--allow-code", "ownview", "--fold", "0"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def form(name: str, **init_args: object) -> dict[str, object]:
+    return {"class_path": f"ownformat.{name}", "init_args": init_args}
+
+
+def test_a_users_format_is_written_from_the_config_and_from_the_command_line(competition, own, capsys):
+    changes = {"submission.format": form("Ranked", sign="<"), "trainer.max_epochs": 1}
+    config = write_config(own / "c.yaml", tiny_config(competition, own / "runs", **changes))
+    fit_in_process(config, "--allow-code", "ownformat")
+    run = own / "runs" / "tiny"
+    assert main(["predict", str(run), "--device", "cpu", "--allow-code", "ownformat"]) == 0
+    predicted = [line.split(",") for line in (run / "test_predictions.csv").read_text().splitlines()]
+    values = {row[0]: [float(cell) for cell in row[1:]] for row in predicted[1:]}
+    names = predicted[0][1:]
+
+    def check(sign: str) -> None:
+        lines = [line.split(",") for line in (run / "submission.csv").read_text().splitlines()]
+        sample = [line.split(",")[0] for line in (competition / "sample_submission.csv").read_text().splitlines()]
+        assert [line[0] for line in lines] == sample
+        for id, cell in lines[1:]:
+            assert cell.split(sign) == [names[k] for k in np.argsort(values[id])[::-1]]
+
+    submit = ["submit", str(run)]
+    assert main(submit) == 2  # nobody said that its code may run
+    assert main([*submit, "--allow-code", "ownformat"]) == 0
+    assert "6 rows are ranked" in capsys.readouterr().out
+    check("<")
+    made = json.loads((run / "submission.made_from.json").read_text())
+    assert made["format"] == "ownformat.Ranked"
+    assert made["options"]["format"] == "ownformat.Ranked(sign=<)"
+    assert main([*submit, "--format", "ownformat.Ranked", "--allow-code", "ownformat"]) == 0
+    check(">")
+    assert main([*submit, "--format", "label"]) == 0  # needs no code of the user's
+    capsys.readouterr()
+    for words, said in (
+        (["--format", "ownformat.Late"], "ownformat.Late.cells fails for 6 rows: ZeroDivisionError"),
+        (["--format", "lable"], "Did you mean 'label'?"),
+        (["--format", "torch.nn.Linear"], "takes a class derived from swinft's SubmissionFormat"),
+        (["--format", "ownformat.Ranked", "--threshold", "0.7"], "submission.threshold: of no use"),
+    ):
+        assert main([*submit, "--allow-code", "ownformat", *words]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Numbers", "it must give 2 cells of text"),
+        ("Short", "gives 1 cells for column 'color'"),
+        ("Elsewhere", "gives the columns ['colour']; it must give cells of ['color']"),
+        ("Breaks", "ownformat.Breaks.cells fails for 2 rows: AttributeError"),
+        ("Refuses", "refuses a cell of its own, in column 'color': never"),
+        ("Cannot", "not ['color']"),
+        ("OfNumbers", "has `kinds` ('regression',), and data.target_kind is classification"),
+    ],
+)
+def test_what_is_wrong_with_a_format_is_said_before_anything_is_trained(competition, own, capsys, name, said):
+    config = write_config(own / "c.yaml", tiny_config(competition, own / "runs", **{"submission.format": form(name)}))
+    assert main(["fit", "--config", str(config), "--allow-code", "ownformat", "--fold", "0"]) == 2
     assert said in capsys.readouterr().err

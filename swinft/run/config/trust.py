@@ -34,6 +34,7 @@ from swinft.model.metrics import Metric
 from swinft.model.pooling import Pooling
 from swinft.run.config.callbacks import refusal
 from swinft.run.config.explain import untrusted
+from swinft.run.submission.formats import SubmissionFormat
 from swinft.system.processes import find_code_of_parent
 
 TRUSTED_PACKAGES = ("swinft", "albumentations", "lightning", "timm", "torch", "torchmetrics", "torchvision")
@@ -48,6 +49,7 @@ BASES: dict[str, tuple[type, ...]] = {
     "model.optim.schedule": (LRScheduler,),
     "model.pooling": (Pooling,),
     "predict.views": (View,),
+    "submission.format": (SubmissionFormat,),
     "trainer.accelerator": (Accelerator,),
     "trainer.callbacks": (Callback,),
     "trainer.logger": (Logger,),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from swinft.data.schema import Schema
 from swinft.errors import InputError, suggest
 from swinft.model.metrics import Traits
-from swinft.run.submission.formats import Flags, Format, LabelSets, Numbers, OneClass
+from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat, checked_cells
 from swinft.run.submission.matching import in_yaml, knows_words, match_columns, positive_class, resolve_words
 from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
 from swinft.run.submission.sample import Sample
@@ -46,9 +46,12 @@ def plan_submission(
     free = [column for column in sample.targets if column not in kept]
     if not free:
         raise InputError(f"{sample.source} has no column to fill: {sample.columns}, of which {kept} are kept.")
-    decide = {"classification": _classes, "regression": _numbers, "multilabel": _labels}[schema.kind]
-    decision = decide(_Question(sample, schema, metric, config, label_delimiter, free))
-    _check_cells(sample, decision.format)
+    question = _Question(sample, schema, metric, config, label_delimiter, free)
+    if isinstance(config.format, SubmissionFormat):
+        decision = _own(question, config.format)
+    else:
+        decision = {"classification": _classes, "regression": _numbers, "multilabel": _labels}[schema.kind](question)
+        _check_cells(sample, decision.format)
     _check_acts(config, schema, decision.format)
     return SubmissionPlan(sample, schema, decision.format, decision.reason, kept, decision.notes)
 
@@ -67,7 +70,7 @@ class _Question:
     @property
     def given(self) -> str | None:
         """The format that the settings ask for."""
-        return None if self.config.format == "auto" else self.config.format
+        return None if self.config.format == "auto" else str(self.config.format)
 
     def is_output(self, column: str) -> bool:
         """Whether a column is meant for one output."""
@@ -80,9 +83,33 @@ class _Question:
 
 @dataclass(frozen=True)
 class _Answer:
-    format: Format
+    format: SubmissionFormat
     reason: str
     notes: list[str] = field(default_factory=list)
+
+
+def _own(question: _Question, given: SubmissionFormat) -> _Answer:
+    """A format of the user's own, tried with the training rows' mean prediction.
+
+    Raises:
+        InputError: It is for another kind of target, refuses the columns, fails, or refuses its own cells.
+    """
+    sample, schema = question.sample, question.schema
+    if isinstance(given.kinds, str) or schema.kind not in given.kinds:
+        raise InputError(
+            f"submission.format: {given.name} has `kinds` {given.kinds!r}, and data.target_kind is {schema.kind}."
+        )
+    words = {column: sample.words(column) for column in question.free}
+    told = given.filling(question.free, schema.outputs, words)
+    if refusal := told.refusal():
+        raise InputError(f"submission.format: {given.name} cannot fill {sample.source}: {refusal}")
+    values = np.array([schema.prior or [0.0] * len(schema.outputs)] * 2)
+    for column, cells in checked_cells(told, values).items():
+        if problem := told.problem(column, cells[0]):
+            raise InputError(
+                f"submission.format: {given.name} refuses a cell of its own, in column '{column}': {problem}"
+            )
+    return _Answer(told, "as submission.format says")
 
 
 def _numbers(question: _Question) -> _Answer:
@@ -232,9 +259,10 @@ def _check_config(sample: Sample, schema: Schema, config: SubmissionConfig) -> N
     """Refuses settings that name what is not there, or that cannot be; all of them are listed."""
     allowed = FORMATS_OF_KIND[schema.kind]
     problems = []
-    if config.format not in ("auto", *allowed):
+    if not isinstance(config.format, SubmissionFormat) and config.format not in ("auto", *allowed):
+        hint = suggest(config.format, [name for names in FORMATS_OF_KIND.values() for name in names])
         problems.append(
-            f"submission.format is '{config.format}', but a {schema.kind} run can write {' or '.join(allowed)}."
+            f"submission.format is '{config.format}', but a {schema.kind} run can write {' or '.join(allowed)}.{hint}"
         )
     if not 0 <= config.threshold <= 1:
         problems.append(f"submission.threshold is {config.threshold}; it must be in 0–1.")
@@ -263,7 +291,7 @@ def _check_config(sample: Sample, schema: Schema, config: SubmissionConfig) -> N
         raise InputError("\n  ".join(["the submission's settings are wrong:", *problems]))
 
 
-def _check_cells(sample: Sample, format_: Format) -> None:
+def _check_cells(sample: Sample, format_: SubmissionFormat) -> None:
     """Refuses to write numbers where the sample has words."""
     if isinstance(format_, OneClass | LabelSets):
         return
@@ -277,19 +305,20 @@ def _check_cells(sample: Sample, format_: Format) -> None:
             )
 
 
-def _check_acts(config: SubmissionConfig, schema: Schema, format_: Format) -> None:
+def _check_acts(config: SubmissionConfig, schema: Schema, format_: SubmissionFormat) -> None:
     """Refuses settings that do nothing in a format."""
     writes_labels = isinstance(format_, LabelSets | Flags)
     writes_words = isinstance(format_, LabelSets | OneClass)
     writes_numbers = isinstance(format_, Numbers)
+    names_outputs = isinstance(format_, Numbers | Flags)
     acts: list[tuple[str, bool, bool]] = [
         ("threshold", config.threshold != 0.5, writes_labels),
         ("delimiter", config.delimiter not in (None, " "), isinstance(format_, LabelSets)),
         ("clip", config.clip is not None, writes_numbers),
         ("normalize", config.normalize, writes_numbers),
-        ("columns", bool(config.columns), not writes_words),
+        ("columns", bool(config.columns), names_outputs),
         ("words", bool(config.words), writes_words),
-        ("drop", bool(config.drop), not writes_words),
+        ("drop", bool(config.drop), names_outputs),
     ]
     dead = [name for name, is_set, can_act in acts if is_set and not can_act]
     if dead:

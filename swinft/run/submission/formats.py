@@ -3,52 +3,114 @@
 Shapes: N rows, K outputs.
 """
 
+import copy
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.errors import number_of
+from swinft.errors import InputError, number_of
+from swinft.model.described import Described, path_of
 from swinft.model.grades import to_grades
 
 Values = NDArray[np.float64]
 SHOWN_WORDS = 6  # of a list in a message
 
 
-class Format(Protocol):
-    """A way to fill the columns of a submission."""
+class SubmissionFormat(Described):
+    """A way to fill the columns of a submission; a user's own derives from it and gives `cells`.
 
-    @property
-    def name(self) -> str:
-        """Its name in `submission.format`."""
-        ...
+    What is said of a user's own is known when `refusal`, `cells` and the others are called, and not in `__init__`.
+    """
+
+    name: str
+    """Its name in `submission.format`; of a user's own its class path."""
+
+    kinds: Sequence[str] = ("classification", "regression", "multilabel")
+    """The kinds of target whose predictions it writes."""
+
+    outputs: list[str]
+    """Names of the K outputs."""
+
+    sample_words: Mapping[str, Sequence[str]]
+    """The different cells of the sample submission in each column to fill."""
+
+    _columns: Sequence[str] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not {"name"} & {
+            *vars(cls),
+            *vars(cls).get("__annotations__", {}),
+        }:  # a dataclass's field is none of the class
+            cls.name = path_of(cls)
 
     @property
     def columns(self) -> list[str]:
         """The columns that it fills."""
-        ...
+        return list(self._columns)
+
+    def refusal(self) -> str:
+        """What keeps it from filling these columns with these outputs; empty when nothing does."""
+        return ""
 
     def cells(self, values: Values) -> dict[str, list[str]]:
-        """Predictions (N, K) to N cells of each column."""
-        ...
+        """Predictions (N, K), in the competition's units and in the sample's order, to N cells of each column."""
+        raise NotImplementedError
 
     def problem(self, column: str, cell: str) -> str:
         """What is wrong with a cell that was read back; empty when nothing is."""
-        ...
+        return ""
 
     def changes(self, values: Values) -> list[str]:
         """What happens to predictions that cannot be written as they are, or is odd about them; one line each."""
-        ...
+        return []
 
     def describe(self) -> str:
         """What it writes, for a message."""
-        ...
+        return f"{self.name} in {_some(self.columns)}"
+
+    def filling(
+        self, columns: Sequence[str], outputs: Sequence[str], words: Mapping[str, Sequence[str]]
+    ) -> "SubmissionFormat":
+        """A copy that knows what it fills, with what, and what the sample's cells hold."""
+        told = copy.copy(self)
+        told._columns, told.outputs, told.sample_words = list(columns), list(outputs), dict(words)
+        return told
+
+
+def checked_cells(form: SubmissionFormat, values: Values) -> dict[str, list[str]]:
+    """The cells of each column, checked.
+
+    Raises:
+        InputError: A user's own fails, or gives other cells than one text for each row of each column.
+    """
+    try:
+        cells: Any = form.cells(values.copy())
+    except InputError:
+        raise
+    except Exception as error:  # whatever a user's code does not like
+        raise InputError(
+            f"submission.format: {form.name}.cells fails for {number_of(len(values), 'row')}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(cells, Mapping) or set(cells) != set(form.columns):
+        given = f"the columns {list(cells)}" if isinstance(cells, Mapping) else f"a {type(cells).__name__}"
+        raise InputError(f"submission.format: {form.name}.cells gives {given}; it must give cells of {form.columns}.")
+    for column, found in cells.items():
+        if len(found) != len(values) or not all(isinstance(cell, str) for cell in found):
+            raise InputError(
+                f"submission.format: {form.name}.cells gives {len(found)} cells for column '{column}', like "
+                f"{next(iter(found), None)!r}; it must give {len(values)} cells of text."
+            )
+    return {column: list(found) for column, found in cells.items()}
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Numbers(SubmissionFormat):
     """Probabilities, numbers or whole numbers: a column per output.
 
     Args:
@@ -153,7 +215,7 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class OneClass:
+class OneClass(SubmissionFormat):
     """The most probable class, in the sample's words.
 
     Args:
@@ -178,17 +240,13 @@ class OneClass:
         """A cell must be one of the words."""
         return "" if cell in self.words else f"'{cell}' is not made of {_some(self.words)}"
 
-    def changes(self, values: Values) -> list[str]:
-        """Nothing is changed."""
-        return []
-
     def describe(self) -> str:
         """What it writes, for a message."""
         return f"the most probable class in {self.column} ({_some(self.words)})"
 
 
 @dataclass(frozen=True)
-class LabelSets:
+class LabelSets(SubmissionFormat):
     """The labels above a threshold, the most probable one where none is.
 
     Args:
@@ -242,7 +300,7 @@ class LabelSets:
 
 
 @dataclass(frozen=True)
-class Flags:
+class Flags(SubmissionFormat):
     """1 for a label above a threshold, else 0: a column per label.
 
     Args:
@@ -269,10 +327,6 @@ class Flags:
     def problem(self, column: str, cell: str) -> str:
         """A cell must be 0 or 1."""
         return "" if cell in ("0", "1") else f"'{cell}' is neither 0 nor 1"
-
-    def changes(self, values: Values) -> list[str]:
-        """Nothing is changed."""
-        return []
 
     def describe(self) -> str:
         """What it writes, for a message."""

@@ -16,9 +16,10 @@ import pandas as pd
 from swinft.data.schema import Schema
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions
-from swinft.run.submission.formats import Format, Values
+from swinft.run.submission.formats import SubmissionFormat, Values, checked_cells
 from swinft.run.submission.sample import Sample
 
+FormatName = Literal["auto", "probabilities", "label", "number", "integer", "labels"]
 SHOWN = 20  # problems printed in full; the rest are counted
 
 
@@ -29,7 +30,8 @@ class SubmissionConfig:
     Args:
         format: `probabilities`: one column per class or label, or that of one class where the sample has one column for
             two; `label`: the most probable class; `number`: regression values; `integer`: rounded regression values;
-            `labels`: the labels above the threshold; `auto`: by the sample's cells, the target and the first metric.
+            `labels`: the labels above the threshold; `auto`: by the sample's cells, the target and the first
+            metric; or a `class_path` of your own `swinft.SubmissionFormat`.
         threshold: Probability from which a label is written, in 0–1. Where all of a row's labels are below it, the most
             probable one is written.
         delimiter: What stands between labels; null for that of the sample's cells, or `data.columns.label_delimiter`.
@@ -44,7 +46,7 @@ class SubmissionConfig:
         drop: Outputs that the sample has no column for.
     """
 
-    format: Literal["auto", "probabilities", "label", "number", "integer", "labels"] = "auto"
+    format: SubmissionFormat | FormatName = "auto"
     threshold: float = 0.5
     delimiter: str | None = None
     clip: tuple[float, float] | None = None
@@ -76,7 +78,7 @@ class SubmissionPlan:
 
     sample: Sample
     schema: Schema
-    format: Format
+    format: SubmissionFormat
     reason: str
     kept: list[str]
     notes: list[str]
@@ -89,7 +91,7 @@ class SubmissionPlan:
 
     def rows(self, values: Values) -> pd.DataFrame:
         """The submission's rows as text, for predictions (N, K) in the sample's order."""
-        cells = {**self.format.cells(values), **{name: list(self.sample.cells[name]) for name in self.kept}}
+        cells = {**checked_cells(self.format, values), **{name: list(self.sample.cells[name]) for name in self.kept}}
         cells[self.sample.id] = self.sample.ids
         return pd.DataFrame({column: cells[column] for column in self.sample.columns}, dtype=str)
 

@@ -10,7 +10,7 @@ import json
 import shlex
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -21,7 +21,7 @@ from swinft.data.tables.table import DataError, Problem
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance
-from swinft.model.described import name_of
+from swinft.model.described import describe, name_of
 from swinft.model.metrics import Traits, traits_of
 from swinft.printing import say
 from swinft.run.layout import Run
@@ -51,7 +51,8 @@ class SubmitOptions:
         predictions: A prediction table to submit: id and a column per output, of `swinft predict` or a blend. By
             default the run's test_predictions.csv.
         output: Where the submission goes; by default the run's submission.csv.
-        format: `probabilities`, `label`, `number`, `integer`, `labels`, or `auto`: by sample, target and first metric.
+        format: `probabilities`, `label`, `number`, `integer`, `labels`; `auto`: by sample, target and first metric; or
+            the class path of your own.
         threshold: Probability from which a label is written, in 0–1.
         delimiter: What stands between labels.
         clip: Smallest and largest number that is written: `0.01,0.99`.
@@ -62,12 +63,13 @@ class SubmitOptions:
         keep: Columns that keep the sample's own cells.
         drop: Outputs that the sample has no column for.
         dry_run: Build and check everything, but write nothing.
+        allow_code: Packages or modules that a format of your own may be of.
     """
 
     root: str | None = None
     predictions: str | None = None
     output: str | None = None
-    format: Literal["auto", "probabilities", "label", "number", "integer", "labels"] | None = None
+    format: str | None = None
     threshold: float | None = None
     delimiter: str | None = None
     clip: list[float] | None = None
@@ -78,10 +80,11 @@ class SubmitOptions:
     keep: list[str] | None = None
     drop: list[str] | None = None
     dry_run: bool = False
+    allow_code: list[str] | None = None
 
     def over(self, frozen: dict[str, Any]) -> SubmissionConfig:
         """The run's settings with those that are given in their place."""
-        names = [field.name for field in fields(SubmissionConfig)]
+        names = [field.name for field in fields(SubmissionConfig) if field.name != "format"]  # it is in `frozen`
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         config = replace(SubmissionConfig(**frozen), **changes)
         if config.clip is not None and len(config.clip) != 2:
@@ -124,7 +127,7 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         if not options.dry_run:
             check_output(run, path, MAKER)
         config = run.read_config()
-        settings = options.over(config["submission"])
+        settings = options.over({**config["submission"], "format": _format(run, config["submission"], options)})
         schema = Schema.from_dict(run.read_schema())
         source = Path(options.predictions) if options.predictions else run.test_predictions
         if predictions is not None:
@@ -151,12 +154,35 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
             made_from: dict[str, Any] = {"sample": _file(sample.source)}
             made_from |= {"predictions": _file(str(source), predictions)}
             made_from |= {"provenance": asdict(made_with) if made_with else None}
-            made_from |= {"format": plan.format.name, "options": asdict(settings)}
+            named = {"format": name_of(describe(settings.format))}  # JSON holds no objects
+            made_from |= {"format": plan.format.name, "options": asdict(settings) | named}
             write_made_from(run, path, text.encode(), MAKER, made_from)
             if path.read_bytes() != text.encode():
                 raise InputError(f"{path} does not hold what was written to it; the disk or a program changed it.")
     _say_done(run, None if options.dry_run else path, sample)
     return Submission(None if options.dry_run else path, text, plan)
+
+
+def _format(run: Run, frozen: dict[str, Any], options: SubmitOptions) -> Any:
+    """The name of a format, or one of the user's own: that of the options, built without arguments, or of the config.
+
+    Raises:
+        InputError: Its code may not run, or it takes other arguments.
+    """
+    asked = frozen["format"] if options.format is None else options.format
+    if isinstance(asked, str) and "." not in asked:
+        return asked
+    from swinft.run.config.trust import named_class  # slow to import, and seldom needed
+    from swinft.run.experiment import Experiment
+
+    if options.format is None:
+        return Experiment.of_run(run, "submit", options.allow_code).section("submission")["format"]
+    try:
+        return named_class(str(asked), "submission.format", options.allow_code or [])()
+    except TypeError as error:
+        raise InputError(
+            f"--format {asked}: {error}. Name it in submission.format of a config, with init_args."
+        ) from error
 
 
 def _say_done(run: Run, path: Path | None, sample: Sample) -> None:
