@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -38,6 +39,12 @@ def write_image(
     noise = rng.normal(0, 12, (*size, 3))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.clip(np.array(color) + noise, 0, 255).astype(np.uint8)).save(path, quality=95)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips tests that need a GPU where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("there is no GPU here")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,6 +1,6 @@
 """What keeps the package readable: imports point one way, the public names exist, and the page of modules is right.
 
-`python -m tests.test_structure` writes docs/code.md again.
+`python -m tests.test_structure` writes docs/code.md and the tree in README.md again.
 """
 
 import ast
@@ -131,5 +131,89 @@ def test_f114_the_page_of_modules_is_that_of_the_code():
     assert PAGE.read_text() == reading_list()
 
 
+README = ROOT / "README.md"
+MARKERS = ("<!-- tree: written by `python -m tests.test_structure` -->\n", "<!-- end of tree -->\n")
+
+
+def about(path: Path) -> str:
+    """The first line of a module's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+
+
+def tree() -> str:
+    """Packages and the modules beside them, in the order in which they may import each other."""
+    top = [path for path in (ROOT / "swinft").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    top = [path for path in top if path.stem != "__init__"]
+    lines = ["swinft/"]
+    for path in sorted(top, key=lambda path: (level(f"swinft.{path.stem}"), path.stem)):
+        lines += [f"  {name(each, 1)} {about(each)}" for each in ([path] if path.suffix else [path / "__init__.py"])]
+        inside = sorted(path.glob("*/__init__.py")) if path.is_dir() else []
+        lines += [f"    {name(each, 2)} {about(each)}" for each in inside]
+    return "```\n" + "\n".join(lines) + "\n```\n"
+
+
+def name(path: Path, depth: int) -> str:
+    """A package with a slash, a module without its suffix, as wide as the others at any depth."""
+    return (f"{path.parent.name}/" if path.stem == "__init__" else path.stem).ljust(18 - 2 * depth)
+
+
+def with_tree(text: str) -> str:
+    before, _, rest = text.partition(MARKERS[0])
+    return before + MARKERS[0] + tree() + MARKERS[1] + rest.partition(MARKERS[1])[2]
+
+
+def test_the_tree_in_the_readme_is_that_of_the_code():
+    text = README.read_text()
+    assert text.count(MARKERS[0]) == text.count(MARKERS[1]) == 1
+    assert text == with_tree(text)
+
+
+# What breaks a limit today, with its size: it may become smaller and not larger, and nothing may join it.
+MOST = {"lines of a file": 350, "lines of a function": 50, "parameters of a constructor": 15}
+TOO_LARGE = {
+    ("lines of a file", "swinft.model.task"): 586,
+    ("parameters of a constructor", "swinft.model.task"): 20,
+    ("lines of a function", "swinft.model.task.__init__"): 67,
+    ("lines of a function", "swinft.run.config.sections.build_parser"): 72,
+    ("lines of a function", "swinft.run.folds.fold.fit_fold"): 64,
+}
+KERNELS = ROOT / "swinft" / "model" / "attention"
+
+
+def sizes(path: Path) -> dict[tuple[str, str], int]:
+    """Lines of a file; of each function without its docstring and blank lines; parameters of each constructor."""
+    text, own = path.read_text(), module_name(path)
+    lines = text.split("\n")
+    found = {("lines of a file", own): len(text.splitlines())}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0]
+            is_doc = ast.get_docstring(node) is not None
+            documentation = range(first.lineno, (first.end_lineno or 0) + 1) if is_doc else range(0)
+            code = [n for n in range(node.lineno, (node.end_lineno or 0) + 1) if n not in documentation]
+            place = ("lines of a function", f"{own}.{node.name}")
+            found[place] = max(found.get(place, 0), sum(1 for n in code if lines[n - 1].strip()))
+            given = node.args
+            if node.name == "__init__":
+                place = ("parameters of a constructor", own)
+                found[place] = max(found.get(place, 0), len(given.posonlyargs + given.args + given.kwonlyargs) - 1)
+        elif isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(each) for each in node.decorator_list):
+            place = ("parameters of a constructor", own)
+            fields = sum(isinstance(each, ast.AnnAssign) for each in node.body)
+            found[place] = max(found.get(place, 0), fields)
+    return found
+
+
+def test_files_functions_and_constructors_stay_small():
+    modules = [path for path in sorted((ROOT / "swinft").rglob("*.py")) if KERNELS not in path.parents]
+    measured = {place: size for path in modules for place, size in sizes(path).items()}
+    assert len(measured) > 1000
+    too_large = {place: size for place, size in measured.items() if size > MOST[place[0]]}
+    grown = {place: size for place, size in too_large.items() if size > TOO_LARGE.get(place, 0)}
+    assert not grown, "make it smaller"
+    assert set(TOO_LARGE) == set(too_large), "what keeps the limit is no exception any more"
+
+
 if __name__ == "__main__":
     PAGE.write_text(reading_list())
+    README.write_text(with_tree(README.read_text()))
