@@ -88,12 +88,20 @@ def test_a_head_is_taken_where_outputs_agree_by_name(tiny_run, competition, tmp_
     assert not torch.allclose(found["head.linear.weight"][2], source["head.linear.weight"][2])
 
 
-def test_a_head_of_another_kind_is_not_taken_and_that_is_said(tiny_run, competition, tmp_path, capsys):
-    changes = {"data.target": "brightness", "data.target_kind": "regression"}
-    changes["model.head"] = {"class_path": "swinft.RegressionHead"}
+NUMBERS = {"data.target": "brightness", "data.target_kind": "regression"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({**NUMBERS, "model.head": {"class_path": "swinft.RegressionHead"}}, "it is a swinft.ClassificationHead"),
+        ({"model.pooling": "max"}, "its features are pooled otherwise (model.pooling avg)"),
+    ],
+)
+def test_a_head_that_would_mean_something_else_is_not_taken(changes, said, tiny_run, competition, tmp_path, capsys):
     words = ["fit", "--config", config_of(competition, tmp_path, tiny_run / "fold_0", **changes), "--fold", "0"]
     assert main(words) == 0
-    assert "is not taken: it is a swinft.ClassificationHead" in capsys.readouterr().out
+    assert f"is not taken: {said}" in capsys.readouterr().out
 
 
 def test_tables_of_another_size_are_resampled_once_by_timm(tmp_path):

@@ -3,8 +3,6 @@
 Shapes: B batch, H and W pixels, D features. Nothing here looks at a model's name.
 """
 
-import pickle
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -15,16 +13,15 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
-from safetensors import SafetensorError
 from timm.layers import SelectAdaptivePool2d  # type: ignore[attr-defined]
-from timm.models import get_pretrained_cfg, load_state_dict
+from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from swinft.errors import InputError, suggest
 from swinft.model.backbones.input_size import resize
 from swinft.model.backbones.own import normalisation, own_module, refuse_hub
 from swinft.model.backbones.unpooled import Pool, pooled
-from swinft.model.backbones.weights import without_prefix
+from swinft.model.backbones.weights import load_weights, read_weights
 from swinft.model.described import Named, plain_spec, short_name
 
 REACH_SECONDS = 5.0
@@ -226,8 +223,8 @@ def _build(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> tupl
         raise InputError(f"timm cannot build '{name}' with {arguments}: {error} (model.backbone_args).{fix}") from error
     if not file:
         return model, lambda only_as_it_is=False: True
-    state = _read(model, name, file)
-    return model, partial(_load, model, state, name, file, arguments)
+    state = read_weights(model, name, file)
+    return model, partial(load_weights, model, state, name, file, arguments)
 
 
 def _refuse_own(arguments: dict[str, Any]) -> None:
@@ -289,82 +286,3 @@ def _is_reachable(url: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _read(model: Any, name: str, file: Path) -> dict[str, Any]:
-    """The tensors of a file, by the model's names where they are there behind a prefix; nothing of it is run.
-
-    Raises:
-        InputError: It cannot be read, or holds more than tensors and plain values.
-    """
-    try:
-        state = load_state_dict(str(file), device="cpu", weights_only=True)
-        return without_prefix(state, model.state_dict().keys(), file)
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        plain = "torch.save({'state_dict': torch.load(FILE, weights_only=False)['state_dict']}, 'weights.pth')"
-        fix = f" If you trust it, keep its tensors alone: {plain}." if "weights_only" in str(error) else ""
-        raise InputError(f"{file} cannot be read as weights (model.pretrained): {error}{fix}") from error
-    except (KeyError, AttributeError, ValueError, SafetensorError) as error:
-        raise InputError(f"{file} does not hold weights of '{name}' (model.pretrained): {error}") from error
-
-
-def _load(
-    model: Any,
-    state: dict[str, Any],
-    name: str,
-    file: Path,
-    arguments: dict[str, Any],
-    only_as_it_is: bool = False,
-) -> bool:
-    """Loads a file strictly. timm's own loader lets missing keys pass once the classifier differs.
-
-    Args:
-        model: At the size at which the weights are wanted.
-        state: The file's tensors.
-        name: Of the model.
-        file: Where they come from.
-        arguments: Of the model.
-        only_as_it_is: Load nothing where tensors of the file have other shapes than the model's.
-
-    Returns:
-        Whether they are loaded.
-
-    Raises:
-        InputError: The file holds anything else than this model's weights and a classifier.
-    """
-    own = model.state_dict()
-    if all(key in state and state[key].shape == tensor.shape for key, tensor in own.items()):
-        missing, unexpected = [], [key for key in state if key not in own]
-        model.load_state_dict({key: state[key] for key in own})
-    else:
-        if only_as_it_is and all(key in state for key in own):
-            return False
-        try:
-            # Each family keeps the conversion of older and of the authors' checkpoints under this name.
-            convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-            missing, unexpected = model.load_state_dict(convert(state, model) if convert else state, strict=False)
-        except (RuntimeError, KeyError, AttributeError, ValueError) as error:
-            raise InputError(f"{file} does not hold weights of '{name}' (model.pretrained): {error}") from error
-    if unexpected:
-        classifier = _classifier_keys(model, name, arguments)
-        unexpected = [key for key in unexpected if key not in classifier]
-    if missing or unexpected:
-        raise InputError(
-            f"{file} does not hold the weights of '{name}' (model.pretrained). Missing: {_few(missing)}. "
-            f"Not known to the model: {_few(unexpected)}."
-        )
-    return True
-
-
-def _classifier_keys(model: Any, name: str, arguments: dict[str, Any]) -> set[str]:
-    """Weights that the model has with a classifier and not without: a file may hold them, whatever its classes are."""
-    try:
-        with torch.device("meta"):  # names only; a few families compute while they are built, which it cannot
-            whole = timm.create_model(name, pretrained=False, **arguments)
-    except (RuntimeError, NotImplementedError):
-        whole = timm.create_model(name, pretrained=False, **arguments)
-    return set(whole.state_dict()) - set(model.state_dict())
-
-
-def _few(keys: Sequence[str]) -> str:
-    return f"{', '.join(keys[:5])}{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}" if keys else "none"

@@ -1,8 +1,15 @@
-"""A backbone's weights inside those of a larger network: another run of swinft's, or anybody's LightningModule."""
+"""A backbone's weights from a file: its own, or inside those of a larger network, such as a Lightning module's."""
 
-from collections.abc import Collection
+import pickle
+import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from timm.models import load_state_dict
 
 from swinft.errors import InputError
 
@@ -39,3 +46,82 @@ def without_prefix(state: dict[str, Any], names: Collection[str], file: Path) ->
     rest = f"; {len(state) - len(inside)} other tensors of the file are not" if len(state) > len(inside) else ""
     print(f"model.pretrained: {len(inside)} tensors '{prefix}*' of {file} are loaded into the backbone{rest}")
     return inside
+
+
+def read_weights(model: Any, name: str, file: Path) -> dict[str, Any]:
+    """The tensors of a file, by the model's names where they are there behind a prefix; nothing of it is run.
+
+    Raises:
+        InputError: It cannot be read, or holds more than tensors and plain values.
+    """
+    try:
+        state = load_state_dict(str(file), device="cpu", weights_only=True)
+        return without_prefix(state, model.state_dict().keys(), file)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        plain = "torch.save({'state_dict': torch.load(FILE, weights_only=False)['state_dict']}, 'weights.pth')"
+        fix = f" If you trust it, keep its tensors alone: {plain}." if "weights_only" in str(error) else ""
+        raise InputError(f"{file} cannot be read as weights (model.pretrained): {error}{fix}") from error
+    except (KeyError, AttributeError, ValueError, SafetensorError) as error:
+        raise InputError(f"{file} does not hold weights of '{name}' (model.pretrained): {error}") from error
+
+
+def load_weights(
+    model: Any,
+    state: dict[str, Any],
+    name: str,
+    file: Path,
+    arguments: dict[str, Any],
+    only_as_it_is: bool = False,
+) -> bool:
+    """Loads a file strictly. timm's own loader lets missing keys pass once the classifier differs.
+
+    Args:
+        model: At the size at which the weights are wanted.
+        state: The file's tensors.
+        name: Of the model.
+        file: Where they come from.
+        arguments: Of the model.
+        only_as_it_is: Load nothing where tensors of the file have other shapes than the model's.
+
+    Returns:
+        Whether they are loaded.
+
+    Raises:
+        InputError: The file holds anything else than this model's weights and a classifier.
+    """
+    own = model.state_dict()
+    if all(key in state and state[key].shape == tensor.shape for key, tensor in own.items()):
+        missing, unexpected = [], [key for key in state if key not in own]
+        model.load_state_dict({key: state[key] for key in own})
+    else:
+        if only_as_it_is and all(key in state for key in own):
+            return False
+        try:
+            # Each family keeps the conversion of older and of the authors' checkpoints under this name.
+            convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+            missing, unexpected = model.load_state_dict(convert(state, model) if convert else state, strict=False)
+        except (RuntimeError, KeyError, AttributeError, ValueError) as error:
+            raise InputError(f"{file} does not hold weights of '{name}' (model.pretrained): {error}") from error
+    if unexpected:
+        classifier = _classifier_keys(model, name, arguments)
+        unexpected = [key for key in unexpected if key not in classifier]
+    if missing or unexpected:
+        raise InputError(
+            f"{file} does not hold the weights of '{name}' (model.pretrained). Missing: {_few(missing)}. "
+            f"Not known to the model: {_few(unexpected)}."
+        )
+    return True
+
+
+def _classifier_keys(model: Any, name: str, arguments: dict[str, Any]) -> set[str]:
+    """Weights that the model has with a classifier and not without: a file may hold them, whatever its classes are."""
+    try:
+        with torch.device("meta"):  # names only; a few families compute while they are built, which it cannot
+            whole = timm.create_model(name, pretrained=False, **arguments)
+    except (RuntimeError, NotImplementedError):
+        whole = timm.create_model(name, pretrained=False, **arguments)
+    return set(whole.state_dict()) - set(model.state_dict())
+
+
+def _few(keys: Sequence[str]) -> str:
+    return f"{', '.join(keys[:5])}{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}" if keys else "none"

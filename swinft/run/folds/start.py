@@ -10,6 +10,7 @@ from swinft.data.schema import Schema
 from swinft.errors import listed
 from swinft.model.heads import LinearHead
 from swinft.model.network import ImageModel
+from swinft.model.pooling import NAMED
 from swinft.model.task import FineTuneTask
 from swinft.run.layout import Fold, Run
 from swinft.store import verify
@@ -29,7 +30,7 @@ def take_head(task: FineTuneTask, schema: Schema, source: Fold) -> str:
     run = Run.at(source.root.resolve().parent)
     old, state = Schema.from_dict(run.read_schema()), load_file(verify(source.weights))
     said = f"model.pretrained: the head of {source.root}"
-    if reason := _another_head(task.net, schema, old, run.read_config()["model"]["head"]):
+    if reason := _another_head(task.net, schema, old, run.read_config()["model"]):
         return f"{said} is not taken: {reason}"
     common = [name for name in schema.outputs if name in old.outputs]
     own = task.net.state_dict()
@@ -51,10 +52,13 @@ def take_head(task: FineTuneTask, schema: Schema, source: Fold) -> str:
     return f"{said} is taken{f', but for the outputs {listed(fresh)}, which it has not' if fresh else ''}"
 
 
-def _another_head(net: ImageModel, schema: Schema, old: Schema, head: dict[str, Any]) -> str:
-    """Why the other run's head says nothing here; empty where it may."""
+def _another_head(net: ImageModel, schema: Schema, old: Schema, model: dict[str, Any]) -> str:
+    """Why the head of another run, of the settings `model`, says nothing here; empty where it may."""
+    head, pooling = model["head"], model.get("pooling", "avg")
     if head["class_path"].rpartition(".")[2] != type(net.head).__name__ or old.kind != schema.kind:
         return f"it is a {head['class_path']}"
+    if _pooling_name(pooling) != (type(net.pooling).__name__ if net.pooling else None):
+        return f"its features are pooled otherwise (model.pooling {pooling})"
     if (old.numeric_features, old.categories) != (schema.numeric_features, schema.categories):
         return "its metadata columns are others"
     if not set(schema.outputs) & set(old.outputs):
@@ -67,6 +71,13 @@ def _another_head(net: ImageModel, schema: Schema, old: Schema, head: dict[str, 
     learnt = ("scale", "shift")
     differ = [key for key, value in net.head.decode_rule().items() if key not in learnt and before.get(key) != value]
     return f"its predictions are decoded otherwise ({listed(differ)})" if differ else ""
+
+
+def _pooling_name(pooling: Any) -> str | None:
+    """The class of the setting `model.pooling`; None for the backbone's own."""
+    if isinstance(pooling, dict):
+        return str(pooling["class_path"]).rpartition(".")[2]
+    return None if pooling == "avg" else NAMED[pooling].__name__
 
 
 def _fits(own: Tensor, other: Tensor | None, schema: Schema, old: Schema) -> bool:
