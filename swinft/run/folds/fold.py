@@ -23,6 +23,7 @@ from swinft.inference.finite import Origin
 from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
 from swinft.model.metrics import traits_of
+from swinft.model.task import FineTuneTask
 from swinft.printing import format_seconds
 from swinft.run.compute.choices import Choice, choice_here
 from swinft.run.compute.devices import folds_at_a_time
@@ -68,23 +69,9 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
     experiment = experiment.with_config(config)
     quiet()
     pl.seed_everything(config.seed + fold.index, verbose=False)
-    data = experiment.datamodule(run, folds={"held_out": fold.index})
-    shorten(data, config)
-    known = found.path if found else inherited_cache()
-    if known is not None:
-        data.image_files.take_over(known)
-    data.setup("fit")
-    if known is None:
-        data.check_unchanged(verify(run.images))
+    data = _data(run, experiment, found)
     newest = newest_checkpoint(fold)
-    # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
-    seed, pretrained = config.seed + fold.index, pretrained_of(config, fold.index)
-    task = experiment.task(data.schema, seed, loads_weights=not newest, pretrained=pretrained)
-    if not newest and (source := source_of(config, fold.index)):
-        task.initialize_from(data)
-        line = take_head(task, data.schema, source)
-        if not rank():
-            print(line)
+    task = _task(experiment, data, newest)
     limit = fold_limit(run, config)
     progress = FoldProgress(fold, task.metrics, len(config.predict.views), limit, RunFolds.of(run))
     recorder = FoldRecorder(fold, task.scored_by, config.checkpoint, limit, progress)
@@ -117,6 +104,34 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
             save_net(task.predictor, fold.weights)
         with out_of_memory_explained(explained), loaders_explained():
             _finish(fold, experiment, choice, data, recorder, trainer)
+
+
+def _data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVDataModule:
+    """The fold's rows, their images known to be those that the run was started with."""
+    config = experiment.config
+    data = experiment.datamodule(run, folds={"held_out": config.fold})
+    shorten(data, config)
+    known = found.path if found else inherited_cache()
+    if known is not None:
+        data.image_files.take_over(known)
+    data.setup("fit")
+    if known is None:
+        data.check_unchanged(verify(run.images))
+    return data
+
+
+def _task(experiment: Experiment, data: CSVDataModule, newest: Path | None) -> FineTuneTask:
+    """The fold's task, with the weights that it starts from unless it goes on after `newest`."""
+    config = experiment.config
+    # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
+    seed, pretrained = config.seed + config.fold, pretrained_of(config, config.fold)
+    task = experiment.task(data.schema, seed, loads_weights=not newest, pretrained=pretrained)
+    if not newest and (source := source_of(config, config.fold)):
+        task.initialize_from(data)
+        line = take_head(task, data.schema, source)
+        if not rank():
+            print(line)
+    return task
 
 
 def _explain_memory(
