@@ -85,7 +85,7 @@ def test_a_batch_is_filled_up_with_its_first_row():
 
 
 def test_a_word_that_is_no_policy_is_refused_in_a_notebook_too():
-    with pytest.raises(InputError, match=r"model\.compile is 'always'; it must be true, false or 'auto'"):
+    with pytest.raises(InputError, match=r"model\.compute\.compile is 'always'; it must be true, false or 'auto'"):
         FineTuneTask(ClassificationHead, "resnet10t", False, num_outputs=2, compute=ComputeConfig(compile="always"))
 
 

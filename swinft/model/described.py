@@ -155,8 +155,3 @@ def plain_spec(given: Named, key: str) -> str | dict[str, Any]:
         f"{key} is {said}; it must be a name, or a class: `class_path: MODULE.Class` with its arguments below "
         f"`init_args`, in Python also the class itself or functools.partial(Class, argument=value)."
     )
-
-
-def short_name(spec: Named) -> str:
-    """What to call a name or a class, as `plain_spec` gives them, in messages."""
-    return str(spec["class_path"]) if isinstance(spec, dict) else str(spec)

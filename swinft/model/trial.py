@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from swinft.errors import InputError
-from swinft.model.described import short_name
+from swinft.model.described import name_of
 from swinft.model.heads.contract import decoded, encoded_targets, row_losses
 from swinft.model.scoring import is_own, score
 from swinft.model.task import FineTuneTask
@@ -131,7 +131,7 @@ def try_step(
             raise InputError(
                 f"a training step at {at_size} fails in {place}: {type(error).__name__}: {error}"
             ) from error
-        raise InputError(f"'{short_name(task.hparams['backbone'])}' cannot work at {at_size}: {error}") from error
+        raise InputError(f"'{name_of(task.hparams['backbone'])}' cannot work at {at_size}: {error}") from error
     make_schedule(steps.optimizer, task.optim, TRIED_STEPS)
     _try_metrics(task, predictions, targets, rows)
     return seconds / len(tried.image)

@@ -266,7 +266,7 @@ def test_s4_a_run_saved_with_a_group_per_layer_goes_on_as_if_it_had_always_had_t
     assert main([*words, "--name", "whole"]) == 0
     with monkeypatch.context() as patch:
         patch.setattr(FineTuneTask, "parameter_groups", lambda t: layer_groups(t.net.backbone, t._others, t.optim))
-        patch.setattr(task_module, "describe_rates", lambda groups: f"{len(groups)} groups")
+        patch.setattr(task_module.rates, "describe_rates", lambda groups: f"{len(groups)} groups")
         with power_gone_after(2):
             main([*words, "--name", "old"])
     assert main([*words, "--name", "old", "--resume"]) == 0

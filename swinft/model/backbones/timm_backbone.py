@@ -22,7 +22,7 @@ from swinft.model.backbones.input_size import resize
 from swinft.model.backbones.own import normalisation, own_module, refuse_hub
 from swinft.model.backbones.unpooled import Pool, pooled
 from swinft.model.backbones.weights import load_weights, read_weights
-from swinft.model.described import Named, plain_spec, short_name
+from swinft.model.described import Named, name_of, plain_spec
 
 REACH_SECONDS = 5.0
 # What `timm.create_model` takes besides the arguments of a model: files of weights, folders, other outputs.
@@ -245,7 +245,7 @@ def weights_file(name: Named, pretrained: bool | str) -> Path | None:
             in seconds and not after the retries of its client.
     """
     if not isinstance(name, str):
-        refuse_hub(short_name(plain_spec(name, "model.backbone")), pretrained)
+        refuse_hub(name_of(plain_spec(name, "model.backbone")), pretrained)
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
             raise InputError(

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from swinft.errors import InputError, number_of, suggest
-from swinft.model.described import arguments_of, loaded_class, short_name
+from swinft.model.described import arguments_of, loaded_class, name_of
 from swinft.model.training.optim import OptimConfig
 from swinft.model.training.steps import Steps
 
@@ -70,10 +70,10 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, steps: Steps) -> LR
 
 def describe_schedule(config: OptimConfig, steps: Steps) -> str:
     """Optimiser and schedule in words, for the line about the rates; AdamW and the cosine go without saying."""
-    optimizer = "" if config.name == "adamw" else f"{short_name(config.name)}, "
+    optimizer = "" if config.name == "adamw" else f"{name_of(config.name)}, "
     total = number_of(steps.total, "step")
     if isinstance(config.schedule, dict):
-        return f"{optimizer}{short_name(config.schedule)} over {total}"
+        return f"{optimizer}{name_of(config.schedule)} over {total}"
     then = "" if config.schedule == "warmup_cosine" else f", then {config.schedule}"
     return f"{optimizer}{warmup_steps(config, steps):.0f} of {total} of warm-up{then}"
 
@@ -170,9 +170,9 @@ def _check_settings(config: OptimConfig) -> None:
         )
     has_end = not is_class and name not in ("constant", "step", "multistep")
     if config.min_lr_ratio != OptimConfig.min_lr_ratio and not has_end:
-        raise InputError(f"model.optim.min_lr_ratio does not act with {KEY} {short_name(name)}: remove it.")
+        raise InputError(f"model.optim.min_lr_ratio does not act with {KEY} {name_of(name)}: remove it.")
     if is_class and config.warmup_epochs not in ("auto", 0):
-        raise InputError(f"model.optim.warmup_epochs does not act with {KEY} {short_name(name)}: set it to auto or 0.")
+        raise InputError(f"model.optim.warmup_epochs does not act with {KEY} {name_of(name)}: set it to auto or 0.")
 
 
 def warmup_steps(config: OptimConfig, steps: Steps) -> float:
