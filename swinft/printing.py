@@ -105,3 +105,8 @@ def _families(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[st
             families.append(entry.name)
             missing = left
     return tuple(families), frozenset(missing)
+
+
+def shown(value: float) -> str:
+    """A number for people: four digits, and a price of 5,858,000 as such and not as 5.858e+06."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"

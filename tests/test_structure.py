@@ -4,6 +4,7 @@
 """
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
@@ -61,6 +62,14 @@ def test_no_module_is_empty_and_every_package_says_what_it_holds():
     for package in PACKAGES:
         text = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
         assert text.partition("\n")[0].endswith("."), package
+
+
+def test_nothing_but_the_kinds_of_target_asks_which_kind_it_is():
+    own = {"swinft.data.target", "swinft.model.heads"}
+    asks = re.compile(r"""(==|!=|\bin)\s*[\[({]?\s*["'](classification|regression)["']""")
+    others = [path for path in (ROOT / "swinft").rglob("*.py") if module_name(path).rpartition(".")[0] not in own]
+    assert len(others) > 100
+    assert [path for path in others if asks.search(path.read_text())] == []
 
 
 def test_every_public_name_can_be_imported():

@@ -2,7 +2,7 @@
 
 import inspect
 
-from swinft.data.schema import TargetKind
+from swinft.data.target.kinds import TargetKind
 from swinft.model.metrics import METRICS, KnownMetric, Metric
 from swinft.run.config.parser import call
 

@@ -11,8 +11,8 @@ from albumentations.core.composition import TransformType
 from swinft.data.augment.geometry import DevicePreset
 from swinft.data.augment.pipelines import Preset
 from swinft.data.columns import Columns, template_problems
-from swinft.data.schema import TargetKind, target_columns
 from swinft.data.settings import FoldConfig, LoadingConfig, settings_of, transform_problems
+from swinft.data.target.kinds import TARGETS, TargetKind, target_columns
 from swinft.errors import InputError
 from swinft.ranges import SettingsError, is_whole, list_problems, text_problems, whole_problems, word_problems
 
@@ -76,9 +76,10 @@ class DataSettings:
     def _target_problems(self) -> list[str]:
         """What the target's settings and the other columns say against each other; one sentence each."""
         found, kind = [], self.target_kind
-        if self.columns.class_order is not None and kind != "classification":
+        are_classes = TARGETS[kind].are_classes
+        if self.columns.class_order is not None and not are_classes:
             found.append(f"data.columns.class_order does nothing where data.target_kind is {kind}; remove it.")
-        if self.folds.rare_classes == "train" and kind != "classification":
+        if self.folds.rare_classes == "train" and not are_classes:
             found.append("data.folds.rare_classes is for classification; remove it.")
         try:
             targets = self.targets
@@ -107,7 +108,7 @@ class DataSettings:
     @property
     def targets(self) -> list[str]:
         """The target's columns."""
-        return target_columns(self.target_kind, self.target, self.columns.label_delimiter)
+        return target_columns(TARGETS[self.target_kind], self.target, self.columns.label_delimiter)
 
     @property
     def has_own_transforms(self) -> bool:

@@ -27,11 +27,12 @@ from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.dataset import ShuffledRows
 from swinft.data.loading.feeding import Destination, FeedingLoader
 from swinft.data.loading.loaders import Loaders, Moment, Split
-from swinft.data.schema import Schema, TargetKind
+from swinft.data.schema import Schema
 from swinft.data.settings import FoldConfig, LoadingConfig
 from swinft.data.splits import Splits
-from swinft.data.summary import batch_figure, captions, summarize
+from swinft.data.summary import batch_figure, summarize
 from swinft.data.tables.table import Table
+from swinft.data.target.kinds import TargetKind
 from swinft.errors import InputError
 from swinft.system.other_lightning import warn_of_other_lightning
 
@@ -167,7 +168,7 @@ class CSVDataModule(LightningDataModule):
 
         def titles(rows: list[int]) -> list[str]:
             ids = self.test_table.ids if split == "test" else []
-            return [ids[row] for row in rows] if split == "test" else captions(self.targets[rows], self.schema)
+            return [ids[row] for row in rows] if split == "test" else self.schema.captions(self.targets[rows])
 
         return batch_figure(loader, n, titles)
 

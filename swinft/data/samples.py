@@ -19,15 +19,8 @@ from swinft.data.schema import Schema, make_schema
 from swinft.data.sources.files import FILES, FileSource
 from swinft.data.sources.source import Source
 from swinft.data.tables.table import Problem, Table, read_table
-from swinft.data.tables.text import Spellings, TextRules, counted
-from swinft.data.targets import (
-    check_class_sizes,
-    encode_targets,
-    missing_notes,
-    missing_targets,
-    twin_problems,
-)
-from swinft.errors import suggest
+from swinft.data.tables.text import Spellings, TextRules
+from swinft.data.target.base import TargetCells, missing_notes, missing_targets, twin_problems
 
 if TYPE_CHECKING:
     from swinft.data.data_settings import DataSettings
@@ -100,11 +93,13 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
     target = (settings.target, columns.label_delimiter)
     metadata = (columns.numbers, columns.categories)
     schema = make_schema(answered, settings.target_kind, *target, *metadata, rules, columns.class_order)
-    targets = encode_targets(answered, schema, *target, problems, rules, notes)
+    cells = TargetCells(answered, settings.targets, columns.label_delimiter, rules)
+    targets = schema.target.encode(cells, schema.outputs, problems, notes)
     features = _train_features(answered, schema, columns, problems, notes) if schema.num_features else None
     groups = _groups(table, settings.folds.group, rules, problems) if settings.folds.group else None
-    if settings.target_kind == "classification" and min_class_rows:
-        problems += _rare_classes(table, schema, settings.targets[0], groups, min_class_rows)
+    if min_class_rows:
+        cells = TargetCells(table, settings.targets, columns.label_delimiter, rules)
+        problems += schema.target.size_problems(cells, schema.outputs, groups, min_class_rows)
     source = FileSource(settings.loading.follow_links)
     paths = source.references(table, settings.image, settings.root, problems, notes)
     table = replace(table, notes=(*table.notes, *notes))
@@ -163,18 +158,10 @@ def read_test(
     features = None
     if schema is not None and schema.num_features:
         features = encode_features(table, schema, problems, columns.rules, columns.filling, True, notes)
-    if schema is not None and not is_sample and schema.kind == "classification":
-        notes += _check_answers(table, schema, settings.targets[0], columns.rules, [] if is_rerun else problems)
+    if schema is not None and not is_sample:
+        cells = TargetCells(table, settings.targets, columns.label_delimiter, columns.rules)
+        notes += schema.target.unknown_answers(cells, schema.outputs, [] if is_rerun else problems)
     return Rows(replace(table, notes=(*table.notes, *notes)), paths, features=features, source=source)
-
-
-def _rare_classes(
-    table: Table, schema: Schema, column: str, groups: list[str] | None, min_class_rows: int
-) -> list[Problem]:
-    cells, known = table.names(column), set(schema.outputs)
-    rows = [row for row, cell in enumerate(cells) if cell in known]
-    homes = [groups[row] for row in rows] if groups else None
-    return check_class_sizes([cells[row] for row in rows], min_class_rows, homes, table, column)
 
 
 def _train_features(
@@ -195,22 +182,6 @@ def _groups(table: Table, column: str, rules: TextRules, problems: list[Problem]
             problems.append(table.problem(row, f"the group {what}", fix, column))
     problems += twin_problems(table, column, Counter(groups), rules)
     return groups
-
-
-def _check_answers(table: Table, schema: Schema, column: str, rules: TextRules, problems: list[Problem]) -> list[str]:
-    """Appends classes of a labelled test table that training rows do not have; they are noted as well."""
-    if column not in table.columns:
-        return []
-    known = Spellings(schema.outputs)
-    cells = Counter(table.names(column))
-    unknown = Counter({cell: n for cell, n in cells.items() if not rules.is_missing(cell) and known.find(cell) is None})
-    for row, cell in enumerate(table.names(column) if unknown else []):
-        if cell in unknown:
-            fix = f"Write one of the training table's, or leave the column out.{suggest(cell, schema.outputs)}"
-            problems.append(table.problem(row, "the training table has no such class", fix, column))
-    if not unknown:
-        return []
-    return [f"{table.path}: column '{column}' is not used; the training table lacks some classes: {counted(unknown)}."]
 
 
 def read_sample(path: Path, id: str, columns: Columns, problems: list[Problem]) -> Table | None:

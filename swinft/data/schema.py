@@ -3,10 +3,9 @@
 Shapes: N rows, K outputs, F metadata features.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 from swinft.data.tables.numbers import NUMBER, is_boolean
 from swinft.data.tables.table import Table
 from swinft.data.tables.text import TEXT_RULES, TextRules
-from swinft.errors import InputError, listed
+from swinft.data.target.base import Target, TargetCells
+from swinft.data.target.kinds import TARGETS, target_columns
+from swinft.data.target.names import in_order, names_in
 
-TargetKind = Literal["classification", "regression", "multilabel"]
 GAP = ""  # the category of a missing cell, where the training table has missing ones
 
 
@@ -46,6 +46,15 @@ class Schema:
     booleans: list[str] = field(default_factory=list)
 
     @property
+    def target(self) -> Target:
+        """What its kind of target means."""
+        return TARGETS[self.kind]
+
+    def captions(self, targets: NDArray[Any]) -> list[str]:
+        """The targets of some rows in words."""
+        return self.target.captions(targets, self.outputs)
+
+    @property
     def num_features(self) -> int:
         """F: one per number, one per known value of a category."""
         return len(self.numeric_features) + sum(self.category_sizes)
@@ -58,7 +67,7 @@ class Schema:
     @property
     def are_numbers(self) -> bool:
         """Whether all classes are numbers."""
-        return self.kind == "classification" and all(map(NUMBER.fullmatch, self.outputs))
+        return self.target.are_classes and all(map(NUMBER.fullmatch, self.outputs))
 
     @property
     def grades(self) -> NDArray[Any] | None:
@@ -83,37 +92,6 @@ class Schema:
         return cls(**values)
 
 
-def target_columns(kind: str, target: str | list[str], delimiter: str | None) -> list[str]:
-    """The columns that hold the target.
-
-    Raises:
-        InputError: The target's form does not fit its kind.
-    """
-    columns = [target] if isinstance(target, str) else list(target)
-    if not columns:
-        raise InputError("data.target names no column.")
-    if kind == "classification" and len(columns) > 1:
-        raise InputError(
-            f"data.target names {columns}, but classification has one column of classes. For several 0/1 columns set "
-            f"data.target_kind to multilabel, with the head swinft.MultilabelHead; or write the name of each row's "
-            f"column into one column (pandas: table[columns].idxmax(axis=1))."
-        )
-    if delimiter is not None and (kind != "multilabel" or len(columns) > 1):
-        raise InputError(
-            "data.columns.label_delimiter is for multilabel targets in one column; remove it, or name one column."
-        )
-    if delimiter == "":
-        raise InputError(
-            "data.columns.label_delimiter is empty; write what stands between two labels, like ' ' or '|'."
-        )
-    if kind == "multilabel" and delimiter is None and len(columns) == 1:
-        raise InputError(
-            f"data.target names one column, '{columns[0]}'. For a string of labels set data.columns.label_delimiter "
-            f"(' ' or '|'); for 0/1 columns name them all."
-        )
-    return columns
-
-
 def make_schema(
     table: Table,
     kind: str,
@@ -129,20 +107,12 @@ def make_schema(
     Raises:
         InputError: `class_order` does not name the table's classes.
     """
-    columns = target_columns(kind, target, delimiter)
-    if kind == "classification":
-        outputs = _in_order(_values(table, columns[0], rules))
-        if class_order is not None:
-            outputs = _as_asked(outputs, class_order)
-    elif delimiter is not None:
-        cells = set(table.names(columns[0]))
-        outputs = _in_order({token for cell in cells for token in label_tokens(cell, delimiter, rules)} - {""})
-    else:
-        outputs = columns
+    columns = target_columns(TARGETS[kind], target, delimiter)
+    outputs = TARGETS[kind].outputs(TargetCells(table, columns, delimiter, rules), class_order)
     categories = {}
     for name in categorical_features:
         has_gaps = any(map(rules.is_missing, set(table.names(name))))
-        categories[name] = _in_order(_values(table, name, rules)) + [GAP] * has_gaps
+        categories[name] = in_order(names_in(table, name, rules)) + [GAP] * has_gaps
     booleans = [name for name in numeric_features if is_boolean(set(table.column(name)), rules)]
     is_ordered = class_order is not None
     return Schema(kind, outputs, list(numeric_features), categories, are_ordered=is_ordered, booleans=booleans)
@@ -150,45 +120,5 @@ def make_schema(
 
 def with_prior(schema: Schema, targets: NDArray[Any]) -> Schema:
     """The schema with the mean and, for numbers, the range of each output over the training rows' targets."""
-    if targets.ndim == 1:
-        return replace(schema, prior=(np.bincount(targets, minlength=len(schema.outputs)) / len(targets)).tolist())
-    ranges = np.stack([targets.min(0), targets.max(0)], axis=1).tolist() if schema.kind == "regression" else []
-    return replace(schema, prior=targets.mean(0, dtype=np.float64).tolist(), ranges=ranges)
-
-
-def label_tokens(cell: str, delimiter: str, rules: TextRules) -> list[str]:
-    """The labels of a cell; one that means missing has none, and blanks around a label do not count."""
-    if rules.is_missing(cell):
-        return []
-    blank = re.sub(r"[^\S ]", " ", cell) if delimiter == " " else cell  # a tab or a no-break blank is a blank
-    return [token.strip() for token in blank.split(delimiter)]
-
-
-def _values(table: Table, column: str, rules: TextRules) -> set[str]:
-    """The names in a column, without words for a missing value."""
-    return {name for name in set(table.names(column)) if not rules.is_missing(name)}
-
-
-def _as_asked(found: list[str], class_order: Sequence[str]) -> list[str]:
-    """The classes in the order that `data.columns.class_order` gives.
-
-    Raises:
-        InputError: It leaves a class out, has one that no row has, or has one twice.
-    """
-    wrong = {
-        "without": [name for name in found if name not in class_order],
-        "with the unknown": [name for name in class_order if name not in found],
-        "twice with": [name for name in dict.fromkeys(class_order) if list(class_order).count(name) > 1],
-    }
-    said = [f"{what} {listed(names)}" for what, names in wrong.items() if names]
-    if said:
-        raise InputError(
-            f"data.columns.class_order is {' and '.join(said)}. It must name each of {listed(found)} once."
-        )
-    return list(class_order)
-
-
-def _in_order(names: set[str]) -> list[str]:
-    """Sorted; by number where all are numbers, so that 10 comes after 9."""
-    key: Callable[[str], Any] = float if all(re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) for name in names) else str
-    return sorted(names, key=lambda name: (key(name), name))
+    prior = schema.target.prior(targets, len(schema.outputs))
+    return replace(schema, prior=prior, ranges=schema.target.ranges(targets))

@@ -14,9 +14,8 @@ from swinft.data.inspection.duplicates import clusters
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.samples import Rows, check_sample, read_sample, read_test, read_train
 from swinft.data.schema import Schema, with_prior
-from swinft.data.summary import imbalance
 from swinft.data.tables.table import DataError, Problem, Table
-from swinft.data.targets import encode_answers
+from swinft.data.target.base import TargetCells
 from swinft.errors import InputError
 
 OK = "ok"  # status of a row that has a prediction of its own
@@ -161,7 +160,12 @@ class Splits:
         sample = None if self.settings.predicts_sample else self.sample
         tables = [train.table, *([test.table] if test else []), *([sample] if sample else [])]
         read = [note for table in tables for note in table.notes]
-        self.notes = [*read, *imbalance(train.targets[used], schema), *notes, *self._transform_notes()]
+        self.notes = [
+            *read,
+            *schema.target.notes(train.targets[used], schema.outputs),
+            *notes,
+            *self._transform_notes(),
+        ]
 
     def setup_predict(self) -> None:
         """Reads the rows to predict, and the training table where no schema is known.
@@ -197,8 +201,9 @@ class Splits:
             raise InputError(f"there is nothing to test: {what}. Use Trainer.predict for rows without targets.")
         assert self.schema is not None
         problems: list[Problem] = []
-        target = settings.target, settings.columns.label_delimiter
-        targets = encode_answers(table, self.schema, *target, problems, settings.columns.rules)
+        columns = settings.columns
+        cells = TargetCells(table, settings.targets, columns.label_delimiter, columns.rules)
+        targets = self.schema.target.encode_answers(cells, self.schema.outputs, problems)
         if problems:
             raise DataError(problems)
         return targets

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.folds import Folds, count_per_fold
+from swinft.data.folds import Folds
 from swinft.data.loading.device_loader import DeviceLoader
 from swinft.data.loading.feeding import FeedingLoader
 from swinft.data.schema import Schema
-from swinft.errors import number_of
 from swinft.printing import plain_names, visible, width
-
-MOST_UNEVEN = 100  # rows of the largest class per row of the smallest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,38 +19,13 @@ if TYPE_CHECKING:
     from swinft.data.splits import Splits
 
 
-def target_summary(targets: NDArray[Any], schema: Schema) -> dict[str, Any]:
-    """Rows per class, positive rows per label, or smallest, mean and largest value per target column."""
-    if schema.kind == "classification":
-        return dict(zip(schema.outputs, np.bincount(targets, minlength=len(schema.outputs)).tolist(), strict=True))
-    if schema.kind == "multilabel":
-        return dict(zip(schema.outputs, targets.sum(0).astype(int).tolist(), strict=True))
-    return {
-        name: {"min": float(column.min()), "mean": float(column.mean()), "max": float(column.max())}
-        for name, column in zip(schema.outputs, targets.T, strict=True)
-    }
-
-
 def fold_summary(folds: Folds, targets: NDArray[Any], schema: Schema) -> list[dict[str, Any]]:
     """One entry per fold: its rows, and rows per class, positive rows per label, or the mean of each target."""
     entries: list[dict[str, Any]] = []
-    counts = count_per_fold(folds, targets, len(schema.outputs))
     for fold, size in enumerate(np.bincount(folds).tolist()):
-        values = targets[folds == fold].mean(0).tolist() if schema.kind == "regression" else counts[fold].tolist()
+        values = schema.target.counts(targets[folds == fold], len(schema.outputs))
         entries.append({"fold": fold, "rows": size, **dict(zip(schema.outputs, values, strict=True))})
     return entries
-
-
-def imbalance(targets: NDArray[Any], schema: Schema) -> list[str]:
-    """A line where one class has more than 100 times the rows of another."""
-    if schema.kind != "classification":
-        return []
-    counts = np.bincount(targets, minlength=len(schema.outputs))
-    few, many = int(counts.argmin()), int(counts.argmax())
-    if counts[many] <= MOST_UNEVEN * counts[few]:
-        return []
-    rows = f"'{schema.outputs[many]}' has {number_of(counts[many], 'row')}, '{schema.outputs[few]}' {counts[few]:,}"
-    return [f"the classes are uneven: {rows}. Prefer a metric like macro_f1 to accuracy."]
 
 
 def summarize(splits: "Splits", notes: list[str]) -> dict[str, Any]:
@@ -69,7 +41,7 @@ def summarize(splits: "Splits", notes: list[str]) -> dict[str, Any]:
         "train": str(train.table.path),
         "rows": len(train.table),
         "target": f"{', '.join(splits.settings.targets)} ({splits.settings.target_kind})",
-        "outputs": target_summary(splits.targets[train.is_used], schema),
+        "outputs": schema.target.summary(splits.targets[train.is_used], schema.outputs),
         "folds": fold_summary(splits.fold_of_row[scored], splits.targets[scored], schema),
     }
     if not scored.all():
@@ -95,21 +67,6 @@ def format_summary(summary: dict[str, Any]) -> str:
         else:
             lines.append(f"{name}: {_text(value)}")
     return "\n".join(lines)
-
-
-def shown(value: float) -> str:
-    """A number for people: four digits, and a price of 5,858,000 as such and not as 5.858e+06."""
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
-
-
-def captions(targets: NDArray[Any], schema: Schema) -> list[str]:
-    """The targets of some rows in words; a line per target column of numbers."""
-    outputs = [visible(name) for name in schema.outputs]
-    if schema.kind == "classification":
-        return [outputs[index] for index in targets]
-    if schema.kind == "multilabel":
-        return [", ".join(name for name, on in zip(outputs, row, strict=True) if on) or "–" for row in targets]
-    return ["\n".join(f"{name} {shown(value)}" for name, value in zip(outputs, row, strict=True)) for row in targets]
 
 
 def batch_figure(loader: FeedingLoader, n: int, titles: Callable[[list[int]], list[str]]) -> "Figure":

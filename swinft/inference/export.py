@@ -119,7 +119,7 @@ def check_parity(net: ImageModel, exported: Exported, batches: Sequence[tuple[Te
     Raises:
         InputError: It is above `TOLERANCE`, or a batch cannot be computed.
     """
-    is_one_unit = exported.output != "predictions" or net.head.kind != "regression"
+    is_one_unit = exported.output != "predictions" or net.head.gives_probabilities
     found = 0.0
     for batch in batches:
         with torch.inference_mode(), torch.autocast("cpu", enabled=False):

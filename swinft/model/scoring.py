@@ -103,7 +103,7 @@ def score(
     """
     chosen = chosen_metrics(metrics, kind)
     given, wanted = (_array(values) for values in (predictions, targets))
-    wanted = wanted.astype(np.int64 if kind == "classification" else np.float64)
+    wanted = wanted.astype(np.int64 if wanted.ndim == 1 else np.float64)  # (N,) are class indices
     if not len(given) or not np.isfinite(given).all():
         return {metric.name: math.nan for metric in chosen}
     _check_probabilities(chosen, given)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from swinft.data.features import Filling, encode_features
-from swinft.data.schema import Schema, make_schema, target_columns
+from swinft.data.schema import Schema, make_schema
 from swinft.data.tables.table import read_table
-from swinft.data.targets import check_class_sizes, encode_targets
+from swinft.data.target.base import TargetCells
+from swinft.data.target.classification import check_class_sizes
+from swinft.data.target.kinds import TARGETS, target_columns
 from swinft.errors import InputError
 
 
@@ -27,7 +29,8 @@ def table_of(tmp_path, **columns):
 def encoded(table, kind, target, delimiter=None):
     problems = []
     schema = make_schema(table, kind, target, delimiter, [], [])
-    return encode_targets(table, schema, target, delimiter, problems), schema, problems
+    cells = TargetCells(table, target_columns(schema.target, target, delimiter), delimiter)
+    return schema.target.encode(cells, schema.outputs, problems), schema, problems
 
 
 def test_classes_are_sorted_as_text_or_as_whole_numbers(tmp_path):
@@ -124,4 +127,4 @@ def test_a_rare_class_is_named_with_its_rows(tmp_path):
 )
 def test_targets_that_do_not_fit_their_kind(kind, target, delimiter, expected):
     with pytest.raises(InputError, match=expected):
-        target_columns(kind, target, delimiter)
+        target_columns(TARGETS[kind], target, delimiter)

@@ -13,7 +13,7 @@ from swinft.data.folds import make_folds, scored_folds, target_bins
 from swinft.data.schema import Schema, make_schema, with_prior
 from swinft.data.summary import format_summary
 from swinft.data.tables.table import DataError, Table
-from swinft.data.targets import encode_targets
+from swinft.data.target.base import TargetCells
 from swinft.errors import InputError
 from tests.conftest import merged
 from tests.data.conftest import Competition
@@ -457,9 +457,9 @@ def test_f084_200_000_rows_take_seconds():
     started = time.process_time()
     schema = make_schema(table, "classification", "y", None, ["age"], [])
     problems = []
-    encode_targets(table, schema, "y", None, problems)
+    schema.target.encode(TargetCells(table, ["y"]), schema.outputs, problems)
     encode_features(table, schema, problems, is_test=True, notes=[])
     labels = make_schema(table, "multilabel", "tags", " ", [], [])
-    encode_targets(table, labels, "tags", " ", problems)
+    labels.target.encode(TargetCells(table, ["tags"], " "), labels.outputs, problems)
     assert problems == []
     assert time.process_time() - started < 8

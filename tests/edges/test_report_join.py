@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from swinft.cli import main
-from swinft.data.summary import shown
 from swinft.errors import RunError
 from swinft.inference.predictions import Predictions
+from swinft.printing import shown
 from swinft.run.report.page import worst_rows
 from tests.conftest import fit_in_process, tiny_config, write_config
 

@@ -139,7 +139,11 @@ MUTANTS = [
         (RANKS,),
     ),
     Mutant(
-        "pooled rows not made unique", "swinft/model/task.py", "order[is_first & (rows[order] >= 0)]", "order", (RANKS,)
+        "pooled rows not made unique",
+        "swinft/model/evaluation.py",
+        "order[is_first & (pooled.rows[order] >= 0)]",
+        "order",
+        (RANKS,),
     ),
     Mutant(
         "current_epoch for processed",

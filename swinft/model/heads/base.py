@@ -36,6 +36,16 @@ class Head(Described, nn.Module):
         self.in_features = in_features
         self.num_outputs = num_outputs
 
+    @property
+    def takes_classes(self) -> bool:
+        """Whether targets are class indices int64 (B,), and not numbers (B, K)."""
+        return self.kind == "classification"
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether predictions are in 0–1, and not in the units of each target."""
+        return self.kind != "regression"
+
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, D) to logits (B, anything that `loss` and `decode` understand)."""
         raise NotImplementedError

@@ -27,7 +27,7 @@ def encoded_targets(head: Head, target: Tensor, size: int) -> Tensor:
     Raises:
         InputError: The target or its encoded form has another shape or type than the kind of target has.
     """
-    is_classes = head.kind == "classification"
+    is_classes = head.takes_classes
     expected = (size,) if is_classes else (size, head.num_outputs)
     if target.shape != expected or (is_classes and target.is_floating_point()):
         what = f"class indices {expected}" if is_classes else f"numbers {expected}"
@@ -145,7 +145,7 @@ def check_fits(head: Head, num_metadata: int, metrics: Collection[Any], schema: 
         if number != has[what]:
             raise InputError(f"the network is made for {number} {what}, and the table has {has[what]}.")
     unordered = [metric.name for metric in metrics if metric.scores_grades and schema.grades is None]
-    if unordered and schema.kind == "classification":
+    if unordered and head.takes_classes:
         raise InputError(
             f"{unordered[0]} (model.metrics) counts how far grades are apart, and the classes "
             f"{listed(schema.outputs)} are no numbers. Set data.columns.class_order to all of them, from the "

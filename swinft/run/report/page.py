@@ -20,14 +20,13 @@ from swinft.data.images.decode import decode
 from swinft.data.inspection.scan import ImageSet
 from swinft.data.schema import Schema
 from swinft.data.sources.source import ImageError
-from swinft.data.summary import captions, shown
 from swinft.errors import InputError, StoreError
 from swinft.inference.predictions import Predictions, as_bytes
 from swinft.inference.provenance import Provenance
 from swinft.printing import format_score, plain_names
 from swinft.run.layout import Run
 from swinft.run.provenance import predictions_made_with
-from swinft.run.report.errors import error_table, row_errors
+from swinft.run.report.errors import error_table
 from swinft.store import commit
 
 NUM_WORST = 12
@@ -105,18 +104,17 @@ def curves(run: Run, monitor: str) -> Figure:
 
 def predictions_figure(values: NDArray[np.float32], targets: NDArray[Any], schema: Schema) -> Figure:
     """Out-of-fold predictions against the truth, in the way that fits the kind of target."""
-    if schema.kind == "classification":
+    if schema.target.are_classes:
         return _confusion(values, targets, schema.outputs)
-    if schema.kind == "regression":
-        return _scatter(values, targets, schema.outputs)
-    return _separation(values, targets, schema.outputs)
+    draw = _separation if schema.target.are_probabilities else _scatter
+    return draw(values, targets, schema.outputs)
 
 
 def test_figure(run: Run, values: NDArray[np.float32], schema: Schema) -> Figure:
     """Distribution of test predictions beside out-of-fold ones."""
     test = Predictions.read(run.test_predictions, len(schema.outputs)).values
     figure = Figure(figsize=(10, 3.4), layout="constrained")
-    if schema.kind == "regression":
+    if not schema.target.are_probabilities:
         axes = _panels(figure, len(schema.outputs))
         for k, axis in enumerate(axes):
             bins = np.histogram_bin_edges(np.concatenate([values[:, k], test[:, k]]), 30).tolist()
@@ -139,17 +137,20 @@ def worst_rows(values: NDArray[np.float32], data: CSVDataModule) -> list[dict[st
     """The rows with the largest out-of-fold error, with thumbnails."""
     scored = np.flatnonzero(data.is_scored)
     targets, values = data.targets[scored], values[scored]
-    chosen = np.argsort(-row_errors(values, targets, data.schema.kind), kind="stable")[:NUM_WORST]
+    chosen = np.argsort(-data.schema.target.row_errors(values, targets), kind="stable")[:NUM_WORST]
     return [
         {
             "id": data.train_table.ids[row],
             "fold": int(data.fold_of_row[row]),
             "truth": truth,
-            "prediction": _words(prediction, data.schema),
+            "prediction": data.schema.target.prediction_text(prediction, data.schema.outputs),
             "image": _thumbnail(data.images_of("fit", [int(row)])),
         }
         for row, prediction, truth in zip(
-            scored[chosen], values[chosen], captions(targets[chosen], data.schema), strict=True
+            scored[chosen],
+            values[chosen],
+            data.schema.captions(targets[chosen]),
+            strict=True,
         )
     ]
 
@@ -223,17 +224,6 @@ def _label(axis: Axes, title: str, x: str, y: str) -> None:
     axis.set_ylabel(y, fontsize=9)
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def _words(prediction: NDArray[np.float32], schema: Schema) -> str:
-    """A prediction in a few words."""
-    if schema.kind == "regression":
-        return ", ".join(shown(float(value)) for value in prediction)
-    if schema.kind == "classification":
-        best = int(prediction.argmax())
-        return f"{schema.outputs[best]} {prediction[best]:.2f}"
-    likely = [f"{name} {value:.2f}" for name, value in zip(schema.outputs, prediction, strict=True) if value >= 0.5]
-    return ", ".join(likely) or "none"
 
 
 def _thumbnail(images: ImageSet) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.schema import Schema
+from swinft.data.target.kinds import TARGETS
 from swinft.errors import InputError, suggest
 from swinft.model.metrics import Traits
 from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat, checked_cells
@@ -19,11 +20,6 @@ from swinft.run.submission.sample import Sample
 
 SIGNS = ("|", ",", ";", "/", "&", "+", "_", "-")
 DELIMITERS = (" ", *(f" {sign} " for sign in SIGNS), *(f"{sign} " for sign in SIGNS), *SIGNS)
-FORMATS_OF_KIND = {
-    "classification": ("probabilities", "label"),
-    "regression": ("number", "integer"),
-    "multilabel": ("probabilities", "labels"),
-}
 
 
 def plan_submission(
@@ -50,7 +46,8 @@ def plan_submission(
     if isinstance(config.format, SubmissionFormat):
         decision = _own(question, config.format)
     else:
-        decision = {"classification": _classes, "regression": _numbers, "multilabel": _labels}[schema.kind](question)
+        of_probabilities = _classes if schema.target.are_classes else _labels
+        decision = (of_probabilities if schema.target.are_probabilities else _numbers)(question)
         _check_cells(sample, decision.format)
     _check_acts(config, schema, decision.format)
     return SubmissionPlan(sample, schema, decision.format, decision.reason, kept, decision.notes)
@@ -257,10 +254,10 @@ def _delimiter(question: _Question, cells: list[str]) -> str:
 
 def _check_config(sample: Sample, schema: Schema, config: SubmissionConfig) -> None:
     """Refuses settings that name what is not there, or that cannot be; all of them are listed."""
-    allowed = FORMATS_OF_KIND[schema.kind]
+    allowed = schema.target.formats
     problems = []
     if not isinstance(config.format, SubmissionFormat) and config.format not in ("auto", *allowed):
-        hint = suggest(config.format, [name for names in FORMATS_OF_KIND.values() for name in names])
+        hint = suggest(config.format, [name for target in TARGETS.values() for name in target.formats])
         problems.append(
             f"submission.format is '{config.format}', but a {schema.kind} run can write {' or '.join(allowed)}.{hint}"
         )

@@ -1,0 +1,185 @@
+"""What the package asks of a kind of target, and what the kinds have in common.
+
+Shapes: N rows, K outputs.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.tables.table import Problem, Table
+from swinft.data.tables.text import HOW_TWINS_DIFFER, TEXT_RULES, TextRules, counted, twins
+from swinft.errors import number_of, suggest
+
+
+@dataclass(frozen=True)
+class TargetCells:
+    """Where a target stands.
+
+    Args:
+        table: The table.
+        columns: Its columns of the target.
+        delimiter: What stands between the labels of one cell; None for columns of one value per cell.
+        rules: Which words mean a missing value, and whether two spellings are two names.
+    """
+
+    table: Table
+    columns: list[str]
+    delimiter: str | None = None
+    rules: TextRules = TEXT_RULES
+
+
+class Target:
+    """A kind of target: what its cells, arrays and predictions mean."""
+
+    kind: ClassVar[str]
+    """Its name in `data.target_kind`."""
+
+    formats: ClassVar[tuple[str, ...]]
+    """Names of `submission.format` that its predictions can be written in."""
+
+    are_classes: ClassVar[bool] = False
+    """Whether targets are class indices int64 (N,); else they are float32 (N, K)."""
+
+    takes_delimiter: ClassVar[bool] = False
+    """Whether one column may hold several labels per cell."""
+
+    are_probabilities: ClassVar[bool] = True
+    """Whether predictions are probabilities, in 0–1."""
+
+    def check_columns(self, columns: list[str], delimiter: str | None) -> None:
+        """Refuses columns that cannot hold such a target.
+
+        Raises:
+            InputError: There are too many or too few, or a delimiter is given or lacks.
+        """
+
+    def outputs(self, cells: TargetCells, class_order: Sequence[str] | None) -> list[str]:
+        """Names of the K outputs, from the training table.
+
+        Raises:
+            InputError: `class_order` does not name the table's classes.
+        """
+        return cells.columns
+
+    def encode(
+        self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem], notes: list[str] | None = None
+    ) -> NDArray[Any]:
+        """Targets of the training table as numbers: int64 (N,) where they are classes, else float32 (N, K).
+
+        Args:
+            cells: Where they stand.
+            outputs: Names of the K outputs.
+            problems: Whatever is wrong is appended.
+            notes: Columns of True and False, and cells that are taken for a row without labels, are appended with
+                counts.
+        """
+        raise NotImplementedError
+
+    def encode_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> NDArray[Any]:
+        """The same of another table, whose classes and labels must be among the training table's."""
+        return self.encode(cells, outputs, problems)
+
+    def size_problems(
+        self, cells: TargetCells, outputs: Sequence[str], groups: Sequence[str] | None, num_folds: int
+    ) -> list[Problem]:
+        """Classes that are too rare for the folds."""
+        return []
+
+    def unknown_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> list[str]:
+        """Appends classes of a labelled table of rows to predict that training rows do not have; notes them as well."""
+        return []
+
+    def ranges(self, targets: NDArray[Any]) -> list[list[float]]:
+        """Smallest and largest training target of each output, (K, 2); empty where predictions have a range anyway."""
+        return []
+
+    def prior(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
+        """Mean prediction of each output over the training rows."""
+        return [float(value) for value in targets.mean(0, dtype=np.float64)]
+
+    def counts(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
+        """What is said of each output for some rows: rows per class, positive rows per label, or the mean."""
+        raise NotImplementedError
+
+    def summary(self, targets: NDArray[Any], outputs: Sequence[str]) -> dict[str, Any]:
+        """What is said of each output for all rows."""
+        return dict(zip(outputs, self.counts(targets, len(outputs)), strict=True))
+
+    def notes(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
+        """What is odd about the training rows' targets, one line each."""
+        return []
+
+    def captions(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
+        """The targets of some rows in words."""
+        raise NotImplementedError
+
+    def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
+        """A prediction (K,) in a few words."""
+        raise NotImplementedError
+
+    def row_errors(self, values: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
+        """The error of each row (N,): the larger, the more wrong."""
+        errors: NDArray[np.float64] = np.abs(values.astype(np.float64) - targets).max(1)
+        return errors
+
+    def error_columns(
+        self, values: NDArray[np.float32], targets: NDArray[Any], outputs: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
+        """Truth and prediction of each row, by the columns of `errors.csv`."""
+        truth = {f"true {name}": targets[:, k] for k, name in enumerate(outputs)}
+        return truth | {f"predicted {name}": values[:, k] for k, name in enumerate(outputs)}
+
+
+def unknown_names(names: Sequence[tuple[int, str]], cells: TargetCells, outputs: Sequence[str]) -> list[Problem]:
+    """A problem for each name, with its row, that the training table does not have."""
+    problems = []
+    for row, name in names:
+        if name and not cells.rules.is_missing(name) and name not in outputs:
+            fix = f"Write one of the training table's.{suggest(name, outputs)}"
+            problems.append(cells.table.problem(row, f"the training table has no {name!r}", fix, cells.columns[0]))
+    return problems
+
+
+def missing_targets(table: Table, columns: Sequence[str], rules: TextRules) -> NDArray[np.bool_]:
+    """Rows with a word for a missing value in one of the columns, bool (N,)."""
+    cells = [[rules.is_missing(cell) for cell in table.names(name)] for name in columns]
+    missing: NDArray[np.bool_] = np.logical_or.reduce(np.array(cells, dtype=bool))
+    return missing
+
+
+def missing_notes(table: Table, columns: Sequence[str], rules: TextRules) -> list[str]:
+    """One line per column with cells that are taken for a missing target."""
+    found = {name: rules.missing(table.names(name)) for name in columns}
+    fix = "where one of these is a value, leave it out of data.columns.missing_words"
+    return [
+        f"{table.path}: column '{name}': {number_of(words.total(), 'cell is', 'cells are')} taken for missing: "
+        f"{counted(words)}" + (f"; {fix}." if set(words) - {""} else ".")
+        for name, words in found.items()
+        if words
+    ]
+
+
+def twin_problems(table: Table, column: str, counts: Counter[str], rules: TextRules) -> list[Problem]:
+    """Names in a column that are two spellings of one.
+
+    Args:
+        table: Where they come from.
+        column: Their column.
+        counts: The names, each with its rows.
+        rules: Whether two spellings are two names.
+    """
+    if rules.twins == "distinct":
+        return []
+    problems = []
+    for spellings in twins(sorted(counts)):
+        named = " and ".join(map(repr, spellings))
+        rows = ", ".join(f"{counts[name]:,}" for name in spellings)
+        message = f"{named} differ only by {HOW_TWINS_DIFFER}"
+        fix = f"Write the name in one way ({rows} rows), or, where they are two, set data.columns.twins to distinct."
+        problems.append(Problem(str(table.path), message, fix, column=column))
+    return problems

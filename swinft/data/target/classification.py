@@ -1,0 +1,186 @@
+"""One class of several: indices, probabilities.
+
+Shapes: N rows, K outputs.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.tables.table import Problem, Table
+from swinft.data.tables.text import Spellings, counted
+from swinft.data.target.base import Target, TargetCells, twin_problems, unknown_names
+from swinft.data.target.names import LIST_FIX, QUOTED_LIST, in_order, names_in
+from swinft.errors import InputError, listed, number_of, suggest
+from swinft.printing import visible
+
+MOST_UNEVEN = 100  # rows of the largest class per row of the smallest
+
+
+class Classification(Target):
+    """One class of K: targets int64 (N,), predictions are probabilities."""
+
+    kind = "classification"
+    formats = ("probabilities", "label")
+    are_classes = True
+
+    def check_columns(self, columns: list[str], delimiter: str | None) -> None:
+        """One column."""
+        if len(columns) > 1:
+            raise InputError(
+                f"data.target names {columns}, but classification has one column of classes. For several 0/1 columns "
+                f"set data.target_kind to multilabel, with the head swinft.MultilabelHead; or write the name of each "
+                f"row's column into one column (pandas: table[columns].idxmax(axis=1))."
+            )
+
+    def outputs(self, cells: TargetCells, class_order: Sequence[str] | None) -> list[str]:
+        """The classes: as asked, by number where all are numbers, else by name."""
+        found = in_order(names_in(cells.table, cells.columns[0], cells.rules))
+        return found if class_order is None else _as_asked(found, class_order)
+
+    def encode(
+        self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem], notes: list[str] | None = None
+    ) -> NDArray[Any]:
+        """Class indices int64 (N,), −1 where a cell is none."""
+        table, column, rules = cells.table, cells.columns[0], cells.rules
+        index = {name: k for k, name in enumerate(outputs)}
+        found = table.names(column)
+        for row, cell in enumerate(found):
+            if rules.is_missing(cell):
+                what = f"is {cell!r}, a word for a missing value" if cell else "is empty"
+                word = ", or, where the word is a class, leave it out of data.columns.missing_words" if cell else ""
+                fix = f"Give the row a class, set data.columns.on_missing_target to skip{word}."
+                problems.append(table.problem(row, f"the class {what}", fix, column))
+            elif QUOTED_LIST.fullmatch(cell):  # `[0, 5]` is an interval
+                problems.append(table.problem(row, "the class is a printed list", LIST_FIX, column))
+        problems += twin_problems(table, column, Counter(cell for cell in found if cell in index), rules)
+        if len(outputs) < 2:
+            message = f"all rows have the class {list(outputs)}"
+            problems.append(Problem(str(table.path), message, "A classifier needs two classes or more.", column=column))
+        return np.array([index.get(cell, -1) for cell in found], dtype=np.int64)
+
+    def encode_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> NDArray[Any]:
+        """Class indices; each class must be one of the training table's."""
+        problems += unknown_names(list(enumerate(cells.table.names(cells.columns[0]))), cells, outputs)
+        return self.encode(cells, outputs, problems)
+
+    def size_problems(
+        self, cells: TargetCells, outputs: Sequence[str], groups: Sequence[str] | None, num_folds: int
+    ) -> list[Problem]:
+        """Classes with fewer rows than folds, or of one group only."""
+        found, known = cells.table.names(cells.columns[0]), set(outputs)
+        rows = [row for row, cell in enumerate(found) if cell in known]
+        homes = [groups[row] for row in rows] if groups else None
+        return check_class_sizes([found[row] for row in rows], num_folds, homes, cells.table, cells.columns[0])
+
+    def unknown_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> list[str]:
+        """Classes that training rows do not have."""
+        table, column = cells.table, cells.columns[0]
+        if column not in table.columns:
+            return []
+        spellings = Spellings(list(outputs))
+        found = Counter(table.names(column))
+        unknown = Counter(
+            {cell: n for cell, n in found.items() if not cells.rules.is_missing(cell) and spellings.find(cell) is None}
+        )
+        for row, cell in enumerate(table.names(column) if unknown else []):
+            if cell in unknown:
+                fix = f"Write one of the training table's, or leave the column out.{suggest(cell, outputs)}"
+                problems.append(table.problem(row, "the training table has no such class", fix, column))
+        if not unknown:
+            return []
+        what = f"is not used; the training table lacks some classes: {counted(unknown)}."
+        return [f"{table.path}: column '{column}' {what}"]
+
+    def prior(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
+        """Share of each class."""
+        return [count / len(targets) for count in self.counts(targets, num_outputs)]
+
+    def counts(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
+        """Rows per class."""
+        found: list[float] = np.bincount(targets, minlength=num_outputs).tolist()
+        return found
+
+    def notes(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
+        """A line where one class has more than 100 times the rows of another."""
+        counts = np.bincount(targets, minlength=len(outputs))
+        few, many = int(counts.argmin()), int(counts.argmax())
+        if counts[many] <= MOST_UNEVEN * counts[few]:
+            return []
+        rows = f"'{outputs[many]}' has {number_of(counts[many], 'row')}, '{outputs[few]}' {counts[few]:,}"
+        return [f"the classes are uneven: {rows}. Prefer a metric like macro_f1 to accuracy."]
+
+    def captions(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
+        """Each row's class."""
+        return [visible(outputs[index]) for index in targets]
+
+    def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
+        """The most probable class."""
+        best = int(prediction.argmax())
+        return f"{outputs[best]} {prediction[best]:.2f}"
+
+    def row_errors(self, values: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
+        """One minus the true class's probability."""
+        errors: NDArray[np.float64] = 1 - values[np.arange(len(values)), targets].astype(np.float64)
+        return errors
+
+    def error_columns(
+        self, values: NDArray[np.float32], targets: NDArray[Any], outputs: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
+        """The true and the most probable class."""
+        names = np.array(outputs)
+        return {"true": names[targets], "predicted": names[values.argmax(1)]}
+
+
+def check_class_sizes(
+    names: Sequence[str], num_folds: int, groups: Sequence[str] | None, table: Table, column: str
+) -> list[Problem]:
+    """Every class with fewer rows than there are folds, or of one group: some fold could neither learn nor score it.
+
+    Args:
+        names: Class of each row, without missing ones.
+        num_folds: Fewest rows of a class.
+        groups: Group of each row, where there are groups.
+        table: Where the classes come from, for messages.
+        column: Their column.
+    """
+    problems = []
+    homes: dict[str, set[str]] = {}
+    for name, group in zip(names, groups or [], strict=False):
+        homes.setdefault(name, set()).add(group)
+    for name, count in Counter(names).items():
+        of_class = homes.get(name, set())
+        if count < num_folds:
+            message = f"the class has fewer rows than the {num_folds} folds"
+            fix = (
+                f"It has {count}. Merge it into another, lower data.folds.num, or set data.folds.rare_classes to train."
+            )
+        elif len(of_class) == 1:
+            message = "all rows of the class are of one group, which is in one fold"
+            fix = f"It is {min(of_class)!r}. Merge the class into another, or set data.folds.rare_classes to train."
+        else:
+            continue
+        problems.append(Problem(str(table.path), message, fix, column=column, value=name))
+    return problems
+
+
+def _as_asked(found: list[str], class_order: Sequence[str]) -> list[str]:
+    """The classes in the order that `data.columns.class_order` gives.
+
+    Raises:
+        InputError: It leaves a class out, has one that no row has, or has one twice.
+    """
+    wrong = {
+        "without": [name for name in found if name not in class_order],
+        "with the unknown": [name for name in class_order if name not in found],
+        "twice with": [name for name in dict.fromkeys(class_order) if list(class_order).count(name) > 1],
+    }
+    said = [f"{what} {listed(names)}" for what, names in wrong.items() if names]
+    if said:
+        raise InputError(
+            f"data.columns.class_order is {' and '.join(said)}. It must name each of {listed(found)} once."
+        )
+    return list(class_order)

@@ -1,0 +1,153 @@
+"""Any number of labels: 0/1 columns, or labels in one cell.
+
+Shapes: N rows, K outputs.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.tables.numbers import numbers
+from swinft.data.tables.table import Problem, Table
+from swinft.data.tables.text import TextRules, counted
+from swinft.data.target.base import Target, TargetCells, twin_problems, unknown_names
+from swinft.data.target.names import LIST_FIX, PRINTED_LIST, in_order, label_tokens
+from swinft.errors import InputError, number_of
+from swinft.printing import visible
+
+USUAL_DELIMITERS = (",", ";", "|", "/", "\t", " ")
+
+
+class Multilabel(Target):
+    """Any of K labels: targets 0 or 1, float32 (N, K); predictions are probabilities."""
+
+    kind = "multilabel"
+    formats = ("probabilities", "labels")
+    takes_delimiter = True
+
+    def check_columns(self, columns: list[str], delimiter: str | None) -> None:
+        """Several 0/1 columns, or one of labels with a delimiter."""
+        if delimiter is None and len(columns) == 1:
+            raise InputError(
+                f"data.target names one column, '{columns[0]}'. For a string of labels set "
+                f"data.columns.label_delimiter (' ' or '|'); for 0/1 columns name them all."
+            )
+
+    def outputs(self, cells: TargetCells, class_order: Sequence[str] | None) -> list[str]:
+        """The columns, or the labels in the cells: by number where all are numbers, else by name."""
+        if cells.delimiter is None:
+            return cells.columns
+        tokens = [label_tokens(cell, cells.delimiter, cells.rules) for cell in set(cells.table.names(cells.columns[0]))]
+        return in_order({token for found in tokens for token in found} - {""})
+
+    def encode(
+        self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem], notes: list[str] | None = None
+    ) -> NDArray[Any]:
+        """0 or 1, float32 (N, K)."""
+        if cells.delimiter is not None:
+            return _label_rows(cells, cells.delimiter, outputs, problems, notes)
+        way_out = "set data.columns.on_missing_target to skip"
+        values = numbers(cells.table, cells.columns, problems, cells.rules, "none", notes, way_out=way_out)
+        for k, name in enumerate(cells.columns):
+            problems += _label_problems(cells.table, name, values[:, k])
+        return values
+
+    def encode_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> NDArray[Any]:
+        """0 or 1; each label must be one of the training table's."""
+        if cells.delimiter is not None:
+            found = enumerate(cells.table.names(cells.columns[0]))
+            names = [(row, word) for row, cell in found for word in label_tokens(cell, cells.delimiter, cells.rules)]
+            problems += unknown_names(names, cells, outputs)
+        return self.encode(cells, outputs, problems)
+
+    def counts(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
+        """Rows that have each label."""
+        found: list[float] = targets.sum(0).astype(int).tolist()
+        return found
+
+    def captions(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
+        """Each row's labels."""
+        names = [visible(name) for name in outputs]
+        return [", ".join(name for name, on in zip(names, row, strict=True) if on) or "–" for row in targets]
+
+    def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
+        """The labels of a half and more."""
+        likely = [f"{name} {value:.2f}" for name, value in zip(outputs, prediction, strict=True) if value >= 0.5]
+        return ", ".join(likely) or "none"
+
+
+def _label_rows(
+    where: TargetCells, delimiter: str, outputs: Sequence[str], problems: list[Problem], notes: list[str] | None
+) -> NDArray[np.float32]:
+    table, column, rules = where.table, where.columns[0], where.rules
+    index = {name: k for k, name in enumerate(outputs)}
+    values = np.zeros((len(table), len(outputs)), dtype=np.float32)
+    cells = table.names(column)
+    used: Counter[str] = Counter()
+    for row, cell in enumerate(cells):
+        tokens = label_tokens(cell, delimiter, rules)
+        used.update(tokens)
+        if reason := _token_problem(cell, tokens, delimiter, rules):
+            problems.append(table.problem(row, *reason, column))
+        values[row, [index[token] for token in tokens if token in index]] = 1
+    problems += twin_problems(table, column, used, rules)
+    problems += _delimiter_problems(table, column, [cell for cell in cells if not rules.is_missing(cell)], delimiter)
+    if notes is not None and (words := rules.missing(cells)):
+        notes.append(
+            f"{table.path}: column '{column}': {number_of(words.total(), 'row has', 'rows have')} no label: "
+            f"{counted(words)}."
+        )
+    if notes is not None and len(table) > 1 and not any(delimiter in cell for cell in cells):
+        notes.append(f"{table.path}: column '{column}': no cell holds data.columns.label_delimiter {delimiter!r}.")
+    if not outputs:
+        problems.append(Problem(str(table.path), "no row has a label", "Name the column of labels.", column=column))
+    return values
+
+
+def _token_problem(cell: str, tokens: list[str], delimiter: str, rules: TextRules) -> tuple[str, str] | None:
+    """What is wrong with the labels of a cell."""
+    if PRINTED_LIST.fullmatch(cell):
+        return "the cell is a printed list", LIST_FIX
+    if "" in tokens or len(set(tokens)) < len(tokens):
+        return "a label is empty or doubled", f"Write each label once, one {delimiter!r} between two."
+    if any(map(rules.is_missing, tokens)):
+        fix = "Remove it, or, where it is a label, leave it out of data.columns.missing_words."
+        return "a word for a missing value stands among the labels", fix
+    if mark := next((token[-1] for token in tokens if len(token) > 1 and token[-1] in ",;|"), ""):
+        return f"a label ends in {mark!r}", f"Set data.columns.label_delimiter to {mark!r}, or remove the sign."
+    return None
+
+
+def _delimiter_problems(table: Table, column: str, cells: list[str], delimiter: str) -> list[Problem]:
+    """A delimiter that no cell holds, where most hold another one that is usual."""
+    if any(delimiter in cell for cell in cells):
+        return []
+    for mark in USUAL_DELIMITERS:
+        count = sum(mark in cell for cell in cells)
+        if 2 * count > len(cells):
+            message = (
+                f"no cell holds data.columns.label_delimiter {delimiter!r}, and {count:,} of {len(cells):,} hold "
+                f"{mark!r}"
+            )
+            fix = (
+                f"Set data.columns.label_delimiter to {mark!r}; rows of one label each are target_kind classification."
+            )
+            return [Problem(str(table.path), message, fix, column=column)]
+    return []
+
+
+def _label_problems(table: Table, column: str, values: NDArray[np.float32]) -> list[Problem]:
+    """Numbers that are no labels: one problem for a column of shares, one per cell otherwise."""
+    bad = np.flatnonzero(~np.isin(values, (0, 1)) & np.isfinite(values))
+    if len(bad) and ((values[bad] > 0) & (values[bad] < 1)).all():
+        message = number_of(len(bad), "label is a share between 0 and 1", "labels are shares between 0 and 1")
+        fix = (
+            "For shares set data.target_kind to regression and the head to RegressionHead with loss: bce, low: 0 "
+            "and high: 1; for labels write 0 or 1."
+        )
+        first = table.problem(int(bad[0]), message, fix, column)
+        return [first]
+    return [table.problem(int(row), "a label must be 0 or 1", "Write 0 or 1.", column) for row in bad]

@@ -1,0 +1,70 @@
+"""One or more numbers.
+
+Shapes: N rows, K outputs.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.tables.numbers import numbers
+from swinft.data.tables.table import Problem
+from swinft.data.target.base import Target, TargetCells
+from swinft.printing import shown, visible
+
+
+class Regression(Target):
+    """K numbers: targets and predictions float (N, K), in the competition's units."""
+
+    kind = "regression"
+    formats = ("number", "integer")
+    are_probabilities = False
+
+    def encode(
+        self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem], notes: list[str] | None = None
+    ) -> NDArray[Any]:
+        """Numbers float32 (N, K), NaN where a cell is none; a column that never changes is a problem."""
+        way_out = "set data.columns.on_missing_target to skip"
+        values = numbers(cells.table, cells.columns, problems, cells.rules, "none", notes, way_out=way_out)
+        for k in np.flatnonzero((values == values[:1]).all(0)).tolist():
+            message, fix = "all rows have the same number", "There is nothing to learn; name another column."
+            problems.append(Problem(str(cells.table.path), message, fix, column=cells.columns[k]))
+        return values
+
+    def encode_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> NDArray[Any]:
+        """Numbers, all of which may be the same."""
+        return numbers(cells.table, cells.columns, problems, cells.rules, "none")
+
+    def ranges(self, targets: NDArray[Any]) -> list[list[float]]:
+        """Smallest and largest number of each column."""
+        found: list[list[float]] = np.stack([targets.min(0), targets.max(0)], axis=1).tolist()
+        return found
+
+    def counts(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
+        """Mean of each column."""
+        found: list[float] = targets.mean(0).tolist()
+        return found
+
+    def summary(self, targets: NDArray[Any], outputs: Sequence[str]) -> dict[str, Any]:
+        """Smallest, mean and largest number of each column."""
+        return {
+            name: {"min": float(column.min()), "mean": float(column.mean()), "max": float(column.max())}
+            for name, column in zip(outputs, targets.T, strict=True)
+        }
+
+    def captions(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
+        """A line per column."""
+        names = [visible(name) for name in outputs]
+        return ["\n".join(f"{name} {shown(value)}" for name, value in zip(names, row, strict=True)) for row in targets]
+
+    def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
+        """The numbers."""
+        return ", ".join(shown(float(value)) for value in prediction)
+
+    def row_errors(self, values: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
+        """The largest absolute difference, in units of each column's standard deviation."""
+        differences = np.abs(values.astype(np.float64) - targets)
+        errors: NDArray[np.float64] = (differences / (targets.std(0) + 1e-12)).max(1)
+        return errors
