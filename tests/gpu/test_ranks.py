@@ -85,9 +85,12 @@ def interrupted(config, monkeypatch) -> list[str]:
     """Ends a fold after its first epoch; returns the words that go on with it."""
     words = ["fit", "--config", str(config), "--fold", "0"]
 
-    def stop(recorder, *_):
+    start = FoldRecorder.on_train_epoch_start
+
+    def stop(recorder, *given):
         if recorder.history:
             raise InputError("enough")
+        start(recorder, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(FoldRecorder, "on_train_epoch_start", stop)

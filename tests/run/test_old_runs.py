@@ -3,6 +3,7 @@
 `tests/fixtures/run_before_rebuild` is a finished run of that code on the tiny competition, with a metadata column.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from swinft.cli import main
 from swinft.run.config.old_keys import MOVED, migrated, today
 from swinft.run.config.sections import build_parser
 from swinft.run.layout import Run
+from swinft.store import commit
 from tests.conftest import ROOT, tiny_config, write_config
 
 FIXTURE = ROOT / "tests" / "fixtures" / "run_before_rebuild"
@@ -49,6 +51,18 @@ def test_its_predictions_and_its_submission_are_the_same_again(old, capsys):
     assert main(["report", str(old)]) == 0
     assert (old / "report.html").stat().st_size > 10_000
     assert "has moved" not in capsys.readouterr().err
+
+
+def test_a_run_that_named_kernels_which_are_gone_predicts_with_those_that_are_left(old):
+    run = Run.open(old)
+    text = run.config.read_text()
+    changed = text.replace("fast_attention: auto", "fast_attention: triton")
+    assert changed != text
+    commit(run.config, changed.encode(), "swinft fit")
+    choice = json.loads(run.choice.read_text())
+    commit(run.choice, json.dumps(choice | {"training": "triton", "prediction": "triton"}).encode(), "swinft fit")
+    assert main(["predict", str(old), "--device", "cpu", "--folds", "0"]) == 0
+    assert run.read_config()["model"]["compute"]["fast_attention"] is True
 
 
 def test_a_fold_of_it_is_fitted_again_by_resume(old, capsys):

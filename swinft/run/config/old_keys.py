@@ -44,6 +44,7 @@ MOVED = {
     "data.folds": "data.folds.file",
 }
 GONE = ("model.loads_weights",)  # frozen by earlier versions, and no setting
+VALUES = {"model.fast_attention": {"triton": True}}  # kernels that earlier versions had, with the same result
 
 
 def today(key: str) -> str | None:
@@ -68,7 +69,8 @@ def migrated(text: str) -> str:
         if isinstance(values, dict) and _is_old(values, key):
             moved.append((section, new.split(".")[1:], values.pop(key)))
     for section, (part, name), value in moved:
-        config[section].setdefault(part, {})[name] = value
+        known = VALUES.get(f"{section}.{name}", {})
+        config[section].setdefault(part, {})[name] = known.get(value, value) if isinstance(value, str) else value
     return str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True)) if moved or gone else text
 
 
