@@ -131,4 +131,15 @@ def test_the_section_runs_as_printed(section, small, counted, tmp_path, monkeypa
 
 def test_a_section_stands_for_every_door():
     doors = {section.door for section in SECTIONS}
-    assert {"Head", "Loss", "Pooling", "Backbone", "Optimiser", "Schedule", "Callback", "Logger"} <= doors
+    assert {
+        "Head",
+        "Loss",
+        "Pooling",
+        "Backbone",
+        "Optimiser",
+        "Schedule",
+        "Image source",
+        "Sampler",
+        "Callback",
+        "Logger",
+    } <= doors

@@ -44,11 +44,14 @@ def test_files_and_links_exist():
 
 def test_the_config_shown_parses(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config, augment = (yaml.safe_load(block) for block in blocks("yaml"))
+    config, augment, source = (yaml.safe_load(block.replace("isic_id", "id")) for block in blocks("yaml"))
     config["data"]["augment"] = augment["data"]["augment"]
     path = write_config(tmp_path / "c.yaml", config)
     assert main(["check", "--config", str(path), "--model.pretrained", "false"]) == 0  # no weights here
     assert "398" in capsys.readouterr().out
+    config["data"] |= source["data"]
+    assert main(["check", "--config", str(write_config(path, config))]) == 2
+    assert "There is no 'test-image.hdf5' in competitions/bluemarble." in capsys.readouterr().err
 
 
 def test_the_notebook_lines_run():

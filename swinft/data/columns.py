@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from swinft.data.features import Filling, MissingFeatures, UnknownCategories
-from swinft.data.image_paths import fields
 from swinft.data.tables.text import MISSING_WORDS, TextRules, Twins
 from swinft.ranges import SettingsError, list_problems, text_problems, word_problems
 
@@ -72,8 +71,6 @@ class Columns:
         problems += text_problems("data.columns", vars(self), ("encoding",), optional)
         wrong_lists = list_problems("data.columns", vars(self), lists)
         problems += wrong_lists or self._contradictions()
-        if isinstance(self.test_image, str):
-            problems += template_problems("data.columns.test_image", self.test_image)
         try:
             "a".encode(str(self.encoding))
         except (LookupError, UnicodeError):
@@ -132,10 +129,3 @@ class Columns:
         if self.test_id:
             return self.test_id, "data.columns.test_id"
         return id, "submission.id" if is_sample else "data.columns.test_id"
-
-
-def template_problems(key: str, template: str) -> list[str]:
-    """What is wrong with the path of an image; at most one sentence."""
-    if fields(template):
-        return []
-    return [f"{key} '{template}' names no column; write one in braces: 'images/{{id}}.jpg'."]

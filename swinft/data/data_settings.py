@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,8 +10,10 @@ from albumentations.core.composition import TransformType
 
 from swinft.data.augment.geometry import DevicePreset
 from swinft.data.augment.pipelines import Preset
-from swinft.data.columns import Columns, template_problems
+from swinft.data.columns import Columns
 from swinft.data.settings import FoldConfig, LoadingConfig, settings_of, transform_problems
+from swinft.data.sources.named import make_source
+from swinft.data.sources.source import Source
 from swinft.data.target.kinds import TARGETS, TargetKind, target_columns
 from swinft.errors import InputError
 from swinft.ranges import SettingsError, is_whole, list_problems, text_problems, whole_problems, word_problems
@@ -65,13 +67,19 @@ class DataSettings:
             problems += transform_problems("augment", self.augment)
         if isinstance(self.target, str) or list_problems("data", vars(self), ("target",)) or self.target is None:
             problems += text_problems("data", vars(self), ("target",), ())
-        if isinstance(self.image, str):
-            problems += template_problems("data.image", self.image)
         if not problems:
             object.__setattr__(self, "root", Path(self.root))
-        problems = problems or [*self._target_problems(), *self._augment_problems()]
+        problems = problems or [*self._image_problems(), *self._target_problems(), *self._augment_problems()]
         if problems:
             raise SettingsError(problems)
+
+    def _image_problems(self) -> list[str]:
+        """What sources of images do not take for the names of any; at most one sentence each."""
+        templates = {"data.image": (self.source, self.image)}
+        if self.columns.test_image is not None or self.test_source is not self.source:
+            templates["data.columns.test_image"] = self.test_source, self.test_template
+        found = {key: source.template_problem(template) for key, (source, template) in templates.items()}
+        return [f"{key} '{templates[key][1]}' {problem}" for key, problem in found.items() if problem]
 
     def _target_problems(self) -> list[str]:
         """What the target's settings and the other columns say against each other; one sentence each."""
@@ -104,6 +112,22 @@ class DataSettings:
                 "data.loading.cache is true, but what is cached is shrunk: set data.loading.shrink to true as well."
             )
         return found
+
+    @cached_property
+    def source(self) -> Source:
+        """Where the training images are."""
+        return make_source(self.loading.source, self.loading.follow_links)
+
+    @cached_property
+    def test_source(self) -> Source:
+        """Where the images of the rows to predict are."""
+        given = self.loading.test_source
+        return self.source if given is None else make_source(given, self.loading.follow_links)
+
+    @property
+    def test_template(self) -> str:
+        """Path of the image of a row to predict."""
+        return self.columns.test_image or self.image
 
     @property
     def targets(self) -> list[str]:

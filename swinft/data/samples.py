@@ -16,7 +16,7 @@ from swinft.data.columns import Columns
 from swinft.data.features import encode_features
 from swinft.data.image_paths import fields
 from swinft.data.schema import Schema, make_schema
-from swinft.data.sources.files import FILES, FileSource
+from swinft.data.sources.files import FILES
 from swinft.data.sources.source import Source
 from swinft.data.tables.table import Problem, Table, read_table
 from swinft.data.tables.text import Spellings, TextRules
@@ -100,11 +100,10 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
     if min_class_rows:
         cells = TargetCells(table, settings.targets, columns.label_delimiter, rules)
         problems += schema.target.size_problems(cells, schema.outputs, groups, min_class_rows)
-    source = FileSource(settings.loading.follow_links)
-    paths = source.references(table, settings.image, settings.root, problems, notes)
+    paths = settings.source.references(table, settings.image, settings.root, problems, notes)
     table = replace(table, notes=(*table.notes, *notes))
     whole = _with_gaps(features, skipped) if features is not None else None
-    return Rows(table, paths, _with_gaps(targets, skipped), whole, groups, skipped, source), schema
+    return Rows(table, paths, _with_gaps(targets, skipped), whole, groups, skipped, settings.source), schema
 
 
 def _skipped(
@@ -141,7 +140,7 @@ def read_test(
     columns, is_sample = settings.columns, settings.predicts_sample
     path = settings.root / str(settings.test or settings.sample_submission)
     id, setting = columns.id_of(settings.id, is_sample)
-    template = columns.test_image or settings.image
+    template = settings.test_template
     required = _needed(settings, template, "data.columns.test_image")
     if id in required:
         required[id] = f"{setting} and data.columns.test_image"
@@ -153,15 +152,14 @@ def read_test(
     if table is None or unknown:
         return None
     notes: list[str] = []
-    source = FileSource(settings.loading.follow_links)
-    paths = source.references(table, template, settings.root, problems, notes)
+    paths = settings.test_source.references(table, template, settings.root, problems, notes)
     features = None
     if schema is not None and schema.num_features:
         features = encode_features(table, schema, problems, columns.rules, columns.filling, True, notes)
     if schema is not None and not is_sample:
         cells = TargetCells(table, settings.targets, columns.label_delimiter, columns.rules)
         notes += schema.target.unknown_answers(cells, schema.outputs, [] if is_rerun else problems)
-    return Rows(replace(table, notes=(*table.notes, *notes)), paths, features=features, source=source)
+    return Rows(replace(table, notes=(*table.notes, *notes)), paths, features=features, source=settings.test_source)
 
 
 def _train_features(

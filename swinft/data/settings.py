@@ -15,6 +15,9 @@ from swinft.data.folds import FoldKind
 from swinft.data.images.decode import RULES, ImageRules
 from swinft.data.loading.device_loader import AugmentOn
 from swinft.data.loading.feeding import NumWorkers
+from swinft.data.sampling import Sampler
+from swinft.data.sources.named import SourceName, source_problems
+from swinft.data.sources.source import Source
 from swinft.errors import suggest
 from swinft.ranges import SettingsError, is_whole, text_problems, whole_problems, word_problems
 
@@ -95,11 +98,17 @@ class LoadingConfig:
     """How image files become the images of a batch.
 
     Args:
+        source: Where the images are: `files`; `zip` for zip and tar archives, without unpacking them
+            (`data.image: train.zip/{id}.jpg`); `hdf5` (`train.hdf5/{id}`); `column` for pixels in columns of the table
+            (`pixel*`); or a class of these or of your own, by `class_path` and `init_args`.
+        test_source: Where the images of the rows to predict are, if elsewhere; null for `source`.
+        sampler: Which training rows an epoch visits, and in which order: a class by `class_path` and `init_args`; null
+            for each once, shuffled.
         image_rules: Which images can be used, and how unusual ones are converted.
         on_bad_image: An image that cannot be used is an `error`, or its row is left out (`skip`) and stays in the
             predictions with a status. A missing file is always an error.
         follow_links: Links may lead out of the images' folder, as those of DVC, git-annex and the hub's cache do. What
-            a cell says may not, whatever this is.
+            a cell says may not, whatever this is. It is for the source `files`.
         shrink: Decode images at what `data.image_size` needs (`swinft.data.images.resize`): faster, and slightly
             softer. False keeps every pixel. `auto` shrinks for the presets, and keeps every pixel for transforms of
             your own, whose lengths are in pixels.
@@ -127,6 +136,9 @@ class LoadingConfig:
         InputError: Settings are wrong or contradict each other; all of them are listed.
     """
 
+    source: SourceName | Source = "files"
+    test_source: SourceName | Source | None = None
+    sampler: Sampler | None = None
     image_rules: ImageRules = RULES
     on_bad_image: OnBadImage = "error"
     follow_links: bool = False
@@ -172,6 +184,10 @@ class LoadingConfig:
             problems.append(f"data.loading.cache_dir is {folder}, which is a file. Name a folder, there or not yet.")
         if self.preprocess is not None:
             problems += transform_problems("loading.preprocess", self.preprocess)
+        problems += source_problems(self.source, self.test_source, self.follow_links)
+        sampler: Any = self.sampler  # in a notebook nobody has checked the type
+        if not isinstance(sampler, Sampler | None):
+            problems.append(f"data.loading.sampler is {sampler!r}; give a swinft.Sampler, or null.")
         if self.augment_on == "device":
             problems += self._device_problems()
         if problems:

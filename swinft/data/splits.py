@@ -13,10 +13,12 @@ from swinft.data.folds import NO_FOLD, Folds, check_folds, make_folds, read_fold
 from swinft.data.inspection.duplicates import clusters
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.samples import Rows, check_sample, read_sample, read_test, read_train
+from swinft.data.sampling import Drawn, TrainingRows
 from swinft.data.schema import Schema, with_prior
 from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.target.base import TargetCells
 from swinft.errors import InputError
+from swinft.seeding import seed_for
 
 OK = "ok"  # status of a row that has a prediction of its own
 
@@ -116,6 +118,27 @@ class Splits:
     def trained_on(self, fold: int) -> NDArray[np.int64]:
         """Rows of all folds but one, and those without one, that are not skipped."""
         return np.flatnonzero(self.train.is_used & (self.fold_of_row != fold))
+
+    def drawn(self, fold: int) -> Drawn | None:
+        """The order in which a fold's training visits rows; None for each once, shuffled."""
+        sampler, rows = self.settings.loading.sampler, self.trained_on(fold)
+        if sampler is None:
+            return None
+        assert self.schema is not None
+        training = TrainingRows(self.targets[rows], self.schema, self.train.table, rows)
+        return Drawn(sampler, training, seed_for("order", self.settings.folds.seed, fold))
+
+    def num_visited(self, fold: int) -> int:
+        """How many rows a fold's training visits in `data.loading.virtual_epochs` epochs.
+
+        Raises:
+            InputError: The sampler does not give what it must.
+        """
+        drawn = self.drawn(fold)
+        if drawn is None:
+            return len(self.trained_on(fold))
+        drawn.check()
+        return drawn.length
 
     def held_out(self, fold: int) -> NDArray[np.int64]:
         """Rows of a fold that are scored, in the table's order."""

@@ -21,6 +21,7 @@ from swinft.data.images.libraries import tune_decoders
 from swinft.data.images.resize import load_image
 from swinft.data.loading.collate import collate
 from swinft.data.loading.feeding import Feeding, FeedingLoader
+from swinft.data.sampling import Drawn, times_before
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import ImageError, Source
 from swinft.data.tables.table import Problem, Table
@@ -30,6 +31,7 @@ from swinft.system.orphans import end_worker_with_parent
 
 PADDING = -1  # `row` of a batch entry that stands for no row
 Key = tuple[int, int]  # (epoch, row)
+AGAIN = 2**32  # added to the epoch in the key of a row for each time that it has come before in the epoch
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,8 @@ class ShuffledRows(Sampler[Key]):
         current_epoch: Asked at the start of each epoch. Lightning's own `set_epoch` comes too late for the first epoch
             after a resume: workers have fetched rows of epoch 0 by then. None where there is no Trainer.
         next_epoch: Asked instead where there is no Trainer, unless `set_epoch` was called.
+        drawn: The user's order; None for each row once, shuffled. A row that comes again within an epoch has a key of
+            its own, and is augmented in another way.
     """
 
     def __init__(
@@ -189,7 +193,9 @@ class ShuffledRows(Sampler[Key]):
         current_epoch: Callable[[], int] | None = None,
         parts: int = 1,
         next_epoch: Callable[[], int] | None = None,
+        drawn: Drawn | None = None,
     ) -> None:
+        self.drawn = drawn
         self.rows, self.seed, self.rank, self.num_ranks, self.parts = rows, seed, rank, num_ranks, parts
         self.current_epoch = current_epoch or next_epoch or (lambda: 0)
         self.follows_trainer = current_epoch is not None
@@ -200,16 +206,25 @@ class ShuffledRows(Sampler[Key]):
             self.current_epoch = lambda: epoch
 
     def __len__(self) -> int:
-        return -(-(len(self.rows) // self.parts) // self.num_ranks)
+        return -(-self._length // self.num_ranks)
+
+    @property
+    def _length(self) -> int:
+        """Rows of an epoch, of all processes."""
+        return (len(self.rows) if self.drawn is None else self.drawn.length) // self.parts
 
     def __iter__(self) -> Iterator[Key]:
         epoch = self.current_epoch()
         visit, part = divmod(epoch, self.parts)
-        rows = np.random.default_rng([self.seed, visit]).permutation(self.rows)
-        length = len(self.rows) // self.parts
-        order = rows[part * length : (part + 1) * length]
+        if self.drawn is None:
+            rows = np.random.default_rng([self.seed, visit]).permutation(self.rows)
+        else:
+            rows = self.drawn.visit(visit)
+        order = rows[part * self._length : (part + 1) * self._length]
         whole = np.resize(order, len(self) * self.num_ranks)  # repeats from the start
-        return ((epoch, int(row)) for row in whole[self.rank :: self.num_ranks])
+        again = np.zeros_like(whole) if self.drawn is None else times_before(whole)
+        mine = slice(self.rank, None, self.num_ranks)
+        return zip((epoch + AGAIN * again[mine]).tolist(), whole[mine].tolist(), strict=True)
 
 
 class OrderedRows(Sampler[Key]):

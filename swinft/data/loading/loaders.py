@@ -59,7 +59,8 @@ class Loaders:
         follows, parts = is_running(now.trainer), self.settings.loading.virtual_epochs
         epoch = partial(self.following.epoch, now.trainer) if follows else None
         seed = self._seed("order", now)
-        sampler = ShuffledRows(rows, seed, rank, num_ranks, epoch, parts, self.following.next_pass)
+        drawn = self.splits.drawn(now.fold)
+        sampler = ShuffledRows(rows, seed, rank, num_ranks, epoch, parts, self.following.next_pass, drawn)
         if self.settings.loading.augment_on == "device":
             loader = self._from_device(dataset, sampler, now)
         else:

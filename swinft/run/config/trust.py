@@ -27,6 +27,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from swinft.data.sampling import Sampler
+from swinft.data.sources.source import Source
 from swinft.errors import InputError, suggest
 from swinft.inference.tta import View
 from swinft.model.heads import Head
@@ -42,6 +44,9 @@ TRUSTED_PACKAGES = ("swinft", "albumentations", "lightning", "timm", "torch", "t
 BASES: dict[str, tuple[type, ...]] = {
     "data.augment": (BasicTransform, BaseCompose),
     "data.loading.preprocess": (BasicTransform, BaseCompose),
+    "data.loading.sampler": (Sampler,),
+    "data.loading.source": (Source,),
+    "data.loading.test_source": (Source,),
     "model.backbone": (nn.Module,),
     "model.head": (Head,),
     "model.metrics": (Metric,),
