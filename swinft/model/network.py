@@ -99,7 +99,7 @@ class ImageModel(nn.Module):
             image = image.contiguous(memory_format=self.image_format)
         embedding = self.backbone(image) if self.pooling is None else self.backbone(image, self.pooling)
         if torch._C._get_tracing_state() is None:  # while a trace is made shapes are no numbers
-            self._check_width(embedding, len(image))
+            self._check_width(embedding, image.shape[0])  # len would make a constant of it in torch.export
         if self.metadata is not None:
             if metadata is None:
                 raise InputError("the network is made for metadata, and the batch has no `features`.")

@@ -272,6 +272,15 @@ def test_a_head_with_its_own_decode_has_no_rule_of_its_base():
     assert _decode_rule(swinft.ClassificationHead(4, 3)) == {"rule": "softmax"}
 
 
+def test_torch_exports_a_network_for_any_number_of_images():
+    net = make_net()
+    dynamic = ({0: torch.export.Dim("batch")},)
+    exported = torch.export.export(net, example_inputs(net, (SIDE, SIDE), 2), dynamic_shapes=dynamic).module()
+    images = example_inputs(net, (SIDE, SIDE), 5, seed=1)
+    with torch.no_grad():
+        torch.testing.assert_close(exported(*images), net(*images))
+
+
 def test_swin_v2_and_recomputed_activations():
     net = make_net("swinv2_tiny_window8_256", grad_checkpointing=True)
     assert [difference(net, to) <= TOLERANCE for to in ("timm", "onnx", "torchscript")] == [True] * 3
