@@ -9,7 +9,7 @@ from swinft import BalancedSampler, CSVDataModule, Sampler
 from swinft.cli import main
 from swinft.data.loading.dataset import AGAIN, ShuffledRows
 from swinft.data.settings import FoldConfig, LoadingConfig
-from tests.conftest import tiny_config, write_config
+from tests.conftest import power_gone_after, tiny_config, write_config
 
 
 class Halves(Sampler):
@@ -159,6 +159,21 @@ def test_the_schedule_knows_how_many_rows_a_sampler_gives(competition, tmp_path)
     assert main(["fit", *words, "--fold", "0", "--trainer.max_steps", "3"]) == 2  # 12 rows would make 6 steps
     assert main(["fit", *words, "--fold", "0"]) == 0
     assert len((tmp_path / "tiny" / "fold_0" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(uneven, tmp_path):
+    changes = {"data.loading.sampler": {"class_path": "swinft.BalancedSampler"}, "data.loading.virtual_epochs": 2}
+    changes |= {"data.image_size": 16, "trainer.max_epochs": 3, "data.test": None, "data.batch_size": 2}
+    settings = {**tiny_config(uneven, tmp_path, **changes), "name": "whole"}
+    settings["data"]["sample_submission"] = None
+    config = write_config(tmp_path / "c.yaml", settings)
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    words = ["fit", "--config", str(config), "--fold", "0", "--name", "cut"]
+    with power_gone_after(1):
+        main(words)
+    assert main([*words, "--resume"]) == 0
+    whole, cut = ((tmp_path / name / "fold_0" / "oof.csv").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
 
 
 def test_a_class_of_another_kind_is_no_sampler(competition, tmp_path, capsys):

@@ -168,6 +168,6 @@ def test_two_arrays_under_one_name_have_caches_of_their_own(pngs, tmp_path):
     with h5py.File(root / "all.h5", "a") as file:
         file["other"] = file["ids"][:][::-1]
     source = {"class_path": "swinft.HDF5Source", "init_args": {"ids": "ids"}}
-    one = fit(root, tmp_path, "one", image="all.h5/pixels/{id}", **{"loading.source": source})
+    one, _ = fit(root, tmp_path, "one", image="all.h5/pixels/{id}", **{"loading.source": source})
     other = {"class_path": "swinft.HDF5Source", "init_args": {"ids": "other"}}
-    assert fit(root, tmp_path, "two", image="all.h5/pixels/{id}", **{"loading.source": other}) != one
+    assert fit(root, tmp_path, "two", image="all.h5/pixels/{id}", **{"loading.source": other})[0] != one
