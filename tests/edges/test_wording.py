@@ -35,7 +35,8 @@ def test_help_names_choices(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["predict", "--help"])
     out = " ".join(capsys.readouterr().out.split())
-    assert "(one or several, with commas between them: identity, hflip, " in out
+    assert "Test-time augmentations: identity, hflip, " in out
+    assert "(one or several, with commas between them: text)" in out
     assert "(a whole number or auto)" in out
     assert "(true, false or auto)" in out
     assert "--views VIEWS Test-time" in out  # and no --views+
