@@ -7,6 +7,7 @@ from nbclient import NotebookClient
 from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SLOW = {"api"}  # starts a process for every fold; the README's block does the same in one process
 # Kinds of output that are there to be seen, and what is printed or shown.
 SHOWN = {
     "api": ({"text/html"}, ["pooled", "fold 1  epoch 1/1", "written to", "'report.html'"]),
@@ -19,7 +20,10 @@ def test_each_notebook_has_something_to_show():
     assert {path.stem for path in NOTEBOOKS} == set(SHOWN)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.stem in SLOW else (), id=path.stem) for path in NOTEBOOKS],
+)
 def test_it_runs(path):
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

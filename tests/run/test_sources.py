@@ -60,7 +60,7 @@ def column_source(**arguments):
 KINDS = {
     "zip": {"image": "all.zip/images/{id}.png", "loading.source": "zip", "loading.num_workers": 2},
     "tar": {"image": "all.tar/images/{id}.png", "loading.source": "zip", "loading.cache": False},
-    "hdf5": {"image": "all.h5/images/{id}", "loading.source": "hdf5", "loading.cache": False, "loading.num_workers": 2},
+    "hdf5": {"image": "all.h5/images/{id}", "loading.source": "hdf5", "loading.cache": False},
     "files, then hdf5": {
         "columns.test_image": "all.h5/pixels/{id}",
         "loading.test_source": {"class_path": "swinft.HDF5Source", "init_args": {"ids": "ids"}},
