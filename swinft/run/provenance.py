@@ -1,8 +1,4 @@
-"""Which files a run's commands may write, and whether predictions are of the weights that the run has now.
-
-It says which files a command may overwrite (only those that it made), and which predictions are of another network than
-the run has now.
-"""
+"""Which files a run's commands may overwrite, and whether predictions are of the weights that the run has now."""
 
 import json
 from pathlib import Path

@@ -215,11 +215,10 @@ def attend_by_heads(
     depth, tokens = channels // (3 * windows.heads), windows.tokens
     orders = _kept_orders(_made_head_orders, windows, batch, 3, qkv.device)
     cut: Tensor = _Reordered.apply(qkv.reshape(-1, depth), *orders)
-    q, k, v = cut.view(3, -1, windows.heads, tokens, depth).unbind(0)  # each (B·W', h, N, d)
+    q, k, v = cut.view(3, batch, -1, windows.heads, tokens, depth).unbind(0)  # each (B, W', h, N, d)
     if cosine is not None:
         q, k = _cosine(q, k, cosine)
-    pairs = bias if mask is None else (bias + mask.unsqueeze(1)).repeat(batch, 1, 1, 1)
-    x = _weighted(q, k, v, pairs, scale, dropout)
+    x = _weighted(q, k, v, bias if mask is None else bias + mask.unsqueeze(1), scale, dropout)
     order, inverse = _kept_orders(_made_head_orders, windows, batch, 1, qkv.device)
     pasted: Tensor = _Reordered.apply(x.reshape(-1, depth), inverse, order)
     return pasted.view(batch, grid, -1)
@@ -270,7 +269,7 @@ def _cosine(q: Tensor, k: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropout: float) -> Tensor:
-    """Values weighted by attention, all (·, ·, N, d), with bias (1, ·, N, N)."""
+    """Values weighted by attention, all (·, ·, N, d), with bias (1, ·, N, N); on CPUs any sides stand for the first."""
     if q.device.type in FUSED_ON:
         with sdpa_kernel(BIASED_SDPA):
             return _fused(q, k, v, _aligned(bias.to(q.dtype)), scale, dropout)

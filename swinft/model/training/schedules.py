@@ -82,6 +82,7 @@ def _warmed_up(step: int, warmup: float, after: Factor, start: float | None) -> 
     """A factor: up to 1, in a line or, from `start`, in half a cosine; then `after`."""
     if step >= warmup:
         return after(step - warmup)
+    # Not 0 at the first step, which would waste it.
     return (step + 1) / (warmup + 1) if start is None else _half_cosine(step / warmup, start, 1.0)
 
 
@@ -205,7 +206,5 @@ def warmup_cosine(step: int, warmup_steps: float, total_steps: int, min_ratio: f
     Returns:
         A factor in (0, 1].
     """
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)  # not 0 at the first step, which would waste it
-    progress = min(1.0, (step - warmup_steps) / max(1.0, total_steps - warmup_steps))
-    return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+    length = max(1.0, total_steps - warmup_steps)
+    return _warmed_up(step, warmup_steps, lambda since: _half_cosine(since / length, 1.0, min_ratio), None)

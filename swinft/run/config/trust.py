@@ -141,6 +141,25 @@ def named_class(name: str, key: str, allow_code: Sequence[str]) -> Any:
     return _find(name, BASES[key], allow_code)
 
 
+def built_by_name(name: str, key: str, option: str, allow_code: Sequence[str]) -> Any:
+    """An object of a class that an option of a command names, where there is no room for arguments.
+
+    Args:
+        name: As in `named_class`.
+        key: As in `named_class`.
+        option: The option.
+        allow_code: As in `class_problem`.
+
+    Raises:
+        InputError: The key may not name it, or it needs arguments.
+    """
+    cls = named_class(name, key, allow_code)
+    try:
+        return cls()
+    except TypeError as error:
+        raise InputError(f"{option} {name}: {error}. Name it in {key} of the config, with init_args.") from error
+
+
 def argument_bases(name: str, argument: str, bases: tuple[type, ...], allow_code: Sequence[str]) -> tuple[type, ...]:
     """The classes that an argument of a class takes by its annotation; empty where it takes none, or anything.
 

@@ -18,7 +18,7 @@ from swinft.data.inspection.scan import scan
 from swinft.data.loading.feeding import Destination, explained_deaths
 from swinft.data.schema import Schema
 from swinft.data.splits import OK
-from swinft.errors import InputError, RunError, command, number_of
+from swinft.errors import RunError, command, number_of
 from swinft.inference.compiled import nets_by_torch
 from swinft.inference.finite import Origin
 from swinft.inference.predictions import Predictions
@@ -31,7 +31,7 @@ from swinft.printing import format_seconds, say
 from swinft.run.compute.choices import Choice, choice_to_predict
 from swinft.run.compute.out_of_memory import explain_in_prediction, out_of_memory_explained
 from swinft.run.compute.settle import settle_prediction
-from swinft.run.config.trust import named_class
+from swinft.run.config.trust import built_by_name
 from swinft.run.environment import trained_in
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
@@ -65,7 +65,8 @@ def predict(run: Run, options: PredictOptions, keeps: bool = True) -> Prediction
         experiment = Experiment.of_run(run, "predict", options.allow_code)
         chosen, place = run.finished_folds(options.folds), options.place()
         data = _rows_to_predict(run, experiment, options)
-        views = experiment.views() if options.views is None else _asked_views(options)
+        oof_views = experiment.views()
+        views = oof_views if options.views is None else _asked_views(options)
         check_views(views, data.image_size)
         predictors = _predictors(run, experiment, options, chosen, place)
         made_with = _provenance(run, predictors, chosen, views)
@@ -84,7 +85,7 @@ def predict(run: Run, options: PredictOptions, keeps: bool = True) -> Prediction
         if path:
             made_from = {"rows": len(found), "provenance": asdict(made_with)}
             write_made_from(run, path, found.to_bytes(), PREDICT, made_from)
-        _say(run, path, found, took, experiment.views())
+        _say(run, path, found, took, oof_views)
     return found
 
 
@@ -94,17 +95,13 @@ def _asked_views(options: PredictOptions) -> list[View]:
     Raises:
         InputError: There is no such view, or its code may not run.
     """
-    own = [name for name in options.views or [] if "." in name]
-    built = {}
-    for name in own:
-        cls = named_class(name, "predict.views", options.allow_code or [])
-        try:
-            built[name] = cls()
-        except TypeError as error:
-            raise InputError(
-                f"--views {name}: {error}. Name it in predict.views of the config, with init_args."
-            ) from error
-    return chosen_views([built.get(name, name) for name in options.views or []])
+    allowed = options.allow_code or []
+    return chosen_views(
+        [
+            built_by_name(name, "predict.views", "--views", allowed) if "." in name else name
+            for name in options.views or []
+        ]
+    )
 
 
 def _rows_to_predict(run: Run, experiment: Experiment, options: PredictOptions) -> CSVDataModule:

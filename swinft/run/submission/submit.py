@@ -172,17 +172,12 @@ def _format(run: Run, frozen: dict[str, Any], options: SubmitOptions) -> Any:
     asked = frozen["format"] if options.format is None else options.format
     if isinstance(asked, str) and "." not in asked:
         return asked
-    from swinft.run.config.trust import named_class  # slow to import, and seldom needed
+    from swinft.run.config.trust import built_by_name  # slow to import, and seldom needed
     from swinft.run.experiment import Experiment
 
     if options.format is None:
         return Experiment.of_run(run, "submit", options.allow_code).section("submission")["format"]
-    try:
-        return named_class(str(asked), "submission.format", options.allow_code or [])()
-    except TypeError as error:
-        raise InputError(
-            f"--format {asked}: {error}. Name it in submission.format of a config, with init_args."
-        ) from error
+    return built_by_name(str(asked), "submission.format", "--format", options.allow_code or [])
 
 
 def _say_done(run: Run, path: Path | None, sample: Sample) -> None:
