@@ -1,0 +1,88 @@
+"""One of two gloo ranks: validates tables of 1 to 17 held-out rows and writes down what was pooled.
+
+    python -m tests.integration.faults.ranks COMPETITION OUTPUT.json
+
+Started twice, with RANK and what else torch.distributed asks of the environment; without it, one process does it alone.
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from swinft import CSVDataModule, FineTuneTask, RegressionHead
+from swinft.model.settings import TaskContext
+from tests.conftest import TINY_SWIN
+
+NUM_ROWS, MOST = 24, 17
+
+
+class Recorded(FineTuneTask):
+    """Keeps what the last validation pooled."""
+
+    pooled: tuple[torch.Tensor, ...] = ()
+
+    def _pooled(self) -> tuple[torch.Tensor, ...]:
+        self.pooled = super()._pooled()
+        return self.pooled
+
+
+def validate(root: Path, held_out: int, num_ranks: int) -> dict[str, Any]:
+    """Rows, predictions and scores of one table."""
+    folds = root / f"folds-{held_out}.csv"
+    data = CSVDataModule(
+        root=str(root),
+        train="train.csv",
+        image="images/{id}.jpg",
+        target="brightness",
+        target_kind="regression",
+        folds={"file": str(folds)},
+        image_size=32,
+        batch_size=3,
+    )
+    torch.manual_seed(0)
+    task = Recorded(
+        RegressionHead,
+        backbone_args=dict(TINY_SWIN),
+        pretrained=False,
+        num_outputs=1,
+        context=TaskContext(image_size=32),
+        metrics=["rmse", "mae"],
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=num_ranks,
+        strategy="ddp" if num_ranks > 1 else "auto",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    (scores,) = trainer.validate(task, data, verbose=False)
+    return {"rows": task.pooled[0].tolist(), "values": task.pooled[1].ravel().tolist(), "scores": scores}
+
+
+def write_folds(root: Path) -> None:
+    """A folds.csv for each number of held-out rows."""
+    for held_out in range(1, MOST + 1):
+        lines = [f"{row:03d},{int(row >= held_out)}" for row in range(NUM_ROWS)]
+        (root / f"folds-{held_out}.csv").write_text("\n".join(["id,fold", *lines, ""]))
+
+
+def main(root: Path, output: Path, num_ranks: int, rank: int) -> None:
+    """All tables."""
+    warnings.filterwarnings("ignore")
+    found = [validate(root, held_out, num_ranks) for held_out in range(1, MOST + 1)]
+    if rank == 0:
+        output.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    import os
+
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")))

@@ -1,0 +1,104 @@
+"""Two processes score and predict what one does: every row once, with no padding counted."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from swinft.cli import main
+from swinft.data.loading.dataset import OrderedRows
+from swinft.errors import RunError
+from swinft.inference.predictions import Predictions
+from swinft.inference.predictor import predict_rows
+from swinft.run.experiment import Experiment
+from swinft.run.layout import Run
+from swinft.run.prediction.predict import complete
+from tests.conftest import ROOT
+from tests.integration.faults import ranks
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def test_the_pooled_rows_and_scores_of_two_ranks_are_those_of_one_process(competition, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(competition, root)
+    ranks.write_folds(root)
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    command = [sys.executable, "-m", "tests.integration.faults.ranks", str(root), str(tmp_path / "two.json")]
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, env={**os.environ, **place, "RANK": f"{rank}", "LOCAL_RANK": f"{rank}"})
+        for rank in range(2)
+    ]
+    ranks.main(root, tmp_path / "one.json", 1, 0)
+    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert len(one) == len(two) == ranks.MOST
+    for held_out, (alone, together) in enumerate(zip(one, two, strict=True), start=1):
+        assert together["rows"] == alone["rows"] == list(range(held_out))
+        np.testing.assert_allclose(together["values"], alone["values"], rtol=1e-5)
+        assert together["scores"] == pytest.approx(alone["scores"], rel=1e-5)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3, 5])
+def test_ranks_share_out_every_row_once_whatever_their_number(num_ranks):
+    for num_rows in range(1, 18):
+        rows = [row for rank in range(num_ranks) for _, row in OrderedRows(np.arange(num_rows), rank, num_ranks)]
+        assert sorted(row for row in rows if row >= 0) == list(range(num_rows))
+        assert len({len(OrderedRows(np.arange(num_rows), rank, num_ranks)) for rank in range(num_ranks)}) == 1
+
+
+def test_parts_of_1_to_17_rows_join_to_what_one_process_predicts(tiny_run, tmp_path):
+    run = Run.open(tiny_run)
+    experiment = Experiment.of_run(run, "predict", None)
+    cpu = torch.device("cpu")
+    for num_rows in range(1, 18):
+        table = tmp_path / f"{num_rows}.csv"
+        table.write_text("id\n" + "".join(f"{row:03d}\n" for row in range(num_rows)))
+        data = experiment.datamodule(test=str(table))
+        data.setup("predict")
+        net = experiment.network(data.schema, run.fold(0).weights, cpu)
+        everything = predict_rows([net], data.predict_dataloader(), ["identity"], cpu, "32-true")
+        parts = [
+            predict_rows([net], data.predict_dataloader((part, 2)), ["identity"], cpu, "32-true")
+            for part in range(min(2, num_rows))
+        ]
+        rows, values = (np.concatenate(each) for each in zip(*parts, strict=True))
+        alone, joined = (complete(*each, data, range(num_rows)) for each in (everything, (rows, values)))
+        assert joined.ids == [f"{row:03d}" for row in range(num_rows)]
+        np.testing.assert_allclose(joined.values, alone.values, rtol=1e-5)
+
+
+def test_two_devices_predict_each_id_once(tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    command = [sys.executable, "-m", "swinft", "predict", str(tmp_path / "run"), "--device", "cpu", "--devices", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alone, joined = (Predictions.read(run / "test_predictions.csv", 3) for run in (tiny_run, tmp_path / "run"))
+    assert joined.ids == alone.ids
+    np.testing.assert_allclose(joined.values, alone.values, rtol=1e-5)
+    assert list((tmp_path / "run" / "parts").glob("*.csv")) == []
+
+
+@pytest.mark.parametrize("part", ["2/2", "x", "1", "1/x"])
+def test_a_part_that_is_none_is_refused(part, tiny_run, tmp_path, capsys):
+    assert main(["predict", str(tiny_run), "--part", part, "--output", str(tmp_path / "o.csv")]) == 2
+    assert "write 0/4 to 3/4 for four parts" in capsys.readouterr().err
+
+
+def test_a_prediction_too_many_or_too_few_is_refused(tiny_run, tmp_path):
+    data = Experiment.of_run(Run.open(tiny_run), "predict", None).datamodule()
+    data.setup("predict")
+    values = np.ones((6, 3), dtype=np.float32)
+    for rows in ([0, 1, 2, 3, 4, 4], [0, 1, 2, 3, 4]):
+        with pytest.raises(RunError, match="what was predicted does not hold every id exactly once"):
+            complete(np.array(rows), values[: len(rows)], data, range(6))
