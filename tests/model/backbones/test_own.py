@@ -96,7 +96,7 @@ def test_what_a_class_cannot_be_is_refused(backbone, options, message):
     ("arguments", "message"),
     [
         ({"lie": 1}, "gives features (2, 8) for 2 images; it says num_features 9: it must give (B, num_features)"),
-        ({"side": 7}, "at 32 x 32 px (data.image_size) fails in test_own_backbone.py:"),
+        ({"side": 7}, "at 32 x 32 px (data.image_size) fails in test_own.py:"),
     ],
 )
 def test_a_wrong_shape_is_found_before_a_run_and_named(competition, tmp_path, capsys, arguments, message):
