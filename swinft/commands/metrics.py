@@ -3,7 +3,7 @@
 import inspect
 
 from swinft.data.target.kinds import TargetKind
-from swinft.model.metrics import METRICS, KnownMetric, Metric
+from swinft.model.metrics import METRICS, BuiltinMetric, Metric
 from swinft.run.config.parser import call
 
 
@@ -31,7 +31,7 @@ def metrics(kind: TargetKind | None = None, also: list[str] | None = None, allow
 
 def definition(metric: Metric | type[Metric]) -> str:
     """What a metric computes, in a sentence."""
-    described = metric.function if isinstance(metric, KnownMetric) else metric
+    described = metric.function if isinstance(metric, BuiltinMetric) else metric
     return inspect.cleandoc(described.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
 
 

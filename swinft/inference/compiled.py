@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from swinft.inference.casting import cast_weights
 from swinft.inference.tta import View
-from swinft.model.compiling import CompilePolicy, compiles, filled_up
+from swinft.model.compiling import CompilePolicy, pad_batch, should_compile
 from swinft.model.network import ImageModel
 from swinft.system.precision import Precision, half_of
 
@@ -28,23 +28,23 @@ class CompiledNet:
     Args:
         net: A network in evaluation mode.
         batch_size: Of full batches.
-        says_when: Whether it prints how long its first pass took, which compiles.
+        prints_compile_time: Whether it prints how long its first pass took, which compiles.
     """
 
-    def __init__(self, net: ImageModel, batch_size: int, says_when: bool = False) -> None:
+    def __init__(self, net: ImageModel, batch_size: int, prints_compile_time: bool = False) -> None:
         net.backbone.compile(dynamic=False)
-        self.net, self.batch_size, self.says_when = net, batch_size, says_when
+        self.net, self.batch_size, self.prints_compile_time = net, batch_size, prints_compile_time
 
     def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
         """Pixels (B, 3, H, W), uint8 or float in 0–255, and metadata (B, F) to predictions (B, K)."""
         started = time.perf_counter()
         given = [tensor for tensor in (image.float(), features) if tensor is not None]
-        pixels, *others = filled_up(given, self.batch_size)
+        pixels, *others = pad_batch(given, self.batch_size)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         predictions = self.net.predict(pixels, *others)[: len(image)]
-        if self.says_when:
+        if self.prints_compile_time:
             print(f"compiled, and the first batch predicted, in {time.perf_counter() - started:.0f} s", flush=True)
-            self.says_when = False
+            self.prints_compile_time = False
         return predictions
 
 
@@ -61,7 +61,7 @@ def nets_by_torch(
     if dtype := half_of(precision):
         cast_weights(nets, image_size, device, dtype)
     passes = len(loader) * len(nets) * len(views)
-    if not compiles(policy, passes, COMPILED_PASSES, "forward passes", device):
+    if not should_compile(policy, passes, COMPILED_PASSES, "forward passes", device):
         return nets
     assert loader.batch_size is not None
-    return [CompiledNet(net, loader.batch_size, says_when=index == 0) for index, net in enumerate(nets)]
+    return [CompiledNet(net, loader.batch_size, prints_compile_time=index == 0) for index, net in enumerate(nets)]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from swinft.errors import InputError
 from swinft.inference.parity import Predicting, example_inputs, largest_difference
-from swinft.inference.timm_form import as_timm
+from swinft.inference.timm_export import as_timm
 from swinft.model.backbones.memory_format import set_layout
 from swinft.model.network import ImageModel
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from swinft.errors import InputError, suggest
-from swinft.model.described import Described, describe, name_of, path_of
+from swinft.model.class_spec import InitArgsMixin, class_path_of, spec_name, to_spec
 
 # timm evaluates at a centre crop of 0.875 for most backbones: the zoom they were tuned to.
 ZOOM_MARGIN = (1 - 0.875) / 2
 CLOSE = 0.5  # of a pixel's 255: a view of an image alone and in a batch, by libraries that round differently
 
 
-class View(Described):
+class View(InitArgsMixin):
     """What is done to images before they are predicted; a user's own derives from it and gives `apply`."""
 
     swaps_sides: bool = False
@@ -26,7 +26,7 @@ class View(Described):
     @property
     def name(self) -> str:
         """How predictions name it in their provenance: class path and arguments, `tilt.Tilt(degrees=5)`."""
-        return name_of(describe(self, defaults=True))
+        return spec_name(to_spec(self, defaults=True))
 
     def apply(self, images: Tensor) -> Tensor:
         """What of images is predicted.
@@ -42,7 +42,7 @@ class View(Described):
         raise NotImplementedError
 
 
-class KnownView(View):
+class BuiltinView(View):
     """A view of this module.
 
     Args:
@@ -75,14 +75,14 @@ def _scale(images: Tensor) -> Tensor:
 VIEWS = {
     view.name: view
     for view in (
-        KnownView("identity", lambda images: images),
-        KnownView("hflip", lambda images: images.flip(-1)),
-        KnownView("vflip", lambda images: images.flip(-2)),
-        KnownView("rot90", lambda images: images.rot90(1, (-2, -1)), swaps_sides=True),
-        KnownView("rot180", lambda images: images.rot90(2, (-2, -1))),
-        KnownView("rot270", lambda images: images.rot90(3, (-2, -1)), swaps_sides=True),
-        KnownView("transpose", lambda images: images.transpose(-2, -1), swaps_sides=True),
-        KnownView("scale", _scale),
+        BuiltinView("identity", lambda images: images),
+        BuiltinView("hflip", lambda images: images.flip(-1)),
+        BuiltinView("vflip", lambda images: images.flip(-2)),
+        BuiltinView("rot90", lambda images: images.rot90(1, (-2, -1)), swaps_sides=True),
+        BuiltinView("rot180", lambda images: images.rot90(2, (-2, -1))),
+        BuiltinView("rot270", lambda images: images.rot90(3, (-2, -1)), swaps_sides=True),
+        BuiltinView("transpose", lambda images: images.transpose(-2, -1), swaps_sides=True),
+        BuiltinView("scale", _scale),
     )
 }
 
@@ -122,8 +122,8 @@ def check_views(given: Sequence[str | View], image_size: tuple[int, int]) -> Non
             f"Remove them from predict.views or use a square image_size."
         )
     for view in views:
-        if not isinstance(view, KnownView) and (problem := _problem(view, image_size)):
-            raise InputError(f"predict.views: {path_of(type(view))}.apply {problem}.")
+        if not isinstance(view, BuiltinView) and (problem := _problem(view, image_size)):
+            raise InputError(f"predict.views: {class_path_of(type(view))}.apply {problem}.")
 
 
 def _problem(view: View, image_size: tuple[int, int]) -> str:

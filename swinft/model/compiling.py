@@ -16,7 +16,7 @@ CompilePolicy = bool | Literal["auto"]  # the settings `model.compute.compile` a
 COMPILED_STEPS = 2000
 
 
-def compiles(
+def should_compile(
     policy: CompilePolicy,
     count: int,
     least: int,
@@ -49,13 +49,13 @@ def graphs_compiled() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-def filled_up(tensors: list[Tensor], size: int) -> list[Tensor]:
+def pad_batch(tensors: list[Tensor], size: int) -> list[Tensor]:
     """Tensors (B, …) of one batch as (size, …), in the same memory format: their first row again behind the others."""
     missing = size - len(tensors[0])
     return [torch.cat([each, *[each[:1]] * missing]) for each in tensors] if missing else tensors
 
 
-class Compiled:
+class CompileState:
     """Whether a task's networks are compiled, and what was said of it."""
 
     def __init__(self) -> None:
@@ -68,10 +68,10 @@ class Compiled:
         for net in nets:
             net.backbone.compile()
 
-    def filled(self, tensors: list[Tensor]) -> list[Tensor]:
+    def padded(self, tensors: list[Tensor]) -> list[Tensor]:
         """Tensors (B, …) as full batches where they are compiled: another size would be compiled again."""
         self._size = max(self._size, len(tensors[0])) if self.is_on else len(tensors[0])
-        return filled_up(tensors, self._size)
+        return pad_batch(tensors, self._size)
 
     def say(self, what: str, started: float, say: Callable[[str], None]) -> None:
         """Says what took so long, each time that something was compiled: training and evaluation are two graphs."""

@@ -24,7 +24,7 @@ def plain(value: Any) -> Any:
     return [plain(each) for each in value] if isinstance(value, tuple | list) else value
 
 
-def kept_arguments(cls: type, path: Any, given: dict[str, Any]) -> dict[str, Any]:
+def upgraded_arguments(cls: type, path: Any, given: dict[str, Any]) -> dict[str, Any]:
     """What `load_from_checkpoint` must be told besides what the checkpoint says in today's words.
 
     Args:
@@ -43,7 +43,7 @@ def kept_arguments(cls: type, path: Any, given: dict[str, Any]) -> dict[str, Any
             section = next((section for section, names in SECTIONS.items() if name in names), None)
             hint = f" It is part of `{section}`." if section else suggest(name, [*parameters])
             raise InputError(f"{cls.__name__} has no argument '{name}'.{hint}")
-    return {**_renamed(_kept(path)), **given}
+    return {**_renamed(_saved_arguments(path)), **given}
 
 
 def _renamed(kept: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _renamed(kept: dict[str, Any]) -> dict[str, Any]:
     return {section: values for section, values in old.items() if values and section not in kept}
 
 
-def _kept(path: Any) -> dict[str, Any]:
+def _saved_arguments(path: Any) -> dict[str, Any]:
     """The arguments that a local checkpoint keeps; none of a file that cannot be read so, of which Lightning speaks."""
     if not isinstance(path, str | Path) or not Path(path).is_file():
         return {}

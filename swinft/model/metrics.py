@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.model.described import Described
+from swinft.model.class_spec import InitArgsMixin
 from swinft.model.grades import to_grades
 
 Array = NDArray[Any]
 
 
-class Metric(Described):
+class Metric(InitArgsMixin):
     """What scores predictions; a user's own derives from it. `higher_is_better` and `compute` must be given."""
 
     kinds: Sequence[str] = ("classification", "regression", "multilabel")
@@ -67,7 +67,7 @@ class Metric(Described):
         raise NotImplementedError
 
 
-class KnownMetric(Metric):
+class BuiltinMetric(Metric):
     """A metric of this module, which has a name of its own and reads no table.
 
     Args:
@@ -184,15 +184,15 @@ def _mean(values: list[float]) -> float:
 METRICS = {
     metric.name: metric
     for metric in (
-        KnownMetric(accuracy, True, ("classification",)),
-        KnownMetric(macro_f1, True, ("classification",)),
-        KnownMetric(log_loss, False, ("classification",), "wants_probabilities", "needs_probabilities"),
-        KnownMetric(auc, True, ("classification",), "wants_probabilities"),
-        KnownMetric(mean_column_auc, True, ("multilabel",), "wants_probabilities"),
-        KnownMetric(quadratic_kappa, True, ("classification", "regression"), "scores_grades"),
-        KnownMetric(rmse, False, ("regression",)),
-        KnownMetric(mae, False, ("regression",)),
-        KnownMetric(r2, True, ("regression",)),
+        BuiltinMetric(accuracy, True, ("classification",)),
+        BuiltinMetric(macro_f1, True, ("classification",)),
+        BuiltinMetric(log_loss, False, ("classification",), "wants_probabilities", "needs_probabilities"),
+        BuiltinMetric(auc, True, ("classification",), "wants_probabilities"),
+        BuiltinMetric(mean_column_auc, True, ("multilabel",), "wants_probabilities"),
+        BuiltinMetric(quadratic_kappa, True, ("classification", "regression"), "scores_grades"),
+        BuiltinMetric(rmse, False, ("regression",)),
+        BuiltinMetric(mae, False, ("regression",)),
+        BuiltinMetric(r2, True, ("regression",)),
     )
 }
 

@@ -13,7 +13,7 @@ from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import Backbone
 from swinft.model.backbones.unpooled import pooled_width
 from swinft.model.heads import Head
-from swinft.model.heads.contract import marked
+from swinft.model.heads.contract import with_nan_rows
 from swinft.model.metadata import MetadataNetwork
 from swinft.model.pooling import pooling_from
 
@@ -125,14 +125,14 @@ class ImageModel(nn.Module):
     def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
         """The same to predictions (B, K) in the competition's units, NaN for a row with a NaN among its logits."""
         logits = self(image, features)
-        return marked(self.head.decode(logits), logits)
+        return with_nan_rows(self.head.decode(logits), logits)
 
 
 def _mark_initialized(module: nn.Module, _: Any) -> None:
     module.is_initialized = True  # type: ignore[assignment]
 
 
-def constants(task: nn.Module) -> list[str]:
+def constant_buffers(task: nn.Module) -> list[str]:
     """Names of buffers that are the same on all ranks whatever they train on.
 
     DDP sends every other one before every forward pass: of a Swin and its average that would be some MB of positions

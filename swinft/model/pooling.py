@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from swinft.errors import InputError, suggest
-from swinft.model.described import Described, arguments_of, loaded_class
+from swinft.model.class_spec import InitArgsMixin, init_args_of, load_class
 
 PoolingName = Literal["avg", "max", "gem", "avg+max", "attention"]  # the setting `model.pooling`
 
 
-class Pooling(Described, nn.Module):
+class Pooling(InitArgsMixin, nn.Module):
     """Pools the features of an image's positions.
 
     A subclass gives `forward`, and sets `num_features` where it gives another width. What the backbone has behind its
@@ -26,7 +26,7 @@ class Pooling(Described, nn.Module):
         in_features: C, given by the backbone.
     """
 
-    GIVEN = 1
+    NUM_SUPPLIED = 1
 
     def __init__(self, in_features: int) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def pooling_from(given: Any, in_features: int) -> Pooling | None:
             )
         return NAMED[given](in_features)
     if isinstance(given, dict) and "class_path" in given:
-        return loaded_class(str(given["class_path"]), Pooling, "the pooling")(in_features, **arguments_of(given))
+        return load_class(str(given["class_path"]), Pooling, "the pooling")(in_features, **init_args_of(given))
     make: Callable[[int], Any] | None = given if callable(given) and not isinstance(given, nn.Module) else None
     made = make(in_features) if make else given
     width = getattr(made, "num_features", None)

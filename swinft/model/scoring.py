@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from swinft.errors import InputError, number_of, suggest
-from swinft.model.described import path_of
-from swinft.model.metrics import METRICS, Array, KnownMetric, Metric
+from swinft.model.class_spec import class_path_of
+from swinft.model.metrics import METRICS, Array, BuiltinMetric, Metric
 
 # How far a probability may lie outside 0–1: rounding of a softmax in bf16, and no more.
 TOLERANCE = 1e-2
@@ -43,7 +43,7 @@ def chosen_metrics(given: Sequence[str | Metric], kind: str) -> list[Metric]:
     metrics = [METRICS[each] if isinstance(each, str) else each for each in given]
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) < len(names):
-        own = "; two of one class need an attribute `name` each" if any(map(is_own, metrics)) else ""
+        own = "; two of one class need an attribute `name` each" if any(map(is_custom, metrics)) else ""
         raise InputError(f"model.metrics is {names}: name at least one, each once, of {', '.join(allowed)}{own}.")
     return metrics
 
@@ -54,7 +54,7 @@ def _problem(given: Any, kind: str, allowed: Sequence[str]) -> str:
         return "" if given in allowed else f"'{given}' does not score {kind} (model.metrics).{suggest(given, allowed)}"
     if not isinstance(given, Metric):
         return f"{given!r} is neither a name nor a metric (model.metrics): give an object derived from swinft.Metric."
-    what = f"{path_of(type(given))} (model.metrics)"
+    what = f"{class_path_of(type(given))} (model.metrics)"
     if not isinstance(getattr(given, "higher_is_better", None), bool):
         return f"{what} does not say its direction: set `higher_is_better` to True or False."
     if isinstance(given.kinds, str) or not all(isinstance(each, str) for each in given.kinds):
@@ -67,9 +67,9 @@ def _problem(given: Any, kind: str, allowed: Sequence[str]) -> str:
     return f"{what} has the name of another metric: '{given.name}'." if is_taken else ""
 
 
-def is_own(metric: Metric) -> bool:
+def is_custom(metric: Metric) -> bool:
     """Whether a metric is a user's own, which may read the table's columns, and may fail."""
-    return not isinstance(metric, KnownMetric)
+    return not isinstance(metric, BuiltinMetric)
 
 
 def score(
@@ -108,10 +108,10 @@ def score(
         return {metric.name: math.nan for metric in chosen}
     _check_probabilities(chosen, given)
     scale = None if grades is None else np.asarray(grades, np.float64)
-    return {metric.name: _value(_told(metric, outputs, scale), given, wanted, rows) for metric in chosen}
+    return {metric.name: _value(_with_context(metric, outputs, scale), given, wanted, rows) for metric in chosen}
 
 
-def _told(metric: Metric, outputs: Sequence[str], grades: Array | None) -> Metric:
+def _with_context(metric: Metric, outputs: Sequence[str], grades: Array | None) -> Metric:
     """The metric, knowing the outputs and grades: a copy, since those that have a name are shared."""
     told = copy.copy(metric)
     told.outputs, told.grades = list(outputs), grades
@@ -124,9 +124,9 @@ def _value(metric: Metric, predictions: Array, targets: Array, rows: Any) -> flo
     Raises:
         InputError: A user's own fails, or gives no number.
     """
-    if not is_own(metric):
+    if not is_custom(metric):
         return metric.compute(predictions, targets, rows)
-    what = f"model.metrics: {path_of(type(metric))}.compute"
+    what = f"model.metrics: {class_path_of(type(metric))}.compute"
     try:
         # Copies: what one metric changes in place must not reach the next one.
         value: Any = metric.compute(predictions.copy(), targets.copy(), None if rows is None else rows.copy())

@@ -16,14 +16,15 @@ from swinft.errors import InputError
 from swinft.model.attention.swin import set_attention
 from swinft.model.backbones.memory_format import plain_where_needed, set_layout, uses_channels_last
 from swinft.model.backbones.timm_backbone import create_backbone
-from swinft.model.compiling import COMPILED_STEPS, Compiled, compiles
-from swinft.model.described import Named, describe, plain_spec, rebuilt
+from swinft.model.base_task import BaseTask
+from swinft.model.class_spec import Named, from_spec, plain_spec, to_spec
+from swinft.model.compiling import COMPILED_STEPS, CompileState, should_compile
 from swinft.model.evaluation import Evaluated
 from swinft.model.heads import Head
 from swinft.model.heads.contract import check_fits, check_logits, decoded, encoded_targets, head_from, row_losses
-from swinft.model.hyperparameters import kept_arguments, plain
+from swinft.model.hyperparameters import plain, upgraded_arguments
 from swinft.model.metrics import Metric
-from swinft.model.network import ImageModel, constants
+from swinft.model.network import ImageModel, constant_buffers
 from swinft.model.pooling import Pooling, PoolingName
 from swinft.model.scoring import chosen_metrics
 from swinft.model.settings import ComputeConfig, TaskContext
@@ -34,7 +35,6 @@ from swinft.model.training.optim import Groups, OptimConfig
 from swinft.model.training.optimizers import make_optimizer
 from swinft.model.training.schedules import describe_schedule, make_schedule
 from swinft.model.training.steps import steps_of
-from swinft.model.watched import WatchedModule
 from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, NOT_NEGATIVE, check_ranges
 from swinft.seeding import Use, seed_for, seed_generators
 
@@ -43,7 +43,7 @@ Batch = dict[str, Tensor]
 NUMBERS = {"drop_path_rate": BELOW_ONE, "ema_decay": INSIDE_UNIT, "metadata_hidden": COUNT}
 
 
-class FineTuneTask(WatchedModule):
+class FineTuneTask(BaseTask):
     """Fine-tunes a backbone with a head.
 
     Args:
@@ -110,13 +110,13 @@ class FineTuneTask(WatchedModule):
         self.compute = ComputeConfig(**compute) if isinstance(compute, dict) else compute
         self.context = TaskContext(**context) if isinstance(context, dict) else context
         self.ema_decay, self.freeze_epochs = ema_decay, freeze_epochs
-        self._asked = None if metrics is None else [rebuilt(each, Metric, "a metric") for each in metrics]
+        self._asked = None if metrics is None else [from_spec(each, Metric, "a metric") for each in metrics]
         self._arguments: dict[str, Any] = {  # as plain values, but for head and pooling
             "backbone": plain_spec(backbone, "model.backbone"),
             "pretrained": pretrained,
             "backbone_args": backbone_args,
             **numbers,
-            "metrics": None if self._asked is None else [describe(metric) for metric in self._asked],
+            "metrics": None if self._asked is None else [to_spec(metric) for metric in self._asked],
             "optim": asdict(self.optim),
             "mix": asdict(self.mix),
             "freeze_epochs": freeze_epochs,
@@ -124,7 +124,7 @@ class FineTuneTask(WatchedModule):
         }
         self._head, self._pooling = head_from(head), pooling
         self._unfrozen: list[torch.nn.Parameter] = []
-        self._compiled, self._started = Compiled(), 0.0
+        self._compiled, self._started = CompileState(), 0.0
         if num_outputs is not None:
             self._build(num_outputs)
 
@@ -134,7 +134,7 @@ class FineTuneTask(WatchedModule):
         context, weights = self.context, given["pretrained"] if self.context.loads_weights else False
         more = given["drop_path_rate"], self.compute.grad_checkpointing, given["backbone_args"]
         images = create_backbone(given["backbone"], context.sides, weights, *more)
-        self.optim, self._rates_reason = rates.settled(self.optim, images, given["pretrained"] is not False)
+        self.optim, self._rates_reason = rates.resolve_rates(self.optim, images, given["pretrained"] is not False)
         metadata = context.num_metadata or 0, given["metadata_hidden"], context.category_sizes
         self.net = ImageModel(images, self._head, num_outputs, *metadata, self._pooling, context.sides)
         if uses_channels_last(self.net):
@@ -142,8 +142,8 @@ class FineTuneTask(WatchedModule):
         asked = self.net.head.default_metrics if self._asked is None else self._asked
         self.scored_by = chosen_metrics(asked, self.net.head.kind)
         self.averaged = AveragedWeights(self.net, self.ema_decay) if self.ema_decay is not None else None
-        self._ddp_params_and_buffers_to_ignore = constants(self)  # DDP's name for what it need not send
-        found = {"head": describe(self.net.head), "pooling": describe(self.net.pooling) or "avg"}
+        self._ddp_params_and_buffers_to_ignore = constant_buffers(self)  # DDP's name for what it need not send
+        found = {"head": to_spec(self.net.head), "pooling": to_spec(self.net.pooling) or "avg"}
         found |= {"num_outputs": num_outputs, "context": asdict(self.context)}
         self.save_hyperparameters(plain({**given, **found}))
 
@@ -154,7 +154,7 @@ class FineTuneTask(WatchedModule):
         Raises:
             InputError: The class has no such argument.
         """
-        kept = kept_arguments(cls, checkpoint_path, kwargs)
+        kept = upgraded_arguments(cls, checkpoint_path, kwargs)
         return super().load_from_checkpoint(checkpoint_path, *args, **kept)
 
     @property
@@ -235,17 +235,17 @@ class FineTuneTask(WatchedModule):
             InputError: Something is learnt from the training rows, and nobody has shown them.
         """
         self.net.check_initialized()
-        set_attention(self, self.device, self.compute.fast_attention, self.print, self._computes_in())
+        set_attention(self, self.device, self.compute.fast_attention, self.print, self._autocast_dtype())
         steps = steps_of(self.trainer)  # the same when the training is resumed
         asked = self.compute.compile
-        if compiles(asked, steps.total, COMPILED_STEPS, "steps", self.device, self.print):
+        if should_compile(asked, steps.total, COMPILED_STEPS, "steps", self.device, self.print):
             self._compiled.start({self.net, self.predictor})
 
     def on_train_epoch_start(self) -> None:
         """Freezes the backbone in the first epochs, and unfreezes what of it is to be trained after them."""
         super().on_train_epoch_start()
         if self.averaged is not None:
-            self.averaged.look_again()
+            self.averaged.refresh_modules()
         if self.freeze_epochs:
             is_frozen = self.current_epoch < self.freeze_epochs
             self.net.backbone.train(not is_frozen)
@@ -294,7 +294,7 @@ class FineTuneTask(WatchedModule):
     def _logits(self, batch: Batch) -> Tensor:
         """Logits (B, …). A compiled network is given full batches only: another size would be compiled again."""
         tensors = [batch[name] for name in ("image", "features") if name in batch]
-        filled, started = self._compiled.filled(tensors), time.perf_counter()
+        filled, started = self._compiled.padded(tensors), time.perf_counter()
         logits: Tensor = self.predictor(*filled)
         self._compiled.say("batch that is evaluated", started, self.print)
         check_logits(self.predictor.head, logits, len(filled[0]))

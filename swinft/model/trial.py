@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from swinft.errors import InputError
-from swinft.model.described import name_of
+from swinft.model.class_spec import spec_name
 from swinft.model.heads.contract import decoded, encoded_targets, row_losses
-from swinft.model.scoring import is_own, score
+from swinft.model.scoring import is_custom, score
 from swinft.model.task import FineTuneTask
 from swinft.model.training.optimizers import make_optimizer
 from swinft.model.training.schedules import make_schedule
 from swinft.model.training.steps import Steps
 
 # Two rows show all that a full batch shows, but for its memory; on a CPU a full one can take minutes.
-MOST_ROWS = 2
+MAX_ROWS = 2
 TRIED_STEPS = Steps(1_000_000, 1_000)  # what a schedule refuses does not hang on how many there are
 
 
@@ -105,7 +105,7 @@ def try_step(
         targets: Of the training rows: int64 (N,) for classification, else float (N, K).
         features: float (N, F) where there is metadata.
         size: Height and width in pixels.
-        batch: Images per batch as configured; of more than `MOST_ROWS` that many are tried.
+        batch: Images per batch as configured; of more than `MAX_ROWS` that many are tried.
         rows: Their table's columns, a pandas DataFrame (N rows), for metrics of the user's own.
 
     Returns:
@@ -115,7 +115,7 @@ def try_step(
         InputError: A step, a prediction or a metric fails, or the network gives other shapes than the head asks for.
     """
     cpu = torch.device("cpu")
-    tried = TrialBatch.of(min(batch, MOST_ROWS), targets, features, size, cpu)
+    tried = TrialBatch.of(min(batch, MAX_ROWS), targets, features, size, cpu)
     steps = TrialSteps(task, cpu)
     try:
         started = time.perf_counter()
@@ -131,7 +131,7 @@ def try_step(
             raise InputError(
                 f"a training step at {at_size} fails in {place}: {type(error).__name__}: {error}"
             ) from error
-        raise InputError(f"'{name_of(task.hparams['backbone'])}' cannot work at {at_size}: {error}") from error
+        raise InputError(f"'{spec_name(task.hparams['backbone'])}' cannot work at {at_size}: {error}") from error
     make_schedule(steps.optimizer, task.optim, TRIED_STEPS)
     _try_metrics(task, predictions, targets, rows)
     return seconds / len(tried.image)
@@ -142,10 +142,10 @@ def _try_metrics(task: FineTuneTask, predictions: Tensor, targets: Tensor, rows:
 
     All rows, since a metric may need every class or group.
     """
-    own = [metric for metric in task.scored_by if is_own(metric)]
+    own = [metric for metric in task.scored_by if is_custom(metric)]
     if own:
         repeated = predictions[torch.arange(len(targets)) % len(predictions)]
-        score(own, task.net.head.kind, repeated, targets, **task.known_of_table(), rows=rows)
+        score(own, task.net.head.kind, repeated, targets, **task.table_context(), rows=rows)
 
 
 def _own_code(error: Exception) -> str:

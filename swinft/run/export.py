@@ -16,8 +16,8 @@ from swinft.errors import InputError, RunError, listed
 from swinft.inference.export import SUFFIXES, Exported, Form, check_installed, check_parity, export_net
 from swinft.inference.parity import example_inputs
 from swinft.inference.provenance import sha256
-from swinft.inference.timm_form import per_channel
-from swinft.model.described import describe
+from swinft.inference.timm_export import per_channel
+from swinft.model.class_spec import to_spec
 from swinft.model.heads import Head
 from swinft.model.network import ImageModel
 from swinft.run.experiment import Experiment
@@ -216,7 +216,7 @@ def _describe(
         "network": {
             "backbone": model["backbone"],
             "backbone_args": model["backbone_args"],
-            "head": describe(net.head),
+            "head": to_spec(net.head),
             "metadata_hidden": model["metadata_hidden"] if net.metadata else None,
         },
         "usage": exported.usage,

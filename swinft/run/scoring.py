@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.model.metrics import Metric
-from swinft.model.scoring import is_own, score
+from swinft.model.scoring import is_custom, score
 
 
 def score_rows(
@@ -24,7 +24,7 @@ def score_rows(
     Raises:
         InputError: A metric of the user's own fails.
     """
-    reads = any(not isinstance(metric, str) and is_own(metric) for metric in metrics)
+    reads = any(not isinstance(metric, str) and is_custom(metric) for metric in metrics)
     table = data.train_table.frame(rows.tolist()) if reads else None
     schema = data.schema
     return score(metrics, schema.kind, values, data.targets[rows], schema.grades, outputs=schema.outputs, rows=table)

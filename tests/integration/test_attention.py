@@ -163,7 +163,7 @@ def test_f029_many_windows_are_split_into_calls_with_the_same_result(shift, limi
     mask = torch.randn(4, 6, 6, generator=generator) if any(shift) else None
     expected = window_kernels.attend_by_parts(qkv, bias, mask, windows)
     monkeypatch.setattr(window_kernels, "FUSED_ON", {"cpu"})
-    monkeypatch.setattr(window_kernels, "MOST_PER_CALL", limit)
+    monkeypatch.setattr(window_kernels, "MAX_PER_CALL", limit)
     torch.testing.assert_close(window_kernels.attend_by_parts(qkv, bias, mask, windows), expected)
 
 
@@ -189,7 +189,7 @@ def test_f029_no_call_asks_for_more_than_a_grid_holds(batch, side, shift, monkey
 
 
 def test_f029_what_is_kept_for_batches_of_many_sizes_is_bounded(monkeypatch):
-    monkeypatch.setattr(window_kernels, "KEPT_ORDERS", 200_000)
+    monkeypatch.setattr(window_kernels, "MAX_CACHED_BYTES", 200_000)
     windows = Windows((8, 8), (4, 4), (0, 0), 2)
     for batch in range(1, 40):
         window_kernels.attend(torch.zeros(batch, 64, 6), torch.zeros(2, 16, 16), None, windows)

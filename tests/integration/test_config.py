@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from swinft.cli import main
-from swinft.model.described import Named
+from swinft.model.class_spec import Named
 from swinft.run.config.parser import key_types
 from swinft.run.config.sections import build_parser
 from swinft.run.config.trust import BASES, TRUSTED_PACKAGES

@@ -9,7 +9,7 @@ from swinft import ClassificationHead
 from swinft.cli import main
 from swinft.errors import InputError
 from swinft.inference.predictions import Predictions
-from swinft.model.compiling import compiles, filled_up
+from swinft.model.compiling import pad_batch, should_compile
 from swinft.model.settings import ComputeConfig
 from swinft.model.task import FineTuneTask
 from tests.conftest import tiny_config, write_config
@@ -42,7 +42,7 @@ def test_a_compiled_fold_ends_near_one_that_is_not(competition, tmp_path, capsys
 )
 def test_auto_compiles_long_work_on_gpus_only(policy, count, device, expected):
     said: list[str] = []
-    assert compiles(policy, count, 2000, "steps", torch.device(device), said.append) is expected
+    assert should_compile(policy, count, 2000, "steps", torch.device(device), said.append) is expected
     verdict = "compiling" if expected else "not compiled"
     line = f"{verdict}: {count} steps on {device}, compiled on CUDA from 2000 steps on"
     assert said == ([line] if policy == "auto" else [])
@@ -76,12 +76,12 @@ def test_compiled_predictions_are_near_the_others_and_compiled_once_for_all(comp
 
 def test_a_batch_is_filled_up_with_its_first_row():
     pixels, features = torch.arange(6.0).view(2, 3), torch.tensor([[7.0], [8.0]])
-    full = filled_up([pixels, features], 4)
+    full = pad_batch([pixels, features], 4)
     assert torch.equal(full[0], pixels[[0, 1, 0, 0]])
     images = torch.zeros(2, 4, 4, 3).permute(0, 3, 1, 2)
-    assert filled_up([images], 3)[0].stride() == images.stride()  # else a compiled network would be compiled anew
+    assert pad_batch([images], 3)[0].stride() == images.stride()  # else a compiled network would be compiled anew
     assert torch.equal(full[1], features[[0, 1, 0, 0]])
-    assert filled_up([pixels], 2)[0] is pixels
+    assert pad_batch([pixels], 2)[0] is pixels
 
 
 def test_a_word_that_is_no_policy_is_refused_in_a_notebook_too():

@@ -54,7 +54,7 @@ class FastBlock(_Fast, SwinTransformerBlock):
 
     def _attn(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
-        if not _is_ours(self, x):
+        if not _can_accelerate(self, x):
             return super()._attn(x)  # type: ignore[no-any-return, no-untyped-call]
         attn: Any = self.attn
         bias = position_bias(attn.relative_position_bias_table, attn.window_size)
@@ -68,7 +68,7 @@ class FastV2Block(_Fast, SwinTransformerV2Block):
 
     def _attn(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
-        if not _is_ours(self, x):
+        if not _can_accelerate(self, x):
             return super()._attn(x)
         attn: Any = self.attn
         # The sigmoid of every position, not of every pair of tokens: 225 values instead of 4,096 at window 8.
@@ -85,7 +85,7 @@ class FusedBlock(_Fast, SwinTransformerBlock):
     def _attn(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
         attn: Any = self.attn
-        if _is_recorded() or _is_left_out_watched(self):
+        if _is_traced() or _has_hooks_inside(self):
             attn.fused_attn = False
             try:
                 return super()._attn(x)  # type: ignore[no-any-return, no-untyped-call]
@@ -104,20 +104,20 @@ def _qkv_v2(attn: Any, x: Tensor) -> Tensor:
     return attn.qkv(x) + bias if attn.qkv_bias_separate else functional.linear(x, attn.qkv.weight, bias)
 
 
-def _is_ours(block: Any, x: Tensor) -> bool:
+def _can_accelerate(block: Any, x: Tensor) -> bool:
     """Whether nobody records operations or watches a module that would be left out, and the windows divide the grid."""
-    if _is_recorded() or x.shape[1] % block.window_size[0] or x.shape[2] % block.window_size[1]:
+    if _is_traced() or x.shape[1] % block.window_size[0] or x.shape[2] % block.window_size[1]:
         return False
-    return not _is_left_out_watched(block)
+    return not _has_hooks_inside(block)
 
 
-def _is_left_out_watched(block: Any) -> bool:
+def _has_hooks_inside(block: Any) -> bool:
     """Whether somebody watches a module whose `forward` is not called here."""
     left_out = (block.attn, block.attn.softmax, block.attn.attn_drop)
-    return _has_any_global_hook() or any(_is_watched(module) for module in left_out)  # type: ignore[no-untyped-call]
+    return _has_any_global_hook() or any(_is_hooked(module) for module in left_out)  # type: ignore[no-untyped-call]
 
 
-def _is_watched(module: nn.Module) -> bool:
+def _is_hooked(module: nn.Module) -> bool:
     """Whether somebody hooked into a module, put another forward in its own's place, or another module."""
     return bool(
         module._forward_hooks
@@ -125,11 +125,11 @@ def _is_watched(module: nn.Module) -> bool:
         or module._backward_hooks
         or module._backward_pre_hooks
         or "forward" in vars(module)
-        or type(module).forward is not LEFT_OUT.get(type(module))
+        or type(module).forward is not BYPASSED.get(type(module))
     )
 
 
-def _is_recorded() -> bool:
+def _is_traced() -> bool:
     """Whether operations are traced, exported or transformed: by what knows timm's operations, and not ours."""
     return bool(
         torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
@@ -150,7 +150,7 @@ def _attended(block: Any, x: Tensor, qkv: Tensor, bias: Tensor, scale: float, co
     return out.view_as(x)
 
 
-LEFT_OUT: dict[type[nn.Module], Any] = {cls: cls.forward for cls in (AttentionV1, AttentionV2, nn.Softmax, nn.Dropout)}
+BYPASSED: dict[type[nn.Module], Any] = {cls: cls.forward for cls in (AttentionV1, AttentionV2, nn.Softmax, nn.Dropout)}
 # A subclass of a timm block may compute something else: only these, exactly.
 FASTER: dict[type[nn.Module], tuple[type[nn.Module], dict[Kernel, type[nn.Module]]]] = {
     SwinTransformerBlock: (AttentionV1, {"torch": FastBlock, "fused": FusedBlock}),
@@ -231,7 +231,7 @@ def set_attention(
     Args:
         model: Any module.
         device: Where it will run.
-        fast_attention: The setting; `auto`, which a run has settled before, is as true.
+        fast_attention: The setting; `auto`, which a run resolved before, is as true.
         say: Prints.
         dtype: What autocast will compute in there.
 

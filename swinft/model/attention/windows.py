@@ -23,8 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 FUSED_ON = {"cuda"}  # elsewhere, torch's fused attention is slower for windows than its parts
 BIASED_SDPA = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 BIAS_ALIGNMENT = 8  # numbers: rows of a bias for SDPA's kernels start at multiples of it
-MOST_PER_CALL = 65_535  # what a side of CUDA's grids holds: images and heads are such sides in SDPA's kernels
-KEPT_ORDERS = 2**29  # bytes of permutations that are kept: of a Swin-T at 224 px about 1.2 MB per image of a batch
+MAX_PER_CALL = 65_535  # what a side of CUDA's grids holds: images and heads are such sides in SDPA's kernels
+MAX_CACHED_BYTES = 2**29  # bytes of permutations that are kept: of a Swin-T at 224 px about 1.2 MB per image of a batch
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ _kept: OrderedDict[Any, Orders] = OrderedDict()
 _lock = Lock()
 
 
-def _kept_orders(make: Callable[..., Orders], *key: Any) -> Orders:
+def _cached_orders(make: Callable[..., Orders], *key: Any) -> Orders:
     """What a function makes of its arguments, which all blocks of a stage share. Those used last are kept."""
     with _lock:
         orders = _kept.pop((make, *key), None) or make(*key)
         _kept[(make, *key)] = orders
-        while len(_kept) > 1 and sum(2 * order.nbytes for order, _ in _kept.values()) > KEPT_ORDERS:
+        while len(_kept) > 1 and sum(2 * order.nbytes for order, _ in _kept.values()) > MAX_CACHED_BYTES:
             _kept.popitem(last=False)
     return orders
 
@@ -185,7 +185,7 @@ def attend_by_groups(
     """
     batch, grid, channels = qkv.shape
     heads, tokens = windows.heads, windows.tokens
-    order, inverse = _kept_orders(_made_group_orders, windows, batch, mask is not None, qkv.device)
+    order, inverse = _cached_orders(_made_group_orders, windows, batch, mask is not None, qkv.device)
     groups = _groups(windows, mask is not None)
     cut: Tensor = _Reordered.apply(qkv.reshape(-1, channels), order, inverse)
     attended = []
@@ -213,13 +213,13 @@ def attend_by_heads(
     """The same as `attend`, for CPUs: one lookup puts queries, keys and values where their products read them."""
     batch, grid, channels = qkv.shape
     depth, tokens = channels // (3 * windows.heads), windows.tokens
-    orders = _kept_orders(_made_head_orders, windows, batch, 3, qkv.device)
+    orders = _cached_orders(_made_head_orders, windows, batch, 3, qkv.device)
     cut: Tensor = _Reordered.apply(qkv.reshape(-1, depth), *orders)
     q, k, v = cut.view(3, batch, -1, windows.heads, tokens, depth).unbind(0)  # each (B, W', h, N, d)
     if cosine is not None:
         q, k = _cosine(q, k, cosine)
     x = _weighted(q, k, v, bias if mask is None else bias + mask.unsqueeze(1), scale, dropout)
-    order, inverse = _kept_orders(_made_head_orders, windows, batch, 1, qkv.device)
+    order, inverse = _cached_orders(_made_head_orders, windows, batch, 1, qkv.device)
     pasted: Tensor = _Reordered.apply(x.reshape(-1, depth), inverse, order)
     return pasted.view(batch, grid, -1)
 
@@ -290,9 +290,9 @@ def _aligned(bias: Tensor) -> Tensor:
 def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropout: float) -> Tensor:
     """Torch's fused attention, in as many calls as its grids ask for; arguments as of `_weighted`."""
     for side in (0, 1):
-        if q.shape[side] > MOST_PER_CALL:
-            queries, keys, values = (torch.split(x, MOST_PER_CALL, side) for x in (q, k, v))
-            biases = torch.split(bias, MOST_PER_CALL, 1) if side else (bias,) * len(queries)
+        if q.shape[side] > MAX_PER_CALL:
+            queries, keys, values = (torch.split(x, MAX_PER_CALL, side) for x in (q, k, v))
+            biases = torch.split(bias, MAX_PER_CALL, 1) if side else (bias,) * len(queries)
             calls = zip(queries, keys, values, biases, strict=True)
             return torch.cat([_fused(*call, scale, dropout) for call in calls], side)
     return functional.scaled_dot_product_attention(q, k, v, bias, dropout, scale=scale)

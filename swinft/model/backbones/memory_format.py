@@ -20,7 +20,7 @@ FORMATS: dict[Layout, torch.memory_format] = {
 # backward pass, in torch's versions up to 2.12.
 FASTER_ON = ("cpu", "cuda")
 
-FEWEST_CHANNELS = 16  # what the processor's vectors hold
+MIN_CHANNELS = 16  # what the processor's vectors hold
 
 
 def uses_channels_last(net: nn.Module) -> bool:
@@ -59,7 +59,7 @@ def _writes_outside(module: nn.Module) -> bool:
         isinstance(module, nn.Conv2d)
         and module.kernel_size == (1, 1)
         and module.stride != (1, 1)
-        and 1 < module.in_channels < FEWEST_CHANNELS
+        and 1 < module.in_channels < MIN_CHANNELS
     )
 
 

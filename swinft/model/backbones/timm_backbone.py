@@ -18,15 +18,15 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from swinft.errors import InputError, suggest
+from swinft.model.backbones.custom import custom_module, normalisation, refuse_hub
 from swinft.model.backbones.input_size import resize
-from swinft.model.backbones.own import normalisation, own_module, refuse_hub
 from swinft.model.backbones.unpooled import Pool, pooled
 from swinft.model.backbones.weights import load_weights, read_weights
-from swinft.model.described import Named, name_of, plain_spec
+from swinft.model.class_spec import Named, plain_spec, spec_name
 
 REACH_SECONDS = 5.0
 # What `timm.create_model` takes besides the arguments of a model: files of weights, folders, other outputs.
-TIMMS_OWN = {
+TIMM_RESERVED = {
     "cache_dir",
     "checkpoint_path",
     "exportable",
@@ -109,12 +109,12 @@ def create_backbone(
     height, width = sides
     spec = plain_spec(name, "model.backbone")
     if isinstance(spec, dict):
-        made: Any = own_module(spec, pretrained, {"drop_path_rate": drop_path_rate, "backbone_args": backbone_args})
+        made: Any = custom_module(spec, pretrained, {"drop_path_rate": drop_path_rate, "backbone_args": backbone_args})
         if grad_checkpointing:
             _recompute_activations(made, spec["class_path"])
         return Backbone(made, *normalisation(made), made.num_features)
     arguments = dict(backbone_args or {})
-    _refuse_own(arguments)
+    _refuse_reserved(arguments)
     if drop_path_rate is not None:
         arguments["drop_path_rate"] = drop_path_rate
     model = _at_size(spec, pretrained, arguments, (height, width))
@@ -227,9 +227,9 @@ def _build(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> tupl
     return model, partial(load_weights, model, state, name, file, arguments)
 
 
-def _refuse_own(arguments: dict[str, Any]) -> None:
+def _refuse_reserved(arguments: dict[str, Any]) -> None:
     """Raises InputError for arguments that are other settings' or swinft's own."""
-    own = sorted(TIMMS_OWN & arguments.keys())
+    own = sorted(TIMM_RESERVED & arguments.keys())
     if own:
         raise InputError(
             f"model.backbone_args holds {', '.join(own)}: model.backbone and model.pretrained name the network and its "
@@ -245,7 +245,7 @@ def weights_file(name: Named, pretrained: bool | str) -> Path | None:
             in seconds and not after the retries of its client.
     """
     if not isinstance(name, str):
-        refuse_hub(name_of(plain_spec(name, "model.backbone")), pretrained)
+        refuse_hub(spec_name(plain_spec(name, "model.backbone")), pretrained)
     if isinstance(pretrained, str):
         if not Path(pretrained).is_file():
             raise InputError(

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from swinft.errors import InputError, number_of
-from swinft.model.described import Described
+from swinft.model.class_spec import InitArgsMixin
 from swinft.model.heads.loss import Loss, check_loss
 from swinft.ranges import NOT_NEGATIVE
 
 
-class Head(Described, nn.Module):
+class Head(InitArgsMixin, nn.Module):
     """What every head offers.
 
     Args:
@@ -29,7 +29,7 @@ class Head(Described, nn.Module):
 
     kind: ClassVar[str]
     default_metrics: ClassVar[list[str]]
-    GIVEN = 2  # D and K
+    NUM_SUPPLIED = 2  # D and K
 
     def __init__(self, in_features: int, num_outputs: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class LinearHead(Head):
         super().__init__(in_features, num_outputs)
         check_loss(type(self).__name__, loss, named)
         self.own_loss = copy.deepcopy(loss) if isinstance(loss, Loss) else None  # each network has one of its own
-        self.dropout = nn.Dropout(checked_share("dropout", dropout))
+        self.dropout = nn.Dropout(checked_fraction("dropout", dropout))
         self.linear = nn.Linear(in_features, num_outputs)
         # Small, as timm's classifiers start: pretrained features are left alone at first.
         nn.init.trunc_normal_(self.linear.weight, std=0.02)
@@ -137,7 +137,7 @@ def checked_weights(name: str, weights: list[float] | None, num_outputs: int) ->
     return torch.tensor(weights)
 
 
-def checked_share(name: str, value: float) -> float:
+def checked_fraction(name: str, value: float) -> float:
     """The value itself.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from swinft.errors import InputError
-from swinft.model.heads.base import LinearHead, check_equal_shapes, checked_share, checked_weights
+from swinft.model.heads.base import LinearHead, check_equal_shapes, checked_fraction, checked_weights
 from swinft.model.heads.loss import Loss, refuse_weights
 
 
@@ -43,7 +43,7 @@ class ClassificationHead(LinearHead):
     ) -> None:
         super().__init__(in_features, num_outputs, dropout, loss, ["cross_entropy"])
         refuse_weights("ClassificationHead", loss, "class_weights", class_weights)
-        self.label_smoothing = checked_share("label_smoothing", label_smoothing)
+        self.label_smoothing = checked_fraction("label_smoothing", label_smoothing)
         weights = checked_weights("class_weights", class_weights, num_outputs)
         if not weights.any():
             raise InputError("class_weights are all 0: nothing would be learnt.")

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from swinft.errors import InputError, listed, number_of
-from swinft.model.described import arguments_of, loaded_class, path_of
+from swinft.model.class_spec import class_path_of, init_args_of, load_class
 from swinft.model.heads.base import Head
 
 
@@ -87,10 +87,10 @@ def decoded(head: Head, logits: Tensor) -> Tensor:
         raise InputError(
             f"{type(head).__name__}.decode gives {_described(predictions)}; it must give predictions {expected}."
         )
-    return marked(predictions, logits)
+    return with_nan_rows(predictions, logits)
 
 
-def marked(predictions: Tensor, logits: Tensor) -> Tensor:
+def with_nan_rows(predictions: Tensor, logits: Tensor) -> Tensor:
     """Predictions (B, K), NaN in the rows with a NaN among their logits.
 
     Many a decode, such as argmax or a threshold, would make a number of it. An infinite logit may be meant: a class
@@ -113,7 +113,7 @@ def head_from(given: Any) -> Callable[[int, int], Head]:
     if not isinstance(given, Mapping):
         make: Callable[[int, int], Head] = given
         return make
-    cls, arguments = loaded_class(str(given.get("class_path")), Head, "the head"), arguments_of(given)
+    cls, arguments = load_class(str(given.get("class_path")), Head, "the head"), init_args_of(given)
     return lambda in_features, num_outputs: cls(in_features, num_outputs, **arguments)
 
 
@@ -136,8 +136,8 @@ def check_fits(head: Head, num_metadata: int, metrics: Collection[Any], schema: 
     """
     if head.kind != schema.kind:
         raise InputError(
-            f"model.head {path_of(type(head))} is for {head.kind}, but data.target_kind is '{schema.kind}'. Change one "
-            f"of the two."
+            f"model.head {class_path_of(type(head))} is for {head.kind}, but data.target_kind is '{schema.kind}'. Change "
+            f"one of the two."
         )
     made_for = {"outputs": head.num_outputs, "metadata features": num_metadata}
     has = {"outputs": len(schema.outputs), "metadata features": schema.num_features}

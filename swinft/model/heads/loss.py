@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from swinft.errors import InputError, suggest
-from swinft.model.described import Described
+from swinft.model.class_spec import InitArgsMixin
 
 
-class Loss(Described, nn.Module):
+class Loss(InitArgsMixin, nn.Module):
     """Compares logits with targets, row by row: the argument `loss` of a head.
 
     A subclass gives `forward`. Its own arguments come from `init_args` in YAML; its parameters and buffers are part of

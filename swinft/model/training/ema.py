@@ -88,7 +88,7 @@ class AveragedWeights(nn.Module):
         self._num_updates += 1
         self.updates.fill_(self._num_updates)
 
-    def look_again(self) -> None:
+    def refresh_modules(self) -> None:
         """Has the next update look for modules that were put in the place of others."""
         self._pairs = []
 

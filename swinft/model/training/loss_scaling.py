@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 # Of an epoch's steps. Once a scale is found, one step in 2,000 is skipped to try a larger one. Where a tenth of them
 # is, the rows behind them are not learnt from, and the scale falls until small gradients vanish.
-MOST_SKIPPED = 0.1
+MAX_SKIPPED = 0.1
 STATISTICS = ("running_mean", "running_var")  # buffers of BatchNorm
 
 
@@ -44,7 +44,7 @@ class Skips:
         it at the start is what may be lost by looking for one: 16 halvings from torch's first scale, 65,536.
         """
         halvings = math.log2(self.scale_before) if self.scale_before > 1 else 0.0
-        return self.skipped > halvings + MOST_SKIPPED * self.steps
+        return self.skipped > halvings + MAX_SKIPPED * self.steps
 
     def describe(self) -> str | None:
         """One line, without an end; None where no step was skipped."""
@@ -54,7 +54,7 @@ class Skips:
         return said if self.scale >= 1 else f"{said}; below 1 small gradients are lost, which 32-true keeps"
 
 
-class StepWatch:
+class StepTracker:
     """Knows of every batch whether the optimiser ran, and counts.
 
     A scaler waits for the device to say whether it must skip the step; that the optimiser did not run is known without
@@ -71,7 +71,7 @@ class StepWatch:
         """Whether the batch should have been followed by an optimiser step, and was not."""
         return self.is_due and not self.is_taken
 
-    def watch(self, optimizers: Iterable[Optimizer]) -> None:
+    def track(self, optimizers: Iterable[Optimizer]) -> None:
         """Sees from now on when an optimiser runs."""
         self.end_batch()
         for optimizer in optimizers:

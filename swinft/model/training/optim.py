@@ -13,7 +13,7 @@ from torch import nn
 
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import Backbone
-from swinft.model.described import Named, plain_spec
+from swinft.model.class_spec import Named, plain_spec
 from swinft.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Range, check_ranges
 
 Groups = list[dict[str, Any]]
@@ -32,7 +32,7 @@ class OptimConfig:
 
     Args:
         lr: Learning rate of the head, from which `layer_decay` counts. `auto` follows the backbone's family and whether
-            it is pretrained (`settled`), and is printed.
+            it is pretrained (`resolve_rates`), and is printed.
         head_lr: Learning rate of the head and of the metadata network where it is another. None for `lr`; with `lr` at
             `auto` for the one that goes with it.
         weight_decay: Decay of weight matrices; norms, biases and relative-position tables have none.
@@ -84,7 +84,7 @@ class OptimConfig:
         check_ranges("model.optim", {name: numbers[name] for name in ranges}, ranges)
 
 
-def settled(config: OptimConfig, backbone: Backbone, is_pretrained: bool) -> tuple[OptimConfig, str]:
+def resolve_rates(config: OptimConfig, backbone: Backbone, is_pretrained: bool) -> tuple[OptimConfig, str]:
     """Settles the rates that are `auto`.
 
     Args:
@@ -120,7 +120,7 @@ def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
         Groups with `lr`, `weight_decay` and `layers`, which count from 0. Every parameter that is trained is in one.
 
     Raises:
-        ValueError: The rate is still `auto`: `settled` knows what to make of it.
+        ValueError: The rate is still `auto`: `resolve_rates` knows what to make of it.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for each in layer_groups(backbone, others, config):

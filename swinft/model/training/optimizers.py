@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from swinft.errors import InputError, suggest
-from swinft.model.described import arguments_of, loaded_class, name_of
+from swinft.model.class_spec import init_args_of, load_class, spec_name
 from swinft.model.training.optim import Groups, OptimConfig
 
 KEY = "model.optim.name"
@@ -29,8 +29,8 @@ def make_optimizer(groups: Groups, config: OptimConfig, device: torch.device, sc
         InputError: The optimiser is not known, does not take what it is given, or a setting could not act in it.
     """
     rates = [group["lr"] for group in groups]
-    arguments = arguments_of(config.name) if isinstance(config.name, dict) else dict(config.args or {})
-    name = name_of(config.name)
+    arguments = init_args_of(config.name) if isinstance(config.name, dict) else dict(config.args or {})
+    name = spec_name(config.name)
     _check_settings(config, name, arguments)
     try:
         optimizer = _made(groups, config, arguments, device, scales_loss)
@@ -51,7 +51,7 @@ def _made(
     if config.name == "adamw":
         return _adamw(groups, config, device, scales_loss)
     if isinstance(config.name, dict):
-        cls: Any = loaded_class(config.name["class_path"], Optimizer, KEY)
+        cls: Any = load_class(config.name["class_path"], Optimizer, KEY)
         made: Optimizer = cls(groups, lr=config.lr, **arguments)
         return made
     if config.name not in TIMM.list_optimizers():

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from swinft.errors import InputError, number_of, suggest
-from swinft.model.described import arguments_of, loaded_class, name_of
+from swinft.model.class_spec import init_args_of, load_class, spec_name
 from swinft.model.training.optim import OptimConfig
 from swinft.model.training.steps import Steps
 
@@ -30,17 +30,17 @@ KEY = "model.optim.schedule"
 WARMUP_SHARE = 0.1
 # Leslie Smith's one cycle as torch does it: up from a 25th in the first three tenths, then down.
 ONECYCLE_WARMUP, ONECYCLE_START = 0.3, 1 / 25
-TIMMS: dict[str, Any] = {
+TIMM_SCHEDULES: dict[str, Any] = {
     "cosine": CosineLRScheduler,
     "multistep": MultiStepLRScheduler,
     "poly": PolyLRScheduler,
     "step": StepLRScheduler,
     "tanh": TanhLRScheduler,
 }
-NAMES = ["warmup_cosine", "constant", "onecycle", *TIMMS]
+NAMES = ["warmup_cosine", "constant", "onecycle", *TIMM_SCHEDULES]
 IN_EPOCHS = ("t_initial", "decay_t")
 # Arguments of timm's schedules that swinft gives, or that are other settings.
-NOT_TIMMS = {"optimizer", "initialize", "lr_min", "t_in_epochs", "warmup_lr_init", "warmup_prefix", "warmup_t"}
+RESERVED = {"optimizer", "initialize", "lr_min", "t_in_epochs", "warmup_lr_init", "warmup_prefix", "warmup_t"}
 # Arguments of a class that say how long the training is, under the names that torch and transformers have for them.
 TOTALS = ("total_steps", "T_max", "total_iters", "num_training_steps")
 
@@ -70,10 +70,10 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, steps: Steps) -> LR
 
 def describe_schedule(config: OptimConfig, steps: Steps) -> str:
     """Optimiser and schedule in words, for the line about the rates; AdamW and the cosine go without saying."""
-    optimizer = "" if config.name == "adamw" else f"{name_of(config.name)}, "
+    optimizer = "" if config.name == "adamw" else f"{spec_name(config.name)}, "
     total = number_of(steps.total, "step")
     if isinstance(config.schedule, dict):
-        return f"{optimizer}{name_of(config.schedule)} over {total}"
+        return f"{optimizer}{spec_name(config.schedule)} over {total}"
     then = "" if config.schedule == "warmup_cosine" else f", then {config.schedule}"
     return f"{optimizer}{warmup_steps(config, steps):.0f} of {total} of warm-up{then}"
 
@@ -98,14 +98,14 @@ def _after_warmup(config: OptimConfig, steps: Steps, length: float) -> Factor:
     if name == "onecycle":
         return lambda step: _half_cosine(step / length, 1.0, least)
     given = {key: _in_steps(value, steps) if key in IN_EPOCHS else value for key, value in _arguments(config).items()}
-    parameters = inspect.signature(TIMMS[name]).parameters
+    parameters = inspect.signature(TIMM_SCHEDULES[name]).parameters
     if "t_initial" in parameters:
         given.setdefault("t_initial", length)
     if "lr_min" in parameters:
         given["lr_min"] = least
     one = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)  # a rate of 1 is the factor itself
     try:
-        schedule = TIMMS[name](one, t_in_epochs=False, warmup_prefix=False, **given)
+        schedule = TIMM_SCHEDULES[name](one, t_in_epochs=False, warmup_prefix=False, **given)
         schedule.step_update(0)
     except (TypeError, ValueError, AssertionError, ZeroDivisionError) as error:
         raise InputError(f"{KEY} is '{name}' with {config.schedule_args or 'no schedule_args'}: {error}") from error
@@ -126,11 +126,11 @@ def _in_steps(epochs: Any, steps: Steps) -> Any:
 
 def _of_class(optimizer: Optimizer, spec: dict[str, Any], steps: Steps) -> LRScheduler:
     """A class's schedule; where its signature asks for the training's length or for the rates, it is given them."""
-    cls: Any = loaded_class(spec["class_path"], LRScheduler, KEY)
+    cls: Any = load_class(spec["class_path"], LRScheduler, KEY)
     if "metrics" in inspect.signature(cls.step).parameters:
         raise InputError(f"{KEY}: {cls.__name__} follows a metric, and schedules are stepped after every step.")
     rates = [group["lr"] for group in optimizer.param_groups]
-    parameters, arguments = inspect.signature(cls).parameters, arguments_of(spec)
+    parameters, arguments = inspect.signature(cls).parameters, init_args_of(spec)
     handed = dict.fromkeys(TOTALS, steps.total) | {"max_lr": rates}
     given = {name: value for name, value in handed.items() if name in parameters} | arguments
     try:
@@ -161,19 +161,20 @@ def _check_settings(config: OptimConfig) -> None:
             f"{KEY} is '{name}'; it must be one of {', '.join(NAMES)}, or a class derived from "
             f"torch.optim.lr_scheduler.LRScheduler.{suggest(str(name), NAMES)}"
         )
-    if given and (is_class or name not in TIMMS):
+    if given and (is_class or name not in TIMM_SCHEDULES):
         what = "a class has its arguments in init_args" if is_class else f"'{name}' has none"
         raise InputError(f"model.optim.schedule_args is {given}, and {what}. Remove it.")
-    known = set() if is_class or name not in TIMMS else set(inspect.signature(TIMMS[str(name)]).parameters) - NOT_TIMMS
+    scheduler = None if is_class else TIMM_SCHEDULES.get(str(name))
+    known = set(inspect.signature(scheduler).parameters) - RESERVED if scheduler else set()
     if unknown := sorted(set(given) - known):
         raise InputError(
             f"model.optim.schedule_args: '{name}' has no argument '{unknown[0]}'.{suggest(unknown[0], sorted(known))}"
         )
     has_end = not is_class and name not in ("constant", "step", "multistep")
     if config.min_lr_ratio != OptimConfig.min_lr_ratio and not has_end:
-        raise InputError(f"model.optim.min_lr_ratio does not act with {KEY} {name_of(name)}: remove it.")
+        raise InputError(f"model.optim.min_lr_ratio does not act with {KEY} {spec_name(name)}: remove it.")
     if is_class and config.warmup_epochs not in ("auto", 0):
-        raise InputError(f"model.optim.warmup_epochs does not act with {KEY} {name_of(name)}: set it to auto or 0.")
+        raise InputError(f"model.optim.warmup_epochs does not act with {KEY} {spec_name(name)}: set it to auto or 0.")
 
 
 def warmup_steps(config: OptimConfig, steps: Steps) -> float:

@@ -17,9 +17,9 @@ from jsonargparse import Namespace
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.model.attention.swin import FastAttention, attentions, refuse_impossible, restore, set_attention
-from swinft.model.compiling import COMPILED_STEPS, compiles
+from swinft.model.compiling import COMPILED_STEPS, should_compile
 from swinft.model.network import ImageModel
-from swinft.model.stopwatch import Stopwatch, choose
+from swinft.model.timing import StepTimer, choose
 from swinft.printing import format_rate
 from swinft.run.compute.choices import NAMES, Choice, by_rule, format_rates, read_cached, write_cached
 from swinft.run.compute.out_of_memory import explain_out_of_memory, out_of_memory_explained
@@ -138,7 +138,9 @@ def _settle_on_gpu(
     expected = planned.images * seconds / count
     if not candidates.is_open or expected < LONG:
         return rule
-    is_compiled = compiles(config.model.compute.compile, planned.steps, COMPILED_STEPS, "steps", device, lambda _: None)
+    is_compiled = should_compile(
+        config.model.compute.compile, planned.steps, COMPILED_STEPS, "steps", device, lambda _: None
+    )
     most = MOST_COMPILED if is_compiled else MOST_ON_GPU
     trial = Trial(tried, device, count, rule, min(most, SHARE * expected), is_compiled)
     return _kept(config, device, count, candidates, trial)
@@ -183,7 +185,7 @@ def settle_prediction(
         return
     count = batch_size if device.type != "cpu" else min(batch_size, MOST_IMAGES)
     pixels = torch.zeros(count, 3, *size, dtype=torch.uint8, device=device)
-    watch = Stopwatch(device, math.inf)
+    watch = StepTimer(device, math.inf)
     found: dict[FastAttention, float] = {}
     dtype = half_of(precision) or torch.float
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from swinft.errors import InputError
 from swinft.model.attention.swin import FastAttention, attentions, set_attention
-from swinft.model.stopwatch import Stopwatch, choose
 from swinft.model.task import FineTuneTask
+from swinft.model.timing import StepTimer, choose
 from swinft.model.trial import TrialBatch, TrialSteps
 from swinft.run.compute.choices import NAMES, Choice, device_name
 from swinft.run.compute.out_of_memory import lacks_memory
@@ -85,7 +85,7 @@ class Trial:
     ) -> None:
         self._tried, self._device, self._count, self._rule = tried, device, count, rule
         self._batch = TrialBatch.of(count, tried.targets, tried.features, tried.size, device)
-        self._watch, self._is_compiled = Stopwatch(device, seconds), is_compiled
+        self._watch, self._is_compiled = StepTimer(device, seconds), is_compiled
         self._found: dict[tuple[Any, ...], float | None] = {}
         self._expected = dict[str, float]()
 

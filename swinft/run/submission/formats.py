@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.errors import InputError, number_of
-from swinft.model.described import Described, path_of
+from swinft.model.class_spec import InitArgsMixin, class_path_of
 from swinft.model.grades import to_grades
 
 Values = NDArray[np.float64]
 SHOWN_WORDS = 6  # of a list in a message
 
 
-class SubmissionFormat(Described):
+class SubmissionFormat(InitArgsMixin):
     """A way to fill the columns of a submission; a user's own derives from it and gives `cells`.
 
     What is said of a user's own is known when `refusal`, `cells` and the others are called, and not in `__init__`.
@@ -46,7 +46,7 @@ class SubmissionFormat(Described):
             *vars(cls),
             *vars(cls).get("__annotations__", {}),
         }:  # a dataclass's field is none of the class
-            cls.name = path_of(cls)
+            cls.name = class_path_of(cls)
 
     @property
     def columns(self) -> list[str]:

@@ -21,7 +21,7 @@ from swinft.data.tables.table import DataError, Problem
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance
-from swinft.model.described import describe, name_of
+from swinft.model.class_spec import spec_name, to_spec
 from swinft.model.metrics import Traits, traits_of
 from swinft.printing import say
 from swinft.run.layout import Run
@@ -149,12 +149,12 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         sample = sample or _sample_without_file(config["data"], schema, metric, found)
         plan = plan_submission(sample, schema, metric, settings, config["data"]["columns"]["label_delimiter"])
         text = _build(plan, found)
-        _say_source(source, made_with, [name_of(view) for view in config["predict"]["views"]])
+        _say_source(source, made_with, [spec_name(view) for view in config["predict"]["views"]])
         if not options.dry_run:
             made_from: dict[str, Any] = {"sample": _file(sample.source)}
             made_from |= {"predictions": _file(str(source), predictions)}
             made_from |= {"provenance": asdict(made_with) if made_with else None}
-            named = {"format": name_of(describe(settings.format))}  # JSON holds no objects
+            named = {"format": spec_name(to_spec(settings.format))}  # JSON holds no objects
             made_from |= {"format": plan.format.name, "options": asdict(settings) | named}
             write_made_from(run, path, text.encode(), MAKER, made_from)
             if path.read_bytes() != text.encode():

@@ -17,7 +17,7 @@ from swinft.model.attention import swin as window_attention
 from swinft.model.attention import windows as window_kernels
 from swinft.model.attention.swin import FastBlock, FusedBlock, accelerate, attentions, restore, set_attention
 from swinft.model.backbones.timm_backbone import create_backbone
-from swinft.model.stopwatch import Stopwatch, choose
+from swinft.model.timing import StepTimer, choose
 from swinft.model.trial import TrialSteps
 from swinft.run.compute import choices
 from swinft.run.compute import settle as settling
@@ -92,9 +92,9 @@ def test_s9_another_is_chosen_if_it_saves_the_margin(seconds, chosen):
 
 def test_s9_a_budget_that_is_spent_times_nothing():
     taken = []
-    assert Stopwatch(CPU, 0.0).median(lambda: taken.append(1), expected=1.0) is None
+    assert StepTimer(CPU, 0.0).median(lambda: taken.append(1), expected=1.0) is None
     assert not taken
-    assert Stopwatch(CPU, 60.0).median(lambda: taken.append(1)) >= 0
+    assert StepTimer(CPU, 60.0).median(lambda: taken.append(1)) >= 0
     assert len(taken) == 4
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from swinft.cli import main
 from swinft.errors import InputError
-from swinft.model.described import describe
+from swinft.model.class_spec import to_spec
 from swinft.model.heads import ClassificationHead, Loss, MultilabelHead, RegressionHead
 from swinft.model.heads.contract import head_from, row_losses
 from tests.conftest import tiny_config, write_config
@@ -152,7 +152,7 @@ def test_a_loss_of_ones_own_is_that_of_its_formula_and_is_made_again_from_plain_
     other = head(8, outputs, loss=given)
     assert made.own_loss.factor is not other.own_loss.factor  # networks do not share what they learn
     assert "own_loss.factor" in made.state_dict()
-    described = describe(made)
+    described = to_spec(made)
     assert described["init_args"]["loss"] == {"class_path": f"{__name__}.Cubic", "init_args": {"factor": 2.0}}
     again = head_from(described)(8, outputs)
     assert isinstance(again.own_loss, Cubic)

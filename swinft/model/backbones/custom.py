@@ -15,10 +15,10 @@ from torch import nn
 
 from swinft.errors import InputError, listed
 from swinft.model.backbones.weights import without_prefix
-from swinft.model.described import arguments_of, loaded_class
+from swinft.model.class_spec import init_args_of, load_class
 
 
-def own_module(spec: dict[str, Any], pretrained: bool | str, settings: dict[str, Any]) -> nn.Module:
+def custom_module(spec: dict[str, Any], pretrained: bool | str, settings: dict[str, Any]) -> nn.Module:
     """Builds the module.
 
     Args:
@@ -31,7 +31,7 @@ def own_module(spec: dict[str, Any], pretrained: bool | str, settings: dict[str,
             does not hold its weights; or a setting is set that only timm's models have.
     """
     name = spec["class_path"]
-    cls = loaded_class(name, nn.Module, "model.backbone")
+    cls = load_class(name, nn.Module, "model.backbone")
     if given := [f"model.{key}" for key, value in settings.items() if value]:
         raise InputError(
             f"{listed(given)} is for timm's models, and model.backbone is the class {name}: give such arguments in its "
@@ -39,7 +39,7 @@ def own_module(spec: dict[str, Any], pretrained: bool | str, settings: dict[str,
         )
     refuse_hub(name, pretrained)
     try:
-        model = cls(**arguments_of(spec))
+        model = cls(**init_args_of(spec))
     except InputError:
         raise
     except Exception as error:  # whatever the class does not like

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from swinft.model.evaluation import Evaluated, pooled_rows
 from swinft.model.metrics import Metric
-from swinft.model.scoring import is_own, score
+from swinft.model.scoring import is_custom, score
 from swinft.model.training.epoch_losses import BadBatch, EpochLosses
-from swinft.model.training.loss_scaling import Skips, StepWatch, first_not_finite
+from swinft.model.training.loss_scaling import Skips, StepTracker, first_not_finite
 from swinft.model.training.optimizers import clip_gradients
 from swinft.system.other_lightning import warn_of_other_lightning
 
 T = TypeVar("T")
 
 
-class WatchedModule(pl.LightningModule):
+class BaseTask(pl.LightningModule):
     """Hooks that count and log; a subclass computes, and adds what it computed to `_losses` and `_evaluated`."""
 
     net: Any
@@ -33,12 +33,12 @@ class WatchedModule(pl.LightningModule):
         super().__init__()
         warn_of_other_lightning()
         self._evaluated: list[Evaluated] = []
-        self._steps, self._losses = StepWatch(), EpochLosses()
+        self._steps, self._losses = StepTracker(), EpochLosses()
         self._schema: Any = None  # of the table, where there is one
 
     def on_train_start(self) -> None:
         """Watches the optimiser: what follows a step must know whether it was taken."""
-        self._steps.watch(self.trainer.optimizers)
+        self._steps.track(self.trainer.optimizers)
 
     def on_train_epoch_start(self) -> None:
         """Counts from 0."""
@@ -115,14 +115,14 @@ class WatchedModule(pl.LightningModule):
         rows, predictions, targets, losses = self._pooled()
         self._evaluated.clear()
         self.log(f"{stage}_loss", losses.mean(), rank_zero_only=True)
-        table = self._columns_of(stage, rows) if any(map(is_own, self.scored_by)) else None
+        table = self._columns_of(stage, rows) if any(map(is_custom, self.scored_by)) else None
         kind = self.net.head.kind
-        scores = score(self.scored_by, kind, predictions, targets, **self.known_of_table(), rows=table)
+        scores = score(self.scored_by, kind, predictions, targets, **self.table_context(), rows=table)
         # A user's own may draw numbers: all ranks must stop, or keep an epoch, for the same score.
         for name, value in self._of_all_ranks(scores)[0].items():
             self.log(f"{stage}_{name}", value, rank_zero_only=True)
 
-    def known_of_table(self) -> dict[str, Any]:
+    def table_context(self) -> dict[str, Any]:
         """What metrics are told of the table: names of the outputs, and grades; nothing where none was compared."""
         return {"grades": self._schema.grades, "outputs": self._schema.outputs} if self._schema else {}
 
@@ -179,7 +179,7 @@ class WatchedModule(pl.LightningModule):
         torch.distributed.all_gather_object(gathered, value)
         return gathered
 
-    def _computes_in(self) -> torch.dtype:
+    def _autocast_dtype(self) -> torch.dtype:
         """What the Trainer's precision lets autocast compute in; float32 without autocast."""
         with self.trainer.precision_plugin.forward_context():
             kind = self.device.type

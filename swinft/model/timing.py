@@ -32,7 +32,7 @@ def choose(seconds: Mapping[T, float], first: T, margin: float = MARGIN) -> T:
     return quickest if seconds[quickest] < (1 - margin) * seconds[first] else first
 
 
-class Stopwatch:
+class StepTimer:
     """Times steps on a device, within a budget.
 
     Args:

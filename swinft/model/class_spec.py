@@ -22,10 +22,12 @@ else:
     Named = str | dict[str, Any]
 
 
-class Described:
+class InitArgsMixin:
     """An object that keeps the arguments it was made with, for its description in a checkpoint."""
 
-    GIVEN: ClassVar[int] = 0  # how many of the first arguments are given by swinft, and are no part of a description
+    NUM_SUPPLIED: ClassVar[int] = (
+        0  # how many of the first arguments are given by swinft, and are no part of a description
+    )
     arguments: dict[str, Any]  # the others
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -36,7 +38,7 @@ class Described:
             given = signature.bind_partial(made, *args, **kwargs).arguments
         except TypeError:  # __init__ says the same in better words
             given = {}
-        first = 1 + cls.GIVEN  # self, and what is given
+        first = 1 + cls.NUM_SUPPLIED  # self, and what is given
         own = dict(islice(((name, given[name]) for name in given), first, None))
         for name, parameter in signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
@@ -45,35 +47,35 @@ class Described:
         return made
 
 
-def path_of(cls: type) -> str:
+def class_path_of(cls: type) -> str:
     """Where a class is defined, as a class path."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def describe(value: Any, defaults: bool = False) -> Any:
-    """A `Described` object, and such objects among its arguments, as mappings with `class_path` and `init_args`.
+def to_spec(value: Any, defaults: bool = False) -> Any:
+    """A `InitArgsMixin` object, and such objects among its arguments, as mappings with `class_path` and `init_args`.
 
     Args:
         value: Such an object; anything else is returned as it is.
         defaults: Name arguments that were not given, too, as a run's frozen config does.
     """
-    if isinstance(value, Described):
+    if isinstance(value, InitArgsMixin):
         known = inspect.signature(type(value).__init__).parameters if defaults else {}
         given = {name: each.default for name, each in known.items() if each.default is not each.empty} | value.arguments
-        arguments = {name: describe(each, defaults) for name, each in given.items()}
-        return {"class_path": path_of(type(value)), "init_args": arguments}
+        arguments = {name: to_spec(each, defaults) for name, each in given.items()}
+        return {"class_path": class_path_of(type(value)), "init_args": arguments}
     return value
 
 
-def name_of(description: Any) -> str:
+def spec_name(description: Any) -> str:
     """A description in a few words: class path and arguments, `tilt.Tilt(degrees=5)`; a name as it is."""
     if not isinstance(description, Mapping):
         return str(description)
-    arguments = ", ".join(f"{name}={name_of(value)}" for name, value in (description.get("init_args") or {}).items())
+    arguments = ", ".join(f"{name}={spec_name(value)}" for name, value in (description.get("init_args") or {}).items())
     return f"{description['class_path']}({arguments})" if arguments else str(description["class_path"])
 
 
-def loaded_class(path: str, base: type[T], what: str) -> type[T]:
+def load_class(path: str, base: type[T], what: str) -> type[T]:
     """A class by its path, of a module that is loaded already.
 
     Args:
@@ -91,7 +93,7 @@ def loaded_class(path: str, base: type[T], what: str) -> type[T]:
     if found is None:
         raise InputError(
             f"{what} is a '{path}', which is not loaded: import its module first, or give the class. It must be "
-            f"derived from {path_of(base)}."
+            f"derived from {class_path_of(base)}."
         )
     return found
 
@@ -100,32 +102,32 @@ def _defined_inside(path: str, base: type) -> type | None:
     """A class that was defined inside a function or another class, which no name of a module leads to."""
     child: type
     for child in base.__subclasses__():
-        found = child if path_of(child) == path else _defined_inside(path, child)
+        found = child if class_path_of(child) == path else _defined_inside(path, child)
         if found is not None:
             return found
     return None
 
 
-def rebuilt(description: Any, base: type[T], what: str) -> Any:
-    """What `describe` has described, made again: arguments that are descriptions themselves, too.
+def from_spec(description: Any, base: type[T], what: str) -> Any:
+    """Builds the object of a spec, and first the objects of specs among its arguments.
 
     Args:
         description: A mapping with `class_path` and perhaps `init_args`; anything else is returned as it is.
         base: What the class must derive from.
-        what: As of `loaded_class`.
+        what: As of `load_class`.
 
     Raises:
         InputError: The class is not loaded, or of another kind.
     """
     if not isinstance(description, Mapping) or "class_path" not in description:
         return description
-    return loaded_class(str(description["class_path"]), base, what)(**arguments_of(description))
+    return load_class(str(description["class_path"]), base, what)(**init_args_of(description))
 
 
-def arguments_of(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a description, with the objects that they describe."""
+def init_args_of(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a spec, with objects built from the specs among them."""
     given = dict(description.get("init_args") or {})
-    return {name: rebuilt(each, Described, f"argument '{name}'") for name, each in given.items()}
+    return {name: from_spec(each, InitArgsMixin, f"argument '{name}'") for name, each in given.items()}
 
 
 def plain_spec(given: Named, key: str) -> str | dict[str, Any]:
@@ -144,7 +146,7 @@ def plain_spec(given: Named, key: str) -> str | dict[str, Any]:
     if isinstance(given, functools.partial) and not given.args:
         cls, keywords = given.func, given.keywords
     if inspect.isclass(cls):
-        return {"class_path": path_of(cls), "init_args": dict(keywords)}
+        return {"class_path": class_path_of(cls), "init_args": dict(keywords)}
     if isinstance(given, Mapping) and isinstance(given.get("class_path"), str):
         unknown = sorted(set(given) - {"class_path", "init_args"})
         arguments = given.get("init_args") or {}

@@ -27,7 +27,7 @@ SAME = 1e-4  # share of the range of logits; another layer in between changes th
 
 
 @dataclass(frozen=True)
-class TimmForm:
+class TimmExport:
     """A timm model that plain timm builds and loads.
 
     Args:
@@ -58,7 +58,7 @@ class TimmForm:
         return dict(json.loads(self.config)["model_args"])
 
 
-def as_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str], resize: str) -> TimmForm:
+def as_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str], resize: str) -> TimmExport:
     """The network as a timm model, its head as timm's classifier where it is one linear layer.
 
     Args:
@@ -92,7 +92,7 @@ def as_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str]
         "crop_mode": CROP_MODES[resize],
     }
     config = _config(fresh, data, [] if why else list(outputs))
-    return TimmForm(content, fresh, config, f"{why}: the file holds the backbone, for num_classes=0" if why else "")
+    return TimmExport(content, fresh, config, f"{why}: the file holds the backbone, for num_classes=0" if why else "")
 
 
 def per_channel(pixels: Tensor) -> tuple[float, ...]:
