@@ -1,7 +1,7 @@
-"""Objects of a user's own classes, kept as plain values: the class's path and the arguments it was made with.
+"""Specs: an object of a custom class as plain values, its `class_path` and `init_args`, and built again from them.
 
-A checkpoint is made again from such a description. It comes from a file, so that it names only classes that are loaded
-already, and nothing is imported for it.
+Checkpoints store specs. A spec comes from a file, so it may only name classes that are already loaded; nothing is
+imported for it.
 """
 
 import functools
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 from swinft.errors import InputError
 
 T = TypeVar("T")
-# A name, or a class: in YAML a mapping with `class_path` and `init_args`. In Python also the class itself, or a
-# functools.partial of it, which the parser of the command line is not told of: no text stands for them.
+# A name, or a class: in YAML a mapping with `class_path` and `init_args`. In Python also the class itself or a
+# functools.partial of it. The command line's parser does not know these two, which cannot be written as text.
 if TYPE_CHECKING:
     Named = str | dict[str, Any] | Callable[..., Any]
 else:
@@ -23,22 +23,20 @@ else:
 
 
 class InitArgsMixin:
-    """An object that keeps the arguments it was made with, for its description in a checkpoint."""
+    """Base of objects that store the arguments they were created with, for their spec in a checkpoint."""
 
-    NUM_SUPPLIED: ClassVar[int] = (
-        0  # how many of the first arguments are given by swinft, and are no part of a description
-    )
-    arguments: dict[str, Any]  # the others
+    NUM_SUPPLIED: ClassVar[int] = 0  # leading arguments that swinft supplies: not part of the spec
+    arguments: dict[str, Any]  # all other arguments
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keeps the arguments."""
+        """Stores the arguments."""
         made = super().__new__(cls)
         signature = inspect.signature(cls.__init__)
         try:
             given = signature.bind_partial(made, *args, **kwargs).arguments
-        except TypeError:  # __init__ says the same in better words
+        except TypeError:  # __init__ raises a clearer error
             given = {}
-        first = 1 + cls.NUM_SUPPLIED  # self, and what is given
+        first = 1 + cls.NUM_SUPPLIED  # self, and what swinft supplies
         own = dict(islice(((name, given[name]) for name in given), first, None))
         for name, parameter in signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
@@ -48,16 +46,16 @@ class InitArgsMixin:
 
 
 def class_path_of(cls: type) -> str:
-    """Where a class is defined, as a class path."""
+    """The class path of a class: its module and name."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def to_spec(value: Any, defaults: bool = False) -> Any:
-    """A `InitArgsMixin` object, and such objects among its arguments, as mappings with `class_path` and `init_args`.
+    """The spec of an object, and of the objects among its arguments: mappings with `class_path` and `init_args`.
 
     Args:
-        value: Such an object; anything else is returned as it is.
-        defaults: Name arguments that were not given, too, as a run's frozen config does.
+        value: An `InitArgsMixin` object; anything else is returned unchanged.
+        defaults: Also include arguments at their defaults, as a run's frozen config does.
     """
     if isinstance(value, InitArgsMixin):
         known = inspect.signature(type(value).__init__).parameters if defaults else {}
@@ -67,27 +65,27 @@ def to_spec(value: Any, defaults: bool = False) -> Any:
     return value
 
 
-def spec_name(description: Any) -> str:
-    """A description in a few words: class path and arguments, `tilt.Tilt(degrees=5)`; a name as it is."""
-    if not isinstance(description, Mapping):
-        return str(description)
-    arguments = ", ".join(f"{name}={spec_name(value)}" for name, value in (description.get("init_args") or {}).items())
-    return f"{description['class_path']}({arguments})" if arguments else str(description["class_path"])
+def spec_name(spec: Any) -> str:
+    """A spec in one line: class path and arguments, `tilt.Tilt(degrees=5)`; a name unchanged."""
+    if not isinstance(spec, Mapping):
+        return str(spec)
+    arguments = ", ".join(f"{name}={spec_name(value)}" for name, value in (spec.get("init_args") or {}).items())
+    return f"{spec['class_path']}({arguments})" if arguments else str(spec["class_path"])
 
 
 def load_class(path: str, base: type[T], what: str) -> type[T]:
-    """A class by its path, of a module that is loaded already.
+    """A class by its path, from a module that is already loaded.
 
     Args:
         path: Module and name, `swinft.ClassificationHead`.
-        base: What it must derive from.
-        what: How to call it in messages: `the head`.
+        base: Its required base class.
+        what: Its name in messages, such as `the head`.
 
     Raises:
-        InputError: There is no such class, or it is of another kind.
+        InputError: There is no such class, or it does not derive from `base`.
     """
     module, _, name = path.rpartition(".")
-    # Not by getattr: packages that load their parts when they are asked for them would do so.
+    # Not getattr: it would import the submodules of packages that import lazily.
     found = vars(sys.modules[module]).get(name) if module in sys.modules else None
     found = found if inspect.isclass(found) and issubclass(found, base) else _defined_inside(path, base)
     if found is None:
@@ -99,7 +97,7 @@ def load_class(path: str, base: type[T], what: str) -> type[T]:
 
 
 def _defined_inside(path: str, base: type) -> type | None:
-    """A class that was defined inside a function or another class, which no name of a module leads to."""
+    """A class defined inside a function or another class, which is not an attribute of its module."""
     child: type
     for child in base.__subclasses__():
         found = child if class_path_of(child) == path else _defined_inside(path, child)
@@ -108,37 +106,37 @@ def _defined_inside(path: str, base: type) -> type | None:
     return None
 
 
-def from_spec(description: Any, base: type[T], what: str) -> Any:
+def from_spec(spec: Any, base: type[T], what: str) -> Any:
     """Builds the object of a spec, and first the objects of specs among its arguments.
 
     Args:
-        description: A mapping with `class_path` and perhaps `init_args`; anything else is returned as it is.
-        base: What the class must derive from.
-        what: As of `load_class`.
+        spec: A mapping with `class_path` and perhaps `init_args`; anything else is returned unchanged.
+        base: The required base class.
+        what: As for `load_class`.
 
     Raises:
-        InputError: The class is not loaded, or of another kind.
+        InputError: The class is not loaded, or does not derive from `base`.
     """
-    if not isinstance(description, Mapping) or "class_path" not in description:
-        return description
-    return load_class(str(description["class_path"]), base, what)(**init_args_of(description))
+    if not isinstance(spec, Mapping) or "class_path" not in spec:
+        return spec
+    return load_class(str(spec["class_path"]), base, what)(**init_args_of(spec))
 
 
-def init_args_of(description: Mapping[str, Any]) -> dict[str, Any]:
+def init_args_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a spec, with objects built from the specs among them."""
-    given = dict(description.get("init_args") or {})
+    given = dict(spec.get("init_args") or {})
     return {name: from_spec(each, InitArgsMixin, f"argument '{name}'") for name, each in given.items()}
 
 
 def plain_spec(given: Named, key: str) -> str | dict[str, Any]:
-    """A name, or a class with its arguments as a mapping of plain values, from anything that `Named` allows.
+    """A name unchanged, or the spec of a class, from any form of `Named`.
 
     Args:
-        given: The setting.
+        given: The value of the setting.
         key: Its dotted key, for messages.
 
     Raises:
-        InputError: It is something else, such as an object or a function, of which no checkpoint could keep anything.
+        InputError: It is anything else, such as an object or a function, which a checkpoint could not store.
     """
     if isinstance(given, str):
         return given

@@ -1,6 +1,6 @@
-"""What the task asks of every head, a user's own included: shapes that are checked, and a description to keep.
+"""Checks of what a head returns, custom heads included: targets, logits, losses and predictions of the right shapes.
 
-A wrong shape that is broadcast gives a loss of the right shape and a training that learns nothing.
+A wrong shape may be broadcast to a loss of the right shape, and the network then learns nothing.
 
 Shapes: B batch, K outputs.
 """
@@ -17,7 +17,7 @@ from swinft.model.heads.base import Head
 
 
 def encoded_targets(head: Head, target: Tensor, size: int) -> Tensor:
-    """Targets of a batch as `head.encode` gives them, checked: a wrong shape would be broadcast, and train.
+    """Encodes the targets of a batch by `head.encode`, and checks their shapes.
 
     Args:
         head: Any head.
@@ -25,7 +25,7 @@ def encoded_targets(head: Head, target: Tensor, size: int) -> Tensor:
         size: B.
 
     Raises:
-        InputError: The target or its encoded form has another shape or type than the kind of target has.
+        InputError: The shape or type of the targets, or of the encoded targets, does not fit the kind of target.
     """
     is_classes = head.takes_classes
     expected = (size,) if is_classes else (size, head.num_outputs)
@@ -42,11 +42,11 @@ def encoded_targets(head: Head, target: Tensor, size: int) -> Tensor:
 
 
 def row_losses(head: Head, logits: Tensor, encoded: Tensor) -> Tensor:
-    """Losses of a batch (B,) as `head.loss` gives them, checked.
+    """Losses of a batch (B,) by `head.loss`, with their shapes checked.
 
     Raises:
-        InputError: Logits are no tensor of one entry per row, have more or fewer dimensions than the encoded targets,
-            with which they would be broadcast, or the losses are not one per row.
+        InputError: The logits are not a tensor with one entry per row, they have another number of dimensions than the
+            encoded targets (and would be broadcast), or there is not one loss per row.
     """
     check_logits(head, logits, len(encoded))
     if logits.ndim != encoded.ndim:
@@ -63,20 +63,20 @@ def row_losses(head: Head, logits: Tensor, encoded: Tensor) -> Tensor:
 
 
 def check_logits(head: Head, logits: Any, size: int) -> None:
-    """Refuses logits that are not one tensor with an entry for each of `size` rows.
+    """Checks that logits are one tensor with an entry for each of `size` rows.
 
     Raises:
-        InputError: They are something else.
+        InputError: They are not.
     """
     if not isinstance(logits, Tensor) or logits.ndim == 0 or len(logits) != size:
         raise InputError(
-            f"{type(head).__name__} gives {_described(logits)} as logits; it must give one tensor ({size}, …). Two "
-            f"outputs are joined with torch.cat and taken apart in `loss` and `decode`."
+            f"{type(head).__name__} gives {_described(logits)} as logits; it must give one tensor ({size}, …). Join "
+            f"several outputs with torch.cat, and split them in `loss` and `decode`."
         )
 
 
 def decoded(head: Head, logits: Tensor) -> Tensor:
-    """Predictions (B, K) as `head.decode` gives them, checked, and NaN where a logit is.
+    """Predictions (B, K) by `head.decode`, with their shape checked; NaN in rows with a NaN logit.
 
     Raises:
         InputError: They have another shape.
@@ -91,10 +91,10 @@ def decoded(head: Head, logits: Tensor) -> Tensor:
 
 
 def with_nan_rows(predictions: Tensor, logits: Tensor) -> Tensor:
-    """Predictions (B, K), NaN in the rows with a NaN among their logits.
+    """Predictions (B, K), set to NaN in rows with a NaN logit.
 
-    Many a decode, such as argmax or a threshold, would make a number of it. An infinite logit may be meant: a class
-    that is ruled out.
+    An argmax or a threshold in `decode` would turn the NaN into a number. An infinite logit may be intended: it
+    excludes a class.
     """
     is_nan = logits.isnan()
     is_nan = is_nan.flatten(1).any(1) if is_nan.ndim > 1 else is_nan
@@ -103,10 +103,10 @@ def with_nan_rows(predictions: Tensor, logits: Tensor) -> Tensor:
 
 
 def head_from(given: Any) -> Callable[[int, int], Head]:
-    """What makes a head, from such a callable or from what `describe` gave.
+    """A function that builds the head: the callable itself, or one made from a spec of `to_spec`.
 
     Raises:
-        InputError: It is neither, or names no head that is loaded.
+        InputError: It is neither, or its class is not loaded.
     """
     if not callable(given) and not isinstance(given, Mapping):
         raise InputError(f"head is {given!r}; it must be a class derived from swinft.Head: swinft.ClassificationHead.")
@@ -122,22 +122,22 @@ def _described(value: Any) -> str:
 
 
 def check_fits(head: Head, num_metadata: int, metrics: Collection[Any], schema: Any) -> None:
-    """Compares a network with the table that it is for.
+    """Checks that a network fits a table.
 
     Args:
         head: Its head.
-        num_metadata: F, the metadata features that it is made for.
-        metrics: What it is scored by, `swinft.Metric`s.
+        num_metadata: F, the number of metadata features that the network takes.
+        metrics: Its metrics.
         schema: A `swinft.Schema`.
 
     Raises:
-        InputError: The head is for another kind of target, outputs or metadata are of other numbers, or the classes
-            have no order that a metric needs.
+        InputError: The kind of target, the number of outputs or the number of metadata features differs, or a metric
+            needs an order of the classes and there is none.
     """
     if head.kind != schema.kind:
         raise InputError(
-            f"model.head {class_path_of(type(head))} is for {head.kind}, but data.target_kind is '{schema.kind}'. Change "
-            f"one of the two."
+            f"model.head {class_path_of(type(head))} is for {head.kind}, but data.target_kind is '{schema.kind}'. "
+            f"Change one of the two."
         )
     made_for = {"outputs": head.num_outputs, "metadata features": num_metadata}
     has = {"outputs": len(schema.outputs), "metadata features": schema.num_features}
@@ -147,7 +147,7 @@ def check_fits(head: Head, num_metadata: int, metrics: Collection[Any], schema: 
     unordered = [metric.name for metric in metrics if metric.scores_grades and schema.grades is None]
     if unordered and head.takes_classes:
         raise InputError(
-            f"{unordered[0]} (model.metrics) counts how far grades are apart, and the classes "
-            f"{listed(schema.outputs)} are no numbers. Set data.columns.class_order to all of them, from the "
+            f"{unordered[0]} (model.metrics) measures the distance between grades, and the classes "
+            f"{listed(schema.outputs)} are not numbers. Set data.columns.class_order to all of them, from the "
             f"lowest to the highest; or choose another metric."
         )
