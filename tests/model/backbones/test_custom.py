@@ -96,14 +96,14 @@ def test_what_a_class_cannot_be_is_refused(backbone, options, message):
     ("arguments", "message"),
     [
         ({"lie": 1}, "gives features (2, 8) for 2 images; it says num_features 9: it must give (B, num_features)"),
-        ({"side": 7}, "at 32 x 32 px (data.image_size) fails in test_own.py:"),
+        ({"side": 7}, "at 32 x 32 px (data.image_size) fails in test_custom.py:"),
     ],
 )
 def test_a_wrong_shape_is_found_before_a_run_and_named(competition, tmp_path, capsys, arguments, message):
-    named = {"class_path": "tests.model.backbones.test_own.Net", "init_args": arguments}
+    named = {"class_path": "tests.model.backbones.test_custom.Net", "init_args": arguments}
     changes = {"model.backbone": named, "model.backbone_args": None}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
-    assert main(["check", "--config", str(config), "--allow-code", "tests.model.backbones.test_own"]) == 2
+    assert main(["check", "--config", str(config), "--allow-code", "tests.model.backbones.test_custom"]) == 2
     err = capsys.readouterr().err
     assert message in err
     assert "Traceback" not in err
