@@ -74,12 +74,17 @@ KINDS = {
 }
 
 
-def fit(root, folder, name, **data):
-    """The first fold's out-of-fold predictions, and predictions of the test rows."""
+def start(root, folder, name, *words, **data):
+    """The folder of a run that has been fitted."""
     changes = {f"data.{key}": value for key, value in {"image": "images/{id}.png", **data}.items()}
     config = write_config(folder / f"{name}.yaml", {**tiny_config(root, folder, **SMALL, **changes), "name": name})
-    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
-    run = folder / name
+    assert main(["fit", "--config", str(config), *words]) == 0
+    return folder / name
+
+
+def fit(root, folder, name, **data):
+    """The first fold's out-of-fold predictions, and predictions of the test rows."""
+    run = start(root, folder, name, "--fold", "0", **data)
     assert main(["predict", str(run), "--folds", "0", "--device", "cpu"]) == 0
     return [(run / file).read_bytes() for file in ("fold_0/oof.csv", "test_predictions.csv")]
 
@@ -96,6 +101,16 @@ def from_files(pngs, tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 def test_predictions_are_those_of_files_byte_for_byte(pngs, from_files, tmp_path, kind):
     assert fit(pngs, tmp_path, "run", **KINDS[kind]) == from_files["grey" if kind == "column" else "images"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pooled_out_of_fold_table_is_that_of_files_byte_for_byte(pngs, tmp_path, kind):
+    from_files = {"image": "grey/{id}.png"} if kind == "column" else {}
+    runs = [start(pngs, tmp_path, "run", **KINDS[kind]), start(pngs, tmp_path, "files", **from_files)]
+    one, other = ((run / "oof.csv").read_bytes() for run in runs)
+    assert one.count(b"\n") == 25
+    assert one == other
 
 
 def checked(root, tmp_path, capsys, *words, **data):
