@@ -351,11 +351,11 @@ def sampled_difference(folder: Path) -> float:
     import torch
 
     from swinft import CSVDataModule
-    from swinft.data.loading import following
+    from swinft.data.loading import loader_state
 
     batches = []
     for place in (torch.device("cpu"), torch.device("cpu" if DRY else "cuda:0")):
-        following.default_device = lambda place=place: place
+        loader_state.default_device = lambda place=place: place
         data = CSVDataModule(
             root=str(REPOSITORY / "competitions" / "bluemarble"), train="train.csv", image="images/{image}",
             target="climate", target_kind="classification", image_size=64, augment="light", batch_size=32,

@@ -37,8 +37,8 @@ from swinft.data.augment.pipelines import apply
 from swinft.data.cache.pixels import PixelCache, prepare
 from swinft.data.images.resize import load_image
 from swinft.data.loading.collate import collate
-from swinft.data.loading.dataset import ImageRows
-from swinft.data.loading.device_loader import DeviceImages, DrawnRows, default_device, upload
+from swinft.data.loading.dataset import ImageDataset
+from swinft.data.loading.device_loader import AugmentParamsDataset, DeviceImages, default_device, upload
 
 SIZE = (224, 224)
 BATCH = 32
@@ -117,8 +117,8 @@ def on_device(cache: PixelCache, repeats: int) -> dict[str, Spread]:
     device = default_device()
     found = {}
     for preset in ("crop", "medium"):
-        rows = ImageRows(None, [""] * len(cache), None, SIZE, seed=0, cache=cache)
-        drawn = DrawnRows(rows, make_geometry(preset, SIZE, "squash"))
+        rows = ImageDataset(None, [""] * len(cache), None, SIZE, seed=0, cache=cache)
+        drawn = AugmentParamsDataset(rows, make_geometry(preset, SIZE, "squash"))
         started = time.perf_counter()
         images = upload(drawn, np.arange(len(cache)), device)
         found[f"{preset}, uploaded"] = spread([len(cache) / (time.perf_counter() - started)])

@@ -4,7 +4,7 @@ import re
 import time
 from pathlib import Path
 
-from swinft.data.cache.folder import DAY, CacheFile, cache_files, is_in_use, users_folder
+from swinft.data.cache.folder import DAY, CacheFile, cache_files, default_cache_folder, is_in_use
 from swinft.data.cache.folder import prune as prune_folder
 from swinft.errors import InputError
 from swinft.run.config.parser import call
@@ -23,7 +23,7 @@ def cache(dir: str | None = None, prune: str | None = None) -> None:
         dir: Folder of the caches, as data.loading.cache_dir; by default ~/.cache/swinft.
         prune: Delete what was not used for some time (`30d`, or `0` for all), or the oldest beyond a size (`20GB`).
     """
-    folder = Path(dir).expanduser() if dir else users_folder()
+    folder = Path(dir).expanduser() if dir else default_cache_folder()
     if dir and not folder.is_dir():
         raise InputError(f"--dir {dir} is no folder. Give the one that data.loading.cache_dir names, or leave it out.")
     if prune is not None:
@@ -45,7 +45,7 @@ def _prune(folder: Path, limit: str) -> None:
             f"--prune {limit}: give days since the last use, such as 30d, or a size to keep, such as 20GB."
         )
     amount = float(found[1]) * UNITS[unit]
-    kind = {"most_days": amount / DAY} if unit in TIMES else {"most_bytes": int(amount)}
+    kind = {"max_days": amount / DAY} if unit in TIMES else {"max_bytes": int(amount)}
     deleted = prune_folder(folder, **kind)
     left = cache_files(folder)
     used = sum(is_in_use(file.path) for file in left)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
-from swinft.data.features import Filling, MissingFeatures, UnknownCategories
+from swinft.data.features import FillRules, MissingFeatures, UnknownCategories
 from swinft.data.tables.text import MISSING_WORDS, TextRules, Twins
 from swinft.ranges import SettingsError, list_problems, text_problems, word_problems
 
@@ -113,9 +113,9 @@ class Columns:
         return TextRules(MISSING_WORDS if self.missing_words is None else self.missing_words, self.twins)
 
     @cached_property
-    def filling(self) -> Filling:
+    def fill_rules(self) -> FillRules:
         """What becomes of metadata that is not there."""
-        return Filling(self.missing_features, self.unknown_categories)
+        return FillRules(self.missing_features, self.unknown_categories)
 
     def id_of(self, id: str, is_sample: bool) -> tuple[str, str]:
         """The id column of the test table or of the sample submission, and the setting that names it.

@@ -135,7 +135,7 @@ class DataSettings:
         return target_columns(TARGETS[self.target_kind], self.target, self.columns.label_delimiter)
 
     @property
-    def has_own_transforms(self) -> bool:
+    def has_custom_transforms(self) -> bool:
         """Whether transforms of the user's run on images."""
         return bool(self.loading.preprocess) or not isinstance(self.augment, str)
 
@@ -143,7 +143,7 @@ class DataSettings:
     def is_shrunk(self) -> bool:
         """Whether images are decoded at what training needs, and not with every pixel."""
         shrink = self.loading.shrink
-        return not self.has_own_transforms if shrink == "auto" else shrink
+        return not self.has_custom_transforms if shrink == "auto" else shrink
 
     @property
     def predicts_sample(self) -> bool:

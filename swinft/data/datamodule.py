@@ -16,17 +16,17 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from swinft.data.augment.dry_run import extreme_images
 from swinft.data.augment.pipelines import Preset
-from swinft.data.augment.trial import extremes
 from swinft.data.cache.pixels import PixelCache
 from swinft.data.columns import Columns
 from swinft.data.data_settings import DataSettings
 from swinft.data.folds import Folds
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.inspection.scan import ImageSet
-from swinft.data.loading.dataset import ShuffledRows
-from swinft.data.loading.feeding import Destination, FeedingLoader
-from swinft.data.loading.loaders import Loaders, Moment, Split
+from swinft.data.loading.dataset import ShuffledSampler
+from swinft.data.loading.loaders import LoaderContext, Loaders, Split
+from swinft.data.loading.workers import Destination, TimedLoader
 from swinft.data.schema import Schema
 from swinft.data.settings import FoldConfig, LoadingConfig
 from swinft.data.splits import Splits
@@ -93,7 +93,7 @@ class CSVDataModule(LightningDataModule):
             target, target_kind, *tables, sides, augment, batch_size, columns, folds, loading
         )
         self.image_size, self.batch_size, self.fold = settings.image_size, batch_size, settings.folds.held_out
-        self.most_batches: int | None = None  # of rows to validate or predict; for a trial, whose scores say nothing
+        self.max_batches: int | None = None  # of rows to validate or predict; for a trial, whose scores say nothing
         self.image_files = ImageFiles(
             settings.loading.image_rules,
             settings.image_size if settings.is_shrunk else None,
@@ -114,7 +114,7 @@ class CSVDataModule(LightningDataModule):
             DataError: Everything that is wrong with the tables and the files they name.
             InputError: The folds do not hold.
         """
-        self._loaders.following.resumed_epoch = 0  # a checkpoint's is loaded after this
+        self._loaders.state.resumed_epoch = 0  # a checkpoint's is loaded after this
         splits, is_fit = self.splits, stage in ("fit", "validate")
         if is_fit and splits.has_train:
             splits.check_fold(self.fold)
@@ -122,7 +122,7 @@ class CSVDataModule(LightningDataModule):
             splits.setup_fit()
             splits.check_fold(self.fold)
             first = dict.fromkeys(np.flatnonzero(splits.train.is_used)[:1].tolist(), "first")
-            self._loaders.try_transforms("train", first, self._now)
+            self._loaders.try_transforms("train", first, self._context)
             if self.image_files.policy is True:
                 self.image_files.cache(splits.train)
         elif stage in ("predict", "test") and not splits.has_test:
@@ -140,9 +140,11 @@ class CSVDataModule(LightningDataModule):
         self.setup("fit")
         splits, duplicates = self.splits.by_name, self.settings.folds.duplicates
         self.image_files.check(splits, decode, self.settings.loading.on_bad_image == "skip")
-        if decode and self.settings.has_own_transforms:
+        if decode and self.settings.has_custom_transforms:
             for name, rows in splits.items():
-                self._loaders.try_transforms(name, extremes(self.image_files.index(name, rows).shapes), self._now)
+                self._loaders.try_transforms(
+                    name, extreme_images(self.image_files.index(name, rows).shapes), self._context
+                )
         if decode and duplicates != "ignore":
             self.image_files.check_duplicates(splits, self.fold_of_row, self.targets, duplicates == "error")
 
@@ -163,8 +165,8 @@ class CSVDataModule(LightningDataModule):
             loader = self._ordered_loader("val", self.splits.held_out(self.fold))
         else:
             loader = self.predict_dataloader()
-        if isinstance(loader.sampler, ShuffledRows):
-            loader.sampler.set_epoch(self._loaders.following.passes)  # a look at the images is no pass over them
+        if isinstance(loader.sampler, ShuffledSampler):
+            loader.sampler.set_epoch(self._loaders.state.passes)  # a look at the images is no pass over them
 
         def titles(rows: list[int]) -> list[str]:
             ids = self.test_table.ids if split == "test" else []
@@ -263,7 +265,7 @@ class CSVDataModule(LightningDataModule):
         """
         self.image_files.check_unchanged(self.splits.train, images)
 
-    def train_dataloader(self) -> FeedingLoader:
+    def train_dataloader(self) -> TimedLoader:
         """Shuffled, augmented rows of all folds but `fold`.
 
         Without a Trainer each pass over such a loader is the next epoch, with another order and augmentation, even if
@@ -274,11 +276,11 @@ class CSVDataModule(LightningDataModule):
         """
         return self._train_loader(makes_cache=True)
 
-    def val_dataloader(self) -> FeedingLoader:
+    def val_dataloader(self) -> TimedLoader:
         """The rows of `fold` in the table's order, each once."""
         return self._ordered_loader("val", self.splits.held_out(self.fold), makes_cache=True)
 
-    def predict_dataloader(self, share: tuple[int, int] = (0, 1)) -> FeedingLoader:
+    def predict_dataloader(self, share: tuple[int, int] = (0, 1)) -> TimedLoader:
         """The rows to predict in their table's order, each once, without targets.
 
         Args:
@@ -288,7 +290,7 @@ class CSVDataModule(LightningDataModule):
         """
         return self._ordered_loader("predict", np.arange(share[0], len(self.test_table), share[1]))
 
-    def test_dataloader(self) -> FeedingLoader:
+    def test_dataloader(self) -> TimedLoader:
         """The rows of a labelled test table in its order, each once, with their targets.
 
         Raises:
@@ -311,30 +313,30 @@ class CSVDataModule(LightningDataModule):
         Raises:
             InputError: `test`, and the rows to predict have no targets.
         """
-        return self._loaders.images(split, rows, makes_cache, self._now)
+        return self._loaders.images(split, rows, makes_cache, self._context)
 
-    def _train_loader(self, makes_cache: bool) -> FeedingLoader:
+    def _train_loader(self, makes_cache: bool) -> TimedLoader:
         rows = self.splits.trained_on(self.fold)
-        return self._loaders.train(self.make_dataset("train", rows, makes_cache), rows, self._now)
+        return self._loaders.train(self.make_dataset("train", rows, makes_cache), rows, self._context)
 
-    def _ordered_loader(self, split: Split, rows: NDArray[np.int64], makes_cache: bool = False) -> FeedingLoader:
-        if split != "test" and self.most_batches is not None:
-            rows = rows[: self.most_batches * self.batch_size]
+    def _ordered_loader(self, split: Split, rows: NDArray[np.int64], makes_cache: bool = False) -> TimedLoader:
+        if split != "test" and self.max_batches is not None:
+            rows = rows[: self.max_batches * self.batch_size]
         dataset = self.make_dataset(split, rows, makes_cache)
-        return self._loaders.in_order(dataset, rows, "validate" if split == "val" else "predict", self._now)
+        return self._loaders.in_order(dataset, rows, "validate" if split == "val" else "predict", self._context)
 
     @property
-    def _now(self) -> Moment:
-        return Moment(self.fold, self.batch_size, self.trainer)
+    def _context(self) -> LoaderContext:
+        return LoaderContext(self.fold, self.batch_size, self.trainer)
 
     @property
     def destination(self) -> Destination:
         """What the batches go to: as a command has set it, else the Trainer's devices, else the GPU if there is one."""
-        return self._loaders.following.going_to(self.trainer)
+        return self._loaders.state.resolve_destination(self.trainer)
 
     @destination.setter
     def destination(self, value: Destination) -> None:
-        self._loaders.following.destination = value
+        self._loaders.state.destination = value
 
     def teardown(self, stage: str) -> None:
         """Gives the memory back that training images took on a device, as soon as the training is over."""
@@ -343,8 +345,8 @@ class CSVDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the number of whole epochs."""
-        return {"epoch": self._loaders.following.epoch(self.trainer)}
+        return {"epoch": self._loaders.state.epoch(self.trainer)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on after the checkpoint's epochs."""
-        self._loaders.following.resumed_epoch = state_dict["epoch"]
+        self._loaders.state.resumed_epoch = state_dict["epoch"]

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.schema import GAP, Schema
+from swinft.data.schema import MISSING_CATEGORY, Schema
 from swinft.data.tables.numbers import Gaps, numbers
 from swinft.data.tables.table import Problem, Table
 from swinft.data.tables.text import TEXT_RULES, Spellings, TextRules, counted
@@ -19,12 +19,12 @@ from swinft.system.limits import format_bytes
 
 MissingFeatures = Literal["error", "fill_test", "fill"]
 UnknownCategories = Literal["error", "other"]
-MOST_BYTES = 500_000_000  # of the metadata of a table's rows, which every process of a fold holds
+MAX_BYTES = 500_000_000  # of the metadata of a table's rows, which every process of a fold holds
 FIX_GAP = "Write the value, or set data.columns.missing_features to fill."
 
 
 @dataclass(frozen=True)
-class Filling:
+class FillRules:
     """What becomes of metadata that is not there.
 
     Args:
@@ -44,7 +44,7 @@ class Filling:
         return "any" if is_test else "missing"
 
 
-FILLING = Filling()
+FILL_RULES = FillRules()
 
 
 def encode_features(
@@ -52,7 +52,7 @@ def encode_features(
     schema: Schema,
     problems: list[Problem],
     rules: TextRules = TEXT_RULES,
-    filling: Filling = FILLING,
+    fill_rules: FillRules = FILL_RULES,
     is_test: bool = False,
     notes: list[str] | None = None,
 ) -> NDArray[np.float32]:
@@ -63,21 +63,21 @@ def encode_features(
         schema: Of the training table.
         problems: Whatever is wrong is appended.
         rules: Which words mean a missing value, and whether two spellings are two names.
-        filling: What becomes of metadata that is not there.
+        fill_rules: What becomes of metadata that is not there.
         is_test: Whether these are rows to predict.
         notes: What is filled, or taken for another spelling, is appended with counts.
 
     Returns:
         float32 (N, F): first the numbers, NaN where there is none, which stands for the training rows' mean; then, for
         each column of categories, a 1 at the row's category. All of them are 0 for a category that the training rows
-        do not have, and for a missing one unless training rows have missing ones too (`GAP`).
+        do not have, and for a missing one unless training rows have missing ones too (`MISSING_CATEGORY`).
     """
     if too_large := _too_large(table, schema):
         problems.append(too_large)
         return np.zeros((len(table), 0), dtype=np.float32)
     features = np.zeros((len(table), schema.num_features), dtype=np.float32)
     start = len(schema.numeric_features)
-    gaps = filling.gaps(is_test)
+    gaps = fill_rules.gaps(is_test)
     way_out = "set data.columns.missing_features to fill"
     features[:, :start] = numbers(
         table, schema.numeric_features, problems, rules, gaps, notes, schema.booleans, way_out
@@ -85,7 +85,7 @@ def encode_features(
     for name, known in schema.categories.items():
         cells = table.names(name)
         codes, reasons, found = _codes(
-            Counter(cells), known, rules, gaps != "none", is_test and filling.unknown == "other"
+            Counter(cells), known, rules, gaps != "none", is_test and fill_rules.unknown == "other"
         )
         of_row = np.array([codes[cell] for cell in cells], dtype=np.int64)
         has_one = np.flatnonzero(of_row >= 0)
@@ -101,13 +101,13 @@ def encode_features(
 def _too_large(table: Table, schema: Schema) -> Problem | None:
     """Why the metadata of a table is refused: each category is a column, in memory for every row."""
     size = 4 * len(table) * schema.num_features
-    if size <= MOST_BYTES or not schema.categories:
+    if size <= MAX_BYTES or not schema.categories:
         return None
     name = max(schema.categories, key=lambda name: len(schema.categories[name]))
     many = number_of(len(schema.categories[name]), "category", "categories")
     message = (
         f"the metadata of {number_of(len(table), 'row')} would take {format_bytes(size)}, above "
-        f"{format_bytes(MOST_BYTES)}: the column has {many}"
+        f"{format_bytes(MAX_BYTES)}: the column has {many}"
     )
     fix = "Join its rare values into one, or leave the column out of data.columns.categorical_features."
     return Problem(str(table.path), message, fix, column=name)
@@ -125,8 +125,9 @@ def _codes(
     for cell, count in cells.items():
         what = ""
         if rules.is_missing(cell):
-            codes[cell] = position.get(GAP, -1)
-            what = f"{'a category of its own' if GAP in position else 'no category'} where the cell is missing"
+            codes[cell] = position.get(MISSING_CATEGORY, -1)
+            category = "a category of its own" if MISSING_CATEGORY in position else "no category"
+            what = f"{category} where the cell is missing"
             if not may_miss:
                 reasons[cell] = (
                     ("the cell is empty" if not cell else "the cell holds a word for a missing value"),

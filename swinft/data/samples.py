@@ -155,7 +155,7 @@ def read_test(
     paths = settings.test_source.references(table, template, settings.root, problems, notes)
     features = None
     if schema is not None and schema.num_features:
-        features = encode_features(table, schema, problems, columns.rules, columns.filling, True, notes)
+        features = encode_features(table, schema, problems, columns.rules, columns.fill_rules, True, notes)
     if schema is not None and not is_sample:
         cells = TargetCells(table, settings.targets, columns.label_delimiter, columns.rules)
         notes += schema.target.unknown_answers(cells, schema.outputs, [] if is_rerun else problems)
@@ -167,7 +167,7 @@ def _train_features(
 ) -> NDArray[np.float32]:
     for name in columns.categories:
         problems += twin_problems(table, name, Counter(table.names(name)), columns.rules)
-    return encode_features(table, schema, problems, columns.rules, columns.filling, notes=notes)
+    return encode_features(table, schema, problems, columns.rules, columns.fill_rules, notes=notes)
 
 
 def _groups(table: Table, column: str, rules: TextRules, problems: list[Problem]) -> list[str]:

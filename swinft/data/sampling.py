@@ -97,7 +97,7 @@ def _draw(rows: NDArray[np.int64], number: int, numbers: np.random.Generator) ->
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledOrder:
     """The order that a sampler gives to a fold's rows; what it gives is checked.
 
     Args:
@@ -158,7 +158,7 @@ class Drawn:
         return f"data.loading.sampler: {type(self.sampler).__name__}"
 
 
-def times_before(order: NDArray[np.int64]) -> NDArray[np.int64]:
+def cumcount(order: NDArray[np.int64]) -> NDArray[np.int64]:
     """How often each entry has come before in an order, int64 as the order."""
     places = np.argsort(order, kind="stable")
     starts = np.flatnonzero(np.diff(order[places], prepend=-1))

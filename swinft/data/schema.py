@@ -17,7 +17,7 @@ from swinft.data.target.base import Target, TargetCells
 from swinft.data.target.kinds import TARGETS, target_columns
 from swinft.data.target.names import in_order, names_in
 
-GAP = ""  # the category of a missing cell, where the training table has missing ones
+MISSING_CATEGORY = ""  # the category of a missing cell, where the training table has missing ones
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Schema:
         kind: Kind of target.
         outputs: Names of the K prediction columns: classes, target columns, or labels.
         numeric_features: Metadata columns used as numbers.
-        categories: Metadata columns used as categories, with the values they have in the training table, `GAP` last.
+        categories: Metadata columns used as categories, with their values in the training table, `MISSING_CATEGORY`
+            last.
         prior: Mean of each output over the training rows, which stands in for an image that cannot be used: shares of
             classes and labels, means of numbers.
         ranges: Smallest and largest training target of each output; of numbers only.
@@ -112,7 +113,7 @@ def make_schema(
     categories = {}
     for name in categorical_features:
         has_gaps = any(map(rules.is_missing, set(table.names(name))))
-        categories[name] = in_order(names_in(table, name, rules)) + [GAP] * has_gaps
+        categories[name] = in_order(names_in(table, name, rules)) + [MISSING_CATEGORY] * has_gaps
     booleans = [name for name in numeric_features if is_boolean(set(table.column(name)), rules)]
     is_ordered = class_order is not None
     return Schema(kind, outputs, list(numeric_features), categories, are_ordered=is_ordered, booleans=booleans)

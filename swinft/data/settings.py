@@ -14,7 +14,7 @@ from swinft.data.cache.budget import Policy
 from swinft.data.folds import FoldKind
 from swinft.data.images.decode import RULES, ImageRules
 from swinft.data.loading.device_loader import AugmentOn
-from swinft.data.loading.feeding import NumWorkers
+from swinft.data.loading.workers import NumWorkers
 from swinft.data.sampling import Sampler
 from swinft.data.sources.named import SourceName, source_problems
 from swinft.data.sources.source import Source

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.augment.trial import transform_notes
+from swinft.data.augment.dry_run import transform_notes
 from swinft.data.data_settings import DataSettings
 from swinft.data.folds import NO_FOLD, Folds, check_folds, make_folds, read_folds, scored_folds
-from swinft.data.inspection.duplicates import clusters
+from swinft.data.inspection.duplicates import cluster_groups
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.samples import Rows, check_sample, read_sample, read_test, read_train
-from swinft.data.sampling import Drawn, TrainingRows
+from swinft.data.sampling import SampledOrder, TrainingRows
 from swinft.data.schema import Schema, with_prior
 from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.target.base import TargetCells
@@ -119,26 +119,26 @@ class Splits:
         """Rows of all folds but one, and those without one, that are not skipped."""
         return np.flatnonzero(self.train.is_used & (self.fold_of_row != fold))
 
-    def drawn(self, fold: int) -> Drawn | None:
+    def sampled_order(self, fold: int) -> SampledOrder | None:
         """The order in which a fold's training visits rows; None for each once, shuffled."""
         sampler, rows = self.settings.loading.sampler, self.trained_on(fold)
         if sampler is None:
             return None
         assert self.schema is not None
         training = TrainingRows(self.targets[rows], self.schema, self.train.table, rows)
-        return Drawn(sampler, training, seed_for("order", self.settings.folds.seed, fold))
+        return SampledOrder(sampler, training, seed_for("order", self.settings.folds.seed, fold))
 
-    def num_visited(self, fold: int) -> int:
+    def num_training_rows(self, fold: int) -> int:
         """How many rows a fold's training visits in `data.loading.virtual_epochs` epochs.
 
         Raises:
             InputError: The sampler does not give what it must.
         """
-        drawn = self.drawn(fold)
-        if drawn is None:
+        order = self.sampled_order(fold)
+        if order is None:
             return len(self.trained_on(fold))
-        drawn.check()
-        return drawn.length
+        order.check()
+        return order.length
 
     def held_out(self, fold: int) -> NDArray[np.int64]:
         """Rows of a fold that are scored, in the table's order."""
@@ -232,7 +232,7 @@ class Splits:
         return targets
 
     def _transform_notes(self) -> list[str]:
-        if not self.settings.has_own_transforms:
+        if not self.settings.has_custom_transforms:
             return []
         loading = self.settings.loading
         return transform_notes(self.settings.augment, loading.resize, loading.shrink, self.image_files.image_size)
@@ -250,7 +250,7 @@ class Splits:
         config, groups, grouped_by = self.settings.folds, rows.groups, "data.folds.group"
         if config.duplicates == "group":
             grouped_by = f"{grouped_by} and data.folds.duplicates" if groups else "data.folds.duplicates: group"
-            groups = clusters(self.image_files.clusters(rows), groups)
+            groups = cluster_groups(self.image_files.clusters(rows), groups)
         make = scored_folds if config.rare_classes == "train" else make_folds
         names = [groups[row] for row in np.flatnonzero(used)] if groups else None
         folds = np.full(len(used), NO_FOLD, dtype=np.int64)

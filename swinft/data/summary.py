@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from swinft.data.folds import Folds
 from swinft.data.loading.device_loader import DeviceLoader
-from swinft.data.loading.feeding import FeedingLoader
+from swinft.data.loading.workers import TimedLoader
 from swinft.data.schema import Schema
 from swinft.printing import plain_names, visible, width
 
@@ -69,7 +69,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def batch_figure(loader: FeedingLoader, n: int, titles: Callable[[list[int]], list[str]]) -> "Figure":
+def batch_figure(loader: TimedLoader, n: int, titles: Callable[[list[int]], list[str]]) -> "Figure":
     """The first images of a loader's next pass, as the network will see them; no others are decoded.
 
     Args:

@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor
 
 from swinft.data.data_settings import image_sides
-from swinft.data.schema import GAP, Schema
+from swinft.data.schema import MISSING_CATEGORY, Schema
 from swinft.errors import InputError, RunError, listed
 from swinft.inference.export import SUFFIXES, Exported, Form, check_installed, check_parity, export_net
 from swinft.inference.parity import example_inputs
@@ -241,7 +241,7 @@ def _metadata(schema: Schema) -> dict[str, Any] | None:
         for name in schema.numeric_features
     ]
     categories = [
-        {"column": column, "kind": "category", "is": None if value == GAP else value}
+        {"column": column, "kind": "category", "is": None if value == MISSING_CATEGORY else value}
         for column, known in schema.categories.items()
         for value in known
     ]

@@ -31,7 +31,7 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
         RunError: The folds do not cover every train id exactly once.
     """
     data = experiment.datamodule(run)
-    data.image_files.take_over("")  # no image is read here
+    data.image_files.use_known_cache("")  # no image is read here
     data.setup("fit")
     num_outputs, ids = len(data.schema.outputs), data.train_table.ids
     parts = [Predictions.read(run.fold(index).oof, num_outputs) for index in run.planned_folds()]

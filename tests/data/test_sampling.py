@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from swinft.data.loading.dataset import OrderedRows, ShuffledRows
+from swinft.data.loading.dataset import OrderedSampler, ShuffledSampler
 
 ROWS = np.arange(100, 110)
 
@@ -18,14 +18,14 @@ def rows_of(sampler):
 
 
 def test_order_is_a_function_of_seed_and_epoch():
-    sampler = ShuffledRows(ROWS, seed=1)
+    sampler = ShuffledSampler(ROWS, seed=1)
     first, again = list(sampler), list(sampler)
     assert first == again
     assert sorted(row for _, row in first) == ROWS.tolist()
     sampler.set_epoch(3)
     assert rows_of(sampler) != [row for _, row in first]
     assert {epoch for epoch, _ in sampler} == {3}
-    same, other = ShuffledRows(ROWS, seed=1), ShuffledRows(ROWS, seed=2)
+    same, other = ShuffledSampler(ROWS, seed=1), ShuffledSampler(ROWS, seed=2)
     same.set_epoch(3)
     other.set_epoch(3)
     assert list(sampler) == list(same)
@@ -40,7 +40,7 @@ def test_virtual_epochs_visit_every_row_once_between_them(parts, num_ranks):
         seen = []
         for part in range(parts):
             for rank in range(num_ranks):
-                sampler = ShuffledRows(rows, 1, rank, num_ranks, parts=parts)
+                sampler = ShuffledSampler(rows, 1, rank, num_ranks, parts=parts)
                 sampler.set_epoch(visit * parts + part)
                 assert len(list(sampler)) == len(sampler) == len(rows) // parts // num_ranks
                 assert {epoch for epoch, _ in sampler} == {visit * parts + part}
@@ -52,18 +52,18 @@ def test_virtual_epochs_visit_every_row_once_between_them(parts, num_ranks):
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 16])
 def test_ranks_share_the_training_rows_equally(num_ranks):
-    shares = [rows_of(ShuffledRows(ROWS, 1, rank, num_ranks)) for rank in range(num_ranks)]
-    sampler = ShuffledRows(ROWS, 1, 0, num_ranks)
+    shares = [rows_of(ShuffledSampler(ROWS, 1, rank, num_ranks)) for rank in range(num_ranks)]
+    sampler = ShuffledSampler(ROWS, 1, 0, num_ranks)
     assert {len(share) for share in shares} == {len(sampler)}
     together = [row for rank_rows in zip(*shares, strict=True) for row in rank_rows]
     assert set(together) == set(ROWS.tolist())
-    assert together[:10] == rows_of(ShuffledRows(ROWS, 1))  # the same order on any number of devices
+    assert together[:10] == rows_of(ShuffledSampler(ROWS, 1))  # the same order on any number of devices
     assert together[10:] == (together * 2)[: len(together) - 10]  # then from the start again
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 16])
 def test_ranks_share_the_evaluated_rows_once_with_padding(num_ranks):
-    shares = [rows_of(OrderedRows(ROWS[::-1], rank, num_ranks)) for rank in range(num_ranks)]
+    shares = [rows_of(OrderedSampler(ROWS[::-1], rank, num_ranks)) for rank in range(num_ranks)]
     assert len({len(share) for share in shares}) == 1
     together = [row for rank_rows in zip(*shares, strict=True) for row in rank_rows]
     assert together[:10] == ROWS.tolist()

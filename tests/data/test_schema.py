@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from swinft.data.features import Filling, encode_features
+from swinft.data.features import FillRules, encode_features
 from swinft.data.schema import Schema, make_schema
 from swinft.data.tables.table import read_table
 from swinft.data.target.base import TargetCells
@@ -99,7 +99,7 @@ def test_metadata_is_numbers_then_one_column_per_known_value(tmp_path):
     assert encode_features(table, schema, problems).tolist() == [[3, 1, 0], [4.5, 0, 1], [1, 1, 0]]
     assert Schema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
     others = table_of(tmp_path, age=["3", "", "1"], sex=["f", "", "x"])
-    encode_features(others, schema, problems, filling=Filling("error", "error"), is_test=True)
+    encode_features(others, schema, problems, fill_rules=FillRules("error", "error"), is_test=True)
     assert [(problem.column, problem.line, problem.message) for problem in problems] == [
         ("age", 3, "the cell is empty"),
         ("sex", 3, "the cell is empty"),

@@ -21,14 +21,14 @@ from PIL import Image, ImageOps
 from swinft.cli import main
 from swinft.data.cache import folder as cachefolder
 from swinft.data.cache.folder import cache_files, is_in_use, prune
-from swinft.data.cache.pixels import cache_key, obtain, open_cache
+from swinft.data.cache.pixels import cache_key, load_or_build, open_cache
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.inspection import duplicates as duplicates_module
 from swinft.data.inspection import scan
-from swinft.data.inspection.duplicates import alike, clusters, describe, leaks
+from swinft.data.inspection.duplicates import cluster_groups, describe, find_duplicates, fold_leaks
 from swinft.data.inspection.index import RECORD, ImageIndex
 from swinft.data.inspection.scan import ImageSet
-from swinft.data.loading.dataset import ShuffledRows
+from swinft.data.loading.dataset import ShuffledSampler
 from swinft.errors import InputError, StoreError
 from swinft.run.handover import VARIABLE
 from swinft.system import limits
@@ -214,7 +214,7 @@ def test_f080_another_folder_with_the_same_names_sizes_and_times_is_another_cach
             Image.fromarray(np.full((20, 20, 3), grey + row, dtype=np.uint8)).save(path)
             os.utime(path, ns=(0, 0))
         paths = sorted(folder.iterdir())
-        found.append(obtain(ImageSet(paths, tmp_path / version, SIZE), tmp_path / "cache", True).cache)
+        found.append(load_or_build(ImageSet(paths, tmp_path / version, SIZE), tmp_path / "cache", True).cache)
     assert [cache.read(0)[0, 0, 0] for cache in found] == [40, 200]
 
 
@@ -227,7 +227,7 @@ def test_f080_a_link_that_points_elsewhere_is_another_image(tmp_path):
     for target in ("a.png", "b.png"):
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path / target)
-        values.append(obtain(ImageSet([link], tmp_path, SIZE), tmp_path / "cache", True).cache.read(0)[0, 0, 0])
+        values.append(load_or_build(ImageSet([link], tmp_path, SIZE), tmp_path / "cache", True).cache.read(0)[0, 0, 0])
     assert values == [40, 200]
 
 
@@ -242,9 +242,9 @@ def test_f080_a_folder_put_back_from_an_archive_is_another_cache(root, tmp_path)
 
 
 def test_a_cache_of_other_rows_is_not_taken_over(root, tmp_path):
-    few = obtain(ImageSet(images_of(root)[:5], root, SIZE), tmp_path / "cache", True).cache
+    few = load_or_build(ImageSet(images_of(root)[:5], root, SIZE), tmp_path / "cache", True).cache
     data = module(root, tmp_path)
-    data.image_files.take_over(str(few.path))
+    data.image_files.use_known_cache(str(few.path))
     data.setup("fit")
     assert len(data.training_cache()) == 24
 
@@ -276,7 +276,7 @@ def search(rows):
     index = index_of(codes_of(bits))
     ids = [f"frame {row}" for row in range(rows)]
     tracemalloc.start()
-    labels = alike(index, np.ones(rows, dtype=bool))
+    labels = find_duplicates(index, np.ones(rows, dtype=bool))
     notes = describe(labels, index, ids, np.arange(rows) % 5, np.zeros(rows))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -301,7 +301,7 @@ def test_f079_components_are_those_of_all_pairs(monkeypatch):
     pixels = rng.integers(0, 120, 150)
     bits = bits[pixels]  # the same pixels have the same hash
     used = rng.random(150) < 0.9
-    labels = alike(index_of(codes_of(bits), pixels), used)
+    labels = find_duplicates(index_of(codes_of(bits), pixels), used)
     near = (bits[:, None] != bits[None]).sum(axis=2) <= duplicates_module.NEAR_BITS
     near &= used[:, None] & used[None]
     expected = np.arange(150)
@@ -309,7 +309,7 @@ def test_f079_components_are_those_of_all_pairs(monkeypatch):
         expected = np.where(near, expected[None], expected[:, None]).min(axis=1)
     assert labels.tolist() == expected.tolist()
     groups = [f"g{row % 40}" for row in range(150)]
-    joined = clusters(labels, groups)
+    joined = cluster_groups(labels, groups)
     assert all(joined[row] == joined[label] for row, label in enumerate(labels))
     assert all(joined[row] == joined[row % 40] for row in range(150))
 
@@ -368,7 +368,7 @@ def test_f062_look_alikes_that_hang_together_by_others_are_said_to():
         bits[row] = bits[row - 1]
         bits[row, (20 * row) % 240 : (20 * row) % 240 + 20] ^= True
     index = index_of(codes_of(bits))
-    labels = alike(index, np.ones(60, dtype=bool))
+    labels = find_duplicates(index, np.ones(60, dtype=bool))
     assert not labels.any()
     (note, *_) = describe(labels, index, [str(row) for row in range(60)], np.arange(60) % 2, np.zeros(60))
     assert "look alike in a chain: each differs from another in at most 32 of 256 bits, 0 and " in note
@@ -401,7 +401,7 @@ def test_f070_dark_images_with_something_in_them_are_not_blank(root, tmp_path):
 def test_f112_duplicates_that_cannot_leak_are_counted_not_listed():
     rows = 200
     index = index_of(np.zeros((rows, 4), np.uint64), pixels=np.arange(rows) // 2, is_flat=True)
-    labels = alike(index, np.ones(rows, dtype=bool))
+    labels = find_duplicates(index, np.ones(rows, dtype=bool))
     ids, together = [str(row) for row in range(rows)], np.arange(rows) // 2 % 5
     notes = describe(labels, index, ids, together, np.zeros(rows))
     assert notes == [
@@ -409,7 +409,7 @@ def test_f112_duplicates_that_cannot_leak_are_counted_not_listed():
         "and 99 more clusters of equal or similar images within one fold.",
     ]
     apart = describe(labels, index, ids, np.arange(rows) % 2, np.zeros(rows))
-    assert len(leaks(labels, np.arange(rows) % 2)) == 100
+    assert len(fold_leaks(labels, np.arange(rows) % 2)) == 100
     assert apart[9:] == [
         "ids 18, 19 are the same image, in folds [0, 1], a leak in the out-of-fold score.",
         "and 90 more clusters of equal or similar images over several folds.",
@@ -424,7 +424,7 @@ def some_caches(root, folder, number=3):
     """Caches of different sizes of training, last used one to `number` days ago, the oldest first."""
     found = []
     for days in range(number, 0, -1):
-        cache = obtain(ImageSet(images_of(root), root, (16 + days, 16)), folder, True).cache
+        cache = load_or_build(ImageSet(images_of(root), root, (16 + days, 16)), folder, True).cache
         used = time.time() - days * cachefolder.DAY - 60
         os.utime(cache.path, (used, used))
         found.append(cache.path)
@@ -476,7 +476,7 @@ def test_f085_what_a_process_uses_is_not_pruned(root, tmp_path, capsys):
         assert path.is_file()
         user.kill()
     assert not is_in_use(path)  # the system lets go of what a killed process held
-    assert [file.path for file in prune(folder, most_days=0)] == [path]
+    assert [file.path for file in prune(folder, max_days=0)] == [path]
     with pytest.raises(StoreError, match="cannot be used"):
         open_cache(path)
 
@@ -488,7 +488,7 @@ def test_f085_old_caches_go_when_another_is_built_and_that_is_said(root, tmp_pat
     os.utime(old, (long_ago, long_ago))
     other = folder / "notes.txt"
     other.write_text("mine")
-    obtain(ImageSet(images_of(root), root, (40, 40)), folder, "auto")
+    load_or_build(ImageSet(images_of(root), root, (40, 40)), folder, "auto")
     assert "deleted 1 old pixel caches" in capsys.readouterr().err
     assert not old.exists()
     assert new.exists()
@@ -502,7 +502,7 @@ def test_f085_what_killed_builders_left_goes(root, tmp_path):
     left.write_bytes(b"0")
     (folder / ".0123.lock").touch()
     with cachefolder.FileLock(folder / ".0123.lock"):
-        prune(folder, most_days=0)
+        prune(folder, max_days=0)
         assert left.exists()  # it is being built
     prune(folder)
     assert not left.exists()
@@ -513,7 +513,7 @@ def test_f085_two_data_sets_are_built_side_by_side(root, tmp_path):
     folder.mkdir()
     one, two = (ImageSet(images_of(root), root, size) for size in ((16, 16), (24, 24)))
     with cachefolder.FileLock(folder / f".{cache_key(one)}.lock"):
-        assert obtain(two, folder, True).cache  # a lock for the whole folder would be waited for here
+        assert load_or_build(two, folder, True).cache  # a lock for the whole folder would be waited for here
 
 
 def test_f085_damaged_files_are_listed(tmp_path, capsys):
@@ -705,7 +705,7 @@ def test_f020_the_device_holds_the_images_of_the_fold_that_is_asked_for(root, tm
         rows = torch.cat([batch["row"] for batch in loader]).tolist()
         assert sorted(rows) == np.flatnonzero(data.fold_of_row != fold).tolist()
         held.append(loader.device_images)
-        assert isinstance(loader.sampler, ShuffledRows)
+        assert isinstance(loader.sampler, ShuffledSampler)
     assert held[0] is not held[1]
     assert held[1] is held[2]
 

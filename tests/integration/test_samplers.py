@@ -7,7 +7,7 @@ import pytest
 
 from swinft import BalancedSampler, CSVDataModule, Sampler
 from swinft.cli import main
-from swinft.data.loading.dataset import AGAIN, ShuffledRows
+from swinft.data.loading.dataset import REPEAT_OFFSET, ShuffledSampler
 from swinft.data.settings import FoldConfig, LoadingConfig
 from tests.conftest import power_gone_after, tiny_config, write_config
 
@@ -84,16 +84,16 @@ def test_a_row_that_comes_again_is_augmented_in_another_way(uneven):
 @pytest.mark.parametrize("num_ranks", [1, 2, 5])
 def test_processes_share_what_the_sampler_gives(uneven, parts, num_ranks):
     data = module(uneven, Halves())
-    drawn, rows = data.splits.drawn(0), data.splits.trained_on(0)
+    drawn, rows = data.splits.sampled_order(0), data.splits.trained_on(0)
     for epoch in range(3 * parts):
         every = [
-            list(ShuffledRows(rows, 7, rank, num_ranks, lambda epoch=epoch: epoch, parts, None, drawn))
+            list(ShuffledSampler(rows, 7, rank, num_ranks, lambda epoch=epoch: epoch, parts, None, drawn))
             for rank in range(num_ranks)
         ]
         assert len({*map(len, every)}) == 1
         whole = [key for keys in zip(*every, strict=True) for key in keys]
         assert len({*whole}) == len(whole)  # a key for every time
-        assert {key % AGAIN for key, _ in whole} == {epoch}
+        assert {key % REPEAT_OFFSET for key, _ in whole} == {epoch}
         length = drawn.length // parts
         part = drawn.visit(epoch // parts)[epoch % parts * length :][:length]
         assert [row for _, row in whole[:length]] == part.tolist()

@@ -156,7 +156,7 @@ def test_what_is_no_table_is_named(tmp_path, content, expected):
 
 
 def test_an_archive_does_not_unpack_to_more_than_fits_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(csvfile, "MOST_BYTES", 1000)
+    monkeypatch.setattr(csvfile, "MAX_BYTES", 1000)
     for content in (gzip.compress(b"x" * 5000, mtime=0), zipped(a="x" * 5000)):
         assert "unpacks to more than" in str(read(tmp_path, content)[1][0])
 

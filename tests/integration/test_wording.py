@@ -120,7 +120,7 @@ def test_an_interrupt_inside_a_step_ends_with_130(competition, tmp_path, capsys,
 
 
 def test_metadata_of_too_many_categories_is_refused(competition, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("swinft.data.features.MOST_BYTES", 24 * 24 * 4 - 1)
+    monkeypatch.setattr("swinft.data.features.MAX_BYTES", 24 * 24 * 4 - 1)
     settings = tiny_config(competition, tmp_path / "runs", **{"data.columns.categorical_features": ["brightness"]})
     config = write_config(tmp_path / "c.yaml", settings)
     assert main(["check", "--config", str(config)]) == 2

@@ -25,7 +25,7 @@ ONCE = np.ones(2, dtype=np.int64)
 ONE = np.ones((1, 1, 3), dtype=np.uint8)
 
 
-class Drawn(NamedTuple):
+class AugmentParams(NamedTuple):
     """What is drawn for a row.
 
     Args:
@@ -41,7 +41,7 @@ class Drawn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Crops:
+class CropGeometry:
     """The preset `crop`: images are stored as they are, and a part of each is drawn.
 
     Args:
@@ -63,7 +63,7 @@ class Crops:
         """What is stored of an image, uint8 (H, W, 3)."""
         return image
 
-    def draw(self, shape: tuple[int, int], seed: int, epoch: int, row: int) -> Drawn:
+    def draw(self, shape: tuple[int, int], seed: int, epoch: int, row: int) -> AugmentParams:
         """The part of an image whose height and width are `shape`, in pixels."""
         box, is_flipped = self.crop.draw(*shape, seed, epoch, row)
         top, left, height, width = (length / side for length, side in zip(box, (*shape, *shape), strict=True))
@@ -72,11 +72,11 @@ class Crops:
         factors = (box.height / self.crop.image_size[0], box.width / self.crop.image_size[1])
         # As on the CPU: once one side is shrunk by much, both are antialiased.
         samples = [math.ceil(factor) for factor in factors] if max(factors) > ANTIALIASED_FROM else ONCE
-        return Drawn(np.array(matrix, dtype=np.float32), samples=np.asarray(samples, dtype=np.int64))
+        return AugmentParams(np.array(matrix, dtype=np.float32), samples=np.asarray(samples, dtype=np.int64))
 
 
 @dataclass(frozen=True)
-class Resized:
+class ResizeGeometry:
     """The presets that resize first: images are stored as the network would see them without augmentation.
 
     Args:
@@ -97,18 +97,18 @@ class Resized:
 
     @property
     def is_black_outside(self) -> bool:
-        """As for `Crops`."""
+        """As for `CropGeometry`."""
         return False
 
     def stored_shapes(self, shapes: NDArray[np.int32]) -> NDArray[np.int32]:
-        """As for `Crops`: all at one size."""
+        """As for `CropGeometry`: all at one size."""
         return np.tile(np.array(self.image_size, dtype=np.int32), (len(shapes), 1))
 
     def stored(self, image: Image) -> Image:
         """The image resized by the rule."""
         return apply(self.resizing, image, 0, 0, 0)  # draws nothing
 
-    def draw(self, shape: tuple[int, int], seed: int, epoch: int, row: int) -> Drawn:
+    def draw(self, shape: tuple[int, int], seed: int, epoch: int, row: int) -> AugmentParams:
         """What the preset does to a resized image; the shape before that does not matter."""
         set_seed(self.pipeline, seed, epoch, row)
         self.pipeline.py_random.random()  # Compose draws whether to run at all
@@ -125,7 +125,7 @@ class Resized:
                 forward = self._pixel_map(transform, params) @ forward
         edges = self._edges()
         matrix = edges @ np.linalg.inv(forward) @ np.linalg.inv(edges)
-        return Drawn(matrix[:2].astype(np.float32), colour)
+        return AugmentParams(matrix[:2].astype(np.float32), colour)
 
     def _pixel_map(self, transform: Any, params: dict[str, Any]) -> NDArray[np.float64]:
         """A transform's map (3, 3) from a pixel of its input to one of its result, counted from pixel centres."""
@@ -140,7 +140,7 @@ class Resized:
         return np.array([[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]])
 
 
-Geometry = Crops | Resized
+Geometry = CropGeometry | ResizeGeometry
 
 
 def make_geometry(preset: DevicePreset, image_size: tuple[int, int], resize: Resize) -> Geometry:
@@ -151,4 +151,6 @@ def make_geometry(preset: DevicePreset, image_size: tuple[int, int], resize: Res
         image_size: Height and width of what comes out, in pixels.
         resize: As in `augment.eval_pipeline`.
     """
-    return Crops(RandomCrop(image_size, resize)) if preset == "crop" else Resized(preset, image_size, resize)
+    return (
+        CropGeometry(RandomCrop(image_size, resize)) if preset == "crop" else ResizeGeometry(preset, image_size, resize)
+    )

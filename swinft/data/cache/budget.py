@@ -15,7 +15,7 @@ DEVICE_SHARE = 0.4  # of what is free on the device that trains; activations nee
 
 
 @dataclass(frozen=True)
-class Room:
+class CacheBudget:
     """What decoded images may take.
 
     Args:
@@ -31,7 +31,7 @@ class Room:
     is_required: bool = False
 
     @classmethod
-    def of(cls, folder: Path, is_there: bool, is_required: bool = False) -> "Room":
+    def of(cls, folder: Path, is_there: bool, is_required: bool = False) -> "CacheBudget":
         """What there is now.
 
         Args:
@@ -48,7 +48,7 @@ class Room:
         """The most that they may take."""
         return self.memory if self.disk is None else min(self.disk, self.memory)
 
-    def lacks(self, needed: int) -> str:
+    def shortage(self, needed: int) -> str:
         """Why so many bytes do not fit, in words; empty where they do."""
         need = f"the decoded images take about {format_bytes(needed)}"
         if self.disk is not None and needed > self.disk:
@@ -58,7 +58,7 @@ class Room:
         return ""
 
 
-def refuse(reason: str) -> InputError:
+def does_not_fit(reason: str) -> InputError:
     """The error of a cache that is wanted and does not fit."""
     return InputError(
         f"the pixel cache does not fit: {reason}. Set data.loading.cache to auto or false (and "
@@ -66,21 +66,21 @@ def refuse(reason: str) -> InputError:
     )
 
 
-def room_on_device(needed: int, free: int, device: str, kept_free: int = 0) -> str:
+def check_device_budget(needed: int, free: int, device: str, reserved: int = 0) -> str:
     """What training images take of a device's memory, in words.
 
     Args:
         needed: Bytes.
         free: Bytes of the device's memory that nothing uses.
         device: Its name.
-        kept_free: Bytes of it that gradients and optimiser are going to take.
+        reserved: Bytes of it that gradients and optimiser are going to take.
 
     Raises:
         InputError: It is more than `DEVICE_SHARE` of what is left for images and activations.
     """
-    most = DEVICE_SHARE * max(0, free - kept_free)
+    most = DEVICE_SHARE * max(0, free - reserved)
     if needed > most:
-        besides = f", without {format_bytes(kept_free)} for gradients and optimiser," if kept_free else ""
+        besides = f", without {format_bytes(reserved)} for gradients and optimiser," if reserved else ""
         raise InputError(
             f"the training images take {format_bytes(needed)}, {DEVICE_SHARE:.0%} of what is free on {device}{besides} "
             f"are {format_bytes(most)}. Set data.loading.augment_on to cpu, or lower data.image_size."

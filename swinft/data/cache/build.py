@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.cache.budget import Room, refuse
+from swinft.data.cache.budget import CacheBudget, does_not_fit
 from swinft.data.cache.folder import FORMAT, HEADER, INDEX, PIXELS
 from swinft.data.inspection.index import ImageIndex
 from swinft.data.inspection.scan import ImageSet, scan
 
-SURE = 256  # images after which what all of them take is known well enough to give up at twice the room
+MIN_SAMPLE = 256  # images after which what all of them take is known well enough to give up at twice the room
 
 
 def build(
-    images: ImageSet, key: str, folder: Path, room: Room | None, workers: int | None = None
+    images: ImageSet, key: str, folder: Path, room: CacheBudget | None, workers: int | None = None
 ) -> tuple[ImageIndex, Path | None, str]:
     """Reads and decodes image files once, into a cache file that appears whole and flushed or not at all.
 
@@ -59,7 +59,7 @@ def build(
 class _CacheFile:
     """A cache file in the making."""
 
-    def __init__(self, folder: Path, key: str, room: Room | None, rows: int) -> None:
+    def __init__(self, folder: Path, key: str, room: CacheBudget | None, rows: int) -> None:
         self.folder, self.key, self.room, self.rows = folder, key, room, rows
         self.problem = ""
         self.temporary = folder / f".{key}.{os.getpid()}.tmp"  # in the same folder: only there renaming is atomic
@@ -80,11 +80,11 @@ class _CacheFile:
             return
         self.kept, self.written = self.kept + 1, self.written + pixels.nbytes
         expected = self.written * self.rows // self.kept
-        is_hopeless = self.kept >= SURE and expected > 2 * self.room.bytes
+        is_hopeless = self.kept >= MIN_SAMPLE and expected > 2 * self.room.bytes
         if self.written > self.room.bytes or is_hopeless:
-            reason = self.room.lacks(expected)
+            reason = self.room.shortage(expected)
             if self.room.is_required:
-                raise refuse(reason)
+                raise does_not_fit(reason)
             self._give_up(reason)
 
     def _give_up(self, problem: str) -> None:

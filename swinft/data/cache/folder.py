@@ -48,7 +48,7 @@ class CacheFile:
     purpose: str
 
 
-def users_folder() -> Path:
+def default_cache_folder() -> Path:
     """Where caches are kept if `data.loading.cache_dir` names no other folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "swinft"
 
@@ -65,15 +65,15 @@ def cache_files(folder: Path) -> list[CacheFile]:
     return sorted(found, key=lambda file: (file.used, file.path))
 
 
-def prune(folder: Path, most_days: float | None = None, most_bytes: int | None = None) -> list[CacheFile]:
+def prune(folder: Path, max_days: float | None = None, max_bytes: int | None = None) -> list[CacheFile]:
     """Deletes caches that were not used for some days, and more, oldest first, until the rest takes some bytes.
 
     What a running process uses stays. What killed builders left goes.
 
     Args:
         folder: The caches' folder.
-        most_days: Days since the last use that are kept; None for any number.
-        most_bytes: What all caches may take; None for any size.
+        max_days: Days since the last use that are kept; None for any number.
+        max_bytes: What all caches may take; None for any size.
 
     Returns:
         What was deleted.
@@ -81,8 +81,8 @@ def prune(folder: Path, most_days: float | None = None, most_bytes: int | None =
     files, deleted = cache_files(folder), []
     total, now = sum(file.bytes for file in files), time.time()
     for file in files:
-        is_old = most_days is not None and now - file.used > most_days * DAY
-        is_too_much = most_bytes is not None and total > most_bytes
+        is_old = max_days is not None and now - file.used > max_days * DAY
+        is_too_much = max_bytes is not None and total > max_bytes
         if (is_old or is_too_much) and _delete(file.path):
             deleted.append(file)
             total -= file.bytes
@@ -90,7 +90,7 @@ def prune(folder: Path, most_days: float | None = None, most_bytes: int | None =
     return deleted
 
 
-def make_room(folder: Path) -> None:
+def prune_before_build(folder: Path) -> None:
     """Prunes a folder as its limits say, before another cache is built; says what has gone."""
     taken = sum(file.bytes for file in cache_files(folder))
     limit = int(KEEP_SHARE * (taken + shutil.disk_usage(folder).free))
@@ -104,7 +104,7 @@ def make_room(folder: Path) -> None:
         )
 
 
-def hold_for_reading(file: IO[bytes]) -> None:
+def lock_for_reading(file: IO[bytes]) -> None:
     """Keeps a cache from being deleted for as long as it is mapped, or open.
 
     Raises:

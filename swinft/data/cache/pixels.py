@@ -24,13 +24,13 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import features
 
-from swinft.data.cache.budget import Policy, Room, refuse
+from swinft.data.cache.budget import CacheBudget, Policy, does_not_fit
 from swinft.data.cache.build import build
-from swinft.data.cache.folder import FORMAT, HEADER, INDEX, PIXELS, hold_for_reading, make_room
+from swinft.data.cache.folder import FORMAT, HEADER, INDEX, PIXELS, lock_for_reading, prune_before_build
 from swinft.data.images.decode import CONVERSION, RULES, ImageRules
 from swinft.data.images.resize import GEOMETRY
 from swinft.data.inspection.index import ImageIndex
-from swinft.data.inspection.scan import ImageSet, look
+from swinft.data.inspection.scan import ImageSet, scan_image
 from swinft.data.sources.source import ImageError
 from swinft.errors import StoreError
 from swinft.system.limits import format_bytes
@@ -95,8 +95,8 @@ class PixelCache:
 
 
 @dataclass(frozen=True)
-class Obtained:
-    """What is known of images after `obtain`.
+class CacheResult:
+    """What is known of images after `load_or_build`.
 
     Args:
         index: What was found out about each.
@@ -136,7 +136,7 @@ def prepare(
     workers: int | None = None,
     rules: ImageRules = RULES,
 ) -> PixelCache:
-    """The cache of some files as from `obtain`, where there has to be one.
+    """The cache of some files as from `load_or_build`, where there has to be one.
 
     Args:
         paths: N image files.
@@ -150,12 +150,12 @@ def prepare(
         InputError: There is no room, or a file changed while it was decoded.
         OSError: The folder cannot be written to; nothing is left behind.
     """
-    cache = obtain(ImageSet(paths, root, image_size, rules), folder, True, workers).cache
+    cache = load_or_build(ImageSet(paths, root, image_size, rules), folder, True, workers).cache
     assert cache is not None
     return cache
 
 
-def obtain(images: ImageSet, folder: Path, policy: Policy, workers: int | None = None) -> Obtained:
+def load_or_build(images: ImageSet, folder: Path, policy: Policy, workers: int | None = None) -> CacheResult:
     """Looks up what is known of images, or reads and decodes them, once, where nothing is or what there is is unusable.
 
     Of several processes that ask at once one decodes, the others wait and map what it wrote. A file counts only under
@@ -180,14 +180,14 @@ def obtain(images: ImageSet, folder: Path, policy: Policy, workers: int | None =
             return found
         for left in folder.glob(f".{key}.*.tmp"):
             left.unlink(missing_ok=True)
-        make_room(folder)
-        room = None if policy is False else Room.of(folder, is_there=False, is_required=policy is True)
+        prune_before_build(folder)
+        room = None if policy is False else CacheBudget.of(folder, is_there=False, is_required=policy is True)
         index, path, problem = build(images, key, folder, room, workers)
         if path is None or path.suffix == INDEX:
-            return Obtained(index, None, f"{OFF}: {problem}." if problem else "")
+            return CacheResult(index, None, f"{OFF}: {problem}." if problem else "")
         cache_path(folder, key, INDEX).unlink(missing_ok=True)  # what it said is in the cache as well
         cache = open_cache(path)
-        return Obtained(cache.index, cache, _kept(cache, Room.of(folder, is_there=True)))
+        return CacheResult(cache.index, cache, _kept(cache, CacheBudget.of(folder, is_there=True)))
 
 
 def open_cache(path: Path) -> PixelCache:
@@ -200,7 +200,7 @@ def open_cache(path: Path) -> PixelCache:
     """
     try:
         with path.open("rb") as file:
-            hold_for_reading(file)
+            lock_for_reading(file)
             header = json.loads(file.read(HEADER))
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         end = HEADER + header["data_bytes"]
@@ -217,24 +217,24 @@ def open_cache(path: Path) -> PixelCache:
     return PixelCache(path, index, np.frombuffer(mapped, np.uint8, header["data_bytes"], HEADER), names)
 
 
-def _known(images: ImageSet, folder: Path, key: str, policy: Policy) -> Obtained | None:
+def _known(images: ImageSet, folder: Path, key: str, policy: Policy) -> CacheResult | None:
     """What a cache file says that is there already; None where images must be read."""
     cache = _open_if_whole(cache_path(folder, key)) or _open_if_whole(cache_path(folder, key, INDEX))
     if cache is None or _readable_again(images, cache.index):
         return None
     has_pixels = cache.path.suffix == PIXELS
     if policy is False:
-        return Obtained(cache.index, None, "")
-    room = Room.of(folder, is_there=has_pixels)
-    lacks = room.lacks(cache.index.needed_bytes)
+        return CacheResult(cache.index, None, "")
+    room = CacheBudget.of(folder, is_there=has_pixels)
+    lacks = room.shortage(cache.index.needed_bytes)
     if lacks and policy is True:
-        raise refuse(lacks)
+        raise does_not_fit(lacks)
     if lacks:
-        return Obtained(cache.index, None, f"{OFF}: {lacks}.")
-    return Obtained(cache.index, cache, _kept(cache, room)) if has_pixels else None
+        return CacheResult(cache.index, None, f"{OFF}: {lacks}.")
+    return CacheResult(cache.index, cache, _kept(cache, room)) if has_pixels else None
 
 
-def _kept(cache: PixelCache, room: Room) -> str:
+def _kept(cache: PixelCache, room: CacheBudget) -> str:
     size, memory = format_bytes(cache.data.nbytes), format_bytes(room.memory)
     return f"Images are decoded once: the decoded images take {size}, of {memory} in memory, and are in {cache.path}"
 
@@ -244,7 +244,7 @@ def _readable_again(images: ImageSet, index: ImageIndex) -> bool:
     unread = [row for row in index.errors if not index.records["content"][row].any()]
     scratch: NDArray[Any] = np.zeros(1, dtype=index.records.dtype)
     whole = replace(images, image_size=None)
-    return any(not isinstance(look(whole, row, scratch), str) for row in unread)
+    return any(not isinstance(scan_image(whole, row, scratch), str) for row in unread)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from swinft.errors import number_of
 FADED = 0.5  # share of the pixels; from here on most of an image is not what its colours say
 
 
-def sample_notes(records: Sequence[NDArray[np.void]], rules: ImageRules) -> list[str]:
+def conversion_notes(records: Sequence[NDArray[np.void]], rules: ImageRules) -> list[str]:
     """One sentence for each thing that is hidden or lost in some images.
 
     Args:

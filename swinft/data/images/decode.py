@@ -16,14 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from swinft.data.images.diagnose import FORMATS, bare, describe, has_lost_its_end, png_chunks, png_significant_bits
+from swinft.data.images.file_format import (
+    FORMATS,
+    describe_unreadable,
+    is_truncated_jpeg,
+    png_chunks,
+    png_significant_bits,
+    strip_metadata,
+)
 from swinft.data.images.to_rgb import MAX_BITS, Layout, Transparency, layout_of, to_rgb
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import ImageError, Source, read_image
 from swinft.errors import InputError
 from swinft.ranges import COUNT
 
-MOST_MEGAPIXELS = 89  # from here on Pillow's own guard against bombs speaks up
+MAX_MEGAPIXELS = 89  # from here on Pillow's own guard against bombs speaks up
 ORIENTATION = 0x0112  # EXIF tag
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 TURNS = {
@@ -70,8 +77,8 @@ class ImageRules:
 
     def __post_init__(self) -> None:
         allowed = {
-            f"max_megapixels is {self.max_megapixels}; it must be above 0 and at most {MOST_MEGAPIXELS}": (
-                0 < self.max_megapixels <= MOST_MEGAPIXELS
+            f"max_megapixels is {self.max_megapixels}; it must be above 0 and at most {MAX_MEGAPIXELS}": (
+                0 < self.max_megapixels <= MAX_MEGAPIXELS
             ),
             f"min_side is {self.min_side}; it must be at least 1": self.min_side >= 1,
             f"max_aspect is {self.max_aspect}; it must be a finite number from 1": self.max_aspect in COUNT,
@@ -231,16 +238,18 @@ def _open(path: str | Path, content: bytes, rules: ImageRules) -> _Opened:
     limit = (
         f"more than {rules.max_megapixels:g} megapixels. Shrink it, or raise data.loading.image_rules.max_megapixels."
     )
-    if has_lost_its_end(content):
+    if is_truncated_jpeg(content):
         raise ImageError(f"{path} is a JPEG whose end is nothing but zeros. Restore it or remove its row.")
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has {limit}") from error
     except Exception as error:
-        if (pixels_alone := bare(content)) is not None:  # text or a colour profile may be what is wrong with it
+        if (
+            pixels_alone := strip_metadata(content)
+        ) is not None:  # text or a colour profile may be what is wrong with it
             return _open(path, pixels_alone, rules)
-        raise ImageError(f"{path} {describe(content, error)}.") from error
+        raise ImageError(f"{path} {describe_unreadable(content, error)}.") from error
     size = f"{path} has {image.width} × {image.height} pixels"
     short, long = sorted(image.size)
     if short * long > rules.max_megapixels * 1e6:
@@ -282,7 +291,7 @@ def _verified(path: str | Path, opened: _Opened, rules: ImageRules) -> _Opened:
             io.BytesIO(content)
         ).verify()  # a PNG with a wrong checksum decodes to a wrong image without an error
     except Exception:
-        content = bare(content) or content  # a wrong checksum of what is no pixel is none of ours
+        content = strip_metadata(content) or content  # a wrong checksum of what is no pixel is none of ours
         _guarded(path, Image.open(io.BytesIO(content)).verify)
     return opened if content is opened.content else _open(path, content, rules)
 

@@ -55,7 +55,7 @@ def load_image(
     """
     if image_size is None:
         return decode(path, rules, source)
-    return _shrunk(*decode_reduced(path, least(image_size), rules, source), image_size)
+    return _shrunk(*decode_reduced(path, min_shrunk_shape(image_size), rules, source), image_size)
 
 
 def load_image_and_info(
@@ -72,7 +72,7 @@ def load_image_and_info(
     Raises:
         ImageError: As for `decode`.
     """
-    pixels, full, info = load(path, content, least(image_size) if image_size else None, rules)
+    pixels, full, info = load(path, content, min_shrunk_shape(image_size) if image_size else None, rules)
     return (_shrunk(pixels, full, image_size) if image_size else pixels), info
 
 
@@ -102,14 +102,14 @@ def _read_only(pixels: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(np.asarray(view))
 
 
-def least(image_size: tuple[int, int]) -> tuple[int, int]:
+def min_shrunk_shape(image_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width in pixels that a shrunk image covers, for a training size."""
     return math.ceil(MARGIN * image_size[0]), math.ceil(MARGIN * image_size[1])
 
 
 def shrunk_shape(height: int, width: int, image_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width in pixels to which an image of a height and width is shrunk, for a training size."""
-    least_height, least_width = least(image_size)
+    least_height, least_width = min_shrunk_shape(image_size)
     scale = max(least_height / height, least_width / width)
     if scale >= 1:
         return height, width

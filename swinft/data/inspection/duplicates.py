@@ -24,11 +24,11 @@ NUM_BITS = HASH_SIDE * HASH_SIDE
 # of 500 different satellite tiles differ in 92.
 NEAR_BITS = 32
 TILE = 256  # rows compared with as many others at once, whatever the number of rows
-MOST_ROWS = 100_000  # comparing every pair takes half a minute on two cores, and four times that for twice the rows
+MAX_ROWS = 100_000  # comparing every pair takes half a minute on two cores, and four times that for twice the rows
 SHOWN = 10  # clusters and ids that are written out; the rest are counted
 
 
-def alike(index: ImageIndex, is_used: NDArray[np.bool_]) -> NDArray[np.int64]:
+def find_duplicates(index: ImageIndex, is_used: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The cluster of each row, named by its first row; a row that is like no other is a cluster of its own.
 
     Blank images are like nothing: whatever they stand for, it is not the same thing seen twice.
@@ -49,7 +49,7 @@ def alike(index: ImageIndex, is_used: NDArray[np.bool_]) -> NDArray[np.int64]:
     _, first, codes = np.unique(records["pixels"][rows], axis=0, return_index=True, return_inverse=True)
     labels[rows] = rows[first[codes.ravel()]]  # np.unique is stable: the first row of each
     kept = np.flatnonzero(counts & (labels == np.arange(len(index))) & ~records["is_flat"])
-    if 1 < len(kept) <= MOST_ROWS:
+    if 1 < len(kept) <= MAX_ROWS:
         linked = kept[_linked(np.ascontiguousarray(records["perceptual"][kept]))]
         labels[kept] = linked
         labels[rows] = labels[labels[rows]]
@@ -115,11 +115,11 @@ def _joined(labels: NDArray[np.int64], one: NDArray[np.int64], two: NDArray[np.i
     return mapping[labels]
 
 
-def clusters(labels: NDArray[np.int64], groups: Sequence[str] | None = None) -> list[str]:
+def cluster_groups(labels: NDArray[np.int64], groups: Sequence[str] | None = None) -> list[str]:
     """A group for each row, such that rows of a cluster, and rows of a group that was given, share one.
 
     Args:
-        labels: From `alike`.
+        labels: From `find_duplicates`.
         groups: N names of groups that there are already.
 
     Returns:
@@ -132,7 +132,7 @@ def clusters(labels: NDArray[np.int64], groups: Sequence[str] | None = None) -> 
     return [str(label) for label in labels]
 
 
-def leaks(labels: NDArray[np.int64], folds: Folds) -> list[NDArray[np.int64]]:
+def fold_leaks(labels: NDArray[np.int64], folds: Folds) -> list[NDArray[np.int64]]:
     """The clusters of which rows are trained on in one fold and scored in another."""
     return [rows for rows in _members(labels) if (folds[rows] != folds[rows[0]]).any()]
 
@@ -146,7 +146,7 @@ def _members(labels: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     return (order[start:end] for start, end in zip(starts[several], ends[several], strict=True))
 
 
-def describe(
+def duplicate_notes(
     labels: NDArray[np.int64], index: ImageIndex, ids: Sequence[str], folds: Folds, targets: NDArray[Any]
 ) -> list[str]:
     """What is worth knowing about images that occur under several ids.
@@ -154,15 +154,15 @@ def describe(
     Clusters that leak come first, then those within a fold whose targets differ; the rest are counted.
 
     Args:
-        labels: From `alike`.
+        labels: From `find_duplicates`.
         index: What was found out about N images.
         ids: N ids.
         folds: Fold of each row.
         targets: Target of each row.
     """
     notes = _blank(index, ids)
-    if len(ids) > MOST_ROWS:
-        notes.append(f"more than {MOST_ROWS:,} rows: images that look alike were not looked for, only equal ones.")
+    if len(ids) > MAX_ROWS:
+        notes.append(f"more than {MAX_ROWS:,} rows: images that look alike were not looked for, only equal ones.")
     kinds: dict[str, list[NDArray[np.int64]]] = {"leak": [], "differ": [], "harmless": []}
     for rows in _members(labels):
         is_leak, differ = (folds[rows] != folds[rows[0]]).any(), (targets[rows] != targets[rows[0]]).any()
@@ -207,7 +207,7 @@ def _blank(index: ImageIndex, ids: Sequence[str]) -> list[str]:
     return [f"{len(rows):,} {verb} blank, of one colour all over: ids {listed([ids[row] for row in rows])}."]
 
 
-def describe_shared(train: ImageIndex, ids: Sequence[str], test: ImageIndex, test_ids: Sequence[str]) -> list[str]:
+def test_duplicate_notes(train: ImageIndex, ids: Sequence[str], test: ImageIndex, test_ids: Sequence[str]) -> list[str]:
     """One line per image to predict whose very pixels are among the training rows, blank ones left out."""
     seen = np.flatnonzero(train.records["is_usable"] & ~train.records["is_blank"]).tolist()
     known = {train.records["pixels"][row].tobytes(): row for row in reversed(seen)}

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.cache.budget import Policy
-from swinft.data.cache.folder import users_folder
-from swinft.data.cache.pixels import OFF, Obtained, PixelCache, obtain, open_cache
+from swinft.data.cache.folder import default_cache_folder
+from swinft.data.cache.pixels import OFF, CacheResult, PixelCache, load_or_build, open_cache
 from swinft.data.folds import Folds
-from swinft.data.images.conversions import sample_notes
+from swinft.data.images.conversions import conversion_notes
 from swinft.data.images.decode import ImageRules
-from swinft.data.inspection.duplicates import SHOWN, alike, describe, describe_shared, leaks
+from swinft.data.inspection.duplicates import SHOWN, duplicate_notes, find_duplicates, fold_leaks, test_duplicate_notes
 from swinft.data.inspection.index import ImageIndex, differing, read_images, write_images
 from swinft.data.inspection.scan import ImageSet, headers, scan
 from swinft.data.samples import Rows
@@ -44,21 +44,21 @@ class ImageFiles:
         folder: str | None,
     ) -> None:
         self.rules, self.image_size, self.root, self.policy = rules, image_size, root, policy
-        self.folder = Path(folder).expanduser() if folder else users_folder()
+        self.folder = Path(folder).expanduser() if folder else default_cache_folder()
         self.notes: list[str] = []
-        self._obtained: dict[str, Obtained] = {}
-        self._handed_over: str | None = None
-        self._taken: PixelCache | None = None
+        self._results: dict[str, CacheResult] = {}
+        self._known_path: str | None = None
+        self._known_cache: PixelCache | None = None
         self._labels: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """How many images were looked at."""
-        return sum(len(found.index) for found in self._obtained.values())
+        return sum(len(found.index) for found in self._results.values())
 
     @property
     def decision(self) -> str:
         """Whether training images are decoded once, and why, as a sentence; empty where nothing has asked yet."""
-        return self._obtained["train"].decision if "train" in self._obtained else ""
+        return self._results["train"].decision if "train" in self._results else ""
 
     def index(self, split: str, rows: Rows) -> ImageIndex:
         """What is known of the images of `train` or `test`; reads and decodes each once where nothing is.
@@ -66,7 +66,7 @@ class ImageFiles:
         Raises:
             InputError: The policy is True, and there is no room or the folder cannot be written to.
         """
-        return self._obtain(split, rows).index
+        return self._result(split, rows).index
 
     def cache(self, rows: Rows, makes_it: bool = True) -> PixelCache | None:
         """The decoded training images; None where policy or room are against it.
@@ -80,43 +80,43 @@ class ImageFiles:
         """
         if self.policy is False or self.image_size is None:  # nothing is kept, so nothing is read for it
             return None
-        if self._handed_over is not None:
-            return self._take(rows, self._handed_over)
-        return self._obtain("train", rows).cache if makes_it or "train" in self._obtained else None
+        if self._known_path is not None:
+            return self._open_known_cache(rows, self._known_path)
+        return self._result("train", rows).cache if makes_it or "train" in self._results else None
 
-    def take_over(self, path: str) -> None:
+    def use_known_cache(self, path: str) -> None:
         """Takes what another process of the same run has found out, in place of looking for it again.
 
         Args:
             path: File of the training images' cache; empty where they are decoded each time they are read.
         """
-        self._handed_over = path
+        self._known_path = path
 
-    def _take(self, rows: Rows, path: str) -> PixelCache | None:
-        if path and self._taken is None:
+    def _open_known_cache(self, rows: Rows, path: str) -> PixelCache | None:
+        if path and self._known_cache is None:
             names = self._images(rows).names_sha256
             try:
-                self._taken = open_cache(Path(path))
+                self._known_cache = open_cache(Path(path))
             except StoreError as error:
                 print(f"WARNING: {error} Decoding again.", file=sys.stderr)
-            if self._taken is None or self._taken.names_sha256 != names:
-                self._taken = self._obtain("train", rows).cache
-        return self._taken
+            if self._known_cache is None or self._known_cache.names_sha256 != names:
+                self._known_cache = self._result("train", rows).cache
+        return self._known_cache
 
-    def _obtain(self, split: str, rows: Rows) -> Obtained:
-        if split not in self._obtained:
-            self._obtained[split] = self._look(self._images(rows), split == "train")
-        return self._obtained[split]
+    def _result(self, split: str, rows: Rows) -> CacheResult:
+        if split not in self._results:
+            self._results[split] = self._load_or_scan(self._images(rows), split == "train")
+        return self._results[split]
 
     def _images(self, rows: Rows) -> ImageSet:
         return ImageSet(rows.paths, self.root, self.image_size, self.rules, rows.source)
 
-    def _look(self, images: ImageSet, is_train: bool) -> Obtained:
+    def _load_or_scan(self, images: ImageSet, is_train: bool) -> CacheResult:
         if self.policy is False:
-            return Obtained(scan(images), None, f"{OFF}: the pixel cache is switched off.")
+            return CacheResult(scan(images), None, f"{OFF}: the pixel cache is switched off.")
         keeps = is_train and self.image_size is not None
         try:
-            found = obtain(images, self.folder, self.policy if keeps else False)
+            found = load_or_build(images, self.folder, self.policy if keeps else False)
         except OSError as error:
             reason = f"the pixel cache cannot be written to {self.folder}: {error.strerror or error}"
             if keeps and self.policy is True:
@@ -124,17 +124,17 @@ class ImageFiles:
                     f"{reason}. Set data.loading.cache_dir to another folder, or data.loading.cache to auto (and "
                     f"data.loading.augment_on to cpu)."
                 ) from error
-            return Obtained(scan(images), None, f"{OFF}: {reason}. Set data.loading.cache_dir to another.")
+            return CacheResult(scan(images), None, f"{OFF}: {reason}. Set data.loading.cache_dir to another.")
         if is_train and not keeps:
-            return Obtained(
+            return CacheResult(
                 found.index, None, f"{OFF}: the cache is for shrunk images, and data.loading.shrink is false."
             )
         return found
 
     def clusters(self, train: Rows) -> NDArray[np.int64]:
-        """The cluster of each training row that is used, as from `duplicates.alike`."""
+        """The cluster of each training row that is used, as from `duplicates.find_duplicates`."""
         if self._labels is None:
-            self._labels = alike(self.index("train", train), train.is_used)
+            self._labels = find_duplicates(self.index("train", train), train.is_used)
         return self._labels
 
     def bad_rows(self, train: Rows, known: Path | None) -> list[int]:
@@ -165,7 +165,9 @@ class ImageFiles:
         more = [f"and {len(notes) - SHOWN:,} more images are skipped."] * (len(notes) > SHOWN)
         self.notes = notes[:SHOWN] + more
         if decode:
-            self.notes += sample_notes([self.index(split, rows).records for split, rows in splits.items()], self.rules)
+            self.notes += conversion_notes(
+                [self.index(split, rows).records for split, rows in splits.items()], self.rules
+            )
 
     def check_duplicates(
         self, splits: dict[str, Rows], folds: Folds, targets: NDArray[Any], refuses_leaks: bool
@@ -177,16 +179,16 @@ class ImageFiles:
         """
         train, test = splits["train"], splits.get("test")
         index, ids, labels = self.index("train", train), train.table.ids, self.clusters(train)
-        notes = describe(labels, index, ids, folds, targets)
-        if refuses_leaks and leaks(labels, folds):
+        notes = duplicate_notes(labels, index, ids, folds, targets)
+        if refuses_leaks and fold_leaks(labels, folds):
             raise InputError("\n  ".join(["the same or similar images are in more than one fold:", *notes]))
         if test is not None:
-            notes += describe_shared(index, ids, self.index("test", test), test.table.ids)
+            notes += test_duplicate_notes(index, ids, self.index("test", test), test.table.ids)
         self.notes += notes
 
     def summary(self, splits: dict[str, Rows]) -> dict[str, Any]:
         """Sizes, formats and pixel modes of each split that was looked at."""
-        found = {split: self._obtained[split].index for split in splits if split in self._obtained}
+        found = {split: self._results[split].index for split in splits if split in self._results}
         return {SPLITS[split]: index.summary(splits[split].paths) for split, index in found.items()}
 
     def to_csv(self, ids: dict[str, Sequence[str]]) -> str:
@@ -195,7 +197,7 @@ class ImageFiles:
         Args:
             ids: Of the rows of each split.
         """
-        return write_images({split: (ids[split], found.index) for split, found in self._obtained.items()})
+        return write_images({split: (ids[split], found.index) for split, found in self._results.items()})
 
     def check_unchanged(self, train: Rows, known: Path) -> None:
         """Compares the training images with those that an `images.csv` was made of.

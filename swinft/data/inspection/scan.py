@@ -122,7 +122,7 @@ def scan(
     threads = workers or available_cores()
 
     def one(row: int) -> NDArray[np.uint8] | str | None:
-        found = look(images, row, records[row : row + 1])
+        found = scan_image(images, row, records[row : row + 1])
         return found if keep or isinstance(found, str) else None
 
     with ThreadPoolExecutor(threads) as pool:
@@ -135,7 +135,7 @@ def scan(
     return ImageIndex(records, errors)
 
 
-def look(images: ImageSet, row: int, record: NDArray[np.void]) -> NDArray[np.uint8] | str:
+def scan_image(images: ImageSet, row: int, record: NDArray[np.void]) -> NDArray[np.uint8] | str:
     """Reads and decodes an image and writes what it is into `record`, (1,) of `RECORD`.
 
     Returns:

@@ -20,8 +20,8 @@ from swinft.data.images.decode import RULES, ImageRules
 from swinft.data.images.libraries import tune_decoders
 from swinft.data.images.resize import load_image
 from swinft.data.loading.collate import collate
-from swinft.data.loading.feeding import Feeding, FeedingLoader
-from swinft.data.sampling import Drawn, times_before
+from swinft.data.loading.workers import LoaderPlan, TimedLoader
+from swinft.data.sampling import SampledOrder, cumcount
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import ImageError, Source
 from swinft.data.tables.table import Problem, Table
@@ -31,7 +31,7 @@ from swinft.system.orphans import end_worker_with_parent
 
 PADDING = -1  # `row` of a batch entry that stands for no row
 Key = tuple[int, int]  # (epoch, row)
-AGAIN = 2**32  # added to the epoch in the key of a row for each time that it has come before in the epoch
+REPEAT_OFFSET = 2**32  # added to the epoch in a row's key for each earlier visit of the row in the same epoch
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RowNames:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageRows(Dataset[dict[str, Any]]):
+class ImageDataset(Dataset[dict[str, Any]]):
     """Rows of a table; a key is (epoch, row), so that what a row looks like depends on nothing else.
 
     A number k stands for the k-th of the rows that its loader visits, in epoch 0: `len` and iteration see these
@@ -167,7 +167,7 @@ class ImageRows(Dataset[dict[str, Any]]):
         return load_image(self.paths[row], self.image_size if self.shrinks else None, self.rules, self.source)
 
 
-class ShuffledRows(Sampler[Key]):
+class ShuffledSampler(Sampler[Key]):
     """Rows in an order that is a pure function of (seed, epoch), so that a resumed run sees what it would have seen.
 
     Args:
@@ -180,8 +180,8 @@ class ShuffledRows(Sampler[Key]):
         current_epoch: Asked at the start of each epoch. Lightning's own `set_epoch` comes too late for the first epoch
             after a resume: workers have fetched rows of epoch 0 by then. None where there is no Trainer.
         next_epoch: Asked instead where there is no Trainer, unless `set_epoch` was called.
-        drawn: The user's order; None for each row once, shuffled. A row that comes again within an epoch has a key of
-            its own, and is augmented in another way.
+        sampled_order: The custom sampler's order; None to visit each row once, shuffled. A row that repeats within an
+            epoch gets a different key, and so a different augmentation.
     """
 
     def __init__(
@@ -193,9 +193,9 @@ class ShuffledRows(Sampler[Key]):
         current_epoch: Callable[[], int] | None = None,
         parts: int = 1,
         next_epoch: Callable[[], int] | None = None,
-        drawn: Drawn | None = None,
+        sampled_order: SampledOrder | None = None,
     ) -> None:
-        self.drawn = drawn
+        self.sampled_order = sampled_order
         self.rows, self.seed, self.rank, self.num_ranks, self.parts = rows, seed, rank, num_ranks, parts
         self.current_epoch = current_epoch or next_epoch or (lambda: 0)
         self.follows_trainer = current_epoch is not None
@@ -211,23 +211,23 @@ class ShuffledRows(Sampler[Key]):
     @property
     def _length(self) -> int:
         """Rows of an epoch, of all processes."""
-        return (len(self.rows) if self.drawn is None else self.drawn.length) // self.parts
+        return (len(self.rows) if self.sampled_order is None else self.sampled_order.length) // self.parts
 
     def __iter__(self) -> Iterator[Key]:
         epoch = self.current_epoch()
         visit, part = divmod(epoch, self.parts)
-        if self.drawn is None:
+        if self.sampled_order is None:
             rows = np.random.default_rng([self.seed, visit]).permutation(self.rows)
         else:
-            rows = self.drawn.visit(visit)
+            rows = self.sampled_order.visit(visit)
         order = rows[part * self._length : (part + 1) * self._length]
         whole = np.resize(order, len(self) * self.num_ranks)  # repeats from the start
-        again = np.zeros_like(whole) if self.drawn is None else times_before(whole)
+        again = np.zeros_like(whole) if self.sampled_order is None else cumcount(whole)
         mine = slice(self.rank, None, self.num_ranks)
-        return zip((epoch + AGAIN * again[mine]).tolist(), whole[mine].tolist(), strict=True)
+        return zip((epoch + REPEAT_OFFSET * again[mine]).tolist(), whole[mine].tolist(), strict=True)
 
 
-class OrderedRows(Sampler[Key]):
+class OrderedSampler(Sampler[Key]):
     """Rows in the table's order, each exactly once over all ranks; ranks that run short get padding.
 
     Args:
@@ -259,33 +259,33 @@ def make_loader(
     dataset: Dataset[dict[str, Any]],
     sampler: Sampler[Key],
     batch_size: int,
-    feeding: Feeding,
+    plan: LoaderPlan,
     seed: int,
-    kind: Callable[..., FeedingLoader] = FeedingLoader,
-) -> FeedingLoader:
+    kind: Callable[..., TimedLoader] = TimedLoader,
+) -> TimedLoader:
     """The loader of a dataset; in training an incomplete last batch is dropped unless it is the only one.
 
     Args:
         dataset: Its keys are the sampler's.
         sampler: The order.
         batch_size: Rows of a batch.
-        feeding: How many processes, and how far they work ahead.
+        plan: How many processes, and how far they work ahead.
         seed: Of the processes' own random numbers.
         kind: Class of the loader.
     """
-    is_training = isinstance(sampler, ShuffledRows)
+    is_training = isinstance(sampler, ShuffledSampler)
     loader = kind(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
-        num_workers=feeding.num_workers,
-        prefetch_factor=feeding.ahead or None,
+        num_workers=plan.num_workers,
+        prefetch_factor=plan.ahead or None,
         worker_init_fn=_start_worker,
         collate_fn=collate,
         drop_last=is_training and len(sampler) > batch_size,  # type: ignore[arg-type]
-        persistent_workers=feeding.num_workers > 0,  # starting them takes time; the epoch travels with the key
-        pin_memory=feeding.pins,
+        persistent_workers=plan.num_workers > 0,  # starting them takes time; the epoch travels with the key
+        pin_memory=plan.pins,
         generator=torch.Generator().manual_seed(seed),  # else each epoch advances torch's global generator
     )
-    loader.feeding = feeding
+    loader.plan = plan
     return loader

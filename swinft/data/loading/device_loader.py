@@ -18,31 +18,31 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
-from swinft.data.augment.geometry import Drawn, Geometry
+from swinft.data.augment.geometry import AugmentParams, Geometry
 from swinft.data.augment.warp import change, warp
-from swinft.data.cache.budget import room_on_device
+from swinft.data.cache.budget import check_device_budget
 from swinft.data.loading.collate import collate
-from swinft.data.loading.dataset import ImageRows, Key, ShuffledRows
-from swinft.data.loading.feeding import FeedingLoader
+from swinft.data.loading.dataset import ImageDataset, Key, ShuffledSampler
+from swinft.data.loading.workers import TimedLoader
 from swinft.errors import InputError
 from swinft.system.limits import available_cores, available_memory
 
 AugmentOn = Literal["cpu", "device"]
 
-DRAWN = Drawn._fields
+PARAM_NAMES = AugmentParams._fields
 CHUNK = 256  # images that are copied to the device at a time
 
 
 @dataclass(frozen=True, eq=False)
-class DrawnRows(Dataset[dict[str, Any]]):
-    """Rows without their pixels: `matrix`, `colour` and `samples` of `geometry.Drawn` instead of `image`.
+class AugmentParamsDataset(Dataset[dict[str, Any]]):
+    """Rows without their pixels: `matrix`, `colour` and `samples` of `geometry.AugmentParams` instead of `image`.
 
     Args:
         rows: The rows with their pixels, from a cache.
         geometry: Draws.
     """
 
-    rows: ImageRows
+    rows: ImageDataset
     geometry: Geometry
 
     def __len__(self) -> int:
@@ -95,8 +95,8 @@ class DeviceImages:
 
         Nothing here waits for the device.
         """
-        drawn = {name: batch[name] for name in DRAWN}
-        rest = {name: self._here(value) for name, value in batch.items() if name not in DRAWN}
+        drawn = {name: batch[name] for name in PARAM_NAMES}
+        rest = {name: self._here(value) for name, value in batch.items() if name not in PARAM_NAMES}
         shapes = self.shapes[batch["row"]]
         # One group of images that stand and one of those that lie, so that little is filled up to a common size.
         keys = torch.cat([(shapes[:, :1] > shapes[:, 1:]).long(), drawn["samples"]], dim=1)
@@ -114,7 +114,7 @@ class DeviceImages:
 
     def _sampled(self, rows: Tensor, shapes: Tensor, drawn: dict[str, Tensor], some: Tensor) -> Tensor:
         """Images of rows of one group, float32 (b, 3, H, W); `some` are their positions in the batch."""
-        matrix, colour, samples = (drawn[name][some] for name in DRAWN)
+        matrix, colour, samples = (drawn[name][some] for name in PARAM_NAMES)
         is_filled = bool((shapes == shapes[0]).all())
         images = warp(
             self._stored(self.starts[rows], shapes).permute(0, 3, 1, 2).float(),
@@ -142,24 +142,26 @@ class DeviceImages:
         self.pixels = self.pixels[:0].clone()
 
 
-def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device, kept_free: int = 0) -> DeviceImages:
+def upload(
+    dataset: AugmentParamsDataset, chosen: NDArray[np.int64], device: torch.device, reserved: int = 0
+) -> DeviceImages:
     """Copies the images of some rows into a device's memory.
 
     Args:
-        drawn: The rows.
-        chosen: Which of them; no other is read.
-        device: Where they go: an NVIDIA or AMD GPU, or the CPU.
-        kept_free: Bytes that something else is going to take there.
+        dataset: The rows.
+        chosen: Rows to copy; no others are read.
+        device: An NVIDIA or AMD GPU, or the CPU.
+        reserved: Bytes to leave free there for something else.
 
     Raises:
         ImageError: One cannot be decoded; the message names the row.
         InputError: There is no room, or the device is of another kind.
     """
-    rows, geometry = drawn.rows, drawn.geometry
+    rows, geometry = dataset.rows, dataset.geometry
     assert rows.cache is not None
     shapes = geometry.stored_shapes(rows.cache.shapes[chosen]).astype(np.int64)
     ends = np.cumsum(shapes.prod(axis=1))
-    room = room_on_device(3 * int(ends[-1]), free_memory(device), str(device), kept_free)
+    room = check_device_budget(3 * int(ends[-1]), free_memory(device), str(device), reserved)
     pixels = torch.empty((int(ends[-1]), 3), dtype=torch.uint8, device=device)
     with ThreadPoolExecutor(available_cores()) as pool:
         for start in range(0, len(chosen), CHUNK):
@@ -177,7 +179,7 @@ def upload(drawn: DrawnRows, chosen: NDArray[np.int64], device: torch.device, ke
     return DeviceImages(pixels, starts, all_shapes, rows.image_size, geometry.is_black_outside, note)
 
 
-def bytes_to_come(weights: Iterable[Tensor], optimizers: Sequence[Optimizer]) -> int:
+def optimizer_step_bytes(weights: Iterable[Tensor], optimizers: Sequence[Optimizer]) -> int:
     """Bytes that the first step is going to take and keep: of each weight a gradient, and two moments as AdamW has.
 
     Args:
@@ -197,11 +199,13 @@ class DeviceStore:
     def __init__(self) -> None:
         self._images: DeviceImages | None = None
 
-    def images(self, drawn: DrawnRows, sampler: ShuffledRows, device: torch.device, trainer: Any) -> DeviceImages:
+    def images(
+        self, dataset: AugmentParamsDataset, sampler: ShuffledSampler, device: torch.device, trainer: Any
+    ) -> DeviceImages:
         """The images of a loader's rows; copied to the device where they are not there yet, which is said.
 
         Args:
-            drawn: The rows.
+            dataset: The rows.
             sampler: The loader's.
             device: Where they go.
             trainer: Lightning's, whose network takes memory there, too; None for none.
@@ -209,8 +213,8 @@ class DeviceStore:
         if self._images is None or not self._images.holds(sampler.rows, device):
             self.release()  # before the next ones are there
             trained = trainer and trainer.lightning_module
-            kept_free = bytes_to_come(trained.parameters(), trainer.optimizers) if trained else 0
-            self._images = upload(drawn, sampler.rows, device, kept_free)
+            reserved = optimizer_step_bytes(trained.parameters(), trainer.optimizers) if trained else 0
+            self._images = upload(dataset, sampler.rows, device, reserved)
             if sampler.rank == 0:
                 also = f" Each of {sampler.num_ranks} ranks holds as many." if sampler.num_ranks > 1 else ""
                 print(f"{self._images.note}{also}", flush=True)
@@ -244,8 +248,8 @@ def free_memory(device: torch.device) -> int:
     )
 
 
-class DeviceLoader(FeedingLoader):
-    """A loader of `DrawnRows`: loader processes, if any, draw numbers, and the process that asks samples the images.
+class DeviceLoader(TimedLoader):
+    """A loader of `AugmentParamsDataset`: workers draw augmentation parameters, the main process samples images.
 
     A batch is on the device when it is handed out, to a Trainer and to a plain loop alike. `waits` counts what is
     waited for the numbers, and not the sampling.

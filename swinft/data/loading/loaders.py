@@ -10,14 +10,14 @@ from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from swinft.data.augment.dry_run import try_transforms
 from swinft.data.augment.geometry import make_geometry
 from swinft.data.augment.pipelines import Preprocessing, eval_pipeline, train_pipeline
-from swinft.data.augment.trial import try_transforms
 from swinft.data.cache.pixels import PixelCache
-from swinft.data.loading.dataset import ImageRows, OrderedRows, RowNames, ShuffledRows, make_loader
-from swinft.data.loading.device_loader import DeviceLoader, DeviceStore, DrawnRows
-from swinft.data.loading.feeding import FeedingLoader, Work, plan_feeding
-from swinft.data.loading.following import Following, device_of, is_running, place
+from swinft.data.loading.dataset import ImageDataset, OrderedSampler, RowNames, ShuffledSampler, make_loader
+from swinft.data.loading.device_loader import AugmentParamsDataset, DeviceLoader, DeviceStore
+from swinft.data.loading.loader_state import LoaderState, device_of, is_running, rank_and_world_size
+from swinft.data.loading.workers import TimedLoader, Work, plan_loader
 from swinft.data.samples import Rows
 from swinft.data.splits import Splits
 from swinft.errors import InputError
@@ -27,7 +27,7 @@ Split = Literal["train", "val", "test", "predict"]
 
 
 @dataclass(frozen=True)
-class Moment:
+class LoaderContext:
     """What may change from one loader of a datamodule to the next.
 
     Args:
@@ -50,39 +50,41 @@ class Loaders:
 
     def __init__(self, splits: Splits) -> None:
         self.splits, self.settings = splits, splits.settings
-        self.following, self.on_device = Following(), DeviceStore()
+        self.state, self.on_device = LoaderState(), DeviceStore()
         self._has_warned = False  # of a num_workers above the cores
 
-    def train(self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], now: Moment) -> FeedingLoader:
+    def train(self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], context: LoaderContext) -> TimedLoader:
         """Rows in the order of the epoch, on the device where that augments."""
-        rank, num_ranks = place(now.trainer)
-        follows, parts = is_running(now.trainer), self.settings.loading.virtual_epochs
-        epoch = partial(self.following.epoch, now.trainer) if follows else None
-        seed = self._seed("order", now)
-        drawn = self.splits.drawn(now.fold)
-        sampler = ShuffledRows(rows, seed, rank, num_ranks, epoch, parts, self.following.next_pass, drawn)
+        rank, num_ranks = rank_and_world_size(context.trainer)
+        follows, parts = is_running(context.trainer), self.settings.loading.virtual_epochs
+        epoch = partial(self.state.epoch, context.trainer) if follows else None
+        seed = self._seed("order", context)
+        drawn = self.splits.sampled_order(context.fold)
+        sampler = ShuffledSampler(rows, seed, rank, num_ranks, epoch, parts, self.state.next_pass, drawn)
         if self.settings.loading.augment_on == "device":
-            loader = self._from_device(dataset, sampler, now)
+            loader = self._from_device(dataset, sampler, context)
         else:
-            loader = self._loader(dataset, sampler, "train", now)
+            loader = self._loader(dataset, sampler, "train", context)
         if follows and rank == 0:
-            print(f"fold {now.fold}: {loader.feeding}", flush=True)
+            print(f"fold {context.fold}: {loader.plan}", flush=True)
         return loader
 
     def in_order(
-        self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], work: Work, now: Moment
-    ) -> FeedingLoader:
+        self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], work: Work, context: LoaderContext
+    ) -> TimedLoader:
         """Rows in the table's order, each once over all processes."""
-        return self._loader(dataset, OrderedRows(rows, *place(now.trainer)), work, now)
+        return self._loader(dataset, OrderedSampler(rows, *rank_and_world_size(context.trainer)), work, context)
 
-    def images(self, split: Split, visited: NDArray[np.int64] | None, makes_cache: bool, now: Moment) -> ImageRows:
+    def images(
+        self, split: Split, visited: NDArray[np.int64] | None, makes_cache: bool, context: LoaderContext
+    ) -> ImageDataset:
         """The dataset of a split.
 
         Args:
             split: Which.
             visited: Rows that its loader visits; None for all.
             makes_cache: Decode the training images into the cache now, where they are to be kept.
-            now: The fold decides on augmentation.
+            context: Its fold seeds the augmentation.
 
         Raises:
             InputError: `test`, and the rows to predict have no targets.
@@ -92,46 +94,48 @@ class Loaders:
         rows = self.splits.train if is_known else self.splits.test
         size, resize = settings.image_size, loading.resize
         pipeline = train_pipeline(settings.augment, size, resize) if split == "train" else eval_pipeline(size, resize)
-        return ImageRows(
+        return ImageDataset(
             RowNames.of(rows.table),
             rows.paths,
             pipeline,
             size,
-            self._seed("augmentation", now),
+            self._seed("augmentation", context),
             self.splits.answers() if split == "test" else rows.targets,
             rows.features,
             loading.image_rules,
             # A training image that was whole at the scan has changed since: that is no row to skip but an error.
             skips_bad=not is_known and loading.on_bad_image == "skip",
             shrinks=settings.is_shrunk,
-            cache=self._cache(rows, makes_cache, now) if is_known else None,
+            cache=self._cache(rows, makes_cache, context) if is_known else None,
             preprocess=Preprocessing(loading.preprocess) if loading.preprocess else None,
             visited=visited,
             source=rows.source,
         )
 
-    def try_transforms(self, name: str, rows: dict[int, str], now: Moment) -> None:
+    def try_transforms(self, name: str, rows: dict[int, str], context: LoaderContext) -> None:
         """Runs the user's transforms on the images of some rows of `train` or `test`, before an epoch does.
 
         Raises:
             InputError: One fails; the message names row and image.
         """
-        if self.settings.has_own_transforms:
+        if self.settings.has_custom_transforms:
             is_train = name == "train"
-            dataset = self.images("train" if is_train else "predict", None, False, now)
+            dataset = self.images("train" if is_train else "predict", None, False, context)
             try_transforms(dataset, rows, is_train and not isinstance(self.settings.augment, str))
 
-    def _cache(self, rows: Rows, makes_it: bool, now: Moment) -> PixelCache | None:
+    def _cache(self, rows: Rows, makes_it: bool, context: LoaderContext) -> PixelCache | None:
         """The decoded training images; says what was decided where nobody has asked before, as in a notebook."""
         files = self.splits.image_files
         was_known = bool(files.decision)
         cache = files.cache(rows, makes_it)
-        if files.decision and not was_known and place(now.trainer)[0] == 0:
+        if files.decision and not was_known and rank_and_world_size(context.trainer)[0] == 0:
             print(files.decision, flush=True)
         return cache
 
-    def _from_device(self, rows: Dataset[dict[str, Any]], sampler: ShuffledRows, now: Moment) -> FeedingLoader:
-        if not isinstance(rows, ImageRows):
+    def _from_device(
+        self, rows: Dataset[dict[str, Any]], sampler: ShuffledSampler, context: LoaderContext
+    ) -> TimedLoader:
+        if not isinstance(rows, ImageDataset):
             raise InputError(
                 "data.loading.augment_on is 'device', which knows the images of swinft's own dataset only, and "
                 f"make_dataset gives a {type(rows).__name__}. Set it to cpu."
@@ -139,23 +143,28 @@ class Loaders:
         augment, resize = self.settings.augment, self.settings.loading.resize
         assert isinstance(augment, str)  # the settings' check has refused these
         assert augment != "heavy"
-        drawn = DrawnRows(rows, make_geometry(augment, self.settings.image_size, resize))
-        images = self.on_device.images(drawn, sampler, device_of(now.trainer), now.trainer)
-        return self._loader(drawn, sampler, "draw", now, partial(DeviceLoader, device_images=images))
+        drawn = AugmentParamsDataset(rows, make_geometry(augment, self.settings.image_size, resize))
+        images = self.on_device.images(drawn, sampler, device_of(context.trainer), context.trainer)
+        return self._loader(drawn, sampler, "draw", context, partial(DeviceLoader, device_images=images))
 
     def _loader(
-        self, dataset: Dataset[dict[str, Any]], sampler: Any, work: Work, now: Moment, kind: Any = FeedingLoader
-    ) -> FeedingLoader:
+        self,
+        dataset: Dataset[dict[str, Any]],
+        sampler: Any,
+        work: Work,
+        context: LoaderContext,
+        kind: Any = TimedLoader,
+    ) -> TimedLoader:
         """A loader that works as `loading.num_workers` says; what is wrong with that is said once."""
         height, width = self.settings.image_size
-        batch_bytes = now.batch_size * (200 if work == "draw" else 3 * height * width)
-        num_batches = -(-len(sampler) // now.batch_size)
-        to = self.following.going_to(now.trainer)
-        feeding = plan_feeding(self.settings.loading.num_workers, to, batch_bytes, num_batches, work)
-        if feeding.warning and not self._has_warned and place(now.trainer)[0] == 0:
-            print(f"WARNING: {feeding.warning}", file=sys.stderr)
+        batch_bytes = context.batch_size * (200 if work == "draw" else 3 * height * width)
+        num_batches = -(-len(sampler) // context.batch_size)
+        to = self.state.resolve_destination(context.trainer)
+        plan = plan_loader(self.settings.loading.num_workers, to, batch_bytes, num_batches, work)
+        if plan.warning and not self._has_warned and rank_and_world_size(context.trainer)[0] == 0:
+            print(f"WARNING: {plan.warning}", file=sys.stderr)
             self._has_warned = True
-        return make_loader(dataset, sampler, now.batch_size, feeding, self.settings.folds.seed, kind)
+        return make_loader(dataset, sampler, context.batch_size, plan, self.settings.folds.seed, kind)
 
-    def _seed(self, use: Use, now: Moment) -> int:
-        return seed_for(use, self.settings.folds.seed, now.fold)
+    def _seed(self, use: Use, context: LoaderContext) -> int:
+        return seed_for(use, self.settings.folds.seed, context.fold)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from swinft.data.sources.container import MOST_BYTES
+from swinft.data.sources.container import MAX_BYTES
 from swinft.errors import InputError
 
 WHOLLY_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz and zstd
@@ -59,7 +59,7 @@ def _zip(path: str) -> Iterator[tuple[str, Member]]:
                     "is encrypted": info.flag_bits & 1,
                     "is a link": info.external_attr >> 28 == 0o12,
                     "is compressed in a way that is not read: only deflate is": info.compress_type not in (0, 8),
-                    f"is {info.file_size:,} bytes, more than any image": info.file_size > MOST_BYTES,
+                    f"is {info.file_size:,} bytes, more than any image": info.file_size > MAX_BYTES,
                 }
                 sizes = info.compress_size, info.file_size, info.CRC
                 yield info.filename, Member(info.header_offset, *sizes, info.compress_type == 8, _first(flaws))
@@ -72,7 +72,7 @@ def _tar(path: str) -> Iterator[tuple[str, Member]]:
                 flaws = {
                     f"is a link to '{info.linkname}'": info.issym() or info.islnk(),
                     "is no plain file": not info.isreg() or info.issparse(),
-                    f"is {info.size:,} bytes, more than any image": info.size > MOST_BYTES,
+                    f"is {info.size:,} bytes, more than any image": info.size > MAX_BYTES,
                 }
                 yield info.name, Member(info.offset_data, info.size, info.size, None, False, _first(flaws))
 

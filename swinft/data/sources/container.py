@@ -6,11 +6,11 @@ from abc import abstractmethod
 from collections.abc import Collection
 
 from swinft.data.image_paths import Flaw, is_within
-from swinft.data.sources.files import holder, state_of
+from swinft.data.sources.files import containing_file, state_of
 from swinft.data.sources.source import Source
 from swinft.errors import InputError, suggest
 
-MOST_BYTES = 2**29  # of an image: the largest that can be used, 89 megapixels of 6 bytes, is no larger uncompressed
+MAX_BYTES = 2**29  # of an image: the largest that can be used, 89 megapixels of 6 bytes, is no larger uncompressed
 
 
 class ContainerSource(Source):
@@ -44,7 +44,7 @@ class ContainerSource(Source):
             FileNotFoundError: No part of the folder's path is a file.
         """
         if folder not in self._places:
-            path = holder(folder)
+            path = containing_file(folder)
             if path is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
             self._places[folder] = path, folder[len(path) :].strip("/")

@@ -47,7 +47,7 @@ class FileSource(Source):
 
     def missing(self, folder: str) -> str:
         """Which part of the folder's path is not there, and what is."""
-        if path := holder(folder):
+        if path := containing_file(folder):
             return f"{path} is a file: data.loading.source zip, or hdf5, reads the images in it."
         return missing_folder(Path(folder))
 
@@ -74,7 +74,7 @@ def state_of(stat: os.stat_result) -> tuple[int, ...]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
 
 
-def holder(folder: str) -> str | None:
+def containing_file(folder: str) -> str | None:
     """The file that a folder's path leads into; None where no part of it is one."""
     while not os.path.isfile(folder):
         parent = os.path.dirname(folder)

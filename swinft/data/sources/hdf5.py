@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from swinft.data.sources.container import MOST_BYTES, ContainerSource
+from swinft.data.sources.container import MAX_BYTES, ContainerSource
 from swinft.data.sources.hdf5_objects import find, import_h5py, numbered
 from swinft.data.sources.pixels import netpbm
 from swinft.errors import InputError
@@ -62,7 +62,7 @@ class HDF5Source(ContainerSource):
         if hasattr(dataset, "keys") or dataset.is_virtual or dataset.external:
             raise ValueError("it is a group, or its data are in another file")
         most = max(dataset.nbytes // (len(dataset) if rows else 1), int(np.prod(dataset.chunks or 0)))
-        if most > MOST_BYTES:
+        if most > MAX_BYTES:
             raise ValueError(f"it takes {most:,} bytes, more than any image")
         data = dataset[() if rows is None else rows[name]]
         if isinstance(data, bytes):  # NumPy has cut zeros off the end of a text of fixed length

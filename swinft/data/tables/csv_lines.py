@@ -19,7 +19,7 @@ from swinft.data.tables.text import normal
 from swinft.errors import number_of, suggest
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-MOST_BYTES = 2**31  # of an unpacked table: a file of a megabyte can unpack to all of the memory
+MAX_BYTES = 2**31  # of an unpacked table: a file of a megabyte can unpack to all of the memory
 # First bytes of what people rename to .csv, and what to do about it.
 NOT_A_CSV = {
     b"\xff\xfe": ("UTF-16", "Save it as UTF-8, or set data.columns.encoding to utf-16."),
@@ -140,10 +140,10 @@ def _unpack(content: bytes, path: Path) -> tuple[bytes, list[str]]:
         if kind == "zip":
             return _from_zip(zipfile.ZipFile(packed), path)
         with OPENERS[kind](packed) as opened:
-            unpacked: bytes = opened.read(MOST_BYTES + 1)
+            unpacked: bytes = opened.read(MAX_BYTES + 1)
     except BROKEN as error:
         raise UnreadableError(f"the {kind} file is damaged: {error}", "Download it again.") from error
-    if len(unpacked) > MOST_BYTES:
+    if len(unpacked) > MAX_BYTES:
         raise UnreadableError(f"the {kind} file unpacks to more than 2 GiB", "Unpack it, and name a smaller table.")
     if unpacked[257:262] == b"ustar":
         raise UnreadableError("the file is a tar archive", "Unpack it with tar, and name the CSV.")
@@ -162,7 +162,7 @@ def _from_zip(archive: zipfile.ZipFile, path: Path) -> tuple[bytes, list[str]]:
                 f"the zip archive holds {number_of(len(names), 'file')} ({listed})", "Unzip it, and name one."
             )
         names = named
-    if archive.getinfo(names[0]).file_size > MOST_BYTES:
+    if archive.getinfo(names[0]).file_size > MAX_BYTES:
         raise UnreadableError("the zip file unpacks to more than 2 GiB", "Unzip it, and name a smaller table.")
     return archive.read(names[0]), [f"the file is read through zip ('{names[0]}')"]
 

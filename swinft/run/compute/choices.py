@@ -11,7 +11,7 @@ from typing import Any, get_args
 import torch
 from jsonargparse import Namespace
 
-from swinft.data.cache.folder import users_folder
+from swinft.data.cache.folder import default_cache_folder
 from swinft.errors import StoreError, command
 from swinft.model.attention.swin import FastAttention
 from swinft.printing import format_rate
@@ -182,7 +182,7 @@ def _processor() -> str:
 
 def choices_folder() -> Path:
     """Where what was timed on this machine is kept. Deleting it has everything timed again."""
-    return users_folder() / "choices"
+    return default_cache_folder() / "choices"
 
 
 def read_cached(key: Mapping[str, Any]) -> Choice | None:

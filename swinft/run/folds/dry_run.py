@@ -3,7 +3,7 @@
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.loading.feeding import Destination
+from swinft.data.loading.workers import Destination
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.inference.finite import Origin
@@ -36,7 +36,7 @@ def trial_config(config: Namespace) -> Namespace:
 
 def shorten(data: CSVDataModule, config: Namespace) -> None:
     """Leaves a few batches of held-out rows, and of rows to predict, where the config is that of a trial."""
-    data.most_batches = int(config.trainer.fast_dev_run) or None
+    data.max_batches = int(config.trainer.fast_dev_run) or None
 
 
 def predict_some(run: Run, experiment: Experiment) -> int:

@@ -16,7 +16,7 @@ import torch
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.loading.feeding import Destination, explained_deaths
+from swinft.data.loading.workers import Destination, explain_worker_crash
 from swinft.errors import InputError, number_of
 from swinft.inference.compiled import nets_by_torch
 from swinft.inference.finite import Origin
@@ -88,7 +88,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
             print(f"fold {fold.index}: has {format_seconds(limit.left)} of max_hours", flush=True)
     explained = partial(_explain_memory, run, config, recorder, device)
     kept = "Finished epochs are kept: go on with --resume. "
-    loaders_explained = partial(explained_deaths, f"fold {fold.index}: ", kept, "--data.loading.num_workers 0")
+    loaders_explained = partial(explain_worker_crash, f"fold {fold.index}: ", kept, "--data.loading.num_workers 0")
     with (
         exit_on_signals(),
         loaders_explained(),
@@ -113,7 +113,7 @@ def _data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVD
     shorten(data, config)
     known = found.path if found else inherited_cache()
     if known is not None:
-        data.image_files.take_over(known)
+        data.image_files.use_known_cache(known)
     data.setup("fit")
     if known is None:
         data.check_unchanged(verify(run.images))

@@ -25,7 +25,7 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
     steps: list[Steps] = []
     for fold in folds:
         try:
-            steps.append(_steps(config, data.splits.num_visited(fold), num_ranks))
+            steps.append(_steps(config, data.splits.num_training_rows(fold), num_ranks))
             warmup_steps(OptimConfig(**dict(config.model.optim)), steps[-1])
         except InputError as error:
             problems.append(f"fold {fold}: {error}")
@@ -72,7 +72,7 @@ def planned(config: Namespace, data: CSVDataModule, num_ranks: int) -> Planned:
         num_ranks: Processes that share a fold's rows.
     """
     per_step = config.data.batch_size * config.trainer.accumulate_grad_batches * num_ranks
-    rows = [data.splits.num_visited(fold) for fold in range(int(data.fold_of_row.max()) + 1)]
+    rows = [data.splits.num_training_rows(fold) for fold in range(int(data.fold_of_row.max()) + 1)]
     steps = [_steps(config, each, num_ranks).total for each in rows]
     images = sum(total * min(per_step, each) for total, each in zip(steps, rows, strict=True))
     return Planned(images, min(steps))

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 
-from swinft.data.loading.feeding import FeedingLoader, advice, is_slow
+from swinft.data.loading.workers import TimedLoader, advice, is_slow
 from swinft.model.training.steps import steps_of
 from swinft.run.compute.devices import SIDE_BY_SIDE, folds_at_a_time
 from swinft.run.folds.epoch_table import EpochTable, format_left
@@ -143,7 +143,7 @@ class FoldProgress:
             return []
         self._has_noted = True
         data, loader = trainer.datamodule, trainer.train_dataloader  # type: ignore[attr-defined]
-        assert isinstance(loader, FeedingLoader)  # it has measured the share
+        assert isinstance(loader, TimedLoader)  # it has measured the share
         waits = f"fold {self._fold.index}: {device} waits for its loader {share:.0%} of the time"
         return [f"{waits}; to train faster, {advice(data, loader.num_workers)}"]
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from swinft.data.loading.feeding import NumWorkers
+from swinft.data.loading.workers import NumWorkers
 from swinft.errors import InputError, number_of
 from swinft.model.compiling import CompilePolicy
 from swinft.ranges import COUNT, check_ranges

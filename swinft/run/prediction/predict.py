@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.inspection.scan import scan
-from swinft.data.loading.feeding import Destination, explained_deaths
+from swinft.data.loading.workers import Destination, explain_worker_crash
 from swinft.data.schema import Schema
 from swinft.data.splits import OK
 from swinft.errors import RunError, command, number_of
@@ -183,11 +183,11 @@ def _predict_share(
     if place.type == "cuda":  # page-locked memory opens a context on the current device, which is the first GPU
         torch.cuda.set_device(place)
     loader = data.predict_dataloader(share)
-    print(loader.feeding)
+    print(loader.plan)
     other = precision if predictors.backend == "torch" else None  # OpenVINO has one precision
     needs = (data.batch_size, len(predictors.weights), share[1], place, other)
     with (
-        explained_deaths("", "", "--num-workers 0"),
+        explain_worker_crash("", "", "--num-workers 0"),
         out_of_memory_explained(lambda error: explain_in_prediction(error, *needs)),
     ):
         nets: Sequence[Predictor] = predictors.load(data, loader, views, place)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from swinft.data.cache import budget as capacity
-from swinft.data.cache.budget import Room
-from swinft.data.cache.pixels import obtain, prepare
+from swinft.data.cache.budget import CacheBudget
+from swinft.data.cache.pixels import load_or_build, prepare
 from swinft.data.inspection.scan import ImageSet, scan
 from swinft.errors import InputError
 
@@ -42,14 +42,14 @@ def test_needed_is_what_a_cache_takes(files, tmp_path):
 
 def test_both_disk_and_memory_must_do(tmp_path, monkeypatch):
     on_a_machine(monkeypatch, 1000, 900)
-    room = Room.of(tmp_path / "not" / "yet", is_there=False)
-    assert room.lacks(900) == ""
-    assert "60% of the available memory are 0.00 MB" in room.lacks(901)
-    assert f"{tmp_path} has 0.00 MB free" in room.lacks(1001)
-    assert (room.bytes, Room.of(tmp_path, is_there=True).bytes) == (900, 900)
+    room = CacheBudget.of(tmp_path / "not" / "yet", is_there=False)
+    assert room.shortage(900) == ""
+    assert "60% of the available memory are 0.00 MB" in room.shortage(901)
+    assert f"{tmp_path} has 0.00 MB free" in room.shortage(1001)
+    assert (room.bytes, CacheBudget.of(tmp_path, is_there=True).bytes) == (900, 900)
     on_a_machine(monkeypatch, 1000, 10_000)
-    assert Room.of(tmp_path, is_there=False).lacks(1001)
-    assert not Room.of(tmp_path, is_there=True).lacks(1001)  # what is built already needs no disk
+    assert CacheBudget.of(tmp_path, is_there=False).shortage(1001)
+    assert not CacheBudget.of(tmp_path, is_there=True).shortage(1001)  # what is built already needs no disk
 
 
 @pytest.mark.parametrize(("free", "memory"), [(NEEDED - 1, 10**6), (10**6, NEEDED - 1)])
@@ -59,20 +59,20 @@ def test_the_policy_decides_and_says_so(files, tmp_path, monkeypatch, free, memo
     with pytest.raises(
         InputError, match=r"the pixel cache does not fit: the decoded images take about 0.02 MB, .* 0.01 MB"
     ):
-        obtain(images, folder, True)
+        load_or_build(images, folder, True)
     assert not list(folder.glob("*.[pt]*"))
     for _ in range(2):  # decoded, and from what was kept of that
-        found = obtain(images, folder, "auto")
+        found = load_or_build(images, folder, "auto")
         assert found.cache is None
         assert found.decision.startswith("Images are decoded each time they are read: the decoded images take about 0.")
         assert [path.suffix for path in folder.glob("*.[pi]*")] == [".index"]
     on_a_machine(monkeypatch, NEEDED, NEEDED)
-    found = obtain(images, folder, "auto")  # there is room now
+    found = load_or_build(images, folder, "auto")  # there is room now
     assert found.decision.startswith("Images are decoded once: the decoded images take 0.01 MB, of 0.01 MB in memory")
     assert list(folder.glob("*.[pi]*")) == [found.cache.path]
     on_a_machine(monkeypatch, 0, NEEDED - 1)
-    assert obtain(images, folder, "auto").cache is None  # kept, and not used
+    assert load_or_build(images, folder, "auto").cache is None  # kept, and not used
     with pytest.raises(InputError, match="does not fit"):
-        obtain(images, folder, True)
+        load_or_build(images, folder, True)
     on_a_machine(monkeypatch, 0, NEEDED)
-    assert obtain(images, folder, True).cache
+    assert load_or_build(images, folder, True).cache

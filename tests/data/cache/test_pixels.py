@@ -23,7 +23,7 @@ from swinft.data.augment.pipelines import apply, eval_pipeline, train_pipeline
 from swinft.data.cache import pixels as cache_module
 from swinft.data.cache.pixels import cache_key, open_cache, prepare
 from swinft.data.images.decode import decode, decode_reduced
-from swinft.data.images.resize import least, shrunk_shape
+from swinft.data.images.resize import min_shrunk_shape, shrunk_shape
 from swinft.data.inspection import scan as scan_module
 from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.collate import collate
@@ -104,7 +104,7 @@ def test_pixels_are_those_of_decoding_and_shrinking(files, tmp_path):
         (20, 90, 3),  # as it is: enlarging adds nothing
     ]
     for row, path in enumerate(files):
-        assert_equal(cache.read(row), expected(path, at_least=least(SIZE)))
+        assert_equal(cache.read(row), expected(path, at_least=min_shrunk_shape(SIZE)))
     for row in (1, 3, 4, 5):  # no JPEG: nothing is left out in decoding either
         assert_equal(cache.read(row), expected(files[row]))
     assert (cache.read(4)[:20] == 255).all()  # transparent

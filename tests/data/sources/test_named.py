@@ -280,6 +280,6 @@ def test_columns_that_make_no_image_are_named(tmp_path, source, template, row, m
 
 
 def test_no_more_of_an_image_is_held_than_an_image_can_have(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "MOST_BYTES", 10)
+    monkeypatch.setattr(archives, "MAX_BYTES", 10)
     tarred(tmp_path / "a.tar", [("a.png", png())])
     assert "more than any image" in found(ZipSource(), tmp_path, "a.tar/{id}.png", "a")[1][0]

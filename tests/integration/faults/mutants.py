@@ -147,7 +147,7 @@ MUTANTS = [
     ),
     Mutant(
         "current_epoch for processed",
-        "swinft/data/loading/following.py",
+        "swinft/data/loading/loader_state.py",
         "return max(self.resumed_epoch, int(progress.processed) if progress else 0)",
         "return trainer.current_epoch if trainer else 0",
         (RESUMED,),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from swinft.cli import main
-from swinft.data.loading.dataset import OrderedRows
+from swinft.data.loading.dataset import OrderedSampler
 from swinft.errors import RunError
 from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
@@ -52,9 +52,9 @@ def test_the_pooled_rows_and_scores_of_two_ranks_are_those_of_one_process(compet
 @pytest.mark.parametrize("num_ranks", [2, 3, 5])
 def test_ranks_share_out_every_row_once_whatever_their_number(num_ranks):
     for num_rows in range(1, 18):
-        rows = [row for rank in range(num_ranks) for _, row in OrderedRows(np.arange(num_rows), rank, num_ranks)]
+        rows = [row for rank in range(num_ranks) for _, row in OrderedSampler(np.arange(num_rows), rank, num_ranks)]
         assert sorted(row for row in rows if row >= 0) == list(range(num_rows))
-        assert len({len(OrderedRows(np.arange(num_rows), rank, num_ranks)) for rank in range(num_ranks)}) == 1
+        assert len({len(OrderedSampler(np.arange(num_rows), rank, num_ranks)) for rank in range(num_ranks)}) == 1
 
 
 def test_parts_of_1_to_17_rows_join_to_what_one_process_predicts(tiny_run, tmp_path):

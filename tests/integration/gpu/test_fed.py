@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 from swinft.cli import main
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.loading import dataset as batches
-from swinft.data.loading import feeding as loading
 from swinft.data.loading import loaders
+from swinft.data.loading import workers as loading
 from swinft.data.loading.device_loader import DeviceImages
-from swinft.data.loading.feeding import Destination, Feeding, Waits, plan_feeding
+from swinft.data.loading.workers import Destination, LoaderPlan, WaitTime, plan_loader
 from swinft.errors import InputError
 from swinft.model.task import FineTuneTask
 from swinft.run import fit
@@ -43,7 +43,7 @@ def plan(
         patch.setattr(loading, "available_cores", lambda: cores)
         patch.setattr(loading, "available_memory", lambda: 1000 * MEGABYTE)
         patch.setattr(loading, "_free_shared_memory", lambda: shared)
-        return plan_feeding(wanted, Destination(torch.device(device), **sharing), batch_bytes, num_batches, work)
+        return plan_loader(wanted, Destination(torch.device(device), **sharing), batch_bytes, num_batches, work)
 
 
 def module(competition, **changes) -> CSVDataModule:
@@ -124,7 +124,7 @@ def test_s1_folds_that_run_side_by_side_know_of_each_other(competition, tmp_path
     monkeypatch.setenv(devices.SIDE_BY_SIDE, told[devices.SIDE_BY_SIDE])
     assert devices.folds_at_a_time() == 2
     asked = []
-    monkeypatch.setattr(loaders, "plan_feeding", lambda *given: asked.append(given) or Feeding(0, 0, False, "no"))
+    monkeypatch.setattr(loaders, "plan_loader", lambda *given: asked.append(given) or LoaderPlan(0, 0, False, "no"))
     assert fit_fold(competition, tmp_path, "--resume", **{"trainer.max_epochs": 2}) == 0
     assert {to for _, to, *_ in asked} == {Destination(CPU, 2, 1, is_command=True)}
 
@@ -132,8 +132,8 @@ def test_s1_folds_that_run_side_by_side_know_of_each_other(competition, tmp_path
 def test_s1_predict_shares_the_cores_among_its_devices(tiny_run, tmp_path, capsys, monkeypatch):
     words = ["predict", str(tiny_run), "--device", "cpu", "--part", "1/2", "--output"]
     asked = []
-    real = plan_feeding
-    monkeypatch.setattr(loaders, "plan_feeding", lambda *given: asked.append(given) or real(*given))
+    real = plan_loader
+    monkeypatch.setattr(loaders, "plan_loader", lambda *given: asked.append(given) or real(*given))
     assert main([*words, str(tmp_path / "a.csv")]) == 0
     assert asked[-1][:2] == ("auto", Destination(CPU, 1, 2, is_command=True))
     assert "without loader processes (data.loading.num_workers auto: on a CPU" in capsys.readouterr().out
@@ -150,7 +150,7 @@ def test_s1_a_script_that_loader_processes_would_import_gets_none(competition, m
     monkeypatch.setattr(loading.sys, "modules", {"__main__": SimpleNamespace(__file__="script.py")})
     loader = data.train_dataloader()
     assert loader.num_workers == 0
-    assert "import the script" in str(loader.feeding)
+    assert "import the script" in str(loader.plan)
     data.destination = Destination(CUDA, is_command=True)
     assert data.train_dataloader().num_workers == 2
     monkeypatch.setattr(loading.sys, "modules", {"__main__": SimpleNamespace()})  # a notebook
@@ -203,7 +203,7 @@ def test_shared_memory_that_is_too_small_is_said_with_its_cure(competition, tmp_
 def test_a_bus_error_names_its_cure():
     said = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that"
     kept = pytest.raises(loading.RunError, match=r"Kept\. Add --x 0, or give the container more of /dev/shm")
-    with kept, loading.explained_deaths("fold 0: ", "Kept. ", "--x 0"):
+    with kept, loading.explain_worker_crash("fold 0: ", "Kept. ", "--x 0"):
         raise RuntimeError(said)
 
 
@@ -227,8 +227,8 @@ class Threads(Dataset):
 
 
 def test_a_loader_process_has_one_thread():
-    order = batches.OrderedRows(torch.zeros(1, dtype=torch.int64).numpy())
-    (batch,) = batches.make_loader(Threads(), order, 1, Feeding(1, 1, False, ""), 0)
+    order = batches.OrderedSampler(torch.zeros(1, dtype=torch.int64).numpy())
+    (batch,) = batches.make_loader(Threads(), order, 1, LoaderPlan(1, 1, False, ""), 0)
     threads, pool, process = batch["row"][0].tolist()
     assert threads == 1
     assert pool <= 1
@@ -236,7 +236,7 @@ def test_a_loader_process_has_one_thread():
 
 
 def test_waiting_is_counted_from_the_first_batch_to_the_last():
-    waits = Waits()
+    waits = WaitTime()
     assert waits.share is None
     waits.add(0, 100)  # processes start
     assert waits.share is None
@@ -259,7 +259,7 @@ def clock(monkeypatch) -> Clock:
     """Reading an image takes 1 s, a training step 2 s."""
     clock = Clock()
     monkeypatch.setattr(loading, "time", clock)
-    image, step = batches.ImageRows.image, FineTuneTask.training_step
+    image, step = batches.ImageDataset.image, FineTuneTask.training_step
 
     def slow_image(self, *given):
         clock.now += 1
@@ -269,7 +269,7 @@ def clock(monkeypatch) -> Clock:
         clock.now += 2
         return step(self, *given)
 
-    monkeypatch.setattr(batches.ImageRows, "image", slow_image)
+    monkeypatch.setattr(batches.ImageDataset, "image", slow_image)
     monkeypatch.setattr(FineTuneTask, "training_step", slow_step)
     return clock
 

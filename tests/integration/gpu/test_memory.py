@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from swinft.cli import main
-from swinft.data.cache.budget import room_on_device
-from swinft.data.loading.device_loader import DeviceImages, bytes_to_come
+from swinft.data.cache.budget import check_device_budget
+from swinft.data.loading.device_loader import DeviceImages, optimizer_step_bytes
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import recomputes_activations
 from swinft.run.compute.out_of_memory import explain_out_of_memory, lacks_memory
@@ -208,13 +208,13 @@ def test_s4_images_on_the_device_are_gone_before_the_out_of_fold_prediction(comp
 def test_s4_images_on_the_device_leave_room_for_gradients_and_optimiser():
     weight = torch.nn.Parameter(torch.zeros(1000))
     optimizer = torch.optim.AdamW([weight])
-    assert bytes_to_come([weight, torch.zeros(1000)], [optimizer]) == 12_000
+    assert optimizer_step_bytes([weight, torch.zeros(1000)], [optimizer]) == 12_000
     weight.sum().backward()
-    assert bytes_to_come([weight, torch.zeros(1000)], [optimizer]) == 8_000
+    assert optimizer_step_bytes([weight, torch.zeros(1000)], [optimizer]) == 8_000
     optimizer.step()
     assert (
-        bytes_to_come([weight, torch.zeros(1000)], [optimizer]) == 0
+        optimizer_step_bytes([weight, torch.zeros(1000)], [optimizer]) == 0
     )  # as after a checkpoint was loaded: not counted twice
-    room_on_device(40, 112, "cuda:0", kept_free=12)
+    check_device_budget(40, 112, "cuda:0", reserved=12)
     with pytest.raises(InputError, match=r"without 0.00 MB for gradients and optimiser, are 0.00 MB"):
-        room_on_device(40, 112, "cuda:0", kept_free=13)
+        check_device_budget(40, 112, "cuda:0", reserved=13)

@@ -7,11 +7,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from swinft.data.loading.device_loader import default_device
-from swinft.data.loading.feeding import Destination
+from swinft.data.loading.workers import Destination
 from swinft.errors import InputError
 
 
-class Following:
+class LoaderState:
     """Which epoch it is, which process this is, and what computes.
 
     The Trainer is an argument: an object that held the datamodule would keep it, and its cache, when nobody uses it.
@@ -37,7 +37,7 @@ class Following:
         self.passes += 1
         return self.passes - 1
 
-    def going_to(self, trainer: Trainer | None) -> Destination:
+    def resolve_destination(self, trainer: Trainer | None) -> Destination:
         """What the batches go to: as a command has set it, else the Trainer's devices, else the GPU if there is one."""
         if self.destination is not None:
             return self.destination
@@ -49,7 +49,7 @@ def is_running(trainer: Trainer | None) -> bool:
     return trainer is not None and trainer.state.status == TrainerStatus.RUNNING
 
 
-def place(trainer: Trainer | None) -> tuple[int, int]:
+def rank_and_world_size(trainer: Trainer | None) -> tuple[int, int]:
     """This process and all of them, while a Trainer runs; outside of one a loader yields every row.
 
     Raises:

@@ -26,13 +26,13 @@ NumWorkers = int | Literal["auto"]
 # validate, while those that train rest and keep their memory; or make images to predict, with nobody beside them.
 Work = Literal["train", "draw", "validate", "predict"]
 
-MOST = 8  # by itself; more can be asked for
-MOST_DRAWING = 2
+MAX_WORKERS = 8  # by itself; more can be asked for
+MAX_DRAW_WORKERS = 2
 AHEAD = 4  # batches that each process works ahead, where they fit
 SPARE = 2  # batches beside those that wait: one in use, one on its way to the device
 MEMORY_SHARE = 0.1  # of the available memory, for batches that wait
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps what processes share; Docker gives it 64 MB
-CURE = f"give the container more of {SHARED_MEMORY} (docker run --shm-size 8g, or --ipc host)"
+SHM_FIX = f"give the container more of {SHARED_MEMORY} (docker run --shm-size 8g, or --ipc host)"
 SLOW_SHARE = {"cpu": 0.5}  # of the time spent waiting: from here on something should be changed
 SLOW_SHARE_OF_GPU = 0.1
 
@@ -56,7 +56,7 @@ class Destination:
 
 
 @dataclass(frozen=True)
-class Feeding:
+class LoaderPlan:
     """How a loader works.
 
     Args:
@@ -79,7 +79,7 @@ class Feeding:
         return f"batches come from {number_of(self.num_workers, 'loader process', 'loader processes')} ({self.reason})"
 
 
-def plan_feeding(wanted: NumWorkers, to: Destination, batch_bytes: int, num_batches: int, work: Work) -> Feeding:
+def plan_loader(wanted: NumWorkers, to: Destination, batch_bytes: int, num_batches: int, work: Work) -> LoaderPlan:
     """Decides how a loader works.
 
     Args:
@@ -101,7 +101,7 @@ def plan_feeding(wanted: NumWorkers, to: Destination, batch_bytes: int, num_batc
         number, reason = _choose(cores, to, num_batches, work)
         if waiting < number:
             size = f"{format_bytes(batch_bytes)} a batch, {format_bytes(min(memory, shared))} for those that wait"
-            hint = f"; for more, {CURE}" if shared < memory else ""
+            hint = f"; for more, {SHM_FIX}" if shared < memory else ""
             number, reason = waiting, f"data.loading.num_workers auto: {size}{hint}"
     else:
         number, reason = wanted, f"data.loading.num_workers {wanted}"
@@ -109,7 +109,8 @@ def plan_feeding(wanted: NumWorkers, to: Destination, batch_bytes: int, num_batc
             raise InputError(
                 f"data.loading.num_workers is {number}, and {SHARED_MEMORY} has {format_bytes(shared)} for batches of "
                 f"{format_bytes(batch_bytes)}: loader processes would end with a bus error. Set "
-                f"data.loading.num_workers (for predict --num-workers) to auto or 0, lower the batch size, or {CURE}."
+                f"data.loading.num_workers (for predict --num-workers) to auto or 0, lower the batch size, or "
+                f"{SHM_FIX}."
             )
         if number * sharing > cores:
             warning = (
@@ -117,7 +118,7 @@ def plan_feeding(wanted: NumWorkers, to: Destination, batch_bytes: int, num_batc
                 f"{number_of(cores, 'core')}: loader processes wait for each other. Set it to auto, or to less."
             )
     ahead = min(AHEAD, max(1, waiting // number)) if number else 0
-    return Feeding(number, ahead, to.device.type == "cuda", reason, warning)
+    return LoaderPlan(number, ahead, to.device.type == "cuda", reason, warning)
 
 
 def _choose(cores: int, to: Destination, num_batches: int, work: Work) -> tuple[int, str]:
@@ -130,8 +131,8 @@ def _choose(cores: int, to: Destination, num_batches: int, work: Work) -> tuple[
             "data.loading.num_workers auto: here they would import the script; set a number where its code is guarded",
         )
     own = cores // to.folds // to.devices
-    number = max(0, min(MOST, own - 1))
-    number = {"draw": min(number, MOST_DRAWING), "validate": -(-number // 2)}.get(work, number)
+    number = max(0, min(MAX_WORKERS, own - 1))
+    number = {"draw": min(number, MAX_DRAW_WORKERS), "validate": -(-number // 2)}.get(work, number)
     number = min(number, num_batches)
     return number, f"data.loading.num_workers auto: {number_of(cores, 'core')}{_shared_among(to)}, 1 to launch kernels"
 
@@ -163,7 +164,7 @@ def _free_shared_memory() -> int:
 
 
 @contextmanager
-def explained_deaths(where: str, kept: str, fewer: str) -> Iterator[None]:
+def explain_worker_crash(where: str, kept: str, fewer: str) -> Iterator[None]:
     """Says what the death of a loader process most often means.
 
     Args:
@@ -182,7 +183,7 @@ def explained_deaths(where: str, kept: str, fewer: str) -> Iterator[None]:
         if "Bus error" in str(error):
             raise RunError(
                 f"{where}a loader process found no room in the memory that processes share. {kept}Add {fewer}, or "
-                f"{CURE}."
+                f"{SHM_FIX}."
             ) from error
         raise RunError(
             f"{where}{str(error).splitlines()[0]} {kept}'Killed' is most often a lack of memory: add {fewer}. A "
@@ -190,7 +191,7 @@ def explained_deaths(where: str, kept: str, fewer: str) -> Iterator[None]:
         ) from error
 
 
-class Waits:
+class WaitTime:
     """What the process that computes waits for its loader in one pass: `seconds` without the first batch.
 
     The first one pays for the start of processes, and comes apart.
@@ -215,21 +216,21 @@ class Waits:
         return self.seconds / between if between > 0 else None
 
 
-class FeedingLoader(DataLoader[Any]):
+class TimedLoader(DataLoader[Any]):
     """A loader that knows how it works, and what was waited for it in the pass that was begun last."""
 
-    feeding: Feeding | None = None
-    waits: Waits | None = None
+    plan: LoaderPlan | None = None
+    waits: WaitTime | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # PyTorch's own iterator is what is timed
-        self.waits = Waits()
+        self.waits = WaitTime()
         return _Timed(super().__iter__(), self.waits)
 
 
 class _Timed(Iterator[Any]):
     """Batches as they come. No generator: PyTorch's iterator must start its processes at once, not when first asked."""
 
-    def __init__(self, batches: Iterator[Any], waits: Waits) -> None:
+    def __init__(self, batches: Iterator[Any], waits: WaitTime) -> None:
         self._batches, self._waits = batches, waits
 
     def __next__(self) -> Any:

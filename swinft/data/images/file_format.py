@@ -45,7 +45,7 @@ AVIF_EXIF = re.compile(rb"(infe.{8})Exif", re.DOTALL)  # the entry of an item: v
 SAMPLE_KINDS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}  # TIFF's SampleFormat
 
 
-def describe(content: bytes, error: Exception) -> str:
+def describe_unreadable(content: bytes, error: Exception) -> str:
     """What a file is that cannot be opened, why, and what to do: the end of a sentence that begins with its path.
 
     Args:
@@ -100,7 +100,7 @@ def _tiff(content: bytes) -> str:
         return ""
 
 
-def has_lost_its_end(content: bytes) -> bool:
+def is_truncated_jpeg(content: bytes) -> bool:
     """Whether a JPEG ends in zeros where its end should be, as after a download or a copy that was not completed.
 
     Decoders take the zeros for pixels. Zeros behind the end are padding, and a file that just stops is an error anyway.
@@ -122,7 +122,7 @@ def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         start += 12 + length
 
 
-def bare(content: bytes) -> bytes | None:
+def strip_metadata(content: bytes) -> bytes | None:
     """A PNG or AVIF without what stands beside its pixels; None for other formats, or where nothing stands there."""
     if content[4:8] == b"ftyp":
         other = AVIF_EXIF.sub(rb"\1none", content)  # an item of a type that nobody knows is passed over

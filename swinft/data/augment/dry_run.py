@@ -11,17 +11,17 @@ from albumentations.core.composition import TransformType
 from numpy.typing import NDArray
 
 from swinft.data.augment.pipelines import Image, Preprocessing, apply, check_image, every_transform, set_seed
-from swinft.data.images.resize import least
-from swinft.data.loading.dataset import ImageRows
+from swinft.data.images.resize import min_shrunk_shape
+from swinft.data.loading.dataset import ImageDataset
 from swinft.data.sources.source import ImageError
 from swinft.errors import InputError
 
 TRIES = 8  # on each image: what is drawn decides whether some transforms fail
 RANDOM_TRIES = 6  # by which a transform that draws is told from one that does not
-LEAST_NOISE = 256  # pixels of a side; in tiles of a small image an equalisation has nothing to clip
+MIN_NOISE_SIDE = 256  # pixels of a side; in tiles of a small image an equalisation has nothing to clip
 
 
-def extremes(shapes: NDArray[np.int32]) -> dict[int, str]:
+def extreme_images(shapes: NDArray[np.int32]) -> dict[int, str]:
     """Rows of the images by which most transforms fail if by any, with what is extreme of each.
 
     Args:
@@ -39,7 +39,7 @@ def extremes(shapes: NDArray[np.int32]) -> dict[int, str]:
     return found
 
 
-def try_transforms(dataset: ImageRows, rows: Mapping[int, str], tries_augment: bool) -> None:
+def try_transforms(dataset: ImageDataset, rows: Mapping[int, str], tries_augment: bool) -> None:
     """Runs the user's transforms on images of a dataset.
 
     Args:
@@ -82,7 +82,7 @@ def transform_notes(augment: object, resize: str, shrink: object, shrunk_for: tu
             f"for what both are to see."
         )
     if shrunk_for is not None:
-        height, width = least(shrunk_for)
+        height, width = min_shrunk_shape(shrunk_for)
         notes.append(
             f"data.loading.shrink is true: your transforms see images shrunk to cover {height} × {width} pixels, and "
             f"lengths in pixels count on these. With auto they see every pixel."
@@ -95,7 +95,7 @@ def transform_notes(augment: object, resize: str, shrink: object, shrunk_for: tu
     return notes
 
 
-def _try_augment(dataset: ImageRows, image: Image) -> None:
+def _try_augment(dataset: ImageDataset, image: Image) -> None:
     for number in range(TRIES):
         try:
             result = apply(dataset.pipeline, image, seed=0, epoch=0, row=number)
@@ -122,7 +122,7 @@ def _preprocessed(preprocess: Preprocessing, image: Image, checks_draws: bool) -
 
 def _drawing(preprocess: Preprocessing, shape: tuple[int, ...]) -> list[str]:
     """Names of the transforms that draw: they may be left out, or change noise differently each time."""
-    size = (max(shape[0], LEAST_NOISE), max(shape[1], LEAST_NOISE), 3)
+    size = (max(shape[0], MIN_NOISE_SIDE), max(shape[1], MIN_NOISE_SIDE), 3)
     # Uniform noise has nothing that an equalisation would change: this is a slope with some noise on it.
     slope = np.linspace(60, 190, size[1])[:, None] + np.array([0, 10, 20])
     image = np.random.default_rng(0).normal(slope, 8, size).clip(0, 255).astype(np.uint8)
