@@ -1,4 +1,4 @@
-"""A table, a fold and a pipeline become batches: the LightningDataModule of swinft, usable in a notebook by itself.
+"""The LightningDataModule: tables, folds and augmentation become batches; also usable alone, in a notebook.
 
 A batch is a dictionary: `image` uint8 (B, 3, H, W) in RGB; `row` int64 (B,), the row's position in its table, −1 for
 padding; `target` int64 (B,) for classification, float32 (B, K) otherwise, absent at prediction; `features` float32
@@ -56,11 +56,11 @@ class CSVDataModule(LightningDataModule):
         augment: `none`, `light`, `medium`, `heavy`, `crop`, or albumentations transforms that end at `image_size` in
             uint8.
         batch_size: Images per batch and device.
-        columns: What the other columns mean, and how cells are read. For this and the next two a dictionary will do.
+        columns: What the other columns mean, and how cells are read. This and the next two may be dictionaries.
         folds: The fold of every training row, and which one is held out.
         loading: How image files become the images of a batch.
 
-    `fold` is the fold that is held out: `folds.held_out`, until it is set. Set `schema` to that of an earlier run to
+    `fold` is the held-out fold, `folds.held_out` by default; it may be set. Set `schema` to that of an earlier run to
     predict without its training table.
 
     Raises:
@@ -86,14 +86,12 @@ class CSVDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         warn_of_other_lightning()
-        place: Any = root  # becomes a path
-        tables = (train, image, id, place, test, sample_submission)
-        sides: Any = image_size  # becomes two numbers
-        self.settings = settings = DataSettings(
-            target, target_kind, *tables, sides, augment, batch_size, columns, folds, loading
-        )
+        plain: Any = (root, image_size)  # become a path and two numbers
+        tables = (train, image, id, plain[0], test, sample_submission)
+        settings = DataSettings(target, target_kind, *tables, plain[1], augment, batch_size, columns, folds, loading)
+        self.settings = settings
         self.image_size, self.batch_size, self.fold = settings.image_size, batch_size, settings.folds.held_out
-        self.max_batches: int | None = None  # of rows to validate or predict; for a trial, whose scores say nothing
+        self.max_batches: int | None = None  # limit of validation and prediction in a dry run
         self.image_files = ImageFiles(
             settings.loading.image_rules,
             settings.image_size if settings.is_shrunk else None,
@@ -112,9 +110,9 @@ class CSVDataModule(LightningDataModule):
 
         Raises:
             DataError: Everything that is wrong with the tables and the files they name.
-            InputError: The folds do not hold.
+            InputError: The folds cannot be used.
         """
-        self._loaders.state.resumed_epoch = 0  # a checkpoint's is loaded after this
+        self._loaders.state.resumed_epoch = 0  # a checkpoint's epoch is loaded later
         splits, is_fit = self.splits, stage in ("fit", "validate")
         if is_fit and splits.has_train:
             splits.check_fold(self.fold)
@@ -149,11 +147,11 @@ class CSVDataModule(LightningDataModule):
             self.image_files.check_duplicates(splits, self.fold_of_row, self.targets, duplicates == "error")
 
     def summary(self) -> dict[str, Any]:
-        """Rows, targets, folds, and what `check` found out about the images; for `summary.format_summary`."""
+        """Rows, targets, folds, and image statistics from `check`; for `summary.format_summary`."""
         return summarize(self.splits, self.notes)
 
     def show_batch(self, split: Literal["train", "val", "test"] = "train", n: int = 16) -> "Figure":
-        """Draws images as the network will see them, each under its target; decodes no others for it.
+        """Draws images as the network sees them, each under its target; decodes no other images.
 
         Args:
             split: Training rows with augmentation, held-out rows, or rows to predict under their ids.
@@ -166,19 +164,19 @@ class CSVDataModule(LightningDataModule):
         else:
             loader = self.predict_dataloader()
         if isinstance(loader.sampler, ShuffledSampler):
-            loader.sampler.set_epoch(self._loaders.state.passes)  # a look at the images is no pass over them
+            loader.sampler.set_epoch(self._loaders.state.passes)  # drawing images does not count as a pass
 
         def titles(rows: list[int]) -> list[str]:
-            ids = self.test_table.ids if split == "test" else []
-            return [ids[row] for row in rows] if split == "test" else self.schema.captions(self.targets[rows])
+            is_test = split == "test"
+            return [self.test_table.ids[row] for row in rows] if is_test else self.schema.captions(self.targets[rows])
 
         return batch_figure(loader, n, titles)
 
     @property
     def schema(self) -> Schema:
-        """Names of the outputs and what prediction must know of the training table.
+        """Names of the outputs and all else that prediction needs from the training table.
 
-        Set it to that of an earlier run before `setup("predict")`, to predict without its training table.
+        Set it to an earlier run's before `setup("predict")` to predict without the training table.
         """
         if self.splits.schema is None:
             raise InputError('the schema is not known yet: call setup("fit"), or set it to that of an earlier run.')
@@ -195,27 +193,27 @@ class CSVDataModule(LightningDataModule):
 
     @property
     def targets(self) -> NDArray[Any]:
-        """Their targets: int64 (N,) for classification, float32 (N, K) otherwise; −1 or NaN where there is none."""
+        """Training targets: int64 (N,) for classification, float32 (N, K) otherwise; −1 or NaN where missing."""
         return self.splits.targets
 
     @property
     def fold_of_row(self) -> Folds:
-        """Fold of each training row, int64 (N,); −1 for those that no fold scores."""
+        """Fold of each training row, int64 (N,); −1 for rows that no fold scores."""
         return self.splits.fold_of_row
 
     @property
     def is_scored(self) -> NDArray[np.bool_]:
-        """Which training rows some fold scores, bool (N,): those that are not skipped and have a fold."""
+        """Mask of the training rows that a fold scores, bool (N,): those that are not skipped and have a fold."""
         return self.splits.is_scored
 
     @property
     def may_skip(self) -> bool:
-        """Whether rows may go without a prediction of their own: such predictions have a status."""
+        """Whether some rows may get no prediction of their own; a status marks them."""
         return self.settings.may_skip or (self.splits.has_train and not self.is_scored.all())
 
     @property
     def notes(self) -> list[str]:
-        """What is worth knowing of the tables, of the folds and, after `check`, of the images; one line each."""
+        """Notes about the tables, the folds and, after `check`, the images; one line each."""
         return [*self.splits.notes, *self.image_files.notes]
 
     @property
@@ -225,7 +223,7 @@ class CSVDataModule(LightningDataModule):
 
     @property
     def training_features(self) -> NDArray[np.float32] | None:
-        """Metadata of the rows that `fold` trains on, float32 (N, F); None where there is none."""
+        """Metadata of the rows that `fold` trains on, float32 (N, F); None without metadata columns."""
         features = self.splits.train.features
         return None if features is None else features[self.splits.trained_on(self.fold)]
 
@@ -235,18 +233,18 @@ class CSVDataModule(LightningDataModule):
         return self.splits.test.table
 
     def images_of(self, stage: Literal["fit", "predict"], rows: Sequence[int]) -> ImageSet:
-        """The images of some training rows or rows to predict, at their full size."""
+        """The images of some training rows (`fit`) or rows to predict (`predict`), at full size."""
         found = self.splits.train if stage == "fit" else self.splits.test
         paths, rules = [found.paths[row] for row in rows], self.settings.loading.image_rules
         return ImageSet(paths, self.settings.root, None, rules, found.source)
 
     def images_csv(self) -> str:
-        """What `check` saw of every image, as the text of an `images.csv`."""
+        """The results of `check` for every image, as the text of an `images.csv`."""
         ids: dict[str, Sequence[str]] = {name: rows.table.ids for name, rows in self.splits.by_name.items()}
         return self.image_files.to_csv(ids)
 
     def use_images_csv(self, path: Path) -> None:
-        """Takes from an earlier run's `images.csv` which training images are skipped, in place of another look.
+        """Reads from an earlier run's `images.csv` which training images are skipped, instead of scanning again.
 
         Args:
             path: The file. Call this before `setup`.
@@ -254,61 +252,61 @@ class CSVDataModule(LightningDataModule):
         self.splits.known_images = path
 
     def training_cache(self) -> PixelCache | None:
-        """The decoded training images, made now where they are to be kept; None where they are not."""
+        """The pixel cache of the training images, built now if needed; None where images are not cached."""
         return self.image_files.cache(self.splits.train)
 
     def check_unchanged(self, images: Path) -> None:
-        """Compares the training images with those that an `images.csv` was made of.
+        """Compares the training images with those recorded in an `images.csv`.
 
         Raises:
-            DataError: Some show other images now.
+            DataError: Some have changed.
         """
         self.image_files.check_unchanged(self.splits.train, images)
 
     def train_dataloader(self) -> TimedLoader:
         """Shuffled, augmented rows of all folds but `fold`.
 
-        Without a Trainer each pass over such a loader is the next epoch, with another order and augmentation, even if
-        every pass has a loader of its own; `loader.sampler.set_epoch` sets it.
+        Without a Trainer, each pass over such a loader is the next epoch, with a new order and augmentation, even if
+        each pass creates a new loader; `loader.sampler.set_epoch` sets the epoch.
 
-        With `loading.augment_on: device` its batches lie on the Trainer's device, or where there is no Trainer on the
-        GPU if there is one, and their images are float32; the first call copies the images there.
+        With `loading.augment_on: device`, batches are on the Trainer's device (without a Trainer: the GPU if there is
+        one), and their images are float32; the first call copies the images there.
         """
         return self._train_loader(makes_cache=True)
 
     def val_dataloader(self) -> TimedLoader:
-        """The rows of `fold` in the table's order, each once."""
+        """The rows of `fold`, each once, in table order."""
         return self._ordered_loader("val", self.splits.held_out(self.fold), makes_cache=True)
 
-    def predict_dataloader(self, share: tuple[int, int] = (0, 1)) -> TimedLoader:
-        """The rows to predict in their table's order, each once, without targets.
+    def predict_dataloader(self, part: tuple[int, int] = (0, 1)) -> TimedLoader:
+        """The rows to predict, each once, in table order, without targets.
 
         Args:
-            share: One of so many parts of the rows, where processes without a Trainer share them.
+            part: (index, number of parts): the rows of one of several processes that run without a Trainer.
 
-        Where `loading.on_bad_image` is `skip`, images that cannot be used come as padding.
+        Where `loading.on_bad_image` is `skip`, unusable images are padding.
         """
-        return self._ordered_loader("predict", np.arange(share[0], len(self.test_table), share[1]))
+        return self._ordered_loader("predict", np.arange(part[0], len(self.test_table), part[1]))
 
     def test_dataloader(self) -> TimedLoader:
-        """The rows of a labelled test table in its order, each once, with their targets.
+        """The rows of a labelled test table, each once, in table order, with their targets.
 
         Raises:
             InputError: The table has no targets.
-            DataError: Targets are wrong, or not among those of the training table.
+            DataError: Targets are wrong, or unknown to the training table.
         """
         return self._ordered_loader("test", np.arange(len(self.test_table)))
 
     def make_dataset(self, split: Split, rows: NDArray[np.int64], makes_cache: bool = False) -> Dataset[dict[str, Any]]:
-        """The dataset of a loader; a subclass may return one of its own, or one around this one.
+        """The dataset of a loader; a subclass may return a custom one, or wrap this one.
 
-        A key is (epoch, row), where the row is a position in the split's table, or −1 for padding. An item has `image`,
-        uint8 (H, W, 3) of `image_size`, `row`, and `target` and `features` where there are any.
+        A key is (epoch, row): the row is a position in the split's table, or −1 for padding. An item has `image`,
+        uint8 (H, W, 3) at `image_size`, `row`, and optionally `target` and `features`.
 
         Args:
-            split: What the loader is for: `train`, `val`, `test` with targets, or `predict` without.
-            rows: The rows that it visits.
-            makes_cache: Decode the training images into the cache now, where they are to be kept.
+            split: `train`, `val`, `test` with targets, or `predict` without targets.
+            rows: The rows that the loader visits.
+            makes_cache: Build the pixel cache now, if the settings ask for one.
 
         Raises:
             InputError: `test`, and the rows to predict have no targets.
@@ -331,7 +329,7 @@ class CSVDataModule(LightningDataModule):
 
     @property
     def destination(self) -> Destination:
-        """What the batches go to: as a command has set it, else the Trainer's devices, else the GPU if there is one."""
+        """What computes on the batches: set by a command, else the Trainer's devices, else the GPU if there is one."""
         return self._loaders.state.resolve_destination(self.trainer)
 
     @destination.setter
@@ -339,14 +337,14 @@ class CSVDataModule(LightningDataModule):
         self._loaders.state.destination = value
 
     def teardown(self, stage: str) -> None:
-        """Gives the memory back that training images took on a device, as soon as the training is over."""
+        """Frees the device memory of the training images after training."""
         if stage == "fit":
             self._loaders.on_device.release()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the number of whole epochs."""
+        """State for a checkpoint: the number of completed epochs."""
         return {"epoch": self._loaders.state.epoch(self.trainer)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on after the checkpoint's epochs."""
+        """Continues after the checkpoint's epochs."""
         self._loaders.state.resumed_epoch = state_dict["epoch"]

@@ -417,5 +417,5 @@ def test_a_subclass_makes_datasets_of_its_own(competition, num_workers):
     assert own.show_batch("train", n=2).axes[0].get_title()
     on_device = InvertedModule(**settings | {"loading": {"augment_on": "device"}})
     on_device.setup("fit")
-    with pytest.raises(InputError, match=r"make_dataset gives a Inverted\. Set it to cpu"):
+    with pytest.raises(InputError, match=r"make_dataset returned a Inverted\. Set it to cpu"):
         on_device.train_dataloader()

@@ -1,1 +1,1 @@
-"""Rows become batches: datasets, samplers, loaders on the CPU and on the device."""
+"""Rows become batches: datasets, samplers, and loaders on the CPU and on the device."""

@@ -1,4 +1,4 @@
-"""Items become a batch: PyTorch's own collation, with the images' channels kept side by side."""
+"""The collate function: PyTorch's default, with images in `channels_last` memory format."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from swinft.errors import InputError
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Makes a batch of items whose `image`, if they have one, is uint8 (H, W, 3).
+    """Collates items into a batch; `image`, if present, is uint8 (H, W, 3).
 
     Args:
-        items: B of them, with equal names and shapes.
+        items: B items with equal keys and shapes.
 
     Returns:
-        Stacked values; `image` is uint8 (B, 3, H, W) in `channels_last` order, so that nothing is transposed.
+        Stacked values; `image` is uint8 (B, 3, H, W) in `channels_last` format, so that no memory is transposed.
 
     Raises:
         InputError: The images' shapes differ.
@@ -27,7 +27,7 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     shapes = {item["image"].shape for item in items}
     if len(shapes) > 1:
         raise InputError(f"images of different shapes cannot be one batch: {sorted(shapes)}. Resize them to one size.")
-    with warnings.catch_warnings():  # images of the cache are read-only, and are only copied here
+    with warnings.catch_warnings():  # cached images are read-only; they are only copied here
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         images = [torch.from_numpy(item["image"]) for item in items]
     batch = dict(default_collate([item | {"image": image} for item, image in zip(items, images, strict=True)]))

@@ -1,4 +1,4 @@
-"""Rows become batches: the dataset, the two orders in which rows are visited, and the loader.
+"""The image dataset, the training and evaluation samplers, and the loader.
 
 Shapes: N rows, K outputs, F metadata features, (H, W) image size.
 """
@@ -29,19 +29,19 @@ from swinft.errors import InputError
 from swinft.system.allocator import return_freed_memory
 from swinft.system.orphans import end_worker_with_parent
 
-PADDING = -1  # `row` of a batch entry that stands for no row
+PADDING = -1  # `row` of a padding item
 Key = tuple[int, int]  # (epoch, row)
 REPEAT_OFFSET = 2**32  # added to the epoch in a row's key for each earlier visit of the row in the same epoch
 
 
 @dataclass(frozen=True)
 class RowNames:
-    """What names a row in an error message: all that loader processes need of a table, and a fraction of its size.
+    """Names rows in error messages: all that workers need from a table, at a fraction of its size.
 
     Args:
         file: The table's file.
-        ids: Of its N rows.
-        lines: On which each row starts, int (N,).
+        ids: Ids of its N rows.
+        lines: Line on which each row starts, int (N,).
     """
 
     file: str
@@ -50,7 +50,7 @@ class RowNames:
 
     @classmethod
     def of(cls, table: Table) -> "RowNames":
-        """Those of a table."""
+        """Row names of a table."""
         return cls(str(table.path), table.ids, table.lines)
 
     def problem(self, row: int, message: str, fix: str) -> Problem:
@@ -60,24 +60,24 @@ class RowNames:
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset(Dataset[dict[str, Any]]):
-    """Rows of a table; a key is (epoch, row), so that what a row looks like depends on nothing else.
+    """Rows of a table, by the key (epoch, row): an item depends on nothing else.
 
-    A number k stands for the k-th of the rows that its loader visits, in epoch 0: `len` and iteration see these
-    alone. An item's `image` is uint8 (H, W, 3); `collate` makes a batch of items.
+    An integer key k means the k-th row that the loader visits, in epoch 0; `len` and iteration cover these rows. An
+    item's `image` is uint8 (H, W, 3); `collate` makes a batch of items.
 
     Args:
         names: Names the row in error messages.
         paths: N images.
-        pipeline: From decoded image to uint8 (H, W, 3).
+        pipeline: Maps a decoded image to uint8 (H, W, 3).
         image_size: (H, W).
-        seed: Of the augmentation.
-        targets: int64 (N,) or float32 (N, K); None where there are none.
-        features: float32 (N, F); None where there are none.
+        seed: Seed of the augmentation.
+        targets: int64 (N,) or float32 (N, K), or None.
+        features: float32 (N, F), or None.
         rules: Which images can be used, and how.
-        skips_bad: An image that cannot be used becomes padding instead of an error.
-        shrinks: Decode to what `image_size` needs, or every pixel.
+        skips_bad: Unusable images become padding instead of an error.
+        shrinks: Decode to the size that `image_size` needs instead of full size.
         cache: Decoded images of the rows; None to decode each time.
-        preprocess: The user's, before the pipeline; None for none.
+        preprocess: Custom preprocessing before the pipeline, or None.
         visited: Rows that the loader visits; None for all.
         source: Where the images' bytes come from.
     """
@@ -117,19 +117,19 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return 0, int((np.arange(len(self.paths)) if self.visited is None else self.visited)[operator.index(key)])
 
     def labels(self, row: int) -> dict[str, Any]:
-        """All of an item but its image: `row`, and `target` and `features` where there are any."""
+        """An item without its image: `row`, and optionally `target` and `features`."""
         item: dict[str, Any] = {"row": torch.tensor(row)}
         for name, values in (("target", self.targets), ("features", self.features)):
             if values is not None:
-                item[name] = torch.as_tensor(values[self._stand_in if row == PADDING else row])
+                item[name] = torch.as_tensor(values[self._padding_source if row == PADDING else row])
         return item
 
     @cached_property
-    def _stand_in(self) -> int:
-        """The row whose target and features padding carries: they are not scored, but go through the network."""
+    def _padding_source(self) -> int:
+        """The row whose target and features padding copies: they pass through the network, and are not scored."""
         if self.targets is None or not len(self.targets):
             return 0
-        # A row that is left out has the class −1, or NaN, which no head takes.
+        # Skipped rows have the class −1 or NaN, which no head accepts.
         numbers = self.targets.reshape(len(self.targets), -1)
         is_used = (numbers >= 0).all(1) if numbers.dtype.kind == "i" else np.isfinite(numbers).all(1)
         return int(is_used.argmax())
@@ -139,14 +139,14 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
         Raises:
             ImageError: It cannot be decoded; the message names the row.
-            InputError: The pipeline fails on it or ends in something else.
+            InputError: The pipeline fails on it, or its output is of another shape or type.
         """
         image, key = self.decoded(row), "loading.preprocess" if self.preprocess else "augment"
         shape = image.shape
         try:
             image, key = self.preprocess(image) if self.preprocess else image, "augment"
             image = apply(self.pipeline, image, self.seed, epoch, row)
-        except Exception as error:  # whatever a transform does not like about the image
+        except Exception as error:  # transforms raise anything
             message = f"data.{key} fails on the image of shape {shape}"
             raise InputError(str(self.names.problem(row, message, str(error)))) from error
         check_image(image, self.image_size)
@@ -168,18 +168,18 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
 
 class ShuffledSampler(Sampler[Key]):
-    """Rows in an order that is a pure function of (seed, epoch), so that a resumed run sees what it would have seen.
+    """Training order, a pure function of (seed, epoch): a resumed run sees the same rows as an uninterrupted one.
 
     Args:
         rows: Positions in the table.
-        parts: Epochs that visit every row once between them; a remainder of fewer rows than parts is left out, other
-            rows each time.
-        seed: Of the order.
-        rank: This process.
-        num_ranks: All processes. Each gets equally many rows: the order starts again where they do not divide.
-        current_epoch: Asked at the start of each epoch. Lightning's own `set_epoch` comes too late for the first epoch
-            after a resume: workers have fetched rows of epoch 0 by then. None where there is no Trainer.
-        next_epoch: Asked instead where there is no Trainer, unless `set_epoch` was called.
+        parts: Number of virtual epochs that together visit every row once. A remainder of fewer rows than parts is
+            dropped, different rows each time.
+        seed: Seed of the order.
+        rank: Rank of this process.
+        num_ranks: Number of processes. All get equally many rows: if needed, the order repeats from its start.
+        current_epoch: Called at the start of each epoch; None without a Trainer. Lightning's own `set_epoch` comes too
+            late for the first epoch after a resume: by then workers have fetched rows of epoch 0.
+        next_epoch: Called instead without a Trainer, unless `set_epoch` was called.
         sampled_order: The custom sampler's order; None to visit each row once, shuffled. A row that repeats within an
             epoch gets a different key, and so a different augmentation.
     """
@@ -201,7 +201,7 @@ class ShuffledSampler(Sampler[Key]):
         self.follows_trainer = current_epoch is not None
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch of all passes from now on, in a loop without a Trainer."""
+        """Sets the epoch of all later passes, in a loop without a Trainer."""
         if not self.follows_trainer:
             self.current_epoch = lambda: epoch
 
@@ -210,7 +210,7 @@ class ShuffledSampler(Sampler[Key]):
 
     @property
     def _length(self) -> int:
-        """Rows of an epoch, of all processes."""
+        """Rows of an epoch, over all processes."""
         return (len(self.rows) if self.sampled_order is None else self.sampled_order.length) // self.parts
 
     def __iter__(self) -> Iterator[Key]:
@@ -228,12 +228,12 @@ class ShuffledSampler(Sampler[Key]):
 
 
 class OrderedSampler(Sampler[Key]):
-    """Rows in the table's order, each exactly once over all ranks; ranks that run short get padding.
+    """Table order, each row exactly once over all ranks; ranks with fewer rows get padding.
 
     Args:
         rows: Positions in the table.
-        rank: This process.
-        num_ranks: All processes.
+        rank: Rank of this process.
+        num_ranks: Number of processes.
     """
 
     def __init__(self, rows: NDArray[np.int64], rank: int = 0, num_ranks: int = 1) -> None:
@@ -249,7 +249,7 @@ class OrderedSampler(Sampler[Key]):
 
 
 def _start_worker(_: int) -> None:
-    """What a loader process does first."""
+    """Sets up a worker process."""
     end_worker_with_parent()
     tune_decoders()
     return_freed_memory()
@@ -263,14 +263,14 @@ def make_loader(
     seed: int,
     kind: Callable[..., TimedLoader] = TimedLoader,
 ) -> TimedLoader:
-    """The loader of a dataset; in training an incomplete last batch is dropped unless it is the only one.
+    """Creates a loader; in training, an incomplete last batch is dropped unless it is the only one.
 
     Args:
-        dataset: Its keys are the sampler's.
+        dataset: Accepts the sampler's keys.
         sampler: The order.
         batch_size: Rows of a batch.
-        plan: How many processes, and how far they work ahead.
-        seed: Of the processes' own random numbers.
+        plan: Number of workers and prefetch factor.
+        seed: Seed of the workers' random numbers.
         kind: Class of the loader.
     """
     is_training = isinstance(sampler, ShuffledSampler)
@@ -279,13 +279,13 @@ def make_loader(
         batch_size=batch_size,
         sampler=sampler,
         num_workers=plan.num_workers,
-        prefetch_factor=plan.ahead or None,
+        prefetch_factor=plan.prefetch_factor or None,
         worker_init_fn=_start_worker,
         collate_fn=collate,
         drop_last=is_training and len(sampler) > batch_size,  # type: ignore[arg-type]
-        persistent_workers=plan.num_workers > 0,  # starting them takes time; the epoch travels with the key
-        pin_memory=plan.pins,
-        generator=torch.Generator().manual_seed(seed),  # else each epoch advances torch's global generator
+        persistent_workers=plan.num_workers > 0,  # starting them takes time; the key carries the epoch
+        pin_memory=plan.pin_memory,
+        generator=torch.Generator().manual_seed(seed),  # otherwise each epoch would advance torch's global generator
     )
     loader.plan = plan
     return loader

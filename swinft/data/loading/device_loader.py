@@ -1,7 +1,7 @@
-"""Training images in the memory of the device that trains, and the loader that samples and augments them there.
+"""Training images in device memory, and the loader that samples and augments them there.
 
-Per step only numbers cross over: rows, targets, features and, for each row, what `geometry` drew. Whether a Trainer
-runs or a plain loop, what the loader yields has the images in it, on the device.
+Per step only small tensors are copied: rows, targets, features, and the augmentation parameters of `geometry`. With a
+Trainer or in a plain loop, the loader's batches contain the images, on the device.
 
 Shapes: N rows of the table, P pixels of all images, B batch, (H, W) image size.
 """
@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.utils.data import Dataset
 
 from swinft.data.augment.geometry import AugmentParams, Geometry
-from swinft.data.augment.warp import change, warp
+from swinft.data.augment.warp import adjust_colour, warp
 from swinft.data.cache.budget import check_device_budget
 from swinft.data.loading.collate import collate
 from swinft.data.loading.dataset import ImageDataset, Key, ShuffledSampler
@@ -30,16 +30,16 @@ from swinft.system.limits import available_cores, available_memory
 AugmentOn = Literal["cpu", "device"]
 
 PARAM_NAMES = AugmentParams._fields
-CHUNK = 256  # images that are copied to the device at a time
+CHUNK = 256  # images copied to the device at a time
 
 
 @dataclass(frozen=True, eq=False)
 class AugmentParamsDataset(Dataset[dict[str, Any]]):
-    """Rows without their pixels: `matrix`, `colour` and `samples` of `geometry.AugmentParams` instead of `image`.
+    """Rows with the fields of `geometry.AugmentParams` instead of `image`.
 
     Args:
-        rows: The rows with their pixels, from a cache.
-        geometry: Draws.
+        rows: The rows with their images, from a cache.
+        geometry: Draws the parameters.
     """
 
     rows: ImageDataset
@@ -53,21 +53,21 @@ class AugmentParamsDataset(Dataset[dict[str, Any]]):
         assert self.rows.cache is not None
         height, width = self.rows.cache.shapes[row].tolist()
         drawn = self.geometry.draw((height, width), self.rows.seed, epoch, row)
-        numbers = {name: torch.from_numpy(value) for name, value in drawn._asdict().items()}
-        return {**numbers, **self.rows.labels(row)}
+        params = {name: torch.from_numpy(value) for name, value in drawn._asdict().items()}
+        return {**params, **self.rows.labels(row)}
 
 
 @dataclass(eq=False)
 class DeviceImages:
-    """Images in a device's memory, one after another, each at its own size.
+    """Images in device memory, concatenated, each at its own size.
 
     Args:
-        pixels: uint8 (P, 3): the channels of a pixel lie side by side, as `channels_last` has them.
-        starts: Of each row's image in `pixels`, int64 (N,) on the CPU; −1 for rows that are not there.
-        shapes: Its height and width, int64 (N, 2) on the CPU.
-        image_size: (H, W) of what is sampled.
-        is_black_outside: What lies beyond an image is black, not mirrored.
-        note: What they take, in words.
+        pixels: uint8 (P, 3), in `channels_last` order.
+        starts: Offset of each row's image in `pixels`, int64 (N,) on the CPU; −1 for rows without one.
+        shapes: Height and width of each image, int64 (N, 2) on the CPU.
+        image_size: Output size (H, W).
+        is_black_outside: Pad images with black instead of mirroring them.
+        note: The memory that they take, in words.
     """
 
     pixels: Tensor
@@ -83,22 +83,22 @@ class DeviceImages:
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device of the images."""
         return self.pixels.device
 
     def holds(self, rows: NDArray[np.int64], device: torch.device) -> bool:
-        """Whether these are the images of some rows, no more and no fewer, and are on a device."""
+        """Whether these are the images of exactly these rows, on this device."""
         return self.device == device and np.array_equal(np.flatnonzero(self.starts.numpy() >= 0), np.sort(rows))
 
     def sample(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch on the device, with `image` float32 (B, 3, H, W) in 0–255 for what was drawn.
+        """The batch on the device, with `image` float32 (B, 3, H, W) in 0–255 instead of the parameters.
 
-        Nothing here waits for the device.
+        It does not synchronise with the device.
         """
         drawn = {name: batch[name] for name in PARAM_NAMES}
-        rest = {name: self._here(value) for name, value in batch.items() if name not in PARAM_NAMES}
+        rest = {name: self._to_device(value) for name, value in batch.items() if name not in PARAM_NAMES}
         shapes = self.shapes[batch["row"]]
-        # One group of images that stand and one of those that lie, so that little is filled up to a common size.
+        # Group portrait and landscape images separately, so that they need little padding to a common size.
         keys = torch.cat([(shapes[:, :1] > shapes[:, 1:]).long(), drawn["samples"]], dim=1)
         _, group_of = torch.unique(keys, dim=0, return_inverse=True)
         order = group_of.argsort(stable=True)
@@ -106,39 +106,39 @@ class DeviceImages:
         with torch.autocast(self.device.type, enabled=False):
             images = torch.cat([self._sampled(batch["row"][some], shapes[some], drawn, some) for some in groups])
             if len(groups) > 1:
-                images = images.index_select(0, self._here(order.argsort()))
+                images = images.index_select(0, self._to_device(order.argsort()))
         return {"image": images, **rest}
 
-    def _here(self, value: Tensor) -> Tensor:
+    def _to_device(self, value: Tensor) -> Tensor:
         return value.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _sampled(self, rows: Tensor, shapes: Tensor, drawn: dict[str, Tensor], some: Tensor) -> Tensor:
         """Images of rows of one group, float32 (b, 3, H, W); `some` are their positions in the batch."""
         matrix, colour, samples = (drawn[name][some] for name in PARAM_NAMES)
-        is_filled = bool((shapes == shapes[0]).all())
+        is_unpadded = bool((shapes == shapes[0]).all())
         images = warp(
             self._stored(self.starts[rows], shapes).permute(0, 3, 1, 2).float(),
-            None if is_filled else self._here(shapes),
-            self._here(matrix),
+            None if is_unpadded else self._to_device(shapes),
+            self._to_device(matrix),
             self.image_size,
             (int(samples[0, 0]), int(samples[0, 1])),
             self.is_black_outside,
         )
-        return change(images, self._here(colour))
+        return adjust_colour(images, self._to_device(colour))
 
     def _stored(self, starts: Tensor, shapes: Tensor) -> Tensor:
-        """Images as they are stored, filled up below and to the right to a common size: uint8 (b, S, T, 3)."""
+        """Stored images, padded at the bottom and right to a common size, uint8 (b, S, T, 3)."""
         height, width = shapes.amax(0).tolist()
         if self.is_one_shape:
-            places = self._here(starts // (height * width))
-            return self.pixels.view(-1, height, width, 3).index_select(0, places)
+            indices = self._to_device(starts // (height * width))
+            return self.pixels.view(-1, height, width, 3).index_select(0, indices)
         stored = torch.zeros((len(starts), height, width, 3), dtype=torch.uint8, device=self.device)
         for image, start, (rows, columns) in zip(stored, starts.tolist(), shapes.tolist(), strict=True):
             image[:rows, :columns] = self.pixels[start : start + rows * columns].view(rows, columns, 3)
         return stored
 
     def release(self) -> None:
-        """Gives the memory back; what is still asked of the loader fails."""
+        """Frees the memory; the loader cannot be used afterwards."""
         self.pixels = self.pixels[:0].clone()
 
 
@@ -154,8 +154,8 @@ def upload(
         reserved: Bytes to leave free there for something else.
 
     Raises:
-        ImageError: One cannot be decoded; the message names the row.
-        InputError: There is no room, or the device is of another kind.
+        ImageError: An image cannot be decoded; the message names the row.
+        InputError: The device has too little memory, or is of another kind.
     """
     rows, geometry = dataset.rows, dataset.geometry
     assert rows.cache is not None
@@ -180,21 +180,21 @@ def upload(
 
 
 def optimizer_step_bytes(weights: Iterable[Tensor], optimizers: Sequence[Optimizer]) -> int:
-    """Bytes that the first step is going to take and keep: of each weight a gradient, and two moments as AdamW has.
+    """Bytes that the first training step will allocate: gradients, and two moments per weight, as for AdamW.
 
     Args:
-        weights: Of the network that is trained.
-        optimizers: Those that there are already; what a checkpoint has restored to them is there.
+        weights: Of the trained network.
+        optimizers: Existing optimisers; state restored from a checkpoint is not counted again.
     """
-    to_come = 0
+    total = 0
     for weight in filter(lambda weight: weight.requires_grad, weights):
         has_moments = any(optimizer.state.get(weight) for optimizer in optimizers)
-        to_come += ((weight.grad is None) + 2 * (not has_moments)) * weight.numel() * weight.element_size()
-    return to_come
+        total += ((weight.grad is None) + 2 * (not has_moments)) * weight.numel() * weight.element_size()
+    return total
 
 
 class DeviceStore:
-    """The training images that a device holds, from one loader to the next."""
+    """Keeps the training images on a device from one loader to the next."""
 
     def __init__(self) -> None:
         self._images: DeviceImages | None = None
@@ -202,16 +202,16 @@ class DeviceStore:
     def images(
         self, dataset: AugmentParamsDataset, sampler: ShuffledSampler, device: torch.device, trainer: Any
     ) -> DeviceImages:
-        """The images of a loader's rows; copied to the device where they are not there yet, which is said.
+        """The images of a loader's rows; copies them to the device if they are not there yet, and prints a note.
 
         Args:
             dataset: The rows.
             sampler: The loader's.
             device: Where they go.
-            trainer: Lightning's, whose network takes memory there, too; None for none.
+            trainer: Lightning's Trainer, whose network also needs memory there, or None.
         """
         if self._images is None or not self._images.holds(sampler.rows, device):
-            self.release()  # before the next ones are there
+            self.release()  # frees the memory before the next upload
             trained = trainer and trainer.lightning_module
             reserved = optimizer_step_bytes(trained.parameters(), trainer.optimizers) if trained else 0
             self._images = upload(dataset, sampler.rows, device, reserved)
@@ -221,20 +221,20 @@ class DeviceStore:
         return self._images
 
     def release(self) -> None:
-        """Gives the memory back."""
+        """Frees the memory."""
         if self._images is not None:
             self._images.release()
         self._images = None
 
 
 def default_device() -> torch.device:
-    """Where a loop without a Trainer has its batches: the GPU if there is one, else the CPU."""
-    # With its number, as tensors name their device: without it the images would never seem to be there.
+    """The device of a loop without a Trainer: the GPU if there is one, else the CPU."""
+    # With its index, as in `tensor.device`: without it, `holds` would never be true.
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes of a device that nothing uses.
+    """Free bytes of a device.
 
     Raises:
         InputError: The device is neither a CUDA one nor the CPU.
@@ -251,13 +251,13 @@ def free_memory(device: torch.device) -> int:
 class DeviceLoader(TimedLoader):
     """A loader of `AugmentParamsDataset`: workers draw augmentation parameters, the main process samples images.
 
-    A batch is on the device when it is handed out, to a Trainer and to a plain loop alike. `waits` counts what is
-    waited for the numbers, and not the sampling.
+    Batches are already on the device, for a Trainer and for a plain loop. `waits` counts the waiting for the workers,
+    not the sampling.
 
     Args:
-        *args: As for PyTorch's own loader.
-        device_images: The images of all rows that may be asked for, on the device.
-        **kwargs: As for PyTorch's own loader.
+        *args: As for PyTorch's loader.
+        device_images: The images of all rows of the dataset, on the device.
+        **kwargs: As for PyTorch's loader.
     """
 
     def __init__(self, *args: Any, device_images: DeviceImages, **kwargs: Any) -> None:
@@ -268,6 +268,6 @@ class DeviceLoader(TimedLoader):
         return map(self.device_images.sample, super().__iter__())
 
     def images(self, keys: list[Key]) -> list[NDArray[np.uint8]]:
-        """The images of some rows, each uint8 (H, W, 3), to look at."""
+        """The images of some rows, each uint8 (H, W, 3), for display."""
         batch = self.device_images.sample(collate([self.dataset[key] for key in keys]))
         return list(batch["image"].permute(0, 2, 3, 1).round().to(torch.uint8).cpu().numpy())

@@ -1,4 +1,4 @@
-"""What a datamodule's loaders follow: the Trainer's epoch and processes, or passes of a loop without one."""
+"""Epoch, rank and device of a datamodule's loaders, from the Trainer or, without one, from the passes so far."""
 
 from typing import Any
 
@@ -12,57 +12,57 @@ from swinft.errors import InputError
 
 
 class LoaderState:
-    """Which epoch it is, which process this is, and what computes.
+    """Epoch and destination of the loaders.
 
-    The Trainer is an argument: an object that held the datamodule would keep it, and its cache, when nobody uses it.
+    The Trainer is an argument: storing it would keep the datamodule and its cache alive after use.
     """
 
     def __init__(self) -> None:
-        self.resumed_epoch = 0  # of a checkpoint
-        self.passes = 0  # of loops without a Trainer
-        self.destination: Destination | None = None  # as a command has set it
+        self.resumed_epoch = 0  # from a checkpoint
+        self.passes = 0  # in loops without a Trainer
+        self.destination: Destination | None = None  # set by a command
 
     def epoch(self, trainer: Trainer | None) -> int:
-        """The epoch to visit rows for.
+        """The current epoch.
 
         Lightning restores its own count only after it has started the first loader (to count its batches), whose
-        processes have then fetched rows already; the datamodule's state is restored before. `trainer.current_epoch`
-        would be one too low right after a resume.
+        workers have then fetched rows already. The datamodule's state is restored before that. Right after a resume,
+        `trainer.current_epoch` would be one too low.
         """
         progress: Any = trainer.fit_loop.epoch_progress.current if trainer else None
         return max(self.resumed_epoch, int(progress.processed) if progress else 0)
 
     def next_pass(self) -> int:
-        """The epoch of the next pass of loops without a Trainer."""
+        """The epoch of the next pass in a loop without a Trainer."""
         self.passes += 1
         return self.passes - 1
 
     def resolve_destination(self, trainer: Trainer | None) -> Destination:
-        """What the batches go to: as a command has set it, else the Trainer's devices, else the GPU if there is one."""
+        """Where the batches go: set by a command, else the Trainer's devices, else the GPU if there is one."""
         if self.destination is not None:
             return self.destination
         return Destination(device_of(trainer), devices=trainer.num_devices if trainer else 1)
 
 
 def is_running(trainer: Trainer | None) -> bool:
-    """Whether a Trainer runs; it stays attached when it has ended."""
+    """Whether a Trainer runs; it stays attached after it has ended."""
     return trainer is not None and trainer.state.status == TrainerStatus.RUNNING
 
 
 def rank_and_world_size(trainer: Trainer | None) -> tuple[int, int]:
-    """This process and all of them, while a Trainer runs; outside of one a loader yields every row.
+    """Rank and number of processes of a running Trainer; (0, 1) otherwise.
 
     Raises:
-        InputError: The Trainer would share out the rows a second time.
+        InputError: The Trainer would split the rows a second time.
     """
     if trainer is None or not is_running(trainer):
         return 0, 1
     if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
-        # Lightning would share out what is shared out already: most rows would never be seen.
-        raise InputError("build the Trainer with use_distributed_sampler=False: the datamodule shares out the rows.")
+        # Lightning would split the rows of each rank again: most rows would never be visited.
+        raise InputError("build the Trainer with use_distributed_sampler=False: the datamodule splits the rows itself.")
     return trainer.global_rank, trainer.world_size
 
 
 def device_of(trainer: Trainer | None) -> torch.device:
-    """The Trainer's device; where there is none the GPU, if there is one."""
+    """The Trainer's device; without a Trainer, the GPU if there is one."""
     return trainer.strategy.root_device if trainer else default_device()

@@ -1,4 +1,4 @@
-"""The loaders of a datamodule: datasets, orders, and how they are fed."""
+"""The loaders of a datamodule: datasets, samplers and worker plans combined."""
 
 import sys
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ Split = Literal["train", "val", "test", "predict"]
 
 @dataclass(frozen=True)
 class LoaderContext:
-    """What may change from one loader of a datamodule to the next.
+    """Values that may change from one loader of a datamodule to the next.
 
     Args:
-        fold: The fold that is held out.
+        fold: The held-out fold.
         batch_size: Images per batch and device.
-        trainer: Lightning's; None for a loop without one.
+        trainer: Lightning's Trainer, or None.
     """
 
     fold: int
@@ -42,7 +42,7 @@ class LoaderContext:
 
 
 class Loaders:
-    """Makes the loaders of a datamodule.
+    """Creates the loaders of a datamodule.
 
     Args:
         splits: The rows.
@@ -51,16 +51,16 @@ class Loaders:
     def __init__(self, splits: Splits) -> None:
         self.splits, self.settings = splits, splits.settings
         self.state, self.on_device = LoaderState(), DeviceStore()
-        self._has_warned = False  # of a num_workers above the cores
+        self._has_warned = False  # about num_workers
 
     def train(self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], context: LoaderContext) -> TimedLoader:
-        """Rows in the order of the epoch, on the device where that augments."""
+        """The training loader; with `augment_on: device` it augments there."""
         rank, num_ranks = rank_and_world_size(context.trainer)
         follows, parts = is_running(context.trainer), self.settings.loading.virtual_epochs
         epoch = partial(self.state.epoch, context.trainer) if follows else None
         seed = self._seed("order", context)
-        drawn = self.splits.sampled_order(context.fold)
-        sampler = ShuffledSampler(rows, seed, rank, num_ranks, epoch, parts, self.state.next_pass, drawn)
+        order = self.splits.sampled_order(context.fold)
+        sampler = ShuffledSampler(rows, seed, rank, num_ranks, epoch, parts, self.state.next_pass, order)
         if self.settings.loading.augment_on == "device":
             loader = self._from_device(dataset, sampler, context)
         else:
@@ -72,7 +72,7 @@ class Loaders:
     def in_order(
         self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], work: Work, context: LoaderContext
     ) -> TimedLoader:
-        """Rows in the table's order, each once over all processes."""
+        """A loader in table order, each row once over all ranks."""
         return self._loader(dataset, OrderedSampler(rows, *rank_and_world_size(context.trainer)), work, context)
 
     def images(
@@ -81,9 +81,9 @@ class Loaders:
         """The dataset of a split.
 
         Args:
-            split: Which.
+            split: Name of the split.
             visited: Rows that its loader visits; None for all.
-            makes_cache: Decode the training images into the cache now, where they are to be kept.
+            makes_cache: Build the pixel cache now, if the settings ask for one.
             context: Its fold seeds the augmentation.
 
         Raises:
@@ -103,7 +103,7 @@ class Loaders:
             self.splits.answers() if split == "test" else rows.targets,
             rows.features,
             loading.image_rules,
-            # A training image that was whole at the scan has changed since: that is no row to skip but an error.
+            # A training image that passed the scan and fails now has changed: an error, not a row to skip.
             skips_bad=not is_known and loading.on_bad_image == "skip",
             shrinks=settings.is_shrunk,
             cache=self._cache(rows, makes_cache, context) if is_known else None,
@@ -113,10 +113,10 @@ class Loaders:
         )
 
     def try_transforms(self, name: str, rows: dict[int, str], context: LoaderContext) -> None:
-        """Runs the user's transforms on the images of some rows of `train` or `test`, before an epoch does.
+        """Runs custom transforms on some images of `train` or `test` before training.
 
         Raises:
-            InputError: One fails; the message names row and image.
+            InputError: A transform fails; the message names row and image.
         """
         if self.settings.has_custom_transforms:
             is_train = name == "train"
@@ -124,7 +124,7 @@ class Loaders:
             try_transforms(dataset, rows, is_train and not isinstance(self.settings.augment, str))
 
     def _cache(self, rows: Rows, makes_it: bool, context: LoaderContext) -> PixelCache | None:
-        """The decoded training images; says what was decided where nobody has asked before, as in a notebook."""
+        """The decoded training images; prints the cache decision if it was not known before, as in a notebook."""
         files = self.splits.image_files
         was_known = bool(files.decision)
         cache = files.cache(rows, makes_it)
@@ -137,15 +137,15 @@ class Loaders:
     ) -> TimedLoader:
         if not isinstance(rows, ImageDataset):
             raise InputError(
-                "data.loading.augment_on is 'device', which knows the images of swinft's own dataset only, and "
-                f"make_dataset gives a {type(rows).__name__}. Set it to cpu."
+                "data.loading.augment_on is 'device', which supports swinft's own dataset only, and make_dataset "
+                f"returned a {type(rows).__name__}. Set it to cpu."
             )
         augment, resize = self.settings.augment, self.settings.loading.resize
-        assert isinstance(augment, str)  # the settings' check has refused these
+        assert isinstance(augment, str)  # checked by the settings, as is the next one
         assert augment != "heavy"
-        drawn = AugmentParamsDataset(rows, make_geometry(augment, self.settings.image_size, resize))
-        images = self.on_device.images(drawn, sampler, device_of(context.trainer), context.trainer)
-        return self._loader(drawn, sampler, "draw", context, partial(DeviceLoader, device_images=images))
+        params = AugmentParamsDataset(rows, make_geometry(augment, self.settings.image_size, resize))
+        images = self.on_device.images(params, sampler, device_of(context.trainer), context.trainer)
+        return self._loader(params, sampler, "draw", context, partial(DeviceLoader, device_images=images))
 
     def _loader(
         self,
@@ -155,7 +155,7 @@ class Loaders:
         context: LoaderContext,
         kind: Any = TimedLoader,
     ) -> TimedLoader:
-        """A loader that works as `loading.num_workers` says; what is wrong with that is said once."""
+        """A loader with workers as `loading.num_workers` sets; warns once about a wrong number."""
         height, width = self.settings.image_size
         batch_bytes = context.batch_size * (200 if work == "draw" else 3 * height * width)
         num_batches = -(-len(sampler) // context.batch_size)

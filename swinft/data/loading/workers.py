@@ -1,4 +1,4 @@
-"""How many loader processes feed what computes, how far they work ahead, and what waiting for them costs."""
+"""Number of loader workers, their prefetch factor, and the time spent waiting for them."""
 
 import math
 import multiprocessing
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
     from swinft.data.datamodule import CSVDataModule
 
 NumWorkers = int | Literal["auto"]
-# What its processes do: make training images; only draw numbers, where the device samples and augments; make images to
-# validate, while those that train rest and keep their memory; or make images to predict, with nobody beside them.
+# What the workers do: prepare training images; only draw augmentation parameters, where the device augments; prepare
+# validation images, while the training workers are idle but keep their memory; or prepare images to predict.
 Work = Literal["train", "draw", "validate", "predict"]
 
-MAX_WORKERS = 8  # by itself; more can be asked for
+MAX_WORKERS = 8  # of `auto`; users may set more
 MAX_DRAW_WORKERS = 2
-AHEAD = 4  # batches that each process works ahead, where they fit
-SPARE = 2  # batches beside those that wait: one in use, one on its way to the device
-MEMORY_SHARE = 0.1  # of the available memory, for batches that wait
-SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps what processes share; Docker gives it 64 MB
+PREFETCH = 4  # batches that each worker prefetches, if they fit in memory
+SPARE = 2  # batches beside the prefetched ones: one in use, one being copied to the device
+MEMORY_SHARE = 0.1  # of the available memory, for prefetched batches
+SHARED_MEMORY = Path("/dev/shm")  # Linux's shared memory; Docker's default is 64 MB
 SHM_FIX = f"give the container more of {SHARED_MEMORY} (docker run --shm-size 8g, or --ipc host)"
-SLOW_SHARE = {"cpu": 0.5}  # of the time spent waiting: from here on something should be changed
+SLOW_SHARE = {"cpu": 0.5}  # of the time spent waiting for the loader: above it, advice is printed
 SLOW_SHARE_OF_GPU = 0.1
 
 
 @dataclass(frozen=True)
 class Destination:
-    """What a loader's batches go to, and who shares this machine's cores with it.
+    """The device that a loader's batches go to, and the processes that share this machine's cores.
 
     Args:
-        device: What computes.
-        folds: Folds that are fitted side by side here.
+        device: The device that computes.
+        folds: Folds that are fitted at the same time on this machine.
         devices: Devices of one fold, or of one prediction, with a process for each.
-        is_command: A command of swinft's asks. A user's own script may not be prepared to be imported by loader
-            processes, as those that are not forked do.
+        is_command: Called from a command of swinft. Workers that are not forked import the main module, which a user's
+            script may not be prepared for.
     """
 
     device: torch.device
@@ -57,19 +57,19 @@ class Destination:
 
 @dataclass(frozen=True)
 class LoaderPlan:
-    """How a loader works.
+    """Options of a loader.
 
     Args:
-        num_workers: Loader processes; 0 to make batches in the process that asks for them.
-        ahead: Batches that each of them works ahead.
-        pins: Batches lie in page-locked memory, from which a CUDA device copies while it computes.
-        reason: Why so many processes, in words.
-        warning: What is wrong with their number, in a sentence; empty for nothing.
+        num_workers: Loader processes; 0 to prepare batches in the main process.
+        prefetch_factor: Batches that each worker prefetches.
+        pin_memory: Batches are in page-locked memory, from which a CUDA device copies while it computes.
+        reason: Why this number of workers, in words.
+        warning: What is wrong with their number, as a sentence; empty if nothing is.
     """
 
     num_workers: int
-    ahead: int
-    pins: bool
+    prefetch_factor: int
+    pin_memory: bool
     reason: str
     warning: str = ""
 
@@ -80,22 +80,22 @@ class LoaderPlan:
 
 
 def plan_loader(wanted: NumWorkers, to: Destination, batch_bytes: int, num_batches: int, work: Work) -> LoaderPlan:
-    """Decides how a loader works.
+    """Chooses the options of a loader.
 
     Args:
         wanted: `data.loading.num_workers`.
-        to: What the batches go to.
-        batch_bytes: Of one batch.
-        num_batches: Of one pass.
-        work: What the processes do.
+        to: Where the batches go.
+        batch_bytes: Size of one batch.
+        num_batches: Batches of one pass.
+        work: What the workers do.
 
     Raises:
-        InputError: So many processes cannot hand over batches of this size in the memory that processes share.
+        InputError: Shared memory is too small for the batches of so many workers.
     """
     cores, sharing = available_cores(), to.folds * to.devices
     memory = int(MEMORY_SHARE * available_memory()) // sharing
     shared = _free_shared_memory() // sharing
-    waiting = max(0, min(memory, shared) // batch_bytes - SPARE)  # batches that may wait
+    waiting = max(0, min(memory, shared) // batch_bytes - SPARE)  # batches that may be prefetched
     warning = ""
     if wanted == "auto":
         number, reason = _choose(cores, to, num_batches, work)
@@ -117,12 +117,12 @@ def plan_loader(wanted: NumWorkers, to: Destination, batch_bytes: int, num_batch
                 f"data.loading.num_workers is {number}{_shared_among(to)}, and there {'are' if cores > 1 else 'is'} "
                 f"{number_of(cores, 'core')}: loader processes wait for each other. Set it to auto, or to less."
             )
-    ahead = min(AHEAD, max(1, waiting // number)) if number else 0
-    return LoaderPlan(number, ahead, to.device.type == "cuda", reason, warning)
+    prefetch = min(PREFETCH, max(1, waiting // number)) if number else 0
+    return LoaderPlan(number, prefetch, to.device.type == "cuda", reason, warning)
 
 
 def _choose(cores: int, to: Destination, num_batches: int, work: Work) -> tuple[int, str]:
-    """The number of loader processes where nobody says it, and why."""
+    """The number of workers for `auto`, and why."""
     if to.device.type == "cpu":
         return 0, "data.loading.num_workers auto: on a CPU they would take cores from the network"
     if not to.is_command and not _may_be_imported():
@@ -143,20 +143,20 @@ def _shared_among(to: Destination) -> str:
 
 
 def start_method() -> str:
-    """How this process starts others, asked without settling it."""
+    """The start method of this process's children; asking does not fix it."""
     return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
 
 
 def _may_be_imported() -> bool:
-    """Whether loader processes leave the main module alone: those that are forked do, and there is none in a notebook.
+    """Whether workers do not import the main module: forked ones do not, and a notebook has none.
 
-    Others import it, and a script without `if __name__ == "__main__"` would start itself again.
+    Other workers do, and a script without `if __name__ == "__main__"` would start itself again.
     """
     return start_method() == "fork" or not hasattr(sys.modules["__main__"], "__file__")
 
 
 def _free_shared_memory() -> int:
-    """Bytes that are free for what processes share; what no machine has where the system does not say."""
+    """Free bytes of shared memory; unlimited where the system does not report it."""
     try:
         return shutil.disk_usage(SHARED_MEMORY).free if sys.platform == "linux" else sys.maxsize
     except OSError:
@@ -165,15 +165,15 @@ def _free_shared_memory() -> int:
 
 @contextmanager
 def explain_worker_crash(where: str, kept: str, fewer: str) -> Iterator[None]:
-    """Says what the death of a loader process most often means.
+    """Explains the crash of a worker by its most frequent cause.
 
     Args:
-        where: Before the message.
+        where: Prefix of the message.
         kept: What is not lost, as a sentence.
-        fewer: The option that does without such processes.
+        fewer: The option that switches workers off.
 
     Raises:
-        RunError: A loader process died.
+        RunError: A worker crashed.
     """
     try:
         yield
@@ -182,42 +182,41 @@ def explain_worker_crash(where: str, kept: str, fewer: str) -> Iterator[None]:
             raise
         if "Bus error" in str(error):
             raise RunError(
-                f"{where}a loader process found no room in the memory that processes share. {kept}Add {fewer}, or "
-                f"{SHM_FIX}."
+                f"{where}a loader process found no free shared memory. {kept}Add {fewer}, or {SHM_FIX}."
             ) from error
         raise RunError(
-            f"{where}{str(error).splitlines()[0]} {kept}'Killed' is most often a lack of memory: add {fewer}. A "
+            f"{where}{str(error).splitlines()[0]} {kept}'Killed' most often means too little memory: add {fewer}. A "
             f"segmentation fault is a decoder's: `swinft check` decodes every image in turn."
         ) from error
 
 
 class WaitTime:
-    """What the process that computes waits for its loader in one pass: `seconds` without the first batch.
+    """Time that the main process waits for its loader in one pass.
 
-    The first one pays for the start of processes, and comes apart.
+    `seconds` excludes the first batch, which includes the start of the workers.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._first = self._last = math.nan
 
-    def add(self, asked: float, came: float) -> None:
-        """Counts a batch by the moments at which it was asked for and came."""
+    def add(self, requested: float, received: float) -> None:
+        """Counts a batch by the times at which it was requested and received."""
         if math.isnan(self._first):
-            self._first = came
+            self._first = received
         else:
-            self.seconds += came - asked
-        self._last = came
+            self.seconds += received - requested
+        self._last = received
 
     @property
     def share(self) -> float | None:
-        """Of the time from the first batch to the last; None where there was none between them."""
+        """Fraction of the time from the first batch to the last; None if that is zero."""
         between = self._last - self._first
         return self.seconds / between if between > 0 else None
 
 
 class TimedLoader(DataLoader[Any]):
-    """A loader that knows how it works, and what was waited for it in the pass that was begun last."""
+    """A loader with its plan, and the time spent waiting for it in the latest pass."""
 
     plan: LoaderPlan | None = None
     waits: WaitTime | None = None
@@ -228,20 +227,20 @@ class TimedLoader(DataLoader[Any]):
 
 
 class _Timed(Iterator[Any]):
-    """Batches as they come. No generator: PyTorch's iterator must start its processes at once, not when first asked."""
+    """Times each batch. Not a generator: PyTorch's iterator must start its workers at once, not at the first batch."""
 
     def __init__(self, batches: Iterator[Any], waits: WaitTime) -> None:
         self._batches, self._waits = batches, waits
 
     def __next__(self) -> Any:
-        asked = time.monotonic()
+        requested = time.monotonic()
         batch = next(self._batches)
-        self._waits.add(asked, time.monotonic())
+        self._waits.add(requested, time.monotonic())
         return batch
 
 
 def is_slow(share: float, device: torch.device) -> bool:
-    """Whether a device waits for its loader for so much of its time that something should be changed."""
+    """Whether a device waits for its loader so much of the time that settings should be changed."""
     return share > SLOW_SHARE.get(device.type, SLOW_SHARE_OF_GPU)
 
 
@@ -249,8 +248,8 @@ def advice(data: "CSVDataModule", num_workers: int) -> str:
     """What to change where a device waits for its training images.
 
     Args:
-        data: With its images looked at.
-        num_workers: Processes that feed the device.
+        data: After its images were scanned.
+        num_workers: Current number of workers.
     """
     to, cores, loading = data.destination, available_cores(), data.settings.loading
     is_cached = data.training_cache() is not None

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from swinft import ClassificationHead, FineTuneTask, MixConfig, MultilabelHead, RegressionHead
-from swinft.data.augment.warp import change, warp
+from swinft.data.augment.warp import adjust_colour, warp
 from swinft.data.loading.device_loader import DeviceImages
 from swinft.inference.compiled import CompiledNet
 from swinft.inference.predictor import _predict_batch
@@ -216,7 +216,7 @@ def test_images_are_warped_without_waiting(is_filled, is_black, watched):
         random = partial(torch.rand, device=GPU)
         shapes = None if is_filled else torch.full((BATCH, 2), 20, device=GPU)
         images = warp(random(BATCH, 3, 24, 30), shapes, random(BATCH, 2, 3), (SIDE, SIDE), (2, 2), is_black)
-        assert change(images, random(BATCH, 2)).shape == (BATCH, 3, SIDE, SIDE)
+        assert adjust_colour(images, random(BATCH, 2)).shape == (BATCH, 3, SIDE, SIDE)
         assert watch.copies == 0
 
 

@@ -176,11 +176,11 @@ def test_loader_processes_that_are_not_forked_make_the_same_batches(method, comp
 
 
 def test_batches_that_wait_stay_within_a_share_of_memory():
-    assert plan().ahead == 4  # of 100 MB for those that wait
-    assert plan(batch_bytes=5 * MEGABYTE, wanted=8).ahead == 2  # 18 wait
-    assert plan(batch_bytes=90 * MEGABYTE, wanted=4).ahead == 1  # as few as can be
+    assert plan().prefetch_factor == 4  # of 100 MB for those that wait
+    assert plan(batch_bytes=5 * MEGABYTE, wanted=8).prefetch_factor == 2  # 18 wait
+    assert plan(batch_bytes=90 * MEGABYTE, wanted=4).prefetch_factor == 1  # as few as can be
     few = plan(batch_bytes=20 * MEGABYTE)
-    assert (few.num_workers, few.ahead) == (3, 1)
+    assert (few.num_workers, few.prefetch_factor) == (3, 1)
     assert "20.00 MB a batch, 0.10 GB for those that wait" in str(few)
     assert plan(batch_bytes=20 * MEGABYTE, folds=2).num_workers == 0
 
@@ -189,7 +189,7 @@ def test_shared_memory_that_is_too_small_is_said_with_its_cure(competition, tmp_
     docker = {"shared": 64 * MEGABYTE, "batch_bytes": 10 * MEGABYTE}
     assert plan(**docker).num_workers == 4
     assert "--shm-size" in str(plan(**docker))
-    assert plan(**docker, wanted=4).ahead == 1
+    assert plan(**docker, wanted=4).prefetch_factor == 1
     with pytest.raises(InputError, match="bus error"):
         plan(**docker, wanted=5)
     monkeypatch.setattr(loading, "_free_shared_memory", lambda: 40_000)  # two batches of 18 kB
