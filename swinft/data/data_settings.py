@@ -14,7 +14,9 @@ from swinft.data.columns import Columns
 from swinft.data.settings import FoldConfig, LoadingConfig, settings_of, transform_problems
 from swinft.data.sources.named import make_source
 from swinft.data.sources.source import Source
-from swinft.data.target.kinds import TARGETS, TargetKind, target_columns
+from swinft.data.target.base import Target
+from swinft.data.target.custom import class_path_of
+from swinft.data.target.kinds import GivenKind, is_custom, kind_problem, target_columns, target_of
 from swinft.errors import InputError
 from swinft.ranges import SettingsError, is_whole, list_problems, text_problems, whole_problems, word_problems
 
@@ -28,7 +30,7 @@ class DataSettings:
     """
 
     target: str | list[str]
-    target_kind: TargetKind
+    target_kind: GivenKind
     train: str | None
     image: str
     id: str
@@ -60,7 +62,7 @@ class DataSettings:
             except InputError as error:
                 problems.append(str(error))
         problems += whole_problems("data", vars(self), {"batch_size": 1})
-        problems += word_problems("data", vars(self), {"target_kind": get_args(TargetKind)})
+        problems += [problem] if (problem := kind_problem(self.target_kind)) else []
         if isinstance(self.augment, str):
             problems += word_problems("data", vars(self), {"augment": get_args(Preset)})
         else:
@@ -83,10 +85,11 @@ class DataSettings:
 
     def _target_problems(self) -> list[str]:
         """What the target's settings and the other columns say against each other; one sentence each."""
-        found, kind = [], self.target_kind
-        are_classes = TARGETS[kind].are_classes
+        found, are_classes = [], self.kind.are_classes
         if self.columns.class_order is not None and not are_classes:
-            found.append(f"data.columns.class_order does nothing where data.target_kind is {kind}; remove it.")
+            found.append(
+                f"data.columns.class_order does nothing where data.target_kind is {self.kind_name}; remove it."
+            )
         if self.folds.rare_classes == "train" and not are_classes:
             found.append("data.folds.rare_classes is for classification; remove it.")
         try:
@@ -129,10 +132,21 @@ class DataSettings:
         """Path of the image of a row to predict."""
         return self.columns.test_image or self.image
 
+    @cached_property
+    def kind(self) -> Target:
+        """What the kind of target means."""
+        return target_of(self.target_kind)
+
+    @property
+    def kind_name(self) -> str:
+        """The kind's name, or the path of its class."""
+        given = self.target_kind
+        return class_path_of(given) if not isinstance(given, str) and is_custom(given) else self.kind.kind
+
     @property
     def targets(self) -> list[str]:
         """The target's columns."""
-        return target_columns(TARGETS[self.target_kind], self.target, self.columns.label_delimiter)
+        return target_columns(self.kind, self.target, self.columns.label_delimiter)
 
     @property
     def has_custom_transforms(self) -> bool:

@@ -32,7 +32,7 @@ from swinft.data.settings import FoldConfig, LoadingConfig
 from swinft.data.splits import Splits
 from swinft.data.summary import batch_figure, summarize
 from swinft.data.tables.table import Table
-from swinft.data.target.kinds import TargetKind
+from swinft.data.target.kinds import GivenKind
 from swinft.errors import InputError
 from swinft.system.other_lightning import warn_of_other_lightning
 
@@ -45,7 +45,7 @@ class CSVDataModule(LightningDataModule):
 
     Args:
         target: Column of the target; a list for several numbers or several 0/1 labels.
-        target_kind: What the target is.
+        target_kind: What the target is: a name, or an object of a class derived from the kind of one of them.
         train: CSV of the training rows, relative to `root`.
         image: Path of a row's image, relative to `root`, with any columns in braces: `train/{Id}.jpg`.
         id: Column that names the row; read as text, values must be unique.
@@ -70,7 +70,7 @@ class CSVDataModule(LightningDataModule):
     def __init__(
         self,
         target: str | list[str],
-        target_kind: TargetKind,
+        target_kind: GivenKind,
         train: str | None = None,
         image: str = "{id}",
         id: str = "id",

@@ -21,6 +21,7 @@ from swinft.data.sources.source import Source
 from swinft.data.tables.table import Problem, Table, read_table
 from swinft.data.tables.text import Spellings, TextRules
 from swinft.data.target.base import TargetCells, missing_notes, missing_targets, twin_problems
+from swinft.data.target.custom import try_kind
 
 if TYPE_CHECKING:
     from swinft.data.data_settings import DataSettings
@@ -94,16 +95,26 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
     metadata = (columns.numbers, columns.categories)
     schema = make_schema(answered, settings.target_kind, *target, *metadata, rules, columns.class_order)
     cells = TargetCells(answered, settings.targets, columns.label_delimiter, rules)
-    targets = schema.target.encode(cells, schema.outputs, problems, notes)
+    targets = _encoded(schema, cells, problems, notes)
     features = _train_features(answered, schema, columns, problems, notes) if schema.num_features else None
     groups = _groups(table, settings.folds.group, rules, problems) if settings.folds.group else None
     if min_class_rows:
-        cells = TargetCells(table, settings.targets, columns.label_delimiter, rules)
-        problems += schema.target.size_problems(cells, schema.outputs, groups, min_class_rows)
+        of_answered = [name for row, name in enumerate(groups) if row not in skipped] if groups else None
+        problems += schema.target.size_problems(cells, targets, schema.outputs, of_answered, min_class_rows)
     paths = settings.source.references(table, settings.image, settings.root, problems, notes)
     table = replace(table, notes=(*table.notes, *notes))
     whole = _with_gaps(features, skipped) if features is not None else None
     return Rows(table, paths, _with_gaps(targets, skipped), whole, groups, skipped, settings.source), schema
+
+
+def _encoded(schema: Schema, cells: TargetCells, problems: list[Problem], notes: list[str]) -> NDArray[Any]:
+    """Targets of the training rows; a custom kind is tried where nothing is wrong with them."""
+    before = len(problems)
+    targets = schema.target.encode(cells, schema.outputs, problems, notes)
+    problems += schema.target.training_problems(cells, targets, schema.outputs)
+    if len(problems) == before:
+        try_kind(schema.target, cells, targets, schema.outputs)
+    return targets
 
 
 def _skipped(

@@ -1,5 +1,6 @@
 """The rows of a datamodule's splits: tables read once, rows that are skipped, and the fold of every training row."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from swinft.data.inspection.duplicates import cluster_groups
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.samples import Rows, check_sample, read_sample, read_test, read_train
 from swinft.data.sampling import SampledOrder, TrainingRows
-from swinft.data.schema import Schema, with_prior
+from swinft.data.schema import Schema, check_kind, recognised, with_prior
 from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.target.base import TargetCells
 from swinft.errors import InputError
 from swinft.seeding import seed_for
+from swinft.store import verify
 
 OK = "ok"  # status of a row that has a prediction of its own
 
@@ -33,14 +35,24 @@ class Splits:
 
     def __init__(self, settings: DataSettings, image_files: ImageFiles) -> None:
         self.settings, self.image_files = settings, image_files
-        self.schema: Schema | None = None
+        self._schema: Schema | None = None
         self.sample: Table | None = None
         self.notes: list[str] = []
         self.known_images: Path | None = None  # an earlier run's images.csv
+        self.known_schema: Path | None = None  # an earlier run's, with which a custom kind is compared
         self._tables: tuple[Rows, Schema, Rows | None] | None = None
         self._train: Rows | None = None
         self._test: Rows | None = None
         self._fold_of_row: Folds = np.empty(0, dtype=np.int64)
+
+    @property
+    def schema(self) -> Schema | None:
+        """What prediction must know of the training table; None until it is read, or given."""
+        return self._schema
+
+    @schema.setter
+    def schema(self, value: Schema) -> None:
+        self._schema = recognised(value, self.settings.target_kind)
 
     @property
     def train(self) -> Rows:
@@ -176,6 +188,8 @@ class Splits:
         assert train.targets is not None
         used, file = train.is_used, self.settings.folds.file
         schema = with_prior(schema, train.targets[used])
+        if schema.custom and self.known_schema:
+            check_kind(schema, Schema.from_dict(json.loads(verify(self.known_schema).read_bytes())))
         folds = self._read_folds(train.table) if file else self._make_folds(train, used)
         groups = [name for name, is_used in zip(train.groups, used, strict=True) if is_used] if train.groups else None
         notes = check_folds(folds[used], train.targets[used], schema.outputs, groups, file)

@@ -40,7 +40,7 @@ def summarize(splits: "Splits", notes: list[str]) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "train": str(train.table.path),
         "rows": len(train.table),
-        "target": f"{', '.join(splits.settings.targets)} ({splits.settings.target_kind})",
+        "target": f"{', '.join(splits.settings.targets)} ({splits.settings.kind_name})",
         "outputs": schema.target.summary(splits.targets[train.is_used], schema.outputs),
         "folds": fold_summary(splits.fold_of_row[scored], splits.targets[scored], schema),
     }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.errors import InputError
 from swinft.model.class_spec import InitArgsMixin
 from swinft.model.grades import to_grades
 
@@ -124,7 +125,13 @@ def auc(predictions: Array, targets: Array, grades: Array | None = None) -> floa
 
 
 def mean_column_auc(predictions: Array, targets: Array, grades: Array | None = None) -> float:
-    """Mean over labels of the area under the ROC curve; labels that no row has, or that all have, do not count."""
+    """Mean over labels of the area under the ROC curve; labels that no row has, or that all have, do not count.
+
+    Raises:
+        InputError: Targets are shares, and not 0 or 1.
+    """
+    if not np.isin(targets, (0, 1)).all():
+        raise InputError("mean_column_auc needs targets of 0 and 1, and some lie between: choose another metric.")
     return _mean([_binary_auc(p, t > 0.5) for p, t in zip(predictions.T, targets.T, strict=True)])
 
 

@@ -140,9 +140,11 @@ def try_step(
 def _try_metrics(task: FineTuneTask, predictions: Tensor, targets: Tensor, rows: Any) -> None:
     """Scores all rows by metrics of the user's own, with the few predictions that there are again and again.
 
-    All rows, since a metric may need every class or group.
+    All rows, since a metric may need every class or group. A custom kind of target may have targets that
+    another metric refuses.
     """
-    own = [metric for metric in task.scored_by if is_custom(metric)]
+    is_tried = getattr(task._schema, "kind_class", None) is not None
+    own = [metric for metric in task.scored_by if is_tried or is_custom(metric)]
     if own:
         repeated = predictions[torch.arange(len(targets)) % len(predictions)]
         score(own, task.net.head.kind, repeated, targets, **task.table_context(), rows=rows)

@@ -129,6 +129,7 @@ class Experiment:
         data = CSVDataModule(**{**arguments, **changes})
         if run:
             data.use_images_csv(verify(run.images))
+            data.splits.known_schema = run.schema
         return data
 
     def task(self, schema: Schema, seed: int | None = None, loads_weights: bool = True, **changes: Any) -> FineTuneTask:

@@ -210,7 +210,8 @@ def _describe(
             "name": exported.output,
             "names": schema.outputs,
             "target_kind": schema.kind,
-            "classes": schema.outputs if schema.target.are_classes else None,
+            "target_class": schema.kind_class,
+            "classes": schema.outputs if schema.base.are_classes else None,
             "decode": {**_decode_rule(net.head), "done_by_the_network": is_inside},
         },
         "network": {

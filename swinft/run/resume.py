@@ -123,6 +123,7 @@ def _make_again(run: Run, experiment: Experiment) -> None:
     config = experiment.config
     if _is_bad(run, "schema"):
         data = experiment.datamodule(run)
+        data.splits.known_schema = None
         data.setup("fit")
         content = json.dumps(data.schema.to_dict(), indent=1).encode()
         if is_unrecorded(run.schema) and run.schema.read_bytes() != content:

@@ -30,7 +30,8 @@ def encoded(table, kind, target, delimiter=None):
     problems = []
     schema = make_schema(table, kind, target, delimiter, [], [])
     cells = TargetCells(table, target_columns(schema.target, target, delimiter), delimiter)
-    return schema.target.encode(cells, schema.outputs, problems), schema, problems
+    targets = schema.target.encode(cells, schema.outputs, problems)
+    return targets, schema, problems + schema.target.training_problems(cells, targets, schema.outputs)
 
 
 def test_classes_are_sorted_as_text_or_as_whole_numbers(tmp_path):

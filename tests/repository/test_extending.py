@@ -61,11 +61,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.csv").write_text("\n".join(few) + "\n")
     for name in ("test.csv", *(path.name for path in DATA.glob("sample_submission*.csv"))):
         (folder / name).write_text("\n".join((DATA / name).read_text().splitlines()[:7]) + "\n")
-    data = {name: str(folder / f"{name}.csv") for name in ("train", "test", "sample_submission")}
+    data = {"image": str(DATA / "images" / "{image}"), "root": str(folder)}  # a section may name another sample
     return write_config(
         folder / "small.yaml",
         {
-            "data": {"root": str(DATA), **data, "folds": {"num": 2}, "image_size": 32, "batch_size": 6},
+            "data": {**data, "folds": {"num": 2}, "image_size": 32, "batch_size": 6},
             "model": {"backbone_args": {**TINY_SWIN, "patch_size": 4}, "optim": {"warmup_epochs": 0.5}},
             "trainer": {"max_epochs": 1, "accelerator": "cpu", "precision": "32-true"},
         },
@@ -133,6 +133,7 @@ def test_a_section_stands_for_every_door():
     doors = {section.door for section in SECTIONS}
     assert {
         "Head",
+        "Target kind",
         "Loss",
         "Pooling",
         "Backbone",

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.tables.numbers import numbers
 from swinft.data.tables.table import Problem, Table
 from swinft.data.tables.text import HOW_TWINS_DIFFER, TEXT_RULES, TextRules, counted, twins
 from swinft.errors import number_of, suggest
@@ -34,7 +35,11 @@ class TargetCells:
 
 
 class Target:
-    """A kind of target: what its cells, arrays and predictions mean."""
+    """A kind of target: what its cells, arrays and predictions mean.
+
+    A custom kind derives from `Classification`, `Regression` or `Multilabel`, whose heads, metrics and submission
+    formats it then has, and overrides what its cells mean.
+    """
 
     kind: ClassVar[str]
     """Its name in `data.target_kind`."""
@@ -84,10 +89,30 @@ class Target:
         """The same of another table, whose classes and labels must be among the training table's."""
         return self.encode(cells, outputs, problems)
 
+    def numbers(self, cells: TargetCells, problems: list[Problem], notes: list[str] | None = None) -> NDArray[Any]:
+        """The cells as numbers float32 (N, columns), NaN where one is none.
+
+        Args:
+            cells: Where they stand.
+            problems: Cells that are no numbers are appended.
+            notes: Columns of True and False are appended.
+        """
+        way_out = "set data.columns.on_missing_target to skip"
+        return numbers(cells.table, cells.columns, problems, cells.rules, "none", notes, way_out=way_out)
+
+    def training_problems(self, cells: TargetCells, targets: NDArray[Any], outputs: Sequence[str]) -> list[Problem]:
+        """What is wrong with the training rows' targets as a whole."""
+        return []
+
     def size_problems(
-        self, cells: TargetCells, outputs: Sequence[str], groups: Sequence[str] | None, num_folds: int
+        self,
+        cells: TargetCells,
+        targets: NDArray[Any],
+        outputs: Sequence[str],
+        groups: Sequence[str] | None,
+        num_folds: int,
     ) -> list[Problem]:
-        """Classes that are too rare for the folds."""
+        """Classes that are too rare for the folds; `targets` as `encode` gave them, `groups` of the same N rows."""
         return []
 
     def unknown_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> list[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from swinft.data.tables.table import Problem, Table
 from swinft.data.tables.text import Spellings, counted
 from swinft.data.target.base import Target, TargetCells, twin_problems, unknown_names
-from swinft.data.target.names import LIST_FIX, QUOTED_LIST, in_order, names_in
+from swinft.data.target.names import LIST_FIX, QUOTED_LIST, in_order
 from swinft.errors import InputError, listed, number_of, suggest
 from swinft.printing import visible
 
@@ -36,9 +36,13 @@ class Classification(Target):
                 f"row's column into one column (pandas: table[columns].idxmax(axis=1))."
             )
 
+    def names(self, cells: TargetCells) -> list[str]:
+        """The class of each row, N texts; a word for a missing value where it has none."""
+        return cells.table.names(cells.columns[0])
+
     def outputs(self, cells: TargetCells, class_order: Sequence[str] | None) -> list[str]:
         """The classes: as asked, by number where all are numbers, else by name."""
-        found = in_order(names_in(cells.table, cells.columns[0], cells.rules))
+        found = in_order({name for name in self.names(cells) if not cells.rules.is_missing(name)})
         return found if class_order is None else _as_asked(found, class_order)
 
     def encode(
@@ -47,7 +51,7 @@ class Classification(Target):
         """Class indices int64 (N,), −1 where a cell is none."""
         table, column, rules = cells.table, cells.columns[0], cells.rules
         index = {name: k for k, name in enumerate(outputs)}
-        found = table.names(column)
+        found = self.names(cells)
         for row, cell in enumerate(found):
             if rules.is_missing(cell):
                 what = f"is {cell!r}, a word for a missing value" if cell else "is empty"
@@ -64,17 +68,21 @@ class Classification(Target):
 
     def encode_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> NDArray[Any]:
         """Class indices; each class must be one of the training table's."""
-        problems += unknown_names(list(enumerate(cells.table.names(cells.columns[0]))), cells, outputs)
+        problems += unknown_names(list(enumerate(self.names(cells))), cells, outputs)
         return self.encode(cells, outputs, problems)
 
     def size_problems(
-        self, cells: TargetCells, outputs: Sequence[str], groups: Sequence[str] | None, num_folds: int
+        self,
+        cells: TargetCells,
+        targets: NDArray[Any],
+        outputs: Sequence[str],
+        groups: Sequence[str] | None,
+        num_folds: int,
     ) -> list[Problem]:
         """Classes with fewer rows than folds, or of one group only."""
-        found, known = cells.table.names(cells.columns[0]), set(outputs)
-        rows = [row for row, cell in enumerate(found) if cell in known]
-        homes = [groups[row] for row in rows] if groups else None
-        return check_class_sizes([found[row] for row in rows], num_folds, homes, cells.table, cells.columns[0])
+        rows = np.flatnonzero(targets >= 0).tolist()
+        names, homes = [outputs[targets[row]] for row in rows], [groups[row] for row in rows] if groups else None
+        return check_class_sizes(names, num_folds, homes, cells.table, cells.columns[0])
 
     def unknown_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> list[str]:
         """Classes that training rows do not have."""
@@ -82,11 +90,12 @@ class Classification(Target):
         if column not in table.columns:
             return []
         spellings = Spellings(list(outputs))
-        found = Counter(table.names(column))
+        names = self.names(cells)
+        found = Counter(names)
         unknown = Counter(
             {cell: n for cell, n in found.items() if not cells.rules.is_missing(cell) and spellings.find(cell) is None}
         )
-        for row, cell in enumerate(table.names(column) if unknown else []):
+        for row, cell in enumerate(names if unknown else []):
             if cell in unknown:
                 fix = f"Write one of the training table's, or leave the column out.{suggest(cell, outputs)}"
                 problems.append(table.problem(row, "the training table has no such class", fix, column))

@@ -1,15 +1,56 @@
-"""The kinds of target by their names."""
+"""The kinds of target by their names, and what may stand in a name's place."""
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from swinft.data.target.base import Target
 from swinft.data.target.classification import Classification
+from swinft.data.target.custom import checked
 from swinft.data.target.multilabel import Multilabel
 from swinft.data.target.regression import Regression
-from swinft.errors import InputError
+from swinft.errors import InputError, suggest
 
 TargetKind = Literal["classification", "regression", "multilabel"]
-TARGETS: dict[str, Target] = {target.kind: target for target in (Classification(), Regression(), Multilabel())}
+GivenKind = TargetKind | Target
+KINDS = (Classification, Regression, Multilabel)
+TARGETS: dict[str, Target] = {kind.kind: kind() for kind in KINDS}
+FACTS = ("kind", "formats", "are_classes", "are_probabilities")  # what heads, metrics and formats rely on
+
+
+def target_of(given: GivenKind) -> Target:
+    """What a kind means; what one of a custom class gives is checked.
+
+    Args:
+        given: A name, or an object without `kind_problem`.
+    """
+    if isinstance(given, str):
+        return TARGETS[given]
+    return checked(given, TARGETS[given.kind]) if is_custom(given) else TARGETS[given.kind]
+
+
+def is_custom(given: Any) -> bool:
+    """Whether a kind is of a custom class."""
+    return isinstance(given, Target) and type(given) not in KINDS
+
+
+def kind_problem(given: Any) -> str:
+    """What is wrong with the setting `data.target_kind`, as a sentence; empty when nothing is."""
+    names = get_args(TargetKind)
+    bases = ", ".join(f"swinft.{kind.__name__}" for kind in KINDS)
+    if isinstance(given, type) and issubclass(given, Target):
+        return f"data.target_kind is the class {given.__name__}; give an object of it: {given.__name__}()."
+    if not isinstance(given, Target):
+        hint = suggest(given, names) if isinstance(given, str) else f" Give one of {', '.join(names)}."
+        return "" if isinstance(given, str) and given in names else f"data.target_kind is '{given}'.{hint}"
+    base = next((kind for kind in KINDS if isinstance(given, kind)), None)
+    if base is None:
+        return f"data.target_kind is a {type(given).__name__}: derive it from one of {bases}."
+    other = [fact for fact in FACTS if getattr(given, fact, None) != getattr(base, fact)]
+    if other:
+        return (
+            f"data.target_kind: {type(given).__name__} has another `{other[0]}` than swinft.{base.__name__}, which "
+            f"heads, metrics and submissions rely on: remove it, or derive the class from another one of {bases}."
+        )
+    return ""
 
 
 def target_columns(target: Target, given: str | list[str], delimiter: str | None) -> list[str]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.tables.numbers import numbers
 from swinft.data.tables.table import Problem, Table
 from swinft.data.tables.text import TextRules, counted
 from swinft.data.target.base import Target, TargetCells, twin_problems, unknown_names
@@ -49,8 +48,7 @@ class Multilabel(Target):
         """0 or 1, float32 (N, K)."""
         if cells.delimiter is not None:
             return _label_rows(cells, cells.delimiter, outputs, problems, notes)
-        way_out = "set data.columns.on_missing_target to skip"
-        values = numbers(cells.table, cells.columns, problems, cells.rules, "none", notes, way_out=way_out)
+        values = self.numbers(cells, problems, notes)
         for k, name in enumerate(cells.columns):
             problems += _label_problems(cells.table, name, values[:, k])
         return values
@@ -64,9 +62,9 @@ class Multilabel(Target):
         return self.encode(cells, outputs, problems)
 
     def counts(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
-        """Rows that have each label."""
-        found: list[float] = targets.sum(0).astype(int).tolist()
-        return found
+        """Rows that have each label; of shares their sum."""
+        found: list[float] = targets.sum(0, dtype=np.float64).tolist()
+        return [int(count) if count.is_integer() else count for count in found]
 
     def captions(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
         """Each row's labels."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.tables.numbers import numbers
 from swinft.data.tables.table import Problem
 from swinft.data.target.base import Target, TargetCells
 from swinft.printing import shown, visible
@@ -25,17 +24,14 @@ class Regression(Target):
     def encode(
         self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem], notes: list[str] | None = None
     ) -> NDArray[Any]:
-        """Numbers float32 (N, K), NaN where a cell is none; a column that never changes is a problem."""
-        way_out = "set data.columns.on_missing_target to skip"
-        values = numbers(cells.table, cells.columns, problems, cells.rules, "none", notes, way_out=way_out)
-        for k in np.flatnonzero((values == values[:1]).all(0)).tolist():
-            message, fix = "all rows have the same number", "There is nothing to learn; name another column."
-            problems.append(Problem(str(cells.table.path), message, fix, column=cells.columns[k]))
-        return values
+        """Numbers float32 (N, K), NaN where a cell is none."""
+        return self.numbers(cells, problems, notes)
 
-    def encode_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> NDArray[Any]:
-        """Numbers, all of which may be the same."""
-        return numbers(cells.table, cells.columns, problems, cells.rules, "none")
+    def training_problems(self, cells: TargetCells, targets: NDArray[Any], outputs: Sequence[str]) -> list[Problem]:
+        """Outputs that never change."""
+        message, fix = "all rows have the same number", "There is nothing to learn; name another column."
+        same = np.flatnonzero((targets == targets[:1]).all(0)).tolist()
+        return [Problem(str(cells.table.path), message, fix, column=outputs[k]) for k in same]
 
     def ranges(self, targets: NDArray[Any]) -> list[list[float]]:
         """Smallest and largest number of each column."""

@@ -136,7 +136,7 @@ def check_fits(head: Head, num_metadata: int, metrics: Collection[Any], schema: 
     """
     if head.kind != schema.kind:
         raise InputError(
-            f"model.head {class_path_of(type(head))} is for {head.kind}, but data.target_kind is '{schema.kind}'. "
+            f"model.head {class_path_of(type(head))} is for {head.kind}, but data.target_kind is '{schema.kind_name}'. "
             f"Change one of the two."
         )
     made_for = {"outputs": head.num_outputs, "metadata features": num_metadata}

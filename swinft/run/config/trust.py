@@ -29,6 +29,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from swinft.data.sampling import Sampler
 from swinft.data.sources.source import Source
+from swinft.data.target.kinds import KINDS
 from swinft.errors import InputError, suggest
 from swinft.inference.tta import View
 from swinft.model.heads import Head
@@ -47,6 +48,7 @@ BASES: dict[str, tuple[type, ...]] = {
     "data.loading.sampler": (Sampler,),
     "data.loading.source": (Source,),
     "data.loading.test_source": (Source,),
+    "data.target_kind": KINDS,
     "model.backbone": (nn.Module,),
     "model.head": (Head,),
     "model.metrics": (Metric,),

@@ -104,17 +104,17 @@ def curves(run: Run, monitor: str) -> Figure:
 
 def predictions_figure(values: NDArray[np.float32], targets: NDArray[Any], schema: Schema) -> Figure:
     """Out-of-fold predictions against the truth, in the way that fits the kind of target."""
-    if schema.target.are_classes:
+    if schema.base.are_classes:
         return _confusion(values, targets, schema.outputs)
-    draw = _separation if schema.target.are_probabilities else _scatter
-    return draw(values, targets, schema.outputs)
+    are_labels = schema.base.are_probabilities and bool(np.isin(targets, (0, 1)).all())  # and no shares
+    return (_separation if are_labels else _scatter)(values, targets, schema.outputs)
 
 
 def test_figure(run: Run, values: NDArray[np.float32], schema: Schema) -> Figure:
     """Distribution of test predictions beside out-of-fold ones."""
     test = Predictions.read(run.test_predictions, len(schema.outputs)).values
     figure = Figure(figsize=(10, 3.4), layout="constrained")
-    if not schema.target.are_probabilities:
+    if not schema.base.are_probabilities:
         axes = _panels(figure, len(schema.outputs))
         for k, axis in enumerate(axes):
             bins = np.histogram_bin_edges(np.concatenate([values[:, k], test[:, k]]), 30).tolist()

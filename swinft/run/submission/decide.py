@@ -46,8 +46,8 @@ def plan_submission(
     if isinstance(config.format, SubmissionFormat):
         decision = _own(question, config.format)
     else:
-        of_probabilities = _classes if schema.target.are_classes else _labels
-        decision = (of_probabilities if schema.target.are_probabilities else _numbers)(question)
+        of_probabilities = _classes if schema.base.are_classes else _labels
+        decision = (of_probabilities if schema.base.are_probabilities else _numbers)(question)
         _check_cells(sample, decision.format)
     _check_acts(config, schema, decision.format)
     return SubmissionPlan(sample, schema, decision.format, decision.reason, kept, decision.notes)
@@ -254,7 +254,7 @@ def _delimiter(question: _Question, cells: list[str]) -> str:
 
 def _check_config(sample: Sample, schema: Schema, config: SubmissionConfig) -> None:
     """Refuses settings that name what is not there, or that cannot be; all of them are listed."""
-    allowed = schema.target.formats
+    allowed = schema.base.formats
     problems = []
     if not isinstance(config.format, SubmissionFormat) and config.format not in ("auto", *allowed):
         hint = suggest(config.format, [name for target in TARGETS.values() for name in target.formats])

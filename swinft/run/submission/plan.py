@@ -195,7 +195,7 @@ def _match_problems(plan: SubmissionPlan, predictions: Predictions) -> list[str]
     known, wanted = set(ids), set(sample.ids)
     is_finite = np.isfinite(values).all(axis=1)
     # A mean of probabilities may exceed 1 by float32's rounding.
-    is_probability = ((values >= -1e-5) & (values <= 1 + 1e-5)).all(axis=1) | (not plan.schema.target.are_probabilities)
+    is_probability = ((values >= -1e-5) & (values <= 1 + 1e-5)).all(axis=1) | (not plan.schema.base.are_probabilities)
     return [
         *(f"id '{id}' has no prediction" for id in sample.ids if id not in known),
         *(f"id '{id}' is predicted twice" for id, count in Counter(ids).items() if count > 1),

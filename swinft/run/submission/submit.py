@@ -250,7 +250,7 @@ def _read_sample(data: dict[str, Any], options: SubmissionConfig) -> Sample | No
 def _sample_without_file(data: dict[str, Any], schema: Schema, metric: Traits, table: Predictions) -> Sample:
     """Without a sample submission: the id, the target's columns and the order of the predictions."""
     targets = [data["target"]] if isinstance(data["target"], str) else data["target"]
-    if schema.target.are_classes and metric.wants_probabilities and len(schema.outputs) > 2:
+    if schema.base.are_classes and metric.wants_probabilities and len(schema.outputs) > 2:
         targets = schema.outputs
     id = data["columns"]["test_id"] or data["id"]
     return Sample("the predictions", id, [id, *targets], table.ids)
