@@ -3,8 +3,8 @@
 `swinft.fit` and `swinft.open_run` give a run in Python; `CSVDataModule` and `FineTuneTask` are for Lightning's own
 Trainer. `docs/code.md` names every module in reading order.
 
-The public names below are imported when they are first used: `import swinft` itself costs nothing, and changes nothing
-in the program that imports it but one environment variable.
+The public names below are imported on first use: `import swinft` itself is fast, and changes only one environment
+variable in the program that imports it.
 """
 
 import importlib
@@ -12,7 +12,7 @@ import importlib.metadata
 import os
 from typing import Any
 
-# albumentations asks the package index for updates when it is imported, unless it is told not to.
+# By default, importing albumentations asks the package index for updates.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 _PUBLIC = {

@@ -1,6 +1,6 @@
-"""The command line: a table of commands, each imported only when it is chosen.
+"""The command line: a table of commands, each imported only when it is called.
 
-Nothing here imports torch, timm, lightning, OpenCV or pandas, so that `swinft --help` answers at once.
+Nothing here imports torch, timm, lightning, OpenCV or pandas, so that `swinft --help` is fast.
 """
 
 import importlib
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv: The words after `swinft`; those of the process when None.
+        argv: The arguments after `swinft`; None for those of the process.
 
     Returns:
         The exit code: 0 complete, 2 wrong use or bad input, 130 interrupted, 1 anything else.
@@ -68,23 +68,23 @@ def main(argv: list[str] | None = None) -> int:
         print(version("swinft"))
         return 0
     try:
-        rank()  # what a launcher says is checked before Lightning reads it
+        rank()  # checks the launcher's environment variables before Lightning reads them
         return _command(words[0])(words[1:])
     except InputError as error:
-        # From a loader process it comes with that process's traceback, before the message.
+        # An error from a loader worker has the worker's traceback before its message.
         text = str(error).rsplit(f".{type(error).__name__}: ", 1)[-1].rstrip()
-        _complain(words[0], text)
+        _print_error(words[0], text)
         return 2
     except RunError as error:
-        _complain(words[0], str(error))
+        _print_error(words[0], str(error))
         return error.code
     except KeyboardInterrupt:
         print("\nswinft: interrupted", file=sys.stderr)
         return 130
 
 
-def _complain(command: str, text: str) -> None:
-    """Prints an error; what a config or a table says must not control the terminal."""
+def _print_error(command: str, text: str) -> None:
+    """Prints an error, without control characters that a config or a table may hold."""
     print("\n".join(visible(line) for line in f"swinft {command}: {text}".split("\n")), file=sys.stderr)
 
 
@@ -97,6 +97,6 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
 
 def entry() -> None:
-    """The console script: `main` with the process's words and exit code."""
+    """The console script: `main` with the process's arguments and exit code."""
     end_with_parent()
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""The errors that a user can do something about: the command line prints them without a traceback."""
+"""Errors that a user can fix: the command line prints them without a traceback."""
 
 import difflib
 import shlex
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 
 class RunError(RuntimeError):
-    """Something outside the user's input went wrong; the message says what, and how to go on.
+    """Something outside the user's input went wrong; the message says what, and how to continue.
 
     Args:
         message: What is printed.
-        code: The exit code: 1, or that of a process whose end is reported.
+        code: The exit code: 1, or that of the child process that failed.
     """
 
     def __init__(self, message: str, code: int = 1) -> None:
@@ -26,7 +26,7 @@ class InputError(ValueError):
     """Wrong use or bad input. Exit code 2.
 
     The message names the thing, its value, what is allowed and the edit that fixes it. Several problems of one
-    kind are listed in one error, so that the user mends them in one go.
+    kind are listed in one error, so that the user can fix them together.
     """
 
 
@@ -36,18 +36,18 @@ def command(*words: object) -> str:
 
 
 def suggest(word: str, allowed: Iterable[str], prefix: str = "") -> str:
-    """Ends an error message with the nearest allowed word, or with the allowed ones where none is near.
+    """The end of an error message: the allowed word most similar to the user's, or all allowed words.
 
     Args:
         word: What the user wrote.
-        allowed: Every word that would have been right.
-        prefix: Stands before each of them and is not compared.
+        allowed: All allowed words.
+        prefix: Printed before each word, and not compared.
 
     Returns:
-        ` Did you mean 'x'?`, ` Allowed: a, b, c.`, or ten of them and a count; empty where nothing is allowed.
+        ` Did you mean 'x'?`, ` Allowed: a, b, c.`, or ten of them and a count; empty if nothing is allowed.
     """
     choices = [str(choice) for choice in allowed]
-    by_lower = {choice.casefold(): choice for choice in choices}  # `id` for `Id` is the commonest slip of all
+    by_lower = {choice.casefold(): choice for choice in choices}  # `id` for `Id` is the most common mistake
     near = difflib.get_close_matches(word.casefold(), by_lower, n=1, cutoff=0.6)
     near = near or [choice for choice in by_lower if sorted(choice) == sorted(word.casefold())]  # `rl` for `lr`
     if near:
@@ -67,9 +67,9 @@ def number_of(number: int, one: str, many: str | None = None, verb: str = "") ->
 
     Args:
         number: How many.
-        one: The noun for one.
-        many: For any other number; None for the same with an s.
-        verb: `is`, to stand before them as `is` or `are`.
+        one: The noun in the singular.
+        many: The plural; None for the singular with an s.
+        verb: `is`, to start with `is` or `are`.
     """
     before = f"{'is' if number == 1 else 'are'} " if verb else ""
     return f"{before}{number:,} {one if number == 1 else many or f'{one}s'}"

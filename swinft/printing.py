@@ -1,4 +1,4 @@
-"""What is printed and drawn: names without mark-up and line breaks; scores, rates and times in few digits."""
+"""Formats for text that is printed or drawn: names without mark-up and line breaks; scores, rates and durations."""
 
 import math
 import unicodedata
@@ -12,15 +12,15 @@ FAMILY = "DejaVu Sans"  # comes with matplotlib
 
 @contextmanager
 def plain_names(names: Iterable[str]) -> Iterator[Callable[[str], str]]:
-    """Inside the block matplotlib draws text as it is.
+    """Makes matplotlib draw text literally inside the block.
 
     Args:
-        names: What is going to be drawn.
+        names: All names that will be drawn.
 
     Yields:
-        What makes a name drawable: control characters are written out, and characters that no installed font has.
+        A function that escapes control characters, and characters that no installed font has.
     """
-    import matplotlib  # slow, and only needed where something is drawn
+    import matplotlib  # slow to import
 
     families, missing = _families(frozenset("".join(names)))
     settings: Any = {"text.parse_math": False, "text.usetex": False, "font.family": list(families)}
@@ -30,29 +30,29 @@ def plain_names(names: Iterable[str]) -> Iterator[Callable[[str], str]]:
 
 
 def visible(name: str) -> str:
-    """A name on one line: control characters and line separators are written out, as Python does."""
-    return "".join(c if c.isprintable() or c == "\u200d" else _escaped(c) for c in name)  # that joins emoji
+    """A name on one line: control characters and line separators are escaped, as Python does."""
+    return "".join(c if c.isprintable() or c == "\u200d" else _escaped(c) for c in name)  # U+200D joins emoji
 
 
-def say(line: str) -> None:
-    """Prints a line that holds names from a table, a config or a run folder, which must not control the terminal."""
+def print_line(line: str) -> None:
+    """Prints a line; control characters in names from a table, a config or a run folder are escaped."""
     print(visible(line))
 
 
 def width(text: str) -> int:
-    """Columns of a terminal that a text takes: Chinese characters take two, accents none."""
+    """Width of a text in terminal columns: Chinese characters take two, accents none."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def format_score(value: float | None) -> str:
-    """A score with four digits behind the point, or with four that count where those would be noughts."""
+    """A score with four decimals, or with four significant digits if it is below 0.001."""
     if value is None or math.isnan(value):
         return "undefined"
     return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.4g}"
 
 
 def format_rate(rate: float) -> str:
-    """Images per second with the digits that count: `5,254`, `12.1`, `0.31`."""
+    """Images per second: `5,254`, `12.1`, `0.31`."""
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
 
 
@@ -67,7 +67,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_brief(seconds: float, is_rough: bool = False) -> str:
-    """A duration of at most 7 characters for a table: `3.2s`, `45s`, `12m 5s`, `3h 20m`; one unit where it is rough."""
+    """A duration in at most 7 characters: `3.2s`, `45s`, `12m 5s`, `3h 20m`; in one unit if it is an estimate."""
     if is_rough:
         units = {"s": (1, 60), "m": (60, 60), "h": (3600, 100), "d": (86400, math.inf)}
         return next(
@@ -107,6 +107,6 @@ def _families(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[st
     return tuple(families), frozenset(missing)
 
 
-def shown(value: float) -> str:
-    """A number for people: four digits, and a price of 5,858,000 as such and not as 5.858e+06."""
+def format_number(value: float) -> str:
+    """A number with four digits; a large one as 5,858,000 and not as 5.858e+06."""
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"

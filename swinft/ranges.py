@@ -1,4 +1,4 @@
-"""What values of settings are allowed: what a message says is allowed is what is checked."""
+"""Allowed values of settings: the check and its error message come from the same range."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ class SettingsError(InputError):
     """Settings are wrong or contradict each other.
 
     Args:
-        problems: One sentence each.
+        problems: One sentence per problem.
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -27,13 +27,13 @@ class SettingsError(InputError):
 
 @dataclass(frozen=True)
 class Range:
-    """The allowed values of a number. NaN is in no range, and infinity neither.
+    """The allowed values of a number. NaN and infinity are in no range.
 
     Args:
         low: Lowest value.
-        high: Highest value; infinity for none.
-        above: Whether the number must be above `low`.
-        below: Whether it must be below `high`.
+        high: Highest value; infinity for no limit.
+        above: Whether `low` itself is excluded.
+        below: Whether `high` itself is excluded.
     """
 
     low: float
@@ -57,18 +57,18 @@ class Range:
 FINITE = Range(-math.inf)
 POSITIVE = Range(0, above=True)
 NOT_NEGATIVE = Range(0)
-UNIT = Range(0, 1)  # shares and probabilities
+UNIT = Range(0, 1)  # fractions and probabilities
 BELOW_ONE = Range(0, 1, below=True)
 INSIDE_UNIT = Range(0, 1, above=True, below=True)
 COUNT = Range(1)
 
 
 def range_problems(section: str, values: Mapping[str, Any], ranges: Mapping[str, Range]) -> list[str]:
-    """Numbers out of their ranges; one sentence each, that names the key, its value and what is allowed.
+    """Numbers out of their ranges: one sentence each, with the key, its value and what is allowed.
 
     Args:
-        section: Of the config, as `model.optim`; empty for none.
-        values: By key: a number, several, or None, which has no range.
+        section: Section of the config, such as `model.optim`; empty for none.
+        values: By key: a number, several, or None, which is not checked.
         ranges: By key.
     """
     problems = []
@@ -83,7 +83,7 @@ def range_problems(section: str, values: Mapping[str, Any], ranges: Mapping[str,
 
 
 def check_ranges(section: str, values: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
-    """The same, as an error.
+    """Raises what `range_problems` finds.
 
     Raises:
         InputError: Numbers are out of their ranges; all of them are listed.
@@ -99,7 +99,7 @@ def whole_problems(section: str, values: Mapping[str, Any], lowest: Mapping[str,
     Args:
         section: As in `range_problems`.
         values: By key.
-        lowest: Allowed, by key.
+        lowest: The lowest allowed number, by key.
     """
     return [
         f"{section}{'.' * bool(section)}{key} is {values[key]!r}. Allowed: a whole number from {low}."
@@ -109,17 +109,17 @@ def whole_problems(section: str, values: Mapping[str, Any], lowest: Mapping[str,
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number; YAML's true and Python's True are none."""
+    """Whether a value is a whole number; booleans are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def word_problems(section: str, values: Mapping[str, Any], words: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Values that are none of the allowed words; one sentence each, with the nearest word.
+    """Values that are none of the allowed words; one sentence each, with the most similar word.
 
     Args:
         section: As in `range_problems`.
         values: By key.
-        words: Allowed, by key; texts, true and false.
+        words: Allowed words, by key: texts, true and false.
     """
     return [
         f"{section}.{key} is '{values[key]}'.{suggest(str(values[key]), [_in_yaml(word) for word in allowed])}"
@@ -129,13 +129,13 @@ def word_problems(section: str, values: Mapping[str, Any], words: Mapping[str, S
 
 
 def text_problems(section: str, values: Mapping[str, Any], keys: Sequence[str], optional: Sequence[str]) -> list[str]:
-    """Values that are no text; one sentence each. Paths will do.
+    """Values that are neither text nor a path; one sentence each.
 
     Args:
         section: As in `range_problems`.
         values: By key.
-        keys: What must be text.
-        optional: What may be None instead.
+        keys: Keys whose value must be text.
+        optional: Keys whose value may also be None.
     """
     return [
         f"{section}.{key} is {values[key]!r}; write a text{' or null' if key in optional else ''}."

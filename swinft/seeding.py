@@ -1,7 +1,7 @@
-"""Random numbers for one use each: the numbers of one say nothing about those of another.
+"""Independent random seeds for each use: data order, augmentation, mixing, dropout.
 
-numpy's seeds are lists of numbers, of which trailing zeros do not count: without a word for each use, what row k draws
-in epoch 0 would be what batch k mixes.
+numpy ignores trailing zeros in a list of seeds. Without the name of the use in the seed, the augmentation of row k in
+epoch 0 and the mixing of batch k would draw the same numbers.
 """
 
 import hashlib
@@ -16,25 +16,26 @@ def seed_for(use: Use, seed: int, fold: int = 0) -> int:
     """The seed of one use of random numbers in one fold.
 
     Args:
-        use: What they are for.
-        seed: Of the run.
-        fold: Whose numbers they are; folds draw independently of one another.
+        use: What the numbers are for.
+        seed: Seed of the run.
+        fold: Number of the fold; folds draw independently of one another.
 
     Returns:
-        A number of 63 bits, the uppermost of them set: as a seed it takes the same place whatever it is.
+        A number of 63 bits with the highest bit set, so that every seed has the same number of words in numpy.
     """
     digest = hashlib.blake2b(f"{use} {seed} {fold}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 2 | 1 << 62
 
 
 def seed_generators(device: torch.device, seed: int) -> None:
-    """Seeds torch's generators of the CPU and of one device, as `torch.manual_seed` does those of every kind of device.
+    """Seeds torch's generators of the CPU and of one device.
 
-    That notes down where it was called from for each kind that is not there: a millisecond, too much for every step.
+    `torch.manual_seed` seeds all kinds of device, and records a stack trace for each that is absent. That takes a
+    millisecond, too long for every step.
 
     Args:
-        device: The current one of its kind.
-        seed: Of both.
+        device: The current device of its type.
+        seed: Seed of both generators.
     """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":

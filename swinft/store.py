@@ -1,7 +1,7 @@
-"""The one way a durable file is written: whole, flushed, and recorded last.
+"""Durable files: written atomically, flushed to disk, then recorded with size and SHA-256.
 
-A file counts only once its commit record exists, and the record is written after the file is safely on disk. A
-crash at any point therefore leaves either the old artefact or the new one, never half of one.
+A file is valid only if it has a commit record, which is written after the file is safely on disk. A crash at any
+point therefore leaves either the old artefact or the new one, never a partial one.
 """
 
 import hashlib
@@ -21,45 +21,45 @@ RECORDS = ".commits"  # one hidden folder beside the artefacts, so that a listin
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Writes a file outside a run: whole or not at all, and without a record.
+    """Writes a file outside a run: atomically, and without a record.
 
     Raises:
-        StoreError: The disk is full or refuses to write; what was there before is untouched.
+        StoreError: The disk is full or not writable; an earlier file is unchanged.
     """
     try:
         _move(_write(path, content)[0], path)
     except OSError as error:
         raise StoreError(
-            f"{path} cannot be written: {error.strerror or error}. What was there is untouched."
+            f"{path} cannot be written: {error.strerror or error}. An earlier file there is unchanged."
         ) from error
 
 
 def commit(path: Path, content: bytes | Callable[[IO[bytes]], None], producer: str) -> None:
-    """Writes an artefact so that it is either whole or absent.
+    """Writes an artefact atomically, with its commit record.
 
     Args:
-        path: Where it goes. Missing folders are made.
+        path: The artefact. Missing folders are created.
         content: The bytes, or a function that writes them to an open binary file.
-        producer: What made it, kept in the record.
+        producer: The command that made it, stored in the record.
 
     Raises:
-        StoreError: The disk is full or refuses to write; what was there before is untouched.
+        StoreError: The disk is full or not writable; the artefact that was committed before is unchanged.
     """
     try:
         temporary, digest = _write(path, content)
-        # An earlier artefact's record must not stand for the new content, not even for a moment.
-        _forget(path)
+        # At no time may the record of the earlier artefact lie beside the new content.
+        _delete_record(path)
         _move(temporary, path)
-        _vouch(path, digest, producer)
+        _write_record(path, digest, producer)
     except OSError as error:
         raise StoreError(
-            f"{path} cannot be written: {error.strerror or error}. What was committed before is untouched. Make room, "
-            f"or mend the folder's rights, and {_go_on(producer)}."
+            f"{path} cannot be written: {error.strerror or error}. What was committed before is unchanged. Free some "
+            f"space, or fix the folder's permissions, and {_how_to_retry(producer)}."
         ) from error
 
 
 def is_committed(path: Path) -> bool:
-    """Whether `path` was committed and is still there with the recorded size. Cheap: the content is not read."""
+    """Whether `path` was committed and still has the recorded size. Fast: the content is not read."""
     record = _read_record(path)
     return record is not None and path.is_file() and path.stat().st_size == record["size"]
 
@@ -68,21 +68,22 @@ def verify(path: Path) -> Path:
     """Returns `path` after comparing its content with the commit record.
 
     Raises:
-        StoreError: The file or its record is missing or damaged; each has its own words.
+        StoreError: The file or its record is missing or damaged; the message says which.
     """
-    record, place = _read_record(path), _record(path)
+    record, record_path = _read_record(path), _record(path)
     if not path.is_file():
-        raise StoreError(f"{path} is missing. Restore it from a copy{_or_again(record)}.")
+        raise StoreError(f"{path} is missing. Restore it from a copy{_how_to_remake(record)}.")
     if record is None:
-        what = "is damaged" if place.is_file() else "is missing: it was not copied with the file, or never written"
+        what = "is missing: it was not copied with the file, or never written"
+        what = "is damaged" if record_path.is_file() else what
         raise StoreError(
-            f"{path} cannot be verified: its commit record {place} {what}. Restore the record from a copy, or add "
-            f"--accept to `swinft fit --resume` to take the files of a run as they are."
+            f"{path} cannot be verified: its commit record {record_path} {what}. Restore the record from a copy, or "
+            f"add --accept to `swinft fit --resume` to accept the files of a run as they are."
         )
     if path.stat().st_size != record["size"] or _sha256(path) != record["sha256"]:
         raise StoreError(
             f"{path} has changed since it was written (size or SHA-256 differ from its commit record): the disk or a "
-            f"program damaged it. Restore it from a copy{_or_again(record)}."
+            f"program damaged it. Restore it from a copy{_how_to_remake(record)}."
         )
     return path
 
@@ -95,13 +96,13 @@ def digest(path: Path) -> str:
     """
     record = _read_record(path)
     if record is None or not is_committed(path):
-        verify(path)  # says what is wrong
+        verify(path)  # raises the error
     assert record
     return str(record["sha256"])
 
 
-def _or_again(record: dict[str, Any] | None) -> str:
-    """How an artefact is made again, as the end of a sentence."""
+def _how_to_remake(record: dict[str, Any] | None) -> str:
+    """How to make an artefact again, as the end of a sentence."""
     if record is None:
         return ""
     if record["producer"] == "swinft fit":
@@ -110,38 +111,38 @@ def _or_again(record: dict[str, Any] | None) -> str:
 
 
 def is_unrecorded(path: Path) -> bool:
-    """Whether a file is there whose commit record is missing or damaged."""
+    """Whether a file exists and its commit record is missing or damaged."""
     return path.is_file() and _read_record(path) is None
 
 
-def accept(path: Path, producer: str) -> None:
-    """Writes the missing or damaged record of a file as it is; who calls this has looked into the file.
+def record_existing(path: Path, producer: str) -> None:
+    """Writes the missing or damaged record of an existing file; the caller has checked the file.
 
     Raises:
-        StoreError: The disk refuses to write.
+        StoreError: The record cannot be written.
     """
     try:
-        _vouch(path, _sha256(path), producer)
+        _write_record(path, _sha256(path), producer)
     except OSError as error:
         raise StoreError(f"the record of {path} cannot be written: {error.strerror or error}.") from error
 
 
 def has_record(path: Path) -> bool:
-    """Whether `path` was ever committed, whatever has become of it and of its record since."""
+    """Whether `path` has a record; neither the file nor the record is checked."""
     return _record(path).is_file()
 
 
 def newest_intact(paths: Iterable[Path]) -> Path | None:
-    """The first artefact that is what was committed; damaged ones are moved to `quarantine/`, loudly.
+    """The first artefact that is intact; damaged ones are moved to `quarantine/` with a warning.
 
     Args:
-        paths: Committed artefacts, the wanted one first.
+        paths: Committed artefacts, newest first.
 
     Returns:
-        None where there was none to begin with.
+        None if `paths` is empty.
 
     Raises:
-        StoreError: There were some, and all of them are damaged: going on would mean starting from scratch unasked.
+        StoreError: All of them are damaged: continuing would silently start from scratch.
     """
     damaged = []
     for path in paths:
@@ -152,14 +153,14 @@ def newest_intact(paths: Iterable[Path]) -> Path | None:
             print(f"WARNING: {path} is damaged; moved to {damaged[-1]}. Trying the one before.", file=sys.stderr)
     if damaged:
         raise StoreError(
-            f"none of the artefacts in {damaged[0].parent.parent} is intact; what is left of them is in "
-            f"{damaged[0].parent}. Delete {damaged[0].parent.parent} to start it anew."
+            f"none of the artefacts in {damaged[0].parent.parent} is intact; the damaged files are in "
+            f"{damaged[0].parent}. Delete {damaged[0].parent.parent} to start from scratch."
         )
     return None
 
 
 def quarantine(path: Path) -> Path:
-    """Moves a damaged artefact and its record out of the way, and returns where to."""
+    """Moves a damaged artefact and its record to `quarantine/`, and returns the new path."""
     target = path.parent / "quarantine" / path.name
     target.parent.mkdir(exist_ok=True)
     if path.exists():
@@ -169,16 +170,16 @@ def quarantine(path: Path) -> Path:
 
 
 def probe(folder: Path, needed_bytes: int = 0, what: str = "runs", advice: str = "") -> None:
-    """Finds out in the first second whether a folder can be written to: write, flush, rename, delete, free space.
+    """Checks that a folder is writable (write, flush, rename, delete) and has enough free space.
 
     Args:
-        folder: Made if missing.
-        needed_bytes: How much is going to be written.
-        what: What is going to be written, for the message.
-        advice: What to do where it cannot be.
+        folder: Created if missing.
+        needed_bytes: How much will be written.
+        what: What will be written, for the message.
+        advice: What to do if the folder is not writable.
 
     Raises:
-        InputError: Something of it fails; the message says what.
+        InputError: The folder is not writable or has too little free space.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -187,8 +188,8 @@ def probe(folder: Path, needed_bytes: int = 0, what: str = "runs", advice: str =
         path.unlink()
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        mend = advice or "Choose another folder with --runs."
-        raise InputError(f"{what} cannot be written to {folder}: {error}. {mend}") from error
+        fix = advice or "Choose another folder with --runs."
+        raise InputError(f"{what} cannot be written to {folder}: {error}. {fix}") from error
     if free < needed_bytes:
         raise InputError(
             f"{folder} has {free / 1e9:.1f} GB free, the run needs about {needed_bytes / 1e9:.1f} GB. Free some, or "
@@ -197,35 +198,35 @@ def probe(folder: Path, needed_bytes: int = 0, what: str = "runs", advice: str =
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file's name is that of a commit in the making."""
+    """Whether a file's name is that of an unfinished commit."""
     return name.startswith(".") and name.endswith(".tmp")
 
 
 def sweep(folder: Path) -> None:
-    """Deletes what commits of processes that are gone left half written in a folder."""
-    for place in (folder, folder / RECORDS):
-        for path in place.glob(".*.tmp"):
+    """Deletes temporary files that commits of dead processes left in a folder."""
+    for each in (folder, folder / RECORDS):
+        for path in each.glob(".*.tmp"):
             pid = path.name.split(".")[-2]
             if pid.isdigit() and not _is_running(int(pid)):
                 path.unlink(missing_ok=True)
 
 
 def discard(path: Path) -> None:
-    """Deletes an artefact: the record first, so that no record ever stands for a missing file."""
-    _forget(path)
+    """Deletes an artefact: the record first, so that there is never a record without a file."""
+    _delete_record(path)
     path.unlink(missing_ok=True)
 
 
-def _forget(path: Path) -> None:
-    """Deletes a record, durably: what comes next may reach the disk before it otherwise."""
+def _delete_record(path: Path) -> None:
+    """Deletes a record and flushes the folder: otherwise a later write may reach the disk first."""
     record = _record(path)
     if record.exists():
         record.unlink(missing_ok=True)
         _flush(record.parent)
 
 
-def _vouch(path: Path, digest: str, producer: str) -> None:
-    """Writes the record of a file that is safely on the disk."""
+def _write_record(path: Path, digest: str, producer: str) -> None:
+    """Writes the record of a file that is already on disk."""
     record = {"size": path.stat().st_size, "sha256": digest, "producer": producer}
     text = json.dumps({**record, "check": _check(record)}, indent=1)
     _move(_write(_record(path), text.encode())[0], _record(path))
@@ -234,7 +235,7 @@ def _vouch(path: Path, digest: str, producer: str) -> None:
 def _write(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> tuple[Path, str]:
     """Writes and flushes a temporary file beside `path`; returns it with its SHA-256."""
     _make_folder(path.parent)
-    # In the target's own folder: a rename across file systems is a copy, and a copy can be cut in half.
+    # In the same folder: a rename across file systems is a copy, which is not atomic.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -245,7 +246,7 @@ def _write(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> tuple[Pa
                 else:
                     content(cast(IO[bytes], hashing))
             except Exception as error:
-                raise hashing.error or error from None  # torch turns a full disk into an error of its own
+                raise hashing.error or error from None  # torch replaces the OSError of a full disk by another error
             file.flush()
             os.fsync(file.fileno())
         return temporary, hashing.digest.hexdigest()
@@ -255,7 +256,7 @@ def _write(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> tuple[Pa
 
 
 class _Hashing(io.RawIOBase):
-    """Passes on what is written, hashes it on the way, and keeps the first error of the disk."""
+    """Writes to a file, hashes what is written, and remembers an OSError."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.digest = file, hashlib.sha256()
@@ -274,13 +275,13 @@ class _Hashing(io.RawIOBase):
 
 
 def _move(temporary: Path, path: Path) -> None:
-    """Renames, and flushes the folder, so that the name is as durable as the content."""
+    """Renames, and flushes the folder, so that the new name survives a crash."""
     temporary.replace(path)
     _flush(path.parent)
 
 
 def _make_folder(folder: Path) -> None:
-    """Makes a folder with its parents, as durably as what is going to lie in it."""
+    """Creates a folder with its parents, and flushes them."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in reversed(missing):
@@ -288,7 +289,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Flushes the names in a folder."""
+    """Flushes a folder's entries to disk."""
     if hasattr(os, "O_DIRECTORY"):  # Windows can neither open nor flush a folder
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -302,17 +303,17 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # a process of another user
         pass
     return True
 
 
-def _go_on(producer: str) -> str:
-    return "go on with `swinft fit --resume`" if producer == "swinft fit" else f"run `{producer}` again"
+def _how_to_retry(producer: str) -> str:
+    return "continue with `swinft fit --resume`" if producer == "swinft fit" else f"run `{producer}` again"
 
 
 def json_bytes(value: Any, indent: int | None = 1) -> bytes:
-    """JSON that every parser reads: numbers that are NaN or infinite become null."""
+    """Standard JSON: NaN and infinity become null."""
 
     def plain(part: Any) -> Any:
         if isinstance(part, dict):
@@ -329,7 +330,7 @@ def _record(path: Path) -> Path:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """The commit record; None where there is none or it is damaged."""
+    """The commit record; None if it is missing or damaged."""
     try:
         record = json.loads(_record(path).read_bytes())
         check = record.pop("check")
@@ -339,7 +340,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _check(record: dict[str, Any]) -> str:
-    """A record vouches for a file; this vouches for the record."""
+    """The SHA-256 that protects the record itself."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 

@@ -43,7 +43,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
         file.write(b"half")
         raise OSError("no space left")
 
-    with pytest.raises(StoreError, match=r"cannot be written: no space left\. What was committed before is untouched"):
+    with pytest.raises(StoreError, match=r"cannot be written: no space left\. What was committed before is unchanged"):
         commit(path, fails, "test")
     assert verify(path).read_bytes() == b"good"
     assert sorted(os.listdir(tmp_path)) == [".commits", "a.csv"]

@@ -1,1 +1,1 @@
-"""The commands: arguments in, prints out."""
+"""The commands: parse arguments, call `swinft.run`, print."""

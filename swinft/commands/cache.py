@@ -1,4 +1,4 @@
-"""`swinft cache`: what the caches of decoded images take, and a way to be rid of them."""
+"""`swinft cache`: list the caches of decoded images with their sizes, or delete some."""
 
 import re
 import time
@@ -15,17 +15,18 @@ TIMES = ("", "d", "day", "days", "h")
 
 
 def cache(dir: str | None = None, prune: str | None = None) -> None:
-    """List the caches of decoded images, the one that was used longest ago first, or delete some of them.
+    """List the caches of decoded images, the least recently used first, or delete some of them.
 
-    A cache that a running process uses is never deleted, and one that is deleted is built again where it is needed.
+    A cache that a running process uses is never deleted. A deleted cache is built again when it is needed.
 
     Args:
         dir: Folder of the caches, as data.loading.cache_dir; by default ~/.cache/swinft.
-        prune: Delete what was not used for some time (`30d`, or `0` for all), or the oldest beyond a size (`20GB`).
+        prune: Delete caches not used for some time (`30d`, or `0` for all), or the least recently used ones beyond a
+            total size (`20GB`).
     """
     folder = Path(dir).expanduser() if dir else default_cache_folder()
     if dir and not folder.is_dir():
-        raise InputError(f"--dir {dir} is no folder. Give the one that data.loading.cache_dir names, or leave it out.")
+        raise InputError(f"--dir {dir} is not a folder. Give that of data.loading.cache_dir, or leave it out.")
     if prune is not None:
         _prune(folder, prune)
         return
@@ -37,7 +38,7 @@ def cache(dir: str | None = None, prune: str | None = None) -> None:
 
 
 def _prune(folder: Path, limit: str) -> None:
-    """Deletes what `--prune` names, and says so."""
+    """Deletes the caches that `--prune` selects, and prints how many."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", limit.strip())
     unit = next((name for name in UNITS if found and name.casefold() == found[2].casefold()), None)
     if found is None or unit is None:
@@ -50,7 +51,7 @@ def _prune(folder: Path, limit: str) -> None:
     left = cache_files(folder)
     used = sum(is_in_use(file.path) for file in left)
     in_use = f"; a running process uses {used:,} of them" if used else ""
-    print(f"{folder}: deleted {_count(deleted)}; {_count(left)} stay{in_use}")
+    print(f"{folder}: deleted {_count(deleted)}; {_count(left)} left{in_use}")
 
 
 def _count(files: list[CacheFile]) -> str:

@@ -1,9 +1,9 @@
-"""`swinft check`: the tables, images and folds of a config, and whatever else a fit needs; trains nothing."""
+"""`swinft check`: check the tables, images and folds of a config, and all else that a fit needs, without training."""
 
 from pathlib import Path
 
 from swinft.data.summary import format_summary
-from swinft.printing import say
+from swinft.printing import print_line
 from swinft.run.check import check_run
 from swinft.run.compute.settle import answer
 from swinft.run.config.sections import build_parser
@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     """`swinft check --config FILE`."""
     parser = build_parser("check")
     parser.add_argument(
-        "--trial", type=str | None, default=None, help="answer the request in a folder: what `check` and `fit` start"
+        "--trial", type=str | None, default=None, help="internal: run the timed trial that a folder requests"
     )
     experiment = Experiment.from_argv(parser, argv)
     if experiment.config.trial:
@@ -24,5 +24,5 @@ def main(argv: list[str]) -> int:
     checked = check_run(experiment)
     print(format_summary(checked.data.summary()))
     for line in checked.submission():
-        say(line)
+        print_line(line)
     return 0

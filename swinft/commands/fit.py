@@ -1,4 +1,4 @@
-"""`swinft fit`: every fold of a config; out-of-fold predictions, their pooled score, a report."""
+"""`swinft fit`: train every fold of a config; write out-of-fold predictions, their pooled score and a report."""
 
 from swinft.run.early import fit_words
 

@@ -1,4 +1,4 @@
-"""`swinft metrics`: every metric with the kinds of target that it scores, its direction and its definition."""
+"""`swinft metrics`: list every metric with its kinds of target, its direction and its definition."""
 
 import inspect
 
@@ -8,15 +8,15 @@ from swinft.run.config.parser import call
 
 
 def metrics(kind: TargetKind | None = None, also: list[str] | None = None, allow_code: list[str] | None = None) -> None:
-    """Lists the metrics that `model.metrics` takes.
+    """Lists the metrics that `model.metrics` accepts.
 
     Args:
-        kind: List those of this kind of target only.
-        also: Classes of your own to list besides: `mymetric.Within`.
-        allow_code: Packages or modules that these may be of.
+        kind: List only metrics for this kind of target.
+        also: Custom metric classes to list as well: `mymetric.Within`.
+        allow_code: Packages or modules that custom metrics may come from.
 
     Raises:
-        InputError: A class is no metric, or may not be named.
+        InputError: A class is not a metric, or is not allowed.
     """
     listed: list[Metric | type[Metric]] = list(METRICS.values())
     if also:

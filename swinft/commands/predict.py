@@ -1,4 +1,4 @@
-"""`swinft predict`: the test rows with every fold of a run."""
+"""`swinft predict`: predict the test rows with every fold of a run."""
 
 from swinft.run.config.parser import call
 from swinft.run.layout import Run
@@ -11,7 +11,7 @@ def predict(run: str, options: PredictOptions) -> None:
 
     Args:
         run: The run folder.
-        options: What is predicted, with what and where.
+        options: Which rows to predict, with which folds and views, on which device.
     """
     predict_run(Run.open(run), options)
 

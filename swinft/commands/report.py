@@ -1,4 +1,4 @@
-"""`swinft report`: a run as one HTML file."""
+"""`swinft report`: write a run's report as one HTML file."""
 
 from swinft.run.config.parser import call
 from swinft.run.layout import Run
@@ -6,7 +6,7 @@ from swinft.run.report.draw import draw
 
 
 def report(run: str, allow_code: list[str] | None = None) -> None:
-    """Draws a finished run as one HTML file.
+    """Writes the report of a finished run as one HTML file.
 
     Args:
         run: The run folder.

@@ -1,4 +1,4 @@
-"""`swinft submit`: predictions to a `submission.csv` that Kaggle accepts."""
+"""`swinft submit`: turn predictions into a `submission.csv` that Kaggle accepts."""
 
 from swinft.run.config.parser import call
 from swinft.run.layout import Run
@@ -7,11 +7,11 @@ from swinft.run.submission.submit import submit as submit_run
 
 
 def submit(run: str, options: SubmitOptions) -> None:
-    """Writes and checks a submission. What is not given is as in the run's `submission` section.
+    """Writes and checks a submission. Options default to the run's `submission` section.
 
     Args:
         run: The run folder.
-        options: What is submitted, and how.
+        options: What to submit, and in which format.
     """
     submit_run(Run.open(run), options)
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from swinft.errors import StoreError
 from swinft.run.folds.checkpoints import is_whole_checkpoint
 from swinft.run.layout import Run
-from swinft.store import accept, is_unrecorded
+from swinft.store import is_unrecorded, record_existing
 
 
 def accept_files(run: Run) -> None:
@@ -28,7 +28,7 @@ def accept_files(run: Run) -> None:
     if broken:
         raise StoreError("\n  ".join(["these files are not whole and cannot be taken as they are:", *broken]))
     for path in found:
-        accept(path, "swinft fit --accept")
+        record_existing(path, "swinft fit --accept")
     names = ", ".join(str(path.relative_to(run.root)) for path in found)
     print(f"taken as they are, with new records: {names}" if found else "--accept: every file has its record")
 

@@ -25,7 +25,7 @@ from swinft.run.prediction.predict import predict
 from swinft.run.report.draw import draw
 from swinft.run.submission.submit import Submission, SubmitOptions, submit
 from swinft.store import is_committed, verify
-from swinft.system.unchanged import unchanged
+from swinft.system.process_state import restored_process_state
 
 
 def fit(
@@ -161,7 +161,7 @@ class Run:
             InputError: There is no such fold, or it is not finished.
             StoreError: The weights are not those that the fold saved.
         """
-        with unchanged():
+        with restored_process_state():
             experiment = Experiment.of_run(self._files, "predict", self._allow_code)
             schema = Schema.from_dict(self._files.read_schema())
             (index,) = self._files.finished_folds([fold])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swinft.data.folds import folds_csv
 from swinft.errors import InputError, number_of
-from swinft.printing import format_seconds, say
+from swinft.printing import format_seconds, print_line
 from swinft.run.check import check_run
 from swinft.run.compute.choices import freeze_choice
 from swinft.run.compute.devices import check_training_devices, devices_per_fold, freeze_devices
@@ -59,9 +59,9 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
     print(f"looked at {number_of(len(data.image_files), 'image')} in {format_seconds(checked.seconds)}")
     print(f"  {data.image_files.decision}")
     for note in data.notes:
-        say(f"  {note}")
+        print_line(f"  {note}")
     for line in checked.submission():
-        say(line)
+        print_line(line)
     # Per fold: weights, and two checkpoints of weights, average and AdamW's two moments while it is fitted.
     probe(run.root.parent, 4 * checked.num_parameters * (data.fold_of_row.max() + 9))
     devices = devices_per_fold(config, int(data.fold_of_row.max()) + 1)

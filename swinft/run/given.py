@@ -13,7 +13,7 @@ import yaml
 from PIL import ImageFile
 
 from swinft.errors import InputError
-from swinft.system.unchanged import unchanged
+from swinft.system.process_state import restored_process_state
 
 FRAME = "DataFrame"  # what messages call a table that was given as one
 
@@ -23,7 +23,7 @@ def given_files() -> Iterator[Path]:
     """A folder for what is given as objects; messages name what lies in it without the folder."""
     decoders = cv2.getNumThreads(), ImageFile.MAXBLOCK
     try:
-        with TemporaryDirectory() as folder, unchanged():
+        with TemporaryDirectory() as folder, restored_process_state():
             try:
                 yield Path(folder)
             except InputError as error:

@@ -1,1 +1,1 @@
-"""The machine: what this process may use, its devices and precisions, its children."""
+"""The machine: memory, cores, devices, precision, child processes."""

@@ -1,26 +1,26 @@
-"""What the C library does with memory that a network has freed: on a CPU, a sixth of a training step."""
+"""glibc settings for freed memory: on a CPU, returning it to the system takes a sixth of a training step."""
 
 import ctypes
 import platform
 
 import torch
 
-# Of glibc's malloc.h, with its defaults. mallopt returns 0 for what it refuses.
+# Parameters in glibc's malloc.h, and their defaults. mallopt returns 0 on error.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 TRIM_THRESHOLD, MMAP_MAX = 128 * 1024, 65536
 
 
 def keep_freed_memory(device: torch.device) -> bool:
-    """Makes this process keep the memory that it frees, where tensors live in the C library's.
+    """Makes this process keep freed memory for reuse, if the network runs on the CPU.
 
-    glibc hands large blocks back to the system as soon as they are freed and gets them anew a moment later, page by
-    page and cleared: once for every large activation of every step. The process stays as large as its largest step.
+    By default, glibc returns a large block to the system as soon as it is freed. The next allocation then gets zeroed
+    pages again, for every large activation of every step. With this setting the process stays at its peak size.
 
     Args:
-        device: Where the network runs. Other devices have allocators of their own, which keep memory already.
+        device: Where the network runs. Other devices have their own caching allocators.
 
     Returns:
-        Whether it is kept now; other C libraries than glibc have no such setting, or need none.
+        Whether freed memory is kept now; C libraries other than glibc have no such setting, or need none.
     """
     if device.type != "cpu" or not _is_glibc():
         return False
@@ -29,10 +29,10 @@ def keep_freed_memory(device: torch.device) -> bool:
 
 
 def return_freed_memory(_: int = 0) -> None:
-    """Gives what this process has freed back to the system, and goes on doing so.
+    """Returns this process's freed memory to the system, now and from now on.
 
-    For loader processes, as their `worker_init_fn`: a fork inherits what its parent keeps, and would hold the old
-    content of every page that the parent's next step writes.
+    The `worker_init_fn` of loader workers: a forked worker inherits the memory that its parent keeps, and would hold a
+    copy of every page that the parent's next step overwrites.
     """
     if _is_glibc():
         library = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""What this process may use: memory and processor cores, in a container or a batch job too."""
+"""How much memory and how many cores this process may use, with the limits of containers and batch jobs."""
 
 import math
 import os
@@ -8,17 +8,17 @@ from pathlib import Path
 MEMINFO = Path("/proc/meminfo")
 OWN_GROUPS = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
-# Above this a limit of version 1 means none: the largest number of whole pages that the kernel can write.
+# In cgroup v1, no limit is written as a huge number of bytes.
 NO_LIMIT = 1 << 60
 
 
 def available_memory() -> int:
     """Bytes that can be used without swapping and without the kernel killing the process.
 
-    The least of what the machine has and of what each of the process's control groups leaves: its limit, less what is
-    used and cannot be dropped. Files in memory, the pixel cache among them, can be dropped.
+    This is the minimum of the machine's free memory and of what each of the process's cgroups has left: its limit less
+    its use, without page cache. The kernel can drop page cache, which includes the pixel cache.
     """
-    found = [_of_machine()]
+    found = [_machine_memory()]
     for folder in _groups("memory"):
         limit = _memory_limit(folder)
         used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes") or 0
@@ -28,14 +28,14 @@ def available_memory() -> int:
 
 
 def total_memory() -> int:
-    """Bytes that the machine has, or that the process's control groups let it have of them."""
+    """Bytes of the machine's memory, or the limit of the process's cgroups if that is lower."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else NO_LIMIT
     limits = [limit for folder in _groups("memory") if (limit := _memory_limit(folder)) is not None]
     return min([machine, *limits])
 
 
 def available_cores() -> int:
-    """Cores that this process may use, at least 1: those it is bound to, or fewer where a group has a quota of time."""
+    """Cores that this process may use, at least 1: by its CPU affinity and the CPU quotas of its cgroups."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [math.ceil(share) for folder in _groups("cpu") if (share := _cpu_quota(folder)) is not None]
     return max(1, min([bound, *quotas]))
@@ -46,18 +46,18 @@ def format_bytes(number: float) -> str:
     return f"{number / 1e9:.2f} GB" if number >= 1e8 else f"{number / 1e6:.2f} MB"
 
 
-def _of_machine() -> int:
+def _machine_memory() -> int:
     try:
         lines = MEMINFO.read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # no Linux: all memory is the best that can be asked for everywhere
+    except (OSError, StopIteration):  # not Linux: free memory is unknown, so all of it is assumed
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else NO_LIMIT
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the process's own control group and of all that hold it, in versions 2 and 1.
+    """Folders of the process's cgroup and of its parents, in cgroup v2 and v1.
 
-    In a container the own group's path may be the host's, which is not there: the container's own is the topmost then.
+    In a container the process's path may be the host's, which does not exist there; the top folder is the container's.
     """
     try:
         lines = OWN_GROUPS.read_text().splitlines()
@@ -69,7 +69,7 @@ def _groups(controller: str) -> Iterator[Path]:
         if number != "0" and controller not in controllers.split(","):
             continue
         top = CGROUPS if number == "0" else CGROUPS / controller
-        # Version 1 mounts cpu and cpuacct together, under either name.
+        # cgroup v1 mounts cpu and cpuacct together, under either name.
         tops = [top] if number == "0" else [top, CGROUPS / controllers]
         for top in dict.fromkeys(tops):
             inside = Path(path.lstrip("/"))
@@ -77,12 +77,12 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 def _memory_limit(folder: Path) -> int | None:
-    """Bytes that a group may use, in versions 2 and 1; None where no limit is written."""
+    """Bytes that a cgroup may use, in v2 and v1; None without a limit."""
     return _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
 
 
 def _number(path: Path) -> int | None:
-    """The number that a file holds; None where it is not there or says `max`."""
+    """The number in a file; None if the file is missing or contains `max`."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):
@@ -90,10 +90,10 @@ def _number(path: Path) -> int | None:
 
 
 def _droppable(path: Path) -> int:
-    """Bytes of files in memory, which the kernel drops before it kills anybody."""
+    """Bytes of page cache, which the kernel drops before it kills a process."""
     try:
         found = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
-        names = ("total_inactive_file", "total_active_file")  # version 1, with the groups inside
+        names = ("total_inactive_file", "total_active_file")  # v1, with child groups
         if names[0] not in found:
             names = ("inactive_file", "active_file")
         return sum(int(found.get(name, 0)) for name in names)
@@ -102,9 +102,9 @@ def _droppable(path: Path) -> int:
 
 
 def _cpu_quota(folder: Path) -> float | None:
-    """Cores' worth of time that a group may use; None without a limit."""
+    """The CPU quota of a cgroup, in cores; None without a limit."""
     try:
-        words = (folder / "cpu.max").read_text().split()  # version 2: quota and period in microseconds
+        words = (folder / "cpu.max").read_text().split()  # v2: quota and period in microseconds
     except OSError:
         quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
         return quota / period if quota and period and quota > 0 else None

@@ -1,4 +1,4 @@
-"""Live lines: overwritten in place on a terminal, and never part of a log, a pipe or a notebook's saved output."""
+"""Live progress lines: overwritten in place on a terminal, never written to a log, a pipe or a notebook."""
 
 import os
 import re
@@ -15,39 +15,39 @@ from swinft.system.orphans import is_child
 LIVE = "SWINFT_LIVE"  # in the environment of a child whose parent shows its live lines
 REDRAW_SECONDS = 0.1
 ERASE_BELOW = "\x1b[J"
-LONGEST_LINE = 65536  # characters: what a process writes without a line end is passed on in parts of at least this size
-# Colours, cursor movements and titles, and every control character but the tabulator.
+LONGEST_LINE = 65536  # characters; longer text without a line end is passed on in parts of at least this size
+# Escape sequences for colours, cursor and titles, and every control character except the tab.
 _CONTROLS = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
 )
 
 
 def is_terminal() -> bool:
-    """Whether a person watches standard output on a terminal that understands ANSI escapes.
+    """Whether standard output is a terminal that supports ANSI escapes, and not a notebook.
 
     A notebook's `!swinft fit` runs on a pseudo-terminal too, and the notebook saves everything that is written there;
     Jupyter sets JPY_PARENT_PID in the environment of its kernels.
     """
-    with suppress(AttributeError, ValueError):  # there is no standard output, or it is closed
+    with suppress(AttributeError, ValueError):  # standard output is missing or closed
         can_draw = os.name == "posix" and os.environ.get("TERM") != "dumb" and "JPY_PARENT_PID" not in os.environ
         return can_draw and sys.stdout.isatty()
     return False
 
 
 class LiveLine:
-    """One line of progress: on this process's terminal, or through the parent on the parent's.
+    """One line of progress, on the terminal of this process or of its parent.
 
-    A child writes its live line to standard output with a carriage return behind it, and `LineSplitter` in the parent
-    recognises it by that.
+    A child writes its live line to standard output, ended by a carriage return. `LineSplitter` in the parent recognises
+    the line by this.
 
     Attributes:
-        is_shown: Whether there is a terminal to show it on; `show` does nothing otherwise.
+        is_shown: Whether there is a terminal; without one, `show` does nothing.
     """
 
     def __init__(self) -> None:
         self._screen = Screen() if is_terminal() else None
         self.is_shown = self._screen is not None or (is_child() and os.environ.get(LIVE) == "1")
-        self._drawn: float | None = None  # when, in seconds of `time.monotonic`; None while there is no line
+        self._drawn: float | None = None  # `time.monotonic` of the last drawing; None while there is no line
 
     def show(self, text: str) -> None:
         """Replaces the line, at most every `REDRAW_SECONDS`."""
@@ -57,7 +57,7 @@ class LiveLine:
             self._draw(text)
 
     def clear(self) -> None:
-        """Removes the line: before something is printed, and at the end."""
+        """Removes the line: call it before printing, and at the end."""
         if self._drawn is not None:
             self._drawn = None
             self._draw("")
@@ -74,8 +74,8 @@ class LiveLine:
 class Screen:
     """Standard output and error of a process: whole lines, and below them the live lines of its children.
 
-    The cursor always stands at the start of the first live line, so that anything printed without this class overwrites
-    the live lines and not the other way round. Safe to use from several threads.
+    The cursor is always at the start of the first live line, so that text printed without this class overwrites the
+    live lines and not the other way round. Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Screen:
             self._draw()
 
     def show(self, key: Any, text: str) -> None:
-        """Shows the live line of one writer in place of its last one; an empty text removes it."""
+        """Replaces the live line of one writer; an empty text removes it."""
         if not self.is_live:
             return
         with self._lock:
@@ -113,29 +113,29 @@ class Screen:
         self._put(sys.stdout, "\n".join(lines) + up + "\r")
 
     def _put(self, stream: TextIO | None, text: str) -> None:
-        with suppress(OSError, ValueError):  # the other end is gone, or the stream is closed
+        with suppress(OSError, ValueError):  # the reader is gone, or the stream is closed
             if stream:
                 stream.write(text)
                 stream.flush()
 
 
 class LineSplitter:
-    """Splits what a process writes into lines and live lines, both without control characters.
+    """Splits the output of a process into lines and live lines, both without control characters.
 
-    What ends with a line feed is a line. What ends with a carriage return is live: something else is going to be
-    written over it, as `LiveLine` and most progress bars do.
+    Text that ends with a line feed is a line. Text that ends with a carriage return is a live line, which the next one
+    will overwrite: `LiveLine` and most progress bars write such lines.
     """
 
     def __init__(self) -> None:
         self._pending = ""
-        self._returned: str | None = None  # a live line, while nothing has followed it: a line feed makes it a line
+        self._returned: str | None = None  # the last live line, until other text follows: a line feed makes it a line
 
     def split(self, text: str, is_end: bool = False) -> Iterator[tuple[str, bool]]:
-        """Yields text and whether it is live; what has no end yet is kept for the next call.
+        """Yields text and whether it is live; text without a line end is kept for the next call.
 
         Args:
-            text: Any part of what the process wrote.
-            is_end: Nothing follows.
+            text: Any part of the output.
+            is_end: Whether this is the last part.
         """
         pieces = re.split(r"([\r\n])", text)
         for piece, end in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
@@ -153,7 +153,7 @@ class LineSplitter:
         written = self._returned if self._returned and not self._pending and is_feed else self._pending
         self._returned, self._pending = None, ""
         text = cleaned(written)
-        if text or not written:  # not what was nothing but control characters
+        if text or not written:  # lines of only control characters are dropped
             yield text, False
 
 

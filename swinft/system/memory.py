@@ -1,4 +1,4 @@
-"""How much memory a device has, and how much of it this process has taken."""
+"""How much memory a device has, and how much of it this process has used."""
 
 import os
 import sys
@@ -16,10 +16,10 @@ class MemoryUse:
     """Memory of a device, in bytes.
 
     Args:
-        peak: The most that this process has held of it at a time, what it kept for later included.
-        tensors: The most that its tensors have held; None where nobody counts that.
-        others: What is held now and is not this process's: other processes, and the driver's own; None where unknown.
-        total: Of the device.
+        peak: This process's peak, with memory that is cached for reuse.
+        tensors: The peak of this process's tensors; None if unknown.
+        others: Current use by other processes and the driver; None if unknown.
+        total: Size of the device's memory.
     """
 
     peak: int
@@ -34,19 +34,19 @@ class MemoryUse:
 
 
 def memory_use(device: torch.device) -> MemoryUse:
-    """What a device has and what this process has held of it; on the CPU that is its resident memory."""
+    """A device's memory and this process's peak use of it; on the CPU, its resident memory."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         others = max(0, total - free - torch.cuda.memory_reserved(device))
         tensors = torch.cuda.max_memory_allocated(device)
         return MemoryUse(torch.cuda.max_memory_reserved(device), tensors, others, total)
-    if device.type == "mps":  # nobody counts a peak, but what was taken is kept
+    if device.type == "mps":  # no peak is recorded, but MPS keeps the memory that it has allocated
         return MemoryUse(torch.mps.driver_allocated_memory(), None, None, torch.mps.recommended_max_memory())
     return MemoryUse(peak_resident(), None, None, total_memory())
 
 
 def peak_resident() -> int:
-    """The most memory that this process has held at a time, in bytes, without that of its children; 0 on Windows."""
+    """Peak resident memory of this process in bytes, without its children; 0 on Windows."""
     if os.name == "nt":
         return 0
     import resource  # Unix only

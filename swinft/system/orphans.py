@@ -1,6 +1,6 @@
-"""What ends a process whose parent is gone: no fold, no part and no loader process goes on by itself.
+"""Ends child processes whose parent is gone: folds, parts of a prediction, loader workers.
 
-Only the standard library is imported here: it runs before anything else in a child.
+Only the standard library is imported here: this runs before anything else in a child.
 """
 
 import ctypes
@@ -10,33 +10,32 @@ import sys
 import threading
 import time
 
-STARTED = time.monotonic()  # of this process: what is imported after this module takes seconds
-# In the environment of a child whose standard input is a pipe that its parent holds open and never writes to.
+STARTED = time.monotonic()  # start of this process: later imports take seconds
+# Environment variable of a child process. Its standard input is a pipe that the parent keeps open and never writes to.
 CHILD = "SWINFT_CHILD"
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 STDIN = 0
 
-_children = set[int]()  # this process's id where it is such a child; a fork has another id, and the same set
+_children = set[int]()  # holds this process's id if it is a child; a fork inherits the set but has another id
 
 
 def end_with_parent() -> None:
-    """Ends this process as soon as the one that started it is gone, however it went.
+    """Ends this process as soon as its parent has ended, for whatever reason.
 
-    The system closes the parent's end of the pipe when it dies, and reading then returns: no process ids that could be
-    used again, on every system. Nothing needs to be saved first: the last whole epoch is on disk.
+    The operating system closes the parent's end of the pipe when it ends, and reading then returns. This works on every
+    system, and needs no process ids, which may be reused. Nothing needs saving: the last whole epoch is on disk.
     """
-    if os.environ.pop(CHILD, None):  # not for what a callback of the child may start
+    if os.environ.pop(CHILD, None):  # removed, so that processes started by a callback do not inherit it
         _children.add(os.getpid())
         threading.Thread(target=_exit_at_end_of_input, name="end-with-parent", daemon=True).start()
-    elif os.environ.get("LOCAL_RANK"):  # a further rank of a fold, started by the first
+    elif os.environ.get("LOCAL_RANK"):  # another rank of a fold, started by rank 0
         _kill_with_parent()
 
 
 def end_worker_with_parent() -> None:
-    """Ends a loader process with the child that started it.
+    """Ends a loader worker with the child process that started it; torch itself needs seconds for this.
 
-    Torch's own look for the parent takes seconds. Not for loader processes of a notebook, where the thread that started
-    them may end before them.
+    Does nothing for the loader workers of a notebook: the thread that started them may end before they do.
     """
     if _children:
         _kill_with_parent()
@@ -48,7 +47,7 @@ def is_child() -> bool:
 
 
 def _kill_with_parent() -> None:
-    """Asks Linux to kill this process when the thread that started it ends; other systems have no such thing."""
+    """Makes Linux kill this process when the thread that started it ends; other systems have no such option."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -56,4 +55,4 @@ def _kill_with_parent() -> None:
 def _exit_at_end_of_input() -> None:
     while os.read(STDIN, 4096):
         pass
-    os._exit(128 + 9)  # as one that is killed: nobody waits for the end of its loader processes, which follow
+    os._exit(128 + 9)  # like SIGKILL, without waiting for loader workers, which end by themselves

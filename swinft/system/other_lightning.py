@@ -1,14 +1,14 @@
-"""Lightning under its other name: a Trainer of `pytorch_lightning` does not take classes of `lightning`."""
+"""A warning for `pytorch_lightning`: its Trainer does not accept classes based on the package `lightning`."""
 
 import sys
 import warnings
 
 
 def warn_of_other_lightning() -> None:
-    """Says in a line what to import where `pytorch_lightning` is: its Trainer's own message does not."""
+    """Warns if `pytorch_lightning` is imported: the error of its Trainer does not say what to import."""
     if "pytorch_lightning" in sys.modules:
         warnings.warn(
-            "pytorch_lightning is imported, and its Trainer does not take swinft's classes, which are lightning's, "
-            "another package of the same content. Write `import lightning.pytorch as pl` in its place.",
+            "pytorch_lightning is imported, and its Trainer does not accept swinft's classes, which are based on the "
+            "package lightning. Write `import lightning.pytorch as pl` instead.",
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""Which device and which number format to train and predict on."""
+"""Chooses the device and the precision for training and prediction."""
 
 import platform
 import time
@@ -19,22 +19,22 @@ PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed", "16-mixed")  # wit
 # sm_80, Ampere, is the first NVIDIA generation with bf16 units. Older ones (Kaggle's T4 is sm_75) report bf16 as
 # supported because CUDA emulates it, several times slower than fp16.
 FIRST_BF16_CAPABILITY = (8, 0)
-# With units a step of Swin-T took a third of fp32's time (benchmarks/results/step.json); on a Xeon without its tile
-# units a product took twice fp32's time.
-WORTH = 1.2
+# A CPU uses bf16 if it is this many times as fast as fp32. With bf16 units a step of Swin-T took a third of fp32's time
+# (benchmarks/results/step.json); on a Xeon without AMX a matrix product took twice fp32's time.
+MIN_SPEEDUP = 1.2
 SIDE, PRODUCTS = 512, 6  # a millisecond each
-# CDNA from the MI100 on, RDNA 3 and 4. Before them (gfx906, gfx1030) bf16 is emulated.
+# CDNA from the MI100 on, RDNA 3 and 4. Earlier ones (gfx906, gfx1030) emulate bf16.
 BF16_OF_ROCM = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 
 
 def choose_device(device: str) -> torch.device:
-    """Settles `auto`: CUDA, then Apple's MPS, then the CPU. Nothing is started there; `check_usable` does that.
+    """Resolves `auto`: CUDA, then Apple's MPS, then the CPU. The device is not tried; `check_usable` does that.
 
     Returns:
-        A GPU by its number, the first one where none is named: not all of torch takes a `cuda` without.
+        The device; a GPU always with its index, since parts of torch need it. Without an index, the first GPU.
 
     Raises:
-        InputError: The device does not exist here, or `auto` would be the CPU although a GPU is meant to be used.
+        InputError: The device does not exist, or `auto` would be the CPU although the machine has a GPU.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -46,12 +46,12 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"device '{device}' is none. {allowed}") from error
+        raise InputError(f"'{device}' is not a device. {allowed}") from error
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (chosen.index or 0) >= counts.get(chosen.type, 0):
         why = f" ({missing_gpu()})" if chosen.type == "cuda" and not counts["cuda"] and missing_gpu() else ""
         here = ", ".join(f"{number} of {kind}" for kind, number in counts.items())
-        raise InputError(f"device '{device}' cannot be used: torch finds {here} here{why}. {allowed}")
+        raise InputError(f"device '{device}' cannot be used: torch finds {here}{why}. {allowed}")
     return torch.device("cuda", chosen.index or 0) if chosen.type == "cuda" else chosen
 
 
@@ -80,14 +80,14 @@ def training_precision(accelerator: str, requested: Precision) -> tuple[torch.de
 
 
 def resolve_precision(requested: Precision, device: torch.device) -> tuple[Precision, str]:
-    """Settles `auto` by asking the hardware.
+    """Resolves `auto` from the hardware.
 
     Args:
         requested: The configured precision.
         device: Where the network runs.
 
     Returns:
-        The precision, and the reason in words.
+        The precision, and the reason as text.
     """
     if requested != "auto":
         return requested, "as configured"
@@ -102,26 +102,26 @@ def resolve_precision(requested: Precision, device: torch.device) -> tuple[Preci
 
 
 def offered(device: torch.device) -> list[Precision]:
-    """What `auto` chooses from on a device: 32-true, which loses nothing, and the mixed one that its units are for."""
+    """The precisions that `auto` chooses from on a device: 32-true, and the mixed precision that its hardware has."""
     lossless: Precision = "32-true"
     return list(dict.fromkeys([lossless, resolve_precision("auto", device)[0]]))
 
 
 def prediction_precision(requested: Precision, trained: Sequence[str], device: torch.device) -> tuple[Precision, str]:
-    """Settles what to predict in: what was trained in, where the device has units for it.
+    """Resolves the precision of a prediction: that of the training, if the device has units for it.
 
-    What is no number in one format may be one in another: fp16 ends at 65,504, bf16 does not.
+    A network trained in one 16-bit format may overflow in the other: fp16 ends at 65,504, bf16 does not.
 
     Args:
-        requested: What `--precision` says.
+        requested: The option `--precision`.
         trained: Precision of each fold.
         device: Where the networks run.
 
     Returns:
-        The precision, and a line where `auto` cannot be what was trained in; empty otherwise.
+        The precision, and a line to print if `auto` cannot be that of the training; empty otherwise.
 
     Raises:
-        InputError: The device does not predict in it.
+        InputError: The device does not support the precision.
     """
     if requested == "16-mixed" and device.type == "cpu":
         raise InputError("--precision is 16-mixed, which is for GPUs. Allowed on a CPU: auto, 32-true, bf16-mixed.")
@@ -146,7 +146,7 @@ def has_units(precision: Precision, device: torch.device) -> bool:
 
 
 def _gpu_has_bf16(device: torch.device) -> bool:
-    """Whether a GPU multiplies bf16 in hardware. What ROCm calls the capability is no generation of NVIDIA's."""
+    """Whether a GPU has bf16 units. Under ROCm the compute capability is not comparable to NVIDIA's."""
     if torch.version.hip:
         return rocm_architecture(device).startswith(BF16_OF_ROCM)
     return torch.cuda.get_device_capability(device) >= FIRST_BF16_CAPABILITY
@@ -165,10 +165,10 @@ def cpu_has_bf16() -> bool:
 def cpu_is_faster_in_bf16() -> bool:
     """Whether the processor has instructions for bf16, and is faster with them.
 
-    Having them is not enough: a server whose tile units (AMX) are hidden from a virtual machine has AVX-512 BF16 left,
-    and multiplies in it at half the speed of fp32.
+    The instructions alone are not enough: where a virtual machine hides AMX, AVX-512 BF16 remains, at half the speed of
+    fp32.
     """
-    return cpu_has_bf16() and bf16_speedup() > WORTH
+    return cpu_has_bf16() and bf16_speedup() > MIN_SPEEDUP
 
 
 @cache
@@ -182,7 +182,7 @@ def bf16_speedup() -> float:
             started = time.perf_counter()
             torch.mm(matrix, matrix)
             taken.append(time.perf_counter() - started)
-        seconds[dtype] = min(taken)  # the others were disturbed
+        seconds[dtype] = min(taken)  # the least disturbed one
     return seconds[torch.float] / seconds[torch.bfloat16]
 
 

@@ -1,4 +1,4 @@
-"""Children of a command: they run its code, their output is shown and kept, and they end with it."""
+"""Child processes of a command: they run the same code, their output is shown and logged, and they end with it."""
 
 import codecs
 import os
@@ -18,23 +18,23 @@ from swinft.errors import InputError
 from swinft.system.live import LIVE, LineSplitter, Screen
 from swinft.system.orphans import CHILD
 
-Slot = dict[str, str]  # devices of one child, as variables of its environment
+Slot = dict[str, str]  # devices of one child, as environment variables
 
-# In the environment of a child: where its parent, a notebook or a program of the user's, imports from.
+# Environment variable of a child: the `sys.path` of its parent, a notebook or a user's program.
 IMPORT_PATHS = "SWINFT_IMPORT_PATHS"
 POLL_SECONDS = 0.05
-INTERRUPTED_SECONDS = 2.0  # for children to end by themselves: a terminal sends Ctrl-C to them as well
-TERMINATED_SECONDS = 10.0  # for children to end after SIGTERM, loader processes included; then they are killed
+INTERRUPTED_SECONDS = 2.0  # for children to end by themselves: a terminal sends Ctrl-C to them too
+TERMINATED_SECONDS = 10.0  # for children and their loader workers to end after SIGTERM; then they are killed
 
 
 @dataclass(frozen=True)
 class Child:
-    """A `swinft` command to run in a process of its own.
+    """A `swinft` command to run in a separate process.
 
     Args:
-        words: After `swinft`.
-        environment: Variables besides those of this process.
-        log: Where its output is added besides being shown; None to show it only.
+        words: Arguments after `swinft`.
+        environment: Environment variables, added to those of this process.
+        log: File to which its output is appended; None to show it only.
     """
 
     words: Sequence[str]
@@ -43,16 +43,15 @@ class Child:
 
 
 def run_children(children: Mapping[int, Child], slots: Sequence[Slot], together: bool = False) -> dict[int, int]:
-    """Runs children, as many at once as there are slots.
+    """Runs children, as many at a time as there are slots.
 
     Args:
-        children: By a number of the caller's.
-        slots: Devices of those that run at the same time.
-        together: What they make is of use only together: after a failure the others are ended. Otherwise no other is
-            started, and those that run are left to end.
+        children: By a number that the caller chooses.
+        slots: Devices of the children that run at the same time.
+        together: Whether a failure ends the other children. Otherwise those that run continue, and no other is started.
 
     Returns:
-        The exit code of each child that was started; 128 + signal where one ended it.
+        The exit code of each child that was started; 128 + signal if a signal ended it.
 
     Raises:
         KeyboardInterrupt: Ctrl-C. No child is left.
@@ -61,7 +60,7 @@ def run_children(children: Mapping[int, Child], slots: Sequence[Slot], together:
     waiting, free, codes = list(children), list(slots), dict[int, int]()
     running: dict[int, tuple[_Process, Slot]] = {}
     screen = Screen()
-    with _none_left(running):
+    with _end_children_on_error(running):
         while running or (waiting and not any(codes.values())):
             while waiting and free and not any(codes.values()):
                 number, slot = waiting.pop(0), free.pop(0)
@@ -77,21 +76,21 @@ def run_children(children: Mapping[int, Child], slots: Sequence[Slot], together:
     return codes
 
 
-def answer_of(module: str, words: Sequence[str], seconds: float) -> tuple[str, str]:
-    """Runs a module in a short process of its own, and shows nothing of it.
+def run_module(module: str, words: Sequence[str], seconds: float) -> tuple[str, str]:
+    """Runs a module in a separate process without showing its output.
 
     Args:
-        module: As `python -m` takes it.
+        module: Its name, as for `python -m`.
         words: Its arguments.
-        seconds: How long it may take.
+        seconds: Timeout.
 
     Returns:
-        What it printed, and how it ended in words, such as `ended with exit code 1: RuntimeError: …`.
+        Its standard output, and how it ended, such as `ended with exit code 1: RuntimeError: …`.
     """
     command = [sys.executable, "-m", module, *words]
     try:
         done = subprocess.run(
-            command, env=same_code(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds
+            command, env=child_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds
         )
     except subprocess.TimeoutExpired:
         return "", f"did not answer within {seconds:.0f} s"
@@ -99,23 +98,23 @@ def answer_of(module: str, words: Sequence[str], seconds: float) -> tuple[str, s
     return done.stdout, f"ended with exit code {done.returncode}: {last}"
 
 
-def same_code() -> dict[str, str]:
-    """The environment of a process that must run the code that this one runs, whatever lies in the working folder.
+def child_environment() -> dict[str, str]:
+    """The environment of a child process that must import the same `swinft` as this one.
 
-    `python -m swinft` would import a folder called `swinft`, such as a clone, instead of the installed package.
+    By default, `python -m swinft` would prefer a folder `swinft` in the working folder, such as a clone.
     """
     package = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    if Path(package).name not in ("site-packages", "dist-packages"):  # there it is found anyway, behind Python's own
+    if Path(package).name not in ("site-packages", "dist-packages"):  # those are on the path anyway
         before = os.environ.get("PYTHONPATH")
         environment["PYTHONPATH"] = os.pathsep.join([package, before] if before else [package])
     return environment
 
 
-def find_code_of_parent() -> None:
-    """Imports from where the parent of this process does, and from the working folder.
+def add_parent_import_paths() -> None:
+    """Appends the parent's `sys.path` and the working folder to this process's.
 
-    Both come last: nothing there may take the place of an installed package.
+    They come last, so that nothing there hides an installed package.
     """
     for path in [*os.environ.get(IMPORT_PATHS, "").split(os.pathsep), os.getcwd()]:
         if path and path not in sys.path:
@@ -123,21 +122,21 @@ def find_code_of_parent() -> None:
 
 
 def rank() -> int:
-    """This process's place among those that fit one fold together, from what their launcher put into the environment.
+    """This process's rank among those that fit one fold together, from the launcher's environment variables.
 
     Raises:
-        InputError: One of the variables is no whole number.
+        InputError: One of the variables is not a whole number.
     """
     return next((int(value) for _, value in launcher_ranks()), 0)
 
 
 def launcher_ranks() -> Iterator[tuple[str, str]]:
-    """Name and value of the variables that Lightning asks, in its order; asking it would take seconds of imports.
+    """Names and values of the rank variables that Lightning reads, in its order; importing it would take seconds.
 
-    Empty ones are removed: Lightning takes them for numbers as soon as it is imported.
+    Empty ones are removed: Lightning parses them as numbers when it is imported.
 
     Raises:
-        InputError: One of them is no whole number.
+        InputError: One of them is not a whole number.
     """
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
         value = os.environ.get(name)
@@ -146,25 +145,25 @@ def launcher_ranks() -> Iterator[tuple[str, str]]:
         if not value.strip():
             del os.environ[name]
         elif not value.strip().isdecimal():
-            raise InputError(f"the environment's {name} is '{value}', no place among processes: unset {name}.")
+            raise InputError(f"the environment's {name} is '{value}', which is not a rank: unset {name}.")
         else:
             yield name, value
 
 
 class _Process:
-    """A child that runs, and the threads that pass on what it says."""
+    """A running child, and the threads that copy its output."""
 
     def __init__(self, number: int, child: Child, slot: Slot, screen: Screen) -> None:
-        environment = {**same_code(), **child.environment, **slot, CHILD: str(os.getpid())}
+        environment = {**child_environment(), **child.environment, **slot, CHILD: str(os.getpid())}
         environment[IMPORT_PATHS] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
-        environment["PYTHONUNBUFFERED"] = "1"  # else a killed child takes its last lines with it
+        environment["PYTHONUNBUFFERED"] = "1"  # otherwise the last lines of a killed child are lost
         environment[LIVE] = "1" if screen.is_live else "0"
         if child.log:
             child.log.parent.mkdir(parents=True, exist_ok=True)
-            if child.log.is_symlink():  # as a run from elsewhere may hold: what it names is none of the run's files
+            if child.log.is_symlink():  # a run from elsewhere may hold one that points outside the run
                 child.log.unlink()
         command = [sys.executable, "-m", "swinft", *child.words]
-        # Standard input is never written to: its end tells the child that this process is gone.
+        # Standard input is never written to: when it closes, the child knows that this process has ended.
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
         self._copying = [
@@ -178,34 +177,34 @@ class _Process:
             thread.start()
 
     def poll(self) -> int | None:
-        """The exit code, once all that the child said is shown; None while it runs."""
+        """The exit code, once all output of the child is shown; None while it runs."""
         code = self._process.poll()
         if code is None:
             return None
         for thread in self._copying:
-            thread.join(timeout=1)  # not for ever: a process of the child's may hold the other end
+            thread.join(timeout=1)  # with a timeout: a process that the child started may keep the pipe open
         assert self._process.stdin
         self._process.stdin.close()
         return 128 - code if code < 0 else code  # a signal that ended it is a negative number
 
     def terminate(self) -> None:
-        """Asks it to end."""
+        """Sends SIGTERM."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """Ends it."""
+        """Sends SIGKILL."""
         self._process.kill()
         self._process.wait()
 
 
 @contextmanager
-def _none_left(running: Mapping[int, tuple[_Process, Slot]]) -> Iterator[None]:
-    """Ends the children when this process is told to end, by a signal or by an exception."""
+def _end_children_on_error(running: Mapping[int, tuple[_Process, Slot]]) -> Iterator[None]:
+    """Ends the children when a signal or an exception ends this process."""
 
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    is_main = threading.current_thread() is threading.main_thread()  # no other can set what a signal does
+    is_main = threading.current_thread() is threading.main_thread()  # only this thread can set signal handlers
     previous = signal.signal(signal.SIGTERM, leave) if is_main else None
     try:
         yield
@@ -219,7 +218,7 @@ def _none_left(running: Mapping[int, tuple[_Process, Slot]]) -> Iterator[None]:
 
 
 def _end(processes: Sequence[_Process], patience: float) -> None:
-    """Waits for processes, then asks them to end, then kills them; a second signal kills them at once."""
+    """Waits for processes, then sends SIGTERM, then SIGKILL; a second signal kills them at once."""
     try:
         _wait(processes, patience)
         for process in _alive(processes):
@@ -241,16 +240,16 @@ def _alive(processes: Iterable[_Process]) -> list[_Process]:
 
 
 def _copy(stream: IO[bytes], shown: TextIO | None, log: Path | None, screen: Screen, writer: tuple[int, str]) -> None:
-    """Shows what a child says, line by line as it comes, and adds it to its log, without its live lines.
+    """Shows the output of a child line by line, and appends it to its log without live lines.
 
-    Where it can no longer be shown or kept, such as on a full disk, it is read all the same: the child must not wait.
+    If it cannot be shown or logged, for example on a full disk, it is still read, so that the child does not block.
 
     Args:
-        stream: The child's end.
+        stream: The child's output.
         shown: This process's standard output or error.
-        log: None to show it only.
+        log: The log file; None to show the output only.
         screen: Shared by all children.
-        writer: Whose live line it is.
+        writer: Key of the live line.
     """
     decoder, splitter = codecs.getincrementaldecoder("utf-8")("replace"), LineSplitter()
     with log.open("ab", buffering=0) if log else nullcontext() as file:

@@ -1,4 +1,4 @@
-"""Progress of a pass over batches: its measured speed and the time left."""
+"""Progress of a pass over batches: images per second and the time left."""
 
 import time
 from types import TracebackType
@@ -10,15 +10,15 @@ LINE_SECONDS = 300.0  # between lines where there is no terminal for a live one
 
 
 class Progress:
-    """Counts batches and shows how far a pass is, from the second batch on with images per second and the time left.
+    """Counts batches and shows progress, from the second batch on with images per second and the time left.
 
-    The first batch is counted and not timed: it pays for memory, kernels and compilation. On a terminal this is a live
-    line; elsewhere it is a line of its own every five minutes.
+    The first batch is counted and not timed: it includes memory allocation and compilation. On a terminal this is a
+    live line; elsewhere a line is printed every five minutes.
 
     Args:
-        what: Before the numbers, such as `fold 0  epoch 1/10`.
-        num_batches: Of the pass.
-        first_line: Seconds after which the first line is printed where there is no terminal.
+        what: Printed before the numbers, such as `fold 0  epoch 1/10`.
+        num_batches: Batches of the pass.
+        first_line: Seconds until the first line is printed where there is no terminal.
     """
 
     def __init__(self, what: str, num_batches: int, first_line: float = LINE_SECONDS) -> None:
@@ -26,18 +26,18 @@ class Progress:
         self.begin(what, num_batches, first_line)
 
     def begin(self, what: str, num_batches: int, first_line: float = LINE_SECONDS) -> None:
-        """Starts another pass; arguments as of the constructor."""
+        """Starts another pass; the arguments are those of the constructor."""
         self._what, self._num_batches = what, num_batches
         self._batches = self._images = 0
         self._first = self._last = 0.0
         self._next_line = time.monotonic() + first_line
 
     def add(self, num_images: int, more: str = "") -> None:
-        """Counts a batch that is done.
+        """Counts a finished batch.
 
         Args:
-            num_images: In the batch.
-            more: Shown behind the time left, as in `, fold about 12m`.
+            num_images: Images in the batch.
+            more: Shown after the time left, such as `, fold about 12m`.
         """
         self._batches, self._last = self._batches + 1, time.monotonic()
         if self._batches == 1:

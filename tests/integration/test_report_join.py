@@ -11,7 +11,7 @@ import yaml
 from swinft.cli import main
 from swinft.errors import RunError
 from swinft.inference.predictions import Predictions
-from swinft.printing import shown
+from swinft.printing import format_number
 from swinft.run.report.page import worst_rows
 from tests.conftest import fit_in_process, tiny_config, write_config
 
@@ -103,4 +103,4 @@ def test_f122_every_row_has_its_truth_prediction_and_error(finished, competition
     ("value", "text"), [(5858000.0, "5,858,000"), (17.36, "17.36"), (1e-7, "1e-07"), (1e20, "1e+20")]
 )
 def test_f122_numbers_are_shown_as_people_write_them(value, text):
-    assert shown(value) == text
+    assert format_number(value) == text

@@ -363,7 +363,7 @@ def test_a_child_of_a_child_does_not_believe_the_first_parent(monkeypatch, capfd
     assert not orphans.is_child()
     live.LiveLine().show("text")
     assert capfd.readouterr().out == ""
-    assert processes.same_code()[live.LIVE] == "1"
+    assert processes.child_environment()[live.LIVE] == "1"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])

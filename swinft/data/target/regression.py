@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from swinft.data.tables.table import Problem
 from swinft.data.target.base import Target, TargetCells
-from swinft.printing import shown, visible
+from swinft.printing import format_number, visible
 
 
 class Regression(Target):
@@ -53,11 +53,14 @@ class Regression(Target):
     def captions(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
         """A line per column."""
         names = [visible(name) for name in outputs]
-        return ["\n".join(f"{name} {shown(value)}" for name, value in zip(names, row, strict=True)) for row in targets]
+        return [
+            "\n".join(f"{name} {format_number(value)}" for name, value in zip(names, row, strict=True))
+            for row in targets
+        ]
 
     def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
         """The numbers."""
-        return ", ".join(shown(float(value)) for value in prediction)
+        return ", ".join(format_number(float(value)) for value in prediction)
 
     def row_errors(self, values: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
         """The largest absolute difference, in units of each column's standard deviation."""

@@ -33,7 +33,7 @@ from swinft.run.layout import check_name
 from swinft.run.submission.plan import SubmissionConfig
 from swinft.run.trainer import LoggerName
 from swinft.system.precision import Precision
-from swinft.system.processes import find_code_of_parent
+from swinft.system.processes import add_parent_import_paths
 
 
 @dataclass
@@ -268,7 +268,7 @@ def _allow(parser: Parser, allow_code: list[str]) -> Allowed:
     """What a file and an option may say; from here on the parser imports nothing else."""
     check_allowed(allow_code)
     if allow_code:
-        find_code_of_parent()
+        add_parent_import_paths()
     parser.packages = (*TRUSTED_PACKAGES, *allow_code)
     hints = {key: hint for key, hint in key_types(parser).items() if key not in COMMAND_KEYS}
     return Allowed(hints, parser.own, allow_code)

@@ -38,7 +38,7 @@ from swinft.model.pooling import Pooling
 from swinft.run.config.callbacks import refusal
 from swinft.run.config.explain import untrusted
 from swinft.run.submission.formats import SubmissionFormat
-from swinft.system.processes import find_code_of_parent
+from swinft.system.processes import add_parent_import_paths
 
 TRUSTED_PACKAGES = ("swinft", "albumentations", "lightning", "timm", "torch", "torchmetrics", "torchvision")
 # The keys that take a class, with the bases that it may have.
@@ -137,7 +137,7 @@ def named_class(name: str, key: str, allow_code: Sequence[str]) -> Any:
     """
     check_allowed(allow_code)
     if allow_code:
-        find_code_of_parent()
+        add_parent_import_paths()
     if problem := class_problem(name, key, BASES[key], allow_code):
         raise InputError(f"{key}: {problem}")
     return _find(name, BASES[key], allow_code)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from swinft.errors import StoreError, number_of
 from swinft.run.layout import Fold
-from swinft.store import accept, is_unrecorded, newest_intact, verify
+from swinft.store import is_unrecorded, newest_intact, record_existing, verify
 
 
 def newest_checkpoint(fold: Fold) -> Path | None:
@@ -19,7 +19,7 @@ def newest_checkpoint(fold: Fold) -> Path | None:
     """
     for path in fold.root.glob("epoch-*.ckpt"):
         if is_unrecorded(path) and is_whole_checkpoint(path):
-            accept(path, "swinft fit")
+            record_existing(path, "swinft fit")
             print(f"{path} has no commit record, or a damaged one; its own checksums are right, and it is used")
     newest = newest_intact(fold.checkpoints)
     if newest is None:

@@ -27,7 +27,7 @@ from swinft.inference.provenance import PREDICT, Provenance, other_views
 from swinft.inference.tta import View, check_views, chosen_views
 from swinft.model.compiling import CompilePolicy
 from swinft.model.network import ImageModel
-from swinft.printing import format_seconds, say
+from swinft.printing import format_seconds, print_line
 from swinft.run.compute.choices import Choice, choice_to_predict
 from swinft.run.compute.out_of_memory import explain_in_prediction, out_of_memory_explained
 from swinft.run.compute.settle import settle_prediction
@@ -117,7 +117,7 @@ def _rows_to_predict(run: Run, experiment: Experiment, options: PredictOptions) 
     data.schema = Schema.from_dict(run.read_schema())
     data.setup("predict")
     for note in [] if options.part else data.notes:
-        say(f"  {note}")
+        print_line(f"  {note}")
     return data
 
 
@@ -201,10 +201,12 @@ def _predict_share(
 def _say(run: Run, path: Path | None, found: Predictions, took: str, oof_views: Sequence[View]) -> None:
     """What was predicted, with what, and the next command."""
     assert found.provenance
-    say(f"{number_of(len(found), 'row')} in {took}, columns {', '.join(found.outputs)}{f': {path}' if path else ''}")
-    say(f"  {found.provenance.describe()}")
+    print_line(
+        f"{number_of(len(found), 'row')} in {took}, columns {', '.join(found.outputs)}{f': {path}' if path else ''}"
+    )
+    print_line(f"  {found.provenance.describe()}")
     if note := other_views(found.provenance, [view.name for view in oof_views]):
-        say(f"  {note}")
+        print_line(f"  {note}")
     if path:
         is_own = path.resolve() == run.test_predictions.resolve()
         print(f"next: {command('submit', run.root, *([] if is_own else ['--predictions', path]))}")

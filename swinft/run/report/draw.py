@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from swinft.errors import InputError
-from swinft.printing import say
+from swinft.printing import print_line
 from swinft.run.experiment import Experiment
 from swinft.run.inputs import check_inputs
 from swinft.run.layout import Run
@@ -42,5 +42,5 @@ def draw(run: Run, allow_code: list[str] | None = None) -> Path:
         data.setup("fit")
         write_report(run, data)
     if made_with:
-        say(f"test predictions: {made_with.describe()}")
+        print_line(f"test predictions: {made_with.describe()}")
     return run.report

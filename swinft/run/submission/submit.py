@@ -23,7 +23,7 @@ from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance
 from swinft.model.class_spec import spec_name, to_spec
 from swinft.model.metrics import Traits, traits_of
-from swinft.printing import say
+from swinft.printing import print_line
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.provenance import check_output, check_weights, predictions_made_with, write_made_from
@@ -184,7 +184,7 @@ def _say_done(run: Run, path: Path | None, sample: Sample) -> None:
     """What was written and checked, and how it is uploaded."""
     checked = f"checked against {sample.source}"
     state = f"written to {path} and {checked}" if path else f"{checked}, not written"
-    say(f"{number_of(len(sample.ids), 'row')}, columns {', '.join(sample.columns)}: {state}")
+    print_line(f"{number_of(len(sample.ids), 'row')}, columns {', '.join(sample.columns)}: {state}")
     if path:
         parts = ["kaggle", "competitions", "submit", "-c", "COMPETITION", "-f", str(path), "-m", run.root.name]
         print(f"upload: {shlex.join(parts)}")
@@ -193,11 +193,11 @@ def _say_done(run: Run, path: Path | None, sample: Sample) -> None:
 def _say_source(path: Path, made_with: Provenance | None, oof_views: list[str]) -> None:
     """Where the predictions come from."""
     if made_with is None:
-        say(f"predictions: {path}, which `swinft predict` did not make: nothing is known of its folds and views")
+        print_line(f"predictions: {path}, which `swinft predict` did not make: nothing is known of its folds and views")
         return
-    say(f"predictions: {made_with.describe()}")
+    print_line(f"predictions: {made_with.describe()}")
     if note := other_views(made_with, oof_views):
-        say(f"  {note}")
+        print_line(f"  {note}")
 
 
 def _read_predictions(
@@ -208,7 +208,7 @@ def _read_predictions(
         return Predictions.read(path, len(schema.outputs))
     table, notes = read_foreign(path, schema, ["id", *([sample.id] if sample else []), data["id"]])
     for note in notes:
-        say(f"  {note}")
+        print_line(f"  {note}")
     return table
 
 
@@ -225,9 +225,9 @@ def _build(plan: SubmissionPlan, table: Predictions) -> str:
         raise InputError(
             listed(f"a submission for {plan.sample.source} would be refused; nothing is written:", problems)
         )
-    say(plan.describe())
+    print_line(plan.describe())
     for note in [*plan.notes, *changes]:
-        say(f"  note: {note}")
+        print_line(f"  note: {note}")
     return text
 
 

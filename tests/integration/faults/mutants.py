@@ -67,7 +67,7 @@ MUTANTS = [
     Mutant(
         "the old record stays while the file changes",
         "swinft/store.py",
-        "        _forget(path)\n        _move(temporary, path)\n",
+        "        _delete_record(path)\n        _move(temporary, path)\n",
         "        _move(temporary, path)\n",
         (STATES,),
     ),

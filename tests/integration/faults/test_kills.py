@@ -120,7 +120,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(most, whole, competition, t
 
     full = in_child(work, tmp_path / "log-full")
     assert full.code == 1, full.text
-    assert "cannot be written: File too large. What was committed before is untouched." in full.text
+    assert "cannot be written: File too large. What was committed before is unchanged." in full.text
     last = in_child(lambda: whole_run(config), tmp_path / "log-last")
     assert last.code == 0, last.text
     check_outcome(config, whole[0], [full.text, last.text], 1)

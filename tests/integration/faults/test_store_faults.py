@@ -77,7 +77,7 @@ def test_nothing_starts_from_scratch_when_every_checkpoint_is_damaged(tmp_path):
     for path in paths:
         commit(path, b"good", "test")
         path.write_bytes(b"bad!")
-    with pytest.raises(StoreError, match=r"none of the artefacts .* Delete .* to start it anew"):
+    with pytest.raises(StoreError, match=r"none of the artefacts .* Delete .* to start from scratch"):
         newest_intact(paths)
     assert sorted(p.name for p in (tmp_path / "quarantine").glob("*.ckpt")) == ["epoch-1.ckpt", "epoch-2.ckpt"]
     assert newest_intact([]) is None

@@ -99,7 +99,7 @@ def test_c1_a_gpu_that_cannot_run_this_torch_is_refused(
 ):
     machine(monkeypatch, *cards, error=error)
     monkeypatch.setattr(CSVDataModule, "check", never)
-    monkeypatch.setattr(usable, "answer_of", never)
+    monkeypatch.setattr(usable, "run_module", never)
     assert main(["check", "--config", auto(competition, tmp_path)]) == 2
     line = only_line(capsys)
     for each in [*words, "or put CUDA_VISIBLE_DEVICES=-1 into" if error else "or add --trainer.accelerator cpu to"]:
@@ -136,7 +136,7 @@ def test_c1_a_resume_on_an_unusable_gpu_is_refused(competition, tmp_path, monkey
     capsys.readouterr()
     assert main(["fit", "--config", config, "--resume"]) == 2
     line = only_line(capsys)
-    assert "or put CUDA_VISIBLE_DEVICES=-1 into the environment to work on the CPU" in line
+    assert "or set CUDA_VISIBLE_DEVICES=-1 in the environment to work on the CPU" in line
 
 
 def test_c1_kernels_run_in_a_process_of_their_own_and_its_failure_is_one_line(
@@ -148,16 +148,16 @@ def test_c1_kernels_run_in_a_process_of_their_own_and_its_failure_is_one_line(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")  # also where there are GPUs
     assert main(["check", "--config", auto(competition, tmp_path)]) == 2
     line = only_line(capsys)
-    assert "cuda:0 cannot be used: it does not compute: " in line
+    assert "cuda:0 cannot be used: a test computation failed: " in line
 
 
 @pytest.mark.parametrize(
     ("answer", "complaint", "words"),
     [
         (
-            '{"cuda:0": null, "cuda:1": "it does not compute: busy"}',
+            '{"cuda:0": null, "cuda:1": "a test computation failed: busy"}',
             "",
-            "cuda:1 cannot be used: it does not compute: busy",
+            "cuda:1 cannot be used: a test computation failed: busy",
         ),
         (
             "",
@@ -170,7 +170,7 @@ def test_c1_kernels_run_in_a_process_of_their_own_and_its_failure_is_one_line(
 )
 def test_c1_whatever_the_process_does_is_an_answer(answer, complaint, words, monkeypatch):
     machine(monkeypatch, T4, T4)
-    monkeypatch.setattr(usable, "answer_of", lambda *_: (answer, complaint))
+    monkeypatch.setattr(usable, "run_module", lambda *_: (answer, complaint))
     with pytest.raises(InputError) as caught:
         check_usable([torch.device("cuda", 0), torch.device("cuda", 1)], "x")
     assert words in str(caught.value)
@@ -178,7 +178,7 @@ def test_c1_whatever_the_process_does_is_an_answer(answer, complaint, words, mon
 
 def test_c1_a_driver_that_prints_before_the_answer_does_not_hide_it(monkeypatch):
     machine(monkeypatch, T4)
-    monkeypatch.setattr(usable, "answer_of", lambda *_: ('hello\n{"cuda:0": null}\n', ""))
+    monkeypatch.setattr(usable, "run_module", lambda *_: ('hello\n{"cuda:0": null}\n', ""))
     check_usable([torch.device("cuda", 0)], "x")
 
 
@@ -191,7 +191,7 @@ def test_c1_a_wrong_product_is_found(monkeypatch):
 
 
 def test_c1_nothing_is_started_on_a_cpu_or_in_a_child(monkeypatch):
-    monkeypatch.setattr(usable, "answer_of", never)
+    monkeypatch.setattr(usable, "run_module", never)
     check_usable([CPU], "x")
     machine(monkeypatch, T4)
     with pytest.raises(Refused):
@@ -201,8 +201,10 @@ def test_c1_nothing_is_started_on_a_cpu_or_in_a_child(monkeypatch):
 
 
 def test_c1_mps_is_tried_too(monkeypatch):
-    monkeypatch.setattr(usable, "answer_of", lambda *_: ('{"mps": "it does not compute: no"}', ""))
-    with pytest.raises(InputError, match="mps cannot be used: it does not compute: no; or add --device cpu to work"):
+    monkeypatch.setattr(usable, "run_module", lambda *_: ('{"mps": "a test computation failed: no"}', ""))
+    with pytest.raises(
+        InputError, match="mps cannot be used: a test computation failed: no; or add --device cpu to work"
+    ):
         check_usable([torch.device("mps")], "add --device cpu")
 
 
@@ -218,7 +220,7 @@ def config_of(devices="auto", accelerator="auto"):
 def test_c1_the_gpus_that_are_used_are_tried_and_no_other(devices, tried, monkeypatch):
     machine(monkeypatch, T4, GTX)
     asked = []
-    monkeypatch.setattr(usable, "answer_of", lambda _, names, __: (asked.extend(names), ("{}", ""))[1])
+    monkeypatch.setattr(usable, "run_module", lambda _, names, __: (asked.extend(names), ("{}", ""))[1])
     if 1 in tried:
         with pytest.raises(InputError) as caught:
             check_training_devices(config_of(devices))
@@ -265,7 +267,9 @@ def test_c1_which_code_runs_on_which_gpu(capability, built, runs):
 
 def test_c1_an_unknown_list_of_architectures_is_left_to_the_kernel(monkeypatch):
     machine(monkeypatch, P100, built=[])
-    monkeypatch.setattr(usable, "answer_of", lambda *_: ('{"cuda:0": "it does not compute: no kernel image"}', ""))
+    monkeypatch.setattr(
+        usable, "run_module", lambda *_: ('{"cuda:0": "a test computation failed: no kernel image"}', "")
+    )
     with pytest.raises(InputError, match="no kernel image"):
         check_training_devices(config_of())
 
@@ -276,7 +280,7 @@ def test_c1_a_visible_gpu_that_is_not_there_does_not_become_the_cpu(value, compe
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
     assert main(["check", "--config", auto(competition, tmp_path)]) == 2
     line = only_line(capsys)
-    assert f"CUDA_VISIBLE_DEVICES is '{value}', which names no GPU that is here" in line
+    assert f"CUDA_VISIBLE_DEVICES is '{value}', which names no GPU of this machine" in line
     assert "--trainer.accelerator cpu" in line
 
 
@@ -325,7 +329,7 @@ def rocm(monkeypatch, architecture, built):
     monkeypatch.setattr(torch.version, "cuda", None)
     properties = SimpleNamespace(gcnArchName=f"{architecture}:sramecc+:xnack-")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    monkeypatch.setattr(usable, "answer_of", lambda *_: ("{}", ""))
+    monkeypatch.setattr(usable, "run_module", lambda *_: ("{}", ""))
 
 
 @pytest.mark.parametrize(
@@ -415,7 +419,7 @@ def test_s10_each_part_of_a_prediction_sees_its_own_gpu_only(named, tiny_run, tm
     machine(monkeypatch, T4, T4)
     if named:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    monkeypatch.setattr(usable, "answer_of", lambda *_: ("{}", ""))
+    monkeypatch.setattr(usable, "run_module", lambda *_: ("{}", ""))
     started = []
     monkeypatch.setattr(parts, "run_children", lambda *given, **_: started.append(given) or {0: 1})
     words = ["--device", "cuda", "--devices", "2", "--output", str(tmp_path / "o.csv")]
@@ -438,7 +442,7 @@ def test_c1_work_on_the_cpu_asks_nothing_of_a_gpu(tiny_run, competition, tmp_pat
 def test_c1_the_trial_step_before_a_run_asks_nothing_of_a_gpu(competition, tmp_path, monkeypatch, capsys):
     """The process that starts the folds must hold no memory on their GPUs."""
     machine(monkeypatch, T4)
-    monkeypatch.setattr(usable, "answer_of", lambda *_: ("{}", ""))
+    monkeypatch.setattr(usable, "run_module", lambda *_: ("{}", ""))
     # The child of the trial, which computes there, is another process.
     monkeypatch.setattr(settling, "settle_in_child", lambda experiment, *rest: by_rule(experiment.config, rest[-2]))
     monkeypatch.setattr(torch.cuda, "_lazy_init", never)

@@ -1,4 +1,4 @@
-"""What a program has set for its whole process stays as it was while swinft works in it."""
+"""Restores process-wide settings of the user's program after swinft has run in it."""
 
 import os
 import random
@@ -12,10 +12,10 @@ import torch
 
 
 @contextmanager
-def unchanged() -> Iterator[None]:
-    """Puts back what the block changes: warning filters, environment, import paths, random numbers, torch's flags."""
+def restored_process_state() -> Iterator[None]:
+    """Restores what the block changes: warning filters, environment, `sys.path`, random generators, torch's flags."""
     environment, paths, numbers, threads = dict(os.environ), list(sys.path), random.getstate(), torch.get_num_threads()
-    numpy_numbers = np.random.get_state()  # noqa: NPY002  # a user's own seed of it is what must last
+    numpy_numbers = np.random.get_state()  # noqa: NPY002  # the user may have seeded this generator
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
     try:
