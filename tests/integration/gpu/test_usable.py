@@ -102,7 +102,7 @@ def test_c1_a_gpu_that_cannot_run_this_torch_is_refused(
     monkeypatch.setattr(usable, "run_module", never)
     assert main(["check", "--config", auto(competition, tmp_path)]) == 2
     line = only_line(capsys)
-    for each in [*words, "or put CUDA_VISIBLE_DEVICES=-1 into" if error else "or add --trainer.accelerator cpu to"]:
+    for each in [*words, "or set CUDA_VISIBLE_DEVICES=-1 in" if error else "or add --trainer.accelerator cpu to"]:
         assert each in line
     assert (CU126 in line) == (CU126 in words)  # an advice that does not help is worse than none
 
