@@ -5,7 +5,7 @@ from pathlib import Path
 from swinft.data.summary import format_summary
 from swinft.printing import print_line
 from swinft.run.check import check_run
-from swinft.run.compute.settle import answer
+from swinft.run.compute.settle import run_trial
 from swinft.run.config.sections import build_parser
 from swinft.run.experiment import Experiment
 
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     )
     experiment = Experiment.from_argv(parser, argv)
     if experiment.config.trial:
-        answer(experiment, Path(experiment.config.trial))
+        run_trial(experiment, Path(experiment.config.trial))
         return 0
     experiment.config.devices_per_fold = None  # an option of `fit`
     checked = check_run(experiment)

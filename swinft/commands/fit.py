@@ -1,9 +1,9 @@
 """`swinft fit`: train every fold of a config; write out-of-fold predictions, their pooled score and a report."""
 
-from swinft.run.early import fit_words
+from swinft.run.fit_command import fit_from_argv
 
 
 def main(argv: list[str]) -> int:
     """`swinft fit --config FILE`, `swinft fit --resume RUN`."""
-    fit_words(argv)
+    fit_from_argv(argv)
     return 0

@@ -1,1 +1,1 @@
-"""One experiment on disk: its config, its folder, its folds, its scores, its submission and report."""
+"""One experiment on disk: its config, folder, folds, scores, submission and report."""

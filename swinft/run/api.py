@@ -16,12 +16,12 @@ from swinft.inference.predictions import ID, Predictions, read_foreign
 from swinft.model.network import ImageModel
 from swinft.run import layout
 from swinft.run.config.parser import options_from
-from swinft.run.early import fit_words
 from swinft.run.experiment import Experiment
 from swinft.run.export import ExportResult, export
-from swinft.run.given import FRAME, check_names, given_files, nested, plain, write_frame, write_keys
+from swinft.run.fit_command import fit_from_argv
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.prediction.predict import predict
+from swinft.run.python_inputs import FRAME, check_names, nested, plain, python_inputs, write_frame, write_keys
 from swinft.run.report.draw import draw
 from swinft.run.submission.submit import Submission, SubmitOptions, submit
 from swinft.store import is_committed, verify
@@ -39,27 +39,27 @@ def fit(
     allow_code: str | Sequence[str] = (),
     **keys: Any,
 ) -> "Run | None":
-    """Trains every fold of a config, each in a process of its own, as `swinft fit` does, and prints what it prints.
+    """Trains every fold of a config, each in a separate process; does and prints the same as `swinft fit`.
 
     Args:
-        config: A YAML file, or its content as a dictionary; not needed where `resume` names a run.
-        overrides: Keys in the place of the config's: `{"trainer.max_epochs": 3}`.
-        resume: Go on with the config's run, or with the run in this folder.
+        config: A YAML file, or its content as a dictionary; not needed if `resume` names a run.
+        overrides: Keys that replace those of the config: `{"trainer.max_epochs": 3}`.
+        resume: True to resume the config's run, or the folder of the run to resume.
         overwrite: Delete the run's folder first.
-        accept: With `resume`: take files whose commit record is missing or damaged as they are.
-        devices_per_fold: GPUs that work on one fold.
+        accept: With `resume`: accept files whose commit record is missing or damaged as they are.
+        devices_per_fold: Number of GPUs for each fold.
         allow_code: Packages or modules whose classes the config may name, besides the trusted ones.
         keys: More overrides: `name="second"`, `trainer={"max_epochs": 3}`.
 
     Returns:
-        The run; None where `trainer.fast_dev_run` tries a few batches and keeps nothing.
+        The run; None for `trainer.fast_dev_run`, which tries a few batches and saves nothing.
 
     Raises:
-        InputError: Config, tables or images are wrong, or the run's folder is there already.
-        RunError: A fold has failed; what it printed says why, and the run can go on with `resume`.
+        InputError: Config, tables or images are wrong, or the run's folder already exists.
+        RunError: A fold has failed; its output says why, and `resume` continues the run.
     """
     changes = nested({**(overrides or {}), **keys})
-    with given_files() as folder:
+    with python_inputs() as folder:
         words: list[str] = []
         if isinstance(resume, str | PurePath):
             words += [f"--resume={resume}"]
@@ -74,7 +74,7 @@ def fit(
         words += [option for option, is_set in flags.items() if is_set]
         words += [f"--devices-per-fold={devices_per_fold}"] if devices_per_fold is not None else []
         words += [f"--allow-code={','.join(_names(allow_code))}"] if allow_code else []
-        run = fit_words(words)
+        run = fit_from_argv(words)
     return None if run is None else Run(run.root, allow_code)
 
 
@@ -82,11 +82,11 @@ def open_run(folder: str | Path, allow_code: str | Sequence[str] = ()) -> "Run":
     """Opens the folder of a run.
 
     Args:
-        folder: Where it lies now.
+        folder: The run's folder.
         allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
 
     Raises:
-        InputError: The folder is not there, or is no run.
+        InputError: The folder does not exist, or is not a run.
     """
     return Run(folder, allow_code)
 
@@ -99,7 +99,7 @@ class Run:
         allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
 
     Raises:
-        InputError: The folder is not there, or is no run.
+        InputError: The folder does not exist, or is not a run.
     """
 
     def __init__(self, folder: str | Path, allow_code: str | Sequence[str] = ()) -> None:
@@ -111,7 +111,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where the run lies."""
+        """The run's folder."""
         return self._files.root
 
     @property
@@ -146,20 +146,20 @@ class Run:
         return text.astype({**numbers, "fold": "int64"})
 
     def network(self, fold: int, device: str = "cpu") -> ImageModel:
-        """The network that a finished fold predicts with, from its verified weights, in evaluation mode.
+        """The network of a finished fold, with verified weights, in evaluation mode.
 
         `net.predict(images, features)` takes RGB pixels (B, 3, H, W) in 0–255 at the run's `data.image_size`, as the
-        datamodule's loaders give them, and metadata where there is any, and gives predictions in the competition's
-        units. Its attention is timm's own, so that it can be traced, exported and watched. `net.backbone.model` is
-        timm's model, and `net.backbone.mean` and `std` are what its pixels are standardised with.
+        datamodule's loaders yield them, and metadata if there is any. It returns predictions in the competition's
+        units. Its attention is timm's own, so that it can be traced, exported and hooked. `net.backbone.model` is
+        timm's model; `net.backbone.mean` and `std` normalise its pixels.
 
         Args:
             fold: Number of the fold.
-            device: Where it goes.
+            device: Device of the network.
 
         Raises:
             InputError: There is no such fold, or it is not finished.
-            StoreError: The weights are not those that the fold saved.
+            StoreError: The weights file has changed since the fold saved it.
         """
         with restored_process_state():
             experiment = Experiment.of_run(self._files, "predict", self._allow_code)
@@ -169,26 +169,26 @@ class Run:
             return experiment.network(schema, weights, torch.device(device), fast_attention=False)
 
     def predict(self, rows: pd.DataFrame | str | Path | None = None, **options: Any) -> Predictions:
-        """Predicts rows with every fold and averages, as `swinft predict` does, and prints what it prints.
+        """Predicts rows with every fold and averages; does and prints the same as `swinft predict`.
 
         Args:
-            rows: A DataFrame or a CSV with the columns of the run's table of rows to predict: its id column, the
-                columns that the image's path is made of, and metadata; names as text (`pd.read_csv(path, dtype=str)`).
-                None for the rows that the config names, whose predictions become the run's test_predictions.csv. Those
-                of other rows are returned, and written only where `output` says so.
+            rows: A DataFrame or a CSV with the columns of the run's test table: the id, the columns that the image path
+                is made of, and metadata; ids as text (`pd.read_csv(path, dtype=str)`). None for the rows of the config:
+                their predictions are written to the run's test_predictions.csv. Predictions of other rows are returned,
+                and written only if `output` is given.
             options: `views`, `folds`, `root`, `batch_size`, `num_workers`, `device`, `devices`, `backend`, `compile`,
                 `precision`, `output`: as those of `swinft predict`.
 
         Returns:
-            Ids, values and outputs; `.to_frame()` makes a DataFrame of them.
+            Ids, values and outputs; `.to_frame()` converts them to a DataFrame.
 
         Raises:
-            InputError: A fold is not finished, the rows are not right, or an option is wrong.
+            InputError: A fold is not finished, the rows are wrong, or an option is wrong.
         """
         if odd := sorted({"test", "part", "allow_code"} & set(options)):
-            raise InputError(f"{listed(odd)}: no option here. Rows are the first argument: run.predict(rows).")
+            raise InputError(f"{listed(odd)}: not an option here. Rows are the first argument: run.predict(rows).")
         keeps = rows is None or "output" in options
-        with given_files() as folder:
+        with python_inputs() as folder:
             given = {"allow_code": self._allow_code or None, **options}
             if isinstance(rows, pd.DataFrame):
                 given["test"] = self._rows_file(rows, folder / FRAME)
@@ -198,22 +198,22 @@ class Run:
             return predict(self._files, options_from(PredictOptions, plain(given)), keeps)
 
     def submit(self, predictions: Predictions | pd.DataFrame | str | Path | None = None, **options: Any) -> Submission:
-        """Writes a submission and checks it, as `swinft submit` does, and prints what it prints.
+        """Writes a submission and checks it; does and prints the same as `swinft submit`.
 
         Args:
-            predictions: What is submitted: of `predict`, or a DataFrame or CSV with ids and an output per column, such
-                as a blend. None for the run's test_predictions.csv.
+            predictions: The result of `predict`, or a DataFrame or CSV with ids and one column per output, such as a
+                blend. None for the run's test_predictions.csv.
             options: `root`, `output`, `dry_run`, and the keys of the config's section `submission`.
 
         Returns:
-            Where it was written, its text, and the plan that it follows.
+            Its path, its text, and the plan by which it was made.
 
         Raises:
             InputError: There are no predictions yet, they do not fit the sample submission, or an option is wrong.
         """
         if "predictions" in options:
             raise InputError("predictions are the first argument: run.submit(predictions).")
-        with given_files() as folder:
+        with python_inputs() as folder:
             given = dict(options)
             found = predictions if isinstance(predictions, Predictions) else None
             if isinstance(predictions, pd.DataFrame):
@@ -223,17 +223,17 @@ class Run:
             return submit(self._files, options_from(SubmitOptions, plain(given)), found)
 
     def report(self) -> Path:
-        """Draws the run as one HTML file, and returns its path.
+        """Writes the run's report as one HTML file, and returns its path.
 
         Raises:
-            InputError: Not every fold is finished, or train.csv is not that of the run.
+            InputError: Not every fold is finished, or train.csv has changed since the run's start.
         """
-        with given_files():
+        with python_inputs():
             return draw(self._files, self._allow_code)
 
     def export(self, fold: int, to: Form, output: str | Path | None = None) -> ExportResult:
-        """Writes the weights of a fold in another form, compared with torch; as `swinft.export`."""
-        with given_files():
+        """Writes the weights of a fold in another format, after a comparison with torch; as `swinft.export`."""
+        with python_inputs():
             return export(self.folder, fold, to, output, self._allow_code)
 
     @property
@@ -248,16 +248,16 @@ class Run:
             )
 
     def _is_own(self, rows: Path) -> bool:
-        """Whether a file is the table of rows to predict that the config names."""
+        """Whether a file is the test table of the config."""
         data = self.config["data"]
         named = data["test"] or data["sample_submission"]
         return bool(named) and (Path(data["root"]) / named).resolve() == rows.resolve()
 
     def _rows_file(self, rows: pd.DataFrame, path: Path) -> Path:
-        """A DataFrame's rows as a CSV, which is then checked as any other.
+        """Writes a DataFrame's rows as a CSV, which is then checked like any other.
 
         Raises:
-            InputError: Names in it are no text: `007` may have become 7 where it was read.
+            InputError: Ids in it are not text: `007` may have become 7 when it was read.
         """
         data = self.config["data"]
         columns = Columns(**data["columns"])
@@ -266,7 +266,7 @@ class Run:
         return write_frame(path, rows, columns.encoding)
 
     def _predictions_of(self, frame: pd.DataFrame, path: Path) -> Predictions:
-        """Predictions in a DataFrame, checked as those of a CSV from elsewhere."""
+        """Predictions in a DataFrame, checked like those of an external CSV."""
         names = [name for name in (ID, self.config["data"]["id"]) if name in frame.columns]
         check_names(frame, names)
         schema = Schema.from_dict(self._files.read_schema())

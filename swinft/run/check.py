@@ -1,6 +1,6 @@
-"""What `check` and `fit` refuse alike: all that can be wrong, found before anything is trained.
+"""The checks of `check` and `fit`: all problems of config, tables, images and network, found before training.
 
-Cheap checks come first: the settings before a table is read, the network and the tables before an image is decoded.
+Fast checks come first: the settings before a table is read, the network and the tables before an image is decoded.
 """
 
 import time
@@ -23,7 +23,7 @@ from swinft.ranges import POSITIVE, Range, check_ranges
 from swinft.run.compute.choices import Choice
 from swinft.run.compute.devices import check_training_devices
 from swinft.run.compute.settle import settle
-from swinft.run.compute.trial import Tried
+from swinft.run.compute.trial import TriedTask
 from swinft.run.config.callbacks import monitor_problems
 from swinft.run.config.sections import PredictConfig
 from swinft.run.experiment import Experiment
@@ -37,20 +37,20 @@ from swinft.run.trainer import callbacks_of
 
 T = TypeVar("T")
 
-HIGHEST_SEED = 2**32 - 1  # of numpy's older generator, which Lightning seeds
+HIGHEST_SEED = 2**32 - 1  # limit of numpy's legacy generator, which Lightning seeds
 
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """What a run needs of its config and data, once all of it is known to be right.
+    """What a run needs of its config and data, after all checks have passed.
 
     Args:
-        config: As the run freezes it.
-        data: With its tables read and its images decoded.
-        num_parameters: Of the network.
-        choice: What it computes with.
-        plan: What `swinft submit` will write; None where no sample submission is configured.
-        seconds: What the look at the images took.
+        config: The config as the run freezes it.
+        data: The datamodule, with its tables read and its images decoded.
+        num_parameters: Parameters of the network.
+        choice: Precision and attention.
+        plan: What `swinft submit` will write; None without a sample submission.
+        seconds: Duration of the image check.
     """
 
     config: str
@@ -61,25 +61,25 @@ class CheckedRun:
     plan: SubmissionPlan | None = None
 
     def submission(self) -> list[str]:
-        """What will be submitted, one line each; nothing where no rows to predict are named."""
+        """Lines that describe the submission; none without a test table."""
         if self.plan:
             return [self.plan.describe(), *(f"  note: {note}" for note in self.plan.notes)]
         if not self.data.settings.test:
             return []
-        return ["submission: data.sample_submission is not set, so nothing says what the competition wants"]
+        return ["submission: data.sample_submission is not set, so the competition's format is unknown"]
 
 
 def check_run(experiment: Experiment) -> CheckedRun:
-    """Builds what a run needs and checks all of it; `check` and `fit` refuse the same configs because both call this.
+    """Builds and checks all that a run needs; `check` and `fit` refuse the same configs because both call this.
 
     Args:
-        experiment: Of `check` or `fit`.
+        experiment: The experiment of `check` or `fit`.
 
     Raises:
-        InputError: Config, tables or images are wrong. All that is found before an image is decoded is listed at once.
+        InputError: Config, tables or images are wrong. All problems found before images are decoded are listed at once.
     """
     config = experiment.config
-    check_training_devices(config)  # alone: much of what follows fails with a device that does not start
+    check_training_devices(config)  # first: with a device that does not start, much of what follows fails
     problems: list[str] = []
     data = _collect(problems, experiment.datamodule)
     folds = data.settings.folds if data else None
@@ -113,18 +113,18 @@ def check_run(experiment: Experiment) -> CheckedRun:
 
 
 def _check_fold(config: Namespace, num_folds: int) -> None:
-    """Checks which fold is to be fitted.
+    """Checks the option `--fold`.
 
     Raises:
         InputError: There is no such fold.
     """
-    fold = config.get("fold")  # no option of `check`
+    fold = config.get("fold")  # not an option of `check`
     if fold is not None and not 0 <= fold < num_folds:
         raise InputError(f"--fold {fold}: the folds are 0 to {num_folds - 1}.")
 
 
 def _check_numbers(config: Namespace) -> None:
-    """Checks the numbers that no section's class checks when it is built.
+    """Checks the numbers that no section's class checks in its constructor.
 
     Raises:
         InputError: One is out of its range.
@@ -136,9 +136,9 @@ def _check_numbers(config: Namespace) -> None:
 
 
 def _plan_submission(
-    experiment: Experiment, data: CSVDataModule, rows: Rows, schema: Schema, tried: Tried | None
+    experiment: Experiment, data: CSVDataModule, rows: Rows, schema: Schema, tried: TriedTask | None
 ) -> SubmissionPlan | None:
-    """Decides what `swinft submit` will write; None where no sample submission is configured.
+    """Decides what `swinft submit` will write; None without a sample submission.
 
     Raises:
         InputError: The sample submission cannot be filled.
@@ -153,10 +153,10 @@ def _plan_submission(
     return plan_submission(Sample.of(data.splits.sample), schema, first, options, config.data.columns.label_delimiter)
 
 
-def _check_task(experiment: Experiment, rows: Rows, schema: Schema) -> Tried:
-    """Builds the task once: a wrong key, a wrong file or a refused target must not wait for the first fold."""
+def _check_task(experiment: Experiment, rows: Rows, schema: Schema) -> TriedTask:
+    """Builds the task and takes one step, so that a wrong key, file or target is found before the first fold."""
     config = experiment.config
-    # The hub's weights are left to the folds, which find them in its cache after the first.
+    # Weights from the hub are not loaded here: each fold loads them, from the cache after the first.
     loads_weights = config.model.pretrained is not True
     task = experiment.task(schema, loads_weights=loads_weights, pretrained=pretrained_of(config, 0))
     assert rows.targets is not None
@@ -168,11 +168,11 @@ def _check_task(experiment: Experiment, rows: Rows, schema: Schema) -> Tried:
     size = (side, side) if isinstance(side, int) else side
     columns = rows.table.frame(np.flatnonzero(used).tolist())
     seconds = try_step(task, targets, features, size, config.data.batch_size, columns)
-    return Tried(task, targets, features, size, seconds)
+    return TriedTask(task, targets, features, size, seconds)
 
 
 def _collect(problems: list[str], check: Callable[[], T]) -> T | None:
-    """What a check returns; None where it refuses, and what it says joins the list, once."""
+    """The result of a check; None if it fails, with its message added to the list once."""
     try:
         return check()
     except InputError as error:

@@ -1,4 +1,4 @@
-"""What a fold is made with: versions, device and precision. They can change its score, and may differ on resume."""
+"""The environment of a fold: versions, device and precision. It can change the score, and may differ on resume."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ COMPARED = ("versions", "python", "device", "precision")
 
 
 def describe_environment(config: Namespace) -> dict[str, Any]:
-    """Versions, hardware and the precision that a config settles to here."""
+    """Versions, hardware, and the precision that a config resolves to on this machine."""
     device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
@@ -32,19 +32,19 @@ def describe_environment(config: Namespace) -> dict[str, Any]:
 
 
 def made_with(config: Namespace, devices: int) -> dict[str, Any]:
-    """What a fold's result says of where it was fitted."""
+    """The part of the environment that a fold's result stores."""
     environment = describe_environment(config)
     return {**{key: environment[key] for key in COMPARED}, "devices": devices}
 
 
 def trained_in(run: Run, folds: Sequence[int]) -> list[str]:
-    """Precision of each of some finished folds; of a fold that does not say it, that of the run's start."""
+    """The precision of each finished fold; if its result has none, that of the run's start."""
     found = [run.fold(index).read_result().get("made_with", {}).get("precision") for index in folds]
     return [each or str(run.read_environment()["precision"]) for each in found]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two environments, as `torch 2.10 → 2.11`; what one of them does not say is no difference."""
+    """What differs between two environments, as `torch 2.10 → 2.11`; a key that one of them lacks is ignored."""
     flat = [
         {**dict(each.get("versions", {})), **{key: each[key] for key in COMPARED[1:] if key in each}}
         for each in (before, now)
@@ -55,30 +55,30 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def note_of_resume(run: Run, config: Namespace) -> str | None:
-    """One line where this machine is not what the finished folds, or else the start, were made with; None otherwise."""
+    """A line if this environment differs from that of the finished folds, or of the start; None otherwise."""
     now = describe_environment(config)
     done = [index for index in run.planned_folds() if run.fold(index).is_done]
     known = [(f"fold {index}", _made_with(run, index)) for index in done]
     for name, before in known or [("the start", run.read_environment())]:
         if found := differences(before, now):
-            return f"not as for {name}: {', '.join(found)}. Scores of the folds may differ by more than the folds do."
+            return f"differs from {name}: {', '.join(found)}. Scores of folds may differ for this reason too."
     return None
 
 
 def note_of_folds(results: list[dict[str, Any]]) -> str | None:
-    """One line where folds were made with something else than the first; None where all are alike."""
+    """A line if folds were made in another environment than the first; None otherwise."""
     first = results[0].get("made_with", {})
     notes = [
         f"fold {result['fold']}: {', '.join(found)}"
         for result in results[1:]
         if (found := differences(first, result.get("made_with", {})))
     ]
-    return f"folds made with something else than fold {results[0]['fold']}: {'; '.join(notes)}" if notes else None
+    return f"folds made in another environment than fold {results[0]['fold']}: {'; '.join(notes)}" if notes else None
 
 
 def _made_with(run: Run, index: int) -> dict[str, Any]:
     try:
         environment: dict[str, Any] = run.fold(index).read_result().get("made_with", {})
-    except StoreError:  # said where the result is needed
+    except StoreError:  # reported where the result is needed
         return {}
     return environment

@@ -1,4 +1,4 @@
-"""One experiment: a checked config, and the objects that follow from it."""
+"""One experiment: a checked config, and the objects that are built from it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,11 +32,11 @@ from swinft.system.precision import Precision, half_of
 
 @dataclass(frozen=True)
 class Experiment:
-    """A checked config with the parser that read it: what every object of a run is made from.
+    """A checked config with its parser; builds every object of a run.
 
     Args:
-        parser: What read the config; it knows the class of every section.
-        config: The config, with the words of the command line that gave it.
+        parser: The parser that read the config; it knows the class of every section.
+        config: The config, with the options of the command line.
     """
 
     parser: Parser
@@ -44,7 +44,7 @@ class Experiment:
 
     @classmethod
     def from_argv(cls, parser: Parser, argv: list[str]) -> "Experiment":
-        """The experiment of a command line with its YAML files.
+        """The experiment of a command line and its YAML files.
 
         Raises:
             InputError: A file, a key or a value is wrong; all of them are listed.
@@ -53,55 +53,55 @@ class Experiment:
 
     @classmethod
     def of_run(cls, run: Run, command: str, allow_code: list[str] | None) -> "Experiment":
-        """The experiment that a run was frozen with, compared with its record.
+        """The experiment of an existing run, from its verified frozen config.
 
         Args:
             run: The run.
-            command: Which command reads it.
+            command: The command that reads it.
             allow_code: Packages or modules whose classes the config may name, besides the trusted ones.
 
         Raises:
-            InputError: A key is unknown, or a class may not be named.
+            InputError: A key is unknown, or a class is not allowed.
             StoreError: The config has changed since the run was started.
         """
         parser = build_parser(command)
         return cls(parser, read_frozen(parser, verify(run.config), allow_code))
 
     def with_config(self, config: Namespace) -> "Experiment":
-        """The same with another config."""
+        """The same experiment with another config."""
         return replace(self, config=config)
 
     def dump(self) -> str:
-        """The config as a run freezes it: every key, `***` for secrets, no words that only say how to run.
+        """The config as a run freezes it: every key, `***` for secrets, no options that only say how to run.
 
         Raises:
-            InputError: A class has an argument that no YAML can say.
+            InputError: A class has an argument that YAML cannot express.
         """
         return dump(self.parser, self.config)
 
     def secrets(self) -> dict[str, str]:
-        """What the environment of a process needs to fill the masked config."""
+        """Environment variables from which a child process fills in the masked secrets."""
         return environment(str(self.parser.dump(without_command_keys(self.config), skip_unset=False)))
 
     def section(self, name: str) -> dict[str, Any]:
-        """One section's arguments, with the objects that its class paths name.
+        """One section's arguments, with its class paths instantiated.
 
         Raises:
-            InputError: A class does not take what it is given.
+            InputError: A class does not accept its arguments.
         """
         alone = Namespace(**{name: self.config[name]})  # type: ignore[no-untyped-call]
         try:
-            return dict(vars(self.parser.instantiate(alone)[name]))  # its own keys give those of sections with dots
+            return dict(vars(self.parser.instantiate(alone)[name]))  # its own `items` flattens sections
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{name}: {reason(str(error))}") from error
 
     def views(self) -> list[View]:
-        """The views of out-of-fold predictions, and of test rows where nothing else is asked for.
+        """The views of out-of-fold predictions, and of test rows by default.
 
         Raises:
-            InputError: There is no such view, or a class does not take what it is given.
+            InputError: There is no such view, or a class does not accept its arguments.
         """
         return chosen_views(self.section("predict")["views"])
 
@@ -109,9 +109,8 @@ class Experiment:
         """The datamodule.
 
         Args:
-            run: A run that was started with the config: its folds are taken, and what it saw of the images, both
-                compared with their records.
-            changes: Replace arguments; in a section (`folds={"held_out": 1}`), only the keys that they hold.
+            run: A run that was started with the config: its verified folds.csv and images.csv are used.
+            changes: Arguments to replace; in a section (`folds={"held_out": 1}`), only the keys given.
 
         Raises:
             InputError: Settings are wrong or contradict each other; all of them are listed.
@@ -137,9 +136,9 @@ class Experiment:
 
         Args:
             schema: The outputs, and the metadata.
-            seed: Seeds the training; None for the config's.
-            loads_weights: As of `TaskContext`.
-            changes: Replace arguments of the task.
+            seed: Seed of the training; None for the config's.
+            loads_weights: As in `TaskContext`.
+            changes: Arguments of the task to replace.
 
         Raises:
             InputError: The head is for another kind of target than `data.target_kind`.
@@ -156,16 +155,16 @@ class Experiment:
         return task
 
     def trainer(self, root: Path, precision: Precision, recorder: Checkpoint, **changes: Any) -> Trainer:
-        """Lightning's Trainer, which keeps every file inside `root` and saves through the store.
+        """Lightning's Trainer, which writes every file inside `root` and saves through the store.
 
         Args:
             root: The fold's folder.
             precision: The resolved precision.
-            recorder: Saves the run. Lightning calls it after all callbacks of the config.
-            changes: Replace arguments of the config.
+            recorder: The callback that saves; Lightning calls it after all callbacks of the config.
+            changes: Arguments to replace.
 
         Raises:
-            InputError: Lightning does not take a value, or something that the config names is not installed.
+            InputError: Lightning rejects a value, or a package that the config needs is not installed.
         """
         arguments = {**self.section("trainer"), "precision": precision, **changes}
         return make_trainer(arguments, self.config.name, root, recorder)
@@ -178,16 +177,16 @@ class Experiment:
         fast_attention: FastAttention | None = None,
         precision: Precision = "32-true",
     ) -> ImageModel:
-        """A fresh network with verified weights, ready to predict.
+        """A new network with verified weights, ready to predict.
 
-        It never comes from the Trainer that fitted it: what is predicted with is what is on disk.
+        It is never taken from the Trainer that fitted it: predictions always use the weights on disk.
 
         Args:
             schema: The run's outputs.
             path: The weights.
-            device: Where it predicts.
-            fast_attention: Whether Swin's attention is computed faster; None for as configured.
-            precision: What it predicts in, resolved.
+            device: Device of the network.
+            fast_attention: Whether Swin's attention is computed faster; None for the config's setting.
+            precision: The resolved precision of the prediction.
 
         Raises:
             InputError: A weight is NaN or infinite.
@@ -209,16 +208,16 @@ def save_net(net: ImageModel, path: Path) -> None:
 
 
 def _check_weights(net: ImageModel, path: Path) -> None:
-    """Refuses weights that are no numbers: each prediction would be none.
+    """Refuses weights with which every prediction would be NaN.
 
     Raises:
-        InputError: One is NaN, or a parameter is infinite.
+        InputError: A weight is NaN, or a parameter is infinite.
     """
     bad = [name for name, tensor in net.named_parameters() if not tensor.isfinite().all()]
     bad += [name for name, tensor in net.named_buffers() if tensor.isnan().any()]
     if bad:
         raise InputError(
             f"{path} holds NaN or infinite weights ({listed(bad, 3)}): the training of this fold has diverged. Predict "
-            f"without it (--folds), or fit anew with a lower model.optim.lr or trainer.precision 32-true, under "
+            f"without it (--folds), or fit again with a lower model.optim.lr or trainer.precision 32-true, under "
             f"another --name."
         )

@@ -1,4 +1,4 @@
-"""A fold's weights in a form that works without swinft, with all that its user must know in a JSON beside it."""
+"""Exports a fold's weights to a format that works without swinft, with a JSON description beside it."""
 
 import json
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ from swinft.run.lock import hold_if_writable
 from swinft.store import digest, json_bytes, probe, replace
 
 MAKER = "swinft export"
-CONFIG = "config.json"  # timm's name for it
-WEIGHTS = (".safetensors", ".pth", ".bin")  # what timm would load from a folder
-SIZES = (1, 3)  # images in the batches that are compared; the traced one has 2
-# What the weights were made with decides whether others can build the network.
+CONFIG = "config.json"  # timm's file name
+WEIGHTS = (".safetensors", ".pth", ".bin")  # weights that timm would load from a folder
+SIZES = (1, 3)  # images in the batches that are compared; the traced batch has 2
+# Packages whose versions decide whether the network can be built elsewhere.
 PACKAGES = ("swinft", "timm", "torch", "safetensors")
 
 
@@ -38,13 +38,13 @@ class ExportResult:
     """What an export wrote.
 
     Args:
-        weights: The file of weights.
+        weights: The weights file.
         description: The JSON beside it.
-        config: timm's config.json, for timm's form; None for others.
-        difference: The largest difference from torch, as a share of the range.
+        config: timm's config.json, for the format `timm`; None for others.
+        difference: The largest difference from torch, as a fraction of the range.
         compared: How many images were compared, and of which kind.
-        note: What the file lacks; empty where it lacks nothing.
-        usage: How it is loaded.
+        note: What the file lacks; empty if it is complete.
+        usage: How to load it.
     """
 
     weights: Path
@@ -62,28 +62,28 @@ class ExportResult:
 
 
 def description_of(path: Path) -> Path:
-    """The JSON beside an exported file; its name holds the file's, since forms can lie side by side."""
+    """The JSON beside an exported file, named after it: several formats can be in one folder."""
     return path.with_name(f"{path.name}.json")
 
 
 def export(
     run: str | Path, fold: int, to: Form, output: str | Path | None = None, allow_code: list[str] | None = None
 ) -> ExportResult:
-    """Writes the weights that a finished fold predicts with in another form, after comparing it with torch.
+    """Writes the weights of a finished fold in another format, after comparing it with torch.
 
-    Beside the file lies a JSON of the same name and `.json`: preprocessing, outputs, metadata, versions, SHA-256.
+    A JSON file with the same name and `.json` describes preprocessing, outputs, metadata, versions and SHA-256.
 
     Args:
         run: The run's folder.
         fold: Number of the fold.
         to: `timm`, `onnx`, `torchscript` or `safetensors`.
-        output: The file of weights; None for one in the run's folder `exports`.
+        output: The weights file; None for one in the run's folder `exports`.
         allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
 
     Raises:
-        InputError: There is no such fold, it is not finished, the output is somebody else's, a package is missing, or
-            the network cannot be exported.
-        StoreError: The disk refuses, or the weights are not those that the fold saved.
+        InputError: There is no such fold, it is not finished, the output exists and is not an export, a package is
+            missing, or the network cannot be exported.
+        StoreError: The file cannot be written, or the weights have changed since the fold saved them.
     """
     opened = Run.open(str(run))
     path = Path(output) if output else opened.exports / f"fold_{fold}" / to / f"model{SUFFIXES[to]}"
@@ -100,7 +100,7 @@ def export(
         real, reason = _real_batches(opened, experiment, index)
         difference = check_parity(net, exported, [*drawn, *real])
         compared = (
-            f"{sum(SIZES)} drawn images and {f'{sum(SIZES)} of the fold' if real else f'none of the fold: {reason}'}"
+            f"{sum(SIZES)} random images and {f'{sum(SIZES)} of the fold' if real else f'none of the fold: {reason}'}"
         )
         parity = {"largest_difference": difference, "share_of": "the range", "images": compared}
         about = {"parity": parity, **_describe(experiment, schema, net, exported, sides)}
@@ -109,11 +109,11 @@ def export(
 
 
 def _check_output(path: Path, to: Form, is_default: bool, needed_bytes: int) -> None:
-    """Finds out, before anything is computed, whether a file may and can be written.
+    """Checks, before anything is computed, that the output may and can be written.
 
     Raises:
-        InputError: It is a folder, has another suffix, or is there and not as `swinft export` made it; timm would load
-            another file of its folder; or the disk refuses.
+        InputError: It is a folder, has another suffix, or exists and is not an unchanged export; timm would load
+            another file of its folder; or the folder is not writable.
     """
     suffix, at = SUFFIXES[to], path.parent
     if path.is_dir():
@@ -124,20 +124,20 @@ def _check_output(path: Path, to: Form, is_default: bool, needed_bytes: int) -> 
     foreign = [] if is_default else [file for file in files if file.exists() and not _is_ours(file, path)]
     if foreign:
         raise InputError(
-            f"{listed(map(str, foreign))}: there already, and not as `{MAKER}` made it. Nothing is overwritten: name "
+            f"{listed(map(str, foreign))}: already exists, and not as `{MAKER}` wrote it. Nothing is overwritten: name "
             f"another --output."
         )
     others = [file for file in at.glob("*") if file.suffix in WEIGHTS and file.name != path.name]
     if to == "timm" and others:
         raise InputError(
             f"{at} holds other weights ({others[0].name}), which timm could load with the {CONFIG} that is written "
-            f"there. Name a file in a folder of its own: --output {at / 'timm' / path.name}."
+            f"there. Name a file in a separate folder: --output {at / 'timm' / path.name}."
         )
-    probe(at, needed_bytes, path.name, "Choose another place with --output FILE.")
+    probe(at, needed_bytes, path.name, "Choose another path with --output FILE.")
 
 
 def _is_ours(file: Path, weights: Path) -> bool:
-    """Whether a file is what an export wrote beside `weights`."""
+    """Whether a file is what an export wrote for `weights`, unchanged."""
     try:
         about = json.loads(description_of(weights).read_bytes())
         is_made_here = about["made_by"] == MAKER
@@ -149,7 +149,7 @@ def _is_ours(file: Path, weights: Path) -> bool:
 
 
 def _write(path: Path, to: Form, exported: Exported, about: dict[str, Any]) -> tuple[Path, Path, Path | None]:
-    """Writes the files, the description last: what has one is whole."""
+    """Writes the files, the description last: an export with a description is complete."""
     config = path.parent / CONFIG if exported.config is not None else None
     files = {path: exported.content} | ({config: exported.config} if config and exported.config else {})
     description = description_of(path)
@@ -169,21 +169,21 @@ def _real_batches(run: Run, experiment: Experiment, fold: int) -> tuple[list[tup
         data = experiment.datamodule(run, folds={"held_out": fold}, loading=loading, batch_size=max(SIZES))
         data.setup("fit")
         batch = next(iter(data.val_dataloader()))
-    except (InputError, RunError, OSError) as error:  # a run can be exported where its images are not
+    except (InputError, RunError, OSError) as error:  # a run can be exported without its images
         return [], str(error).splitlines()[0]
     tensors = [batch[key] for key in ("image", "features") if key in batch]
     return [tuple(tensor[:size] for tensor in tensors) for size in SIZES], ""
 
 
 def _origin(run: Run, fold: int) -> dict[str, Any]:
-    """Which weights were exported; no path of this machine."""
+    """Which weights were exported, without paths of this machine."""
     return {"fold": fold, "of_folds": run.planned_folds(), "weights_sha256": digest(run.fold(fold).weights)}
 
 
 def _describe(
     experiment: Experiment, schema: Schema, net: ImageModel, exported: Exported, sides: tuple[int, int]
 ) -> dict[str, Any]:
-    """What a program must do before and after the exported network, and what the network is."""
+    """The preprocessing, the network, and the decoding of its output."""
     frozen = yaml.safe_load(experiment.dump())
     loading, model = frozen["data"]["loading"], frozen["model"]
     is_inside = exported.output == "predictions"
@@ -227,14 +227,14 @@ def _describe(
 
 
 def _decode_rule(head: Head) -> dict[str, Any]:
-    """The rule of a head's `decode`; one that a subclass has replaced is not its base's."""
+    """The rule of a head's `decode`; that of the base class does not apply if a subclass overrides `decode`."""
     owner: Any = next(cls for cls in type(head).__mro__ if "decode" in vars(cls))
     rule: dict[str, Any] = (owner if "decode_rule" in vars(owner) else Head).decode_rule(head)
     return rule
 
 
 def _metadata(schema: Schema) -> dict[str, Any] | None:
-    """The second input: what each of its F columns holds; None where there is none."""
+    """The second input, with the content of each of its F columns; None without metadata."""
     if not schema.num_features:
         return None
     numbers = [

@@ -1,6 +1,6 @@
-"""Every fold in a process of its own, then their joined predictions.
+"""Fits every fold in a separate process, then joins their predictions.
 
-A fold's process runs the same command with `--fold k`, so callbacks, GPU memory and crashes never cross folds.
+A fold's process runs the same command with `--fold k`, so callbacks, GPU memory and crashes never affect other folds.
 """
 
 import sys
@@ -9,13 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from swinft.errors import InputError, RunError, number_of
-from swinft.run.compute.devices import describe_slots, side_by_side, slots_for
+from swinft.run.checked_images import CheckedImages
+from swinft.run.compute.devices import describe_slots, parallel_folds_variable, slots_for
 from swinft.run.experiment import Experiment
-from swinft.run.folds.dry_run import predict_some, trial_config
+from swinft.run.folds.dry_run import dry_run_config, predict_some
 from swinft.run.folds.fold import fit_fold
 from swinft.run.folds.hours import deadline
 from swinft.run.freeze import prepare
-from swinft.run.handover import CheckedImages
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.scores import join, summary
@@ -23,14 +23,14 @@ from swinft.store import probe, sweep
 from swinft.system.orphans import is_child
 from swinft.system.processes import Child, launcher_ranks, rank, run_children
 
-ORPHAN_SECONDS = 30.0  # for the fold's process of a parent that was killed to be gone, its writing included
+ORPHAN_SECONDS = 30.0  # for an orphaned process of the same fold to finish writing and end
 
 
 def fit(experiment: Experiment) -> Run | None:
-    """Fits what a command line asks for: a try, one fold, or all folds and their scores.
+    """Runs a command line of `fit`: a dry run, one fold, or all folds and their scores.
 
     Returns:
-        The run; None after a try, of which nothing is kept.
+        The run; None for a dry run, which saves nothing.
 
     Raises:
         InputError: Data or config are wrong.
@@ -38,22 +38,22 @@ def fit(experiment: Experiment) -> Run | None:
     """
     config = experiment.config
     run = Run.at(Path(config.runs) / config.name)
-    if rank():  # under DDP every rank runs this command again; the first one prepares and locks
+    if rank():  # under DDP every rank runs this command again; rank 0 prepares and locks
         if config.fold is None:
             name, value = next(launcher_ranks())
             raise InputError(
-                f"{name} is {value} in the environment, as for one of several processes that fit a fold together, but "
-                f"no --fold is given. Unset {name} to fit all folds from this process, or give --fold to each of them."
+                f"{name} is {value} in the environment, as if several processes fitted a fold together, but no --fold "
+                f"is given. Unset {name} to fit all folds from this process, or give --fold to each process."
             )
         fit_fold(run, experiment, None)
         return run
     if config.trainer.fast_dev_run:
-        fit_trial(experiment)
+        fit_dry_run(experiment)
         return None
     probe(run.root.parent)
     if config.fold is not None:
         lock = run.fold(config.fold).lock
-        # A child's predecessor ends with its parent, but not in no time.
+        # After a killed parent, the earlier process of this fold may need a moment to end.
         with hold(lock, patience=ORPHAN_SECONDS if is_child() else 0, root=run.root):
             fit_fold(run, experiment, prepare(run, experiment, lock))
         return run
@@ -64,34 +64,34 @@ def fit(experiment: Experiment) -> Run | None:
     return run
 
 
-def fit_trial(experiment: Experiment) -> None:
-    """Tries a few batches of the first fold, from the first check to predictions, and leaves nothing."""
+def fit_dry_run(experiment: Experiment) -> None:
+    """Runs a few batches of the first fold, from the first check to predictions, and saves nothing."""
     config = experiment.config
-    trial = trial_config(config)
+    short = dry_run_config(config)
     with TemporaryDirectory() as folder:
-        config.runs = trial.runs = folder
+        config.runs = short.runs = folder
         run = Run.at(Path(folder) / config.name)
-        fit_fold(run, experiment.with_config(trial), prepare(run, experiment, run.lock))
-        predicted = predict_some(run, experiment.with_config(trial))
-    said = (
-        number_of(predicted, "row to predict was predicted", "rows to predict were predicted")
+        fit_fold(run, experiment.with_config(short), prepare(run, experiment, run.lock))
+        predicted = predict_some(run, experiment.with_config(short))
+    test_rows = (
+        number_of(predicted, "test row was predicted", "test rows were predicted")
         if predicted
-        else "there are no rows to predict"
+        else "there are no test rows"
     )
-    print(f"fast_dev_run: the first fold was trained, validated and predicted in part, and {said}. Nothing is kept.")
+    print(f"fast_dev_run: the first fold was trained, validated and predicted in part; {test_rows}. Nothing is saved.")
 
 
 def fit_all(run: Run, experiment: Experiment, found: CheckedImages | None) -> None:
-    """Fits every fold that is not done, each in its own process, and joins them.
+    """Fits every unfinished fold, each in its own process, and joins them.
 
     Args:
-        run: The run, prepared.
+        run: The prepared run.
         experiment: The experiment.
-        found: The checked images; None where no fold waits.
+        found: The checked images; None if all folds are finished.
 
     Raises:
-        InputError: A fold has refused its input, and said why.
-        RunError: A fold has failed; with the exit code of the first.
+        InputError: A fold has ended with exit code 2; its output says why.
+        RunError: A fold has failed; with its exit code.
     """
     config = experiment.config
     started = time.perf_counter()
@@ -102,12 +102,12 @@ def fit_all(run: Run, experiment: Experiment, found: CheckedImages | None) -> No
     slots = slots_for(config, run.devices_per_fold(), len(waiting)) if waiting else []
     for line in describe_slots(config, slots, run.devices_per_fold(), len(waiting)) if waiting else []:
         print(line)
-    told = experiment.secrets() | (found.environment if found else {})
-    told |= deadline(run, config, len(slots)) | side_by_side(slots)
+    variables = experiment.secrets() | (found.environment if found else {})
+    variables |= deadline(run, config, len(slots)) | parallel_folds_variable(slots)
     try:
-        codes = run_children({index: fold_child(run, index, config.allow_code, told) for index in waiting}, slots)
+        codes = run_children({index: fold_child(run, index, config.allow_code, variables) for index in waiting}, slots)
     except (KeyboardInterrupt, SystemExit):
-        print(f"\ninterrupted; finished epochs are kept. Go on with: {run.resume_command}", file=sys.stderr)
+        print(f"\ninterrupted; finished epochs are saved. Resume with: {run.resume_command}", file=sys.stderr)
         raise
     if failed := {index: code for index, code in codes.items() if code}:
         raise _failure(run, failed)
@@ -115,32 +115,32 @@ def fit_all(run: Run, experiment: Experiment, found: CheckedImages | None) -> No
     print(summary(run, scores, time.perf_counter() - started))
 
 
-def fold_child(run: Run, index: int, allow_code: list[str], told: dict[str, str]) -> Child:
+def fold_child(run: Run, index: int, allow_code: list[str], variables: dict[str, str]) -> Child:
     """The process that fits a fold.
 
     Args:
-        run: The run, prepared.
-        index: Which fold.
-        allow_code: As given to this process.
-        told: What its environment needs besides: secrets, and what is known of the images.
+        run: The prepared run.
+        index: Number of the fold.
+        allow_code: The option of this process.
+        variables: Additional environment variables, such as secrets and the state of the images.
     """
     words = ["fit", "--config", str(run.config), "--fold", str(index), "--resume"]
     words += ["--allow-code", ",".join(allow_code)] if allow_code else []
-    return Child(words, told, run.fold(index).log)
+    return Child(words, variables, run.fold(index).log)
 
 
 def _failure(run: Run, failed: dict[int, int]) -> InputError | RunError:
-    """What has become of the folds that failed, with their exit codes."""
+    """The error for folds that failed, with their exit codes."""
     hints = {
         2: " Its message says what to change.",
-        137: " It was killed, most often for a lack of memory: --data.loading.num_workers 0 needs less.",
+        137: " It was killed, most often for lack of memory: --data.loading.num_workers 0 needs less.",
     }
     lines = [
-        f"fold {index} ended with exit code {code}; finished epochs are kept.{hints.get(code, '')} "
-        f"What it printed is in {run.fold(index).log}."
+        f"fold {index} ended with exit code {code}; finished epochs are saved.{hints.get(code, '')} "
+        f"Its output is in {run.fold(index).log}."
         for index, code in failed.items()
     ]
-    if 2 not in failed.values():  # bad input: the same command would end in the same way
-        lines.append(f"Go on with: {run.resume_command}")
+    if 2 not in failed.values():  # with bad input the same command would fail again
+        lines.append(f"Resume with: {run.resume_command}")
     code = next(iter(failed.values()))
     return InputError("\n".join(lines)) if code == 2 else RunError("\n".join(lines), code)

@@ -1,4 +1,4 @@
-"""What was checked before training is frozen into the run's folder."""
+"""Checks a run before training, and freezes its config, schema, folds and images into its folder."""
 
 import json
 import shutil
@@ -9,11 +9,11 @@ from swinft.data.folds import folds_csv
 from swinft.errors import InputError, number_of
 from swinft.printing import format_seconds, print_line
 from swinft.run.check import check_run
+from swinft.run.checked_images import CheckedImages, checked_images, inherited_cache, recheck_images
 from swinft.run.compute.choices import freeze_choice
 from swinft.run.compute.devices import check_training_devices, devices_per_fold, freeze_devices
 from swinft.run.environment import describe_environment
 from swinft.run.experiment import Experiment
-from swinft.run.handover import CheckedImages, check_again, checked_images, inherited_cache
 from swinft.run.inputs import freeze_inputs
 from swinft.run.layout import Run
 from swinft.run.lock import hold
@@ -22,7 +22,7 @@ from swinft.store import commit, probe
 
 
 def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | None:
-    """Checks everything that can be checked before training, then freezes it into the run's folder.
+    """Checks all that can be checked before training, then freezes it into the run's folder.
 
     Args:
         run: The run.
@@ -30,39 +30,39 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
         held: The lock that this process holds.
 
     Returns:
-        What is known of the images; None where the process that started this one has told already, or no fold waits.
+        The checked images; None if the parent process has checked them, or all folds are finished.
 
     Raises:
         InputError: Data or config are wrong; or the folder exists and neither `--resume` nor `--overwrite` was given.
     """
     config = experiment.config
     if config.resume and config.overwrite:
-        raise InputError("--resume goes on with a run, --overwrite deletes it: give one of them.")
+        raise InputError("--resume continues a run, --overwrite deletes it: give one of them.")
     if config.accept and (not config.resume or config.fold is not None):
-        raise InputError("--accept takes the files of a whole run as they are: give it with --resume, without --fold.")
+        raise InputError("--accept is for the files of a whole run: give it with --resume, without --fold.")
     _clear_deleted(run)
     if run.is_unstarted():
-        print(f"{run.root}: an earlier start ended before the first fold; starting anew")
+        print(f"{run.root}: an earlier start ended before the first fold; starting again")
     elif config.resume:
         check_training_devices(config)
         check_resume(run, experiment)
         waiting = run.unfinished_folds()
         if inherited_cache() is not None or not (waiting if config.fold is None else config.fold in waiting):
             return None
-        return check_again(run, experiment)
+        return recheck_images(run, experiment)
     elif run.root.exists() and any(run.root.iterdir()) and not config.overwrite:
         raise InputError(
-            f"{run.root} exists. --resume goes on with it, --overwrite deletes it, --name NAME makes another."
+            f"{run.root} exists. --resume continues it, --overwrite deletes it, --name NAME starts another."
         )
     checked = check_run(experiment)
     data = checked.data
-    print(f"looked at {number_of(len(data.image_files), 'image')} in {format_seconds(checked.seconds)}")
+    print(f"checked {number_of(len(data.image_files), 'image')} in {format_seconds(checked.seconds)}")
     print(f"  {data.image_files.decision}")
     for note in data.notes:
         print_line(f"  {note}")
     for line in checked.submission():
         print_line(line)
-    # Per fold: weights, and two checkpoints of weights, average and AdamW's two moments while it is fitted.
+    # Per fold: weights, and during the fit two checkpoints with weights, their average and AdamW's two moments.
     probe(run.root.parent, 4 * checked.num_parameters * (data.fold_of_row.max() + 9))
     devices = devices_per_fold(config, int(data.fold_of_row.max()) + 1)
     if run.root.exists():
@@ -85,25 +85,25 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
 
 
 def _delete(run: Run, held: Path) -> None:
-    """Deletes a run's folder for `--overwrite`, while nobody else works in it.
+    """Deletes a run's folder for `--overwrite`, while holding all of its locks.
 
     Raises:
-        InputError: The folder holds something that no run made, or another process fits one of its folds.
+        InputError: The folder is not a run's, or another process fits one of its folds.
     """
-    if not run.is_one() and not run.is_unstarted() and any(run.root.iterdir()):
+    if not run.is_run() and not run.is_unstarted() and any(run.root.iterdir()):
         raise InputError(
-            f"{run.root} is not a run: --overwrite deletes only what `swinft fit` made. Give another --name."
+            f"{run.root} is not a run: --overwrite deletes only what `swinft fit` wrote. Give another --name."
         )
     with ExitStack() as locks:
         for lock in {run.lock, *run.fold_locks()} - {held}:
             locks.enter_context(hold(lock))
-        # At once it is a run no longer: deleting takes time, and what is left of it may be no run that can be deleted.
+        # Renamed first: a partly deleted folder might no longer be recognised as a run that may be deleted.
         run.root.rename(_name_of_deleted(run))
         _clear_deleted(run)
 
 
 def _clear_deleted(run: Run) -> None:
-    """Deletes what `--overwrite` has set aside, also where it was killed while it deleted."""
+    """Deletes a folder that `--overwrite` has renamed, now or in an earlier process that was killed."""
     shutil.rmtree(_name_of_deleted(run), ignore_errors=True)
 
 

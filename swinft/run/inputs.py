@@ -1,4 +1,4 @@
-"""The tables that a run was started with, known by their content and not by where they lie."""
+"""The tables that a run was started with, identified by their SHA-256 and not by their path."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ TABLES = ("train", "test", "sample_submission")
 
 
 def freeze_inputs(run: Run, config: Namespace) -> None:
-    """Writes down the SHA-256 of every table, by the name that the config gives it."""
+    """Records the SHA-256 of every table, by its name in the config."""
     commit(run.inputs, json.dumps(_hashes(config, TABLES), indent=1).encode(), "swinft fit")
 
 
@@ -24,11 +24,11 @@ def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) ->
 
     Args:
         run: The run.
-        config: Its config; `data.root` may be another than at the start.
+        config: Its config; `data.root` may differ from the start.
         tables: The keys of `data` whose tables are compared.
 
     Raises:
-        InputError: One has changed: folds and targets would no longer be those of the finished folds.
+        InputError: A table has changed: its folds and targets may not match the finished folds.
     """
     frozen = json.loads(verify(run.inputs).read_text(encoding="utf-8"))
     now = _hashes(config, tables)
@@ -53,7 +53,7 @@ def _hashes(config: Namespace, tables: Sequence[str]) -> dict[str, str]:
 
 
 def _frozen(frozen: dict[str, str], name: str) -> str | None:
-    """The SHA-256 of a table at the start; version 0.1 wrote the data's folder before its name."""
+    """The SHA-256 of a table at the start; version 0.1 stored the path with the data folder."""
     parts = Path(name).parts
     older = (value for key, value in frozen.items() if Path(key).parts[-len(parts) :] == parts)
     return frozen.get(name) or next(older, None)

@@ -17,7 +17,7 @@ from swinft.store import RECORDS, has_record, is_committed, is_temporary, verify
 
 NO_FOLD = -1  # as in `swinft.data.folds`, whose imports would slow down commands that only read a run
 
-LONGEST_NAME = 200  # bytes: file systems take 255, and locks add to it
+LONGEST_NAME = 200  # bytes: file systems allow 255, and the names of locks are longer
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,27 @@ class Fold:
     index: int
 
     def checkpoint(self, epoch: int) -> Path:
-        """Everything needed to go on training after `epoch` whole epochs; deleted when the fold is done."""
+        """The training state after `epoch` whole epochs; deleted when the fold is done."""
         return self.root / f"epoch-{epoch:04d}.ckpt"
 
     @property
     def checkpoints(self) -> list[Path]:
-        """The epoch checkpoints that were ever committed, newest first; one that is damaged is still listed."""
+        """The committed epoch checkpoints, newest first, with damaged ones."""
         return sorted(filter(has_record, self.root.glob("epoch-*.ckpt")), key=_epoch, reverse=True)
 
     @property
     def log(self) -> Path:
-        """What the fold's processes printed, of every attempt; for people, and not verified."""
+        """The output of all processes of the fold; for reading, not verified."""
         return self.root / "log.txt"
 
     @property
     def lock(self) -> Path:
-        """Held by the process that fits this fold."""
+        """The lock that the process of this fold holds."""
         return self.root.parent.parent / ".locks" / f"{self.root.parent.name}.{self.root.name}.lock"
 
     @property
     def weights(self) -> Path:
-        """What the fold predicts with: the averaged weights where EMA is on."""
+        """The weights for prediction: the averaged ones with EMA."""
         return self.root / "weights.safetensors"
 
     @property
@@ -71,11 +71,11 @@ class Fold:
         return [json.loads(line) for line in verify(self.metrics).read_text(encoding="utf-8").splitlines()]
 
     def recorded_epochs(self) -> int:
-        """How many epochs its metrics hold, which are not verified: enough for an estimate."""
+        """The number of epochs in its metrics; not verified, for estimates only."""
         return len(self.metrics.read_bytes().splitlines()) if self.metrics.is_file() else 0
 
     def read_result(self) -> dict[str, Any]:
-        """Scores, NaN where undefined, epochs, seconds, and what the fold was made with."""
+        """Scores (NaN if undefined), epochs, seconds, and the fold's environment."""
         result: dict[str, Any] = json.loads(verify(self.result).read_text(encoding="utf-8"))
         for part in ("oof", "last_epoch", "best_epoch"):
             result[part] = {name: math.nan if value is None else value for name, value in result[part].items()}
@@ -83,7 +83,7 @@ class Fold:
 
     @property
     def is_done(self) -> bool:
-        """Whether the fold is finished and all that is needed to predict with it is there."""
+        """Whether the fold is finished and has all files needed to predict with it."""
         return all(is_committed(path) for path in (self.weights, self.oof, self.result))
 
 
@@ -91,7 +91,7 @@ def check_name(name: str) -> None:
     """Checks the name of a run: it becomes a folder and the names of locks beside it.
 
     Raises:
-        InputError: It is no plain name.
+        InputError: It cannot be a folder's name.
     """
     wrong = (
         "it is empty"
@@ -124,23 +124,23 @@ class Run:
         """Opens an existing run.
 
         Raises:
-            InputError: The folder is not there, or is no run.
+            InputError: The folder does not exist, or is not a run.
         """
         run = cls.at(Path(root))
         if not run.root.is_dir():
             siblings = [str(path.parent) for path in run.root.parent.glob("*/config.yaml")]
             raise InputError(f"there is no run folder '{root}'.{suggest(str(root), siblings)}")
-        if not run.is_one():
+        if not run.is_run():
             raise InputError(f"'{root}' is not a run: it holds no config.yaml that `swinft fit` wrote.")
         return run
 
     @classmethod
     def at(cls, root: Path) -> "Run":
-        """The run in a folder, there already or not. A link stands for its target: both are one run with one lock."""
+        """The run in a folder, which may not exist yet. A symlink is resolved, so that both paths share one lock."""
         return cls(Path(os.path.realpath(root)) if root.is_symlink() else root)
 
-    def is_one(self) -> bool:
-        """Whether the folder is one that `swinft fit` made; records may be lost, as in a copy without hidden files."""
+    def is_run(self) -> bool:
+        """Whether `swinft fit` made the folder; records may be lost, as in a copy without hidden files."""
         frozen = (self.config, self.folds, self.images, self.inputs)
         return self.config.is_file() and (has_record(self.config) or all(path.is_file() for path in frozen))
 
@@ -156,7 +156,7 @@ class Run:
 
     @property
     def devices(self) -> Path:
-        """How many devices work on each fold: batches and schedule follow from it."""
+        """The number of devices per fold, on which batches and schedule depend."""
         return self.root / "devices.json"
 
     @property
@@ -171,11 +171,11 @@ class Run:
 
     @property
     def lock(self) -> Path:
-        """Beside the run's folder and not in it, so that it outlives `--overwrite`."""
+        """The run's lock; outside the run's folder, so that `--overwrite` does not delete it."""
         return self.root.parent / ".locks" / f"{self.root.name}.lock"
 
     def is_unstarted(self) -> bool:
-        """Whether the folder holds nothing but what `swinft fit` writes before its config, which comes last."""
+        """Whether the folder has only files that `swinft fit` writes before the config, which it writes last."""
         if not self.root.is_dir() or has_record(self.config):
             return False
         first = [self.config, self.schema, self.folds, self.images, self.inputs, self.sample]
@@ -190,12 +190,12 @@ class Run:
 
     @property
     def sample(self) -> Path:
-        """The sample submission's cells, which decide what is submitted; none where there was no sample."""
+        """The sample submission's cells, which decide the submission; missing if there was no sample."""
         return self.root / "sample.json"
 
     @property
     def schema(self) -> Path:
-        """Names of the prediction columns, classes and metadata columns: what prediction needs of train.csv."""
+        """Names of the outputs, classes and metadata columns: what prediction needs from train.csv."""
         return self.root / "schema.json"
 
     @property
@@ -205,7 +205,7 @@ class Run:
 
     @property
     def images(self) -> Path:
-        """What the first look saw of every image: size, time, hashes, and what is wrong with it."""
+        """The result of the image check, for every image: size, time, hashes, and its problem."""
         return self.root / "images.csv"
 
     @property
@@ -225,12 +225,12 @@ class Run:
 
     @property
     def parts(self) -> Path:
-        """Predictions of some of the test rows, while several processes share them."""
+        """Partial predictions, while several processes predict the test rows."""
         return self.root / "parts"
 
     @property
     def exports(self) -> Path:
-        """Weights in forms that work without swinft, a folder per fold and form."""
+        """Exported weights, a folder per fold and format."""
         return self.root / "exports"
 
     @property
@@ -245,21 +245,21 @@ class Run:
 
     @property
     def report(self) -> Path:
-        """The run as one page."""
+        """The report as one HTML page."""
         return self.root / "report.html"
 
     def read_config(self) -> dict[str, Any]:
-        """The frozen config as plain values, with today's keys; light, for commands that build no network."""
+        """The frozen config as plain values, with current keys; fast, for commands that build no network."""
         config: dict[str, Any] = yaml.safe_load(migrated(verify(self.config).read_text(encoding="utf-8")))
         return config
 
     def read_environment(self) -> dict[str, Any]:
-        """What the run was started with."""
+        """The environment of the run's start."""
         environment: dict[str, Any] = json.loads(verify(self.environment).read_text(encoding="utf-8"))
         return environment
 
     def read_scores(self) -> dict[str, Any]:
-        """Pooled and per fold."""
+        """The scores, pooled and per fold."""
         scores: dict[str, Any] = json.loads(verify(self.scores).read_text(encoding="utf-8"))
         return scores
 
@@ -274,14 +274,14 @@ class Run:
             return sorted({int(row["fold"]) for row in csv.DictReader(file)} - {NO_FOLD})
 
     def finished_folds(self, folds: list[int] | None, option: str = "--folds") -> list[int]:
-        """The folds to predict with, checked to be finished; all of them for None.
+        """Checks that folds are finished, and returns them sorted.
 
         Args:
-            folds: Their numbers.
-            option: What named them, for messages.
+            folds: Their numbers; None for all.
+            option: The option that named them, for messages.
 
         Raises:
-            InputError: One is not planned or not finished, or is named twice.
+            InputError: A fold is unknown, not finished, or named twice.
         """
         planned = self.planned_folds()
         if folds is not None and (not folds or len(set(folds)) < len(folds)):
@@ -300,7 +300,7 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        """What goes on with it, as typed in a shell."""
+        """The shell command that resumes the run."""
         return command("fit", "--config", self.config, "--resume")
 
     def unfinished_folds(self) -> list[int]:
@@ -308,7 +308,7 @@ class Run:
         return [index for index in self.planned_folds() if not self.fold(index).is_done]
 
     def devices_per_fold(self) -> int:
-        """How many devices work on each fold."""
+        """The number of devices per fold."""
         return int(json.loads(verify(self.devices).read_text(encoding="utf-8"))["devices_per_fold"])
 
     def fold(self, index: int) -> Fold:
@@ -317,11 +317,11 @@ class Run:
 
 
 def is_frozen(path: Path) -> bool:
-    """Whether a config is a run's own, as `swinft fit` has frozen it."""
-    return path.name == "config.yaml" and Run(path.parent).is_one()
+    """Whether a config file is the frozen config of a run."""
+    return path.name == "config.yaml" and Run(path.parent).is_run()
 
 
 def _epoch(checkpoint: Path) -> int:
-    """The epoch of a checkpoint's name; −1 where it is another file."""
+    """The epoch in a checkpoint's name; −1 for another file."""
     number = checkpoint.stem.removeprefix("epoch-")
     return int(number) if number.isdecimal() else -1

@@ -1,4 +1,4 @@
-"""One process per run folder and per fold: a second one refuses and says who is there."""
+"""File locks: one process per run folder and per fold; a second one fails and names the first."""
 
 import errno
 import json
@@ -22,13 +22,13 @@ def hold(
     advice: str = "Wait for it, or give another --name.",
     root: Path | None = None,
 ) -> Iterator[None]:
-    """Holds a lock while the block runs. The system frees it when the process dies, however it dies.
+    """Holds a lock while the block runs. The operating system releases it when the process ends in any way.
 
     Args:
-        path: The lock file; who holds it is written beside it.
-        patience: Seconds to wait for one who is about to let go.
-        advice: What to do where another process holds it.
-        root: The run's folder, where it may not be there in the end: then nothing of the lock is left.
+        path: The lock file; a JSON beside it describes the holder.
+        patience: Seconds to wait for a process that is ending.
+        advice: What to do if another process holds it.
+        root: The run's folder; if it does not exist at the end, the lock file is deleted.
 
     Raises:
         InputError: Another process holds it; the message names pid, host and start.
@@ -36,7 +36,7 @@ def hold(
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".json")
     if path.is_symlink():
-        raise InputError(f"{path} is a link, and a lock is a file: delete it.")
+        raise InputError(f"{path} is a symbolic link, and a lock must be a file: delete it.")
     lock = FileLock(path)
     try:
         lock.acquire(timeout=patience)
@@ -44,22 +44,22 @@ def hold(
         raise InputError(f"{path.stem} is in use by {_describe(holder)}. {advice}") from None
     try:
         started = time.strftime("%Y-%m-%d %H:%M:%S")
-        holder.unlink(missing_ok=True)  # a link, as an archive of runs may hold, would lead to another file
+        holder.unlink(missing_ok=True)  # an archive of runs may contain a symlink to another file
         holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
         yield
     finally:
         holder.unlink(missing_ok=True)
         if root and not root.exists():
-            with suppress(OSError):  # Windows deletes no file that is open
+            with suppress(OSError):  # Windows cannot delete an open file
                 path.unlink()
         lock.release()
-        with suppress(OSError):  # others hold locks in it
+        with suppress(OSError):  # it contains other locks
             path.parent.rmdir()
 
 
 @contextmanager
 def hold_if_writable(path: Path) -> Iterator[None]:
-    """Holds a lock to read a run; where the disk refuses, as a read-only one does, goes on without it and says so.
+    """Holds a lock to read a run; on a read-only disk, continues without it and prints so.
 
     Raises:
         InputError: Another process holds it.
@@ -75,10 +75,10 @@ def hold_if_writable(path: Path) -> Iterator[None]:
 
 
 def refuse_if_held(path: Path) -> None:
-    """Looks whether another process holds a lock, and lets go at once.
+    """Checks that no other process holds a lock, and releases it at once.
 
     Raises:
-        InputError: It does.
+        InputError: Another process holds it.
     """
     if path.is_file():
         with hold(path):
@@ -89,5 +89,5 @@ def _describe(holder: Path) -> str:
     try:
         who = json.loads(holder.read_text())
         return f"process {who['pid']} on {who['host']}, started {who['started']}"
-    except (OSError, ValueError, KeyError):  # it is being written at this very moment
+    except (OSError, ValueError, KeyError):  # it is being written
         return "another process"

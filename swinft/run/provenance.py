@@ -1,4 +1,4 @@
-"""Which files a run's commands may overwrite, and whether predictions are of the weights that the run has now."""
+"""Which files a run's commands may overwrite, and whether predictions were made with the run's current weights."""
 
 import json
 from pathlib import Path
@@ -11,22 +11,22 @@ from swinft.store import commit, digest, probe, replace, verify
 
 
 def check_weights(run: Run, made_with: Provenance, path: Path) -> None:
-    """Compares the weights of predictions with those that the run has now.
+    """Compares the weights of predictions with the run's current ones.
 
     Raises:
-        InputError: The predictions are of other weights.
+        InputError: The predictions were made with other weights.
     """
     now = weights_of(run, [index for index in made_with.folds if run.fold(index).is_done])
     changed = sorted({name for name in {**made_with.weights, **now} if made_with.weights.get(name) != now.get(name)})
     if changed:
         raise InputError(
             f"{path} was predicted with other weights than {run.root} has now in {', '.join(changed)}: it is out "
-            f"of date, or of another run. Run `{command('predict', run.root)}` again."
+            f"of date, or from another run. Run `{command('predict', run.root)}` again."
         )
 
 
 def weights_of(run: Run, folds: list[int]) -> dict[str, str]:
-    """SHA-256 of the folds' weights files, as they were committed."""
+    """The committed SHA-256 of the folds' weights files."""
     return {run.fold(index).root.name: digest(run.fold(index).weights) for index in folds}
 
 
@@ -34,7 +34,7 @@ def predictions_made_with(run: Run) -> Provenance:
     """What the run's test predictions were made with.
 
     Raises:
-        InputError: They are not there, were not made by a whole `swinft predict`, or with weights that have changed.
+        InputError: They are missing, were not written by a complete `swinft predict`, or their weights have changed.
     """
     path = run.test_predictions
     if not path.is_file():
@@ -42,7 +42,7 @@ def predictions_made_with(run: Run) -> Provenance:
     found = read_provenance(verify(path))
     if found is None:
         raise InputError(
-            f"{path} does not say what it was made with: `swinft predict` was interrupted, or of another version. Run "
+            f"{path} does not say what it was made with: `swinft predict` was interrupted, or had another version. Run "
             f"`{command('predict', run.root)}` again."
         )
     check_weights(run, found, path)
@@ -50,7 +50,7 @@ def predictions_made_with(run: Run) -> Provenance:
 
 
 def write_made_from(run: Run, path: Path, content: bytes, maker: str, made_from: dict[str, Any]) -> None:
-    """Writes a file with what it was made from beside it; with commit records where it is one of the run's own."""
+    """Writes a file and its provenance beside it; with commit records if it is an artefact of the run."""
     text = json.dumps({"made_by": maker, "sha256": sha256(content), **made_from}, indent=1).encode()
     if is_own(run, path, maker):
         commit(path, content, maker)
@@ -61,21 +61,21 @@ def write_made_from(run: Run, path: Path, content: bytes, maker: str, made_from:
 
 
 def is_own(run: Run, path: Path, maker: str) -> bool:
-    """Whether a path is where a command writes to in the run's own folder."""
+    """Whether a path is the command's default output in the run's folder."""
     own = run.test_predictions if maker == "swinft predict" else run.submission
     return path.resolve() == own.resolve()
 
 
 def check_output(run: Run, path: Path, maker: str) -> None:
-    """Finds out, before anything is computed, whether a file may and can be written.
+    """Checks, before anything is computed, that the output may and can be written.
 
     Raises:
-        InputError: It is a folder, or a file that `maker` did not make; or the disk refuses.
+        InputError: It is a folder, or a file that `maker` did not write; or the folder is not writable.
     """
     if path.is_dir():
         raise InputError(f"--output {path} is a folder. Name a file: --output {path / 'FILE.csv'}.")
     if path.exists() and not is_own(run, path, maker) and read_made_from(path, maker) is None:
-        raise InputError(f"{path} is there already, and not as `{maker}` made it: it is not overwritten. Name another.")
+        raise InputError(f"{path} already exists, and not as `{maker}` wrote it: it is not overwritten. Name another.")
     if beside(path).exists() and not is_own(run, path, maker) and '"made_by": "swinft' not in beside(path).read_text():
-        raise InputError(f"{beside(path)} is there already, and `{maker}` did not make it. Name another output.")
-    probe(path.parent, what=path.name, advice="Choose another place with --output FILE.csv.")
+        raise InputError(f"{beside(path)} already exists, and `{maker}` did not write it. Name another output.")
+    probe(path.parent, what=path.name, advice="Choose another path with --output FILE.csv.")

@@ -1,4 +1,4 @@
-"""The folds' out-of-fold predictions become one table, a pooled score and a report."""
+"""Joins the folds' out-of-fold predictions into one table, a pooled score and a report."""
 
 import sys
 from collections import Counter
@@ -22,10 +22,10 @@ from swinft.store import commit, json_bytes
 
 
 def join(run: Run, experiment: Experiment) -> dict[str, Any]:
-    """Joins the folds' out-of-fold predictions, scores them pooled, and draws the report.
+    """Joins the folds' out-of-fold predictions, computes the pooled score, and writes the report.
 
     Returns:
-        What scores.json holds.
+        The content of scores.json.
 
     Raises:
         RunError: The folds do not cover every train id exactly once.
@@ -44,9 +44,9 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     commit(run.scores, json_bytes(scores), "swinft fit")
     try:
         write_report(run, data)
-    except Exception as error:  # the scores are there, and whoever waited for them must see them
+    except Exception as error:  # the scores must be shown all the same
         print(
-            f"the report could not be drawn: {error!r}. `{command('report', run.root)}` tries again.", file=sys.stderr
+            f"the report could not be written: {error!r}. `{command('report', run.root)}` tries again.", file=sys.stderr
         )
     return scores
 
@@ -71,7 +71,7 @@ def _scores(
 
 
 def summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
-    """What `fit` prints at its end: a line per fold, their spread, the pooled scores, and the next command."""
+    """The summary that `fit` prints: a line per fold, their spread, the pooled scores, and the next command."""
     names = list(scores["pooled"])
     wide = max(18, *(len(name) + 2 for name in names))
     lines = ["", f"{'':<14}" + "".join(f"{name:>{wide}}" for name in names)]
@@ -86,7 +86,7 @@ def summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
         mean = float(np.mean([result[f"{which}_epoch"][monitor] for result in scores["folds"]]))
         lines.append(
             f"mean {monitor} of the {which} epochs: {format_score(mean)}"
-            + ("  <- predicted with" if which == scores["checkpoint"] else "")
+            + ("  <- used for predictions" if which == scores["checkpoint"] else "")
         )
     if note := note_of_folds(scores["folds"]):
         lines.append(note)

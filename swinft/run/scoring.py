@@ -1,4 +1,4 @@
-"""Predictions of training rows are scored: with the table's columns where a metric of the user's own may read them."""
+"""Scores predictions of training rows; custom metrics also get the table's columns."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ def score_rows(
     """Every metric's value.
 
     Args:
-        metrics: Names, and metrics of the user's own.
+        metrics: Names, and custom metrics.
         data: Set up for the training rows.
         rows: Numbers of N training rows.
         values: Their predictions (N, K).
 
     Raises:
-        InputError: A metric of the user's own fails.
+        InputError: A custom metric fails.
     """
     reads = any(not isinstance(metric, str) and is_custom(metric) for metric in metrics)
     table = data.train_table.frame(rows.tolist()) if reads else None

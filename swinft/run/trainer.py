@@ -1,4 +1,4 @@
-"""Lightning's Trainer as a run uses it: every file in the fold's folder, checkpoints through the store."""
+"""Builds Lightning's Trainer for a run: every file in the fold's folder, checkpoints through the store."""
 
 import logging
 import warnings
@@ -20,26 +20,26 @@ LoggerName = Literal["csv", "tensorboard", "wandb"]
 
 
 def make_trainer(arguments: dict[str, Any], name: str, root: Path, recorder: Checkpoint) -> Trainer:
-    """Lightning's Trainer, which keeps every file inside `root` and saves through the store.
+    """Lightning's Trainer, which writes every file inside `root` and saves through the store.
 
     Args:
-        arguments: Of the section `trainer:`, with a resolved precision.
-        name: Of the run, for loggers.
+        arguments: Arguments of the section `trainer:`, with a resolved precision.
+        name: Name of the run, for loggers.
         root: The fold's folder.
-        recorder: Saves the run. Lightning calls it after all callbacks of the config.
+        recorder: The callback that saves; Lightning calls it after all callbacks of the config.
 
     Raises:
-        InputError: Lightning does not take a value, or something that the config names is not installed.
+        InputError: Lightning rejects a value, or a package that the config needs is not installed.
     """
     try:
-        del arguments["fast_dev_run"]  # a run's own: Lightning's neither saves nor predicts
-        if arguments["benchmark"] is None:  # images have one size: the first step finds the quickest convolutions
+        del arguments["fast_dev_run"]  # handled by the run: Lightning's own neither saves nor predicts
+        if arguments["benchmark"] is None:  # all images have one size, so cuDNN need not benchmark again
             arguments["benchmark"] = not arguments["deterministic"]
-        users = arguments.pop("callbacks") or []
-        callbacks: list[Callback] = users if isinstance(users, list) else [users]
+        configured = arguments.pop("callbacks") or []
+        callbacks: list[Callback] = configured if isinstance(configured, list) else [configured]
         arguments["logger"] = _logger(arguments["logger"], name, root)
         if any(isinstance(callback, ProgressBar) for callback in callbacks):
-            arguments["enable_progress_bar"] = True  # Lightning would refuse the bar for our default of none
+            arguments["enable_progress_bar"] = True  # with our default of False, Lightning would refuse the bar
         return Trainer(
             **arguments,
             callbacks=[*callbacks, recorder],
@@ -55,15 +55,15 @@ def make_trainer(arguments: dict[str, Any], name: str, root: Path, recorder: Che
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
-    """The callbacks of the config, without the one that saves, which is the last."""
+    """The callbacks of the config, without the last one, which saves."""
     callbacks: list[Callback] = trainer.callbacks[:-1]  # type: ignore[attr-defined]  # Lightning sets it elsewhere
     return callbacks
 
 
 def _logger(wanted: Any, name: str, root: Path) -> Any:
-    """The logger that a word of the config stands for, with its files in the fold's folder; others as they are.
+    """The logger that the config names, with its files in the fold's folder; logger objects are returned unchanged.
 
-    A start of its own version: Lightning's CSV logger deletes what an earlier one wrote into the same folder.
+    Every start logs to a new version folder: Lightning's CSV logger deletes the files of an earlier logger.
     """
     if wanted is True or wanted == "csv":
         return CSVLogger(root, name="logs")
@@ -74,21 +74,21 @@ def _logger(wanted: Any, name: str, root: Path) -> Any:
     return wanted
 
 
-def quiet() -> None:
-    """Silences what Lightning says at every start and what is as it should be; its other warnings stay.
+def silence_lightning() -> None:
+    """Silences Lightning's start-up messages and warnings that do not apply; its other warnings are shown.
 
-    What callbacks and profilers say is said by other loggers, and only where the config asks for it.
+    Callbacks and profilers use other loggers, and print only if the config asks for it.
     """
     for name in ("pytorch.utilities.rank_zero", "pytorch.trainer", "pytorch.accelerators", "pytorch.strategies"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (
         r".*module\(s\) in eval mode at the start of training",  # the averaged weights are never trained
-        r".*isinstance\(treespec, LeafSpec\)",  # Lightning's own use of an old torch name
-        r".*does not have many workers",  # a fold says how many, and what it waits for them
-        r"This DataLoader will create",  # more than there are cores: said in our own words
+        r".*isinstance\(treespec, LeafSpec\)",  # Lightning itself uses a deprecated torch name
+        r".*does not have many workers",  # a fold reports its waiting time for the loader
+        r"This DataLoader will create",  # more workers than cores: we print our own message
         r".*It is recommended to use `self\.log\(.*sync_dist=True",  # all ranks score the same pooled rows
-        r".*The number of training batches .* is smaller than the logging interval",  # we log per epoch
+        r".*The number of training batches .* is smaller than the logging interval",  # swinft logs per epoch
     ):
         warnings.filterwarnings("ignore", message)
 

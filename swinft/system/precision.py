@@ -46,7 +46,7 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"'{device}' is not a device. {allowed}") from error
+        raise InputError(f"device '{device}' is unknown. {allowed}") from error
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (chosen.index or 0) >= counts.get(chosen.type, 0):
         why = f" ({missing_gpu()})" if chosen.type == "cuda" and not counts["cuda"] and missing_gpu() else ""
@@ -101,7 +101,7 @@ def resolve_precision(requested: Precision, device: torch.device) -> tuple[Preci
     return "32-true", f"bf16 is no faster on this {device.type}"
 
 
-def offered(device: torch.device) -> list[Precision]:
+def precision_choices(device: torch.device) -> list[Precision]:
     """The precisions that `auto` chooses from on a device: 32-true, and the mixed precision that its hardware has."""
     lossless: Precision = "32-true"
     return list(dict.fromkeys([lossless, resolve_precision("auto", device)[0]]))

@@ -30,7 +30,7 @@ from swinft.data.inspection.index import RECORD, ImageIndex
 from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.dataset import ShuffledSampler
 from swinft.errors import InputError, StoreError
-from swinft.run.handover import VARIABLE
+from swinft.run.checked_images import VARIABLE
 from swinft.system import limits
 from tests.conftest import merged, tiny_config, write_config
 

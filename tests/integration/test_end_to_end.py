@@ -215,7 +215,7 @@ def test_a_run_folder_is_never_silently_reused(tiny_run, capsys):
     config = tiny_run.parent.parent / "config.yaml"
     before = (tiny_run / "oof.csv").stat().st_mtime_ns
     assert main(["fit", "--config", str(config)]) == 2
-    assert "--resume goes on with it, --overwrite deletes it" in capsys.readouterr().err
+    assert "--resume continues it, --overwrite deletes it" in capsys.readouterr().err
     assert (tiny_run / "oof.csv").stat().st_mtime_ns == before
 
 

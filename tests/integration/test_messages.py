@@ -72,7 +72,7 @@ def test_f103_names_are_never_mark_up(competition, tmp_path, capsys, monkeypatch
     assert main(["fit", "--config", str(config), "--resume"]) == 0  # and the scores are seen all the same
     out, err = capsys.readouterr()
     assert "pooled" in out
-    assert "the report could not be drawn: ZeroDivisionError" in err
+    assert "the report could not be written: ZeroDivisionError" in err
 
 
 @pytest.mark.parametrize("name", ["$\\frac{$", "猫", "قط", "\U0001f9a9", "a\x1bb", "x\u2028y"])

@@ -209,7 +209,7 @@ def test_f043_a_run_on_a_read_only_disk_is_predicted_and_submitted_elsewhere(run
         no_forwards(patch)
         for command in ("predict", "submit"):
             assert main([command, str(run)]) == 2
-            assert "Choose another place with --output" in capsys.readouterr().err
+            assert "Choose another path with --output" in capsys.readouterr().err
         assert main(["report", str(run)]) == 2
     read_only(monkeypatch, run.parent)
     assert predict(run, "--output", str(predictions)) == 0

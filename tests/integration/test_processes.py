@@ -163,7 +163,7 @@ def test_f053_a_fold_that_ended_badly_is_explained(codes, words, advises, compet
     err = capsys.readouterr().err
     assert words in err
     assert str(tmp_path / "runs" / "tiny" / "fold_0" / "log.txt") in err
-    assert ("Go on with: swinft fit" in err) == advises  # a command that is in use, or wrong, would only say so again
+    assert ("Resume with: swinft fit" in err) == advises  # a command that is in use, or wrong, would only say so again
 
 
 def test_f053_ten_thousand_epochs_are_newer_than_9999(tmp_path):
@@ -242,9 +242,9 @@ def test_f039_the_last_fold_gets_as_many_devices_as_the_others(tmp_path, monkeyp
     [
         (2, 1, settings(), "fitted on 2 GPUs, and there are 1 here"),
         (2, 0, settings(), "fitted on 2 GPUs, and there are 0 here"),
-        (1, 2, settings(per_fold=2), r"fitted on 1 device, and 2 are asked for"),
-        (2, 4, settings(devices=-1), r"fitted on 2 devices, and 4 are asked for"),
-        (2, 4, settings(devices="0,1,2"), r"fitted on 2 devices, and 3 are asked for"),
+        (1, 2, settings(per_fold=2), r"fitted on 1 device, and 2 are requested"),
+        (2, 4, settings(devices=-1), r"fitted on 2 devices, and 4 are requested"),
+        (2, 4, settings(devices="0,1,2"), r"fitted on 2 devices, and 3 are requested"),
     ],
 )
 def test_f039_a_resume_on_other_devices_is_refused(frozen, here, config, words, tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def test_f040_what_changes_no_result_may_differ_and_is_said(copy, capsys):
     assert main(["fit", "--config", str(copy.config), "--resume", *options]) == 0
     out = capsys.readouterr().out
     assert (
-        "not as at the start, which changes no result: data.loading.cache: was 'auto', is False; data.loading.num_workers: was 'auto'"
+        "changed since the start, without an effect on results: data.loading.cache: was 'auto', is False; data.loading.num_workers: was 'auto'"
         in out
     )
     assert copy.read_config()["data"]["loading"]["num_workers"] == 1  # what the folds are going to read
@@ -159,10 +159,7 @@ def test_f040_a_key_that_the_run_did_not_know_is_no_difference(copy, capsys):
     assert "    shrink: auto\n" in text
     prepare.commit(copy.config, text.replace("    shrink: auto\n", "").encode(), "swinft fit")
     assert main(["fit", "--resume", str(copy.root)]) == 0
-    assert (
-        "keys that this version has and the run's did not, at their defaults: data.loading.shrink"
-        in capsys.readouterr().out
-    )
+    assert "keys that are new in this version, set to their defaults: data.loading.shrink" in capsys.readouterr().out
     prepare.commit(copy.config, text.replace("    shrink: auto\n", "").encode(), "swinft fit")
     assert main(["fit", "--resume", str(copy.root), "--data.loading.shrink", "false"]) == 2
 
@@ -221,7 +218,7 @@ def test_f044_a_run_copied_without_hidden_files_says_so_and_can_be_accepted(copy
         assert "add --accept to `swinft fit --resume`" in err
     assert main(["fit", "--resume", str(copy.root), "--accept"]) == 0
     out = capsys.readouterr().out
-    assert "taken as they are, with new records: choice.json, config.yaml" in out
+    assert "accepted as they are, with new records: choice.json, config.yaml" in out
     assert "fold_1/weights.safetensors" in out
     assert out.count("done, skipped") == 2
     assert copy.oof.read_bytes() == before
@@ -253,7 +250,7 @@ def test_f044_a_damaged_record_has_its_own_words_and_can_be_made_anew(copy, caps
     assert main(["fit", "--resume", str(copy.root)]) == 1
     assert f"folds.csv cannot be verified: its commit record {record} is damaged." in capsys.readouterr().err
     assert main(["fit", "--resume", str(copy.root), "--accept"]) == 0
-    assert "taken as they are, with new records: folds.csv\n" in capsys.readouterr().out
+    assert "accepted as they are, with new records: folds.csv\n" in capsys.readouterr().out
     verify(copy.folds)
 
 
@@ -316,16 +313,16 @@ def test_f046_another_version_is_said_on_resume_and_with_the_scores(copy, capsys
     prepare.commit(copy.fold(0).result, json.dumps(result).encode(), "swinft fit")
     assert main(["fit", "--resume", str(copy.root)]) == 0
     out = capsys.readouterr().out
-    assert out.count("not as for fold 0: timm 0.9 → 1.") == 1
+    assert out.count("differs from fold 0: timm 0.9 → 1.") == 1
     assert "precision 16-mixed → 32-true. Scores of the folds may differ" in out
-    assert "folds made with something else than fold 0: fold 1: timm 0.9 → " in out
+    assert "folds made in another environment than fold 0: fold 1: timm 0.9 → " in out
 
 
 def test_f046_nothing_is_said_where_nothing_differs(copy, capsys):
     assert main(["fit", "--resume", str(copy.root)]) == 0
     out = capsys.readouterr().out
     assert "not as" not in out
-    assert "folds made with something else" not in out
+    assert "folds made in another environment" not in out
 
 
 def test_f046_the_start_is_compared_before_a_fold_is_done(half, capsys, monkeypatch):
@@ -337,7 +334,7 @@ def test_f046_the_start_is_compared_before_a_fold_is_done(half, capsys, monkeypa
     monkeypatch.setattr("swinft.run.environment.describe_environment", another)
     monkeypatch.setattr("swinft.run.fit.fit_all", lambda *_: None)
     assert main(["fit", "--resume", str(half.root)]) == 0
-    assert "not as for the start: device cpu " in capsys.readouterr().out
+    assert "differs from the start: device cpu " in capsys.readouterr().out
 
 
 # --- F49: --overwrite, and runs behind a link

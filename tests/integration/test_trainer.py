@@ -514,7 +514,7 @@ def test_f107_fast_dev_run_does_a_batch_of_everything_and_keeps_nothing(
     assert ask("fit", competition, tmp_path, *options, "--trainer.logger", "csv", **changes) == 0
     out = capsys.readouterr().out
     assert "epoch 1/1" in out
-    assert "Nothing is kept" in out
+    assert "Nothing is saved" in out
     ((path, rows),) = seen
     assert rows == (8 if "2" in options else 4)
     assert not path.parent.exists()

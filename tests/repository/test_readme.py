@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from swinft.cli import COMMANDS, main
-from swinft.run.early import fit_words
+from swinft.run.fit_command import fit_from_argv
 from tests.conftest import ROOT, TINY_SWIN, in_this_process, tiny_config, write_config
 
 README = (ROOT / "README.md").read_text()
@@ -72,7 +72,7 @@ def test_the_lines_of_a_run_in_python_run(tmp_path, monkeypatch, capsys):
         "--trainer.limit_train_batches=2",
     ]
     small += ["--model.optim.warmup_epochs=1", "--trainer.accelerator=cpu"]
-    monkeypatch.setattr("swinft.run.api.fit_words", lambda words: fit_words([*words, *small]))
+    monkeypatch.setattr("swinft.run.api.fit_from_argv", lambda words: fit_from_argv([*words, *small]))
     monkeypatch.setattr("swinft.run.fit.run_children", in_this_process)
     exec(next(block for block in blocks("python") if "swinft.fit(" in block), {})
     said = capsys.readouterr().out

@@ -59,7 +59,7 @@ def test_a_fit_in_python_is_that_of_the_command_and_leaves_the_process_as_it_was
     run.predict(**CPU)
     run.submit()
     run.network(0)
-    with pytest.raises(swinft.InputError, match="--resume goes on with it"):
+    with pytest.raises(swinft.InputError, match="--resume continues it"):
         swinft.fit(config, {"runs": tmp_path})
     assert state() == before
     assert "pooled" in capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_a_fold_that_fails_is_an_error_with_the_way_to_go_on(competition, tmp_pa
         ({"trainer.max_epoch": 3}, r"overrides.*'trainer.max_epoch'.* Did you mean 'trainer.max_epochs'"),
         ({"trainer.max_epochs": "many"}, r"trainer.max_epochs"),
         ({"trainer": 3, "trainer.max_epochs": 3}, "'trainer' is given as 3 too"),
-        ({"model.head": object()}, "a value in overrides is none that YAML can say"),
+        ({"model.head": object()}, "a value in overrides cannot be written as YAML"),
         ({"fold": 0}, "fold"),
     ],
 )
@@ -160,7 +160,7 @@ def test_odd_ids_of_a_frame_stay_what_they_are(tiny_run, competition, tmp_path):
 
 def test_code_is_allowed_by_one_name_or_several(tiny_run, monkeypatch):
     said = []
-    monkeypatch.setattr("swinft.run.api.fit_words", said.extend)
+    monkeypatch.setattr("swinft.run.api.fit_from_argv", said.extend)
     assert swinft.fit(tiny_run / "config.yaml", allow_code="mine") is None
     assert swinft.fit(tiny_run / "config.yaml", allow_code=["mine", "yours"], overwrite=True) is None
     assert [word for word in said if "--config" not in word] == [

@@ -114,7 +114,7 @@ def test_files_compute_without_swinft_what_the_fold_predicts(runs, tmp_path, cap
         for to, file in (("timm", "timm/w.safetensors"), ("onnx", "w.onnx"), ("torchscript", "w.pt")):
             assert main(words(runs, name, to, folder / file)) == 0
         printed = capsys.readouterr().out
-        assert "4 drawn images and 4 of the fold\n" in printed
+        assert "4 random images and 4 of the fold\n" in printed
         assert ("the file holds the backbone, for num_classes=0" in printed) == (name == "metadata")
         inputs = example_inputs(net, (SIDE, SIDE), 3, seed=7)
         image = inputs[0].to(torch.uint8)
@@ -181,10 +181,10 @@ def test_an_output_that_is_somebody_elses_is_not_overwritten(runs, tmp_path, cap
     message = refused(capsys, words(runs, "classes", "timm", beside.with_name("w.safetensors")))
     assert "holds other weights (other.bin)" in message
     path.with_name("config.json").write_text("{}")
-    assert "config.json: there already" in refused(capsys, words(runs, "classes", "timm", path))
+    assert "config.json: already exists" in refused(capsys, words(runs, "classes", "timm", path))
     path.write_bytes(b"mine")
     message = refused(capsys, words(runs, "classes", "safetensors", path))
-    assert "w.safetensors: there already, and not as `swinft export` made it" in message
+    assert "w.safetensors: already exists, and not as `swinft export` wrote it" in message
     assert path.read_bytes() == b"mine"
     assert "is a folder" in refused(capsys, words(runs, "classes", "timm", tmp_path / "m"))
     assert "--to onnx writes .onnx. Name it" in refused(capsys, words(runs, "classes", "onnx", tmp_path / "x.pt"))
@@ -232,7 +232,7 @@ def test_a_run_without_its_images_is_exported_and_says_so(runs, tmp_path, capsys
         assert main(words(runs, "classes", "torchscript", tmp_path / "w.pt")) == 0
     finally:
         hidden.with_suffix(".away").rename(hidden)
-    assert "4 drawn images and none of the fold: " in capsys.readouterr().out
+    assert "4 random images and none of the fold: " in capsys.readouterr().out
 
 
 def make_net(name=None, arguments=TINY_SWIN, head=swinft.ClassificationHead, **options):

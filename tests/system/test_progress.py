@@ -16,7 +16,7 @@ from swinft.cli import main
 from swinft.inference.predictor import predict_rows
 from swinft.model.task import FineTuneTask
 from swinft.printing import format_brief, format_seconds
-from swinft.run.compute.devices import SIDE_BY_SIDE
+from swinft.run.compute.devices import FOLDS_AT_A_TIME
 from swinft.run.folds import hours, progress, recorder
 from swinft.run.folds.epoch_table import WIDTH, EpochTable
 from swinft.run.folds.progress import makespan
@@ -130,7 +130,7 @@ def times(said: str) -> list[list[str]]:
 def test_times_left_are_rough_after_one_epoch_and_then_those_of_the_last_ones(
     clock, competition, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setenv(SIDE_BY_SIDE, "1")
+    monkeypatch.setenv(FOLDS_AT_A_TIME, "1")
     config = config_of(competition, tmp_path, **{"trainer.max_epochs": 3})
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
     # An epoch is 2 steps and 2 of validation, 30 s, the first one a minute more; the other fold is still to start.
@@ -156,7 +156,7 @@ def test_a_resume_counts_what_is_left_and_measures_again(clock, competition, tmp
 def test_max_hours_ends_the_fold_and_each_waiting_fold_still_trains_an_epoch(
     clock, competition, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setenv(SIDE_BY_SIDE, "1")
+    monkeypatch.setenv(FOLDS_AT_A_TIME, "1")
     monkeypatch.setenv(hours.DEADLINE, "200/1")
     config = config_of(competition, tmp_path, **{"trainer.max_epochs": 3, "max_hours": 1})
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0

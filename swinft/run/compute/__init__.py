@@ -1,1 +1,1 @@
-"""Which devices, precision and attention a run computes with."""
+"""The devices, precision and attention of a run."""

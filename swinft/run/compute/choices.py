@@ -1,4 +1,4 @@
-"""How a run computes: number format and attention, settled once, the same for every fold and every resume."""
+"""The precision and attention of a run: chosen once, the same for every fold and every resume."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from swinft.printing import format_rate
 from swinft.run.layout import Run
 from swinft.store import commit, has_record, verify
 from swinft.store import replace as write
-from swinft.system.precision import Precision, offered, resolve_precision, training_precision
+from swinft.system.precision import Precision, precision_choices, resolve_precision, training_precision
 
 NAMES: dict[FastAttention, str] = {True: "ours", False: "timm's", "fused": "timm's fused"}
 Rates = dict[str, dict[str, float]]
@@ -26,15 +26,15 @@ Rates = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Choice:
-    """What a run computes with.
+    """The precision and attention of a run.
 
     Args:
-        device: Type and name of the device that it was made for.
-        precision: Of training and prediction.
-        reason: Why this precision, in words.
+        device: Type and name of the device for which they were chosen.
+        precision: Precision of training and prediction.
+        reason: The reason for this precision, as text.
         training: Attention in training, a value of `model.compute.fast_attention` other than auto.
-        prediction: The same in prediction; auto where that is still to be chosen.
-        rates: What was timed: images per second, by what was chosen and by candidate; empty where nothing was.
+        prediction: Attention in prediction; auto if it is still to be chosen.
+        rates: Measured images per second, by setting and by candidate; empty if nothing was timed.
     """
 
     device: str
@@ -46,12 +46,12 @@ class Choice:
 
     @classmethod
     def from_dict(cls, values: Any) -> "Choice":
-        """The choice that `asdict` gave.
+        """The inverse of `asdict`.
 
         Raises:
-            ValueError: The values are none of a choice.
+            ValueError: The values are not those of a choice.
         """
-        try:  # a kernel that earlier versions had gave the same numbers as ours
+        try:  # the kernel `triton` of earlier versions computed the same as ours
             values |= {what: True for what in ("training", "prediction") if values[what] == "triton"}
             choice = cls(**values)
             choice.lines()
@@ -63,19 +63,19 @@ class Choice:
         return choice
 
     def applied(self, config: Namespace) -> Namespace:
-        """A copy of a config that says what training computes with."""
-        settled: Namespace = config.clone()
-        settled.trainer.precision = self.precision
-        settled.model.compute.fast_attention = self.training
-        return settled
+        """A copy of a config with the chosen precision and attention of the training."""
+        resolved: Namespace = config.clone()
+        resolved.trainer.precision = self.precision
+        resolved.model.compute.fast_attention = self.training
+        return resolved
 
     def described(self) -> dict[str, Any]:
-        """What `environment.json` and a fold's result say of it."""
+        """Its entries in `environment.json` and in a fold's result."""
         attention = {"training": self.training, "prediction": self.prediction}
         return {"precision": self.precision, "precision_reason": self.reason, "attention": attention}
 
     def lines(self) -> list[str]:
-        """What was timed and chosen, one line each; nothing where nothing was timed."""
+        """What was timed and chosen, one line each; none if nothing was timed."""
         chosen = {
             "precision": str(self.precision),
             "attention in training": NAMES[self.training],
@@ -91,48 +91,48 @@ def format_rates(chosen: str, rates: Mapping[str, float]) -> str:
 
 
 def by_rule(config: Namespace, device: torch.device) -> Choice:
-    """What is chosen where nothing is timed: by what the hardware has."""
+    """The choice without timing: by the units of the hardware."""
     precision, reason = resolve_precision(config.trainer.precision, device)
-    asked = config.model.compute.fast_attention
-    attention: FastAttention = True if asked == "auto" else asked
+    configured = config.model.compute.fast_attention
+    attention: FastAttention = True if configured == "auto" else configured
     return Choice(device_name(device), precision, reason, attention, attention)
 
 
 def freeze_choice(run: Run, choice: Choice) -> None:
-    """Writes down what a run computes with."""
+    """Stores a run's choice."""
     commit(run.choice, json.dumps(asdict(choice), indent=1).encode(), "swinft fit")
 
 
 def read_choice(run: Run) -> Choice:
-    """What a run was started with.
+    """The choice of a run's start.
 
     Raises:
-        StoreError: The file is missing or damaged, or was accepted although it holds something else.
+        StoreError: The file is missing or damaged, or is not a choice.
     """
     text = verify(run.choice).read_text(encoding="utf-8")
     try:
         return Choice.from_dict(json.loads(text))
     except ValueError as error:
         raise StoreError(
-            f"{run.choice} does not hold what a run computes with. Delete it: `{command('fit', '--resume', run.root)}` "
-            f"makes it again."
+            f"{run.choice} is not a valid choice of precision and attention. Delete it: "
+            f"`{command('fit', '--resume', run.root)}` makes it again."
         ) from error
 
 
-def choice_again(run: Run, config: Namespace) -> Choice:
-    """The choice of a run that has lost it, or was started by a version without: with the precision of its start."""
+def remade_choice(run: Run, config: Namespace) -> Choice:
+    """The choice of a run without the file, with the precision of its start: lost, or from an earlier version."""
     device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
     try:
         started = run.read_environment()["precision"]
     except StoreError:
         started = precision
-    if started in offered(device):
+    if started in precision_choices(device):
         precision, reason = started, "as at the start" if started != precision else reason
     return replace(by_rule(config, device), precision=precision, reason=reason)
 
 
 def choice_here(run: Run, config: Namespace) -> Choice:
-    """What a fold of a run computes with on this machine: as at the start where the device can, else by rule.
+    """The choice for a fold on this machine: that of the start if the device supports it, else by rule.
 
     Raises:
         InputError: The device does not train in the configured precision.
@@ -142,22 +142,21 @@ def choice_here(run: Run, config: Namespace) -> Choice:
     frozen, rule = read_choice(run), by_rule(config, device)
     if frozen.device.partition(" ")[0] != device.type:
         return rule
-    if frozen.precision in offered(device) or config.trainer.precision != "auto":
+    if frozen.precision in precision_choices(device) or config.trainer.precision != "auto":
         rule = replace(rule, precision=frozen.precision, reason=frozen.reason)
     return replace(rule, training=frozen.training, prediction=frozen.prediction)
 
 
 def choice_to_predict(run: Run, config: Namespace, device: torch.device) -> Choice:
-    """What `swinft predict` computes with: as the run where the device is the one that it was fitted on, else by rule.
+    """The choice for `swinft predict`: that of the run on the same type of device, else by rule.
 
     Returns:
-        The choice; where it is not settled which attention predicts fastest here, that is `auto`.
+        The choice; its attention may be `auto`: then the fastest one here is still unknown.
 
     Raises:
         StoreError: The run's choice is damaged.
     """
-    asked = config.model.compute.fast_attention
-    choice = replace(by_rule(config, device), prediction=asked)
+    choice = replace(by_rule(config, device), prediction=config.model.compute.fast_attention)
     if has_record(run.choice):  # a run of an earlier version has none
         frozen = read_choice(run)
         choice = frozen if frozen.device == choice.device else choice
@@ -172,7 +171,7 @@ def device_name(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """What the system calls the processor."""
+    """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -181,21 +180,21 @@ def _processor() -> str:
 
 
 def choices_folder() -> Path:
-    """Where what was timed on this machine is kept. Deleting it has everything timed again."""
+    """The cache of timed choices on this machine. If it is deleted, everything is timed again."""
     return default_cache_folder() / "choices"
 
 
 def read_cached(key: Mapping[str, Any]) -> Choice | None:
-    """What was chosen on this machine for such a network before; None where nothing was, or the file is damaged."""
+    """The cached choice for this key on this machine; None if there is none, or the file is damaged."""
     try:
-        kept = json.loads(_cache_file(key).read_text(encoding="utf-8"))
-        return Choice.from_dict(kept["choice"]) if kept["key"] == _plain(key) else None
+        cached = json.loads(_cache_file(key).read_text(encoding="utf-8"))
+        return Choice.from_dict(cached["choice"]) if cached["key"] == _plain(key) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def write_cached(key: Mapping[str, Any], choice: Choice) -> None:
-    """Keeps a choice; where that is not possible, it is made again next time."""
+    """Caches a choice; if the cache is not writable, the next run times again."""
     path = _cache_file(key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,5 +209,5 @@ def _cache_file(key: Mapping[str, Any]) -> Path:
 
 
 def _plain(key: Mapping[str, Any]) -> Any:
-    """The key as JSON gives it back."""
+    """The key after a round trip through JSON."""
     return json.loads(json.dumps(key))

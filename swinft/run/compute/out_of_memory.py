@@ -1,4 +1,4 @@
-"""Out of memory: who has run out of it, and the settings that need less and train or predict the same."""
+"""Out-of-memory errors: which device has run out, and settings that need less memory for the same result."""
 
 import errno
 import re
@@ -14,7 +14,7 @@ from swinft.system.limits import format_bytes
 from swinft.system.memory import memory_use
 from swinft.system.precision import PRECISIONS, Precision, has_units
 
-# What torch and the libraries under it say. cublasCreate is the first to ask CUDA for memory behind torch's back.
+# Messages of torch and its libraries. cublasCreate allocates CUDA memory outside torch's allocator.
 OF_DEVICE = re.compile(
     r"out of memory|STATUS_\w*ALLOC\w*_FAILED|CUFFT_ALLOC_FAILED|StatusAllocFailed|status_memory_error|"
     r"NOT_INITIALIZED when calling `(cublas|hipblas|cudnn)Create",
@@ -25,13 +25,13 @@ OF_MACHINE = re.compile(
     r"MemoryError in DataLoader|Insufficient memory",
     re.IGNORECASE,
 )
-# Above this share of the device, what others hold is worth a word: CUDA itself takes some hundred megabytes.
+# Other processes are mentioned if they use more than this fraction of the device: CUDA itself takes some 100 MB.
 LARGE_SHARE = 0.1
 MOST_CHOICES = 3
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Whether a lack of memory, of a device or of the machine, is what raised an error."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is an out-of-memory error, of a device or of the machine."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):
@@ -43,18 +43,18 @@ def lacks_memory(error: BaseException) -> bool:
 
 @contextmanager
 def out_of_memory_explained(explain: Callable[[Exception], InputError]) -> Iterator[None]:
-    """Puts an explanation in the place of an error for lack of memory; other errors pass.
+    """Replaces an out-of-memory error by an explanation; other errors pass.
 
     Args:
-        explain: Makes it of the error, such as `explain_out_of_memory` with the rest of its arguments.
+        explain: Builds the explanation from the error, such as a partial of `explain_out_of_memory`.
 
     Raises:
-        InputError: Memory was lacking.
+        InputError: Memory has run out.
     """
     try:
         yield
     except (MemoryError, OSError, RuntimeError) as error:
-        if not lacks_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise explain(error) from error
 
@@ -66,21 +66,21 @@ def explain_out_of_memory(
     during: str = "a training step",
     resume: str | None = None,
 ) -> InputError:
-    """What to change where training has run out of memory.
+    """What to change after training has run out of memory.
 
     Args:
-        error: One that `lacks_memory` knows.
+        error: An error for which `is_out_of_memory` is true.
         config: The config of the run.
-        device: That trains.
-        during: What ran, in words.
-        resume: The command that goes on with the run, whose settings are frozen; None where nothing is frozen yet.
+        device: The device that trains.
+        during: What ran, as text.
+        resume: The command that resumes the run, whose settings are frozen; None if nothing is frozen yet.
     """
     workers = config.data.loading.num_workers
     has_loaders = device.type != "cpu" if workers == "auto" else workers > 0
-    loaders = ["Loader processes are in the machine's memory: --data.loading.num_workers 0 needs less."]
+    loaders = ["Loader workers use the machine's memory: --data.loading.num_workers 0 needs less."]
     loaders = loaders if has_loaders and _is_of_machine(error, device) else []
     if device.type != "cpu" and _is_of_machine(error, device):
-        lines = [*loaders, "End what else runs on this machine."]
+        lines = [*loaders, "End other programs on this machine."]
         return _explained(error, device, during, lines, resume, helps=True)
     smaller = [*_smaller_steps(config), *_slower(config)]
     lines = [f"The same training in less memory: {'; or '.join(smaller)}."] if smaller else []
@@ -91,16 +91,16 @@ def explain_out_of_memory(
 
 
 def explain_after_training(error: BaseException, device: torch.device, has_trained: bool, resume: str) -> InputError:
-    """What to do where the out-of-fold prediction of a fold has run out of memory.
+    """What to do after the out-of-fold prediction of a fold has run out of memory.
 
     Args:
-        error: One that `lacks_memory` knows.
-        device: That predicts.
-        has_trained: This process has trained the fold, and some of the memory is still that of the training.
-        resume: The command that goes on with the run.
+        error: An error for which `is_out_of_memory` is true.
+        device: The device that predicts.
+        has_trained: Whether this process has trained the fold, and still holds memory of the training.
+        resume: The command that resumes the run.
     """
-    lines = ["The training is done and kept."]
-    lines += [] if has_trained else ["Free memory of the device, or go on where there is more."]
+    lines = ["The training is finished and saved."]
+    lines += [] if has_trained else ["Free memory of the device, or resume on one with more memory."]
     return _explained(error, device, "the out-of-fold prediction", lines, resume, helps=True)
 
 
@@ -112,15 +112,15 @@ def explain_in_prediction(
     device: torch.device,
     precision: Precision | None,
 ) -> InputError:
-    """What to change where `swinft predict` has run out of memory.
+    """What to change after `swinft predict` has run out of memory.
 
     Args:
-        error: One that `lacks_memory` knows.
+        error: An error for which `is_out_of_memory` is true.
         batch_size: Images per batch.
-        networks: One of each fold, all of them on the device.
-        devices: Processes that predict side by side.
-        device: That predicts.
-        precision: What it predicts in; None where there is no other.
+        networks: Networks on the device, one per fold.
+        devices: Processes that predict in parallel.
+        device: The device that predicts.
+        precision: Its precision; None if it cannot be changed.
     """
     choices = [str(size) for size in (batch_size // 2, batch_size // 4, batch_size // 8) if size]
     lines = [f"The same predictions in less memory: --batch-size {', or '.join(choices)}."] if choices else []
@@ -142,37 +142,37 @@ def _explained(
     resume: str | None = None,
     helps: bool = False,
 ) -> InputError:
-    """The whole message; `resume` is part of it where it `helps`, or where others hold much of the memory."""
+    """The whole message; it has the `resume` command if this `helps`, or if other processes use much of the memory."""
     where, others = _measured(torch.device("cpu") if _is_of_machine(error, device) else device, during)
     more = [others] if others else []
     if resume and (helps or others):
-        more += [f"{'With that memory free, go' if others else 'Go'} on with: {resume}"]
+        more += [f"{'After freeing that memory, resume' if others else 'Resume'} with: {resume}"]
     return InputError("\n  ".join([where, *lines, *more]))
 
 
 def _measured(device: torch.device, during: str) -> tuple[str, str]:
-    """What has run out, with peak and total; and a sentence where others hold much of it."""
+    """What has run out, with peak and total; and a sentence if other processes use much of it."""
     name = "this machine" if device.type == "cpu" else str(device)
     try:
         use = memory_use(device)
         name += f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
-    except RuntimeError:  # a device may answer nothing after it has failed
+    except RuntimeError:  # a device may not respond after a failure
         return f"{name} has run out of memory in {during}.", ""
     others = ""
     if use.others is not None and use.others > LARGE_SHARE * use.total:
-        others = f"Other processes hold {format_bytes(use.others)} of it: `nvidia-smi` lists them."
-    return f"{name} has run out of memory in {during}: at its peak this process held {use.describe()}.", others
+        others = f"Other processes use {format_bytes(use.others)} of it: `nvidia-smi` lists them."
+    return f"{name} has run out of memory in {during}: at its peak this process used {use.describe()}.", others
 
 
 def _is_of_machine(error: BaseException, device: torch.device) -> bool:
-    """Whether it was the machine's memory, and not that of its GPU, that ran out."""
+    """Whether the machine's memory has run out, and not its GPU's."""
     if device.type == "cpu" or isinstance(error, MemoryError | OSError):
         return True
     return not isinstance(error, torch.OutOfMemoryError) and bool(OF_MACHINE.search(str(error)))
 
 
 def _smaller_steps(config: Namespace) -> list[str]:
-    """Smaller batches that make the same optimiser step, more of them accumulated."""
+    """Smaller batches with more gradient accumulation, for the same optimiser step."""
     batch, accumulated = config.data.batch_size, config.trainer.accumulate_grad_batches
     sizes = [size for size in range(batch // 2, 0, -1) if batch % size == 0][:MOST_CHOICES]
     pairs = [

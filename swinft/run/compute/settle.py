@@ -1,6 +1,6 @@
-"""Where what a run computes with is settled: in this process on a CPU, and in one of its own on a GPU.
+"""Chooses the precision and attention of a run: in this process for a CPU, in a child process for a GPU.
 
-The parent of the folds must hold none of a GPU's memory.
+The parent process of the folds must not hold any GPU memory.
 """
 
 import json
@@ -23,7 +23,7 @@ from swinft.model.timing import StepTimer, choose
 from swinft.printing import format_rate
 from swinft.run.compute.choices import NAMES, Choice, by_rule, format_rates, read_cached, write_cached
 from swinft.run.compute.out_of_memory import explain_out_of_memory, out_of_memory_explained
-from swinft.run.compute.trial import Candidates, Trial, Tried, cache_key
+from swinft.run.compute.trial import Candidates, Trial, TriedTask, cache_key
 from swinft.run.experiment import Experiment
 from swinft.run.folds.planned import Planned
 from swinft.system.allocator import keep_freed_memory, return_freed_memory
@@ -31,34 +31,34 @@ from swinft.system.memory import memory_use
 from swinft.system.precision import Precision, autocast, half_of
 from swinft.system.processes import Child, run_children
 
-LONG = 300.0  # seconds of training from which on a trial is worth it
-SHARE = 0.05  # of the training, that its trial may take
-# That it may take at most: on a CPU; on a GPU, where a process has to start; and where every candidate is compiled.
+LONG = 300.0  # seconds of training from which on a trial is worthwhile
+SHARE = 0.05  # the trial may take this fraction of the training time
+# Maximum seconds of a trial: on a CPU; on a GPU, where a process has to start; and if every candidate is compiled.
 MOST_SECONDS, MOST_ON_GPU, MOST_COMPILED = 30.0, 60.0, 600.0
-# Of a step that is timed on a CPU: it is slow there, but much the same per image whatever the batch.
+# Maximum images of a timed step on a CPU: it is slow there, and the time per image hardly depends on the batch.
 MOST_IMAGES = 8
-STEP_SECONDS = 1.0  # that such a step should not take
-IN_CHILD = {"cuda"}  # kinds of devices that the parent of the folds must not touch
+STEP_SECONDS = 1.0  # maximum duration of such a step
+IN_CHILD = {"cuda"}  # types of devices that the parent of the folds must not use
 REQUEST, ROWS, ANSWER = "request.json", "rows.pt", "answer.json"
 
 
-def settle(experiment: Experiment, schema: Schema, tried: Tried, device: torch.device, planned: Planned) -> Choice:
-    """What a run computes with: what is explicit, what is fastest by a timed trial, or what the rule says.
+def settle(experiment: Experiment, schema: Schema, tried: TriedTask, device: torch.device, planned: Planned) -> Choice:
+    """Chooses precision and attention: the configured ones, the fastest in a timed trial, or by rule.
 
     Args:
         experiment: The experiment.
-        schema: Of the tables.
+        schema: Schema of the tables.
         tried: The network, on the CPU, and rows to train on.
         device: Where the run trains.
-        planned: What the run trains.
+        planned: Images and steps of the run.
 
     Raises:
-        InputError: An attention is asked for that the network or the device does not have; or the step of a full batch
-            cannot be taken.
+        InputError: The network or the device does not support the configured attention, or a training step of a full
+            batch fails.
     """
     config = experiment.config
     refuse_impossible(tried.task, config.model.compute.fast_attention)
-    if config.trainer.fast_dev_run:  # it tries a batch of everything
+    if config.trainer.fast_dev_run:  # it runs batches of everything anyway
         return by_rule(config, device)
     if device.type in IN_CHILD:
         return settle_in_child(experiment, schema, tried, device, planned)
@@ -66,43 +66,43 @@ def settle(experiment: Experiment, schema: Schema, tried: Tried, device: torch.d
 
 
 def settle_here(
-    config: Namespace, tried: Tried, device: torch.device, planned: Planned, say: Callable[[str], None] = print
+    config: Namespace, tried: TriedTask, device: torch.device, planned: Planned, log: Callable[[str], None] = print
 ) -> Choice:
-    """What a run computes with: what is explicit, what is fastest by a timed trial, or what the rule says.
+    """The same as `settle`, in this process.
 
-    On other devices than CPUs a training step of a full batch is taken in any case: what the device cannot do, or has
-    no memory for, must not be found in the first fold.
+    On devices other than CPUs it always runs a training step of a full batch: an unsupported operation or a lack of
+    memory must be found before the first fold.
 
     Args:
         config: The config.
         tried: The network, on the device, and rows to train on.
         device: Where the run trains.
-        planned: What the run trains.
-        say: Prints what was timed.
+        planned: Images and steps of the run.
+        log: Prints what was timed.
 
     Raises:
-        InputError: The step of a full batch cannot be taken.
+        InputError: The training step fails.
     """
     rule, candidates = by_rule(config, device), Candidates.of(config, tried.task, device)
     try:
         if device.type in IN_CHILD:
-            choice = _settle_on_gpu(config, tried, device, rule, candidates, planned, say)
+            choice = _settle_on_gpu(config, tried, device, rule, candidates, planned, log)
         else:
             choice = _settle_on_cpu(config, tried, rule, candidates, planned.images)
     finally:
         restore(tried.task)
     for line in choice.lines():
-        say(line)
+        log(line)
     return choice
 
 
-def _settle_on_cpu(config: Namespace, tried: Tried, rule: Choice, candidates: Candidates, images: int) -> Choice:
-    """Times a few images: a step is slow here, but takes much the same per image whatever the batch."""
+def _settle_on_cpu(config: Namespace, tried: TriedTask, rule: Choice, candidates: Candidates, images: int) -> Choice:
+    """Times a few images: a step is slow here, but the time per image hardly depends on the batch."""
     device = torch.device("cpu")
-    # What is compiled is not what runs step by step, and compiling takes longer than the trial may.
+    # A compiled network would be timed eagerly here: compiling takes longer than the trial may.
     if not candidates.is_open or config.model.compute.compile is True:
         return rule
-    if images * tried.seconds < LONG:  # the first step of a process is its slowest
+    if images * tried.seconds < LONG:  # an upper limit: the first step of a process is its slowest
         return rule
     count = max(2, min(MOST_IMAGES, config.data.batch_size, int(STEP_SECONDS / tried.seconds)))
     keep_freed_memory(device)  # as in a fold's process
@@ -110,31 +110,31 @@ def _settle_on_cpu(config: Namespace, tried: Tried, rule: Choice, candidates: Ca
         trial = Trial(tried, device, count, rule, min(MOST_SECONDS, SHARE * images * tried.seconds))
         if images * trial.step() / count < LONG:
             return rule
-        return _kept(config, device, count, candidates, trial)
+        return _cached_or_timed(config, device, count, candidates, trial)
     finally:
         return_freed_memory()
 
 
 def _settle_on_gpu(
     config: Namespace,
-    tried: Tried,
+    tried: TriedTask,
     device: torch.device,
     rule: Choice,
     candidates: Candidates,
     planned: Planned,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Choice:
-    """Takes the step of a full batch, and times full batches, compiled where the run is.
+    """Runs a training step of a full batch, then times full batches, compiled if the run is.
 
     Raises:
-        InputError: The step cannot be taken.
+        InputError: The step fails.
     """
     count = config.data.batch_size
     first = Trial(tried, device, count, rule, math.inf)
     with out_of_memory_explained(partial(_explained, config, device)):
         seconds = first.step()
     use = memory_use(device)
-    say(f"a training step of {count} images on {device}: {format_rate(count / seconds)} img/s, {use.describe()}")
+    log(f"a training step of {count} images on {device}: {format_rate(count / seconds)} img/s, {use.describe()}")
     expected = planned.images * seconds / count
     if not candidates.is_open or expected < LONG:
         return rule
@@ -143,15 +143,17 @@ def _settle_on_gpu(
     )
     most = MOST_COMPILED if is_compiled else MOST_ON_GPU
     trial = Trial(tried, device, count, rule, min(most, SHARE * expected), is_compiled)
-    return _kept(config, device, count, candidates, trial)
+    return _cached_or_timed(config, device, count, candidates, trial)
 
 
 def _explained(config: Namespace, device: torch.device, error: Exception) -> InputError:
     return explain_out_of_memory(error, config, device, "a training step of a full batch, tried before the run")
 
 
-def _kept(config: Namespace, device: torch.device, count: int, candidates: Candidates, trial: Trial) -> Choice:
-    """What was chosen on this machine before, or is now."""
+def _cached_or_timed(
+    config: Namespace, device: torch.device, count: int, candidates: Candidates, trial: Trial
+) -> Choice:
+    """The choice from the cache of this machine, or from a new trial."""
     key = cache_key(config, device, count, candidates)
     choice = read_cached(key)
     if choice is None:
@@ -167,18 +169,18 @@ def settle_prediction(
     size: tuple[int, int],
     device: torch.device,
     precision: Precision,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> None:
-    """Gives networks the attention that predicts fastest, where the run's own was chosen on another device.
+    """Sets the attention that predicts fastest, if the run's choice was made on another device.
 
     Args:
-        nets: Of one architecture, on the device, with our attention.
-        images: How many each of them predicts, each view counted.
-        batch_size: Of full batches.
+        nets: Networks of one architecture, on the device, with our attention.
+        images: Images that each network predicts, counting every view.
+        batch_size: Images per batch.
         size: Height and width in pixels.
-        device: Where they are.
-        precision: What they predict in.
-        say: Prints what was timed.
+        device: Device of the networks.
+        precision: Precision of the prediction.
+        log: Prints what was timed.
     """
     candidates = attentions(nets[0], device)
     if len(candidates) < 2:
@@ -206,13 +208,13 @@ def settle_prediction(
         set_attention(net, device, chosen, dtype=dtype)
     if len(found) > 1:
         rates = {NAMES[candidate]: count / seconds for candidate, seconds in found.items()}
-        say(f"attention in prediction {format_rates(NAMES[chosen], rates)}")
+        log(f"attention in prediction {format_rates(NAMES[chosen], rates)}")
 
 
 def settle_in_child(
-    experiment: Experiment, schema: Schema, tried: Tried, device: torch.device, planned: Planned
+    experiment: Experiment, schema: Schema, tried: TriedTask, device: torch.device, planned: Planned
 ) -> Choice:
-    """The same as `settle_here`, by `swinft check --trial FOLDER`; arguments as of `settle`."""
+    """The same as `settle`, in a child process `swinft check --trial FOLDER`."""
     allowed = experiment.config.allow_code
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -224,24 +226,24 @@ def settle_in_child(
         words += ["--allow-code", ",".join(allowed)] if allowed else []
         code = run_children({0: Child(words, experiment.secrets())}, [{}])[0]
         if code:
-            raise InputError(f"the trial step on {device} ended with exit code {code}; what it said is above.")
+            raise InputError(f"the trial step on {device} ended with exit code {code}; its output is above.")
         return Choice.from_dict(json.loads((folder / ANSWER).read_text(encoding="utf-8")))
 
 
-def answer(experiment: Experiment, folder: Path) -> None:
-    """What the child does: settles the choice of a folder's request.
+def run_trial(experiment: Experiment, folder: Path) -> None:
+    """Runs the trial requested in a folder, in the child process.
 
     Raises:
-        InputError: A training step of a full batch cannot be taken on the device.
+        InputError: A training step of a full batch fails on the device.
     """
     config = experiment.config
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
     rows = torch.load(folder / ROWS, weights_only=True)
     device = torch.device(request["device"])
-    asked = config.trainer.deterministic
-    torch.use_deterministic_algorithms(bool(asked), warn_only=asked == "warn")
+    deterministic = config.trainer.deterministic
+    torch.use_deterministic_algorithms(bool(deterministic), warn_only=deterministic == "warn")
     task = experiment.task(Schema.from_dict(request["schema"]), pretrained=False)
     task.initialize(rows["targets"], rows["features"])
-    tried = Tried(task.to(device), rows["targets"], rows["features"], tuple(request["size"]), seconds=0.0)
+    tried = TriedTask(task.to(device), rows["targets"], rows["features"], tuple(request["size"]), seconds=0.0)
     choice = settle_here(config, tried, device, Planned(*request["planned"]))
     (folder / ANSWER).write_text(json.dumps(asdict(choice)), encoding="utf-8")

@@ -1,7 +1,7 @@
-"""The timed trial: what computes a run's network fastest on its device, found before anything is frozen.
+"""The timed trial: finds the fastest precision and attention for a run's network and device, before the run starts.
 
-Candidates are not tried in all combinations: the number format first, then with it the attention, once for training and
-once for prediction.
+Not all combinations are timed: first the precisions, then the attentions with the chosen precision, for training and
+for prediction.
 """
 
 import gc
@@ -22,23 +22,23 @@ from swinft.model.task import FineTuneTask
 from swinft.model.timing import StepTimer, choose
 from swinft.model.trial import TrialBatch, TrialSteps
 from swinft.run.compute.choices import NAMES, Choice, device_name
-from swinft.run.compute.out_of_memory import lacks_memory
+from swinft.run.compute.out_of_memory import is_out_of_memory
 from swinft.system.limits import available_cores
-from swinft.system.precision import Precision, autocast, half_of, offered
+from swinft.system.precision import Precision, autocast, half_of, precision_choices
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A task that has been tried, and the rows that it was tried on.
+class TriedTask:
+    """A task after a first training step, and the rows for further steps.
 
     Args:
-        task: Initialised; its weights are spent.
-        targets: Of the training rows: int64 (N,) for classification, else float (N, K).
-        features: float (N, F) where there is metadata.
+        task: The initialised task; its weights have been changed by the step.
+        targets: Targets of the training rows: int64 (N,) for classification, else float (N, K).
+        features: float (N, F); None without metadata.
         size: Height and width in pixels.
-        seconds: What a training step took per image, the first one of the process.
+        seconds: Seconds per image of this step, the first one of the process.
     """
 
     task: FineTuneTask
@@ -50,38 +50,44 @@ class Tried:
 
 @dataclass(frozen=True)
 class Candidates:
-    """What is chosen from."""
+    """The precisions and attentions to choose from."""
 
     precisions: list[Precision]
     attentions: list[FastAttention]
 
     @classmethod
     def of(cls, config: Namespace, net: nn.Module, device: torch.device) -> "Candidates":
-        """Everything that is possible where the config says `auto`, and what it says where it does not."""
-        precision, asked = config.trainer.precision, config.model.compute.fast_attention
-        precisions = offered(device) if precision == "auto" else [precision]
-        return cls(precisions, attentions(net, device) if asked == "auto" else [asked])
+        """All that the device supports for `auto`, and the configured value otherwise."""
+        precision, attention = config.trainer.precision, config.model.compute.fast_attention
+        precisions = precision_choices(device) if precision == "auto" else [precision]
+        return cls(precisions, attentions(net, device) if attention == "auto" else [attention])
 
     @property
     def is_open(self) -> bool:
-        """Whether there is something to choose."""
+        """Whether there is a choice."""
         return len(self.precisions) > 1 or len(self.attentions) > 1
 
 
 class Trial:
-    """Times a task's steps in several ways, each way once.
+    """Times a task's steps with each candidate, each once.
 
     Args:
         tried: The network, on its device, and its rows.
-        device: Where it is.
-        count: Images of a step.
-        rule: What is taken of what nothing else beats.
-        seconds: The budget.
-        is_compiled: Whether the backbone is compiled, as the run's will be.
+        device: Its device.
+        count: Images per step.
+        rule: The choice unless a candidate is faster.
+        seconds: The time budget.
+        is_compiled: Whether the backbone is compiled, as it will be in the run.
     """
 
     def __init__(
-        self, tried: Tried, device: torch.device, count: int, rule: Choice, seconds: float, is_compiled: bool = False
+        self,
+        tried: TriedTask,
+        device: torch.device,
+        count: int,
+        rule: Choice,
+        seconds: float,
+        is_compiled: bool = False,
     ) -> None:
         self._tried, self._device, self._count, self._rule = tried, device, count, rule
         self._batch = TrialBatch.of(count, tried.targets, tried.features, tried.size, device)
@@ -90,16 +96,16 @@ class Trial:
         self._expected = dict[str, float]()
 
     def choice(self, candidates: Candidates) -> Choice:
-        """The fastest of each kind of candidate; of those that the budget leaves no time for, none."""
+        """The fastest candidates among those for which the budget suffices."""
         choice = self._rule
         if len(candidates.precisions) > 1:
-            # What loses digits has to be worth it: 32-true is what must be beaten.
+            # A mixed precision must be faster than 32-true to be chosen.
             lossless: Precision = "32-true"
-            way = partial(self._once, "training", attention=choice.training)
-            formats = _timed(candidates.precisions, way, lossless)
-            if len(formats) > 1:
-                rates = {"precision": self._rates(formats, str)}
-                choice = replace(choice, precision=choose(formats, lossless), reason="as timed", rates=rates)
+            measure = partial(self._once, "training", attention=choice.training)
+            timed = _timed(candidates.precisions, measure, lossless)
+            if len(timed) > 1:
+                rates = {"precision": self._rates(timed, str)}
+                choice = replace(choice, precision=choose(timed, lossless), reason="as timed", rates=rates)
         if len(candidates.attentions) > 1:
             for what in ("training", "prediction"):
                 before = getattr(choice, what)
@@ -114,28 +120,28 @@ class Trial:
         """Seconds of a training step by the rule.
 
         Raises:
-            InputError: The device cannot take it.
+            InputError: The step fails on the device.
             RuntimeError: There is not enough memory.
         """
         key = ("training", self._rule.precision, self._rule.training)
         try:
-            # Where our attention fails its check it is timm's, as in the folds.
+            # If our attention fails its check, timm's is used, as in the folds.
             failures: list[str] = []
             seconds = self._measured(*key, failures.append)
         except InputError:
             raise
-        except Exception as error:  # a GPU that torch is not built for, a kernel that is not there
-            if lacks_memory(error):
+        except Exception as error:  # a GPU that torch is not built for, a missing kernel
+            if is_out_of_memory(error):
                 raise
             reason = next(iter(str(error).splitlines()), repr(error))
-            raise InputError(f"a training step cannot be taken on {self._device}: {reason}") from error
+            raise InputError(f"a training step fails on {self._device}: {reason}") from error
         assert seconds is not None  # the budget has just begun
         if not failures and not self._is_compiled:
             self._found[key] = seconds
         return seconds
 
     def _once(self, what: str, precision: Precision, attention: FastAttention, is_again: bool = False) -> float | None:
-        """Seconds of a step of one kind; None where it cannot be taken, or the budget is spent."""
+        """Seconds of a step with one candidate; None if it fails, or the budget is spent."""
         key = (what, precision, attention)
         if is_again or key not in self._found:
             self._found[key] = self._time(*key)
@@ -144,7 +150,7 @@ class Trial:
     def _time(self, what: str, precision: Precision, attention: FastAttention) -> float | None:
         try:
             return self._measured(what, precision, attention, _refuse)
-        except Exception as error:  # out of memory, or no kernel for it: not a candidate, whatever a compiler raises
+        except Exception as error:  # out of memory, a missing kernel, any error of the compiler: not a candidate
             failed = next(iter(str(error).splitlines()), repr(error))
             print(f"{what} in {precision} with {NAMES[attention]} attention is not chosen: {failed}")
             return None
@@ -152,24 +158,24 @@ class Trial:
             self._clear()
 
     def _measured(
-        self, what: str, precision: Precision, attention: FastAttention, say: Callable[[str], None]
+        self, what: str, precision: Precision, attention: FastAttention, on_failure: Callable[[str], None]
     ) -> float | None:
-        """Seconds of a step; `say` hears where the attention fails its check."""
+        """Seconds of a step; `on_failure` is called if the attention fails its check."""
         task, started = self._tried.task, time.perf_counter()
-        set_attention(task, self._device, attention, say, half_of(precision) or torch.float)
+        set_attention(task, self._device, attention, on_failure, half_of(precision) or torch.float)
         if self._is_compiled:
             for net in {task.net, task.predictor}:
                 net.backbone.compile()
         context = autocast(precision, self._device)
         steps = TrialSteps(task, self._device, context, scales_loss=precision == "16-mixed")
-        way = steps.train if what == "training" else steps.predict
-        found = self._watch.median(lambda: way(self._batch), self._expected.get(what, 0.0))
+        step = steps.train if what == "training" else steps.predict
+        found = self._watch.median(lambda: step(self._batch), self._expected.get(what, 0.0))
         taken = time.perf_counter() - started
         self._expected[what] = max(self._expected.get(what, 0.0), taken)
         return found
 
     def _clear(self) -> None:
-        """Leaves nothing of a candidate to the next one."""
+        """Frees compiled code and memory of a candidate before the next one."""
         if self._is_compiled:
             torch.compiler.reset()
             for net in {self._tried.task.net, self._tried.task.predictor}:
@@ -184,24 +190,24 @@ class Trial:
 
 
 def _refuse(problem: str) -> None:
-    """What fails its check is timm's attention, which is another candidate."""
+    """Rejects attention that fails its check: it falls back to timm's, which is another candidate."""
     raise RuntimeError(problem)
 
 
-def _timed(candidates: list[T], way: Callable[..., float | None], first: T) -> dict[T, float]:
+def _timed(candidates: list[T], measure: Callable[..., float | None], first: T) -> dict[T, float]:
     """Seconds of each candidate that could be timed.
 
-    The first one has another try where it is beaten: what else a machine does may have been in its way.
+    If another one is faster, the first one is timed again: other processes may have slowed it down.
     """
-    taken = {candidate: way(candidate) for candidate in candidates}
+    taken = {candidate: measure(candidate) for candidate in candidates}
     found = {candidate: seconds for candidate, seconds in taken.items() if seconds is not None}
-    if choose(found, first) != first and (again := way(first, is_again=True)) is not None:
+    if choose(found, first) != first and (again := measure(first, is_again=True)) is not None:
         found[first] = min(found[first], again)
     return found
 
 
 def cache_key(config: Namespace, device: torch.device, count: int, candidates: Candidates) -> dict[str, Any]:
-    """What a choice depends on."""
+    """Everything that a choice depends on."""
     model, trainer = config.model, config.trainer
     return {
         "device": device_name(device),

@@ -13,7 +13,7 @@ from swinft.run.layout import Run
 from swinft.system.precision import training_precision
 
 
-def trial_config(config: Namespace) -> Namespace:
+def dry_run_config(config: Namespace) -> Namespace:
     """The config of a trial: its first fold, one epoch of a few batches, on one device.
 
     Raises:

@@ -25,6 +25,7 @@ from swinft.inference.predictor import predict_rows
 from swinft.model.metrics import traits_of
 from swinft.model.task import FineTuneTask
 from swinft.printing import format_seconds
+from swinft.run.checked_images import CheckedImages, checked_images, inherited_cache
 from swinft.run.compute.choices import Choice, choice_here
 from swinft.run.compute.devices import folds_at_a_time
 from swinft.run.compute.out_of_memory import explain_after_training, explain_out_of_memory, out_of_memory_explained
@@ -37,10 +38,9 @@ from swinft.run.folds.pretrained import note_of_leak, pretrained_of, source_of
 from swinft.run.folds.progress import FoldProgress, RunFolds
 from swinft.run.folds.recorder import FoldRecorder
 from swinft.run.folds.start import take_head
-from swinft.run.handover import CheckedImages, checked_images, inherited_cache
 from swinft.run.layout import Fold, Run
 from swinft.run.scoring import score_rows
-from swinft.run.trainer import quiet
+from swinft.run.trainer import silence_lightning
 from swinft.store import commit, discard, json_bytes, sweep, verify
 from swinft.system.allocator import keep_freed_memory
 from swinft.system.precision import Precision, prediction_precision, resolve_precision, training_precision
@@ -67,7 +67,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
     choice = choice_here(run, config)
     config = choice.applied(config)
     experiment = experiment.with_config(config)
-    quiet()
+    silence_lightning()
     pl.seed_everything(config.seed + fold.index, verbose=False)
     data = _data(run, experiment, found)
     newest = newest_checkpoint(fold)

@@ -41,7 +41,7 @@ def source_of(config: Namespace, fold: int) -> Fold | None:
     folder = Path(named)
     if not isinstance(config.model.pretrained, str) or not folder.is_dir():
         return None
-    if Run.at(folder).is_one():
+    if Run.at(folder).is_run():
         run = Run.at(folder)
         if fold not in run.planned_folds():
             raise InputError(
@@ -53,7 +53,7 @@ def source_of(config: Namespace, fold: int) -> Fold | None:
     else:
         number = re.fullmatch(r"fold_(\d+)", folder.resolve().name)
         found = Fold(folder, int(number[1])) if number else None
-        if not found or not Run.at(folder.resolve().parent).is_one():
+        if not found or not Run.at(folder.resolve().parent).is_run():
             raise InputError(
                 f"model.pretrained {named} is a folder, and neither a run's nor a fold's. Name a file, runs/NAME, or "
                 f"runs/NAME/fold_0."
@@ -83,7 +83,7 @@ def check_unseen(config: Namespace, data: CSVDataModule) -> None:
     pretrained = str(config.model.pretrained)
     if not isinstance(config.model.pretrained, str) or FOLD in pretrained or not Path(pretrained).is_dir():
         return
-    if not Run.at(Path(pretrained)).is_one():
+    if not Run.at(Path(pretrained)).is_run():
         return  # one fold's folder, which each fold says something about when it starts
     for fold in range(int(data.fold_of_row.max()) + 1):
         if counts := _learnt(config, data, fold):

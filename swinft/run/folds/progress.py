@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 
 from swinft.data.loading.workers import TimedLoader, advice, is_slow
 from swinft.model.training.steps import steps_of
-from swinft.run.compute.devices import SIDE_BY_SIDE, folds_at_a_time
+from swinft.run.compute.devices import FOLDS_AT_A_TIME, folds_at_a_time
 from swinft.run.folds.epoch_table import EpochTable, format_left
 from swinft.run.folds.hours import TimeLimit
 from swinft.run.layout import Fold, Run
@@ -38,7 +38,7 @@ class RunFolds:
     @classmethod
     def of(cls, run: Run) -> "RunFolds | None":
         """The folds of a run that `swinft fit` fits; None in a process that fits a single fold on its own."""
-        if SIDE_BY_SIDE not in os.environ:
+        if FOLDS_AT_A_TIME not in os.environ:
             return None
         return cls([run.fold(index) for index in run.planned_folds()], folds_at_a_time())
 

@@ -18,7 +18,7 @@ from swinft.errors import InputError
 from swinft.run.compute.devices import devices_per_fold
 from swinft.run.config.callbacks import callback_problems
 from swinft.run.experiment import Experiment
-from swinft.run.trainer import callbacks_of, quiet
+from swinft.run.trainer import callbacks_of, silence_lightning
 from swinft.system.precision import Precision, training_precision
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -39,7 +39,7 @@ def check_trainer(experiment: Experiment, num_folds: int) -> Trainer:
     Raises:
         InputError: Values of `trainer:` are wrong; all of them are listed.
     """
-    quiet()
+    silence_lightning()
     config = experiment.config
     problems = _value_problems(config.trainer)
     if problems:

@@ -248,7 +248,7 @@ def test_c2_a_step_of_a_full_batch_is_taken_whatever_there_is_to_choose(config, 
         (torch.OutOfMemoryError("CUDA out of memory"), "data.batch_size 3 with trainer.accumulate_grad_batches 2"),
         (
             RuntimeError("no kernel image is available\nand so on"),
-            "cannot be taken on cpu: no kernel image is available",
+            "fails on cpu: no kernel image is available",
         ),
     ],
 )
@@ -313,7 +313,7 @@ def test_s9_a_lost_choice_has_the_precision_of_the_start(copy, monkeypatch):
     monkeypatch.setattr(precision, "cpu_is_faster_in_bf16", lambda: True)
     parser.trainer.precision = "auto"
     assert by_rule(parser, CPU).precision == "bf16-mixed"
-    assert choices.choice_again(copy, parser).precision == "32-true"
+    assert choices.remade_choice(copy, parser).precision == "32-true"
 
 
 def test_s9_another_device_goes_on_by_the_rule(copy):
@@ -369,7 +369,7 @@ def test_s9_an_accepted_choice_that_is_none_is_named(content, copy, capsys):
     copy.choice.write_text(content)
     (copy.root / ".commits" / "choice.json.json").unlink()
     assert main(["fit", "--resume", str(copy.root), "--accept"]) == 1
-    assert f"{copy.choice} does not hold what a run computes with. Delete it" in capsys.readouterr().err
+    assert f"{copy.choice} is not a valid choice of precision and attention. Delete it" in capsys.readouterr().err
 
 
 def choices_config(run):

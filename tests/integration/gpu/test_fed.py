@@ -121,7 +121,7 @@ def test_s1_folds_that_run_side_by_side_know_of_each_other(competition, tmp_path
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
     assert main(["fit", "--config", str(config)]) == 1
     assert devices.folds_at_a_time() == 1
-    monkeypatch.setenv(devices.SIDE_BY_SIDE, told[devices.SIDE_BY_SIDE])
+    monkeypatch.setenv(devices.FOLDS_AT_A_TIME, told[devices.FOLDS_AT_A_TIME])
     assert devices.folds_at_a_time() == 2
     asked = []
     monkeypatch.setattr(loaders, "plan_loader", lambda *given: asked.append(given) or LoaderPlan(0, 0, False, "no"))

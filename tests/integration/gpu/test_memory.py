@@ -13,7 +13,7 @@ from swinft.data.cache.budget import check_device_budget
 from swinft.data.loading.device_loader import DeviceImages, optimizer_step_bytes
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import recomputes_activations
-from swinft.run.compute.out_of_memory import explain_out_of_memory, lacks_memory
+from swinft.run.compute.out_of_memory import explain_out_of_memory, is_out_of_memory
 from swinft.run.folds import fold as fit
 from swinft.run.prediction import predict
 from swinft.system import memory as devicememory
@@ -53,7 +53,7 @@ def test_c2_a_whole_fit_out_of_memory_ends_with_2_and_names_the_settings_of_the_
     assert main(["fit", "--config", str(config), "--allow-code", "tests.integration.gpu.heads"]) == 2
     said = capfd.readouterr().err
     assert "Traceback" not in said
-    assert said.count("this machine has run out of memory in fold 0, epoch 2: at its peak this process held ") == 1
+    assert said.count("this machine has run out of memory in fold 0, epoch 2: at its peak this process used ") == 1
     assert "data.batch_size 3 with trainer.accumulate_grad_batches 4, or data.batch_size 2 with" in said
     assert "model.compute.grad_checkpointing true" in said
     assert "Give the new run another --name" in said
@@ -84,7 +84,7 @@ def test_c2_a_whole_fit_out_of_memory_ends_with_2_and_names_the_settings_of_the_
     ids=lambda value: str(value)[:50],
 )
 def test_c2_every_way_to_say_that_memory_is_lacking_is_known_and_no_other(error, is_known):
-    assert lacks_memory(error) == is_known
+    assert is_out_of_memory(error) == is_known
 
 
 def test_c2_other_errors_of_a_training_keep_their_traceback(competition, tmp_path, monkeypatch):
@@ -110,8 +110,8 @@ def test_c2_what_another_process_holds_is_said_with_the_command_that_goes_on_wit
     fake_gpu(monkeypatch, free=0, reserved=6 * GB, peak=6 * GB)
     device, error = torch.device("cuda:0"), torch.OutOfMemoryError()
     said = str(explain_out_of_memory(error, settings(), device, resume="swinft fit --resume runs/x"))
-    assert "Other processes hold 10.00 GB of it" in said
-    assert "go on with: swinft fit --resume runs/x" in said
+    assert "Other processes use 10.00 GB of it" in said
+    assert "resume with: swinft fit --resume runs/x" in said
     fake_gpu(monkeypatch, free=0, reserved=15 * GB, peak=15 * GB)  # 1 GB is about what CUDA itself takes
     said = str(explain_out_of_memory(error, settings(), device, resume="swinft fit --resume runs/x"))
     assert "Other processes" not in said
@@ -127,7 +127,7 @@ def test_c2_the_machines_memory_is_told_apart_from_that_of_its_gpu(monkeypatch):
     assert "--data.loading.num_workers 0" in str(explain_out_of_memory(MemoryError(), config, torch.device("cpu")))
     assert "--data.loading.num_workers 0" not in str(explain_out_of_memory(torch.OutOfMemoryError(), config, device))
     assert "data.batch_size" not in said
-    assert said.endswith("Go on with: swinft fit --resume x")
+    assert said.endswith("Resume with: swinft fit --resume x")
 
 
 def test_c2_settings_are_named_only_where_they_act(monkeypatch):
@@ -150,7 +150,7 @@ def test_c2_after_the_training_the_same_command_goes_on_and_succeeds(competition
         assert main(words) == 2
     said = capsys.readouterr().err
     assert "in the out-of-fold prediction" in said
-    assert "The training is done and kept.\n  Go on with: swinft fit --config" in said
+    assert "The training is finished and saved.\n  Resume with: swinft fit --config" in said
     assert main([*words, "--resume"]) == 0
 
 

@@ -387,7 +387,7 @@ def test_s4_slots_of_rocm_are_those_that_hip_makes_visible(monkeypatch):
             1,
             [
                 "one fold at a time: 5 folds in 5 rounds",
-                "1 of 2 GPUs stay idle, because trainer.devices is 1: with auto, folds are fitted side by side",
+                "1 of 2 GPUs stay idle, because trainer.devices is 1: with auto, folds are fitted in parallel",
             ],
         ),
         (2, 5, 2, ["one fold at a time: 5 folds in 5 rounds"]),

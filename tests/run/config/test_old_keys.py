@@ -74,7 +74,7 @@ def test_a_fold_of_it_is_fitted_again_by_resume(old, capsys):
     words = ["fit", "--resume", str(old)]
     assert main([*words, "--fold", "1"]) == 0
     assert main(words) == 0
-    assert "not as at the start" not in capsys.readouterr().out
+    assert "changed since the start" not in capsys.readouterr().out
     assert run.read_scores()["pooled"].keys() == before.keys()
     data = yaml.safe_load(run.config.read_text())["data"]  # written again, so that it says what it means
     assert data["folds"]["num"] == 2

@@ -1,4 +1,4 @@
-"""Keys and tables that a Python program gives as objects become files, which are read and checked as any other."""
+"""Writes the dictionaries and DataFrames of a Python caller to temporary files, which are checked like any others."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,12 +15,15 @@ from PIL import ImageFile
 from swinft.errors import InputError
 from swinft.system.process_state import restored_process_state
 
-FRAME = "DataFrame"  # what messages call a table that was given as one
+FRAME = "DataFrame"  # file name of a DataFrame, which messages show
 
 
 @contextmanager
-def given_files() -> Iterator[Path]:
-    """A folder for what is given as objects; messages name what lies in it without the folder."""
+def python_inputs() -> Iterator[Path]:
+    """A temporary folder for the caller's objects; error messages show its files without the folder.
+
+    Also restores the process-wide settings of the caller.
+    """
     decoders = cv2.getNumThreads(), ImageFile.MAXBLOCK
     try:
         with TemporaryDirectory() as folder, restored_process_state():
@@ -44,27 +47,27 @@ def nested(keys: Mapping[str, Any]) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for key, value in keys.items():
         *sections, last = str(key).split(".")
-        place = whole
+        node = whole
         for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise InputError(f"'{key}': '{section}' is given as {place!r} too. Give one of them.")
-        before, wanted = place.get(last), plain(value)
-        place[last] = {**before, **wanted} if isinstance(before, dict) and isinstance(wanted, dict) else wanted
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise InputError(f"'{key}': '{section}' is given as {node!r} too. Give one of them.")
+        before, wanted = node.get(last), plain(value)
+        node[last] = {**before, **wanted} if isinstance(before, dict) and isinstance(wanted, dict) else wanted
     return whole
 
 
 def write_keys(path: Path, keys: dict[str, Any]) -> Path:
-    """Keys as a YAML file."""
+    """Writes keys as a YAML file."""
     try:
         path.write_text(yaml.safe_dump(keys, sort_keys=False, allow_unicode=True), encoding="utf-8")
     except yaml.YAMLError as error:
-        raise InputError(f"a value in {path.name} is none that YAML can say: {error}") from None
+        raise InputError(f"a value in {path.name} cannot be written as YAML: {error}") from None
     return path
 
 
 def plain(value: Any) -> Any:
-    """Paths, and numbers and arrays of numpy, as YAML has them."""
+    """Converts paths and numpy values to plain YAML values."""
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -75,13 +78,13 @@ def plain(value: Any) -> Any:
 
 
 def check_names(frame: pd.DataFrame, names: Sequence[str]) -> None:
-    """Refuses names that are numbers.
+    """Refuses ids and names that are not text.
 
     Raises:
-        InputError: A column of names holds something else than text.
+        InputError: A column of names contains other values than text.
     """
     for name in dict.fromkeys(names):
-        cells = frame[name].tolist() if list(frame.columns).count(name) == 1 else []  # the reader says what is wrong
+        cells = frame[name].tolist() if list(frame.columns).count(name) == 1 else []  # the reader reports the problem
         odd = [cell for cell in cells if not isinstance(cell, str) and pd.notna(cell)]
         if odd:
             raise InputError(
@@ -91,7 +94,7 @@ def check_names(frame: pd.DataFrame, names: Sequence[str]) -> None:
 
 
 def write_frame(path: Path, frame: pd.DataFrame, encoding: str) -> Path:
-    """A DataFrame as a CSV."""
+    """Writes a DataFrame as a CSV."""
     try:
         frame.to_csv(path, index=False, encoding=encoding)
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""What a process has found out about a run's images, passed on to the processes that fit its folds."""
+"""The result of a run's image check, passed to the processes of its folds in an environment variable."""
 
 import os
 from collections.abc import Iterator
@@ -11,29 +11,29 @@ from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
 from swinft.store import verify
 
-# In the environment of the run's processes: that the images are unchanged, and where their cache is.
+# Environment variable of the run's processes: the images are unchanged, and this is the path of their cache.
 VARIABLE = "SWINFT_CHECKED_IMAGES"
 
 
 @dataclass(frozen=True)
 class CheckedImages:
-    """The images of a run were compared with those of its start; its other processes need not read the files again.
+    """The images of a run were compared with those of its start; other processes need not read the files again.
 
     Args:
-        cache: The decoded training images, mapped into memory so that no other process deletes the file; None where
-            images are decoded each time they are read.
+        cache: The decoded training images, memory-mapped so that no other process deletes the file; None if images are
+            decoded each time they are read.
     """
 
     cache: PixelCache | None
 
     @property
     def path(self) -> str:
-        """The cache's file; empty where there is none."""
+        """The cache's file; empty without a cache."""
         return str(self.cache.path) if self.cache else ""
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variable that a process of this run reads."""
+        """The environment variable for a process of this run."""
         return {VARIABLE: f"found:{self.path}"}
 
     @contextmanager
@@ -50,16 +50,16 @@ class CheckedImages:
 
 
 def inherited_cache() -> str | None:
-    """The cache's file, from the process that started this one; empty for no cache, None where none has checked."""
+    """The cache's file, from the parent process; empty without a cache, None if the parent has not checked images."""
     word, _, path = os.environ.get(VARIABLE, "").partition(":")
     return path if word else None
 
 
-def check_again(run: Run, experiment: Experiment) -> CheckedImages:
-    """Compares the images with those of the run's start, on a resume; builds the cache where it was deleted.
+def recheck_images(run: Run, experiment: Experiment) -> CheckedImages:
+    """Compares the images with those of the run's start, on a resume; builds a deleted cache again.
 
     Raises:
-        DataError: Some show other images now.
+        DataError: Some images have changed.
     """
     data = experiment.datamodule(run)
     data.setup("fit")

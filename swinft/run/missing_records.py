@@ -1,4 +1,4 @@
-"""`swinft fit --resume --accept`: files without a record, or with a damaged one, are taken as they are."""
+"""`swinft fit --resume --accept`: writes new commit records for files whose record is missing or damaged."""
 
 import json
 from collections.abc import Callable
@@ -13,24 +13,24 @@ from swinft.run.layout import Run
 from swinft.store import is_unrecorded, record_existing
 
 
-def accept_files(run: Run) -> None:
-    """Writes the records that are missing or damaged, and says of which files.
+def write_missing_records(run: Run) -> None:
+    """Writes the records that are missing or damaged, and prints for which files.
 
-    A file that differs from a whole record is not taken: something has changed it.
+    A file that differs from an intact record is not accepted: something has changed it.
 
     Raises:
-        StoreError: Files are not whole, as far as that can be seen; all of them are listed, and none is taken.
+        StoreError: Files look incomplete; all of them are listed, and none is accepted.
     """
     folders = [run.root, *sorted(run.root.glob("fold_*"))]
-    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in LOOKS]
+    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in CHECKS]
     found = [path for path in files if is_unrecorded(path)]
-    broken = [str(path) for path in found if not LOOKS[path.suffix](path)]
+    broken = [str(path) for path in found if not CHECKS[path.suffix](path)]
     if broken:
-        raise StoreError("\n  ".join(["these files are not whole and cannot be taken as they are:", *broken]))
+        raise StoreError("\n  ".join(["these files are incomplete and cannot be accepted:", *broken]))
     for path in found:
         record_existing(path, "swinft fit --accept")
     names = ", ".join(str(path.relative_to(run.root)) for path in found)
-    print(f"taken as they are, with new records: {names}" if found else "--accept: every file has its record")
+    print(f"accepted as they are, with new records: {names}" if found else "--accept: every file has its record")
 
 
 def _is_text(path: Path) -> bool:
@@ -70,10 +70,10 @@ def _is_weights(path: Path) -> bool:
         return False
 
 
-# What is looked at in an artefact before it is taken, by its suffix; log.txt is none.
-LOOKS: dict[str, Callable[[Path], bool]] = {
+# The check of an artefact before it is accepted, by suffix; log.txt is not an artefact.
+CHECKS: dict[str, Callable[[Path], bool]] = {
     ".csv": _is_text,
-    ".html": lambda path: True,  # is drawn again by every resume
+    ".html": lambda path: True,  # every resume writes it again
     ".json": _is_json,
     ".jsonl": _is_lines,
     ".yaml": _is_config,
