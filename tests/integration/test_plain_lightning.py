@@ -302,7 +302,7 @@ def test_a_step_without_a_trainer_is_refused_until_the_rows_were_shown():
 def test_lightning_under_its_other_name_gets_a_line(labelled, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_lightning", ModuleType("pytorch_lightning"))
     for make in (task_of, lambda: data_of(labelled)):
-        with pytest.warns(UserWarning, match="Write `import lightning.pytorch as pl` in its place"):
+        with pytest.warns(UserWarning, match="Write `import lightning.pytorch as pl` instead"):
             make()
 
 

@@ -240,8 +240,8 @@ def test_f039_the_last_fold_gets_as_many_devices_as_the_others(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("frozen", "here", "config", "words"),
     [
-        (2, 1, settings(), "fitted on 2 GPUs, and there are 1 here"),
-        (2, 0, settings(), "fitted on 2 GPUs, and there are 0 here"),
+        (2, 1, settings(), "fitted on 2 GPUs, and this machine has 1"),
+        (2, 0, settings(), "fitted on 2 GPUs, and this machine has 0"),
         (1, 2, settings(per_fold=2), r"fitted on 1 device, and 2 are requested"),
         (2, 4, settings(devices=-1), r"fitted on 2 devices, and 4 are requested"),
         (2, 4, settings(devices="0,1,2"), r"fitted on 2 devices, and 3 are requested"),

@@ -176,7 +176,7 @@ def test_f044_a_half_done_fold_without_records_goes_on_from_its_checkpoints(half
     shutil.rmtree(half.fold(0).root / RECORDS)
     assert main(["fit", "--resume", str(half.root), "--fold", "0"]) == 0
     out = capsys.readouterr().out
-    assert "epoch-0002.ckpt has no commit record, or a damaged one; its own checksums are right" in out
+    assert "epoch-0002.ckpt has no commit record, or a damaged one; its internal checksums match" in out
     assert "resumed from epoch-0002.ckpt" in out
     assert half.fold(0).oof.read_bytes() == interrupted[1]
 
@@ -189,7 +189,7 @@ def test_f044_a_checkpoint_without_record_that_is_damaged_is_not_used(half):
         middle = len(content) // 2
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     before = {path.name: path.read_bytes() for path in fold.root.iterdir() if path.is_file()}
-    with pytest.raises(StoreError, match=r"was fitted before over 2 epochs, and can neither be used nor gone on with"):
+    with pytest.raises(StoreError, match=r"was fitted before over 2 epochs, and can neither be used nor resumed"):
         newest_checkpoint(fold)
     assert {path.name: path.read_bytes() for path in fold.root.iterdir() if path.is_file()} == before
 
@@ -314,14 +314,14 @@ def test_f046_another_version_is_said_on_resume_and_with_the_scores(copy, capsys
     assert main(["fit", "--resume", str(copy.root)]) == 0
     out = capsys.readouterr().out
     assert out.count("differs from fold 0: timm 0.9 → 1.") == 1
-    assert "precision 16-mixed → 32-true. Scores of the folds may differ" in out
+    assert "precision 16-mixed → 32-true. Scores of folds may differ" in out
     assert "folds made in another environment than fold 0: fold 1: timm 0.9 → " in out
 
 
 def test_f046_nothing_is_said_where_nothing_differs(copy, capsys):
     assert main(["fit", "--resume", str(copy.root)]) == 0
     out = capsys.readouterr().out
-    assert "not as" not in out
+    assert "differs from" not in out
     assert "folds made in another environment" not in out
 
 
@@ -436,7 +436,10 @@ def test_f039_a_checkpoint_of_other_steps_is_refused(half, capsys, monkeypatch):
     monkeypatch.setattr("swinft.run.folds.recorder._step", lambda trainer: {"processes": 2, "rows per batch": 6})
     assert main(["fit", "--resume", str(half.root), "--fold", "0"]) == 2
     err = capsys.readouterr().err
-    assert "its checkpoint is one of 1 process, 6 rows per batch, 1 batch per step, and here are 2 processes" in err
+    assert (
+        "its checkpoint was saved with 1 process, 6 rows per batch, 1 batch per step, and this process has 2 processes"
+        in err
+    )
 
 
 def test_f041_weights_that_know_the_held_out_rows_are_warned_of(finished, competition, tmp_path, capsys):
@@ -445,9 +448,9 @@ def test_f041_weights_that_know_the_held_out_rows_are_warned_of(finished, compet
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     words = ["fit", "--config", str(config), "--fold", "1", "--model.pretrained"]
     assert main([*words, str(run / "fold_0" / "weights.safetensors"), "--name", "leaks"]) == 0
-    assert "has learnt from 12 of the 12 rows that fold 1 holds out" in capsys.readouterr().err
+    assert "was trained on 12 of the 12 rows that fold 1 holds out" in capsys.readouterr().err
     assert main([*words, str(run / "fold_{fold}" / "weights.safetensors"), "--name", "honest"]) == 0
     out, err = capsys.readouterr()
-    assert "has learnt from" not in err
+    assert "was trained on" not in err
     assert f"of {run / 'fold_1' / 'weights.safetensors'} are loaded" in out
     assert main([*words, str(run / "fold_{fold}" / "gone.safetensors"), "--name", "gone"]) == 2

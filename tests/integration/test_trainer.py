@@ -70,8 +70,8 @@ TRAINER = {
     "limit_train_batches 0": "a number of batches from 1",
     "limit_train_batches 1.5": "a number of batches from 1",
     "max_epochs 0": "a whole number from 1",
-    "max_epochs -1": "where trainer.max_steps says when training ends",
-    "max_epochs null": "where trainer.max_steps says when training ends",
+    "max_epochs -1": "null if trainer.max_steps is set",
+    "max_epochs null": "null if trainer.max_steps is set",
     "max_steps 0": "a whole number from 1",
     "num_nodes 0": "a whole number from 1",
     "profiler foo": "simple, advanced, pytorch",
@@ -470,7 +470,7 @@ def test_a_fold_whose_time_is_up_ends_with_a_whole_epoch_and_a_resume_adds_nothi
             fit_one_fold(competition, tmp_path, **changes)
     out = capsys.readouterr().out
     assert "training ends after epoch 1 of 12: max_hours" in out
-    assert "planned over 12 epochs, stands at" in out
+    assert "planned over 12 epochs, is" in out
     fold = fit_one_fold(competition, tmp_path, "--resume", **changes)
     assert len(history(fold)) == 1
     assert json.loads((fold / "result.json").read_text())["end"] == "max_hours"

@@ -41,22 +41,22 @@ def test_each_fold_starts_from_the_same_fold_of_a_run(tiny_run, competition, tmp
     words = ["fit", "--config", config_of(competition, tmp_path, tiny_run), "--data.image_size", "64"]
     for fold in (0, 1):
         assert main([*words, "--fold", str(fold), *(["--resume"] if fold else [])]) == 0
-        assert f"the head of {tiny_run / f'fold_{fold}'} is taken\n" in capsys.readouterr().out
+        assert f"the head of {tiny_run / f'fold_{fold}'} is used\n" in capsys.readouterr().out
         assert_equal(weights(tmp_path / "runs" / "next", fold), weights(tiny_run, fold))
 
 
 def test_a_fold_of_a_run_is_one_for_all_and_warned_of(tiny_run, competition, tmp_path, capsys):
     words = ["fit", "--config", config_of(competition, tmp_path, tiny_run / "fold_0"), "--fold", "1"]
     assert main(words) == 0
-    assert "has learnt from 12 of the 12 rows that fold 1 holds out" in capsys.readouterr().err
+    assert "was trained on 12 of the 12 rows that fold 1 holds out" in capsys.readouterr().err
     assert_equal(weights(tmp_path / "runs" / "next", 1), weights(tiny_run, 0))
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"seed": 1}, r"its fold 0 has learnt from \d+ of the 12 rows that fold 0 holds out here.*data\.folds\.file"),
-        ({"data.folds.num": 3}, r"has the folds \[0, 1\], and there is a fold 2 here, which would start from none"),
+        ({"seed": 1}, r"its fold 0 was trained on \d+ of the 12 rows that fold 0 holds out here.*data\.folds\.file"),
+        ({"data.folds.num": 3}, r"has the folds \[0, 1\], and no weights for fold 2 of this run"),
     ],
 )
 def test_other_folds_than_the_runs_are_refused_before_anything_is_trained(
@@ -82,7 +82,7 @@ def test_a_head_is_taken_where_outputs_agree_by_name(tiny_run, competition, tmp_
     changes = {"data.train": str(table), "data.sample_submission": None, "data.test": None}
     words = ["fit", "--config", config_of(competition, tmp_path, tiny_run / "fold_0", **changes), "--fold", "0"]
     assert main(words) == 0
-    assert "is taken, but for the outputs orange, which it has not" in capsys.readouterr().out
+    assert "is used, except for the outputs orange, which it lacks" in capsys.readouterr().out
     found, source = weights(tmp_path / "runs" / "next", 0), weights(tiny_run, 0)
     torch.testing.assert_close(found["head.linear.weight"][:2], source["head.linear.weight"][:2])  # blue, green
     assert not torch.allclose(found["head.linear.weight"][2], source["head.linear.weight"][2])
@@ -95,13 +95,13 @@ NUMBERS = {"data.target": "brightness", "data.target_kind": "regression"}
     ("changes", "said"),
     [
         ({**NUMBERS, "model.head": {"class_path": "swinft.RegressionHead"}}, "it is a swinft.ClassificationHead"),
-        ({"model.pooling": "max"}, "its features are pooled otherwise (model.pooling avg)"),
+        ({"model.pooling": "max"}, "its pooling differs (model.pooling avg)"),
     ],
 )
 def test_a_head_that_would_mean_something_else_is_not_taken(changes, said, tiny_run, competition, tmp_path, capsys):
     words = ["fit", "--config", config_of(competition, tmp_path, tiny_run / "fold_0", **changes), "--fold", "0"]
     assert main(words) == 0
-    assert f"is not taken: {said}" in capsys.readouterr().out
+    assert f"is not used: {said}" in capsys.readouterr().out
 
 
 def test_tables_of_another_size_are_resampled_once_by_timm(tmp_path):

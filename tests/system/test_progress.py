@@ -215,7 +215,7 @@ def test_metrics_without_a_column_are_named(competition, tmp_path, capsys):
     assert "accuracy" in header
     assert hidden
     path = tmp_path / "runs" / "tiny" / "fold_0" / "metrics.jsonl"
-    assert f"fold 0: every epoch's {', '.join(hidden)}: {path}\n" in out
+    assert f"fold 0: {', '.join(hidden)} of every epoch: {path}\n" in out
     assert all(f'"val_{name}"' in path.read_text() for name in metrics)
     epochs = [line for line in out.splitlines() if "train_loss" in line or "  epoch 1/1" in line]
     assert max(map(len, epochs)) <= WIDTH

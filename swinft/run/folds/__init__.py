@@ -1,1 +1,1 @@
-"""One fold: its trainer, its checkpoints, its time, its out-of-fold predictions."""
+"""One fold: its Trainer, checkpoints, time limit and out-of-fold predictions."""

@@ -1,4 +1,4 @@
-"""Where a fold goes on: its newest whole checkpoint, and never the start where there was one."""
+"""Finds the checkpoint from which a fold resumes, and refuses to restart a fold whose checkpoints are lost."""
 
 import zipfile
 from pathlib import Path
@@ -9,18 +9,18 @@ from swinft.store import is_unrecorded, newest_intact, record_existing, verify
 
 
 def newest_checkpoint(fold: Fold) -> Path | None:
-    """The checkpoint to go on from; None for a fold that has trained no epoch yet.
+    """The newest intact checkpoint; None for a fold that has trained no epoch yet.
 
-    A checkpoint without a record, as a copy without hidden files leaves it, is whole where the checksums inside it are
-    right, and gets a record.
+    A checkpoint without a record, as in a copy without hidden files, is accepted if its internal checksums match, and
+    gets a record.
 
     Raises:
-        StoreError: The fold has trained before, and nothing of it can be gone on from.
+        StoreError: The fold has trained before, and has no checkpoint to resume from.
     """
     for path in fold.root.glob("epoch-*.ckpt"):
         if is_unrecorded(path) and is_whole_checkpoint(path):
             record_existing(path, "swinft fit")
-            print(f"{path} has no commit record, or a damaged one; its own checksums are right, and it is used")
+            print(f"{path} has no commit record, or a damaged one; its internal checksums match, so it is used")
     newest = newest_intact(fold.checkpoints)
     if newest is None:
         _refuse_lost_work(fold)
@@ -28,7 +28,7 @@ def newest_checkpoint(fold: Fold) -> Path | None:
 
 
 def is_whole_checkpoint(path: Path) -> bool:
-    """Whether a file is a checkpoint of torch's whose parts have the checksums that it says."""
+    """Whether a file is a torch checkpoint whose internal checksums match."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None and any(name.endswith("/data.pkl") for name in archive.namelist())
@@ -37,10 +37,10 @@ def is_whole_checkpoint(path: Path) -> bool:
 
 
 def _refuse_lost_work(fold: Fold) -> None:
-    """Refuses to start from scratch what was trained before.
+    """Refuses to train a fold from scratch that was trained before.
 
     Raises:
-        StoreError: Files are there that only a trained fold has.
+        StoreError: The folder has files that only a trained fold has.
     """
     left = [path for path in (*fold.root.glob("epoch-*.ckpt"), fold.result, fold.oof) if path.is_file()]
     reasons = [reason for path in (fold.weights, *left) if (reason := _problem(path))]
@@ -49,7 +49,7 @@ def _refuse_lost_work(fold: Fold) -> None:
     if left or epochs > 1:
         trained = f" over {number_of(epochs, 'epoch')}" if epochs else ""
         title = (
-            f"{fold.root} was fitted before{trained}, and can neither be used nor gone on with. Restore its files from "
+            f"{fold.root} was fitted before{trained}, and can neither be used nor resumed. Restore its files from "
             f"a copy, with the hidden folder .commits, or delete {fold.root} to fit it again:"
         )
         raise StoreError("\n  ".join([title, *reasons]))

@@ -1,4 +1,4 @@
-"""`trainer.fast_dev_run`: a few batches of everything that a run does, in a folder that is thrown away."""
+"""`trainer.fast_dev_run`: a few batches of every step of a run, in a temporary folder."""
 
 from jsonargparse import Namespace
 
@@ -14,36 +14,36 @@ from swinft.system.precision import training_precision
 
 
 def dry_run_config(config: Namespace) -> Namespace:
-    """The config of a trial: its first fold, one epoch of a few batches, on one device.
+    """The config of a dry run: the first fold, one epoch of a few batches, one device.
 
     Raises:
-        InputError: It is to go on with a run, or to replace one.
+        InputError: An option resumes, replaces or restricts a run.
     """
     for option in ("resume", "overwrite", "fold", "devices_per_fold"):
         if config[option] not in (None, False):
-            raise InputError(f"trainer.fast_dev_run tries the first fold and keeps nothing: --{option} does nothing.")
-    trial: Namespace = config.clone()
-    trial.fold, trial.max_hours = 0, None
-    trial.trainer.max_epochs, trial.trainer.max_steps = 1, -1
-    trial.trainer.limit_train_batches = int(config.trainer.fast_dev_run)
-    trial.trainer.devices, trial.trainer.strategy, trial.trainer.sync_batchnorm = 1, "auto", False
-    trial.trainer.logger = "csv" if config.trainer.logger else False  # in the folder that is thrown away
+            raise InputError(f"trainer.fast_dev_run tries the first fold and saves nothing: --{option} does nothing.")
+    short: Namespace = config.clone()
+    short.fold, short.max_hours = 0, None
+    short.trainer.max_epochs, short.trainer.max_steps = 1, -1
+    short.trainer.limit_train_batches = int(config.trainer.fast_dev_run)
+    short.trainer.devices, short.trainer.strategy, short.trainer.sync_batchnorm = 1, "auto", False
+    short.trainer.logger = "csv" if config.trainer.logger else False  # in the temporary folder
     warmup = config.model.optim.warmup_epochs
-    trial.model.optim.warmup_epochs = warmup if warmup == "auto" else min(1.0, warmup)
-    trial.model.freeze_epochs = min(1, config.model.freeze_epochs)
-    return trial
+    short.model.optim.warmup_epochs = warmup if warmup == "auto" else min(1.0, warmup)
+    short.model.freeze_epochs = min(1, config.model.freeze_epochs)
+    return short
 
 
 def shorten(data: CSVDataModule, config: Namespace) -> None:
-    """Leaves a few batches of held-out rows, and of rows to predict, where the config is that of a trial."""
+    """Limits validation and prediction to a few batches in a dry run."""
     data.max_batches = int(config.trainer.fast_dev_run) or None
 
 
 def predict_some(run: Run, experiment: Experiment) -> int:
-    """Predicts a few batches of the rows to predict with what a trial has trained.
+    """Predicts a few batches of the test rows with the network of a dry run.
 
     Returns:
-        How many rows; 0 where none are named.
+        How many rows; 0 without a test table.
     """
     config = experiment.config
     if not config.data.test and not config.data.sample_submission:

@@ -1,24 +1,24 @@
-"""The table of epochs that a fold prints: a header, and a line per epoch that says its fold and fits 100 characters."""
+"""The table of epochs that a fold prints: a header, and a line per epoch of at most 100 characters."""
 
 from swinft.printing import format_brief, format_rate
 
 WIDTH = 100
 NUMBER = 9  # characters of `1.234e-05` and `-1.23e-05`
-MARK = " *"  # behind the best epoch so far
-TIMES = {"img/s": 7, "time": 7, "fold left": 9}  # widths of the columns that follow the numbers
+MARK = " *"  # marks the best epoch so far
+TIMES = {"img/s": 7, "time": 7, "fold left": 9}  # widths of the last columns
 RUN_LEFT = {"run left": 9}
 
 
 class EpochTable:
-    """Lays out the epochs of one fold.
+    """Formats the epochs of one fold.
 
-    The first metric always has a column; the others and the learning rate have one where there is room. Every number is
-    in `metrics.jsonl`.
+    The first metric always has a column; the others and the learning rate have one if there is room. All values are in
+    `metrics.jsonl`.
 
     Args:
-        fold: Its number.
-        planned: Epochs.
-        metrics: Names of what is scored, the one that decides which epoch is best first.
+        fold: Number of the fold.
+        planned: Planned epochs.
+        metrics: Names of the metrics; the first one decides the best epoch.
         has_run: Whether the time left for the whole run is known.
     """
 
@@ -54,11 +54,11 @@ class EpochTable:
         """One epoch.
 
         Args:
-            values: As in `metrics.jsonl`: `epoch`, `seconds`, losses, metrics with `val_` before their names, `lr`.
-            images_per_second: Of training.
-            fold_left: Seconds, and whether they are only about right.
-            run_left: The same for the whole run; None where it is not known.
-            is_best: Whether no epoch before it scores better.
+            values: As in `metrics.jsonl`: `epoch`, `seconds`, losses, metrics with the prefix `val_`, `lr`.
+            images_per_second: Speed of the training.
+            fold_left: Seconds left, and whether they are a rough estimate.
+            run_left: The same for the whole run; None if unknown.
+            is_best: Whether this is the best epoch so far.
         """
         shown = {name: values.get(name, values.get(f"val_{name}")) for name in self._numbers}
         cells = {name: "" if value is None else _number(value) for name, value in shown.items()}
@@ -72,7 +72,7 @@ class EpochTable:
 
 
 def format_left(seconds: float, is_rough: bool) -> str:
-    """`12m 5s`; `about 12m` where that is all that can be said."""
+    """`12m 5s`; `about 12m` for a rough estimate."""
     return f"about {format_brief(seconds, is_rough=True)}" if is_rough else format_brief(seconds)
 
 

@@ -1,4 +1,4 @@
-"""One fold, fitted in this process: training, out-of-fold predictions, and the result that says it is done."""
+"""Fits one fold in this process: training, out-of-fold predictions, and the result file that marks it as done."""
 
 import os
 import signal
@@ -35,9 +35,9 @@ from swinft.run.folds.checkpoints import newest_checkpoint
 from swinft.run.folds.dry_run import shorten
 from swinft.run.folds.hours import fold_limit
 from swinft.run.folds.pretrained import note_of_leak, pretrained_of, source_of
+from swinft.run.folds.pretrained_head import copy_head
 from swinft.run.folds.progress import FoldProgress, RunFolds
 from swinft.run.folds.recorder import FoldRecorder
-from swinft.run.folds.start import take_head
 from swinft.run.layout import Fold, Run
 from swinft.run.scoring import score_rows
 from swinft.run.trainer import silence_lightning
@@ -48,12 +48,12 @@ from swinft.system.processes import launcher_ranks, rank
 
 
 def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> None:
-    """Fits one fold in this process, or goes on with it after its last whole epoch.
+    """Fits one fold in this process, or resumes it after its last whole epoch.
 
     Args:
-        run: The run, prepared.
-        experiment: With `fold`.
-        found: The checked images; None to take it from the process that started this one, or to check them here.
+        run: The prepared run.
+        experiment: The experiment, with the option `fold`.
+        found: The checked images; None if the parent process has checked them, or they are to be checked here.
     """
     config = experiment.config
     fold = run.fold(config.fold)
@@ -87,8 +87,8 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
         if limit:
             print(f"fold {fold.index}: has {format_seconds(limit.left)} of max_hours", flush=True)
     explained = partial(_explain_memory, run, config, recorder, device)
-    kept = "Finished epochs are kept: go on with --resume. "
-    loaders_explained = partial(explain_worker_crash, f"fold {fold.index}: ", kept, "--data.loading.num_workers 0")
+    saved = "Finished epochs are saved: continue with --resume. "
+    loaders_explained = partial(explain_worker_crash, f"fold {fold.index}: ", saved, "--data.loading.num_workers 0")
     with (
         exit_on_signals(),
         loaders_explained(),
@@ -107,7 +107,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
 
 
 def _data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVDataModule:
-    """The fold's rows, their images known to be those that the run was started with."""
+    """The fold's rows; their images are compared with those of the run's start unless this has been done."""
     config = experiment.config
     data = experiment.datamodule(run, folds={"held_out": config.fold})
     shorten(data, config)
@@ -121,14 +121,14 @@ def _data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVD
 
 
 def _task(experiment: Experiment, data: CSVDataModule, newest: Path | None) -> FineTuneTask:
-    """The fold's task, with the weights that it starts from unless it goes on after `newest`."""
+    """The fold's task, with its pretrained weights unless it resumes from the checkpoint `newest`."""
     config = experiment.config
-    # A checkpoint replaces every weight: loading the pretrained ones first would only cost time.
+    # A checkpoint replaces every weight, so the pretrained ones are not loaded first.
     seed, pretrained = config.seed + config.fold, pretrained_of(config, config.fold)
     task = experiment.task(data.schema, seed, loads_weights=not newest, pretrained=pretrained)
     if not newest and (source := source_of(config, config.fold)):
         task.initialize_from(data)
-        line = take_head(task, data.schema, source)
+        line = copy_head(task, data.schema, source)
         if not rank():
             print(line)
     return task
@@ -137,7 +137,7 @@ def _task(experiment: Experiment, data: CSVDataModule, newest: Path | None) -> F
 def _explain_memory(
     run: Run, config: Namespace, recorder: FoldRecorder, device: torch.device, error: Exception
 ) -> InputError:
-    """What to change where a fold has run out of memory."""
+    """The error for a fold that has run out of memory."""
     if recorder.end is not None:
         return explain_after_training(error, device, recorder.has_trained, run.resume_command)
     during = f"fold {recorder.fold.index}, epoch {len(recorder.history) + 1}"
@@ -147,10 +147,10 @@ def _explain_memory(
 
 
 def _check_rank(trainer: pl.Trainer, fold: Fold) -> None:
-    """Refuses to be a rank that the fold does not have: it would fit the whole fold into the files of the first one.
+    """Refuses a rank that the fold does not have: it would fit the whole fold and overwrite the files of rank 0.
 
     Raises:
-        InputError: A launcher has started more processes than devices fit the fold.
+        InputError: A launcher has started more processes than the fold has devices.
     """
     if rank() >= trainer.world_size:
         name, value = next(launcher_ranks())
@@ -162,10 +162,10 @@ def _check_rank(trainer: pl.Trainer, fold: Fold) -> None:
 
 @contextmanager
 def as_interrupt() -> Iterator[None]:
-    """Passes on a KeyboardInterrupt that Lightning has made an exit with code 1 of: the command ends with 130.
+    """Restores a KeyboardInterrupt that Lightning turns into an exit with code 1, so that the command ends with 130.
 
     Raises:
-        KeyboardInterrupt: There was one.
+        KeyboardInterrupt: Lightning has caught one.
     """
     try:
         yield
@@ -179,12 +179,12 @@ def as_interrupt() -> Iterator[None]:
 def exit_on_signals() -> Iterator[None]:
     """SIGTERM and Ctrl-C end the process at once, with the exit codes 143 and 130.
 
-    Lightning would end with 0 and 1. Nothing has to be saved first: the last whole epoch is on disk, and a file that is
-    being written leaves the one before it untouched.
+    Lightning would end with 0 and 1. Nothing needs saving: the last whole epoch is on disk, and files are written
+    atomically.
     """
 
     def leave(number: int, _: FrameType | None) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):  # a second one does not wait for loader processes to end
+        for each in (signal.SIGTERM, signal.SIGINT):  # a second signal does not wait for loader workers to end
             signal.signal(each, lambda again, _: os._exit(128 + again))
         raise SystemExit(128 + number)
 
@@ -204,7 +204,7 @@ def _finish(
     recorder: FoldRecorder,
     trainer: pl.Trainer,
 ) -> None:
-    """Out-of-fold predictions from the saved weights, then the result that says the fold is done."""
+    """Writes out-of-fold predictions from the saved weights, then the result file that marks the fold as done."""
     config, device = experiment.config, trainer.strategy.root_device
     precision = _precision_of_oof(config, recorder, device)
     net = experiment.network(data.schema, fold.weights, device, choice.prediction, precision)
@@ -230,12 +230,12 @@ def _finish(
         "made_with": made | {"precision": recorder.precision or precision},
     }
     commit(fold.result, json_bytes(result), "swinft fit")
-    for checkpoint in fold.checkpoints:  # several times the size of the weights, and no longer needed
+    for checkpoint in fold.checkpoints:  # no longer needed, and several times the size of the weights
         discard(checkpoint)
 
 
 def _precision_of_oof(config: Namespace, recorder: FoldRecorder, device: torch.device) -> Precision:
-    """What was trained in: here, or on another device, before a resume that had nothing left to train."""
+    """The precision of the training, which may have been on another device if a resume had nothing left to train."""
     here, _ = resolve_precision(config.trainer.precision, device)
     if recorder.precision in (None, here):
         return here

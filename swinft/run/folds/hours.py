@@ -1,4 +1,4 @@
-"""`max_hours`: the time of a whole run, shared among its folds when each is started."""
+"""`max_hours`: the time limit of a run, divided among its folds when each of them starts."""
 
 import math
 import os
@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 
 from swinft.run.layout import Fold, Run
 
-DEADLINE = "SWINFT_DEADLINE"  # what a fold's process is told: seconds since 1970, and how many folds run at a time
+DEADLINE = "SWINFT_DEADLINE"  # environment variable of a fold: seconds since 1970, and how many folds run at a time
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class TimeLimit:
     """When a fold must be done.
 
     Args:
-        until: Seconds of `time.monotonic`.
+        until: End of the fold, in seconds of `time.monotonic`.
         num_views: Views of its out-of-fold predictions, which follow the training.
-        run_until: The same as `until` for the whole run; None where this process fits a single fold on its own.
+        run_until: End of the run; None if this process fits a single fold with `--fold`.
     """
 
     until: float
@@ -28,22 +28,22 @@ class TimeLimit:
 
     @property
     def left(self) -> float:
-        """Seconds until then, from 0."""
+        """Seconds left for the fold, at least 0."""
         return max(0.0, self.until - time.monotonic())
 
     @property
     def run_left(self) -> float | None:
-        """Seconds until the whole run must be done, from 0."""
+        """Seconds left for the run, at least 0; None if unknown."""
         return None if self.run_until is None else max(0.0, self.run_until - time.monotonic())
 
 
 def deadline(run: Run, config: Namespace, at_a_time: int) -> dict[str, str]:
-    """When the run must be done, for the environment of its folds; nothing without `max_hours`.
+    """The environment variable with the run's deadline; empty without `max_hours`.
 
     Args:
-        run: The run. What its epochs of earlier starts took is counted.
+        run: The run; the time of its recorded epochs is subtracted.
         config: The config.
-        at_a_time: Folds that run side by side.
+        at_a_time: Folds that run in parallel.
     """
     if config.max_hours is None:
         return {}
@@ -52,7 +52,7 @@ def deadline(run: Run, config: Namespace, at_a_time: int) -> dict[str, str]:
 
 
 def fold_limit(run: Run, config: Namespace) -> TimeLimit | None:
-    """When the fold that starts now must be done: it gets its share of what is left, as those that wait after it.
+    """The time limit of the fold that starts now: an equal part of the time left for all unfinished folds.
 
     Args:
         run: The run.
@@ -60,11 +60,11 @@ def fold_limit(run: Run, config: Namespace) -> TimeLimit | None:
     """
     if config.max_hours is None:
         return None
-    told = os.environ.get(DEADLINE)
-    if told is None:  # a fold of its own
+    variable = os.environ.get(DEADLINE)
+    if variable is None:  # a single fold, with `--fold`
         share, run_until = 3600 * config.max_hours / len(run.planned_folds()) - _spent(run.fold(config.fold)), None
     else:
-        until, at_a_time = told.split("/")
+        until, at_a_time = variable.split("/")
         rounds = math.ceil(len(run.unfinished_folds()) / int(at_a_time))
         left = float(until) - time.time()
         share, run_until = left / max(1, rounds), time.monotonic() + left

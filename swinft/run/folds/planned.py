@@ -1,4 +1,4 @@
-"""What a config plans for each fold once the folds are known: whether its epochs, steps and shares can act."""
+"""Plans the epochs and steps of each fold once the folds are known, and checks the settings that depend on them."""
 
 import math
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from swinft.model.training.steps import Steps, count_steps
 
 
 def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> list[str]:
-    """What no fold, or not every fold, can train as configured; one sentence each.
+    """Settings with which a fold cannot train; one sentence each.
 
     Args:
         config: The config.
-        data: With its folds.
-        num_ranks: Processes that share a fold's rows.
+        data: The datamodule, with its folds.
+        num_ranks: Processes per fold.
     """
     folds = range(int(data.fold_of_row.max()) + 1)
     problems: list[str] = []
@@ -29,7 +29,7 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
             warmup_steps(OptimConfig(**dict(config.model.optim)), steps[-1])
         except InputError as error:
             problems.append(f"fold {fold}: {error}")
-    problems = problems[:1]  # folds differ by a row or two: the others would say the same
+    problems = problems[:1]  # folds differ by a row or two: the others would have the same problem
     limit = config.trainer.max_steps
     if steps and limit > max(each.total for each in steps):
         most = max(each.total for each in steps)
@@ -52,11 +52,11 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
 
 
 class Planned(NamedTuple):
-    """What a run trains.
+    """The amount of training in a run.
 
     Args:
-        images: All images of all folds, each as often as it is seen.
-        steps: Optimiser steps of a fold, the fewest of them.
+        images: Images of all folds and epochs.
+        steps: Optimiser steps of the fold with the fewest.
     """
 
     images: int
@@ -64,12 +64,12 @@ class Planned(NamedTuple):
 
 
 def planned(config: Namespace, data: CSVDataModule, num_ranks: int) -> Planned:
-    """What a config without problems trains.
+    """The images and steps of a checked config.
 
     Args:
         config: The config.
-        data: With its folds.
-        num_ranks: Processes that share a fold's rows.
+        data: The datamodule, with its folds.
+        num_ranks: Processes per fold.
     """
     per_step = config.data.batch_size * config.trainer.accumulate_grad_batches * num_ranks
     rows = [data.splits.num_training_rows(fold) for fold in range(int(data.fold_of_row.max()) + 1)]
@@ -79,7 +79,7 @@ def planned(config: Namespace, data: CSVDataModule, num_ranks: int) -> Planned:
 
 
 def _steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:
-    """The steps of a fold that trains on so many rows.
+    """The steps of a fold that trains on `num_rows` rows.
 
     Raises:
         InputError: An epoch has no rows or no batches.

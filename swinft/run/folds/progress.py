@@ -1,4 +1,4 @@
-"""What a fold says while it trains: a line per epoch, the time left for itself and for its run, and a live line."""
+"""What a fold prints while it trains: a line per epoch with the time left for fold and run, and a live line."""
 
 import heapq
 import os
@@ -20,16 +20,16 @@ from swinft.run.layout import Fold, Run
 from swinft.system.orphans import STARTED
 from swinft.system.progress import Progress
 
-RECENT = 5  # epochs whose median is what the next ones are expected to take
+RECENT = 5  # the median of so many last epochs is the expected duration of the next ones
 
 
 @dataclass(frozen=True)
 class RunFolds:
-    """The folds of a run, of which several may be fitted at a time.
+    """The folds of a run, several of which may be fitted in parallel.
 
     Args:
-        folds: All of them, those that are done included.
-        at_a_time: Folds that are fitted side by side.
+        folds: All folds, with the finished ones.
+        at_a_time: Folds that are fitted in parallel.
     """
 
     folds: Sequence[Fold]
@@ -37,7 +37,7 @@ class RunFolds:
 
     @classmethod
     def of(cls, run: Run) -> "RunFolds | None":
-        """The folds of a run that `swinft fit` fits; None in a process that fits a single fold on its own."""
+        """The folds of a run; None in a process that fits a single fold with `--fold`."""
         if FOLDS_AT_A_TIME not in os.environ:
             return None
         return cls([run.fold(index) for index in run.planned_folds()], folds_at_a_time())
@@ -46,16 +46,16 @@ class RunFolds:
 class FoldProgress:
     """Measures a fold's epochs and prints them.
 
-    The first epoch of a process pays for memory, kernels, compilation and a cache that is not warm yet: what is derived
-    from it is printed as "about". From the second one on, the median of the last `RECENT` epochs without that first one
-    counts. Epochs of an earlier process may have been trained on another machine and are left out.
+    The first epoch of a process is slower (memory allocation, compilation, a cold cache): estimates from it are printed
+    as "about". Later estimates use the median of the last `RECENT` epochs without the first. Epochs of an earlier
+    process are ignored: they may have been trained on another machine.
 
     Args:
         fold: The fold.
-        metrics: Names of what is scored.
+        metrics: Names of the metrics.
         num_views: Views of the out-of-fold predictions that follow the training.
-        limit: When the fold must be done; None for no limit.
-        folds: The run's folds; None where this process fits a single fold on its own.
+        limit: The fold's time limit; None for none.
+        folds: The run's folds; None if this process fits a single fold with `--fold`.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class FoldProgress:
         self._started = self._trained_until = 0.0
         self._start_up = 0.0  # seconds from the start of the process to its first epoch
         self._images = 0
-        self._has_noted = False  # that the device waits for its loader
-        self._left: tuple[float, float | None] | None = None  # for the fold and the run when this epoch began
-        self._batches: Progress | None = None  # where nobody else draws a progress bar
+        self._has_noted = False  # whether the note on waiting for the loader was printed
+        self._left: tuple[float, float | None] | None = None  # of fold and run, at the start of this epoch
+        self._batches: Progress | None = None  # None if the config has a progress bar
         self._table: EpochTable | None = None
 
     def begin_epoch(self, trainer: Trainer) -> None:
@@ -85,7 +85,7 @@ class FoldProgress:
             self._batches = Progress(what, int(trainer.num_training_batches))
 
     def trained(self, trainer: Trainer, batch: dict[str, Any]) -> None:
-        """Counts a batch that was trained on."""
+        """Counts a training batch."""
         images = len(batch["row"]) * trainer.world_size
         self._images += images
         self._trained_until = time.monotonic()
@@ -93,14 +93,14 @@ class FoldProgress:
             self._batches.add(images, self._more())
 
     def validated(self, trainer: Trainer, batch: dict[str, Any], index: int) -> None:
-        """Counts a batch that was validated."""
+        """Counts a validation batch."""
         if self._batches and index == 0:
             self._batches.begin(f"fold {self._fold.index}  validation", int(sum(trainer.num_val_batches)))
         if self._batches:
             self._batches.add(len(batch["row"]) * trainer.world_size, self._more())
 
     def close(self) -> None:
-        """Removes the live line, before something is printed."""
+        """Removes the live line; call it before printing."""
         if self._batches:
             self._batches.close()
 
@@ -111,7 +111,7 @@ class FoldProgress:
             trainer: The trainer.
             values: The epoch, as in `metrics.jsonl`.
             validation: Seconds of its validation.
-            is_best: Whether it is the best one so far.
+            is_best: Whether it is the best epoch so far.
         """
         assert self._table
         self._seconds.append(values["seconds"])
@@ -126,18 +126,18 @@ class FoldProgress:
         return [*before, line, *self._note_of_waiting(trainer, values)]
 
     def _notes(self, trainer: Trainer) -> list[str]:
-        """What the table does not say by itself."""
+        """Notes on the table."""
         assert self._table
         notes = []
         hidden = [name for name in self._table.hidden if name != "lr"]
         if hidden:
-            notes.append(f"fold {self._fold.index}: every epoch's {', '.join(hidden)}: {self._fold.metrics}")
+            notes.append(f"fold {self._fold.index}: {', '.join(hidden)} of every epoch: {self._fold.metrics}")
         if any(isinstance(each, EarlyStopping) for each in trainer.callbacks):  # type: ignore[attr-defined]
             notes.append(f"fold {self._fold.index}: times left are upper limits, since EarlyStopping may end it sooner")
         return notes
 
     def _note_of_waiting(self, trainer: Trainer, values: dict[str, float]) -> list[str]:
-        """What to change where the device waits for its loader; once."""
+        """Advice, printed once, if the device waits for its loader."""
         device, share = trainer.strategy.root_device, values.get("loader_wait", 0.0)
         if self._has_noted or not is_slow(share, device):
             return []
@@ -148,7 +148,7 @@ class FoldProgress:
         return [f"{waits}; to train faster, {advice(data, loader.num_workers)}"]
 
     def _more(self) -> str:
-        """The time left for fold and run, to be shown behind that of the batches; nothing in the first epoch."""
+        """The time left for fold and run, shown after that of the epoch; empty in the first epoch."""
         if self._left is None:
             return ""
         is_rough, since = len(self._seconds) == 1, time.monotonic() - self._started
@@ -160,7 +160,7 @@ class FoldProgress:
         )
 
     def _time_left(self, trainer: Trainer, validation: float) -> tuple[float, float | None]:
-        """Seconds until the fold, and where it is known the run, is done."""
+        """Seconds until the fold is done, and the run; None for the run if unknown."""
         steps = steps_of(trainer)
         epoch = statistics.median(self._seconds[1:][-RECENT:] or self._seconds)
         after = validation * self._num_views  # the out-of-fold predictions
@@ -174,13 +174,13 @@ class FoldProgress:
         return own, self._run_left(own, steps.epochs, epoch, after)
 
     def _run_left(self, own: float, planned: int, epoch: float, after: float) -> float:
-        """Seconds until all folds are done, those that are fitted now and those that wait; each as fast as this one.
+        """Seconds until all folds are done, if each is as fast as this one.
 
         Args:
-            own: Of this fold.
+            own: Seconds left for this fold.
             planned: Epochs of a fold.
             epoch: Seconds of an epoch.
-            after: Seconds of what follows the training.
+            after: Seconds of the out-of-fold predictions after the training.
         """
         assert self._folds
         unfinished = [fold for fold in self._folds.folds if not fold.result.is_file()]
@@ -192,17 +192,17 @@ class FoldProgress:
             whole.append(own if fold == self._fold else rest)
             least.append(own if fold == self._fold else min(rest, start + (0 if done else epoch) + after))
         left = makespan(whole, self._folds.at_a_time)
-        if self._limit and self._limit.run_left is not None:  # every fold trains an epoch, whatever the limit says
+        if self._limit and self._limit.run_left is not None:  # every fold trains at least one epoch, whatever the limit
             left = max(makespan(least, self._folds.at_a_time), min(left, self._limit.run_left))
         return left
 
 
 def makespan(seconds: Sequence[float], at_a_time: int) -> float:
-    """When jobs are done that are started in order, as many at once as there are slots.
+    """The time at which all jobs are done, if they are started in order on `at_a_time` slots.
 
     Args:
-        seconds: Of each job.
-        at_a_time: Slots.
+        seconds: Duration of each job.
+        at_a_time: Jobs that run in parallel.
     """
     ends = [0.0] * max(1, at_a_time)
     for job in seconds:

@@ -1,4 +1,4 @@
-"""What a fold leaves on disk after every epoch: a checkpoint to go on from, a line of metrics, the best weights."""
+"""The callback that saves a fold after every epoch: a checkpoint to resume from, a line of metrics, the best weights."""
 
 import math
 import time
@@ -23,9 +23,9 @@ from swinft.run.trainer import StoreCheckpointIO, callbacks_of
 from swinft.store import commit, discard, json_bytes
 from swinft.system.memory import memory_use
 
-KEPT_CHECKPOINTS = 2  # the newest may be the one that a crash damages
+KEPT_CHECKPOINTS = 2  # a crash may damage the newest
 WHOLE = "as planned"
-# Of what a checkpoint keeps of its steps, for one and for many.
+# Singular and plural of the parts of a step that a checkpoint stores.
 STEP_WORDS = {
     "processes": ("process", "processes"),
     "rows per batch": ("row per batch", "rows per batch"),
@@ -36,15 +36,15 @@ STEP_WORDS = {
 class FoldRecorder(Checkpoint):
     """Commits a fold's state at the end of every epoch, and only there: a mid-epoch resume would repeat or skip rows.
 
-    The history travels in the checkpoint, so that a resumed fold neither forgets nor repeats an epoch, and so does the
-    fact that training has ended. Lightning calls a `Checkpoint` after all other callbacks: what they keep of an epoch,
-    as early stopping does, is in its checkpoint, and what they change is seen.
+    The checkpoint contains the history, so that a resumed fold neither loses nor repeats an epoch, and whether training
+    has ended. Lightning calls a `Checkpoint` after all other callbacks: so the checkpoint includes their state, such as
+    that of early stopping, and their changes are detected.
 
     Args:
         fold: The fold's folder.
-        metrics: What the task scores; the first decides which epoch is best.
+        metrics: The task's metrics; the first one decides the best epoch.
         keep: Which epoch's weights to predict with.
-        limit: When the fold must be done; None for no limit. At least one epoch is trained.
+        limit: The fold's time limit; None for none. At least one epoch is trained.
         progress: Measures and prints the epochs; by default without views and without the run's other folds.
     """
 
@@ -62,42 +62,42 @@ class FoldRecorder(Checkpoint):
         self.limit = limit
         self.progress = progress or FoldProgress(fold, [metric.name for metric in metrics], 1, limit, None)
         self.history: list[dict[str, float]] = []
-        self.peak: dict[str, int] | None = None  # of a device, in bytes; None before an epoch is over
-        self.precision: str | None = None  # what was trained in; None before an epoch
-        self.end: str | None = None  # why training has ended; None while it goes on
+        self.peak: dict[str, int] | None = None  # of the device's memory, in bytes; None before the first epoch ends
+        self.precision: str | None = None  # of the training; None before the first epoch
+        self.end: str | None = None  # why training has ended; None while it runs
         self._started = self._validation_started = self._validation_seconds = 0.0
         self._validated: Tensor | None = None
-        self._said_peak = False
+        self._has_printed_peak = False
         self._recipe: dict[str, Any] = {}
         self._step: dict[str, int] = {}
 
     @property
     def best(self) -> dict[str, float]:
-        """The history's line with the best score; the first of equal ones."""
+        """The epoch with the best score; the first of equal ones."""
         return max(self.history, key=self._rank)
 
     @property
     def has_trained(self) -> bool:
-        """Whether this process has trained, and not only taken over what another one had."""
+        """Whether this process has trained, and not only loaded a checkpoint."""
         return self._started > 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of this callback."""
-        kept = {"history": self.history, "end": self.end, "step": self._step}
-        return kept | {"peak": self.peak, "precision": self.precision}
+        """The state of this callback in a checkpoint."""
+        state = {"history": self.history, "end": self.end, "step": self._step}
+        return state | {"peak": self.peak, "precision": self.precision}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on where the checkpoint was saved."""
+        """Restores the state from a checkpoint."""
         self.history = state_dict["history"]
         self.end, self.peak = state_dict.get("end"), state_dict.get("peak")
         self.precision = state_dict.get("precision")
 
     def has_ended(self, checkpoint: Path, task: FineTuneTask) -> bool:
-        """Whether training had ended when a checkpoint was saved; then the task gets its weights.
+        """Whether training had ended when a checkpoint was saved; if so, loads its weights into the task.
 
         Args:
-            checkpoint: The newest one of the fold.
-            task: Freshly built.
+            checkpoint: The newest checkpoint of the fold.
+            task: A new task.
         """
         saved = StoreCheckpointIO().load_checkpoint(checkpoint)
         state = saved["callbacks"].get(self.state_key, {})
@@ -108,21 +108,21 @@ class FoldRecorder(Checkpoint):
         return True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keeps what no callback may change."""
+        """Remembers the settings that no callback may change."""
         self._recipe, self._step = _recipe(trainer), _step(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Compares what a step consists of with what it was when the checkpoint was saved.
+        """Compares the rows per optimiser step with those of the checkpoint.
 
         Raises:
-            InputError: The rest of the schedule would be that of other steps.
+            InputError: They differ: the schedule would not match the steps.
         """
         saved, here = checkpoint["callbacks"].get(self.state_key, {}).get("step"), _step(trainer)
         if saved is not None and saved != here:
             words = [", ".join(number_of(n, *STEP_WORDS[name]) for name, n in step.items()) for step in (saved, here)]
             raise InputError(
-                f"fold {self.fold.index}: its checkpoint is one of {words[0]}, and here are {words[1]}: steps and "
-                f"schedule would be others. Go on with the same, or give the new run another --name."
+                f"fold {self.fold.index}: its checkpoint was saved with {words[0]}, and this process has {words[1]}: "
+                f"steps and schedule would differ. Resume with the same, or give the new run another --name."
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -134,13 +134,13 @@ class FoldRecorder(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Shows how far the epoch is."""
+        """Updates the progress of the epoch."""
         self.progress.trained(trainer, batch)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Keeps what is validated, to be compared with what is saved."""
+        """Remembers the validated weights, to compare them with those that are saved."""
         if batch_idx == 0:
             assert isinstance(pl_module, FineTuneTask)
             self._validated, self._validation_started = _norms(pl_module.predictor), time.monotonic()
@@ -154,11 +154,11 @@ class FoldRecorder(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Shows how far the validation is."""
+        """Updates the progress of the validation."""
         self.progress.validated(trainer, batch, batch_idx)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves no live line behind."""
+        """Removes the live line."""
         self.progress.close()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -178,8 +178,8 @@ class FoldRecorder(Checkpoint):
         if trainer.is_global_zero:
             for text in self.progress.lines(trainer, line, self._validation_seconds, self.best is line):
                 print(text, flush=True)
-            if (skips := pl_module.skips) and (said := skips.describe()):
-                print(f"fold {self.fold.index}  epoch {line['epoch']}: {said}", flush=True)
+            if (skips := pl_module.skips) and (text := skips.describe()):
+                print(f"fold {self.fold.index}  epoch {line['epoch']}: {text}", flush=True)
             self._measure(pl_module.device)
             if self.end not in (None, WHOLE):
                 print(self._early_end(planned), flush=True)
@@ -194,14 +194,14 @@ class FoldRecorder(Checkpoint):
                 discard(old)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks once more: what is saved after this must be what was validated."""
+        """Checks again that the weights, which are saved after this, are the validated ones."""
         assert isinstance(pl_module, FineTuneTask)
         self._check_unchanged(trainer, pl_module)
 
     def _line(self, trainer: Trainer) -> dict[str, float]:
-        """One epoch's numbers."""
-        # What callbacks log, as LearningRateMonitor does, goes to the logger: the columns are the same for every run,
-        # but for what fp16 adds.
+        """The values of one epoch."""
+        # Values that callbacks log, such as LearningRateMonitor's, go to the logger only: the columns are the same for
+        # every run, except those of fp16.
         own = [
             "train_loss",
             "val_loss",
@@ -217,11 +217,11 @@ class FoldRecorder(Checkpoint):
         return {"epoch": len(self.history) + 1, **metrics, "lr": max(rates), "seconds": round(seconds, 2)}
 
     def _measure(self, device: torch.device) -> None:
-        """Keeps the peak of the device's memory, and says what it is after the first epoch of this process."""
+        """Records the peak of the device's memory, and prints it after the first epoch of this process."""
         use = memory_use(device)
-        if not self._said_peak:
+        if not self._has_printed_peak:
             print(f"fold {self.fold.index}: peak memory {use.describe()} on {device}", flush=True)
-        self._said_peak = True
+        self._has_printed_peak = True
         self.peak = {"bytes": max(use.peak, self.peak["bytes"] if self.peak else 0), "of": use.total}
 
     def _why_ended(self, trainer: Trainer) -> str | None:
@@ -232,11 +232,11 @@ class FoldRecorder(Checkpoint):
             reasons = [
                 each.stopping_reason_message for each in callbacks_of(trainer) if isinstance(each, EarlyStopping)
             ]
-            said = next((reason for reason in reasons if reason), "a callback stopped it")
-            return said.removesuffix(" Signaling Trainer to stop.").rstrip(".")
+            why = next((reason for reason in reasons if reason), "a callback stopped it")
+            return why.removesuffix(" Signaling Trainer to stop.").rstrip(".")
         if self.limit is None:
             return None
-        # Another epoch must end in time with the predictions that follow.
+        # There must be time for another epoch and the predictions after it.
         needed = max(line["seconds"] for line in self.history) + self._validation_seconds * self.limit.num_views
         trainer.should_stop = bool(trainer.strategy.broadcast(needed > self.limit.left))
         return "max_hours" if trainer.should_stop else None
@@ -245,22 +245,22 @@ class FoldRecorder(Checkpoint):
         done, rate = len(self.history), self.history[-1]["lr"]
         return (
             f"fold {self.fold.index}: training ends after epoch {done} of {planned}: {self.end}. The learning rate, "
-            f"planned over {number_of(planned, 'epoch')}, stands at {rate:.3g}."
+            f"planned over {number_of(planned, 'epoch')}, is {rate:.3g}."
         )
 
     def _check_unchanged(self, trainer: Trainer, task: FineTuneTask) -> None:
-        """Compares recipe and weights with those that were configured and validated.
+        """Compares settings and weights with those that were configured and validated.
 
         Raises:
-            InputError: A callback has changed them: the score would be that of another network or recipe.
+            InputError: A callback has changed them: the score would be that of another network or config.
         """
         callbacks = callbacks_of(trainer)
         names = ", ".join(type(callback).__name__ for callback in callbacks) or "none"
         changed = [name for name, value in _recipe(trainer).items() if value != self._recipe[name]]
         if changed:
             raise InputError(
-                f"fold {self.fold.index}: {' and '.join(changed)} changed while it trained, so that it is not the run "
-                f"of its config. Remove the callback that does it (callbacks: {names}) and set the key instead."
+                f"fold {self.fold.index}: {' and '.join(changed)} changed during training, so the run no longer "
+                f"follows its config. Remove the callback that does this (callbacks: {names}) and set the key instead."
             )
         if any(isinstance(callback, ModelPruning) for callback in callbacks):  # prunes after the validation
             return
@@ -272,11 +272,11 @@ class FoldRecorder(Checkpoint):
             )
 
     def _check_finite(self, trainer: Trainer, task: FineTuneTask) -> None:
-        """Stops before a broken epoch is saved. What fp16's loss scaling has repaired is none.
+        """Stops before an epoch with NaN is saved; a few steps that fp16's loss scaling has skipped are allowed.
 
         Raises:
-            InputError: A loss was NaN or infinite, or weights are: more epochs would only hide it. Or loss scaling
-                skipped so many steps that the training is another one than that of the config.
+            InputError: A loss or a weight is NaN or infinite, or loss scaling has skipped so many steps that the
+                training no longer follows the config.
         """
         epoch = len(self.history) + 1
         skips, skipped_bad = task.skips, task.first_skipped_bad_batch()
@@ -293,12 +293,12 @@ class FoldRecorder(Checkpoint):
             return
         rate = max(group["lr"] for group in trainer.optimizers[0].param_groups)
         raise InputError(
-            f"fold {self.fold.index}: {problem}; highest learning rate now {rate:.3g}. The epochs before are kept. "
+            f"fold {self.fold.index}: {problem}; highest learning rate now {rate:.3g}. Earlier epochs are saved. "
             f"Lower model.optim.lr or set trainer.precision to 32-true, under another --name."
         )
 
     def _rank(self, line: dict[str, float]) -> tuple[int, float]:
-        """Higher is better. A defined score is better than any undefined one; of these the lowest loss is the best."""
+        """A sort key, higher is better: a defined score beats any undefined one; among these the lowest loss is best."""
         metric = self.metrics[0]
         score, loss = line[f"val_{metric.name}"], line["val_loss"]
         if math.isnan(score):
@@ -307,13 +307,13 @@ class FoldRecorder(Checkpoint):
 
 
 def _wait_share(trainer: Trainer) -> float | None:
-    """The share of an epoch that was spent waiting for the loader, 0 to 1; None where it has a single batch."""
+    """The fraction of an epoch spent waiting for the loader, 0 to 1; None if it has a single batch."""
     waits = getattr(trainer.train_dataloader, "waits", None)
     return waits.share if waits else None
 
 
 def _step(trainer: Trainer) -> dict[str, int]:
-    """How many rows make an optimiser step."""
+    """The parts of an optimiser step's number of rows."""
     return {
         "processes": trainer.world_size,
         "rows per batch": trainer.datamodule.batch_size,  # type: ignore[attr-defined]  # the run always has one
@@ -322,7 +322,7 @@ def _step(trainer: Trainer) -> dict[str, int]:
 
 
 def _recipe(trainer: Trainer) -> dict[str, Any]:
-    """What the config decides and a callback could change, by its key."""
+    """Settings of the config that a callback could change, by key."""
     return {
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
         "trainer.max_epochs": trainer.max_epochs,
@@ -333,13 +333,13 @@ def _recipe(trainer: Trainer) -> dict[str, Any]:
 
 
 def _batch(trainer: Trainer, bad: BadBatch) -> str:
-    """A batch by its number and its rows' ids."""
+    """A batch as text: its number and its rows' ids."""
     table = trainer.datamodule.train_table  # type: ignore[attr-defined]  # the run always trains from one
     return f"batch {bad.number} (ids {', '.join(table.ids[row] for row in bad.rows if row >= 0)})"
 
 
 @torch.no_grad()
 def _norms(net: nn.Module) -> Tensor:
-    """Norm of every weight (N,): equal for the same weights on the same device, and cheap to keep."""
+    """Norm of every weight (N,): a small fingerprint, equal for the same weights on the same device."""
     tensors = [t for t in (*net.parameters(), *net.buffers()) if t.is_floating_point() and t.numel()]
     return torch.stack([norm.float() for norm in torch._foreach_norm(tensors)]).nan_to_num()

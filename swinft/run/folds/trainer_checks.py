@@ -1,4 +1,4 @@
-"""The section `trainer:` is checked by building its Trainer once, before anything is frozen."""
+"""Checks the section `trainer:` by building its Trainer once, before the run starts."""
 
 import math
 import os
@@ -27,14 +27,14 @@ STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused
 
 
 def check_trainer(experiment: Experiment, num_folds: int) -> Trainer:
-    """Builds the Trainer of a fold once, on no device and without a file.
+    """Builds the Trainer of a fold once, without using a device or writing a file.
 
     Args:
         experiment: The experiment.
-        num_folds: Of the run, which share the GPUs.
+        num_folds: Folds of the run, which share the GPUs.
 
     Returns:
-        The Trainer, to be looked at and thrown away.
+        The Trainer, for inspection only.
 
     Raises:
         InputError: Values of `trainer:` are wrong; all of them are listed.
@@ -45,10 +45,10 @@ def check_trainer(experiment: Experiment, num_folds: int) -> Trainer:
     if problems:
         raise InputError("\n".join(problems))
     _, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
-    # A fold sees its own GPUs only.
+    # A fold sees only its own GPUs.
     has_choice = config.trainer.devices == "auto"
     devices = {"devices": devices_per_fold(config, num_folds)} if has_choice else {}
-    with _kept_flags():
+    with _restored_flags():
         trainer = experiment.trainer(Path(gettempdir()), precision, Checkpoint(), **devices)
     problems = callback_problems(callbacks_of(trainer), bool(trainer.loggers), config.checkpoint)
     problems += _device_problems(trainer, config.trainer, precision)
@@ -58,19 +58,19 @@ def check_trainer(experiment: Experiment, num_folds: int) -> Trainer:
 
 
 def _value_problems(given: Namespace) -> list[str]:
-    """Values of `trainer:` that cannot train or would not act; one sentence each."""
+    """Values of `trainer:` that are invalid or have no effect; one sentence each."""
     has_steps = given.max_steps != -1
     limit, clip, on_cpu = given.limit_train_batches, given.gradient_clip_val, given.accelerator == "cpu"
     allowed = {
         "max_epochs": (
             given.max_epochs >= 1 if given.max_epochs not in (None, -1) else has_steps,
-            "a whole number from 1, or null where trainer.max_steps says when training ends",
+            "a whole number from 1, or null if trainer.max_steps is set",
         ),
         "max_steps": (given.max_steps >= 1 or not has_steps, "a whole number from 1, or -1 for no limit"),
         "accumulate_grad_batches": (given.accumulate_grad_batches >= 1, "a whole number from 1"),
         "limit_train_batches": (
             limit is None or (0 < limit <= 1 if isinstance(limit, float) else limit >= 1),
-            "a number of batches from 1, a share of them above 0 and up to 1.0, or null",
+            "a number of batches from 1, a fraction above 0 and up to 1.0, or null",
         ),
         "gradient_clip_val": (clip is None or (math.isfinite(clip) and clip >= 0), "a number from 0, or null for none"),
         "gradient_clip_algorithm": (
@@ -100,7 +100,7 @@ def _value_problems(given: Namespace) -> list[str]:
         if not is_right
     ]
     if given.accelerator in ("gpu", "cuda", "mps") and not _has_device(given.accelerator):
-        problems.append(f"trainer.accelerator is {given.accelerator}, and torch finds none here. Allowed: auto, cpu.")
+        problems.append(f"trainer.accelerator is {given.accelerator}, and torch finds none. Allowed: auto, cpu.")
     if given.gradient_clip_algorithm and not clip:
         problems.append("trainer.gradient_clip_algorithm does nothing without trainer.gradient_clip_val: set it.")
     if given.log_every_n_steps and not given.logger:
@@ -118,7 +118,7 @@ def _has_device(accelerator: str) -> bool:
 
 
 def _is_one_of(value: Any, words: tuple[str, ...]) -> bool:
-    """Whether a word is among those that are allowed; objects are checked by their class."""
+    """Whether a text is one of the allowed words; True for objects, which are checked by their class."""
     return not isinstance(value, str) or value in words
 
 
@@ -127,7 +127,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _device_problems(trainer: Trainer, given: Namespace, precision: Precision) -> list[str]:
-    """What is wrong with the strategy and the devices of a Trainer; one sentence each."""
+    """Problems of a Trainer's strategy and devices; one sentence each."""
     problems = []
     strategy: Strategy = trainer.strategy
     wanted, found = trainer.accelerator.name(), strategy.root_device.type
@@ -135,15 +135,15 @@ def _device_problems(trainer: Trainer, given: Namespace, precision: Precision) -
         problems.append(f"trainer.strategy trains on {found}, and trainer.accelerator is {wanted}: name one of them.")
     if trainer.precision != precision:
         problems.append(
-            f"trainer.strategy computes in {trainer.precision}, and trainer.precision is {precision}, which the run "
-            f"would say of itself. Set trainer.precision, and remove the strategy's precision_plugin."
+            f"trainer.strategy computes in {trainer.precision}, but trainer.precision, which the run reports, is "
+            f"{precision}. Set trainer.precision, and remove the strategy's precision_plugin."
         )
     if not isinstance(strategy, DDPStrategy | SingleDeviceStrategy) or (
         isinstance(strategy, DDPStrategy) and strategy._start_method != "popen"
     ):
         problems.append(
-            f"trainer.strategy: {type(strategy).__name__} does not leave the whole trained network in the process that "
-            f"saves it. Allowed: {', '.join(STRATEGIES)}, or a DDPStrategy."
+            f"trainer.strategy: with {type(strategy).__name__} the process that saves does not have the whole trained "
+            f"network. Allowed: {', '.join(STRATEGIES)}, or a DDPStrategy."
         )
     if given.sync_batchnorm and (trainer.world_size == 1 or strategy.root_device.type != "cuda"):
         problems.append(
@@ -154,8 +154,8 @@ def _device_problems(trainer: Trainer, given: Namespace, precision: Precision) -
 
 
 @contextmanager
-def _kept_flags() -> Iterator[None]:
-    """Puts back what a Trainer sets for the whole process: it is to be looked at only."""
+def _restored_flags() -> Iterator[None]:
+    """Restores the process-wide settings that a Trainer changes."""
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark, environment = torch.backends.cudnn.benchmark, dict(os.environ)
     try:

@@ -107,7 +107,10 @@ def test_w1_a_checkpoint_of_one_process_is_refused_by_two(competition, tmp_path,
         patch.setattr(FineTuneTask, "_of_all_ranks", lambda _, value: [value, value])
         assert main(words) == 2
     err = capsys.readouterr().err
-    assert "its checkpoint is one of 1 process, 6 rows per batch, 1 batch per step, and here are 2 processes" in err
+    assert (
+        "its checkpoint was saved with 1 process, 6 rows per batch, 1 batch per step, and this process has 2 processes"
+        in err
+    )
     assert main(words) == 0
 
 

@@ -86,7 +86,7 @@ def test_a_change_that_it_does_not_allow_is_named_by_todays_key(old, capsys):
     assert main(["fit", "--resume", str(old), "--data.loading.resize", "pad"]) == 2
     assert "data.loading.resize: was 'crop', is 'pad'" in capsys.readouterr().err
     assert main(["fit", "--resume", str(old), "--data.loading.num_workers", "1"]) == 0
-    assert "changes no result: data.loading.num_workers: was 0, is 1" in capsys.readouterr().out
+    assert "without an effect on results: data.loading.num_workers: was 0, is 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("old_key", MOVED)
