@@ -1,4 +1,4 @@
-"""The callback that saves a fold after every epoch: a checkpoint to resume from, a line of metrics, the best weights."""
+"""The callback that saves a fold after every epoch: a checkpoint, a line of metrics, the best weights."""
 
 import math
 import time
@@ -178,8 +178,8 @@ class FoldRecorder(Checkpoint):
         if trainer.is_global_zero:
             for text in self.progress.lines(trainer, line, self._validation_seconds, self.best is line):
                 print(text, flush=True)
-            if (skips := pl_module.skips) and (text := skips.describe()):
-                print(f"fold {self.fold.index}  epoch {line['epoch']}: {text}", flush=True)
+            if (skips := pl_module.skips) and (note := skips.describe()):
+                print(f"fold {self.fold.index}  epoch {line['epoch']}: {note}", flush=True)
             self._measure(pl_module.device)
             if self.end not in (None, WHOLE):
                 print(self._early_end(planned), flush=True)
@@ -298,7 +298,7 @@ class FoldRecorder(Checkpoint):
         )
 
     def _rank(self, line: dict[str, float]) -> tuple[int, float]:
-        """A sort key, higher is better: a defined score beats any undefined one; among these the lowest loss is best."""
+        """A sort key, higher is better: a defined score beats an undefined one; among these the lowest loss is best."""
         metric = self.metrics[0]
         score, loss = line[f"val_{metric.name}"], line["val_loss"]
         if math.isnan(score):
