@@ -18,7 +18,9 @@ def fit(competition, folder, **changes):
     return Predictions.read(folder / "runs" / "tiny" / "oof.csv", 3)
 
 
-@pytest.mark.parametrize("preset", ["light", "medium", "crop"])
+@pytest.mark.parametrize(
+    "preset", ["light", *(pytest.param(preset, marks=pytest.mark.slow) for preset in ("medium", "crop"))]
+)
 def test_it_ends_where_the_same_run_on_the_cpu_ends(preset, competition, tmp_path, capsys):
     # The two learn from images that differ by rounding, and crops by their outermost pixels.
     there = fit(competition, tmp_path / "device", **{"data.augment": preset, "data.loading.augment_on": "device"})

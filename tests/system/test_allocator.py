@@ -54,6 +54,7 @@ def test_a_fold_on_the_cpu_keeps_its_memory(competition, tmp_path):
     assert int(done.stdout.splitlines()[-1]) < 1000
 
 
+@pytest.mark.slow
 @glibc_only
 def test_loader_processes_do_not_hold_what_their_parent_keeps(competition, tmp_path):
     command = [sys.executable, "-c", RESIDENT, str(competition), str(tmp_path)]

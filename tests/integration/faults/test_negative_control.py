@@ -4,6 +4,7 @@ import os
 import signal
 
 import lightning.pytorch as pl
+import pytest
 import torch
 
 from tests.integration.faults import plain_lightning
@@ -48,6 +49,7 @@ def swinft_survives(point: Point, expected: dict[str, bytes], competition, tmp_p
     return outcome(config) == expected
 
 
+@pytest.mark.slow
 def test_the_plain_pattern_fails_where_swinft_does_not(competition, tmp_path, capsys):
     (tmp_path / "plain").mkdir()
     plain_lightning.fit(tmp_path / "plain")
