@@ -303,8 +303,11 @@ def test_a_users_view_predicts_out_of_fold_and_test_rows(competition, own, capsy
     dark, plain = predicted("--views", "ownview.Dark"), predicted("--views", "identity")
     assert np.ptp(dark, axis=0).max() < 1e-6 < np.ptp(plain, axis=0).max()  # a black image for every row
     assert predicted("--views", "identity,ownview.Dark") == pytest.approx((dark + plain) / 2, abs=1e-6)
+    ids = [row.split(",")[0] for row in (own / "p.csv").read_text().splitlines()]
     parts = predicted("--views", "identity,ownview.Dark", "--devices", "2")
     assert parts == pytest.approx((dark + plain) / 2, abs=1e-6)
+    assert [row.split(",")[0] for row in (own / "p.csv").read_text().splitlines()] == ids
+    assert list((run / "parts").glob("*.csv")) == []
     for words, said in (
         (["--views", "ownview.Needs"], "with init_args"),
         (["--views", "hflop"], "Did you mean 'hflip'?"),

@@ -14,7 +14,6 @@ import torch
 from swinft.cli import main
 from swinft.data.loading.dataset import OrderedSampler
 from swinft.errors import RunError
-from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
@@ -76,17 +75,6 @@ def test_parts_of_1_to_17_rows_join_to_what_one_process_predicts(tiny_run, tmp_p
         alone, joined = (complete(*each, data, range(num_rows)) for each in (everything, (rows, values)))
         assert joined.ids == [f"{row:03d}" for row in range(num_rows)]
         np.testing.assert_allclose(joined.values, alone.values, rtol=1e-5)
-
-
-def test_two_devices_predict_each_id_once(tiny_run, tmp_path):
-    shutil.copytree(tiny_run, tmp_path / "run")
-    command = [sys.executable, "-m", "swinft", "predict", str(tmp_path / "run"), "--device", "cpu", "--devices", "2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    alone, joined = (Predictions.read(run / "test_predictions.csv", 3) for run in (tiny_run, tmp_path / "run"))
-    assert joined.ids == alone.ids
-    np.testing.assert_allclose(joined.values, alone.values, rtol=1e-5)
-    assert list((tmp_path / "run" / "parts").glob("*.csv")) == []
 
 
 @pytest.mark.parametrize("part", ["2/2", "x", "1", "1/x"])
