@@ -191,7 +191,7 @@ def check_kind(schema: Schema, known: Schema) -> None:
     is_other = schema.kind_class != known.kind_class or schema.outputs != known.outputs
     if is_other or not is_same(schema.kind_check, known.kind_check):
         raise InputError(
-            f"data.target_kind: {schema.kind_name} makes other targets of the training table than when the run was "
+            f"data.target_kind: {schema.kind_name}, makes other targets of the training table than when the run was "
             f"started: its code, or what it reads, has changed. Undo the change, or give a new run another --name."
         )
 

@@ -70,7 +70,7 @@ class _Method:
         del copies["self"]
         before = len(known["problems"]) if "problems" in known else 0
         try:
-            found = self.function(**copies)
+            found = self.function(*copies.values())  # its parameters may have other names
             if self.name in ("encode", "encode_answers"):
                 found = _converted(found, self.owner.base)
             said = CHECKS[self.name](found, {**known, "base": self.owner.base, "before": before})
@@ -80,8 +80,8 @@ class _Method:
             raise
         except Exception as error:  # whatever a user's code does not like
             place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(place.filename).name}:{place.lineno}"
-            raise self.owner.refuse(self.name, f"fails: {type(error).__name__}: {error} ({where})") from error
+            where = "" if place.filename == __file__ else f" ({Path(place.filename).name}:{place.lineno})"
+            raise self.owner.refuse(self.name, f"fails: {type(error).__name__}: {error}{where}") from error
         if said:
             raise self.owner.refuse(self.name, said)
         return found
