@@ -1,1 +1,1 @@
-"""Tensors in, tensors out: the network, its training, its metrics; nothing here knows a table or a folder."""
+"""Tensors in, tensors out: the network, its training and its metrics, independent of tables and folders."""

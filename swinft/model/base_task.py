@@ -1,6 +1,6 @@
-"""A LightningModule that watches its training: steps taken and skipped, losses, and the rows that it evaluates.
+"""Base of the task: counts steps, logs losses and scores, and gathers evaluated rows from all ranks.
 
-Nothing here knows a network or a target. What ranks know separately is put together, the same on all of them.
+It does not depend on the network or the kind of target.
 
 Shapes: B batch, K outputs.
 """
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class BaseTask(pl.LightningModule):
-    """Hooks that count and log; a subclass computes, and adds what it computed to `_losses` and `_evaluated`."""
+    """Hooks that count and log; a subclass computes, and appends its results to `_losses` and `_evaluated`."""
 
     net: Any
     scored_by: list[Metric]
@@ -34,21 +34,21 @@ class BaseTask(pl.LightningModule):
         warn_of_other_lightning()
         self._evaluated: list[Evaluated] = []
         self._steps, self._losses = StepTracker(), EpochLosses()
-        self._schema: Any = None  # of the table, where there is one
+        self._schema: Any = None  # of the table, if there is one
 
     def on_train_start(self) -> None:
-        """Watches the optimiser: what follows a step must know whether it was taken."""
+        """Hooks into the optimiser, to know after each batch whether a step was taken."""
         self._steps.track(self.trainer.optimizers)
 
     def on_train_epoch_start(self) -> None:
-        """Counts from 0."""
+        """Resets the counters."""
         self._steps.start_epoch(self._scaler)
         self._losses.start_epoch()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Counts the batch, and ends the training after its last step."""
+        """Counts the batch, and stops the training after its last step."""
         if 0 < self.trainer.max_steps <= self.global_step:
-            self.trainer.should_stop = True  # Lightning then validates the end, also where it is no end of an epoch
+            self.trainer.should_stop = True  # Lightning then validates, also in the middle of an epoch
         if self._steps.is_due or self._steps.is_taken:
             self._losses.end_step(self._steps.is_taken)
         self._steps.end_batch()
@@ -56,41 +56,41 @@ class BaseTask(pl.LightningModule):
             self._log_loss()
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Notes that a step is due; loss scaling may skip it."""
+        """Records that a step is due; loss scaling may skip it."""
         self._steps.is_due = True
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Goes on with the schedule where the optimiser did: a step that loss scaling skips is none of warm-up."""
+        """Steps the schedule only after an optimiser step: one that loss scaling skips must not count as warm-up."""
         per_step = [each.scheduler for each in self.trainer.lr_scheduler_configs if each.interval == "step"]
         if not self._steps.is_skipped or scheduler not in per_step:
             super().lr_scheduler_step(scheduler, metric)
 
     def on_train_epoch_end(self) -> None:
-        """Logs what loss scaling did, and the loss of an epoch that ended before its last batch."""
+        """Logs the state of loss scaling, and the loss of an epoch that ended before its last batch."""
         if not self.trainer.is_last_batch:
             self._log_loss()
         if (skips := self.skips) is not None:
             if skips.steps == skips.skipped > 0:
-                self.log("train_loss", math.nan, rank_zero_only=True)  # of no batch
+                self.log("train_loss", math.nan, rank_zero_only=True)  # no batch contributed
             self.log("skipped_steps", float(skips.skipped), rank_zero_only=True)
             self.log("loss_scale", skips.scale, rank_zero_only=True)
 
     @property
     def skips(self) -> Skips | None:
-        """Which steps of the epoch loss scaling has skipped, the same on all ranks; None without loss scaling."""
+        """The steps of the epoch that loss scaling skipped, equal on all ranks; None without loss scaling."""
         return self._steps.skips(self._scaler)
 
     @property
     def _scaler(self) -> Any:
-        """What scales the loss in fp16; None in other precisions."""
+        """The GradScaler of fp16; None in other precisions."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Keeps decoded predictions; the scores are computed once, on all rows."""
+        """Stores decoded predictions; the scores are computed once, on all rows."""
         self._evaluate(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs `val_loss` and every metric of the rows of all ranks."""
+        """Logs `val_loss` and every metric, over the rows of all ranks."""
         self._log_scores("val")
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
@@ -98,16 +98,16 @@ class BaseTask(pl.LightningModule):
         self._evaluate(batch)
 
     def on_test_epoch_end(self) -> None:
-        """Logs `test_loss` and every metric of the rows of all ranks."""
+        """Logs `test_loss` and every metric, over the rows of all ranks."""
         self._log_scores("test")
 
     def _evaluate(self, batch: Any) -> None:
-        """Adds a batch to the evaluated rows."""
+        """Appends a batch to the evaluated rows."""
         raise NotImplementedError
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the metrics that are logged, after `val_` or `test_`."""
+        """Names of the logged metrics, without the prefix `val_` or `test_`."""
         return [metric.name for metric in self.scored_by]
 
     def _log_scores(self, stage: str) -> None:
@@ -118,16 +118,16 @@ class BaseTask(pl.LightningModule):
         table = self._columns_of(stage, rows) if any(map(is_custom, self.scored_by)) else None
         kind = self.net.head.kind
         scores = score(self.scored_by, kind, predictions, targets, **self.table_context(), rows=table)
-        # A user's own may draw numbers: all ranks must stop, or keep an epoch, for the same score.
+        # A custom metric may be random: all ranks must use one score for early stopping and checkpoints.
         for name, value in self._of_all_ranks(scores)[0].items():
             self.log(f"{stage}_{name}", value, rank_zero_only=True)
 
     def table_context(self) -> dict[str, Any]:
-        """What metrics are told of the table: names of the outputs, and grades; nothing where none was compared."""
+        """Arguments of `score` that come from the table's schema: names of the outputs, and grades."""
         return {"grades": self._schema.grades, "outputs": self._schema.outputs} if self._schema else {}
 
     def _columns_of(self, stage: str, rows: Tensor) -> Any:
-        """The table's columns of evaluated rows, by their numbers; None where the batches are not the datamodule's."""
+        """The table's columns for evaluated rows; None if the batches are not the datamodule's."""
         data: Any = getattr(self.trainer, "datamodule", None)
         # A datamodule of an earlier fit stays with the Trainer when other loaders are evaluated.
         if data is None or self.trainer._evaluation_loop._data_source.instance is not data:
@@ -138,23 +138,22 @@ class BaseTask(pl.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clips; Lightning refuses to, with a fused optimiser in bf16, although nothing is scaled there."""
+        """Clips gradients. Lightning refuses this for a fused optimiser in bf16, although no loss is scaled there."""
         clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def first_bad_batch(self) -> BadBatch | None:
-        """The epoch's first batch with a NaN or infinite loss that a step was taken with.
+        """The epoch's first batch with a NaN or infinite loss whose optimiser step was taken; None if there is none.
 
-        None where all were finite, or loss scaling skipped the steps. Of all ranks, and the same on all of them: they
-        stop together, or none does. All of them must ask.
+        A collective call: every rank must make it, and gets the same result, so that all stop together.
         """
         return self._first_of_ranks(self._losses.first_bad())
 
     def first_skipped_bad_batch(self) -> BadBatch | None:
-        """The same of the steps that loss scaling skipped."""
+        """The same for the steps that loss scaling skipped."""
         return self._first_of_ranks(self._losses.first_skipped)
 
-    def first_lost_weight(self) -> str | None:
-        """Name of a weight that is not finite, on any rank; the same on all of them, which must all ask."""
+    def first_nonfinite_weight(self) -> str | None:
+        """Name of a weight that is not finite on any rank; a collective call."""
         return next(filter(None, self._of_all_ranks(first_not_finite(self.net))), None)
 
     def _first_of_ranks(self, bad: BadBatch | None) -> BadBatch | None:
@@ -162,7 +161,7 @@ class BaseTask(pl.LightningModule):
         return min(found, key=lambda each: (each.number, each.rows), default=None)
 
     def _log_loss(self) -> None:
-        """Logs the mean loss of the rows that steps were taken with so far, once an epoch: logging takes its time."""
+        """Logs the mean loss over the rows of all steps taken; once per epoch, since logging is slow."""
         if found := self._losses.mean():
             mean, rows = found
             self.log("train_loss", mean, on_step=False, on_epoch=True, batch_size=rows, sync_dist=True)
@@ -172,7 +171,7 @@ class BaseTask(pl.LightningModule):
         return pooled_rows(self._of_all_ranks(Evaluated.joined(self._evaluated)))
 
     def _of_all_ranks(self, value: T) -> list[T]:
-        """What every rank calls this with, in their order."""
+        """The values of all ranks, in rank order."""
         if self.trainer.world_size == 1:
             return [value]
         gathered: list[Any] = [None] * self.trainer.world_size
@@ -180,7 +179,7 @@ class BaseTask(pl.LightningModule):
         return gathered
 
     def _autocast_dtype(self) -> torch.dtype:
-        """What the Trainer's precision lets autocast compute in; float32 without autocast."""
+        """The dtype of autocast under the Trainer's precision; float32 without autocast."""
         with self.trainer.precision_plugin.forward_context():
             kind = self.device.type
             return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float

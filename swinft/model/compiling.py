@@ -1,4 +1,4 @@
-"""When a network is compiled with `torch.compile`, and what it is given then.
+"""When to compile a network with `torch.compile`, and how to keep its input shapes constant.
 
 Shapes: B batch.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 CompilePolicy = bool | Literal["auto"]  # the settings `model.compute.compile` and `predict.compile`
 
-# Compiling takes a minute or two, and a step of Swin is then about a third shorter.
+# Compilation takes a minute or two, and shortens a training step of Swin by about a third.
 COMPILED_STEPS = 2000
 
 
@@ -24,15 +24,15 @@ def should_compile(
     device: torch.device,
     say: Callable[[str], None] = print,
 ) -> bool:
-    """Whether a training or a prediction is compiled.
+    """Whether to compile for a training or a prediction.
 
     Args:
-        policy: `auto` says what it decides, and by what rule: on CUDA, where it is long enough.
-        count: Length of the work.
-        least: Length from which on compiling pays.
-        unit: Of both, in the plural.
-        device: Where the work is done.
-        say: Prints.
+        policy: The setting; `auto` compiles long jobs on CUDA, and prints its decision and the rule.
+        count: Number of steps or forward passes.
+        least: The smallest number for which `auto` compiles.
+        unit: The unit of both, in the plural.
+        device: Where the network runs.
+        say: Prints a line.
     """
     if policy != "auto":
         return policy
@@ -43,38 +43,38 @@ def should_compile(
 
 
 def graphs_compiled() -> int:
-    """How many graphs `torch.compile` has compiled in this process."""
+    """Number of graphs that `torch.compile` has compiled in this process."""
     from torch._dynamo.utils import counters  # takes seconds to import
 
     return int(counters["stats"]["unique_graphs"])
 
 
 def pad_batch(tensors: list[Tensor], size: int) -> list[Tensor]:
-    """Tensors (B, …) of one batch as (size, …), in the same memory format: their first row again behind the others."""
+    """Pads the tensors (B, …) of a batch to (size, …) by repeating their first row; the memory format is preserved."""
     missing = size - len(tensors[0])
     return [torch.cat([each, *[each[:1]] * missing]) for each in tensors] if missing else tensors
 
 
 class CompileState:
-    """Whether a task's networks are compiled, and what was said of it."""
+    """Whether a task's networks are compiled, and how many graphs have been reported."""
 
     def __init__(self) -> None:
         self.is_on = False
         self._graphs = self._size = 0
 
     def start(self, nets: Iterable[Any]) -> None:
-        """Has the backbones of networks compiled when they are called first, in place: their weights keep names."""
+        """Compiles the backbones in place, at their first call; the names of their weights do not change."""
         self.is_on, self._graphs = True, graphs_compiled()
         for net in nets:
             net.backbone.compile()
 
     def padded(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Tensors (B, …) as full batches where they are compiled: another size would be compiled again."""
+        """Pads tensors (B, …) to full batches if the network is compiled: another size would be compiled again."""
         self._size = max(self._size, len(tensors[0])) if self.is_on else len(tensors[0])
         return pad_batch(tensors, self._size)
 
     def say(self, what: str, started: float, say: Callable[[str], None]) -> None:
-        """Says what took so long, each time that something was compiled: training and evaluation are two graphs."""
+        """Prints the time after each compilation; training and evaluation compile separate graphs."""
         if self.is_on and graphs_compiled() > self._graphs:
             self._graphs = graphs_compiled()
             say(f"compiled, and the first {what} done, in {time.perf_counter() - started:.0f} s")

@@ -1,4 +1,4 @@
-"""Rows that were evaluated: of all batches and all ranks, each once, in their order.
+"""Evaluated rows, gathered from all batches and ranks: each row once, in row order.
 
 Shapes: B rows, K outputs.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Evaluated(NamedTuple):
-    """Rows int64 (B,), negative for padding; their predictions (B, K), targets (B, …) and losses (B,)."""
+    """Row indices int64 (B,), negative for padding, with their predictions (B, K), targets (B, …) and losses (B,)."""
 
     rows: Tensor
     predictions: Tensor
@@ -20,12 +20,12 @@ class Evaluated(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence["Evaluated"]) -> "Evaluated":
-        """Several as one, on the CPU."""
+        """Concatenates batches, on the CPU."""
         return cls(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
 
 
 def pooled_rows(of_ranks: Sequence[Evaluated]) -> Evaluated:
-    """The rows of all ranks, each once, in row order; without padding."""
+    """The rows of all ranks, each once, in row order, without padding."""
     pooled = Evaluated.joined(of_ranks)
     order = pooled.rows.argsort(stable=True)
     is_first = torch.ones_like(order, dtype=torch.bool)

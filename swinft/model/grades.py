@@ -1,4 +1,4 @@
-"""Numbers become grades: by one rule for the metric that scores them and for the file that is submitted."""
+"""Rounds predictions to grades, by the same rule for the metric and for the submission."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def to_grades(values: NDArray[Any], low: ArrayLike, high: ArrayLike) -> NDArray[Any]:
-    """Rounds to whole numbers, halves to the even one, and clips to the grades that there are.
+    """Rounds to whole numbers (halves to even), and clips to the range of grades.
 
     Args:
         values: Predictions, float (N, K).
-        low: Smallest grade, of all columns or of each (K,).
-        high: Largest grade.
+        low: Smallest grade, for all columns or per column (K,).
+        high: Largest grade, likewise.
 
     Returns:
         Whole numbers of the same type and shape, never −0; NaN stays NaN.

@@ -1,4 +1,4 @@
-"""A task's arguments as a checkpoint keeps them: plain values, under today's names."""
+"""Hyper-parameters of a checkpoint: plain values, with the names of earlier versions converted."""
 
 import inspect
 from dataclasses import fields
@@ -10,7 +10,7 @@ import torch
 from swinft.errors import InputError, suggest
 from swinft.model.settings import ComputeConfig, TaskContext
 
-# Arguments that were flat in earlier versions, by the one that holds them today.
+# Arguments that earlier versions had flat, by the argument that contains them now.
 SECTIONS: dict[str, list[str]] = {
     "compute": [field.name for field in fields(ComputeConfig)],
     "context": [field.name for field in fields(TaskContext)],
@@ -18,14 +18,14 @@ SECTIONS: dict[str, list[str]] = {
 
 
 def plain(value: Any) -> Any:
-    """The same without tuples, which YAML and JSON do not have."""
+    """The value with lists instead of tuples, which YAML and JSON do not have."""
     if isinstance(value, dict):
         return {name: plain(each) for name, each in value.items()}
     return [plain(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 def upgraded_arguments(cls: type, path: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """What `load_from_checkpoint` must be told besides what the checkpoint says in today's words.
+    """Arguments to pass to `load_from_checkpoint`: the given ones, and flat ones of a checkpoint of an earlier version.
 
     Args:
         cls: The class of the task.
@@ -33,7 +33,7 @@ def upgraded_arguments(cls: type, path: Any, given: dict[str, Any]) -> dict[str,
         given: Lightning's options, and arguments that replace the checkpoint's.
 
     Raises:
-        InputError: The class has no such argument: Lightning would leave it out without a word.
+        InputError: The class has no such argument; Lightning would ignore it silently.
     """
     parameters = inspect.signature(cls.__init__).parameters  # type: ignore[misc]  # of this very class
     options = {"map_location", "hparams_file", "strict", "weights_only"}
@@ -43,17 +43,17 @@ def upgraded_arguments(cls: type, path: Any, given: dict[str, Any]) -> dict[str,
             section = next((section for section, names in SECTIONS.items() if name in names), None)
             hint = f" It is part of `{section}`." if section else suggest(name, [*parameters])
             raise InputError(f"{cls.__name__} has no argument '{name}'.{hint}")
-    return {**_renamed(_saved_arguments(path)), **given}
+    return {**_nested(_saved_arguments(path)), **given}
 
 
-def _renamed(kept: dict[str, Any]) -> dict[str, Any]:
-    """The arguments that a checkpoint of an earlier version keeps flat, in those that hold them today."""
-    old = {section: {name: kept[name] for name in names if name in kept} for section, names in SECTIONS.items()}
-    return {section: values for section, values in old.items() if values and section not in kept}
+def _nested(saved: dict[str, Any]) -> dict[str, Any]:
+    """The flat arguments of a checkpoint of an earlier version, by the argument that contains them now."""
+    old = {section: {name: saved[name] for name in names if name in saved} for section, names in SECTIONS.items()}
+    return {section: values for section, values in old.items() if values and section not in saved}
 
 
 def _saved_arguments(path: Any) -> dict[str, Any]:
-    """The arguments that a local checkpoint keeps; none of a file that cannot be read so, of which Lightning speaks."""
+    """The hyper-parameters of a local checkpoint; none if it cannot be read: Lightning then reports the error."""
     if not isinstance(path, str | Path) or not Path(path).is_file():
         return {}
     try:

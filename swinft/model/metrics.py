@@ -1,7 +1,7 @@
-"""Competition metrics on pooled rows: the base class, a user's own included, and those that have a name.
+"""Competition metrics on pooled rows: the base class of all metrics, and the built-in ones.
 
-Each is a function of all predictions and all targets at once, in the competition's units and in float64: a mean of
-batch or fold scores is another number, and float32 is too coarse for years and prices. Definitions are scikit-learn's.
+Each is a function of all predictions and targets at once, in the competition's units and in float64. The mean of batch
+or fold scores would be another number, and float32 is too coarse for years and prices. Definitions are scikit-learn's.
 
 Shapes: N rows, K outputs.
 """
@@ -22,31 +22,31 @@ Array = NDArray[Any]
 
 
 class Metric(InitArgsMixin):
-    """What scores predictions; a user's own derives from it. `higher_is_better` and `compute` must be given."""
+    """Scores predictions. A custom metric derives from it, and must define `higher_is_better` and `compute`."""
 
     kinds: Sequence[str] = ("classification", "regression", "multilabel")
-    """The kinds of target that it scores."""
+    """The kinds of target that it can score."""
 
     higher_is_better: bool
-    """Its direction."""
+    """Whether a higher score is better."""
 
     name: str
-    """What its score is called, and `val_` before it what is logged; the class's own name where none is given."""
+    """Name of the score, logged as `val_{name}`; by default the name of the class."""
 
     wants_probabilities: bool = False
-    """Whether it scores probabilities and not the most probable class: a submission then holds probabilities."""
+    """Whether it scores probabilities, not the most probable class; a submission then has probabilities."""
 
     needs_probabilities: bool = False
-    """Whether it is undefined for predictions outside 0–1, which are then refused."""
+    """Whether it is undefined for predictions outside 0–1, which are then an error."""
 
     scores_grades: bool = False
-    """Whether it counts how far grades are apart: classes need an order, and a submission holds whole numbers."""
+    """Whether it measures the distance between grades: classes need an order, and a submission has whole numbers."""
 
     outputs: Sequence[str] = ()
-    """Names of the K outputs, when `compute` is called; empty where no table is known."""
+    """Names of the K outputs, set before `compute` is called; empty without a table."""
 
     grades: Array | None = None
-    """What a schema's `grades` says, when `compute` is called."""
+    """The schema's `grades`, set before `compute` is called."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -59,23 +59,23 @@ class Metric(InitArgsMixin):
         Args:
             predictions: float64 (N, K) in the competition's units: probabilities of classes or labels, or numbers.
             targets: int64 (N,) for classification, else float64 (N, K).
-            rows: pandas DataFrame of N rows with the table's columns as text, `""` where a cell is empty; None where
-                there is no table, as with loaders that are no datamodule's.
+            rows: pandas DataFrame of N rows with the table's columns as text, `""` for an empty cell; None if there is
+                no table, as with loaders that do not come from a datamodule.
 
         Returns:
-            The score; NaN where it is undefined, for which infinity counts, too.
+            The score; NaN if it is undefined. Infinity also counts as undefined.
         """
         raise NotImplementedError
 
 
 class BuiltinMetric(Metric):
-    """A metric of this module, which has a name of its own and reads no table.
+    """A built-in metric: it has a name, and does not read the table.
 
     Args:
-        function: Predictions float64 (N, K), targets, and grades to a number; NaN where it is undefined.
-        higher_is_better: Its direction.
-        kinds: The kinds of target that it scores.
-        needs: Which of a metric's attributes are true, by their names.
+        function: Predictions float64 (N, K), targets and grades to a number; NaN if it is undefined.
+        higher_is_better: Whether a higher score is better.
+        kinds: The kinds of target that it can score.
+        needs: Names of the attributes of `Metric` to set to True.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class BuiltinMetric(Metric):
 
 
 def accuracy(predictions: Array, targets: Array, grades: Array | None = None) -> float:
-    """Share of rows whose most probable class is right."""
+    """Fraction of rows whose most probable class is correct."""
     return float((predictions.argmax(1) == targets).mean())
 
 
 def macro_f1(predictions: Array, targets: Array, grades: Array | None = None) -> float:
-    """Mean over classes of the F1 of the most probable class; classes neither present nor predicted do not count."""
+    """Mean over classes of the F1 of the most probable class; classes neither present nor predicted are left out."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(targets, predictions.argmax(1), average="macro", zero_division=0))
@@ -115,9 +115,9 @@ def log_loss(predictions: Array, targets: Array, grades: Array | None = None) ->
 
 
 def auc(predictions: Array, targets: Array, grades: Array | None = None) -> float:
-    """Area under the ROC curve: of the second class for two, else the mean over classes of one against the rest.
+    """Area under the ROC curve: of the second class if there are two, else the one-vs-rest mean over classes.
 
-    Classes that no row has, or that all rows have, do not count.
+    Classes that no row has, or that all rows have, are left out.
     """
     if predictions.shape[1] == 2:
         return _binary_auc(predictions[:, 1], targets == 1)
@@ -125,21 +125,21 @@ def auc(predictions: Array, targets: Array, grades: Array | None = None) -> floa
 
 
 def mean_column_auc(predictions: Array, targets: Array, grades: Array | None = None) -> float:
-    """Mean over labels of the area under the ROC curve; labels that no row has, or that all have, do not count.
+    """Mean over labels of the area under the ROC curve; labels that no row has, or that all have, are left out.
 
     Raises:
-        InputError: Targets are shares, and not 0 or 1.
+        InputError: A target is neither 0 nor 1.
     """
     if not np.isin(targets, (0, 1)).all():
-        raise InputError("mean_column_auc needs targets of 0 and 1, and some lie between: choose another metric.")
+        raise InputError("mean_column_auc needs targets of 0 and 1, and some are between: choose another metric.")
     return _mean([_binary_auc(p, t > 0.5) for p, t in zip(predictions.T, targets.T, strict=True)])
 
 
 def quadratic_kappa(predictions: Array, targets: Array, grades: Array | None = None) -> float:
     """Quadratically weighted kappa of the most probable class, or of grades; the mean over target columns.
 
-    Numbers become grades as in a submission: rounded, and clipped to the training table's lowest and highest grade.
-    Classes stand for the numbers that their names are, or for their place in `data.columns.class_order`.
+    Numbers are converted to grades as in a submission: rounded, and clipped to the range in the training table. The
+    grade of a class is the number in its name, or its position in `data.columns.class_order`.
     """
     if targets.ndim == 1:
         values = np.arange(predictions.shape[1]) if grades is None else grades
@@ -160,30 +160,30 @@ def mae(predictions: Array, targets: Array, grades: Array | None = None) -> floa
 
 
 def r2(predictions: Array, targets: Array, grades: Array | None = None) -> float:
-    """Share of variance explained; the mean over target columns. Undefined for fewer than two rows."""
+    """Fraction of variance explained; the mean over target columns. Undefined for fewer than two rows."""
     from sklearn.metrics import r2_score
 
     return float(r2_score(targets, predictions)) if len(targets) > 1 else math.nan
 
 
 def _binary_auc(scores: Array, is_positive: Array) -> float:
-    """Area under the ROC curve (N,); NaN where only one side is there."""
+    """Area under the ROC curve of scores (N,); NaN if all rows are positive, or all negative."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(is_positive, scores)) if 0 < is_positive.sum() < len(is_positive) else math.nan
 
 
 def _kappa(given: Array, wanted: Array) -> float:
-    """1 less the mean squared disagreement over what chance gives, of numbers (N,): no table of all pairs of grades.
+    """1 minus the ratio of the mean squared difference of grades (N,) to that expected by chance.
 
-    NaN where there is no chance of disagreement: all grades are the same.
+    It needs no confusion matrix. NaN if all grades are the same: no difference is expected by chance.
     """
     by_chance = given.var() + wanted.var() + (given.mean() - wanted.mean()) ** 2
     return float(1 - np.square(given - wanted).mean() / by_chance) if by_chance > 0 else math.nan
 
 
 def _mean(values: list[float]) -> float:
-    """Mean of what is defined; NaN where nothing is."""
+    """Mean of the values that are not NaN; NaN if there is none."""
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else math.nan
 
@@ -206,7 +206,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Traits:
-    """What a submission must know of the first metric; the attributes of a `Metric`."""
+    """Attributes of the first metric that a submission needs, as in `Metric`."""
 
     name: str = ""
     wants_probabilities: bool = False
@@ -214,6 +214,6 @@ class Traits:
 
 
 def traits_of(metric: str | Metric) -> Traits:
-    """What a submission must know of a metric; nothing of a name that is none."""
+    """The traits of a metric, given by name or as an object; the defaults for an unknown name."""
     found = METRICS.get(metric) if isinstance(metric, str) else metric
     return Traits(found.name, found.wants_probabilities, found.scores_grades) if found else Traits()

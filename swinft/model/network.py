@@ -1,4 +1,4 @@
-"""The network: a backbone, perhaps another pooling, a network for metadata where there is any, and a head.
+"""The network: backbone, optional pooling, optional metadata network, and head.
 
 Shapes: B batch, N training rows, F metadata features, E encoded ones, K outputs.
 """
@@ -19,17 +19,17 @@ from swinft.model.pooling import pooling_from
 
 
 class ImageModel(nn.Module):
-    """Backbone and head, with a small network for metadata beside the image where there is any.
+    """Backbone and head, with an optional pooling and an optional small network for metadata.
 
     Args:
         backbone: Images to embeddings.
-        head: Built for the width of the embedding, and of the metadata network's output where there is one.
+        head: Builds the head from the embedding's width (with the metadata network's output) and K.
         num_outputs: K.
-        num_metadata: F, 0 for none.
+        num_metadata: F, or 0.
         metadata_hidden: Width of the metadata network.
-        category_sizes: As of `MetadataNetwork`.
-        pooling: As of `pooling_from`.
-        image_size: Height and width in pixels, at which a pooling is tried.
+        category_sizes: As in `MetadataNetwork`.
+        pooling: As in `pooling_from`.
+        image_size: Height and width in pixels at which a custom pooling is tested.
     """
 
     def __init__(
@@ -46,29 +46,29 @@ class ImageModel(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.pooling = None if pooling == "avg" else pooling_from(pooling, int(backbone.model.num_features))
-        # Of a backbone that widens behind its pooling, the width with another one is found by trying.
+        # Some backbones widen the features after pooling: with another pooling, the width is found by a forward pass.
         own, pool = backbone.num_features, self.pooling
         self.width = own if pool is None else pooled_width(backbone.model, pool, image_size)
         self.metadata = MetadataNetwork(num_metadata, category_sizes, metadata_hidden) if num_metadata else None
         self.head = head(self.width + (metadata_hidden if num_metadata else 0), num_outputs)
-        self.image_format: torch.memory_format | None = None  # set with that of the weights; None for as they come
-        self.is_initialized = False  # whether it has seen the training rows, or has weights that have
+        self.image_format: torch.memory_format | None = None  # set with that of the weights
+        self.is_initialized = False  # by `initialize`, or by loading weights
         self.register_load_state_dict_post_hook(_mark_initialized)  # type: ignore[no-untyped-call]
 
     @property
     def learns_from_rows(self) -> bool:
-        """Whether something is set from the training rows before training: units, weights of classes, metadata."""
+        """Whether `initialize` must set statistics of the training rows: target units, class weights, metadata."""
         return self.metadata is not None or self.head.learns_from_targets
 
     def initialize(self, targets: Tensor, features: Tensor | None = None) -> None:
-        """Sets what is learnt from the training rows at once, before training.
+        """Computes the statistics of all training rows that head and metadata network need, before training.
 
         Args:
             targets: int64 (N,) for classification, else float (N, K).
-            features: float (N, F) where there is metadata.
+            features: float (N, F) if there is metadata.
 
         Raises:
-            InputError: The head refuses a target.
+            InputError: The head rejects a target.
         """
         device = next(self.head.parameters(), torch.empty(0)).device
         self.head.initialize(targets.to(device))
@@ -77,20 +77,20 @@ class ImageModel(nn.Module):
         self.is_initialized = True
 
     def check_initialized(self) -> None:
-        """Refuses to train before the rows were seen from which head or metadata learn their units.
+        """Checks that `initialize` was called if it is needed.
 
         Raises:
-            InputError: They were not.
+            InputError: It was not.
         """
         if self.learns_from_rows and not self.is_initialized:
             raise InputError(
                 f"{type(self.head).__name__} or metadata must see the training rows before training, and there is "
                 f"no datamodule with `training_targets`. Call task.initialize(targets, features) first, with the "
-                f"targets and, where there is any, the metadata of all training rows."
+                f"targets and, if there is any, the metadata of all training rows."
             )
 
     def encode_metadata(self, features: Tensor | None) -> Tensor | None:
-        """Metadata (B, F) to the form in which rows can be mixed, (B, E); None where there is none."""
+        """Metadata (B, F) to encoded metadata (B, E), in which rows can be mixed; None without metadata."""
         return None if self.metadata is None or features is None else self.metadata.encode(features)
 
     def logits(self, image: Tensor, metadata: Tensor | None) -> Tensor:
@@ -98,24 +98,24 @@ class ImageModel(nn.Module):
         if self.image_format is not None:
             image = image.contiguous(memory_format=self.image_format)
         embedding = self.backbone(image) if self.pooling is None else self.backbone(image, self.pooling)
-        if torch._C._get_tracing_state() is None:  # while a trace is made shapes are no numbers
-            self._check_width(embedding, image.shape[0])  # len would make a constant of it in torch.export
+        if torch._C._get_tracing_state() is None:  # in a trace, shapes are not numbers
+            self._check_width(embedding, image.shape[0])  # len() would make it a constant in torch.export
         if self.metadata is not None:
             if metadata is None:
-                raise InputError("the network is made for metadata, and the batch has no `features`.")
+                raise InputError("the network takes metadata, and the batch has no `features`.")
             embedding = torch.cat([embedding, self.metadata.embed(metadata).to(embedding.dtype)], dim=1)
         logits: Tensor = self.head(embedding)
         return logits
 
     def _check_width(self, embedding: Any, size: int) -> None:
-        """Refuses embeddings that are not (B, D): a backbone of one's own may say another D than it gives."""
+        """Checks that the embedding is (B, D): a custom backbone may return another width than its `num_features`."""
         shape = tuple(getattr(embedding, "shape", ()))
         if shape != (size, self.width):
             given = f"features {shape}" if shape else f"a {type(embedding).__name__}"
             name = type(getattr(self.backbone, "model", self.backbone)).__name__
             raise InputError(
-                f"the backbone {name} gives {given} for {size} images; it says "
-                f"num_features {self.width}: it must give (B, num_features)."
+                f"the backbone {name} returns {given} for {size} images, and its num_features is "
+                f"{self.width}: it must return (B, num_features)."
             )
 
     def forward(self, image: Tensor, features: Tensor | None = None) -> Tensor:
@@ -123,7 +123,7 @@ class ImageModel(nn.Module):
         return self.logits(image, self.encode_metadata(features))
 
     def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """The same to predictions (B, K) in the competition's units, NaN for a row with a NaN among its logits."""
+        """Images and metadata to predictions (B, K) in the competition's units; NaN in rows with a NaN logit."""
         logits = self(image, features)
         return with_nan_rows(self.head.decode(logits), logits)
 
@@ -133,10 +133,10 @@ def _mark_initialized(module: nn.Module, _: Any) -> None:
 
 
 def constant_buffers(task: nn.Module) -> list[str]:
-    """Names of buffers that are the same on all ranks whatever they train on.
+    """Names of buffers that are equal on all ranks, which DDP need not broadcast.
 
-    DDP sends every other one before every forward pass: of a Swin and its average that would be some MB of positions
-    inside windows. Running statistics of BatchNorm differ by rank, and the first one's are to count.
+    DDP broadcasts buffers before every forward pass: for a Swin and its averaged copy, several MB of position indices.
+    Running statistics of BatchNorm differ by rank, and those of rank 0 must be broadcast.
     """
     names = [name for name, _ in task.named_buffers()]
     own = [name for name in names if ".backbone." in name and not name.rpartition(".")[2].startswith("running_")]

@@ -1,4 +1,4 @@
-"""Unpooled features become one vector per image, in the place of the backbone's own pooling.
+"""Poolings, which replace the backbone's own: the features of all positions to one vector per image.
 
 Shapes: B batch, N positions of the grid, C channels of the backbone, D features.
 """
@@ -18,9 +18,9 @@ PoolingName = Literal["avg", "max", "gem", "avg+max", "attention"]  # the settin
 class Pooling(InitArgsMixin, nn.Module):
     """Pools the features of an image's positions.
 
-    A subclass gives `forward`, and sets `num_features` where it gives another width. What the backbone has behind its
-    own pooling, as ConvNeXt a norm, still follows, for each C of the features by themselves: with a timm backbone
-    `num_features` is C, 2 C, and so on.
+    A subclass defines `forward`, and sets `num_features` if its output has another width than C. Layers of the backbone
+    after its own pooling, such as ConvNeXt's norm, are still applied, to each block of C features. So with a timm
+    backbone `num_features` must be a multiple of C.
 
     Args:
         in_features: C, given by the backbone.
@@ -37,8 +37,8 @@ class Pooling(InitArgsMixin, nn.Module):
         """Features of every position to features (B, `num_features`).
 
         Args:
-            tokens: (B, N, C), the positions row by row from the top left; tokens that belong to no position, as a class
-                token, are left out. N is `grid[0] · grid[1]`.
+            tokens: (B, N, C), the positions row by row from the top left, without class and register tokens. N is
+                `grid[0] · grid[1]`.
             grid: Rows and columns of the positions.
         """
         raise NotImplementedError
@@ -53,11 +53,11 @@ class MaxPooling(Pooling):
 
 
 class GeMPooling(Pooling):
-    """Generalised mean (arXiv 1711.02512): its exponent is learnt, from 3 on; 1 is the mean of what is above 0.
+    """Generalised mean (arXiv 1711.02512) with a learnt exponent, initially 3; 1 would be the mean of clamped values.
 
     Args:
         in_features: C, given by the backbone.
-        least: What smaller values, also those below 0, are taken for.
+        least: Smaller values, including negative ones, are clamped to it.
     """
 
     def __init__(self, in_features: int, least: float = 1e-6) -> None:
@@ -86,7 +86,7 @@ class AverageAndMaxPooling(Pooling):
 
 
 class AttentionPooling(Pooling):
-    """A weighted mean whose weights are learnt from the positions' features; at the start all weigh the same."""
+    """A weighted mean whose weights are learnt from the positions' features; at the start all weights are equal."""
 
     def __init__(self, in_features: int) -> None:
         super().__init__(in_features)
@@ -112,14 +112,14 @@ def pooling_from(given: Any, in_features: int) -> Pooling | None:
     """The pooling of a network.
 
     Args:
-        given: A name, what makes a pooling, or what `describe` gave of one.
+        given: A name, a function that builds a pooling, or a spec of `to_spec`.
         in_features: C.
 
     Returns:
         None for `avg`: the backbone's own.
 
     Raises:
-        InputError: It is something else, or makes something else.
+        InputError: It is none of these, or the function does not return a pooling.
     """
     if given == "avg":
         return None

@@ -1,4 +1,4 @@
-"""Settings of a task that stand together: how it computes, and what it is told by the data and the run around it."""
+"""Settings of a task: how it computes, and its context from the data and the run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +11,15 @@ from swinft.model.compiling import CompilePolicy
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """How a network is computed; the result is the same but for rounding.
+    """How a network is computed; results differ only by rounding.
 
     Args:
         fast_attention: Compute Swin's window attention faster, with the same result; it is compared with timm's on the
-            device before it is used. Other backbones are left as they are. `auto` for what is fastest: a run whose
-            training is long takes it by a timed trial, once for training and once for prediction; else as true. False
-            for timm's computation, "fused" for timm's by torch's fused function, on Swin V1 only.
+            device before it is used. Other backbones are not changed. `auto` selects the fastest by a timed trial
+            (once for training, once for prediction) if the training is long; otherwise it is the same as true. False
+            for timm's computation, "fused" for timm's with torch's fused function, on Swin V1 only.
         compile: Compile the backbone with `torch.compile`: faster steps on GPUs, after a minute or more at the start of
-            every fold. `auto` does so on CUDA for folds of 2,000 optimiser steps or more.
+            every fold. `auto` compiles on CUDA for folds of 2,000 optimiser steps or more.
         grad_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
     """
 
@@ -28,7 +28,7 @@ class ComputeConfig:
     grad_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        """Checks the words."""
+        """Checks the values."""
         if self.fast_attention not in FAST_ATTENTION:
             raise InputError(
                 f"model.compute.fast_attention is {self.fast_attention!r}; it must be auto, true, false or 'fused'."
@@ -39,14 +39,14 @@ class ComputeConfig:
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a task is told by the data and the run around it; `swinft fit` and a CSVDataModule fill it in.
+    """What a task knows of its data and run; `swinft fit` and a CSVDataModule fill it in.
 
     Args:
-        image_size: Side, or height and width, in pixels; None for the datamodule's, or for 224.
-        num_metadata: F, the number of metadata features; None for the datamodule's, or for none.
-        category_sizes: How many of the last of them are the one-hot columns of each category column.
-        seed: Seeds what the training step draws.
-        loads_weights: False where a checkpoint's weights will replace the `pretrained` ones, which are not looked for.
+        image_size: Side, or height and width, in pixels; None for the datamodule's, or 224.
+        num_metadata: F, the number of metadata features; None for the datamodule's, or 0.
+        category_sizes: Number of one-hot columns of each category column; they are the last of the features.
+        seed: Seed of the random numbers in a training step.
+        loads_weights: False if a checkpoint's weights will replace the `pretrained` ones, which are then not loaded.
     """
 
     image_size: int | tuple[int, int] | None = None
@@ -60,7 +60,7 @@ class TaskContext:
         """Height and width.
 
         Raises:
-            InputError: They are not two.
+            InputError: There are not two.
         """
         size = 224 if self.image_size is None else self.image_size
         sides = (size, size) if isinstance(size, int) else tuple(size)
@@ -69,7 +69,7 @@ class TaskContext:
         return sides[0], sides[1]
 
     def completed(self, schema: Any, image_size: tuple[int, int] | None) -> "TaskContext":
-        """The same with a table's columns and a datamodule's image size where nothing else was asked for."""
+        """A copy where unset values come from a table's schema and a datamodule's image size."""
         found: dict[str, Any] = {"image_size": self.image_size or image_size or 224}
         if self.num_metadata is None:
             sizes = list(schema.category_sizes) if schema else list(self.category_sizes)

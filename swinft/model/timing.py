@@ -1,4 +1,4 @@
-"""Which of several ways to compute the same is taken: by what a step of each takes on the device."""
+"""Times steps on a device, and selects the fastest of several equivalent computations."""
 
 import statistics
 import time
@@ -9,49 +9,49 @@ import torch
 
 T = TypeVar("T")
 
-# What a choice must save at least: less is within what timings of a few steps scatter by, and a format with fewer
-# digits must be worth it.
+# Smallest relative saving: less is within the noise of timing a few steps, and a number format of lower precision must
+# be worth it.
 MARGIN = 0.05
-STEPS = 3  # timed, after one that pays for memory, kernels and compiling
+STEPS = 3  # timed steps, after a warm-up step for memory allocation, kernel loading and compilation
 
 
 def choose(seconds: Mapping[T, float], first: T, margin: float = MARGIN) -> T:
-    """The quickest candidate, if it is quicker than the first one by a margin.
+    """The fastest candidate, if it is faster than the first one by a margin.
 
     Args:
-        seconds: What each candidate takes; a candidate that cannot run, or was not timed, is not in it.
-        first: What is taken where no other is worth it.
-        margin: Share of the time of `first` that another one must save.
+        seconds: Time of each candidate that could run and was timed.
+        first: The default.
+        margin: Fraction of the time of `first` that another candidate must save.
 
     Returns:
-        A candidate; `first` also where it was not timed, for nothing can be compared with it then.
+        A candidate; `first` also if it was not timed, since there is nothing to compare with.
     """
     if first not in seconds:
         return first
-    quickest = min(seconds, key=lambda candidate: seconds[candidate])
-    return quickest if seconds[quickest] < (1 - margin) * seconds[first] else first
+    fastest = min(seconds, key=lambda candidate: seconds[candidate])
+    return fastest if seconds[fastest] < (1 - margin) * seconds[first] else first
 
 
 class StepTimer:
     """Times steps on a device, within a budget.
 
     Args:
-        device: Where the steps are computed.
-        seconds: The budget of all that is timed.
+        device: Where the steps run.
+        seconds: The budget for all timed steps.
     """
 
     def __init__(self, device: torch.device, seconds: float) -> None:
         self._device, self._end = device, time.perf_counter() + seconds
 
     def median(self, step: Callable[[], object], expected: float = 0.0) -> float | None:
-        """Seconds of a step: the median of a few, after one that is not counted.
+        """Median seconds of a few steps, after a warm-up step that is not counted.
 
         Args:
-            step: What is timed.
-            expected: Seconds that all of it is thought to take.
+            step: The function to time.
+            expected: Expected seconds for all steps.
 
         Returns:
-            None where the budget is not enough.
+            None if the budget is too small.
         """
         if time.perf_counter() + expected > self._end:
             return None

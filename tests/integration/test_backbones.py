@@ -71,7 +71,7 @@ def test_f097_a_family_of_one_size_is_built_for_another(name):
 
 def test_f097_weights_that_do_not_fit_the_size_are_refused_and_never_left_out(tmp_path):
     file = native_weights("gmlp_ti16_224", tmp_path)
-    with pytest.raises(InputError, match="is made for 224 px and cannot be had at 256 x 256 px"):
+    with pytest.raises(InputError, match="is made for 224 px and is not available at 256 x 256 px"):
         create_backbone("gmlp_ti16_224", 256, pretrained=str(file))
     assert create_backbone("gmlp_ti16_224", 224, pretrained=str(file)).num_features
 
@@ -90,10 +90,10 @@ REFUSED = {
     "a file of weights": ({"backbone_args": {"checkpoint_path": "nope.pth"}}, {}, "holds checkpoint_path"),
     "many features": ({"backbone_args": {"features_only": True}}, {}, "holds features_only"),
     "no pooling": (
-        {"backbone": "resnet18", "backbone_args": {"global_pool": ""}}, {}, "gives features (2, 512, 1, 1) for 2 images",
+        {"backbone": "resnet18", "backbone_args": {"global_pool": ""}}, {}, "returns features (2, 512, 1, 1) for 2 images",
     ),
     "arguments of the backbone before": (
-        {"backbone": "convnext_tiny"}, {}, "To build it as it is, remove model.backbone_args (--model.backbone_args null)",
+        {"backbone": "convnext_tiny"}, {}, "To build it without them, remove model.backbone_args (--model.backbone_args null)",
     ),
     "a size that it cannot do": (
         {"backbone": "inception_v3", "backbone_args": None}, {}, "'inception_v3' cannot work at 32 x 32 px",

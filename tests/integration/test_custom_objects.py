@@ -219,7 +219,7 @@ def test_a_users_metric_scores_every_epoch_fold_and_run(competition, own, capsys
     ("metrics", "said"),
     [
         ([metric("Fails")], "ownmetric.Fails.compute fails for 24 rows: KeyError: 'altitude' ("),
-        ([metric("NoNumber")], "ownmetric.NoNumber.compute gives array("),
+        ([metric("NoNumber")], "ownmetric.NoNumber.compute returns array("),
         ([metric("NoDirection")], "set `higher_is_better` to True or False"),
         ([metric("OfNumbers")], "has `kinds` 'regression': write a list"),
         ([metric("Loss")], "has the name 'loss'"),
@@ -323,7 +323,7 @@ def test_a_users_view_predicts_out_of_fold_and_test_rows(competition, own, capsy
     [
         ([view("Draws")], 32, "must not draw"),
         ([view("InPlace")], 32, "changes the images that it is given"),
-        ([view("Smaller")], 32, "gives a tensor (2, 3, 31, 31) for images (2, 3, 32, 32)"),
+        ([view("Smaller")], 32, "returns a tensor (2, 3, 31, 31) for images (2, 3, 32, 32)"),
         ([view("Mixes")], 32, "each image must be seen by itself"),
         ([view("Scaled")], 32, "they must be in 0–255"),
         ([view("Turned")], [32, 64], "swap height and width"),

@@ -180,7 +180,7 @@ def test_f094_scores_outside_0_1_rank_as_they_are_and_are_no_probabilities():
     expected = sk.roc_auc_score(targets, given[:, 1])
     assert value("auc", given, targets, "classification") == pytest.approx(expected, abs=1e-12)
     assert expected > 0.7
-    with pytest.raises(InputError, match="log_loss needs probabilities in 0–1, and the predictions reach from"):
+    with pytest.raises(InputError, match="log_loss needs probabilities in 0–1, and the predictions are from"):
         value("log_loss", given * 7, targets, "classification")
 
 

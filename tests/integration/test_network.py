@@ -331,9 +331,14 @@ class FlatAnswers(RegressionHead):
         (MultilabelHead, 3, torch.zeros(4, 1), r"it must be numbers \(4, 3\)"),
         (ClassificationHead, 3, torch.zeros(4, 1).long(), r"it must be class indices \(4,\)"),
         (ClassificationHead, 3, torch.zeros(4), r"it must be class indices \(4,\)"),
-        (TwoOutputs, 1, torch.zeros(4, 1), r"TwoOutputs gives a tuple as logits; it must give one tensor"),
-        (Flat, 1, torch.zeros(4, 1), r"Flat gives logits \(4,\) for encoded targets \(4, 1\): they would be broadcast"),
-        (OneLoss, 1, torch.zeros(4, 1), r"OneLoss.loss gives a tensor \(\); it must give one loss per row, \(4,\)"),
+        (TwoOutputs, 1, torch.zeros(4, 1), r"TwoOutputs returns a tuple as logits; it must return one tensor"),
+        (
+            Flat,
+            1,
+            torch.zeros(4, 1),
+            r"Flat returns logits \(4,\) for encoded targets \(4, 1\): they would be broadcast",
+        ),
+        (OneLoss, 1, torch.zeros(4, 1), r"OneLoss.loss returns a tensor \(\); it must return one loss per row, \(4,\)"),
     ],
 )
 def test_f027_shapes_are_checked_and_never_broadcast(run, head, outputs, target, message):
@@ -346,7 +351,7 @@ def test_f027_shapes_are_checked_and_never_broadcast(run, head, outputs, target,
 def test_f027_predictions_have_a_column_per_output():
     task = make_task(head=FlatAnswers, num_outputs=1).eval()
     with pytest.raises(
-        InputError, match=r"FlatAnswers.decode gives a tensor \(4,\); it must give predictions \(4, 1\)"
+        InputError, match=r"FlatAnswers.decode returns a tensor \(4,\); it must return predictions \(4, 1\)"
     ):
         task.predict_step(batch_of(4), 0)
 

@@ -428,7 +428,7 @@ def test_f041_weights_that_do_not_fit_are_refused_with_a_prefix_too(harm, finish
     else:
         state |= {f"teacher.{name}": value for name, value in state.items()}
     torch.save({"state_dict": state}, tmp_path / "weights.ckpt")
-    with pytest.raises(InputError, match=r"does not hold the weights of|holds the backbone more than once"):
+    with pytest.raises(InputError, match=r"does not contain the weights of|contains the backbone more than once"):
         features_of(["--model.pretrained", str(tmp_path / "weights.ckpt")], competition, tmp_path)
 
 

@@ -143,5 +143,5 @@ def test_a_lightning_checkpoint_is_read_without_running_anything(tmp_path):
     loaded = create_backbone("resnet18", 64, str(tmp_path / "plain.ckpt")).model.state_dict()
     assert all(torch.equal(net.state_dict()[name], value) for name, value in loaded.items())
     torch.save({**plain, "hyper_parameters": {"net": Unsafe()}}, tmp_path / "unsafe.ckpt")
-    with pytest.raises(InputError, match=r"(?s)cannot be read as weights.*Unsafe.*keep its tensors alone: torch\.save"):
+    with pytest.raises(InputError, match=r"(?s)cannot be read as weights.*Unsafe.*save only its tensors: torch\.save"):
         create_backbone("resnet18", 64, str(tmp_path / "unsafe.ckpt"))

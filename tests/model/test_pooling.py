@@ -106,12 +106,12 @@ def test_avg_is_the_network_of_before():
     ("options", "message"),
     [
         ({"pooling": "mean"}, r"model.pooling is 'mean'; it must be avg, max, gem, avg\+max, attention, or a class"),
-        ({"pooling": lambda d: TwoMeans(d, 1)}, r"TwoMeans gives 49 features for 24 channels \(model.pooling\)"),
+        ({"pooling": lambda d: TwoMeans(d, 1)}, r"TwoMeans returns 49 features for 24 channels \(model.pooling\)"),
         ({"pooling": lambda d: nn.Identity()}, r"model.pooling makes Identity with num_features None; it must be"),
         ({"pooling": {"class_path": "os.system"}}, "the pooling is a 'os.system', which is not loaded"),
         (
             {"pooling": "gem", "backbone": "crossvit_9_240", "backbone_args": None, "image_size": 240},
-            "CrossVit.forward_features gives a list for .* which is no map of features: set model.pooling to avg",
+            "CrossVit.forward_features returns a list for .* which is not a feature map: set model.pooling to avg",
         ),
     ],
 )

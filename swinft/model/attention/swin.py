@@ -1,9 +1,8 @@
-"""A faster, exact computation of the window attention in timm's Swin V1 and V2, with timm's own weights.
+"""Faster, exact window attention for timm's Swin V1 and V2, with timm's weights.
 
-`accelerate` changes the class of the blocks and nothing else: parameters, buffers, modules and keys of the state dict
-stay timm's, so that checkpoints of either can be loaded into the other. `restore` changes it back. Where a network is
-traced, scripted, exported, transformed by `torch.func` or watched, the blocks compute as timm's do. Shapes as in
-`windows`.
+`accelerate` changes only the class of the blocks. Parameters, buffers, modules and keys of the state dict stay timm's,
+so checkpoints are interchangeable. `restore` changes the class back. If a network is traced, scripted, exported,
+transformed by `torch.func` or has hooks inside the attention, the blocks compute as timm's do. Shapes as in `windows`.
 """
 
 import copy
@@ -28,10 +27,10 @@ from swinft.errors import InputError
 from swinft.model.attention.windows import BIASED_SDPA, FUSED_ON, Windows, attend, position_bias
 
 MAX_LOGIT_SCALE = math.log(1 / 0.01)
-# The largest difference from timm that the check lets pass, relative to the largest value, by what is computed in. On
-# other devices than CPUs fp32 may mean tf32, with 10 bits.
+# Largest difference from timm that the check allows, relative to the largest value, by number format. On devices other
+# than CPUs, fp32 may be computed in tf32, with 10 bits.
 CPU_TOLERANCES = {torch.float: 1e-4}
-CANCELLED = 1e-2  # of the largest gradient: one whose sums cancel to less is mostly rounding in 16 bits; fp32 judges it
+CANCELLED = 1e-2  # of the largest gradient: smaller ones are mostly rounding in 16 bit; the fp32 check covers them
 TOLERANCES = {torch.float: 1e-2, torch.bfloat16: 1e-1, torch.half: 1e-1}
 
 Kernel = Literal["torch", "fused"]
@@ -40,15 +39,15 @@ FAST_ATTENTION: tuple[FastAttention, ...] = ("auto", True, False, "fused")
 
 
 class _Fast:
-    """What both generations' blocks share."""
+    """Common base of the V1 and V2 blocks."""
 
     def __prepare_scriptable__(self) -> Any:
-        """Asked for by `torch.jit.script`, which compiles a class's source: this block becomes timm's, and stays it."""
+        """Called by `torch.jit.script`, which compiles a class's source: turns this block into timm's for good."""
         return _restored(self)
 
 
 class FastBlock(_Fast, SwinTransformerBlock):
-    """timm's V1 block with another computation of its attention."""
+    """timm's V1 block with faster attention."""
 
     kernel: Kernel = "torch"
 
@@ -62,7 +61,7 @@ class FastBlock(_Fast, SwinTransformerBlock):
 
 
 class FastV2Block(_Fast, SwinTransformerV2Block):
-    """timm's V2 block with another computation of its attention."""
+    """timm's V2 block with faster attention."""
 
     kernel: Kernel = "torch"
 
@@ -71,14 +70,14 @@ class FastV2Block(_Fast, SwinTransformerV2Block):
         if not _can_accelerate(self, x):
             return super()._attn(x)
         attn: Any = self.attn
-        # The sigmoid of every position, not of every pair of tokens: 225 values instead of 4,096 at window 8.
+        # Sigmoid per relative position, not per pair of tokens: 225 values instead of 4,096 at window 8.
         table = 16 * attn.cpb_mlp(attn.relative_coords_table).flatten(0, 2).sigmoid()
         cosine = attn.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         return _attended(self, x, _qkv_v2(attn, x.flatten(1, 2)), position_bias(table, attn.window_size), 1.0, cosine)
 
 
 class FusedBlock(_Fast, SwinTransformerBlock):
-    """timm's V1 block with timm's own attention by torch's fused function, which timm leaves off."""
+    """timm's V1 block with timm's own attention and torch's fused function, which timm disables by default."""
 
     kernel: Kernel = "fused"
 
@@ -105,20 +104,20 @@ def _qkv_v2(attn: Any, x: Tensor) -> Tensor:
 
 
 def _can_accelerate(block: Any, x: Tensor) -> bool:
-    """Whether nobody records operations or watches a module that would be left out, and the windows divide the grid."""
+    """Whether nothing is traced, no bypassed module has hooks, and the windows divide the grid."""
     if _is_traced() or x.shape[1] % block.window_size[0] or x.shape[2] % block.window_size[1]:
         return False
     return not _has_hooks_inside(block)
 
 
 def _has_hooks_inside(block: Any) -> bool:
-    """Whether somebody watches a module whose `forward` is not called here."""
-    left_out = (block.attn, block.attn.softmax, block.attn.attn_drop)
-    return _has_any_global_hook() or any(_is_hooked(module) for module in left_out)  # type: ignore[no-untyped-call]
+    """Whether a module whose `forward` is bypassed here has hooks."""
+    bypassed = (block.attn, block.attn.softmax, block.attn.attn_drop)
+    return _has_any_global_hook() or any(_is_hooked(module) for module in bypassed)  # type: ignore[no-untyped-call]
 
 
 def _is_hooked(module: nn.Module) -> bool:
-    """Whether somebody hooked into a module, put another forward in its own's place, or another module."""
+    """Whether a module has hooks, or it or its `forward` was replaced."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -130,7 +129,7 @@ def _is_hooked(module: nn.Module) -> bool:
 
 
 def _is_traced() -> bool:
-    """Whether operations are traced, exported or transformed: by what knows timm's operations, and not ours."""
+    """Whether operations are traced, exported or transformed by tools that support timm's operations, not these."""
     return bool(
         torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or torch.compiler.is_exporting()
@@ -151,7 +150,7 @@ def _attended(block: Any, x: Tensor, qkv: Tensor, bias: Tensor, scale: float, co
 
 
 BYPASSED: dict[type[nn.Module], Any] = {cls: cls.forward for cls in (AttentionV1, AttentionV2, nn.Softmax, nn.Dropout)}
-# A subclass of a timm block may compute something else: only these, exactly.
+# Exact classes only: a subclass may compute something else.
 FASTER: dict[type[nn.Module], tuple[type[nn.Module], dict[Kernel, type[nn.Module]]]] = {
     SwinTransformerBlock: (AttentionV1, {"torch": FastBlock, "fused": FusedBlock}),
     SwinTransformerV2Block: (AttentionV2, {"torch": FastV2Block}),
@@ -164,21 +163,21 @@ def accelerate(
     kernel: Kernel = "torch",
     dtype: torch.dtype = torch.float,
 ) -> int:
-    """Makes the Swin blocks of a model compute their attention faster, in place.
+    """Speeds up the attention of a model's Swin blocks, in place.
 
-    Blocks whose windows do not divide their grid, or whose attention has hooks, keep timm's own computation.
+    Blocks whose windows do not divide their grid, or whose attention has hooks, still compute as timm does.
 
     Args:
-        model: Any module; what is no timm Swin block is left alone.
-        device: Where the model will run, to check there; None for where it is.
-        kernel: What computes: torch's operations, or timm's own attention by torch's fused function (V1 only).
-        dtype: What autocast will compute in there. It is checked, and float32 always: other kernels compute in each.
+        model: Any module; only timm's Swin blocks are changed.
+        device: Where the model will run, for the check; None for its current device.
+        kernel: torch's operations, or timm's own attention with torch's fused function (V1 only).
+        dtype: Autocast's dtype. It is checked in addition to float32, since each uses other kernels.
 
     Returns:
-        How many blocks were changed.
+        Number of changed blocks.
 
     Raises:
-        InputError: timm's fused attention finds no block. The model is unchanged.
+        InputError: No block supports the fused kernel. The model is unchanged.
         RuntimeError: On this device the result differs from timm's. The model is unchanged.
     """
     blocks = _timms_blocks(model, kernel)
@@ -192,7 +191,7 @@ def accelerate(
 
 
 def _made_fast(block: Any, kernel: Kernel) -> Any:
-    """The same block of timm's as one that computes by a kernel."""
+    """Changes the class of a timm block to the one for a kernel."""
     block.__class__ = FASTER[type(block)][1][kernel]
     if kernel == "fused":
         block.attn.fused_attn = True
@@ -200,10 +199,10 @@ def _made_fast(block: Any, kernel: Kernel) -> Any:
 
 
 def restore(model: nn.Module) -> int:
-    """Makes the Swin blocks of a model compute their attention as timm does again, in place.
+    """Restores timm's attention in the Swin blocks of a model, in place.
 
     Returns:
-        How many blocks were changed.
+        Number of changed blocks.
     """
     blocks = [module for module in model.modules() if isinstance(module, _Fast)]
     for block in blocks:
@@ -212,9 +211,9 @@ def restore(model: nn.Module) -> int:
 
 
 def _restored(block: Any) -> Any:
-    """The same block as timm's own class."""
+    """Changes the class of a block back to timm's."""
     if block.kernel == "fused":
-        block.attn.fused_attn = use_fused_attn(experimental=True)  # as timm makes it
+        block.attn.fused_attn = use_fused_attn(experimental=True)  # timm's default
     (block.__class__,) = (timms for timms, (_, ours) in FASTER.items() if type(block) in ours.values())
     return block
 
@@ -226,14 +225,14 @@ def set_attention(
     say: Callable[[str], None] = print,
     dtype: torch.dtype = torch.float,
 ) -> None:
-    """Makes a model compute its attention as the setting says, or as timm where that fails its check, which is said.
+    """Sets the attention of a model as configured; if the check fails, it stays timm's, and a line says so.
 
     Args:
         model: Any module.
         device: Where it will run.
-        fast_attention: The setting; `auto`, which a run resolved before, is as true.
-        say: Prints.
-        dtype: What autocast will compute in there.
+        fast_attention: The setting; `auto` is the same as true here (a run has resolved it before).
+        say: Prints a line.
+        dtype: Autocast's dtype.
 
     Raises:
         InputError: As `accelerate`.
@@ -245,20 +244,20 @@ def set_attention(
             accelerate(model, device, kernel, dtype)
     except InputError:
         raise
-    except Exception as error:  # a compiler's are of many kinds, and timm's own computation is always there
+    except Exception as error:  # compilers raise many kinds, and timm's own computation always works
         reason = next(iter(str(error).splitlines()), "") or repr(error)
         say(f"attention is computed as timm does: {reason}")
 
 
 def attentions(model: nn.Module, device: torch.device) -> list[FastAttention]:
-    """Values of the setting that a model can be computed with on a device, the default first.
+    """The values of the setting that a model supports on a device, the default first.
 
     Args:
         model: Any module.
         device: Where it will run.
 
     Returns:
-        Nothing where no block is timm's: there is nothing to choose.
+        An empty list if the model has no Swin block of timm.
     """
     kinds: list[Any] = [module for module in model.modules() if isinstance(module, _Fast) or type(module) in FASTER]
     if not kinds:
@@ -270,11 +269,11 @@ def attentions(model: nn.Module, device: torch.device) -> list[FastAttention]:
 
 
 def refuse_impossible(model: nn.Module, setting: FastAttention | Kernel) -> None:
-    """Refuses a way of computing that a model does not have, without computing anything.
+    """Checks that a model supports a setting, without computing anything.
 
     Args:
         model: Any module.
-        setting: What is asked for.
+        setting: The setting.
 
     Raises:
         InputError: As `accelerate`.
@@ -289,7 +288,7 @@ def refuse_impossible(model: nn.Module, setting: FastAttention | Kernel) -> None
 
 
 def _timms_blocks(model: nn.Module, kernel: Kernel) -> list[Any]:
-    """The blocks of timm's that a kernel can compute."""
+    """The timm blocks that a kernel supports."""
     modules: list[Any] = [module for module in model.modules() if type(module) in FASTER]
     return [
         module
@@ -299,7 +298,7 @@ def _timms_blocks(model: nn.Module, kernel: Kernel) -> list[Any]:
 
 
 def _check(block: Any, device: torch.device, kernel: Kernel, dtype: torch.dtype) -> None:
-    """Compares output and gradients of a copy of a block, with random biases, on 2 by 2 windows.
+    """Compares output and gradients of a copy of a block with timm's, with random biases, on 2 by 2 windows.
 
     Raises:
         RuntimeError: They differ.
@@ -321,7 +320,7 @@ def _check(block: Any, device: torch.device, kernel: Kernel, dtype: torch.dtype)
         )
         for theirs, own in pairs:
             difference, largest = float((theirs - own).abs().max()), float(theirs.abs().max())
-            if not difference <= tolerance * max(largest, noise):  # NaN must not pass
+            if not difference <= tolerance * max(largest, noise):  # also true for NaN
                 raise RuntimeError(
                     f"Faster window attention differs from timm's by {difference:.1e}, where values reach "
                     f"{largest:.1e}, on {device} in {number_format} with torch {torch.__version__}."
@@ -329,9 +328,9 @@ def _check(block: Any, device: torch.device, kernel: Kernel, dtype: torch.dtype)
 
 
 def _results(block: Any, x: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """Output, and gradients of all parameters that the attention reads."""
+    """The output, and the gradients of all parameters of the attention."""
     with torch.enable_grad(), torch.autocast(x.device.type, dtype, enabled=dtype != torch.float):
         out: Tensor = block._attn(x).float()
         parameters = [parameter for parameter in block.attn.parameters() if parameter.requires_grad]
-    # The mean over tokens: gradients of their sum leave the range of fp16 where weights are large.
+    # The mean over tokens: gradients of their sum can overflow fp16 if weights are large.
     return [out.detach(), *torch.autograd.grad(out.square().sum(-1).mean(), parameters)]

@@ -1,9 +1,9 @@
-"""Attention inside windows, computed without copies that only move data around.
+"""Window attention with as few copies of data as possible.
 
 Shapes: B images, H and W tokens per side, W' windows per image, N tokens per window, h heads, d channels per head.
-Projections work token by token, so they run on the whole grid; only scores and softmax see windows. One permutation
-takes queries, keys and values from the grid to shifted windows, and one takes the outputs back. All of it is
-torch's own operations, with gradients of any order.
+Projections are per token, so they run on the whole grid; only scores and softmax need windows. One permutation moves
+queries, keys and values from the grid to shifted windows, and one moves the outputs back. All operations are torch's
+own, with gradients of any order.
 """
 
 from collections import OrderedDict
@@ -19,22 +19,22 @@ from torch.autograd import Function
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-# Not cuDNN: it has no gradient for the bias and gives NaN at 64 tokens per window. Not flash: it takes no bias.
-FUSED_ON = {"cuda"}  # elsewhere, torch's fused attention is slower for windows than its parts
+# Not cuDNN: it has no gradient for the bias and returns NaN at 64 tokens per window. Not flash: it supports no bias.
+FUSED_ON = {"cuda"}  # on other devices, torch's fused attention is slower for windows than separate operations
 BIASED_SDPA = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-BIAS_ALIGNMENT = 8  # numbers: rows of a bias for SDPA's kernels start at multiples of it
-MAX_PER_CALL = 65_535  # what a side of CUDA's grids holds: images and heads are such sides in SDPA's kernels
-MAX_CACHED_BYTES = 2**29  # bytes of permutations that are kept: of a Swin-T at 224 px about 1.2 MB per image of a batch
+BIAS_ALIGNMENT = 8  # elements: for SDPA's kernels, rows of a bias start at multiples of it
+MAX_PER_CALL = 65_535  # largest dimension of CUDA's grids; SDPA's kernels use dimensions for images and heads
+MAX_CACHED_BYTES = 2**29  # of permutations: for a Swin-T at 224 px about 1.2 MB per image of a batch
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How a grid is cut: `window` divides `grid`; all sides in tokens, height first.
+    """How a grid is split into windows: `window` divides `grid`; all sides in tokens, height first.
 
     Args:
         grid: H and W.
         window: Sides of a window.
-        shift: Cyclic shift to the top left before cutting.
+        shift: Cyclic shift to the top left before splitting.
         heads: h.
     """
 
@@ -49,7 +49,7 @@ class Windows:
         return self.window[0] * self.window[1]
 
     def cut(self, x: Tensor) -> Tensor:
-        """Grid (B, H·W, c) to shifted windows (B, W', N, c) in operations that compilers know."""
+        """Grid (B, H·W, c) to shifted windows (B, W', N, c), by operations that compilers support."""
         (height, width), (rows, columns) = self.grid, self.window
         x = x.reshape(x.shape[0], height, width, -1).roll((-self.shift[0], -self.shift[1]), (1, 2))
         x = x.view(x.shape[0], height // rows, rows, width // columns, columns, -1).transpose(2, 3)
@@ -68,7 +68,7 @@ _lock = Lock()
 
 
 def _cached_orders(make: Callable[..., Orders], *key: Any) -> Orders:
-    """What a function makes of its arguments, which all blocks of a stage share. Those used last are kept."""
+    """Cached result of a function for its arguments (LRU), shared by all blocks of a stage."""
     with _lock:
         orders = _kept.pop((make, *key), None) or make(*key)
         _kept[(make, *key)] = orders
@@ -80,8 +80,8 @@ def _cached_orders(make: Callable[..., Orders], *key: Any) -> Orders:
 def _made_head_orders(windows: Windows, batch: int, parts: int, device: torch.device) -> Orders:
     """The permutation of rows of d channels, from (B, H·W, parts, h) to (parts, B, W', h, N).
 
-    One lookup does shift, cut and head split. `embedding` moves whole rows on all threads: as fast as copying a
-    permuted view there, and twice as fast back.
+    One lookup does shift, window split and head split. `embedding` moves whole rows on all threads: as fast as copying
+    a permuted view in the forward pass, and twice as fast in the backward pass.
     """
     tokens = windows.cut(_rows(windows, batch, device)).view(1, -1, 1, windows.tokens)
     part = torch.arange(parts, device=device, dtype=torch.int32).view(-1, 1, 1, 1)
@@ -91,16 +91,16 @@ def _made_head_orders(windows: Windows, batch: int, parts: int, device: torch.de
 
 
 def _rows(windows: Windows, batch: int, device: torch.device) -> Tensor:
-    """Number of every token (B, H·W, 1) among those of all images."""
+    """Index of every token (B, H·W, 1) among those of all images."""
     tokens = windows.grid[0] * windows.grid[1]
     return torch.arange(batch * tokens, device=device, dtype=torch.int32).view(batch, -1, 1)
 
 
-@cache  # of few arguments: every block asks for it in every step
+@cache  # called by every block in every step, with few different arguments
 def _groups(windows: Windows, is_masked: bool) -> list[list[int]]:
-    """Numbers of an image's windows, in groups that share a mask.
+    """Indices of an image's windows, in groups with the same mask.
 
-    A shift makes opposite edges meet in the last row and in the last column of windows.
+    After a shift, opposite edges meet in the last row and the last column of windows.
     """
     rows, columns = (side // part for side, part in zip(windows.grid, windows.window, strict=True))
     groups: dict[tuple[bool, bool], list[int]] = {}
@@ -112,7 +112,7 @@ def _groups(windows: Windows, is_masked: bool) -> list[list[int]]:
 
 
 def _made_group_orders(windows: Windows, batch: int, is_masked: bool, device: torch.device) -> Orders:
-    """The permutation of tokens (B·H·W) to those of shifted windows, one group of windows after the other."""
+    """The permutation of tokens (B·H·W) to shifted windows, one group of windows after another."""
     tokens = windows.cut(_rows(windows, batch, device)).view(batch, -1, windows.tokens)
     order = torch.cat([tokens[:, group].flatten() for group in _groups(windows, is_masked)]).long()
     return order, order.argsort()
@@ -121,8 +121,8 @@ def _made_group_orders(windows: Windows, batch: int, is_masked: bool, device: to
 def position_bias(table: Tensor, window: tuple[int, int]) -> Tensor:
     """Bias of every relative position to bias of every pair of tokens.
 
-    The pairs are the table's own sliding windows, flipped. As views, they need no index; the backward pass adds up in
-    a fixed order, where indexing would sort or use atomics.
+    The pairs are sliding windows over the table, flipped. As views they need no index, and the backward pass adds in a
+    fixed order; indexing would sort or use atomics.
 
     Args:
         table: ((2·rows − 1)·(2·columns − 1), h).
@@ -151,16 +151,16 @@ def attend(
     Args:
         qkv: Queries, keys and values (B, H·W, 3·h·d).
         bias: Of token pairs (h, N, N).
-        mask: Of token pairs (W', N, N): −100 where they are no neighbours but for the shift, else 0. None for no shift.
-        windows: How the grid is cut.
-        scale: Of all scores.
+        mask: Of token pairs (W', N, N): −100 for tokens that only the shift made neighbours, else 0. None for no shift.
+        windows: How the grid is split.
+        scale: Factor on all scores.
         cosine: Scale per head (h, 1, 1) of cosine attention, which normalises queries and keys; None for dot products.
-        dropout: Share of attention weights set to 0.
+        dropout: Fraction of attention weights set to 0.
 
     Returns:
         (B, H·W, h·d).
     """
-    # A subclass of Tensor is traced or counted rather than computed: it must see ordinary operations.
+    # A subclass of Tensor traces or counts operations: it must see ordinary ones.
     is_plain = type(qkv) is Tensor and not torch.compiler.is_compiling()
     if qkv.device.type in FUSED_ON and is_plain:
         return attend_by_groups(qkv, bias, mask, windows, scale, cosine, dropout)
@@ -178,10 +178,10 @@ def attend_by_groups(
     cosine: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """The same as `attend`, for fused kernels: they read queries, keys and values where one lookup has put them.
+    """The same as `attend`, with fused kernels: one lookup arranges queries, keys and values for them.
 
-    Rolling, cutting and copying took a third of a training step of Swin-T on an H200. A bias is read for all windows of
-    a call, so that windows with another mask are another call.
+    Rolling, splitting and copying took a third of a training step of Swin-T on an H200. All windows of a call share one
+    bias, so windows with another mask need another call.
     """
     batch, grid, channels = qkv.shape
     heads, tokens = windows.heads, windows.tokens
@@ -210,7 +210,7 @@ def attend_by_heads(
     cosine: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """The same as `attend`, for CPUs: one lookup puts queries, keys and values where their products read them."""
+    """The same as `attend`, for CPUs: one lookup arranges queries, keys and values for the matrix products."""
     batch, grid, channels = qkv.shape
     depth, tokens = channels // (3 * windows.heads), windows.tokens
     orders = _cached_orders(_made_head_orders, windows, batch, 3, qkv.device)
@@ -225,11 +225,11 @@ def attend_by_heads(
 
 
 class _Reordered(Function):
-    """Rows in another order. That of the gradient is known, where indexing would add up what it gathers."""
+    """Reorders rows. The gradient is the inverse permutation, whereas that of indexing would accumulate."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        """Rows (R, c) in an order (R,) whose inverse is given."""
+        """Rows (R, c) in the given order (R,)."""
         ctx.orders = inverse, order
         return functional.embedding(order, x) if x.device.type == "cpu" else x.index_select(0, order)
 
@@ -248,15 +248,15 @@ def attend_by_parts(
     cosine: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """The same as `attend`, in operations that autograd and compilers know."""
+    """The same as `attend`, with operations that autograd and compilers support."""
     heads = windows.heads
     cut = windows.cut(qkv)
     q, k, v = cut.view(*cut.shape[:3], 3, heads, -1).permute(3, 0, 1, 4, 2, 5).unbind(0)  # each (B, W', h, N, d)
     if cosine is not None:
         q, k = _cosine(q, k, cosine)
-    if mask is None:  # images as windows
+    if mask is None:  # fold images into windows
         q, k, v = (x.flatten(0, 1) for x in (q, k, v))
-    else:  # windows as heads: one small mask for all images
+    else:  # fold windows into heads: one small mask for all images
         q, k, v, bias = (x.flatten(1, 2) for x in (q, k, v, (bias + mask.unsqueeze(1)).unsqueeze(0)))
     x = _weighted(q, k, v, bias.view(1, -1, *bias.shape[-2:]), scale, dropout)
     x = x.reshape(qkv.shape[0], -1, heads, *x.shape[-2:]).transpose(2, 3)
@@ -264,12 +264,12 @@ def attend_by_parts(
 
 
 def _cosine(q: Tensor, k: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys (·, h, N, d) as cosine attention multiplies them."""
+    """Normalised and scaled queries and keys (·, h, N, d) of cosine attention."""
     return (functional.normalize(q, dim=-1) * cosine).to(q.dtype), functional.normalize(k, dim=-1).to(k.dtype)
 
 
 def _weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropout: float) -> Tensor:
-    """Values weighted by attention, all (·, ·, N, d), with bias (1, ·, N, N); on CPUs any sides stand for the first."""
+    """Values weighted by attention, all (·, ·, N, d), on CPUs with any leading dimensions; bias (1, ·, N, N)."""
     if q.device.type in FUSED_ON:
         with sdpa_kernel(BIASED_SDPA):
             return _fused(q, k, v, _aligned(bias.to(q.dtype)), scale, dropout)
@@ -278,17 +278,16 @@ def _weighted(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropo
 
 
 def _aligned(bias: Tensor) -> Tensor:
-    """The same bias (1, ·, N, N) in memory whose rows start where the fused kernels can read them.
+    """The same bias (1, ·, N, N), with rows aligned as the fused kernels require.
 
-    They refuse others. Torch pads by itself where it runs step by step, and compilers where they see the need: in the
-    forward pass, and not in every version in the backward pass.
+    Torch pads by itself in eager mode. Compilers pad in the forward pass, but some versions not in the backward pass.
     """
     missing = -bias.shape[-1] % BIAS_ALIGNMENT
     return functional.pad(bias, (0, missing))[..., : bias.shape[-1]] if missing else bias
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float, dropout: float) -> Tensor:
-    """Torch's fused attention, in as many calls as its grids ask for; arguments as of `_weighted`."""
+    """Torch's fused attention, in several calls if it exceeds CUDA's grid size; arguments as in `_weighted`."""
     for side in (0, 1):
         if q.shape[side] > MAX_PER_CALL:
             queries, keys, values = (torch.split(x, MAX_PER_CALL, side) for x in (q, k, v))

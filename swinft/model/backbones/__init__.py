@@ -1,1 +1,1 @@
-"""timm models through timm's own contract: sizes, weights, order in memory."""
+"""Backbones: timm models and custom modules; image sizes, weights, memory format."""

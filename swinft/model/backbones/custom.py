@@ -1,4 +1,4 @@
-"""A backbone of one's own: any module that gives one vector per image and says how wide it is.
+"""Custom backbones: any module that returns one vector per image and has `num_features`.
 
 Shapes: B batch, H and W pixels, D features.
 """
@@ -22,32 +22,32 @@ def custom_module(spec: dict[str, Any], pretrained: bool | str, settings: dict[s
     """Builds the module.
 
     Args:
-        spec: Its class and arguments.
+        spec: Its `class_path` and `init_args`.
         pretrained: False, or a file with its weights.
-        settings: What is configured of a timm model and cannot act here: name and value, None where it is not set.
+        settings: Settings that only timm models have, by name; None if not set.
 
     Raises:
-        InputError: The class is not loaded or is no module, does not take its arguments, says no width, or the file
-            does not hold its weights; or a setting is set that only timm's models have.
+        InputError: The class is not loaded, is not a module, does not accept its arguments or has no `num_features`;
+            the file does not contain its weights; or a setting of timm models is set.
     """
     name = spec["class_path"]
     cls = load_class(name, nn.Module, "model.backbone")
     if given := [f"model.{key}" for key, value in settings.items() if value]:
         raise InputError(
-            f"{listed(given)} is for timm's models, and model.backbone is the class {name}: give such arguments in its "
-            f"init_args, and remove it."
+            f"{listed(given)} is for timm's models, and model.backbone is the class {name}: remove it, and set such "
+            f"arguments in its init_args."
         )
     refuse_hub(name, pretrained)
     try:
         model = cls(**init_args_of(spec))
     except InputError:
         raise
-    except Exception as error:  # whatever the class does not like
+    except Exception as error:  # a custom class may raise anything
         raise InputError(f"model.backbone: {name} cannot be built: {type(error).__name__}: {error}") from error
     width = getattr(model, "num_features", None)
     if not isinstance(width, int) or width < 1:
         raise InputError(
-            f"model.backbone: {name} has num_features {width!r}; it must say how many features it gives per image."
+            f"model.backbone: {name} has num_features {width!r}; it must be the number of features per image."
         )
     if isinstance(pretrained, str):
         _load(model, name, Path(pretrained))
@@ -55,7 +55,7 @@ def custom_module(spec: dict[str, Any], pretrained: bool | str, settings: dict[s
 
 
 def refuse_hub(name: str, pretrained: bool | str) -> None:
-    """Refuses `pretrained: true` of a class: nobody knows which weights that would be.
+    """Rejects `pretrained: true` for a class, which has no known weights.
 
     Raises:
         InputError: It is true.
@@ -63,16 +63,16 @@ def refuse_hub(name: str, pretrained: bool | str) -> None:
     if pretrained is True:
         raise InputError(
             f"model.pretrained is true, and no weights of the class {name} (model.backbone) are known. Set it to a "
-            f"file; or to false, where training starts from what the class itself begins with: then set "
-            f"model.optim.lr, too, if these are trained weights."
+            f"file; or to false to start from the weights that the class itself sets, and if these are pretrained, "
+            f"set model.optim.lr, too."
         )
 
 
 def normalisation(model: Any) -> tuple[Sequence[float], Sequence[float]]:
-    """Channel means and deviations in 0–1 that a module wants its images normalised with: ImageNet's by default.
+    """Channel means and standard deviations in 0–1 for the module's input: its `mean` and `std`, or ImageNet's.
 
     Raises:
-        InputError: Its `mean` or `std` are not three numbers.
+        InputError: Its `mean` or `std` is not three numbers.
     """
     found = []
     for name, default in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
@@ -83,7 +83,7 @@ def normalisation(model: Any) -> tuple[Sequence[float], Sequence[float]]:
             numbers = []
         if len(numbers) != 3 or (name == "std" and min(numbers) <= 0):
             raise InputError(
-                f"model.backbone: {name} of {type(model).__name__} is {values!r}; it must be three numbers in 0–1, of "
+                f"model.backbone: {name} of {type(model).__name__} is {values!r}; it must be three numbers in 0–1, for "
                 f"red, green and blue."
             )
         found.append(numbers)
@@ -91,11 +91,11 @@ def normalisation(model: Any) -> tuple[Sequence[float], Sequence[float]]:
 
 
 def _load(model: nn.Module, name: str, file: Path) -> None:
-    """Loads a file strictly."""
+    """Loads a file of weights strictly."""
     if not file.is_file():
         raise InputError(f"model.pretrained: no file '{file}'. Allowed: false, a .safetensors or .pth file.")
     try:
         state = load_state_dict(str(file), device="cpu", weights_only=True)
         model.load_state_dict(without_prefix(state, model.state_dict().keys(), file))
     except (RuntimeError, KeyError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        raise InputError(f"{file} does not hold weights of {name} (model.pretrained): {error}") from error
+        raise InputError(f"{file} does not contain weights of {name} (model.pretrained): {error}") from error

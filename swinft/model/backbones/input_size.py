@@ -1,4 +1,4 @@
-"""Brings a timm model to an image size, by its own means, so that nothing is cut off and no window is padded."""
+"""Adapts a timm model to an image size without cropping the image or padding a window."""
 
 import inspect
 import math
@@ -11,25 +11,25 @@ from torch import nn
 from swinft.errors import InputError
 
 Window = int | tuple[int, int]
-# A window this many times larger or smaller than the one the model was made for sees another kind of context: better an
-# error with good sizes than a quiet loss of accuracy.
+# A window this many times larger or smaller than the pretrained one sees a different context: an error that suggests
+# sizes is better than a silent loss of accuracy.
 MAX_WINDOW_RATIO = 2.0
 
 
 def resize(model: Any, name: str, size: tuple[int, int], window: Window | None) -> bool:
-    """Brings a model from its native size to `size`, once, from its pristine weights.
+    """Adapts a model from its native size to `size`; call it once, with its original weights.
 
     Args:
         model: A timm model at its native size.
         name: Its name.
         size: Height and width in pixels.
-        window: What the user asked for; None for the nearest to the native one.
+        window: The configured window; None for the one nearest to the native one.
 
     Returns:
-        Whether the model was brought to the size; False where it has no means for that.
+        Whether the model was adapted; False if it has no `set_input_size`.
 
     Raises:
-        InputError: A part of the image would be cut off, or no window divides the model's grids.
+        InputError: A part of the image would be cropped, or no window divides the model's grids.
     """
     patch = _patch(model)
     if any(side % length for side, length in zip(size, patch, strict=True)):
@@ -42,7 +42,7 @@ def resize(model: Any, name: str, size: tuple[int, int], window: Window | None) 
     if set_size is None:
         return False
     takes_windows = "window_size" in inspect.signature(set_size).parameters
-    # MaxViT's windows are not shifted: its grids need no divisor per stage.
+    # MaxViT's windows are not shifted: they need not divide the grid of each stage.
     if not takes_windows or not hasattr(model, "patch_embed") or not hasattr(model, "layers"):
         if size != native:
             _set_size(set_size, name, size)
@@ -53,7 +53,7 @@ def resize(model: Any, name: str, size: tuple[int, int], window: Window | None) 
 
 
 def _patch(model: Any) -> tuple[int, int]:
-    """Pixels of which a side must be a multiple, or timm leaves the rest out: a grid of patches that is not padded."""
+    """Sides of a patch if the grid of patches is not padded: timm then drops the remainder of the image; else 1."""
     embed = getattr(model, "patch_embed", None)
     proj = getattr(embed, "proj", None)
     if not isinstance(proj, nn.Conv2d) or getattr(embed, "dynamic_img_pad", False):
@@ -74,8 +74,8 @@ def _stage_windows(model: Any, name: str, size: tuple[int, int], window: Window 
     """A window per stage that divides the stage's grid.
 
     Where a window does not divide the grid, timm pads after the cyclic shift and opposite edges attend to each other.
-    So every stage gets the divisor of its grid that is nearest to the window it should have: the native one, scaled up
-    with the image beyond the native size, as the authors do from 224 (7) to 384 (12) px.
+    So every stage gets the divisor of its grid that is nearest to the desired window: the native one, scaled with the
+    image above the native size, as Swin's authors do from 224 (7) to 384 (12) px.
     """
     natives = model.pretrained_cfg["input_size"][-2:]
     asked = to_2tuple(window)
@@ -95,7 +95,7 @@ def _stage_windows(model: Any, name: str, size: tuple[int, int], window: Window 
 
 
 def _side_windows(model: Any, native: int, side: int, axis: int, window: int | None) -> list[int]:
-    """Windows along one side, one per stage; empty where a stage has none."""
+    """Windows along one side, one per stage; empty if a stage has none."""
     patch = model.patch_embed.patch_size[axis]
     if side % patch:
         return []

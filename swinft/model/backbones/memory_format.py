@@ -1,4 +1,4 @@
-"""In which order memory holds the images and the weights of convolutions: channels last, or plain.
+"""Memory format of images and convolution weights: channels last, or plain (contiguous).
 
 Shapes: B batch, H and W pixels.
 """
@@ -16,27 +16,27 @@ FORMATS: dict[Layout, torch.memory_format] = {
     "channels_last": torch.channels_last,
     "plain": torch.contiguous_format,
 }
-# Where kernels of convolutions want the channels of a pixel side by side. On mps several were wrong, or failed in the
-# backward pass, in torch's versions up to 2.12.
+# Devices whose convolution kernels are faster with channels last. On mps, several kernels were wrong or failed in the
+# backward pass in torch up to 2.12.
 FASTER_ON = ("cpu", "cuda")
 
-MIN_CHANNELS = 16  # what the processor's vectors hold
+MIN_CHANNELS = 16  # the size of the CPU's vectors
 
 
 def uses_channels_last(net: nn.Module) -> bool:
-    """Whether a network convolves more than the three channels of images, as the stem of a transformer does."""
+    """Whether a network has convolutions other than on the image itself, as in the patch embedding of a transformer."""
     return any(isinstance(module, nn.Conv2d) and module.in_channels > 3 for module in net.modules())
 
 
 def set_layout(net: nn.Module, layout: Layout) -> None:
-    """Brings the weights of convolutions into an order, and from then on every image that is given to the network.
+    """Sets the memory format of convolution weights, and of all images passed to the network from then on.
 
-    The parameters stay the same objects and hold the same numbers. An optimiser must not have taken a step with them:
-    what it keeps of each lies as the weights did.
+    Parameters stay the same objects with the same values. Call it before the first optimiser step: the optimiser's
+    state keeps the memory format of the weights.
 
     Args:
-        net: A network, or whatever holds some: a task with its averaged weights.
-        layout: Of the weights and of images (B, 3, H, W).
+        net: A network, or a module that contains networks, such as a task with averaged weights.
+        layout: For the weights and for images (B, 3, H, W).
     """
     convert_conv2d_weight_memory_format(net, FORMATS[layout])
     for module in net.modules():
@@ -50,9 +50,9 @@ def set_layout(net: nn.Module, layout: Layout) -> None:
 
 
 def _writes_outside(module: nn.Module) -> bool:
-    """Whether a module is a convolution whose gradient, channels last on a CPU, oneDNN writes outside of its memory.
+    """Whether oneDNN writes the gradient of this convolution outside its memory, with channels last on a CPU.
 
-    So does the one of torch 2.14, in fp32 and bf16: processes crash, or go on with other numbers. Stems of RepVGG,
+    The oneDNN of torch 2.14 does so in fp32 and bf16: processes crash, or continue with wrong numbers. Stems of RepVGG,
     MobileOne and FastViT have such convolutions.
     """
     return (
@@ -64,11 +64,11 @@ def _writes_outside(module: nn.Module) -> bool:
 
 
 def _plain_on_cpus(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-    """Images (B, C, H, W) in the plain order where a CPU convolves them; a hook, for the module stays timm's."""
+    """Forward pre-hook: makes the input (B, C, H, W) contiguous on a CPU, without replacing timm's module."""
     return tuple(x.contiguous() if x.device.type == "cpu" else x for x in inputs)
 
 
 def plain_where_needed(net: nn.Module, device: torch.device) -> None:
-    """Sets the plain order on a device whose kernels need it; on others a network is left as it is."""
+    """Sets the plain format on devices where channels last is not reliable; does nothing on others."""
     if device.type not in FASTER_ON and uses_channels_last(net):
         set_layout(net, "plain")

@@ -1,6 +1,6 @@
-"""An image becomes features: any timm model, at any size it can do, through timm's own contract; or one's own.
+"""The backbone: images to features, by any timm model at any size it supports, or by a custom module.
 
-Shapes: B batch, H and W pixels, D features. Nothing here looks at a model's name.
+Shapes: B batch, H and W pixels, D features. Nothing here depends on a model's name.
 """
 
 import urllib.error
@@ -25,7 +25,7 @@ from swinft.model.backbones.weights import load_weights, read_weights
 from swinft.model.class_spec import Named, plain_spec, spec_name
 
 REACH_SECONDS = 5.0
-# What `timm.create_model` takes besides the arguments of a model: files of weights, folders, other outputs.
+# Arguments of `timm.create_model` that `backbone_args` must not set: weights, folders, kind of output.
 TIMM_RESERVED = {
     "cache_dir",
     "checkpoint_path",
@@ -45,13 +45,13 @@ TIMM_RESERVED = {
 
 
 class Backbone(nn.Module):
-    """A timm model without its classifier, with its own normalisation.
+    """A timm model without classifier (or a custom module), with the normalisation of its input.
 
     Args:
         model: A timm model made with `num_classes=0`.
-        mean: Channel means in 0–1, the ones its weights were trained with.
+        mean: Channel means in 0–1 that its weights were trained with.
         std: Channel standard deviations in 0–1.
-        num_features: D; None for what a timm model says.
+        num_features: D; None for that of the timm model.
     """
 
     mean: Tensor
@@ -63,15 +63,15 @@ class Backbone(nn.Module):
         super().__init__()
         self.model: Any = model
         self.num_features = num_features or _num_features(model)
-        # Derived from the config, not learnt: not part of the weights.
+        # From the config, not learnt: not part of the weights.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, image: Tensor, pool: Pool | None = None) -> Tensor:
-        """Pixels (B, 3, H, W), uint8 or float in 0–255, to features (B, D), or to those that another pooling gives.
+        """Pixels (B, 3, H, W), uint8 or float in 0–255, to features (B, D), or of the width of `pool`.
 
         Raises:
-            InputError: The pooling needs what the model does not have.
+            InputError: The pooling does not fit the model.
         """
         normalised = (image.to(self.mean.dtype) - self.mean) / self.std
         if pool is not None:
@@ -91,8 +91,8 @@ def create_backbone(
     """Builds a backbone at an image size.
 
     Args:
-        name: Any model of `timm.list_models()`, with or without a pretrained tag; or a class of your own, as
-            `class_path` and `init_args`, whose objects take (B, 3, H, W) and give (B, `num_features`).
+        name: Any model of `timm.list_models()`, with or without a pretrained tag; or a custom class, as `class_path`
+            and `init_args`, whose objects take (B, 3, H, W) and return (B, `num_features`).
         image_size: Side, or height and width, in pixels.
         pretrained: True for the hub's weights, a .safetensors or .pth file, or False for none.
         drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); None for the model's.
@@ -100,8 +100,8 @@ def create_backbone(
         backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`).
 
     Raises:
-        InputError: The name is unknown, an argument is not the model's, the weights do not fit or cannot be had, or the
-            model cannot work at this size.
+        InputError: The name or an argument is unknown, the weights do not fit or are not available, or the model does
+            not support this size.
     """
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(sides) != 2:
@@ -124,7 +124,7 @@ def create_backbone(
 
 
 def _recompute_activations(model: Any, name: str) -> None:
-    """Raises InputError where the model has no means for it."""
+    """Turns on gradient checkpointing; raises InputError if the model does not support it."""
     try:
         model.set_grad_checkpointing(True)
     except (AssertionError, AttributeError) as error:
@@ -136,19 +136,19 @@ def _recompute_activations(model: Any, name: str) -> None:
 def recomputes_activations(name: Named, backbone_args: dict[str, Any] | None = None) -> bool:
     """Whether a timm model can recompute activations in the backward pass (`grad_checkpointing`)."""
     if not isinstance(name, str):
-        return False  # only its object knows
+        return False  # known only once the object exists
     try:
         with torch.device("meta"):  # without weights
             model: Any = timm.create_model(name, num_classes=0, **(backbone_args or {}))
             model.set_grad_checkpointing(True)
-    except Exception:  # a few families compute while they are built; nothing is promised for them
+    except Exception:  # some constructors compute, which meta tensors cannot
         return False
     return True
 
 
 def _num_features(model: Any) -> int:
-    """D, what a timm model pools to, by its own word."""
-    # Some families widen behind the pooling, and say so in `head_hidden_size`; some poolings give mean and maximum.
+    """D, the number of pooled features of a timm model."""
+    # Some families widen after the pooling (`head_hidden_size`); some poolings return both mean and maximum.
     width = int(getattr(model, "head_hidden_size", None) or model.num_features)
     pools = [module for module in model.modules() if isinstance(module, SelectAdaptivePool2d)]
     widens = model.num_features == width and len(pools) == 1
@@ -158,9 +158,9 @@ def _num_features(model: Any) -> int:
 def _at_size(name: str, pretrained: bool | str, arguments: dict[str, Any], size: tuple[int, int]) -> Any:
     """The timm model at an image size, with its weights.
 
-    Families that cannot change their size are built for it. Their weights fit where timm resamples the position tables.
-    A file of weights trained at another size than the model's own, such as a run's, is loaded at the size asked for: by
-    way of the model's own size its tables would be resampled twice.
+    Families that cannot change their size are built for it; their weights fit if timm resamples the position tables. A
+    file of weights trained at another size than the model's native one, such as a run's, is loaded at the target size:
+    loaded at the native size, its tables would be resampled twice.
     """
     model, load = _build(name, pretrained, arguments)
     is_native = load(only_as_it_is=True)
@@ -171,27 +171,27 @@ def _at_size(name: str, pretrained: bool | str, arguments: dict[str, Any], size:
         load()
     if is_resized or size == native:
         return model
-    # Some have a table of positions, and do not say that it fixes their size.
+    # Some have a position table without `fixed_input_size`.
     if not is_fixed and not any("pos" in key.split(".")[-1] for key in model.state_dict()):
         return model
-    said = f"it has no other size than {native[0]} px"
+    reason = f"it has no other size than {native[0]} px"
     try:
         built = _create(name, pretrained, {**arguments, "img_size": size if size[0] != size[1] else size[0]})
     except InputError as error:
-        said = str(error)
+        reason = str(error)
     else:
         if _runs(built, size):
             return built
-    if _runs(model, size):  # CrossViT brings images to its own sizes by itself
+    if _runs(model, size):  # CrossViT resizes images itself
         return model
     raise InputError(
-        f"'{name}' is made for {native[0]} px and cannot be had at {size[0]} x {size[1]} px (data.image_size). Set "
-        f"data.image_size to {native[0]}, or name another backbone. timm says: {said}"
+        f"'{name}' is made for {native[0]} px and is not available at {size[0]} x {size[1]} px (data.image_size). Set "
+        f"data.image_size to {native[0]}, or name another backbone. timm reports: {reason}"
     )
 
 
 def _runs(model: Any, size: tuple[int, int]) -> bool:
-    """Whether a model takes an image of a size."""
+    """Whether a model accepts an image of this size."""
     was_training = model.training
     try:
         with torch.inference_mode():
@@ -211,15 +211,15 @@ def _create(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> Any
 
 
 def _build(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> tuple[Any, Callable[..., bool]]:
-    """The timm model, and what loads the file of weights where there is one; hub weights are in the model already."""
+    """The timm model, and a function that loads its file of weights, if any; hub weights are already loaded."""
     base = name.split(".")[0]
     if not timm.is_model(base):
         raise InputError(f"timm has no model '{name}' (model.backbone).{suggest(base, timm.list_models())}")
     file = weights_file(name, pretrained)
     try:
         model: Any = timm.create_model(name, pretrained=bool(pretrained) and not file, num_classes=0, **arguments)
-    except Exception as error:  # whatever the model does not like about its arguments or its tag
-        fix = " To build it as it is, remove model.backbone_args (--model.backbone_args null)." if arguments else ""
+    except Exception as error:  # a model may raise anything for wrong arguments or tags
+        fix = " To build it without them, remove model.backbone_args (--model.backbone_args null)." if arguments else ""
         raise InputError(f"timm cannot build '{name}' with {arguments}: {error} (model.backbone_args).{fix}") from error
     if not file:
         return model, lambda only_as_it_is=False: True
@@ -228,21 +228,21 @@ def _build(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> tupl
 
 
 def _refuse_reserved(arguments: dict[str, Any]) -> None:
-    """Raises InputError for arguments that are other settings' or swinft's own."""
-    own = sorted(TIMM_RESERVED & arguments.keys())
-    if own:
+    """Raises InputError for arguments that other settings or swinft itself set."""
+    reserved = sorted(TIMM_RESERVED & arguments.keys())
+    if reserved:
         raise InputError(
-            f"model.backbone_args holds {', '.join(own)}: model.backbone and model.pretrained name the network and its "
-            f"weights, data.image_size its size, images are always RGB, and swinft decides the rest. Remove it."
+            f"model.backbone_args contains {', '.join(reserved)}: model.backbone and model.pretrained name the network "
+            f"and its weights, data.image_size its size, images are always RGB, and swinft sets the rest. Remove it."
         )
 
 
 def weights_file(name: Named, pretrained: bool | str) -> Path | None:
-    """The local file to load, also for hub weights that were downloaded before; None for no weights or for a download.
+    """The local file to load, also for hub weights already in the cache; None for no weights or a download.
 
     Raises:
-        InputError: The file does not exist; there are no weights to download; or the hub cannot be reached, found out
-            in seconds and not after the retries of its client.
+        InputError: The file does not exist; there are no weights to download; or the hub cannot be reached, which is
+            checked in seconds, without the retries of its client.
     """
     if not isinstance(name, str):
         refuse_hub(spec_name(plain_spec(name, "model.backbone")), pretrained)
@@ -282,7 +282,7 @@ def _is_reachable(url: str) -> bool:
     try:
         urllib.request.urlopen(url, timeout=REACH_SECONDS).close()
     except urllib.error.HTTPError:
-        return True  # an answer, if not a welcome
+        return True  # the server responds
     except OSError:
         return False
     return True

@@ -1,6 +1,6 @@
-"""A backbone's features before its pooling, in one layout, and what it has behind the pooling.
+"""A backbone's unpooled features in one layout, and the layers after its pooling.
 
-timm's models give them as (B, C, H, W), (B, H, W, C) or (B, prefix + H · W, C); which one is seen by where C stands.
+timm's models return (B, C, H, W), (B, H, W, C) or (B, prefix + H · W, C), told apart by the dimension of size C.
 
 Shapes: B batch, N positions of the grid, C channels.
 """
@@ -23,8 +23,7 @@ class Unpooled(NamedTuple):
     Args:
         tokens: (B, N, C), row by row.
         grid: Rows and columns; N is their product.
-        wrap: Brings one vector per image, (B, C), into the backbone's layout of an image with that vector at its only
-            position.
+        wrap: Converts one vector per image, (B, C), to the backbone's layout for an image with a single position.
     """
 
     tokens: Tensor
@@ -33,9 +32,9 @@ class Unpooled(NamedTuple):
 
 
 def pooled(model: Any, image: Tensor, pool: Pool) -> Tensor:
-    """Normalised images (B, 3, H, W) to features, pooled by `pool` in the place of the backbone's own pooling.
+    """Normalised images (B, 3, H, W) to features, pooled by `pool` instead of the backbone's own pooling.
 
-    A backbone's own pooling of a single position is that position: what it has behind its pooling is applied so.
+    The backbone's own pooling of a single position is the identity, so `forward_head` applies only the layers after it.
     """
     found = unpooled(model, image)
     features = pool(found.tokens, found.grid)
@@ -44,22 +43,22 @@ def pooled(model: Any, image: Tensor, pool: Pool) -> Tensor:
     width = found.tokens.shape[2]
     if features.shape[1] % width:
         raise InputError(
-            f"{type(pool).__name__} gives {features.shape[1]} features for {width} channels (model.pooling); with a "
+            f"{type(pool).__name__} returns {features.shape[1]} features for {width} channels (model.pooling); with a "
             f"timm backbone it must be a multiple of them."
         )
     return torch.cat([model.forward_head(found.wrap(part)) for part in torch.split(features, width, 1)], 1)
 
 
 def unpooled(model: Any, image: Tensor) -> Unpooled:
-    """Features of the positions of normalised images (B, 3, H, W).
+    """Features of all positions of normalised images (B, 3, H, W).
 
     Raises:
-        InputError: The backbone does not give them, or in none of the three layouts.
+        InputError: The backbone does not return them in one of the three layouts.
     """
     if not hasattr(model, "forward_features"):
         raise InputError(
             f"{type(model).__name__} has no `forward_features` with the features of all positions: set model.pooling "
-            f"to avg, which is the backbone's own."
+            f"to avg, the backbone's own pooling."
         )
     features, width = model.forward_features(image), int(model.num_features)
     shape = tuple(features.shape) if isinstance(features, Tensor) else ()
@@ -76,8 +75,8 @@ def unpooled(model: Any, image: Tensor) -> Unpooled:
             return Unpooled(features[:, prefix:], (rows, count // rows), lambda each: _wrap_tokens(each, prefix))
     given = f"a tensor {shape}" if shape else f"a {type(features).__name__}"
     raise InputError(
-        f"{type(model).__name__}.forward_features gives {given} for {width} channels, which is no map of features: set "
-        f"model.pooling to avg, which is the backbone's own."
+        f"{type(model).__name__}.forward_features returns {given} for {width} channels, which is not a feature map: "
+        f"set model.pooling to avg, the backbone's own pooling."
     )
 
 
@@ -90,14 +89,14 @@ def _wrap_last(features: Tensor) -> Tensor:
 
 
 def _wrap_tokens(features: Tensor, prefix: int) -> Tensor:
-    return features[:, None, :].expand(-1, prefix + 1, -1)  # also as the tokens that belong to no position
+    return features[:, None, :].expand(-1, prefix + 1, -1)  # class and register tokens get the same vector
 
 
 def pooled_width(model: nn.Module, pool: Any, size: tuple[int, int]) -> int:
-    """How many features a backbone gives with a pooling, found by trying it on an image of a size.
+    """Number of features of a backbone with a pooling, found by a forward pass at an image size.
 
     Raises:
-        InputError: They do not go together.
+        InputError: The pooling does not fit the backbone.
     """
     was_training = model.training, pool.training
     try:
@@ -107,7 +106,7 @@ def pooled_width(model: nn.Module, pool: Any, size: tuple[int, int]) -> int:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{type(pool).__name__} (model.pooling) fails behind {type(model).__name__} at {size[0]} x {size[1]} px: "
+            f"{type(pool).__name__} (model.pooling) fails after {type(model).__name__} at {size[0]} x {size[1]} px: "
             f"{type(error).__name__}: {error}"
         ) from error
     finally:
@@ -115,6 +114,6 @@ def pooled_width(model: nn.Module, pool: Any, size: tuple[int, int]) -> int:
         pool.train(was_training[1])
     if features.ndim != 2 or len(features) != 1:
         raise InputError(
-            f"{type(pool).__name__} gives {tuple(features.shape)} (model.pooling); it must give (B, num_features)."
+            f"{type(pool).__name__} returns {tuple(features.shape)} (model.pooling); it must return (B, num_features)."
         )
     return features.shape[1]

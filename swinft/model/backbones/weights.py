@@ -1,4 +1,4 @@
-"""A backbone's weights from a file: its own, or inside those of a larger network, such as a Lightning module's."""
+"""Loads a backbone's weights from a file, which may contain a larger network, such as a Lightning checkpoint."""
 
 import pickle
 import sys
@@ -15,18 +15,18 @@ from swinft.errors import InputError
 
 
 def without_prefix(state: dict[str, Any], names: Collection[str], file: Path) -> dict[str, Any]:
-    """The tensors of a backbone by its own names, where all of them are there behind one prefix; said in a line.
+    """Selects the tensors of a backbone and removes their common prefix, if there is one; prints a line about it.
 
     Args:
-        state: Tensors by name, as they are in the file.
-        names: Every name that the backbone has.
-        file: Where they come from, for messages.
+        state: Tensors of the file by name.
+        names: All names of the backbone.
+        file: The file, for messages.
 
     Returns:
-        The state itself where it needs no prefix to be removed, or where there is none that fits all names.
+        The state unchanged if there is no prefix to remove, or none that fits all names.
 
     Raises:
-        InputError: Several prefixes fit, and none of them is that of averaged weights.
+        InputError: Several prefixes fit, and not exactly one of them is that of averaged weights.
     """
     if not names or all(name in state for name in names):
         return state
@@ -36,12 +36,12 @@ def without_prefix(state: dict[str, Any], names: Collection[str], file: Path) ->
     averaged = [prefix for prefix in whole if "average" in prefix or "ema" in prefix.split(".")]
     if len(whole) > 1 and len(averaged) != 1:
         raise InputError(
-            f"{file} holds the backbone more than once (model.pretrained), behind the prefixes {', '.join(whole)}. "
-            f"Save the tensors behind one of them to a file of their own."
+            f"{file} contains the backbone more than once (model.pretrained), with the prefixes {', '.join(whole)}. "
+            f"Save the tensors of one prefix to a separate file."
         )
     if not whole and len(found) != 1:
         return state
-    prefix = (averaged or whole or list(found))[0]  # of one that does not fit, the loader says what is missing
+    prefix = (averaged or whole or list(found))[0]  # if it does not fit, the loader reports what is missing
     inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     rest = f"; {len(state) - len(inside)} other tensors of the file are not" if len(state) > len(inside) else ""
     print(f"model.pretrained: {len(inside)} tensors '{prefix}*' of {file} are loaded into the backbone{rest}")
@@ -49,20 +49,20 @@ def without_prefix(state: dict[str, Any], names: Collection[str], file: Path) ->
 
 
 def read_weights(model: Any, name: str, file: Path) -> dict[str, Any]:
-    """The tensors of a file, by the model's names where they are there behind a prefix; nothing of it is run.
+    """The tensors of a file, without a common prefix; no code in the file is run.
 
     Raises:
-        InputError: It cannot be read, or holds more than tensors and plain values.
+        InputError: It cannot be read, or contains more than tensors and plain values.
     """
     try:
         state = load_state_dict(str(file), device="cpu", weights_only=True)
         return without_prefix(state, model.state_dict().keys(), file)
     except (RuntimeError, pickle.UnpicklingError) as error:
         plain = "torch.save({'state_dict': torch.load(FILE, weights_only=False)['state_dict']}, 'weights.pth')"
-        fix = f" If you trust it, keep its tensors alone: {plain}." if "weights_only" in str(error) else ""
+        fix = f" If you trust it, save only its tensors: {plain}." if "weights_only" in str(error) else ""
         raise InputError(f"{file} cannot be read as weights (model.pretrained): {error}{fix}") from error
     except (KeyError, AttributeError, ValueError, SafetensorError) as error:
-        raise InputError(f"{file} does not hold weights of '{name}' (model.pretrained): {error}") from error
+        raise InputError(f"{file} does not contain weights of '{name}' (model.pretrained): {error}") from error
 
 
 def load_weights(
@@ -73,21 +73,21 @@ def load_weights(
     arguments: dict[str, Any],
     only_as_it_is: bool = False,
 ) -> bool:
-    """Loads a file strictly. timm's own loader lets missing keys pass once the classifier differs.
+    """Loads weights strictly; timm's own loader ignores missing keys if the classifier differs.
 
     Args:
-        model: At the size at which the weights are wanted.
+        model: The model at its final image size.
         state: The file's tensors.
-        name: Of the model.
-        file: Where they come from.
-        arguments: Of the model.
-        only_as_it_is: Load nothing where tensors of the file have other shapes than the model's.
+        name: The model's name.
+        file: The file, for messages.
+        arguments: The model's arguments.
+        only_as_it_is: Load nothing if tensors of the file have other shapes than the model's.
 
     Returns:
-        Whether they are loaded.
+        Whether they were loaded.
 
     Raises:
-        InputError: The file holds anything else than this model's weights and a classifier.
+        InputError: The file contains anything else than this model's weights and a classifier.
     """
     own = model.state_dict()
     if all(key in state and state[key].shape == tensor.shape for key, tensor in own.items()):
@@ -97,26 +97,26 @@ def load_weights(
         if only_as_it_is and all(key in state for key in own):
             return False
         try:
-            # Each family keeps the conversion of older and of the authors' checkpoints under this name.
+            # Each family's conversion of older checkpoints and of the authors' has this name.
             convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
             missing, unexpected = model.load_state_dict(convert(state, model) if convert else state, strict=False)
         except (RuntimeError, KeyError, AttributeError, ValueError) as error:
-            raise InputError(f"{file} does not hold weights of '{name}' (model.pretrained): {error}") from error
+            raise InputError(f"{file} does not contain weights of '{name}' (model.pretrained): {error}") from error
     if unexpected:
         classifier = _classifier_keys(model, name, arguments)
         unexpected = [key for key in unexpected if key not in classifier]
     if missing or unexpected:
         raise InputError(
-            f"{file} does not hold the weights of '{name}' (model.pretrained). Missing: {_few(missing)}. "
+            f"{file} does not contain the weights of '{name}' (model.pretrained). Missing: {_few(missing)}. "
             f"Not known to the model: {_few(unexpected)}."
         )
     return True
 
 
 def _classifier_keys(model: Any, name: str, arguments: dict[str, Any]) -> set[str]:
-    """Weights that the model has with a classifier and not without: a file may hold them, whatever its classes are."""
+    """Names of the classifier's weights, which a file may contain for any number of classes."""
     try:
-        with torch.device("meta"):  # names only; a few families compute while they are built, which it cannot
+        with torch.device("meta"):  # names only; some constructors compute, which meta tensors cannot
             whole = timm.create_model(name, pretrained=False, **arguments)
     except (RuntimeError, NotImplementedError):
         whole = timm.create_model(name, pretrained=False, **arguments)

@@ -1,4 +1,4 @@
-"""Features become predictions: one class per kind of target, and the losses they learn by."""
+"""Heads, one per kind of target: features to logits, loss and predictions."""
 
 from swinft.model.heads.base import Head, LinearHead
 from swinft.model.heads.classification import ClassificationHead

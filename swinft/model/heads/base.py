@@ -1,7 +1,7 @@
-"""What every head offers, and the head that most are: one linear layer.
+"""Base class of heads, and the linear head.
 
-A head is the only place that knows the target's units. Training happens in encoded units, predictions leave in the
-competition's.
+Only a head knows the target's units: it encodes targets for training, and decodes predictions to the competition's
+units.
 
 Shapes: B batch, D features, K outputs.
 """
@@ -20,7 +20,7 @@ from swinft.ranges import NOT_NEGATIVE
 
 
 class Head(InitArgsMixin, nn.Module):
-    """What every head offers.
+    """Base class of heads.
 
     Args:
         in_features: D, given by the backbone.
@@ -47,15 +47,15 @@ class Head(InitArgsMixin, nn.Module):
         return self.kind != "regression"
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, D) to logits (B, anything that `loss` and `decode` understand)."""
+        """Features (B, D) to logits (B, …), in any form that `loss` and `decode` accept."""
         raise NotImplementedError
 
     def encode(self, target: Tensor) -> Tensor:
-        """Targets of a batch to what the loss compares with, in a form whose mixtures mean something: float (B, …)."""
+        """Targets of a batch to encoded targets for the loss, float (B, …), which mixup can mix."""
         raise NotImplementedError
 
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
-        """Loss of every row (B,), in float32, whatever the other rows are."""
+        """Loss of every row (B,), in float32, independent of the other rows."""
         raise NotImplementedError
 
     def decode(self, logits: Tensor) -> Tensor:
@@ -63,10 +63,10 @@ class Head(InitArgsMixin, nn.Module):
         raise NotImplementedError
 
     def decode_rule(self) -> dict[str, Any]:
-        """What `decode` does, as plain values for a program without swinft; a class with its own `decode` has its own.
+        """What `decode` does, as plain values for a program without swinft; override it together with `decode`.
 
         Returns:
-            `rule`, a word, and the constants that go with it.
+            `rule`, a word, and its constants.
         """
         return {"rule": "custom", "head": type(self).__name__}
 
@@ -80,14 +80,14 @@ class Head(InitArgsMixin, nn.Module):
 
 
 class LinearHead(Head):
-    """A head whose logits are one linear layer behind dropout.
+    """A head of one linear layer after dropout.
 
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the target.
         dropout: Probability of dropping a feature, in [0, 1).
-        loss: A name that the head's own `loss` knows, or an object that is called in its place.
-        named: These names.
+        loss: The name of a built-in loss, or a `Loss` object to call instead.
+        named: The names of the built-in losses.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class LinearHead(Head):
     ) -> None:
         super().__init__(in_features, num_outputs)
         check_loss(type(self).__name__, loss, named)
-        self.own_loss = copy.deepcopy(loss) if isinstance(loss, Loss) else None  # each network has one of its own
+        self.own_loss = copy.deepcopy(loss) if isinstance(loss, Loss) else None  # a copy for each network
         self.dropout = nn.Dropout(checked_fraction("dropout", dropout))
         self.linear = nn.Linear(in_features, num_outputs)
-        # Small, as timm's classifiers start: pretrained features are left alone at first.
+        # Small, as in timm's classifiers: large initial gradients would disturb pretrained features.
         nn.init.trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
@@ -109,7 +109,7 @@ class LinearHead(Head):
 
 
 def check_equal_shapes(head: Head, logits: Tensor, encoded: Tensor) -> None:
-    """Refuses logits and encoded targets of different shapes.
+    """Checks that logits and encoded targets have the same shape.
 
     Raises:
         InputError: They differ.
@@ -117,28 +117,28 @@ def check_equal_shapes(head: Head, logits: Tensor, encoded: Tensor) -> None:
     if logits.shape != encoded.shape:
         raise InputError(
             f"{type(head).__name__} compares logits {tuple(logits.shape)} with encoded targets "
-            f"{tuple(encoded.shape)}: they would be broadcast. Both must have one shape."
+            f"{tuple(encoded.shape)}: they would be broadcast. Both must have the same shape."
         )
 
 
 def checked_weights(name: str, weights: list[float] | None, num_outputs: int) -> Tensor:
-    """Weights (K,), 1 where there are none.
+    """Weights (K,); all 1 if none are given.
 
     Raises:
-        InputError: They are not K finite numbers from 0, or all of them are 0.
+        InputError: They are not K finite numbers of 0 or more, or all are 0.
     """
     if weights is None:
         return torch.ones(num_outputs)
     if len(weights) != num_outputs or any(weight not in NOT_NEGATIVE for weight in weights) or not any(weights):
         raise InputError(
-            f"{name} has {number_of(len(weights), 'value')} {weights}; it needs {num_outputs} finite ones of 0 "
-            "or more, one per output, and not all of them 0."
+            f"{name} has {number_of(len(weights), 'value')} {weights}; it needs {num_outputs} finite values of 0 "
+            "or more, one per output, not all 0."
         )
     return torch.tensor(weights)
 
 
 def checked_fraction(name: str, value: float) -> float:
-    """The value itself.
+    """The value, unchanged.
 
     Raises:
         InputError: It is outside [0, 1).

@@ -1,4 +1,4 @@
-"""One of K classes.
+"""Head for one of K classes.
 
 Shapes: B batch, D features, K outputs.
 """
@@ -15,16 +15,16 @@ from swinft.model.heads.loss import Loss, refuse_weights
 
 
 class ClassificationHead(LinearHead):
-    """One of K classes: linear layer and cross-entropy; probabilities.
+    """Predicts one of K classes: linear layer, cross-entropy; predictions are probabilities.
 
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the classes.
-        label_smoothing: Share of the target's mass spread over all classes, in [0, 1).
+        label_smoothing: Fraction of the target's probability spread evenly over all classes, in [0, 1).
         class_weights: Weight of each class in the loss, in the order of the prediction's columns. They are divided by
-            their mean over the training rows, so that they do not change the learning rate. None for equal ones.
+            their mean over the training rows, to keep the scale of the loss. None for equal weights.
         dropout: Probability of dropping a feature, in [0, 1).
-        loss: `cross_entropy`, or an object of your own class; it takes no `class_weights`.
+        loss: `cross_entropy`, or an object of a custom class, which does not use `class_weights`.
     """
 
     kind = "classification"
@@ -47,7 +47,7 @@ class ClassificationHead(LinearHead):
         weights = checked_weights("class_weights", class_weights, num_outputs)
         if not weights.any():
             raise InputError("class_weights are all 0: nothing would be learnt.")
-        # `initialize` divides them by what it learns from the training rows: they travel with the weights.
+        # `initialize` divides them by a statistic of the training rows, so they are saved with the weights.
         self.register_buffer("weights", weights / weights.mean(), persistent=class_weights is not None)
 
     def encode(self, target: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class ClassificationHead(LinearHead):
 
     @property
     def learns_from_targets(self) -> bool:
-        """Not this class itself: its weights then keep their mean over the classes."""
+        """Only in subclasses: without `initialize`, class weights are normalised by their mean over the classes."""
         return type(self).initialize is not ClassificationHead.initialize
 
     @torch.no_grad()
@@ -72,7 +72,7 @@ class ClassificationHead(LinearHead):
         self.weights.div_(mean)
 
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
-        """Cross-entropy of every row (B,), weighted by its class; or a loss of one's own, of smoothed targets."""
+        """Cross-entropy of every row (B,), weighted by class; or the custom loss, with smoothed targets."""
         check_equal_shapes(self, logits, encoded)
         smoothed = encoded * (1 - self.label_smoothing) + self.label_smoothing / self.num_outputs
         if self.own_loss is not None:

@@ -37,7 +37,7 @@ def encoded_targets(head: Head, target: Tensor, size: int) -> Tensor:
         )
     encoded = head.encode(target)
     if not isinstance(encoded, Tensor) or encoded.shape[:1] != (size,):
-        raise InputError(f"{type(head).__name__}.encode gives {_described(encoded)}, not a tensor ({size}, …).")
+        raise InputError(f"{type(head).__name__}.encode returns {_described(encoded)}, not a tensor ({size}, …).")
     return encoded
 
 
@@ -51,14 +51,14 @@ def row_losses(head: Head, logits: Tensor, encoded: Tensor) -> Tensor:
     check_logits(head, logits, len(encoded))
     if logits.ndim != encoded.ndim:
         raise InputError(
-            f"{type(head).__name__} gives logits {tuple(logits.shape)} for encoded targets {tuple(encoded.shape)}: "
+            f"{type(head).__name__} returns logits {tuple(logits.shape)} for encoded targets {tuple(encoded.shape)}: "
             f"they would be broadcast. Give both the same number of dimensions."
         )
     losses = head.loss(logits, encoded)
     if not isinstance(losses, Tensor) or losses.shape != (len(encoded),):
         own = getattr(head, "own_loss", None)
         where = f"{type(head).__name__}.loss" if own is None else f"{type(own).__name__}.forward"
-        raise InputError(f"{where} gives {_described(losses)}; it must give one loss per row, ({len(encoded)},).")
+        raise InputError(f"{where} returns {_described(losses)}; it must return one loss per row, ({len(encoded)},).")
     return losses
 
 
@@ -70,8 +70,8 @@ def check_logits(head: Head, logits: Any, size: int) -> None:
     """
     if not isinstance(logits, Tensor) or logits.ndim == 0 or len(logits) != size:
         raise InputError(
-            f"{type(head).__name__} gives {_described(logits)} as logits; it must give one tensor ({size}, …). Join "
-            f"several outputs with torch.cat, and split them in `loss` and `decode`."
+            f"{type(head).__name__} returns {_described(logits)} as logits; it must return one tensor ({size}, …). "
+            f"Join several outputs with torch.cat, and split them in `loss` and `decode`."
         )
 
 
@@ -85,7 +85,7 @@ def decoded(head: Head, logits: Tensor) -> Tensor:
     expected = (len(logits), head.num_outputs)
     if not isinstance(predictions, Tensor) or predictions.shape != expected:
         raise InputError(
-            f"{type(head).__name__}.decode gives {_described(predictions)}; it must give predictions {expected}."
+            f"{type(head).__name__}.decode returns {_described(predictions)}; it must return predictions {expected}."
         )
     return with_nan_rows(predictions, logits)
 

@@ -1,4 +1,4 @@
-"""The base class of a loss of one's own, which a head takes in the place of a named one.
+"""Base class of custom losses, the argument `loss` of a head.
 
 Shapes: B batch, K outputs.
 """
@@ -12,10 +12,10 @@ from swinft.model.class_spec import InitArgsMixin
 
 
 class Loss(InitArgsMixin, nn.Module):
-    """Compares logits with targets, row by row: the argument `loss` of a head.
+    """A custom loss, the argument `loss` of a head: one value per row.
 
-    A subclass gives `forward`. Its own arguments come from `init_args` in YAML; its parameters and buffers are part of
-    the network. It works in float32, also where the network computes in 16 bit.
+    A subclass defines `forward`. In YAML, its arguments are given as `init_args`. Its parameters and buffers are part
+    of the network. Its inputs are float32, even if the network computes in 16 bit.
     """
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -23,9 +23,8 @@ class Loss(InitArgsMixin, nn.Module):
 
         Args:
             logits: float32 (B, K), before softmax or sigmoid.
-            target: float32 (B, K), as the head encodes it: for classification one-hot rows, smoothed by
-                `label_smoothing` and mixed by mixup and cutmix; for regression standardised numbers; for multilabel
-                0 and 1, mixed as well.
+            target: float32 (B, K), encoded by the head: one-hot rows for classification, smoothed by `label_smoothing`;
+                standardised numbers for regression; 0 and 1 for multilabel. All may be mixed by mixup and cutmix.
         """
         raise NotImplementedError
 
@@ -48,13 +47,13 @@ def check_loss(head: str, loss: str | Loss, named: Iterable[str]) -> None:
 
 
 def refuse_weights(head: str, loss: str | Loss, name: str, weights: object) -> None:
-    """Refuses weights that a loss of one's own would never see.
+    """Rejects class weights together with a custom loss, which would not use them.
 
     Raises:
-        InputError: There are both.
+        InputError: Both are given.
     """
     if isinstance(loss, Loss) and weights is not None:
         raise InputError(
-            f"{head}: {name} weights the head's own loss, and loss is {type(loss).__name__}, which knows nothing of "
-            f"it. Remove {name}, and weight in the loss."
+            f"{head}: {name} acts only on the head's own loss, and loss is {type(loss).__name__}. Remove {name}, and "
+            f"apply weights in the loss."
         )

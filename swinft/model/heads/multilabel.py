@@ -1,4 +1,4 @@
-"""Any number of K labels.
+"""Head for any number of K labels.
 
 Shapes: B batch, D features, K outputs.
 """
@@ -13,14 +13,14 @@ from swinft.model.heads.loss import Loss, refuse_weights
 
 
 class MultilabelHead(LinearHead):
-    """Any number of K labels: linear layer and binary cross-entropy per label; probabilities.
+    """Predicts any number of K labels: linear layer, binary cross-entropy per label; predictions are probabilities.
 
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the labels.
-        pos_weight: Weight of each label's positive rows, in the order of the prediction's columns; None for 1.
+        pos_weight: Weight of each label's positive rows, in the order of the prediction's columns; None for all 1.
         dropout: Probability of dropping a feature, in [0, 1).
-        loss: `bce`, or an object of your own class; it takes no `pos_weight`.
+        loss: `bce`, or an object of a custom class, which does not use `pos_weight`.
     """
 
     kind = "multilabel"
@@ -41,15 +41,15 @@ class MultilabelHead(LinearHead):
         self.register_buffer("weights", checked_weights("pos_weight", pos_weight, num_outputs), persistent=False)
 
     def encode(self, target: Tensor) -> Tensor:
-        """0/1 rows (B, K) as they are."""
+        """0/1 rows (B, K), as float."""
         return target.float()
 
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
-        """Binary cross-entropy of every row (B,), averaged over labels; or a loss of one's own."""
+        """Binary cross-entropy of every row (B,), averaged over labels; or the custom loss."""
         check_equal_shapes(self, logits, encoded)
         if self.own_loss is not None:
-            own: Tensor = self.own_loss(logits.float(), encoded.float())
-            return own
+            custom: Tensor = self.own_loss(logits.float(), encoded.float())
+            return custom
         losses = functional.binary_cross_entropy_with_logits(
             logits.float(), encoded, pos_weight=self.weights, reduction="none"
         )

@@ -1,4 +1,4 @@
-"""One or more numbers.
+"""Head for one or more numbers.
 
 Shapes: B batch, D features, K outputs.
 """
@@ -24,14 +24,14 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 class RegressionHead(LinearHead):
-    """One or more numbers: linear layer, trained on standardised targets; predictions in the target's own units.
+    """Predicts one or more numbers: linear layer, trained on standardised targets; predictions in the target's units.
 
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the target columns.
-        loss: `mse`, `l1`, `smooth_l1`, or `bce`: cross-entropy on the position between `low` and `high`, which keeps
-            predictions inside and is what the best Pawpularity models use. Or an object of your own class, of
-            standardised targets.
+        loss: `mse`, `l1`, `smooth_l1`, or `bce`: binary cross-entropy on targets scaled to 0–1 between `low` and
+            `high`, which keeps predictions in this range and is used by the best Pawpularity models. Or an object of a
+            custom class, which gets standardised targets.
         low: Smallest possible value, in the target's units; predictions are clipped to it.
         high: Largest possible value; predictions are clipped to it.
         dropout: Probability of dropping a feature, in [0, 1).
@@ -60,7 +60,7 @@ class RegressionHead(LinearHead):
             raise InputError(f"RegressionHead: loss='bce' needs the target's range: low={low}, high={high}. Give both.")
         self.kind_of_loss = None if isinstance(loss, Loss) else loss
         self.low, self.high = low, high
-        # Persistent: they are learnt from the training rows, and a prediction without them is in the wrong units.
+        # Persistent: statistics of the training rows, without which predictions would be in the wrong units.
         is_bounded = loss == "bce"
         self.register_buffer("shift", torch.full((num_outputs,), float(low or 0) if is_bounded else 0.0))
         self.register_buffer("scale", torch.full((num_outputs,), float(high - low) if is_bounded else 1.0))  # type: ignore[operator]
@@ -71,9 +71,10 @@ class RegressionHead(LinearHead):
 
     @torch.no_grad()
     def initialize(self, target: Tensor) -> None:
-        """Standardises on the training rows, or, for `bce`, starts at their mean.
+        """Computes mean and deviation of the training rows; for `bce`, sets the output bias to their mean.
 
-        A network that starts at the mean does not spend its first epochs, and its pretrained features, on the way.
+        A network that starts at the mean need not learn it in its first epochs, which would disturb pretrained
+        features.
 
         Raises:
             InputError: A target is outside [low, high].
@@ -82,7 +83,7 @@ class RegressionHead(LinearHead):
         if (self.low is not None and low < self.low) or (self.high is not None and high > self.high):
             raise InputError(
                 f"the targets go from {low:g} to {high:g}, outside the range [{self.low}, {self.high}] of model.head: "
-                f"predictions could never reach them. Widen low and high, or mend the targets."
+                f"predictions could never reach them. Widen low and high, or correct the targets."
             )
         if self.kind_of_loss == "bce":
             self.linear.bias.copy_(torch.logit(self.encode(target).mean(0), eps=1e-4))
@@ -90,7 +91,7 @@ class RegressionHead(LinearHead):
             exact = target.cpu().double()  # not every device has float64
             deviation = exact.std(0, correction=0)
             self.shift.copy_(exact.mean(0))
-            # A column that never changes is answered with its value.
+            # The prediction of a constant column is its value.
             self.scale.copy_(torch.where(exact.amax(0) > exact.amin(0), deviation, 1e-6))
 
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
@@ -102,13 +103,13 @@ class RegressionHead(LinearHead):
         return LOSSES[str(self.kind_of_loss)](logits.float(), encoded, reduction="none").mean(1)
 
     def decode(self, logits: Tensor) -> Tensor:
-        """Logits (B, K) to values (B, K), inside [low, high] where they are given."""
+        """Logits (B, K) to values (B, K), clipped to [low, high] if given."""
         raw = logits.float().sigmoid() if self.kind_of_loss == "bce" else logits.float()
         values = raw * self.scale + self.shift
         return values if self.low is None and self.high is None else values.clamp(self.low, self.high)
 
     def decode_rule(self) -> dict[str, Any]:
-        """`scale * x + shift` of each logit, or of its sigmoid for `bce`, clipped to [low, high] where they are."""
+        """`scale * x + shift` of each logit, or of its sigmoid for `bce`, clipped to [low, high] if given."""
         return {
             "rule": "sigmoid, standardised" if self.kind_of_loss == "bce" else "standardised",
             "scale": self.scale.tolist(),

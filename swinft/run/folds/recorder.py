@@ -287,7 +287,7 @@ class FoldRecorder(Checkpoint):
             problem += (
                 f" (the loss itself was NaN or infinite in {_batch(trainer, skipped_bad)})" if skipped_bad else ""
             )
-        elif broken := task.first_lost_weight():
+        elif broken := task.first_nonfinite_weight():
             problem = f"after epoch {epoch} {broken} is NaN or infinite"
         else:
             return

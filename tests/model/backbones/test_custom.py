@@ -95,7 +95,10 @@ def test_what_a_class_cannot_be_is_refused(backbone, options, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lie": 1}, "gives features (2, 8) for 2 images; it says num_features 9: it must give (B, num_features)"),
+        (
+            {"lie": 1},
+            "returns features (2, 8) for 2 images, and its num_features is 9: it must return (B, num_features)",
+        ),
         ({"side": 7}, "at 32 x 32 px (data.image_size) fails in test_custom.py:"),
     ],
 )

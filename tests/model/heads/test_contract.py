@@ -173,14 +173,14 @@ class Averaged(Cubic):
 
 
 def test_what_a_loss_cannot_do_is_refused():
-    with pytest.raises(InputError, match="class_weights weights the head's own loss, and loss is Cubic"):
+    with pytest.raises(InputError, match="class_weights acts only on the head's own loss, and loss is Cubic"):
         ClassificationHead(8, 3, class_weights=[1.0, 2, 3], loss=Cubic())
-    with pytest.raises(InputError, match=r"pos_weight weights the head's own loss"):
+    with pytest.raises(InputError, match=r"pos_weight acts only on the head's own loss"):
         MultilabelHead(8, 2, pos_weight=[1.0, 2], loss=Cubic())
     with pytest.raises(InputError, match=r"loss is 'huber'; it must be mse or l1 or smooth_l1 or bce, or an object"):
         RegressionHead(8, 1, loss="huber")
     head = RegressionHead(8, 1, loss=Averaged())
-    with pytest.raises(InputError, match=r"Averaged.forward gives a tensor \(\); it must give one loss per row"):
+    with pytest.raises(InputError, match=r"Averaged.forward returns a tensor \(\); it must return one loss per row"):
         row_losses(head, head(FEATURES), head.encode(NUMBERS))
 
 
