@@ -1,4 +1,4 @@
-"""The LightningModule that trains a network: all four of the Trainer's verbs, with the datamodule or with loaders.
+"""The LightningModule: fit, validate, test and predict, with the datamodule or with plain loaders.
 
 Shapes: B batch, N training rows, F metadata features, K outputs.
 """
@@ -48,36 +48,37 @@ class FineTuneTask(BaseTask):
 
     Args:
         head: Class of the head; in YAML a `class_path` with `init_args`.
-        backbone: Any model of `timm.list_models()`; or a class of your own, as `class_path` and `init_args`: a module
-            that takes normalised images (B, 3, H, W) and gives (B, `num_features`).
-        pretrained: true for the hub's weights, a .safetensors, .pth or .ckpt file, or false for none. A file may hold a
-            larger network, such as anybody's Lightning checkpoint: its backbone is taken. In a run also the folder of
-            another run, whose fold of the same number each fold starts from, or of one fold; its head is then taken
-            where outputs agree by name. `{fold}` stands for the fold's number.
+        backbone: Any model of `timm.list_models()`; or a custom class, as `class_path` and `init_args`: a module that
+            takes normalised images (B, 3, H, W) and returns (B, `num_features`).
+        pretrained: true for the hub's weights, a .safetensors, .pth or .ckpt file, or false for random weights. If a
+            file contains a larger network, such as any Lightning checkpoint, its backbone is loaded. In a run also the
+            folder of another run (each fold starts from the fold of the same number) or of one fold; then the weights
+            of the head are also loaded for outputs of the same name. `{fold}` is replaced by the fold's number.
         backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`).
-        drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); null for its own.
+        drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); null for the model's
+            default.
         pooling: How the features of an image's positions become one vector: `avg` for the backbone's own pooling,
-            whatever it is; `max`, `gem`, `avg+max` or `attention` in its place; or a class derived from swinft.Pooling.
+            whatever it is; `max`, `gem`, `avg+max` or `attention` instead; or a class derived from swinft.Pooling.
         metadata_hidden: Width of the network for metadata columns.
-        metrics: Names that `swinft metrics` lists, or a `class_path` of your own `swinft.Metric`; the first decides
-            which epoch is best. Null for the head's own.
+        metrics: Names that `swinft metrics` lists, or the `class_path` of a custom `swinft.Metric`; the first selects
+            the best epoch. Null for the defaults of the head.
         optim: Optimiser, learning rates, decays and schedule.
         mix: Mixup and cutmix.
-        ema_decay: Share of the averaged weights kept per optimiser step, in (0, 1); null for no averaging.
-        freeze_epochs: Epochs at the start in which the backbone stays as it is, statistics of BatchNorm included, and
-            only pooling, metadata network and head learn; the schedule runs on. 0 for none, all of them for a linear
+        ema_decay: Decay of the averaged weights (EMA) per optimiser step, in (0, 1); null for no averaging.
+        freeze_epochs: Epochs at the start in which the backbone is frozen, including BatchNorm statistics, and only
+            pooling, metadata network and head are trained; the schedule continues. 0 for none, all epochs for a linear
             probe.
-        compute: How the network is computed, to the same result: attention, compilation, activations.
-        num_outputs: K, the number of prediction columns; None to take it, and what follows, from the Trainer's
-            datamodule when it starts. There is no network before that.
-        context: What the data and the run say: image size, metadata features, seed.
+        compute: How the network is computed, with the same result: attention, compilation, activations.
+        num_outputs: K, the number of prediction columns. None: taken, like the context, from the Trainer's datamodule
+            when the Trainer starts; there is no network before.
+        context: Image size, metadata features and seed, from data and run.
 
-    `task(image, features)` gives predictions in the competition's units: in training mode of the weights that are
-    trained, with gradients, in evaluation mode of the averaged ones where there are any. For a loss of your own,
-    `task.net(image, features)` gives logits, and `task.net.head` has `encode`, `loss` and `decode`.
+    `task(image, features)` returns predictions in the competition's units. In training mode they are of the trained
+    weights, with gradients; in evaluation mode of the averaged weights, if there are any. For a custom training loop,
+    `task.net(image, features)` returns logits, and `task.net.head` has `encode`, `loss` and `decode`.
 
-    Batches are dictionaries: `image` (B, 3, H, W) in 0–255, `target`, `row` int64 (B,), negative for padding, and where
-    there are any `features` (B, F), and `weight` (B,), a factor on the training loss of each row.
+    Batches are dictionaries: `image` (B, 3, H, W) in 0–255, `target`, `row` int64 (B,), negative for padding, and
+    optionally `features` (B, F) and `weight` (B,), a factor on the training loss of each row.
     """
 
     net: ImageModel
@@ -111,7 +112,7 @@ class FineTuneTask(BaseTask):
         self.context = TaskContext(**context) if isinstance(context, dict) else context
         self.ema_decay, self.freeze_epochs = ema_decay, freeze_epochs
         self._asked = None if metrics is None else [from_spec(each, Metric, "a metric") for each in metrics]
-        self._arguments: dict[str, Any] = {  # as plain values, but for head and pooling
+        self._arguments: dict[str, Any] = {  # as plain values; head and pooling are added with the network
             "backbone": plain_spec(backbone, "model.backbone"),
             "pretrained": pretrained,
             "backbone_args": backbone_args,
@@ -129,7 +130,7 @@ class FineTuneTask(BaseTask):
             self._build(num_outputs)
 
     def _build(self, num_outputs: int, schema: Any = None, image_size: tuple[int, int] | None = None) -> None:
-        """Makes the network, for a datamodule's schema and image size where nothing else was asked for."""
+        """Builds the network; unset values come from a datamodule's schema and image size."""
         given, self.context = self._arguments, self.context.completed(schema, image_size)
         context, weights = self.context, given["pretrained"] if self.context.loads_weights else False
         more = given["drop_path_rate"], self.compute.grad_checkpointing, given["backbone_args"]
@@ -142,14 +143,14 @@ class FineTuneTask(BaseTask):
         asked = self.net.head.default_metrics if self._asked is None else self._asked
         self.scored_by = chosen_metrics(asked, self.net.head.kind)
         self.averaged = AveragedWeights(self.net, self.ema_decay) if self.ema_decay is not None else None
-        self._ddp_params_and_buffers_to_ignore = constant_buffers(self)  # DDP's name for what it need not send
+        self._ddp_params_and_buffers_to_ignore = constant_buffers(self)  # read by DDP
         found = {"head": to_spec(self.net.head), "pooling": to_spec(self.net.pooling) or "avg"}
         found |= {"num_outputs": num_outputs, "context": asdict(self.context)}
         self.save_hyperparameters(plain({**given, **found}))
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Lightning's, for checkpoints of earlier versions, too; `kwargs` replace arguments of the class.
+        """Lightning's method, also for checkpoints of earlier versions; `kwargs` replace arguments of the class.
 
         Raises:
             InputError: The class has no such argument.
@@ -159,7 +160,7 @@ class FineTuneTask(BaseTask):
 
     @property
     def predictor(self) -> ImageModel:
-        """The network to predict with: the averaged weights where there are any."""
+        """The network to predict with: the averaged weights, if there are any."""
         if self.averaged is None:
             return self.net
         averaged = self.averaged.module
@@ -168,7 +169,7 @@ class FineTuneTask(BaseTask):
 
     @property
     def lr(self) -> float:
-        """The learning rate, which `Tuner.lr_find` changes; it is a number once there is a network."""
+        """The learning rate, which `Tuner.lr_find` sets; a number once there is a network."""
         return self.optim.lr  # type: ignore[return-value]
 
     @lr.setter
@@ -176,73 +177,73 @@ class FineTuneTask(BaseTask):
         self.optim = replace(self.optim, lr=value)
 
     def initialize(self, targets: Tensor, features: Tensor | None = None) -> None:
-        """Sets what is learnt from the training rows at once, before training.
+        """Computes the statistics of all training rows that head and metadata network need, before training.
 
-        `Trainer.fit` does so with the datamodule's rows, unless it was done before or weights were loaded.
+        `Trainer.fit` calls it with the datamodule's rows, unless it was called before or weights were loaded.
 
         Args:
             targets: int64 (N,) for classification, else float (N, K).
-            features: float (N, F) where there is metadata.
+            features: float (N, F) if there is metadata.
 
         Raises:
-            InputError: The head refuses a target.
+            InputError: The head rejects a target.
         """
         self.net.initialize(targets, features)
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.net.state_dict())
 
     def initialize_from(self, data: Any) -> None:
-        """The same from a datamodule's `training_targets` and, where it has them, `training_features`."""
+        """Calls `initialize` with a datamodule's `training_targets` and, if any, `training_features`."""
         features = getattr(data, "training_features", None)
         features = None if features is None else torch.as_tensor(features)
         self.initialize(torch.as_tensor(data.training_targets), features)
 
     def check_schema(self, schema: Any) -> None:
-        """Compares the network with the `swinft.Schema` of the table that it is for.
+        """Checks that the network fits a table's `swinft.Schema`.
 
         Raises:
-            InputError: The head is for another kind of target, or outputs or metadata are of other numbers.
+            InputError: The kind of target or the number of outputs or metadata features differs.
         """
         check_fits(self.net.head, self.context.num_metadata or 0, self.scored_by, schema)
         self._schema = schema
 
     def forward(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """Pixels and metadata to predictions (B, K) in the competition's units; the class says of which weights."""
+        """Pixels and metadata to predictions (B, K) in the competition's units; see the class for which weights."""
         return (self.net if self.training else self.predictor).predict(image, features)
 
     def setup(self, stage: str) -> None:
-        """Makes the network for the datamodule's table, and shows it the training rows.
+        """Builds the network if necessary, checks the datamodule's table, and calls `initialize`.
 
         Raises:
-            InputError: There is no datamodule to ask, or its table does not fit.
+            InputError: There is neither `num_outputs` nor a datamodule, or its table does not fit.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
         schema = getattr(data, "schema", None)
         if not hasattr(self, "net"):
             if schema is None:
-                raise InputError("num_outputs is not set: give it to FineTuneTask, or the Trainer a CSVDataModule.")
+                raise InputError("num_outputs is not set: pass it to FineTuneTask, or a CSVDataModule to the Trainer.")
             self._build(len(schema.outputs), schema, data.image_size)
-        plain_where_needed(self, self.trainer.strategy.root_device)  # before DDP lays out its buckets alike
+        plain_where_needed(self, self.trainer.strategy.root_device)  # before DDP creates its buckets
         if schema is not None:
             self.check_schema(schema)
         if stage == "fit" and not self.net.is_initialized and hasattr(data, "training_targets"):
             self.initialize_from(data)
 
     def on_fit_start(self) -> None:
-        """Changes how Swin computes its attention, once it is on its device.
+        """Sets attention and compilation, once the network is on its device.
 
         Raises:
-            InputError: Something is learnt from the training rows, and nobody has shown them.
+            InputError: `initialize` is needed and was not called.
         """
         self.net.check_initialized()
         set_attention(self, self.device, self.compute.fast_attention, self.print, self._autocast_dtype())
-        steps = steps_of(self.trainer)  # the same when the training is resumed
+        steps = steps_of(self.trainer)  # the same after a resume
         asked = self.compute.compile
         if should_compile(asked, steps.total, COMPILED_STEPS, "steps", self.device, self.print):
             self._compiled.start({self.net, self.predictor})
 
     def on_train_epoch_start(self) -> None:
-        """Freezes the backbone in the first epochs, and unfreezes what of it is to be trained after them."""
+        """Freezes the backbone in the first `freeze_epochs` epochs, and then unfreezes its trainable parameters."""
         super().on_train_epoch_start()
         if self.averaged is not None:
             self.averaged.refresh_modules()
@@ -250,18 +251,18 @@ class FineTuneTask(BaseTask):
             is_frozen = self.current_epoch < self.freeze_epochs
             self.net.backbone.train(not is_frozen)
             for parameter in self._unfrozen:
-                parameter.requires_grad_(not is_frozen)  # without a gradient AdamW leaves it, and has no state of it
+                parameter.requires_grad_(not is_frozen)  # without a gradient AdamW skips it, and creates no state
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds dropout and drop path from (seed, epoch, batch): they do not depend on what ran before."""
+        """Seeds dropout and drop path from (seed, epoch, batch): they do not depend on earlier steps."""
         seed_generators(self.device, int(self._rng("dropout", batch_idx).integers(2**63)))
         self._started = time.perf_counter()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of a batch, mixed as configured."""
+        """The loss of a batch, after mixup and cutmix."""
         self.net.check_initialized()
         net, head = self.net, self.net.head
-        # Mixup gives fractions in some batches: images of another type would be compiled anew.
+        # Mixup makes some batches float: another dtype would be compiled again.
         image = batch["image"].float() if self._compiled.is_on else batch["image"]
         encoded = encoded_targets(head, batch["target"], len(image))
         found = {"metadata": net.encode_metadata(batch.get("features")), "weight": batch.get("weight")}
@@ -274,7 +275,7 @@ class FineTuneTask(BaseTask):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Averages after every optimiser step that was taken, not after every accumulated batch."""
+        """Updates the averaged weights after every optimiser step, not after every accumulated batch."""
         if self.averaged is not None and self._steps.is_taken:
             self.averaged.update(self.net)
         super().on_train_batch_end(outputs, batch, batch_idx)
@@ -284,7 +285,7 @@ class FineTuneTask(BaseTask):
         """Predictions of a batch.
 
         Returns:
-            `row` int64 (B,), positions in the datamodule's table, and `prediction` (B, K) in the competition's units;
+            `row` int64 (B,), row indices of the datamodule's table, and `prediction` (B, K) in the competition's units,
             without padding.
         """
         predictions = decoded(self.predictor.head, self._logits(batch))
@@ -292,30 +293,30 @@ class FineTuneTask(BaseTask):
         return {"row": batch["row"][is_real], "prediction": predictions[is_real]}
 
     def _logits(self, batch: Batch) -> Tensor:
-        """Logits (B, …). A compiled network is given full batches only: another size would be compiled again."""
+        """Logits (B, …). Batches of a compiled network are padded: another size would be compiled again."""
         tensors = [batch[name] for name in ("image", "features") if name in batch]
         filled, started = self._compiled.padded(tensors), time.perf_counter()
         logits: Tensor = self.predictor(*filled)
-        self._compiled.say("batch that is evaluated", started, self.print)
+        self._compiled.say("evaluation batch", started, self.print)
         check_logits(self.predictor.head, logits, len(filled[0]))
         return logits[: len(tensors[0])]
 
     def _evaluate(self, batch: Batch) -> None:
-        """Keeps rows, predictions, targets and losses of a batch."""
+        """Stores rows, predictions, targets and losses of a batch."""
         head, logits = self.predictor.head, self._logits(batch)
         losses = row_losses(head, logits, encoded_targets(head, batch["target"], len(logits)))
         self._evaluated.append(Evaluated(batch["row"], decoded(head, logits), batch["target"], losses))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps `load_from_checkpoint` from loading pretrained weights, which the checkpoint's replace."""
+        """Prevents `load_from_checkpoint` from loading pretrained weights, which the checkpoint's replace."""
         arguments = checkpoint.setdefault(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         arguments["context"] = {**arguments.get("context", {}), "loads_weights": False}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the optimiser's state of a checkpoint from before groups of equal rates were merged.
+        """Converts the optimiser state of older checkpoints, which had a parameter group per layer.
 
         Raises:
-            InputError: It was saved with another network or other rates.
+            InputError: It was saved with another network or other learning rates.
         """
         saved = checkpoint.get("optimizer_states")
         if saved and hasattr(self, "net") and all("layer" in group for group in saved[0]["param_groups"]):
@@ -323,7 +324,7 @@ class FineTuneTask(BaseTask):
             rates.regroup(checkpoint, by_layer, self.parameter_groups())
 
     def parameter_groups(self) -> Groups:
-        """Parameters of backbone, pooling, metadata network and head with their rates, as `param_groups` gives them."""
+        """Parameters of backbone, pooling, metadata network and head with their rates, by `param_groups`."""
         return rates.param_groups(self.net.backbone, self._others, self.optim)
 
     @property
@@ -332,13 +333,13 @@ class FineTuneTask(BaseTask):
         return [module for name, module in self.net.named_children() if name != "backbone"]
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, with a rate per layer, and a schedule per step."""
+        """The optimiser, with a learning rate per layer, and the schedule, stepped after every optimiser step."""
         groups = self.parameter_groups()
         self._unfrozen = [parameter for parameter in self.net.backbone.parameters() if parameter.requires_grad]
-        said, steps = rates.describe_rates(groups), steps_of(self.trainer)
+        line, steps = rates.describe_rates(groups), steps_of(self.trainer)
         optimizer = make_optimizer(groups, self.optim, self.device, scales_loss=self._scaler is not None)
         schedule = make_schedule(optimizer, self.optim, steps)
-        self.print(f"{said}, {describe_schedule(self.optim, steps)} ({self._rates_reason})")
+        self.print(f"{line}, {describe_schedule(self.optim, steps)} ({self._rates_reason})")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rng(self, use: Use, batch_idx: int) -> np.random.Generator:

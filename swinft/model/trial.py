@@ -1,4 +1,4 @@
-"""Training steps and predictions before a run begins: what no look at a signature finds out.
+"""Trial training steps and predictions before a run starts, to find errors that static checks cannot.
 
 Shapes: B batch, N training rows, F metadata features, K outputs.
 """
@@ -22,13 +22,13 @@ from swinft.model.training.optimizers import make_optimizer
 from swinft.model.training.schedules import make_schedule
 from swinft.model.training.steps import Steps
 
-# Two rows show all that a full batch shows, but for its memory; on a CPU a full one can take minutes.
+# Two rows find the same errors as a full batch, except for its memory; on a CPU a full one can take minutes.
 MAX_ROWS = 2
-TRIED_STEPS = Steps(1_000_000, 1_000)  # what a schedule refuses does not hang on how many there are
+TRIED_STEPS = Steps(1_000_000, 1_000)  # a schedule's checks do not depend on these numbers
 
 
 class TrialBatch(NamedTuple):
-    """A batch of random pixels with rows' own targets: image uint8 (B, 3, H, W), target, features (B, F) or None."""
+    """Random pixels with the targets of rows: image uint8 (B, 3, H, W), target, features (B, F) or None."""
 
     image: Tensor
     target: Tensor
@@ -38,7 +38,7 @@ class TrialBatch(NamedTuple):
     def of(
         cls, count: int, targets: Tensor, features: Tensor | None, size: tuple[int, int], device: torch.device
     ) -> "TrialBatch":
-        """A batch of `count` rows, the first ones, on a device; arguments as of `try_step`."""
+        """A batch of the first `count` rows on a device; arguments as in `try_step`."""
         rows = torch.arange(count) % len(targets)
         generator = torch.Generator().manual_seed(0)
         image = torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8, generator=generator)
@@ -47,12 +47,12 @@ class TrialBatch(NamedTuple):
 
 
 class TrialSteps:
-    """Takes training steps as the task does them, and predicts; the task is spent afterwards.
+    """Takes training steps as the task does, and predicts; the task cannot be used afterwards.
 
     Args:
         task: Initialised, on its device.
-        device: Where it is.
-        autocast: Of the number format.
+        device: The device of the task.
+        autocast: For the number format.
         scales_loss: Whether fp16's loss scaling is on.
     """
 
@@ -66,12 +66,12 @@ class TrialSteps:
         self._task, self._autocast = task, autocast or nullcontext()
         self.optimizer = make_optimizer(task.parameter_groups(), task.optim, device, scales_loss)
         if device.type == "cpu":
-            # It would ask a GPU whether it captures a graph, and hold a context there while folds are fitted.
+            # It would query the GPU for graph capture, which creates a CUDA context that stays while folds are fitted.
             self.optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
         self._scaler = torch.amp.GradScaler(device.type, enabled=scales_loss)
 
     def train(self, batch: TrialBatch) -> None:
-        """Forward, backward, optimiser, average."""
+        """Forward, backward, optimiser step, averaged weights."""
         net, head = self._task.net.train(), self._task.net.head
         with self._autocast:
             logits = net.logits(batch.image, net.encode_metadata(batch.features))
@@ -84,7 +84,7 @@ class TrialSteps:
             self._task.averaged.update(net)
 
     def predict(self, batch: TrialBatch) -> Tensor:
-        """Predictions (B, K) of the weights that predict."""
+        """Predictions (B, K) of the averaged weights, if there are any."""
         net = self._task.predictor.eval()
         with torch.inference_mode(), self._autocast:
             return decoded(net.head, net.logits(batch.image, net.encode_metadata(batch.features)))
@@ -98,21 +98,21 @@ def try_step(
     batch: int,
     rows: Any = None,
 ) -> float:
-    """Takes one training step with averaged weights, as the task does it, and predicts; the task is spent afterwards.
+    """Takes one training step as the task does, predicts and scores; the task cannot be used afterwards.
 
     Args:
         task: Initialised, on the CPU.
         targets: Of the training rows: int64 (N,) for classification, else float (N, K).
-        features: float (N, F) where there is metadata.
+        features: float (N, F) if there is metadata.
         size: Height and width in pixels.
-        batch: Images per batch as configured; of more than `MAX_ROWS` that many are tried.
-        rows: Their table's columns, a pandas DataFrame (N rows), for metrics of the user's own.
+        batch: Configured images per batch; at most `MAX_ROWS` are used.
+        rows: The table's columns, a pandas DataFrame (N rows), for custom metrics.
 
     Returns:
         Seconds of the training step per image.
 
     Raises:
-        InputError: A step, a prediction or a metric fails, or the network gives other shapes than the head asks for.
+        InputError: A step, a prediction or a metric fails, or the network returns wrong shapes.
     """
     cpu = torch.device("cpu")
     tried = TrialBatch.of(min(batch, MAX_ROWS), targets, features, size, cpu)
@@ -124,12 +124,12 @@ def try_step(
         predictions = steps.predict(tried)
     except InputError:
         raise
-    except Exception as error:  # whatever the network does not like: it would be a traceback in the first fold
+    except Exception as error:  # anything may fail here, which would be a traceback in the first fold
         alone = " in batches of 1 (data.batch_size)" if batch == 1 else ""
         at_size = f"{size[0]} x {size[1]} px (data.image_size){alone}"
-        if place := _own_code(error):
+        if where := _custom_code(error):
             raise InputError(
-                f"a training step at {at_size} fails in {place}: {type(error).__name__}: {error}"
+                f"a training step at {at_size} fails in {where}: {type(error).__name__}: {error}"
             ) from error
         raise InputError(f"'{spec_name(task.hparams['backbone'])}' cannot work at {at_size}: {error}") from error
     make_schedule(steps.optimizer, task.optim, TRIED_STEPS)
@@ -138,23 +138,23 @@ def try_step(
 
 
 def _try_metrics(task: FineTuneTask, predictions: Tensor, targets: Tensor, rows: Any) -> None:
-    """Scores all rows by metrics of the user's own, with the few predictions that there are again and again.
+    """Scores all rows by the custom metrics, repeating the few predictions.
 
     All rows, since a metric may need every class or group. A custom kind of target may have targets that
     another metric refuses.
     """
-    is_tried = getattr(task._schema, "kind_class", None) is not None
-    own = [metric for metric in task.scored_by if is_tried or is_custom(metric)]
-    if own:
+    tries_all = getattr(task._schema, "kind_class", None) is not None
+    metrics = [metric for metric in task.scored_by if tries_all or is_custom(metric)]
+    if metrics:
         repeated = predictions[torch.arange(len(targets)) % len(predictions)]
-        score(own, task.net.head.kind, repeated, targets, **task.table_context(), rows=rows)
+        score(metrics, task.net.head.kind, repeated, targets, **task.table_context(), rows=rows)
 
 
-def _own_code(error: Exception) -> str:
-    """The innermost line of a user's own code on the way to an error, `focal.py:12 (forward)`; empty for none."""
+def _custom_code(error: Exception) -> str:
+    """The innermost line of custom code in the traceback, `focal.py:12 (forward)`; empty for none."""
     others = (Path(__file__).parents[1], *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        place = Path(frame.filename)
-        if not any(other in place.parents for other in others):
-            return f"{place.name}:{frame.lineno} ({frame.name})"
+        path = Path(frame.filename)
+        if not any(other in path.parents for other in others):
+            return f"{path.name}:{frame.lineno} ({frame.name})"
     return ""

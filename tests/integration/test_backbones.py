@@ -87,8 +87,8 @@ REFUSED = {
     "one row in BatchNorm": ({"backbone": "resnet18", "backbone_args": None}, {"batch_size": 1}, "in batches of 1"),
     "another number of channels": ({"backbone_args": {"in_chans": 1}}, {}, "images are always RGB"),
     "a size of its own": ({"backbone_args": {"img_size": 64}}, {}, "data.image_size its size"),
-    "a file of weights": ({"backbone_args": {"checkpoint_path": "nope.pth"}}, {}, "holds checkpoint_path"),
-    "many features": ({"backbone_args": {"features_only": True}}, {}, "holds features_only"),
+    "a file of weights": ({"backbone_args": {"checkpoint_path": "nope.pth"}}, {}, "contains checkpoint_path"),
+    "many features": ({"backbone_args": {"features_only": True}}, {}, "contains features_only"),
     "no pooling": (
         {"backbone": "resnet18", "backbone_args": {"global_pool": ""}}, {}, "returns features (2, 512, 1, 1) for 2 images",
     ),

@@ -1,1 +1,1 @@
-"""What a training step does besides the network: optimiser, schedule, averaging, mixing, loss scaling."""
+"""Optimiser, learning-rate schedule, averaged weights (EMA), mixup and cutmix, loss scaling."""

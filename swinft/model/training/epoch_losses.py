@@ -1,7 +1,7 @@
-"""The losses of an epoch's batches, kept on the device: their mean, and the first that is no number.
+"""The losses of an epoch's batches, kept on the device: their mean, and the first that is not finite.
 
-Asking a loss for its value waits for the device, and arithmetic on each one costs the launch of its kernels; the steps
-do neither.
+Reading the value of a loss synchronises the device, and arithmetic on each one launches kernels; training steps do
+neither.
 """
 
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-STACKED = 256  # losses that become one tensor: on a GPU each takes a block of memory of its own
+STACKED = 256  # losses stacked into one tensor: on a GPU each single one takes a memory block
 
 
 @dataclass(frozen=True)
 class BatchLoss:
-    """Of a batch: its number in the epoch, its mean loss () on the device, and its rows (B,)."""
+    """A batch's number in the epoch, its mean loss () on the device, and its rows (B,)."""
 
     number: int
     loss: Tensor
@@ -23,35 +23,35 @@ class BatchLoss:
 
 @dataclass(frozen=True)
 class BadBatch:
-    """A batch with a NaN or infinite loss: its number in the epoch, and its rows. The first of several is the least."""
+    """A batch with a NaN or infinite loss: its number in the epoch, and its rows."""
 
     number: int
     rows: list[int]
 
 
 class EpochLosses:
-    """Losses of the batches that steps were taken with; those of steps that loss scaling skipped do not count."""
+    """Losses of the batches whose optimiser step was taken; steps skipped by loss scaling are left out."""
 
     def __init__(self) -> None:
         self.start_epoch()
 
     def start_epoch(self) -> None:
-        """Forgets everything."""
+        """Clears all losses."""
         self._step: list[BatchLoss] = []  # since the last step
-        self._taken: list[tuple[int, Tensor]] = []  # numbers and rows of all batches
+        self._taken: list[tuple[int, Tensor]] = []  # numbers and rows of all batches of taken steps
         self._stacked: list[Tensor] = []  # their losses
-        self._single: list[Tensor] = []  # those that are not stacked yet
-        self.first_skipped: BadBatch | None = None  # the first bad one of the skipped steps
+        self._single: list[Tensor] = []  # losses not stacked yet
+        self.first_skipped: BadBatch | None = None  # the first bad batch of skipped steps
 
     def add(self, number: int, loss: Tensor, rows: Tensor) -> None:
-        """Keeps the loss of a batch whose step is still to come."""
+        """Adds the loss of a batch whose optimiser step is not done yet."""
         self._step.append(BatchLoss(number, loss, rows))
 
     def end_step(self, is_taken: bool) -> None:
-        """Counts the batches since the last step, or leaves them out."""
+        """Counts the batches since the last step, or leaves them out if it was skipped."""
         batches, self._step = self._step, []
         if not is_taken:
-            if self.first_skipped is None:  # seldom enough to ask the device
+            if self.first_skipped is None:  # rare enough to synchronise the device
                 losses = [batch.loss for batch in batches]
                 self.first_skipped = _first_bad(losses, [(batch.number, batch.rows) for batch in batches])
             return
@@ -63,7 +63,7 @@ class EpochLosses:
             self._single = []
 
     def mean(self) -> tuple[Tensor, int] | None:
-        """Mean loss () over the rows, and how many rows; None where no step was taken."""
+        """Mean loss () over the rows, and how many rows; None if no step was taken."""
         if not self._taken:
             return None
         losses = torch.cat([*self._stacked, *(loss.view(1) for loss in self._single)])
@@ -71,12 +71,12 @@ class EpochLosses:
         return (losses * counts).sum() / counts.sum(), sum(len(rows) for _, rows in self._taken)
 
     def first_bad(self) -> BadBatch | None:
-        """The first bad batch that a step was taken with. It waits for the device."""
+        """The first bad batch whose step was taken. Synchronises the device."""
         return _first_bad([*self._stacked, *(loss.view(1) for loss in self._single)], self._taken)
 
 
 def _first_bad(losses: list[Tensor], batches: list[tuple[int, Tensor]]) -> BadBatch | None:
-    """The first of some batches, given by numbers and rows, whose loss is not finite."""
+    """The first batch (number, rows) whose loss is not finite."""
     if not batches:
         return None
     bad = torch.cat([loss.view(-1) for loss in losses]).isfinite().logical_not().nonzero()

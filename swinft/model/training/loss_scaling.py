@@ -1,8 +1,8 @@
-"""fp16's loss scaling: which optimiser steps it skips, how many, and when that is more than finding a scale takes.
+"""Tracks the optimiser steps that fp16's loss scaling skips, and detects when they are too many.
 
-fp16 holds numbers up to 65,504. A GradScaler multiplies the loss so that small gradients are not lost, and where a
-gradient overflows it leaves the optimiser out, halves the scale and goes on: the weights stay as they were. What counts
-steps that were taken (averages of weights, the schedule) must not count those.
+The largest fp16 number is 65,504. A GradScaler multiplies the loss so that small gradients are not lost. If a gradient
+overflows, it skips the optimiser step and halves the scale; the weights do not change. Such steps must not count for
+the averaged weights and the schedule.
 """
 
 import math
@@ -14,21 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-# Of an epoch's steps. Once a scale is found, one step in 2,000 is skipped to try a larger one. Where a tenth of them
-# is, the rows behind them are not learnt from, and the scale falls until small gradients vanish.
+# Fraction of an epoch's steps. With a stable scale, one step in 2,000 is skipped to try a larger one. If a tenth is
+# skipped, their rows are not learnt from, and the scale falls until small gradients vanish.
 MAX_SKIPPED = 0.1
 STATISTICS = ("running_mean", "running_var")  # buffers of BatchNorm
 
 
 @dataclass(frozen=True)
 class Skips:
-    """What loss scaling did in an epoch.
+    """Loss scaling in an epoch.
 
     Args:
         steps: Optimiser steps that were due.
-        skipped: Those of them that were not taken.
-        scale_before: What the loss was multiplied by at the start.
-        scale: The same at the end.
+        skipped: Number of skipped steps.
+        scale_before: The scale at the start.
+        scale: The scale at the end.
     """
 
     steps: int
@@ -38,27 +38,27 @@ class Skips:
 
     @property
     def is_too_many(self) -> bool:
-        """Whether more steps were skipped than it takes to find a scale.
+        """Whether more steps were skipped than needed to find a scale.
 
-        Each halves the scale. At a scale of 1 a gradient that overflows is itself out of range, so that what was above
-        it at the start is what may be lost by looking for one: 16 halvings from torch's first scale, 65,536.
+        Each skipped step halves the scale. At scale 1, a gradient that overflows is itself out of range. So finding a
+        scale may take as many halvings as there are from the initial scale to 1: 16 from torch's default of 65,536.
         """
         halvings = math.log2(self.scale_before) if self.scale_before > 1 else 0.0
         return self.skipped > halvings + MAX_SKIPPED * self.steps
 
     def describe(self) -> str | None:
-        """One line, without an end; None where no step was skipped."""
+        """One line, without a full stop; None if no step was skipped."""
         if not self.skipped:
             return None
-        said = f"{self.skipped} of {self.steps} steps were skipped: fp16 overflow, scale now {self.scale:.6g}"
-        return said if self.scale >= 1 else f"{said}; below 1 small gradients are lost, which 32-true keeps"
+        line = f"{self.skipped} of {self.steps} steps were skipped: fp16 overflow, scale now {self.scale:.6g}"
+        return line if self.scale >= 1 else f"{line}; below 1 small gradients are lost, which 32-true keeps"
 
 
 class StepTracker:
-    """Knows of every batch whether the optimiser ran, and counts.
+    """Tracks for every batch whether the optimiser took a step.
 
-    A scaler waits for the device to say whether it must skip the step; that the optimiser did not run is known without
-    asking again.
+    The scaler has already synchronised with the device to decide; a hook of the optimiser sees the result without doing
+    so again.
     """
 
     def __init__(self) -> None:
@@ -68,17 +68,17 @@ class StepTracker:
 
     @property
     def is_skipped(self) -> bool:
-        """Whether the batch should have been followed by an optimiser step, and was not."""
+        """Whether a step was due after the batch and was skipped."""
         return self.is_due and not self.is_taken
 
     def track(self, optimizers: Iterable[Optimizer]) -> None:
-        """Sees from now on when an optimiser runs."""
+        """Registers hooks on the optimisers."""
         self.end_batch()
         for optimizer in optimizers:
             optimizer.register_step_post_hook(self._note)
 
     def start_epoch(self, scaler: Any) -> None:
-        """Counts from 0.
+        """Resets the counters.
 
         Args:
             scaler: torch's GradScaler; None without loss scaling.
@@ -87,13 +87,13 @@ class StepTracker:
         self._scale_before = scaler.get_scale() if scaler else 1.0
 
     def end_batch(self) -> None:
-        """Counts what the batch came to."""
+        """Counts the batch's step, if one was due."""
         self._due += self.is_due
         self._skipped += self.is_skipped
         self.is_due = self.is_taken = False
 
     def skips(self, scaler: Any) -> Skips | None:
-        """What was skipped since the epoch's start; None without loss scaling. It waits for the device."""
+        """Skipped steps since the epoch's start; None without loss scaling. Synchronises the device."""
         return Skips(self._due, self._skipped, self._scale_before, scaler.get_scale()) if scaler else None
 
     def _note(self, *_: Any) -> None:
@@ -102,7 +102,7 @@ class StepTracker:
 
 @torch.no_grad()
 def first_not_finite(net: nn.Module) -> str | None:
-    """Name of the first weight, or statistic of BatchNorm, that is not finite; other buffers may hold infinities."""
+    """Name of the first weight, or statistic of BatchNorm, that is not finite; other buffers may contain infinities."""
     tensors: dict[str, Tensor] = dict(net.named_parameters())
     tensors |= {name: buffer for name, buffer in net.named_buffers() if name.endswith(STATISTICS)}
     norms = torch.stack([norm.float() for norm in torch._foreach_norm([*tensors.values()])])

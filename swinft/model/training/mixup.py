@@ -1,8 +1,8 @@
-"""Mixup and cutmix: pure functions on a batch, and the draw that decides when.
+"""Mixup and cutmix: pure functions on a batch, and the random choice between them.
 
-All of a row is mixed with all of the other: image, target, metadata and weight, at one share. Targets and metadata are
-mixed in encoded form, where a mixture means something: one-hot rows, 0/1 rows, and numbers. For targets the loss of the
-mixture is the mixture of the losses wherever the loss is linear in the target (cross-entropies are).
+Image, target, metadata and weight of a row are mixed with those of another row, in the same ratio. Targets and metadata
+are mixed in encoded form: one-hot rows, 0/1 rows and numbers. If the loss is linear in the target, as cross-entropy is,
+the loss of a mixed target is the mixed loss.
 
 Shapes: B batch, H and W pixels, K outputs.
 """
@@ -21,9 +21,9 @@ class MixConfig:
     """When and how strongly to mix.
 
     Args:
-        mixup_alpha: Both parameters of the Beta distribution of mixup's share; 0 for no mixup.
-        cutmix_alpha: The same for cutmix's area; 0 for no cutmix. With both, each batch draws one of them.
-        probability: Share of batches that are mixed, in 0–1.
+        mixup_alpha: Both parameters of the Beta distribution of mixup's ratio; 0 for no mixup.
+        cutmix_alpha: The same for cutmix's area; 0 for no cutmix. If both are set, one is chosen at random per batch.
+        probability: Fraction of batches that are mixed, in 0–1.
     """
 
     mixup_alpha: float = 0.0
@@ -44,10 +44,10 @@ def mixup(images: Tensor, targets: Tensor, share: float, order: Tensor, *more: T
         targets: Encoded targets, float (B, K).
         share: Weight of the row itself, in 0–1.
         order: The row to blend with, int64 (B,).
-        *more: What else belongs to the rows, float (B, …).
+        *more: Other tensors of the rows, float (B, …).
 
     Returns:
-        Images as float, in the same range, targets, and what was more.
+        Images as float in the same range, targets, and `more`.
     """
     return tuple(x.lerp(x[order], 1 - share) for x in (images.float(), targets, *more))
 
@@ -55,17 +55,17 @@ def mixup(images: Tensor, targets: Tensor, share: float, order: Tensor, *more: T
 def cutmix(
     images: Tensor, targets: Tensor, box: tuple[int, int, int, int], order: Tensor, *more: Tensor
 ) -> tuple[Tensor, ...]:
-    """Pastes a box of another row into every row and mixes all else by area (arXiv 1905.04899).
+    """Pastes a box of another row into every row, and mixes the rest by area (arXiv 1905.04899).
 
     Args:
         images: uint8 or float (B, 3, H, W).
         targets: Encoded targets, float (B, K).
         box: Top, bottom, left, right in pixels; bottom and right are exclusive.
         order: The row to paste from, int64 (B,).
-        *more: What else belongs to the rows, float (B, …).
+        *more: Other tensors of the rows, float (B, …).
 
     Returns:
-        Images in their own type, targets, and what was more.
+        Images in the same dtype, targets, and `more`.
     """
     top, bottom, left, right = box
     mixed = images.clone()
@@ -75,7 +75,7 @@ def cutmix(
 
 
 def draw_box(height: int, width: int, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """A box of about `1 - share` of the image around a uniform centre, cut off at the edges."""
+    """A box of about `1 - share` of the image around a uniformly drawn centre, clipped at the edges."""
     side = np.sqrt(1 - share)
     half_height, half_width = int(height * side) // 2, int(width * side) // 2
     y, x = int(rng.integers(height)), int(rng.integers(width))
@@ -85,17 +85,17 @@ def draw_box(height: int, width: int, share: float, rng: np.random.Generator) ->
 def mix(
     images: Tensor, targets: Tensor, config: MixConfig, rng: np.random.Generator, *more: Tensor
 ) -> tuple[Tensor, ...]:
-    """Mixes a batch as `config` says, or leaves it alone.
+    """Mixes a batch as configured, or returns it unchanged.
 
     Args:
         images: uint8 or float in 0–255 (B, 3, H, W).
         targets: Encoded targets, float (B, K).
         config: When and how strongly.
-        rng: On the CPU: drawing on the device would wait for it.
-        *more: What else belongs to the rows, float (B, …): encoded metadata, weights.
+        rng: On the CPU: random numbers from the device would synchronise it.
+        *more: Other tensors of the rows, float (B, …): encoded metadata, weights.
 
     Returns:
-        Images, targets, and what was more.
+        Images, targets, and `more`.
     """
     alphas = {mixup: config.mixup_alpha, cutmix: config.cutmix_alpha}
     methods = [method for method, alpha in alphas.items() if alpha > 0]
@@ -103,7 +103,7 @@ def mix(
         return images, targets, *more
     method = methods[int(rng.integers(len(methods)))]
     share = float(rng.beta(alphas[method], alphas[method]))
-    # Only CUDA keeps the source of a copy that goes on in the background; on MPS it is freed at once, and overwritten.
+    # Only CUDA keeps the source of an asynchronous copy alive; on MPS it is freed at once, and may be overwritten.
     order = torch.from_numpy(rng.permutation(len(images))).to(images.device, non_blocking=images.is_cuda)
     if method is mixup:
         return mixup(images, targets, share, order, *more)

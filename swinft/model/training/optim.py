@@ -1,4 +1,4 @@
-"""Which parameter learns how fast: layer-wise decay, and no weight decay where it hurts."""
+"""Parameter groups: layer-wise learning-rate decay, and no weight decay for biases and norms."""
 
 import itertools
 from collections.abc import Iterable
@@ -18,9 +18,10 @@ from swinft.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Range, check_
 
 Groups = list[dict[str, Any]]
 Auto = Literal["auto"]
-# Rates of the backbone and of the head. Batch normalisation lets convolutional networks take ten times the rate that
-# keeps the features of pretrained transformers, whose new head then learns faster than they do. For the first two the
-# committed results of benchmarks/defaults.py; the last one is the rate of Swin's and ConvNeXt's own fine-tunings.
+# Learning rates of the backbone and of the head. Convolutional networks with batch normalisation allow ten times or
+# more the rate of pretrained transformers, whose new head needs a higher rate than the backbone. The first two follow
+# the committed results of benchmarks/defaults.py; the last one is the rate in Swin's and ConvNeXt's fine-tuning
+# recipes.
 FROM_SCRATCH = (1e-3, 1e-3)
 WITH_BATCH_NORM = (2e-3, 2e-3)
 WITHOUT_BATCH_NORM = (1e-4, 1e-3)
@@ -31,18 +32,18 @@ class OptimConfig:
     """Optimiser, rates, layer-wise decay and schedule.
 
     Args:
-        lr: Learning rate of the head, from which `layer_decay` counts. `auto` follows the backbone's family and whether
-            it is pretrained (`resolve_rates`), and is printed.
-        head_lr: Learning rate of the head and of the metadata network where it is another. None for `lr`; with `lr` at
-            `auto` for the one that goes with it.
-        weight_decay: Decay of weight matrices; norms, biases and relative-position tables have none.
+        lr: Learning rate of the head; `layer_decay` starts from it. `auto` depends on the backbone's family and on
+            whether it is pretrained, and is printed.
+        head_lr: A different learning rate for the head and the metadata network. None for `lr`, or the matching one if
+            `lr` is `auto`.
+        weight_decay: Weight decay of matrices; norms, biases and relative-position tables have none.
         layer_decay: Factor on the learning rate per layer towards the input, in (0, 1]; 1 for the same everywhere. The
-            head is the last layer, as timm, BEiT and MAE count: the backbone's last block learns at `lr · layer_decay`.
-        layer_decay_min_scale: Smallest factor on `lr` that `layer_decay` may come to, in 0–1, for deep backbones.
-        warmup_epochs: Epochs of linear warm-up, virtual ones where `data.loading.virtual_epochs` is set; fractions are
-            allowed. `auto` is a tenth of the training.
-        min_lr_ratio: Share of the learning rate that is left at the end of the cosine, in 0–1.
-        betas: AdamW's running averages; those of another optimiser are among its `args`.
+            head is the last layer, as in timm, BEiT and MAE: the backbone's last block has the rate `lr · layer_decay`.
+        layer_decay_min_scale: Lower limit of the factor that `layer_decay` puts on `lr`, in 0–1, for deep backbones.
+        warmup_epochs: Epochs of linear warm-up, counted in virtual epochs if `data.loading.virtual_epochs` is set;
+            fractions are allowed. `auto` is a tenth of the training.
+        min_lr_ratio: Fraction of the learning rate that remains at the end of the cosine, in 0–1.
+        betas: AdamW's coefficients of the running averages; those of another optimiser go in `args`.
         name: `adamw`, or another optimiser that `timm.optim.list_optimizers()` names (`sgd`, `lion`, `lamb`); or a
             class derived from torch.optim.Optimizer, as `class_path` and `init_args`.
         args: More arguments of a named optimiser, such as `momentum`.
@@ -85,15 +86,15 @@ class OptimConfig:
 
 
 def resolve_rates(config: OptimConfig, backbone: Backbone, is_pretrained: bool) -> tuple[OptimConfig, str]:
-    """Settles the rates that are `auto`.
+    """Sets the learning rates that are `auto`.
 
     Args:
-        config: As configured.
-        backbone: What is trained.
-        is_pretrained: Whether it starts from weights that are worth keeping.
+        config: The settings.
+        backbone: The backbone to train.
+        is_pretrained: Whether it starts from pretrained weights.
 
     Returns:
-        The same with numbers, but for the warm-up, which needs the number of steps; and why, in words.
+        The settings with numbers (except the warm-up, which needs the number of steps), and the reason in words.
     """
     if config.lr != "auto":
         return config, "as configured"
@@ -114,13 +115,13 @@ def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
     Args:
         backbone: Its layers are found by timm's own group matcher.
         others: Head and metadata network: the last layer.
-        config: Rates and decays.
+        config: Learning rates and decays.
 
     Returns:
-        Groups with `lr`, `weight_decay` and `layers`, which count from 0. Every parameter that is trained is in one.
+        Groups with `lr`, `weight_decay` and `layers`, counted from 0. Every trainable parameter is in one group.
 
     Raises:
-        ValueError: The rate is still `auto`: `resolve_rates` knows what to make of it.
+        ValueError: The rate is still `auto`; call `resolve_rates` first.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for each in layer_groups(backbone, others, config):
@@ -132,13 +133,13 @@ def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
 
 
 def layer_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimConfig) -> Groups:
-    """The same with `layer`, one or two groups for each."""
+    """Like `param_groups`, but separate groups for every layer, with `layer`."""
     if config.lr == "auto":
-        raise ValueError("the learning rate is auto; settle it first")
+        raise ValueError("the learning rate is auto; call resolve_rates first")
     rate = config.lr
     model: Any = backbone.model
     layer_of, head = _layers(model)
-    excepted = list(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else []
+    no_decay = list(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else []
     groups: dict[tuple[int, float, bool], dict[str, Any]] = {}
 
     def add(parameter: nn.Parameter, layer: int, lr: float, decays: bool) -> None:
@@ -147,10 +148,10 @@ def layer_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
             groups.setdefault((layer, lr, decays), group)["params"].append(parameter)
 
     for name, parameter in model.named_parameters():
-        layer = layer_of[name]  # that of the head for what timm counts to it, as a norm right before the classifier
+        layer = layer_of[name]  # timm counts some modules to the head, such as a norm right before the classifier
         scale = max(config.layer_decay_min_scale, config.layer_decay ** (head - layer))
-        # A matrix is decayed; a bias, a norm's scale and what the backbone itself excepts are not.
-        decays = parameter.ndim > 1 and not any(fnmatch(name, pattern) for pattern in excepted)
+        # Matrices are decayed; biases, scales of norms and the backbone's own exceptions are not.
+        decays = parameter.ndim > 1 and not any(fnmatch(name, pattern) for pattern in no_decay)
         add(parameter, layer, rate * scale, decays)
     for parameter in (each for module in others for each in module.parameters()):
         add(parameter, head, rate if config.head_lr is None else config.head_lr, parameter.ndim > 1)
@@ -158,30 +159,30 @@ def layer_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
 
 
 def _layers(model: Any) -> tuple[dict[str, int], int]:
-    """Layer of every parameter of a model, and of the head in the place of its classifier.
+    """Layer of every parameter of a model, and of the head, which replaces its classifier.
 
-    Without timm's `group_matcher`, a layer is twelve parameters in a row, in the order in which they are registered.
+    Without timm's `group_matcher`, a layer is twelve consecutive parameters, in the order of registration.
     """
-    # A module of one's own has no classifier to leave out: any name will do that none of its parameters has.
+    # A custom module has no classifier: any name works that none of its parameters has.
     config = getattr(model, "pretrained_cfg", None) or {"classifier": "(none)"}
     classifier = config.get("classifier") or "head"
-    stand_in = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
-    names = [*((name, None) for name, _ in model.named_parameters()), (stand_in, None)]
+    placeholder = f"{classifier if isinstance(classifier, str) else classifier[0]}.weight"
+    names = [*((name, None) for name, _ in model.named_parameters()), (placeholder, None)]
     whole: Any = SimpleNamespace(named_parameters=lambda: names, pretrained_cfg=config)
     if hasattr(model, "group_matcher"):
         layers: dict[str, int] = group_parameters(whole, model.group_matcher(coarse=False), reverse=True)
     else:
         layers = auto_group_layers(whole)  # type: ignore[no-untyped-call]
-    return layers, layers[stand_in]
+    return layers, layers[placeholder]
 
 
 def regroup(checkpoint: dict[str, Any], by_layer: Groups, groups: Groups) -> None:
-    """Brings the optimiser of a checkpoint with a group per layer, as they were saved before, into the groups of now.
+    """Converts the optimiser state of an older checkpoint, with a group per layer, to the current groups.
 
     Args:
-        checkpoint: Lightning's, changed in place.
-        by_layer: Of the network, as `layer_groups` gives them.
-        groups: The same as `param_groups` gives them.
+        checkpoint: Lightning's checkpoint, changed in place.
+        by_layer: The network's groups by `layer_groups`.
+        groups: The network's groups by `param_groups`.
 
     Raises:
         InputError: It was saved with other rates or another network.
@@ -190,8 +191,8 @@ def regroup(checkpoint: dict[str, Any], by_layer: Groups, groups: Groups) -> Non
     numbers = [[*group["params"]] for group in saved["param_groups"]]
     if [len(each) for each in numbers] != [len(group["params"]) for group in by_layer]:
         raise InputError(
-            f"the checkpoint's optimiser has {len(numbers)} groups of parameters, and here are {len(by_layer)}, or "
-            f"they hold others: it was saved with another model.backbone or model.optim. Go on with the same."
+            f"the checkpoint's optimiser has {len(numbers)} parameter groups, and the network has {len(by_layer)}, or "
+            f"with other sizes: it was saved with another model.backbone or model.optim. Resume with the same."
         )
     parameters = [parameter for group in by_layer for parameter in group["params"]]
     number_of = dict(zip(map(id, parameters), itertools.chain(*numbers), strict=True))
@@ -218,7 +219,7 @@ def regroup(checkpoint: dict[str, Any], by_layer: Groups, groups: Groups) -> Non
 
 
 def describe_rates(groups: Groups) -> str:
-    """One line about the learning rates of parameter groups, before warm-up."""
+    """One line about the learning rates of parameter groups, without the factor of the schedule."""
     first = min(groups, key=lambda group: (group["layers"][0], group["lr"]))["lr"]
     last = max(groups, key=lambda group: (group["layers"][-1], group["lr"]))["lr"]
     if all(group["lr"] == last for group in groups):

@@ -1,4 +1,4 @@
-"""The optimiser of a configuration: AdamW, another one of timm's, or a class."""
+"""Builds the optimiser: AdamW, another of timm's, or a custom class."""
 
 import inspect
 from typing import Any
@@ -13,20 +13,20 @@ from swinft.model.class_spec import init_args_of, load_class, spec_name
 from swinft.model.training.optim import Groups, OptimConfig
 
 KEY = "model.optim.name"
-TIMM: Any = timm.optim  # which exports names without saying so
+TIMM: Any = timm.optim  # its names are not in __all__
 
 
 def make_optimizer(groups: Groups, config: OptimConfig, device: torch.device, scales_loss: bool) -> Optimizer:
-    """The optimiser of parameter groups.
+    """Builds the optimiser.
 
     Args:
-        groups: As `param_groups` gives them: each has its own rate and decay.
+        groups: Parameter groups by `param_groups`, each with its learning rate and weight decay.
         config: Name or class, with arguments.
         device: Where the parameters are.
         scales_loss: Whether fp16's loss scaling is on.
 
     Raises:
-        InputError: The optimiser is not known, does not take what it is given, or a setting could not act in it.
+        InputError: The optimiser is unknown, does not accept its arguments, or a setting would have no effect.
     """
     rates = [group["lr"] for group in groups]
     arguments = init_args_of(config.name) if isinstance(config.name, dict) else dict(config.args or {})
@@ -36,7 +36,7 @@ def make_optimizer(groups: Groups, config: OptimConfig, device: torch.device, sc
         optimizer = _made(groups, config, arguments, device, scales_loss)
     except InputError:
         raise
-    except Exception as error:  # whatever the optimiser does not like
+    except Exception as error:  # an optimiser may raise anything
         raise InputError(
             f"{KEY}: '{name}' cannot be built for {len(groups)} groups of parameters with {arguments or 'no arguments'}"
             f": {type(error).__name__}: {error}"
@@ -61,54 +61,54 @@ def _made(
             f"derived from torch.optim.Optimizer.{hint}"
         )
     if TIMM.get_optimizer_info(config.name).second_order:
-        raise InputError(f"{KEY}: '{config.name}' needs second derivatives, which are not computed here.")
+        raise InputError(f"{KEY}: '{config.name}' needs second derivatives, which are not supported.")
     given: Any = {"lr": config.lr, "weight_decay": config.weight_decay, **arguments}
     named: Optimizer = TIMM.create_optimizer_v2(groups, config.name, **given)
     return named
 
 
 def _check_settings(config: OptimConfig, name: str, arguments: dict[str, Any]) -> None:
-    """Refuses settings that would not act."""
+    """Rejects settings that would have no effect."""
     if isinstance(config.name, dict) and config.args:
-        raise InputError(f"model.optim.args is for named optimisers: give those of {name} in its init_args.")
-    if own := sorted({"params", "lr", "weight_decay"} & arguments.keys()):
+        raise InputError(f"model.optim.args is for named optimisers: set those of {name} in its init_args.")
+    if reserved := sorted({"params", "lr", "weight_decay"} & arguments.keys()):
         raise InputError(
-            f"{KEY}: the argument{'s' * (len(own) > 1)} {', '.join(own)} of '{name}' would not act: every group of "
-            f"parameters has a rate and a decay of its own. Set model.optim.lr and weight_decay instead."
+            f"{KEY}: the argument{'s' * (len(reserved) > 1)} {', '.join(reserved)} of '{name}' would have no effect: "
+            f"every parameter group has its own. Set model.optim.lr and weight_decay instead."
         )
     if name != "adamw" and tuple(config.betas) != OptimConfig.betas:
         where = "its init_args" if isinstance(config.name, dict) else "model.optim.args"
-        raise InputError(f"model.optim.betas is for adamw: give those of '{name}' in {where}.")
+        raise InputError(f"model.optim.betas is for adamw: set those of '{name}' in {where}.")
 
 
 def _check_groups(optimizer: Optimizer, name: str, rates: list[float], weight_decay: float) -> None:
-    """Refuses an optimiser that leaves rates or decays out, or that cannot take a step by itself."""
+    """Rejects optimisers without learning rate or weight decay per group, or whose step needs a closure."""
     if "lr" not in optimizer.defaults or [group.get("lr") for group in optimizer.param_groups] != rates:
         raise InputError(
-            f"{KEY}: '{name}' does not keep a learning rate for each group of parameters, which rates per layer and "
-            f"the schedule need."
+            f"{KEY}: '{name}' does not keep a learning rate per parameter group, which layer_decay, head_lr and the "
+            f"schedule need."
         )
     if weight_decay and "weight_decay" not in optimizer.defaults:
         raise InputError(f"{KEY}: '{name}' has no weight decay: set model.optim.weight_decay to 0.")
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
-        raise InputError(f"{KEY}: '{name}' needs a closure that computes the loss again, which no step here has.")
+        raise InputError(f"{KEY}: '{name}' needs a closure that computes the loss again, which is not supported.")
 
 
 def _adamw(groups: Groups, config: OptimConfig, device: torch.device, scales_loss: bool) -> AdamW:
-    """AdamW, in one kernel per group where the device has it."""
+    """AdamW, fused if the device supports it."""
     is_fused = device.type in ("cuda", "cpu")
     optimizer = AdamW(groups, **{"betas": config.betas, "fused": is_fused, **(config.args or {})})
     optimizer.register_load_state_dict_post_hook(_lay_out_state)
-    # The fused kernel could undo fp16's loss scaling by itself, but only after the gradients were clipped at the scaled
-    # norm: the scaler is told that it cannot, and does it before.
+    # The fused kernel can unscale fp16 gradients itself, but only after they were clipped at their scaled norm. With
+    # this flag the scaler unscales them before.
     if scales_loss:
         optimizer._step_supports_amp_scaling = False  # read by torch's GradScaler and by Lightning
     return optimizer
 
 
 def _lay_out_state(optimizer: Optimizer) -> None:
-    """Brings loaded averages into the order in memory of their weights: the fused kernels take it for granted."""
+    """Converts loaded state to the memory format of its parameter, which the fused kernels assume."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
@@ -116,7 +116,7 @@ def _lay_out_state(optimizer: Optimizer) -> None:
 
 
 def clip_gradients(optimizer: Optimizer, limit: float | None, algorithm: str | None) -> None:
-    """Clips the gradients of an optimiser's parameters: each to a value, or all of them to a norm."""
+    """Clips gradients by value, or by their total norm."""
     if not limit:
         return
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,6 +1,6 @@
-"""The learning rate over the steps of a training: a factor on the rate of every group of parameters.
+"""Learning-rate schedules: a factor per step on the learning rate of every parameter group.
 
-A factor leaves the rates of layers in proportion, whatever the schedule.
+A common factor keeps the ratios between the rates of layers.
 """
 
 import inspect
@@ -23,12 +23,12 @@ from swinft.model.class_spec import init_args_of, load_class, spec_name
 from swinft.model.training.optim import OptimConfig
 from swinft.model.training.steps import Steps
 
-Factor = Callable[[float], float]  # on the rates, by the steps done since the warm-up
+Factor = Callable[[float], float]  # on the learning rates, by steps since the warm-up
 
 KEY = "model.optim.schedule"
-# Of the optimiser steps: long enough for AdamW's averages to settle, short enough for trainings of two epochs.
+# Fraction of the optimiser steps: enough for AdamW's averages to stabilise, short enough for two epochs.
 WARMUP_SHARE = 0.1
-# Leslie Smith's one cycle as torch does it: up from a 25th in the first three tenths, then down.
+# Leslie Smith's one-cycle policy as in torch: up from a 25th in the first three tenths, then down.
 ONECYCLE_WARMUP, ONECYCLE_START = 0.3, 1 / 25
 TIMM_SCHEDULES: dict[str, Any] = {
     "cosine": CosineLRScheduler,
@@ -39,23 +39,23 @@ TIMM_SCHEDULES: dict[str, Any] = {
 }
 NAMES = ["warmup_cosine", "constant", "onecycle", *TIMM_SCHEDULES]
 IN_EPOCHS = ("t_initial", "decay_t")
-# Arguments of timm's schedules that swinft gives, or that are other settings.
+# Arguments of timm's schedules that swinft sets, or that other settings set.
 RESERVED = {"optimizer", "initialize", "lr_min", "t_in_epochs", "warmup_lr_init", "warmup_prefix", "warmup_t"}
-# Arguments of a class that say how long the training is, under the names that torch and transformers have for them.
+# Names in torch and transformers for the argument that is the length of the training in steps.
 TOTALS = ("total_steps", "T_max", "total_iters", "num_training_steps")
 
 
 def make_schedule(optimizer: Optimizer, config: OptimConfig, steps: Steps) -> LRScheduler:
-    """The schedule of an optimiser, to be stepped after each of its steps.
+    """Builds the schedule, which is stepped after every optimiser step.
 
     Args:
-        optimizer: With the full rate of every group.
+        optimizer: With the full learning rate of every group.
         config: Name or class, with arguments.
-        steps: Of the whole training.
+        steps: The steps of the training.
 
     Raises:
-        InputError: The schedule is not known, does not take what it is given, would treat all layers alike, or a
-            setting could not act in it.
+        InputError: The schedule is unknown, does not accept its arguments, would change the ratios of rates, or a
+            setting would have no effect.
     """
     _check_settings(config)
     if isinstance(config.schedule, dict):
@@ -69,7 +69,7 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, steps: Steps) -> LR
 
 
 def describe_schedule(config: OptimConfig, steps: Steps) -> str:
-    """Optimiser and schedule in words, for the line about the rates; AdamW and the cosine go without saying."""
+    """Optimiser and schedule in words, for the line about learning rates; AdamW and cosine are not named."""
     optimizer = "" if config.name == "adamw" else f"{spec_name(config.name)}, "
     total = number_of(steps.total, "step")
     if isinstance(config.schedule, dict):
@@ -79,10 +79,10 @@ def describe_schedule(config: OptimConfig, steps: Steps) -> str:
 
 
 def _warmed_up(step: int, warmup: float, after: Factor, start: float | None) -> float:
-    """A factor: up to 1, in a line or, from `start`, in half a cosine; then `after`."""
+    """The factor: a warm-up to 1, linear or (from `start`) half a cosine; then `after`."""
     if step >= warmup:
         return after(step - warmup)
-    # Not 0 at the first step, which would waste it.
+    # Not 0 at the first step, which would have no effect.
     return (step + 1) / (warmup + 1) if start is None else _half_cosine(step / warmup, start, 1.0)
 
 
@@ -91,7 +91,7 @@ def _half_cosine(progress: float, first: float, last: float) -> float:
 
 
 def _after_warmup(config: OptimConfig, steps: Steps, length: float) -> Factor:
-    """The factor of a named schedule by the steps since the warm-up, of which there are `length`."""
+    """The factor of a named schedule, by steps since the warm-up, over `length` steps."""
     name, least = str(config.schedule), config.min_lr_ratio
     if name == "constant":
         return lambda step: 1.0
@@ -103,7 +103,7 @@ def _after_warmup(config: OptimConfig, steps: Steps, length: float) -> Factor:
         given.setdefault("t_initial", length)
     if "lr_min" in parameters:
         given["lr_min"] = least
-    one = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)  # a rate of 1 is the factor itself
+    one = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)  # with rate 1, the learning rate is the factor
     try:
         schedule = TIMM_SCHEDULES[name](one, t_in_epochs=False, warmup_prefix=False, **given)
         schedule.step_update(0)
@@ -118,32 +118,32 @@ def _after_warmup(config: OptimConfig, steps: Steps, length: float) -> Factor:
 
 
 def _in_steps(epochs: Any, steps: Steps) -> Any:
-    """Epochs, one or several, as steps; anything else is left to timm, which refuses it."""
+    """Converts epochs, one or several, to steps; anything else is returned unchanged, and timm rejects it."""
     if isinstance(epochs, list | tuple):
         return [_in_steps(each, steps) for each in epochs]
     return epochs * steps.per_epoch if isinstance(epochs, int | float) else epochs
 
 
 def _of_class(optimizer: Optimizer, spec: dict[str, Any], steps: Steps) -> LRScheduler:
-    """A class's schedule; where its signature asks for the training's length or for the rates, it is given them."""
+    """Builds a schedule of a class; passes the training's length and the rates if its signature has them."""
     cls: Any = load_class(spec["class_path"], LRScheduler, KEY)
     if "metrics" in inspect.signature(cls.step).parameters:
         raise InputError(f"{KEY}: {cls.__name__} follows a metric, and schedules are stepped after every step.")
     rates = [group["lr"] for group in optimizer.param_groups]
     parameters, arguments = inspect.signature(cls).parameters, init_args_of(spec)
-    handed = dict.fromkeys(TOTALS, steps.total) | {"max_lr": rates}
-    given = {name: value for name, value in handed.items() if name in parameters} | arguments
+    supplied = dict.fromkeys(TOTALS, steps.total) | {"max_lr": rates}
+    given = {name: value for name, value in supplied.items() if name in parameters} | arguments
     try:
         schedule: LRScheduler = cls(optimizer, **given)
-    except Exception as error:  # whatever the class does not like
+    except Exception as error:  # a custom class may raise anything
         raise InputError(
             f"{KEY}: {cls.__name__} cannot be built with {arguments or 'no arguments'}: {type(error).__name__}: {error}"
         ) from error
     now = [group["lr"] for group in optimizer.param_groups]
     if any(not math.isclose(a * rates[0], now[0] * b, rel_tol=1e-6) for a, b in zip(now, rates, strict=True)):
         raise InputError(
-            f"{KEY}: {cls.__name__} sets rates of its own, in other proportions than model.optim's: layer_decay and "
-            f"head_lr would not act. Leave out the arguments with rates, or set layer_decay to 1 and head_lr to lr."
+            f"{KEY}: {cls.__name__} changes the ratios of the learning rates: layer_decay and head_lr would have no "
+            f"effect. Remove its arguments with rates, or set layer_decay to 1 and head_lr to lr."
         )
     return schedule
 
@@ -153,7 +153,7 @@ def _arguments(config: OptimConfig) -> dict[str, Any]:
 
 
 def _check_settings(config: OptimConfig) -> None:
-    """Refuses an unknown name, and settings that would not act."""
+    """Rejects an unknown name, and settings that would have no effect."""
     name, given = config.schedule, _arguments(config)
     is_class = isinstance(name, dict)
     if not is_class and name not in NAMES:
@@ -162,7 +162,7 @@ def _check_settings(config: OptimConfig) -> None:
             f"torch.optim.lr_scheduler.LRScheduler.{suggest(str(name), NAMES)}"
         )
     if given and (is_class or name not in TIMM_SCHEDULES):
-        what = "a class has its arguments in init_args" if is_class else f"'{name}' has none"
+        what = "a class takes its arguments from init_args" if is_class else f"'{name}' has none"
         raise InputError(f"model.optim.schedule_args is {given}, and {what}. Remove it.")
     scheduler = None if is_class else TIMM_SCHEDULES.get(str(name))
     known = set(inspect.signature(scheduler).parameters) - RESERVED if scheduler else set()
@@ -172,16 +172,16 @@ def _check_settings(config: OptimConfig) -> None:
         )
     has_end = not is_class and name not in ("constant", "step", "multistep")
     if config.min_lr_ratio != OptimConfig.min_lr_ratio and not has_end:
-        raise InputError(f"model.optim.min_lr_ratio does not act with {KEY} {spec_name(name)}: remove it.")
+        raise InputError(f"model.optim.min_lr_ratio has no effect with {KEY} {spec_name(name)}: remove it.")
     if is_class and config.warmup_epochs not in ("auto", 0):
-        raise InputError(f"model.optim.warmup_epochs does not act with {KEY} {spec_name(name)}: set it to auto or 0.")
+        raise InputError(f"model.optim.warmup_epochs has no effect with {KEY} {spec_name(name)}: set it to auto or 0.")
 
 
 def warmup_steps(config: OptimConfig, steps: Steps) -> float:
     """Optimiser steps of the warm-up.
 
     Raises:
-        InputError: It is longer than the training: the rate that is configured would never be reached.
+        InputError: It is longer than the training: the configured rate would never be reached.
     """
     if config.warmup_epochs == "auto":
         return (ONECYCLE_WARMUP if config.schedule == "onecycle" else WARMUP_SHARE) * steps.total
@@ -189,20 +189,20 @@ def warmup_steps(config: OptimConfig, steps: Steps) -> float:
     if warmup > steps.total:
         epochs = steps.total / steps.per_epoch
         raise InputError(
-            f"model.optim.warmup_epochs is {config.warmup_epochs:g}, and training takes {epochs:g} epochs: the "
-            f"learning rate would never be reached. Set it to less."
+            f"model.optim.warmup_epochs is {config.warmup_epochs:g}, and training has {epochs:g} epochs: the "
+            f"learning rate would never be reached. Reduce it."
         )
     return warmup
 
 
 def warmup_cosine(step: int, warmup_steps: float, total_steps: int, min_ratio: float) -> float:
-    """Factor on the learning rates at an optimiser step: linear up, then half a cosine down.
+    """Factor on the learning rates: linear warm-up, then half a cosine down.
 
     Args:
         step: Optimiser steps done, from 0.
         warmup_steps: Steps until the full rate.
         total_steps: Steps of the whole training.
-        min_ratio: What is left at the end.
+        min_ratio: The factor at the end.
 
     Returns:
         A factor in (0, 1].

@@ -1,4 +1,4 @@
-"""How many optimiser steps a training takes: what the schedule is planned over."""
+"""Number of optimiser steps of a training, which the schedule needs in advance."""
 
 import math
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ class Steps:
     """The planned optimiser steps of a training.
 
     Args:
-        total: Of the whole training, at least 1.
-        per_epoch: Of one epoch, at least 1.
+        total: Steps of the whole training, at least 1.
+        per_epoch: Steps of one epoch, at least 1.
     """
 
     total: int
@@ -21,7 +21,7 @@ class Steps:
 
     @property
     def epochs(self) -> int:
-        """Epochs that are begun."""
+        """Number of epochs, the last one possibly incomplete."""
         return -(-self.total // self.per_epoch)
 
 
@@ -30,12 +30,12 @@ def count_steps(num_batches: float, accumulate: int, max_epochs: int | None, max
 
     Args:
         num_batches: Batches of an epoch on each device.
-        accumulate: Batches per step; the last ones of an epoch are a step of their own.
-        max_epochs: When training ends; None or −1 for no limit.
-        max_steps: The same in steps; −1 for no limit.
+        accumulate: Batches per step; the remaining ones of an epoch are one more step.
+        max_epochs: Limit of epochs; None or −1 for none.
+        max_steps: Limit of steps; −1 for none.
 
     Raises:
-        InputError: There are no batches, or no end that a schedule could be planned over.
+        InputError: There are no batches, or no limit.
     """
     if not math.isfinite(num_batches) or num_batches < 1:
         raise InputError(f"an epoch has {num_batches} training batches; a schedule needs a number from 1.")
@@ -44,17 +44,17 @@ def count_steps(num_batches: float, accumulate: int, max_epochs: int | None, max
     ends += [max_steps] if max_steps != -1 else []
     if not ends or min(ends) < 1:
         raise InputError(
-            f"max_epochs is {max_epochs} and max_steps {max_steps}: training has no end that the learning rate could "
-            f"be planned for. Set one of them, from 1."
+            f"max_epochs is {max_epochs} and max_steps {max_steps}: the schedule needs the length of the training. "
+            f"Set one of them, from 1."
         )
     return Steps(min(ends), per_epoch)
 
 
 def steps_of(trainer: Any) -> Steps:
-    """The steps that a Trainer is about to take; its loader is made first, or it would not know its batches.
+    """The steps of a Trainer; sets up its loader first, which determines the number of batches.
 
     Raises:
-        InputError: As `count_steps`.
+        InputError: As in `count_steps`.
     """
     trainer.fit_loop.setup_data()
     batches = trainer.num_training_batches

@@ -359,7 +359,7 @@ def test_s8_a_fold_compiles_one_graph_to_train_and_one_to_evaluate_and_says_both
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("compiled, and the first ")]
     assert [line.split(" done, in ")[0] for line in said] == [
         "compiled, and the first step",
-        "compiled, and the first batch that is evaluated",
+        "compiled, and the first evaluation batch",
     ]
 
 

@@ -139,10 +139,10 @@ def test_arguments_reach_a_named_optimiser_and_a_class():
             "model.optim.betas is for adamw: give those of 'sgd' in model.optim.args",
         ),
         ({"name": "sgd", "args": {"momentun": 1}}, "'sgd' cannot be built for 2 groups .*momentun"),
-        ({"name": "sgd", "args": {"lr": 1}}, "the argument lr of 'sgd' would not act: every group"),
+        ({"name": "sgd", "args": {"lr": 1}}, "the argument lr of 'sgd' would have no effect: every parameter group"),
         ({"name": torch.optim.LBFGS}, "LBFGS' cannot be built for 2 groups of parameters with no arguments"),
         ({"name": torch.optim.Rprop}, "Rprop' has no weight decay: set model.optim.weight_decay to 0"),
-        ({"name": OwnRates}, "OwnRates' does not keep a learning rate for each group"),
+        ({"name": OwnRates}, "OwnRates' does not keep a learning rate per parameter group"),
         ({"name": NeedsClosure}, "NeedsClosure' needs a closure"),
         ({"name": nn.Linear}, "model.optim.name is a 'torch.nn.modules.linear.Linear', which is not loaded"),
         (
@@ -199,17 +199,20 @@ def test_classes_of_schedules_are_given_the_length_and_the_rates():
     ("given", "message"),
     [
         ({"schedule": "cosin"}, "model.optim.schedule is 'cosin'; it must be one of .* Did you mean 'cosine'"),
-        ({"schedule": "constant", "min_lr_ratio": 0.5}, "min_lr_ratio does not act with model.optim.schedule constant"),
-        ({"schedule": Halves, "warmup_epochs": 1}, "warmup_epochs does not act with model.optim.schedule .*Halves"),
+        (
+            {"schedule": "constant", "min_lr_ratio": 0.5},
+            "min_lr_ratio has no effect with model.optim.schedule constant",
+        ),
+        ({"schedule": Halves, "warmup_epochs": 1}, "warmup_epochs has no effect with model.optim.schedule .*Halves"),
         ({"schedule": "onecycle", "schedule_args": {"a": 1}}, "schedule_args is {'a': 1}, and 'onecycle' has none"),
         ({"schedule": "step", "schedule_args": {"decay": 1}}, "'step' has no argument 'decay'. Did you mean 'decay_t'"),
         ({"schedule": "step"}, "model.optim.schedule is 'step' with no schedule_args: .*decay_t"),
-        ({"schedule": Alike}, "Alike sets rates of its own, in other proportions"),
+        ({"schedule": Alike}, "Alike changes the ratios of the learning rates"),
         ({"schedule": torch.optim.lr_scheduler.ReduceLROnPlateau}, "ReduceLROnPlateau follows a metric"),
         ({"schedule": torch.optim.lr_scheduler.StepLR}, "StepLR cannot be built with no arguments: TypeError"),
         (
             {"schedule": {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 1.0}}},
-            "OneCycleLR sets rates of its own",
+            "OneCycleLR changes the ratios of the learning rates",
         ),
     ],
 )
