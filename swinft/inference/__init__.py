@@ -1,1 +1,1 @@
-"""Networks and rows become predictions; nothing here knows a run's folder."""
+"""Prediction: test-time augmentation, compilation, OpenVINO, export; independent of run folders."""

@@ -1,7 +1,7 @@
-"""Weights in 16 bit for prediction: what autocast casts in every forward pass is cast once.
+"""Casts weights to 16 bit once for prediction, instead of in every forward pass by autocast.
 
-In inference mode autocast keeps no copy of a weight that it has cast. Which weights it casts is seen in a forward pass,
-so that norms, scales and whatever else it computes in fp32 stay as they are, and no layer has to be known.
+In inference mode autocast does not cache the weights it casts. A forward pass shows which ones it casts, so norms,
+scales and everything else that it computes in fp32 are left unchanged, for any layer.
 
 Shapes: B images, H and W pixels.
 """
@@ -20,20 +20,20 @@ from swinft.model.network import ImageModel
 def cast_weights(
     nets: Sequence[ImageModel], image_size: tuple[int, int], device: torch.device, dtype: torch.dtype
 ) -> int:
-    """Casts the weights that autocast would cast, in place, where predictions stay the same to the last bit.
+    """Casts the weights that autocast would cast, in place, if the predictions stay bit-identical.
 
     Args:
-        nets: Networks of one architecture, in evaluation mode, for prediction alone; not compiled yet.
+        nets: Networks of one architecture, in evaluation mode, only for prediction; not compiled yet.
         image_size: H and W.
-        device: Where they are.
-        dtype: Of autocast.
+        device: The device of the networks.
+        dtype: Autocast's dtype.
 
     Returns:
-        How many weights of each were cast; 0 where a prediction would have changed.
+        Number of weights cast per network; 0 if predictions would have changed.
     """
     net = nets[0]
     given = _example(net, image_size, device)
-    # Not in inference mode, which would show whole operations and not the casts inside them.
+    # Not in inference mode, in which the dispatch mode does not see the casts inside operations.
     with torch.no_grad(), torch.autocast(device.type, dtype=dtype, cache_enabled=False):
         with _Uses(net, dtype) as uses:
             expected = net.predict(*given)
@@ -51,7 +51,7 @@ def cast_weights(
 
 
 def _cast(net: ImageModel, names: list[str], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Casts parameters, which stay the same objects and in the same order in memory; gives them as they were."""
+    """Casts parameters in place, with the same memory format; returns their values before."""
     before = {}
     for name in names:
         parameter = net.get_parameter(name)
@@ -61,7 +61,7 @@ def _cast(net: ImageModel, names: list[str], dtype: torch.dtype) -> dict[str, Te
 
 
 def _example(net: ImageModel, image_size: tuple[int, int], device: torch.device) -> list[Tensor]:
-    """An image of noise, with metadata where there is any."""
+    """A random image, with metadata if the network takes any."""
     random = torch.Generator().manual_seed(0)
     given = [torch.randint(0, 256, (1, 3, *image_size), dtype=torch.uint8, generator=random)]
     if net.metadata is not None:
@@ -70,7 +70,7 @@ def _example(net: ImageModel, image_size: tuple[int, int], device: torch.device)
 
 
 class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees which parameters are cast to a type as a whole, and which are used in any other way."""
+    """Records which parameters are cast to a dtype, and which are used in any other way."""
 
     def __init__(self, net: ImageModel, dtype: torch.dtype) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

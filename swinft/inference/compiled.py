@@ -1,4 +1,4 @@
-"""Networks made ready to predict with torch: weights in 16 bit, and `torch.compile`."""
+"""Prepares networks for prediction with torch: weights in 16 bit, and `torch.compile`."""
 
 import time
 from collections.abc import Sequence
@@ -14,21 +14,20 @@ from swinft.model.compiling import CompilePolicy, pad_batch, should_compile
 from swinft.model.network import ImageModel
 from swinft.system.precision import Precision, half_of
 
-# Compiling takes half a minute or more, and what a forward pass of Swin saves on a GPU is some milliseconds.
+# Compilation takes half a minute or more, and saves some milliseconds per forward pass of Swin on a GPU.
 COMPILED_PASSES = 4000
 
 
 class CompiledNet:
-    """A network whose backbone is compiled; predicts like `ImageModel` and takes its place in `predict_rows`.
+    """A network with a compiled backbone; predicts like `ImageModel`, and replaces it in `predict_rows`.
 
-    Batches are filled up, and pixels are float32 with channels last in every view: another shape, type or order would
-    be compiled anew.
-    Networks of one architecture share what the first of them compiles.
+    Batches are padded, and pixels are float32 with channels last in every view: another shape, dtype or memory format
+    would be compiled again. Networks of one architecture share the compiled code.
 
     Args:
         net: A network in evaluation mode.
-        batch_size: Of full batches.
-        prints_compile_time: Whether it prints how long its first pass took, which compiles.
+        batch_size: Size of full batches.
+        prints_compile_time: Whether to print the duration of the first pass, which compiles.
     """
 
     def __init__(self, net: ImageModel, batch_size: int, prints_compile_time: bool = False) -> None:
@@ -57,7 +56,7 @@ def nets_by_torch(
     precision: Precision,
     image_size: tuple[int, int],
 ) -> Sequence[ImageModel | CompiledNet]:
-    """Networks as `predict_rows` takes them, in 16 bit where it would cast them, compiled where `policy` says so."""
+    """Networks for `predict_rows`: weights in 16 bit if autocast would cast them, compiled according to `policy`."""
     if dtype := half_of(precision):
         cast_weights(nets, image_size, device, dtype)
     passes = len(loader) * len(nets) * len(views)

@@ -1,4 +1,4 @@
-"""A network in forms that work without swinft: timm's, ONNX, TorchScript, safetensors; each compared with torch.
+"""Exports a network to formats that work without swinft (timm, ONNX, TorchScript, safetensors), and verifies it.
 
 Shapes: B batch, H and W pixels, F metadata features, D embedding, K outputs.
 """
@@ -29,8 +29,8 @@ SUFFIXES: dict[Form, str] = {
     "safetensors": ".safetensors",
 }
 NEEDS: dict[Form, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime")}  # packages of `swinft[export]`
-# Largest difference from torch's predictions, as a share of their range: fp32 in another order of additions is closer,
-# a weight that is off by a thousandth is further away.
+# Largest difference from torch's predictions, relative to their range: above the rounding of fp32 in another order of
+# additions, below the effect of one weight that is wrong by a thousandth.
 TOLERANCE = 1e-5
 SMALLEST_RANGE = 1.0  # of the magnitude
 OPSET = 17  # the first with LayerNormalization; every onnxruntime since 1.12 runs it
@@ -38,16 +38,16 @@ OPSET = 17  # the first with LayerNormalization; every onnxruntime since 1.12 ru
 
 @dataclass(frozen=True)
 class Exported:
-    """A network in another form, in memory.
+    """An exported network, in memory.
 
     Args:
         content: The file of weights.
-        compute: What this file computes: pixels in 0–255 (B, 3, H, W), and metadata (B, F), to outputs.
+        compute: Runs the file: pixels in 0–255 (B, 3, H, W), and metadata (B, F), to outputs.
         expected: The same by the network itself.
-        output: What comes out: `predictions`, `logits` or `features`.
-        usage: How it is loaded, as plain values.
-        config: timm's config.json, that lies beside the weights.
-        note: What it lacks, in a sentence.
+        output: Kind of output: `predictions`, `logits` or `features`.
+        usage: How to load it, as plain values.
+        config: timm's config.json, written beside the weights.
+        note: What the file does not contain, in a sentence.
     """
 
     content: bytes
@@ -60,7 +60,7 @@ class Exported:
 
 
 def check_installed(form: Form) -> None:
-    """Finds out whether the packages of a form are there.
+    """Checks that the packages of a format are installed.
 
     Raises:
         InputError: One is not.
@@ -75,25 +75,25 @@ def check_installed(form: Form) -> None:
 def export_net(
     net: ImageModel, form: Form, image_size: tuple[int, int], outputs: Sequence[str], resize: str
 ) -> Exported:
-    """Brings a network into another form.
+    """Exports a network.
 
     Args:
-        net: On the CPU, in evaluation mode, with timm's own attention. Its layout becomes the plain one.
-        form: Which one.
+        net: On the CPU, in evaluation mode, with timm's own attention. Its memory format is set to plain.
+        form: The format.
         image_size: Height and width in pixels.
         outputs: Names of the K outputs.
-        resize: The rule of `data.loading.resize`.
+        resize: The value of `data.loading.resize`.
 
     Raises:
-        InputError: The network cannot be brought into this form.
+        InputError: The network cannot be exported to this format.
     """
     set_layout(net, "plain")
     if hasattr(net.backbone.model, "set_grad_checkpointing"):
-        net.backbone.model.set_grad_checkpointing(False)  # nothing is trained, and no tracer need see it
+        net.backbone.model.set_grad_checkpointing(False)  # not needed without training, and tracers may not support it
     example = example_inputs(net, image_size, num_images=2)
     try:
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
-            warnings.simplefilter("ignore")  # of sizes that become constants: the comparison finds what is wrong
+            warnings.simplefilter("ignore")  # about sizes that become constants: `check_parity` finds wrong results
             if form == "timm":
                 return _to_timm(net, example, outputs, resize)
             if form == "safetensors":
@@ -101,20 +101,20 @@ def export_net(
             return _to_onnx(net, example) if form == "onnx" else _to_torchscript(net, example)
     except InputError:
         raise
-    except Exception as error:  # whatever a converter does not know of a network
+    except Exception as error:  # a converter may raise anything
         raise InputError(f"this network cannot be exported to {form}: {_reason(error)}") from error
 
 
 def check_parity(net: ImageModel, exported: Exported, batches: Sequence[tuple[Tensor, ...]]) -> float:
-    """Compares what a file computes with what the network computes.
+    """Compares the outputs of an exported file with the network's.
 
     Args:
         net: The network.
-        exported: The same in another form.
-        batches: Images, uint8 or float in 0–255, and metadata where the network takes it.
+        exported: The exported network.
+        batches: Images, uint8 or float in 0–255, and metadata if the network takes it.
 
     Returns:
-        The largest difference, as a share of the range.
+        The largest difference, relative to the range of the outputs.
 
     Raises:
         InputError: It is above `TOLERANCE`, or a batch cannot be computed.
@@ -126,17 +126,17 @@ def check_parity(net: ImageModel, exported: Exported, batches: Sequence[tuple[Te
             expected = exported.expected(*batch)
             try:
                 computed = exported.compute(*batch)
-            except Exception as error:  # an exported graph may fail at a size of the batch, in words of its own
+            except Exception as error:  # an exported graph may fail at some batch sizes, with any error
                 raise InputError(
                     f"the exported network fails at a batch of {len(batch[0])}: {_reason(error)}. Nothing is written."
                 ) from error
         if computed.shape != expected.shape:
             raise InputError(
-                f"the exported network gives {tuple(computed.shape)} where torch gives {tuple(expected.shape)}. "
+                f"the exported network returns {tuple(computed.shape)} where torch returns {tuple(expected.shape)}. "
                 f"Nothing is written."
             )
         difference = largest_difference(computed, expected, SMALLEST_RANGE, is_one_unit)
-        if not difference <= TOLERANCE:  # `not`, for NaN compares as False
+        if not difference <= TOLERANCE:  # also true for NaN
             raise InputError(
                 f"the exported network's {exported.output} differ from torch's by {difference:.1e} of their range in a "
                 f"batch of {len(batch[0])}; {TOLERANCE:.0e} is allowed. Nothing is written."
@@ -146,22 +146,22 @@ def check_parity(net: ImageModel, exported: Exported, batches: Sequence[tuple[Te
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error."""
+    """The first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _to_safetensors(net: ImageModel) -> Exported:
-    """The weights by swinft's own names."""
+    """The weights with swinft's own names."""
     content = save({name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()})
     fresh = copy.deepcopy(net)
     for tensor in fresh.state_dict().values():
-        tensor.zero_()  # so that what the file lacks is seen
+        tensor.zero_()  # so that a missing tensor is detected
     fresh.load_state_dict(load(content))
     return Exported(content, fresh.predict, net.predict, "predictions", {"function": "safetensors.torch.load_file"})
 
 
 def _to_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str], resize: str) -> Exported:
-    """The weights of a timm model: with the head as its classifier where the head is one, else without a head."""
+    """The weights of a timm model, with the head as its classifier if the head is one linear layer."""
     form = as_timm(net, example, outputs, resize)
     mean, std = net.backbone.mean, net.backbone.std
     return Exported(
@@ -187,13 +187,13 @@ def _to_torchscript(net: ImageModel, example: tuple[Tensor, ...]) -> Exported:
 def _to_onnx(net: ImageModel, example: tuple[Tensor, ...]) -> Exported:
     """An ONNX graph: float32 pixels to predictions, for any number of images.
 
-    The older of torch's exporters takes every backbone tried, in a fraction of the time of the one on `torch.export`.
-    That one takes over where the older one does not know an operation, or is not there any more.
+    torch's older exporter converts every backbone tried, much faster than the one based on `torch.export`. The latter
+    is used if the older one does not support an operation, or no longer exists.
     """
     names = ["image", "features"][: len(example)]
     try:
         content = _by_trace(net, example, names)
-    except Exception as error:  # whatever an exporter does not know
+    except Exception as error:  # an exporter may raise anything
         try:
             content = _by_torch_export(net, example, names)
         except Exception as second:
@@ -236,8 +236,8 @@ def _by_torch_export(net: ImageModel, example: tuple[Tensor, ...], names: list[s
 
 
 def _session(content: bytes, names: list[str]) -> Callable[..., Tensor]:
-    """What an ONNX file computes, by onnxruntime on the CPU."""
-    import onnxruntime  # an extra
+    """A function that runs an ONNX file with onnxruntime on the CPU."""
+    import onnxruntime  # optional dependency
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

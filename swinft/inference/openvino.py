@@ -1,7 +1,7 @@
-"""OpenVINO predicts in torch's place on a CPU: the same predictions, several times as fast.
+"""Prediction with OpenVINO on a CPU: the same predictions as torch, several times as fast.
 
-torch multiplies fp32 matrices on a CPU with a library that is slow on many of them, and its threads wait for one
-another at every operation. OpenVINO compiles the whole network, and lets every core work on images of its own.
+On many CPUs torch multiplies fp32 matrices with a slow library, and its threads synchronise at every operation.
+OpenVINO compiles the whole network, and every core processes different images.
 
 Shapes: B batch, H and W pixels, F metadata features, K outputs.
 """
@@ -24,20 +24,20 @@ from swinft.model.network import ImageModel
 
 OpenVINOPrecision = Literal["f32", "bf16"]
 
-# Largest difference from torch's fp32 predictions, as a share of their range. In f32 only the order of additions
-# differs. A bf16 number has 8 significant bits, an error of 0.4 % each: torch's own bf16 is as far away.
+# Largest difference from torch's fp32 predictions, relative to their range. In f32 only the order of additions differs.
+# A bf16 number has 8 significant bits, an error of 0.4 % each: torch's own bf16 differs as much.
 TOLERANCES: dict[OpenVINOPrecision, float] = {"f32": 1e-4, "bf16": 5e-2}
-# A network whose predictions hardly vary over the images of the check cannot be held to a share of next to nothing:
-# fp32 itself rounds at 1e-7 of the magnitude.
+# Lower limit of the range, relative to the magnitude: if predictions hardly vary over the images of the check, even the
+# rounding of fp32 (1e-7 of the magnitude) would be a large fraction of their range.
 SMALLEST_RANGE = 0.1
-# Images per request. Small enough that a batch is shared out evenly, and that a core which somebody else holds up
-# delays little; larger ones are no faster.
+# Images per request. Small enough that a batch is distributed evenly, and that a core busy with other programs delays
+# little; larger requests are not faster.
 CHUNK = 4
-CHECKED_IMAGES = 5  # unlike the traced batch, and not a multiple of anything
+CHECKED_IMAGES = 5  # another size than the traced batch, and a prime
 
 
 class OpenVINONet:
-    """A compiled network; predicts like `ImageModel` and takes its place in `predict_rows`.
+    """A compiled network; predicts like `ImageModel`, and replaces it in `predict_rows`.
 
     Args:
         compiled: An `openvino.CompiledModel`: float32 pixels (B, 3, H, W) and, with metadata, float32 (B, F) to
@@ -46,7 +46,7 @@ class OpenVINONet:
         has_metadata: Whether it takes metadata.
 
     Attributes:
-        deviation: Largest difference from torch that `compile_net` found, as a share of the predictions' range.
+        deviation: Largest difference from torch that `compile_net` found, relative to the predictions' range.
     """
 
     def __init__(self, compiled: Any, num_outputs: int, has_metadata: bool) -> None:
@@ -59,8 +59,8 @@ class OpenVINONet:
     def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
         """Pixels (B, 3, H, W), uint8 or float in 0–255, and metadata (B, F) to float32 predictions (B, K)."""
         tensors = [image, features] if self.has_metadata and features is not None else [image]
-        # One compiled network serves both kinds of pixels: the zoomed view's are fractions, and converting whole
-        # ones takes no measurable time.
+        # One compiled network for uint8 and float pixels (the view `scale` returns floats): the conversion of uint8
+        # takes no measurable time.
         arrays = [tensor.to("cpu", torch.float32).contiguous().numpy() for tensor in tensors]
         predictions = np.empty((len(image), self.num_outputs), np.float32)
 
@@ -87,17 +87,17 @@ def compile_net(
     Args:
         net: A network on the CPU, in evaluation mode.
         image_size: Height and width in pixels.
-        precision: `f32`, or `bf16` for CPUs that multiply it: faster, and less exact.
-        num_threads: Threads to compute with; None for one per core.
+        precision: `f32`, or `bf16` for CPUs with bf16 units: faster, and less exact.
+        num_threads: Number of threads; None for one per core.
 
     Raises:
-        InputError: OpenVINO is not installed, cannot convert the network, or predicts something else.
+        InputError: OpenVINO is not installed, cannot convert the network, or its predictions differ.
     """
     openvino = _import_openvino()
-    set_layout(net, "plain")  # OpenVINO has an order of its own
+    set_layout(net, "plain")  # OpenVINO chooses its own memory format
     model = _convert(openvino, net, image_size)
     options: dict[str, Any] = {
-        "PERFORMANCE_HINT": "THROUGHPUT",  # a stream per core: nobody waits for the others after every operation
+        "PERFORMANCE_HINT": "THROUGHPUT",  # a stream per core: no synchronisation after every operation
         "INFERENCE_PRECISION_HINT": precision,  # OpenVINO's default is bf16 wherever the CPU has it
     }
     if num_threads is not None:
@@ -105,7 +105,7 @@ def compile_net(
     compiled = openvino.compile_model(model, "CPU", options)
     predictor = OpenVINONet(compiled, net.head.num_outputs, net.metadata is not None)
     predictor.deviation = _deviation(predictor, net, image_size)
-    if not predictor.deviation <= TOLERANCES[precision]:  # `not`, for NaN compares as False
+    if not predictor.deviation <= TOLERANCES[precision]:  # also true for NaN
         raise InputError(
             f"OpenVINO's predictions differ from torch's by {predictor.deviation:.1e} of their range; "
             f"{TOLERANCES[precision]:.0e} is allowed in {precision}. Predict with `--backend torch`."
@@ -124,16 +124,16 @@ def _import_openvino() -> Any:
 def _convert(openvino: Any, net: ImageModel, image_size: tuple[int, int]) -> Any:
     """The `openvino.Model` of a network, for any number of images.
 
-    Tracing is a second or more faster than `torch.export`, gives a network of the same speed, and takes every backbone
-    tried. What it could get wrong, a branch or a size that became a constant, the comparison with torch finds.
+    Tracing is a second or more faster than `torch.export`, yields a network of the same speed, and works for every
+    backbone tried. If a branch or a size became a constant, the comparison with torch finds it.
 
     Raises:
-        InputError: OpenVINO does not know an operation of the network.
+        InputError: OpenVINO does not support an operation of the network.
     """
     example = example_inputs(net, image_size, num_images=2)
     try:
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad(), _quiet_openvino():
-            warnings.simplefilter("ignore")  # each constant is reported, and that torch would rather be exported
+            warnings.simplefilter("ignore")  # one for each constant, and a recommendation of torch.export
             model = openvino.convert_model(Predicting(net).eval(), example_input=example)
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -146,7 +146,7 @@ def _convert(openvino: Any, net: ImageModel, image_size: tuple[int, int]) -> Any
 
 @contextmanager
 def _quiet_openvino() -> Iterator[None]:
-    """Keeps `convert_model` from reporting its use to its makers, which it does unasked except in automated builds."""
+    """Disables the telemetry of `convert_model`, which is on by default except in CI builds."""
     before = os.environ.get("CI")
     os.environ["CI"] = "true"
     try:
@@ -159,7 +159,7 @@ def _quiet_openvino() -> Iterator[None]:
 
 
 def _deviation(predictor: OpenVINONet, net: ImageModel, image_size: tuple[int, int]) -> float:
-    """Largest difference from torch's fp32 predictions, as a share of the range of each of the K outputs."""
+    """Largest difference from torch's fp32 predictions, relative to the range of each of the K outputs."""
     example = example_inputs(net, image_size, CHECKED_IMAGES)
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         expected = net.predict(*example)

@@ -1,4 +1,4 @@
-"""Whether a network in another form predicts what torch predicts: the images that are tried, and the difference.
+"""Compares a converted network with torch: example images, and the largest difference.
 
 Shapes: B batch, H and W pixels, F metadata features, K outputs.
 """
@@ -11,7 +11,7 @@ from swinft.model.network import ImageModel
 
 
 class Predicting(nn.Module):
-    """A network whose forward pass is `predict`, which is what gets converted."""
+    """A module whose forward pass is `predict`, for conversion."""
 
     def __init__(self, net: ImageModel) -> None:
         super().__init__()
@@ -23,15 +23,15 @@ class Predicting(nn.Module):
 
 
 def example_inputs(net: ImageModel, image_size: tuple[int, int], num_images: int, seed: int = 0) -> tuple[Tensor, ...]:
-    """Images of coloured patches under noise, each unlike the others, and metadata as in training where there is any.
+    """Different images of coloured patches with noise, and metadata distributed as in training, if there is any.
 
-    Pure noise would not do: every such image looks the same to a network, and so would a wrong one's predictions.
+    Pure noise is not enough: a network predicts nearly the same for all such images, even a wrong network.
 
     Args:
-        net: What they are for.
+        net: The network to compare.
         image_size: Height and width in pixels.
         num_images: B.
-        seed: Other numbers give other images.
+        seed: Selects the images.
     """
     random = torch.Generator().manual_seed(seed)
     patches = torch.rand(num_images, 3, 4, 4, generator=random) * 255
@@ -43,14 +43,14 @@ def example_inputs(net: ImageModel, image_size: tuple[int, int], num_images: int
 
 
 def largest_difference(found: Tensor, expected: Tensor, smallest_range: float, is_one_unit: bool = False) -> float:
-    """Largest difference as a share of the range of what is expected; NaN where one of both is NaN.
+    """Largest difference relative to the range of the expected outputs; NaN if any output is NaN.
 
     Args:
-        found: Of the other form (B, K).
-        expected: Of torch (B, K).
-        smallest_range: The range is at least this share of the largest magnitude: where predictions hardly vary over
-            the images, fp32's own rounding would be a large share of next to nothing.
-        is_one_unit: Whether the outputs share one unit, and so one range, as probabilities do.
+        found: Outputs of the converted network (B, K).
+        expected: Outputs of torch (B, K).
+        smallest_range: Lower limit of the range, relative to the largest magnitude: if predictions hardly vary over the
+            images, the rounding of fp32 would otherwise be a large fraction of the range.
+        is_one_unit: Whether all outputs have one unit, and so one range, as probabilities do.
     """
     outputs = expected.flatten()[:, None] if is_one_unit else expected
     differences = (found - expected).abs()

@@ -1,8 +1,8 @@
-"""Predictions: ids, values in the competition's units, names of the outputs, fold, status, and what made them.
+"""Predictions: ids, values in the competition's units, names of the outputs, fold, status, provenance.
 
-On disk they are a CSV: `id`, one column per output, and, where there are any, `fold` (of out-of-fold predictions) and
-`status` (where a config lets rows be skipped: `ok`, or why the row has no prediction of its own). They are joined by
-id, never by position. Values are float32, written so that they read back exactly.
+On disk they are a CSV: `id`, one column per output, and optionally `fold` (in out-of-fold predictions) and `status` (if
+rows may be skipped: `ok`, or why the row was not predicted). They are joined by id, never by position. Values are
+float32, and are written with enough digits to be read back exactly.
 
 Shapes: N rows, K outputs.
 """
@@ -25,7 +25,7 @@ from swinft.errors import InputError, RunError, listed, number_of, suggest
 from swinft.inference.provenance import PREDICT, Provenance, provenance_of, read_made_from
 from swinft.store import commit, verify
 
-# An output that is also called so stays apart: outputs are found by position, after the id.
+# An output may have one of these names: outputs are found by position, after the id.
 ID, FOLD, STATUS = "id", "fold", "status"
 
 
@@ -35,12 +35,12 @@ class Predictions:
 
     Args:
         ids: N ids as text.
-        values: float32 predictions (N, K) in the competition's units; a copy that cannot be written to is kept.
+        values: float32 predictions (N, K) in the competition's units, stored as a read-only copy.
         outputs: K names.
-        fold: int64 (N,): which fold predicted a row, −1 for none; None where several did, as for test rows.
-        status: N words, `ok` or why a row has no prediction of its own; None where no row may be skipped.
-        provenance: What they were made with; None where that is not known, as for out-of-fold predictions and those of
-            other programs.
+        fold: int64 (N,): the fold that predicted a row, −1 for none; None if several did, as for test rows.
+        status: N words, `ok` or why a row was not predicted; None if no row may be skipped.
+        provenance: What they were made with; None if unknown, as for out-of-fold predictions and those of other
+            programs.
 
     Raises:
         ValueError: The lengths differ.
@@ -73,7 +73,7 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path, num_outputs: int) -> "Predictions":
-        """Reads the predictions that a run made.
+        """Reads the predictions of a run.
 
         Args:
             path: The CSV.
@@ -83,22 +83,22 @@ class Predictions:
             StoreError: The file was never completed or has changed since.
         """
         made_from = read_made_from(path, PREDICT)
-        # The header is read as a row: pandas would change a name that is there twice.
+        # The header is read as a row: pandas would rename a duplicate name.
         text = pd.read_csv(path if made_from else verify(path), dtype=str, keep_default_na=False, header=None)
         names, cells = [str(name) for name in text.iloc[0]], text.iloc[1:]
-        places = {name: place for place, name in enumerate(names) if place > num_outputs}
+        positions = {name: position for position, name in enumerate(names) if position > num_outputs}
         return cls(
             cells.iloc[:, 0].tolist(),
             cells.iloc[:, 1 : num_outputs + 1].replace("", "nan").to_numpy().astype(np.float32),
             names[1 : num_outputs + 1],
-            cells.iloc[:, places[FOLD]].to_numpy().astype(np.int64) if FOLD in places else None,
-            cells.iloc[:, places[STATUS]].tolist() if STATUS in places else None,
+            cells.iloc[:, positions[FOLD]].to_numpy().astype(np.int64) if FOLD in positions else None,
+            cells.iloc[:, positions[STATUS]].tolist() if STATUS in positions else None,
             provenance_of(made_from),
         )
 
     @classmethod
     def concat(cls, parts: Sequence["Predictions"]) -> "Predictions":
-        """The rows of several, one after the other; fold and status are kept where all parts have them."""
+        """Concatenates the rows; fold and status are kept if all parts have them."""
         folds = [part.fold for part in parts if part.fold is not None]
         words = [part.status for part in parts if part.status is not None]
         return cls(
@@ -110,14 +110,14 @@ class Predictions:
         )
 
     def join(self, ids: Sequence[str], what: str) -> "Predictions":
-        """The rows in the order of ids: the one join that there is.
+        """The rows in the order of the ids.
 
         Args:
-            ids: Every id that there must be, each once.
-            what: Whose predictions these are, for messages.
+            ids: All expected ids, each once.
+            what: Name of these predictions in messages.
 
         Raises:
-            RunError: Ids are missing, are there twice, or are not known.
+            RunError: Ids are missing, duplicate or unknown.
         """
         found, wanted = Counter(self.ids), set(ids)
         problems = {
@@ -131,9 +131,9 @@ class Predictions:
             if names
         ]
         if lines:
-            raise RunError("\n  ".join([f"{what} does not hold every id exactly once:", *lines]))
-        place = {id: row for row, id in enumerate(self.ids)}
-        rows = np.array([place[id] for id in ids], dtype=np.int64)
+            raise RunError("\n  ".join([f"{what} does not contain every id exactly once:", *lines]))
+        row_of = {id: row for row, id in enumerate(self.ids)}
+        rows = np.array([row_of[id] for id in ids], dtype=np.int64)
         return replace(
             self,
             ids=list(ids),
@@ -143,43 +143,43 @@ class Predictions:
         )
 
     def among(self, ids: Sequence[str], filler: ArrayLike) -> "Predictions":
-        """The predictions of more rows: one that is not among these gets a filler. Fold and status are left out.
+        """Predictions for more rows: a row without a prediction gets the filler. Fold and status are dropped.
 
         Args:
-            ids: All rows, each once, in their order.
+            ids: All rows, each once, in order.
             filler: A number, or one per output (K,).
         """
-        place = {id: row for row, id in enumerate(self.ids)}
+        row_of = {id: row for row, id in enumerate(self.ids)}
         values = np.empty((len(ids), len(self.outputs)), dtype=np.float32)
         values[:] = filler
-        rows = [row for row, id in enumerate(ids) if id in place]
-        values[rows] = self.values[[place[ids[row]] for row in rows]]
+        rows = [row for row, id in enumerate(ids) if id in row_of]
+        values[rows] = self.values[[row_of[ids[row]] for row in rows]]
         return replace(self, ids=list(ids), values=values, fold=None, status=None)
 
     def select(self, outputs: Sequence[str]) -> "Predictions":
-        """The same with these outputs, in this order.
+        """The predictions of these outputs, in this order.
 
         Raises:
-            InputError: One is not there, or is there twice.
+            InputError: An output is missing or duplicate.
         """
-        odd = [name for name in outputs if self.outputs.count(name) != 1]
-        if odd:
+        wrong = [name for name in outputs if self.outputs.count(name) != 1]
+        if wrong:
             raise InputError(
                 f"the predictions have the outputs {listed(self.outputs)}, and must have each of the run's once: "
-                f"{listed(outputs)}. Not so: {listed(odd)}."
+                f"{listed(outputs)}. Missing or duplicate: {listed(wrong)}."
             )
-        places = [self.outputs.index(name) for name in outputs]
-        return replace(self, values=self.values[:, places], outputs=list(outputs))
+        positions = [self.outputs.index(name) for name in outputs]
+        return replace(self, values=self.values[:, positions], outputs=list(outputs))
 
     def __repr__(self) -> str:
         return f"Predictions of {number_of(len(self), 'row')}: {listed(self.outputs)}"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """HTML for notebooks."""
         return str(self.to_frame()._repr_html_())  # type: ignore[operator]
 
     def to_frame(self) -> pd.DataFrame:
-        """A DataFrame as the CSV is: `id`, the outputs (float32) and, where there are any, `fold` and `status`."""
+        """A DataFrame with the columns of the CSV: `id`, the outputs (float32), and optionally `fold` and `status`."""
         columns: list[pd.Series[Any]] = [pd.Series(self.ids, dtype=str, name=ID)]
         columns += [pd.Series(self.values[:, k], name=name) for k, name in enumerate(self.outputs)]
         if self.fold is not None:
@@ -198,24 +198,24 @@ class Predictions:
 
 
 def as_bytes(table: pd.DataFrame) -> bytes:
-    """A table as CSV: UTF-8, Unix line ends, no index column."""
-    # 9 significant digits are the fewest that bring every float32 back exactly.
+    """A table as CSV: UTF-8, Unix line endings, no index column."""
+    # 9 significant digits are the fewest from which every float32 is read back exactly.
     return bytes(table.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
 
 
 def read_foreign(path: Path, schema: Schema, id_names: Sequence[str]) -> tuple[Predictions, list[str]]:
-    """Reads predictions from elsewhere: a blend, or another program's.
+    """Reads predictions that no run wrote: a blend, or those of another program.
 
     Args:
         path: A CSV with an id column and a column per output, in any order.
-        schema: The outputs.
-        id_names: What the id column may be called; the first of them that is there is taken.
+        schema: The schema of the run.
+        id_names: Allowed names of the id column; the first that exists is used.
 
     Returns:
-        The predictions, and what is odd about them, one line each.
+        The predictions, and notes about the file, one line each.
 
     Raises:
-        DataError: The file is no such table; everything that is wrong is listed.
+        DataError: The file is not such a table; all problems are listed.
     """
     problems: list[Problem] = []
     table = read_table(path, _id_column(path, id_names), {}, problems)
@@ -234,7 +234,7 @@ def read_foreign(path: Path, schema: Schema, id_names: Sequence[str]) -> tuple[P
 
 
 def _id_column(path: Path, names: Sequence[str]) -> str:
-    """The first of the names that a CSV's header has; else the first of all, whose absence is an error later."""
+    """The first of the names in a CSV's header; if there is none, the first name, whose absence is an error later."""
     if not path.is_file():
         return names[0]
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:

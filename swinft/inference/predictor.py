@@ -1,4 +1,4 @@
-"""Networks and rows become predictions.
+"""Predicts the rows of a loader with several networks and views.
 
 Shapes: B batch, K outputs, N rows.
 """
@@ -20,11 +20,11 @@ from swinft.inference.tta import View, predict_views
 from swinft.system.precision import Precision, autocast
 from swinft.system.progress import Progress
 
-FIRST_LINE_SECONDS = 15.0  # after which progress is printed for the first time where there is no terminal
+FIRST_LINE_SECONDS = 15.0  # before the first progress line, if there is no terminal
 
 
 class Predictor(Protocol):
-    """What predicts: an `ImageModel`, or whatever takes its place."""
+    """An `ImageModel`, or a compiled or converted one."""
 
     def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
         """Pixels (B, 3, H, W), uint8 or float in 0–255, and metadata (B, F) to predictions (B, K)."""
@@ -42,22 +42,22 @@ def predict_rows(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Predicts every row of a loader once.
 
-    Images are the outer loop, networks and views the inner ones: each image is decoded and moved once.
+    The outer loop is over batches, the inner ones over networks and views: each image is decoded and copied once.
 
     Args:
         nets: Networks on `device`, in evaluation mode; their predictions are averaged.
-        loader: Batches with `image` and `row`; rows below 0 are padding and dropped.
+        loader: Batches with `image` and `row`; negative rows are padding, and dropped.
         views: Test-time augmentations; their predictions are averaged.
         device: Where the networks are.
         precision: A resolved precision.
-        origin: Names rows and networks where predictions are no numbers.
-        progress: What the line of progress begins with, such as `part 1/4`; None for no such line.
+        origin: Names of rows and networks, for the error about predictions that are not finite.
+        progress: Prefix of the progress line, such as `part 1/4`; None for no progress line.
 
     Returns:
-        Row positions (N,) in the loader's order, and float32 predictions (N, K) in the competition's units.
+        Row indices (N,) in the loader's order, and float32 predictions (N, K) in the competition's units.
 
     Raises:
-        InputError: A prediction is NaN or infinite, at the first batch that holds one.
+        InputError: A prediction is NaN or infinite; raised at the first such batch.
     """
     rows: list[Tensor] = []
     values: list[Tensor] = []
@@ -68,7 +68,7 @@ def predict_rows(
             is_real = batch["row"] >= 0
             rows.append(batch["row"][is_real])
             values.append(predictions.cpu()[is_real])
-            is_finite = values[-1].isfinite().all(1)  # of what is on the CPU anyway: nothing waits for the device
+            is_finite = values[-1].isfinite().all(1)  # on the CPU already: no extra synchronisation
             if not is_finite.all():
                 at_fault = [k for k, net in enumerate(nets) if not _is_finite(net, batch, views, device)]
                 check_finite(rows[-1], is_finite, at_fault, precision, origin)
@@ -78,7 +78,7 @@ def predict_rows(
 
 
 def _is_finite(net: Predictor, batch: dict[str, Tensor], views: Sequence[View], device: torch.device) -> bool:
-    """Whether one network alone predicts numbers for a batch."""
+    """Whether all predictions of one network for a batch are finite."""
     return bool(_predict_batch([net], batch, views, device).cpu()[batch["row"] >= 0].isfinite().all())
 
 
@@ -89,8 +89,8 @@ def print_work(
     device: torch.device,
     precision: Precision,
 ) -> None:
-    """Says what a prediction consists of; arguments as of `predict_rows`."""
-    num_images: int = len(loader.sampler)  # type: ignore[arg-type]  # of this process's share
+    """Prints the number of forward passes; arguments as in `predict_rows`."""
+    num_images: int = len(loader.sampler)  # type: ignore[arg-type]  # of this process only
     print(
         f"{number_of(num_images, 'image')} × {number_of(len(nets), 'fold')} × {number_of(len(views), 'view')} "
         f"= {num_images * len(nets) * len(views)} forwards on {device} in {precision}",
@@ -102,8 +102,8 @@ def _predict_batch(
     nets: Sequence[Predictor], batch: dict[str, Tensor], views: Sequence[View], device: torch.device
 ) -> Tensor:
     """Mean prediction (B, K) of one batch over networks and views."""
-    in_background = device.type == "cuda"  # on MPS such copies are unsafe: their source may be overwritten before
-    images = batch["image"].to(device, non_blocking=in_background)
-    features = batch["features"].to(device, non_blocking=in_background) if "features" in batch else None
+    non_blocking = device.type == "cuda"  # unsafe on MPS: the source may be overwritten before it is copied
+    images = batch["image"].to(device, non_blocking=non_blocking)
+    features = batch["features"].to(device, non_blocking=non_blocking) if "features" in batch else None
     per_net = [predict_views(partial(net.predict, features=features), images, views) for net in nets]
     return torch.stack(per_net).mean(0)

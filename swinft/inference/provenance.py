@@ -1,4 +1,4 @@
-"""What a prediction table was made from: a JSON file beside it that knows its SHA-256."""
+"""Provenance of a prediction table: a JSON file beside it, with the table's SHA-256."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 from swinft.errors import number_of
 
-PREDICT = "swinft predict"  # what made predictions that have a provenance
+PREDICT = "swinft predict"  # the program that writes predictions with a provenance
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Provenance:
         planned: All folds of the run.
         views: The views that were averaged.
         backend: `torch` or `openvino`.
-        precision: What was computed in.
-        checkpoint: Which epoch's weights the folds have: `last` or `best`.
+        precision: The precision of the prediction.
+        checkpoint: The epoch of the weights: `last` or `best`.
         weights: SHA-256 of each fold's weights file, by the fold's folder.
     """
 
@@ -52,22 +52,22 @@ def _are(kind: type, values: object) -> bool:
 
 
 def other_views(made_with: Provenance, oof_views: Sequence[str]) -> str:
-    """A line where predictions were made with other views than the out-of-fold score; empty where not."""
+    """A note if predictions were made with other views than the out-of-fold score; else empty."""
     if set(made_with.views) == set(oof_views):
         return ""
     return (
-        f"note: the out-of-fold score was made with the views {', '.join(oof_views)}; it does not say how good "
-        f"predictions with {', '.join(made_with.views)} are"
+        f"note: the out-of-fold score was made with the views {', '.join(oof_views)}; it does not measure "
+        f"predictions with {', '.join(made_with.views)}"
     )
 
 
 def beside(path: Path) -> Path:
-    """Where it is kept what a file was made from."""
+    """Path of the JSON file beside a file."""
     return path.with_name(f"{path.stem}.made_from.json")
 
 
 def read_made_from(path: Path, maker: str) -> dict[str, Any] | None:
-    """What a file was made from; None where it is not what `maker` made, or has changed since."""
+    """The provenance record of a file; None if `maker` did not write the file, or it has changed since."""
     try:
         made_from: dict[str, Any] = json.loads(beside(path).read_bytes())
         is_ours = made_from["made_by"] == maker and made_from["sha256"] == sha256(path.read_bytes())
@@ -77,12 +77,12 @@ def read_made_from(path: Path, maker: str) -> dict[str, Any] | None:
 
 
 def read_provenance(path: Path) -> Provenance | None:
-    """What predictions were made with; None where `swinft predict` did not make them, or they have changed since."""
+    """The provenance of predictions; None if `swinft predict` did not write them, or they have changed since."""
     return provenance_of(read_made_from(path, PREDICT))
 
 
 def provenance_of(made_from: dict[str, Any] | None) -> Provenance | None:
-    """What predictions were made with; None where that is not said, or not as `swinft predict` does."""
+    """The provenance in a record; None if there is none, or its form is not that of `swinft predict`."""
     try:
         return Provenance(**made_from["provenance"]) if made_from else None
     except (KeyError, TypeError):

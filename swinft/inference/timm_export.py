@@ -1,4 +1,4 @@
-"""A network as a plain timm model: its weights by timm's names, and timm's own config.json.
+"""Exports a network as a plain timm model: weights with timm's names, and timm's config.json.
 
 Shapes: B batch, D embedding, K outputs.
 """
@@ -21,20 +21,20 @@ from swinft.inference.parity import largest_difference
 from swinft.model.heads import LinearHead
 from swinft.model.network import ImageModel
 
-CROP_MODES = {"squash": "squash", "crop": "center", "pad": "border"}  # timm's words for `data.loading.resize`
-SOURCES = ("url", "file", "hf_hub_id", "hf_hub_filename", "source")  # where the weights before training came from
-SAME = 1e-4  # share of the range of logits; another layer in between changes them a thousand times as much
+CROP_MODES = {"squash": "squash", "crop": "center", "pad": "border"}  # timm's values for those of `data.loading.resize`
+SOURCES = ("url", "file", "hf_hub_id", "hf_hub_filename", "source")  # source of the pretrained weights
+SAME = 1e-4  # relative to the range of logits; an additional layer changes them a thousand times as much
 
 
 @dataclass(frozen=True)
 class TimmExport:
-    """A timm model that plain timm builds and loads.
+    """A timm model that timm alone can build and load.
 
     Args:
         content: Its weights as safetensors.
-        model: The model that timm built anew, with these weights.
+        model: A new model built by timm, with these weights.
         config: timm's config.json.
-        note: What it lacks, in a sentence; empty where the head is its classifier.
+        note: What it does not contain, in a sentence; empty if the head is its classifier.
     """
 
     content: bytes
@@ -44,12 +44,12 @@ class TimmExport:
 
     @property
     def has_head(self) -> bool:
-        """Whether it gives the head's logits (B, K), and not the backbone's features (B, D)."""
+        """Whether it returns the head's logits (B, K), not the backbone's features (B, D)."""
         return not self.note
 
     @property
     def architecture(self) -> str:
-        """Timm's name of it."""
+        """Its name in timm."""
         return str(json.loads(self.config)["architecture"])
 
     @property
@@ -72,7 +72,7 @@ def as_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str]
     """
     source = net.backbone.model
     if not getattr(source, "pretrained_cfg", None):
-        raise InputError("--to timm: the backbone is none of timm's. Export to onnx, torchscript or safetensors.")
+        raise InputError("--to timm: the backbone is not a timm model. Export to onnx, torchscript or safetensors.")
     why = _why_no_classifier(net)
     model = None if why else _with_classifier(net, len(outputs), example)
     if model is None:
@@ -96,32 +96,32 @@ def as_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str]
 
 
 def per_channel(pixels: Tensor) -> tuple[float, ...]:
-    """Means or deviations of channels in 0–255 as such in 0–1, in the digits that float32 has."""
+    """Channel means or deviations, converted from 0–255 to 0–1, with the digits of float32."""
     return tuple(round(value / 255, 7) for value in pixels.flatten().tolist())
 
 
 def _why_no_classifier(net: ImageModel) -> str:
-    """Why no classifier of timm's can take the head's place; empty where one may."""
+    """Why timm's classifier cannot replace the head; empty if it may."""
     if net.pooling is not None:
-        return f"the head reads what {type(net.pooling).__name__} (model.pooling) gives; timm's model pools by itself"
+        return f"the head needs model.pooling {type(net.pooling).__name__}, which timm's model does not have"
     if net.metadata is not None:
-        return "the head reads metadata, for which timm's classifiers have no input"
+        return "the head reads metadata, which timm's classifiers do not"
     if not isinstance(net.head, LinearHead) or type(net.head).forward is not LinearHead.forward:
         return f"the head {type(net.head).__name__} is not one linear layer"
     return ""
 
 
 def _with_classifier(net: ImageModel, num_outputs: int, example: tuple[Tensor, ...]) -> Any:
-    """Timm's model with the head as its classifier; None where its classifier is more than that."""
+    """Timm's model with the head as its classifier; None if its classifier is not just a linear layer."""
     model = _same_model(net.backbone.model, num_outputs)
     classifier, linear = model.get_classifier(), net.head.linear
     assert isinstance(linear, nn.Linear)
     if not isinstance(classifier, nn.Linear) or classifier.weight.shape != linear.weight.shape:
         return None
     (name,) = [name for name, module in model.named_modules() if module is classifier]
-    own = {f"{name}.{key}": value for key, value in linear.state_dict().items()}
+    classifier_state = {f"{name}.{key}": value for key, value in linear.state_dict().items()}
     try:
-        model.load_state_dict({**net.backbone.model.state_dict(), **own})
+        model.load_state_dict({**net.backbone.model.state_dict(), **classifier_state})
     except RuntimeError:  # with a classifier it has other layers
         return None
     logits = model((example[0] - net.backbone.mean) / net.backbone.std)
@@ -129,7 +129,7 @@ def _with_classifier(net: ImageModel, num_outputs: int, example: tuple[Tensor, .
 
 
 def _same_model(source: Any, num_classes: int) -> Any:
-    """Timm's model as `source` was made and resized, with random weights, in evaluation mode."""
+    """A timm model with the arguments and size of `source`, with random weights, in evaluation mode."""
     config = {key: value for key, value in source.pretrained_cfg.items() if key not in SOURCES}
     arguments = {**get_model_args(source), "num_classes": num_classes}
     return timm.create_model(config["architecture"], pretrained_cfg=config, **arguments).eval()

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the views of an image that are predicted and averaged.
+"""Test-time augmentation: views of an image, whose predictions are averaged.
 
 Shapes: B batch, V views, K outputs.
 """
@@ -12,43 +12,42 @@ from torch.nn import functional
 from swinft.errors import InputError, suggest
 from swinft.model.class_spec import InitArgsMixin, class_path_of, spec_name, to_spec
 
-# timm evaluates at a centre crop of 0.875 for most backbones: the zoom they were tuned to.
+# timm evaluates most backbones at a centre crop of 0.875, for which they were tuned.
 ZOOM_MARGIN = (1 - 0.875) / 2
-CLOSE = 0.5  # of a pixel's 255: a view of an image alone and in a batch, by libraries that round differently
+CLOSE = 0.5  # of 255: libraries may round an image alone and in a batch differently
 
 
 class View(InitArgsMixin):
-    """What is done to images before they are predicted; a user's own derives from it and gives `apply`."""
+    """Transforms images before prediction. A custom view derives from it, and defines `apply`."""
 
     swaps_sides: bool = False
-    """Whether height and width change places, so that images must be square."""
+    """Whether it swaps height and width, so that images must be square."""
 
     @property
     def name(self) -> str:
-        """How predictions name it in their provenance: class path and arguments, `tilt.Tilt(degrees=5)`."""
+        """Its name in the provenance of predictions: class path and arguments, `tilt.Tilt(degrees=5)`."""
         return spec_name(to_spec(self, defaults=True))
 
     def apply(self, images: Tensor) -> Tensor:
-        """What of images is predicted.
+        """Transforms a batch of images.
 
         Args:
-            images: uint8 (B, 3, H, W) in RGB, on the device that predicts; others use them, too: they must stay as they
-                are.
+            images: uint8 (B, 3, H, W) in RGB, on the device; do not change them in place, other views use them.
 
         Returns:
-            Images of the same shape, uint8, or floats in 0–255. The same images always give the same, whatever else is
-            in the batch.
+            Images of the same shape, uint8, or float in 0–255. The result for an image must be deterministic, and
+            independent of the other images in the batch.
         """
         raise NotImplementedError
 
 
 class BuiltinView(View):
-    """A view of this module.
+    """A built-in view.
 
     Args:
-        name: What a config calls it.
-        function: What it does.
-        swaps_sides: Whether height and width change places.
+        name: Its name in a config.
+        function: Transforms images (B, 3, H, W).
+        swaps_sides: Whether it swaps height and width.
     """
 
     def __init__(self, name: str, function: Callable[[Tensor], Tensor], swaps_sides: bool = False) -> None:
@@ -56,11 +55,11 @@ class BuiltinView(View):
 
     @property
     def name(self) -> str:
-        """What a config calls it."""
+        """Its name in a config."""
         return self._name
 
     def apply(self, images: Tensor) -> Tensor:
-        """What of images is predicted."""
+        """Transforms a batch of images."""
         return self._function(images)
 
 
@@ -88,7 +87,7 @@ VIEWS = {
 
 
 def chosen_views(given: Sequence[str | View]) -> list[View]:
-    """The views of names, and of the user's own.
+    """The views, given by name or as custom objects.
 
     Raises:
         InputError: A name is unknown.
@@ -101,15 +100,15 @@ def chosen_views(given: Sequence[str | View]) -> list[View]:
 
 
 def check_views(given: Sequence[str | View], image_size: tuple[int, int]) -> None:
-    """Checks that views can be averaged at an image size; those of the user's own are tried.
+    """Checks that views can be averaged at an image size, and tests custom views.
 
     Args:
-        given: Names from `VIEWS`, and views of the user's own.
+        given: Names in `VIEWS`, and custom views.
         image_size: Height and width in pixels.
 
     Raises:
-        InputError: No view, one given twice, one that swaps the sides of an image that is not square, or a user's own
-            that fails, draws, or gives other images than it must.
+        InputError: There is no view, or one is given twice, or swaps the sides of images that are not square; or a
+            custom view fails, is random, or returns wrong images.
     """
     views = chosen_views(given)
     names = [view.name for view in views]
@@ -127,40 +126,40 @@ def check_views(given: Sequence[str | View], image_size: tuple[int, int]) -> Non
 
 
 def _problem(view: View, image_size: tuple[int, int]) -> str:
-    """What is wrong with a user's own view of random pixels; empty when nothing is."""
+    """The problem of a custom view with random pixels; empty if there is none."""
     images = torch.randint(0, 256, (2, 3, *image_size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     before = images.clone()
     try:
         with torch.inference_mode():
             found, again, alone = (view.apply(given) for given in (images, images, images[1:]))
-    except Exception as error:  # whatever a user's code does not like
+    except Exception as error:  # custom code may raise anything
         return f"fails for uint8 images {tuple(images.shape)}: {type(error).__name__}: {error}"
     if not torch.equal(images, before):
-        return "changes the images that it is given, which other views and folds predict, too: return new ones"
+        return "changes its input images, which other views and folds use, too: return new ones"
     if not isinstance(found, Tensor) or found.shape != images.shape:
         what = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        return f"gives {what} for images {tuple(images.shape)}: it must give a tensor of the same shape"
+        return f"returns {what} for images {tuple(images.shape)}: it must return a tensor of the same shape"
     if found.dtype != torch.uint8 and not found.is_floating_point():
-        return f"gives {found.dtype}: it must give uint8, or floats in 0–255"
+        return f"returns {found.dtype}: it must return uint8, or float in 0–255"
     if not (found.float() >= -CLOSE).all() or not (found.float() <= 255 + CLOSE).all():
-        return f"gives pixels from {found.min():g} to {found.max():g}: they must be in 0–255"
+        return f"returns pixels from {found.min():g} to {found.max():g}: they must be in 0–255"
     if not torch.equal(found, again):
-        return "gives other pixels for the same images: it must not draw, or nobody could predict the same again"
+        return "returns different pixels for the same images: it must be deterministic"
     if (found[1:].float() - alone.float()).abs().max() > CLOSE:
-        return "gives an image other pixels where another one is in the batch: each image must be seen by itself"
+        return "returns other pixels for an image in another batch: each image must be processed independently"
     return ""
 
 
 def predict_views(predict: Callable[[Tensor], Tensor], images: Tensor, views: Sequence[str | View]) -> Tensor:
     """The mean prediction over views, in the competition's units.
 
-    Averaging happens after decoding: the mean of probabilities or of target values is what is submitted; a mean of
-    logits would be another number.
+    Predictions are averaged after decoding: the submission needs the mean of probabilities or target values, and the
+    mean of logits would be another number.
 
     Args:
         predict: Images (B, 3, H, W) to decoded predictions (B, K).
         images: uint8 or float images (B, 3, H, W).
-        views: Names from `VIEWS`, and views of the user's own.
+        views: Names in `VIEWS`, and custom views.
 
     Returns:
         float32 predictions (B, K).

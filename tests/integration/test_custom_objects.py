@@ -321,10 +321,10 @@ def test_a_users_view_predicts_out_of_fold_and_test_rows(competition, own, capsy
 @pytest.mark.parametrize(
     ("views", "size", "said"),
     [
-        ([view("Draws")], 32, "must not draw"),
-        ([view("InPlace")], 32, "changes the images that it is given"),
+        ([view("Draws")], 32, "must be deterministic"),
+        ([view("InPlace")], 32, "changes its input images"),
         ([view("Smaller")], 32, "returns a tensor (2, 3, 31, 31) for images (2, 3, 32, 32)"),
-        ([view("Mixes")], 32, "each image must be seen by itself"),
+        ([view("Mixes")], 32, "each image must be processed independently"),
         ([view("Scaled")], 32, "they must be in 0–255"),
         ([view("Turned")], [32, 64], "swap height and width"),
         ([view("Breaks")], 32, "ownview.Breaks.apply fails for uint8 images (2, 3, 32, 32): AttributeError"),

@@ -57,7 +57,7 @@ def test_f102_a_join_holds_every_id_once_or_is_an_error(ids):
     values = np.arange(3, dtype=np.float32)[:, None]
     table = Predictions(["c", "a", "b"], values, ["y"])
     assert table.join(["a", "b", "c"], "p.csv").values[:, 0].tolist() == [1, 2, 0]
-    with pytest.raises(RunError, match=r"p\.csv does not hold every id exactly once"):
+    with pytest.raises(RunError, match=r"p\.csv does not contain every id exactly once"):
         Predictions(ids, np.zeros((len(ids), 1), np.float32), ["y"]).join(["a", "b", "c"], "p.csv")
 
 

@@ -213,7 +213,7 @@ def test_a_blend_is_submitted_from_a_frame(run, competition):
     assert (tried.text, tried.path) == (sure.text, None)
     turned = Predictions(a.ids, a.values[:, ::-1], a.outputs[::-1])
     assert run.submit(turned, dry_run=True).text == sure.text
-    with pytest.raises(swinft.InputError, match="Not so: red"):
+    with pytest.raises(swinft.InputError, match="Missing or duplicate: red"):
         run.submit(Predictions(a.ids, a.values, ["blue", "green", "rot"]))
     with pytest.raises(swinft.InputError, match="DataFrame"):
         run.submit(blend.drop(columns="red"))

@@ -88,5 +88,5 @@ def test_a_prediction_too_many_or_too_few_is_refused(tiny_run, tmp_path):
     data.setup("predict")
     values = np.ones((6, 3), dtype=np.float32)
     for rows in ([0, 1, 2, 3, 4, 4], [0, 1, 2, 3, 4]):
-        with pytest.raises(RunError, match="what was predicted does not hold every id exactly once"):
+        with pytest.raises(RunError, match="what was predicted does not contain every id exactly once"):
             complete(np.array(rows), values[: len(rows)], data, range(6))
