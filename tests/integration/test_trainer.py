@@ -393,7 +393,7 @@ def test_f037_every_number_has_a_range(key, value, competition, tmp_path, capsys
         ("seed", "4294967295", "Allowed: a number from 0 to"),
         ("data.folds.num", "1", "Allowed: a whole number from 2."),
         ("model.head.class_weights", "[1,.nan,1]", "finite"),
-        ("model.head.class_weights", "[0,0,0]", "not all of them 0"),
+        ("model.head.class_weights", "[0,0,0]", "not all 0"),
     ],
 )
 def test_f037_the_ends_of_ranges_are_said(key, value, allowed, competition, tmp_path, capsys):

@@ -131,4 +131,4 @@ def test_f113_the_warm_up_says_what_its_epochs_are(capsys):
     with pytest.raises(SystemExit):
         main(["fit", "--help", "all"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "Epochs of linear warm-up, virtual ones where `data.loading.virtual_epochs` is set" in said
+    assert "Epochs of linear warm-up, counted in virtual epochs if `data.loading.virtual_epochs` is set" in said

@@ -79,7 +79,7 @@ def test_layer_decay_counts_twelve_tensors_as_a_layer():
         (Net, {"pretrained": True}, "model.pretrained is true, and no weights of the class .*Net"),
         (Net, {"drop_path_rate": 0.1}, "model.drop_path_rate is for timm's models, and model.backbone is the class"),
         (Net, {"compute": {"grad_checkpointing": True}}, "cannot recompute activations: set model.compute.grad_chec"),
-        (Nothing, {}, "Nothing has num_features None; it must say how many features"),
+        (Nothing, {}, "Nothing has num_features None; it must be the number of features"),
         (functools.partial(Net, width="a"), {}, "Net cannot be built: TypeError"),
         (Net(), {}, "model.backbone is a Net; it must be a name, or a class"),
         (lambda: Net(), {}, "model.backbone is a function; it must be a name, or a class"),

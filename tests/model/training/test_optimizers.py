@@ -136,7 +136,7 @@ def test_arguments_reach_a_named_optimiser_and_a_class():
         ({"name": "adahessian"}, "'adahessian' needs second derivatives"),
         (
             {"name": "sgd", "betas": (0.8, 0.9)},
-            "model.optim.betas is for adamw: give those of 'sgd' in model.optim.args",
+            "model.optim.betas is for adamw: set those of 'sgd' in model.optim.args",
         ),
         ({"name": "sgd", "args": {"momentun": 1}}, "'sgd' cannot be built for 2 groups .*momentun"),
         ({"name": "sgd", "args": {"lr": 1}}, "the argument lr of 'sgd' would have no effect: every parameter group"),
@@ -147,7 +147,7 @@ def test_arguments_reach_a_named_optimiser_and_a_class():
         ({"name": nn.Linear}, "model.optim.name is a 'torch.nn.modules.linear.Linear', which is not loaded"),
         (
             {"name": Plain, "args": {"factor": 2}},
-            "model.optim.args is for named optimisers: give those of .*Plain in its",
+            "model.optim.args is for named optimisers: set those of .*Plain in its",
         ),
         ({"name": 3}, "model.optim.name is a int; it must be a name, or a class"),
     ],
