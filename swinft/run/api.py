@@ -187,15 +187,15 @@ class Run:
         """
         if odd := sorted({"test", "part", "allow_code"} & set(options)):
             raise InputError(f"{listed(odd)}: not an option here. Rows are the first argument: run.predict(rows).")
-        keeps = rows is None or "output" in options
+        writes = rows is None or "output" in options
         with python_inputs() as folder:
             given = {"allow_code": self._allow_code or None, **options}
             if isinstance(rows, pd.DataFrame):
                 given["test"] = self._rows_file(rows, folder / FRAME)
             elif rows is not None:
                 given["test"] = rows
-                keeps = keeps or self._is_own(Path(rows))
-            return predict(self._files, options_from(PredictOptions, plain(given)), keeps)
+                writes = writes or self._is_own(Path(rows))
+            return predict(self._files, options_from(PredictOptions, plain(given)), writes)
 
     def submit(self, predictions: Predictions | pd.DataFrame | str | Path | None = None, **options: Any) -> Submission:
         """Writes a submission and checks it; does and prints the same as `swinft submit`.

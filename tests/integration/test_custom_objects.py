@@ -226,7 +226,7 @@ def test_a_users_metric_scores_every_epoch_fold_and_run(competition, own, capsys
         ([metric("Own"), metric("Own", column="color")], "two of one class need an attribute `name` each"),
         ([metric("Own", colum="x")], "'ownmetric.Own' has no argument 'colum'. Did you mean 'column'?"),
         ([metric("Own", column="is_red")], "fails for 24 rows: AssertionError"),
-        ([{"class_path": "torch.nn.Linear"}], "model.metrics takes a class derived from swinft's Metric"),
+        ([{"class_path": "torch.nn.Linear"}], "model.metrics needs a class derived from swinft's Metric"),
         (["ownmetric.Won"], "'ownmetric' has no 'Won'"),
         (["acuracy"], "Did you mean 'accuracy'?"),
     ],
@@ -311,7 +311,7 @@ def test_a_users_view_predicts_out_of_fold_and_test_rows(competition, own, capsy
     for words, said in (
         (["--views", "ownview.Needs"], "with init_args"),
         (["--views", "hflop"], "Did you mean 'hflip'?"),
-        (["--views", "torch.nn.Linear"], "takes a class derived from swinft's View"),
+        (["--views", "torch.nn.Linear"], "needs a class derived from swinft's View"),
     ):
         assert main([*predict, *words]) == 2
         assert said in capsys.readouterr().err
@@ -376,8 +376,8 @@ def test_a_users_format_is_written_from_the_config_and_from_the_command_line(com
     for words, said in (
         (["--format", "ownformat.Late"], "ownformat.Late.cells fails for 6 rows: ZeroDivisionError"),
         (["--format", "lable"], "Did you mean 'label'?"),
-        (["--format", "torch.nn.Linear"], "takes a class derived from swinft's SubmissionFormat"),
-        (["--format", "ownformat.Ranked", "--threshold", "0.7"], "submission.threshold: of no use"),
+        (["--format", "torch.nn.Linear"], "needs a class derived from swinft's SubmissionFormat"),
+        (["--format", "ownformat.Ranked", "--threshold", "0.7"], "submission.threshold: no effect"),
     ):
         assert main([*submit, "--allow-code", "ownformat", *words]) == 2
         assert said in capsys.readouterr().err
@@ -386,11 +386,11 @@ def test_a_users_format_is_written_from_the_config_and_from_the_command_line(com
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Numbers", "it must give 2 cells of text"),
+        ("Numbers", "it must return 2 cells of text"),
         ("Short", "gives 1 cells for column 'color'"),
-        ("Elsewhere", "gives the columns ['colour']; it must give cells of ['color']"),
+        ("Elsewhere", "returns the columns ['colour']; it must return ['color']"),
         ("Breaks", "ownformat.Breaks.cells fails for 2 rows: AttributeError"),
-        ("Refuses", "refuses a cell of its own, in column 'color': never"),
+        ("Refuses", "rejects its own cell in column 'color': never"),
         ("Cannot", "not ['color']"),
         ("OfNumbers", "has `kinds` ('regression',), and data.target_kind is classification"),
     ],

@@ -180,4 +180,4 @@ def test_a_class_of_another_kind_is_no_sampler(competition, tmp_path, capsys):
     changes = {"data.loading.sampler": {"class_path": "swinft.ZipSource"}}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path, **changes))
     assert main(["check", "--config", str(config)]) == 2
-    assert "data.loading.sampler takes a class derived from swinft's Sampler" in capsys.readouterr().err
+    assert "data.loading.sampler needs a class derived from swinft's Sampler" in capsys.readouterr().err

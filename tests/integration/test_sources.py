@@ -140,7 +140,7 @@ WRONG = {
         "loading.source": "zip",
         "loading.follow_links": True,
     },
-    "data.loading.source takes a class derived from swinft's Source": {
+    "data.loading.source needs a class derived from swinft's Source": {
         "loading.source": {"class_path": "swinft.BalancedSampler"}
     },
     "data.loading.source.height is 0. Allowed: a number from 1.": {"loading.source": column_source(height=0)},

@@ -93,8 +93,8 @@ def test_f001_probabilities_are_written_where_metric_or_cells_ask_for_them(
 UNCLEAR = {
     "which class": ("animal", "log_loss", "id,label", "0.5", "submission.columns to {label: dog}"),
     "numbers or flags": ("animal", "accuracy", "id,label", "0", "{cat: '0', dog: '1'}"),
-    "a number for three classes": ("letter", "log_loss", "id,label", "0.5", "cannot hold their probabilities"),
-    "words for probabilities": ("animal", "log_loss", "id,cat,dog", "low,high", "holds words, like 'low'"),
+    "a number for three classes": ("letter", "log_loss", "id,label", "0.5", "has no room for their probabilities"),
+    "words for probabilities": ("animal", "log_loss", "id,cat,dog", "low,high", "has words, like 'low'"),
     "foreign words": ("animal", "accuracy", "id,animal", "wolf", "submission.words: {cat: …, dog: …}"),
 }
 
@@ -420,7 +420,7 @@ def test_f126_a_blend_is_checked_as_predictions_are(runs, tmp_path, capsys):
     write_table(blend, ",cat,id,dog", rows)  # a saved index, and another order of columns
     words = ["submit", str(run), "--predictions", str(blend), "--output", str(output)]
     assert main(words) == 0
-    assert "which `swinft predict` did not make" in capsys.readouterr().out
+    assert "not written by `swinft predict`" in capsys.readouterr().out
     assert {row[1] for row in read(output)[1:]} == {"0.75"}
     for header, edited, message in [
         (",cat,id,dgo", rows, "there is no such column"),
@@ -452,7 +452,7 @@ def test_f005_each_word_is_compared_with_the_samples():
 
 
 def test_f011_numbers_may_not_take_the_place_of_words():
-    with pytest.raises(InputError, match="holds words, like 'good'"):
+    with pytest.raises(InputError, match="has words, like 'good'"):
         written(Schema("regression", ["y"]), ["y"], ["good"], [[1], [2]], "rmse")
 
 

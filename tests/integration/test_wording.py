@@ -36,7 +36,7 @@ def test_help_names_choices(capsys, monkeypatch):
         main(["predict", "--help"])
     out = " ".join(capsys.readouterr().out.split())
     assert "Test-time augmentations: identity, hflip, " in out
-    assert "(one or several, with commas between them: text)" in out
+    assert "(one or several, separated by commas: text)" in out
     assert "(a whole number or auto)" in out
     assert "(true, false or auto)" in out
     assert "--views VIEWS Test-time" in out  # and no --views+
@@ -45,7 +45,7 @@ def test_help_names_choices(capsys, monkeypatch):
 @pytest.mark.parametrize("words", [["--normalize"], ["--normalize", "true"], ["--normalize=true"]])
 def test_normalize_is_a_flag(words, tiny_run, tmp_path, capsys):
     assert main(["submit", str(tiny_run), *words, "--output", str(tmp_path / "s.csv")]) == 2
-    assert "submission.normalize: of no use" in capsys.readouterr().err  # it acts, and classes are no numbers
+    assert "submission.normalize: no effect" in capsys.readouterr().err  # it acts, and classes are no numbers
 
 
 @pytest.mark.parametrize("words", [["--normalize", "false"], ["--normalize", "null"]])

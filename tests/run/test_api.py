@@ -190,7 +190,7 @@ def test_rows_that_are_not_right_are_refused(edit, says, tiny_run, competition):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"view": ["hflip"]}, "'view' is no option. Did you mean 'views'"),
+        ({"view": ["hflip"]}, "'view' is not an option. Did you mean 'views'"),
         ({"views": ["hflop"]}, "views"),
         ({"devices": 0}, "devices"),
         ({"test": "x.csv"}, "Rows are the first argument"),

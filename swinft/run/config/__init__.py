@@ -1,1 +1,1 @@
-"""A YAML becomes a checked config: keys, types, ranges, and which classes it may name."""
+"""Reads a YAML file and checks its keys, types, ranges and classes."""

@@ -1,4 +1,4 @@
-"""Which Lightning callbacks a run takes: those that watch it, and none that changes what is recorded and saved."""
+"""Which Lightning callbacks a run accepts: those that observe it, but none that changes recorded or saved values."""
 
 from collections.abc import Sequence
 
@@ -23,33 +23,33 @@ from lightning.pytorch.callbacks import (
 from swinft.errors import suggest
 from swinft.model.metrics import Metric
 
-# Each base class with its reason; a user's subclass of one is refused like the class itself.
+# Refused base classes, with the reason; subclasses are refused too.
 REFUSED: dict[type[Callback], str] = {
     StochasticWeightAveraging: "it replaces the weights after the last validation. Set model.ema_decay instead.",
     WeightAveraging: "its average is not in the weights that are saved. Set model.ema_decay instead.",
-    GradientAccumulationScheduler: "it changes the number of steps under the schedule. Set "
+    GradientAccumulationScheduler: "it changes the number of steps, for which the schedule is planned. Set "
     "trainer.accumulate_grad_batches instead.",
-    BatchSizeFinder: "it changes the batch behind the config. Set data.batch_size instead.",
-    LearningRateFinder: "it changes the rate behind the config. Set model.optim.lr instead.",
-    BaseFinetuning: "it changes the optimiser's groups under the schedule. Set model.freeze_epochs instead.",
+    BatchSizeFinder: "it overrides the batch size of the config. Set data.batch_size instead.",
+    LearningRateFinder: "it overrides the learning rate of the config. Set model.optim.lr instead.",
+    BaseFinetuning: "it changes the optimiser's parameter groups during the schedule. Set model.freeze_epochs instead.",
     Checkpoint: "every epoch is saved already; `checkpoint: best` predicts with the best one. Remove it.",
-    Timer: "it stops inside an epoch, and every fold alike. Set max_hours, which is planned over the folds.",
+    Timer: "it stops within an epoch, and limits each fold. Set max_hours, which limits the whole run.",
     BasePredictionWriter: "it would never be called: predictions are made from the saved weights. Remove it.",
 }
 NEED_LOGGER = (LearningRateMonitor, DeviceStatsMonitor, ThroughputMonitor)
 
 
 def refusal(cls: type) -> str | None:
-    """Why a run takes no such callback, and what to set instead; None for one that it takes."""
+    """Why a run refuses a callback, and what to set instead; None if it accepts it."""
     return next((reason for base, reason in REFUSED.items() if issubclass(cls, base)), None)
 
 
 def callback_problems(callbacks: Sequence[Callback], has_logger: bool, checkpoint: str) -> list[str]:
-    """What is wrong with a config's callbacks; one sentence each.
+    """Problems of a config's callbacks; one sentence each.
 
     Args:
-        callbacks: Those that the config names.
-        has_logger: Whether it names a logger.
+        callbacks: The callbacks of the config.
+        has_logger: Whether the config has a logger.
         checkpoint: Which epoch predicts, `last` or `best`.
     """
     problems = []
@@ -65,11 +65,11 @@ def callback_problems(callbacks: Sequence[Callback], has_logger: bool, checkpoin
 
 
 def monitor_problems(callbacks: Sequence[Callback], metrics: Sequence[Metric]) -> list[str]:
-    """What is wrong with the values that callbacks watch; one sentence each.
+    """Problems of the values that callbacks monitor; one sentence each.
 
     Args:
-        callbacks: Those that the config names.
-        metrics: What the task logs.
+        callbacks: The callbacks of the config.
+        metrics: The metrics that the task logs.
     """
     higher_is_better = {"train_loss": False, "val_loss": False}
     higher_is_better |= {f"val_{metric.name}": metric.higher_is_better for metric in metrics}
@@ -84,7 +84,7 @@ def monitor_problems(callbacks: Sequence[Callback], metrics: Sequence[Metric]) -
             better, mode = ("higher", "max") if higher_is_better[monitor] else ("lower", "min")
             if callback.mode != mode:
                 problems.append(
-                    f"{setting} is {monitor}, of which {better} is better, and its mode is {callback.mode}: training "
-                    f"would stop where it improves. Set mode to {mode}."
+                    f"{setting} is {monitor}, for which {better} is better, but its mode is {callback.mode}: training "
+                    f"would stop when it improves. Set mode to {mode}."
                 )
     return problems

@@ -1,4 +1,4 @@
-"""The parser's complaints in words that say what to write: jsonargparse speaks of Python's types."""
+"""Rewrites jsonargparse's errors, which name Python types, into messages that say what to write."""
 
 import ast
 import difflib
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from swinft.errors import suggest
-from swinft.run.config.old_keys import today
+from swinft.run.config.old_keys import current_key
 
 WORDS = {
     "int": "a whole number",
@@ -23,30 +23,30 @@ WORDS = {
 EXPECTED = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal(\[[^\]]*\]))")
 NO_TEXT = re.compile(r"Expected a <class 'str'>\. Got value: (.+)")
 GIVEN = re.compile(r"(?:Given value|Got value): (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
-REASONS = {  # what a class path or its arguments are refused for, from the surest reason to the vaguest
+REASONS = {  # reasons to refuse a class path or its arguments, the most specific first
     r"Option '(.+?)' is not accepted": "the class has no argument '{}'; add `.help` to the option to list them",
     r"the following arguments are required: (.+)": "the class needs a value for {}",
     r"Expected an instantiatable class, but (.+?) is": "{} is only a base for other classes",
     r"(?:No module named|cannot import name) (.+)": "there is no module or name {}",
     r"(Import path .+ does not correspond to .+)": "{}",
-    r"Problem with given class_path '(.+)'": "{} is no class that can be built",
+    r"Problem with given class_path '(.+)'": "the class {} cannot be instantiated",
 }
 
 
 def explain(message: str, known: Iterable[str], own: Mapping[str, str]) -> str:
-    """A complaint with the nearest known key, with what is allowed, or with the reason why a class is refused.
+    """Rewrites an error: adds the most similar key, the allowed values, or the reason why a class is refused.
 
     Args:
-        message: From jsonargparse.
-        known: Every dotted key that is right.
-        own: Keys that swinft decides itself, with the reason.
+        message: An error of jsonargparse.
+        known: All known dotted keys.
+        own: Keys that swinft sets itself, with the reason.
     """
     option = re.search(r"[Uu]nrecognized arguments: --([\w.+-]+)", message)
     if option:
         return unknown_key("option '--{}'", option[1].rstrip("+"), known, own)
     denied = re.search(r"Importing '(.+?)' is not allowed", message)
     if denied:
-        return f"{_place(message)}{untrusted(denied[1])}"
+        return f"{_keys(message)}{untrusted(denied[1])}"
     if "Parser key" not in message:
         return message
     innermost = _innermost(message)
@@ -54,36 +54,36 @@ def explain(message: str, known: Iterable[str], own: Mapping[str, str]) -> str:
         (text.format(found[1]) for pattern, text in REASONS.items() if (found := re.search(pattern, innermost))), None
     )
     if reason:
-        return f"{_place(message)}{reason}."
+        return f"{_keys(message)}{reason}."
     inside = NO_TEXT.search(innermost)
     if inside and GIVEN.findall(innermost)[-1].startswith(("[", "{")):
         quoted = f"`{inside[1]}` in it is not text. Put in quotes what YAML reads as another kind of value: 'yes', '1'."
-        return f"{_place(message)}{_value(innermost)}{quoted}"
+        return f"{_keys(message)}{_value(innermost)}{quoted}"
     expected = EXPECTED.findall(innermost.replace("a tuple with 2 elements", "a <class 'pair'>"))
     if not expected:
         return message
-    return f"{_place(message)}{_value(innermost)}it must be {_listed(expected)}.{_nearest(innermost, expected)}"
+    return f"{_keys(message)}{_value(innermost)}it must be {_listed(expected)}.{_nearest(innermost, expected)}"
 
 
 def unknown_key(what: str, key: str, known: Iterable[str], own: Mapping[str, str]) -> str:
-    """Why a key is refused, with the nearest one of the same section.
+    """Why a key is refused, with the most similar one of the same section.
 
     Args:
-        what: How to call it, with braces for its name.
-        key: Dotted.
-        known: Every dotted key that is right.
-        own: Keys that swinft decides itself, with the reason.
+        what: What the message calls it, with braces for the key.
+        key: The dotted key.
+        known: All known dotted keys.
+        own: Keys that swinft sets itself, with the reason.
     """
     if key in own:
-        return f"{what.format(key)}: swinft decides this itself: {own[key]}"
-    if new := today(key):
+        return f"{what.format(key)}: swinft sets this itself: {own[key]}"
+    if new := current_key(key):
         return f"{what.format(key)} has moved: it is now {new}."
     section, dot, last = key.rpartition(".")
     known = sorted(known)
     same_name = [name for name in known if name.rpartition(".")[2] == last]
     siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == section]
     hint = suggest(key, same_name) if same_name and not siblings.count(last) else suggest(last, siblings, section + dot)
-    if "Did you mean" not in hint:  # perhaps it stands one section further down
+    if "Did you mean" not in hint:  # it may belong to a subsection
         below = {name.rpartition(".")[2]: name for name in known if name.startswith(section + dot)}
         near = difflib.get_close_matches(last, below, n=1)
         hint = f" Did you mean '{below[near[0]]}'?" if near else hint
@@ -91,13 +91,14 @@ def unknown_key(what: str, key: str, known: Iterable[str], own: Mapping[str, str
 
 
 def untrusted(name: str) -> str:
-    """Why a name is not imported, and what to do about it."""
+    """Why a name is not imported, and how to allow it."""
     module = name.rpartition(".")[0] or name
-    return f"naming '{name}' would run code of its own. If you trust it, add --allow-code {module}."
+    problem = f"'{name}' is not in a trusted package, and would run its own code."
+    return f"{problem} If you trust it, add --allow-code {module}."
 
 
 def literals(text: str) -> list[str]:
-    """The choices of a Literal's text, `['a', 'b']`."""
+    """The choices in the text of a Literal, `['a', 'b']`."""
     try:
         return [str(choice) for choice in ast.literal_eval(text)]
     except (SyntaxError, ValueError):
@@ -105,7 +106,7 @@ def literals(text: str) -> list[str]:
 
 
 def _innermost(message: str) -> str:
-    """What is said of the last key that is named: the lines that stand below it."""
+    """The part of an error that follows the last key."""
     lines = message.splitlines()
     start = max(number for number, line in enumerate(lines) if 'Parser key "' in line)
     depth = [len(line) - len(line.lstrip(" -")) for line in lines]
@@ -113,13 +114,13 @@ def _innermost(message: str) -> str:
     return "\n".join(lines[start + 1 : below[0] if below else None])
 
 
-def _place(message: str) -> str:
+def _keys(message: str) -> str:
     keys = re.findall(r'Parser key "([^"]+)"', message)
     return f"{': '.join(dict.fromkeys(keys))}: " if keys else ""
 
 
 def _value(text: str) -> str:
-    """What was written, where it is short."""
+    """The user's value, if it is short."""
     given = GIVEN.findall(text)
     return f"`{given[-1]}` is not allowed; " if given and len(given[-1]) <= 80 else ""
 
@@ -138,7 +139,7 @@ def _nearest(text: str, expected: list[tuple[str, str]]) -> str:
 
 
 def reason(message: str) -> str:
-    """A complaint of Lightning's or jsonargparse's in one line; of a list of types, that of the named class."""
+    """An error of Lightning or jsonargparse in one line; for a union of types, only the error of the named class."""
     line = " ".join(message.split())
     named = re.search(r"Problem with given class_path '(.+?)': (.+?)(?= - Expected| Given value type|$)", line)
     if named:

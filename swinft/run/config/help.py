@@ -1,4 +1,4 @@
-"""What `--help` prints for a config's parser: the keys that people set; `--help all` prints every key."""
+"""The `--help` of a config's parser: the most used keys; `--help all` prints every key."""
 
 import argparse
 import re
@@ -12,8 +12,8 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from swinft.run.config.explain import WORDS
 
-COLUMN = 34  # where the explanations start
-# In the order in which a config is written.
+COLUMN = 34  # where the descriptions start
+# In the usual order of a config.
 USUAL = (
     "config",
     "name",
@@ -50,7 +50,7 @@ USUAL = (
 
 
 def short_help(parser: ArgumentParser, purpose: str) -> str:
-    """The keys that people set, each with the first sentence of its explanation.
+    """The most used keys, each with the first sentence of its description.
 
     Args:
         parser: The parser of a config.
@@ -58,7 +58,7 @@ def short_help(parser: ArgumentParser, purpose: str) -> str:
     """
     actions = {action.dest: action for action in parser._actions}
     lines = [f"usage: {usage(parser)}", "", *_wrapped(purpose, 0), ""]
-    lines += ["The keys that people set, as options or in the file (`--data.train` is `train:` below `data:`):"]
+    lines += ["The most used keys, as options or in the file (`--data.train` is `train:` below `data:`):"]
     for key in USUAL:
         if key in actions:
             lines += _entry(actions[key])
@@ -73,7 +73,7 @@ def short_help(parser: ArgumentParser, purpose: str) -> str:
 
 
 class InWords(DefaultHelpFormatter):
-    """Says what to type, not which types of Python take it."""
+    """Describes values in words instead of Python types."""
 
     def _get_type_str(self, action: argparse.Action) -> str | None:
         hint = getattr(action, "_typehint", None) or action.type
@@ -84,12 +84,12 @@ class InWords(DefaultHelpFormatter):
         return text if action.default is not None else text.replace(", default: %(default)s", "")
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        # `--views+` adds to a list: of use in a config, and nothing that anybody types in one line.
+        # `--views+` appends to a list: useful in a config, not on a command line.
         return re.sub(r", --\S+\+( \S+)?", "", super()._format_action_invocation(action))
 
 
 def in_words(hint: Any) -> str:
-    """What is typed for a value of a type: `a whole number`, `a, b or c`; empty where only its name says it."""
+    """Describes the values of a type: `a whole number`, `a, b or c`; empty if there is no such description."""
     origin, members = typing.get_origin(hint), typing.get_args(hint)
     if hint in (int, float, bool, str):
         return WORDS[hint.__name__]
@@ -100,9 +100,9 @@ def in_words(hint: Any) -> str:
         either = [word for some in words for word in (some.split(" or ") if some == WORDS["bool"] else [some])]
         return _either(either) if all(words) else ""
     if origin is list and (word := in_words(members[0])):
-        return f"one or several, with commas between them: {word}"
+        return f"one or several, separated by commas: {word}"
     if origin is tuple and len(members) == 2 and (word := in_words(members[0])):
-        return f"two values, with a comma between them: each {word}"
+        return f"two values, separated by a comma: each {word}"
     return WORDS["dict"] if origin is dict else ""
 
 
@@ -111,12 +111,12 @@ def _either(words: list[str]) -> str:
 
 
 def usage(parser: ArgumentParser) -> str:
-    """One line instead of every option in brackets."""
+    """A short usage line, without every option in brackets."""
     return f"{parser.prog} --config FILE [--KEY VALUE ...]"
 
 
 def hide_sections(parser: ArgumentParser, sections: set[str]) -> None:
-    """Leaves out of the help what is switched off: whole sections as options."""
+    """Hides options that are not supported: whole sections as options."""
     for action in parser._actions:
         if action.dest in sections or action.dest == "print_shtab":
             action.help = argparse.SUPPRESS

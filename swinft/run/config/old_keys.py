@@ -1,4 +1,4 @@
-"""Keys that have moved: a config frozen by an earlier version is read with today's, any other is told of them."""
+"""Renamed keys: migrated in configs frozen by earlier versions, an error that names the new key in all others."""
 
 from typing import Any
 
@@ -36,19 +36,19 @@ SECTIONS = {
     ),
     "model.compute": ("fast_attention", "compile", "grad_checkpointing"),
 }
-# Old dotted key -> today's. `data.folds` was a file's name, and is a section today.
+# Old dotted key -> current key. `data.folds` was a file name, and is a section now.
 MOVED = {
     **{f"{section.partition('.')[0]}.{key}": f"{section}.{key}" for section, keys in SECTIONS.items() for key in keys},
     "data.fold_kind": "data.folds.kind",
     "data.num_folds": "data.folds.num",
     "data.folds": "data.folds.file",
 }
-GONE = ("model.loads_weights",)  # frozen by earlier versions, and no setting
-VALUES = {"model.fast_attention": {"triton": True}}  # kernels that earlier versions had, with the same result
+GONE = ("model.loads_weights",)  # in configs of earlier versions, without an effect
+VALUES = {"model.fast_attention": {"triton": True}}  # a kernel of earlier versions, with the same result
 
 
-def today(key: str) -> str | None:
-    """Where an old key, or one inside an old section, stands today; None where it is none."""
+def current_key(key: str) -> str | None:
+    """The current name of an old key, or of a key in an old section; None for any other key."""
     for old, new in MOVED.items():
         if key == old or (key.startswith(f"{old}.") and old != "data.folds"):
             return new + key[len(old) :]
@@ -56,7 +56,7 @@ def today(key: str) -> str | None:
 
 
 def migrated(text: str) -> str:
-    """The YAML of a frozen config with today's keys; the very same text where it has no others."""
+    """The YAML of a frozen config with current keys; the text is unchanged if it has no old keys."""
     config: Any = yaml.safe_load(text)
     if not isinstance(config, dict):
         return text

@@ -1,4 +1,4 @@
-"""Command-line arguments from signatures: types check, docstrings explain, errors suggest the nearest word."""
+"""Command-line parsers from signatures: types are checked, docstrings become help, errors suggest similar names."""
 
 import sys
 import warnings
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
-from jsonargparse._common import parsing_settings  # of the whole process: a host program gets its own back
+from jsonargparse._common import parsing_settings  # process-wide, so they are restored for the host program
 
 from swinft.errors import InputError, suggest
 from swinft.run.config.explain import explain
@@ -25,7 +25,7 @@ _is_limited: ContextVar[bool] = ContextVar("is_limited", default=False)
 
 @contextmanager
 def only(packages: Sequence[str]) -> Iterator[None]:
-    """Inside the block jsonargparse imports nothing but these packages or modules, wherever a name comes from."""
+    """Limits jsonargparse's imports to these packages or modules, wherever a name comes from."""
     if _is_limited.get():  # a parser of one class's arguments, inside the parser of the config
         yield
         return
@@ -41,19 +41,19 @@ def only(packages: Sequence[str]) -> Iterator[None]:
         _is_limited.reset(token)
 
 
-NO_PATH = "Unable to serialize instance "  # what jsonargparse writes in the place of text that names no function
+NO_PATH = "Unable to serialize instance "  # what jsonargparse writes before text that does not name a function
 
 
 class Parser(ArgumentParser):
-    """A parser whose errors are `InputError`s that suggest the nearest known key.
+    """A parser whose errors are `InputError`s that suggest the most similar key.
 
-    What a value names is imported only from `packages`, and from nowhere unless they are set.
+    Classes are imported only from `packages`; by default from nowhere.
 
     Args:
-        flags: Options of type bool that may stand without a value: `--resume`.
-        lists: Options that take `a,b` for `[a,b]`.
-        own: Options of Lightning's Trainer that swinft decides itself, with the reason.
-        purpose: What the command does; where it is given, `--help` is short and `--help all` prints every key.
+        flags: Options of type bool that need no value: `--resume`.
+        lists: Options that accept `a,b` for `[a,b]`.
+        own: Options of Lightning's Trainer that swinft sets itself, with the reason.
+        purpose: What the command does; if given, `--help` is short and `--help all` prints every key.
     """
 
     def __init__(
@@ -70,17 +70,17 @@ class Parser(ArgumentParser):
         self.packages: Sequence[str] = ()
         self.purpose, self.shows_all = purpose, False
 
-    def parse_args(  # type: ignore[override]  # argparse's overloads know nothing of jsonargparse's options
+    def parse_args(  # type: ignore[override]  # argparse's overloads lack jsonargparse's options
         self, args: Sequence[str] | None = None, namespace: Namespace | None = None, **kwargs: Any
     ) -> Namespace:
-        """Parses words as people type them: `--dry-run` for `--dry_run=true`, `--views a,b` for `--views=[a,b]`."""
+        """Parses arguments with shorthands: `--dry-run` for `--dry_run=true`, `--views a,b` for `--views=[a,b]`."""
         words = self._spelled(sys.argv[1:] if args is None else args)
         with only(self.packages):
             parsed: Namespace = super().parse_args(words, namespace, **kwargs)
         return parsed
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        """Parses a file; a run's own config with today's keys, whichever version froze it."""
+        """Parses a file; the keys of a frozen config are migrated first."""
         file = Path(str(path))
         with only(self.packages):
             if is_frozen(file):
@@ -91,16 +91,16 @@ class Parser(ArgumentParser):
         return parsed
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:
-        """Builds what a parsed config names."""
+        """Instantiates the classes of a parsed config."""
         with only(self.packages):
             built: Namespace = super().instantiate(*args, **kwargs)
         return built
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
-        """A parsed config as YAML, where a tuple among a class's defaults becomes a list, without a word.
+        """A parsed config as YAML; tuples among a class's defaults become lists, without a warning.
 
-        Text for an argument that takes functions too, as ModelPruning's, stays that text: jsonargparse finds no import
-        path for it and would write a complaint in its place, of which the run could not be read again.
+        Text for an argument that also accepts functions, such as ModelPruning's, stays unchanged: jsonargparse finds no
+        import path for it and would write an error message instead, with which the config could not be read again.
         """
         with only(self.packages), warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"\s*Dump of a value that does not round-trip: a tuple")
@@ -108,7 +108,7 @@ class Parser(ArgumentParser):
             return str(super().dump(*args, **kwargs)).replace(NO_PATH, "")
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
-        """The keys that people set, or every key."""
+        """The most used keys, or every key."""
         if self.purpose and not self.shows_all:
             return short_help(self, self.purpose)
         if self.purpose:
@@ -117,13 +117,13 @@ class Parser(ArgumentParser):
         return str(super().format_help(*args, **kwargs))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raises the parser's complaint without the page of usage that would push it off the screen."""
-        if getattr(self, "_inner_parser", False):  # of one class: the config's own parser explains it
+        """Raises the parser's error as an `InputError`, without the long usage text."""
+        if getattr(self, "_inner_parser", False):  # the parser of a class: the config's parser explains its error
             super().error(message, ex)
         raise InputError(explain(message, known_keys(self), self.own)) from ex
 
     def _spelled(self, args: Sequence[str]) -> list[str]:
-        """Words of a command line in the one spelling that jsonargparse takes."""
+        """Arguments of a command line, with shorthands written out for jsonargparse."""
         words: list[str] = []
         for word in args:
             if self.purpose and (word in ("--help-all", "--help_all") or (word == "all" and words[-1:] == ["--help"])):
@@ -138,7 +138,7 @@ class Parser(ArgumentParser):
             elif equals and option in self.lists and not value.startswith(("[", "null")):
                 words.append(f"--{option}=[{value}]")
             elif before.endswith("=true") and before[2:-5] in self.flags and word.lower() in ("true", "false", "null"):
-                words[-1] = f"{before[:-5]}={word.lower()}"  # `--overwrite true`, as other options have it
+                words[-1] = f"{before[:-5]}={word.lower()}"  # `--overwrite true`
             elif option in self.flags and not equals:
                 words.append(f"--{option}=true")
             elif "_" in option and f"--{option}" in self._option_string_actions:
@@ -152,13 +152,13 @@ def call(function: Callable[..., None], command: str, argv: list[str], options: 
     """Runs a function whose signature is a command's interface.
 
     Args:
-        function: Typed, with a Google docstring; parameters without a default are positional.
-        command: Its name on the command line.
-        argv: The words after the name.
-        options: A dataclass: its fields are options, and the function's parameter `options` is one of it.
+        function: A typed function with a Google docstring; parameters without a default are positional.
+        command: Name of the command.
+        argv: The arguments after the name.
+        options: A dataclass whose fields are options; the function gets an instance as its parameter `options`.
 
     Returns:
-        Exit code 0; everything else is an exception.
+        Exit code 0; failures are exceptions.
     """
     hints = {**get_type_hints(function), **(get_type_hints(options) if options else {})}
     flags = [name for name, hint in hints.items() if hint in (bool, bool | None)]
@@ -177,25 +177,25 @@ def call(function: Callable[..., None], command: str, argv: list[str], options: 
 
 
 def options_from(kind: type[T], given: Mapping[str, Any]) -> T:
-    """Options that a Python program gives by name, checked as those of a command line are.
+    """Options of a Python caller, checked like those of a command line.
 
     Args:
         kind: A dataclass.
-        given: Its fields; those that are not given have their defaults.
+        given: Values of its fields; others have their defaults.
 
     Raises:
         InputError: A name is unknown, or a value has the wrong type or is out of its range.
     """
-    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # of a dataclass
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
     if unknown := [name for name in given if name not in names]:
-        raise InputError(" ".join(f"'{name}' is no option.{suggest(name, names)}" for name in unknown))
+        raise InputError(" ".join(f"'{name}' is not an option.{suggest(name, names)}" for name in unknown))
     parser = Parser(prog=kind.__name__)
     parser.add_class_arguments(kind)
     return kind(**parser.parse_object(dict(given)).as_dict())
 
 
 def key_types(parser: ArgumentParser) -> dict[str, Any]:
-    """Every dotted key of the parser with the type of its value; None for a section, which holds other keys."""
+    """Every dotted key of the parser with the type of its value; None for a section."""
     types: dict[str, Any] = {}
     for action in parser._actions:
         if action.dest.split(".")[-1] not in ("help", "print_config", "print_shtab"):
@@ -205,5 +205,5 @@ def key_types(parser: ArgumentParser) -> dict[str, Any]:
 
 
 def known_keys(parser: ArgumentParser) -> set[str]:
-    """Every dotted key of the parser, with the sections that hold them."""
+    """Every dotted key of the parser, with the sections."""
     return set(key_types(parser))

@@ -1,7 +1,7 @@
-"""Secrets in a config, such as a logger's key: used, and never written down.
+"""Secrets in a config, such as a logger's API key, are never written to the run folder.
 
-A run's config.yaml holds `***` in their place. The processes of the folds get them through the environment, which only
-the same user can read; a resumed run must be given them again.
+A run's config.yaml has `***` instead. The processes of the folds get them in an environment variable, which only the
+same user can read; a resumed run needs the original config again.
 """
 
 import json
@@ -22,7 +22,7 @@ IN_URL = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")  # user:password
 
 
 def mask(text: str) -> str:
-    """A config's YAML with `***` for every secret; the same text where there is none."""
+    """A config's YAML with `***` for every secret; the text is unchanged without secrets."""
     config = yaml.safe_load(text)
     found = dict(_secrets(config))
     if not found:
@@ -32,7 +32,7 @@ def mask(text: str) -> str:
 
 
 def environment(text: str) -> dict[str, str]:
-    """What the environment of a fold's process needs to fill a masked config.
+    """The environment variable with which a fold's process fills a masked config.
 
     Args:
         text: The config's YAML before masking.
@@ -42,24 +42,24 @@ def environment(text: str) -> dict[str, str]:
 
 
 def fill(config: Namespace) -> None:
-    """Puts the environment's secrets back where a config is masked.
+    """Replaces masked secrets by those in the environment.
 
     Raises:
-        InputError: Some are not there; all of them are listed.
+        InputError: Secrets are missing; all of them are listed.
     """
     known: Mapping[str, str] = json.loads(os.environ.get(VARIABLE, "{}"))
     _replace(config, lambda path, value: known.get(path, value) if MASK in value else value)
     missing = [path for path, value in _strings(config, "") if MASK in value]
     if missing:
-        fix = "A run's config.yaml keeps no secrets: give the config file that has them, with --resume."
+        fix = "A run's config.yaml has no secrets: give the config file that has them, with --resume."
         raise InputError("\n  ".join(["secrets are masked:", *missing, fix]))
 
 
 def redact(message: str, texts: list[str]) -> str:
-    """A message without the secrets of some configs.
+    """Masks the secrets of configs in a message.
 
     Args:
-        message: What is going to be printed.
+        message: The message.
         texts: The configs' YAML.
     """
     for text in texts:
@@ -73,7 +73,7 @@ def _masked(value: str) -> str:
 
 
 def _secrets(config: Any) -> Iterator[tuple[str, str]]:
-    """Dotted path and value of every string that is a secret by its key or holds a password in a URL."""
+    """Dotted path and value of every string that is a secret by its key or contains a password in a URL."""
     for path, value in _strings(config, ""):
         if value and value != MASK and (NAME.search(path.rpartition(".")[2]) or IN_URL.search(value)):
             yield path, value

@@ -1,8 +1,8 @@
-"""One flat YAML is one complete run: this module reads it, checks every key, and freezes it into the run folder.
+"""The config of a run: reads the YAML, checks every key, and writes the frozen config.
 
-The sections are signatures: `data:` is `CSVDataModule`, `model:` is `FineTuneTask`, `trainer:` is Lightning's
-`Trainer`, `predict:` and `submission:` are the dataclasses below. Every key can be overridden on the command line
-(`--model.backbone convnext_tiny`).
+The sections correspond to signatures: `data:` to `CSVDataModule`, `model:` to `FineTuneTask`, `trainer:` to Lightning's
+`Trainer`, `predict:` and `submission:` to `PredictConfig` and `SubmissionConfig`. Every key can be overridden on the
+command line (`--model.backbone convnext_tiny`).
 """
 
 import types
@@ -38,15 +38,15 @@ from swinft.system.processes import add_parent_import_paths
 
 @dataclass
 class PredictConfig:
-    """How predictions are made, out-of-fold and for the test rows alike.
+    """Settings of predictions, both out-of-fold and for the test rows.
 
     Args:
         views: Test-time augmentations whose predictions are averaged in the competition's units: identity, hflip,
-            vflip, rot90, rot180, rot270, transpose, scale, or a `class_path` of your own `swinft.View`. `[identity]` is
-            none.
-        batch_size: Images per batch; None for twice the training batch, since prediction keeps no activations.
-        compile: Compile the backbone with `torch.compile`: faster passes on GPUs, after half a minute or more at the
-            start. `auto` does so on CUDA for 4,000 forward passes or more.
+            vflip, rot90, rot180, rot270, transpose, scale, or the `class_path` of a custom `swinft.View`. `[identity]`
+            for no augmentation.
+        batch_size: Images per batch; None for twice the training batch, since prediction stores no activations.
+        compile: Compile the backbone with `torch.compile`: faster on GPUs, after half a minute or more of compilation.
+            `auto` compiles on CUDA for 4,000 forward passes or more.
     """
 
     views: list[View | str] = field(default_factory=lambda: ["identity"])
@@ -58,18 +58,18 @@ class PredictConfig:
         check_ranges("predict", vars(self), {"batch_size": COUNT})
 
 
-# Lightning's arguments that swinft decides itself, or that would not act in a run of whole folds, with the reason.
+# Lightning's arguments that swinft sets itself, or that would have no effect in a run, with the reason.
 OWN_TRAINER_KEYS = {
     "barebones": "a run is always validated, saved and reported.",
     "check_val_every_n_epoch": "every epoch is validated; data.loading.virtual_epochs makes epochs shorter.",
-    "default_root_dir": "all files go into the run's folder; `runs` and `name` say where that is.",
-    "enable_autolog_hparams": "the whole config is kept in the run's config.yaml.",
-    "enable_checkpointing": "every epoch is saved, and `checkpoint` says which one predicts.",
+    "default_root_dir": "all files are written to the run's folder; set `runs` and `name`.",
+    "enable_autolog_hparams": "the whole config is stored in the run's config.yaml.",
+    "enable_checkpointing": "every epoch is saved; `checkpoint` selects the one that predicts.",
     "inference_mode": "validation and prediction run in inference mode.",
     "limit_predict_batches": "every row is predicted.",
     "limit_test_batches": "there is no test loop; `swinft predict` predicts the test rows, all of them.",
-    "limit_val_batches": "every held-out row is validated, or the out-of-fold score would not be that of all rows.",
-    "max_time": "set max_hours, which is planned over the folds.",
+    "limit_val_batches": "every held-out row is validated: the out-of-fold score must cover all rows.",
+    "max_time": "set max_hours, which limits the whole run.",
     "min_epochs": "a run ends by trainer.max_epochs or trainer.max_steps.",
     "min_steps": "a run ends by trainer.max_epochs or trainer.max_steps.",
     "model_registry": "weights stay in the run's folder.",
@@ -77,18 +77,18 @@ OWN_TRAINER_KEYS = {
     "overfit_batches": "it would validate on training rows; for a quick try set trainer.limit_train_batches.",
     "plugins": "checkpoints go through swinft's own store; trainer.precision and trainer.strategy do the rest.",
     "reload_dataloaders_every_n_epochs": "the order of every epoch is a function of the seed and the epoch.",
-    "use_distributed_sampler": "the datamodule shares the rows among processes, without padding the held-out ones.",
-    "val_check_interval": "validation comes at the end of an epoch; data.loading.virtual_epochs makes epochs shorter.",
+    "use_distributed_sampler": "the datamodule divides the rows among processes, without padding the held-out ones.",
+    "val_check_interval": "validation runs at the end of an epoch; data.loading.virtual_epochs makes epochs shorter.",
 }
-# Other spellings of `trainer.precision`, which Lightning knows, too.
+# Lightning's other spellings of `trainer.precision`.
 SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 PrecisionSpelling = Precision | Literal["32", "16", "bf16", 32, 16]
-# Words of the command line that say how to run, not what: never part of a frozen config.
+# Options that say how to run, not what: never part of a frozen config.
 COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "accept", "allow_code", "devices_per_fold", "trial")
 
 HELP = ("-h", "--help", "--help-all", "--help_all")
 PURPOSES = {
-    "check": "Checks the tables, images and folds of a config, and whatever else a fit needs; trains nothing.",
+    "check": "Checks the tables, images and folds of a config, and all else that a fit needs; trains nothing.",
     "fit": "Trains every fold of a config: out-of-fold predictions, their pooled score, a report.",
 }
 
@@ -104,7 +104,7 @@ def build_parser(command: str) -> Parser:
         purpose=PURPOSES.get(command, ""),
     )
     _add_general(parser)
-    # The datamodule makes the objects of its sections, so that what is wrong with them is listed together.
+    # The datamodule instantiates its sections itself, so that all their problems are listed together.
     parser.add_class_arguments(CSVDataModule, "data", skip={"columns", "folds", "loading"}, instantiate=False)
     parser.add_class_arguments(Columns, "data.columns", skip={"sample_id"}, instantiate=False)
     parser.add_class_arguments(FoldConfig, "data.folds", skip={"held_out", "seed"}, instantiate=False)
@@ -121,8 +121,8 @@ def build_parser(command: str) -> Parser:
     parser.set_defaults(
         {
             "trainer.max_epochs": 10,
-            "trainer.gradient_clip_val": 1.0,  # Swin's recipe; keeps fp16 from running away
-            "trainer.enable_progress_bar": False,  # one line per epoch reads better in a saved notebook
+            "trainer.gradient_clip_val": 1.0,  # as in Swin's recipe; prevents divergence in fp16
+            "trainer.enable_progress_bar": False,  # one line per epoch is better in a saved notebook
             "trainer.enable_model_summary": False,
         }
     )
@@ -130,52 +130,59 @@ def build_parser(command: str) -> Parser:
 
 
 def _add_general(parser: Parser) -> None:
-    """The keys that stand in no section."""
-    parser.add_argument("--config", action="config", help="a YAML file; a later one or a later option wins")
+    """The top-level keys."""
+    parser.add_argument("--config", action="config", help="a YAML file; later files and options override earlier ones")
     parser.add_argument(
-        "--allow_code", type=list[str], default=[], help="packages or modules whose classes the config may name besides"
+        "--allow_code",
+        type=list[str],
+        default=[],
+        help="packages or modules whose classes the config may name, besides the trusted ones",
     )
     parser.add_argument("--name", type=str, required=True, help="the run's folder inside `runs`")
     parser.add_argument("--runs", type=str, default="runs", help="the folder of all runs")
-    parser.add_argument("--seed", type=int, default=42, help="seeds folds, weights, shuffling, augmentation and mixing")
+    parser.add_argument(
+        "--seed", type=int, default=42, help="seed of folds, weights, shuffling, augmentation and mixing"
+    )
     parser.add_argument(
         "--checkpoint",
         type=Literal["last", "best"],
         default="last",
-        help="which epoch's weights a fold predicts with; `best` picks it on the rows it is then scored on",
+        help="which epoch's weights a fold predicts with; `best` selects it on the rows on which it is then scored",
     )
     parser.add_argument(
         "--max_hours",
         type=float | None,
         default=None,
-        help="hours that the whole run may take: each fold gets its share of what is left, ends with a whole epoch, at "
-        "least one, and is scored; the learning rate stays planned over trainer.max_epochs",
+        help="hours for the whole run: the time left is divided among the unfinished folds; each trains at least one "
+        "whole epoch and is scored; the learning rate is still scheduled over trainer.max_epochs",
     )
 
 
 def _add_trainer(parser: Parser) -> None:
-    """The section of Lightning's Trainer, without what a run decides itself."""
+    """The section of Lightning's Trainer, without the arguments that a run sets itself."""
     typed_here = {*OWN_TRAINER_KEYS, "fast_dev_run", "limit_train_batches", "logger", "precision"}
     parser.add_class_arguments(Trainer, "trainer", skip=typed_here, instantiate=False)
     parser.add_argument(
         "--trainer.fast_dev_run",
         type=bool | int,
         default=False,
-        help="train, validate and predict one batch (or so many) of the first fold, and keep nothing",
+        help="train, validate and predict one batch (or this many) of the first fold, and save nothing",
     )
     parser.add_argument(
         "--trainer.limit_train_batches",
-        type=int | float | None,  # Lightning tries a float first, for which 2 batches are 200 % of them
+        type=int | float | None,  # int first: as a float, 2 batches would be 200 %
         default=None,
-        help="train on so many batches of an epoch, or on a share of them up to 1.0",
+        help="train on this many batches of an epoch, or on a fraction of them up to 1.0",
     )
     parser.add_argument(
         "--trainer.logger",
         type=bool | LoggerName | Logger | list[Logger],
-        default=False,  # metrics.jsonl is always written; a logger is the user's addition
-        help="`csv` (true), `tensorboard` or `wandb` log into the fold's folder; or the class_path of another logger",
+        default=False,  # metrics.jsonl is always written
+        help="`csv` (true), `tensorboard` or `wandb` in the fold's folder; or the class_path of another logger",
     )
-    parser.add_argument("--trainer.precision", type=PrecisionSpelling, default="auto", help="`auto` asks the hardware")
+    parser.add_argument(
+        "--trainer.precision", type=PrecisionSpelling, default="auto", help="`auto` depends on the hardware"
+    )
 
 
 def fit_parser() -> Parser:
@@ -186,27 +193,27 @@ def fit_parser() -> Parser:
         "--resume",
         type=bool,
         default=False,
-        help="go on with the run's folder; or `--resume RUN`, wherever it lies now, which needs no --config",
+        help="resume the config's run; or `--resume RUN` with the run's folder, without --config",
     )
     parser.add_argument(
         "--accept",
         type=bool,
         default=False,
-        help="with --resume: take files whose commit record is missing or damaged as they are",
+        help="with --resume: accept files whose commit record is missing or damaged as they are",
     )
     parser.add_argument(
         "--devices_per_fold",
         type=int | None,
         default=None,
-        help="GPUs that work on one fold, the same for all of them and for every resume; by default one, and more only "
-        "where there are more GPUs than folds",
+        help="number of GPUs for each fold, fixed for the run; by default one, or more if there are more GPUs than "
+        "folds",
     )
     parser.add_argument("--overwrite", type=bool, default=False, help="delete the run's folder first")
     return parser
 
 
 def _is_list(hint: Any) -> bool:
-    """Whether a value can only be a list, or null: `a,b` is then read as `[a,b]`."""
+    """Whether a value must be a list or null: `a,b` is then read as `[a,b]`."""
     members = [member for member in typing.get_args(hint) if member is not type(None)]
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return all(typing.get_origin(member) in (list, tuple) for member in (members if is_union else [hint]))
@@ -217,7 +224,7 @@ def load(parser: Parser, argv: list[str]) -> Namespace:
 
     Raises:
         InputError: A file is missing, a key is unknown or given twice (all of them are listed, with their lines), a
-            value has the wrong type, or a class may not be named.
+            value has the wrong type, or a class is not allowed.
     """
     files = [Path(file) for file in _values(argv, "--config")]
     named = ",".join(value.strip("[]") for value in _values(argv, "--allow-code", "--allow_code"))
@@ -244,10 +251,10 @@ def load(parser: Parser, argv: list[str]) -> Namespace:
 
 
 def read_frozen(parser: Parser, path: Path, allow_code: list[str] | None) -> Namespace:
-    """Parses the config that a run was frozen with, after the same checks: a run may come from elsewhere, too.
+    """Parses a run's frozen config with the same checks: the run may come from an untrusted source.
 
     Raises:
-        InputError: A key is unknown, or a class may not be named.
+        InputError: A key is unknown, or a class is not allowed.
     """
     allowed = _allow(parser, allow_code or [])
     _refuse(file_problems(path, allowed))
@@ -257,7 +264,7 @@ def read_frozen(parser: Parser, path: Path, allow_code: list[str] | None) -> Nam
 
 
 def without_command_keys(config: Namespace) -> Namespace:
-    """The config without the words that only say how to run."""
+    """The config without the options that only say how to run."""
     rest: Namespace = config.clone()
     for key in (*COMMAND_KEYS, "trainer.fast_dev_run"):
         rest.pop(key, None)
@@ -265,7 +272,7 @@ def without_command_keys(config: Namespace) -> Namespace:
 
 
 def _allow(parser: Parser, allow_code: list[str]) -> Allowed:
-    """What a file and an option may say; from here on the parser imports nothing else."""
+    """What files and options may contain; also limits the parser's imports."""
     check_allowed(allow_code)
     if allow_code:
         add_parent_import_paths()
@@ -280,25 +287,25 @@ def _refuse(problems: list[str]) -> None:
 
 
 def dump(parser: Parser, config: Namespace) -> str:
-    """The resolved config as YAML: every key with its value, `***` for secrets, no words that only say how to run.
+    """The resolved config as YAML: every key with its value, `***` for secrets, no options that only say how to run.
 
     Raises:
-        InputError: A class has an argument that no YAML can say, so that nobody could read the config again.
+        InputError: A class has an argument that YAML cannot express.
     """
     try:
         return mask(str(parser.dump(without_command_keys(config), skip_unset=False)))
     except (TypeError, ValueError) as error:
-        raise InputError(f"the config cannot be written down for the run: {' '.join(str(error).split())}") from error
+        raise InputError(f"the config cannot be written as YAML: {' '.join(str(error).split())}") from error
 
 
 def _values(argv: list[str], *options: str) -> list[str]:
-    """What stands behind an option, as `--option value` or `--option=value`."""
+    """The values of an option, as `--option value` or `--option=value`."""
     spaced = [argv[i + 1] for i, word in enumerate(argv[:-1]) if word in options]
     return spaced + [word.partition("=")[2] for word in argv if word.partition("=")[0] in options and "=" in word]
 
 
 def _options(argv: list[str]) -> Iterator[tuple[str, str]]:
-    """Every option with what stands behind it, as `--option value` or `--option=value`."""
+    """Every option with its value, as `--option value` or `--option=value`."""
     for position, word in enumerate(argv):
         option, equals, value = word.partition("=")
         following = argv[position + 1] if position + 1 < len(argv) else ""

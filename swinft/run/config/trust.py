@@ -1,9 +1,9 @@
-"""What a config may name: classes of trusted packages, each of the kind that its key takes, and nothing else.
+"""Which classes a config may name: classes of trusted packages that derive from the base class of their key.
 
-Naming a class imports its module, and building it calls it: a config or a run from elsewhere must not run what its
-reader did not ask for. There are two checks. The parser imports nothing but `Parser.packages`, on whatever road a name
-reaches it: a file, an option, the environment. `check_named` looks at what the parser understood, before anything is
-built: every class has the base that its key allows, and every other value is plain data.
+Naming a class imports its module and calls it. A config or run from elsewhere must not execute code without the user's
+consent. There are two checks. The parser imports only from `Parser.packages`, whether a name comes from a file, an
+option or the environment. Before anything is instantiated, `check_named` checks the parsed config: every class has the
+base class that its key requires, and every other value is plain data.
 """
 
 import importlib
@@ -41,7 +41,7 @@ from swinft.run.submission.formats import SubmissionFormat
 from swinft.system.processes import add_parent_import_paths
 
 TRUSTED_PACKAGES = ("swinft", "albumentations", "lightning", "timm", "torch", "torchmetrics", "torchvision")
-# The keys that take a class, with the bases that it may have.
+# The keys that accept a class, with its allowed base classes.
 BASES: dict[str, tuple[type, ...]] = {
     "data.augment": (BasicTransform, BaseCompose),
     "data.loading.preprocess": (BasicTransform, BaseCompose),
@@ -65,14 +65,14 @@ BASES: dict[str, tuple[type, ...]] = {
 }
 PLAIN = (type(None), bool, int, float, str, bytes, Enum, PurePath, timedelta)
 LONGEST = 250  # characters of a class path
-GIVEN_TO_HEADS = ("in_features", "num_outputs")  # by the backbone and by the target
+GIVEN_TO_HEADS = ("in_features", "num_outputs")  # set from the backbone and the target
 
 
 def check_allowed(names: Sequence[str]) -> None:
     """Checks the names of `--allow-code`.
 
     Raises:
-        InputError: One is no dotted name.
+        InputError: One is not a dotted name.
     """
     wrong = [name for name in names if not _is_dotted(name) or name.split(".")[0] == "jsonargparse"]
     if wrong:
@@ -80,11 +80,11 @@ def check_allowed(names: Sequence[str]) -> None:
 
 
 def check_named(config: Namespace, allow_code: Sequence[str]) -> None:
-    """Checks everything that a parsed config names, before any of it is built.
+    """Checks every class and value of a parsed config, before anything is instantiated.
 
     Raises:
-        InputError: A class is not of the kind that its key takes, or a value is a function, a class or a module; all
-            are listed.
+        InputError: A class lacks the base class of its key, or a value is a function, a class or a module; all are
+            listed.
     """
     problems = list(_named_problems(config, "", (), allow_code))
     if problems:
@@ -92,30 +92,28 @@ def check_named(config: Namespace, allow_code: Sequence[str]) -> None:
 
 
 def class_problem(name: str, key: str, bases: tuple[type, ...], allow_code: Sequence[str]) -> str | None:
-    """What is wrong with a class path, as a sentence; None for a class that the key may name.
+    """The problem of a class path, as a sentence; None for an allowed class.
 
-    Nothing is imported that may not be named.
+    Only allowed modules are imported.
 
     Args:
-        name: The dotted path, or the bare name of a class that is known.
-        key: Where it stands.
-        bases: The classes that it may derive from.
+        name: The dotted path, or the short name of a known class.
+        key: The key of the config.
+        bases: The allowed base classes.
         allow_code: Packages or modules whose classes may be named, besides the trusted ones.
     """
     if len(name) > LONGEST:
-        return f"'{name[:80]}…' is no class path."
+        return f"'{name[:80]}…' is not a class path."
     found = _find(name, bases, allow_code)
     if isinstance(found, str):
         return found
     wanted = " or ".join(f"{base.__module__.split('.')[0]}'s {base.__name__}" for base in bases)
     if not bases:
-        return f"{key} takes no class: write a plain value instead of '{name}'."
+        return f"{key} does not accept a class: write a plain value instead of '{name}'."
     if not inspect.isclass(found):
-        return f"'{name}' is {_kind(found)}, not a class: {key} takes a class derived from {wanted}."
+        return f"'{name}' is {_kind(found)}, not a class: {key} needs a class derived from {wanted}."
     if not issubclass(found, bases):
-        return (
-            f"'{name}' is no {' or '.join(base.__name__ for base in bases)}: {key} takes a class derived from {wanted}."
-        )
+        return f"'{name}' has the wrong type: {key} needs a class derived from {wanted}."
     refused = refusal(found)
     if refused:
         return f"{name} is refused: {refused}"
@@ -125,7 +123,7 @@ def class_problem(name: str, key: str, bases: tuple[type, ...], allow_code: Sequ
 
 
 def named_class(name: str, key: str, allow_code: Sequence[str]) -> Any:
-    """The class at a path, of the kind that a key takes.
+    """The class at a path, checked for a key.
 
     Args:
         name: The dotted path.
@@ -133,7 +131,7 @@ def named_class(name: str, key: str, allow_code: Sequence[str]) -> Any:
         allow_code: As in `class_problem`.
 
     Raises:
-        InputError: The key may not name it.
+        InputError: The class is not allowed for this key.
     """
     check_allowed(allow_code)
     if allow_code:
@@ -144,7 +142,7 @@ def named_class(name: str, key: str, allow_code: Sequence[str]) -> Any:
 
 
 def built_by_name(name: str, key: str, option: str, allow_code: Sequence[str]) -> Any:
-    """An object of a class that an option of a command names, where there is no room for arguments.
+    """Instantiates a class named by an option of a command, without arguments.
 
     Args:
         name: As in `named_class`.
@@ -153,7 +151,7 @@ def built_by_name(name: str, key: str, option: str, allow_code: Sequence[str]) -
         allow_code: As in `class_problem`.
 
     Raises:
-        InputError: The key may not name it, or it needs arguments.
+        InputError: The class is not allowed for this key, or needs arguments.
     """
     cls = named_class(name, key, allow_code)
     try:
@@ -163,10 +161,10 @@ def built_by_name(name: str, key: str, option: str, allow_code: Sequence[str]) -
 
 
 def argument_bases(name: str, argument: str, bases: tuple[type, ...], allow_code: Sequence[str]) -> tuple[type, ...]:
-    """The classes that an argument of a class takes by its annotation; empty where it takes none, or anything.
+    """The classes in the annotation of a class's argument; empty if it has none, or accepts anything.
 
     Args:
-        name: A class path without a problem.
+        name: An allowed class path.
         argument: One of the class's arguments.
         bases: As in `class_problem`.
         allow_code: As in `class_problem`.
@@ -177,14 +175,14 @@ def argument_bases(name: str, argument: str, bases: tuple[type, ...], allow_code
         if init is not None and argument in inspect.signature(init).parameters:
             try:
                 hint = typing.get_type_hints(init).get(argument)
-            except (NameError, TypeError):  # annotations that exist for type checkers only
+            except (NameError, TypeError):  # annotations that only exist for type checkers
                 return ()
             return tuple({found: None for found in _classes_in(hint) if _may_name(found, allow_code)})
     return ()
 
 
 def arguments_of(name: str, bases: tuple[type, ...], allow_code: Sequence[str]) -> list[str]:
-    """What a class takes by keyword in YAML; empty where it takes anything. Arguments as in `argument_bases`."""
+    """Names of a class's arguments in YAML; empty if it accepts any. Parameters as in `argument_bases`."""
     cls = _find(name, bases, allow_code)
     parameters = inspect.signature(cls).parameters.values() if inspect.isclass(cls) else []
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -193,7 +191,7 @@ def arguments_of(name: str, bases: tuple[type, ...], allow_code: Sequence[str]) 
 
 
 def _named_problems(value: Any, key: str, bases: tuple[type, ...], allow_code: Sequence[str]) -> Iterator[str]:
-    """Problems of one value and everything in it."""
+    """Problems of a value and everything inside it."""
     items = value.__dict__ if isinstance(value, Namespace) else value
     if isinstance(items, dict) and "class_path" in items:
         name = str(items["class_path"])
@@ -215,36 +213,36 @@ def _named_problems(value: Any, key: str, bases: tuple[type, ...], allow_code: S
         for inner in items:
             yield from _named_problems(inner, key, bases, allow_code)
     elif not isinstance(items, PLAIN):
-        yield f"{key} is {_kind(items)}: a config holds plain values and classes of the kind that the key takes."
+        yield f"{key} is {_kind(items)}. Allowed in a config: plain values, and classes where the key accepts them."
 
 
 def _find(name: str, bases: tuple[type, ...], allow_code: Sequence[str]) -> Any:
-    """The object at a path, or a sentence that says why there is none."""
+    """The object at a path, or the reason why it is not found, as a sentence."""
     if "." not in name:
         known = {cls.__name__: cls for base in bases for cls in _subclasses(base) if _may_name(cls, allow_code)}
-        return known.get(name, f"'{name}' is no known class; write its whole path.{suggest(name, known)}")
+        return known.get(name, f"'{name}' is not a known class; write its full path.{suggest(name, known)}")
     module, _, attribute = name.rpartition(".")
     if not _is_trusted(name, allow_code):
         return untrusted(name)
     if not _is_dotted(name) or any(part.startswith("_") for part in name.split(".")):
-        return f"'{name}' is no public name."
+        return f"'{name}' is not a public name."
     try:
         found = importlib.import_module(module)
     except (ImportError, ValueError) as error:
         return f"class_path '{name}' cannot be imported: {error}."
     if not hasattr(found, attribute):
-        return f"'{module}' has no '{attribute}'.{suggest(attribute, _offered(found, bases))}"
+        return f"'{module}' has no '{attribute}'.{suggest(attribute, _public_classes(found, bases))}"
     return getattr(found, attribute)
 
 
-def _offered(module: ModuleType, bases: tuple[type, ...]) -> list[str]:
-    """The public classes of a module that a key may name; also those that are imported when they are first used."""
+def _public_classes(module: ModuleType, bases: tuple[type, ...]) -> list[str]:
+    """The public classes of a module that are allowed for a key; also those that the module imports lazily."""
     named = {name: getattr(module, name, None) for name in dir(module) if not name.startswith("_")}
     return [name for name, value in named.items() if inspect.isclass(value) and issubclass(value, bases)]
 
 
 def _classes_in(hint: Any) -> Iterator[type]:
-    """The classes that a value of an annotation may be built from; functions and classes themselves are none."""
+    """The classes in an annotation, except those of `Callable` and `type`."""
     origin = typing.get_origin(hint)
     if origin in (Callable, type):
         return
@@ -262,7 +260,7 @@ def _subclasses(base: type) -> Iterator[type]:
 
 
 def _may_name(cls: type, allow_code: Sequence[str]) -> bool:
-    """Whether the class is defined where it may be named: packages re-export what they import."""
+    """Whether the class is defined in an allowed module: packages re-export classes of others."""
     return _is_trusted(f"{cls.__module__}.{cls.__qualname__}", allow_code)
 
 

@@ -1,1 +1,1 @@
-"""Checkpoints and rows become predictions, on one device or shared among several."""
+"""Predicts rows with the weights of a run, on one device or several."""

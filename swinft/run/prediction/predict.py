@@ -1,4 +1,4 @@
-"""Checkpoints and rows to predictions: all folds, all views, averaged in the competition's units."""
+"""Predicts rows with all folds and views of a run, and averages in the competition's units."""
 
 import sys
 import time
@@ -43,39 +43,39 @@ from swinft.system.allocator import keep_freed_memory
 from swinft.system.precision import Precision, prediction_precision
 
 
-def predict(run: Run, options: PredictOptions, keeps: bool = True) -> Predictions:
-    """Predicts rows with every fold of a run, averages, and says what was done.
+def predict(run: Run, options: PredictOptions, writes: bool = True) -> Predictions:
+    """Predicts rows with every fold of a run, averages, and prints a summary.
 
     Args:
         run: The run.
-        options: What is predicted, with what and where.
-        keeps: Write the predictions, to `options.output` or the run's test_predictions.csv.
+        options: The options of the prediction.
+        writes: Whether to write the predictions, to `options.output` or the run's test_predictions.csv.
 
     Returns:
-        The predictions, in the order of the table of rows, with what they were made with.
+        The predictions, in the order of the table, with their provenance.
 
     Raises:
-        InputError: A fold is not finished, or the rows are not right.
+        InputError: A fold is not finished, or the rows are wrong.
         RunError: One of several processes failed.
     """
-    path = (Path(options.output) if options.output else run.test_predictions) if keeps else None
-    with nullcontext() if options.part else hold_if_writable(run.lock):  # the parts' parent holds it
+    path = (Path(options.output) if options.output else run.test_predictions) if writes else None
+    with nullcontext() if options.part else hold_if_writable(run.lock):  # for a part, the parent holds the lock
         if path:
             check_output(run, path, PREDICT)
         experiment = Experiment.of_run(run, "predict", options.allow_code)
-        chosen, place = run.finished_folds(options.folds), options.place()
+        chosen, device = run.finished_folds(options.folds), options.torch_device()
         data = _rows_to_predict(run, experiment, options)
         oof_views = experiment.views()
-        views = oof_views if options.views is None else _asked_views(options)
+        views = oof_views if options.views is None else _requested_views(options)
         check_views(views, data.image_size)
-        predictors = _predictors(run, experiment, options, chosen, place)
+        predictors = _predictors(run, experiment, options, chosen, device)
         made_with = _provenance(run, predictors, chosen, views)
         started = time.perf_counter()
         if options.devices > 1:
-            settled = replace(options, precision=predictors.precision)
-            found = predict_parts(run, settled, path, place.type, data)
+            resolved = replace(options, precision=predictors.precision)
+            found = predict_parts(run, resolved, path, device.type, data)
         else:
-            found = _predict_share(predictors, data, options.share(), views, place)
+            found = _predict_share(predictors, data, options.share(), views, device)
         found = replace(found, provenance=made_with)
         took = format_seconds(time.perf_counter() - started)
         if options.part and path:
@@ -85,15 +85,15 @@ def predict(run: Run, options: PredictOptions, keeps: bool = True) -> Prediction
         if path:
             made_from = {"rows": len(found), "provenance": asdict(made_with)}
             write_made_from(run, path, found.to_bytes(), PREDICT, made_from)
-        _say(run, path, found, took, oof_views)
+        _print_summary(run, path, found, took, oof_views)
     return found
 
 
-def _asked_views(options: PredictOptions) -> list[View]:
-    """The views of a command line: names, and class paths of the user's own, which are built without arguments.
+def _requested_views(options: PredictOptions) -> list[View]:
+    """The views of a command line: names, and class paths of custom views, which get no arguments.
 
     Raises:
-        InputError: There is no such view, or its code may not run.
+        InputError: There is no such view, or its class is not allowed.
     """
     allowed = options.allow_code or []
     return chosen_views(
@@ -105,13 +105,13 @@ def _asked_views(options: PredictOptions) -> list[View]:
 
 
 def _rows_to_predict(run: Run, experiment: Experiment, options: PredictOptions) -> CSVDataModule:
-    """The datamodule with the rows to predict read and checked."""
+    """The datamodule, with the rows to predict read and checked."""
     config = experiment.config
     batch_size = options.batch_size or config.predict.batch_size or 2 * config.data.batch_size
     changes: dict[str, Any] = {"batch_size": batch_size}
     changes |= {} if options.num_workers is None else {"loading": {"num_workers": options.num_workers}}
     changes |= {"root": options.root} if options.root else {}
-    # Typed in a shell: not relative to the data's folder.
+    # Relative to the working folder, not to the data's folder.
     changes |= {"test": str(Path(options.test).resolve())} if options.test else {}
     data = experiment.datamodule(**changes)
     data.schema = Schema.from_dict(run.read_schema())
@@ -122,13 +122,13 @@ def _rows_to_predict(run: Run, experiment: Experiment, options: PredictOptions) 
 
 
 def _predictors(
-    run: Run, experiment: Experiment, options: PredictOptions, chosen: list[int], place: torch.device
+    run: Run, experiment: Experiment, options: PredictOptions, chosen: list[int], device: torch.device
 ) -> "_Predictors":
-    """What the networks of the chosen folds compute with."""
+    """The weights of the chosen folds, with precision and attention."""
     config = experiment.config
-    choice = choice_to_predict(run, config, place)
-    asked: Precision = "32-true" if options.backend == "openvino" else options.precision
-    precision, note = prediction_precision(asked, trained_in(run, chosen), place)
+    choice = choice_to_predict(run, config, device)
+    requested: Precision = "32-true" if options.backend == "openvino" else options.precision
+    precision, note = prediction_precision(requested, trained_in(run, chosen), device)
     if note:
         print(f"  {note}")
     policy = config.predict.compile if options.compile is None else options.compile
@@ -150,7 +150,7 @@ def _provenance(run: Run, predictors: "_Predictors", chosen: list[int], views: S
 
 @dataclass(frozen=True)
 class _Predictors:
-    """What it takes to make the networks of some folds ready to predict."""
+    """Loads the networks of some folds, ready to predict."""
 
     experiment: Experiment
     choice: Choice
@@ -159,47 +159,47 @@ class _Predictors:
     policy: CompilePolicy
     precision: Precision
 
-    def load(self, data: CSVDataModule, loader: DataLoader[Any], views: Sequence[View], place: torch.device) -> Any:
-        """The networks, on their device and compiled where that is wanted."""
-        # OpenVINO compiles timm's own computation.
+    def load(self, data: CSVDataModule, loader: DataLoader[Any], views: Sequence[View], device: torch.device) -> Any:
+        """The networks on their device, compiled if configured."""
+        # OpenVINO compiles timm's attention.
         is_openvino, precision = self.backend == "openvino", self.precision
         fast = False if is_openvino else self.choice.prediction
-        loaded = [self.experiment.network(data.schema, file, place, fast, precision) for file in self.weights]
+        loaded = [self.experiment.network(data.schema, file, device, fast, precision) for file in self.weights]
         if is_openvino:
             return _by_openvino(loaded, data.image_size)
-        if fast == "auto" and self.policy is not True:  # what is compiled is not what would be timed
-            images = len(loader.sampler) * len(views)  # type: ignore[arg-type]  # of this process's share
-            settle_prediction(loaded, images, data.batch_size, data.image_size, place, precision)
-        return nets_by_torch(loaded, loader, views, place, self.policy, precision, data.image_size)
+        if fast == "auto" and self.policy is not True:  # a compiled network would be timed eagerly
+            images = len(loader.sampler) * len(views)  # type: ignore[arg-type]  # of this process
+            settle_prediction(loaded, images, data.batch_size, data.image_size, device, precision)
+        return nets_by_torch(loaded, loader, views, device, self.policy, precision, data.image_size)
 
 
 def _predict_share(
-    predictors: _Predictors, data: CSVDataModule, share: tuple[int, int], views: Sequence[View], place: torch.device
+    predictors: _Predictors, data: CSVDataModule, share: tuple[int, int], views: Sequence[View], device: torch.device
 ) -> Predictions:
-    """The predictions of this process's share of the rows."""
+    """The predictions of this process's part of the rows."""
     precision = predictors.precision
-    keep_freed_memory(place)
-    data.destination = Destination(place, devices=share[1], is_command=True)
-    if place.type == "cuda":  # page-locked memory opens a context on the current device, which is the first GPU
-        torch.cuda.set_device(place)
+    keep_freed_memory(device)
+    data.destination = Destination(device, devices=share[1], is_command=True)
+    if device.type == "cuda":  # pinned memory opens a context on the current device, by default the first GPU
+        torch.cuda.set_device(device)
     loader = data.predict_dataloader(share)
     print(loader.plan)
     other = precision if predictors.backend == "torch" else None  # OpenVINO has one precision
-    needs = (data.batch_size, len(predictors.weights), share[1], place, other)
+    needs = (data.batch_size, len(predictors.weights), share[1], device, other)
     with (
         explain_worker_crash("", "", "--num-workers 0"),
         out_of_memory_explained(lambda error: explain_in_prediction(error, *needs)),
     ):
-        nets: Sequence[Predictor] = predictors.load(data, loader, views, place)
-        print_work(nets, loader, views, place, precision)
+        nets: Sequence[Predictor] = predictors.load(data, loader, views, device)
+        print_work(nets, loader, views, device, precision)
         origin = Origin(data.test_table.ids, predictors.weights, "Predict with --precision 32-true.")
         label = f"part {share[0]}/{share[1]}" if share[1] > 1 else "predict"
-        rows, values = predict_rows(nets, loader, views, place, precision, origin, label)
+        rows, values = predict_rows(nets, loader, views, device, precision, origin, label)
     return complete(rows, values, data, range(share[0], len(data.test_table), share[1]))
 
 
-def _say(run: Run, path: Path | None, found: Predictions, took: str, oof_views: Sequence[View]) -> None:
-    """What was predicted, with what, and the next command."""
+def _print_summary(run: Run, path: Path | None, found: Predictions, took: str, oof_views: Sequence[View]) -> None:
+    """Prints what was predicted, the provenance, and the next command."""
     assert found.provenance
     print_line(
         f"{number_of(len(found), 'row')} in {took}, columns {', '.join(found.outputs)}{f': {path}' if path else ''}"
@@ -220,11 +220,11 @@ def complete(
     Args:
         rows: Rows that were predicted, each once.
         values: Their predictions (N, K).
-        data: Where the rows come from. Where it lets images be skipped, a skipped row has the training rows' mean.
+        data: The datamodule. If it skips bad images, their rows get the mean of the training rows.
         wanted: All rows that must be predicted.
 
     Raises:
-        RunError: A row is predicted twice, has a prediction that is no number, or none although it may not be skipped.
+        RunError: A row is predicted twice, or not at all although it may not be skipped, or a prediction is not finite.
     """
     if not np.isfinite(values).all():
         raise RunError("predictions are NaN or infinite: nothing is written.")
@@ -240,8 +240,9 @@ def complete(
 
 def _by_openvino(nets: Sequence[ImageModel], image_size: tuple[int, int]) -> Sequence[Predictor]:
     """The networks compiled by OpenVINO, each compared with torch."""
-    from swinft.inference.openvino import compile_net  # an extra, and slow to import
+    from swinft.inference.openvino import compile_net  # optional, and slow to import
 
     compiled = [compile_net(net, image_size) for net in nets]
-    print(f"compiled by OpenVINO, at most {max(net.deviation for net in compiled):.1e} of the range away from torch")
+    largest = max(net.deviation for net in compiled)
+    print(f"compiled by OpenVINO; largest difference from torch: {largest:.1e} of the range")
     return compiled

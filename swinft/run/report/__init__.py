@@ -1,1 +1,1 @@
-"""A run as one HTML page, and the table of its largest errors."""
+"""A run's report as one HTML page, and the table of its largest errors."""

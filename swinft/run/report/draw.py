@@ -1,4 +1,4 @@
-"""A finished run's report, drawn again from its files."""
+"""Writes the report of a finished run again, from its files."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from swinft.store import is_committed, probe
 
 
 def draw(run: Run, allow_code: list[str] | None = None) -> Path:
-    """Draws a finished run as one HTML file, and lists its errors.
+    """Writes the report of a finished run as one HTML file, and its table of errors.
 
     Args:
         run: The run.
@@ -24,17 +24,17 @@ def draw(run: Run, allow_code: list[str] | None = None) -> Path:
         The file.
 
     Raises:
-        InputError: Not every fold is finished, train.csv is not that of the run, or the test predictions are not of the
-            run's weights.
+        InputError: Not every fold is finished, train.csv has changed, or the test predictions were made with other
+            weights.
     """
     if not is_committed(run.scores):
         raise InputError(f"{run.root} has no scores yet. Run `{run.resume_command}` first.")
     if unfinished := run.unfinished_folds():
         raise InputError(
-            f"folds {unfinished} of {run.root} are not finished, or not any more. Run `{run.resume_command}` first."
+            f"folds {unfinished} of {run.root} are not finished, or have lost files. Run `{run.resume_command}` first."
         )
     with hold_if_writable(run.lock):
-        probe(run.root, what="report.html", advice="Copy the run to where it can be written to.")
+        probe(run.root, what="report.html", advice="Copy the run to a writable folder.")
         experiment = Experiment.of_run(run, "report", allow_code)
         check_inputs(run, experiment.config, ("train",))
         made_with = predictions_made_with(run) if is_committed(run.test_predictions) else None

@@ -1,4 +1,4 @@
-"""A run as one HTML file: scores, curves, out-of-fold predictions, the worst rows, the config; no scripts."""
+"""The report as one HTML file without scripts: scores, curves, out-of-fold predictions, worst rows, config."""
 
 import base64
 import io
@@ -30,13 +30,13 @@ from swinft.run.report.errors import error_table
 from swinft.store import commit
 
 NUM_WORST = 12
-THUMBNAIL = 160  # pixels: twelve of them keep the page under half a megabyte
-SHOWN_OUTPUTS = 12  # more panels or bars than this cannot be read
+THUMBNAIL = 160  # pixels: with twelve thumbnails the page is below half a megabyte
+SHOWN_OUTPUTS = 12  # more panels or bars would be unreadable
 INK, ACCENT, SECOND = "#1c2733", "#1f6f8b", "#d1773c"
 
 
 def write_report(run: Run, data: CSVDataModule) -> None:
-    """Draws a finished run.
+    """Writes the report of a finished run.
 
     Args:
         run: The run.
@@ -76,13 +76,13 @@ def write_report(run: Run, data: CSVDataModule) -> None:
 
 
 def _current_predictions(run: Run) -> Provenance | None:
-    """What the run's test predictions were made with; None where there are none of the weights that the run has now."""
+    """The provenance of the run's test predictions; None if there are none of the run's current weights."""
     if not run.test_predictions.is_file():
         return None
     try:
         return predictions_made_with(run)
     except (InputError, StoreError) as error:
-        print(f"the report leaves the test predictions out: {error}")
+        print(f"the report omits the test predictions: {error}")
         return None
 
 
@@ -103,7 +103,7 @@ def curves(run: Run, monitor: str) -> Figure:
 
 
 def predictions_figure(values: NDArray[np.float32], targets: NDArray[Any], schema: Schema) -> Figure:
-    """Out-of-fold predictions against the truth, in the way that fits the kind of target."""
+    """Out-of-fold predictions against the truth, by the kind of target."""
     if schema.base.are_classes:
         return _confusion(values, targets, schema.outputs)
     are_labels = schema.base.are_probabilities and bool(np.isin(targets, (0, 1)).all())  # and no shares
@@ -124,10 +124,10 @@ def test_figure(run: Run, values: NDArray[np.float32], schema: Schema) -> Figure
         axes[0].legend(frameon=False, fontsize=8)
         return figure
     shown = schema.outputs[:SHOWN_OUTPUTS]
-    axis, places = figure.subplots(), np.arange(len(shown))
-    axis.bar(places - 0.2, values.mean(0)[: len(shown)], 0.4, color=ACCENT, label="out-of-fold")
-    axis.bar(places + 0.2, test.mean(0)[: len(shown)], 0.4, color=SECOND, label="test")
-    axis.set_xticks(places, shown, rotation=30, ha="right")
+    axis, positions = figure.subplots(), np.arange(len(shown))
+    axis.bar(positions - 0.2, values.mean(0)[: len(shown)], 0.4, color=ACCENT, label="out-of-fold")
+    axis.bar(positions + 0.2, test.mean(0)[: len(shown)], 0.4, color=SECOND, label="test")
+    axis.set_xticks(positions, shown, rotation=30, ha="right")
     _label(axis, "mean probability", "", "")
     figure.legend(frameon=False, fontsize=8, loc="outside upper right", ncols=2)
     return figure
@@ -174,7 +174,7 @@ def _confusion(values: NDArray[np.float32], targets: NDArray[np.int64], outputs:
     bars.barh(range(len(order)), np.diag(shares)[order], color=ACCENT)
     bars.set_yticks(range(len(order)), [outputs[k] for k in order])
     bars.set_xlim(0, 1)
-    _label(bars, "share found, hardest class first", "recall", "")
+    _label(bars, "recall, hardest class first", "recall", "")
     bars.invert_yaxis()
     return figure
 
@@ -227,7 +227,7 @@ def _label(axis: Axes, title: str, x: str, y: str) -> None:
 
 
 def _thumbnail(images: ImageSet) -> str:
-    """One image as a data URI; empty where it is gone, which the page then says."""
+    """One image as a data URI; empty if it is missing, which the page shows."""
     try:
         image = Image.fromarray(decode(images.paths[0], images.rules, images.source))
     except ImageError:

@@ -1,1 +1,1 @@
-"""Predictions become a file that Kaggle accepts: the sample, the plan, the formats, the checks."""
+"""Turns predictions into a file that Kaggle accepts: sample submission, plan, formats and checks."""

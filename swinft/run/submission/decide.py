@@ -1,6 +1,6 @@
-"""Decides what a submission's columns hold: from the sample's columns and cells, the run's outputs and first metric.
+"""Decides the format of a submission from the sample submission, the run's outputs and its first metric.
 
-Settings overrule what is found. What cannot be filled, or is not clear, is an error that names the setting to give.
+Settings override what is found. Columns that cannot be filled, or are ambiguous, are an error that names the setting.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ def plan_submission(
     Args:
         sample: The sample submission.
         schema: The run's outputs.
-        metric: What the run's first metric says, which the competition scores by.
-        config: Settings that overrule it.
-        label_delimiter: What stands between labels in the training table.
+        metric: Traits of the run's first metric, which should be that of the competition.
+        config: Settings that override the decision.
+        label_delimiter: The delimiter between labels in the training table.
 
     Raises:
-        InputError: The columns cannot be filled, it is not clear with what, or a setting does not act.
+        InputError: The columns cannot be filled or are ambiguous, or a setting has no effect.
     """
     _check_config(sample, schema, config)
     kept = list(config.keep)
@@ -44,7 +44,7 @@ def plan_submission(
         raise InputError(f"{sample.source} has no column to fill: {sample.columns}, of which {kept} are kept.")
     question = _Question(sample, schema, metric, config, label_delimiter, free)
     if isinstance(config.format, SubmissionFormat):
-        decision = _own(question, config.format)
+        decision = _custom(question, config.format)
     else:
         of_probabilities = _classes if schema.base.are_classes else _labels
         decision = (of_probabilities if schema.base.are_probabilities else _numbers)(question)
@@ -55,7 +55,7 @@ def plan_submission(
 
 @dataclass(frozen=True)
 class _Question:
-    """All that decides on a format; `free` are the columns to fill."""
+    """Everything on which the format depends; `free` are the columns to fill."""
 
     sample: Sample
     schema: Schema
@@ -66,7 +66,7 @@ class _Question:
 
     @property
     def given(self) -> str | None:
-        """The format that the settings ask for."""
+        """The format in the settings; None for auto."""
         return None if self.config.format == "auto" else str(self.config.format)
 
     def is_output(self, column: str) -> bool:
@@ -85,11 +85,11 @@ class _Answer:
     notes: list[str] = field(default_factory=list)
 
 
-def _own(question: _Question, given: SubmissionFormat) -> _Answer:
-    """A format of the user's own, tried with the training rows' mean prediction.
+def _custom(question: _Question, given: SubmissionFormat) -> _Answer:
+    """A custom format, tested with the mean of the training rows.
 
     Raises:
-        InputError: It is for another kind of target, refuses the columns, fails, or refuses its own cells.
+        InputError: It is for another kind of target, refuses the columns, fails, or rejects its own cells.
     """
     sample, schema = question.sample, question.schema
     if isinstance(given.kinds, str) or schema.kind not in given.kinds:
@@ -97,16 +97,14 @@ def _own(question: _Question, given: SubmissionFormat) -> _Answer:
             f"submission.format: {given.name} has `kinds` {given.kinds!r}, and data.target_kind is {schema.kind}."
         )
     words = {column: sample.words(column) for column in question.free}
-    told = given.filling(question.free, schema.outputs, words)
-    if refusal := told.refusal():
+    filling = given.filling(question.free, schema.outputs, words)
+    if refusal := filling.refusal():
         raise InputError(f"submission.format: {given.name} cannot fill {sample.source}: {refusal}")
     values = np.array([schema.prior or [0.0] * len(schema.outputs)] * 2)
-    for column, cells in checked_cells(told, values).items():
-        if problem := told.problem(column, cells[0]):
-            raise InputError(
-                f"submission.format: {given.name} refuses a cell of its own, in column '{column}': {problem}"
-            )
-    return _Answer(told, "as submission.format says")
+    for column, cells in checked_cells(filling, values).items():
+        if problem := filling.problem(column, cells[0]):
+            raise InputError(f"submission.format: {given.name} rejects its own cell in column '{column}': {problem}")
+    return _Answer(filling, "as submission.format says")
 
 
 def _numbers(question: _Question) -> _Answer:
@@ -149,7 +147,7 @@ def _labels(question: _Question) -> _Answer:
     holding = [word for word in words if delimiter in word]
     if holding:
         raise InputError(
-            f"the labels {holding} hold {delimiter!r}, which stands between labels (submission.delimiter): the "
+            f"the labels {holding} contain {delimiter!r}, the delimiter between labels (submission.delimiter): the "
             f"competition would read them as several. Set submission.delimiter, or submission.words for these labels."
         )
     return _Answer(LabelSets(free[0], words, question.config.threshold, delimiter), reason, notes)
@@ -162,14 +160,14 @@ def _classes(question: _Question) -> _Answer:
     if name == "label":
         if len(free) != 1:
             raise InputError(
-                f"format 'label' fills one column, but {sample.source} has {free}. Name those that keep the sample's "
+                f"format 'label' fills one column, but {sample.source} has {free}. List those that keep the sample's "
                 f"cells in submission.keep, or set submission.format to probabilities."
             )
         words, notes = resolve_words(sample, free[0], outputs, sample.words(free[0]), question.config.words)
         if question.metric.wants_probabilities and question.given is None:
             notes.append(
                 f"the first metric is {question.metric.name}, which scores probabilities, but the sample's one column "
-                f"'{free[0]}' holds classes: its score will be another than the run's"
+                f"'{free[0]}' has classes: its score will differ from the run's"
             )
         return _Answer(OneClass(free[0], words), reason, notes)
     if len(free) == 1 and len(outputs) == 2:
@@ -198,18 +196,18 @@ def _class_format(question: _Question) -> tuple[str, str]:
         if numbers is None or are_classes:
             return "label", f"the sample's cells are {'classes, like ' if cells else ''}{shown}"
         raise InputError(
-            f"{sample.source}: column '{free[0]}' holds numbers, like {shown}, and the run predicts {len(outputs)} "
-            f"classes, {outputs[:5]}…: one column cannot hold their probabilities, and {shown} is no class. Point "
-            f"data.sample_submission to the right file; where it wants a number for each class, name it in "
+            f"{sample.source}: column '{free[0]}' has numbers, like {shown}, and the run predicts {len(outputs)} "
+            f"classes, {outputs[:5]}…: one column has no room for their probabilities, and {shown} is not a class. "
+            f"Point data.sample_submission to the right file; if it wants a number for each class, set "
             f"submission.words: {in_yaml({name: str(k) for k, name in enumerate(outputs)})}."
         )
     if numbers is not None and not are_classes:
         if wants_probabilities or not np.all(np.isin(numbers, (0, 1))):
             return "probabilities", f"the sample's cells are numbers, like {shown}"
         raise InputError(
-            f"{sample.source}: column '{free[0]}' holds {shown}, and the classes are {outputs}: it may want a 0 or 1 "
+            f"{sample.source}: column '{free[0]}' has {shown}, and the classes are {outputs}: it may want a 0 or 1 "
             f"for each row, or a probability. Set submission.format to probabilities, or submission.words to "
-            f"{{{outputs[0]}: '0', {outputs[1]}: '1'}} (or the other way round) for 0 and 1."
+            f"{{{outputs[0]}: '0', {outputs[1]}: '1'}} (or swapped) for 0 and 1."
         )
     if wants_probabilities:
         return "probabilities", f"the first metric is {metric.name}"
@@ -220,7 +218,7 @@ def _class_format(question: _Question) -> tuple[str, str]:
 
 
 def _values(question: _Question, name: str, filled: dict[str, int]) -> Numbers:
-    """Columns of numbers, with what limits them."""
+    """Columns of numbers, with their limits."""
     schema, config = question.schema, question.config
     limits = np.array(schema.ranges, dtype=np.float64) if schema.ranges else None
     clip: NDArray[np.float64] | None = limits if name == "integer" else None
@@ -231,17 +229,17 @@ def _values(question: _Question, name: str, filled: dict[str, int]) -> Numbers:
 
 
 def _delimiter(question: _Question, cells: list[str]) -> str:
-    """What stands between labels: the setting's, the sample's own, or the training table's."""
+    """The delimiter between labels: that of the settings, the sample, or the training table."""
     outputs, config = question.schema.outputs, question.config
     usual = config.delimiter or question.label_delimiter or " "
 
-    def reads(delimiter: str) -> bool:
+    def splits_into_labels(delimiter: str) -> bool:
         tokens = [word for cell in cells for word in cell.split(delimiter)]
         return all(word == word.strip() for word in tokens) and knows_words(outputs, tokens, config.words)
 
-    if not cells or reads(usual):
+    if not cells or splits_into_labels(usual):
         return usual
-    others = [mark for mark in DELIMITERS if reads(mark) and any(mark in cell for cell in cells)]
+    others = [mark for mark in DELIMITERS if splits_into_labels(mark) and any(mark in cell for cell in cells)]
     if not others:
         return usual
     if config.delimiter is not None:
@@ -253,7 +251,7 @@ def _delimiter(question: _Question, cells: list[str]) -> str:
 
 
 def _check_config(sample: Sample, schema: Schema, config: SubmissionConfig) -> None:
-    """Refuses settings that name what is not there, or that cannot be; all of them are listed."""
+    """Refuses invalid settings and unknown names; all of them are listed."""
     allowed = schema.base.formats
     problems = []
     if not isinstance(config.format, SubmissionFormat) and config.format not in ("auto", *allowed):
@@ -264,7 +262,7 @@ def _check_config(sample: Sample, schema: Schema, config: SubmissionConfig) -> N
     if not 0 <= config.threshold <= 1:
         problems.append(f"submission.threshold is {config.threshold}; it must be in 0–1.")
     if config.delimiter == "":
-        problems.append("submission.delimiter is empty; write what stands between labels.")
+        problems.append("submission.delimiter is empty; write the text between labels.")
     if config.clip is not None and not config.clip[0] < config.clip[1]:
         problems.append(f"submission.clip is {list(config.clip)}; the first number must be below the second.")
     named: list[tuple[str, Sequence[str], Sequence[str]]] = [
@@ -289,21 +287,21 @@ def _check_config(sample: Sample, schema: Schema, config: SubmissionConfig) -> N
 
 
 def _check_cells(sample: Sample, format_: SubmissionFormat) -> None:
-    """Refuses to write numbers where the sample has words."""
+    """Refuses numbers for a column that has words in the sample."""
     if isinstance(format_, OneClass | LabelSets):
         return
     for column in format_.columns:
         words = sample.words(column)
         if words and sample.numbers(column) is None:
             raise InputError(
-                f"{sample.source}: column '{column}' holds words, like '{words[0]}', and submit would write "
+                f"{sample.source}: column '{column}' has words, like '{words[0]}', but submit would write "
                 f"{format_.describe()}. Point data.sample_submission to the right file, or set submission.format or "
                 f"submission.keep."
             )
 
 
 def _check_acts(config: SubmissionConfig, schema: Schema, format_: SubmissionFormat) -> None:
-    """Refuses settings that do nothing in a format."""
+    """Refuses settings without an effect in a format."""
     writes_labels = isinstance(format_, LabelSets | Flags)
     writes_words = isinstance(format_, LabelSets | OneClass)
     writes_numbers = isinstance(format_, Numbers)
@@ -320,6 +318,6 @@ def _check_acts(config: SubmissionConfig, schema: Schema, format_: SubmissionFor
     dead = [name for name, is_set, can_act in acts if is_set and not can_act]
     if dead:
         raise InputError(
-            f"submission.{', submission.'.join(dead)}: of no use where {format_.describe()} is written (format "
-            f"'{format_.name}'). Remove it, or set submission.format."
+            f"submission.{', submission.'.join(dead)}: no effect in format '{format_.name}', which writes "
+            f"{format_.describe()}. Remove it, or set submission.format."
         )

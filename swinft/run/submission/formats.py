@@ -1,4 +1,4 @@
-"""What a submission's cells hold: numbers, one class, a set of labels, or a 0 or 1 per label.
+"""Formats of a submission's cells: numbers, one class, a set of labels, or a 0 or 1 per label.
 
 Shapes: N rows, K outputs.
 """
@@ -17,26 +17,26 @@ from swinft.model.class_spec import InitArgsMixin, class_path_of
 from swinft.model.grades import to_grades
 
 Values = NDArray[np.float64]
-SHOWN_WORDS = 6  # of a list in a message
+SHOWN_WORDS = 6  # shown of a list in a message
 
 
 class SubmissionFormat(InitArgsMixin):
-    """A way to fill the columns of a submission; a user's own derives from it and gives `cells`.
+    """A format of a submission's columns. A custom format derives from it and implements `cells`.
 
-    What is said of a user's own is known when `refusal`, `cells` and the others are called, and not in `__init__`.
+    `outputs`, `columns` and `sample_words` are not set in `__init__`, only when the other methods are called.
     """
 
     name: str
-    """Its name in `submission.format`; of a user's own its class path."""
+    """Its name in `submission.format`; for a custom format its class path."""
 
     kinds: Sequence[str] = ("classification", "regression", "multilabel")
-    """The kinds of target whose predictions it writes."""
+    """The kinds of target that it supports."""
 
     outputs: list[str]
     """Names of the K outputs."""
 
     sample_words: Mapping[str, Sequence[str]]
-    """The different cells of the sample submission in each column to fill."""
+    """The distinct cells of the sample submission, by column to fill."""
 
     _columns: Sequence[str] = ()
 
@@ -45,7 +45,7 @@ class SubmissionFormat(InitArgsMixin):
         if not {"name"} & {
             *vars(cls),
             *vars(cls).get("__annotations__", {}),
-        }:  # a dataclass's field is none of the class
+        }:  # a dataclass's field has an annotation only
             cls.name = class_path_of(cls)
 
     @property
@@ -54,57 +54,57 @@ class SubmissionFormat(InitArgsMixin):
         return list(self._columns)
 
     def refusal(self) -> str:
-        """What keeps it from filling these columns with these outputs; empty when nothing does."""
+        """Why it cannot fill these columns with these outputs; empty if it can."""
         return ""
 
     def cells(self, values: Values) -> dict[str, list[str]]:
-        """Predictions (N, K), in the competition's units and in the sample's order, to N cells of each column."""
+        """Converts predictions (N, K), in the competition's units and the sample's order, to N cells per column."""
         raise NotImplementedError
 
     def problem(self, column: str, cell: str) -> str:
-        """What is wrong with a cell that was read back; empty when nothing is."""
+        """The problem of a cell that was read back; empty if it is valid."""
         return ""
 
     def changes(self, values: Values) -> list[str]:
-        """What happens to predictions that cannot be written as they are, or is odd about them; one line each."""
+        """Notes on predictions that were changed or look wrong; one line each."""
         return []
 
     def describe(self) -> str:
-        """What it writes, for a message."""
+        """A description for messages."""
         return f"{self.name} in {_some(self.columns)}"
 
     def filling(
         self, columns: Sequence[str], outputs: Sequence[str], words: Mapping[str, Sequence[str]]
     ) -> "SubmissionFormat":
-        """A copy that knows what it fills, with what, and what the sample's cells hold."""
-        told = copy.copy(self)
-        told._columns, told.outputs, told.sample_words = list(columns), list(outputs), dict(words)
-        return told
+        """A copy with the columns to fill, the outputs, and the words of the sample."""
+        filling = copy.copy(self)
+        filling._columns, filling.outputs, filling.sample_words = list(columns), list(outputs), dict(words)
+        return filling
 
 
 def checked_cells(form: SubmissionFormat, values: Values) -> dict[str, list[str]]:
     """The cells of each column, checked.
 
     Raises:
-        InputError: A user's own fails, or gives other cells than one text for each row of each column.
+        InputError: A custom format fails, or does not return one text for each row of each column.
     """
     try:
         cells: Any = form.cells(values.copy())
     except InputError:
         raise
-    except Exception as error:  # whatever a user's code does not like
+    except Exception as error:  # any error of custom code
         raise InputError(
             f"submission.format: {form.name}.cells fails for {number_of(len(values), 'row')}: "
             f"{type(error).__name__}: {error}"
         ) from error
     if not isinstance(cells, Mapping) or set(cells) != set(form.columns):
         given = f"the columns {list(cells)}" if isinstance(cells, Mapping) else f"a {type(cells).__name__}"
-        raise InputError(f"submission.format: {form.name}.cells gives {given}; it must give cells of {form.columns}.")
+        raise InputError(f"submission.format: {form.name}.cells returns {given}; it must return {form.columns}.")
     for column, found in cells.items():
         if len(found) != len(values) or not all(isinstance(cell, str) for cell in found):
             raise InputError(
-                f"submission.format: {form.name}.cells gives {len(found)} cells for column '{column}', like "
-                f"{next(iter(found), None)!r}; it must give {len(values)} cells of text."
+                f"submission.format: {form.name}.cells returns {len(found)} cells for column '{column}', like "
+                f"{next(iter(found), None)!r}; it must return {len(values)} cells of text."
             )
     return {column: list(found) for column, found in cells.items()}
 
@@ -116,9 +116,9 @@ class Numbers(SubmissionFormat):
     Args:
         name: `probabilities`, `number` or `integer`.
         outputs: The K outputs.
-        filled: Position of its output, by column.
-        clip: Smallest and largest value of each output, (K, 2); None for any.
-        limits: Range of the training targets (K, 2), beyond which values are counted; None where it is not known.
+        filled: Index of the output, by column.
+        clip: Smallest and largest value of each output, (K, 2); None for no limit.
+        limits: Range of the training targets (K, 2), outside which values are counted; None if unknown.
         divides: Whether each row is divided by its sum.
         sums_to_one: Whether the sample's rows sum to one.
     """
@@ -137,14 +137,14 @@ class Numbers(SubmissionFormat):
         return list(self.filled)
 
     def cells(self, values: Values) -> dict[str, list[str]]:
-        """Predictions (N, K) to N cells of each column."""
+        """Converts predictions (N, K) to N cells per column."""
         written = self._written(values)
-        # Nine digits bring every float32 back exactly.
+        # Nine digits represent every float32 exactly.
         digits = ".0f" if self.name == "integer" else ".9g"
         return {column: [format(value, digits) for value in written[:, k]] for column, k in self.filled.items()}
 
     def problem(self, column: str, cell: str) -> str:
-        """A cell must be a finite number, whole where these are asked for, and within its limits."""
+        """A cell must be a finite number within its limits, and whole for `integer`."""
         try:
             number = float(cell)
         except ValueError:
@@ -164,7 +164,7 @@ class Numbers(SubmissionFormat):
         return "" if low - slack <= number <= high + slack else f"'{cell}' is not in {low:g}–{high:g}"
 
     def changes(self, values: Values) -> list[str]:
-        """Values that are clipped or beyond the training targets' range, and rows that do not sum to one."""
+        """Counts values that are clipped or outside the training targets' range, and checks the sums of rows."""
         lines = []
         chosen = list(self.filled.values())
         limits = self.limits if self.clip is None else self.clip
@@ -181,15 +181,15 @@ class Numbers(SubmissionFormat):
             )
         sums = self._written(values)[:, chosen].sum(axis=1)
         if self.sums_to_one and np.abs(sums - 1).max(initial=0) > 1e-3:
-            mend = "" if self.divides else "; submission.normalize divides each row by its sum"
+            fix = "" if self.divides else "; submission.normalize divides each row by its sum"
             lines.append(
-                f"the sample's rows sum to 1, these to {sums.min():.6g}–{sums.max():.6g}; a competition that insists "
-                f"on 1 refuses them{mend}"
+                f"the sample's rows sum to 1, these to {sums.min():.6g}–{sums.max():.6g}; a competition that requires "
+                f"1 refuses them{fix}"
             )
         return lines
 
     def describe(self) -> str:
-        """What it writes, for a message."""
+        """A description for messages."""
         named = [
             column if self.outputs[k] == column else f"{self.outputs[k]} in {column}"
             for column, k in self.filled.items()
@@ -201,7 +201,7 @@ class Numbers(SubmissionFormat):
         return f"{what} {_some(named)}"
 
     def _written(self, values: Values) -> Values:
-        """The numbers (N, K) that are written."""
+        """The values (N, K) as they are written."""
         chosen = list(self.filled.values())
         if self.divides:
             values = values / values[:, chosen].sum(axis=1, keepdims=True)
@@ -216,11 +216,11 @@ class Numbers(SubmissionFormat):
 
 @dataclass(frozen=True)
 class OneClass(SubmissionFormat):
-    """The most probable class, in the sample's words.
+    """The most probable class, in the sample's spelling.
 
     Args:
         column: The column that it fills.
-        words: What is written for each of the K classes.
+        words: The text of each of the K classes.
     """
 
     column: str
@@ -233,7 +233,7 @@ class OneClass(SubmissionFormat):
         return [self.column]
 
     def cells(self, values: Values) -> dict[str, list[str]]:
-        """Probabilities (N, K) to N words."""
+        """Converts probabilities (N, K) to N words."""
         return {self.column: [self.words[k] for k in values.argmax(axis=1)]}
 
     def problem(self, column: str, cell: str) -> str:
@@ -241,19 +241,19 @@ class OneClass(SubmissionFormat):
         return "" if cell in self.words else f"'{cell}' is not made of {_some(self.words)}"
 
     def describe(self) -> str:
-        """What it writes, for a message."""
+        """A description for messages."""
         return f"the most probable class in {self.column} ({_some(self.words)})"
 
 
 @dataclass(frozen=True)
 class LabelSets(SubmissionFormat):
-    """The labels above a threshold, the most probable one where none is.
+    """The labels above a threshold; the most probable one if there are none.
 
     Args:
         column: The column that it fills.
-        words: What is written for each of the K labels.
-        threshold: Probability from which a label is written.
-        delimiter: What stands between labels.
+        words: The text of each of the K labels.
+        threshold: Labels with at least this probability are written.
+        delimiter: The text between labels.
     """
 
     column: str
@@ -268,18 +268,18 @@ class LabelSets(SubmissionFormat):
         return [self.column]
 
     def cells(self, values: Values) -> dict[str, list[str]]:
-        """Probabilities (N, K) to N sets of labels."""
+        """Converts probabilities (N, K) to N sets of labels."""
         chosen = values >= self.threshold
-        # An empty cell is refused, and never the best guess.
+        # Kaggle refuses empty cells, and one label is always a better guess.
         chosen[np.arange(len(values)), values.argmax(axis=1)] = True
         return {self.column: [self.delimiter.join(self.words[k] for k in np.flatnonzero(row)) for row in chosen]}
 
     def problem(self, column: str, cell: str) -> str:
-        """A cell must hold labels, each once."""
+        """A cell must contain labels, each once."""
         tokens = cell.split(self.delimiter)
         if any(token not in self.words for token in tokens):
             return f"'{cell}' is not made of {_some(self.words)}"
-        return f"'{cell}' holds a label twice" if len(set(tokens)) < len(tokens) else ""
+        return f"'{cell}' contains a label twice" if len(set(tokens)) < len(tokens) else ""
 
     def changes(self, values: Values) -> list[str]:
         """Rows whose labels are all below the threshold."""
@@ -292,7 +292,7 @@ class LabelSets(SubmissionFormat):
         ]
 
     def describe(self) -> str:
-        """What it writes, for a message."""
+        """A description for messages."""
         return (
             f"the labels of {self.threshold:g} and more in {self.column} ({_some(self.words)}), joined by "
             f"{self.delimiter!r}"
@@ -304,8 +304,8 @@ class Flags(SubmissionFormat):
     """1 for a label above a threshold, else 0: a column per label.
 
     Args:
-        filled: Position of its label, by column.
-        threshold: Probability from which a label is there.
+        filled: Index of the label, by column.
+        threshold: Labels with at least this probability get a 1.
     """
 
     filled: dict[str, int]
@@ -318,7 +318,7 @@ class Flags(SubmissionFormat):
         return list(self.filled)
 
     def cells(self, values: Values) -> dict[str, list[str]]:
-        """Probabilities (N, K) to N cells of each column."""
+        """Converts probabilities (N, K) to N cells per column."""
         return {
             column: ["1" if value >= self.threshold else "0" for value in values[:, k]]
             for column, k in self.filled.items()
@@ -329,7 +329,7 @@ class Flags(SubmissionFormat):
         return "" if cell in ("0", "1") else f"'{cell}' is neither 0 nor 1"
 
     def describe(self) -> str:
-        """What it writes, for a message."""
+        """A description for messages."""
         return f"1 from a probability of {self.threshold:g}, else 0: {_some(self.columns)}"
 
 

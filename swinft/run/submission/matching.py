@@ -1,4 +1,4 @@
-"""Names of the run meet names of the sample submission: columns with outputs, words with classes."""
+"""Matches the sample submission with the run: its columns with outputs, its words with classes."""
 
 import difflib
 import re
@@ -12,7 +12,7 @@ from swinft.errors import InputError
 from swinft.run.submission.sample import Sample
 
 SHOWN_NAMES = 10
-# Words of two classes of which the second is what a single probability is of.
+# Pairs of class names; a single probability is that of the second one.
 NEGATIVE_POSITIVE = (
     ("0", "1"),
     ("-1", "1"),
@@ -24,7 +24,7 @@ NEGATIVE_POSITIVE = (
     ("neg", "pos"),
     ("absent", "present"),
 )
-# The ways in which one spelling leads to another. The first of those that explain most of the sample's words is taken.
+# Conversions of the run's spelling to the sample's. The one that matches most of the sample's words is used.
 SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda word: word,
     lambda word: word.partition(".")[0] if _is_whole(word) else word,
@@ -43,17 +43,17 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (
 def match_columns(
     sample: Sample, schema: Schema, columns: Mapping[str, str], keep: Sequence[str], drop: Sequence[str]
 ) -> dict[str, int]:
-    """The position of each column's output.
+    """The index of each column's output.
 
     Args:
         sample: The sample submission.
         schema: The run's outputs.
-        columns: Output by column, where the two have other names.
+        columns: Output by column, if their names differ.
         keep: Columns that are not filled.
         drop: Outputs that fill no column.
 
     Raises:
-        InputError: A column has no output, or an output no column; all of them are named, with a mapping that mends it.
+        InputError: A column has no output, or an output no column; all of them are named, with a suggested mapping.
     """
     outputs = schema.outputs
     wanted = {column: columns.get(column, column) for column in sample.targets if column not in keep}
@@ -71,30 +71,30 @@ def match_columns(
 
 
 def _advice(sample: Sample, schema: Schema, odd: list[str], unused: list[str]) -> list[str]:
-    """The settings that mend columns and outputs that do not meet."""
+    """Settings that fix columns and outputs that do not match."""
     words = [name for name in odd if sample.numbers(name) is None and knows_words(schema.outputs, sample.words(name))]
     others = [name for name in odd if name not in words]
     lines = []
     if words:
         keep = f"keep the sample's cells in the others: submission.keep: {in_yaml(others)}"
-        lines.append(f"{_some(words)} holds classes: {keep if others else 'set submission.format to label'}")
+        lines.append(f"{_some(words)} has classes: {keep if others else 'set submission.format to label'}")
     elif odd and unused:
         pairs = _pairs(odd, unused)
         lines.append(f"If these are the same, name them: submission.columns: {in_yaml(pairs)}")
     if odd and not words:
-        lines.append(f"Columns that are to keep the sample's cells: submission.keep: {in_yaml(odd)}")
+        lines.append(f"To keep the sample's cells in columns: submission.keep: {in_yaml(odd)}")
     if unused and not words:
-        lines.append(f"Outputs that are not submitted: submission.drop: {in_yaml(unused)}")
+        lines.append(f"To leave outputs out: submission.drop: {in_yaml(unused)}")
     return [*lines, "Or point data.sample_submission to the right file."]
 
 
 def positive_class(sample: Sample, column: str, outputs: list[str], columns: Mapping[str, str]) -> int:
-    """The one of two classes whose probability a single column holds.
+    """The one of two classes whose probability a single column contains.
 
-    It is the setting's, the class that the column is named after, or the second of two words like 0 and 1, no and yes.
+    It is the class in the settings, the class in the column's name, or the second of a pair like 0 and 1, no and yes.
 
     Raises:
-        InputError: None of these says which.
+        InputError: It is ambiguous.
     """
     if column in columns:
         return outputs.index(columns[column])
@@ -105,13 +105,13 @@ def positive_class(sample: Sample, column: str, outputs: list[str], columns: Map
         if set(forms) == {negative, positive}:
             return forms.index(positive)
     raise InputError(
-        f"{sample.source}: the one column '{column}' holds a probability, but of which of the classes {outputs}? Set "
+        f"{sample.source}: column '{column}' has the probability of one class, but of which of {outputs}? Set "
         f"submission.columns to {in_yaml({column: outputs[1]})} or to {in_yaml({column: outputs[0]})}."
     )
 
 
 def knows_words(outputs: Sequence[str], found: Sequence[str], words: Mapping[str, str] | None = None) -> bool:
-    """Whether all words that are found, one or more, stand for outputs, in whatever spelling."""
+    """Whether there are words, and all of them are outputs in some spelling."""
     known = {_form((words or {}).get(name, name)) for name in outputs}
     return bool(found) and all(_form(word) in known for word in found)
 
@@ -119,20 +119,21 @@ def knows_words(outputs: Sequence[str], found: Sequence[str], words: Mapping[str
 def resolve_words(
     sample: Sample, column: str, outputs: list[str], found: Sequence[str], words: Mapping[str, str]
 ) -> tuple[list[str], list[str]]:
-    """What is written for each output: the setting's word, or the output in the sample's spelling.
+    """The text of each output: the word in the settings, or the output in the sample's spelling.
 
     Args:
         sample: The sample submission.
         column: The column that is filled.
         outputs: Classes or labels.
         found: The words of the sample's cells.
-        words: Word by output, where the settings give one.
+        words: Words in the settings, by output.
 
     Returns:
-        A word per output, and what is odd, one line each.
+        A word per output, and notes, one line each.
 
     Raises:
-        InputError: No word of the sample stands for an output, and the settings give no words; or two outputs have one.
+        InputError: No word of the sample matches an output, and the settings have no words; or two outputs have the
+            same word.
     """
     spellings = [*SPELLINGS, *map(_like_number, found)]
     spelling = max(spellings, key=lambda spell: len({spell(name) for name in outputs}.intersection(found)))
@@ -146,56 +147,55 @@ def resolve_words(
     garbled = next((word for word in strange if _holds_names(word, written)), None)
     if garbled and not words:
         raise InputError(
-            f"{sample.source}: column '{column}' holds {garbled!r}: several of the run's classes or labels, or one in "
-            f"other signs. submit writes {written[0]!r}. For sets of labels set submission.delimiter to what stands "
-            f"between them; submission.words: {in_yaml({outputs[0]: written[0]})} writes the names in spite of the "
-            f"sample."
+            f"{sample.source}: column '{column}' has {garbled!r}: several of the run's classes or labels, or one with "
+            f"other characters. submit writes {written[0]!r}. For sets of labels set submission.delimiter to the text "
+            f"between them; submission.words: {in_yaml({outputs[0]: written[0]})} writes the names as they are."
         )
     if found and len(strange) == len(found) and not words:
         pairs = dict.fromkeys(outputs, "…")
         raise InputError(
-            f"{sample.source}: column '{column}' holds {_some([repr(word) for word in found])}, and none of the "
-            f"classes is called so: {_some(outputs)}. Say what is written for each in submission.words: "
+            f"{sample.source}: column '{column}' has {_some([repr(word) for word in found])}, which are not "
+            f"classes of the run: {_some(outputs)}. Set the text of each class in submission.words: "
             f"{in_yaml(pairs)}; submission.words: {in_yaml({outputs[0]: outputs[0]})} writes the classes as they "
             f"are. Or point data.sample_submission to the right file."
         )
     notes = []
     if strange:
-        notes.append(f"no class is written as the sample's {_some([repr(word) for word in strange])} in '{column}'")
+        notes.append(f"the sample's {_some([repr(word) for word in strange])} in '{column}' is not a class of the run")
     changed = [f"{name} as {word}" for name, word in zip(outputs, written, strict=True) if name != word]
     if changed:
-        notes.append(f"written in other words: {_some(changed)}")
+        notes.append(f"written with other names: {_some(changed)}")
     return written, notes
 
 
 def _holds_names(word: str, names: Sequence[str]) -> bool:
-    """Whether a word that is none of the names holds one, between signs or blanks."""
+    """Whether a word contains one of the names, between punctuation or spaces."""
     return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", word) for name in names if name)
 
 
 def _pairs(odd: list[str], unused: list[str]) -> dict[str, str]:
-    """The nearest output of each column, each once; those that are near nothing get what is left, in order."""
+    """The most similar output of each column, each once; the remaining columns get the remaining outputs in order."""
     left, pairs = list(unused), {}
-    for column in sorted(odd, key=lambda name: -max(_likeness(name, other) for other in unused)):
+    for column in sorted(odd, key=lambda name: -max(_similarity(name, other) for other in unused)):
         if left:
-            pairs[column] = max(left, key=lambda name: _likeness(column, name))
+            pairs[column] = max(left, key=lambda name: _similarity(column, name))
             left.remove(pairs[column])
     return {column: pairs[column] for column in odd if column in pairs}
 
 
-def _likeness(one: str, other: str) -> float:
+def _similarity(one: str, other: str) -> float:
     one, other = one.casefold(), other.casefold()
     starts = other.startswith(one) or one.startswith(other)
     return starts + difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def _form(word: str) -> str:
-    """Equal for all spellings of one name, underscores for blanks among them."""
+    """A normal form, equal for all spellings of one name, with underscores as spaces."""
     return twin_key(word.replace("_", " "))
 
 
 def _like_number(word: str) -> Callable[[str], str]:
-    """Spells whole numbers with as many leading zeros and decimals as a word has: `7` as `007`, like `012`."""
+    """Formats whole numbers with the leading zeros and decimals of a word: `7` as `007`, like `012`."""
     whole, point, rest = word.partition(".")
     if not whole.isdecimal() or rest.strip("0"):
         return lambda name: name
@@ -208,13 +208,13 @@ def _is_number(word: str) -> bool:
 
 
 def _is_whole(word: str) -> bool:
-    """Whether a word is a whole number with `.0` behind it, which pandas makes where one is missing."""
+    """Whether a word is a whole number followed by `.0`, as pandas writes a column with missing cells."""
     whole, point, rest = word.partition(".")
     return bool(point) and whole.lstrip("-").isdigit() and bool(rest) and not rest.strip("0")
 
 
 def in_yaml(value: Mapping[str, str] | Sequence[str]) -> str:
-    """A mapping or a list in one line that YAML reads as these texts: `{label: 'yes'}`; ten entries at most."""
+    """A mapping or list as one line of YAML: `{label: 'yes'}`; ten entries at most."""
     is_map = isinstance(value, Mapping)
     shown = dict(list(value.items())[:SHOWN_NAMES]) if isinstance(value, Mapping) else list(value)[:SHOWN_NAMES]
     rest = [] if len(value) <= SHOWN_NAMES else ["…"]

@@ -1,6 +1,6 @@
-"""A submission: its settings, the plan of what it holds, its text, and the check of the text.
+"""A submission: its settings, its plan, its text, and the check of the text.
 
-`swinft.run.submission.decide` makes the plan, at `check`, at `fit` and at `submit` alike.
+`swinft.run.submission.decide` makes the plan in `check`, `fit` and `submit`.
 """
 
 import csv
@@ -25,25 +25,25 @@ SHOWN = 20  # problems printed in full; the rest are counted
 
 @dataclass
 class SubmissionConfig:
-    """How predictions become cells. All of it can be changed after the fit: `swinft submit RUN --format integer`.
+    """Settings of a submission. All can be changed after the fit: `swinft submit RUN --format integer`.
 
     Args:
-        format: `probabilities`: one column per class or label, or that of one class where the sample has one column for
-            two; `label`: the most probable class; `number`: regression values; `integer`: rounded regression values;
+        format: `probabilities`: one column per class or label, or one class of two if the sample has one column;
+            `label`: the most probable class; `number`: regression values; `integer`: rounded regression values;
             `labels`: the labels above the threshold; `auto`: by the sample's cells, the target and the first
-            metric; or a `class_path` of your own `swinft.SubmissionFormat`.
-        threshold: Probability from which a label is written, in 0–1. Where all of a row's labels are below it, the most
-            probable one is written.
-        delimiter: What stands between labels; null for that of the sample's cells, or `data.columns.label_delimiter`.
-        clip: Smallest and largest number that is written: `[0.01, 0.99]`. Null for the training targets' range where
-            whole numbers are written, else for none.
+            metric; or the `class_path` of a custom `swinft.SubmissionFormat`.
+        threshold: Labels with at least this probability are written, in 0–1. If all labels of a row are below it, the
+            most probable one is written.
+        delimiter: Text between labels; null for that of the sample's cells, or `data.columns.label_delimiter`.
+        clip: Smallest and largest value: `[0.01, 0.99]`. Null for the training targets' range in format `integer`, and
+            for no limit in others.
         normalize: Divide the numbers of each row by their sum.
-        id: Id column of the sample submission, where it has another name there than in the table of rows to predict.
-        columns: Output of each column of the sample that has another name: `{X4: X4_mean}`; where one column holds the
-            probability of one of two classes, that class: `{label: dog}`.
-        words: What is written for a class or label, where the sample has another word for it: `{cat: '0', dog: '1'}`.
-        keep: Columns that are not predicted and keep the sample's own cells.
-        drop: Outputs that the sample has no column for.
+        id: Id column of the sample submission, if its name differs from that in the test table.
+        columns: Outputs of the sample's columns with other names: `{X4: X4_mean}`; for one column with the probability
+            of one of two classes, that class: `{label: dog}`.
+        words: Text of classes or labels, if the sample has other names for them: `{cat: '0', dog: '1'}`.
+        keep: Columns that are not predicted and keep the sample's cells.
+        drop: Outputs without a column in the sample.
     """
 
     format: SubmissionFormat | FormatName = "auto"
@@ -58,22 +58,22 @@ class SubmissionConfig:
     drop: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Reads names as text: YAML takes `0` for a number and `yes` for true."""
+        """Converts names to text: YAML reads `0` as a number and `yes` as true."""
         self.columns = {_text(name): _text(output) for name, output in self.columns.items()}
         self.words = {_text(output): _text(word) for output, word in self.words.items()}
 
 
 @dataclass(frozen=True)
 class SubmissionPlan:
-    """What `submit` writes.
+    """The content of a submission.
 
     Args:
-        sample: What the file must look like.
+        sample: The sample submission, whose header and ids the file must have.
         schema: The run's outputs.
-        format: What the predicted columns hold.
-        reason: Why it is this format.
+        format: Format of the predicted columns.
+        reason: Why it has this format.
         kept: Columns that keep the sample's cells.
-        notes: What is odd but may be meant, one line each.
+        notes: Notes on what looks wrong but may be intended, one line each.
     """
 
     sample: Sample
@@ -84,7 +84,7 @@ class SubmissionPlan:
     notes: list[str]
 
     def describe(self) -> str:
-        """One line: what will be written, why, and an example row: that of the training rows' mean prediction."""
+        """One line: the format, the reason, and an example row with the mean of the training rows."""
         kept = f", and keeps the sample's cells in {', '.join(self.kept)}" if self.kept else ""
         example = f", like {self._example()}" if self.sample.ids and self.schema.prior else ""
         return f"submission: writes {self.format.describe()}{kept} ({self.reason}){example}"
@@ -105,14 +105,14 @@ def build_submission(plan: SubmissionPlan, predictions: Predictions) -> tuple[pd
     """Fills the sample with predictions.
 
     Args:
-        plan: What to write.
-        predictions: Joined by id.
+        plan: The plan.
+        predictions: Predictions, joined by id.
 
     Returns:
-        A frame of text with the sample's columns and rows, and what was changed or is odd, one line each.
+        A frame of text with the sample's columns and rows, and notes, one line each.
 
     Raises:
-        InputError: An id lacks a prediction, has two, or one that is not finite or no probability; or a prediction has
+        InputError: An id has no prediction, two, or one that is not finite or not a probability; or a prediction has
             no id in the sample.
     """
     problems = _match_problems(plan, predictions)
@@ -129,20 +129,20 @@ def as_csv(plan: SubmissionPlan, rows: pd.DataFrame) -> str:
 
 
 def check_submission(text: str, plan: SubmissionPlan) -> list[str]:
-    """Checks a submission file as Kaggle's parser would, and a little harder.
+    """Checks a submission file, more strictly than Kaggle's parser.
 
     Args:
         text: The file's content.
-        plan: What it must hold.
+        plan: Its plan.
 
     Returns:
-        One line per problem, empty when the file is right.
+        One line per problem; empty if the file is right.
     """
     sample = plan.sample
     try:
         rows = list(csv.reader(io.StringIO(text)))
     except csv.Error as error:
-        return [f"the file is no CSV: {error}"]
+        return [f"the file is not a CSV: {error}"]
     if not rows or rows[0] != sample.written_header:
         return [f"line 1: the header is {rows[0] if rows else []}, {sample.source} has {sample.written_header}"]
     problems = []
@@ -169,18 +169,16 @@ def check_submission(text: str, plan: SubmissionPlan) -> list[str]:
 
 
 def _text(name: object) -> str:
-    """A name as text, where no spelling is lost.
+    """A name as text, if its spelling in the YAML is unambiguous.
 
     Raises:
-        InputError: It may have been written in several ways.
+        InputError: It may have had several spellings.
     """
     if isinstance(name, str):
         return name
     if isinstance(name, int) and not isinstance(name, bool) and abs(name) < 10:
         return str(name)  # 10 may have been 010
-    raise InputError(
-        f"submission: YAML reads a name as {name}, which has several spellings. Write it in quotes, as it is: '…'."
-    )
+    raise InputError(f"submission: YAML reads a name as {name}, which has several spellings. Write it in quotes: '…'.")
 
 
 def listed(title: str, problems: Sequence[str]) -> str:
@@ -190,7 +188,7 @@ def listed(title: str, problems: Sequence[str]) -> str:
 
 
 def _match_problems(plan: SubmissionPlan, predictions: Predictions) -> list[str]:
-    """Everything that keeps the predictions from being joined to the sample by id, or from being written."""
+    """Problems with which the predictions cannot be joined to the sample by id, or written."""
     sample, ids, values = plan.sample, predictions.ids, predictions.values
     known, wanted = set(ids), set(sample.ids)
     is_finite = np.isfinite(values).all(axis=1)

@@ -1,4 +1,4 @@
-"""The sample submission: what a submission must look like, cells included."""
+"""The sample submission: the header, ids and cells that a submission must match."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,23 +14,23 @@ from swinft.data.tables.table import Table
 from swinft.data.tables.text import normal
 from swinft.errors import InputError
 
-MOST_ROWS = 1_000  # of different cells that are kept with a run
-SUM_TOLERANCE = 1e-3  # 120 cells of 0.0083 sum to 0.996, which is no one; 0.00833 sum to 0.9996
+MOST_ROWS = 1_000  # distinct rows of cells that are stored with a run
+SUM_TOLERANCE = 1e-3  # 120 cells of 0.0083 sum to 0.996, which does not count as 1; of 0.00833 to 0.9996, which does
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a submission must look like.
+    """The sample submission.
 
     Args:
-        source: Where it comes from, for messages.
+        source: Its path, for messages.
         id: Name of the id column.
-        columns: Names of all columns, in order, without blanks around them.
+        columns: Names of all columns, in order, without surrounding spaces.
         ids: The ids, in order.
-        cells: The cells of the columns that are not the id; none where there is no sample submission.
-        header: The names as the file has them; None for `columns`.
-        deciding: The cells that decide what is written, where these are not `cells`: those of the fit. A hidden test
-            set comes with another sample, and what its cells hold must not change a format.
+        cells: The cells of the columns except the id; empty without a sample submission.
+        header: The names exactly as in the file; None for `columns`.
+        deciding: The cells at the time of the fit, which decide the format; None for `cells`. A hidden test set has
+            another sample submission, whose cells must not change the format.
     """
 
     source: str
@@ -43,34 +43,34 @@ class Sample:
 
     @classmethod
     def of(cls, table: Table) -> "Sample":
-        """The sample submission that a table holds.
+        """The sample submission in a table.
 
         Raises:
-            InputError: A column has no name, or two have the same: they could not be told apart.
+            InputError: A column has no name, or two have the same name.
         """
         columns = [normal(name) for name in table.header]
         odd = [name for name, count in Counter(columns).items() if count > 1 or not name]
         if odd:
             raise InputError(
-                f"{table.path}: line 1: the columns {odd} have no name of their own (a saved index?). Point "
+                f"{table.path}: line 1: the columns {odd} have no unique name (a saved index?). Point "
                 f"data.sample_submission to the competition's own file."
             )
         cells = {name: table.column(name) for name in columns if name != table.id_column}
         return cls(str(table.path), table.id_column, columns, table.ids, cells, list(table.header))
 
     def distinct(self) -> dict[str, list[str]]:
-        """The cells of rows that differ from one another: all that decides, and little of a long file."""
+        """The cells of distinct rows, which suffice to decide the format."""
         names = self.targets
         rows = list(dict.fromkeys(zip(*(self.cells[name] for name in names), strict=True)))[:MOST_ROWS]
         return {name: [row[k] for row in rows] for k, name in enumerate(names)}
 
     def decided_by(self, cells: Mapping[str, list[str]]) -> "Sample":
-        """The same with the cells of the fit's sample deciding; itself where that one had other columns."""
+        """A copy whose format is decided by the cells of the fit's sample; self if that one had other columns."""
         return replace(self, deciding=cells) if set(cells) == set(self.targets) else self
 
     @property
     def targets(self) -> list[str]:
-        """The columns that are not the id."""
+        """All columns except the id."""
         return [column for column in self.columns if column != self.id]
 
     @property
@@ -79,19 +79,19 @@ class Sample:
         return self.header or self.columns
 
     def words(self, column: str) -> list[str]:
-        """The different cells of a column that are not empty, in order of appearance."""
+        """The distinct cells of a column that are not empty, in order of appearance."""
         cells = self.cells if self.deciding is None else self.deciding
         return list(dict.fromkeys(cell.strip() for cell in cells.get(column, []) if cell.strip()))
 
     def numbers(self, column: str) -> NDArray[np.float64] | None:
-        """A column's different cells as numbers; None where one is none, or all are empty."""
+        """A column's distinct cells as numbers; None if one is not a number, or all are empty."""
         words = self.words(column)
         if not words or not all(NUMBER.fullmatch(word) for word in words):
             return None
         return np.array([float(word) for word in words])
 
     def sums_to_one(self, columns: list[str]) -> bool:
-        """Whether each row's cells of these columns, two or more, sum to one: a competition may insist on it."""
+        """Whether the cells of two or more columns sum to one in each row: a competition may require it."""
         if len(columns) < 2 or not self.ids or any(self.numbers(column) is None for column in columns):
             return False
         found = self.cells if self.deciding is None else self.deciding

@@ -1,7 +1,7 @@
-"""Predictions become a `submission.csv` that Kaggle accepts.
+"""Writes a `submission.csv` that Kaggle accepts from predictions.
 
-The file is built from the sample submission: same header, same ids, same order, same number of rows. It is checked
-before it takes the place of an earlier one, because what counts is the file and not what was meant to be in it.
+The file has the header, ids and order of the sample submission. Its text is parsed and checked before it replaces an
+earlier file.
 """
 
 import hashlib
@@ -44,26 +44,26 @@ MAKER = "swinft submit"
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """What is submitted, and how. What is not given is as in the run's `submission` section.
+    """Options of a submission. Defaults come from the run's `submission` section.
 
     Args:
-        root: The data's folder, with the sample submission, where it is another than in training.
+        root: The data's folder, with the sample submission, if it differs from that of the training.
         predictions: A prediction table to submit: id and a column per output, of `swinft predict` or a blend. By
             default the run's test_predictions.csv.
-        output: Where the submission goes; by default the run's submission.csv.
+        output: File of the submission; by default the run's submission.csv.
         format: `probabilities`, `label`, `number`, `integer`, `labels`; `auto`: by sample, target and first metric; or
-            the class path of your own.
-        threshold: Probability from which a label is written, in 0–1.
-        delimiter: What stands between labels.
-        clip: Smallest and largest number that is written: `0.01,0.99`.
+            the class path of a custom format.
+        threshold: Labels with at least this probability are written, in 0–1.
+        delimiter: Text between labels.
+        clip: Smallest and largest value: `0.01,0.99`.
         normalize: Divide the numbers of each row by their sum.
         id: Id column of the sample submission.
-        columns: Output of each of the sample's columns that has another name: `'{X4: X4_mean}'`.
-        words: What is written for a class or label: `'{cat: "0", dog: "1"}'`.
-        keep: Columns that keep the sample's own cells.
-        drop: Outputs that the sample has no column for.
-        dry_run: Build and check everything, but write nothing.
-        allow_code: Packages or modules that a format of your own may be of.
+        columns: Outputs of the sample's columns with other names: `'{X4: X4_mean}'`.
+        words: Text of classes or labels: `'{cat: "0", dog: "1"}'`.
+        keep: Columns that keep the sample's cells.
+        drop: Outputs without a column in the sample.
+        dry_run: Build and check the submission, but do not write it.
+        allow_code: Packages or modules that a custom format may come from.
     """
 
     root: str | None = None
@@ -83,7 +83,7 @@ class SubmitOptions:
     allow_code: list[str] | None = None
 
     def over(self, frozen: dict[str, Any]) -> SubmissionConfig:
-        """The run's settings with those that are given in their place."""
+        """The run's settings, overridden by the given options."""
         names = [field.name for field in fields(SubmissionConfig) if field.name != "format"]  # it is in `frozen`
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         config = replace(SubmissionConfig(**frozen), **changes)
@@ -97,9 +97,9 @@ class Submission:
     """A submission that was built and checked.
 
     Args:
-        path: Where it was written; None where nothing was written.
+        path: The file; None if it was not written.
         text: The file's content.
-        plan: What it holds, and why.
+        plan: Its plan.
     """
 
     path: Path | None
@@ -112,12 +112,12 @@ class Submission:
 
 
 def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = None) -> Submission:
-    """Builds a submission, checks it, writes it, and says what it holds.
+    """Builds a submission, checks it, writes it, and prints a summary.
 
     Args:
         run: The run.
-        options: What is not as in the run's `submission` section.
-        predictions: What is submitted, instead of a file.
+        options: Options that override the run's `submission` section.
+        predictions: The predictions to submit; None to read them from a file.
 
     Raises:
         InputError: The run has no test predictions yet, or they do not fit the sample submission.
@@ -149,39 +149,39 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         sample = sample or _sample_without_file(config["data"], schema, metric, found)
         plan = plan_submission(sample, schema, metric, settings, config["data"]["columns"]["label_delimiter"])
         text = _build(plan, found)
-        _say_source(source, made_with, [spec_name(view) for view in config["predict"]["views"]])
+        _print_source(source, made_with, [spec_name(view) for view in config["predict"]["views"]])
         if not options.dry_run:
             made_from: dict[str, Any] = {"sample": _file(sample.source)}
             made_from |= {"predictions": _file(str(source), predictions)}
             made_from |= {"provenance": asdict(made_with) if made_with else None}
-            named = {"format": spec_name(to_spec(settings.format))}  # JSON holds no objects
+            named = {"format": spec_name(to_spec(settings.format))}  # an object cannot be written as JSON
             made_from |= {"format": plan.format.name, "options": asdict(settings) | named}
             write_made_from(run, path, text.encode(), MAKER, made_from)
             if path.read_bytes() != text.encode():
-                raise InputError(f"{path} does not hold what was written to it; the disk or a program changed it.")
-    _say_done(run, None if options.dry_run else path, sample)
+                raise InputError(f"{path} differs from what was written to it; the disk or a program changed it.")
+    _print_summary(run, None if options.dry_run else path, sample)
     return Submission(None if options.dry_run else path, text, plan)
 
 
 def _format(run: Run, frozen: dict[str, Any], options: SubmitOptions) -> Any:
-    """The name of a format, or one of the user's own: that of the options, built without arguments, or of the config.
+    """The name of a format, or a custom format: that of the options, which gets no arguments, or of the config.
 
     Raises:
-        InputError: Its code may not run, or it takes other arguments.
+        InputError: Its class is not allowed, or needs arguments.
     """
-    asked = frozen["format"] if options.format is None else options.format
-    if isinstance(asked, str) and "." not in asked:
-        return asked
+    requested = frozen["format"] if options.format is None else options.format
+    if isinstance(requested, str) and "." not in requested:
+        return requested
     from swinft.run.config.trust import built_by_name  # slow to import, and seldom needed
     from swinft.run.experiment import Experiment
 
     if options.format is None:
         return Experiment.of_run(run, "submit", options.allow_code).section("submission")["format"]
-    return built_by_name(str(asked), "submission.format", "--format", options.allow_code or [])
+    return built_by_name(str(requested), "submission.format", "--format", options.allow_code or [])
 
 
-def _say_done(run: Run, path: Path | None, sample: Sample) -> None:
-    """What was written and checked, and how it is uploaded."""
+def _print_summary(run: Run, path: Path | None, sample: Sample) -> None:
+    """Prints what was written and checked, and the command to upload it."""
     checked = f"checked against {sample.source}"
     state = f"written to {path} and {checked}" if path else f"{checked}, not written"
     print_line(f"{number_of(len(sample.ids), 'row')}, columns {', '.join(sample.columns)}: {state}")
@@ -190,10 +190,10 @@ def _say_done(run: Run, path: Path | None, sample: Sample) -> None:
         print(f"upload: {shlex.join(parts)}")
 
 
-def _say_source(path: Path, made_with: Provenance | None, oof_views: list[str]) -> None:
-    """Where the predictions come from."""
+def _print_source(path: Path, made_with: Provenance | None, oof_views: list[str]) -> None:
+    """Prints the provenance of the predictions."""
     if made_with is None:
-        print_line(f"predictions: {path}, which `swinft predict` did not make: nothing is known of its folds and views")
+        print_line(f"predictions: {path}, not written by `swinft predict`: its folds and views are unknown")
         return
     print_line(f"predictions: {made_with.describe()}")
     if note := other_views(made_with, oof_views):
@@ -203,7 +203,7 @@ def _say_source(path: Path, made_with: Provenance | None, oof_views: list[str]) 
 def _read_predictions(
     path: Path, schema: Schema, made_with: Provenance | None, sample: Sample | None, data: dict[str, Any]
 ) -> Predictions:
-    """The prediction table; one from elsewhere after all that can be checked of a table."""
+    """The prediction table; an external one is checked like any other table."""
     if made_with:
         return Predictions.read(path, len(schema.outputs))
     table, notes = read_foreign(path, schema, ["id", *([sample.id] if sample else []), data["id"]])
@@ -232,10 +232,10 @@ def _build(plan: SubmissionPlan, table: Predictions) -> str:
 
 
 def _read_sample(data: dict[str, Any], options: SubmissionConfig) -> Sample | None:
-    """The configured sample submission; None where there is none.
+    """The configured sample submission; None without one.
 
     Raises:
-        DataError: It is not there, or no right table.
+        DataError: It is missing, or not a valid table.
     """
     if not data["sample_submission"]:
         return None
@@ -248,7 +248,7 @@ def _read_sample(data: dict[str, Any], options: SubmissionConfig) -> Sample | No
 
 
 def _sample_without_file(data: dict[str, Any], schema: Schema, metric: Traits, table: Predictions) -> Sample:
-    """Without a sample submission: the id, the target's columns and the order of the predictions."""
+    """A substitute without a sample submission: the id, the target's columns, the order of the predictions."""
     targets = [data["target"]] if isinstance(data["target"], str) else data["target"]
     if schema.base.are_classes and metric.wants_probabilities and len(schema.outputs) > 2:
         targets = schema.outputs
@@ -257,19 +257,19 @@ def _sample_without_file(data: dict[str, Any], schema: Schema, metric: Traits, t
 
 
 def _first_metric(run: Run, config: dict[str, Any]) -> Traits:
-    """The metric that the run is judged by: the config's first, or the first that its head scored a fold with."""
+    """The run's main metric: the first one in the config, or the head's first one from a fold's result."""
     if config["model"]["metrics"] and isinstance(config["model"]["metrics"][0], str):
         return traits_of(config["model"]["metrics"][0])
     for index in run.planned_folds():
         if is_committed(run.fold(index).result):
             result = run.fold(index).read_result()
-            found = result.get("first_metric")  # of a run made before, it has a name
+            found = result.get("first_metric")  # runs of earlier versions have only its name
             return Traits(**found) if found else traits_of(next(iter(result["oof"])))
     return Traits()
 
 
 def _file(path: str, predictions: Predictions | None = None) -> dict[str, str | None]:
-    """Path and SHA-256 of what was read; of predictions that were given, those of their CSV."""
+    """Path and SHA-256 of an input file; for predictions given as an object, the SHA-256 of their CSV."""
     if predictions is not None:
         return {"path": None, "sha256": hashlib.sha256(predictions.to_bytes()).hexdigest()}
     content = Path(path).read_bytes() if Path(path).is_file() else None

@@ -63,7 +63,7 @@ def test_a_config_does_not_run_code_that_nobody_allowed(place, evil, competition
     changes = {key: value(f"{name}.Head")}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config)]) == 2
-    message = f"naming '{name}.Head' would run code of its own. If you trust it, add --allow-code {name}."
+    message = f"'{name}.Head' is not in a trusted package, and would run its own code. If you trust it, add --allow-code {name}."
     assert message in capsys.readouterr().err
     assert not mark.exists()
 
@@ -73,7 +73,7 @@ def test_no_name_outside_the_trusted_packages_passes(path, competition, tmp_path
     changes = {"model.head": {"class_path": path}}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config)]) == 2
-    assert f"naming '{path}' would run code" in capsys.readouterr().err
+    assert f"'{path}' is not in a trusted package" in capsys.readouterr().err
 
 
 def test_a_run_from_elsewhere_does_not_run_its_code(evil, competition, tmp_path, capsys):
@@ -84,7 +84,7 @@ def test_a_run_from_elsewhere_does_not_run_its_code(evil, competition, tmp_path,
     assert mark.exists()  # allowed: it runs
     run = str(tmp_path / "runs" / "tiny")
     assert main(["predict", run, "--folds", "0", "--device", "cpu"]) == 2
-    assert "would run code of its own" in capsys.readouterr().err
+    assert "would run its own code" in capsys.readouterr().err
     assert main(["predict", run, "--folds", "0", "--device", "cpu", "--allow-code", name]) == 0
 
 

@@ -117,5 +117,6 @@ def test_a_backbone_of_another_kind_is_refused_before_it_is_called(competition, 
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["check", "--config", str(config)]) == 2
     assert (
-        "'torch.optim.SGD' is no Module: model.backbone takes a class derived from torch's" in capsys.readouterr().err
+        "'torch.optim.SGD' has the wrong type: model.backbone needs a class derived from torch's"
+        in capsys.readouterr().err
     )

@@ -187,10 +187,13 @@ def test_what_a_loss_cannot_do_is_refused():
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        ("torch.nn.MSELoss", "'torch.nn.MSELoss' is no Loss: model.head.init_args.loss takes a class derived from"),
+        (
+            "torch.nn.MSELoss",
+            "'torch.nn.MSELoss' has the wrong type: model.head.init_args.loss needs a class derived from",
+        ),
         (
             "tests.model.heads.test_contract.Cubic",
-            "naming 'tests.model.heads.test_contract.Cubic' would run code of its own",
+            "'tests.model.heads.test_contract.Cubic' is not in a trusted package",
         ),
     ],
 )

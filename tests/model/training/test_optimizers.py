@@ -227,9 +227,9 @@ def test_a_schedule_that_could_not_act_is_refused(given, message):
     [
         (
             {"name": {"class_path": "torch.nn.Linear"}},
-            "'torch.nn.Linear' is no Optimizer: model.optim.name takes a class",
+            "'torch.nn.Linear' has the wrong type: model.optim.name needs a class",
         ),
-        ({"schedule": {"class_path": "torch.optim.SGD"}}, "'torch.optim.SGD' is no LRScheduler: model.optim.schedule"),
+        ({"schedule": {"class_path": "torch.optim.SGD"}}, "'torch.optim.SGD' has the wrong type: model.optim.schedule"),
         ({"name": {"class_path": "torch.optim.SGD", "init_args": {"momentun": 1}}}, "has no argument 'momentun'"),
         ({"name": {"class_path": "mine.Optimiser"}}, "add --allow-code mine"),
         ({"name": "lionn"}, "Did you mean 'lion'"),

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from swinft.cli import main
-from swinft.run.config.old_keys import MOVED, migrated, today
+from swinft.run.config.old_keys import MOVED, current_key, migrated
 from swinft.run.config.sections import build_parser
 from swinft.run.layout import Run
 from swinft.store import commit
@@ -108,7 +108,7 @@ def test_an_old_key_in_a_config_or_an_option_names_todays(old_key, competition, 
 def test_every_old_key_leads_to_one_of_today_and_none_of_these_is_old():
     known = {action.dest for action in build_parser("check")._actions}
     assert set(MOVED.values()) <= known
-    assert [key for key in known if today(key) and key != "data.folds"] == []
+    assert [key for key in known if current_key(key) and key != "data.folds"] == []
 
 
 def test_todays_configs_are_left_as_they_are(competition, tmp_path):

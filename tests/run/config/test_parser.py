@@ -53,7 +53,7 @@ def test_a_doubled_key_is_an_error(competition, tmp_path, capsys):
 def test_f107_a_trainer_key_that_swinft_decides_itself_is_named_as_such(key, competition, tmp_path, capsys):
     path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path, **{f"trainer.{key}": 1}))
     assert main(["fit", "--config", str(path)]) == 2
-    assert f"key 'trainer.{key}': swinft decides this itself: {OWN_TRAINER_KEYS[key]}" in capsys.readouterr().err
+    assert f"key 'trainer.{key}': swinft sets this itself: {OWN_TRAINER_KEYS[key]}" in capsys.readouterr().err
     assert main(["fit", "--config", str(path), f"--trainer.{key}", "1"]) == 2
 
 
