@@ -5,7 +5,7 @@ from pathlib import Path
 from swinft.data.summary import format_summary
 from swinft.printing import print_line
 from swinft.run.check import check_run
-from swinft.run.compute.settle import run_trial
+from swinft.run.compute.selection import run_trial
 from swinft.run.config.sections import build_parser
 from swinft.run.experiment import Experiment
 

@@ -12,7 +12,7 @@ from swinft.inference.casting import cast_weights
 from swinft.inference.tta import View
 from swinft.model.compiling import CompilePolicy, pad_batch, should_compile
 from swinft.model.network import ImageModel
-from swinft.system.precision import Precision, half_of
+from swinft.system.precision import Precision, half_dtype
 
 # Compilation takes half a minute or more, and saves some milliseconds per forward pass of Swin on a GPU.
 COMPILED_PASSES = 4000
@@ -57,7 +57,7 @@ def nets_by_torch(
     image_size: tuple[int, int],
 ) -> Sequence[ImageModel | CompiledNet]:
     """Networks for `predict_rows`: weights in 16 bit if autocast would cast them, compiled according to `policy`."""
-    if dtype := half_of(precision):
+    if dtype := half_dtype(precision):
         cast_weights(nets, image_size, device, dtype)
     passes = len(loader) * len(nets) * len(views)
     if not should_compile(policy, passes, COMPILED_PASSES, "forward passes", device):

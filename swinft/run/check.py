@@ -22,7 +22,7 @@ from swinft.model.trial import try_step
 from swinft.ranges import POSITIVE, Range, check_ranges
 from swinft.run.compute.choices import Choice
 from swinft.run.compute.devices import check_training_devices
-from swinft.run.compute.settle import settle
+from swinft.run.compute.selection import select_compute
 from swinft.run.compute.trial import TriedTask
 from swinft.run.config.callbacks import monitor_problems
 from swinft.run.config.sections import PredictConfig
@@ -108,7 +108,7 @@ def check_run(experiment: Experiment) -> CheckedRun:
     took = time.perf_counter() - started
     num_parameters = sum(parameter.numel() for parameter in tried.task.net.parameters())
     device = trainer.strategy.root_device
-    choice = settle(experiment, data.schema, tried, device, planned(config, data, trainer.world_size))
+    choice = select_compute(experiment, data.schema, tried, device, planned(config, data, trainer.world_size))
     return CheckedRun(frozen, data, num_parameters, choice, took, plan)
 
 

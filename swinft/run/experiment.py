@@ -27,7 +27,7 @@ from swinft.run.config.sections import build_parser, dump, load, read_frozen, wi
 from swinft.run.layout import Run
 from swinft.run.trainer import make_trainer
 from swinft.store import commit, verify
-from swinft.system.precision import Precision, half_of
+from swinft.system.precision import Precision, half_dtype
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class Experiment:
         net = net.eval().to(device)
         plain_where_needed(net, device)
         wanted = self.config.model.compute.fast_attention if fast_attention is None else fast_attention
-        set_attention(net, device, wanted, dtype=half_of(precision) or torch.float)
+        set_attention(net, device, wanted, dtype=half_dtype(precision) or torch.float)
         return net
 
 
@@ -217,7 +217,7 @@ def _check_weights(net: ImageModel, path: Path) -> None:
     bad += [name for name, tensor in net.named_buffers() if tensor.isnan().any()]
     if bad:
         raise InputError(
-            f"{path} holds NaN or infinite weights ({listed(bad, 3)}): the training of this fold has diverged. Predict "
+            f"{path} has NaN or infinite weights ({listed(bad, 3)}): the training of this fold has diverged. Predict "
             f"without it (--folds), or fit again with a lower model.optim.lr or trainer.precision 32-true, under "
             f"another --name."
         )

@@ -98,11 +98,11 @@ def check_name(name: str) -> None:
         if not name.strip()
         else "it starts with a dot"
         if name.startswith(".")
-        else "it holds a slash"
+        else "it contains a slash"
         if "/" in name or "\\" in name
-        else "it starts or ends with a blank"
+        else "it starts or ends with a space"
         if name != name.strip()
-        else "it holds a control character"
+        else "it contains a control character"
         if not name.isprintable()
         else f"it has more than {LONGEST_NAME} bytes"
         if len(name.encode(errors="replace")) > LONGEST_NAME
@@ -131,7 +131,7 @@ class Run:
             siblings = [str(path.parent) for path in run.root.parent.glob("*/config.yaml")]
             raise InputError(f"there is no run folder '{root}'.{suggest(str(root), siblings)}")
         if not run.is_run():
-            raise InputError(f"'{root}' is not a run: it holds no config.yaml that `swinft fit` wrote.")
+            raise InputError(f"'{root}' is not a run: it has no config.yaml that `swinft fit` wrote.")
         return run
 
     @classmethod

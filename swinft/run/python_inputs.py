@@ -88,7 +88,7 @@ def check_names(frame: pd.DataFrame, names: Sequence[str]) -> None:
         odd = [cell for cell in cells if not isinstance(cell, str) and pd.notna(cell)]
         if odd:
             raise InputError(
-                f"{FRAME}: column '{name}' holds {type(odd[0]).__name__}, such as {odd[0]!r}, and its cells are names: "
+                f"{FRAME}: column '{name}' contains {type(odd[0]).__name__}, such as {odd[0]!r}, but must be text: "
                 f"'007' is not 7. Read the table as text: pd.read_csv(path, dtype=str)."
             )
 

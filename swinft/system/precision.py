@@ -186,12 +186,12 @@ def bf16_speedup() -> float:
     return seconds[torch.float] / seconds[torch.bfloat16]
 
 
-def half_of(precision: Precision) -> torch.dtype | None:
+def half_dtype(precision: Precision) -> torch.dtype | None:
     """The 16-bit type of a resolved mixed precision; None for the others."""
     return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """The autocast context of a resolved mixed precision; one that does nothing for the others."""
-    dtype = half_of(precision)
+    dtype = half_dtype(precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

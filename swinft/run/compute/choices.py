@@ -90,7 +90,7 @@ def format_rates(chosen: str, rates: Mapping[str, float]) -> str:
     return ", ".join([f"{chosen}: {format_rate(rates[chosen])} img/s", *others])
 
 
-def by_rule(config: Namespace, device: torch.device) -> Choice:
+def default_choice(config: Namespace, device: torch.device) -> Choice:
     """The choice without timing: by the units of the hardware."""
     precision, reason = resolve_precision(config.trainer.precision, device)
     configured = config.model.compute.fast_attention
@@ -128,7 +128,7 @@ def remade_choice(run: Run, config: Namespace) -> Choice:
         started = precision
     if started in precision_choices(device):
         precision, reason = started, "as at the start" if started != precision else reason
-    return replace(by_rule(config, device), precision=precision, reason=reason)
+    return replace(default_choice(config, device), precision=precision, reason=reason)
 
 
 def choice_here(run: Run, config: Namespace) -> Choice:
@@ -139,7 +139,7 @@ def choice_here(run: Run, config: Namespace) -> Choice:
         StoreError: The run's choice is missing or damaged.
     """
     device, *_ = training_precision(config.trainer.accelerator, config.trainer.precision)
-    frozen, rule = read_choice(run), by_rule(config, device)
+    frozen, rule = read_choice(run), default_choice(config, device)
     if frozen.device.partition(" ")[0] != device.type:
         return rule
     if frozen.precision in precision_choices(device) or config.trainer.precision != "auto":
@@ -156,7 +156,7 @@ def choice_to_predict(run: Run, config: Namespace, device: torch.device) -> Choi
     Raises:
         StoreError: The run's choice is damaged.
     """
-    choice = replace(by_rule(config, device), prediction=config.model.compute.fast_attention)
+    choice = replace(default_choice(config, device), prediction=config.model.compute.fast_attention)
     if has_record(run.choice):  # a run of an earlier version has none
         frozen = read_choice(run)
         choice = frozen if frozen.device == choice.device else choice

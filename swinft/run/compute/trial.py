@@ -24,7 +24,7 @@ from swinft.model.trial import TrialBatch, TrialSteps
 from swinft.run.compute.choices import NAMES, Choice, device_name
 from swinft.run.compute.out_of_memory import is_out_of_memory
 from swinft.system.limits import available_cores
-from swinft.system.precision import Precision, autocast, half_of, precision_choices
+from swinft.system.precision import Precision, autocast, half_dtype, precision_choices
 
 T = TypeVar("T")
 
@@ -162,7 +162,7 @@ class Trial:
     ) -> float | None:
         """Seconds of a step; `on_failure` is called if the attention fails its check."""
         task, started = self._tried.task, time.perf_counter()
-        set_attention(task, self._device, attention, on_failure, half_of(precision) or torch.float)
+        set_attention(task, self._device, attention, on_failure, half_dtype(precision) or torch.float)
         if self._is_compiled:
             for net in {task.net, task.predictor}:
                 net.backbone.compile()

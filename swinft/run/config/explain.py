@@ -33,17 +33,17 @@ REASONS = {  # reasons to refuse a class path or its arguments, the most specifi
 }
 
 
-def explain(message: str, known: Iterable[str], own: Mapping[str, str]) -> str:
+def explain(message: str, known: Iterable[str], managed: Mapping[str, str]) -> str:
     """Rewrites an error: adds the most similar key, the allowed values, or the reason why a class is refused.
 
     Args:
         message: An error of jsonargparse.
         known: All known dotted keys.
-        own: Keys that swinft sets itself, with the reason.
+        managed: Keys that swinft sets itself, with the reason.
     """
     option = re.search(r"[Uu]nrecognized arguments: --([\w.+-]+)", message)
     if option:
-        return unknown_key("option '--{}'", option[1].rstrip("+"), known, own)
+        return unknown_key("option '--{}'", option[1].rstrip("+"), known, managed)
     denied = re.search(r"Importing '(.+?)' is not allowed", message)
     if denied:
         return f"{_keys(message)}{untrusted(denied[1])}"
@@ -65,17 +65,17 @@ def explain(message: str, known: Iterable[str], own: Mapping[str, str]) -> str:
     return f"{_keys(message)}{_value(innermost)}it must be {_listed(expected)}.{_nearest(innermost, expected)}"
 
 
-def unknown_key(what: str, key: str, known: Iterable[str], own: Mapping[str, str]) -> str:
+def unknown_key(what: str, key: str, known: Iterable[str], managed: Mapping[str, str]) -> str:
     """Why a key is refused, with the most similar one of the same section.
 
     Args:
         what: What the message calls it, with braces for the key.
         key: The dotted key.
         known: All known dotted keys.
-        own: Keys that swinft sets itself, with the reason.
+        managed: Keys that swinft sets itself, with the reason.
     """
-    if key in own:
-        return f"{what.format(key)}: swinft sets this itself: {own[key]}"
+    if key in managed:
+        return f"{what.format(key)}: swinft sets this itself: {managed[key]}"
     if new := current_key(key):
         return f"{what.format(key)} has moved: it is now {new}."
     section, dot, last = key.rpartition(".")

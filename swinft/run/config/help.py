@@ -72,12 +72,12 @@ def short_help(parser: ArgumentParser, purpose: str) -> str:
     return "\n".join([*lines, "", "More:", *(f"  {words:<46} {text}" for words, text in more.items()), ""])
 
 
-class InWords(DefaultHelpFormatter):
+class DescriptiveHelpFormatter(DefaultHelpFormatter):
     """Describes values in words instead of Python types."""
 
     def _get_type_str(self, action: argparse.Action) -> str | None:
         hint = getattr(action, "_typehint", None) or action.type
-        return in_words(hint) or super()._get_type_str(action)
+        return describe_type(hint) or super()._get_type_str(action)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = super()._get_help_string(action).replace("type: %(type)s", "%(type)s")
@@ -88,7 +88,7 @@ class InWords(DefaultHelpFormatter):
         return re.sub(r", --\S+\+( \S+)?", "", super()._format_action_invocation(action))
 
 
-def in_words(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """Describes the values of a type: `a whole number`, `a, b or c`; empty if there is no such description."""
     origin, members = typing.get_origin(hint), typing.get_args(hint)
     if hint in (int, float, bool, str):
@@ -96,12 +96,12 @@ def in_words(hint: Any) -> str:
     if origin is typing.Literal:
         return _either([str(member) for member in members])
     if origin in (typing.Union, types.UnionType):
-        words = [in_words(member) for member in members if member is not type(None)]
+        words = [describe_type(member) for member in members if member is not type(None)]
         either = [word for some in words for word in (some.split(" or ") if some == WORDS["bool"] else [some])]
         return _either(either) if all(words) else ""
-    if origin is list and (word := in_words(members[0])):
+    if origin is list and (word := describe_type(members[0])):
         return f"one or several, separated by commas: {word}"
-    if origin is tuple and len(members) == 2 and (word := in_words(members[0])):
+    if origin is tuple and len(members) == 2 and (word := describe_type(members[0])):
         return f"two values, separated by a comma: each {word}"
     return WORDS["dict"] if origin is dict else ""
 

@@ -14,7 +14,7 @@ from jsonargparse._common import parsing_settings  # process-wide, so they are r
 
 from swinft.errors import InputError, suggest
 from swinft.run.config.explain import explain
-from swinft.run.config.help import InWords, hide_sections, short_help, usage
+from swinft.run.config.help import DescriptiveHelpFormatter, hide_sections, short_help, usage
 from swinft.run.config.old_keys import migrated
 from swinft.run.layout import is_frozen
 
@@ -24,7 +24,7 @@ _is_limited: ContextVar[bool] = ContextVar("is_limited", default=False)
 
 
 @contextmanager
-def only(packages: Sequence[str]) -> Iterator[None]:
+def limit_imports(packages: Sequence[str]) -> Iterator[None]:
     """Limits jsonargparse's imports to these packages or modules, wherever a name comes from."""
     if _is_limited.get():  # a parser of one class's arguments, inside the parser of the config
         yield
@@ -52,7 +52,7 @@ class Parser(ArgumentParser):
     Args:
         flags: Options of type bool that need no value: `--resume`.
         lists: Options that accept `a,b` for `[a,b]`.
-        own: Options of Lightning's Trainer that swinft sets itself, with the reason.
+        managed: Options of Lightning's Trainer that swinft sets itself, with the reason.
         purpose: What the command does; if given, `--help` is short and `--help all` prints every key.
     """
 
@@ -61,12 +61,12 @@ class Parser(ArgumentParser):
         *args: Any,
         flags: Iterable[str] = (),
         lists: Iterable[str] = (),
-        own: Mapping[str, str] | None = None,
+        managed: Mapping[str, str] | None = None,
         purpose: str = "",
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": InWords, **kwargs})
-        self.flags, self.lists, self.own = set(flags), set(lists), dict(own or {})
+        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": DescriptiveHelpFormatter, **kwargs})
+        self.flags, self.lists, self.managed = set(flags), set(lists), dict(managed or {})
         self.packages: Sequence[str] = ()
         self.purpose, self.shows_all = purpose, False
 
@@ -75,14 +75,14 @@ class Parser(ArgumentParser):
     ) -> Namespace:
         """Parses arguments with shorthands: `--dry-run` for `--dry_run=true`, `--views a,b` for `--views=[a,b]`."""
         words = self._spelled(sys.argv[1:] if args is None else args)
-        with only(self.packages):
+        with limit_imports(self.packages):
             parsed: Namespace = super().parse_args(words, namespace, **kwargs)
         return parsed
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Parses a file; the keys of a frozen config are migrated first."""
         file = Path(str(path))
-        with only(self.packages):
+        with limit_imports(self.packages):
             if is_frozen(file):
                 text = migrated(file.read_text(encoding="utf-8"))
                 parsed: Namespace = self.parse_string(text, str(file), *args, **kwargs)
@@ -92,7 +92,7 @@ class Parser(ArgumentParser):
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:
         """Instantiates the classes of a parsed config."""
-        with only(self.packages):
+        with limit_imports(self.packages):
             built: Namespace = super().instantiate(*args, **kwargs)
         return built
 
@@ -102,7 +102,7 @@ class Parser(ArgumentParser):
         Text for an argument that also accepts functions, such as ModelPruning's, stays unchanged: jsonargparse finds no
         import path for it and would write an error message instead, with which the config could not be read again.
         """
-        with only(self.packages), warnings.catch_warnings():
+        with limit_imports(self.packages), warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"\s*Dump of a value that does not round-trip: a tuple")
             warnings.filterwarnings("ignore", rf"\s*{NO_PATH}")
             return str(super().dump(*args, **kwargs)).replace(NO_PATH, "")
@@ -120,7 +120,7 @@ class Parser(ArgumentParser):
         """Raises the parser's error as an `InputError`, without the long usage text."""
         if getattr(self, "_inner_parser", False):  # the parser of a class: the config's parser explains its error
             super().error(message, ex)
-        raise InputError(explain(message, known_keys(self), self.own)) from ex
+        raise InputError(explain(message, known_keys(self), self.managed)) from ex
 
     def _spelled(self, args: Sequence[str]) -> list[str]:
         """Arguments of a command line, with shorthands written out for jsonargparse."""

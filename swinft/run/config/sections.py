@@ -59,7 +59,7 @@ class PredictConfig:
 
 
 # Lightning's arguments that swinft sets itself, or that would have no effect in a run, with the reason.
-OWN_TRAINER_KEYS = {
+MANAGED_TRAINER_KEYS = {
     "barebones": "a run is always validated, saved and reported.",
     "check_val_every_n_epoch": "every epoch is validated; data.loading.virtual_epochs makes epochs shorter.",
     "default_root_dir": "all files are written to the run's folder; set `runs` and `name`.",
@@ -95,12 +95,12 @@ PURPOSES = {
 
 def build_parser(command: str) -> Parser:
     """The parser of every command that reads a config."""
-    own = {f"trainer.{key}": reason for key, reason in OWN_TRAINER_KEYS.items()}
+    managed = {f"trainer.{key}": reason for key, reason in MANAGED_TRAINER_KEYS.items()}
     parser = Parser(
         prog=f"swinft {command}",
         flags=("resume", "overwrite", "accept"),
         lists=("allow_code",),
-        own=own,
+        managed=managed,
         purpose=PURPOSES.get(command, ""),
     )
     _add_general(parser)
@@ -160,7 +160,7 @@ def _add_general(parser: Parser) -> None:
 
 def _add_trainer(parser: Parser) -> None:
     """The section of Lightning's Trainer, without the arguments that a run sets itself."""
-    typed_here = {*OWN_TRAINER_KEYS, "fast_dev_run", "limit_train_batches", "logger", "precision"}
+    typed_here = {*MANAGED_TRAINER_KEYS, "fast_dev_run", "limit_train_batches", "logger", "precision"}
     parser.add_class_arguments(Trainer, "trainer", skip=typed_here, instantiate=False)
     parser.add_argument(
         "--trainer.fast_dev_run",
@@ -278,7 +278,7 @@ def _allow(parser: Parser, allow_code: list[str]) -> Allowed:
         add_parent_import_paths()
     parser.packages = (*TRUSTED_PACKAGES, *allow_code)
     hints = {key: hint for key, hint in key_types(parser).items() if key not in COMMAND_KEYS}
-    return Allowed(hints, parser.own, allow_code)
+    return Allowed(hints, parser.managed, allow_code)
 
 
 def _refuse(problems: list[str]) -> None:

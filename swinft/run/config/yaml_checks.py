@@ -42,12 +42,12 @@ class Allowed(NamedTuple):
 
     Args:
         types: Type of the value of every dotted key; None for a section.
-        own: Keys that swinft sets itself, with the reason.
+        managed: Keys that swinft sets itself, with the reason.
         code: Packages or modules whose classes may be named, besides the trusted ones.
     """
 
     types: Mapping[str, Any]
-    own: Mapping[str, str]
+    managed: Mapping[str, str]
     code: list[str]
 
 
@@ -169,7 +169,7 @@ def _key_problems(source: Source, node: yaml.Node, prefix: str, allowed: Allowed
     for key_node, value in node.value:
         key = f"{prefix}{key_node.value}"
         if key not in allowed.types:
-            refusal = unknown_key("key '{}'", key, allowed.types, allowed.own)
+            refusal = unknown_key("key '{}'", key, allowed.types, allowed.managed)
             yield f"{source.location(key_node)}: {refusal}"
         elif allowed.types[key] is not None:
             yield from _text_problems(source, value, key, allowed.types[key])

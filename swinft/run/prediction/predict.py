@@ -30,7 +30,7 @@ from swinft.model.network import ImageModel
 from swinft.printing import format_seconds, print_line
 from swinft.run.compute.choices import Choice, choice_to_predict
 from swinft.run.compute.out_of_memory import explain_in_prediction, out_of_memory_explained
-from swinft.run.compute.settle import settle_prediction
+from swinft.run.compute.selection import select_attention
 from swinft.run.config.trust import built_by_name
 from swinft.run.environment import trained_in
 from swinft.run.experiment import Experiment
@@ -169,7 +169,7 @@ class _Predictors:
             return _by_openvino(loaded, data.image_size)
         if fast == "auto" and self.policy is not True:  # a compiled network would be timed eagerly
             images = len(loader.sampler) * len(views)  # type: ignore[arg-type]  # of this process
-            settle_prediction(loaded, images, data.batch_size, data.image_size, device, precision)
+            select_attention(loaded, images, data.batch_size, data.image_size, device, precision)
         return nets_by_torch(loaded, loader, views, device, self.policy, precision, data.image_size)
 
 

@@ -42,19 +42,19 @@ def plan_submission(
     free = [column for column in sample.targets if column not in kept]
     if not free:
         raise InputError(f"{sample.source} has no column to fill: {sample.columns}, of which {kept} are kept.")
-    question = _Question(sample, schema, metric, config, label_delimiter, free)
+    inputs = _Inputs(sample, schema, metric, config, label_delimiter, free)
     if isinstance(config.format, SubmissionFormat):
-        decision = _custom(question, config.format)
+        decision = _custom(inputs, config.format)
     else:
         of_probabilities = _classes if schema.base.are_classes else _labels
-        decision = (of_probabilities if schema.base.are_probabilities else _numbers)(question)
+        decision = (of_probabilities if schema.base.are_probabilities else _numbers)(inputs)
         _check_cells(sample, decision.format)
     _check_acts(config, schema, decision.format)
     return SubmissionPlan(sample, schema, decision.format, decision.reason, kept, decision.notes)
 
 
 @dataclass(frozen=True)
-class _Question:
+class _Inputs:
     """Everything on which the format depends; `free` are the columns to fill."""
 
     sample: Sample
@@ -79,116 +79,116 @@ class _Question:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Decision:
     format: SubmissionFormat
     reason: str
     notes: list[str] = field(default_factory=list)
 
 
-def _custom(question: _Question, given: SubmissionFormat) -> _Answer:
+def _custom(inputs: _Inputs, given: SubmissionFormat) -> _Decision:
     """A custom format, tested with the mean of the training rows.
 
     Raises:
         InputError: It is for another kind of target, refuses the columns, fails, or rejects its own cells.
     """
-    sample, schema = question.sample, question.schema
+    sample, schema = inputs.sample, inputs.schema
     if isinstance(given.kinds, str) or schema.kind not in given.kinds:
         raise InputError(
             f"submission.format: {given.name} has `kinds` {given.kinds!r}, and data.target_kind is {schema.kind}."
         )
-    words = {column: sample.words(column) for column in question.free}
-    filling = given.filling(question.free, schema.outputs, words)
+    words = {column: sample.words(column) for column in inputs.free}
+    filling = given.filling(inputs.free, schema.outputs, words)
     if refusal := filling.refusal():
         raise InputError(f"submission.format: {given.name} cannot fill {sample.source}: {refusal}")
     values = np.array([schema.prior or [0.0] * len(schema.outputs)] * 2)
     for column, cells in checked_cells(filling, values).items():
         if problem := filling.problem(column, cells[0]):
             raise InputError(f"submission.format: {given.name} rejects its own cell in column '{column}': {problem}")
-    return _Answer(filling, "as submission.format says")
+    return _Decision(filling, "as submission.format says")
 
 
-def _numbers(question: _Question) -> _Answer:
+def _numbers(inputs: _Inputs) -> _Decision:
     """The format of a regression."""
-    sample = question.sample
-    filled = question.match()
+    sample = inputs.sample
+    filled = inputs.match()
     found = [numbers for column in filled if (numbers := sample.numbers(column)) is not None]
     are_whole = all(np.all(numbers == np.rint(numbers)) for numbers in found)
-    name, reason, notes = question.given or "number", "as submission.format says", []
-    if question.given is None and question.metric.scores_grades and are_whole:
+    name, reason, notes = inputs.given or "number", "as submission.format says", []
+    if inputs.given is None and inputs.metric.scores_grades and are_whole:
         name = "integer"
-        reason = f"the first metric is {question.metric.name}" + (", and the sample's cells are whole" if found else "")
-    elif question.given is None:
+        reason = f"the first metric is {inputs.metric.name}" + (", and the sample's cells are whole" if found else "")
+    elif inputs.given is None:
         reason = "regression"
         if found and are_whole and not any("." in word for column in filled for word in sample.words(column)):
             notes = [
                 "the sample's cells are whole numbers: if the competition wants these, set submission.format to integer"
             ]
-    format_ = _values(question, name, filled)
+    format_ = _values(inputs, name, filled)
     if format_.sums_to_one and not format_.divides:
         notes.append("the sample's rows sum to 1, those of a regression need not: see submission.normalize")
-    return _Answer(format_, reason, notes)
+    return _Decision(format_, reason, notes)
 
 
-def _labels(question: _Question) -> _Answer:
+def _labels(inputs: _Inputs) -> _Decision:
     """The format of a multi-label target."""
-    sample, free = question.sample, question.free
-    is_one = len(free) == 1 and not question.is_output(free[0])
-    name = question.given or ("labels" if is_one else "probabilities")
-    reason = "as submission.format says" if question.given else "one column" if is_one else "one column per label"
+    sample, free = inputs.sample, inputs.free
+    is_one = len(free) == 1 and not inputs.is_output(free[0])
+    name = inputs.given or ("labels" if is_one else "probabilities")
+    reason = "as submission.format says" if inputs.given else "one column" if is_one else "one column per label"
     if name == "probabilities" or not is_one:
-        filled = question.match()
+        filled = inputs.match()
         if name == "labels":
-            return _Answer(Flags(filled, question.config.threshold), reason)
-        return _Answer(_values(question, "probabilities", filled), reason)
+            return _Decision(Flags(filled, inputs.config.threshold), reason)
+        return _Decision(_values(inputs, "probabilities", filled), reason)
     cells = sample.words(free[0])
-    delimiter = _delimiter(question, cells)
+    delimiter = _delimiter(inputs, cells)
     vocabulary = list(dict.fromkeys(word for cell in cells for word in cell.split(delimiter) if word))
-    words, notes = resolve_words(sample, free[0], question.schema.outputs, vocabulary, question.config.words)
+    words, notes = resolve_words(sample, free[0], inputs.schema.outputs, vocabulary, inputs.config.words)
     holding = [word for word in words if delimiter in word]
     if holding:
         raise InputError(
             f"the labels {holding} contain {delimiter!r}, the delimiter between labels (submission.delimiter): the "
             f"competition would read them as several. Set submission.delimiter, or submission.words for these labels."
         )
-    return _Answer(LabelSets(free[0], words, question.config.threshold, delimiter), reason, notes)
+    return _Decision(LabelSets(free[0], words, inputs.config.threshold, delimiter), reason, notes)
 
 
-def _classes(question: _Question) -> _Answer:
+def _classes(inputs: _Inputs) -> _Decision:
     """The format of a classification."""
-    sample, free, outputs = question.sample, question.free, question.schema.outputs
-    name, reason = _class_format(question)
+    sample, free, outputs = inputs.sample, inputs.free, inputs.schema.outputs
+    name, reason = _class_format(inputs)
     if name == "label":
         if len(free) != 1:
             raise InputError(
                 f"format 'label' fills one column, but {sample.source} has {free}. List those that keep the sample's "
                 f"cells in submission.keep, or set submission.format to probabilities."
             )
-        words, notes = resolve_words(sample, free[0], outputs, sample.words(free[0]), question.config.words)
-        if question.metric.wants_probabilities and question.given is None:
+        words, notes = resolve_words(sample, free[0], outputs, sample.words(free[0]), inputs.config.words)
+        if inputs.metric.wants_probabilities and inputs.given is None:
             notes.append(
-                f"the first metric is {question.metric.name}, which scores probabilities, but the sample's one column "
+                f"the first metric is {inputs.metric.name}, which scores probabilities, but the sample's one column "
                 f"'{free[0]}' has classes: its score will differ from the run's"
             )
-        return _Answer(OneClass(free[0], words), reason, notes)
+        return _Decision(OneClass(free[0], words), reason, notes)
     if len(free) == 1 and len(outputs) == 2:
-        filled = {free[0]: positive_class(sample, free[0], outputs, question.config.columns)}
+        filled = {free[0]: positive_class(sample, free[0], outputs, inputs.config.columns)}
     else:
-        filled = question.match()
-    return _Answer(_values(question, "probabilities", filled), reason)
+        filled = inputs.match()
+    return _Decision(_values(inputs, "probabilities", filled), reason)
 
 
-def _class_format(question: _Question) -> tuple[str, str]:
+def _class_format(inputs: _Inputs) -> tuple[str, str]:
     """`probabilities` or `label`, and why."""
-    sample, free, outputs, metric = question.sample, question.free, question.schema.outputs, question.metric
-    if question.given:
-        return question.given, "as submission.format says"
-    if len(free) > 1 or (question.is_output(free[0]) and len(outputs) > 2):
+    sample, free, outputs, metric = inputs.sample, inputs.free, inputs.schema.outputs, inputs.metric
+    if inputs.given:
+        return inputs.given, "as submission.format says"
+    if len(free) > 1 or (inputs.is_output(free[0]) and len(outputs) > 2):
         return "probabilities", "one column per class"
-    if free[0] in question.config.columns:
+    if free[0] in inputs.config.columns:
         return "probabilities", "submission.columns names the class"
     cells, numbers = sample.words(free[0]), sample.numbers(free[0])
     shown = f"'{cells[0]}'" if cells else "empty"
-    are_classes = knows_words(outputs, cells, question.config.words)
+    are_classes = knows_words(outputs, cells, inputs.config.words)
     wants_probabilities = metric.wants_probabilities
     if cells and numbers is None:
         return "label", f"the sample's cells are words, like {shown}"
@@ -217,21 +217,21 @@ def _class_format(question: _Question) -> tuple[str, str]:
     )
 
 
-def _values(question: _Question, name: str, filled: dict[str, int]) -> Numbers:
+def _values(inputs: _Inputs, name: str, filled: dict[str, int]) -> Numbers:
     """Columns of numbers, with their limits."""
-    schema, config = question.schema, question.config
+    schema, config = inputs.schema, inputs.config
     limits = np.array(schema.ranges, dtype=np.float64) if schema.ranges else None
     clip: NDArray[np.float64] | None = limits if name == "integer" else None
     if config.clip is not None:
         clip = np.tile(np.array(config.clip, dtype=np.float64), (len(schema.outputs), 1))
-    sums_to_one = question.sample.sums_to_one(list(filled))
+    sums_to_one = inputs.sample.sums_to_one(list(filled))
     return Numbers(name, schema.outputs, filled, clip, limits, config.normalize, sums_to_one)
 
 
-def _delimiter(question: _Question, cells: list[str]) -> str:
+def _delimiter(inputs: _Inputs, cells: list[str]) -> str:
     """The delimiter between labels: that of the settings, the sample, or the training table."""
-    outputs, config = question.schema.outputs, question.config
-    usual = config.delimiter or question.label_delimiter or " "
+    outputs, config = inputs.schema.outputs, inputs.config
+    usual = config.delimiter or inputs.label_delimiter or " "
 
     def splits_into_labels(delimiter: str) -> bool:
         tokens = [word for cell in cells for word in cell.split(delimiter)]
@@ -244,7 +244,7 @@ def _delimiter(question: _Question, cells: list[str]) -> str:
         return usual
     if config.delimiter is not None:
         raise InputError(
-            f"submission.delimiter is {usual!r}, but {question.sample.source} has {others[0]!r} between labels: "
+            f"submission.delimiter is {usual!r}, but {inputs.sample.source} has {others[0]!r} between labels: "
             f"'{next(cell for cell in cells if others[0] in cell)}'. Remove submission.delimiter."
         )
     return others[0]

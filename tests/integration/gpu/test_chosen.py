@@ -19,10 +19,9 @@ from swinft.model.attention.swin import FastBlock, FusedBlock, accelerate, atten
 from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.timing import StepTimer, choose
 from swinft.model.trial import TrialSteps
-from swinft.run.compute import choices
-from swinft.run.compute import settle as settling
+from swinft.run.compute import choices, selection
 from swinft.run.compute import trial as measured
-from swinft.run.compute.choices import by_rule, choices_folder, freeze_choice, read_choice
+from swinft.run.compute.choices import choices_folder, default_choice, freeze_choice, read_choice
 from swinft.run.layout import Run
 from swinft.store import commit
 from swinft.system import precision
@@ -52,8 +51,8 @@ def config(competition, tmp_path, monkeypatch):
     """A config that leaves all to the trial, on a processor with bf16 units; a training that is long enough."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(precision, "cpu_is_faster_in_bf16", lambda: True)
-    monkeypatch.setattr(settling, "LONG", 0.0)
-    monkeypatch.setattr(settling, "SHARE", 1e6)
+    monkeypatch.setattr(selection, "LONG", 0.0)
+    monkeypatch.setattr(selection, "SHARE", 1e6)
     changes = {"trainer.max_epochs": 1, "trainer.precision": "auto", "data.folds.num": 2}
     return write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
 
@@ -183,7 +182,7 @@ def test_s9_what_is_explicit_or_has_no_choice_is_not_timed(options, config, caps
 
 @pytest.mark.usefixtures("never_timed")
 def test_s9_a_short_training_is_not_timed(config, monkeypatch, capsys):
-    monkeypatch.setattr(settling, "LONG", 60.0)
+    monkeypatch.setattr(selection, "LONG", 60.0)
     assert check(config) == 0
     assert "img/s" not in capsys.readouterr().out
     assert not choices_folder().exists()
@@ -209,8 +208,8 @@ def test_s9_a_candidate_that_fails_is_none(config, monkeypatch, capsys):
 @pytest.fixture
 def as_on_gpu(monkeypatch):
     """The CPU is tried as a GPU is, and what a process would do is done in this one."""
-    monkeypatch.setattr(settling, "IN_CHILD", {"cpu"})
-    monkeypatch.setattr(settling, "run_children", lambda children, slots: {0: main(list(children[0].words))})
+    monkeypatch.setattr(selection, "IN_CHILD", {"cpu"})
+    monkeypatch.setattr(selection, "run_children", lambda children, slots: {0: main(list(children[0].words))})
 
 
 class Counting(TrialSteps):
@@ -277,7 +276,7 @@ def test_s9_candidates_are_compiled_where_the_run_is(config, monkeypatch):
 
 @pytest.mark.slow
 def test_s9_the_process_of_a_trial_answers(config, monkeypatch):
-    monkeypatch.setattr(settling, "IN_CHILD", {"cpu"})
+    monkeypatch.setattr(selection, "IN_CHILD", {"cpu"})
     timed(monkeypatch, table())
     assert check(config) == 0
 
@@ -312,7 +311,7 @@ def test_s9_a_lost_choice_has_the_precision_of_the_start(copy, monkeypatch):
     parser = choices_config(copy)
     monkeypatch.setattr(precision, "cpu_is_faster_in_bf16", lambda: True)
     parser.trainer.precision = "auto"
-    assert by_rule(parser, CPU).precision == "bf16-mixed"
+    assert default_choice(parser, CPU).precision == "bf16-mixed"
     assert choices.remade_choice(copy, parser).precision == "32-true"
 
 
@@ -321,11 +320,11 @@ def test_s9_another_device_goes_on_by_the_rule(copy):
     config.trainer.precision = "auto"
     freeze_choice(copy, replace(read_choice(copy), device="cuda NVIDIA T4", precision="16-mixed", training="fused"))
     here = choices.choice_here(copy, config)
-    assert (here.precision, here.training) == (by_rule(config, CPU).precision, True)
+    assert (here.precision, here.training) == (default_choice(config, CPU).precision, True)
     # The same kind of device, without what was chosen: a CPU never trains in fp16.
     freeze_choice(copy, replace(read_choice(copy), device="cpu another"))
     here = choices.choice_here(copy, config)
-    assert (here.precision, here.training) == (by_rule(config, CPU).precision, "fused")
+    assert (here.precision, here.training) == (default_choice(config, CPU).precision, "fused")
 
 
 def test_a_choice_of_a_kernel_that_earlier_versions_had_is_that_of_ours(copy):
@@ -349,7 +348,7 @@ def test_s9_a_prediction_computes_as_the_run_did_on_the_same_device(device, used
 @pytest.mark.parametrize("is_long", [False, True])
 def test_s9_a_long_prediction_on_another_device_is_timed(is_long, copy, monkeypatch, capsys):
     freeze_choice(copy, replace(read_choice(copy), device="cpu another"))
-    monkeypatch.setattr(settling, "LONG", 0.0 if is_long else 300.0)
+    monkeypatch.setattr(selection, "LONG", 0.0 if is_long else 300.0)
     before = Predictions.read(copy.test_predictions, 3).to_frame()
     assert main(["predict", str(copy.root), "--device", "cpu"]) == 0
     assert ("\nattention in prediction " in capsys.readouterr().out) is is_long

@@ -106,7 +106,7 @@ def test_w3_weights_that_are_no_numbers_are_named_by_their_file(backend, holed_r
     commit(weights, save(tensors), "swinft fit")
     assert predicts(run, tmp_path / "p.csv", "--backend", backend) == 2
     said = capsys.readouterr().err
-    assert "fold_1/weights.safetensors holds NaN or infinite weights (head.linear.bias)" in said
+    assert "fold_1/weights.safetensors has NaN or infinite weights (head.linear.bias)" in said
     assert "--folds" in said
     assert predicts(run, tmp_path / "p.csv", "--folds", "0") == 0
 

@@ -14,8 +14,8 @@ from torch.cuda._utils import _get_device_index
 from swinft.cli import main
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError
-from swinft.run.compute import settle as settling
-from swinft.run.compute.choices import by_rule
+from swinft.run.compute import selection
+from swinft.run.compute.choices import default_choice
 from swinft.run.compute.devices import check_training_devices, describe_slots, devices_per_fold, slots_for
 from swinft.run.prediction import shards as parts
 from swinft.system import device as usable
@@ -444,7 +444,9 @@ def test_c1_the_trial_step_before_a_run_asks_nothing_of_a_gpu(competition, tmp_p
     machine(monkeypatch, T4)
     monkeypatch.setattr(usable, "run_module", lambda *_: ("{}", ""))
     # The child of the trial, which computes there, is another process.
-    monkeypatch.setattr(settling, "settle_in_child", lambda experiment, *rest: by_rule(experiment.config, rest[-2]))
+    monkeypatch.setattr(
+        selection, "select_in_child", lambda experiment, *rest: default_choice(experiment.config, rest[-2])
+    )
     monkeypatch.setattr(torch.cuda, "_lazy_init", never)
     assert main(["check", "--config", auto(competition, tmp_path)]) == 0
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from swinft.cli import main
-from swinft.run.config.sections import OWN_TRAINER_KEYS
+from swinft.run.config.sections import MANAGED_TRAINER_KEYS
 from tests.conftest import ROOT, tiny_config, write_config
 
 CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
@@ -49,11 +49,11 @@ def test_a_doubled_key_is_an_error(competition, tmp_path, capsys):
     assert "key 'seed' is given twice" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("key", sorted(OWN_TRAINER_KEYS))
+@pytest.mark.parametrize("key", sorted(MANAGED_TRAINER_KEYS))
 def test_f107_a_trainer_key_that_swinft_decides_itself_is_named_as_such(key, competition, tmp_path, capsys):
     path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path, **{f"trainer.{key}": 1}))
     assert main(["fit", "--config", str(path)]) == 2
-    assert f"key 'trainer.{key}': swinft sets this itself: {OWN_TRAINER_KEYS[key]}" in capsys.readouterr().err
+    assert f"key 'trainer.{key}': swinft sets this itself: {MANAGED_TRAINER_KEYS[key]}" in capsys.readouterr().err
     assert main(["fit", "--config", str(path), f"--trainer.{key}", "1"]) == 2
 
 

@@ -21,14 +21,14 @@ from swinft.model.compiling import COMPILED_STEPS, should_compile
 from swinft.model.network import ImageModel
 from swinft.model.timing import StepTimer, choose
 from swinft.printing import format_rate
-from swinft.run.compute.choices import NAMES, Choice, by_rule, format_rates, read_cached, write_cached
+from swinft.run.compute.choices import NAMES, Choice, default_choice, format_rates, read_cached, write_cached
 from swinft.run.compute.out_of_memory import explain_out_of_memory, out_of_memory_explained
 from swinft.run.compute.trial import Candidates, Trial, TriedTask, cache_key
 from swinft.run.experiment import Experiment
 from swinft.run.folds.planned import Planned
 from swinft.system.allocator import keep_freed_memory, return_freed_memory
 from swinft.system.memory import memory_use
-from swinft.system.precision import Precision, autocast, half_of
+from swinft.system.precision import Precision, autocast, half_dtype
 from swinft.system.processes import Child, run_children
 
 LONG = 300.0  # seconds of training from which on a trial is worthwhile
@@ -42,7 +42,9 @@ IN_CHILD = {"cuda"}  # types of devices that the parent of the folds must not us
 REQUEST, ROWS, ANSWER = "request.json", "rows.pt", "answer.json"
 
 
-def settle(experiment: Experiment, schema: Schema, tried: TriedTask, device: torch.device, planned: Planned) -> Choice:
+def select_compute(
+    experiment: Experiment, schema: Schema, tried: TriedTask, device: torch.device, planned: Planned
+) -> Choice:
     """Chooses precision and attention: the configured ones, the fastest in a timed trial, or by rule.
 
     Args:
@@ -59,16 +61,16 @@ def settle(experiment: Experiment, schema: Schema, tried: TriedTask, device: tor
     config = experiment.config
     refuse_impossible(tried.task, config.model.compute.fast_attention)
     if config.trainer.fast_dev_run:  # it runs batches of everything anyway
-        return by_rule(config, device)
+        return default_choice(config, device)
     if device.type in IN_CHILD:
-        return settle_in_child(experiment, schema, tried, device, planned)
-    return settle_here(config, tried, device, planned) if device.type == "cpu" else by_rule(config, device)
+        return select_in_child(experiment, schema, tried, device, planned)
+    return select_in_process(config, tried, device, planned) if device.type == "cpu" else default_choice(config, device)
 
 
-def settle_here(
+def select_in_process(
     config: Namespace, tried: TriedTask, device: torch.device, planned: Planned, log: Callable[[str], None] = print
 ) -> Choice:
-    """The same as `settle`, in this process.
+    """The same as `select_compute`, in this process.
 
     On devices other than CPUs it always runs a training step of a full batch: an unsupported operation or a lack of
     memory must be found before the first fold.
@@ -83,12 +85,12 @@ def settle_here(
     Raises:
         InputError: The training step fails.
     """
-    rule, candidates = by_rule(config, device), Candidates.of(config, tried.task, device)
+    rule, candidates = default_choice(config, device), Candidates.of(config, tried.task, device)
     try:
         if device.type in IN_CHILD:
-            choice = _settle_on_gpu(config, tried, device, rule, candidates, planned, log)
+            choice = _select_on_gpu(config, tried, device, rule, candidates, planned, log)
         else:
-            choice = _settle_on_cpu(config, tried, rule, candidates, planned.images)
+            choice = _select_on_cpu(config, tried, rule, candidates, planned.images)
     finally:
         restore(tried.task)
     for line in choice.lines():
@@ -96,7 +98,7 @@ def settle_here(
     return choice
 
 
-def _settle_on_cpu(config: Namespace, tried: TriedTask, rule: Choice, candidates: Candidates, images: int) -> Choice:
+def _select_on_cpu(config: Namespace, tried: TriedTask, rule: Choice, candidates: Candidates, images: int) -> Choice:
     """Times a few images: a step is slow here, but the time per image hardly depends on the batch."""
     device = torch.device("cpu")
     # A compiled network would be timed eagerly here: compiling takes longer than the trial may.
@@ -115,7 +117,7 @@ def _settle_on_cpu(config: Namespace, tried: TriedTask, rule: Choice, candidates
         return_freed_memory()
 
 
-def _settle_on_gpu(
+def _select_on_gpu(
     config: Namespace,
     tried: TriedTask,
     device: torch.device,
@@ -162,7 +164,7 @@ def _cached_or_timed(
     return choice
 
 
-def settle_prediction(
+def select_attention(
     nets: Sequence[ImageModel],
     images: int,
     batch_size: int,
@@ -189,7 +191,7 @@ def settle_prediction(
     pixels = torch.zeros(count, 3, *size, dtype=torch.uint8, device=device)
     watch = StepTimer(device, math.inf)
     found: dict[FastAttention, float] = {}
-    dtype = half_of(precision) or torch.float
+    dtype = half_dtype(precision) or torch.float
 
     def forward() -> None:
         with torch.inference_mode(), autocast(precision, device):
@@ -211,10 +213,10 @@ def settle_prediction(
         log(f"attention in prediction {format_rates(NAMES[chosen], rates)}")
 
 
-def settle_in_child(
+def select_in_child(
     experiment: Experiment, schema: Schema, tried: TriedTask, device: torch.device, planned: Planned
 ) -> Choice:
-    """The same as `settle`, in a child process `swinft check --trial FOLDER`."""
+    """The same as `select_compute`, in a child process `swinft check --trial FOLDER`."""
     allowed = experiment.config.allow_code
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -245,5 +247,5 @@ def run_trial(experiment: Experiment, folder: Path) -> None:
     task = experiment.task(Schema.from_dict(request["schema"]), pretrained=False)
     task.initialize(rows["targets"], rows["features"])
     tried = TriedTask(task.to(device), rows["targets"], rows["features"], tuple(request["size"]), seconds=0.0)
-    choice = settle_here(config, tried, device, Planned(*request["planned"]))
+    choice = select_in_process(config, tried, device, Planned(*request["planned"]))
     (folder / ANSWER).write_text(json.dumps(asdict(choice)), encoding="utf-8")
