@@ -132,7 +132,7 @@ def test_f004_labels_are_joined_as_in_the_sample_or_the_training_table(images, t
     assert ask(images, tmp_path, "id,tags", "cool;big plant", **changes) == 0
     assert "joined by ';'" in capsys.readouterr().out
     assert ask(images, tmp_path, "id,tags", "cool", **changes, **{"submission.delimiter": " "}) == 2
-    assert "the labels ['big plant'] hold ' '" in capsys.readouterr().err
+    assert "the labels ['big plant'] contain ' '" in capsys.readouterr().err
     assert ask(images, tmp_path, "id,tags", "cool|big plant", **changes, **{"submission.delimiter": ";"}) == 2
     assert "has '|' between labels" in capsys.readouterr().err
 
