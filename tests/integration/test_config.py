@@ -257,7 +257,7 @@ def test_f012_allowed_code_is_of_the_right_kind_all_the_same(trap, competition, 
     words = ["--allow-code", trap.module, "--trainer.callbacks+", f"{trap.module}.Head"]
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
     assert main(["check", "--config", str(config), *words]) == 2
-    assert f"'{trap.module}.Head' is no Callback" in capsys.readouterr().err
+    assert f"'{trap.module}.Head' has the wrong type" in capsys.readouterr().err
     assert main(["check", "--config", str(config), "--allow-code", "os", "--model.head", "os.system"]) == 2
     assert "is a function" in capsys.readouterr().err
 

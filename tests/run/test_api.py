@@ -173,7 +173,7 @@ def test_code_is_allowed_by_one_name_or_several(tiny_run, monkeypatch):
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
-        (lambda rows: rows.assign(id=range(6)), r"column 'id' holds int, such as 0.*dtype=str"),
+        (lambda rows: rows.assign(id=range(6)), r"column 'id' contains int, such as 0.*dtype=str"),
         (lambda rows: rows.rename(columns={"id": "Id"}), r"DataFrame.*\n?.*'id'"),
         (lambda rows: pd.concat([rows, rows]), "DataFrame"),
         (lambda rows: rows.assign(id=["t1;2", "a,b", 'q"', "x\ny", "", "é"]), "DataFrame"),
