@@ -25,7 +25,7 @@ from swinft.data.cache.pixels import cache_key, load_or_build, open_cache
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.inspection import duplicates as duplicates_module
 from swinft.data.inspection import scan
-from swinft.data.inspection.duplicates import cluster_groups, describe, find_duplicates, fold_leaks
+from swinft.data.inspection.duplicates import cluster_groups, duplicate_notes, find_duplicates, fold_leaks
 from swinft.data.inspection.index import RECORD, ImageIndex
 from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.dataset import ShuffledSampler
@@ -277,7 +277,7 @@ def search(rows):
     ids = [f"frame {row}" for row in range(rows)]
     tracemalloc.start()
     labels = find_duplicates(index, np.ones(rows, dtype=bool))
-    notes = describe(labels, index, ids, np.arange(rows) % 5, np.zeros(rows))
+    notes = duplicate_notes(labels, index, ids, np.arange(rows) % 5, np.zeros(rows))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert not labels.any()
@@ -370,7 +370,7 @@ def test_f062_look_alikes_that_hang_together_by_others_are_said_to():
     index = index_of(codes_of(bits))
     labels = find_duplicates(index, np.ones(60, dtype=bool))
     assert not labels.any()
-    (note, *_) = describe(labels, index, [str(row) for row in range(60)], np.arange(60) % 2, np.zeros(60))
+    (note, *_) = duplicate_notes(labels, index, [str(row) for row in range(60)], np.arange(60) % 2, np.zeros(60))
     assert "look alike in a chain: each differs from another in at most 32 of 256 bits, 0 and " in note
     assert note.endswith("in folds [0, 1], a leak in the out-of-fold score.")
 
@@ -403,12 +403,12 @@ def test_f112_duplicates_that_cannot_leak_are_counted_not_listed():
     index = index_of(np.zeros((rows, 4), np.uint64), pixels=np.arange(rows) // 2, is_flat=True)
     labels = find_duplicates(index, np.ones(rows, dtype=bool))
     ids, together = [str(row) for row in range(rows)], np.arange(rows) // 2 % 5
-    notes = describe(labels, index, ids, together, np.zeros(rows))
+    notes = duplicate_notes(labels, index, ids, together, np.zeros(rows))
     assert notes == [
         "ids 0, 1 are the same image, all in fold 0.",
         "and 99 more clusters of equal or similar images within one fold.",
     ]
-    apart = describe(labels, index, ids, np.arange(rows) % 2, np.zeros(rows))
+    apart = duplicate_notes(labels, index, ids, np.arange(rows) % 2, np.zeros(rows))
     assert len(fold_leaks(labels, np.arange(rows) % 2)) == 100
     assert apart[9:] == [
         "ids 18, 19 are the same image, in folds [0, 1], a leak in the out-of-fold score.",

@@ -217,7 +217,7 @@ def test_a_blend_is_submitted_from_a_frame(run, competition):
         run.submit(Predictions(a.ids, a.values, ["blue", "green", "rot"]))
     with pytest.raises(swinft.InputError, match="DataFrame"):
         run.submit(blend.drop(columns="red"))
-    with pytest.raises(swinft.InputError, match="holds int"):
+    with pytest.raises(swinft.InputError, match="contains int"):
         run.submit(blend.assign(id=range(6)))
     with pytest.raises(swinft.InputError, match="format"):
         run.submit(format="labels of mine")
