@@ -1,1 +1,1 @@
-"""A CSV becomes batches: tables, images, folds, augmentation, cache, loaders."""
+"""From CSV to batches: tables, images, folds, augmentation, cache, loaders."""

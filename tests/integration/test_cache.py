@@ -380,7 +380,7 @@ def test_f070_blank_images_are_called_blank_and_are_no_duplicates(root, tmp_path
         Image.new("RGB", (40, 36)).save(path)
     assert main(["check", "--config", str(config_of(root, tmp_path))]) == 0
     out = capsys.readouterr().out
-    assert "12 images are blank, of one colour all over: ids 000, 001, " in out
+    assert "12 images are blank (one colour): ids 000, 001, " in out
     assert "009 and 2 more." in out
     assert "same image" not in out
     assert "leak" not in out

@@ -321,7 +321,7 @@ def test_f067_check_says_what_transparency_hides_and_which_bands_are_left_out(tm
     assert "blank" not in said
     four = competition(tmp_path / "b", [tiff(one.astype(np.uint8)) for one in textures(bands=4)])
     assert (
-        "12 of 12 images: 1 band that the file calls neither colour nor transparency is left out"
+        "12 of 12 images: 1 band that the file declares neither colour nor transparency is ignored"
         in (checked(four, capsys)[1])
     )
 

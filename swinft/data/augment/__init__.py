@@ -1,1 +1,1 @@
-"""Pixels become training pixels: presets, a user's own pipeline, and the evaluation pipeline."""
+"""Augmentation: presets, custom pipelines, and the evaluation pipeline."""

@@ -1,11 +1,11 @@
-"""Random resized crop and flip with nothing around it: from the cache, drawing and checking cost as much as they do.
+"""Fast random resized crop and flip, without albumentations: its overhead exceeds the work on cached images.
 
-What is drawn surrounds what evaluation shows, for any output size and any resize rule: the whole of that is share 1 and
-ratio 1, and crops are a share of its area, in proportions up to 4/3 wider or narrower. That is for
+Crops are relative to the region that evaluation sees: `scale` is a fraction of its area, and the aspect ratio is up to
+4/3 wider or narrower than its own. That region is, for the resize rule
 
-- `squash` the whole image, so that proportions count relative to the image's own;
-- `crop` the largest part of the image in the output's proportions;
-- `pad` the image with black around it, up to the output's proportions.
+- `squash`: the whole image, with the image's own aspect ratio;
+- `crop`: the largest part of the image with the output's aspect ratio;
+- `pad`: the image, padded with black to the output's aspect ratio.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from swinft.data.images.resize import resized
 Resize = Literal["squash", "crop", "pad"]
 
 FIVE_NUMBERS = struct.Struct(">5Q").unpack
-RATIO = 4 / 3  # by which a crop is wider or narrower than what evaluation shows, at most
-# From here on a side is shrunk with antialiasing. At 2 bilinear sampling begins to leave out pixels; at 1.5 it still
-# takes a third of the time, and what is cached for the ordinary proportions is hardly shrunk by more.
+RATIO = 4 / 3  # largest change of the aspect ratio
+# Shrinking by more than this factor is antialiased. Bilinear sampling skips pixels from a factor of 2. At 1.5 it takes
+# a third of the time of antialiasing, and crops of cached images are rarely shrunk by more.
 ANTIALIASED_FROM = 1.5
 
 
 class Box(NamedTuple):
-    """A part of an image, in whole pixels; with the rule `pad` it may reach out of the image."""
+    """A crop box in whole pixels; with the rule `pad` it may extend beyond the image."""
 
     top: int
     left: int
@@ -42,12 +42,12 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """The preset `crop`: a random part of every image, flipped left to right half of the time.
+    """The preset `crop`: a random resized crop, flipped horizontally with probability 0.5.
 
     Args:
-        image_size: Height and width of what comes out, in pixels.
-        resize: The rule by which evaluation resizes.
-        scale: Least and largest share of the area that evaluation shows.
+        image_size: Output height and width in pixels.
+        resize: The resize rule of evaluation.
+        scale: Smallest and largest fraction of the area that evaluation sees.
     """
 
     image_size: tuple[int, int]
@@ -55,17 +55,17 @@ class RandomCrop:
     scale: tuple[float, float] = (0.25, 1.0)
 
     def __call__(self, image: NDArray[np.uint8], seed: int, epoch: int, row: int) -> NDArray[np.uint8]:
-        """An image (H, W, 3) to its crop; what is drawn depends on (seed, epoch, row) alone."""
+        """Crops an image (H, W, 3), as a pure function of (seed, epoch, row)."""
         out = np.empty((*self.image_size, 3), dtype=np.uint8)
         return random_crop(image, out, seed, epoch, row, self.scale, resize=self.resize)
 
     def draw(self, height: int, width: int, seed: int, epoch: int, row: int) -> tuple[Box, bool]:
-        """What is drawn for an image of a height and width: its part, and whether that is flipped."""
-        return _drawn(height, width, self.image_size, seed, epoch, row, self.scale, self.resize, flip=0.5)
+        """The random crop box for an image of this size, and whether it is flipped."""
+        return _draw_crop(height, width, self.image_size, seed, epoch, row, self.scale, self.resize, flip=0.5)
 
 
 class CropTransform(ImageOnlyTransform):
-    """The same crop, without the flip, as a transform among others.
+    """The same crop, without the flip, as an albumentations transform.
 
     Args:
         image_size: As in `RandomCrop`.
@@ -78,14 +78,14 @@ class CropTransform(ImageOnlyTransform):
         self.image_size, self.resize, self.scale = image_size, resize, scale
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draws a part."""
+        """Draws a crop box."""
         height, width = params["shape"][:2]
         first, second, third, fourth = (self.py_random.random() for _ in range(4))
         return {"box": _box(height, width, self.image_size, self.scale, self.resize, (first, second, third, fourth))}
 
     def apply(self, img: NDArray[np.uint8], box: Box, **params: Any) -> NDArray[np.uint8]:
-        """Cuts and resizes."""
-        return cut(img, np.empty((*self.image_size, 3), dtype=np.uint8), box, is_flipped=False)
+        """Crops and resizes."""
+        return crop_and_resize(img, np.empty((*self.image_size, 3), dtype=np.uint8), box, is_flipped=False)
 
 
 def random_crop(
@@ -98,37 +98,33 @@ def random_crop(
     flip: float = 0.5,
     resize: Resize = "crop",
 ) -> NDArray[np.uint8]:
-    """Cuts a random part out of an image, resizes it, and flips it left to right.
-
-    What is drawn depends on (seed, epoch, row) alone.
+    """Random resized crop with a horizontal flip, a pure function of (seed, epoch, row).
 
     Args:
         image: uint8 (H, W, 3).
-        out: Where the result goes, uint8 (H, W, 3) of the size that is wanted, contiguous; a row of a batch saves a
-            copy.
-        seed: Of the augmentation.
+        out: Output buffer, uint8 (H, W, 3), contiguous; an entry of a batch saves a copy.
+        seed: Seed of the augmentation.
         epoch: From 0.
         row: Position in the table.
-        scale: Least and largest share of the area that evaluation shows. Where a crop of the drawn proportions does not
-            fit, it is as large as fits.
-        flip: Probability.
-        resize: The rule by which evaluation resizes.
+        scale: Smallest and largest fraction of the area that evaluation sees. A crop that does not fit is shrunk.
+        flip: Probability of the flip.
+        resize: The resize rule of evaluation.
 
     Returns:
         `out`.
     """
     height, width = image.shape[:2]
     size = (out.shape[0], out.shape[1])
-    return cut(image, out, *_drawn(height, width, size, seed, epoch, row, scale, resize, flip))
+    return crop_and_resize(image, out, *_draw_crop(height, width, size, seed, epoch, row, scale, resize, flip))
 
 
-def cut(image: NDArray[np.uint8], out: NDArray[np.uint8], box: Box, is_flipped: bool) -> NDArray[np.uint8]:
-    """Resizes a part of an image into `out`, black where it reaches out of the image."""
+def crop_and_resize(image: NDArray[np.uint8], out: NDArray[np.uint8], box: Box, is_flipped: bool) -> NDArray[np.uint8]:
+    """Resizes a part of an image into `out`, black outside of the image."""
     top, left, height, width = box
     bottom, right = min(top + height, image.shape[0]), min(left + width, image.shape[1])
     first_row, first_column = max(top, 0), max(left, 0)
     rows = image[first_row:bottom]
-    # A copy in one stretch: jumping from row to row through a mapped file, resizing would wait for it.
+    # One contiguous copy: resizing directly from a memory-mapped file would wait for each row.
     part = cv2.flip(rows[:, first_column:right], 1) if is_flipped else rows.copy()[:, first_column:right]
     if (bottom - first_row, right - first_column) == (height, width):
         _resize(part, out)
@@ -145,11 +141,10 @@ def cut(image: NDArray[np.uint8], out: NDArray[np.uint8], box: Box, is_flipped: 
 
 
 def _resize(image: MatLike, out: NDArray[np.uint8]) -> None:
-    """Resizes into `out`: bilinear, antialiased where a side is shrunk by much.
+    """Resizes into `out`: bilinear, antialiased if a side is shrunk by more than `ANTIALIASED_FROM`.
 
-    Exact to half a grey level where OpenCV has Intel's library: its wheels for x86. OpenCV's own code rounds the
-    weights, is off by up to 0.75 and takes 1.4 times as long. It is the default because the two differ. The switch
-    belongs to the thread.
+    With Intel IPP (in OpenCV's x86 wheels) the result is exact to half a grey level. OpenCV's own code, the default,
+    rounds the weights, is off by up to 0.75 and takes 1.4 times as long. The IPP setting is per thread.
     """
     height, width = out.shape[:2]
     if image.shape[0] > ANTIALIASED_FROM * height or image.shape[1] > ANTIALIASED_FROM * width:
@@ -163,7 +158,7 @@ def _resize(image: MatLike, out: NDArray[np.uint8]) -> None:
         cv2.ipp.setUseIPP_NotExact(before)
 
 
-def _drawn(
+def _draw_crop(
     height: int,
     width: int,
     image_size: tuple[int, int],
@@ -174,12 +169,12 @@ def _drawn(
     resize: Resize,
     flip: float,
 ) -> tuple[Box, bool]:
-    first, second, third, fourth, fifth = _draws(seed, epoch, row)
+    first, second, third, fourth, fifth = _uniform_numbers(seed, epoch, row)
     return _box(height, width, image_size, scale, resize, (first, second, third, fourth)), fifth < flip
 
 
-def _draws(seed: int, epoch: int, row: int) -> list[float]:
-    """Five numbers in [0, 1): a hash of the three, as making a generator of them takes longer than the flip."""
+def _uniform_numbers(seed: int, epoch: int, row: int) -> list[float]:
+    """Five numbers in [0, 1), by hashing: creating a generator would take longer than the flip."""
     digest = hashlib.blake2b(b"%d %d %d" % (seed, epoch, row), digest_size=40).digest()
     return [number / 2**64 for number in FIVE_NUMBERS(digest)]
 
@@ -192,23 +187,23 @@ def _box(
     resize: Resize,
     draws: tuple[float, float, float, float],
 ) -> Box:
-    """The part that four numbers in [0, 1) stand for: of area, proportions, top and left."""
+    """The crop box for four numbers in [0, 1), which choose area, aspect ratio, top and left."""
     aspect = width / height if resize == "squash" else image_size[1] / image_size[0]
     padded_height, padded_width = height, width
     if resize == "pad":
         padded_height, padded_width = max(height, round(width / aspect)), max(width, round(height * aspect))
-    widest = min(padded_width, padded_height * aspect)  # of what evaluation shows
+    widest = min(padded_width, padded_height * aspect)  # width of the region that evaluation sees
     area = widest * widest / aspect * (scale[0] + (scale[1] - scale[0]) * draws[0])
-    ratio = aspect * RATIO ** (2 * draws[1] - 1)  # of width to height: log-uniform from 3/4 to 4/3 of the aspect
+    ratio = aspect * RATIO ** (2 * draws[1] - 1)  # width / height: log-uniform from 3/4 to 4/3 of the aspect
     wide, high = math.sqrt(area * ratio), math.sqrt(area / ratio)
     shrink = min(1.0, padded_width / wide, padded_height / high)
     wide, high = max(1, int(wide * shrink + 0.5)), max(1, int(high * shrink + 0.5))
-    top, left = _start(draws[2], high, height, padded_height), _start(draws[3], wide, width, padded_width)
+    top, left = _offset(draws[2], high, height, padded_height), _offset(draws[3], wide, width, padded_width)
     return Box(top, left, high, wide)
 
 
-def _start(draw: float, side: int, image: int, padded: int) -> int:
-    """Where a crop begins along a side of the image: within it, or, where it is longer, around it."""
+def _offset(draw: float, side: int, image: int, padded: int) -> int:
+    """Start of a crop along one side: within the image, or around it if the crop is longer."""
     border = (padded - image) // 2
     first, last = (0, image - side) if side <= image else (max(image - side, -border), min(0, padded - border - side))
     return first + int(draw * (last - first + 1))

@@ -1,4 +1,4 @@
-"""A user's transforms are tried on the data's own extreme images, before a run is frozen.
+"""Runs custom transforms on the most extreme images of the data, before a run is frozen.
 
 Shapes: N rows.
 """
@@ -16,16 +16,16 @@ from swinft.data.loading.dataset import ImageDataset
 from swinft.data.sources.source import ImageError
 from swinft.errors import InputError
 
-TRIES = 8  # on each image: what is drawn decides whether some transforms fail
-RANDOM_TRIES = 6  # by which a transform that draws is told from one that does not
-MIN_NOISE_SIDE = 256  # pixels of a side; in tiles of a small image an equalisation has nothing to clip
+TRIES = 8  # per image: whether a transform fails may depend on its random parameters
+RANDOM_TRIES = 6  # to tell a random transform from a deterministic one
+MIN_NOISE_SIDE = 256  # pixels; equalisation changes nothing in the tiles of a smaller image
 
 
 def extreme_images(shapes: NDArray[np.int32]) -> dict[int, str]:
-    """Rows of the images by which most transforms fail if by any, with what is extreme of each.
+    """Rows of the images on which transforms fail most likely, each with what is extreme about it.
 
     Args:
-        shapes: Height and width of the images in pixels, (N, 2); 0 × 0 where one cannot be used.
+        shapes: Height and width of the images in pixels, (N, 2); 0 × 0 for unusable images.
     """
     rows = np.flatnonzero(shapes.min(axis=1) > 0)
     if not len(rows):
@@ -40,15 +40,15 @@ def extreme_images(shapes: NDArray[np.int32]) -> dict[int, str]:
 
 
 def try_transforms(dataset: ImageDataset, rows: Mapping[int, str], tries_augment: bool) -> None:
-    """Runs the user's transforms on images of a dataset.
+    """Runs custom transforms on images of a dataset.
 
     Args:
-        dataset: Its pipeline is the user's where `tries_augment`.
-        rows: Which rows, and what is special about the image of each; one that cannot be decoded is passed over.
-        tries_augment: Whether the pipeline is tried, or the preprocessing alone.
+        dataset: With `tries_augment`, its pipeline is custom.
+        rows: Rows, each with what is special about its image; images that cannot be decoded are skipped.
+        tries_augment: Try the pipeline too, not only the preprocessing.
 
     Raises:
-        InputError: One fails, or does not end in what a batch can hold. The message names row and image.
+        InputError: A transform fails, or its output is not a valid image. The message names row and image.
     """
     is_first = True
     for row, what in rows.items():
@@ -67,30 +67,30 @@ def try_transforms(dataset: ImageDataset, rows: Mapping[int, str], tries_augment
 
 
 def transform_notes(augment: object, resize: str, shrink: object, shrunk_for: tuple[int, int] | None) -> list[str]:
-    """What a user's transforms see, and what evaluation sees of them; one sentence each.
+    """Notes on the input of custom transforms, and on evaluation; one sentence each.
 
     Args:
-        augment: `data.augment`, a list or a preset beside the user's preprocessing.
+        augment: `data.augment`: a list, or a preset together with custom preprocessing.
         resize: `data.loading.resize`.
         shrink: `data.loading.shrink`.
-        shrunk_for: Height and width of training in pixels, where images are shrunk to what it needs.
+        shrunk_for: Training height and width in pixels if images are shrunk for it, else None.
     """
     notes = []
     if not isinstance(augment, str):
         notes.append(
-            f"evaluation does not run data.augment: it resizes ({resize}) after data.loading.preprocess, which is "
-            f"for what both are to see."
+            f"evaluation does not run data.augment: it resizes ({resize}) after data.loading.preprocess, which "
+            f"training and evaluation both run."
         )
     if shrunk_for is not None:
         height, width = min_shrunk_shape(shrunk_for)
         notes.append(
-            f"data.loading.shrink is true: your transforms see images shrunk to cover {height} × {width} pixels, and "
-            f"lengths in pixels count on these. With auto they see every pixel."
+            f"data.loading.shrink is true: your transforms see images shrunk to cover {height} × {width} pixels; "
+            f"lengths in pixels refer to these. With auto they see full-size images."
         )
     elif shrink == "auto":
         notes.append(
-            "your transforms see every pixel, so that images are decoded in each epoch. Where no length in pixels "
-            "depends on it, data.loading.shrink: true is many times faster."
+            "your transforms see full-size images, which are decoded again in each epoch. If none of them uses lengths "
+            "in pixels, set data.loading.shrink to true: it is many times faster."
         )
     return notes
 
@@ -99,7 +99,7 @@ def _try_augment(dataset: ImageDataset, image: Image) -> None:
     for number in range(TRIES):
         try:
             result = apply(dataset.pipeline, image, seed=0, epoch=0, row=number)
-        except Exception as error:  # whatever a transform does not like about its arguments or the image
+        except Exception as error:  # transforms raise anything
             raise InputError(f"data.augment fails on an image of shape {image.shape}: {error}") from error
         check_image(result, dataset.image_size)
 
@@ -113,7 +113,7 @@ def _preprocessed(preprocess: Preprocessing, image: Image, checks_draws: bool) -
     if drawing:
         raise InputError(
             f"data.loading.preprocess draws at random: {', '.join(drawing)}. Evaluation would not see what training "
-            f"sees. Set p to 1 and ranges to one value ([4, 4]), or put it into data.augment."
+            f"sees. Set p to 1 and ranges to one value ([4, 4]), or move it to data.augment."
         )
     shape = result.shape[:2] if isinstance(result, np.ndarray) else ()
     check_image(result, (shape[0], shape[1]) if len(shape) == 2 else (0, 0), "loading.preprocess")
@@ -121,16 +121,16 @@ def _preprocessed(preprocess: Preprocessing, image: Image, checks_draws: bool) -
 
 
 def _drawing(preprocess: Preprocessing, shape: tuple[int, ...]) -> list[str]:
-    """Names of the transforms that draw: they may be left out, or change noise differently each time."""
+    """Names of the random transforms: those with p below 1, or whose results differ between seeds."""
     size = (max(shape[0], MIN_NOISE_SIDE), max(shape[1], MIN_NOISE_SIDE), 3)
-    # Uniform noise has nothing that an equalisation would change: this is a slope with some noise on it.
+    # A gradient with noise: equalisation would change nothing in uniform noise.
     slope = np.linspace(60, 190, size[1])[:, None] + np.array([0, 10, 20])
     image = np.random.default_rng(0).normal(slope, 8, size).clip(0, 255).astype(np.uint8)
     found = []
     for transform in preprocess.pipeline.transforms:
         results = [_alone(transform, image, seed) for seed in range(RANDOM_TRIES)]
-        may_rest = any(getattr(one, "p", 1) < 1 for one in every_transform([transform]))
-        if may_rest or any(not np.array_equal(results[0], other) for other in results[1:]):
+        may_be_skipped = any(getattr(one, "p", 1) < 1 for one in every_transform([transform]))
+        if may_be_skipped or any(not np.array_equal(results[0], other) for other in results[1:]):
             found.append(type(transform).__name__)
         image = results[0]
     return found

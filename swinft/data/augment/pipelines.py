@@ -1,7 +1,7 @@
-"""Pixels become training pixels: presets, a user's own pipeline, and the evaluation pipeline.
+"""Augmentation presets, custom pipelines, and the evaluation pipeline.
 
-Images stay uint8 (H, W, 3) throughout: normalising on the CPU would cost more than everything else together, and the
-network does it on the device.
+Images stay uint8 (H, W, 3): normalising on the CPU would cost more than everything else together, so the network
+normalises on the device.
 """
 
 import random
@@ -23,12 +23,12 @@ Pipeline = A.Compose | RandomCrop
 
 
 def eval_pipeline(image_size: tuple[int, int], resize: Resize) -> A.Compose:
-    """Resizing alone: what validation and prediction see.
+    """The pipeline of validation and prediction: it only resizes.
 
     Args:
         image_size: Height and width in pixels.
-        resize: `squash` ignores the aspect ratio, `crop` keeps it and cuts what sticks out, `pad` keeps it and fills
-            the rest with black.
+        resize: `squash` ignores the aspect ratio, `crop` keeps it and crops the centre, `pad` keeps it and pads with
+            black.
     """
     return A.Compose(_resize(image_size, resize))
 
@@ -36,33 +36,31 @@ def eval_pipeline(image_size: tuple[int, int], resize: Resize) -> A.Compose:
 def train_pipeline(augment: Preset | Sequence[TransformType], image_size: tuple[int, int], resize: Resize) -> Pipeline:
     """The pipeline of the training rows.
 
-    `light` flips left and right; `medium` also shifts, scales, turns and changes brightness and contrast; `heavy`
-    crops, changes colours, blurs and cuts holes besides; `crop` takes a random part and flips it, at several times the
-    speed of the others; `none` resizes only.
+    `light` flips horizontally; `medium` also shifts, scales, rotates and changes brightness and contrast; `heavy` also
+    crops, changes colours, blurs and drops out boxes; `crop` is a random resized crop with a flip, several times as
+    fast as the others; `none` resizes only.
 
     Args:
         augment: A preset, or albumentations transforms that see the decoded image and end at `image_size`.
         image_size: Height and width in pixels.
-        resize: As in `eval_pipeline`; what is drawn surrounds what evaluation shows. A list resizes by itself.
+        resize: As in `eval_pipeline`; presets augment what evaluation sees. A list of transforms resizes by itself.
     """
     if not isinstance(augment, str):
         return A.Compose(list(augment))
     if augment == "crop":
         return RandomCrop(image_size, resize)
-    # A crop of what is decoded keeps detail that a crop of what was resized would have lost.
+    # Crop before resizing: cropping a resized image would lose detail.
     first = [CropTransform(image_size, resize, HEAVY_SCALE)] if augment == "heavy" else _resize(image_size, resize)
     return A.Compose([*first, *PRESETS[augment](image_size)])
 
 
 def apply(pipeline: Pipeline, image: Image, seed: int, epoch: int, row: int) -> Image:
-    """Runs a pipeline on one image.
-
-    What is drawn depends on (seed, epoch, row) alone: not on the worker, nor on what was drawn before.
+    """Runs a pipeline on one image, as a pure function of the image and (seed, epoch, row).
 
     Args:
         pipeline: From `train_pipeline` or `eval_pipeline`.
         image: RGB, uint8 (H, W, 3).
-        seed: Of the run.
+        seed: Seed of the run.
         epoch: From 0.
         row: Position in the table.
     """
@@ -74,14 +72,14 @@ def apply(pipeline: Pipeline, image: Image, seed: int, epoch: int, row: int) -> 
 
 
 def set_seed(pipeline: A.Compose, seed: int, epoch: int, row: int) -> None:
-    """Makes what a pipeline draws next depend on (seed, epoch, row) alone."""
+    """Seeds a pipeline from (seed, epoch, row)."""
     numbers = np.random.default_rng([seed, epoch, row])
-    # One generator shared by all transforms of a call: a seed given to Compose would make them draw the same numbers.
+    # One generator for all transforms of a call: with `Compose(seed=…)` they would all draw the same numbers.
     pipeline.set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
 
 
 def check_image(image: Any, image_size: tuple[int, int], key: str = "augment") -> None:
-    """Refuses what a batch cannot hold; `key` is the setting whose transforms made it.
+    """Checks the output of the transforms in setting `key`.
 
     Raises:
         InputError: The image is not uint8 (H, W, 3) at `image_size`.
@@ -103,7 +101,7 @@ def check_image(image: Any, image_size: tuple[int, int], key: str = "augment") -
 
 def _resize(image_size: tuple[int, int], rule: Resize) -> list[TransformType]:
     height, width = image_size
-    area: Any = {"area_for_downscale": "image"}  # averages all pixels when shrinking; sampling some would alias
+    area: Any = {"area_for_downscale": "image"}  # averages all pixels when shrinking, against aliasing
     if rule == "squash":
         return [A.Resize(height, width, **area)]
     if rule == "crop":
@@ -115,8 +113,8 @@ def _light(image_size: tuple[int, int]) -> list[TransformType]:
     return [A.HorizontalFlip(p=0.5)]
 
 
-HEAVY_SCALE = (0.5, 1.0)  # share of what evaluation shows
-MIRROR = cv2.BORDER_REFLECT_101  # black borders would tell the network what was done
+HEAVY_SCALE = (0.5, 1.0)  # fraction of the area that evaluation sees
+MIRROR = cv2.BORDER_REFLECT_101  # black borders would reveal the transform to the network
 
 
 def _medium(image_size: tuple[int, int]) -> list[TransformType]:
@@ -136,7 +134,7 @@ def _heavy(image_size: tuple[int, int]) -> list[TransformType]:
     ]
 
 
-# After the image has its size; `crop` is none of them.
+# Transforms after resizing; the preset `crop` has none.
 PRESETS: dict[str, Callable[[tuple[int, int]], list[TransformType]]] = {
     "none": lambda image_size: [],
     "light": _light,
@@ -146,14 +144,14 @@ PRESETS: dict[str, Callable[[tuple[int, int]], list[TransformType]]] = {
 
 
 def every_transform(transforms: Sequence[TransformType]) -> Iterator[TransformType]:
-    """All transforms of a list, those inside of others included."""
+    """All transforms of a list, nested ones included."""
     for transform in transforms:
         yield transform
         yield from every_transform(getattr(transform, "transforms", []))
 
 
 def mistyped(key: str, transforms: str | Sequence[TransformType]) -> list[str]:
-    """Arguments that a transform of a setting lacks, one sentence each; albumentations only warns, and goes on."""
+    """Unknown arguments of a setting's transforms, one sentence each; albumentations itself only warns."""
     if isinstance(transforms, str):  # a preset
         return []
     return [
@@ -164,16 +162,16 @@ def mistyped(key: str, transforms: str | Sequence[TransformType]) -> list[str]:
 
 
 class Preprocessing:
-    """The user's transforms that training and evaluation apply alike, before anything else.
+    """Custom transforms that training and evaluation both apply first.
 
     Args:
-        transforms: Of albumentations; each must do the same whatever is drawn.
+        transforms: Deterministic albumentations transforms.
     """
 
     def __init__(self, transforms: Sequence[TransformType]) -> None:
         self.pipeline = A.Compose(list(transforms))
 
     def __call__(self, image: Image) -> Image:
-        """An image (H, W, 3) to another one, of any size."""
+        """Transforms an image (H, W, 3); the size may change."""
         result: Image = self.pipeline(image=image)["image"]
         return result

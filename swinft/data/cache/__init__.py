@@ -1,1 +1,1 @@
-"""Every image decoded once, in a file that folds, workers and runs share."""
+"""The pixel cache: each image decoded once, in a file shared by folds, workers and runs."""

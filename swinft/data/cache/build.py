@@ -1,8 +1,8 @@
-"""How the file of a pixel cache is made: a look at every image, and a file that is whole.
+"""Builds a pixel cache: scans every image and writes one complete file.
 
-The file is a header of one page (JSON), all pixels one after another in the rows' order, and the index: what was found
-out about each image. Where there is no room for the pixels the same file without them keeps the index. A builder that
-is killed leaves a file of another name.
+The file is a header of one page (JSON), all pixels concatenated in row order, and the index, which describes each
+image. If the pixels do not fit, the same file without pixels stores the index. A killed build leaves only a file with
+a temporary name.
 """
 
 import hashlib
@@ -19,31 +19,31 @@ from swinft.data.cache.folder import FORMAT, HEADER, INDEX, PIXELS
 from swinft.data.inspection.index import ImageIndex
 from swinft.data.inspection.scan import ImageSet, scan
 
-MIN_SAMPLE = 256  # images after which what all of them take is known well enough to give up at twice the room
+MIN_SAMPLE = 256  # images after which the total size is estimated well enough to stop at twice the budget
 
 
 def build(
-    images: ImageSet, key: str, folder: Path, room: CacheBudget | None, workers: int | None = None
+    images: ImageSet, key: str, folder: Path, budget: CacheBudget | None, workers: int | None = None
 ) -> tuple[ImageIndex, Path | None, str]:
-    """Reads and decodes image files once, into a cache file that appears whole and flushed or not at all.
+    """Reads and decodes image files once, into a cache file that is written completely or not at all.
 
     Args:
         images: The files.
         key: Name of the cache file.
-        folder: Where it goes.
-        room: What the pixels may take; None to keep the index alone.
+        folder: Folder of the cache.
+        budget: Limits for the pixels; None to store only the index.
         workers: Number of threads; None for one per core.
 
     Returns:
-        What was found out; the file, None where it cannot be written; and why it is without pixels that were wanted.
+        The index; the file, or None if it cannot be written; and why pixels were not stored, if they should be.
 
     Raises:
-        InputError: Files changed meanwhile; or the pixels do not fit, and `room` must do.
-        OSError: The folder cannot be written to. Once images are being decoded that is an error only if `room` must do.
+        InputError: Files changed during the build; or the pixels do not fit, and the cache is required.
+        OSError: The folder cannot be written to; after decoding has begun, only if the cache is required.
     """
-    file = _CacheFile(folder, key, room, len(images))
+    file = _CacheFile(folder, key, budget, len(images))
     try:
-        index = scan(images, workers, keep=file.add if room else None)
+        index = scan(images, workers, on_pixels=file.add if budget else None)
         images.check_unchanged()
         about: dict[str, object] = {
             "root": str(images.root.absolute()),
@@ -57,48 +57,48 @@ def build(
 
 
 class _CacheFile:
-    """A cache file in the making."""
+    """A cache file that is being written."""
 
-    def __init__(self, folder: Path, key: str, room: CacheBudget | None, rows: int) -> None:
-        self.folder, self.key, self.room, self.rows = folder, key, room, rows
+    def __init__(self, folder: Path, key: str, budget: CacheBudget | None, rows: int) -> None:
+        self.folder, self.key, self.budget, self.rows = folder, key, budget, rows
         self.problem = ""
-        self.temporary = folder / f".{key}.{os.getpid()}.tmp"  # in the same folder: only there renaming is atomic
+        self.temporary = folder / f".{key}.{os.getpid()}.tmp"  # same folder: renaming is atomic only there
         self.file = self.temporary.open("wb")
         self.file.write(bytes(HEADER))
-        self.kept = self.written = 0
+        self.num_images = self.written = 0
 
     def add(self, pixels: NDArray[np.uint8]) -> None:
-        """Keeps the pixels of one image, uint8 (H, W, 3), unless it has turned out that they do not fit."""
-        if self.problem or self.room is None:
+        """Writes the pixels of one image, uint8 (H, W, 3), unless the images turned out not to fit."""
+        if self.problem or self.budget is None:
             return
         try:
             self.file.write(np.ascontiguousarray(pixels).data)
         except OSError as error:
-            if self.room.is_required:
+            if self.budget.is_required:
                 raise
-            self._give_up(f"the decoded images cannot be written to {self.folder}: {error.strerror or error}")
+            self._drop_pixels(f"the decoded images cannot be written to {self.folder}: {error.strerror or error}")
             return
-        self.kept, self.written = self.kept + 1, self.written + pixels.nbytes
-        expected = self.written * self.rows // self.kept
-        is_hopeless = self.kept >= MIN_SAMPLE and expected > 2 * self.room.bytes
-        if self.written > self.room.bytes or is_hopeless:
-            reason = self.room.shortage(expected)
-            if self.room.is_required:
+        self.num_images, self.written = self.num_images + 1, self.written + pixels.nbytes
+        expected = self.written * self.rows // self.num_images
+        is_hopeless = self.num_images >= MIN_SAMPLE and expected > 2 * self.budget.bytes
+        if self.written > self.budget.bytes or is_hopeless:
+            reason = self.budget.shortage(expected)
+            if self.budget.is_required:
                 raise does_not_fit(reason)
-            self._give_up(reason)
+            self._drop_pixels(reason)
 
-    def _give_up(self, problem: str) -> None:
-        """Drops the pixels; the index goes on."""
+    def _drop_pixels(self, problem: str) -> None:
+        """Removes the pixels written so far; only the index is stored."""
         self.problem, self.written = problem, 0
         self.file.seek(HEADER)
         self.file.truncate()
 
     def finish(self, index: ImageIndex, about: dict[str, object]) -> Path | None:
-        """Writes index and header, flushes, and gives the file its name; the header last, when it is known."""
+        """Writes index and header, flushes, and renames the file; the header last, since it holds the sizes."""
         content = index.to_bytes()
         header = {"format": FORMAT, "key": self.key, "rows": len(index), "data_bytes": self.written, **about}
         header |= {"index_bytes": len(content), "index_sha256": hashlib.sha256(content).hexdigest()}
-        has_pixels = self.room is not None and not self.problem
+        has_pixels = self.budget is not None and not self.problem
         path = self.folder / f"{self.key}{PIXELS if has_pixels else INDEX}"
         try:
             with self.file:
@@ -110,7 +110,7 @@ class _CacheFile:
             self.temporary.replace(path)
             flush_folder(self.folder)
         except OSError as error:
-            if self.room is not None and self.room.is_required:
+            if self.budget is not None and self.budget.is_required:
                 raise
             self.discard()
             self.problem = self.problem or f"{self.folder} cannot be written to: {error.strerror or error}"
@@ -118,14 +118,14 @@ class _CacheFile:
         return path
 
     def discard(self) -> None:
-        """Leaves nothing behind."""
-        with suppress(OSError):  # what is still in the buffer does not fit either
+        """Closes and deletes the temporary file."""
+        with suppress(OSError):  # flushing the buffer fails on a full disk
             self.file.close()
         self.temporary.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes a new name as durable as the content it stands for; Windows cannot."""
+    """Flushes a folder, so that a new file name is durable; not possible on Windows."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY)
         try:

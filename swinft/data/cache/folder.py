@@ -1,7 +1,7 @@
-"""The folder of pixel caches: what is in it, what uses it, and what goes.
+"""The folder of pixel caches: lists, locks and deletes its files.
 
-A process that has mapped a cache holds a lock on the file that all readers share; the system frees it when the last of
-them ends, however it ends. What is held is not deleted.
+A process that has mapped a cache holds a shared lock on the file, which the system releases when the process ends for
+any reason. A locked file is not deleted.
 """
 
 import json
@@ -20,14 +20,14 @@ from swinft.system.limits import format_bytes
 
 try:
     import fcntl
-except ImportError:  # Windows, which lets nobody delete a file that is mapped
+except ImportError:  # Windows, where a mapped file cannot be deleted
     fcntl = None  # type: ignore[assignment]
 
 HEADER = 4096  # bytes of JSON at a file's start: one page, so that the pixels start on one
 FORMAT = "swinft-pixels-2"
 PIXELS, INDEX = ".pixels", ".index"  # suffixes of a file with pixels, and of one without
-KEEP_DAYS = 30  # a cache that nothing has used for so long is deleted when another is built
-KEEP_SHARE = 0.5  # of the disk that caches may take when another is built: the free part and theirs
+KEEP_DAYS = 30  # a cache unused for longer is deleted when another is built
+KEEP_SHARE = 0.5  # of the disk (free space plus caches) that caches may use when another is built
 DAY = 86_400
 
 
@@ -38,8 +38,8 @@ class CacheFile:
     Args:
         path: The file.
         bytes: Its size.
-        used: When it was used last, in seconds since 1970.
-        purpose: What is in it, in words.
+        used: Time of the last use, in seconds since 1970.
+        purpose: Its content, in words.
     """
 
     path: Path
@@ -49,34 +49,34 @@ class CacheFile:
 
 
 def default_cache_folder() -> Path:
-    """Where caches are kept if `data.loading.cache_dir` names no other folder."""
+    """The folder of caches unless `data.loading.cache_dir` names another."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "swinft"
 
 
 def cache_files(folder: Path) -> list[CacheFile]:
-    """All caches in a folder, the one that was used longest ago first."""
+    """All caches in a folder, least recently used first."""
     found = []
     for path in (*folder.glob(f"*{PIXELS}"), *folder.glob(f"*{INDEX}")):
         try:
             stat = path.stat()
             found.append(CacheFile(path, stat.st_size, stat.st_mtime, _purpose(path)))
-        except OSError:  # deleted this very moment
+        except OSError:  # deleted in the meantime
             continue
     return sorted(found, key=lambda file: (file.used, file.path))
 
 
 def prune(folder: Path, max_days: float | None = None, max_bytes: int | None = None) -> list[CacheFile]:
-    """Deletes caches that were not used for some days, and more, oldest first, until the rest takes some bytes.
+    """Deletes unused caches, least recently used first, and the remains of killed builds.
 
-    What a running process uses stays. What killed builders left goes.
+    Caches in use by a running process are not deleted.
 
     Args:
         folder: The caches' folder.
-        max_days: Days since the last use that are kept; None for any number.
-        max_bytes: What all caches may take; None for any size.
+        max_days: Deletes caches unused for more days; None for no limit.
+        max_bytes: Deletes caches until the rest has at most this size; None for no limit.
 
     Returns:
-        What was deleted.
+        The deleted caches.
     """
     files, deleted = cache_files(folder), []
     total, now = sum(file.bytes for file in files), time.time()
@@ -86,26 +86,26 @@ def prune(folder: Path, max_days: float | None = None, max_bytes: int | None = N
         if (is_old or is_too_much) and _delete(file.path):
             deleted.append(file)
             total -= file.bytes
-    _delete_remains(folder, {file.path.stem for file in files} - {file.path.stem for file in deleted})
+    _delete_leftovers(folder, {file.path.stem for file in files} - {file.path.stem for file in deleted})
     return deleted
 
 
 def prune_before_build(folder: Path) -> None:
-    """Prunes a folder as its limits say, before another cache is built; says what has gone."""
-    taken = sum(file.bytes for file in cache_files(folder))
-    limit = int(KEEP_SHARE * (taken + shutil.disk_usage(folder).free))
+    """Prunes a folder to its limits before another cache is built; prints what was deleted."""
+    used = sum(file.bytes for file in cache_files(folder))
+    limit = int(KEEP_SHARE * (used + shutil.disk_usage(folder).free))
     deleted = prune(folder, KEEP_DAYS, limit)
     if deleted:
         size = format_bytes(sum(file.bytes for file in deleted))
         print(
             f"deleted {len(deleted)} old pixel caches in {folder}, {size}: not used for {KEEP_DAYS} days, or the "
-            f"oldest of more than {KEEP_SHARE:.0%} of the disk. They are built again where they are needed.",
+            f"oldest of more than {KEEP_SHARE:.0%} of the disk. They are built again when needed.",
             file=sys.stderr,
         )
 
 
 def lock_for_reading(file: IO[bytes]) -> None:
-    """Keeps a cache from being deleted for as long as it is mapped, or open.
+    """Locks a cache against deletion while it is mapped or open.
 
     Raises:
         OSError: It is being deleted.
@@ -115,7 +115,7 @@ def lock_for_reading(file: IO[bytes]) -> None:
             fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OSError("it is being deleted") from None
-        except OSError:  # a file system without locks: whoever deletes there sees to it that nobody reads
+        except OSError:  # a file system without locks: users must not delete caches in use there
             return
 
 
@@ -125,7 +125,7 @@ def is_in_use(path: Path) -> bool:
 
 
 def _delete(path: Path) -> bool:
-    """Deletes a cache that nobody uses; returns whether it is gone."""
+    """Deletes a cache unless it is in use; returns whether it was deleted."""
     return _while_unused(path, path.unlink)
 
 
@@ -135,7 +135,7 @@ def _while_unused(path: Path, action: Callable[[], None]) -> bool:
             if fcntl is not None:
                 fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             action()
-    except OSError:  # in use, gone already, or not ours to delete
+    except OSError:  # in use, deleted already, or without permission
         return False
     return True
 
@@ -154,16 +154,16 @@ def _purpose(path: Path) -> str:
         return "damaged"
 
 
-def _delete_remains(folder: Path, kept: Collection[str]) -> None:
-    """Deletes what killed builders left, and locks of caches that are gone; not while somebody holds them."""
+def _delete_leftovers(folder: Path, kept: Collection[str]) -> None:
+    """Deletes files of killed builds, and unused locks of deleted caches."""
     for lock in folder.glob(".*.lock"):
         key = lock.name[1:].removesuffix(".lock")
-        remains = list(folder.glob(f".{key}.*.tmp"))
-        if key in kept and not remains:
+        leftovers = list(folder.glob(f".{key}.*.tmp"))
+        if key in kept and not leftovers:
             continue
         try:
             with FileLock(lock, timeout=0):
-                for path in remains:
+                for path in leftovers:
                     path.unlink(missing_ok=True)
         except (Timeout, OSError):  # it is being built
             continue

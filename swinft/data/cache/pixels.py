@@ -1,9 +1,8 @@
-"""Every image decoded once: one file of uint8 pixels that folds, workers, processes and runs map into memory.
+"""The pixel cache: one file of decoded uint8 images, memory-mapped by folds, workers and runs.
 
-What is cached is what `resize.load_image` makes of a file; rows are ragged then, and one array [N, H, W, 3] where all
-images have one shape. Without a cache the same function runs each time: a cache changes the speed and nothing else.
-Beside the pixels a cache keeps what was found out about each image, so that a file that has not changed is not read
-again by anybody.
+It stores the results of `resize.load_image`: images of various shapes, or one array [N, H, W, 3] where all shapes are
+equal. Without a cache the same function runs each time: a cache changes the speed and nothing else. The cache also
+stores the index, which describes each image, so that unchanged files are not read again.
 """
 
 import hashlib
@@ -40,13 +39,13 @@ OFF = "Images are decoded each time they are read"
 
 @dataclass(frozen=True, eq=False)
 class PixelCache:
-    """Decoded images in a memory-mapped file; what is pickled is the path, so that workers share the mapping.
+    """Decoded images in a memory-mapped file; only the path is pickled, so that workers share the mapping.
 
     Args:
         path: The file.
-        index: What was found out about each of its N images.
-        data: All pixels one after another, uint8, read-only.
-        names_sha256: Of which files they are, as `ImageSet.names_sha256`.
+        index: Index of its N images.
+        data: All pixels, concatenated, uint8, read-only.
+        names_sha256: `ImageSet.names_sha256` of the image files.
     """
 
     path: Path
@@ -69,22 +68,22 @@ class PixelCache:
 
     @property
     def errors(self) -> dict[int, str]:
-        """What is wrong with which file, by its position."""
+        """Why a file cannot be used, by its position."""
         return self.index.errors
 
     @property
     def array(self) -> NDArray[np.uint8] | None:
-        """All rows as one view, uint8 [N, H, W, 3]; None where their shapes differ."""
+        """All images as one view, uint8 [N, H, W, 3]; None if their shapes differ."""
         if len(self) == 0 or (self.shapes != self.shapes[0]).any():
             return None
         return self.data.reshape(len(self), *self.shapes[0].tolist(), 3)
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """A row's image, uint8 (H, W, 3): a read-only view, nothing is copied.
+        """A row's image, uint8 (H, W, 3), as a read-only view.
 
         Raises:
             ImageError: The file could not be decoded when the cache was built; the message names it.
-            IndexError: There is no such row; a negative one stands for padding elsewhere and must not wrap around.
+            IndexError: There is no such row; negative ones mean padding elsewhere and must not wrap around.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
@@ -96,12 +95,12 @@ class PixelCache:
 
 @dataclass(frozen=True)
 class CacheResult:
-    """What is known of images after `load_or_build`.
+    """Result of `load_or_build`.
 
     Args:
-        index: What was found out about each.
-        cache: Their pixels, where these are kept.
-        decision: Whether they are kept, and why, as a sentence.
+        index: Index of the images.
+        cache: Their pixels, if cached.
+        decision: Whether they are cached, and why, as a sentence.
     """
 
     index: ImageIndex
@@ -110,11 +109,11 @@ class CacheResult:
 
 
 def cache_key(images: ImageSet) -> str:
-    """SHA-256 of everything that decides what the pixels are, in hexadecimal.
+    """SHA-256 of everything that determines the pixels, in hexadecimal.
 
-    That is decoder, conversion rules, geometry, training size, source, and of each file its name under the root, size,
-    times of modification and of change, inode and device, in the order of the rows. A folder that was renamed keeps its
-    cache; a copy has one of its own.
+    That is: decoder, conversion rules, geometry, training size and source; and for each file, in row order, its name
+    under the root, size, times of modification and change, inode and device. A renamed folder keeps its cache; a copy
+    gets a new one.
     """
     pillow = f"pillow {PIL.__version__}, jpeg {features.version('jpg')} {features.version('libjpeg_turbo')}"
     decoder = [FORMAT, pillow, f"conversion {CONVERSION}", f"torch {torch.__version__}", GEOMETRY]
@@ -136,19 +135,19 @@ def prepare(
     workers: int | None = None,
     rules: ImageRules = RULES,
 ) -> PixelCache:
-    """The cache of some files as from `load_or_build`, where there has to be one.
+    """Builds or loads the cache of some files, which is required.
 
     Args:
         paths: N image files.
-        root: Their names count relative to this folder.
-        image_size: Height and width of training, in pixels.
-        folder: Where caches are kept. Made if missing.
+        root: Folder that their names are relative to.
+        image_size: Training height and width in pixels.
+        folder: Folder of the caches; created if missing.
         workers: Number of threads; None for one per core.
         rules: Which images can be used, and how.
 
     Raises:
-        InputError: There is no room, or a file changed while it was decoded.
-        OSError: The folder cannot be written to; nothing is left behind.
+        InputError: The cache does not fit, or a file changed during decoding.
+        OSError: The folder cannot be written to; no partial file remains.
     """
     cache = load_or_build(ImageSet(paths, root, image_size, rules), folder, True, workers).cache
     assert cache is not None
@@ -156,47 +155,45 @@ def prepare(
 
 
 def load_or_build(images: ImageSet, folder: Path, policy: Policy, workers: int | None = None) -> CacheResult:
-    """Looks up what is known of images, or reads and decodes them, once, where nothing is or what there is is unusable.
+    """Loads the cache of some images; builds it if it is missing or unusable.
 
-    Of several processes that ask at once one decodes, the others wait and map what it wrote. A file counts only under
-    its final name, which it gets whole and flushed: a builder that is killed leaves nothing that would be used.
+    If several processes call this at once, one decodes, and the others wait and map its file. A file gets its final
+    name only when it is complete and flushed: a killed build leaves nothing that would be used.
 
     Args:
         images: The files.
-        folder: Where caches are kept. Made if missing.
-        policy: Whether pixels are kept: True, False for the index alone, or `auto` for as there is room.
+        folder: Folder of the caches; created if missing.
+        policy: Whether pixels are cached: True, False for the index alone, or `auto` for yes if they fit.
         workers: Number of threads; None for one per core.
 
     Raises:
-        InputError: The policy is True and there is no room; or a file changed while it was decoded.
-        OSError: The folder cannot be written to; nothing is left behind and, unless the policy is True, nothing read.
+        InputError: The policy is True and the cache does not fit; or a file changed during decoding.
+        OSError: The folder cannot be written to; no partial file remains.
     """
     folder, key = folder.absolute(), cache_key(images)  # workers may have another working directory
-    if found := _known(images, folder, key, policy):
+    if found := _load(images, folder, key, policy):
         return found
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / f".{key}.lock"):
-        if found := _known(images, folder, key, policy):  # another process may have built it meanwhile
+        if found := _load(images, folder, key, policy):  # another process may have built it meanwhile
             return found
         for left in folder.glob(f".{key}.*.tmp"):
             left.unlink(missing_ok=True)
         prune_before_build(folder)
-        room = None if policy is False else CacheBudget.of(folder, is_there=False, is_required=policy is True)
-        index, path, problem = build(images, key, folder, room, workers)
+        budget = None if policy is False else CacheBudget.of(folder, exists=False, is_required=policy is True)
+        index, path, problem = build(images, key, folder, budget, workers)
         if path is None or path.suffix == INDEX:
             return CacheResult(index, None, f"{OFF}: {problem}." if problem else "")
-        cache_path(folder, key, INDEX).unlink(missing_ok=True)  # what it said is in the cache as well
+        cache_path(folder, key, INDEX).unlink(missing_ok=True)  # the cache contains the index too
         cache = open_cache(path)
-        return CacheResult(cache.index, cache, _kept(cache, CacheBudget.of(folder, is_there=True)))
+        return CacheResult(cache.index, cache, _decision(cache, CacheBudget.of(folder, exists=True)))
 
 
 def open_cache(path: Path) -> PixelCache:
-    """Maps a cache file after comparing its header, size and index with each other.
-
-    While it is mapped it is not pruned.
+    """Maps a cache file after checking header, size and index; while mapped, it is not pruned.
 
     Raises:
-        StoreError: It is missing, cut, of another format or damaged outside the pixels.
+        StoreError: It is missing, truncated, of another format or damaged outside the pixels.
     """
     try:
         with path.open("rb") as file:
@@ -213,34 +210,34 @@ def open_cache(path: Path) -> PixelCache:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"the pixel cache {path} cannot be used: {error}. Delete it; it is built again.") from error
     with suppress(OSError):
-        os.utime(path)  # when it was used last, for pruning
+        os.utime(path)  # the time of last use, for pruning
     return PixelCache(path, index, np.frombuffer(mapped, np.uint8, header["data_bytes"], HEADER), names)
 
 
-def _known(images: ImageSet, folder: Path, key: str, policy: Policy) -> CacheResult | None:
-    """What a cache file says that is there already; None where images must be read."""
+def _load(images: ImageSet, folder: Path, key: str, policy: Policy) -> CacheResult | None:
+    """The existing cache file's content; None if images must be read."""
     cache = _open_if_whole(cache_path(folder, key)) or _open_if_whole(cache_path(folder, key, INDEX))
-    if cache is None or _readable_again(images, cache.index):
+    if cache is None or _is_outdated(images, cache.index):
         return None
     has_pixels = cache.path.suffix == PIXELS
     if policy is False:
         return CacheResult(cache.index, None, "")
-    room = CacheBudget.of(folder, is_there=has_pixels)
-    lacks = room.shortage(cache.index.needed_bytes)
-    if lacks and policy is True:
-        raise does_not_fit(lacks)
-    if lacks:
-        return CacheResult(cache.index, None, f"{OFF}: {lacks}.")
-    return CacheResult(cache.index, cache, _kept(cache, room)) if has_pixels else None
+    budget = CacheBudget.of(folder, exists=has_pixels)
+    shortage = budget.shortage(cache.index.needed_bytes)
+    if shortage and policy is True:
+        raise does_not_fit(shortage)
+    if shortage:
+        return CacheResult(cache.index, None, f"{OFF}: {shortage}.")
+    return CacheResult(cache.index, cache, _decision(cache, budget)) if has_pixels else None
 
 
-def _kept(cache: PixelCache, room: CacheBudget) -> str:
-    size, memory = format_bytes(cache.data.nbytes), format_bytes(room.memory)
+def _decision(cache: PixelCache, budget: CacheBudget) -> str:
+    size, memory = format_bytes(cache.data.nbytes), format_bytes(budget.memory)
     return f"Images are decoded once: the decoded images take {size}, of {memory} in memory, and are in {cache.path}"
 
 
-def _readable_again(images: ImageSet, index: ImageIndex) -> bool:
-    """Whether a file that could not be read can be now, without having changed."""
+def _is_outdated(images: ImageSet, index: ImageIndex) -> bool:
+    """Whether an unchanged file that could not be read before can be read now."""
     unread = [row for row in index.errors if not index.records["content"][row].any()]
     scratch: NDArray[Any] = np.zeros(1, dtype=index.records.dtype)
     whole = replace(images, image_size=None)
@@ -249,7 +246,7 @@ def _readable_again(images: ImageSet, index: ImageIndex) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Holds a cache's lock; says so when it must be waited for."""
+    """Holds a cache's lock; prints a note if it must wait for it."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

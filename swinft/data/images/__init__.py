@@ -1,1 +1,1 @@
-"""The bytes of an image file become RGB pixels at the resolution of training."""
+"""Decodes image files to RGB pixels at training resolution."""

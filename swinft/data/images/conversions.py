@@ -1,4 +1,4 @@
-"""What turning images into 8 bits of RGB hides or loses, counted, with the rule that changes it."""
+"""Notes on information lost in the conversion to 8-bit RGB, with the option that changes it."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from swinft.data.images.decode import ImageRules
 from swinft.errors import number_of
 
-FADED = 0.5  # share of the pixels; from here on most of an image is not what its colours say
+FADED = 0.5  # fraction of partly transparent pixels from which an image is counted
 
 
 def conversion_notes(records: Sequence[NDArray[np.void]], rules: ImageRules) -> list[str]:
-    """One sentence for each thing that is hidden or lost in some images.
+    """One sentence for each kind of loss that affects some images.
 
     Args:
-        records: Of `index.RECORD`, of each split.
-        rules: By which the images were decoded.
+        records: Arrays of `index.RECORD`, one per split.
+        rules: The rules by which the images were decoded.
     """
     every = np.concatenate(records)
     usable = every[every["is_usable"]]
@@ -25,32 +25,32 @@ def conversion_notes(records: Sequence[NDArray[np.void]], rules: ImageRules) -> 
     if faded and rules.transparency == "blend":
         notes.append(
             f"{_count(faded, len(usable))}: transparency hides or fades more than half of the pixels, with "
-            f"{list(rules.background)} behind them. Where the band is something else, set "
+            f"{list(rules.background)} behind them. If the fourth band is something else, set "
             f"data.loading.image_rules.transparency to ignore."
         )
     dropped = int((usable["dropped_bands"] > 0).sum())
     if dropped:
         most = int(usable["dropped_bands"].max())
         notes.append(
-            f"{_count(dropped, len(usable))}: {most} band{'s' * (most > 1)} that the file calls neither colour nor "
-            f"transparency {'are' if most > 1 else 'is'} left out."
+            f"{_count(dropped, len(usable))}: {most} band{'s' * (most > 1)} that the file declares neither colour nor "
+            f"transparency {'are' if most > 1 else 'is'} ignored."
         )
     return [note for note in notes if note]
 
 
 def _unused_bits(usable: NDArray[np.void], bits: int) -> str:
-    """Whether the images of so many bits use fewer, most of them by far; empty where they do not."""
+    """A sentence if most images of this bit depth use far fewer bits; else empty."""
     counted = usable[(usable["bits"] == bits) & (usable["used_bits"] > 0)]
     used = counted["used_bits"]
-    few = used <= bits - 2  # a quarter of white at most
-    # One dark image among others is a dark image, and so are some photographs of 8 bits.
+    few = used <= bits - 2  # at most a quarter of white
+    # A single dark image is just dark, and so are some 8-bit photographs.
     is_rule = bool(few.all()) and 2 * len(counted) >= len(usable) if bits <= 8 else 2 * few.sum() >= len(counted)
     if not len(counted) or not is_rule:
         return ""
     most = int(used[few].max())
     return (
-        f"{_count(int(few.sum()), len(usable))}: their samples use {most} of {bits} bits, so that they are dark. If "
-        f"white is {2**most - 1} there, set data.loading.image_rules.bits to {most}."
+        f"{_count(int(few.sum()), len(usable))}: their samples use {most} of {bits} bits, so they are dark. If "
+        f"white is {2**most - 1} in them, set data.loading.image_rules.bits to {most}."
     )
 
 

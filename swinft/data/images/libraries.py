@@ -1,6 +1,6 @@
-"""How the libraries behind images are set in processes of swinft's own: its commands, its folds, its loader processes.
+"""Settings of OpenCV and Pillow in swinft's own processes: commands, folds and workers.
 
-A program that imports swinft keeps its own settings; pixels are the same either way.
+A program that imports swinft keeps its own settings; the pixels are the same.
 """
 
 import cv2
@@ -8,8 +8,8 @@ from PIL import ImageFile
 
 
 def tune_decoders() -> None:
-    """Sets this process's decoders for many small images, one after the other."""
-    # A pool of OpenCV threads loses time on images of this size, and a forked worker that inherits one can hang.
+    """Tunes the decoders of this process for many small images."""
+    # OpenCV's thread pool is slower on images of this size, and a forked worker that inherits it can hang.
     cv2.setNumThreads(0)
-    # Pillow reads files and hands out pixels in blocks of 64 KB, and joins them by copying; in one piece is 5 % faster.
+    # Pillow reads files and copies pixels in blocks of 64 KB by default; one block is 5 % faster.
     ImageFile.MAXBLOCK = 4_000_000

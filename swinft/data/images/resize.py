@@ -1,18 +1,18 @@
-"""Images at the size that training needs: what is cached, and what is decoded where nothing is cached, is the same.
+"""Shrinks images to the size that training needs, with or without a cache.
 
-A decoded image is shrunk, with its aspect ratio, until it just covers 1.14 times the training size in height and
-width; it is never enlarged. The filter is Pillow's and torchvision's bilinear one with antialiasing, in torch's kernel,
-which takes a fifth of the time of OpenCV's area averaging. Covering serves all three resize rules and a list of
-transforms alike, and the remaining 14 % leave random crops room.
+An image is shrunk, with its aspect ratio, until it just covers 1.14 times the training size in height and width. It is
+never enlarged. The filter is the antialiased bilinear one of Pillow and torchvision, in torch's kernel, which takes a
+fifth of the time of OpenCV's area averaging. Covering works for all three resize rules and for lists of transforms;
+the extra 14 % leave space for random crops.
 
-How such pixels differ from those of `decode`, for a training size of (H, W):
+Differences from the pixels of `decode`, for a training size of (H, W):
 
-- An image that is smaller than 1.14 H in height or 1.14 W in width stays as it is: no difference.
-- Every other image is shrunk twice: once here, its sides rounded to whole pixels, and by the resize rule from there.
-  Evaluation then sees it slightly softer: photographs differ by 0.3 to 4 of 255 grey levels per pixel on average (pad
-  least, crop most), noise by up to 13.
-- A JPEG at least twice as large as that is decoded at 1/2, 1/4 or 1/8 of its size, then shrunk. This is part of the
-  difference above: of 0.4 to 3.6 grey levels, the less the larger the JPEG.
+- An image below 1.14 H in height or 1.14 W in width is not shrunk: no difference.
+- Every other image is shrunk twice: here, with sides rounded to whole pixels, and then by the resize rule. Evaluation
+  sees it slightly softer: photographs differ by 0.3 to 4 of 255 grey levels per pixel on average (pad least, crop
+  most), noise by up to 13.
+- A JPEG at least twice as large as needed is decoded at 1/2, 1/4 or 1/8 of its size, then shrunk. This contributes 0.4
+  to 3.6 grey levels to the difference above, less for larger JPEGs.
 - Augmentations see the shrunk image: lengths in pixels (blurs, holes, fixed crops), noise and compression act on
   fewer pixels, and a small crop is enlarged from fewer.
 """
@@ -31,19 +31,19 @@ from swinft.data.images.decode import RULES, ImageInfo, ImageRules, decode, deco
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import Source
 
-MARGIN = 1.14  # 256 pixels for 224: random crops have room, and evaluation shrinks once more instead of enlarging
-# Part of a cache's key: changed with anything below that changes pixels.
+MARGIN = 1.14  # 256 pixels for 224: space for random crops, and evaluation never enlarges
+# Part of the cache key: change it with any code below that changes pixels.
 GEOMETRY = f"covers {MARGIN} of the training size, antialiased, height first, never enlarged, JPEG at 1/2, 1/4, 1/8"
 
 
 def load_image(
     path: str | Path, image_size: tuple[int, int] | None, rules: ImageRules = RULES, source: Source = FILES
 ) -> NDArray[np.uint8]:
-    """Decodes an image and shrinks it to what a training size needs.
+    """Decodes an image and shrinks it for a training size.
 
     Args:
         path: As for `decode`.
-        image_size: Height and width of training, in pixels; None to keep every pixel.
+        image_size: Training height and width in pixels; None for full size.
         rules: As for `decode`.
         source: As for `decode`.
 
@@ -61,7 +61,7 @@ def load_image(
 def load_image_and_info(
     path: str | Path, content: bytes, image_size: tuple[int, int] | None, rules: ImageRules = RULES
 ) -> tuple[NDArray[np.uint8], ImageInfo]:
-    """The same of a file that was read already, with what its header says.
+    """The same for a file that was read already; also returns its header information.
 
     Args:
         path: Named in errors.
@@ -77,7 +77,7 @@ def load_image_and_info(
 
 
 def _shrunk(pixels: NDArray[np.uint8], full: tuple[int, int], image_size: tuple[int, int]) -> NDArray[np.uint8]:
-    height, width = shrunk_shape(*full, image_size)  # of the full size: the reduced one has been rounded
+    height, width = shrunk_shape(*full, image_size)  # from the full size: the reduced one is rounded
     if (height, width) != pixels.shape[:2]:
         pixels = resized(pixels, height, width)
         pixels.flags.writeable = False
@@ -85,10 +85,10 @@ def _shrunk(pixels: NDArray[np.uint8], full: tuple[int, int], image_size: tuple[
 
 
 def resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3) to uint8 (height, width, 3), by the filter of this module; a side may also be enlarged."""
-    batch = _read_only(pixels)[None].permute(0, 3, 1, 2)  # of one, so that torch sees that it is channels_last
-    # Height first, whose pass is the cheap one: torch would begin with the width, of rows that are about to go, and
-    # take 1.2 to 1.5 times as long. What is rounded in between differs by one grey level at most.
+    """Resizes uint8 (H, W, 3) to (height, width, 3) with this module's filter; it can also enlarge."""
+    batch = _read_only(pixels)[None].permute(0, 3, 1, 2)  # a batch of one, which torch recognises as channels_last
+    # Height first: torch would start with the width, also in rows that are about to be dropped, and take 1.2 to 1.5
+    # times as long. Rounding in between differs by at most one grey level.
     for size in ((height, pixels.shape[1]), (height, width)):
         batch = functional.interpolate(batch, size, mode="bilinear", antialias=True)
     result: NDArray[np.uint8] = batch.permute(0, 2, 3, 1)[0].numpy()
@@ -96,19 +96,19 @@ def resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
 
 
 def _read_only(pixels: NDArray[np.uint8]) -> torch.Tensor:
-    """The same memory as a tensor, which must not be written to: torch knows no such tensors, and warns of them."""
+    """The same memory as a tensor, which must not be written to; avoids torch's warning about read-only arrays."""
     address, _ = pixels.__array_interface__["data"]
     view: Any = SimpleNamespace(__array_interface__=pixels.__array_interface__ | {"data": (address, False)}, of=pixels)
     return torch.from_numpy(np.asarray(view))
 
 
 def min_shrunk_shape(image_size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width in pixels that a shrunk image covers, for a training size."""
+    """Height and width in pixels that a shrunk image must cover, for a training size."""
     return math.ceil(MARGIN * image_size[0]), math.ceil(MARGIN * image_size[1])
 
 
 def shrunk_shape(height: int, width: int, image_size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width in pixels to which an image of a height and width is shrunk, for a training size."""
+    """Height and width in pixels of an image after shrinking, for a training size."""
     least_height, least_width = min_shrunk_shape(image_size)
     scale = max(least_height / height, least_width / width)
     if scale >= 1:

@@ -1,1 +1,1 @@
-"""One look at every image file: what cannot be used, what occurs twice, what changed."""
+"""The scan of all image files: unusable images, duplicates and changes."""

@@ -1,6 +1,6 @@
-"""Images that occur more than once: found by their pixels and by how they look, named, and kept in one fold.
+"""Duplicate images, found by pixel hash and perceptual hash: reported, or kept in one fold.
 
-A cluster is what hangs together: rows with the same pixels or with similar ones, and rows that are linked by others.
+A cluster is a connected component: rows with equal or similar images, directly or through other rows.
 Shapes: N rows. Time grows with N², memory with N.
 """
 
@@ -20,22 +20,22 @@ from swinft.errors import listed
 from swinft.system.limits import available_cores
 
 NUM_BITS = HASH_SIDE * HASH_SIDE
-# Compressing at quality 20, halving the size or brightening by 20 levels changes up to 28 of 256 bits; the most alike
-# of 500 different satellite tiles differ in 92.
+# JPEG quality 20, half the size or 20 levels more brightness change up to 28 of 256 bits; the two most similar of 500
+# different satellite tiles differ in 92.
 NEAR_BITS = 32
-TILE = 256  # rows compared with as many others at once, whatever the number of rows
-MAX_ROWS = 100_000  # comparing every pair takes half a minute on two cores, and four times that for twice the rows
-SHOWN = 10  # clusters and ids that are written out; the rest are counted
+TILE = 256  # rows per block of the pairwise comparison
+MAX_ROWS = 100_000  # comparing all pairs takes half a minute on two cores, and grows with the square
+SHOWN = 10  # clusters and ids that are listed; the rest are counted
 
 
 def find_duplicates(index: ImageIndex, is_used: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The cluster of each row, named by its first row; a row that is like no other is a cluster of its own.
+    """The cluster of each row, labelled by its first row; unique rows are clusters of one.
 
-    Blank images are like nothing: whatever they stand for, it is not the same thing seen twice.
+    Blank images are never duplicates: being blank does not mean that they show the same thing.
 
     Args:
-        index: What was found out about N images.
-        is_used: Rows that count, bool (N,); no cluster hangs together by another.
+        index: Index of N images.
+        is_used: Rows to compare, bool (N,); other rows link no clusters.
 
     Returns:
         int64 (N,).
@@ -57,10 +57,10 @@ def find_duplicates(index: ImageIndex, is_used: NDArray[np.bool_]) -> NDArray[np
 
 
 def _linked(codes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """The first code that each one hangs together with, by steps of at most `NEAR_BITS` bits.
+    """The first code of each code's cluster, linked by differences of at most `NEAR_BITS` bits.
 
-    Only tiles of the comparison are ever held, and links within what hangs together already are dropped at once: a
-    thousand frames of one camera have half a million pairs.
+    Only one block of the comparison per thread is in memory, and links within a cluster are dropped at once: a thousand
+    frames of one camera have half a million pairs.
 
     Args:
         codes: Perceptual hashes, uint64 (N, 4).
@@ -73,7 +73,7 @@ def _linked(codes: NDArray[np.uint64]) -> NDArray[np.int64]:
     def near(tile: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         row, column = tile
         block, others = codes[row : row + TILE], codes[column : column + TILE]
-        # Half of the words settle nearly every pair: unrelated images differ in 64 of 128 bits, give or take 6.
+        # Half of the words decide nearly every pair: unrelated images differ in 64 ± 6 of 128 bits.
         is_near = _differing_bits(block[:, None, :2], others[None, :, :2]) <= NEAR_BITS
         if not is_near.any():
             return _NONE, _NONE
@@ -84,7 +84,7 @@ def _linked(codes: NDArray[np.uint64]) -> NDArray[np.int64]:
 
     tiles = [(row, column) for row in range(0, len(codes), TILE) for column in range(row, len(codes), TILE)]
     threads = available_cores()
-    with ThreadPoolExecutor(threads) as pool:  # NumPy compares without the interpreter's lock
+    with ThreadPoolExecutor(threads) as pool:  # NumPy releases the GIL while it compares
         for one, other in in_order(pool, near, tiles, ahead=2 * threads):
             if len(one):
                 labels = _joined(labels, labels[one], labels[other])
@@ -95,7 +95,7 @@ _NONE: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 
 
 def _differing_bits(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.int16]:
-    """How many bits differ between hashes (…, 4) that broadcast; a word at a time, for the memory's sake."""
+    """Number of differing bits of hashes (…, 4) that broadcast; word by word, to save memory."""
     bits: NDArray[np.int16] = np.bitwise_count(one[..., 0] ^ other[..., 0]).astype(np.int16)
     for word in range(1, one.shape[-1]):
         bits += np.bitwise_count(one[..., word] ^ other[..., word])
@@ -103,9 +103,9 @@ def _differing_bits(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArr
 
 
 def _joined(labels: NDArray[np.int64], one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Labels int64 (N,), each the smallest row of its cluster, after clusters `one` and `two` were linked pairwise."""
-    names, places = np.unique(np.concatenate([one, two]), return_inverse=True)
-    edges = (np.ones(len(one), dtype=np.int8), (places[: len(one)], places[len(one) :]))
+    """Labels int64 (N,), each the smallest row of its cluster, after merging clusters `one` and `two` pairwise."""
+    names, nodes = np.unique(np.concatenate([one, two]), return_inverse=True)
+    edges = (np.ones(len(one), dtype=np.int8), (nodes[: len(one)], nodes[len(one) :]))
     graph = coo_array(edges, shape=(len(names), len(names)))  # type: ignore[no-untyped-call]
     parts = connected_components(graph, directed=False)[1]
     smallest = np.full(len(names), len(labels))
@@ -116,11 +116,11 @@ def _joined(labels: NDArray[np.int64], one: NDArray[np.int64], two: NDArray[np.i
 
 
 def cluster_groups(labels: NDArray[np.int64], groups: Sequence[str] | None = None) -> list[str]:
-    """A group for each row, such that rows of a cluster, and rows of a group that was given, share one.
+    """A group name for each row: rows of one cluster, or of one given group, get the same name.
 
     Args:
         labels: From `find_duplicates`.
-        groups: N names of groups that there are already.
+        groups: N names of existing groups, or None.
 
     Returns:
         N names.
@@ -133,12 +133,12 @@ def cluster_groups(labels: NDArray[np.int64], groups: Sequence[str] | None = Non
 
 
 def fold_leaks(labels: NDArray[np.int64], folds: Folds) -> list[NDArray[np.int64]]:
-    """The clusters of which rows are trained on in one fold and scored in another."""
+    """The clusters with rows in more than one fold."""
     return [rows for rows in _members(labels) if (folds[rows] != folds[rows[0]]).any()]
 
 
 def _members(labels: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """The rows of each cluster of more than one, in the order of their first rows."""
+    """The rows of each cluster with several rows, ordered by first row."""
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     ends = np.append(starts[1:], len(order))
@@ -149,20 +149,20 @@ def _members(labels: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 def duplicate_notes(
     labels: NDArray[np.int64], index: ImageIndex, ids: Sequence[str], folds: Folds, targets: NDArray[Any]
 ) -> list[str]:
-    """What is worth knowing about images that occur under several ids.
+    """Notes on images that occur under several ids.
 
-    Clusters that leak come first, then those within a fold whose targets differ; the rest are counted.
+    Clusters in several folds come first, then those within a fold whose targets differ; the rest are counted.
 
     Args:
         labels: From `find_duplicates`.
-        index: What was found out about N images.
+        index: Index of N images.
         ids: N ids.
         folds: Fold of each row.
         targets: Target of each row.
     """
     notes = _blank(index, ids)
     if len(ids) > MAX_ROWS:
-        notes.append(f"more than {MAX_ROWS:,} rows: images that look alike were not looked for, only equal ones.")
+        notes.append(f"more than {MAX_ROWS:,} rows: only equal images were searched for, not similar ones.")
     kinds: dict[str, list[NDArray[np.int64]]] = {"leak": [], "differ": [], "harmless": []}
     for rows in _members(labels):
         is_leak, differ = (folds[rows] != folds[rows[0]]).any(), (targets[rows] != targets[rows[0]]).any()
@@ -180,10 +180,10 @@ def duplicate_notes(
 def _sentence(
     rows: NDArray[np.int64], index: ImageIndex, ids: Sequence[str], folds: Folds, targets: NDArray[Any]
 ) -> str:
-    """One cluster in words."""
+    """Describes one cluster."""
     records = index.records[rows]
     where = np.unique(folds[rows]).tolist()
-    place = f"in folds {where}, a leak in the out-of-fold score" if len(where) > 1 else f"all in fold {where[0]}"
+    split = f"in folds {where}, a leak in the out-of-fold score" if len(where) > 1 else f"all in fold {where[0]}"
     differ = "; their targets differ" if (targets[rows] != targets[rows[0]]).any() else ""
     bits = _differing_bits(records["perceptual"], records["perceptual"][:1])
     furthest = int(bits.argmax())
@@ -196,7 +196,7 @@ def _sentence(
             f"look alike in a chain: each differs from another in at most {NEAR_BITS} of {NUM_BITS} bits, "
             f"{ids[rows[0]]} and {ids[rows[furthest]]} in {bits[furthest]}"
         )
-    return f"ids {listed([ids[row] for row in rows.tolist()])} {what}, {place}{differ}."
+    return f"ids {listed([ids[row] for row in rows.tolist()])} {what}, {split}{differ}."
 
 
 def _blank(index: ImageIndex, ids: Sequence[str]) -> list[str]:
@@ -204,11 +204,11 @@ def _blank(index: ImageIndex, ids: Sequence[str]) -> list[str]:
     if not rows:
         return []
     verb = "images are" if len(rows) > 1 else "image is"
-    return [f"{len(rows):,} {verb} blank, of one colour all over: ids {listed([ids[row] for row in rows])}."]
+    return [f"{len(rows):,} {verb} blank (one colour): ids {listed([ids[row] for row in rows])}."]
 
 
 def test_duplicate_notes(train: ImageIndex, ids: Sequence[str], test: ImageIndex, test_ids: Sequence[str]) -> list[str]:
-    """One line per image to predict whose very pixels are among the training rows, blank ones left out."""
+    """One line per image to predict whose exact pixels occur in a training image; blank images are left out."""
     seen = np.flatnonzero(train.records["is_usable"] & ~train.records["is_blank"]).tolist()
     known = {train.records["pixels"][row].tobytes(): row for row in reversed(seen)}
     asked = np.flatnonzero(test.records["is_usable"] & ~test.records["is_blank"]).tolist()

@@ -1,4 +1,4 @@
-"""The images behind a datamodule's rows: each file is read once, when it is needed, and what was found is kept."""
+"""The image files of a datamodule: scanned once, when needed; keeps the index, the cache and the notes."""
 
 import sys
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ SPLITS = {"train": "images", "test": "test images"}
 
 
 class ImageFiles:
-    """What is known of the images of training and test rows.
+    """The image files of the training and test rows.
 
     Args:
         rules: Which images can be used, and how.
-        image_size: Height and width of training, in pixels; None where images are not shrunk to what it needs.
-        root: The data's folder.
-        policy: Whether training images are decoded once into a cache: True, False, or `auto` where they fit.
-        folder: Of the caches; None for the user's.
+        image_size: Training height and width in pixels; None if images are not shrunk for it.
+        root: Folder of the data.
+        policy: Whether training images are cached: True, False, or `auto` for yes if they fit.
+        folder: Folder of the caches; None for the default.
     """
 
     def __init__(
@@ -52,43 +52,43 @@ class ImageFiles:
         self._labels: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        """How many images were looked at."""
+        """Number of scanned images."""
         return sum(len(found.index) for found in self._results.values())
 
     @property
     def decision(self) -> str:
-        """Whether training images are decoded once, and why, as a sentence; empty where nothing has asked yet."""
+        """Whether training images are cached, and why, as a sentence; empty before the first scan."""
         return self._results["train"].decision if "train" in self._results else ""
 
     def index(self, split: str, rows: Rows) -> ImageIndex:
-        """What is known of the images of `train` or `test`; reads and decodes each once where nothing is.
+        """The index of the images of `train` or `test`; scans them at the first call.
 
         Raises:
-            InputError: The policy is True, and there is no room or the folder cannot be written to.
+            InputError: The policy is True, and the cache does not fit or cannot be written.
         """
         return self._result(split, rows).index
 
     def cache(self, rows: Rows, makes_it: bool = True) -> PixelCache | None:
-        """The decoded training images; None where policy or room are against it.
+        """The pixel cache of the training images; None if they are not cached.
 
         Args:
             rows: The training rows.
-            makes_it: Decode them now where nobody has asked for them before.
+            makes_it: Build it now if it was not requested before.
 
         Raises:
             InputError: As for `index`.
         """
-        if self.policy is False or self.image_size is None:  # nothing is kept, so nothing is read for it
+        if self.policy is False or self.image_size is None:
             return None
         if self._known_path is not None:
             return self._open_known_cache(rows, self._known_path)
         return self._result("train", rows).cache if makes_it or "train" in self._results else None
 
     def use_known_cache(self, path: str) -> None:
-        """Takes what another process of the same run has found out, in place of looking for it again.
+        """Uses the cache that another process of the same run has built, instead of scanning again.
 
         Args:
-            path: File of the training images' cache; empty where they are decoded each time they are read.
+            path: File of the training images' cache; empty if they are not cached.
         """
         self._known_path = path
 
@@ -114,43 +114,43 @@ class ImageFiles:
     def _load_or_scan(self, images: ImageSet, is_train: bool) -> CacheResult:
         if self.policy is False:
             return CacheResult(scan(images), None, f"{OFF}: the pixel cache is switched off.")
-        keeps = is_train and self.image_size is not None
+        may_cache = is_train and self.image_size is not None
         try:
-            found = load_or_build(images, self.folder, self.policy if keeps else False)
+            found = load_or_build(images, self.folder, self.policy if may_cache else False)
         except OSError as error:
             reason = f"the pixel cache cannot be written to {self.folder}: {error.strerror or error}"
-            if keeps and self.policy is True:
+            if may_cache and self.policy is True:
                 raise InputError(
                     f"{reason}. Set data.loading.cache_dir to another folder, or data.loading.cache to auto (and "
                     f"data.loading.augment_on to cpu)."
                 ) from error
             return CacheResult(scan(images), None, f"{OFF}: {reason}. Set data.loading.cache_dir to another.")
-        if is_train and not keeps:
+        if is_train and not may_cache:
             return CacheResult(
                 found.index, None, f"{OFF}: the cache is for shrunk images, and data.loading.shrink is false."
             )
         return found
 
     def clusters(self, train: Rows) -> NDArray[np.int64]:
-        """The cluster of each training row that is used, as from `duplicates.find_duplicates`."""
+        """The cluster of each training row, from `duplicates.find_duplicates`."""
         if self._labels is None:
             self._labels = find_duplicates(self.index("train", train), train.is_used)
         return self._labels
 
     def bad_rows(self, train: Rows, known: Path | None) -> list[int]:
-        """Training rows whose image cannot be used, from an `images.csv` or from a look."""
+        """Training rows with an unusable image, from an `images.csv` or from a scan."""
         if known is None:
             return list(self.index("train", train).errors)
         bad = {line.id for line in read_images(known, "train") if line.problem}
         return [row for row, id in enumerate(train.table.ids) if id in bad]
 
     def check(self, splits: dict[str, Rows], decode: bool, skips_bad: bool) -> None:
-        """Looks at every image.
+        """Checks every image.
 
         Args:
-            splits: The rows of `train` and, where there are any, of `test`.
-            decode: Decode every image; otherwise read the headers only, and keep nothing of it.
-            skips_bad: An image that cannot be used is noted and no error.
+            splits: The rows of `train` and, if any, of `test`.
+            decode: Decode every image; otherwise read only the headers, without storing results.
+            skips_bad: Unusable images are notes, not errors.
 
         Raises:
             DataError: Images cannot be used; all of them are listed.
@@ -172,10 +172,10 @@ class ImageFiles:
     def check_duplicates(
         self, splits: dict[str, Rows], folds: Folds, targets: NDArray[Any], refuses_leaks: bool
     ) -> None:
-        """Notes images that occur more than once.
+        """Adds notes on duplicate images.
 
         Raises:
-            InputError: Such images are in different folds, and `refuses_leaks`.
+            InputError: Duplicates are in different folds, and `refuses_leaks`.
         """
         train, test = splits["train"], splits.get("test")
         index, ids, labels = self.index("train", train), train.table.ids, self.clusters(train)
@@ -187,26 +187,26 @@ class ImageFiles:
         self.notes += notes
 
     def summary(self, splits: dict[str, Rows]) -> dict[str, Any]:
-        """Sizes, formats and pixel modes of each split that was looked at."""
+        """Sizes, formats and pixel modes of each scanned split."""
         found = {split: self._results[split].index for split in splits if split in self._results}
         return {SPLITS[split]: index.summary(splits[split].paths) for split, index in found.items()}
 
     def to_csv(self, ids: dict[str, Sequence[str]]) -> str:
-        """What was seen, as the text of an `images.csv`.
+        """The scan results, as the text of an `images.csv`.
 
         Args:
-            ids: Of the rows of each split.
+            ids: Ids of the rows of each split.
         """
         return write_images({split: (ids[split], found.index) for split, found in self._results.items()})
 
     def check_unchanged(self, train: Rows, known: Path) -> None:
-        """Compares the training images with those that an `images.csv` was made of.
+        """Compares the training images with those recorded in an `images.csv`.
 
-        Where a cache is kept it is made on the way, so that each file is read once for both; otherwise only files whose
-        state differs are read: a copy on another machine has other times, and is the same.
+        With a cache, this builds it, so that each file is read once for both. Without one, only files whose signature
+        differs are read: a copy on another machine has other times, but the same content.
 
         Raises:
-            DataError: Some show other images now.
+            DataError: Some images have changed.
         """
         row_of = {id: row for row, id in enumerate(train.table.ids)}
         lines = ((row_of[line.id], line) for line in read_images(known, "train"))
@@ -218,7 +218,7 @@ class ImageFiles:
         else:
             suspects = list(lines)
             records = self.index("train", train).records[[row for row, _ in suspects]]
-        changed = [suspects[place][0] for place in differing(records, [line for _, line in suspects])]
+        changed = [suspects[k][0] for k in differing(records, [line for _, line in suspects])]
         fix = "Restore the file, or give the new run another --name."
         if changed:
             problems = [train.table.problem(row, "the image is not that of the run's start", fix) for row in changed]

@@ -1,4 +1,4 @@
-"""What is known of many image files: one fixed-size record each, from one read; and its text form, `images.csv`.
+"""The index of image files: one fixed-size record per file, and its text form `images.csv`.
 
 Shapes: N files.
 """
@@ -17,25 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 HASH_SIDE = 16  # the perceptual hash has its square of bits
-SIGNATURE = ("bytes", "modified_ns", "changed_ns", "inode", "device")  # int64 each; −1 where the file cannot be asked
+SIGNATURE = ("bytes", "modified_ns", "changed_ns", "inode", "device")  # int64 each; −1 if the file is missing
 
 RECORD = np.dtype(
     [
         ("signature", "<i8", (len(SIGNATURE),)),
         ("content", "u1", (16,)),  # first bytes of the SHA-256 of the file
-        (
-            "pixels",
-            "u1",
-            (32,),
-        ),  # SHA-256 of the image as training sees it, whatever the file is called and says besides
-        ("perceptual", "<u8", (HASH_SIDE * HASH_SIDE // 64,)),  # few bits differ between images that look alike
-        ("is_usable", "?"),  # all fields but `signature` and `content` are 0 where it is not
-        ("is_flat", "?"),  # too little contrast for a perceptual hash, which is 0 then
-        ("is_blank", "?"),  # one colour all over
-        ("is_rotated", "?"),  # EXIF says that the image must be turned or flipped
+        ("pixels", "u1", (32,)),  # SHA-256 of the decoded image as training sees it
+        ("perceptual", "<u8", (HASH_SIDE * HASH_SIDE // 64,)),  # few bits differ between similar images
+        ("is_usable", "?"),  # if not, all fields but `signature` and `content` are 0
+        ("is_flat", "?"),  # too little contrast for a perceptual hash, which is then 0
+        ("is_blank", "?"),  # one single colour
+        ("is_rotated", "?"),  # EXIF rotates or flips the image
         ("height", "<i4"),  # of the file in pixels, after EXIF orientation
         ("width", "<i4"),
-        ("stored", "<i4", (2,)),  # height and width in pixels as training sees it
+        ("stored", "<i4", (2,)),  # height and width in pixels as training sees the image
         ("frames", "<i4"),
         ("bits", "u1"),  # the next four as `ImageInfo` has them
         ("dropped_bands", "u1"),
@@ -51,7 +47,7 @@ EXTENSIONS = {"JPEG": {".jpg", ".jpeg", ".jfif"}, "MPO": {".jpg", ".jpeg"}, "TIF
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """What one read of each of N image files has found.
+    """Results of scanning N image files.
 
     Args:
         records: (N,) of `RECORD`.
@@ -66,16 +62,16 @@ class ImageIndex:
 
     @property
     def shapes(self) -> NDArray[np.int32]:
-        """Height and width as training sees them in pixels, int32 (N, 2); 0 × 0 where the file cannot be used."""
+        """Height and width in pixels as training sees them, int32 (N, 2); 0 × 0 for unusable files."""
         return np.ascontiguousarray(self.records["stored"])
 
     @property
     def needed_bytes(self) -> int:
-        """What the decoded images take."""
+        """Size of the decoded images."""
         return int(3 * self.records["stored"].astype(np.int64).prod(axis=1).sum())
 
     def summary(self, paths: Sequence[str | Path]) -> dict[str, object]:
-        """Sizes, formats and pixel modes, counted."""
+        """Counts of sizes, formats and pixel modes."""
         good = self.records[self.records["is_usable"]]
         sizes, formats = np.unique(good[["height", "width"]]), Counter(good["format"].tolist())
         files = zip(paths, self.records["is_usable"].tolist(), self.records["format"].tolist(), strict=True)
@@ -97,15 +93,15 @@ class ImageIndex:
         }
 
     def to_bytes(self) -> bytes:
-        """For a file; `from_bytes` reads it."""
+        """The bytes that `from_bytes` reads."""
         return self.records.tobytes() + json.dumps(self.errors).encode()
 
     @classmethod
     def from_bytes(cls, content: bytes, rows: int) -> "ImageIndex":
-        """What `to_bytes` wrote of so many rows.
+        """Reads the bytes of `to_bytes`.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The bytes are not an index of so many rows.
         """
         records = np.frombuffer(content, dtype=RECORD, count=rows)
         errors = {int(row): str(error) for row, error in json.loads(content[records.nbytes :]).items()}
@@ -116,14 +112,14 @@ class Known(NamedTuple):
     """One line of an `images.csv`."""
 
     id: str
-    signature: tuple[int, ...]  # as far as the file has its columns
+    signature: tuple[int, ...]  # as many as the file has columns for
     content: str
     pixels: str
     problem: str
 
 
 def write_images(splits: Mapping[str, tuple[Sequence[str], ImageIndex]]) -> str:
-    """The text of an `images.csv`: one line per image, with what is needed to know it again.
+    """The text of an `images.csv`: one line per image, with what identifies its content.
 
     Args:
         splits: Ids and index of `train` and `test`.
@@ -139,7 +135,7 @@ def write_images(splits: Mapping[str, tuple[Sequence[str], ImageIndex]]) -> str:
 
 
 def read_images(path: Path, split: str) -> Iterator[Known]:
-    """The lines of an `images.csv` of one split; one that an earlier version wrote has fewer columns."""
+    """The lines of one split in an `images.csv`; files of earlier versions have fewer columns."""
     with path.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
             if line["split"] == split:
@@ -148,11 +144,11 @@ def read_images(path: Path, split: str) -> Iterator[Known]:
 
 
 def differing(records: NDArray[np.void], known: Sequence[Known]) -> list[int]:
-    """Positions of files that no longer hold the image that they held: other bytes that make other pixels.
+    """Positions of files whose image has changed: both their bytes and their pixels differ.
 
     Args:
-        records: (N,) of `RECORD`, as the files are now.
-        known: N lines, as they were.
+        records: (N,) of `RECORD`, from the current files.
+        known: N recorded lines.
     """
     now = zip(_codes(records), known, strict=True)
     return [
@@ -163,7 +159,7 @@ def differing(records: NDArray[np.void], known: Sequence[Known]) -> list[int]:
 
 
 def _codes(records: NDArray[np.void]) -> Iterator[tuple[str, str, str]]:
-    """Content, pixels and perceptual hash of each file in hexadecimal; empty where there is none."""
+    """Content, pixel and perceptual hash of each file in hexadecimal; empty if missing."""
     is_usable = records["is_usable"]
     content = _hexadecimal(records["content"], np.asarray(records["content"].any(axis=1)))
     pixels = _hexadecimal(records["pixels"], is_usable)
@@ -171,7 +167,7 @@ def _codes(records: NDArray[np.void]) -> Iterator[tuple[str, str, str]]:
 
 
 def _hexadecimal(values: NDArray[Any], is_there: NDArray[np.bool_]) -> Iterator[str]:
-    """Rows of an array (N, …) in hexadecimal, those that are not there empty; a hundred times as fast as row by row."""
+    """Rows of an array (N, …) in hexadecimal, missing ones empty; a hundred times as fast as row by row."""
     whole = values.tobytes().hex()
     digits = len(whole) // len(values) if len(values) else 0
     return (whole[row * digits : (row + 1) * digits] * there for row, there in enumerate(is_there.tolist()))

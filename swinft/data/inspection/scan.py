@@ -1,4 +1,4 @@
-"""One look at each of many images: everything that is wanted of an image is found in one read and one decoding."""
+"""Scans image files in threads: each is read and decoded once for all checks and hashes."""
 
 import hashlib
 import itertools
@@ -23,27 +23,27 @@ from swinft.data.sources.source import ImageError, Source, read_image
 from swinft.errors import InputError, listed
 from swinft.system.limits import available_cores
 
-FLAT = 4  # grey levels of standard deviation; the hash of a flatter image is noise, and all of them look alike
-BLANK = 2  # levels between the least and the greatest value of each colour: a JPEG of one colour has no more
-STATS = 512  # files whose state a thread asks for at a time
+FLAT = 4  # standard deviation in grey levels; the perceptual hash of a flatter image is noise
+BLANK = 2  # levels between the smallest and largest value of each colour: a JPEG of one colour has no more
+STATS = 512  # files per thread task when reading file states
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # The perceptual hash of Krawetz and of the package imagehash: signs of the lowest frequencies of the cosine transform
-# of a small grey image, about their median. Written out because the package takes four times as long for the same bits.
+# of a small grey image, about their median. Implemented here because the package takes four times as long.
 _SIDE = 4 * HASH_SIDE
 _COSINES = np.cos(np.pi * (2 * np.arange(_SIDE) + 1) * np.arange(HASH_SIDE)[:, None] / (2 * _SIDE)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The image files of some rows and how they are decoded; what is asked of all files is asked once.
+    """Image files and how they are decoded; signatures and names are computed once.
 
     Args:
         paths: N files.
-        root: Their names count relative to this folder.
-        image_size: Height and width of training in pixels, which images are shrunk for; None for all their pixels.
+        root: Folder that their names are relative to.
+        image_size: Training height and width in pixels, for which images are shrunk; None for full size.
         rules: Which images can be used, and how.
         source: Where their bytes come from.
     """
@@ -58,7 +58,7 @@ class ImageSet:
         return len(self.paths)
 
     def take(self, rows: Sequence[int]) -> "ImageSet":
-        """Those of some rows."""
+        """The images of some rows."""
         return replace(self, paths=[self.paths[row] for row in rows])
 
     @cached_property
@@ -76,21 +76,23 @@ class ImageSet:
         return digest.hexdigest()
 
     def check_unchanged(self) -> None:
-        """Compares the files with what they were when `signatures` was asked first.
+        """Checks that the files have not changed since `signatures` was first read.
 
         Raises:
-            InputError: Some have changed; they are named.
+            InputError: Some have changed; the message names them.
         """
         changed = np.flatnonzero((signatures(self.paths, self.source) != self.signatures).any(axis=1))
         if len(changed):
             names = listed([str(self.paths[row]) for row in changed.tolist()])
-            raise InputError(f"image files changed while they were decoded: {names}. Run again once they are at rest.")
+            raise InputError(
+                f"image files changed while they were decoded: {names}. Run again when nothing writes to them."
+            )
 
 
 def signatures(paths: Sequence[str | Path], source: Source = FILES) -> NDArray[np.int64]:
-    """What tells cheaply whether an image is still the same, int64 (N, 5); `SIGNATURE` names what a file's is."""
+    """Cheap fingerprints that change with an image, int64 (N, 5); `SIGNATURE` names the columns for files."""
     chunks = [paths[start : start + STATS] for start in range(0, len(paths), STATS)]
-    with ThreadPoolExecutor(min(16, len(chunks) or 1)) as pool:  # on network disks each answer is waited for
+    with ThreadPoolExecutor(min(16, len(chunks) or 1)) as pool:  # network disks answer slowly
         found = list(pool.map(lambda chunk: [_signature(str(path), source) for path in chunk], chunks))
     return np.array([one for chunk in found for one in chunk], dtype=np.int64).reshape(-1, len(SIGNATURE))
 
@@ -102,20 +104,22 @@ def _signature(path: str, source: Source) -> tuple[int, ...]:
         return (-1,) * len(SIGNATURE)
     if len(found) > len(SIGNATURE):
         name = type(source).__name__
-        raise InputError(f"{name}.stat gives {len(found)} numbers for {path}; it must give at most {len(SIGNATURE)}.")
+        raise InputError(
+            f"{name}.stat returns {len(found)} numbers for {path}; it must return at most {len(SIGNATURE)}."
+        )
     whole = (*found, *[0] * (len(SIGNATURE) - len(found)))
     return tuple(number & (2**63 - 1) for number in whole)  # some file systems number up to 2⁶⁴
 
 
 def scan(
-    images: ImageSet, workers: int | None = None, keep: Callable[[NDArray[np.uint8]], None] | None = None
+    images: ImageSet, workers: int | None = None, on_pixels: Callable[[NDArray[np.uint8]], None] | None = None
 ) -> ImageIndex:
-    """Looks at image files in threads, each read and decoded once; Pillow decodes without the interpreter's lock.
+    """Scans image files in threads; Pillow releases the GIL while it decodes.
 
     Args:
         images: The files.
         workers: Number of threads; None for one per core.
-        keep: Called with the pixels of each usable image in the order of the files, uint8 (H, W, 3).
+        on_pixels: Called with the pixels of each usable image in the order of the files, uint8 (H, W, 3).
     """
     records, errors = np.zeros(len(images), dtype=RECORD), dict[int, str]()
     records["signature"] = images.signatures
@@ -123,20 +127,20 @@ def scan(
 
     def one(row: int) -> NDArray[np.uint8] | str | None:
         found = scan_image(images, row, records[row : row + 1])
-        return found if keep or isinstance(found, str) else None
+        return found if on_pixels or isinstance(found, str) else None
 
     with ThreadPoolExecutor(threads) as pool:
-        # Futures in flight are bounded, or a slow disk would fill the memory with images.
+        # The number of pending futures is limited, or a slow consumer would fill the memory with images.
         for row, found in enumerate(in_order(pool, one, range(len(images)), ahead=4 * threads)):
             if isinstance(found, str):
                 errors[row] = found
-            elif keep and found is not None:
-                keep(found)
+            elif on_pixels and found is not None:
+                on_pixels(found)
     return ImageIndex(records, errors)
 
 
 def scan_image(images: ImageSet, row: int, record: NDArray[np.void]) -> NDArray[np.uint8] | str:
-    """Reads and decodes an image and writes what it is into `record`, (1,) of `RECORD`.
+    """Reads and decodes an image, and fills `record`, (1,) of `RECORD`.
 
     Returns:
         Its pixels, uint8 (H, W, 3), or why it cannot be used.
@@ -166,7 +170,7 @@ def scan_image(images: ImageSet, row: int, record: NDArray[np.void]) -> NDArray[
 
 
 def headers(images: ImageSet) -> dict[int, str]:
-    """What the headers alone say against images, by position; damage behind them is not found."""
+    """Errors found in the headers alone, by position; damaged pixels are not found."""
 
     def one(path: str | Path) -> str:
         try:
@@ -181,7 +185,7 @@ def headers(images: ImageSet) -> dict[int, str]:
 
 
 def perceptual(pixels: NDArray[np.uint8]) -> NDArray[np.uint64] | None:
-    """Perceptual hash of an image, uint64 (4,); None where it is too flat to have one.
+    """Perceptual hash of an image, uint64 (4,); None if its contrast is too low.
 
     Args:
         pixels: RGB, uint8 (H, W, 3).
@@ -198,7 +202,7 @@ def perceptual(pixels: NDArray[np.uint8]) -> NDArray[np.uint64] | None:
 def in_order(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item], ahead: int
 ) -> Iterator[Result]:
-    """Results in the items' order, at most `ahead` of them computed before they are asked for."""
+    """Results in the items' order; computes at most `ahead` of them in advance."""
     pending: deque[Future[Result]] = deque()
     rest: Iterator[Any] = iter(items)
     pending.extend(pool.submit(function, item) for item in itertools.islice(rest, ahead))

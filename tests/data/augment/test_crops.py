@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from swinft.data.augment.crops import RATIO, _box, _draws, random_crop
+from swinft.data.augment.crops import RATIO, _box, _uniform_numbers, random_crop
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 85, 3), dtype=np.uint8)
 
@@ -24,7 +24,7 @@ def bilinear(part, size):
 def test_it_is_the_resized_part_and_flips():
     has_library = "Intel IPP:                   2" in cv2.getBuildInformation()
     for row in range(20):
-        top, left, height, width = _box(64, 85, (32, 48), (0.08, 0.5), "crop", tuple(_draws(0, 0, row)[:4]))
+        top, left, height, width = _box(64, 85, (32, 48), (0.08, 0.5), "crop", tuple(_uniform_numbers(0, 0, row)[:4]))
         part = IMAGE[top : top + height, left : left + width]
         for flip, expected in ((0.0, part), (1.0, part[:, ::-1])):
             difference = np.abs(crop(row, flip=flip, scale=(0.08, 0.5)) - bilinear(expected, (32, 48))).max()
@@ -42,7 +42,7 @@ def test_it_depends_on_seed_epoch_and_row_alone():
     results = [crop(1), crop(2), crop(1, epoch=1), crop(1, seed=1)]
     assert len({result.tobytes() for result in results}) == 4
     assert np.array_equal(crop(1), results[0])
-    assert len({tuple(_draws(*three)) for three in [(1, 11, 1), (11, 1, 1), (1, 1, 11), (1, 1, 1)]}) == 4
+    assert len({tuple(_uniform_numbers(*three)) for three in [(1, 11, 1), (11, 1, 1), (1, 1, 11), (1, 1, 1)]}) == 4
 
 
 def test_it_writes_into_the_row_of_a_batch_and_reads_read_only_views():
@@ -59,7 +59,7 @@ def test_it_writes_into_the_row_of_a_batch_and_reads_read_only_views():
 @pytest.mark.parametrize("resize", ["squash", "crop"])
 def test_boxes_lie_inside_and_keep_their_proportions(shape, resize):
     for row in range(500):
-        top, left, height, width = _box(*shape, (32, 48), (0.08, 1.0), resize, tuple(_draws(0, 0, row)[:4]))
+        top, left, height, width = _box(*shape, (32, 48), (0.08, 1.0), resize, tuple(_uniform_numbers(0, 0, row)[:4]))
         assert min(top, left) >= 0
         assert height >= 1 <= width
         assert top + height <= shape[0]
@@ -71,7 +71,7 @@ def test_boxes_lie_inside_and_keep_their_proportions(shape, resize):
 
 
 def test_area_place_and_flip_are_spread_as_asked():
-    draws = np.array([_draws(7, epoch, row) for epoch in range(20) for row in range(200)])
+    draws = np.array([_uniform_numbers(7, epoch, row) for epoch in range(20) for row in range(200)])
     assert abs(draws.mean(axis=0) - 0.5).max() < 0.02
     assert abs(draws.std(axis=0) - 12**-0.5).max() < 0.01
     assert abs(np.corrcoef(draws.T) - np.eye(5)).max() < 0.06

@@ -42,14 +42,14 @@ def test_needed_is_what_a_cache_takes(files, tmp_path):
 
 def test_both_disk_and_memory_must_do(tmp_path, monkeypatch):
     on_a_machine(monkeypatch, 1000, 900)
-    room = CacheBudget.of(tmp_path / "not" / "yet", is_there=False)
+    room = CacheBudget.of(tmp_path / "not" / "yet", exists=False)
     assert room.shortage(900) == ""
     assert "60% of the available memory are 0.00 MB" in room.shortage(901)
     assert f"{tmp_path} has 0.00 MB free" in room.shortage(1001)
-    assert (room.bytes, CacheBudget.of(tmp_path, is_there=True).bytes) == (900, 900)
+    assert (room.bytes, CacheBudget.of(tmp_path, exists=True).bytes) == (900, 900)
     on_a_machine(monkeypatch, 1000, 10_000)
-    assert CacheBudget.of(tmp_path, is_there=False).shortage(1001)
-    assert not CacheBudget.of(tmp_path, is_there=True).shortage(1001)  # what is built already needs no disk
+    assert CacheBudget.of(tmp_path, exists=False).shortage(1001)
+    assert not CacheBudget.of(tmp_path, exists=True).shortage(1001)  # what is built already needs no disk
 
 
 @pytest.mark.parametrize(("free", "memory"), [(NEEDED - 1, 10**6), (10**6, NEEDED - 1)])
