@@ -1,4 +1,4 @@
-"""Metadata cells become features: numbers as they are, categories one-hot.
+"""Encodes metadata columns as features: numbers unchanged, categories one-hot.
 
 Shapes: N rows, F features.
 """
@@ -19,26 +19,26 @@ from swinft.system.limits import format_bytes
 
 MissingFeatures = Literal["error", "fill_test", "fill"]
 UnknownCategories = Literal["error", "other"]
-MAX_BYTES = 500_000_000  # of the metadata of a table's rows, which every process of a fold holds
-FIX_GAP = "Write the value, or set data.columns.missing_features to fill."
+MAX_BYTES = 500_000_000  # of a table's encoded metadata, which each process of a fold has in memory
+FIX_MISSING = "Write the value, or set data.columns.missing_features to fill."
 
 
 @dataclass(frozen=True)
 class FillRules:
-    """What becomes of metadata that is not there.
+    """How missing metadata and unknown categories are handled.
 
     Args:
-        missing: A cell without a value is an error (`error`), is filled in rows to predict (`fill_test`), or in
-            training rows too (`fill`).
-        unknown: In rows to predict, a category that the training rows do not have is an `error`, or none of them
-            (`other`).
+        missing: A missing value is an error (`error`), is filled in rows to predict (`fill_test`), or in training rows
+            too (`fill`).
+        unknown: In rows to predict, a category that the training rows do not have is an `error`, or is encoded as no
+            category (`other`).
     """
 
     missing: MissingFeatures = "fill_test"
     unknown: UnknownCategories = "other"
 
     def gaps(self, is_test: bool) -> Gaps:
-        """Which cells may have no value; in rows to predict, text in a column of numbers is as good as none."""
+        """Which cells may have no value; in rows to predict, text in a numeric column counts as missing."""
         if self.missing == "error" or (self.missing == "fill_test" and not is_test):
             return "none"
         return "any" if is_test else "missing"
@@ -56,21 +56,21 @@ def encode_features(
     is_test: bool = False,
     notes: list[str] | None = None,
 ) -> NDArray[np.float32]:
-    """The metadata of rows.
+    """Encodes the metadata of rows.
 
     Args:
         table: N rows.
-        schema: Of the training table.
-        problems: Whatever is wrong is appended.
+        schema: Schema of the training table.
+        problems: Errors are appended.
         rules: Which words mean a missing value, and whether two spellings are two names.
-        fill_rules: What becomes of metadata that is not there.
+        fill_rules: How missing and unknown values are handled.
         is_test: Whether these are rows to predict.
-        notes: What is filled, or taken for another spelling, is appended with counts.
+        notes: Filled and respelled values are appended with counts.
 
     Returns:
-        float32 (N, F): first the numbers, NaN where there is none, which stands for the training rows' mean; then, for
-        each column of categories, a 1 at the row's category. All of them are 0 for a category that the training rows
-        do not have, and for a missing one unless training rows have missing ones too (`MISSING_CATEGORY`).
+        float32 (N, F): first the numbers, NaN if missing, which means the training rows' mean; then the category
+        columns one-hot. A column's entries are all 0 for an unknown category, and for a missing one unless training
+        rows have missing ones too (`MISSING_CATEGORY`).
     """
     if too_large := _too_large(table, schema):
         problems.append(too_large)
@@ -99,7 +99,7 @@ def encode_features(
 
 
 def _too_large(table: Table, schema: Schema) -> Problem | None:
-    """Why the metadata of a table is refused: each category is a column, in memory for every row."""
+    """A problem if the encoded metadata is too large: each category is a column, in memory for every row."""
     size = 4 * len(table) * schema.num_features
     if size <= MAX_BYTES or not schema.categories:
         return None
@@ -116,7 +116,7 @@ def _too_large(table: Table, schema: Schema) -> Problem | None:
 def _codes(
     cells: Counter[str], known: list[str], rules: TextRules, may_miss: bool, may_be_other: bool
 ) -> tuple[dict[str, int], dict[str, tuple[str, str]], dict[str, Counter[str]]]:
-    """The position of each cell among the known categories, −1 for none; what is wrong; what is worth a note."""
+    """Index of each cell's known category, −1 for none; problems by cell; and values to note."""
     position = {name: k for k, name in enumerate(known)}
     spellings = Spellings(known)
     codes: dict[str, int] = {}
@@ -131,13 +131,13 @@ def _codes(
             if not may_miss:
                 reasons[cell] = (
                     ("the cell is empty" if not cell else "the cell holds a word for a missing value"),
-                    FIX_GAP,
+                    FIX_MISSING,
                 )
         elif cell in position:
             codes[cell] = position[cell]
         elif rules.twins == "error" and (twin := spellings.find(cell)) is not None:
             codes[cell] = position[twin]
-            what = "categories taken for the training table's spelling"
+            what = "categories read as the training table's spelling"
         else:
             codes[cell] = -1
             what = "no category where the training table lacks the value"

@@ -1,4 +1,4 @@
-"""Rows become folds: pure functions from targets and groups to a fold per row, and the checks that they hold.
+"""Assigns rows to folds from targets and groups, as pure functions, and checks the result.
 
 Shapes: N rows, K outputs, G groups.
 """
@@ -20,7 +20,7 @@ from swinft.data.tables.text import Spellings
 from swinft.errors import InputError, number_of
 
 SHOWN = 10  # names in a message
-NO_FOLD = -1  # of a row that no fold scores: it is skipped, or every fold trains on it
+NO_FOLD = -1  # for a row that no fold scores: it is skipped, or every fold trains on it
 FoldKind = Literal["auto", "kfold", "stratified", "group", "stratified_group", "multilabel", "multilabel_group"]
 Folds = NDArray[np.int64]
 SPLITTERS: dict[str, Any] = {
@@ -42,16 +42,16 @@ def make_folds(
 ) -> Folds:
     """Splits rows into folds.
 
-    `auto` stratifies: classes as they are, one number by bins, several numbers and labels iteratively; with groups,
+    `auto` stratifies: by class, by bins of a single number, or iteratively for several numbers or labels. With groups,
     each group stays in one fold.
 
     Args:
         kind: How to split.
         num_folds: Number of folds, at least 2.
-        seed: Of the shuffling.
+        seed: Seed of the shuffling.
         targets: int64 (N,) classes, or float (N, K) numbers or 0/1 labels.
         groups: N group names, for the group kinds.
-        grouped_by: The setting that the groups come from.
+        grouped_by: The config key that the groups come from.
 
     Returns:
         Fold of each row, int64 (N,) in 0 to `num_folds` − 1.
@@ -85,22 +85,22 @@ def scored_folds(
     groups: Sequence[str] | None = None,
     grouped_by: str = "data.folds.group",
 ) -> Folds:
-    """Folds in which every fold trains on every class; rows of classes too rare for that are in none.
+    """Splits so that every fold trains on every class; rows of classes too rare for that get no fold.
 
     Args:
         kind: How to split.
         num_folds: Number of folds.
-        seed: Of the shuffling.
+        seed: Seed of the shuffling.
         classes: Class of each row, int64 (N,).
-        groups: N group names. A group with a row of such a class is in no fold, with all of its rows: every fold trains
-            on them, so that none may score one.
-        grouped_by: The setting that the groups come from.
+        groups: N group names. A group with a row of such a class gets no fold for any of its rows: every fold trains on
+            them, so none may score them.
+        grouped_by: The config key that the groups come from.
 
     Returns:
         Fold of each row, int64 (N,); `NO_FOLD` for rows that every fold trains on.
 
     Raises:
-        InputError: No row is left, or see `make_folds`.
+        InputError: No row is left, or as for `make_folds`.
     """
     names, group = np.unique(groups, return_inverse=True) if groups is not None else (classes, np.arange(len(classes)))
     unscored = np.zeros(len(classes), dtype=bool)
@@ -108,15 +108,15 @@ def scored_folds(
     while True:
         left = np.flatnonzero(~unscored)
         counts = np.bincount(classes[left], minlength=classes.max() + 1)
-        homes = _number_of_groups(classes[left], group[left], len(names))
+        spread = _number_of_groups(classes[left], group[left], len(names))
         rare = (counts > 0) & (counts < num_folds)
-        rare[np.flatnonzero(homes == 1)] = True
+        rare[np.flatnonzero(spread == 1)] = True
         if not rare[classes[left]].any():
             folds[:] = NO_FOLD
             of_row = None if groups is None else [groups[int(row)] for row in left]
             folds[left] = make_folds(kind, num_folds, seed, classes[left], of_row, grouped_by)
-            homes = _number_of_groups(classes[left], folds[left], num_folds)
-            rare[np.flatnonzero(homes == 1)] = True  # groups that share a fold
+            spread = _number_of_groups(classes[left], folds[left], num_folds)
+            rare[np.flatnonzero(spread == 1)] = True  # groups that share a fold
         found = unscored | rare[classes]
         found = np.isin(group, group[found])
         if (found == unscored).all():
@@ -129,19 +129,19 @@ def scored_folds(
 
 
 def _number_of_groups(classes: NDArray[np.int64], groups: NDArray[np.int64], num_groups: int) -> NDArray[np.int64]:
-    """In how many groups each class is, int64 (largest class + 1,)."""
+    """Number of groups that contain each class, int64 (largest class + 1,)."""
     return np.bincount(np.unique(classes * num_groups + groups) // num_groups)
 
 
 def target_bins(values: NDArray[Any], min_rows: int) -> NDArray[np.int64]:
-    """Bins of numbers to stratify by: 1 + log2 N of them (Sturges), and one with too few rows joins its neighbour.
+    """Bins of numbers for stratification: 1 + log2 N bins (Sturges); bins with too few rows are merged.
 
-    They have equal widths; where more than half of the rows would be in one, as an outlier or a long tail makes it,
-    they have equal numbers of rows.
+    Bins have equal widths, or equal numbers of rows if more than half of the rows would be in one bin, as with outliers
+    or a long tail.
 
     Args:
         values: Numbers (N,).
-        min_rows: Fewest rows of a bin.
+        min_rows: Minimum rows of a bin.
 
     Returns:
         Bin of each row, int64 (N,), from 0 without gaps.
@@ -159,7 +159,7 @@ def target_bins(values: NDArray[Any], min_rows: int) -> NDArray[np.int64]:
             current, rows = current + 1, 0
         merged[index] = current
         rows += count
-    if rows < min_rows and current:  # what is left at the upper end
+    if rows < min_rows and current:  # the remainder at the upper end
         merged[merged == current] = current - 1
     chosen: NDArray[np.int64] = merged[bins]
     return chosen
@@ -172,17 +172,17 @@ def check_folds(
     groups: Sequence[str] | None = None,
     source: str | None = None,
 ) -> list[str]:
-    """Checks that every fold can be trained and scored, whoever made it.
+    """Checks that every fold can be trained and scored.
 
     Args:
         folds: Fold of each row, int64 (N,).
         targets: int64 (N,) classes, or float (N, K).
-        names: Of the K classes, numbers or labels.
+        names: Names of the K classes, numbers or labels.
         groups: N group names that must not be split.
-        source: The file that the folds are from, where `data.folds.file` names one.
+        source: The file of the folds, if `data.folds.file` names one.
 
     Returns:
-        What is worth knowing but no error, one line each.
+        Notes, one line each.
 
     Raises:
         InputError: A fold is empty, a group is in two folds, or a class is missing from the rows a fold trains on.
@@ -191,9 +191,9 @@ def check_folds(
     problems = [f"fold {fold} has no row." for fold in np.flatnonzero(sizes == 0)]
     if len(sizes) < 2:
         problems.append("there is only one fold: nothing is left to train on.")
-    home: dict[str, int] = {}
-    placed = [(group, fold) for group, fold in zip(groups or [], folds, strict=False) if fold != NO_FOLD]
-    split = {group for group, fold in placed if home.setdefault(group, fold) != fold}
+    first: dict[str, int] = {}
+    scored = [(group, fold) for group, fold in zip(groups or [], folds, strict=False) if fold != NO_FOLD]
+    split = {group for group, fold in scored if first.setdefault(group, fold) != fold}
     problems += [f"group '{group}' is in more than one fold." for group in sorted(split)[:SHOWN]]
     problems += [f"and {len(split) - SHOWN:,} more groups."] if len(split) > SHOWN else []
     notes = []
@@ -210,8 +210,8 @@ def check_folds(
             notes.append(f"fold {fold} holds out no row of {_first(unscored)}.")
     if problems:
         fix = "Lower data.folds.num, choose another data.folds.kind or seed, or set data.folds.rare_classes to train."
-        fix = f"Mend {source}, which data.folds.file names, or remove data.folds.file." if source else fix
-        raise InputError("\n  ".join(["the folds do not hold:", *problems, fix]))
+        fix = f"Correct {source}, which data.folds.file names, or remove data.folds.file." if source else fix
+        raise InputError("\n  ".join(["the folds cannot be used:", *problems, fix]))
     return notes
 
 
@@ -243,7 +243,7 @@ def read_folds(path: Path, table: Table) -> Folds:
 
     Args:
         path: The file, with columns `id` and `fold`.
-        table: Whose ids it must hold, each once.
+        table: Its ids must be in the file, each once.
 
     Returns:
         Fold of each row of the table, int64 (N,).
@@ -294,14 +294,14 @@ def _is_binary(targets: NDArray[Any]) -> bool:
 
 
 def _classes(targets: NDArray[Any], num_folds: int) -> NDArray[np.int64] | None:
-    """What one target is stratified on; None for several."""
+    """Classes or bins to stratify a single target by; None for several targets."""
     if targets.ndim == 1:
         return targets
     return target_bins(targets[:, 0], num_folds) if targets.shape[1] == 1 else None
 
 
 def _labels(targets: NDArray[Any], num_folds: int) -> NDArray[np.int8]:
-    """Targets of any kind as 0/1 columns (N, labels): numbers by their bins."""
+    """Targets of any kind as 0/1 columns (N, labels); numbers are binned."""
     if _is_binary(targets):
         return targets.astype(np.int8)
     columns = [targets] if targets.ndim == 1 else [target_bins(column, num_folds) for column in targets.T]
@@ -309,9 +309,9 @@ def _labels(targets: NDArray[Any], num_folds: int) -> NDArray[np.int8]:
 
 
 def _multilabel_group_folds(labels: NDArray[np.int8], groups: NDArray[Any], num_folds: int, seed: int) -> Folds:
-    """Places whole groups, largest first, where labels and sizes end nearest to equal shares.
+    """Assigns whole groups, largest first, to the folds that keep label counts and sizes most equal.
 
-    scikit-learn and iterative-stratification know labels or groups, not both.
+    scikit-learn and iterative-stratification support labels or groups, not both.
     """
     columns = np.column_stack([np.ones(len(labels), dtype=np.int8), labels])  # the first counts the rows
     names, index = np.unique(groups, return_inverse=True)
@@ -323,7 +323,7 @@ def _multilabel_group_folds(labels: NDArray[np.int8], groups: NDArray[Any], num_
     filled = np.zeros((num_folds, columns.shape[1]))
     fold_of_group = np.zeros(len(names), dtype=np.int64)
     for group in order:
-        # What the placement adds to the squared distance from equal shares.
+        # Change of the squared distance from equal shares.
         cost = ((filled + shares[group] - 1 / num_folds) ** 2 - (filled - 1 / num_folds) ** 2).sum(1)
         fold_of_group[group] = cost.argmin()
         filled[fold_of_group[group]] += shares[group]

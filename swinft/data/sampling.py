@@ -1,4 +1,4 @@
-"""Which training rows an epoch visits, and in which order: a pure function of the seed and the epoch.
+"""Samplers: which training rows an epoch visits, in which order, as a pure function of seed and epoch.
 
 Shapes: n training rows of a fold, K outputs.
 """
@@ -19,7 +19,7 @@ from swinft.ranges import is_whole
 
 @dataclass(frozen=True, eq=False)
 class TrainingRows:
-    """The rows that a fold trains on, as a sampler sees them; position k is the k-th of these n.
+    """The training rows of a fold, as a sampler sees them, at positions 0 to n − 1.
 
     Args:
         targets: int64 (n,) for classification, float32 (n, K) otherwise, in the competition's units.
@@ -49,10 +49,10 @@ class TrainingRows:
 
 
 class Sampler(ABC):
-    """Which training rows an epoch visits, and in which order; shared out among processes afterwards.
+    """Chooses the training rows that an epoch visits, and their order, before they are split among ranks.
 
-    What it gives depends on its arguments and its own settings alone, so that a resumed run, and every process of a
-    run, sees the same. A row may come several times: each time it is augmented in another way.
+    The result must depend only on the arguments and the sampler's settings, so that a resumed run and all ranks get the
+    same order. A row may occur several times; each time it is augmented differently.
     """
 
     @abstractmethod
@@ -61,20 +61,20 @@ class Sampler(ABC):
 
         Args:
             rows: The rows that the fold trains on.
-            epoch: From 0; with `data.loading.virtual_epochs` it counts the whole ones.
-            numbers: Random numbers of this seed, fold and epoch: the only ones to draw from.
+            epoch: From 0; with `data.loading.virtual_epochs` it counts whole epochs.
+            numbers: Random generator of this seed, fold and epoch; use no other.
 
         Returns:
             int64 (`length(rows)`,), each from 0 to n − 1.
         """
 
     def length(self, rows: TrainingRows) -> int:
-        """How many rows every epoch visits; the schedule is planned over it."""
+        """Number of rows that each epoch visits; the learning rate schedule depends on it."""
         return len(rows)
 
 
 class BalancedSampler(Sampler):
-    """Every class equally often, in as many rows as there are: rows of rare classes repeat, others take turns."""
+    """Visits each class equally often, n rows in total: rows of rare classes repeat, others alternate."""
 
     def order(self, rows: TrainingRows, epoch: int, numbers: np.random.Generator) -> NDArray[np.int64]:
         """Equally many rows of each class, shuffled.
@@ -84,26 +84,26 @@ class BalancedSampler(Sampler):
         """
         if rows.targets.dtype.kind != "i":
             raise InputError(f"BalancedSampler is for rows of one class each, not for {rows.schema.kind} targets.")
-        classes = numbers.permutation(np.unique(rows.targets))  # those that come first get what does not divide
+        classes = numbers.permutation(np.unique(rows.targets))  # the first ones get the remainder
         quotas = len(rows) // len(classes) + (np.arange(len(classes)) < len(rows) % len(classes))
         drawn = [_draw(np.flatnonzero(rows.targets == name), quotas[k], numbers) for k, name in enumerate(classes)]
         return numbers.permutation(np.concatenate(drawn))
 
 
 def _draw(rows: NDArray[np.int64], number: int, numbers: np.random.Generator) -> NDArray[np.int64]:
-    """So many of some rows, each as often as any other, give or take one."""
+    """Draws `number` rows, each equally often, up to a difference of one."""
     passes = [numbers.permutation(rows) for _ in range(-(-number // len(rows)))]
     return np.concatenate([*passes, rows[:0]])[:number]
 
 
 @dataclass(frozen=True)
 class SampledOrder:
-    """The order that a sampler gives to a fold's rows; what it gives is checked.
+    """The checked order of a custom sampler for a fold's rows.
 
     Args:
-        sampler: The user's.
+        sampler: The custom sampler.
         rows: The rows that the fold trains on.
-        seed: Of the order.
+        seed: Seed of the order.
     """
 
     sampler: Sampler
@@ -112,45 +112,45 @@ class SampledOrder:
 
     @cached_property
     def length(self) -> int:
-        """How many rows every epoch visits.
+        """Number of rows that each epoch visits.
 
         Raises:
-            InputError: The sampler says something else than a whole number from 1.
+            InputError: The sampler's length is not a whole number from 1.
         """
         length = self.sampler.length(self.rows)
         if not is_whole(length) or length < 1:
-            raise InputError(f"{self._name}.length gives {length!r}; it must give a whole number from 1.")
+            raise InputError(f"{self._name}.length returned {length!r}; it must return a whole number from 1.")
         return int(length)
 
     def visit(self, epoch: int) -> NDArray[np.int64]:
         """The rows of the training table that an epoch visits, in order.
 
         Raises:
-            InputError: The sampler gives something else than so many positions of training rows.
+            InputError: The sampler's order is not `length` positions of training rows.
         """
         order = np.asarray(self.sampler.order(self.rows, epoch, np.random.default_rng([self.seed, epoch])))
         if order.dtype.kind not in "iu" or order.shape != (self.length,):
             raise InputError(
-                f"{self._name}.order gives {order.dtype} of shape {order.shape}; it must give {self.length:,} whole "
-                f"numbers, as its length says."
+                f"{self._name}.order returned {order.dtype} of shape {order.shape}; it must return {self.length:,} "
+                f"whole numbers, the value of its length."
             )
         if order.min() < 0 or order.max() >= len(self.rows):
             raise InputError(
-                f"{self._name}.order gives positions from {order.min()} to {order.max()}; there are {len(self.rows):,} "
-                f"training rows, which are 0 to {len(self.rows) - 1}."
+                f"{self._name}.order returned positions from {order.min()} to {order.max()}; there are "
+                f"{len(self.rows):,} training rows, 0 to {len(self.rows) - 1}."
             )
         return self.rows.rows[order]
 
     def check(self) -> None:
-        """Asks twice for the first epoch.
+        """Checks the first epoch, and that a second call returns the same order.
 
         Raises:
-            InputError: The sampler gives what it must not give, or something else the second time.
+            InputError: The order is not valid, or differs in the second call.
         """
         if not np.array_equal(self.visit(0), self.visit(0)):
             raise InputError(
-                f"{self._name}.order gives two orders for one epoch. It must draw from the generator that it is given, "
-                f"and keep nothing, or a resumed run would not go on as it began."
+                f"{self._name}.order returned two different orders for one epoch. It must use only the generator that "
+                f"it is given, and store no state, or a resumed run would continue differently."
             )
 
     @property
@@ -159,9 +159,9 @@ class SampledOrder:
 
 
 def cumcount(order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each entry has come before in an order, int64 as the order."""
-    places = np.argsort(order, kind="stable")
-    starts = np.flatnonzero(np.diff(order[places], prepend=-1))
+    """Number of earlier occurrences of each entry, int64, as in pandas."""
+    by_value = np.argsort(order, kind="stable")
+    starts = np.flatnonzero(np.diff(order[by_value], prepend=-1))
     found = np.empty_like(order)
-    found[places] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    found[by_value] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
     return found

@@ -1,4 +1,4 @@
-"""What prediction must know of the training table: names of outputs and categories, and what leads back to cells.
+"""The schema of a training table: names of outputs and categories that prediction needs.
 
 Shapes: N rows, K outputs, F metadata features.
 """
@@ -19,12 +19,12 @@ from swinft.data.target.kinds import TARGETS, GivenKind, is_custom, target_colum
 from swinft.data.target.names import in_order, names_in
 from swinft.errors import InputError
 
-MISSING_CATEGORY = ""  # the category of a missing cell, where the training table has missing ones
+MISSING_CATEGORY = ""  # the category of missing cells, if the training table has any
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What prediction must know of the training table.
+    """All that prediction needs from the training table.
 
     Args:
         kind: Kind of target, of swinft's three; of a custom class the one that it derives from.
@@ -32,11 +32,11 @@ class Schema:
         numeric_features: Metadata columns used as numbers.
         categories: Metadata columns used as categories, with their values in the training table, `MISSING_CATEGORY`
             last.
-        prior: Mean of each output over the training rows, which stands in for an image that cannot be used: shares of
-            classes and labels, means of numbers.
-        ranges: Smallest and largest training target of each output; of numbers only.
-        are_ordered: Whether `outputs` are classes in an order that `data.columns.class_order` gave.
-        booleans: Columns of `numeric_features` that hold nothing but 0, 1, True and False.
+        prior: Mean of each output over the training rows (class and label frequencies, means of numbers): the
+            prediction for an unusable image.
+        ranges: Smallest and largest training target of each output; for numbers only.
+        are_ordered: Whether `outputs` are classes in the order of `data.columns.class_order`.
+        booleans: Columns of `numeric_features` that contain only 0, 1, True and False.
         kind_class: Class path of a custom kind; None for one of swinft's.
         kind_check: Numbers that change with what a custom kind makes of the training table.
         custom: The custom kind; None where none is, or only its name is known. It is not written down.
@@ -79,7 +79,7 @@ class Schema:
         return self.kind if self.kind_class is None else f"{self.kind_class}, a {self.kind}"
 
     def captions(self, targets: NDArray[Any]) -> list[str]:
-        """The targets of some rows in words."""
+        """Readable targets of some rows."""
         return self.target.captions(targets, self.outputs)
 
     @property
@@ -89,7 +89,7 @@ class Schema:
 
     @property
     def category_sizes(self) -> list[int]:
-        """Number of one-hot columns of each category column: the last of the F features."""
+        """Number of one-hot features of each category column; they come after the numbers."""
         return [len(known) for known in self.categories.values()]
 
     @property
@@ -99,10 +99,10 @@ class Schema:
 
     @property
     def grades(self) -> NDArray[Any] | None:
-        """What metrics of grades count with, float64; None where there is no order.
+        """Values for metrics of grades, float64; None without an order.
 
-        The number that each class stands for, or its position in `data.columns.class_order`, (K,); or the lowest and
-        the highest training target of each column (2, K), where they are known.
+        For classes: the number of each class, or its position in `data.columns.class_order`, (K,). For numbers: the
+        smallest and largest training target of each column, (2, K), if known.
         """
         if self.are_ordered:
             return np.arange(len(self.outputs), dtype=np.float64)

@@ -179,7 +179,7 @@ def test_f060_gaps_and_new_words_in_the_test_table_are_filled_and_counted(compet
     notes = "\n".join(dm.notes)
     assert "column 'age': 3 cells without a number are filled" in notes
     assert "'unknown' 1" in notes
-    assert "taken for the training table's spelling: 'F' 1" in notes
+    assert "read as the training table's spelling: 'F' 1" in notes
 
 
 def test_f060_the_test_table_can_be_held_to_the_training_tables_words(competition):

@@ -287,7 +287,7 @@ def test_the_advice_for_folds_of_a_file_is_about_the_file(check, tmp_path):
     folds.write_text("id,fold\n" + "".join(f"{k:03d},{int(k % 3 > 0)}\n" for k in range(24)))
     code, _, said = check(data__folds__file=str(folds), data__folds__num=None)
     assert code == 2
-    assert f"Mend {folds}, which data.folds.file names, or remove data.folds.file." in said
+    assert f"Correct {folds}, which data.folds.file names, or remove data.folds.file." in said
     assert "data.folds.rare_classes" not in said  # it is refused beside data.folds
 
 

@@ -132,12 +132,12 @@ class Wrong(Sampler):
 
 
 WRONG = {
-    "outside": "order gives positions from 1 to 12; there are 12 training rows, which are 0 to 11.",
-    "negative": "order gives positions from -1 to 10",
-    "short": "order gives int64 of shape (11,); it must give 12 whole numbers",
-    "text": "order gives <U21 of shape (12,)",
-    "its own numbers": "gives two orders for one epoch",
-    "no length": "length gives 0; it must give a whole number from 1",
+    "outside": "order returned positions from 1 to 12; there are 12 training rows, 0 to 11.",
+    "negative": "order returned positions from -1 to 10",
+    "short": "order returned int64 of shape (11,); it must return 12 whole numbers",
+    "text": "order returned <U21 of shape (12,)",
+    "its own numbers": "returned two different orders for one epoch",
+    "no length": "length returned 0; it must return a whole number from 1",
     "a column": "train.csv has no column 'colour'. Did you mean 'color'?",
 }
 

@@ -53,9 +53,7 @@ class CacheBudget:
         need = f"the decoded images take about {format_bytes(needed)}"
         if self.disk is not None and needed > self.disk:
             return f"{need}, {self.folder} has {format_bytes(self.disk)} free"
-        if (
-            needed > self.memory
-        ):  # each epoch would read it from disk again, and it is larger than the files
+        if needed > self.memory:  # each epoch would read it from disk again, and it is larger than the files
             return f"{need}, {MEMORY_SHARE:.0%} of the available memory are {format_bytes(self.memory)}"
         return ""
 

@@ -1,9 +1,9 @@
-"""The one way the bytes of an image become pixels: checks, training and prediction all see the same image.
+"""Decodes image bytes to RGB pixels: one decoder for checks, training and prediction.
 
-What is converted, and how: EXIF orientation is applied, and no other tag is looked at; grey, 1-bit, palette and CMYK
-become RGB; samples of more than 8 bits are scaled to 8, and transparency is laid over white (`samples`); of an
-animation the first frame is taken; colour profiles are not applied. Floating-point and signed samples and integers
-beyond 16 bits are errors. `ImageRules` changes some of it, for all of them alike.
+Conversions: EXIF orientation is applied, and no other tag is used. Grey, 1-bit, palette and CMYK images become RGB.
+Samples of more than 8 bits are scaled to 8, and transparency is blended over white (`to_rgb`). Of an animation, the
+first frame is used. Colour profiles are not applied. Floating-point samples, signed samples and integers beyond 16
+bits are errors. `ImageRules` changes some of these for all steps.
 """
 
 import io
@@ -30,10 +30,10 @@ from swinft.data.sources.source import ImageError, Source, read_image
 from swinft.errors import InputError
 from swinft.ranges import COUNT
 
-MAX_MEGAPIXELS = 89  # from here on Pillow's own guard against bombs speaks up
+MAX_MEGAPIXELS = 89  # above it, Pillow warns of a decompression bomb
 ORIENTATION = 0x0112  # EXIF tag
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
-TURNS = {
+TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -43,7 +43,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 MAY_HOLD_EXIF = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks of a PNG
-CONVERSION = 2  # raised whenever the rules above change, so that pixels kept from before are not used
+CONVERSION = 2  # raise it when the conversions above change, so that older caches are not used
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class ImageRules:
         max_megapixels: Largest area, at most 89; 64 megapixels are 192 MB in every loader process.
         min_side: Shortest side in pixels; placeholders of one pixel stand for images that are not there.
         max_aspect: Longest side over shortest.
-        apply_exif: Turn images as their EXIF orientation says; false where boxes or labels ignore it.
-        bits: How many bits the samples use: 2^bits − 1 becomes white; 12 for 12 bits in 16-bit files. `auto` takes what
-            the file says, else all bits that its samples have. It acts on samples that have more, and on no others.
-        transparency: `blend` lays transparent pixels over the background; `ignore` shows the colours that are stored
-            there, as where a fourth band is near infrared.
-        background: RGB in 0–255 that transparency is laid over.
-        animated: Take the `first` frame of an animation or a stack of pages, or call it an `error`.
+        apply_exif: Rotate and flip images by their EXIF orientation; false if boxes or labels ignore it.
+        bits: Number of bits that the samples use: 2^bits − 1 becomes white; 12 for 12 bits in 16-bit files. `auto` uses
+            the file's metadata, else all bits of its samples. Samples with fewer bits are not affected.
+        transparency: `blend` blends transparent pixels with the background; `ignore` drops the alpha channel, for
+            example where a fourth band is near infrared.
+        background: RGB in 0–255 behind transparent pixels.
+        animated: Use the `first` frame of an animation or a stack of pages, or report an `error`.
 
     Raises:
         InputError: A value is outside its range.
@@ -107,7 +107,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What an image's header says.
+    """Information from an image's header and pixels.
 
     Args:
         width: In pixels, after EXIF orientation.
@@ -115,11 +115,11 @@ class ImageInfo:
         mode: Pillow's name of the pixel format.
         format: `JPEG`, `PNG`, …
         frames: More than 1 for animations and stacks.
-        is_rotated: EXIF says that the image must be turned or flipped.
-        bits: 2^bits − 1 is the largest value that a sample can have, by the file's own word or by the rules.
-        dropped_bands: Bands that are left out: the file calls them neither colour nor transparency.
-        used_bits: Of the largest sample; 0 where that says nothing, or the pixels were not decoded.
-        faded: Share of the pixels that are not fully opaque, in 0–1; 0 where they were not decoded.
+        is_rotated: EXIF rotates or flips the image.
+        bits: 2^bits − 1 is the largest possible sample, by the file's metadata or by the rules.
+        dropped_bands: Ignored bands: the file declares them neither colour nor transparency.
+        used_bits: Bits of the largest sample; 0 if that is meaningless, or the pixels were not decoded.
+        faded: Fraction of pixels that are not fully opaque, in 0–1; 0 if they were not decoded.
     """
 
     width: int
@@ -136,7 +136,7 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class _Opened:
-    """An image whose header is read: its pixels, its samples and its bytes."""
+    """An image whose header is read, and whose pixels are not decoded yet."""
 
     image: ImageFile.ImageFile
     layout: Layout
@@ -148,15 +148,15 @@ def decode(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) 
     """Decodes an image.
 
     Args:
-        path: A JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 or PPM file, or what refers to one in `source`.
+        path: A JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 or PPM file, or a reference to one in `source`.
         rules: Which images can be used, and how.
         source: Where its bytes come from.
 
     Returns:
-        RGB, uint8 (H, W, 3), read-only: a copy that only a transform which writes in place would need costs time.
+        RGB, uint8 (H, W, 3), read-only: only transforms that write in place would need a copy.
 
     Raises:
-        ImageError: The file is missing, damaged, no image, outside the rules, or of samples without a known white.
+        ImageError: The file is missing, damaged, not an image, outside the rules, or its samples have no known white.
     """
     return _decoded(path, read_image(path, source), None, rules)[0]
 
@@ -164,18 +164,16 @@ def decode(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) 
 def decode_reduced(
     path: str | Path, at_least: tuple[int, int], rules: ImageRules = RULES, source: Source = FILES
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Decodes an image that is going to be shrunk: a large JPEG at 1/2, 1/4 or 1/8 of its size.
-
-    Its decoder then leaves out work instead of the caller throwing pixels away.
+    """Decodes an image that will be shrunk: a large JPEG at 1/2, 1/4 or 1/8 of its size, which is faster.
 
     Args:
         path: As for `decode`.
-        at_least: Height and width that are enough, in pixels; the smallest scale that gives both is taken.
+        at_least: Minimum height and width in pixels; the smallest sufficient scale is used.
         rules: As for `decode`.
         source: As for `decode`.
 
     Returns:
-        As `decode` does; and the image's full height and width.
+        As `decode`; and the image's full height and width.
 
     Raises:
         ImageError: As for `decode`.
@@ -185,10 +183,10 @@ def decode_reduced(
 
 
 def probe(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) -> ImageInfo:
-    """Reads what an image's header says.
+    """Reads an image's header.
 
     Raises:
-        ImageError: The file is missing, no image, or outside the rules.
+        ImageError: The file is missing, not an image, or outside the rules.
     """
     return _info(path, _open(path, read_image(path, source), rules), rules)
 
@@ -196,16 +194,16 @@ def probe(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) -
 def load(
     path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules = RULES
 ) -> tuple[NDArray[np.uint8], tuple[int, int], ImageInfo]:
-    """Decodes what `read_image` has read, and says what it is: `decode_reduced` and `probe` in one, and more.
+    """Decodes the bytes from `read_image`: `decode_reduced` and `probe` in one.
 
     Args:
         path: Named in errors.
         content: All bytes of the file.
-        at_least: As for `decode_reduced`; None for every pixel.
+        at_least: As for `decode_reduced`; None for full size.
         rules: As for `decode`.
 
     Returns:
-        As `decode_reduced` does; and what is known of the file, its pixels included.
+        As `decode_reduced`; and the image's information.
 
     Raises:
         ImageError: As for `decode`.
@@ -223,7 +221,7 @@ def _decoded(
 
 
 def _guarded(path: str | Path, work: Callable[[], Result]) -> Result:
-    """Runs a decoder; decoders fail in a dozen types on damaged data."""
+    """Runs a decoder; on damaged data, decoders raise many types of errors."""
     try:
         return work()
     except (MemoryError, ImageError):
@@ -234,7 +232,7 @@ def _guarded(path: str | Path, work: Callable[[], Result]) -> Result:
 
 
 def _open(path: str | Path, content: bytes, rules: ImageRules) -> _Opened:
-    """The image with its header read and its size checked, before any memory is taken for pixels."""
+    """Reads the header and checks the size, before memory is allocated for pixels."""
     limit = (
         f"more than {rules.max_megapixels:g} megapixels. Shrink it, or raise data.loading.image_rules.max_megapixels."
     )
@@ -264,17 +262,17 @@ def _open(path: str | Path, content: bytes, rules: ImageRules) -> _Opened:
         raise ImageError(
             f"{path} has more than one frame. Save one, or set data.loading.image_rules.animated to first."
         )
-    layout = _guarded(path, lambda: layout_of(image))  # of what is not loaded yet, as looking for EXIF may load it
+    layout = _guarded(path, lambda: layout_of(image))  # before EXIF, which may load the pixels
     return _Opened(image, layout, content, _orientation(image, content))
 
 
 def _orientation(image: ImageFile.ImageFile, content: bytes) -> int:
-    """How EXIF says that the image must be turned, 1–8; 1 where EXIF is broken, which harms no pixel."""
+    """EXIF orientation, 1–8; 1 if EXIF is broken, which affects no pixel."""
     if image.format == "PNG" and not any(name in MAY_HOLD_EXIF for name, _ in png_chunks(content)):
-        return 1  # Pillow would decode the pixels to look behind them
+        return 1  # Pillow would decode the pixels to search after them
     try:
         found = image.getexif().get(ORIENTATION, 1)
-        return next((number for number in TURNS if found == number), 1)
+        return next((number for number in TRANSPOSES if found == number), 1)
     except MemoryError:
         raise
     except Exception:
@@ -282,16 +280,15 @@ def _orientation(image: ImageFile.ImageFile, content: bytes) -> int:
 
 
 def _verified(path: str | Path, opened: _Opened, rules: ImageRules) -> _Opened:
-    """The image again, its checksums compared where the format has some that decoding ignores."""
+    """Checks the checksums of a PNG, which decoding ignores."""
     if opened.image.format != "PNG":
         return opened
     content = opened.content
     try:
-        Image.open(
-            io.BytesIO(content)
-        ).verify()  # a PNG with a wrong checksum decodes to a wrong image without an error
+        # Without this, a PNG with a wrong checksum decodes to a wrong image without an error.
+        Image.open(io.BytesIO(content)).verify()
     except Exception:
-        content = strip_metadata(content) or content  # a wrong checksum of what is no pixel is none of ours
+        content = strip_metadata(content) or content  # wrong checksums of metadata do not matter
         _guarded(path, Image.open(io.BytesIO(content)).verify)
     return opened if content is opened.content else _open(path, content, rules)
 
@@ -299,7 +296,7 @@ def _verified(path: str | Path, opened: _Opened, rules: ImageRules) -> _Opened:
 def _pixels(
     path: str | Path, opened: _Opened, info: ImageInfo, at_least: tuple[int, int] | None, rules: ImageRules
 ) -> tuple[NDArray[np.uint8], ImageInfo]:
-    """RGB of an opened image, uint8 (H, W, 3), perhaps reduced; and what its samples use."""
+    """RGB of an opened image, uint8 (H, W, 3), possibly reduced; and its completed information."""
     image, orientation = opened.image, opened.orientation
     if at_least is not None and image.format in ("JPEG", "MPO"):
         is_sideways = rules.apply_exif and orientation in SIDEWAYS
@@ -314,12 +311,12 @@ def _pixels(
         png_significant_bits(opened.content) if opened.layout.bits > 8 else None,
         lambda: _open(path, opened.content, rules).image,
     )
-    if image.format == "TIFF":  # Pillow has turned it already, whatever was asked for
+    if image.format == "TIFF":  # Pillow always applies the orientation of a TIFF
         orientation = 1 if rules.apply_exif else {6: 8, 8: 6}.get(orientation, orientation)
     elif not rules.apply_exif:
         orientation = 1
-    if orientation in TURNS:
-        pixels = np.asarray(Image.fromarray(pixels).transpose(TURNS[orientation]))
+    if orientation in TRANSPOSES:
+        pixels = np.asarray(Image.fromarray(pixels).transpose(TRANSPOSES[orientation]))
     pixels.flags.writeable = False
     return pixels, replace(info, bits=found.bits, used_bits=found.used_bits, faded=found.faded)
 
@@ -328,7 +325,7 @@ def _info(path: str | Path, opened: _Opened, rules: ImageRules) -> ImageInfo:
     image = opened.image
     width, height = image.size
     is_sideways = opened.orientation in SIDEWAYS
-    # Pillow says a TIFF's size as it is after turning.
+    # Pillow reports a TIFF's size after its orientation is applied.
     if is_sideways and rules.apply_exif == (image.format != "TIFF"):
         width, height = height, width
     frames = _guarded(path, lambda: getattr(image, "n_frames", 1))

@@ -1,6 +1,6 @@
-"""What the bytes of a file are, where no decoder takes them: the reason in words, and the edit that helps.
+"""Explains files that cannot be decoded: their format by content, the reason, and the fix.
 
-It also reads what a PNG says of its samples, and takes metadata away that keeps a good image from being opened.
+Also reads chunks of PNG files, and strips broken metadata that prevents a good image from being opened.
 """
 
 import io
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-# Decoders are attack surface: no others are started. JPEG2000 and PPM are what satellites and old benchmarks come in.
+# Decoders are attack surface: no others are used. JPEG2000 and PPM are for satellite images and old benchmarks.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
 
-# First bytes of what is no image, and what to do about it.
+# First bytes of files that are not supported images, and the fix.
 KNOWN_CONTENT = {
     b"version https://git-lfs": "is a git-lfs pointer; run `git lfs pull`",
     b"<!doctype": "is a web page; download it again, signed in",
@@ -38,19 +38,19 @@ KNOWN_CONTENT = {
 }
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
-JPEG_START, JPEG_END, LOST = b"\xff\xd8\xff", b"\xff\xd9", b"\0" * 16
-# All that decides pixels. Text, colour profiles and times do not, whatever is wrong with them.
+JPEG_START, JPEG_END, ZEROS = b"\xff\xd8\xff", b"\xff\xd9", b"\0" * 16
+# The chunks that determine pixels; text, colour profiles and times do not.
 PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"}
-AVIF_EXIF = re.compile(rb"(infe.{8})Exif", re.DOTALL)  # the entry of an item: version, flags, id, protection, type
+AVIF_EXIF = re.compile(rb"(infe.{8})Exif", re.DOTALL)  # an item entry: version, flags, id, protection, type
 SAMPLE_KINDS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}  # TIFF's SampleFormat
 
 
 def describe_unreadable(content: bytes, error: Exception) -> str:
-    """What a file is that cannot be opened, why, and what to do: the end of a sentence that begins with its path.
+    """Format of an unreadable file, the reason and the fix: the end of a sentence that starts with its path.
 
     Args:
-        content: All its bytes.
-        error: What Pillow raised.
+        content: All bytes of the file.
+        error: The error from Pillow.
     """
     if not content:
         return "is empty; restore the file or remove its row"
@@ -59,7 +59,7 @@ def describe_unreadable(content: bytes, error: Exception) -> str:
         if content.startswith(known) or start.startswith(known.lower()):
             return what
     for name in FORMATS:
-        if (reason := _refusal(name, content)) is not None:
+        if (reason := _pillow_error(name, content)) is not None:
             detail = _tiff(content) if name == "TIFF" else ""
             return f"is a {name}{detail} that Pillow cannot read ({reason}); convert it to an 8-bit PNG or restore it"
     if content[4:8] == b"ftyp":
@@ -70,10 +70,10 @@ def describe_unreadable(content: bytes, error: Exception) -> str:
     return words if isinstance(error, UnidentifiedImageError) else f"{words} ({error})"
 
 
-def _refusal(name: str, content: bytes) -> str | None:
-    """Why Pillow's reader of a format refuses a file that begins as its own do; None where it does not begin so.
+def _pillow_error(name: str, content: bytes) -> str | None:
+    """Why Pillow's reader of a format rejects a file that starts like that format; None if it starts differently.
 
-    `Image.open` keeps such reasons to itself.
+    `Image.open` hides these reasons.
     """
     factory, accept = Image.OPEN[name]
     begins = accept is None or accept(content[:16])
@@ -83,11 +83,11 @@ def _refusal(name: str, content: bytes) -> str | None:
         factory(io.BytesIO(content), "")
     except Exception as error:
         return str(error) or type(error).__name__
-    return "it is damaged"  # it opens after all: what failed came later
+    return "it is damaged"  # it opens; the failure came later
 
 
 def _tiff(content: bytes) -> str:
-    """Bands and samples of a TIFF in words, as far as its first directory tells."""
+    """Bands and samples of a TIFF in words, from its first directory."""
     try:
         tags = ImageFileDirectory_v2(content[:8])
         file = io.BytesIO(content)
@@ -96,25 +96,27 @@ def _tiff(content: bytes) -> str:
         bits, kinds = tags.get(258, (1,)), tags.get(339, (1,))
         bands = tags.get(277, len(bits))
         return f" of {bands} band{'s' * (bands > 1)} of {max(bits)}-bit {SAMPLE_KINDS.get(kinds[0], 'unknown')} samples"
-    except Exception:  # a damaged directory: the reader's reason is all there is
+    except Exception:  # a damaged directory
         return ""
 
 
 def is_truncated_jpeg(content: bytes) -> bool:
-    """Whether a JPEG ends in zeros where its end should be, as after a download or a copy that was not completed.
+    """Whether a JPEG ends in zeros instead of its end marker, as after an incomplete download or copy.
 
-    Decoders take the zeros for pixels. Zeros behind the end are padding, and a file that just stops is an error anyway.
+    Decoders read such zeros as pixels. Zeros after the end marker are padding; a file that just stops fails anyway.
     """
-    if not content.endswith(LOST) or not content.startswith(JPEG_START):
+    if not content.endswith(ZEROS) or not content.startswith(JPEG_START):
         return False
-    place = 2
-    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != b"\xda":  # to the first scan
-        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-    return content.find(JPEG_END, place) < 0
+    position = 2
+    while (
+        content[position : position + 1] == b"\xff" and content[position + 1 : position + 2] != b"\xda"
+    ):  # to the scan
+        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+    return content.find(JPEG_END, position) < 0
 
 
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and whole bytes of a PNG's chunks, as far as they are whole."""
+    """Names and bytes of a PNG's chunks, up to the first incomplete one."""
     start = len(PNG_START)
     while start + 12 <= len(content):
         length, name = struct.unpack_from(">I4s", content, start)
@@ -123,9 +125,9 @@ def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def strip_metadata(content: bytes) -> bytes | None:
-    """A PNG or AVIF without what stands beside its pixels; None for other formats, or where nothing stands there."""
+    """A PNG or AVIF without its metadata; None for other formats, or if there is no metadata."""
     if content[4:8] == b"ftyp":
-        other = AVIF_EXIF.sub(rb"\1none", content)  # an item of a type that nobody knows is passed over
+        other = AVIF_EXIF.sub(rb"\1none", content)  # decoders skip items of unknown types
         return None if other == content else other
     if not content.startswith(PNG_START):
         return None
@@ -134,7 +136,7 @@ def strip_metadata(content: bytes) -> bytes | None:
 
 
 def png_significant_bits(content: bytes) -> int | None:
-    """How many bits of a PNG's samples carry something, by its own word (sBIT); None where it says nothing."""
+    """Significant bits of a PNG's samples (chunk sBIT); None if not given."""
     if not content.startswith(PNG_START):
         return None
     for name, chunk in png_chunks(content):

@@ -1,12 +1,12 @@
-"""From an opened image to RGB: what its samples mean, by the file's own word and else by a rule that can be set.
+"""Converts an opened image to 8-bit RGB, by the file's metadata and the image rules.
 
-- How many bits: a TIFF's BitsPerSample and SampleFormat, a PNG's depth and sBIT, else all bits that a sample has room
-  for. `bits` overrules it where fewer are used than that. Largest value / (2^bits − 1) becomes 255.
-- Transparency: an alpha band is one that the file calls so: a TIFF's fourth band without ExtraSamples is left out.
-  What is transparent is laid over a background, or (`ignore`) shown in the colour that is stored under it.
-- Signed and floating-point samples have no white: they are errors.
+- Bit depth: a TIFF's BitsPerSample and SampleFormat, a PNG's depth and sBIT, else all bits of a sample. The rule `bits`
+  overrides it if fewer bits are used. The value 2^bits − 1 becomes 255.
+- Transparency: only a band that the file declares as alpha; a TIFF's fourth band without ExtraSamples is ignored.
+  Transparent pixels are blended with a background, or (`ignore`) keep their stored colour.
+- Signed and floating-point samples have no defined white: they are errors.
 
-How much of the range is used, and how much transparency changes, is counted (`Found`), so that it can be said.
+`SampleStats` records the used bits and the transparency, for notes.
 """
 
 import re
@@ -26,26 +26,26 @@ Opener = Callable[[], ImageFile.ImageFile]
 MAX_BITS = 16
 BITS, PHOTOMETRIC, BANDS, PLANAR, EXTRA, FORMAT = 258, 262, 277, 284, 338, 339  # TIFF tags
 WHITE_IS_ZERO, SEPARATE_PLANES, SIGNED = 0, 2, 2
-IS_ALPHA = {1, 2, 999}  # of TIFF's ExtraSamples; the last is what Corel Draw writes
-# Pillow keeps the upper byte of deep colour. What it takes for the upper one in the other byte order is the lower one.
+IS_ALPHA = {1, 2, 999}  # values of TIFF's ExtraSamples; CorelDRAW writes the last one
+# Pillow returns the upper byte of 16-bit colour. Read in the other byte order, it returns the lower byte.
 OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 DEEP_COLOUR = re.compile(r"^(RGB|RGBX|RGBA);16([BLN])$")
-STRETCHED_FORMATS = ("PPM", "JPEG2000")  # they say how many bits there are, and Pillow has stretched them to all
-UNSCALED_MODES = {"L", "LA", "RGB", "RGBA"}  # 8-bit samples as they are in the file; a palette's or CMYK's are not
+STRETCHED_FORMATS = ("PPM", "JPEG2000")  # Pillow has scaled their samples to the full range
+UNSCALED_MODES = {"L", "LA", "RGB", "RGBA"}  # samples are unchanged from the file, unlike palette and CMYK
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a header says of an image's samples.
+    """Sample layout from an image's header.
 
     Args:
-        bits: Of the largest value that a sample can have.
+        bits: Bits of the largest possible sample.
         is_signed: Samples may be negative.
-        is_inverted: 0 is white, and Pillow does not turn it round.
-        has_alpha: There is transparency, by the file's own word.
-        dropped_bands: Bands that the file calls neither colour nor transparency.
-        raw: Pillow's name of how the samples lie in the file.
-        planar_problem: 16-bit samples in separate planes, which Pillow reads as noise.
+        is_inverted: 0 is white, and Pillow does not invert it.
+        has_alpha: The file declares transparency.
+        dropped_bands: Bands that the file declares neither colour nor transparency.
+        raw: Pillow's raw mode, the layout of samples in the file.
+        planar_problem: 16-bit samples in separate planes, which Pillow reads wrongly.
     """
 
     bits: int
@@ -58,13 +58,13 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What pixels turned out to use.
+class SampleStats:
+    """Statistics of an image's samples.
 
     Args:
-        bits: 2^bits − 1 was taken for white.
-        used_bits: Of the largest sample; 0 where they are not counted.
-        faded: Share of the pixels that are not fully opaque, in 0–1.
+        bits: 2^bits − 1 was used as white.
+        used_bits: Bits of the largest sample; 0 if not counted.
+        faded: Fraction of pixels that are not fully opaque, in 0–1.
     """
 
     bits: int
@@ -73,7 +73,7 @@ class Found:
 
 
 def layout_of(image: ImageFile.ImageFile) -> Layout:
-    """Reads the layout of an image that is opened and not loaded."""
+    """The layout of an image that is opened and not loaded yet."""
     args = image.tile[0].args if image.tile else ""
     raw = str(args[0] if isinstance(args, tuple) and args else args or "")
     if image.format == "TIFF":
@@ -106,34 +106,34 @@ def to_rgb(
     background: tuple[int, int, int],
     significant: int | None,
     reopen: Opener,
-) -> tuple[NDArray[np.uint8], Found]:
-    """RGB of a loaded image.
+) -> tuple[NDArray[np.uint8], SampleStats]:
+    """Converts a loaded image to RGB.
 
     Args:
-        image: Loaded.
-        layout: From before it was loaded.
-        bits: Overrules what the file says, in 1–16.
-        transparency: Lay it over `background`, or ignore it.
+        image: The loaded image.
+        layout: Its layout, read before loading.
+        bits: Overrides the file's bit depth, in 1–16.
+        transparency: Blend it with `background`, or ignore it.
         background: RGB in 0–255.
-        significant: Bits that carry something by the file's own word; None where it says nothing.
+        significant: Significant bits declared by the file, or None.
         reopen: Opens the image again, to decode it a second time.
 
     Returns:
-        uint8 (H, W, 3), and what the samples use.
+        uint8 (H, W, 3), and its statistics.
 
     Raises:
-        ValueError: The samples have no white, or values above what `bits` allows.
+        ValueError: The samples have no defined white, or exceed `bits`.
     """
     if image.format in STRETCHED_FORMATS:
         bits = "auto"
     if layout.planar_problem:
         raise ValueError("its 16-bit samples lie in separate planes; save it as PNG")
     if image.mode == "F":
-        raise ValueError("its samples are floating-point numbers, whose range nothing tells; save it as 8 or 16 bits")
+        raise ValueError("its samples are floating-point numbers of unknown range; save it as 8 or 16 bits")
     if image.mode.startswith("I"):
         return _deep_grey(image, layout, bits, transparency, background, significant)
     rgb, alpha = _eight_bits(image, layout)
-    found = Found(layout.bits, _used_bits(image, layout, rgb))
+    found = SampleStats(layout.bits, _used_bits(image, layout, rgb))
     is_deep = layout.bits > 8 and (bits != "auto" or (significant or MAX_BITS) < layout.bits)
     if is_deep or (bits != "auto" and bits < 8 and image.mode in UNSCALED_MODES):
         samples = _both_bytes(rgb, layout, reopen) if is_deep else rgb
@@ -142,23 +142,23 @@ def to_rgb(
         return rgb, found
     faded = float((alpha < 255).mean())
     rgb = rgb if transparency == "ignore" else _blend(rgb, alpha, background)
-    return rgb, Found(found.bits, found.used_bits, faded)
+    return rgb, SampleStats(found.bits, found.used_bits, faded)
 
 
 def _eight_bits(image: Image.Image, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """RGB and alpha in 8 bits each; of deeper samples the upper byte."""
+    """RGB and alpha with 8 bits each; of deeper samples, the upper byte."""
     if layout.is_signed and np.asarray(image).max() > 127:
         raise ValueError("its samples are signed 8-bit integers, some of them negative; save them as unsigned ones")
     if layout.has_alpha:
         both = np.asarray(image.convert("RGBA"))
         return np.ascontiguousarray(both[:, :, :3]), both[:, :, 3]
-    if image.mode == "RGBA":  # a fourth band that is no alpha; converting to RGB leaves it out
+    if image.mode == "RGBA":  # the fourth band is not alpha; the conversion drops it
         return np.asarray(image.convert("RGB")), None
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), None  # RGB to RGB would copy it
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), None  # avoids a copy
 
 
 def _used_bits(image: Image.Image, layout: Layout, rgb: NDArray[np.uint8]) -> int:
-    """Bits of the largest sample; 0 where compression or a palette make the number meaningless."""
+    """Bits of the largest sample; 0 if compression or a palette make it meaningless."""
     if image.mode not in UNSCALED_MODES or image.format in ("JPEG", "MPO", "WEBP", "AVIF", "GIF", "JPEG2000"):
         return 0
     largest = int(rgb.max())
@@ -172,7 +172,7 @@ def _deep_grey(
     transparency: Transparency,
     background: tuple[int, int, int],
     significant: int | None,
-) -> tuple[NDArray[np.uint8], Found]:
+) -> tuple[NDArray[np.uint8], SampleStats]:
     deep = np.asarray(image)
     low, high = int(deep.min()), int(deep.max())
     if low < 0 and layout.is_signed:
@@ -186,41 +186,41 @@ def _deep_grey(
         return rgb, found
     alpha = np.where(deep == key, 0, 255).astype(np.uint8)
     rgb = rgb if transparency == "ignore" else _blend(rgb, alpha, background)
-    return rgb, Found(found.bits, found.used_bits, float((alpha < 255).mean()))
+    return rgb, SampleStats(found.bits, found.used_bits, float((alpha < 255).mean()))
 
 
 def _scaled(
-    samples: NDArray[Any], room: int, bits: int | Literal["auto"], significant: int | None
-) -> tuple[NDArray[np.uint8], Found]:
-    """Samples as 8 bits. A file that names fewer bits may have stretched them to all that there is room for."""
+    samples: NDArray[Any], max_bits: int, bits: int | Literal["auto"], significant: int | None
+) -> tuple[NDArray[np.uint8], SampleStats]:
+    """Scales samples to 8 bits. Files that declare fewer significant bits may have scaled them to the full range."""
     largest = int(samples.max())
-    white = room if bits == "auto" else min(bits, room)
-    if bits == "auto" and significant and significant < room and largest < 2**significant:
-        is_stretched = not (samples & (2 ** (room - significant) - 1)).any()
-        white = room if is_stretched else significant
+    white = max_bits if bits == "auto" else min(bits, max_bits)
+    if bits == "auto" and significant and significant < max_bits and largest < 2**significant:
+        is_full_range = not (samples & (2 ** (max_bits - significant) - 1)).any()
+        white = max_bits if is_full_range else significant
     if largest >= 2**white:
         raise ValueError(
             f"its largest sample is {largest}, and data.loading.image_rules.bits is {bits}, which ends at "
             f"{2**white - 1}; raise it, or set it to auto"
         )
     scaled: NDArray[np.uint8] = _table(white)[samples]
-    return scaled, Found(white, largest.bit_length())
+    return scaled, SampleStats(white, largest.bit_length())
 
 
 @lru_cache(maxsize=4)
 def _table(bits: int) -> NDArray[np.uint8]:
-    """What each value of so many bits becomes in 8."""
+    """Lookup table from samples of so many bits to 8 bits."""
     white = 2**bits - 1
     table: NDArray[np.uint8] = ((np.arange(2**bits, dtype=np.int64) * 255 + white // 2) // white).astype(np.uint8)
     return table
 
 
 def _both_bytes(upper: NDArray[np.uint8], layout: Layout, reopen: Opener) -> NDArray[np.uint16]:
-    """16-bit colour (H, W, 3), of which Pillow hands out a byte at a time."""
+    """16-bit colour (H, W, 3), from two decodes: Pillow returns one byte of each sample at a time."""
     found = DEEP_COLOUR.match(layout.raw)
     if found is None:
         raise ValueError(
-            f"data.loading.image_rules.bits cannot act on deep samples that lie as {layout.raw}; save it as RGB"
+            f"data.loading.image_rules.bits does not support 16-bit samples in the layout {layout.raw}; save it as RGB"
         )
     image = reopen()
     other = f"{found[1]};16{OTHER_BYTE[found[2]]}"
@@ -233,7 +233,7 @@ def _both_bytes(upper: NDArray[np.uint8], layout: Layout, reopen: Opener) -> NDA
 
 
 def _blend(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Lays an image over one colour."""
+    """Blends an image with a background colour."""
     image = Image.fromarray(np.dstack([rgb, alpha]))
     under = Image.new("RGBA", image.size, (*background, 255))
     return np.asarray(Image.alpha_composite(under, image).convert("RGB"))
