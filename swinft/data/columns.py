@@ -1,4 +1,4 @@
-"""The settings that say what the columns of a competition's tables mean, and how their cells are read."""
+"""The settings for a table's columns: their roles, and how their cells are read (`Columns`)."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,31 +13,29 @@ OnMissingTarget = Literal["error", "skip"]
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of the tables beside id, image and target, and how their cells are read.
+    """Columns other than id, image and target, and how cells are read.
 
     Args:
-        test_id: Id column of the table of rows to predict and of the sample submission, where it has another name there
-            than `data.id`.
-        test_image: Path of a test row's image where it differs from `data.image`.
-        label_delimiter: What stands between the labels of a multi-label target in one column.
-        class_order: Classes from the lowest grade to the highest, where their names are no numbers, for metrics of
-            grades.
-        missing_words: Cells that stand for a missing target, feature or group, whatever their case; null for the empty
-            cell, nan, na, n/a, #n/a, <na>, null, none and nat. A list replaces these: leave out what is a class of
-            yours. The empty cell is always missing.
+        test_id: Id column of the test table and of the sample submission, if its name there differs from `data.id`.
+        test_image: Image path of a test row, if it differs from `data.image`.
+        label_delimiter: Delimiter between the labels of a multi-label target in one column.
+        class_order: Classes from the lowest to the highest grade, for metrics of grades, if their names are not numbers.
+        missing_words: Cells that mean a missing target, feature or group, in upper or lower case; null for the empty
+            cell, nan, na, n/a, #n/a, <na>, null, none and nat. A list replaces these: omit a word that is one of your
+            classes. The empty cell is always missing.
         twins: Two spellings of one class, label, group or category are an `error`, or two names (`distinct`). Spellings
-            differ by case, blanks, quotes, Unicode form, or as `1`, `1.0` and `01` do.
-        numeric_features: Metadata columns given to the network as numbers.
-        categorical_features: Metadata columns given to the network as categories (one-hot).
+            differ by case, blanks, quotes or Unicode form, or like `1`, `1.0` and `01`.
+        numeric_features: Metadata columns that the network gets as numbers.
+        categorical_features: Metadata columns that the network gets as categories (one-hot).
         missing_features: A missing number or category is an `error`; is filled in rows to predict (`fill_test`); or in
-            training rows too (`fill`). A number becomes the training rows' mean; a category one of its own where
-            training rows have missing ones, and none otherwise. All that is filled is counted.
-        unknown_categories: In rows to predict, a category that the training rows do not have is none of them (`other`),
-            and counted, or an `error`.
-        on_missing_target: A row with an empty target is an `error`, or is left out (`skip`) and stays in the
-            predictions with a status.
-        encoding: Of the CSVs: `utf-8`, `cp1252`, …
-        sample_id: Id column of the sample submission, where it has another name there; `submission.id` in a config.
+            training rows too (`fill`). A number becomes the training rows' mean. A category becomes a separate category
+            if training rows have missing ones, and no category otherwise. Filled cells are counted.
+        unknown_categories: In rows to predict, a category that the training rows do not have is encoded as no category
+            and counted (`other`), or is an `error`.
+        on_missing_target: A row with an empty target is an `error`; with `skip`, it is skipped and gets a status in the
+            predictions.
+        encoding: Encoding of the CSVs: `utf-8`, `cp1252`, …
+        sample_id: Id column of the sample submission, if its name differs there; `submission.id` in a config.
 
     Raises:
         InputError: Settings are wrong or contradict each other; all of them are listed.
@@ -58,7 +56,7 @@ class Columns:
     sample_id: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks what can be said without the other settings."""
+        """Checks the values that do not depend on other settings."""
         words = {
             "twins": get_args(Twins),
             "missing_features": get_args(MissingFeatures),
@@ -79,7 +77,7 @@ class Columns:
             raise SettingsError(problems)
 
     def _contradictions(self) -> list[str]:
-        """Settings that others make useless, and columns that are named twice; one sentence each."""
+        """Settings without effect, and columns that are named twice; one sentence each."""
         features = self.features
         found = [f"'{name}' is named twice among the features." for name in {*features} if features.count(name) > 1]
         if self.on_missing_target == "skip" and self.label_delimiter is not None:
@@ -94,12 +92,12 @@ class Columns:
 
     @property
     def numbers(self) -> list[str]:
-        """Metadata columns that are numbers."""
+        """Numeric metadata columns."""
         return list(self.numeric_features or [])
 
     @property
     def categories(self) -> list[str]:
-        """Metadata columns that are categories."""
+        """Categorical metadata columns."""
         return list(self.categorical_features or [])
 
     @property
@@ -114,14 +112,14 @@ class Columns:
 
     @cached_property
     def fill_rules(self) -> FillRules:
-        """What becomes of metadata that is not there."""
+        """How missing metadata is handled."""
         return FillRules(self.missing_features, self.unknown_categories)
 
     def id_of(self, id: str, is_sample: bool) -> tuple[str, str]:
-        """The id column of the test table or of the sample submission, and the setting that names it.
+        """The id column of the test table or of the sample submission, and the config key that names it.
 
         Args:
-            id: That of the training table.
+            id: Id column of the training table.
             is_sample: Whether the table is the sample submission.
         """
         if is_sample and self.sample_id:

@@ -1,4 +1,4 @@
-"""All settings of a datamodule, checked together before a table is read."""
+"""All settings of a datamodule, checked together before any table is read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from swinft.ranges import SettingsError, is_whole, list_problems, text_problems,
 
 @dataclass(frozen=True)
 class DataSettings:
-    """All settings of a datamodule, checked together; `CSVDataModule` says what each means.
+    """All settings of a datamodule, checked together; `CSVDataModule` documents them.
 
     Raises:
         InputError: Settings are wrong or contradict each other; all of them are listed.
@@ -45,7 +45,7 @@ class DataSettings:
     loading: LoadingConfig
 
     def __post_init__(self) -> None:
-        """Makes objects of plain values, then checks each setting and all of them together."""
+        """Converts plain values to objects, then checks each setting and their combination."""
         problems: list[str] = []
         plain: dict[str, Callable[[Any], Any]] = {
             "columns": partial(settings_of, Columns, "data.columns"),
@@ -76,7 +76,7 @@ class DataSettings:
             raise SettingsError(problems)
 
     def _image_problems(self) -> list[str]:
-        """What sources of images do not take for the names of any; at most one sentence each."""
+        """Image path templates that a source does not accept; at most one sentence each."""
         templates = {"data.image": (self.source, self.image)}
         if self.columns.test_image is not None or self.test_source is not self.source:
             templates["data.columns.test_image"] = self.test_source, self.test_template
@@ -84,7 +84,7 @@ class DataSettings:
         return [f"{key} '{templates[key][1]}' {problem}" for key, problem in found.items() if problem]
 
     def _target_problems(self) -> list[str]:
-        """What the target's settings and the other columns say against each other; one sentence each."""
+        """Conflicts between the target's settings and other columns; one sentence each."""
         found, are_classes = [], self.kind.are_classes
         if self.columns.class_order is not None and not are_classes:
             found.append(
@@ -96,40 +96,40 @@ class DataSettings:
             targets = self.targets
         except InputError as error:
             return [*found, str(error)]
-        told = [name for name in targets if name in self.columns.features]
-        what = "is in data.target and among the features: the network would be told the answer."
-        return [*found, *(f"'{name}' {what}" for name in told)]
+        leaked = [name for name in targets if name in self.columns.features]
+        what = "is in data.target and among the features: the network would see the target."
+        return [*found, *(f"'{name}' {what}" for name in leaked)]
 
     def _augment_problems(self) -> list[str]:
-        """What loading cannot do with `data.augment`; one sentence each."""
+        """Conflicts between loading and `data.augment`; one sentence each."""
         found = []
         on_device, presets = self.loading.augment_on == "device", get_args(DevicePreset)
         if on_device and (not isinstance(self.augment, str) or self.augment not in presets):
             name = f"'{self.augment}'" if isinstance(self.augment, str) else "a list of transforms"
             found.append(
-                f"data.loading.augment_on is 'device', and data.augment is {name}; a device computes "
+                f"data.loading.augment_on is 'device', and data.augment is {name}; a device supports "
                 f"{', '.join(presets)}. Set data.augment to one of them, or data.loading.augment_on to cpu."
             )
         if self.loading.policy is True and not self.is_shrunk and not on_device:
             found.append(
-                "data.loading.cache is true, but what is cached is shrunk: set data.loading.shrink to true as well."
+                "data.loading.cache is true, but the cache stores shrunk images: set data.loading.shrink to true too."
             )
         return found
 
     @cached_property
     def source(self) -> Source:
-        """Where the training images are."""
+        """The source of the training images."""
         return make_source(self.loading.source, self.loading.follow_links)
 
     @cached_property
     def test_source(self) -> Source:
-        """Where the images of the rows to predict are."""
+        """The source of the images to predict."""
         given = self.loading.test_source
         return self.source if given is None else make_source(given, self.loading.follow_links)
 
     @property
     def test_template(self) -> str:
-        """Path of the image of a row to predict."""
+        """Path template of the images to predict."""
         return self.columns.test_image or self.image
 
     @cached_property
@@ -145,39 +145,39 @@ class DataSettings:
 
     @property
     def targets(self) -> list[str]:
-        """The target's columns."""
+        """The target columns."""
         return target_columns(self.kind, self.target, self.columns.label_delimiter)
 
     @property
     def has_custom_transforms(self) -> bool:
-        """Whether transforms of the user's run on images."""
+        """Whether custom transforms run on images."""
         return bool(self.loading.preprocess) or not isinstance(self.augment, str)
 
     @property
     def is_shrunk(self) -> bool:
-        """Whether images are decoded at what training needs, and not with every pixel."""
+        """Whether images are decoded at the size that training needs instead of full size."""
         shrink = self.loading.shrink
         return not self.has_custom_transforms if shrink == "auto" else shrink
 
     @property
     def predicts_sample(self) -> bool:
-        """Whether the rows to predict are the sample's, whose targets are placeholders: no other table, or the same."""
+        """Whether the rows to predict come from the sample submission, whose targets are placeholders."""
         if not self.sample_submission or not self.test:
             return not self.test
         return (self.root / self.test).resolve() == (self.root / self.sample_submission).resolve()
 
     @property
     def may_skip(self) -> bool:
-        """Whether settings let rows go without a prediction of their own."""
+        """Whether settings allow rows without a prediction of their own."""
         choices = (self.loading.on_bad_image, self.columns.on_missing_target, self.folds.rare_classes)
         return "skip" in choices or "train" in choices
 
 
 def image_sides(image_size: Any) -> tuple[int, int]:
-    """Height and width of the setting `image_size`.
+    """Height and width from the setting `image_size`.
 
     Raises:
-        InputError: It is neither a whole number nor two, or one is below 1.
+        InputError: It is not one or two whole numbers from 1.
     """
     sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
     if len(sides) != 2 or not all(is_whole(side) for side in sides):
@@ -185,5 +185,5 @@ def image_sides(image_size: Any) -> tuple[int, int]:
             f"data.image_size is {image_size}; give one side, or height and width, as whole numbers of pixels."
         )
     if min(sides) < 1:
-        raise InputError(f"data.image_size is {image_size}. Allowed: a number from 1 each.")
+        raise InputError(f"data.image_size is {image_size}. Allowed: whole numbers from 1.")
     return sides[0], sides[1]

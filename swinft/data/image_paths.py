@@ -1,4 +1,4 @@
-"""A template like `train/{Id}.jpg` becomes the image of every row, and every image is known to be there."""
+"""Fills in a path template like `train/{Id}.jpg` for every row, and checks that each image exists."""
 
 import os
 import re
@@ -12,32 +12,32 @@ from typing import NamedTuple, Protocol
 from swinft.data.tables.table import CONTROL, Problem, Table
 from swinft.errors import InputError, number_of
 
-# Whatever stands between braces is a column: names may hold blanks and points, which `str.format` would not take.
+# Text in braces is a column: names may contain blanks and dots, which `str.format` does not support.
 # `{id:03d}` pads with zeros to three digits.
 FIELD = re.compile(r"\{([^{}]+?)(?::0([1-9][0-9]?)d?)?\}")
 AS_FLOAT = re.compile(r"(?<=[0-9])\.0+(?![0-9])")  # `7.0` of a whole number
-ABSOLUTE = " The cell is an absolute path, as of another machine: keep what follows the images' folder."
+ABSOLUTE = " The cell is an absolute path, perhaps from another machine: keep only the part after the images' folder."
 LOST_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
 
 class Flaw(NamedTuple):
-    """Why an image that is there must not be read: `message` without names, so that such can be counted."""
+    """Why an existing image must not be read; `message` contains no names, so that flaws can be counted."""
 
     message: str
     fix: str
 
 
 class Lister(Protocol):
-    """What is asked of the source of images; its methods are those of `sources.source.Source`."""
+    """The part of the interface of `sources.source.Source` that the path check needs."""
 
     def names(self, folder: str) -> Collection[str] | None:
-        """The images of a folder; None where it is not there."""
+        """The images of a folder; None if it does not exist."""
 
     def missing(self, folder: str) -> str:
-        """What to do about a folder that is not there."""
+        """What to do about a missing folder."""
 
     def flaw(self, reference: str, inside: str) -> Flaw | None:
-        """Why an image that is there must not be read."""
+        """Why an existing image must not be read."""
 
 
 def fields(template: str) -> list[str]:
@@ -48,19 +48,18 @@ def fields(template: str) -> list[str]:
 def image_paths(
     source: Lister, table: Table, template: str, root: Path, problems: list[Problem], notes: list[str] | None = None
 ) -> list[str]:
-    """The image of every row.
+    """The image path of every row.
 
-    The template is the user's and may point anywhere; the cells come with the data and may not leave the folder that
-    the template opens before its first column.
+    The template comes from the user and may point anywhere. The cells come from the data and must not leave the folder
+    that the template names before its first column.
 
     Args:
-        source: Knows which images there are.
-        table: Holds the columns of the template.
+        source: Lists the existing images.
+        table: Has the columns of the template.
         template: A path with columns in braces, relative to `root`.
-        root: The data's folder.
-        problems: Cells that leave the folder and images that are not there are appended; a folder that is not there is
-            one problem.
-        notes: What was read in another way than it is written is appended.
+        root: Folder of the data.
+        problems: Cells that leave the folder and missing images are appended; a missing folder is one problem.
+        notes: Paths that were read differently than written are appended.
 
     Returns:
         N paths.
@@ -74,7 +73,7 @@ def image_paths(
 
 
 class _Search:
-    """Looks for the images of a table."""
+    """Finds the images of a table."""
 
     def __init__(self, source: Lister, table: Table, template: str, root: Path) -> None:
         self.source, self.table, self.template, self.root = source, table, template, str(root)
@@ -82,17 +81,17 @@ class _Search:
         self.absolute = os.path.abspath(self.inside)
         self.folders: dict[str, _Folder] = {}
         self.notes: Counter[str] = Counter()
-        self.without_folder: dict[tuple[str, str], list[tuple[int, str]]] = {}  # rows and paths, by what is missing
+        self.without_folder: dict[tuple[str, str], list[tuple[int, str]]] = {}  # rows and paths, by missing folder
 
     def path(self, row: int, filled: str, problems: list[Problem]) -> str:
-        """The file of one row; whatever is wrong with it is appended."""
+        """The image path of one row; problems are appended."""
         path = os.path.join(self.root, filled)
-        folder, name = self._place(path)
+        folder, name = self._split(path)
         if "\\" in filled and not self._leaves(path, filled) and name not in folder.names:  # as Windows writes paths
             filled = filled.replace("\\", "/")
             path = os.path.join(self.root, filled)
-            folder, name = self._place(path)
-            self.notes["paths hold back-slashes, which are read as /."] += 1
+            folder, name = self._split(path)
+            self.notes["paths contain back-slashes, which are read as /."] += 1
         if CONTROL.search(filled) or self._leaves(path, filled):
             fix = f"Image files must lie in {self.inside}.{ABSOLUTE if _is_absolute(filled) else ''}"
             problems.append(_problem(self.table, row, filled, "the path leaves the images' folder", fix))
@@ -110,7 +109,7 @@ class _Search:
         return path
 
     def missing_folders(self) -> list[Problem]:
-        """One problem for each folder that is not there, with its first row."""
+        """One problem for each missing folder, with its first row."""
         problems = []
         for (state, fix), rows in self.without_folder.items():
             row, path = rows[0]
@@ -120,22 +119,22 @@ class _Search:
         return problems
 
     def _elsewhere(self, row: int) -> str:
-        """A sentence on a cell that is a path by itself."""
+        """A hint if a cell alone is the path of an existing image."""
         for name in fields(self.template):
             path = os.path.join(self.root, self.table.column(name)[row].replace("\\", "/"))
-            folder, last = self._place(path)
+            folder, last = self._split(path)
             if is_within(os.path.abspath(path), os.path.abspath(self.root)) and last in folder.names:
-                return f" {path} is there: should the template be '{{{name}}}'?"
+                return f" {path} exists: should the template be '{{{name}}}'?"
         return ""
 
-    def _place(self, path: str) -> tuple["_Folder", str]:
+    def _split(self, path: str) -> tuple["_Folder", str]:
         parent, name = os.path.split(path)
         if parent not in self.folders:
             self.folders[parent] = _Folder(self.source, parent)
         return self.folders[parent], name
 
     def _leaves(self, path: str, filled: str) -> bool:
-        """Whether a path leads out of the images' folder, links aside."""
+        """Whether a path leads out of the images' folder, without following links."""
         if not os.path.isabs(filled) and ".." not in filled:
             return False
         return not is_within(os.path.abspath(path), self.absolute)
@@ -149,7 +148,7 @@ class _Folder:
 
     @cached_property
     def _listed(self) -> tuple[Collection[str] | None, tuple[str, str]]:
-        """The names, or why there are none; only asked of folders in which a cell may look."""
+        """The names, or why there are none; only for folders that cells may name."""
         try:
             names = self.source.names(self.path)
         except InputError as error:
@@ -166,14 +165,14 @@ class _Folder:
 
     @property
     def missing(self) -> tuple[str, str]:
-        """That the folder is missing or damaged, and what to do about it."""
+        """Whether the folder is missing or damaged, and the fix."""
         return self._listed[1]
 
     @cached_property
     def example(self) -> str:
-        """A sentence on what the folder holds."""
+        """A sentence on the folder's content."""
         if not self.names:
-            return "The folder holds no file."
+            return "The folder is empty."
         return f"{self.path} has {number_of(len(self.names), 'file')}, such as '{min(self.names)}'."
 
     @cached_property
@@ -186,13 +185,13 @@ class _Folder:
         return near | {_key(name): name for name in self.names}
 
     def find(self, name: str) -> str | None:
-        """The image of that name, in whatever Unicode form the disk has it; None where there is none."""
+        """The image of that name, in any Unicode form; None if there is none."""
         if name in self.names:
             return name
         return None if name.isascii() else self._composed.get(unicodedata.normalize("NFC", name))
 
     def hint(self, name: str, column: str) -> str:
-        """What to do about an image that is not there; `column` is the template's last."""
+        """How to fix a missing image; `column` is the template's last column."""
         near = self._near.get(_key(name)) or self._near.get(_key(Path(name).stem))
         if near is None:
             return f"Restore the file or remove the row. {self.example}"
@@ -207,7 +206,7 @@ class _Folder:
 
 
 def _key(name: str, keep_zeros: bool = False) -> str:
-    """Equal for names that differ only by case, by how accents are written, by blanks, leading zeros or `.0`."""
+    """A key that ignores case, Unicode form, outer blanks, leading zeros and `.0`."""
     key = unicodedata.normalize("NFC", name).casefold().strip()
     return key if keep_zeros else LOST_ZEROS.sub("", AS_FLOAT.sub("", key))
 
@@ -218,7 +217,7 @@ def _is_absolute(path: str) -> bool:
 
 
 def is_within(path: str, folder: str) -> bool:
-    """Whether a path is a folder or leads into it, as the two are spelled."""
+    """Whether a path is a folder or lies inside it, compared as text."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 

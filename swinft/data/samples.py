@@ -1,4 +1,4 @@
-"""The rows that come of a competition's tables: images, targets, metadata and groups.
+"""Reads the rows of a competition's tables: images, targets, metadata and groups.
 
 Shapes: N rows, K outputs, F metadata features.
 """
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A table with what its rows become.
+    """A table with the encoded values of its rows.
 
     Args:
         table: N rows.
         paths: N images.
         targets: int64 (N,) for classification, float32 (N, K) otherwise; None for rows to predict.
-        features: float32 (N, F), None without metadata.
-        groups: N names, None without groups.
+        features: float32 (N, F); None without metadata.
+        groups: N group names; None without groups.
         skipped: Why a row is neither trained on nor scored, by its position.
         source: Where the images' bytes come from.
     """
@@ -58,7 +58,7 @@ class Rows:
 
 
 def _needed(settings: "DataSettings", template: str, setting: str) -> dict[str, str]:
-    """Columns that training and test rows need alike, each with the setting that names it."""
+    """Columns that training and test rows both need, each with the config key that names it."""
     return {
         **dict.fromkeys(fields(template), setting),
         **dict.fromkeys(settings.columns.numbers, "data.columns.numeric_features"),
@@ -67,15 +67,15 @@ def _needed(settings: "DataSettings", template: str, setting: str) -> dict[str, 
 
 
 def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Problem]) -> tuple[Rows, Schema] | None:
-    """Reads the training rows and what prediction must know of them.
+    """Reads the training rows and their schema.
 
     Args:
-        settings: Of the datamodule.
-        min_class_rows: Fewest rows of a class; 0 for any number.
-        problems: Whatever is wrong is appended.
+        settings: Settings of the datamodule.
+        min_class_rows: Minimum rows of a class; 0 for no check.
+        problems: Errors are appended.
 
     Returns:
-        None where the table is not there, has no such columns or no rows.
+        None if the table, a column or all rows are missing.
     """
     columns, rules = settings.columns, settings.columns.rules
     required = {
@@ -90,21 +90,21 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
     skipped = _skipped(settings, table, problems, notes)
     if skipped is None:
         return None
-    answered = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
+    labelled = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
     target = (settings.target, columns.label_delimiter)
     metadata = (columns.numbers, columns.categories)
-    schema = make_schema(answered, settings.target_kind, *target, *metadata, rules, columns.class_order)
-    cells = TargetCells(answered, settings.targets, columns.label_delimiter, rules)
+    schema = make_schema(labelled, settings.target_kind, *target, *metadata, rules, columns.class_order)
+    cells = TargetCells(labelled, settings.targets, columns.label_delimiter, rules)
     targets = _encoded(schema, cells, problems, notes)
-    features = _train_features(answered, schema, columns, problems, notes) if schema.num_features else None
+    features = _train_features(labelled, schema, columns, problems, notes) if schema.num_features else None
     groups = _groups(table, settings.folds.group, rules, problems) if settings.folds.group else None
     if min_class_rows:
         of_answered = [name for row, name in enumerate(groups) if row not in skipped] if groups else None
         problems += schema.target.size_problems(cells, targets, schema.outputs, of_answered, min_class_rows)
     paths = settings.source.references(table, settings.image, settings.root, problems, notes)
     table = replace(table, notes=(*table.notes, *notes))
-    whole = _with_gaps(features, skipped) if features is not None else None
-    return Rows(table, paths, _with_gaps(targets, skipped), whole, groups, skipped, settings.source), schema
+    all_features = _with_skipped(features, skipped) if features is not None else None
+    return Rows(table, paths, _with_skipped(targets, skipped), all_features, groups, skipped, settings.source), schema
 
 
 def _encoded(schema: Schema, cells: TargetCells, problems: list[Problem], notes: list[str]) -> NDArray[Any]:
@@ -120,14 +120,14 @@ def _encoded(schema: Schema, cells: TargetCells, problems: list[Problem], notes:
 def _skipped(
     settings: "DataSettings", table: Table, problems: list[Problem], notes: list[str]
 ) -> dict[int, str] | None:
-    """Rows without a target that are left out; None where that are all of them."""
+    """Rows that are skipped for want of a target; None if all rows are."""
     if settings.columns.on_missing_target != "skip":
         return {}
     missing = missing_targets(table, settings.targets, settings.columns.rules)
     notes += missing_notes(table, settings.targets, settings.columns.rules)
     if missing.all():
         fix = "Name the column of the target, or correct data.columns.missing_words."
-        message = "all rows are without a target"
+        message = "no row has a target"
         problems.append(Problem(str(table.path), message, fix, column=", ".join(settings.targets)))
         return None
     return {int(row): "no target" for row in np.flatnonzero(missing)}
@@ -139,14 +139,13 @@ def read_test(
     """Reads the rows to predict.
 
     Args:
-        settings: Of the datamodule.
-        schema: Of the training table; None where that could not be read, and this one is only checked.
-        problems: Whatever is wrong is appended.
-        is_rerun: A trained run predicts them: a class that it does not know is noted, as nobody can change the
-            table.
+        settings: Settings of the datamodule.
+        schema: Schema of the training table; None if that could not be read, and the test table is only checked.
+        problems: Errors are appended.
+        is_rerun: A trained run predicts the rows: an unknown class is a note, not an error.
 
     Returns:
-        None where the table is not there or has no such columns.
+        None if the table or a column is missing.
     """
     columns, is_sample = settings.columns, settings.predicts_sample
     path = settings.root / str(settings.test or settings.sample_submission)
@@ -159,7 +158,7 @@ def read_test(
     unknown = [name for name in fields(template) if is_sample and name in settings.targets]
     if unknown:
         fix = "Set data.columns.test_image to where the images of the rows to predict are."
-        problems.append(Problem(str(path), "the image's path holds the target, which is to be predicted", fix))
+        problems.append(Problem(str(path), "the image's path contains the target, which is to be predicted", fix))
     if table is None or unknown:
         return None
     notes: list[str] = []
@@ -182,32 +181,32 @@ def _train_features(
 
 
 def _groups(table: Table, column: str, rules: TextRules, problems: list[Problem]) -> list[str]:
-    """The group of every row; two spellings of one group would be torn over the folds."""
+    """The group of each row; two spellings of one group would be split over folds."""
     groups = table.names(column)
     for row, cell in enumerate(groups):
         if rules.is_missing(cell):
             what = f"is {cell!r}, a word for a missing value" if cell else "is empty"
-            fix = "Give the row a group; one of its own where it belongs to none."
+            fix = "Give the row a group; a unique one if it belongs to none."
             problems.append(table.problem(row, f"the group {what}", fix, column))
     problems += twin_problems(table, column, Counter(groups), rules)
     return groups
 
 
 def read_sample(path: Path, id: str, columns: Columns, problems: list[Problem]) -> Table | None:
-    """Reads a sample submission as any other table: None where it is not there or has no id column.
+    """Reads a sample submission; None if the file or its id column is missing.
 
     Args:
         path: The CSV.
         id: Id column of the training table.
-        columns: Which may name another one for the sample.
-        problems: Whatever is wrong is appended.
+        columns: May name a different id column for the sample.
+        problems: Errors are appended.
     """
     id, setting = columns.id_of(id, is_sample=True)
     return read_table(path, id, {}, problems, columns.encoding, setting)
 
 
 def check_sample(sample: Table | None, test: Rows | None, problems: list[Problem]) -> None:
-    """Appends every id that only one of test table and sample submission has: submissions need the sample's."""
+    """Appends each id that only the test table or only the sample submission has: a submission needs the sample's."""
     if sample is None or test is None:
         return
     for one, other in ((sample, test.table), (test.table, sample)):
@@ -219,8 +218,8 @@ def check_sample(sample: Table | None, test: Rows | None, problems: list[Problem
                 problems.append(one.problem(row, f"{other.path} has no such id", fix))
 
 
-def _with_gaps(values: NDArray[Any], skipped: Mapping[int, str]) -> NDArray[Any]:
-    """The same with a −1 or NaN at each skipped row: what is used by mistake is seen."""
+def _with_skipped(values: NDArray[Any], skipped: Mapping[int, str]) -> NDArray[Any]:
+    """Inserts −1 or NaN for each skipped row, so that accidental use is visible."""
     num_rows = len(values) + len(skipped)
     filler = -1 if values.dtype.kind == "i" else np.nan
     whole = np.full((num_rows, *values.shape[1:]), filler, dtype=values.dtype)

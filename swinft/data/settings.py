@@ -1,4 +1,4 @@
-"""Settings of a datamodule that stand together: how folds are made, and how images are loaded."""
+"""Settings for folds (`FoldConfig`) and for image loading (`LoadingConfig`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,7 +21,7 @@ from swinft.data.sources.source import Source
 from swinft.errors import suggest
 from swinft.ranges import SettingsError, is_whole, text_problems, whole_problems, word_problems
 
-NUM_FOLDS = 5  # where nothing says how many
+NUM_FOLDS = 5  # the default
 RareClasses = Literal["error", "train"]
 OnBadImage = Literal["error", "skip"]
 Duplicates = Literal["report", "error", "group", "ignore"]
@@ -36,16 +36,16 @@ class FoldConfig:
     Args:
         kind: How folds are made; `auto` stratifies by the target, within groups where `group` is set.
         num: Number of folds; null for 5, or for those that `file` has.
-        file: A `folds.csv` of another run to reuse, relative to the working folder, instead of `kind`, `num`,
-            `rare_classes` and `duplicates: group`.
+        file: The `folds.csv` of another run, relative to the working folder; replaces `kind`, `num`, `rare_classes` and
+            `duplicates: group`.
         group: Column whose equal values must stay in one fold: patient, site, sequence.
-        rare_classes: A class with fewer rows than folds, or with rows of one group only, is an `error`, or every fold
-            trains on its rows (`train`) and none scores them, nor the other rows of their groups.
-        duplicates: What to do about images that are the same or look alike: `report` them, call those in different
-            folds an `error`, keep them in one fold (`group`), or `ignore` them. Images that hang together by others
-            count as alike, such as the frames of one camera.
+        rare_classes: A class with fewer rows than folds, or with rows of a single group, is an `error`; with `train`,
+            every fold trains on its rows and no fold scores them, nor the other rows of their groups.
+        duplicates: How to handle equal or similar images: `report` them, raise an `error` if they are in different
+            folds, keep them in one fold (`group`), or `ignore` them. Similarity is transitive: the frames of one
+            camera are one cluster.
         held_out: The fold that is held out for validation; a run fits each fold in turn.
-        seed: Seeds folds, order and augmentation; `seed` in a config.
+        seed: Seed of folds, order and augmentation; `seed` in a config.
 
     Raises:
         InputError: Settings are wrong or contradict each other; all of them are listed.
@@ -61,7 +61,7 @@ class FoldConfig:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        """Checks what can be said without the other settings."""
+        """Checks the values that do not depend on other settings."""
         words = {
             "kind": get_args(FoldKind),
             "rare_classes": get_args(RareClasses),
@@ -89,7 +89,7 @@ class FoldConfig:
 
     @property
     def planned(self) -> int:
-        """How many folds are made where no file says it."""
+        """Number of folds without a file."""
         return NUM_FOLDS if self.num is None else self.num
 
 
@@ -100,37 +100,37 @@ class LoadingConfig:
     Args:
         source: Where the images are: `files`; `zip` for zip and tar archives, without unpacking them
             (`data.image: train.zip/{id}.jpg`); `hdf5` (`train.hdf5/{id}`); `column` for pixels in columns of the table
-            (`pixel*`); or a class of these or of your own, by `class_path` and `init_args`.
-        test_source: Where the images of the rows to predict are, if elsewhere; null for `source`.
-        sampler: Which training rows an epoch visits, and in which order: a class by `class_path` and `init_args`; null
-            for each once, shuffled.
+            (`pixel*`); or one of their classes or a custom one, by `class_path` and `init_args`.
+        test_source: Where the images of the rows to predict are; null for `source`.
+        sampler: Chooses the training rows of an epoch and their order: a class by `class_path` and `init_args`; null
+            for each row once, shuffled.
         image_rules: Which images can be used, and how unusual ones are converted.
-        on_bad_image: An image that cannot be used is an `error`, or its row is left out (`skip`) and stays in the
-            predictions with a status. A missing file is always an error.
-        follow_links: Links may lead out of the images' folder, as those of DVC, git-annex and the hub's cache do. What
-            a cell says may not, whatever this is. It is for the source `files`.
-        shrink: Decode images at what `data.image_size` needs (`swinft.data.images.resize`): faster, and slightly
-            softer. False keeps every pixel. `auto` shrinks for the presets, and keeps every pixel for transforms of
-            your own, whose lengths are in pixels.
-        resize: How evaluation and the presets get to `data.image_size`: `squash` ignores the aspect ratio, `crop` cuts
-            what sticks out, `pad` fills the rest with black.
-        preprocess: Albumentations transforms that training and evaluation apply alike, before `data.augment` and
-            `resize`. They must not draw: p is 1 and ranges have one value.
-        augment_on: `cpu`, or `device` to keep the training images in the memory of the device that trains and to
-            augment there, with `none`, `light`, `medium` or `crop`. Each GPU holds all images that its fold trains
-            on. It needs the cache: `auto` then means true. Validation and prediction stay on the CPU. It is made for
-            GPUs: where the device is the CPU, it works and is many times slower than `cpu`.
-        cache: Decode the training images once into a file that folds, workers and runs share: true, false, or `auto`
-            where it fits on the disk and in memory. Pixels are the same either way. A run makes it before training; in
-            a notebook `check` does, or the first loader.
-        cache_dir: Folder of such files; null for ~/.cache/swinft. `swinft cache` lists and prunes it; what nothing has
-            used for 30 days, and the oldest beyond half of the disk, goes whenever another is made.
-        num_workers: Processes that decode and augment; 0 for none beside the main one. `auto` takes the cores that
-            this process may use, divided among folds at a time and devices per fold, less one, and at most 8; none
-            where the network computes on a CPU, which needs the cores itself.
-        virtual_epochs: Epochs that visit every training row once between them: long epochs cut into this many, each
-            validated and saved, so that an interruption costs less. `trainer.max_epochs` counts these.
-        download: What to run to get the data and where it goes; said when files are missing.
+        on_bad_image: An unusable image is an `error`; with `skip`, its row is skipped and gets a status in the
+            predictions. A missing file is always an error.
+        follow_links: Allow links that lead out of the images' folder, as those of DVC, git-annex and the hub's cache. A
+            cell's path may never leave the folder. Only for the source `files`.
+        shrink: Decode images at the size that `data.image_size` needs (`swinft.data.images.resize`): faster, and
+            slightly softer. False keeps full size. `auto` shrinks for the presets, and keeps full size for custom
+            transforms, whose lengths are in pixels.
+        resize: How evaluation and the presets resize to `data.image_size`: `squash` ignores the aspect ratio, `crop`
+            crops the centre, `pad` pads with black.
+        preprocess: Albumentations transforms that training and evaluation both apply, before `data.augment` and
+            `resize`. They must be deterministic: p is 1 and ranges have one value.
+        augment_on: `cpu`, or `device` to keep the training images in the training device's memory and to augment there,
+            with `none`, `light`, `medium` or `crop`. Each GPU holds all images that its fold trains on. This needs the
+            cache: `auto` then means true. Validation and prediction stay on the CPU. It is meant for GPUs: on a CPU it
+            works, but is many times slower than `cpu`.
+        cache: Decode the training images once into a file shared by folds, workers and runs: true, false, or `auto` for
+            yes if it fits on the disk and in memory. The pixels are the same. A run builds it before training; in a
+            notebook, `check` or the first loader does.
+        cache_dir: Folder of caches; null for ~/.cache/swinft. `swinft cache` lists and prunes it. Building a cache
+            deletes those unused for 30 days, and the oldest ones beyond half of the disk.
+        num_workers: Worker processes that decode and augment; 0 to use only the main process. `auto` is the number of
+            available cores, divided by the folds at a time and the devices per fold, minus one, at most 8; and 0 if the
+            network runs on a CPU, which needs the cores itself.
+        virtual_epochs: Splits each pass over the training rows into this many epochs, each validated and saved, so that
+            an interruption loses less. `trainer.max_epochs` counts these.
+        download: How to get the data and where it goes; shown when files are missing.
 
     Raises:
         InputError: Settings are wrong or contradict each other; all of them are listed.
@@ -153,7 +153,7 @@ class LoadingConfig:
     download: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks what can be said without the other settings."""
+        """Checks the values that do not depend on other settings."""
         rules: Any = self.image_rules  # a dictionary in the hyper-parameters of a checkpoint
         if not isinstance(rules, ImageRules):
             object.__setattr__(self, "image_rules", settings_of(ImageRules, "data.loading.image_rules", rules))
@@ -169,7 +169,7 @@ class LoadingConfig:
         problems = word_problems("data.loading", vars(self), words)
         problems += whole_problems("data.loading", vars(self), {"virtual_epochs": 1})
         problems += text_problems("data.loading", vars(self), (), ("cache_dir", "download"))
-        workers: Any = self.num_workers  # in a notebook nobody has checked the type
+        workers: Any = self.num_workers  # types are not checked in a notebook
         if workers != "auto" and not (is_whole(workers) and workers >= 0):
             hint = (
                 suggest(workers, ["auto"]) if isinstance(workers, str) else " Allowed: auto, or a whole number from 0."
@@ -181,11 +181,11 @@ class LoadingConfig:
             and (folder := Path(self.cache_dir).expanduser()).exists()
             and not folder.is_dir()
         ):
-            problems.append(f"data.loading.cache_dir is {folder}, which is a file. Name a folder, there or not yet.")
+            problems.append(f"data.loading.cache_dir is {folder}, which is a file. Name a new or existing folder.")
         if self.preprocess is not None:
             problems += transform_problems("loading.preprocess", self.preprocess)
         problems += source_problems(self.source, self.test_source, self.follow_links)
-        sampler: Any = self.sampler  # in a notebook nobody has checked the type
+        sampler: Any = self.sampler  # types are not checked in a notebook
         if not isinstance(sampler, Sampler | None):
             problems.append(f"data.loading.sampler is {sampler!r}; give a swinft.Sampler, or null.")
         if self.augment_on == "device":
@@ -194,16 +194,16 @@ class LoadingConfig:
             raise SettingsError(problems)
 
     def _device_problems(self) -> list[str]:
-        """What stands against `augment_on: device`; one sentence each."""
+        """Conflicts with `augment_on: device`; one sentence each."""
         found, back = [], "or data.loading.augment_on to cpu."
         if self.cache is False:
             found.append(
-                "data.loading.augment_on is 'device', and data.loading.cache is false; a device gets its images from "
+                "data.loading.augment_on is 'device', and data.loading.cache is false; a device loads its images from "
                 f"the cache. Set data.loading.cache to auto or true, {back}"
             )
         if self.shrink is False:
             found.append(
-                "data.loading.augment_on is 'device', and data.loading.shrink is false; a device gets shrunk images. "
+                "data.loading.augment_on is 'device', and data.loading.shrink is false; a device loads shrunk images. "
                 f"Set data.loading.shrink to auto or true, {back}"
             )
         if self.preprocess:
@@ -212,12 +212,12 @@ class LoadingConfig:
 
     @property
     def policy(self) -> Policy:
-        """Whether training images are cached: what is augmented on the device needs it."""
+        """Whether training images are cached; augmentation on the device needs it."""
         return True if self.augment_on == "device" and self.cache == "auto" else self.cache
 
 
 def transform_problems(key: str, transforms: Any) -> list[str]:
-    """What is wrong with a list of transforms; one sentence each."""
+    """Problems of a list of transforms; one sentence each."""
     is_list = isinstance(transforms, Sequence) and not isinstance(transforms, str)
     if not is_list or not all(isinstance(each, BasicTransform | BaseCompose) for each in transforms):
         return [f"data.{key} is {transforms!r}; give a list of albumentations transforms."]
@@ -225,12 +225,12 @@ def transform_problems(key: str, transforms: Any) -> list[str]:
 
 
 def settings_of(cls: type[Settings], key: str, given: Any) -> Settings:
-    """Settings from a dictionary, as in YAML and in the hyper-parameters of checkpoints, or as they are.
+    """Creates a settings object from a dictionary, as in YAML and in checkpoints; objects are returned unchanged.
 
     Args:
-        cls: Their dataclass.
-        key: Where they stand in a config.
-        given: An object of it, or a dictionary of its fields.
+        cls: The dataclass.
+        key: Its config key.
+        given: An object of the class, or a dictionary of its fields.
 
     Raises:
         InputError: A key is unknown, or a value is wrong.
@@ -245,5 +245,5 @@ def settings_of(cls: type[Settings], key: str, given: Any) -> Settings:
         raise SettingsError(unknown)
     try:
         return cls(**given)
-    except TypeError as error:  # a value of a type that nobody has thought of
+    except TypeError as error:  # from comparisons with a wrong type
         raise SettingsError([f"{key} is {dict(given)!r}, which holds a value of a wrong type: {error}."]) from error

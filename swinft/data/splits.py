@@ -1,4 +1,4 @@
-"""The rows of a datamodule's splits: tables read once, rows that are skipped, and the fold of every training row."""
+"""The training and test rows of a datamodule: reads the tables, skips rows and assigns folds."""
 
 import json
 from dataclasses import replace
@@ -22,15 +22,15 @@ from swinft.errors import InputError
 from swinft.seeding import seed_for
 from swinft.store import verify
 
-OK = "ok"  # status of a row that has a prediction of its own
+OK = "ok"  # status of a row with its own prediction
 
 
 class Splits:
     """The training rows with their folds, and the rows to predict.
 
     Args:
-        settings: Of the datamodule.
-        image_files: The images behind the rows.
+        settings: Settings of the datamodule.
+        image_files: Their image files.
     """
 
     def __init__(self, settings: DataSettings, image_files: ImageFiles) -> None:
@@ -88,19 +88,19 @@ class Splits:
 
     @property
     def by_name(self) -> dict[str, Rows]:
-        """The rows that are read, of `train` and `test`."""
+        """The rows that were read, by `train` and `test`."""
         return {name: rows for name, rows in (("train", self._train), ("test", self._test)) if rows is not None}
 
     @property
     def targets(self) -> NDArray[Any]:
-        """Of the training rows: int64 (N,) or float32 (N, K); −1 or NaN where there is none."""
+        """Training targets: int64 (N,) or float32 (N, K); −1 or NaN if missing."""
         targets = self.train.targets
         assert targets is not None
         return targets
 
     @property
     def fold_of_row(self) -> Folds:
-        """Fold of each training row, int64 (N,); −1 for those that no fold scores."""
+        """Fold of each training row, int64 (N,); −1 for rows that no fold scores."""
         assert len(self.train.table) == len(self._fold_of_row)
         return self._fold_of_row
 
@@ -112,7 +112,7 @@ class Splits:
 
     @property
     def status(self) -> list[str]:
-        """Of each training row: `ok`, or why no fold scores it."""
+        """Status of each training row: `ok`, or why no fold scores it."""
         without = dict.fromkeys(np.flatnonzero(self.fold_of_row == NO_FOLD).tolist(), "in no fold")
         reasons = {**without, **self.train.skipped}
         return [reasons.get(row, OK) for row in range(len(self.train.table))]
@@ -128,11 +128,11 @@ class Splits:
             raise InputError(f"fold is {fold}; the folds are 0 to {last}.")
 
     def trained_on(self, fold: int) -> NDArray[np.int64]:
-        """Rows of all folds but one, and those without one, that are not skipped."""
+        """Rows that are trained on if `fold` is held out: all others, also without a fold, except skipped ones."""
         return np.flatnonzero(self.train.is_used & (self.fold_of_row != fold))
 
     def sampled_order(self, fold: int) -> SampledOrder | None:
-        """The order in which a fold's training visits rows; None for each once, shuffled."""
+        """The order of a custom sampler for a fold; None to visit each row once, shuffled."""
         sampler, rows = self.settings.loading.sampler, self.trained_on(fold)
         if sampler is None:
             return None
@@ -141,10 +141,10 @@ class Splits:
         return SampledOrder(sampler, training, seed_for("order", self.settings.folds.seed, fold))
 
     def num_training_rows(self, fold: int) -> int:
-        """How many rows a fold's training visits in `data.loading.virtual_epochs` epochs.
+        """Number of rows that a fold's training visits in `data.loading.virtual_epochs` epochs.
 
         Raises:
-            InputError: The sampler does not give what it must.
+            InputError: The sampler's order is not valid.
         """
         order = self.sampled_order(fold)
         if order is None:
@@ -153,11 +153,11 @@ class Splits:
         return order.length
 
     def held_out(self, fold: int) -> NDArray[np.int64]:
-        """Rows of a fold that are scored, in the table's order."""
+        """Rows that a fold scores, in table order."""
         return np.flatnonzero(self.is_scored & (self.fold_of_row == fold))
 
     def read_tables(self) -> tuple[Rows, Schema]:
-        """The training rows and what the network must know of them, from the tables alone: no image is opened.
+        """The training rows and their schema, from the tables alone: no image is opened.
 
         Raises:
             DataError: Everything that is wrong with the tables and the files they name.
@@ -175,11 +175,11 @@ class Splits:
         return self._tables[0], self._tables[1]
 
     def setup_fit(self) -> None:
-        """Reads the tables, finds the rows that are skipped, and gives every row its fold.
+        """Reads the tables, finds rows to skip, and assigns the folds.
 
         Raises:
             DataError: Everything that is wrong with the tables and the files they name.
-            InputError: The folds do not hold.
+            InputError: The folds cannot be used.
         """
         rows, schema = self.read_tables()
         assert self._tables is not None
@@ -205,7 +205,7 @@ class Splits:
         ]
 
     def setup_predict(self) -> None:
-        """Reads the rows to predict, and the training table where no schema is known.
+        """Reads the rows to predict, and the training table if no schema is set.
 
         Raises:
             DataError: Everything that is wrong with the tables and the files they name.
@@ -223,12 +223,12 @@ class Splits:
             raise DataError(problems, self.settings.loading.download)
         self._test, self.notes = test, [*self.notes, *test.table.notes]
 
-    def answers(self) -> NDArray[Any]:
+    def test_targets(self) -> NDArray[Any]:
         """Targets of a labelled test table: int64 (N,) or float32 (N, K).
 
         Raises:
             InputError: The table has no targets.
-            DataError: Targets are wrong, or not among those of the training table.
+            DataError: Targets are wrong, or unknown to the training table.
         """
         table, settings = self.test.table, self.settings
         absent = [name for name in settings.targets if name not in table.columns]
@@ -252,14 +252,14 @@ class Splits:
         return transform_notes(self.settings.augment, loading.resize, loading.shrink, self.image_files.image_size)
 
     def _without_bad_images(self, rows: Rows) -> Rows:
-        """The rows with those marked that `on_bad_image: skip` leaves out."""
+        """Marks the rows that `on_bad_image: skip` skips."""
         if self.settings.loading.on_bad_image == "error":
             return rows
         bad = self.image_files.bad_rows(rows, self.known_images)
         return replace(rows, skipped={**rows.skipped, **dict.fromkeys(bad, "bad image")})
 
     def _make_folds(self, rows: Rows, used: NDArray[np.bool_]) -> Folds:
-        """Folds of the rows that are used; of rare classes only where they are an error."""
+        """Folds of the used rows; with `rare_classes: train`, rare classes get none."""
         assert rows.targets is not None
         config, groups, grouped_by = self.settings.folds, rows.groups, "data.folds.group"
         if config.duplicates == "group":
@@ -280,7 +280,7 @@ class Splits:
         return folds
 
     def _read_sample(self, test: Rows | None, problems: list[Problem]) -> Table | None:
-        """The sample submission: the rows to predict themselves where no table names these."""
+        """The sample submission; if there is no test table, it is the rows to predict."""
         settings = self.settings
         if not settings.sample_submission or settings.predicts_sample:
             return test.table if settings.sample_submission and test else None
@@ -291,7 +291,7 @@ class Splits:
     def _read_train(self, problems: list[Problem]) -> tuple[Rows, Schema] | None:
         if self.settings.train is None:
             raise InputError("data.train is not set: it names the CSV of the training rows.")
-        # The folds of a file are checked as they are: rows that none of them scores may be all of a class.
+        # Folds from a file are checked later: rows without a fold may include all rows of a class.
         folds = self.settings.folds
         min_class_rows = 0 if folds.rare_classes == "train" or folds.file else folds.planned
         return read_train(self.settings, min_class_rows, problems)

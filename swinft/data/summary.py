@@ -1,4 +1,4 @@
-"""What a person wants to see of the data before training: a summary, and a figure of images with their labels."""
+"""A summary of the data, and a figure of images with their labels, to inspect before training."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def fold_summary(folds: Folds, targets: NDArray[Any], schema: Schema) -> list[dict[str, Any]]:
-    """One entry per fold: its rows, and rows per class, positive rows per label, or the mean of each target."""
+    """One entry per fold: number of rows, and rows per class, positive rows per label, or mean of each target."""
     entries: list[dict[str, Any]] = []
     for fold, size in enumerate(np.bincount(folds).tolist()):
         values = schema.target.counts(targets[folds == fold], len(schema.outputs))
@@ -29,11 +29,11 @@ def fold_summary(folds: Folds, targets: NDArray[Any], schema: Schema) -> list[di
 
 
 def summarize(splits: "Splits", notes: list[str]) -> dict[str, Any]:
-    """Rows, targets, folds, and what is known of the images; for `format_summary`.
+    """Rows, targets, folds and image statistics; for `format_summary`.
 
     Args:
-        splits: With their rows read.
-        notes: What is worth knowing, one line each.
+        splits: After their rows were read.
+        notes: Notes, one line each.
     """
     train, schema, scored = splits.train, splits.schema, splits.is_scored
     assert schema is not None
@@ -55,7 +55,7 @@ def summarize(splits: "Splits", notes: list[str]) -> dict[str, Any]:
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """A summary as text to print: a line per fact, and the folds as a table."""
+    """Formats a summary as text: one line per entry, and the folds as a table."""
     lines = []
     for name, value in summary.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -70,12 +70,12 @@ def format_summary(summary: dict[str, Any]) -> str:
 
 
 def batch_figure(loader: TimedLoader, n: int, titles: Callable[[list[int]], list[str]]) -> "Figure":
-    """The first images of a loader's next pass, as the network will see them; no others are decoded.
+    """The first images of a loader's next pass, as the network sees them; no others are decoded.
 
     Args:
-        loader: Of a datamodule.
-        n: How many images at most.
-        titles: Of rows.
+        loader: A loader of a datamodule.
+        n: Maximum number of images.
+        titles: Returns the titles of some rows.
     """
     keys = [key for key, _ in zip(loader.sampler, range(n), strict=False)]
     if isinstance(loader, DeviceLoader):
@@ -86,7 +86,7 @@ def batch_figure(loader: TimedLoader, n: int, titles: Callable[[list[int]], list
 
 
 def image_grid(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> "Figure":
-    """A figure of images (H, W, 3), each under its title."""
+    """A figure of images (H, W, 3) with titles."""
     import matplotlib.pyplot as plt
 
     with plain_names(titles) as drawable:

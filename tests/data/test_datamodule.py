@@ -219,7 +219,7 @@ def test_a_labelled_test_table_has_known_classes_but_placeholders_are_none(compe
         ({"augment": "hevy"}, "data.augment is 'hevy'. Did you mean 'heavy'?"),
         ({"folds": {"kind": "groups"}}, "data.folds.kind is 'groups'. Did you mean 'group'?"),
         ({"image": "images/id.png"}, "names no column"),
-        ({"columns": {"numeric_features": ["animal"]}}, "told the answer"),
+        ({"columns": {"numeric_features": ["animal"]}}, "would see the target"),
         ({"columns": {"numeric_features": ["age"], "categorical_features": ["age"]}}, "'age' is named twice"),
     ],
 )

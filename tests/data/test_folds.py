@@ -159,5 +159,5 @@ def test_folds_of_another_table_are_refused(table, tmp_path):
         ("NA", None),
     ]
     path.write_text("id,fold\n007,2\n007,1\n")
-    with pytest.raises(DataError, match="the id is there twice"):
+    with pytest.raises(DataError, match="the id is duplicated"):
         read_folds(path, table)

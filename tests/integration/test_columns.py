@@ -207,7 +207,7 @@ def test_f060_gaps_in_the_training_table_are_an_error_until_they_are_filled(comp
     assert any("'NA' 1" in note for note in dm.notes)
     change(competition, "age", ["old"])
     assert (
-        "the cell is no finite number"
+        "the cell is not a finite number"
         in messages(competition, **merged(METADATA, {"columns": {"missing_features": "fill"}}))[0]
     )
 
@@ -375,7 +375,7 @@ def test_f065_true_and_false_of_the_test_table_are_read_as_those_of_the_training
 def test_f055_a_table_without_any_target_is_refused(competition):
     change(competition, "weight", ["NA"] * 30)
     found = messages(competition, target="weight", target_kind="regression", columns={"on_missing_target": "skip"})
-    assert "all rows are without a target" in found[0]
+    assert "no row has a target" in found[0]
 
 
 @pytest.mark.parametrize("words", ["NA", [None], [1]])
@@ -399,14 +399,14 @@ def test_f065_true_among_numbers_is_no_number(competition):
     change(competition, "weight", ["True", "2.5"])
     found = messages(competition, target="weight", target_kind="regression")
     assert len(found) == 1
-    assert "value 'True': the cell is no finite number" in found[0]
+    assert "value 'True': the cell is not a finite number" in found[0]
 
 
 @pytest.mark.parametrize("cell", ["1,5", "1.234,5", "1 234", "1.234.567", "1'234.5"])
 def test_decimal_commas_and_thousands_are_named(competition, cell):
     change(competition, "weight", [cell])
     found = messages(competition, target="weight", target_kind="regression")
-    assert "the number holds a decimal comma or signs between its thousands" in found[0]
+    assert "the number contains a decimal comma or thousands separators" in found[0]
 
 
 def test_f065_shares_one_hot_columns_and_several_rows_per_id_are_named(competition):

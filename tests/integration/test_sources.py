@@ -145,7 +145,7 @@ WRONG = {
     },
     "data.loading.source.height is 0. Allowed: a number from 1.": {"loading.source": column_source(height=0)},
     "has no argument 'side'": {"loading.source": column_source(side=3)},
-    "is a folder of the disk, whose images data.loading.source: files reads": {"loading.source": "zip"},
+    "is a folder on disk; data.loading.source: files reads its images": {"loading.source": "zip"},
 }
 
 

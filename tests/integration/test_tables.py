@@ -95,13 +95,13 @@ def test_f054_blanks_around_cells_are_left_out_and_counted(tmp_path):
     table, problems = read(tmp_path, 'id, label\n000, red\n001,"blue\u00a0"\n002, "a, b"\n')
     assert problems == []
     assert (table.ids, table.column("label")) == (["000", "001", "002"], ["red", "blue", "a, b"])
-    assert any("blanks around cells are left out: 'label'" in note for note in table.notes)
+    assert any("blanks around cells are stripped: 'label'" in note for note in table.notes)
     assert not any("blanks around cells" in note for note in read(tmp_path, TRAIN)[0].notes)
 
 
 def test_f054_an_id_that_becomes_another_without_its_blanks_is_there_twice(tmp_path):
     _, problems = read(tmp_path, "id,label\n7,x\n 7\u200b,y\n")
-    assert [(problem.line, problem.message) for problem in problems] == [(3, "the id is there twice")]
+    assert [(problem.line, problem.message) for problem in problems] == [(3, "the id is duplicated")]
 
 
 @pytest.mark.parametrize("size", [131_073, 2_000_000])
@@ -141,7 +141,7 @@ def test_tables_are_known_by_their_content(tmp_path, content, note):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (zipped(a=TRAIN, b=TRAIN), "the zip archive holds 2 files (a.csv, b.csv)"),
+        (zipped(a=TRAIN, b=TRAIN), "the zip archive contains 2 files (a.csv, b.csv)"),
         (gzip.compress(b"\0" * 257 + b"ustar" + b"\0" * 500, mtime=0), "a tar archive"),
         (bz2.compress(TRAIN.encode())[:-8], "the bz2 file is damaged"),
         (b"\xd0\xcf\x11\xe0....", "an old Excel file"),
@@ -201,7 +201,7 @@ def test_f108_back_slashes_are_read_as_windows_writes_them(tmp_path):
         tmp_path, "{file}", ["images\\a.jpg", "images/b.jpg"], ["images/a.jpg", "images/b.jpg"]
     )
     assert (found, problems) == (["images/a.jpg", "images/b.jpg"], [])
-    assert any("1 paths hold back-slashes" in note for note in notes)
+    assert any("1 paths contain back-slashes" in note for note in notes)
 
 
 def test_f108_back_slashes_do_not_lead_out_of_the_folder(tmp_path):

@@ -37,7 +37,7 @@ def test_every_problem_of_both_tables_and_of_the_images_is_listed_at_once(root, 
     assert check(root, tmp_path) == 2
     err = capsys.readouterr().err
     assert "3 problems with the data" in err
-    assert "train.csv:5: id '002': the id is there twice" in err
+    assert "train.csv:5: id '002': the id is duplicated" in err
     assert "train.csv:6: id '004', column 'color'" in err
     assert "the folder has 't1.jpeg'" in err.lower()
 

@@ -100,7 +100,7 @@ class Loaders:
             pipeline,
             size,
             self._seed("augmentation", context),
-            self.splits.answers() if split == "test" else rows.targets,
+            self.splits.test_targets() if split == "test" else rows.targets,
             rows.features,
             loading.image_rules,
             # A training image that passed the scan and fails now has changed: an error, not a row to skip.

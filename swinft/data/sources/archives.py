@@ -1,4 +1,4 @@
-"""What zip and tar archives hold, and what is wrong with which member, without a byte of any being unpacked."""
+"""Lists the members of zip and tar archives and their flaws, without unpacking anything."""
 
 import posixpath
 import tarfile
@@ -10,31 +10,31 @@ from typing import NamedTuple
 from swinft.data.sources.container import MAX_BYTES
 from swinft.errors import InputError
 
-WHOLLY_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz and zstd
+COMPRESSED_TARS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz and zstd
 
 
 class Member(NamedTuple):
-    """Where an image is in its archive."""
+    """Position of an image in its archive."""
 
-    start: int  # of a zip member's header, or of a tar member's bytes
-    packed: int
+    start: int  # offset of a zip member's header, or of a tar member's bytes
+    compressed_size: int
     size: int
     crc: int | None  # None in a tar
-    is_packed: bool
+    is_deflated: bool
     flaw: str
 
 
 def members(path: str) -> dict[str, dict[str, Member]]:
-    """What an archive holds, by folder and name; a name that leads out of it is kept without what does so.
+    """The members of an archive, by folder and name; parts of a name that lead out of the archive are removed.
 
     Raises:
-        InputError: It is damaged, or none that can be read member by member.
+        InputError: The archive is damaged, or its members cannot be read separately.
     """
     found: dict[str, dict[str, Member]] = defaultdict(dict)
     with open(path, "rb") as file:
         start = file.read(6)
-    if start.startswith(WHOLLY_PACKED):
-        raise InputError(f"{path} is compressed as a whole: unpack it to a .tar, whose members can be read alone.")
+    if start.startswith(COMPRESSED_TARS):
+        raise InputError(f"{path} is compressed as a whole: unpack it to a .tar, whose members can be read separately.")
     try:
         for name, member in _zip(path) if start.startswith(b"PK") else _tar(path):
             slashed, flaw = name.replace("\\", "/"), member.flaw and f"'{name}' {member.flaw}"
@@ -42,12 +42,14 @@ def members(path: str) -> dict[str, dict[str, Member]]:
             if slashed.startswith("/") or slashed[1:2] == ":" or ".." in slashed.split("/"):
                 flaw = f"'{name}' is a path that leads out of the archive"
             elif last in found[folder]:
-                flaw = f"'{name}' is there twice"
+                flaw = f"'{name}' exists twice"
             found[folder][last] = member._replace(flaw=flaw)
     except (MemoryError, InputError):
         raise
-    except Exception as error:  # on damaged archives the libraries fail in a dozen types
-        raise InputError(f"{path} is damaged, not whole, or no zip or tar archive ({error}). Get it again.") from error
+    except Exception as error:  # damaged archives raise many types of errors
+        raise InputError(
+            f"{path} is damaged, incomplete, or not a zip or tar archive ({error}). Download it again."
+        ) from error
     return dict(found)
 
 
@@ -58,7 +60,7 @@ def _zip(path: str) -> Iterator[tuple[str, Member]]:
                 flaws = {
                     "is encrypted": info.flag_bits & 1,
                     "is a link": info.external_attr >> 28 == 0o12,
-                    "is compressed in a way that is not read: only deflate is": info.compress_type not in (0, 8),
+                    "uses an unsupported compression; only deflate is supported": info.compress_type not in (0, 8),
                     f"is {info.file_size:,} bytes, more than any image": info.file_size > MAX_BYTES,
                 }
                 sizes = info.compress_size, info.file_size, info.CRC
@@ -71,7 +73,7 @@ def _tar(path: str) -> Iterator[tuple[str, Member]]:
             if not info.isdir():
                 flaws = {
                     f"is a link to '{info.linkname}'": info.issym() or info.islnk(),
-                    "is no plain file": not info.isreg() or info.issparse(),
+                    "is not a regular file": not info.isreg() or info.issparse(),
                     f"is {info.size:,} bytes, more than any image": info.size > MAX_BYTES,
                 }
                 yield info.name, Member(info.offset_data, info.size, info.size, None, False, _first(flaws))

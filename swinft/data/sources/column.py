@@ -1,4 +1,4 @@
-"""Images whose pixels are numbers in columns of the table itself."""
+"""Images stored as pixel values in columns of the table."""
 
 import math
 import os
@@ -19,12 +19,12 @@ from swinft.ranges import COUNT, check_ranges
 class ColumnSource(Source):
     """Pixels in columns: `image: pixel*` for pixel0, pixel1, …; `image: pixels` for one cell of numbers and blanks.
 
-    They are whole numbers in 0–255, row by row from the top left, the channels of a pixel side by side. Columns count
-    in the order of the numbers in their names, not in that of the table.
+    Values are whole numbers in 0–255, in row-major order, channels last. Columns are sorted by the numbers in their
+    names, not by their order in the table.
 
     Args:
-        height: In pixels; null for what the other numbers leave, or for a square.
-        width: The same.
+        height: In pixels; null to derive it from the width, or for a square image.
+        width: In pixels; null to derive it from the height, or for a square image.
         channels: 1 for grey, 3 for RGB.
     """
 
@@ -34,26 +34,26 @@ class ColumnSource(Source):
         self._images: dict[str, tuple[bytes, int, tuple[int, int, int], tuple[int, ...]]] = {}
 
     def read(self, reference: str) -> bytes:
-        """A row's pixels as an image file."""
+        """A row's pixels, encoded as an image file."""
         pixels, row, shape, _ = self._images[reference]
         return netpbm(np.frombuffer(pixels, np.uint8, math.prod(shape), row * math.prod(shape)).reshape(shape))
 
     def stat(self, reference: str) -> tuple[int, ...]:
-        """The state of the table's file when it was read: what is in memory does not change."""
+        """State of the table's file when it was read; the pixels in memory do not change."""
         return self._images[reference][3]
 
     def names(self, folder: str) -> Collection[str] | None:
-        """None: rows are not looked for by name."""
+        """None: rows are not found by name."""
         return None
 
     def template_problem(self, template: str) -> str | None:
-        """A path, which is for the other sources."""
+        """Paths are for the other sources."""
         return "is a path; with this source it names columns: 'pixel*'." if re.search("[{}/]", template) else None
 
     def references(
         self, table: Table, template: str, root: Path, problems: list[Problem], notes: list[str] | None = None
     ) -> list[str]:
-        """The reference of every row; cells that are no levels and rows that are no images are appended."""
+        """The reference of every row; invalid pixels and rows are appended to `problems`."""
         pattern = re.compile(".*".join(map(re.escape, template.split("*"))))
         columns = sorted(filter(pattern.fullmatch, table.columns), key=_numbers)
         cells = [table.column(name) for name in columns]
@@ -61,8 +61,8 @@ class ColumnSource(Source):
         shape = image_shape(len(rows[0]) if rows else 0, self.height, self.width, self.channels)
         wrong = {
             "there is no such column": not columns,
-            "names of columns have the same numbers in them": len({*map(_numbers, columns)}) < len(columns),
-            f"{len(columns):,} columns make no image": len(columns) > 1 and len(columns) != math.prod(shape),
+            "column names contain the same numbers": len({*map(_numbers, columns)}) < len(columns),
+            f"{len(columns):,} columns do not make an image": len(columns) > 1 and len(columns) != math.prod(shape),
         }
         if what := next((text for text, is_so in wrong.items() if is_so), ""):
             fix = f"Change data.image. {SET_SHAPE}"

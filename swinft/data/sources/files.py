@@ -1,4 +1,4 @@
-"""Images that are files: the source that is used unless a config names another."""
+"""Images as separate files: the default source."""
 
 import os
 from collections.abc import Collection
@@ -13,16 +13,16 @@ class FileSource(Source):
     """Image files in folders.
 
     Args:
-        follow_links: Links may lead out of the images' folder, as those of DVC, git-annex and the hub's cache do. What
-            a cell says may not, whatever this is.
+        follow_links: Allow links that lead out of the images' folder, as those of DVC, git-annex and the hub's cache. A
+            cell's path may never leave the folder.
     """
 
-    identity = ""  # a file's own state says all
+    identity = ""  # a file's state is enough
 
     def __init__(self, follow_links: bool = False) -> None:
         self.follow_links = follow_links
-        self._folders: dict[str, tuple[str, set[str]]] = {}  # by path: where it really is, and which names are links
-        self._boundaries: dict[str, str] = {}  # where folders that rows may not leave really are
+        self._folders: dict[str, tuple[str, set[str]]] = {}  # by path: its real path, and which names are links
+        self._boundaries: dict[str, str] = {}  # real paths of folders that rows may not leave
 
     def __reduce__(self) -> tuple[type["FileSource"], tuple[bool]]:
         return FileSource, (self.follow_links,)
@@ -33,11 +33,11 @@ class FileSource(Source):
             return file.read()
 
     def stat(self, reference: str) -> tuple[int, ...]:
-        """As `state_of`."""
+        """The result of `state_of`."""
         return state_of(os.stat(reference))
 
     def names(self, folder: str) -> Collection[str] | None:
-        """The files of a folder, listed once: a look-up per row would be slow on network disks."""
+        """The files of a folder, listed once: one check per row would be slow on network disks."""
         if not os.path.isdir(folder):
             return None
         with os.scandir(folder) as entries:
@@ -46,7 +46,7 @@ class FileSource(Source):
         return is_link
 
     def missing(self, folder: str) -> str:
-        """Which part of the folder's path is not there, and what is."""
+        """Which part of the folder's path is missing, and what exists instead."""
         if path := containing_file(folder):
             return f"{path} is a file: data.loading.source zip, or hdf5, reads the images in it."
         return missing_folder(Path(folder))
@@ -61,21 +61,21 @@ class FileSource(Source):
             self._boundaries[inside] = os.path.realpath(inside)
         if is_within(os.path.realpath(reference) if name in links else real, self._boundaries[inside]):
             return None
-        fix = f"If the links are your own, set data.loading.follow_links to true; or copy the file into {inside}."
+        fix = f"If you trust the links, set data.loading.follow_links to true; or copy the file into {inside}."
         return Flaw("the path is a link that leaves the images' folder", fix)
 
 
 def state_of(stat: os.stat_result) -> tuple[int, ...]:
-    """What tells cheaply whether a file is still the same: size, times of modification and of change, inode, device.
+    """A cheap fingerprint of a file: size, times of modification and change, inode, device.
 
-    A link was followed: what counts is the file it points to. The time of change cannot be set by a program, so that a
-    file put back with its old size and time of modification, as archives and copies do, is another file.
+    Links are followed. Programs cannot set the time of change, so a file that is replaced with the same size and time
+    of modification, as archives and copies do, is still detected.
     """
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev
 
 
 def containing_file(folder: str) -> str | None:
-    """The file that a folder's path leads into; None where no part of it is one."""
+    """The file in a folder's path, if a part of it is a file; else None."""
     while not os.path.isfile(folder):
         parent = os.path.dirname(folder)
         if parent == folder:

@@ -1,4 +1,4 @@
-"""Images inside HDF5 files: a dataset for each, or the rows of one array."""
+"""Images inside HDF5 files: one dataset per image, or the rows of one array."""
 
 import os
 from collections.abc import Collection
@@ -13,20 +13,20 @@ from swinft.errors import InputError
 
 
 class HDF5Source(ContainerSource):
-    """HDF5 files, in which a group is a folder, and so is an array of images.
+    """HDF5 files; groups and arrays of images act as folders.
 
-    `image: train.hdf5/{id}` where each image is a dataset with the bytes of an image file; `train.h5/images/{id}` where
-    `images` is an array of N of these, or of pixels, uint8 (N, H, W) or (N, H, W, C).
+    Use `image: train.hdf5/{id}` if each image is a dataset with the bytes of an image file. Use `train.h5/images/{id}`
+    if `images` is an array of N such byte strings, or of pixels, uint8 (N, H, W) or (N, H, W, C).
 
     Args:
-        ids: Dataset with the ids of an array's images, in the array's order; null for their numbers from 0.
+        ids: Dataset with the ids of an array's images, in the array's order; null for row numbers from 0.
     """
 
     def __init__(self, ids: str | None = None) -> None:
         super().__init__()
         self.ids = ids
-        self._rows: dict[tuple[str, str], dict[str, int]] = {}  # of an array, by file and array
-        self._files: dict[tuple[str, int], Any] = {}  # by path and process: no open file outlives a fork
+        self._rows: dict[tuple[str, str], dict[str, int]] = {}  # row of each id, by file and array
+        self._files: dict[tuple[str, int], Any] = {}  # by path and process: open files are not shared across a fork
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_files": {}}
@@ -45,14 +45,14 @@ class HDF5Source(ContainerSource):
             raise InputError(f"{path} cannot be read as HDF5: {error}.") from error
 
     def folders(self, path: str) -> Collection[str]:
-        """What stands at the top of the file."""
+        """Groups and datasets at the top level of the file."""
         with import_h5py().File(path, "r") as file:
             return list(file)
 
     def read(self, reference: str) -> bytes:
         """The bytes of a dataset, or the pixels of an array's row as an image file."""
         folder, name = os.path.split(reference)
-        path, inner = self.place(folder)
+        path, inner = self.locate(folder)
         self.check_state(path, os.stat(path))
         key = path, os.getpid()
         if key not in self._files:
@@ -61,11 +61,11 @@ class HDF5Source(ContainerSource):
         dataset = find(self._files[key], f"{inner}/{name}" if rows is None else inner)
         if hasattr(dataset, "keys") or dataset.is_virtual or dataset.external:
             raise ValueError("it is a group, or its data are in another file")
-        most = max(dataset.nbytes // (len(dataset) if rows else 1), int(np.prod(dataset.chunks or 0)))
-        if most > MAX_BYTES:
-            raise ValueError(f"it takes {most:,} bytes, more than any image")
+        size = max(dataset.nbytes // (len(dataset) if rows else 1), int(np.prod(dataset.chunks or 0)))
+        if size > MAX_BYTES:
+            raise ValueError(f"it takes {size:,} bytes, more than any image")
         data = dataset[() if rows is None else rows[name]]
-        if isinstance(data, bytes):  # NumPy has cut zeros off the end of a text of fixed length
+        if isinstance(data, bytes):  # NumPy strips trailing zeros of fixed-length strings
             return data.ljust(dataset.dtype.itemsize, b"\0") if dataset.dtype.kind == "S" else data
         array = np.asarray(data)
         is_file = array.dtype.kind == "V" or (array.ndim == 1 and array.dtype == np.uint8)

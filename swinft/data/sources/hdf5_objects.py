@@ -1,4 +1,4 @@
-"""Groups, datasets and ids of HDF5 files, of which no link is followed."""
+"""Groups, datasets and ids of HDF5 files; links are not followed."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from swinft.errors import InputError
 
 
 def find(file: Any, inner: str) -> Any:
-    """What is at a path in a file.
+    """The object at a path in a file.
 
     Raises:
-        LookupError: There is nothing.
+        LookupError: There is no such object.
         ValueError: A part of the path is a link, which may lead into another file.
     """
     found = file
@@ -24,15 +24,15 @@ def find(file: Any, inner: str) -> Any:
 
 
 def numbered(file: Any, array: Any, ids: str | None) -> dict[str, int]:
-    """The rows of an array by their ids.
+    """The row number of each id of an array.
 
     Args:
         file: The file.
         array: A dataset of N images.
-        ids: The dataset of their ids; None for numbers from 0.
+        ids: Dataset of their ids; None for row numbers from 0.
 
     Raises:
-        ValueError: There are no such ids, or not one for each image.
+        ValueError: The ids are missing, or not one per image.
     """
     if ids is None:
         return {str(row): row for row in range(len(array) if array.shape else 0)}
@@ -47,7 +47,7 @@ def numbered(file: Any, array: Any, ids: str | None) -> dict[str, int]:
 
 
 def import_h5py() -> Any:
-    """The package h5py, an extra.
+    """Imports h5py, an optional dependency.
 
     Raises:
         InputError: It is not installed.

@@ -1,4 +1,4 @@
-"""The sources that a config names by a word, and what may stand in the word's place."""
+"""Creates a source from its name or a custom object, and checks the setting."""
 
 import copy
 from typing import Any, Literal, get_args
@@ -14,11 +14,11 @@ SourceName = Literal["files", "zip", "hdf5", "column"]
 
 
 def make_source(given: SourceName | Source, follow_links: bool) -> Source:
-    """A source of one datamodule's own: it keeps what it has seen of its files.
+    """Creates a source for one datamodule; sources cache what they have listed.
 
     Args:
-        given: Its name, or one that is copied.
-        follow_links: For `files`, as there.
+        given: A name, or a source to copy.
+        follow_links: For `files`.
     """
     if isinstance(given, Source):
         return copy.deepcopy(given)
@@ -27,7 +27,7 @@ def make_source(given: SourceName | Source, follow_links: bool) -> Source:
 
 
 def source_problems(source: Any, test_source: Any, follow_links: bool) -> list[str]:
-    """What is wrong with the settings of the same names in `data.loading`; one sentence each."""
+    """Problems of these settings in `data.loading`; one sentence each."""
     names, found = get_args(SourceName), []
     for key, given in {"source": source, "test_source": test_source}.items():
         is_right = isinstance(given, Source) or given in names or (given is None and key == "test_source")

@@ -1,4 +1,4 @@
-"""Bare pixels become the bytes of an image file, and text becomes pixels; nothing is lost on the way."""
+"""Converts pixel arrays and text to image bytes, without loss."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from swinft.data.tables.table import Problem, Table
 
-# Every spelling of a level: a look-up is faster than any conversion, and takes nothing else.
+# All spellings of a level: a dictionary is faster than parsing, and accepts nothing else.
 LEVELS = {spelling: level for level in range(256) for spelling in (str(level), f"{level}.0")}
 
 
@@ -16,10 +16,10 @@ SET_SHAPE = "Set height, width and channels in the init_args of data.loading.sou
 
 
 def netpbm(pixels: NDArray[np.uint8]) -> bytes:
-    """An image file (PGM or PPM) of pixels (H, W), (H, W, 1) or (H, W, 3).
+    """Encodes pixels (H, W), (H, W, 1) or (H, W, 3) as PGM or PPM.
 
     Raises:
-        ValueError: They are something else.
+        ValueError: Shape or type is different.
     """
     is_colour = pixels.ndim == 3 and pixels.shape[2] == 3
     if pixels.dtype != np.uint8 or not (is_colour or pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1)):
@@ -30,13 +30,13 @@ def netpbm(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def image_shape(numbers: int, height: int | None, width: int | None, channels: int) -> tuple[int, int, int]:
-    """Height, width and channels of an image of so many numbers, as far as they make one; a square where both are None.
+    """Height, width and channels of an image with so many values; a square if neither side is given.
 
     Args:
-        numbers: As many as a row has.
-        height: In pixels; None for what the others leave.
-        width: The same.
-        channels: Numbers of a pixel.
+        numbers: Number of values of a row.
+        height: In pixels; None to derive it.
+        width: In pixels; None to derive it.
+        channels: Values per pixel.
     """
     pixels = numbers // channels
     found = height or (pixels // width if width else math.isqrt(pixels))
@@ -44,22 +44,22 @@ def image_shape(numbers: int, height: int | None, width: int | None, channels: i
 
 
 def row_levels(table: Table, row: int, numbers: Sequence[str], size: int, problems: list[Problem]) -> bytes:
-    """The levels that a row's cells spell; zeros where a problem is appended.
+    """Parses a row's pixel values; returns zeros if a problem is appended.
 
     Args:
-        table: Names the row.
+        table: The table of the row.
         row: Its position.
         numbers: Its cells.
-        size: How many there must be.
-        problems: What is wrong is appended.
+        size: Required number of values.
+        problems: Errors are appended.
     """
     if len(numbers) != size:
         fix = f"It has {len(numbers):,}. {SET_SHAPE}"
-        problems.append(table.problem(row, f"an image has {size:,} numbers, and the row another number", fix))
+        problems.append(table.problem(row, f"an image has {size:,} values, and the row a different number", fix))
         return bytes(size)
     try:
         return bytes(map(LEVELS.__getitem__, numbers))
     except KeyError as error:
         fix = f"{error} must be a whole number in 0–255."
-        problems.append(table.problem(row, "a pixel is no level of grey", fix))
+        problems.append(table.problem(row, "a pixel is not a grey level", fix))
         return bytes(size)

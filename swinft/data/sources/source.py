@@ -1,4 +1,4 @@
-"""What every source answers: which images there are, what the bytes of one are, and whether it has changed."""
+"""The interface of every source: lists images, reads their bytes, and detects changes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -10,69 +10,68 @@ from swinft.errors import InputError
 
 
 class ImageError(InputError):
-    """An image cannot be read or decoded; the message names it and says why."""
+    """An image cannot be read or decoded; the message names it and the reason."""
 
 
 class Source(ABC):
-    """Where the bytes of images come from; nothing else opens an image file.
+    """Reads the bytes of images; only sources open image files.
 
     A reference names an image: `data.image` with the cells of its row filled in, under the data's folder. The parts of
-    a reference are folders, whatever they are inside the source: files, members of an archive, rows of an array.
+    a reference act as folders, whether they are files, members of an archive or rows of an array.
 
-    One source serves all rows of a run's table, in every process. Loader processes get a copy by `pickle`, or inherit
-    it when they are forked, and threads share it: what is open must not be shared with another process, and is best
-    opened in `read` itself.
+    One source reads all images of a table, in every process. Workers get a copy by `pickle`, or inherit it when forked;
+    threads share it. Open files must not be shared between processes: it is best to open them in `read`.
     """
 
     @abstractmethod
     def read(self, reference: str) -> bytes:
         """All bytes of an image, in any format that swinft decodes.
 
-        The same reference gives the same bytes until `stat` gives other numbers.
+        The same reference returns the same bytes as long as `stat` returns the same numbers.
 
         Raises:
-            OSError, LookupError, ValueError: The image is not there or is damaged; rows of such images are named, and
-                left out where `on_bad_image` is `skip`.
-            InputError: Nothing can be read any more; this ends the run.
+            OSError, LookupError, ValueError: The image is missing or damaged; its row is reported, or skipped if
+                `on_bad_image` is `skip`.
+            InputError: The source cannot be read any more; this ends the run.
         """
 
     @abstractmethod
     def stat(self, reference: str) -> tuple[int, ...]:
-        """At most five whole numbers from 0, of which one changes whenever the bytes change; it must not read them.
+        """At most five whole numbers from 0 that change whenever the bytes change; it must not read the bytes.
 
         Raises:
-            OSError, LookupError, ValueError: The image is not there.
+            OSError, LookupError, ValueError: The image is missing.
         """
 
     @abstractmethod
     def names(self, folder: str) -> Collection[str] | None:
-        """Names of the images in a folder: all that are missing are found at once, each with the nearest name.
+        """Names of the images in a folder, to find all missing images at once and to suggest similar names.
 
         Args:
             folder: A reference without its last part.
 
         Returns:
-            None where there is no such folder.
+            None if there is no such folder.
 
         Raises:
-            InputError: What holds the images is damaged; the message says what.
+            InputError: The file that contains the images is damaged.
         """
 
     def missing(self, folder: str) -> str:
-        """What to do about a folder that is not there, as a sentence."""
+        """How to fix a missing folder, as a sentence."""
         return f"There is no '{folder}'."
 
     def flaw(self, reference: str, inside: str) -> Flaw | None:
-        """Why an image that `names` has must not be read; None where nothing is known against it.
+        """Why an image in `names` must not be read; None if it may.
 
         Args:
             reference: The image.
-            inside: The folder that the template opens before its first column; a row may not lead out of it.
+            inside: The folder that the template names before its first column; rows must not leave it.
         """
         return None
 
     def template_problem(self, template: str) -> str | None:
-        """What is wrong with `data.image` before any table is read, as the end of a sentence."""
+        """A problem with `data.image`, found before any table is read, as the end of a sentence."""
         return None if fields(template) else "names no column; write one in braces: 'images/{id}.jpg'."
 
     def references(
@@ -83,9 +82,9 @@ class Source(ABC):
 
     @property
     def identity(self) -> str:
-        """What besides `stat` decides what `read` gives: the class, and the attributes that do not start with `_`.
+        """Text that identifies the source in cache keys: its class, and its attributes without a leading `_`.
 
-        Decoded images are kept under it: a class whose `read` has changed needs another attribute as well.
+        A class whose `read` changes its results needs a changed attribute, or old caches are used.
         """
         cls = type(self)
         settings = {name: value for name, value in vars(self).items() if not name.startswith("_")}
@@ -97,11 +96,11 @@ def read_image(path: str | Path, source: Source) -> bytes:
 
     Args:
         path: The reference.
-        source: Where it is.
+        source: Its source.
 
     Raises:
         ImageError: The image is missing or cannot be read.
-        InputError: The source can give no image any more, or gives something else than bytes.
+        InputError: The source cannot be read any more, or does not return bytes.
     """
     try:
         content: object = source.read(str(path))
@@ -111,6 +110,6 @@ def read_image(path: str | Path, source: Source) -> bytes:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ImageError(f"{path} cannot be read: {reason}. Restore the file or remove its row.") from error
     if not isinstance(content, bytes):
-        what = f"{type(source).__name__}.read gives a {type(content).__name__} for {path}"
-        raise InputError(f"data.loading.source: {what}; it must give bytes.")
+        what = f"{type(source).__name__}.read returned a {type(content).__name__} for {path}"
+        raise InputError(f"data.loading.source: {what}; it must return bytes.")
     return content

@@ -1,4 +1,4 @@
-"""Images inside zip and tar archives, read where they lie."""
+"""Images inside zip and tar archives, read without unpacking."""
 
 import os
 import zlib
@@ -27,14 +27,14 @@ class ZipSource(ContainerSource):
         return self._archive(path)
 
     def flaw(self, reference: str, inside: str) -> Flaw | None:
-        """A link, an encrypted member, one that is there twice, and whatever else is not what a row can mean."""
+        """Links, encrypted or duplicate members, and other unsupported ones."""
         path, member = self._member(reference)
         if member.flaw:
-            return Flaw("the image cannot be taken from its archive", f"In {path}, {member.flaw}.")
+            return Flaw("the image cannot be read from its archive", f"In {path}, {member.flaw}.")
         return super().flaw(reference, inside)
 
     def read(self, reference: str) -> bytes:
-        """The bytes of a member; the archive is opened anew, as a file would be, so that no process shares it."""
+        """The bytes of a member; opens the archive each time, so that processes share no open file."""
         path, member = self._member(reference)
         if member.flaw:
             raise ValueError(f"in {path}, {member.flaw}")
@@ -44,19 +44,19 @@ class ZipSource(ContainerSource):
             if member.crc is not None:
                 header = file.read(HEADER)
                 file.seek(sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28)), os.SEEK_CUR)
-            content = file.read(member.packed)
+            content = file.read(member.compressed_size)
         try:
-            if member.is_packed:
+            if member.is_deflated:
                 content = zlib.decompressobj(-15).decompress(content, member.size + 1)
         except zlib.error as error:
             raise ValueError(f"it is damaged in {path} ({error})") from error
         if len(content) != member.size or member.crc not in (None, zlib.crc32(content)):
-            raise ValueError(f"it is damaged in {path}, which says another size or checksum")
+            raise ValueError(f"it is damaged in {path}: size or checksum differ")
         return content
 
     def _member(self, reference: str) -> tuple[str, Member]:
         folder, name = os.path.split(reference)
-        path, inner = self.place(folder)
+        path, inner = self.locate(folder)
         return path, self._archive(path)[inner][name]
 
     def _archive(self, path: str) -> dict[str, dict[str, Member]]:

@@ -1,1 +1,1 @@
-"""CSV files become checked tables of text cells."""
+"""Reads CSV files as checked tables of text cells."""

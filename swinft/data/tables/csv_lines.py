@@ -1,4 +1,4 @@
-"""The bytes of a CSV become lines of cells: compression, encoding, delimiter and quotes are found by content."""
+"""Parses a CSV into rows of cells; detects compression, delimiter and quotes by content."""
 
 import bz2
 import codecs
@@ -19,8 +19,8 @@ from swinft.data.tables.text import normal
 from swinft.errors import number_of, suggest
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-MAX_BYTES = 2**31  # of an unpacked table: a file of a megabyte can unpack to all of the memory
-# First bytes of what people rename to .csv, and what to do about it.
+MAX_BYTES = 2**31  # of a decompressed table: a file of one megabyte can decompress to all of the memory
+# First bytes of other files that are renamed to .csv, and the fix.
 NOT_A_CSV = {
     b"\xff\xfe": ("UTF-16", "Save it as UTF-8, or set data.columns.encoding to utf-16."),
     b"\xfe\xff": ("UTF-16", "Save it as UTF-8, or set data.columns.encoding to utf-16."),
@@ -38,11 +38,11 @@ BROKEN = (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAErro
 
 
 class UnreadableError(Exception):
-    """A file is no CSV.
+    """A file cannot be read as CSV.
 
     Args:
-        message: What is wrong.
-        fix: The edit that mends it, as a sentence.
+        message: The problem.
+        fix: The fix, as a sentence.
         line: Line of the file.
         is_missing: There is no such file.
     """
@@ -54,13 +54,13 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Lines:
-    """What a CSV holds, blank lines aside.
+    """The content of a CSV without blank lines.
 
     Args:
-        header: The cells of the first line, as they are.
-        cells: Those of the others.
-        lines: Line of the file on which each of the others starts.
-        notes: What was done to read them, as ends of a sentence.
+        header: The cells of the first line, unchanged.
+        cells: The cells of the other rows.
+        lines: Line of the file on which each of these rows starts.
+        notes: Notes on how the file was read, without a period.
     """
 
     header: list[str]
@@ -74,22 +74,22 @@ def read_lines(path: Path, wanted: Collection[str], encoding: str) -> Lines:
 
     Args:
         path: A CSV, plain or compressed with gzip, bz2, xz or zip.
-        wanted: Columns that the header should name: the delimiter is the one that brings them out.
-        encoding: Of the text.
+        wanted: Columns that the header should contain, to detect the delimiter.
+        encoding: Encoding of the text.
 
     Raises:
-        UnreadableError: There is no such file, or it is no CSV.
+        UnreadableError: There is no such file, or it is not a CSV.
     """
     content, notes = _unpack(_read_bytes(path), path)
     text = _decode(content, encoding)
     if not text.strip():
         raise UnreadableError("the file is empty", "Give a file with a header and rows.")
     if text.startswith("sep="):
-        raise UnreadableError("Excel's `sep=` stands where the header should", "Delete the line.", 1)
+        raise UnreadableError("Excel's `sep=` line is in place of the header", "Delete the line.", 1)
     delimiter = _delimiter(text, wanted)
     if delimiter != ",":
         notes.append(f"the fields are separated by {DELIMITERS[delimiter]}")
-    # `a, "b, c"`: csv takes a quote for one only where the field begins with it.
+    # `a, "b, c"`: csv recognises a quote only at the start of a field.
     is_spaced = re.search(re.escape(delimiter) + ' +"', text) is not None
     rows, lines = _parse(text, delimiter, is_spaced)
     return Lines(rows[0], rows[1:], lines[1:], notes)
@@ -104,9 +104,7 @@ def _read_bytes(path: Path) -> bytes:
         try:
             return path.read_bytes()
         except OSError as error:
-            raise UnreadableError(
-                f"the file cannot be read: {error.strerror}", "Give yourself the right to."
-            ) from error
+            raise UnreadableError(f"the file cannot be read: {error.strerror}", "Change its permissions.") from error
     if not path.parent.is_dir():
         where = "" if path.is_absolute() else f" A relative path starts at data.root, that at {Path.cwd()}."
         raise UnreadableError("there is no such file", f"{missing_folder(path.parent)}{where}", is_missing=True)
@@ -118,7 +116,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def missing_folder(folder: Path) -> str:
-    """A sentence on a folder that is not there: the first part of its path that is missing, and what is there."""
+    """A sentence on a missing folder: the first missing part of its path, and similar existing names."""
     present = folder
     while not present.is_dir() and present != present.parent:
         folder, present = present, present.parent
@@ -131,7 +129,7 @@ def missing_folder(folder: Path) -> str:
 
 
 def _unpack(content: bytes, path: Path) -> tuple[bytes, list[str]]:
-    """The bytes of the table itself, and a note where they were compressed."""
+    """The decompressed bytes of the table, and a note if they were compressed."""
     kind = next((name for start, name in COMPRESSED.items() if content.startswith(start)), None)
     if kind is None:
         return content, []
@@ -159,7 +157,7 @@ def _from_zip(archive: zipfile.ZipFile, path: Path) -> tuple[bytes, list[str]]:
         if len(named) != 1:
             listed = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
             raise UnreadableError(
-                f"the zip archive holds {number_of(len(names), 'file')} ({listed})", "Unzip it, and name one."
+                f"the zip archive contains {number_of(len(names), 'file')} ({listed})", "Unzip it, and name one."
             )
         names = named
     if archive.getinfo(names[0]).file_size > MAX_BYTES:
@@ -191,7 +189,7 @@ def _decode(content: bytes, encoding: str) -> str:
 
 
 def _is_utf8_after_all(content: bytes, encoding: str) -> bool:
-    """Whether bytes that an encoding of one byte per character takes are UTF-8: by chance, only ASCII is both."""
+    """Whether bytes are UTF-8 although a single-byte encoding was set; only ASCII is valid in both by chance."""
     if content.isascii():
         return False
     try:
@@ -202,7 +200,7 @@ def _is_utf8_after_all(content: bytes, encoding: str) -> bool:
 
 
 def _delimiter(text: str, wanted: Collection[str]) -> str:
-    """The delimiter that brings out the wanted columns; where none does, the first that brings out several."""
+    """The delimiter whose header has the wanted columns; else the first one with several columns."""
     start = text.lstrip("\r\n")[:1_000_000]
     headers: dict[str, list[str]] = {}
     for mark in DELIMITERS:
@@ -217,7 +215,7 @@ def _delimiter(text: str, wanted: Collection[str]) -> str:
 
 
 def _parse(text: str, delimiter: str, is_spaced: bool) -> tuple[list[list[str]], list[int]]:
-    csv.field_size_limit(sys.maxsize)  # of the whole process; masks as text are longer than the default's 131,072
+    csv.field_size_limit(sys.maxsize)  # process-wide; masks as text exceed the default of 131,072
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=is_spaced)
     rows, lines, start = [], [], 1
     try:

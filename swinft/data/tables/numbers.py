@@ -1,4 +1,4 @@
-"""Cells become numbers; what is none is named, and columns of True and False are read as 1 and 0.
+"""Parses numeric columns, reports invalid cells, and reads True and False as 1 and 0.
 
 Shapes: N rows.
 """
@@ -16,10 +16,10 @@ from swinft.data.tables.text import FALSE, TEXT_RULES, TRUE, TextRules, counted
 from swinft.errors import number_of
 
 LARGEST = float(np.finfo(np.float32).max)
-# What `float` takes for a number, without `1_000`, `nan` and `inf`.
+# Numbers that `float` accepts, except `1_000`, `nan` and `inf`.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 GROUPED = re.compile(r"[+-]?\d[\d.]*([,'’\s]|\.\d+\.)[\d.,'’\s]*")  # `1,5`, `1 234`, `1.234.567`
-# Which cells may be no number: none; words for a missing value; any.
+# Which cells may be something else than a number: none; words for a missing value; any.
 Gaps = Literal["none", "missing", "any"]
 
 
@@ -33,17 +33,17 @@ def numbers(
     booleans: Collection[str] | None = None,
     way_out: str = "remove the row",
 ) -> NDArray[np.float32]:
-    """Columns of cells as numbers.
+    """Parses columns as numbers.
 
     Args:
         table: N rows.
         columns: Names of the columns.
-        problems: Text, infinities, and what `gaps` does not allow are appended.
+        problems: Text, infinities and cells that `gaps` does not allow are appended.
         rules: Which words mean a missing value.
         gaps: Which cells become NaN instead of a problem.
         notes: Columns of True and False, and cells that become NaN, are appended with counts.
-        booleans: Columns in which True and False are numbers; None for those that hold nothing else.
-        way_out: What else can be done about a missing number.
+        booleans: Columns in which True and False are numbers; None for columns that contain nothing else.
+        way_out: An alternative fix for a missing number.
 
     Returns:
         float32 (N, columns).
@@ -68,7 +68,7 @@ def numbers(
 
 
 def number(cell: str) -> float | None:
-    """The cell as a number of 32 bits; None where it is none, or infinite."""
+    """The cell as a float32 number; None if it is not a finite one."""
     return value if NUMBER.fullmatch(cell) and abs(value := float(cell)) <= LARGEST else None
 
 
@@ -88,13 +88,13 @@ def _notes(table: Table, name: str, filled: Counter[str], read: set[str]) -> lis
 
 
 def _reason(cell: str, rules: TextRules, way_out: str) -> tuple[str, str]:
-    """Why a cell is no number, and the edit."""
+    """Why a cell is not a number, and the fix."""
     fix = f"Write a number like -1234.5, or {way_out}."
     if not cell:
         return "the cell is empty", fix
     if rules.is_missing(cell):
-        return "the cell is no finite number but a word for a missing value", fix
+        return "the cell is not a finite number but a word for a missing value", fix
     if GROUPED.fullmatch(cell):
-        message = "the number holds a decimal comma or signs between its thousands"
+        message = "the number contains a decimal comma or thousands separators"
         return message, "Write it like 1234.5; pandas.read_csv(…, decimal=',', thousands='.') reads such files."
-    return "the cell is no finite number", "Write a number like -1234.5, without a unit, or remove the row."
+    return "the cell is not a finite number", "Write a number like -1234.5, without a unit, or remove the row."

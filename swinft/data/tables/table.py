@@ -1,7 +1,7 @@
-"""A CSV becomes a checked table: every problem is named by file, line, id and column, and all of them at once.
+"""Reads a CSV as a checked table, and reports all problems at once, with file, line, id and column.
 
-Everything is text here, and nothing is guessed: ids like `007`, `1e5` and `NA` stay what they are. Blanks around cells
-are left out (`swinft.data.tables.text.strip`).
+All cells are text, without type inference: ids like `007`, `1e5` and `NA` are unchanged. Blanks around cells are
+stripped (`swinft.data.tables.text.strip`).
 """
 
 import csv
@@ -22,24 +22,24 @@ from swinft.data.tables.text import HOW_TWINS_DIFFER, normal, strip, twins
 from swinft.errors import InputError, number_of, suggest
 
 SHOWN = 20  # problems printed in full; the rest are counted
-SHOWN_PER_KIND = 5  # so that 9,912 missing images do not hide the one wrong column
+SHOWN_PER_KIND = 5  # so that 9,912 missing images do not hide one wrong column
 LONGEST_SHOWN = 100  # characters of a cell in a message
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with the data, and the edit that mends it.
+    """A problem with the data, and its fix.
 
     Args:
-        file: Where it is.
-        message: What is wrong, without the values, so that problems of one kind can be counted.
-        fix: The edit that mends it, as a sentence.
+        file: The file.
+        message: The problem, without values, so that problems of one kind can be counted.
+        fix: The fix, as a sentence.
         line: Line of the file.
         id: Id of the row.
         column: Name of the column.
-        value: Content of the cell, or the path that was looked for.
-        is_missing: A file is not there: getting the data would mend it.
+        value: Content of the cell, or the path that was searched.
+        is_missing: A file is missing: downloading the data would help.
     """
 
     file: str
@@ -52,19 +52,19 @@ class Problem:
     is_missing: bool = False
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line is not None else self.file
+        location = f"{self.file}:{self.line}" if self.line is not None else self.file
         named = [("id", self.id), ("column", self.column), ("value", self.value)]
         details = ", ".join(f"{name} {_shortened(text)}" for name, text in named if text is not None)
-        return f"{place}: {details + ': ' if details else ''}{self.message}. {self.fix}"
+        return f"{location}: {details + ': ' if details else ''}{self.message}. {self.fix}"
 
 
 class DataError(InputError):
     """The data is wrong.
 
     Args:
-        problems: All of them; the message shows up to 20, at most 5 of one kind, counts the rest, and names a file that
-            lists all.
-        download: What to run to get the data and where it goes; said where files are missing.
+        problems: All problems; the message shows up to 20, at most 5 of one kind, counts the rest, and names a file
+            that lists all.
+        download: How to get the data and where it goes; shown if files are missing.
     """
 
     def __init__(self, problems: Sequence[Problem], download: str | None = None) -> None:
@@ -95,7 +95,7 @@ def _shortened(text: str) -> str:
 
 
 def _write_list(problems: Sequence[Problem]) -> str | None:
-    """Writes all problems as a CSV into the folder for temporary files; None where nothing can be written there."""
+    """Writes all problems as a CSV to the temporary folder; None if that is not possible."""
     names = [field.name for field in fields(Problem)]
     try:
         handle, path = tempfile.mkstemp(prefix="swinft-problems-", suffix=".csv")
@@ -117,8 +117,8 @@ class Table:
         columns: All columns as text, without blanks around the cells.
         lines: Line of the file on which each row starts, int (N,).
         id_column: Name of the id column.
-        notes: What is worth knowing but no error, one line each.
-        header: The names as the file has them, blanks included: what is written in its likeness has the same.
+        notes: Notes, one line each.
+        header: The column names as in the file, with blanks, to write files with the same header.
     """
 
     path: Path
@@ -133,7 +133,7 @@ class Table:
 
     @property
     def ids(self) -> list[str]:
-        """The ids, in the file's order."""
+        """The ids, in file order."""
         return self.columns[self.id_column]
 
     def column(self, name: str) -> list[str]:
@@ -141,11 +141,11 @@ class Table:
         return self.columns[name]
 
     def frame(self, rows: Sequence[int]) -> pd.DataFrame:
-        """All columns of some rows, by their numbers, as text; the frame's own index counts from 0."""
+        """All columns of some rows as text; the index of the frame starts at 0."""
         return pd.DataFrame({name: [cells[row] for row in rows] for name, cells in self.columns.items()}, dtype=object)
 
     def names(self, name: str) -> list[str]:
-        """A column of names: classes, labels, groups or categories, in their normal form."""
+        """A column of names (classes, labels, groups or categories), normalised."""
         return [normal(cell) for cell in self.columns[name]]
 
     def take(self, rows: NDArray[np.int64]) -> "Table":
@@ -172,14 +172,14 @@ def read_table(
 
     Args:
         path: A CSV with a header; other delimiters, gzip, bz2, xz and zip are found by content, with a note.
-        id_column: Must be there; its values must be unique.
-        required: Other columns that must be there, each with the setting that names it.
-        problems: Whatever is wrong is appended.
-        encoding: Of the text.
-        id_setting: The setting that names the id column.
+        id_column: A required column with unique values.
+        required: Other required columns, each with the config key that names it.
+        problems: Errors are appended.
+        encoding: Encoding of the text.
+        id_setting: The config key that names the id column.
 
     Returns:
-        The table of the rows with the right number of fields, or None where the columns are not there.
+        The table of the rows with the right number of fields, or None if columns are missing.
     """
     settings = {id_column: id_setting, **required}
     try:
@@ -194,7 +194,7 @@ def read_table(
     for cells, line in zip(read.cells, read.lines, strict=True):
         if len(cells) != len(header):
             message = f"the row has {number_of(len(cells), 'field')}, the header {len(header)}"
-            fix = "Put quotes around fields that hold a comma, or complete the row."
+            fix = "Put quotes around fields that contain a comma, or complete the row."
             problems.append(Problem(str(path), message, fix, line))
     raw = list(zip(*(cells for cells, good in zip(read.cells, whole, strict=True) if good), strict=True))
     raw = raw or [()] * len(header)
@@ -211,7 +211,7 @@ def read_table(
 
 
 def _check_header(path: Path, header: list[str], required: Mapping[str, str], problems: list[Problem]) -> bool:
-    """Appends what is wrong with the header; says whether the rows can be read all the same."""
+    """Appends problems of the header; returns whether the rows can be read."""
     doubled = [name for name, count in Counter(header).items() if count > 1 and name in required]
     missing = [name for name in required if name not in header]
     for name in doubled:
@@ -223,7 +223,7 @@ def _check_header(path: Path, header: list[str], required: Mapping[str, str], pr
 
 
 def _notes(path: Path, read: Lines, header: list[str]) -> list[str]:
-    """What is odd about a table's structure but harms nothing."""
+    """Notes on unusual but harmless structure of a table."""
     notes = [f"{path}: {note}." for note in read.notes]
     odd = [name for name in read.header if name != strip(name)]
     notes += [f"{path}: the header's '{name}' is read without its blanks." for name in odd[:SHOWN_PER_KIND]]
@@ -238,38 +238,38 @@ def _notes(path: Path, read: Lines, header: list[str]) -> list[str]:
 def _strip_notes(
     path: Path, raw: Mapping[str, Sequence[str]], columns: Mapping[str, list[str]], used: Mapping[str, str]
 ) -> list[str]:
-    """One line on the cells of used columns that had blanks around them."""
+    """A note on used columns with blanks around cells."""
     counts = {name: sum(map(str.__ne__, raw[name], columns[name])) for name in used}
     found = ", ".join(f"'{name}' {count:,}" for name, count in counts.items() if count)
-    return [f"{path}: blanks around cells are left out: {found}."] if found else []
+    return [f"{path}: blanks around cells are stripped: {found}."] if found else []
 
 
 def _twin_notes(path: Path, ids: list[str]) -> list[str]:
-    """One line on ids that are hard to tell apart: they are different rows, and one file on some file systems."""
+    """A note on ids that are easily confused: different rows, but one file name on some file systems."""
     found = [" and ".join(f"'{spelling}'" for spelling in spellings) for spellings in twins(ids)]
     if not found:
         return []
     more = f" and {len(found) - SHOWN_PER_KIND:,} more" if len(found) > SHOWN_PER_KIND else ""
     pairs = "; ".join(found[:SHOWN_PER_KIND])
-    how = f"{path}: ids that differ only by {HOW_TWINS_DIFFER}, and that some file systems take for one"
+    how = f"{path}: ids that differ only by {HOW_TWINS_DIFFER}, and are equal on some file systems"
     return [f"{how}: {pairs}{more}."]
 
 
 def _id_problems(table: Table) -> list[Problem]:
-    """Ids that are empty, doubled, or hold characters that no file name and no submission survives."""
+    """Ids that are empty, duplicated, or contain control characters."""
     problems: list[Problem] = []
     first: dict[str, int] = {}
     for row, id in enumerate(table.ids):
         if not id:
             problems.append(table.problem(row, "the id is empty", "Give every row an id."))
         elif CONTROL.search(id):
-            problems.append(table.problem(row, "the id holds a control character", "Remove it."))
+            problems.append(table.problem(row, "the id contains a control character", "Remove it."))
         elif id in first:
             fix = (
                 f"Line {table.lines[first[id]]} has it too: keep one of them. Rows of one id are not averaged: for "
-                "several images of one thing set data.id to a column that tells them apart, and data.folds.group to "
+                "several images of one object set data.id to a column with unique values, and data.folds.group to "
                 "this one."
             )
-            problems.append(table.problem(row, "the id is there twice", fix))
+            problems.append(table.problem(row, "the id is duplicated", fix))
         first.setdefault(id, row)
     return problems

@@ -1,7 +1,7 @@
-"""The text of cells: its normal form, the words for a missing value, and which spellings stand for one name.
+"""Text of cells: normalisation, words for a missing value, and equivalent spellings of a name.
 
-One rule for all that a table holds as text: ids, classes, labels, groups, categories and the words of a sample
-submission. `strip` is applied to every cell that is read, `normal` to names, `twins` and `Spellings` to compare them.
+The same rules apply to ids, classes, labels, groups, categories and the words of a sample submission. `strip` is
+applied to every cell, `normal` to names; `twins` and `Spellings` compare names.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Literal
 
 from swinft.errors import InputError
 
-# What pandas, R, SQL and spreadsheets write for a value that is not there; compared without regard to case.
+# What pandas, R, SQL and spreadsheets write for a missing value; case is ignored.
 MISSING_WORDS = ("", "nan", "na", "n/a", "#n/a", "<na>", "null", "none", "nat")
 TRUE, FALSE = frozenset({"true", "t", "yes", "y"}), frozenset({"false", "f", "no", "n"})
 ZERO_WIDTH = (
@@ -21,7 +21,7 @@ ZERO_WIDTH = (
 )
 BLANKS = "".join(chr(code) for code in range(0x3001) if chr(code).isspace()) + ZERO_WIDTH
 INVISIBLE = {ord(mark): None for mark in ZERO_WIDTH}
-# Signs that one keyboard types in one way and a text processor in several.
+# Punctuation that keyboards type in one way and text processors in several.
 PLAIN_SIGNS = INVISIBLE | dict.fromkeys(map(ord, "‐‑‒–—―−"), "-") | dict.fromkeys(map(ord, "‘’‚‛“”„‟`´«»"), "'")
 WHOLE_OR_DECIMAL = re.compile(r"([+-]?)0*([0-9]+?)(?:\.([0-9]*?)0*)?")
 HOW_TWINS_DIFFER = "case, blanks, quotes, the form of a number or of its Unicode characters"
@@ -34,11 +34,11 @@ class TextRules:
     """How the names in a table are read.
 
     Args:
-        missing_words: Cells that stand for a missing value, whatever their case; the empty cell always does.
+        missing_words: Cells that mean a missing value, in any case; the empty cell always does.
         twins: Two spellings of one name are an `error`, or two names (`distinct`).
 
     Raises:
-        InputError: `missing_words` is no list of texts.
+        InputError: `missing_words` is not a list of texts.
     """
 
     missing_words: Sequence[str] = MISSING_WORDS
@@ -54,21 +54,21 @@ class TextRules:
         object.__setattr__(self, "_missing", frozenset(words | {""}))
 
     def is_missing(self, cell: str) -> bool:
-        """Whether a cell stands for a missing value."""
+        """Whether a cell means a missing value."""
         return cell.casefold() in self._missing
 
     def missing(self, cells: Iterable[str]) -> Counter[str]:
-        """The cells that stand for a missing value, each spelling with its count."""
+        """The cells that mean a missing value, each spelling with its count."""
         return Counter(cell for cell in cells if self.is_missing(cell))
 
 
 def strip(cell: str) -> str:
-    """The cell without blanks around it: no-break blanks and marks of no width are blanks too."""
+    """The cell without blanks around it, including no-break and zero-width blanks."""
     return cell.strip() if cell.isascii() else cell.strip(BLANKS)
 
 
 def normal(cell: str) -> str:
-    """The normal form of a name: without blanks around it, and with composed characters (Unicode NFC)."""
+    """The normal form of a name: stripped, in Unicode NFC."""
     cell = strip(cell)
     return cell if cell.isascii() else unicodedata.normalize("NFC", cell)
 
@@ -77,11 +77,11 @@ TEXT_RULES = TextRules()
 
 
 def twin_key(name: str) -> str:
-    """Equal for all spellings of one name.
+    """A key that is equal for all spellings of one name.
 
-    Spellings differ by case, by the number and kind of blanks, by invisible marks, by quotes around the whole name, by
-    kinds of dashes and quotes, by Unicode form and width (`é` in one or two characters, `Ａ` and `A`), or are one
-    number (`1`, `01`, `+1`, `1.0`; `0.5`, `0.50`). `1e5` is no spelling of `100000`: it is more often a hash.
+    Spellings differ by case, blanks, invisible characters, quotes around the name, kinds of dashes and quotes, Unicode
+    form or width (`é` in one or two characters, `Ａ` and `A`), or are one number (`1`, `01`, `+1`, `1.0`; `0.5`,
+    `0.50`). `1e5` is not a spelling of `100000`: it is more often a hash.
     """
     if name.isascii():
         key = name.casefold()
@@ -99,7 +99,7 @@ def twin_key(name: str) -> str:
 
 
 def twins(names: Iterable[str]) -> list[list[str]]:
-    """Names that are spellings of one, in lists of two or more; in the order in which they come."""
+    """Lists of two or more names that are spellings of one name, in order of occurrence."""
     found: dict[str, dict[str, None]] = {}
     for name in names:
         found.setdefault(twin_key(name), {})[name] = None
@@ -107,10 +107,10 @@ def twins(names: Iterable[str]) -> list[list[str]]:
 
 
 class Spellings:
-    """Known names, to be found by any spelling.
+    """Looks up known names by any spelling.
 
     Args:
-        names: The names. Where two are spellings of one, only their own spelling finds them.
+        names: The names. If two are spellings of one name, only their exact spelling finds them.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -120,14 +120,14 @@ class Spellings:
         self._by_key = {key: name for key, name in keys if count[key] == 1}
 
     def find(self, word: str) -> str | None:
-        """The known name that the word is a spelling of, itself before any other; None where there is none.
+        """The known name that the word is a spelling of, an exact match first; None if there is none.
 
-        The sample submission's words are compared with the classes and labels by this.
+        It matches the words of the sample submission with classes and labels.
         """
         return word if word in self.names else self._by_key.get(twin_key(word))
 
 
 def counted(words: Counter[str], limit: int = 5) -> str:
-    """Words with their counts, the most frequent first: `'NaN' 6, '' 3`."""
+    """Words with their counts, most frequent first: `'NaN' 6, '' 3`."""
     shown = ", ".join(f"{word!r} {count:,}" for word, count in words.most_common(limit))
     return shown + (f" and {len(words) - limit:,} others" if len(words) > limit else "")

@@ -108,18 +108,18 @@ HOSTILE = {
     "is a link to 'b.png'": lambda path: tarred(
         path, [("b.png", png()), (link("a.png", "b.png", tarfile.LNKTYPE), b"")]
     ),
-    "is no plain file": lambda path: tarred(path, [(link("a.png", "", tarfile.CHRTYPE), b"")]),
+    "is not a regular file": lambda path: tarred(path, [(link("a.png", "", tarfile.CHRTYPE), b"")]),
     "'/a.png' is a path that leads out": lambda path: zipped(path, [("/a.png", png())]),
     "'../a.png' is a path that leads out": lambda path: tarred(path, [("../a.png", png())]),
     "'x\\..\\..\\a.png' is a path that leads out": lambda path: zipped(path, [("x\\..\\..\\a.png", png())]),
     "is encrypted": lambda path: encrypted(zipped(path, [("a.png", png())])),
     "bytes, more than any image": lambda path: declared(zipped(path, [("a.png", png())]), 2**31),
-    "is compressed in a way": lambda path: zipped(path, [("a.png", png())], zipfile.ZIP_LZMA),
+    "uses an unsupported compression": lambda path: zipped(path, [("a.png", png())], zipfile.ZIP_LZMA),
 }
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("what", [*HOSTILE, "is there twice"])
+@pytest.mark.parametrize("what", [*HOSTILE, "exists twice"])
 def test_a_member_that_is_not_what_it_seems_is_named(tmp_path, what):
     path = tmp_path / "a.zip"
     HOSTILE.get(what, lambda path: zipped(path, [("a.png", png()), ("./a.png", png())]))(path)
@@ -158,7 +158,7 @@ def test_a_truncated_archive_is_one_problem(tmp_path, make, kept):
     path.write_bytes(content[: int(kept * len(content))])
     _, (problem,) = found(ZipSource(), tmp_path, "a.zip/{id}.png", *"0123")
     assert "the folder of 4 images cannot be read" in problem
-    assert f"{path} is damaged, not whole" in problem
+    assert f"{path} is damaged, incomplete" in problem
 
 
 def test_an_archive_that_is_none_is_named(tmp_path):
@@ -265,8 +265,8 @@ def test_columns_are_pixels_in_the_order_of_their_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("source", "template", "row", "message"),
     [
-        (ColumnSource(), "p*", "a,1,2,3", "3 columns make no image"),
-        (ColumnSource(height=2), "p*", "a,1,2,3", "3 columns make no image"),
+        (ColumnSource(), "p*", "a,1,2,3", "3 columns do not make an image"),
+        (ColumnSource(height=2), "p*", "a,1,2,3", "3 columns do not make an image"),
         (ColumnSource(height=1), "q*", "a,1,2,3", "there is no such column"),
         (ColumnSource(height=1), "*", "a,1,2,3", "'a' must be a whole number"),
         (ColumnSource(height=1), "p*", "a,1,256,3", "'256' must be a whole number in 0–255"),
