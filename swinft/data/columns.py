@@ -19,7 +19,7 @@ class Columns:
         test_id: Id column of the test table and of the sample submission, if its name there differs from `data.id`.
         test_image: Image path of a test row, if it differs from `data.image`.
         label_delimiter: Delimiter between the labels of a multi-label target in one column.
-        class_order: Classes from the lowest to the highest grade, for metrics of grades, if their names are not numbers.
+        class_order: Classes from the lowest to the highest grade, for metrics of grades; for names that are no numbers.
         missing_words: Cells that mean a missing target, feature or group, in upper or lower case; null for the empty
             cell, nan, na, n/a, #n/a, <na>, null, none and nat. A list replaces these: omit a word that is one of your
             classes. The empty cell is always missing.

@@ -145,7 +145,7 @@ def test_a_member_that_unpacks_to_more_than_it_says_is_not_unpacked(tmp_path):
     source = ZipSource()
     (reference,), problems = found(source, tmp_path, "a.zip/{id}.png", "a")
     assert not problems
-    with pytest.raises(ImageError, match=r"a\.png cannot be read: it is damaged in .*another size"):
+    with pytest.raises(ImageError, match=r"a\.png cannot be read: it is damaged in .*size or checksum"):
         read_image(reference, source)
 
 
@@ -163,7 +163,7 @@ def test_a_truncated_archive_is_one_problem(tmp_path, make, kept):
 
 def test_an_archive_that_is_none_is_named(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"<html>log in</html>")
-    assert "no zip or tar archive" in found(ZipSource(), tmp_path, "a.zip/{id}", "a")[1][0]
+    assert "not a zip or tar archive" in found(ZipSource(), tmp_path, "a.zip/{id}", "a")[1][0]
     tarred(tmp_path / "b.tgz", [("a.png", png())], "w:gz")
     assert "unpack it to a .tar" in found(ZipSource(), tmp_path, "b.tgz/{id}", "a")[1][0]
 
@@ -272,7 +272,7 @@ def test_columns_are_pixels_in_the_order_of_their_numbers(tmp_path):
         (ColumnSource(height=1), "p*", "a,1,256,3", "'256' must be a whole number in 0–255"),
         (ColumnSource(height=1), "p*", "a,1,,3", "'' must be a whole number in 0–255"),
         (ColumnSource(height=1), "p*", "a,1,0.5,3", "'0.5' must be"),
-        (ColumnSource(height=2), "p0", "a,1,2,3", "an image has 0 numbers"),
+        (ColumnSource(height=2), "p0", "a,1,2,3", "an image has 0 values"),
     ],
 )
 def test_columns_that_make_no_image_are_named(tmp_path, source, template, row, message):
