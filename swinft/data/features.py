@@ -126,11 +126,11 @@ def _codes(
         what = ""
         if rules.is_missing(cell):
             codes[cell] = position.get(MISSING_CATEGORY, -1)
-            category = "a category of its own" if MISSING_CATEGORY in position else "no category"
-            what = f"{category} where the cell is missing"
+            category = "a separate category" if MISSING_CATEGORY in position else "no category"
+            what = f"{category} for missing cells"
             if not may_miss:
                 reasons[cell] = (
-                    ("the cell is empty" if not cell else "the cell holds a word for a missing value"),
+                    ("the cell is empty" if not cell else "the cell is a word for a missing value"),
                     FIX_MISSING,
                 )
         elif cell in position:
@@ -140,7 +140,7 @@ def _codes(
             what = "categories read as the training table's spelling"
         else:
             codes[cell] = -1
-            what = "no category where the training table lacks the value"
+            what = "no category for values that the training table lacks"
             if not may_be_other:
                 fix = (
                     "Write one of the training table's, or set data.columns.unknown_categories to "

@@ -27,7 +27,7 @@ class Schema:
     """All that prediction needs from the training table.
 
     Args:
-        kind: Kind of target, of swinft's three; of a custom class the one that it derives from.
+        kind: Built-in kind of target; for a custom class, the one that it derives from.
         outputs: Names of the K prediction columns: classes, target columns, or labels.
         numeric_features: Metadata columns used as numbers.
         categories: Metadata columns used as categories, with their values in the training table, `MISSING_CATEGORY`
@@ -37,9 +37,9 @@ class Schema:
         ranges: Smallest and largest training target of each output; for numbers only.
         are_ordered: Whether `outputs` are classes in the order of `data.columns.class_order`.
         booleans: Columns of `numeric_features` that contain only 0, 1, True and False.
-        kind_class: Class path of a custom kind; None for one of swinft's.
-        kind_check: Numbers that change with what a custom kind makes of the training table.
-        custom: The custom kind; None where none is, or only its name is known. It is not written down.
+        kind_class: Class path of a custom kind; None for a built-in kind.
+        kind_check: Fingerprint of the training targets that a custom kind encodes.
+        custom: The custom kind; None for built-in kinds, or if only its name is known. It is not stored.
     """
 
     kind: str
@@ -56,26 +56,26 @@ class Schema:
 
     @property
     def target(self) -> Target:
-        """What its kind of target means.
+        """The object of the kind.
 
         Raises:
-            InputError: It is of a custom class, of which only the name is known.
+            InputError: The kind is custom, and only its name is known.
         """
         if self.custom is None and self.kind_class is not None:
             raise InputError(
-                f"the schema is of data.target_kind {self.kind_class}, and does not hold its object: set it as the "
+                f"the schema is of data.target_kind {self.kind_class}, and does not contain its object: set it as the "
                 f"`schema` of a datamodule with this kind."
             )
         return self.base if self.custom is None else self.custom
 
     @property
     def base(self) -> Target:
-        """The kind of swinft's that it is or derives from: all that heads, metrics and submissions rely on."""
+        """The built-in kind that it is or derives from; heads, metrics and submissions rely on it."""
         return TARGETS[self.kind]
 
     @property
     def kind_name(self) -> str:
-        """Its kind for a message."""
+        """Name of the kind, for messages."""
         return self.kind if self.kind_class is None else f"{self.kind_class}, a {self.kind}"
 
     def captions(self, targets: NDArray[Any]) -> list[str]:
@@ -153,18 +153,18 @@ def make_schema(
 
 
 def of_kind(schema: Schema, kind: GivenKind) -> Schema:
-    """The schema with the object of a custom kind."""
+    """The schema, with the object of a custom kind."""
     if isinstance(kind, str) or not is_custom(kind):
         return schema
     return replace(schema, kind_class=class_path_of(kind), custom=target_of(kind))
 
 
 def recognised(schema: Schema, kind: GivenKind) -> Schema:
-    """A schema that was written down, with the object of its kind.
+    """A stored schema, with the object of its kind.
 
     Args:
-        schema: Of an earlier run.
-        kind: Of a datamodule.
+        schema: Schema of an earlier run.
+        kind: Kind of a datamodule.
 
     Raises:
         InputError: The schema is of another kind.
@@ -172,27 +172,27 @@ def recognised(schema: Schema, kind: GivenKind) -> Schema:
     found = of_kind(replace(schema, kind=target_of(kind).kind, kind_class=None), kind)
     if (found.kind, found.kind_class) != (schema.kind, schema.kind_class):
         raise InputError(
-            f"data.target_kind is {found.kind_name}, and the schema of the earlier run is of {schema.kind_name}: give "
-            f"the kind that the run was made with."
+            f"data.target_kind is {found.kind_name}, and the schema of the earlier run is of {schema.kind_name}: set "
+            f"the kind of that run."
         )
     return found
 
 
 def check_kind(schema: Schema, known: Schema) -> None:
-    """Compares what a custom kind makes of the training table with what it made of it for a run.
+    """Checks that a custom kind encodes the training table as it did for a run.
 
     Args:
-        schema: Of the table now.
-        known: Of the run.
+        schema: Current schema of the table.
+        known: Schema of the run.
 
     Raises:
-        InputError: The outputs or targets are others.
+        InputError: Outputs or targets differ.
     """
     is_other = schema.kind_class != known.kind_class or schema.outputs != known.outputs
     if is_other or not is_same(schema.kind_check, known.kind_check):
         raise InputError(
-            f"data.target_kind: {schema.kind_name}, makes other targets of the training table than when the run was "
-            f"started: its code, or what it reads, has changed. Undo the change, or give a new run another --name."
+            f"data.target_kind: {schema.kind_name}, encodes other targets than when the run was started: "
+            f"its code, or a file that it reads, has changed. Undo the change, or give a new run another --name."
         )
 
 

@@ -246,4 +246,4 @@ def settings_of(cls: type[Settings], key: str, given: Any) -> Settings:
     try:
         return cls(**given)
     except TypeError as error:  # from comparisons with a wrong type
-        raise SettingsError([f"{key} is {dict(given)!r}, which holds a value of a wrong type: {error}."]) from error
+        raise SettingsError([f"{key} is {dict(given)!r}, which contains a value of a wrong type: {error}."]) from error

@@ -49,7 +49,7 @@ def test_f055_a_word_for_missing_is_no_class_under_either_setting(competition):
     assert "set data.columns.on_missing_target to skip, or, where the word is a class" in found[0]
     dm = competition.ready(columns={"on_missing_target": "skip"})
     assert dm.schema.outputs == ["cat", "dog", "eel"]
-    assert any("3 cells are taken for missing: 'NaN' 2, 'NA' 1" in note for note in dm.notes)
+    assert any("3 cells are read as missing: 'NaN' 2, 'NA' 1" in note for note in dm.notes)
     assert format_summary(dm.summary()).count("no target: 3") == 1
 
 
@@ -76,7 +76,7 @@ def test_f055_missing_words_hold_for_numbers_labels_and_groups_alike(competition
     assert dm.schema.outputs == ["None", "cat", "dog", "eel"]
     assert dm.targets[0].sum() == 0
     assert any("1 row has no label: '?' 1" in note for note in dm.notes)
-    assert "a word for a missing value stands among the labels" in messages(competition, **labels)[0]
+    assert "a word for a missing value is among the labels" in messages(competition, **labels)[0]
 
 
 # F56, F57: spellings
@@ -150,7 +150,7 @@ def test_f058_a_class_may_be_an_interval_and_no_list(competition):
 def test_f058_another_delimiter_than_the_table_has_is_named(competition, given, written):
     change(competition, "tags", [f"cat{written}dog"] * 30)
     (found,) = messages(competition, **LABELS, columns={"label_delimiter": given})
-    assert f"no cell holds data.columns.label_delimiter {given!r}, and 30 of 30 hold {written!r}" in found
+    assert f"no cell contains data.columns.label_delimiter {given!r}, and 30 of 30 contain {written!r}" in found
 
 
 def test_f058_labels_that_keep_a_delimiter_are_named(competition):
@@ -413,7 +413,7 @@ def test_f065_shares_one_hot_columns_and_several_rows_per_id_are_named(competiti
     columns = ["has_fur", "is_long"]
     change(competition, "has_fur", ["0.7"] * 30)
     (found,) = messages(competition, target=columns, target_kind="multilabel")
-    assert "30 labels are shares between 0 and 1" in found
+    assert "30 labels are fractions between 0 and 1" in found
     assert "loss: bce" in found
     with pytest.raises(InputError, match=r"(?s)target_kind to multilabel.*idxmax"):
         competition.module(target=columns)

@@ -34,7 +34,7 @@ KNOWN_CONTENT = {
     b"\xff\x0a": "is JPEG XL; convert it to PNG or JPEG",
     b"\0\0\0\x0cJXL ": "is JPEG XL; convert it to PNG or JPEG",
     b"\0\0\1\0": "is an icon; convert it to PNG",
-    b"%!PS": "is no image but PostScript; convert it to PNG",
+    b"%!PS": "is PostScript, not an image; convert it to PNG",
 }
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -66,7 +66,7 @@ def describe_unreadable(content: bytes, error: Exception) -> str:
         return "is HEIC or video; convert it to JPEG"
     if content[128:132] == b"DICM":
         return "is DICOM; convert it to PNG"
-    words = f"is no image that can be read ({', '.join(FORMATS)}); restore the file or remove its row"
+    words = f"is not a readable image ({', '.join(FORMATS)}); restore the file or remove its row"
     return words if isinstance(error, UnidentifiedImageError) else f"{words} ({error})"
 
 

@@ -1,4 +1,4 @@
-"""Duplicate images, found by pixel hash and perceptual hash: reported, or kept in one fold.
+"""Duplicate images, found by pixel hash and perceptual hash: reported, or distinct in one fold.
 
 A cluster is a connected component: rows with equal or similar images, directly or through other rows.
 Shapes: N rows. Time grows with N², memory with N.
@@ -48,10 +48,10 @@ def find_duplicates(index: ImageIndex, is_used: NDArray[np.bool_]) -> NDArray[np
         return labels
     _, first, codes = np.unique(records["pixels"][rows], axis=0, return_index=True, return_inverse=True)
     labels[rows] = rows[first[codes.ravel()]]  # np.unique is stable: the first row of each
-    kept = np.flatnonzero(counts & (labels == np.arange(len(index))) & ~records["is_flat"])
-    if 1 < len(kept) <= MAX_ROWS:
-        linked = kept[_linked(np.ascontiguousarray(records["perceptual"][kept]))]
-        labels[kept] = linked
+    distinct = np.flatnonzero(counts & (labels == np.arange(len(index))) & ~records["is_flat"])
+    if 1 < len(distinct) <= MAX_ROWS:
+        linked = distinct[_linked(np.ascontiguousarray(records["perceptual"][distinct]))]
+        labels[distinct] = linked
         labels[rows] = labels[labels[rows]]
     return labels
 
@@ -211,7 +211,7 @@ def test_duplicate_notes(train: ImageIndex, ids: Sequence[str], test: ImageIndex
     """One line per image to predict whose exact pixels occur in a training image; blank images are left out."""
     seen = np.flatnonzero(train.records["is_usable"] & ~train.records["is_blank"]).tolist()
     known = {train.records["pixels"][row].tobytes(): row for row in reversed(seen)}
-    asked = np.flatnonzero(test.records["is_usable"] & ~test.records["is_blank"]).tolist()
-    shared = [(row, known[code]) for row in asked if (code := test.records["pixels"][row].tobytes()) in known]
+    candidates = np.flatnonzero(test.records["is_usable"] & ~test.records["is_blank"]).tolist()
+    shared = [(row, known[code]) for row in candidates if (code := test.records["pixels"][row].tobytes()) in known]
     lines = [f"test id {test_ids[row]} is the same image as training id {ids[twin]}." for row, twin in shared[:SHOWN]]
     return lines + [f"and {len(shared) - SHOWN:,} more test images are training images."] * (len(shared) > SHOWN)

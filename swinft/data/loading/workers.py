@@ -164,12 +164,12 @@ def _free_shared_memory() -> int:
 
 
 @contextmanager
-def explain_worker_crash(where: str, kept: str, fewer: str) -> Iterator[None]:
+def explain_worker_crash(where: str, saved: str, fewer: str) -> Iterator[None]:
     """Explains the crash of a worker by its most frequent cause.
 
     Args:
         where: Prefix of the message.
-        kept: What is not lost, as a sentence.
+        saved: What is not lost, as a sentence.
         fewer: The option that switches workers off.
 
     Raises:
@@ -182,10 +182,10 @@ def explain_worker_crash(where: str, kept: str, fewer: str) -> Iterator[None]:
             raise
         if "Bus error" in str(error):
             raise RunError(
-                f"{where}a loader process found no free shared memory. {kept}Add {fewer}, or {SHM_FIX}."
+                f"{where}a loader process found no free shared memory. {saved}Add {fewer}, or {SHM_FIX}."
             ) from error
         raise RunError(
-            f"{where}{str(error).splitlines()[0]} {kept}'Killed' most often means too little memory: add {fewer}. A "
+            f"{where}{str(error).splitlines()[0]} {saved}'Killed' most often means too little memory: add {fewer}. A "
             f"segmentation fault is a decoder's: `swinft check` decodes every image in turn."
         ) from error
 

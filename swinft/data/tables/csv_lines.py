@@ -181,7 +181,7 @@ def _decode(content: bytes, encoding: str) -> str:
     except UnicodeError as error:
         raise UnreadableError(f"the text is not {encoding.upper()}: {error}", "Set data.columns.encoding.") from error
     if _is_utf8_after_all(content, encoding):
-        fix = "Set data.columns.encoding to utf-8, or, where the other tables are not, save this one as they are."
+        fix = "Set data.columns.encoding to utf-8, or save this file in the encoding of the other tables."
         raise UnreadableError(f"the text is UTF-8, and would be garbled if it were read as {encoding}", fix)
     if "\0" in text[:1000]:
         raise UnreadableError("the text is full of NUL characters", "Save it as UTF-8; it may be UTF-16.")

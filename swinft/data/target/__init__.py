@@ -1,1 +1,1 @@
-"""What is predicted: one class per kind of target, the only place that knows what sets the kinds apart."""
+"""Kinds of target, one class each; no other code depends on the kind."""

@@ -1,4 +1,4 @@
-"""What the package asks of a kind of target, and what the kinds have in common.
+"""The interface of all kinds of target, and functions that they share.
 
 Shapes: N rows, K outputs.
 """
@@ -19,12 +19,12 @@ from swinft.errors import number_of, suggest
 
 @dataclass(frozen=True)
 class TargetCells:
-    """Where a target stands.
+    """The cells of a target.
 
     Args:
         table: The table.
-        columns: Its columns of the target.
-        delimiter: What stands between the labels of one cell; None for columns of one value per cell.
+        columns: Its target columns.
+        delimiter: Delimiter between the labels of one cell; None for one value per cell.
         rules: Which words mean a missing value, and whether two spellings are two names.
     """
 
@@ -35,32 +35,32 @@ class TargetCells:
 
 
 class Target:
-    """A kind of target: what its cells, arrays and predictions mean.
+    """A kind of target: converts cells to arrays, and describes targets and predictions.
 
-    A custom kind derives from `Classification`, `Regression` or `Multilabel`, whose heads, metrics and submission
-    formats it then has, and overrides what its cells mean.
+    A custom kind derives from `Classification`, `Regression` or `Multilabel`, with its heads, metrics and submission
+    formats, and overrides how cells are read.
     """
 
     kind: ClassVar[str]
     """Its name in `data.target_kind`."""
 
     formats: ClassVar[tuple[str, ...]]
-    """Names of `submission.format` that its predictions can be written in."""
+    """The values of `submission.format` that support its predictions."""
 
     are_classes: ClassVar[bool] = False
     """Whether targets are class indices int64 (N,); else they are float32 (N, K)."""
 
     takes_delimiter: ClassVar[bool] = False
-    """Whether one column may hold several labels per cell."""
+    """Whether a cell may contain several labels."""
 
     are_probabilities: ClassVar[bool] = True
     """Whether predictions are probabilities, in 0–1."""
 
     def check_columns(self, columns: list[str], delimiter: str | None) -> None:
-        """Refuses columns that cannot hold such a target.
+        """Checks that the columns can hold such a target.
 
         Raises:
-            InputError: There are too many or too few, or a delimiter is given or lacks.
+            InputError: There are too many or too few columns, or a delimiter is missing.
         """
 
     def outputs(self, cells: TargetCells, class_order: Sequence[str] | None) -> list[str]:
@@ -74,34 +74,33 @@ class Target:
     def encode(
         self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem], notes: list[str] | None = None
     ) -> NDArray[Any]:
-        """Targets of the training table as numbers: int64 (N,) where they are classes, else float32 (N, K).
+        """Encodes targets of the training table: int64 (N,) for classes, else float32 (N, K).
 
         Args:
-            cells: Where they stand.
+            cells: The cells.
             outputs: Names of the K outputs.
-            problems: Whatever is wrong is appended.
-            notes: Columns of True and False, and cells that are taken for a row without labels, are appended with
-                counts.
+            problems: Errors are appended.
+            notes: Columns of True and False, and cells that mean no label, are appended with counts.
         """
         raise NotImplementedError
 
     def encode_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> NDArray[Any]:
-        """The same of another table, whose classes and labels must be among the training table's."""
+        """Encodes targets of a labelled test table; classes and labels must be known from the training table."""
         return self.encode(cells, outputs, problems)
 
     def numbers(self, cells: TargetCells, problems: list[Problem], notes: list[str] | None = None) -> NDArray[Any]:
-        """The cells as numbers float32 (N, columns), NaN where one is none.
+        """The cells as numbers float32 (N, columns), NaN if invalid.
 
         Args:
-            cells: Where they stand.
-            problems: Cells that are no numbers are appended.
+            cells: The cells.
+            problems: Cells that are not numbers are appended.
             notes: Columns of True and False are appended.
         """
         way_out = "set data.columns.on_missing_target to skip"
         return numbers(cells.table, cells.columns, problems, cells.rules, "none", notes, way_out=way_out)
 
     def training_problems(self, cells: TargetCells, targets: NDArray[Any], outputs: Sequence[str]) -> list[Problem]:
-        """What is wrong with the training rows' targets as a whole."""
+        """Problems of the training targets as a whole."""
         return []
 
     def size_problems(
@@ -116,11 +115,11 @@ class Target:
         return []
 
     def unknown_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> list[str]:
-        """Appends classes of a labelled table of rows to predict that training rows do not have; notes them as well."""
+        """Appends classes of the rows to predict that the training rows do not have; returns notes on them."""
         return []
 
     def ranges(self, targets: NDArray[Any]) -> list[list[float]]:
-        """Smallest and largest training target of each output, (K, 2); empty where predictions have a range anyway."""
+        """Smallest and largest training target of each output, (K, 2); empty if predictions have a fixed range."""
         return []
 
     def prior(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
@@ -128,27 +127,27 @@ class Target:
         return [float(value) for value in targets.mean(0, dtype=np.float64)]
 
     def counts(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
-        """What is said of each output for some rows: rows per class, positive rows per label, or the mean."""
+        """A statistic of each output for some rows: rows per class, positive rows per label, or the mean."""
         raise NotImplementedError
 
     def summary(self, targets: NDArray[Any], outputs: Sequence[str]) -> dict[str, Any]:
-        """What is said of each output for all rows."""
+        """Statistics of each output for all rows."""
         return dict(zip(outputs, self.counts(targets, len(outputs)), strict=True))
 
     def notes(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
-        """What is odd about the training rows' targets, one line each."""
+        """Notes on the training targets, one line each."""
         return []
 
     def captions(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
-        """The targets of some rows in words."""
+        """Readable targets of some rows."""
         raise NotImplementedError
 
     def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
-        """A prediction (K,) in a few words."""
+        """A prediction (K,) as short text."""
         raise NotImplementedError
 
     def row_errors(self, values: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
-        """The error of each row (N,): the larger, the more wrong."""
+        """The error of each row, (N,); larger is worse."""
         errors: NDArray[np.float64] = np.abs(values.astype(np.float64) - targets).max(1)
         return errors
 
@@ -161,7 +160,7 @@ class Target:
 
 
 def unknown_names(names: Sequence[tuple[int, str]], cells: TargetCells, outputs: Sequence[str]) -> list[Problem]:
-    """A problem for each name, with its row, that the training table does not have."""
+    """A problem for each (row, name) whose name is not in the training table."""
     problems = []
     for row, name in names:
         if name and not cells.rules.is_missing(name) and name not in outputs:
@@ -178,11 +177,11 @@ def missing_targets(table: Table, columns: Sequence[str], rules: TextRules) -> N
 
 
 def missing_notes(table: Table, columns: Sequence[str], rules: TextRules) -> list[str]:
-    """One line per column with cells that are taken for a missing target."""
+    """One line per column with cells that mean a missing target."""
     found = {name: rules.missing(table.names(name)) for name in columns}
-    fix = "where one of these is a value, leave it out of data.columns.missing_words"
+    fix = "if one of these is a value, remove it from data.columns.missing_words"
     return [
-        f"{table.path}: column '{name}': {number_of(words.total(), 'cell is', 'cells are')} taken for missing: "
+        f"{table.path}: column '{name}': {number_of(words.total(), 'cell is', 'cells are')} read as missing: "
         f"{counted(words)}" + (f"; {fix}." if set(words) - {""} else ".")
         for name, words in found.items()
         if words
@@ -190,12 +189,12 @@ def missing_notes(table: Table, columns: Sequence[str], rules: TextRules) -> lis
 
 
 def twin_problems(table: Table, column: str, counts: Counter[str], rules: TextRules) -> list[Problem]:
-    """Names in a column that are two spellings of one.
+    """Problems for names in a column that are two spellings of one name.
 
     Args:
-        table: Where they come from.
-        column: Their column.
-        counts: The names, each with its rows.
+        table: The table.
+        column: The column.
+        counts: The names, each with its number of rows.
         rules: Whether two spellings are two names.
     """
     if rules.twins == "distinct":
@@ -205,6 +204,6 @@ def twin_problems(table: Table, column: str, counts: Counter[str], rules: TextRu
         named = " and ".join(map(repr, spellings))
         rows = ", ".join(f"{counts[name]:,}" for name in spellings)
         message = f"{named} differ only by {HOW_TWINS_DIFFER}"
-        fix = f"Write the name in one way ({rows} rows), or, where they are two, set data.columns.twins to distinct."
+        fix = f"Use one spelling ({rows} rows), or, if these are two names, set data.columns.twins to distinct."
         problems.append(Problem(str(table.path), message, fix, column=column))
     return problems

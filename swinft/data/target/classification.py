@@ -1,4 +1,4 @@
-"""One class of several: indices, probabilities.
+"""Classification: class indices as targets, probabilities as predictions.
 
 Shapes: N rows, K outputs.
 """
@@ -17,7 +17,7 @@ from swinft.data.target.names import LIST_FIX, QUOTED_LIST, in_order
 from swinft.errors import InputError, listed, number_of, suggest
 from swinft.printing import visible
 
-MOST_UNEVEN = 100  # rows of the largest class per row of the smallest
+MAX_IMBALANCE = 100  # rows of the largest class per row of the smallest
 
 
 class Classification(Target):
@@ -37,25 +37,25 @@ class Classification(Target):
             )
 
     def names(self, cells: TargetCells) -> list[str]:
-        """The class of each row, N texts; a word for a missing value where it has none."""
+        """The class of each row, N texts; a word for a missing value if it has none."""
         return cells.table.names(cells.columns[0])
 
     def outputs(self, cells: TargetCells, class_order: Sequence[str] | None) -> list[str]:
-        """The classes: as asked, by number where all are numbers, else by name."""
+        """The classes: in `class_order` if given, sorted by number if all are numbers, else by name."""
         found = in_order({name for name in self.names(cells) if not cells.rules.is_missing(name)})
-        return found if class_order is None else _as_asked(found, class_order)
+        return found if class_order is None else _ordered_classes(found, class_order)
 
     def encode(
         self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem], notes: list[str] | None = None
     ) -> NDArray[Any]:
-        """Class indices int64 (N,), −1 where a cell is none."""
+        """Class indices int64 (N,), −1 if unknown."""
         table, column, rules = cells.table, cells.columns[0], cells.rules
         index = {name: k for k, name in enumerate(outputs)}
         found = self.names(cells)
         for row, cell in enumerate(found):
             if rules.is_missing(cell):
                 what = f"is {cell!r}, a word for a missing value" if cell else "is empty"
-                word = ", or, where the word is a class, leave it out of data.columns.missing_words" if cell else ""
+                word = ", or, if the word is a class, remove it from data.columns.missing_words" if cell else ""
                 fix = f"Give the row a class, set data.columns.on_missing_target to skip{word}."
                 problems.append(table.problem(row, f"the class {what}", fix, column))
             elif QUOTED_LIST.fullmatch(cell):  # `[0, 5]` is an interval
@@ -79,10 +79,10 @@ class Classification(Target):
         groups: Sequence[str] | None,
         num_folds: int,
     ) -> list[Problem]:
-        """Classes with fewer rows than folds, or of one group only."""
+        """Classes with fewer rows than folds, or with rows of a single group."""
         rows = np.flatnonzero(targets >= 0).tolist()
-        names, homes = [outputs[targets[row]] for row in rows], [groups[row] for row in rows] if groups else None
-        return check_class_sizes(names, num_folds, homes, cells.table, cells.columns[0])
+        names, of_row = [outputs[targets[row]] for row in rows], [groups[row] for row in rows] if groups else None
+        return check_class_sizes(names, num_folds, of_row, cells.table, cells.columns[0])
 
     def unknown_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> list[str]:
         """Classes that training rows do not have."""
@@ -105,7 +105,7 @@ class Classification(Target):
         return [f"{table.path}: column '{column}' {what}"]
 
     def prior(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
-        """Share of each class."""
+        """Frequency of each class."""
         return [count / len(targets) for count in self.counts(targets, num_outputs)]
 
     def counts(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
@@ -114,10 +114,10 @@ class Classification(Target):
         return found
 
     def notes(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
-        """A line where one class has more than 100 times the rows of another."""
+        """A note if one class has more than 100 times the rows of another."""
         counts = np.bincount(targets, minlength=len(outputs))
         few, many = int(counts.argmin()), int(counts.argmax())
-        if counts[many] <= MOST_UNEVEN * counts[few]:
+        if counts[many] <= MAX_IMBALANCE * counts[few]:
             return []
         rows = f"'{outputs[many]}' has {number_of(counts[many], 'row')}, '{outputs[few]}' {counts[few]:,}"
         return [f"the classes are uneven: {rows}. Prefer a metric like macro_f1 to accuracy."]
@@ -147,21 +147,21 @@ class Classification(Target):
 def check_class_sizes(
     names: Sequence[str], num_folds: int, groups: Sequence[str] | None, table: Table, column: str
 ) -> list[Problem]:
-    """Every class with fewer rows than there are folds, or of one group: some fold could neither learn nor score it.
+    """A problem for each class with fewer rows than folds, or of one group: some fold could not learn or score it.
 
     Args:
         names: Class of each row, without missing ones.
-        num_folds: Fewest rows of a class.
-        groups: Group of each row, where there are groups.
-        table: Where the classes come from, for messages.
-        column: Their column.
+        num_folds: Minimum rows of a class.
+        groups: Group of each row, or None.
+        table: The table, for messages.
+        column: The class column.
     """
     problems = []
-    homes: dict[str, set[str]] = {}
+    groups_of: dict[str, set[str]] = {}
     for name, group in zip(names, groups or [], strict=False):
-        homes.setdefault(name, set()).add(group)
+        groups_of.setdefault(name, set()).add(group)
     for name, count in Counter(names).items():
-        of_class = homes.get(name, set())
+        of_class = groups_of.get(name, set())
         if count < num_folds:
             message = f"the class has fewer rows than the {num_folds} folds"
             fix = (
@@ -176,20 +176,20 @@ def check_class_sizes(
     return problems
 
 
-def _as_asked(found: list[str], class_order: Sequence[str]) -> list[str]:
-    """The classes in the order that `data.columns.class_order` gives.
+def _ordered_classes(found: list[str], class_order: Sequence[str]) -> list[str]:
+    """The classes in the order of `data.columns.class_order`.
 
     Raises:
-        InputError: It leaves a class out, has one that no row has, or has one twice.
+        InputError: A class is missing from it, unknown to the table, or named twice.
     """
     wrong = {
         "without": [name for name in found if name not in class_order],
         "with the unknown": [name for name in class_order if name not in found],
         "twice with": [name for name in dict.fromkeys(class_order) if list(class_order).count(name) > 1],
     }
-    said = [f"{what} {listed(names)}" for what, names in wrong.items() if names]
-    if said:
+    reasons = [f"{what} {listed(names)}" for what, names in wrong.items() if names]
+    if reasons:
         raise InputError(
-            f"data.columns.class_order is {' and '.join(said)}. It must name each of {listed(found)} once."
+            f"data.columns.class_order is {' and '.join(reasons)}. It must name each of {listed(found)} once."
         )
     return list(class_order)

@@ -1,4 +1,4 @@
-"""A custom kind of target: whatever it gives is checked, and an error of its code names class and method.
+"""Checks the results of a custom kind of target; errors in its code name class and method.
 
 Shapes: N rows, K outputs.
 """
@@ -17,40 +17,40 @@ from swinft.data.tables.table import Problem
 from swinft.data.target.base import Target, TargetCells
 from swinft.errors import InputError, number_of
 
-TRIED_ROWS = 16  # whose captions are read before training
-CLOSE = 1e-6  # share of the sum of all targets by which another machine's arithmetic may differ
+TRIED_ROWS = 16  # rows whose captions are tried before training
+CLOSE = 1e-6  # allowed rounding difference between machines, relative to the sum of all targets
 Arguments = Mapping[str, Any]
 
 
 def class_path_of(target: Target) -> str:
-    """Where the class of a kind is defined."""
+    """Class path of a kind."""
     return f"{type(target).__module__}.{type(target).__qualname__}"
 
 
 def checked(given: Target, base: Target) -> Target:
-    """The kind, whose methods raise an `InputError` where they fail or give something else than they must.
+    """Wraps a custom kind: its methods raise an `InputError` if they fail or return something invalid.
 
     Args:
-        given: Of a custom class; it is copied.
-        base: The kind of swinft's that it derives from.
+        given: The custom kind; it is copied.
+        base: The built-in kind that it derives from.
     """
     return cast(Target, _CheckedTarget(copy.deepcopy(given), base))
 
 
 class _CheckedTarget:
-    """Stands for a custom kind; it has every method that the kind has."""
+    """A proxy for a custom kind, with all of its methods."""
 
     def __init__(self, custom: Target, base: Target) -> None:
         self.custom, self.base, self.path = custom, base, class_path_of(custom)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "custom":  # what copy and pickle look for before there is anything
+        if name.startswith("__") or name == "custom":  # copy and pickle ask for these before __init__
             raise AttributeError(name)
         found = getattr(self.custom, name)
         return _Method(self, name, found) if name in CHECKS else found
 
-    def refuse(self, name: str, said: str) -> InputError:
-        return InputError(f"data.target_kind: {self.path}.{name} {said}.")
+    def error(self, name: str, reason: str) -> InputError:
+        return InputError(f"data.target_kind: {self.path}.{name} {reason}.")
 
 
 class _Method:
@@ -64,7 +64,7 @@ class _Method:
         given = signature.bind(self.owner, *args, **kwargs)
         given.apply_defaults()
         known = dict(given.arguments)
-        # Copies: what it changes in place must not reach anybody else.
+        # Copies: changes in place must not affect the caller.
         copies = {name: each.copy() if isinstance(each, np.ndarray) else each for name, each in known.items()}
         copies |= {"outputs": list(known["outputs"])} if "outputs" in known else {}
         del copies["self"]
@@ -73,32 +73,32 @@ class _Method:
             found = self.function(*copies.values())  # its parameters may have other names
             if self.name in ("encode", "encode_answers"):
                 found = _converted(found, self.owner.base)
-            said = CHECKS[self.name](found, {**known, "base": self.owner.base, "before": before})
-            if self.name in ("prior", "ranges") and not said:  # they are written to JSON, which knows no numpy
+            reason = CHECKS[self.name](found, {**known, "base": self.owner.base, "before": before})
+            if self.name in ("prior", "ranges") and not reason:  # they are stored as JSON, without NumPy
                 found = np.asarray(found, dtype=np.float64).tolist()
         except InputError:
             raise
-        except Exception as error:  # whatever a user's code does not like
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = "" if place.filename == __file__ else f" ({Path(place.filename).name}:{place.lineno})"
-            raise self.owner.refuse(self.name, f"fails: {type(error).__name__}: {error}{where}") from error
-        if said:
-            raise self.owner.refuse(self.name, said)
+        except Exception as error:  # custom code raises anything
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = "" if frame.filename == __file__ else f" ({Path(frame.filename).name}:{frame.lineno})"
+            raise self.owner.error(self.name, f"fails: {type(error).__name__}: {error}{where}") from error
+        if reason:
+            raise self.owner.error(self.name, reason)
         return found
 
 
 def try_kind(target: Target, cells: TargetCells, targets: NDArray[Any], outputs: Sequence[str]) -> None:
-    """Calls what a run calls later, on the training rows: an error must not wait until folds are trained.
+    """Calls all methods of a custom kind on the training rows, so that errors appear before training.
 
     Args:
-        target: Any kind; one of swinft's own is not tried.
-        cells: Of the N training rows.
-        targets: As `encode` gave them, without a problem.
+        target: Any kind; built-in ones are skipped.
+        cells: Cells of the N training rows.
+        targets: From `encode`, without problems.
         outputs: Names of the K outputs.
 
     Raises:
-        InputError: A method fails, or `encode_answers` gives other targets for the same cells, as it does where an
-            object keeps something of an earlier call.
+        InputError: A method fails, or returns different targets for the same cells in a second call, as with an object
+            that stores state.
     """
     if not isinstance(target, _CheckedTarget):
         return
@@ -106,10 +106,10 @@ def try_kind(target: Target, cells: TargetCells, targets: NDArray[Any], outputs:
         problems: list[Problem] = []
         found = getattr(again, name)(cells, outputs, problems)
         if problems or not np.array_equal(found, targets):
-            raise target.refuse(
+            raise target.error(
                 name,
-                "gives other targets than the first call of encode for the same cells: what a cell means must depend "
-                "on the class's arguments and the table alone",
+                "returned other targets than the first call of encode for the same cells: the result must depend only "
+                "on the class's arguments and the table",
             )
     prior = np.array(target.prior(targets, len(outputs)), dtype=np.float32)
     target.ranges(targets)
@@ -124,7 +124,7 @@ def try_kind(target: Target, cells: TargetCells, targets: NDArray[Any], outputs:
 
 
 def fingerprint(targets: NDArray[Any]) -> list[float]:
-    """Numbers that change with any row's target, for each output: a sum in which every row counts differently."""
+    """Numbers that change with any row's target: for each output, a sum with a different weight per row."""
     columns = targets.reshape(len(targets), -1).astype(np.float64)
     weights = 1.5 + np.cos(np.arange(len(targets)))
     found: list[float] = (weights @ columns).tolist()
@@ -132,14 +132,14 @@ def fingerprint(targets: NDArray[Any]) -> list[float]:
 
 
 def is_same(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two fingerprints are of the same targets, but for rounding."""
+    """Whether two fingerprints are equal up to rounding."""
     if len(one) != len(other):
         return False
     return bool(np.allclose(one, other, rtol=0, atol=CLOSE * (abs(one[-1]) + 1e-30)))
 
 
 def _converted(found: Any, base: Target) -> NDArray[Any]:
-    """Targets in the type that their kind has, where no number is lost."""
+    """Targets in the data type of their kind, if the conversion is safe."""
     array = np.asarray(found)
     if base.are_classes:
         return array.astype(np.int64) if array.dtype.kind in "iu" else array
@@ -152,10 +152,10 @@ def _targets(found: NDArray[Any], given: Arguments) -> str:
     what = "class indices, whole numbers" if base.are_classes else "numbers"
     if found.dtype != (np.int64 if base.are_classes else np.float32) or found.shape != expected:
         return (
-            f"gives {found.dtype} {found.shape}; for {number_of(num_rows, 'row')} and the outputs that it names, "
-            f"{len(outputs)}, it must give {what} {expected}"
+            f"returned {found.dtype} {found.shape}; for {number_of(num_rows, 'row')} and the outputs that it names, "
+            f"{len(outputs)}, it must return {what} {expected}"
         )
-    if len(given["problems"]) > given["before"]:  # the rows are named already
+    if len(given["problems"]) > given["before"]:  # already reported
         return ""
     wrong = ~np.isfinite(found) if not base.are_classes else (found < 0) | (found >= len(outputs))
     allowed = f"from 0 to {len(outputs) - 1}" if base.are_classes else "finite"
@@ -167,15 +167,15 @@ def _targets(found: NDArray[Any], given: Arguments) -> str:
     first = given["cells"].table.ids[int(rows[0])]
     value = found[rows[0]].tolist()
     return (
-        f"gives targets that are not {allowed} for {number_of(len(rows), 'row')}, the first of id '{first}', {value}; "
-        f"where a cell is wrong, append cells.table.problem(row, message, fix, column) to problems"
+        f"returned targets not {allowed} for {number_of(len(rows), 'row')}, the first of id '{first}', {value}; "
+        f"for a wrong cell, append cells.table.problem(row, message, fix, column) to problems"
     )
 
 
 def _outputs(found: Any, given: Arguments) -> str:
     names = list(found) if isinstance(found, Sequence) and not isinstance(found, str) else []
     if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        return f"gives {found!r}; it must give a list of names, each a text and each once"
+        return f"returned {found!r}; it must return a list of names, each a text and each once"
     return ""
 
 
@@ -184,55 +184,59 @@ def _per_output(found: Any, given: Arguments) -> str:
     array = np.asarray(found, dtype=np.float64)
     is_right = array.shape == (num_outputs,) and np.isfinite(array).all()
     return (
-        "" if is_right else f"gives {found!r}; it must give {number_of(num_outputs, 'finite number')}, one per output"
+        ""
+        if is_right
+        else f"returned {found!r}; it must return {number_of(num_outputs, 'finite number')}, one per output"
     )
 
 
 def _ranges(found: Any, given: Arguments) -> str:
     if not given["base"].ranges(given["targets"]):
-        return "" if found == [] else f"gives {found!r}; predictions of {given['base'].kind} have a range anyway"
+        return "" if found == [] else f"returned {found!r}; predictions of {given['base'].kind} have a fixed range"
     array, num_outputs = np.asarray(found, dtype=np.float64), given["targets"].shape[1]
     is_right = array.shape == (num_outputs, 2) and np.isfinite(array).all() and (array[:, 0] <= array[:, 1]).all()
-    return "" if is_right else f"gives {found!r}; it must give [lowest, highest] for each of {num_outputs} outputs"
+    return "" if is_right else f"returned {found!r}; it must return [lowest, highest] for each of {num_outputs} outputs"
 
 
 def _problems(found: Any, given: Arguments) -> str:
     is_right = isinstance(found, list) and all(isinstance(each, Problem) for each in found)
-    return "" if is_right else f"gives {found!r}; it must give a list of cells.table.problem(…)"
+    return "" if is_right else f"returned {found!r}; it must return a list of cells.table.problem(…)"
 
 
 def _lines(found: Any, given: Arguments) -> str:
     is_right = isinstance(found, list) and all(isinstance(each, str) for each in found)
-    return "" if is_right else f"gives {found!r:.200}; it must give a list of texts"
+    return "" if is_right else f"returned {found!r:.200}; it must return a list of texts"
 
 
 def _captions(found: Any, given: Arguments) -> str:
     num_rows = len(given["targets"])
     is_right = not _lines(found, given) and len(found) == num_rows
-    return "" if is_right else f"gives {found!r:.200}; it must give a list of {number_of(num_rows, 'text')}"
+    return "" if is_right else f"returned {found!r:.200}; it must return a list of {number_of(num_rows, 'text')}"
 
 
 def _text(found: Any, given: Arguments) -> str:
-    return "" if isinstance(found, str) else f"gives {found!r}; it must give a text"
+    return "" if isinstance(found, str) else f"returned {found!r}; it must return a text"
 
 
 def _summary(found: Any, given: Arguments) -> str:
-    return "" if isinstance(found, dict) else f"gives {found!r}; it must give a dictionary"
+    return "" if isinstance(found, dict) else f"returned {found!r}; it must return a dictionary"
 
 
 def _errors(found: Any, given: Arguments) -> str:
     array, num_rows = np.asarray(found), len(given["targets"])
     if array.shape != (num_rows,) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        return f"gives {array.dtype} {array.shape}; it must give {number_of(num_rows, 'finite number')}, one per row"
+        return (
+            f"returned {array.dtype} {array.shape}; it must return {number_of(num_rows, 'finite number')}, one per row"
+        )
     return ""
 
 
 def _error_columns(found: Any, given: Arguments) -> str:
     num_rows = len(given["targets"])
     if not isinstance(found, dict) or {len(column) for column in found.values()} - {num_rows}:
-        return f"gives {found!r:.200}; it must give columns of {number_of(num_rows, 'cell')} by their names"
+        return f"returned {found!r:.200}; it must return columns of {number_of(num_rows, 'cell')} by their names"
     taken = {"id", "fold", "error"} & set(found)
-    return f"gives a column '{min(taken)}', which errors.csv has already" if taken else ""
+    return f"returned a column '{min(taken)}', which errors.csv has already" if taken else ""
 
 
 CHECKS: dict[str, Callable[[Any, Arguments], str]] = {

@@ -1,4 +1,4 @@
-"""The kinds of target by their names, and what may stand in a name's place."""
+"""The built-in kinds of target by name, and checks of the settings for the target."""
 
 from typing import Any, Literal, get_args
 
@@ -17,10 +17,10 @@ FACTS = ("kind", "formats", "are_classes", "are_probabilities")  # what heads, m
 
 
 def target_of(given: GivenKind) -> Target:
-    """What a kind means; what one of a custom class gives is checked.
+    """The object of a kind; results of a custom kind are checked.
 
     Args:
-        given: A name, or an object without `kind_problem`.
+        given: A name, or an object that passed `kind_problem`.
     """
     if isinstance(given, str):
         return TARGETS[given]
@@ -28,12 +28,12 @@ def target_of(given: GivenKind) -> Target:
 
 
 def is_custom(given: Any) -> bool:
-    """Whether a kind is of a custom class."""
+    """Whether a kind is custom."""
     return isinstance(given, Target) and type(given) not in KINDS
 
 
 def kind_problem(given: Any) -> str:
-    """What is wrong with the setting `data.target_kind`, as a sentence; empty when nothing is."""
+    """A problem of the setting `data.target_kind`, as a sentence; empty if there is none."""
     names = get_args(TargetKind)
     bases = ", ".join(f"swinft.{kind.__name__}" for kind in KINDS)
     if isinstance(given, type) and issubclass(given, Target):
@@ -47,7 +47,7 @@ def kind_problem(given: Any) -> str:
     other = [fact for fact in FACTS if getattr(given, fact, None) != getattr(base, fact)]
     if other:
         return (
-            f"data.target_kind: {type(given).__name__} has another `{other[0]}` than swinft.{base.__name__}, which "
+            f"data.target_kind: {type(given).__name__} has a different `{other[0]}` from swinft.{base.__name__}, which "
             f"heads, metrics and submissions rely on: remove it, or derive the class from another one of {bases}."
         )
     return ""
@@ -59,7 +59,7 @@ def target_columns(target: Target, given: str | list[str], delimiter: str | None
     Args:
         target: Its kind.
         given: `data.target`.
-        delimiter: What stands between the labels of one cell.
+        delimiter: Delimiter between the labels of one cell, or None.
 
     Raises:
         InputError: The target's form does not fit its kind.
@@ -73,7 +73,5 @@ def target_columns(target: Target, given: str | list[str], delimiter: str | None
             "data.columns.label_delimiter is for multilabel targets in one column; remove it, or name one column."
         )
     if delimiter == "":
-        raise InputError(
-            "data.columns.label_delimiter is empty; write what stands between two labels, like ' ' or '|'."
-        )
+        raise InputError("data.columns.label_delimiter is empty; write the delimiter of labels, like ' ' or '|'.")
     return columns

@@ -1,4 +1,4 @@
-"""Any number of labels: 0/1 columns, or labels in one cell.
+"""Multi-label targets: 0/1 columns, or delimited labels in one column.
 
 Shapes: N rows, K outputs.
 """
@@ -17,7 +17,7 @@ from swinft.data.target.names import LIST_FIX, PRINTED_LIST, in_order, label_tok
 from swinft.errors import InputError, number_of
 from swinft.printing import visible
 
-USUAL_DELIMITERS = (",", ";", "|", "/", "\t", " ")
+COMMON_DELIMITERS = (",", ";", "|", "/", "\t", " ")
 
 
 class Multilabel(Target):
@@ -36,7 +36,7 @@ class Multilabel(Target):
             )
 
     def outputs(self, cells: TargetCells, class_order: Sequence[str] | None) -> list[str]:
-        """The columns, or the labels in the cells: by number where all are numbers, else by name."""
+        """The columns, or the labels in the cells, sorted by number if all are numbers, else by name."""
         if cells.delimiter is None:
             return cells.columns
         tokens = [label_tokens(cell, cells.delimiter, cells.rules) for cell in set(cells.table.names(cells.columns[0]))]
@@ -54,7 +54,7 @@ class Multilabel(Target):
         return values
 
     def encode_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> NDArray[Any]:
-        """0 or 1; each label must be one of the training table's."""
+        """0 or 1; each label must be known from the training table."""
         if cells.delimiter is not None:
             found = enumerate(cells.table.names(cells.columns[0]))
             names = [(row, word) for row, cell in found for word in label_tokens(cell, cells.delimiter, cells.rules)]
@@ -62,7 +62,7 @@ class Multilabel(Target):
         return self.encode(cells, outputs, problems)
 
     def counts(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
-        """Rows that have each label; of shares their sum."""
+        """Rows with each label; the sum if labels are fractions."""
         found: list[float] = targets.sum(0, dtype=np.float64).tolist()
         return [int(count) if count.is_integer() else count for count in found]
 
@@ -72,7 +72,7 @@ class Multilabel(Target):
         return [", ".join(name for name, on in zip(names, row, strict=True) if on) or "–" for row in targets]
 
     def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
-        """The labels of a half and more."""
+        """The labels with a probability of at least 0.5."""
         likely = [f"{name} {value:.2f}" for name, value in zip(outputs, prediction, strict=True) if value >= 0.5]
         return ", ".join(likely) or "none"
 
@@ -99,35 +99,35 @@ def _label_rows(
             f"{counted(words)}."
         )
     if notes is not None and len(table) > 1 and not any(delimiter in cell for cell in cells):
-        notes.append(f"{table.path}: column '{column}': no cell holds data.columns.label_delimiter {delimiter!r}.")
+        notes.append(f"{table.path}: column '{column}': no cell contains data.columns.label_delimiter {delimiter!r}.")
     if not outputs:
         problems.append(Problem(str(table.path), "no row has a label", "Name the column of labels.", column=column))
     return values
 
 
 def _token_problem(cell: str, tokens: list[str], delimiter: str, rules: TextRules) -> tuple[str, str] | None:
-    """What is wrong with the labels of a cell."""
+    """The problem with the labels of a cell, and its fix."""
     if PRINTED_LIST.fullmatch(cell):
         return "the cell is a printed list", LIST_FIX
     if "" in tokens or len(set(tokens)) < len(tokens):
-        return "a label is empty or doubled", f"Write each label once, one {delimiter!r} between two."
+        return "a label is empty or repeated", f"Write each label once, one {delimiter!r} between two."
     if any(map(rules.is_missing, tokens)):
-        fix = "Remove it, or, where it is a label, leave it out of data.columns.missing_words."
-        return "a word for a missing value stands among the labels", fix
+        fix = "Remove it, or, if it is a label, remove it from data.columns.missing_words."
+        return "a word for a missing value is among the labels", fix
     if mark := next((token[-1] for token in tokens if len(token) > 1 and token[-1] in ",;|"), ""):
         return f"a label ends in {mark!r}", f"Set data.columns.label_delimiter to {mark!r}, or remove the sign."
     return None
 
 
 def _delimiter_problems(table: Table, column: str, cells: list[str], delimiter: str) -> list[Problem]:
-    """A delimiter that no cell holds, where most hold another one that is usual."""
+    """A problem if no cell contains the delimiter, and most contain another common one."""
     if any(delimiter in cell for cell in cells):
         return []
-    for mark in USUAL_DELIMITERS:
+    for mark in COMMON_DELIMITERS:
         count = sum(mark in cell for cell in cells)
         if 2 * count > len(cells):
             message = (
-                f"no cell holds data.columns.label_delimiter {delimiter!r}, and {count:,} of {len(cells):,} hold "
+                f"no cell contains data.columns.label_delimiter {delimiter!r}, and {count:,} of {len(cells):,} contain "
                 f"{mark!r}"
             )
             fix = (
@@ -138,12 +138,12 @@ def _delimiter_problems(table: Table, column: str, cells: list[str], delimiter: 
 
 
 def _label_problems(table: Table, column: str, values: NDArray[np.float32]) -> list[Problem]:
-    """Numbers that are no labels: one problem for a column of shares, one per cell otherwise."""
+    """Numbers that are not labels: one problem for a column of fractions, one per cell otherwise."""
     bad = np.flatnonzero(~np.isin(values, (0, 1)) & np.isfinite(values))
     if len(bad) and ((values[bad] > 0) & (values[bad] < 1)).all():
-        message = number_of(len(bad), "label is a share between 0 and 1", "labels are shares between 0 and 1")
+        message = number_of(len(bad), "label is a fraction between 0 and 1", "labels are fractions between 0 and 1")
         fix = (
-            "For shares set data.target_kind to regression and the head to RegressionHead with loss: bce, low: 0 "
+            "For fractions set data.target_kind to regression and the head to RegressionHead with loss: bce, low: 0 "
             "and high: 1; for labels write 0 or 1."
         )
         first = table.problem(int(bad[0]), message, fix, column)

@@ -1,4 +1,4 @@
-"""Names in cells: classes and labels, their order, and lists that a program has printed."""
+"""Names of classes and labels in cells: splitting, sorting, and detection of printed lists."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 from swinft.data.tables.table import Table
 from swinft.data.tables.text import TextRules
 
-# `['a', 'b']`, `["a"]`, `[]`, `{'a'}`, `('a', 'b')`: what Python and JSON print; then also `[0 1]` and `[a, b]`.
+# Lists printed by Python and JSON: `['a', 'b']`, `["a"]`, `[]`, `{'a'}`, `('a', 'b')`; then also `[0 1]` and `[a, b]`.
 QUOTED_LIST = re.compile(r"""\[\s*\]|[\[({]\s*['"].*[\])}]""", re.DOTALL)
 PRINTED_LIST = re.compile(QUOTED_LIST.pattern + r"|\[\s*[0-9-].*\]|\[.*,.*\]", re.DOTALL)
 LIST_FIX = (
@@ -22,13 +22,13 @@ def names_in(table: Table, column: str, rules: TextRules) -> set[str]:
 
 
 def in_order(names: set[str]) -> list[str]:
-    """Sorted; by number where all are numbers, so that 10 comes after 9."""
+    """Sorted names; by number if all are numbers, so that 10 comes after 9."""
     key: Callable[[str], Any] = float if all(re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) for name in names) else str
     return sorted(names, key=lambda name: (key(name), name))
 
 
 def label_tokens(cell: str, delimiter: str, rules: TextRules) -> list[str]:
-    """The labels of a cell; one that means missing has none, and blanks around a label do not count."""
+    """The labels of a cell without blanks around them; none if the cell means missing."""
     if rules.is_missing(cell):
         return []
     blank = re.sub(r"[^\S ]", " ", cell) if delimiter == " " else cell  # a tab or a no-break blank is a blank

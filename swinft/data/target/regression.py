@@ -1,4 +1,4 @@
-"""One or more numbers.
+"""Regression: one or more numbers per row.
 
 Shapes: N rows, K outputs.
 """
@@ -24,11 +24,11 @@ class Regression(Target):
     def encode(
         self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem], notes: list[str] | None = None
     ) -> NDArray[Any]:
-        """Numbers float32 (N, K), NaN where a cell is none."""
+        """Numbers float32 (N, K), NaN if invalid."""
         return self.numbers(cells, problems, notes)
 
     def training_problems(self, cells: TargetCells, targets: NDArray[Any], outputs: Sequence[str]) -> list[Problem]:
-        """Outputs that never change."""
+        """Constant outputs."""
         message, fix = "all rows have the same number", "There is nothing to learn; name another column."
         same = np.flatnonzero((targets == targets[:1]).all(0)).tolist()
         return [Problem(str(cells.table.path), message, fix, column=outputs[k]) for k in same]

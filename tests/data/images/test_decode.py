@@ -127,7 +127,7 @@ def test_a_png_named_jpg_is_what_it_is(tmp_path):
         (b"%PDF-1.7\n", "PDF"),
         (b"\x93NUMPY\x01\x00", "numpy array"),
         (bytes(128) + b"DICM" + bytes(9), "DICOM"),
-        (b"hello there, this is text", "is no image that can be read"),
+        (b"hello there, this is text", "is not a readable image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no image"),
     ],
 )

@@ -95,33 +95,37 @@ WRONG = {
     "one column": (
         "encode",
         lambda f, *a: f(*a)[:, :1],
-        r"encode gives float32 \(30, 1\); .* it must give numbers \(30, 2\)",
+        r"encode returned float32 \(30, 1\); .* it must return numbers \(30, 2\)",
     ),
-    "fewer rows": ("encode", lambda f, *a: f(*a)[1:], r"encode gives float32 \(29, 2\)"),
-    "nothing": ("encode", functools.partial(given, None), r"encode gives object \(\)"),
-    "text": ("encode", lambda f, *a: f(*a).astype(str), r"encode gives <U"),
+    "fewer rows": ("encode", lambda f, *a: f(*a)[1:], r"encode returned float32 \(29, 2\)"),
+    "nothing": ("encode", functools.partial(given, None), r"encode returned object \(\)"),
+    "text": ("encode", lambda f, *a: f(*a).astype(str), r"encode returned <U"),
     "NaN": (
         "encode",
         functools.partial(with_first, np.nan),
         r"not from 0 to 1 for 1 row, the first of id '000', \[nan, nan\]",
     ),
     "above 1": ("encode", functools.partial(with_first, 1.5), "not from 0 to 1 for 1 row"),
-    "no names": ("outputs", functools.partial(given, []), "outputs gives"),
-    "a name twice": ("outputs", functools.partial(given, ["a", "a"]), "outputs gives"),
-    "more names": ("outputs", functools.partial(given, ["a", "b", "c"]), r"encode gives float32 \(30, 2\).*\(30, 3\)"),
-    "prior": ("prior", functools.partial(given, [0.5]), "prior gives .*2 finite numbers"),
-    "prior NaN": ("prior", functools.partial(given, [0.5, np.nan]), "prior gives"),
-    "ranges": ("ranges", functools.partial(given, [[0, 1]] * 2), "ranges gives"),
+    "no names": ("outputs", functools.partial(given, []), "outputs returned"),
+    "a name twice": ("outputs", functools.partial(given, ["a", "a"]), "outputs returned"),
+    "more names": (
+        "outputs",
+        functools.partial(given, ["a", "b", "c"]),
+        r"encode returned float32 \(30, 2\).*\(30, 3\)",
+    ),
+    "prior": ("prior", functools.partial(given, [0.5]), "prior returned .*2 finite numbers"),
+    "prior NaN": ("prior", functools.partial(given, [0.5, np.nan]), "prior returned"),
+    "ranges": ("ranges", functools.partial(given, [[0, 1]] * 2), "ranges returned"),
     "counts": ("counts", functools.partial(given, ["a", "b"]), "counts fails: ValueError"),
-    "captions": ("captions", lambda f, *a: f(*a)[1:], "captions gives"),
-    "prediction": ("prediction_text", functools.partial(given, None), "prediction_text gives None"),
-    "errors": ("row_errors", functools.partial(with_first, np.inf), "row_errors gives"),
+    "captions": ("captions", lambda f, *a: f(*a)[1:], "captions returned"),
+    "prediction": ("prediction_text", functools.partial(given, None), "prediction_text returned None"),
+    "errors": ("row_errors", functools.partial(with_first, np.inf), "row_errors returned"),
     "error columns": ("error_columns", functools.partial(given, {"id": [1] * 30}), "a column 'id'"),
-    "notes": ("notes", functools.partial(given, "text"), "notes gives"),
+    "notes": ("notes", functools.partial(given, "text"), "notes returned"),
     "answers": (
         "encode_answers",
         lambda f, *a: 1 - f(*a),
-        "encode_answers gives other targets than the first call of encode",
+        "encode_answers returned other targets than the first call of encode",
     ),
 }
 
@@ -136,7 +140,7 @@ def test_what_a_method_gives_is_checked(case, competition):
 def test_numbers_and_classes_have_their_own_limits(competition):
     for value, said in ((np.inf, "not finite"), (np.nan, "not finite")):
         kind = other("encode", functools.partial(with_first, value), Regression)
-        with pytest.raises(InputError, match=f"encode gives targets that are {said} for 1 row"):
+        with pytest.raises(InputError, match=f"encode returned targets {said} for 1 row"):
             competition.ready(target="weight", target_kind=kind)
     kind = other("encode", functools.partial(with_first, 7), Ages)
     with pytest.raises(InputError, match="not from 0 to 1 for 1 row, the first of id '000', 7"):
@@ -148,7 +152,7 @@ def test_numbers_and_classes_have_their_own_limits(competition):
 def test_a_kind_that_draws_or_remembers_is_refused(competition):
     draws = other("encode", lambda f, *a: f(*a) + np.random.default_rng().normal(), Regression)
     for kind in (draws, Shifting()):
-        with pytest.raises(InputError, match=r"encode gives other targets than the first call"):
+        with pytest.raises(InputError, match=r"encode returned other targets than the first call"):
             competition.ready(target="weight", target_kind=kind)
     seen = Shifting()
     with pytest.raises(InputError):
@@ -180,7 +184,7 @@ class Renamed(Multilabel):
     ("kind", "said"),
     [
         (Bare(), "data.target_kind is a Bare: derive it from one of swinft.Classification, "),
-        (Renamed(), "Renamed has another `kind` than swinft.Multilabel"),
+        (Renamed(), "Renamed has a different `kind` from swinft.Multilabel"),
         (Shares, "data.target_kind is the class Shares; give an object of it"),
         ("share", "data.target_kind is 'share'"),
         (None, "data.target_kind is 'None'. Give one of classification, regression, multilabel."),
@@ -195,7 +199,7 @@ def test_a_schema_knows_its_kind_by_name_and_a_datamodule_gives_it_back(competit
     dm = competition.ready(**COLUMNS, target_kind=Shares())
     written = Schema.from_dict(dm.schema.to_dict())
     assert (written.base.formats, written.are_numbers) == (dm.schema.target.formats, False)
-    with pytest.raises(InputError, match="does not hold its object"):
+    with pytest.raises(InputError, match="does not contain its object"):
         _ = written.target
     again = competition.module(**COLUMNS, target_kind=Shares())
     again.schema = written

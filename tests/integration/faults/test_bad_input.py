@@ -338,7 +338,7 @@ CSV_CASES = [
         "doubled-label",
         swap("cool plant", "cool cool"),
         2,
-        ("a label is empty or doubled",),
+        ("a label is empty or repeated",),
         {**LABELS, "data.sample_submission": None},
     ),
     Case(
@@ -346,7 +346,7 @@ CSV_CASES = [
         "empty-label",
         swap("cool plant", "cool  plant"),
         2,
-        ("a label is empty or doubled",),
+        ("a label is empty or repeated",),
         {**LABELS, "data.sample_submission": None},
     ),
     Case(
