@@ -253,7 +253,7 @@ def test_f069_more_formats_are_decoded(tmp_path):
 def test_f069_what_cannot_be_decoded_is_named_with_the_reason(tmp_path, content, words):
     said = refused(tmp_path, content)
     assert all(word in said for word in words), said
-    assert "is no image" not in said
+    assert "is not a readable image" not in said
 
 
 def test_f070_signed_samples_are_named_so(tmp_path):

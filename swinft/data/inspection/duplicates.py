@@ -1,4 +1,4 @@
-"""Duplicate images, found by pixel hash and perceptual hash: reported, or distinct in one fold.
+"""Duplicate images, found by pixel hash and perceptual hash: reported, or kept in one fold.
 
 A cluster is a connected component: rows with equal or similar images, directly or through other rows.
 Shapes: N rows. Time grows with N², memory with N.

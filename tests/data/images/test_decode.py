@@ -128,7 +128,7 @@ def test_a_png_named_jpg_is_what_it_is(tmp_path):
         (b"\x93NUMPY\x01\x00", "numpy array"),
         (bytes(128) + b"DICM" + bytes(9), "DICOM"),
         (b"hello there, this is text", "is not a readable image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is PostScript, not an image"),
     ],
 )
 def test_what_is_no_image_is_named_for_what_it_is(tmp_path, content, expected):
