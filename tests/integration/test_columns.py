@@ -46,7 +46,7 @@ def test_f055_a_word_for_missing_is_no_class_under_either_setting(competition):
     found = messages(competition)
     assert len(found) == 3
     assert "value 'NaN': the class is 'NaN', a word for a missing value" in found[0]
-    assert "set data.columns.on_missing_target to skip, or, where the word is a class" in found[0]
+    assert "set data.columns.on_missing_target to skip, or, if the word is a class" in found[0]
     dm = competition.ready(columns={"on_missing_target": "skip"})
     assert dm.schema.outputs == ["cat", "dog", "eel"]
     assert any("3 cells are read as missing: 'NaN' 2, 'NA' 1" in note for note in dm.notes)
