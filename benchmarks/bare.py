@@ -1,4 +1,4 @@
-"""The bare fold of folds.py: what one writes with Lightning and timm when nothing has to last."""
+"""The bare fold of folds.py: a minimal fine-tuning script with Lightning and timm that saves nothing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-RATE, DECAY = 1e-4, 0.05  # swinft's defaults, as is the schedule: one epoch up, a cosine down
+RATE, DECAY = 1e-4, 0.05  # swinft's defaults, like the schedule: one epoch of warm-up, then cosine
 HELD_OUT = 0
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Rows(Dataset):
-    """Images, squashed to the size, and their classes."""
+    """Images, resized to the size, and their classes."""
 
     def __init__(self, root: Path, table: pd.DataFrame, labels: list[int], transform: Callable[[Any], Tensor]) -> None:
         self.paths = [root / image for image in table["image"]]
@@ -47,7 +47,7 @@ class Task(pl.LightningModule):
         return nn.functional.cross_entropy(self.net(images), labels)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Remembers which rows were right."""
+        """Stores which rows were right."""
         images, labels = batch
         self.right.append(self.net(images).argmax(1) == labels)
 
@@ -59,11 +59,11 @@ class Task(pl.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clips; Lightning refuses to, with a fused optimiser."""
+        """Clips gradients; Lightning does not for a fused optimiser."""
         torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val or 1.0)
 
     def configure_optimizers(self) -> Any:
-        """AdamW in one kernel, with a schedule per step."""
+        """Fused AdamW, with a schedule per step."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
         total = self.steps * self.epochs
 
@@ -81,10 +81,10 @@ def build(root: Path, backbone: str, size: int, batch: int, epochs: int) -> tupl
 
     Args:
         root: Folder that `jpegs.make_table` filled.
-        backbone: timm's name.
+        backbone: Name in timm.
         size: Side in pixels.
         batch: Images per step.
-        epochs: Of the schedule.
+        epochs: Length of the schedule.
     """
     table = pd.read_csv(root / "train.csv").merge(pd.read_csv(root / "folds.csv"))
     classes = sorted(table["climate"].unique())

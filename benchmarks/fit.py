@@ -1,4 +1,4 @@
-"""swinft beside its peers: the same images, network, epochs and batch; images per second, accuracy and memory.
+"""Compares swinft with other libraries on the same images, network, epochs and batch: images/s, accuracy, memory.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/fit.py                     # three networks at 224 px; hours on 2 cores
@@ -6,15 +6,15 @@
     python benchmarks/fit.py --rows 64 --epochs 2 --rounds 1 --batch 16 --models resnet18 --size 64
     python benchmarks/fit.py --only timm --setting equal
 
-Two settings. `equal`: everybody trains in the same precision (bf16 autocast where the processor has it), with the same
-random-resized crops, flips, loader workers, optimiser and schedule. `defaults`: what each project does by itself with
-this network, batch and number of epochs, as its own guide or training script has it.
+Two settings. `equal`: the same precision (bf16 autocast if the processor supports it), random-resized crops, flips,
+loader workers, optimiser and schedule. `defaults`: the defaults of each library for this network, batch and number of
+epochs, as in its guide or training script.
 
-Each measurement is a process of its own; the contestants take turns, in another order every round. Images per second
-count the training steps of all epochs but the first, loader included, validation and saving excluded. The whole time
-is everything from the start of the process to the score. Memory is the main process's largest resident set plus what
-its loader workers hold beside it. A contestant whose package is missing is named and left out. Writes
-benchmarks/results/fit.json after each network; those that are not measured again keep their results.
+Each measurement is a separate process; the contestants take turns, in another order every round. Images per second are
+of the training steps of all epochs except the first, including the loader, without validation and saving. The total
+time is from the start of the process to the score. Memory is the main process's largest resident set plus the memory of
+its loader workers. A contestant whose package is missing is reported and left out. Writes benchmarks/results/fit.json
+after each network; results of other networks are kept.
 """
 
 import argparse
@@ -46,26 +46,26 @@ NEEDS = {
     "transformers": ["transformers", "accelerate", "torchvision"],
     "fastai": ["fastai", "torchvision"],
 }
-# Images per second over everybody else's, in each setting.
+# Images per second relative to each other contestant, in each setting.
 GOALS = {
     "swin_tiny_patch4_window7_224": {"equal": 1.1, "defaults": 3.0},
     "tf_efficientnet_lite0": {"equal": 1.1, "defaults": 2.0},
     "resnet18": {"equal": 1.1, "defaults": 2.0},
 }
 SETTINGS = ("equal", "defaults")
-MEMORY_LIMIT = 1.05  # of the thriftiest of the others
+MEMORY_LIMIT = 1.05  # of the smallest other contestant
 MEGABYTE = 1024 * 1024
 
 
 class Memory(threading.Thread):
-    """Watches what the loader workers hold for themselves; pages they share with the main process are counted there."""
+    """Monitors the private memory of loader workers; pages shared with the main process are counted there."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.workers = 0
 
     def run(self) -> None:
-        """Looks once a second."""
+        """Samples once a second."""
         while True:
             held = 0
             for worker in psutil.Process().children(recursive=True):
@@ -114,7 +114,7 @@ def measure(options: argparse.Namespace, root: Path) -> dict[str, Any]:
 
 
 def measure_alone(options: argparse.Namespace, model: str, root: Path, contestant: str, setting: str) -> dict[str, Any]:
-    """The same in a process of its own."""
+    """The same in a separate process."""
     command = [sys.executable, __file__, "--only", contestant, "--setting", setting, "--table", str(root)]
     command += ["--models", model]
     for name in ("size", "rows", "epochs", "batch", "workers"):
@@ -128,7 +128,7 @@ def measure_alone(options: argparse.Namespace, model: str, root: Path, contestan
 
 
 def race_all(options: argparse.Namespace, model: str, root: Path, contestants: list[str]) -> list[dict[str, Any]]:
-    """Everybody with one network in every setting, `options.rounds` times, each round begun by another contestant."""
+    """All contestants with one network in every setting, `options.rounds` times, each round in another order."""
     measured = []
     for number in range(options.rounds):
         first = number % len(contestants)
@@ -139,7 +139,7 @@ def race_all(options: argparse.Namespace, model: str, root: Path, contestants: l
 
 
 def summarize(measured: list[dict[str, Any]], setting: str, goal: float) -> dict[str, Any]:
-    """Medians and ranges of everybody, and swinft over each of the others, round by round."""
+    """Medians and ranges of all contestants, and swinft relative to each other one, round by round."""
     mine = [line for line in measured if line["setting"] == setting]
     names = list(dict.fromkeys(line["contestant"] for line in mine))
     of = {name: sorted((x for x in mine if x["contestant"] == name), key=lambda x: x["round"]) for name in names}
@@ -168,15 +168,15 @@ def summarize(measured: list[dict[str, Any]], setting: str, goal: float) -> dict
 
 
 def _ratio(above: list[dict[str, Any]], below: list[dict[str, Any]], key: str) -> dict[str, float]:
-    """Of measurements of the same round, which saw about the same load."""
+    """Ratios of measurements of the same round, which had about the same load."""
     return ratios([a[key] for a in above], [b[key] for b in below])
 
 
 def measure_model(
     options: argparse.Namespace, model: str, root: Path, contestants: list[str], left_out: dict[str, list[str]]
 ) -> None:
-    """Measures one network, and writes it beside those that were measured before."""
-    host = machine()  # before anything is measured: the load is the others'
+    """Measures one network, and adds it to the earlier results."""
+    host = machine()  # before any measurement: the load is of other programs
     measured = race_all(options, model, root, contestants)
     settings = {setting: summarize(measured, setting, GOALS[model][setting]) for setting in options.setting.split(",")}
     asked = {key: value for key, value in vars(options).items() if key not in ("models", "only", "table")}

@@ -1,13 +1,13 @@
-"""What five folds cost beside one bare fold: `swinft fit` as shipped, and a plain Lightning module in one process.
+"""Compares five folds by `swinft fit` with one bare fold of a plain Lightning module.
 
     python benchmarks/folds.py                   # swin_tiny at 224 px; about 25 minutes a round on 2 cores
     python benchmarks/folds.py --rows 40 --epochs 1 --rounds 1 --batch 16 --backbone resnet18 --size 64
 
 Both train on the same rows of the same JPEGs with the same network, batch, epochs, precision, flips and optimiser, and
-both validate after every epoch. swinft does besides what it always does: looks at every image, saves every epoch,
-predicts out of fold, draws the report, and starts a process per fold. The bare fold is fold 0 and saves nothing. The
-goal compares whole commands, start-up included on both sides; how long the start-ups are, and the ratio to the bare
-fold without its own, stand beside it. Writes benchmarks/results/folds.json.
+both validate after every epoch. swinft also scans all images, saves every epoch, predicts out of fold, draws the
+report, and starts a process per fold. The bare fold is fold 0 and saves nothing. The goal compares whole commands,
+including start-up; the start-up times, and the ratio to the bare fold without its start-up, are also recorded. Writes
+benchmarks/results/folds.json.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from swinft.system.precision import cpu_is_faster_in_bf16
 
 FOLDS = 5
 GOAL = 5.1
-STEADY_SECONDS = 60  # a shorter bare fold says more about imports than about folds
+STEADY_SECONDS = 60  # a shorter bare fold would mostly measure imports
 
 
 def fit_bare(options: argparse.Namespace, root: Path) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def main() -> None:
         pairs = []
         for number in range(options.rounds):
             with tempfile.TemporaryDirectory() as runs:
-                if number % 2:  # in turns: whoever comes second meets a warm machine
+                if number % 2:  # in turns: the second one runs on a warm machine
                     bare = measure_bare(options, root)
                     swinft = measure_swinft(options, root, Path(runs))
                 else:

@@ -1,21 +1,21 @@
-"""Swin on one NVIDIA GPU: training and prediction, swinft's own loop, and whether the input keeps up.
+"""Measures Swin on one NVIDIA GPU: training, prediction, swinft's loop, and the speed of the input.
 
-    python benchmarks/gpu.py                      # everything, in the order of its value, until 420 s have passed
-    python benchmarks/gpu.py --seconds 120        # what fits; a second run on the same GPU goes on with the rest
+    python benchmarks/gpu.py                      # the most important first, until 420 s have passed
+    python benchmarks/gpu.py --seconds 120        # what fits; a second run on the same GPU continues
     python benchmarks/gpu.py --toy                # tiny networks on the CPU, not compiled; a test runs this
 
-For each model: timm's definition with its own attention and with torch's fused one, and ours (timm's weights, faster
-window attention in torch's operations), each eager and with `torch.compile`, as a bare loop on
-images that are on the device already. FLOPs are those of matrix multiplications in timm's forward pass, times three for
-training; the peak is the data sheet's, or that of a 8192³ matrix product in bf16 for other chips. Images per second are
-those of a stretch of steps, as a real loop makes them; "one by one" waits for the device after every step. Then
-`swinft fit` and `swinft predict` beside loops by hand; what swinft's loader supplies from its cache, from JPEGs, and
-from images on the device, and what training on them reaches; and convolutional networks in both memory layouts.
+For each model: timm's definition with its own attention and with torch's fused one, and swinft's (timm's weights,
+faster window attention in torch's operations), each eager and with `torch.compile`, as a bare loop on images already on
+the device. FLOPs are those of matrix multiplications in timm's forward pass, times three for training; the peak is the
+data sheet's, or that of a 8192³ matrix product in bf16 for other chips. Images per second are of many steps without
+synchronisation, as in a real loop; "one by one" synchronises after every step. Then `swinft fit` and `swinft predict`
+compared with hand-written loops; the speed of swinft's loader from its cache, from JPEGs and from images on the device,
+and of training on them; and convolutional networks in both memory formats.
 
-A process of its own measures. What takes too long is killed; what does not fit into the seconds that are left is left
-out, which is said; what fails is written down with its error. benchmarks/results/gpu.json is written after every
-variant, and a copy into the folder that `--output` names, so that a run that is cut off loses nothing. A later run
-measures what is missing, and again what depends on code that has changed since.
+A separate process measures. A case that takes too long is killed; one that does not fit into the remaining seconds is
+skipped, and reported; a failure is recorded with its error. benchmarks/results/gpu.json is written after every variant,
+with a copy in the folder `--output`, so that an interrupted run loses nothing. A later run measures what is missing,
+and repeats what depends on changed code.
 """
 
 import argparse
@@ -64,14 +64,14 @@ EAGER = [variant for variant in VARIANTS if not variant.is_compiled]
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured.
+    """A measurement.
 
     Args:
-        keys: Where its result belongs.
-        work: Measures it, in a process of its own.
-        least: Seconds that it takes at least: it is not begun with fewer left.
+        keys: Nested keys of its result.
+        work: Measures it, in a separate process.
+        least: Minimum of seconds: it is not started with fewer left.
         most: Seconds after which it is killed.
-        kernel: Of our window attention; None where it does not depend on that.
+        kernel: Of swinft's window attention; None if it does not depend on that.
     """
 
     keys: tuple[str, ...]
@@ -82,12 +82,12 @@ class Case:
 
     @property
     def name(self) -> str:
-        """For the screen, and for what is done."""
+        """Name in the output."""
         return "/".join(self.keys)
 
 
 def of_model(model: Model, variants: list[Variant], peak: float, steps: int, factor: float = 1) -> Iterator[Case]:
-    """The variants of a model, of which compiling costs so many times what it costs for Swin-T."""
+    """The variants of a model; compilation takes a multiple of the time for Swin-T."""
     for variant in variants:
         keys = ("models", str(model), "variants", variant.name)
         work = partial(measured, model, variant, steps, peak)
@@ -96,11 +96,11 @@ def of_model(model: Model, variants: list[Variant], peak: float, steps: int, fac
 
 
 def plan(found: dict[str, Any], root: Path, options: argparse.Namespace) -> Iterator[Case]:
-    """All cases, the most valuable first."""
+    """All cases, the most important first."""
     peak, steps = found["peak TFLOP/s"] * 1e12, options.steps
     tiny, base, net = (TOY, TOY, TOY_RESNET) if options.toy else (SWIN_T, SWIN_B, RESNET)
     compiled = [] if options.toy else COMPILED
-    # A CPU that is busy takes ten seconds to start one.
+    # A busy CPU takes ten seconds to start one.
     workers = dict.fromkeys(("commands", "device", "JPEG"), 0 if options.toy else options.workers)
     workers["cache"] = options.workers
 
@@ -124,7 +124,7 @@ def plan(found: dict[str, Any], root: Path, options: argparse.Namespace) -> Iter
 
 
 def fastest(found: dict[str, Any], model: Model, variants: list[Variant], kind: str = "train") -> tuple[float, str]:
-    """Images per second of the fastest of some variants that have been measured, and its name; NaN where none has."""
+    """Images per second and name of the fastest measured variant; NaN if none was measured."""
     rows = found.get("models", {}).get(str(model), {}).get("variants", {})
     rates = {v.name: rows[v.name][f"{kind} img/s"] for v in variants if f"{kind} img/s" in rows.get(v.name, {})}
     name = max(rates, key=lambda each: rates[each], default="")
@@ -132,20 +132,20 @@ def fastest(found: dict[str, Any], model: Model, variants: list[Variant], kind: 
 
 
 def attention(found: dict[str, Any], model: Model) -> list[dict[str, Any]]:
-    """Which attention is the fastest in what has been measured, and which one `swinft fit` took."""
+    """The fastest measured attention, and the one that `swinft fit` chose."""
     chosen, winners = found.get("commands", {}).get("attention", {}), []
     for what, kind in (("training", "train"), ("prediction", "predict")):
         for how, variants in (("eager", EAGER), ("compiled", COMPILED)):
             rate, name = fastest(found, model, variants, kind)
             if name:
-                # `swinft fit` compiles only where it is told to: its choice is one among eager variants.
+                # `swinft fit` compiles only if configured: it chooses among eager variants.
                 own = chosen.get(what) if how == "eager" else None
                 winners.append({"what": what, "how": how, "fastest": name, "img/s": rate, "swinft fit": own})
     return winners
 
 
 def own_share(found: dict[str, Any], what: str) -> float:
-    """Speed of the attention that `swinft fit` took for Swin-T, as a share of the fastest eager one; NaN if unknown."""
+    """Speed of the attention that `swinft fit` chose for Swin-T, relative to the fastest eager one; NaN if unknown."""
     rows = found.get("models", {}).get(str(SWIN_T), {}).get("variants", {})
     kind = {"training": "train", "prediction": "predict"}[what]
     name = found.get("commands", {}).get("attention", {}).get(what, "")
@@ -153,7 +153,7 @@ def own_share(found: dict[str, Any], what: str) -> float:
 
 
 def goals(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is to be reached; `met` is None where it has not been measured."""
+    """The goals; `met` is None if not measured."""
     supplied, run = found.get("supply", {}), found.get("commands", {})
     ours = [variant for variant in VARIANTS if variant.kernel]
     theirs = [variant for variant in COMPILED if not variant.kernel]
@@ -163,7 +163,7 @@ def goals(found: dict[str, Any]) -> list[dict[str, Any]]:
     against = f"Swin-T trained, ours{own and f' ({own})'} × the faster of timm compiled{other and f' ({other})'}"
     wanted = [
         (against, best / rival, "least", 1.3),
-        # Less than the margin of the choice itself would be chance.
+        # Less than the margin of the choice would be chance.
         *(
             (f"attention that swinft fit takes in {what}, × the fastest", own_share(found, what), "least", 0.95)
             for what in ("training", "prediction")
@@ -195,13 +195,13 @@ def put(found: dict[str, Any], keys: tuple[str, ...], result: dict[str, Any]) ->
 
 
 def judge(found: dict[str, Any], cases: list[Case]) -> None:
-    """Sets what follows from what has been measured."""
+    """Computes derived results."""
     found |= {"goals": goals(found), "attention": attention(found, SWIN_T)}
     found["not measured"] = [case.name for case in cases if case.name not in found["done"]]
 
 
 def save(found: dict[str, Any], cases: list[Case], options: argparse.Namespace) -> None:
-    """Writes what is known so far."""
+    """Writes the results so far."""
     judge(found, cases)
     if options.toy:
         return
@@ -217,7 +217,7 @@ def code() -> str:
 
 
 def begin(about: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """The device, and what an earlier run found on the same one that would be found again."""
+    """The device, and earlier results on the same device that are still valid."""
     earlier = RESULTS / "gpu.json"
     if not options.toy and not options.anew and earlier.is_file():
         found: dict[str, Any] = json.loads(earlier.read_text())
@@ -229,7 +229,7 @@ def begin(about: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
 
 
 def forget_ours(found: dict[str, Any]) -> None:
-    """Drops all that the faster attention was part of: its code is another now."""
+    """Drops all results of the faster attention after its code changed."""
     ours = {variant.name for variant in VARIANTS if variant.kernel}
     for rows in (model["variants"] for model in found.get("models", {}).values()):
         for name in ours & set(rows):
@@ -241,13 +241,13 @@ def forget_ours(found: dict[str, Any]) -> None:
 
 
 def chosen(cases: list[Case], patterns: list[str]) -> list[Case]:
-    """The cases whose names patterns are found in, in the order of the patterns; all where there are none."""
+    """The cases whose names contain a pattern, in the order of the patterns; all cases without patterns."""
     found = [case for pattern in patterns for case in cases if re.search(pattern, case.name)]
     return list(dict.fromkeys(found)) if patterns else cases
 
 
 def measure_all(options: argparse.Namespace, root: Path, worker: Worker) -> dict[str, Any]:
-    """Measures what fits into the seconds, and writes after every case."""
+    """Measures cases until the time is over, and writes after every case."""
     until = time.perf_counter() + options.seconds
     found = begin(worker.ask(about_device, 60), options)
     cases = list(plan(found, root, options))

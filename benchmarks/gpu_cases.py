@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.py measures, one function each; every one cleans up what the one before it left.
+"""The measurements of benchmarks/gpu.py, one function each; every one frees the memory of the one before.
 
 Shapes: B batch.
 """
@@ -39,20 +39,20 @@ from swinft.model.training.optimizers import make_optimizer
 from swinft.system.precision import autocast
 
 CLASSES = 10
-# Dense bf16 TFLOP/s by NVIDIA's data sheets; on another chip a large matrix product takes their place.
+# Dense bf16 TFLOP/s by NVIDIA's data sheets; on another chip a large matrix product is measured instead.
 DATA_SHEETS = {"NVIDIA H200": 989, "NVIDIA H100 80GB HBM3": 989, "NVIDIA A100": 312}
 LOADER_BATCH = 64
 LOADER_IMAGES = 16_384
-FILES = 256  # as many different files as decoding needs to be honest
-WARM_UP = 10  # steps before the clock starts
-LONG_EPOCHS = 1000  # planned, so that `swinft fit` has a timed trial choose how it computes
+FILES = 256  # enough different files for a realistic decoding speed
+WARM_UP = 10  # warm-up steps
+LONG_EPOCHS = 1000  # planned, long enough for the timed trial of `swinft fit`
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BF16 = DEVICE.type == "cuda"
 
 
 @dataclass(frozen=True)
 class Model:
-    """What is measured: a timm model, its side in pixels, images per step, and arguments that shrink it."""
+    """A timm model, its side in pixels, images per step, and arguments that shrink it."""
 
     name: str
     size: int
@@ -65,11 +65,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Variant:
-    """How it is computed.
+    """How a model is computed.
 
     Args:
         name: For the table.
-        kernel: Of our window attention; None for timm's.
+        kernel: Of swinft's window attention; None for timm's.
         is_compiled: With `torch.compile`.
         is_fused: timm's attention by torch's fused kernel, which timm calls experimental for Swin V1.
         is_channels_last: Weights and images in channels-last layout.
@@ -123,13 +123,13 @@ class Classifier(nn.Module):
 
 
 def synchronize() -> None:
-    """Waits for the device."""
+    """Synchronises the device."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
 
 def seconds_of(step: Callable[[], object], steps: int) -> tuple[float, float]:
-    """Seconds of a step: in a stretch of them, and the median of single ones; both after a warm-up."""
+    """Seconds per step: of many steps, and the median of single ones; both after a warm-up."""
     for _ in range(3):
         step()
     synchronize()
@@ -148,7 +148,7 @@ def seconds_of(step: Callable[[], object], steps: int) -> tuple[float, float]:
 
 
 def clean() -> None:
-    """Gives back what the last variant held: a compiled module is a cycle that only the collector frees."""
+    """Frees the memory of the last variant: a compiled module is a cycle that only the garbage collector frees."""
     torch.compiler.reset()
     gc.collect()
     if DEVICE.type == "cuda":

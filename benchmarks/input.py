@@ -1,13 +1,12 @@
-"""What the input costs: from the pixel cache, and until there is one.
+"""Measures the speed of the input: from the pixel cache, and while it is built.
 
     python benchmarks/input.py
 
-On one core: random resized crop and flip at 224 pixels from the cache; the same from images in the memory of a
-device, which is a GPU if there is one, else that core; decoding and shrinking as the cache's builder does it against
-plain OpenCV. Then building the cache with all cores.
-The images are JPEGs of 500 × 375 pixels, cut out of the two photographs that come with scikit-learn. Alternatives take
-turns, and what is counted on one core is processor time: other processes lengthen the wall clock, and that only in so
-far as they share caches and memory. Run it in the clone's root; 1 minute on 2 cores. Prints, and writes
+On one core: random resized crop and flip at 224 pixels from the cache; the same from images in the memory of a device
+(a GPU if there is one, else that core); decoding and shrinking as in the cache's build, compared with plain OpenCV.
+Then building the cache with all cores. The images are JPEGs of 500 × 375 pixels, cropped from the two photographs in
+scikit-learn. Alternatives take turns, and on one core processor time is measured, which other processes affect only by
+sharing caches and memory. Run it in the clone's root; 1 minute on 2 cores. Prints, and writes
 benchmarks/results/input.json.
 """
 
@@ -47,7 +46,7 @@ Pixels = NDArray[np.uint8]
 
 
 def write_jpegs(folder: Path, number: int) -> list[Path]:
-    """Different cuts of two photographs, mirrored and brightened; quality 90."""
+    """Different crops of two photographs, mirrored and brightened; quality 90."""
     photos = load_sample_images().images
     numbers = np.random.default_rng(0)
     paths = []
@@ -68,14 +67,14 @@ def race(
     repeats: int,
     clock: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
-    """Calls per second of processor time, of each repeat; rivals take turns every `block` calls.
+    """Calls per second of processor time in each repeat; alternatives take turns every `block` calls.
 
     Args:
         rivals: Each takes an index from 0 to `number`.
         number: Calls in a repeat.
-        block: Short enough for all rivals to meet the same neighbours on the machine.
+        block: Short, so that all alternatives have the same load on the machine.
         repeats: After one that is not counted.
-        clock: Seconds; a device's are not the processor's.
+        clock: Returns seconds; wall clock for a device.
     """
     rates: dict[str, list[float]] = {name: [] for name in rivals}
     for repeat in range(repeats + 1):
@@ -113,7 +112,7 @@ def from_cache(cache: PixelCache, repeats: int) -> dict[str, Spread]:
 
 
 def on_device(cache: PixelCache, repeats: int) -> dict[str, Spread]:
-    """Images per second with `augment_on: device`: what a core draws, what the device samples, 32 at a time."""
+    """Images per second with `augment_on: device`: drawing on a core, and sampling on the device, 32 at a time."""
     device = default_device()
     found = {}
     for preset in ("crop", "medium"):
@@ -138,13 +137,13 @@ def on_device(cache: PixelCache, repeats: int) -> dict[str, Spread]:
 
 
 def opencv(path: Path, interpolation: int = cv2.INTER_AREA) -> Pixels:
-    """What OpenCV makes of a file: decoded, and shrunk to the cache's size; area averaging is its way not to alias."""
+    """A file decoded and shrunk to the cache's size by OpenCV; area averaging is its antialiasing filter."""
     image = cv2.imread(str(path))
     return np.asarray(cv2.resize(image, (341, 256), interpolation=interpolation), dtype=np.uint8)
 
 
 def opencv_build(paths: list[Path], target: Path) -> None:
-    """The plainest cache: a loop that writes what OpenCV decodes."""
+    """The simplest cache: a loop that writes images decoded by OpenCV."""
     with target.open("wb") as file:
         for path in paths:
             file.write(opencv(path).data)
@@ -154,12 +153,12 @@ def opencv_build(paths: list[Path], target: Path) -> None:
 
 
 def our_build(paths: list[Path], folder: Path, workers: int | None) -> None:
-    """The real thing, key, lock, header and all."""
+    """Swinft's cache, with key, lock and header."""
     prepare(paths, paths[0].parent, SIZE, folder, workers).path.unlink()
 
 
 def cold(paths: list[Path], folder: Path, repeats: int) -> dict[str, Spread]:
-    """Decoding and shrinking, and building a whole cache, per second and core; ratios of ours to OpenCV, paired."""
+    """Decoding and shrinking, and building a whole cache, per second and core; paired ratios of swinft to OpenCV."""
     assert isinstance(ours := load_image(paths[0], SIZE), np.ndarray)
     assert ours.shape == opencv(paths[0]).shape
     decoders: dict[str, Callable[[int], object]] = {
@@ -167,7 +166,7 @@ def cold(paths: list[Path], folder: Path, repeats: int) -> dict[str, Spread]:
         "OpenCV with aliasing": lambda i: opencv(paths[i], cv2.INTER_LINEAR),
         "ours": lambda i: load_image(paths[i], SIZE),
     }
-    rates = race(decoders, len(paths), 25, repeats)  # each finds its own code in the processor's caches, as in a loop
+    rates = race(decoders, len(paths), 25, repeats)  # keeps the code of each in the processor's caches
     builds: dict[str, Callable[[int], object]] = {
         "OpenCV": lambda _: opencv_build(paths, folder / "plain"),
         "ours": lambda _: our_build(paths, folder, workers=1),
@@ -193,7 +192,7 @@ def preparation(paths: list[Path], folder: Path, repeats: int) -> dict[str, obje
 
 
 def main() -> None:
-    """Measures everything, prints it and writes it down."""
+    """Measures, prints, writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=7)

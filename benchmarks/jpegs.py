@@ -1,7 +1,7 @@
-"""Real images at the size of a competition's, in folds.
+"""Writes JPEGs of a competition's typical size, in folds.
 
-The demo's satellite tiles are enlarged to 500 × 375 pixels and given fine texture, so that a file has the bytes of a
-photograph and its decoding the cost of one. Folds share no tile.
+The demo's satellite tiles are enlarged to 500 × 375 pixels with fine texture, so that file size and decoding time are
+those of a photograph. Folds share no tile.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from PIL import Image
 TILES = Path(__file__).parent.parent / "competitions" / "bluemarble"
 WIDTH, HEIGHT = 500, 375
 QUALITY = 90
-# Grain in grey levels at one and at two pixels. By itself an enlarged tile has 15 KB; so it has the 70 KB of a photo.
+# Grain in grey levels at one and at two pixels: it increases the file from 15 KB to the 70 KB of a photo.
 FINE, COARSE = 6.5, 7.0
 
 
@@ -21,7 +21,7 @@ def make_table(root: Path, rows: list[int]) -> None:
     """Writes `train.csv` (id, image, climate), `folds.csv` (id, fold), and the JPEGs `fold_<fold>/<climate>/<id>.jpg`.
 
     Args:
-        root: Where they go.
+        root: Output folder.
         rows: Number of rows of each fold.
     """
     table = []
@@ -40,7 +40,7 @@ def make_table(root: Path, rows: list[int]) -> None:
 
 
 def enlarge(tile: Path, rng: np.random.Generator) -> Image.Image:
-    """A part of a tile at a photograph's size, turned and grained by chance: rows of one tile differ."""
+    """A crop of a tile at a photograph's size, with random rotation and grain, so that rows of one tile differ."""
     pixels = np.rot90(np.asarray(Image.open(tile).convert("RGB")), int(rng.integers(4)))
     height = pixels.shape[1] * HEIGHT // WIDTH
     top = int(rng.integers(pixels.shape[0] - height + 1))
@@ -52,7 +52,7 @@ def enlarge(tile: Path, rng: np.random.Generator) -> Image.Image:
 
 
 def _tiles(rows: list[int]) -> list[pd.DataFrame]:
-    """The tiles of each fold: shares in proportion to its rows, every climate in turn, none in two folds."""
+    """The tiles of each fold, in proportion to its rows, by climate in turn, none in two folds."""
     tiles = pd.read_csv(TILES / "train.csv").sample(frac=1.0, random_state=0)
     ends = (np.cumsum(rows) / sum(rows)).tolist()
     folds: list[list[pd.DataFrame]] = [[] for _ in rows]

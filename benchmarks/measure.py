@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, what it was measured on, and the page with all results.
+"""Shared by the benchmarks: interleaved timing, description of the machine, and the page of results.
 
 `python benchmarks/measure.py` writes README.md from README.md.j2 and results/*.json, and measures nothing.
 """
@@ -24,14 +24,14 @@ from swinft.system.precision import cpu_has_bf16
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
-# A pause before each measurement: threads of torch and OpenVINO wait actively for a moment after their work.
+# Pause before each measurement: threads of torch and OpenVINO spin for a moment after their work.
 PAUSE_SECONDS = 0.3
-# What other processes may compute while something is timed: a share of a core, and two of the system's clock ticks.
+# Allowed load of other processes during a measurement: a fraction of a core, plus two clock ticks of the system.
 QUIET_SHARE, QUIET_SECONDS = 0.1, 0.02
 
 
 class Computed(float):
-    """Seconds that another process computed for a case."""
+    """Seconds computed by another process for a case."""
 
 
 def machine(*packages: str) -> dict[str, object]:
@@ -51,7 +51,7 @@ def machine(*packages: str) -> dict[str, object]:
 
 
 def load() -> list[float]:
-    """Processes that wanted a core, on average over the last 1, 5 and 15 minutes; the benchmark's own count too."""
+    """Load averages over the last 1, 5 and 15 minutes, including the benchmark itself."""
     return [round(value, 2) for value in os.getloadavg()]
 
 
@@ -68,19 +68,19 @@ def interleave(
 ) -> tuple[dict[str, list[float]], int]:
     """Seconds of each case in each round, and how many of these measurements were disturbed.
 
-    Every round runs every case once, in an order of its own: what else the machine does hits all of them alike, so that
-    cases are compared round by round. Those of a group follow one another, as their host may be slower for seconds at
-    a time. One round more comes first and is not counted: it pays for memory and kernels.
+    Every round runs every case once, in another order, so that other load affects all of them equally, and cases are
+    compared round by round. Cases of a group run one after another, since a host may be slower for some seconds. A
+    first round for memory allocation and kernels is not counted.
 
-    A measurement during which other processes computed is repeated. Whether it is kept depends on them alone, never on
-    how long it took. Once patience is over everything is kept.
+    A measurement is repeated if other processes computed meanwhile, independent of its result. When patience is over,
+    all measurements are kept.
 
-    With `--cpu-time` the seconds in which this process computed count, on all its threads together, instead of those
-    that passed. Others hardly change them, so that nothing is waited for or repeated.
+    With `--cpu-time`, the processor time of this process (all threads) is measured instead of the wall clock. Other
+    processes hardly affect it, so nothing is repeated.
 
     Args:
-        groups: What to time, by name; together what is compared. A case that has another process do its work returns
-            what that computed, as `Computed`.
+        groups: Cases by name, in groups that are compared. A case that runs in another process returns its processor
+            time, as `Computed`.
         timing: `rounds`, `patience` in seconds, and `cpu_time`.
     """
     order, patience = random.Random(0), timing.patience
@@ -104,7 +104,7 @@ def interleave(
 
 
 def _time(case: Callable[[], object], cpu_time: bool = False) -> tuple[float, bool]:
-    """Seconds of a call, and whether what other processes did meanwhile is small enough not to matter."""
+    """Seconds of a call, and whether the load of other processes was negligible."""
     busy, own, started = _busy_seconds(), time.process_time(), time.perf_counter()
     answer = case()
     elapsed = time.perf_counter() - started
@@ -115,7 +115,7 @@ def _time(case: Callable[[], object], cpu_time: bool = False) -> tuple[float, bo
 
 
 def _wait_until_quiet(patience: float) -> float:
-    """Waits until other processes hardly compute, and at least for the pause; returns the seconds beyond it."""
+    """Waits at least for the pause, and until other processes are idle; returns the additional seconds."""
     started = time.perf_counter()
     while True:
         _, is_quiet = _time(lambda: time.sleep(PAUSE_SECONDS))
@@ -125,7 +125,7 @@ def _wait_until_quiet(patience: float) -> float:
 
 
 def _busy_seconds() -> float:
-    """Seconds that all cores together computed since the start of the machine; 0 where it does not say."""
+    """Processor seconds of all cores since the machine's start; 0 if unknown."""
     stat = Path("/proc/stat")
     if not stat.is_file():
         return 0.0
@@ -159,7 +159,7 @@ def write(name: str, results: dict[str, Any]) -> None:
 
 
 def read_results() -> dict[str, Any]:
-    """What the scripts wrote, by the names of the files with `_` for `-`."""
+    """The results by file name, with `_` for `-`."""
     return {path.stem.replace("-", "_"): json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
 
 

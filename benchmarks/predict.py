@@ -1,15 +1,15 @@
-"""What `predict_rows` adds to bare forward passes, and how much faster OpenVINO is than torch.
+"""Compares `predict_rows` with bare forward passes, and OpenVINO with torch.
 
     python benchmarks/predict.py
     python benchmarks/predict.py --images 8 --batch 8 --rounds 18
     python benchmarks/predict.py --images 8 --batch 4 --rounds 2 --backends torch-32-true openvino-f32
 
-Predicts Blue Marble test images with three Swin-T of random weights ("folds") under four views, at 224 px on the CPU.
-`predict_rows` reads and decodes the images, makes the views and averages; the bare forward passes run the same
-networks on the same tensors, made beforehand. `plain torch` runs the first of them too, in fp32 and in a process of its
-own: that of the others keeps freed memory, as swinft's does, and cannot be rid of it. Everybody takes turns. 42 minutes
-on 2 cores, the second line about 15. Writes benchmarks/results/predict.json, or predict-batch-8.json and the like for
-batches of another size than `swinft predict` makes by default.
+Predicts Blue Marble test images with three Swin-T of random weights ("folds") and four views, at 224 px on the CPU.
+`predict_rows` reads and decodes the images, applies the views and averages; the bare forward passes run the same
+networks on the same tensors, prepared in advance. `plain torch` runs the first network in fp32 in a separate process,
+since the others' process keeps freed memory, as in swinft. All take turns. 42 minutes on 2 cores, the second line about
+15. Writes benchmarks/results/predict.json, or predict-batch-8.json and the like for
+batches of another size than the default of `swinft predict`.
 """
 
 import argparse
@@ -46,7 +46,7 @@ CLIMATES = ["arid", "continental", "polar", "temperate", "tropical"]
 VIEW_NAMES: list[View] = ["identity", "hflip", "vflip", "rot180"]
 NUM_FOLDS = 3
 CPU = torch.device("cpu")
-# What `predict_rows` is given as precision; OpenVINO's own is chosen when a network is compiled.
+# Precision for `predict_rows`; OpenVINO's precision is set when a network is compiled.
 BACKENDS: dict[str, Precision] = {
     "torch-32-true": "32-true",
     "torch-bf16-mixed": "bf16-mixed",
@@ -59,7 +59,7 @@ BATCH = 64  # of `swinft predict`: twice the training batch's default
 
 
 def make_nets(backbone: str, size: int) -> list[ImageModel]:
-    """A network per fold; their heads are livelier than fresh ones, which answer nearly the same to every image."""
+    """A network per fold, with larger head weights than initial ones, which predict nearly the same for every image."""
     nets = []
     for fold in range(NUM_FOLDS):
         torch.manual_seed(fold)
@@ -70,7 +70,7 @@ def make_nets(backbone: str, size: int) -> list[ImageModel]:
 
 
 def make_predictors(backend: str, nets: list[ImageModel], size: int) -> Sequence[Predictor]:
-    """What predicts in a backend."""
+    """The networks of a backend."""
     engine, precision = backend.split("-", 1)
     if engine == "torch":
         return nets
@@ -103,7 +103,7 @@ def bare(predictors: Sequence[Predictor], tensors: list[torch.Tensor], backend: 
 
 
 def serve_plain(arguments: argparse.Namespace, tensors: list[torch.Tensor]) -> None:
-    """Runs one fold's forward passes in fp32 once for every line that comes; answers the seconds computed."""
+    """Runs one fold's forward passes in fp32 for every input line; prints their processor seconds."""
     nets = make_nets(arguments.backbone, arguments.size)[:1]
     for _ in sys.stdin:
         before = time.process_time()
@@ -113,7 +113,7 @@ def serve_plain(arguments: argparse.Namespace, tensors: list[torch.Tensor]) -> N
 
 @contextmanager
 def plain_torch() -> Iterator[Callable[[], Computed]]:
-    """A call that runs these passes in a process of their own, which is given this one's options."""
+    """A function that runs these passes in a separate process with the same options."""
     command = [sys.executable, __file__, *sys.argv[1:], "--plain"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdin is not None
@@ -134,7 +134,7 @@ def views(loader: DataLoader[Any]) -> list[torch.Tensor]:
 
 
 def differences(values: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Largest difference of each backend's predictions from torch's in fp32, absolute and as a share of their range."""
+    """Largest difference of each backend's predictions from torch's in fp32, absolute and relative to their range."""
     expected = values[REFERENCE]
     span = np.ptp(expected, axis=0)
     return {
@@ -149,7 +149,7 @@ def differences(values: dict[str, Any]) -> dict[str, dict[str, float]]:
 def measure(
     backends: list[str], backbone: str, size: int, loader: DataLoader[Any], timing: argparse.Namespace
 ) -> dict[str, Any]:
-    """Speed of every backend, with `predict_rows` and bare, and its distance from torch in fp32."""
+    """Speed of every backend, with `predict_rows` and bare, and its difference from torch in fp32."""
     nets = make_nets(backbone, size)
     tensors = views(loader)
     values: dict[str, Any] = {}
@@ -206,7 +206,7 @@ def main() -> None:
             serve_plain(arguments, views(loader))
             return
         about: dict[str, Any] = {"machine": machine("openvino")}
-        keep_freed_memory(CPU)  # as `swinft predict` does, for everybody
+        keep_freed_memory(CPU)  # as in `swinft predict`, for all
         results = measure(arguments.backends, arguments.backbone, arguments.size, loader, arguments)
     about["load_after"] = load()
     del arguments.plain

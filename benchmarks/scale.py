@@ -1,4 +1,4 @@
-"""How a forward pass grows with the image while the windows keep their size.
+"""Measures how a forward pass scales with the image size at constant window size.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --sizes 112 224 --batch 1 --rounds 2
@@ -26,12 +26,12 @@ WINDOW = 7
 
 
 def create(size: int) -> Any:
-    """A Swin-T without its classifier, which does not grow with the image."""
+    """A Swin-T without its classifier, whose cost is independent of the image size."""
     return timm.create_model(MODEL, img_size=size, window_size=WINDOW, num_classes=0).eval()
 
 
 def count(model: Any, size: int) -> dict[str, float]:
-    """Counted MACs of an image, in all and in the attention modules, and what the closed form gives for the latter.
+    """Counted MACs of an image, in total and in attention, and the latter by the closed form.
 
     The closed form of window attention on h × w patches with C channels and windows of M × M is 4hwC² + 2M²hwC: the
     projections to queries, keys, values and out, then the two products within each window.
@@ -72,7 +72,7 @@ def measure(sizes: list[int], batch: int, timing: argparse.Namespace) -> dict[st
 
 
 def draw(results: dict[str, Any], batch: int, clock: str) -> Figure:
-    """Time and MACs over the side, both logarithmic, each beside a line that is proportional to the pixels."""
+    """Plots time and MACs over the side, logarithmic, each with a line proportional to the pixels."""
     sizes = [int(size) for size in results["sizes"]]
     rows = list(results["sizes"].values())
     figure = Figure(figsize=(10, 4.2), layout="constrained")

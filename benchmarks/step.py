@@ -1,15 +1,15 @@
-"""Seconds of a training step: timm's Swin, the same with faster attention, and swinft's whole loop around the latter.
+"""Times a training step of timm's Swin, of the same with faster attention, and of swinft's whole loop.
 
     python benchmarks/step.py
     python benchmarks/step.py --memory returned --precision bf16
     python benchmarks/step.py --model swinv2_tiny_window8_256 --image-size 256 --batch 4 --steps 10 --precision bf16
 
-All train the same network from the same weights on the same tensors in one process, one step each in turn, so that what
-else the machine does slows all of them. swinft's step is the time from the end of one batch to the end of the next, in
-Lightning's own loop: loader, hooks, optimiser and schedule included. Processor time tells more than the clock where
-others use the same cores. On a CPU, all of them keep freed memory, as `swinft fit` does. What that is worth is measured
-in processes of their own, in turn: timm's Swin in a bare loop with the memory as it comes, and swinft's whole loop.
-With `--memory returned` nobody keeps it, and there are no processes of their own. Writes benchmarks/results/step.json,
+All train the same network from the same weights on the same tensors in one process, one step each in turn, so that
+other load affects all of them. swinft's step is the time from the end of one batch to the end of the next in
+Lightning's loop, including loader, hooks, optimiser and schedule. If other programs use the cores, processor time is
+more reliable than the clock. On a CPU, freed memory is kept, as in `swinft fit`. The effect of this is measured in
+separate processes, in turn: timm's Swin in a bare loop with default memory handling, and swinft's whole loop. With
+`--memory returned` freed memory is not kept, and there are no separate processes. Writes benchmarks/results/step.json,
 or step-memory-returned.json.
 """
 
@@ -40,7 +40,7 @@ from swinft.system.allocator import keep_freed_memory
 from swinft.system.precision import autocast, cpu_is_faster_in_bf16
 
 CLASSES = 10
-WARMUP = 3  # steps whose times are thrown away: memory and kernels are set up
+WARMUP = 3  # warm-up steps, not counted
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
@@ -62,14 +62,14 @@ def batches(options: argparse.Namespace) -> list[Batch]:
 
 
 def now() -> np.ndarray:
-    """Seconds by the clock and of the processor, once the device has done all it was asked to."""
+    """Wall-clock and processor seconds, after synchronising the device."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def bare_step(task: FineTuneTask, net: nn.Module, data: Iterator[Batch], precision: str) -> Callable[[], None]:
-    """A training step as one would write it by hand, with swinft's optimiser."""
+    """A hand-written training step, with swinft's optimiser."""
     net = net.to(DEVICE).train()
     optimizer = make_optimizer(
         param_groups(net.backbone, [net.head], task.optim), task.optim, DEVICE, scales_loss=False
@@ -98,7 +98,7 @@ def bare_prediction(net: nn.Module, data: Iterator[Batch], precision: str) -> Ca
 
 
 def run_in_turn(steps: dict[str, Callable[[], None]], times: Times, turn: int) -> None:
-    """One step of each, beginning with another one each time."""
+    """One step of each, in rotating order."""
     names = list(steps)
     first = turn % max(1, len(names))
     for name in names[first:] + names[:first]:
@@ -108,7 +108,7 @@ def run_in_turn(steps: dict[str, Callable[[], None]], times: Times, turn: int) -
 
 
 class Rivals(pl.Callback):
-    """Times Lightning's steps, and lets the bare ones run between them.
+    """Times Lightning's steps, and runs the bare steps between them.
 
     Args:
         steps: The bare steps.
@@ -128,14 +128,14 @@ class Rivals(pl.Callback):
 
 
 def make_task(options: argparse.Namespace) -> FineTuneTask:
-    """The network that all train, always with the same weights."""
+    """The network of all loops, always with the same weights."""
     torch.manual_seed(0)
     context = TaskContext(image_size=options.image_size)
     return FineTuneTask(ClassificationHead, options.model, False, num_outputs=CLASSES, context=context)
 
 
 def take_turns(options: argparse.Namespace, steps: dict[str, Callable[[], None]]) -> Times:
-    """Seconds of steps that take turns, those of the warm-up included."""
+    """Seconds of steps in turn, including the warm-up."""
     times: Times = {name: [] for name in steps}
     for turn in range(options.steps + WARMUP):
         run_in_turn(steps, times, turn)
@@ -143,7 +143,7 @@ def take_turns(options: argparse.Namespace, steps: dict[str, Callable[[], None]]
 
 
 def alone(options: argparse.Namespace, who: str, precision: str) -> list[float]:
-    """Seconds of training steps by the clock, of timm's network in a bare loop or of swinft, with nobody beside it."""
+    """Seconds of training steps by the clock, of timm's network in a bare loop or of swinft, alone in a process."""
     task = make_task(options)
     if who == "swinft":
         keep_freed_memory(DEVICE)
@@ -156,7 +156,7 @@ def alone(options: argparse.Namespace, who: str, precision: str) -> list[float]:
 
 
 def whole(options: argparse.Namespace, precision: str) -> dict[str, object]:
-    """Median seconds of steps of both, each in a process of its own, and by how much swinft is faster, per round."""
+    """Median seconds of steps of both, each in a separate process, and the ratio per round."""
     rounds: list[dict[str, float]] = []
     for number in range(options.rounds):
         found = {}

@@ -1,13 +1,13 @@
-"""What durability costs: a fold of a real-size model, with the store's flushes and hashes and without them.
+"""Measures the cost of durability: the store's flushes and hashes in a fold of a full-size model.
 
     python benchmarks/store.py                      # swin_tiny at 224 px, 5 minutes on 2 cores
     python benchmarks/store.py --rows 90 --rounds 1 --size 32
 
-Fits one fold for one epoch through the front door and counts the seconds that pass inside flushes (fsync of files and
-folders) and hashes (while writing and while verifying). The time without them is the whole command's time less those:
-comparing commands with and without was tried, and a training step varies more from minute to minute than what is to be
-measured. The checkpoint holds weights, their average and AdamW's two moments. The rows are few, so that the share of an
-epoch that is spent on saving is larger than in a competition. Writes benchmarks/results/store.json.
+Fits one fold for one epoch by the command line, and measures the seconds inside flushes (fsync of files and folders)
+and hashes (while writing and verifying). The time without them is the command's time minus these seconds: between
+separate commands, training steps vary more than the difference to measure. The checkpoint has weights, averaged weights
+and AdamW's two moments. With few rows, saving takes a larger fraction of an epoch than in a competition. Writes
+benchmarks/results/store.json.
 """
 
 import argparse
@@ -30,11 +30,11 @@ from swinft import store
 from swinft.cli import main as swinft
 
 ROOT = Path(__file__).parent.parent
-LIMIT = 1.03  # what durability may cost
+LIMIT = 1.03  # allowed cost of durability
 
 
 class Stopwatch:
-    """Adds up the seconds that pass inside some functions."""
+    """Adds up the seconds inside functions."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -105,10 +105,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     about = machine()
-    with tempfile.TemporaryDirectory(dir=ROOT) as folder:  # on a disk: a folder in memory flushes for nothing
+    with tempfile.TemporaryDirectory(dir=ROOT) as folder:  # on a disk: in memory, flushes cost nothing
         root = Path(folder)
         make_table(root, options.rows)
-        fit(root, options, "--trainer.limit_train_batches", "2")  # imports and first kernels
+        fit(root, options, "--trainer.limit_train_batches", "2")  # warm-up: imports and kernels
         pairs = []
         for _ in range(options.rounds):
             watch = Stopwatch()

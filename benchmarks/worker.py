@@ -1,4 +1,4 @@
-"""A process that measures: what hangs is killed, and what fails takes nobody's memory or context along."""
+"""A worker process for measurements: one that hangs is killed, and a failure does not affect the main process."""
 
 import multiprocessing
 import os
@@ -8,11 +8,11 @@ from multiprocessing.connection import Connection, wait
 from threading import Thread
 from typing import Any
 
-START_SECONDS = 120.0  # torch's first import from a cold disk, and the GPU's context
+START_SECONDS = 120.0  # first import of torch from a cold disk, and the GPU's context
 
 
 def _serve(pipe: Connection) -> None:
-    """Does what comes, one after another."""
+    """Runs the received functions, one after another."""
     os.setsid()  # compilers and loader processes are killed with it
     Thread(target=_end_with_parent, daemon=True).start()
     pipe.send(None)
@@ -20,14 +20,14 @@ def _serve(pipe: Connection) -> None:
         work = pipe.recv()
         try:
             answer = work()
-        except Exception as error:  # whatever it is, it is the finding
+        except Exception as error:  # any error is the result
             lines = str(error).splitlines() or [""]
             answer = {"error": f"{type(error).__name__}: {lines[0]}"}
         pipe.send(answer)
 
 
 def _end_with_parent() -> None:
-    """Kills this process and all that it has started when the one that it measures for is gone, however it went."""
+    """Kills this process and its children if the parent process ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
@@ -35,24 +35,24 @@ def _end_with_parent() -> None:
 
 
 class Worker:
-    """Does one piece of work after another in a process, which is replaced after one that failed or was killed."""
+    """Runs functions in a worker process, which is replaced after a failure or timeout."""
 
     def __init__(self) -> None:
         self._process: Any = None
         self._pipe: Any = None
 
     def ask(self, work: Callable[[], dict[str, Any]], seconds: float) -> dict[str, Any]:
-        """What a function answers.
+        """The result of a function.
 
         Args:
-            work: Of a module that can be imported; its arguments and its answer are sent.
-            seconds: It may take.
+            work: A function of an importable module; its arguments and result are pickled.
+            seconds: Timeout.
 
         Returns:
-            The answer; `error` in words where it failed.
+            The result; `error` with a message if it failed.
 
         Raises:
-            TimeoutError: It took longer, and was killed with all that it had started.
+            TimeoutError: It took longer, and was killed with its children.
         """
         if self._process is None:
             self._start()
@@ -72,7 +72,7 @@ class Worker:
         return answer
 
     def end(self) -> None:
-        """Kills the process and all that it has started."""
+        """Kills the process and its children."""
         if self._process is None:
             return
         try:

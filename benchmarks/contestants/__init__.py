@@ -1,1 +1,1 @@
-"""One file per contestant of fit.py: what a user of that project writes. Each imports its own project only."""
+"""One file per library that fit.py compares: the script that its user would write. Each imports only this library."""

@@ -1,4 +1,4 @@
-"""What all contestants are given: the table, the network, the settings, the clock."""
+"""What all contestants share: table, network, settings, timer."""
 
 import time
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import pandas as pd
 import timm
 import torch
 
-SMALLEST_CROP = 0.5  # of the image's area, where everybody crops alike
+SMALLEST_CROP = 0.5  # of the image's area, in the equal setting
 LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 0.05
 CLIP = 1.0
@@ -24,12 +24,12 @@ class Clock:
     _started: float = 0.0
 
     def start(self) -> None:
-        """An epoch begins."""
+        """Called at the start of an epoch."""
         self.seconds.append(0.0)
         self._started = time.perf_counter()
 
     def step(self) -> None:
-        """A step ends; the last one ends the epoch, so that validation and saving count for nobody."""
+        """Called after a step; the last one ends the epoch, so that validation and saving are not counted."""
         self.seconds[-1] = time.perf_counter() - self._started
 
 
@@ -39,14 +39,14 @@ class Race:
 
     Args:
         root: Folder that `jpegs.make_table` filled; fold 0 is held out, fold 1 is trained on.
-        is_equal: The same precision, crops, loader workers, optimiser and schedule for everybody; otherwise everybody's
+        is_equal: Whether all have the same precision, crops, loader workers, optimiser and schedule, not their
             defaults.
-        is_bf16: Precision where it is equal: bf16 autocast, else fp32.
-        backbone: timm's name.
+        is_bf16: Precision of the equal setting: bf16 autocast, else fp32.
+        backbone: Name in timm.
         size: Side in pixels.
-        epochs: At least 2: the first one warms up.
+        epochs: At least 2: the first one is a warm-up.
         batch_size: Images per step; divides the number of training rows.
-        workers: Loader processes where they are equal.
+        workers: Loader processes of the equal setting.
         clock: Measures the epochs.
     """
 
@@ -67,7 +67,7 @@ class Race:
 
     @property
     def classes(self) -> list[str]:
-        """In alphabetical order, as all contestants number them."""
+        """The classes in alphabetical order, as all contestants number them."""
         return sorted(self.table["climate"].unique())
 
     @property
@@ -76,7 +76,7 @@ class Race:
         return int((self.table["fold"] == 1).sum()) // self.batch_size
 
     def autocast(self) -> torch.autocast:
-        """What equal precision means."""
+        """Precision of the equal setting."""
         return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.is_equal and self.is_bf16)
 
     def network(self) -> Any:

@@ -19,42 +19,42 @@ from contestants import race as rules
 
 
 class Stopwatch(Callback):
-    """Tells the race's clock."""
+    """Notifies the race's timer."""
 
     def __init__(self, clock: rules.Clock) -> None:
         self.clock = clock
 
     def before_train(self) -> None:
-        """An epoch begins."""
+        """Called at the start of an epoch."""
         self.clock.start()
 
     def after_batch(self) -> None:
-        """A step ends; held-out batches come here as well."""
+        """Called after a step, also of validation."""
         if self.training:
             self.clock.step()
 
 
 class Autocast(Callback):
-    """fastai's own MixedPrecision is for CUDA alone."""
+    """bf16 autocast; fastai's own MixedPrecision is only for CUDA."""
 
     def __init__(self, race: rules.Race) -> None:
         self.race = race
 
     def before_batch(self) -> None:
-        """The forward pass begins."""
+        """Called before the forward pass."""
         self.context = self.race.autocast()
         self.context.__enter__()
 
     def after_loss(self) -> None:
-        """The loss is there: the backward pass runs outside."""
+        """Called after the loss: the backward pass is outside autocast."""
         self.context.__exit__(None, None, None)
 
 
 class Crop(RandomResizedCrop):
-    """Shows held-out images whole, as the others do; fastai's own would cut their edges off."""
+    """Resizes held-out images without cropping, like the others; fastai's default crops."""
 
     def before_call(self, b: Any, split_idx: int) -> None:
-        """Draws the crop of a training image."""
+        """Draws the random crop of a training image."""
         super().before_call(b, split_idx)
         if split_idx:
             self.final_size = self.size
@@ -65,7 +65,7 @@ def fit(race: rules.Race, scratch: Path) -> dict[str, Any]:
 
     Args:
         race: What to fit.
-        scratch: A folder of its own.
+        scratch: A temporary folder.
 
     Returns:
         Accuracy on the held-out rows, and the precision.

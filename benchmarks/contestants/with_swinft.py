@@ -1,4 +1,4 @@
-"""swinft, through its command."""
+"""swinft, by its command line."""
 
 import json
 from pathlib import Path
@@ -12,16 +12,16 @@ from swinft.cli import main as swinft
 
 
 class Stopwatch(pl.Callback):
-    """Named in the config, as a user's own callback is."""
+    """A custom callback, named in the config."""
 
     race: rules.Race
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        """An epoch begins."""
+        """Called at the start of an epoch."""
         self.race.clock.start()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """A step ends."""
+        """Called after a step."""
         self.race.clock.step()
 
 
@@ -30,10 +30,10 @@ def fit(race: rules.Race, scratch: Path) -> dict[str, Any]:
 
     Args:
         race: What to fit.
-        scratch: A folder of its own.
+        scratch: A temporary folder.
 
     Returns:
-        Accuracy on the held-out rows, and what it chose where it may choose.
+        Accuracy on the held-out rows, and the chosen precision.
     """
     Stopwatch.race = race
     file = scratch / "config.yaml"
@@ -48,7 +48,7 @@ def fit(race: rules.Race, scratch: Path) -> dict[str, Any]:
 
 
 def _config(race: rules.Race, scratch: Path) -> dict[str, Any]:
-    """The shortest config of the defaults; what is equal for everybody besides."""
+    """The shortest config for the defaults, plus the keys of the equal setting."""
     config: dict[str, Any] = {
         "name": "fit",
         "runs": str(scratch),

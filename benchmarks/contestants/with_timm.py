@@ -1,4 +1,4 @@
-"""timm: its datasets, loaders, optimisers and schedules, in the loop that its `train.py` has."""
+"""timm: its datasets, loaders, optimisers and schedules, in the loop of its `train.py`."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def fit(race: rules.Race, scratch: Path) -> dict[str, Any]:
 
     Args:
         race: What to fit.
-        scratch: A folder of its own.
+        scratch: A temporary folder.
 
     Returns:
         Accuracy on the held-out rows, and the precision.

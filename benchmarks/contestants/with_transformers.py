@@ -15,22 +15,22 @@ from contestants import race as rules
 
 
 class Stopwatch(TrainerCallback):
-    """Tells the race's clock."""
+    """Notifies the race's timer."""
 
     def __init__(self, clock: rules.Clock) -> None:
         self.clock = clock
 
     def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-        """An epoch begins."""
+        """Called at the start of an epoch."""
         self.clock.start()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """A step ends."""
+        """Called after a step."""
         self.clock.step()
 
 
 class Rows(Dataset):
-    """A fold's images as the Trainer wants them."""
+    """A fold's images in the Trainer's format."""
 
     def __init__(self, race: rules.Race, fold: int) -> None:
         table = race.table[race.table["fold"] == fold]
@@ -49,14 +49,14 @@ class Rows(Dataset):
 
 
 class Classifier(nn.Module):
-    """Gives the Trainer its loss."""
+    """Returns the loss to the Trainer."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Loss, where there are labels, and logits."""
+        """Loss (if there are labels) and logits."""
         logits = self.net(pixel_values)
         loss = {} if labels is None else {"loss": nn.functional.cross_entropy(logits, labels)}
         return {**loss, "logits": logits}
@@ -67,7 +67,7 @@ def fit(race: rules.Race, scratch: Path) -> dict[str, Any]:
 
     Args:
         race: What to fit.
-        scratch: A folder of its own.
+        scratch: A temporary folder.
 
     Returns:
         Accuracy on the held-out rows, and the precision.
@@ -97,7 +97,7 @@ def fit(race: rules.Race, scratch: Path) -> dict[str, Any]:
 
 
 def _equal(race: rules.Race) -> dict[str, Any]:
-    """What the others are given as well; nothing where everybody has their defaults."""
+    """Arguments of the equal setting; empty for the defaults."""
     if not race.is_equal:
         return {}
     return {
@@ -114,7 +114,7 @@ def _equal(race: rules.Race) -> dict[str, Any]:
 
 
 def _transform(race: rules.Race, is_training: bool) -> transforms.Compose:
-    """Of the image-classification example, or what is equal for everybody."""
+    """Transforms of the image-classification example, or of the equal setting."""
     size = (race.size, race.size)
     if is_training:
         scale = (rules.SMALLEST_CROP if race.is_equal else 0.08, 1.0)
