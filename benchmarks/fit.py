@@ -199,7 +199,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1, help="loader processes where they are equal")
     parser.add_argument("--setting", default="equal,defaults", help="equal, defaults, or both with a comma")
     parser.add_argument("--only", choices=list(NEEDS), help="measure this one once, here, and print one line of JSON")
-    parser.add_argument("--table", type=Path, help="a folder with the images; made anew without it")
+    parser.add_argument("--table", type=Path, help="a folder with the images; created if not given")
     options = parser.parse_args()
     if options.epochs < 2 or options.rows % options.batch:
         parser.error("at least 2 epochs, and rows that the batch divides")

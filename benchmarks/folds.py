@@ -169,7 +169,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bare", action="store_true", help="the bare fold once, here; prints one line of JSON")
-    parser.add_argument("--table", type=Path, help="a folder with the images; made anew without it")
+    parser.add_argument("--table", type=Path, help="a folder with the images; created if not given")
     options = parser.parse_args()
     if options.rows % FOLDS or options.rows // FOLDS * (FOLDS - 1) % options.batch:
         parser.error(f"{FOLDS - 1} fifths of the rows must be whole batches, so that nobody drops any")

@@ -219,7 +219,7 @@ def code() -> str:
 def begin(about: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """The device, and earlier results on the same device that are still valid."""
     earlier = RESULTS / "gpu.json"
-    if not options.toy and not options.anew and earlier.is_file():
+    if not options.toy and not options.remeasure and earlier.is_file():
         found: dict[str, Any] = json.loads(earlier.read_text())
         if found["device"] == about["device"] and found["machine"]["torch"] == version("torch"):
             if found.get("code") != code():
@@ -290,7 +290,7 @@ def main() -> None:
         metavar="PATTERN",
         help="only cases named so, in this order: loop 'base.*fused'",
     )
-    parser.add_argument("--anew", action="store_true", help="measure again what an earlier run has")
+    parser.add_argument("--remeasure", action="store_true", help="measure again what an earlier run has")
     parser.add_argument("--output", type=Path, help="a folder for a copy of the result")
     options = parser.parse_args()
     if not options.toy and DEVICE.type != "cuda":

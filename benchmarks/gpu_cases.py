@@ -157,7 +157,7 @@ def clean() -> None:
 
 
 def about_device() -> dict[str, Any]:
-    """Its name, the TFLOP/s of a large matrix product in bf16, and those that count as its peak."""
+    """Name of the GPU, TFLOP/s of a large matrix product in bf16, and the nominal peak."""
     side = 8192 if DEVICE.type == "cuda" else 256
     matrix = torch.randn(side, side, device=DEVICE, dtype=torch.bfloat16)
     product = 2 * side**3 / seconds_of(lambda: matrix @ matrix, 20)[0] / 1e12
@@ -217,7 +217,7 @@ def measure(model: Model, variant: Variant, steps: int) -> dict[str, Any]:
 
 
 def measured(model: Model, variant: Variant, steps: int, peak: float) -> dict[str, Any]:
-    """What `measure` finds, with FLOP/s and their share of the peak."""
+    """The results of `measure`, with FLOP/s relative to the peak."""
     result = measure(model, variant, steps)
     flops = forward_flops(model)
     for kind, passes in (("train", 3), ("predict", 1)):
@@ -243,7 +243,7 @@ def make_competition(root: Path, count: int) -> None:
 def data_settings(
     root: Path, model: Model, workers: int, cache: bool = True, augment_on: Any = "cpu"
 ) -> dict[str, Any]:
-    """The tables that `make_competition` wrote, in batches as small as their length needs to be honest."""
+    """The tables of `make_competition`, in batches small enough for a realistic measurement."""
     return {
         "root": str(root),
         "train": "train.csv",
@@ -259,10 +259,10 @@ def data_settings(
 
 
 def ahead(loader: Any) -> int:
-    """Batches after which a loader's rate is its own: those that may have been ready when the clock started, and some.
+    """Number of batches to skip: those that may be prefetched before the clock starts, and a few more.
 
     Raises:
-        ValueError: As many more do not follow: what is measured would be what lay ready.
+        ValueError: Fewer batches follow than are skipped: only prefetched ones would be measured.
     """
     ready = WARM_UP + loader.num_workers * (loader.prefetch_factor or 0)
     if len(loader) < 2 * ready:
@@ -271,7 +271,7 @@ def ahead(loader: Any) -> int:
 
 
 def supply(root: Path, model: Model, workers: int, source: str) -> dict[str, float]:
-    """Images per second that the loader hands out, and that training on them reaches, beside images that lie ready."""
+    """Images per second of the loader, of training with it, and of training on images already on the device."""
     clean()
     cache, augment_on = {"JPEG": (False, "cpu"), "cache": (True, "cpu"), "device": (True, "device")}[source]
     data = CSVDataModule(**data_settings(root, model, workers, cache, augment_on))
@@ -280,11 +280,11 @@ def supply(root: Path, model: Model, workers: int, source: str) -> dict[str, flo
 
 
 def fed(model: Model, loader: Any) -> dict[str, float]:
-    """Images per second of a loader alone, of training on what it hands out, and on one batch that lies ready."""
+    """Images per second of a loader alone, of training with it, and of training on one batch on the device."""
     skipped, counted = ahead(loader), 0
     for number, batch in enumerate(loader, start=1):
         counted += len(batch["image"].to(DEVICE, non_blocking=True))
-        if number == skipped:  # before the next batch is waited for
+        if number == skipped:  # before waiting for the next batch
             started, counted = time.perf_counter(), 0
     synchronize()
     found = {"img/s": counted / (time.perf_counter() - started)}
@@ -302,7 +302,7 @@ def bare_loop(
     clip: float | None = None,
     ema: float | None = None,
 ) -> float:
-    """Images per second of a network trained by a loop written by hand, after so many steps."""
+    """Images per second of training in a hand-written loop, after a number of skipped steps."""
     net: Any = Classifier(model, variant)
     average = copy.deepcopy(net).requires_grad_(False) if ema else None
     optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=DEVICE.type == "cuda")
@@ -327,11 +327,11 @@ def bare_loop(
 
 
 class Clock(pl.Callback):
-    """Images per second of each epoch of Lightning's training loop; a config names it as a user's own callback is.
+    """Images per second of each epoch of Lightning's training loop; a custom callback, named in a config.
 
     Args:
         skipped: Steps of an epoch before the clock starts.
-        epochs: After which training ends, however many are planned; None for all.
+        epochs: Training stops after this many, even if more are planned; None for all.
     """
 
     rates: ClassVar[list[float]] = []
@@ -342,7 +342,7 @@ class Clock(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Starts after the steps that are skipped, and stops at the epoch's last: validation is none."""
+        """Starts the clock after the skipped steps, and stops it at the epoch's last step, before validation."""
         if batch_idx + 1 == self.skipped:
             synchronize()
             self.started, self.images = time.perf_counter(), 0
@@ -355,7 +355,7 @@ class Clock(pl.Callback):
 
 
 class Ready(pl.LightningDataModule):
-    """One batch, again and again."""
+    """Repeats one batch."""
 
     def __init__(self, batch: dict[str, Tensor], count: int) -> None:
         super().__init__()
@@ -367,7 +367,7 @@ class Ready(pl.LightningDataModule):
 
 
 def own_loop(model: Model, steps: int, ema_decay: float | None) -> dict[str, float]:
-    """Images per second of swinft's task in Lightning's loop, and of a loop by hand, on the same ready batch."""
+    """Images per second of swinft's task in Lightning's loop, and of a hand-written loop, on the same batch."""
     clean()
     batch = min(model.batch, LOADER_BATCH)
     image = torch.randint(0, 256, (batch, 3, model.size, model.size), dtype=torch.uint8, device=DEVICE)
@@ -393,11 +393,11 @@ def own_loop(model: Model, steps: int, ema_decay: float | None) -> dict[str, flo
 
 
 def own_commands(root: Path, model: Model, workers: int) -> dict[str, Any]:
-    """Images per second of `swinft fit` and `swinft predict`, and of loops by hand on the same loaders.
+    """Images per second of `swinft fit` and `swinft predict`, and of hand-written loops with the same loaders.
 
-    Both train on images from the cache, in the same batches, with clipping and without averaged weights; both count the
-    steps after those that lie ready. `fit` plans a training that is long enough for a timed trial of how it computes
-    attention, and ends after three epochs of it; the loop by hand computes attention in the same way.
+    Both train on images from the cache, in the same batches, with clipping and without averaged weights; both skip the
+    steps on prefetched batches. `fit` plans a training that is long enough for the timed trial of the attention, and
+    stops after three epochs; the hand-written loop uses the same attention.
     """
     clean()
     settings = data_settings(root, model, workers)
@@ -422,7 +422,7 @@ def own_commands(root: Path, model: Model, workers: int) -> dict[str, Any]:
     variant = next(each for each in VARIANTS if each.name == attention["training"])
     by_hand = [bare_loop(model, iter(data.train_dataloader()), skipped, variant, clip=1.0) for _ in range(2)]
     return {
-        "fit img/s": statistics.median(Clock.rates[1:]),  # the first epoch pays for memory and kernels
+        "fit img/s": statistics.median(Clock.rates[1:]),  # the first epoch is a warm-up
         "fit by hand img/s": statistics.median(by_hand),
         "fit waits for its loader": last.get("loader_wait"),
         **predicting(runs / "run", model, words[-2:]),
@@ -431,7 +431,7 @@ def own_commands(root: Path, model: Model, workers: int) -> dict[str, Any]:
 
 
 def run_command(words: list[str]) -> None:
-    """A command of swinft's, in this process; what it prints goes nowhere unless it fails.
+    """Runs a swinft command in this process; its output is only shown if it fails.
 
     Raises:
         RuntimeError: It failed.
@@ -466,7 +466,7 @@ def predicting(run: Path, model: Model, allowed: list[str]) -> dict[str, float]:
 
 
 def chosen_attention(run: Path) -> dict[str, str]:
-    """What a run computes its attention with, by the variants' names."""
+    """The attention of a run, by the name of the variant."""
     names: dict[Any, str] = {True: "fast attention", False: "timm", "fused": "timm fused"}
     file = run / "choice.json"
     choice = json.loads(file.read_text()) if file.is_file() else {}
@@ -474,7 +474,7 @@ def chosen_attention(run: Path) -> dict[str, str]:
 
 
 def optimizer_groups(model: Model) -> dict[str, float]:
-    """Groups of parameters that one optimiser step works through."""
+    """The parameter groups of the optimiser."""
     task = FineTuneTask(
         head=ClassificationHead, backbone=model.name, num_outputs=CLASSES, pretrained=False,
         context=TaskContext(image_size=model.size),

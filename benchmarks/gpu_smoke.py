@@ -1,14 +1,13 @@
-"""Does swinft work on this GPU at all? Short steps, each in its own process, under 10 minutes in all.
+"""Smoke test on a GPU: short steps, each in its own process, under 10 minutes in total.
 
     python benchmarks/gpu_smoke.py                      # every step
     python benchmarks/gpu_smoke.py --steps fit,resume   # some of them
-    python benchmarks/gpu_smoke.py --dry                # what a CPU can do of it; writes no result
+    python benchmarks/gpu_smoke.py --dry                # the steps that a CPU can do; writes no results
 
-Every step prints `ok`, `FAILED`, `skipped` or, where the time was over, `not reached`, with what it found, and one that
-fails or hangs does not keep the others from running. The most valuable come first; where an earlier run on the same GPU
-and torch has written results, what it did not reach or what failed. Steps whose figures mean something run alone, the
-others four at a time. After every step benchmarks/results/gpu-smoke.json is written, and a copy into the folder that
-`--output` names.
+Every step prints `ok`, `FAILED`, `skipped` or, if the time was over, `not reached`, with its result. A step that fails
+or hangs does not affect the others. The most important steps come first; if there are results of an earlier run on the
+same GPU and torch, only steps that failed or were not reached. Steps that measure time or memory run alone, the others
+four at a time. After every step benchmarks/results/gpu-smoke.json is written, with a copy in the folder `--output`.
 """
 
 import argparse
@@ -32,14 +31,14 @@ REPOSITORY = Path(__file__).parent.parent
 CONFIG = "configs/bluemarble.yaml"
 RESULTS, RESULT = REPOSITORY / "benchmarks" / "results", "gpu-smoke.json"
 AT_ONCE = 4
-DRY_SECONDS = 3  # what a CPU may take in place of a GPU's second
+DRY_SECONDS = 3  # seconds on a CPU per second on a GPU
 DRY = os.environ.get("SWINFT_SMOKE_DRY") == "1"
 
 Found = dict[str, Any]
 
 
 class Skipped(Exception):
-    """This step cannot be done here."""
+    """This step is not possible on this machine."""
 
 
 def device() -> str:
@@ -51,7 +50,7 @@ def run(*words: str, environment: dict[str, str] | None = None, code: int | None
     """Output of `python -m swinft WORDS`.
 
     Raises:
-        AssertionError: The exit code is another one than `code`; None for any.
+        AssertionError: The exit code is not `code`; None allows any.
     """
     command = [sys.executable, "-m", "swinft", *words]
     ended = subprocess.run(
@@ -64,7 +63,7 @@ def run(*words: str, environment: dict[str, str] | None = None, code: int | None
 
 
 def fit_words(folder: Path, name: str, *options: str) -> list[str]:
-    """Words of a short fit of fold 0 of the demo."""
+    """Arguments of a short fit of fold 0 of the demo."""
     words = ["fit", "--config", CONFIG, "--runs", str(folder), "--name", name, "--fold", "0"]
     return [*words, "--trainer.max_epochs", "2", "--trainer.accelerator", "cpu" if DRY else "gpu", *options]
 
@@ -75,7 +74,7 @@ def epochs_of(folder: Path, name: str) -> list[dict[str, float]]:
 
 
 def environment_step() -> Found:
-    """Versions, the driver, and the GPU's capability beside what this torch was built for."""
+    """Versions, the driver, and the GPU's compute capability, compared with those that this torch was built for."""
     import timm
     import torch
     from PIL import __version__ as pillow
@@ -115,7 +114,7 @@ def attention_step() -> Found:
 
 
 def worst_difference(block: Any, place: Any, kernel: str, dtype: Any) -> float:
-    """Of output and gradients of one block, relative to the largest value of each."""
+    """Differences of output and gradients of one block, relative to the largest value of each."""
     import copy
 
     import torch
@@ -180,12 +179,12 @@ def speed_step() -> Found:
 
 
 def compiled_step() -> Found:
-    """Whether 49 keys compile, in plain blocks and in shifted ones, and what a first step costs; by kernel."""
+    """Whether 49 keys compile, in plain and in shifted blocks, and the time of the first step, by kernel."""
     import gpu_cases as gpu
 
     if DRY:
         raise Skipped("compiling takes minutes on a CPU")
-    # Two of the four stages: the blocks that follow are the same, and cost as much again.
+    # Two of the four stages: the other blocks are the same.
     model = gpu.Model("swin_tiny_patch4_window7_224", 224, 64, {"depths": [2, 2], "num_heads": [3, 6]})
     return {
         variant.name: {"first step s": gpu.measure(model, variant, 3)["first step s"]}
@@ -195,7 +194,7 @@ def compiled_step() -> Found:
 
 
 def loop_step() -> Found:
-    """Our task in Lightning's loop over a loop by hand, with averaged weights and without."""
+    """Swinft's task in Lightning's loop relative to a hand-written loop, with and without averaged weights."""
     import gpu_cases as gpu
 
     models = {"swin": gpu.TOY} if DRY else {"swin": gpu.SWIN_T, "resnet50": gpu.RESNET}
@@ -203,7 +202,7 @@ def loop_step() -> Found:
 
 
 def benchmark_step() -> Found:
-    """What fits of benchmarks/gpu.py into a minute; it goes on where an earlier run has ended, and writes by itself."""
+    """One minute of benchmarks/gpu.py, which continues an earlier run and writes its own results."""
     words = ["--toy"] if DRY else ["--seconds", "45", "--output", os.environ.get("SWINFT_SMOKE_OUTPUT", str(RESULTS))]
     process = subprocess.run(
         [sys.executable, str(REPOSITORY / "benchmarks" / "gpu.py"), *words], capture_output=True, text=True
@@ -212,7 +211,7 @@ def benchmark_step() -> Found:
     return {"lines": [line for line in process.stdout.splitlines() if " s  " in line and "left out" not in line]}
 
 
-# Names every place where the CPU waits for the GPU, in every step of `fit` after those that make kernels and states.
+# Reports every line where the CPU waits for the GPU, in every step of `fit` after the warm-up steps.
 WATCH = """
 import os
 if os.environ.get("SWINFT_SMOKE_WATCH"):
@@ -247,13 +246,13 @@ def fit_step() -> Found:
         lines, steps = {place: places.count(place) for place in places}, text.count("watched a step")
         found = {"seconds": [line["seconds"] for line in epochs_of(root, "a")], "steps": steps, "waits": lines}
     assert DRY or steps, text[-2000:]
-    # One in an epoch's last step is its logging; one in every step keeps the GPU waiting.
+    # One in an epoch's last step is logging; one in every step slows down the GPU.
     assert not [place for place, count in lines.items() if place.startswith("swinft") and count >= steps // 2], found
     return found
 
 
 def choose_step() -> Found:
-    """What a long training is settled to compute with by a timed trial, and that it is found again the next time."""
+    """The choice of the timed trial for a long training, and that it is cached."""
     options = [] if DRY else ["--model.backbone", "swin_tiny_patch4_window7_224", "--model.backbone_args", "null",
                               "--data.image_size", "224", "--data.batch_size", "64"]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -270,7 +269,7 @@ def choose_step() -> Found:
 
 
 def half_step() -> Found:
-    """fp16 and fp32: both learn, and nothing is said that is not so."""
+    """fp16 and fp32: both learn, and the output is correct."""
     found: Found = {}
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("32-true",) if DRY else ("16-mixed", "32-true"):
@@ -284,7 +283,7 @@ def half_step() -> Found:
 
 
 def resume_step() -> Found:
-    """Four epochs at once, and the same ended after the second and resumed: are the weights the same bytes?"""
+    """Whether the weights after four epochs are identical to those of a run stopped after two and resumed."""
     found = {}
     cases: list[tuple[str, list[str]]] = [
         ("window 4", []),
@@ -303,7 +302,7 @@ def resume_step() -> Found:
 
 
 def same_bytes(folder: Path, name: str, options: list[str]) -> str:
-    """Compares the weights of a fold that ran through with those of one that was ended and resumed."""
+    """Compares the weights of an uninterrupted fold with those of a stopped and resumed one."""
     weights = []
     for kind in ("whole", "ended"):
         words = fit_words(folder, f"{name}-{kind}".replace(" ", "_").replace(",", ""), *options)
@@ -347,7 +346,7 @@ def input_step() -> Found:
 
 
 def sampled_difference(folder: Path) -> float:
-    """Of a batch that is sampled on the GPU from the same batch sampled on the CPU."""
+    """Difference of a batch sampled on the GPU from the same batch sampled on the CPU."""
     import torch
 
     from swinft import CSVDataModule
@@ -369,7 +368,7 @@ def sampled_difference(folder: Path) -> float:
 
 
 def predict_step() -> Found:
-    """Two views of one fold on the GPU, plain and compiled, beside the CPU's fp32."""
+    """Two views of one fold on the GPU, eager and compiled, compared with fp32 on the CPU."""
     import numpy as np
     import pandas as pd
 
@@ -393,7 +392,7 @@ def predict_step() -> Found:
 
 
 def memory_step() -> Found:
-    """A batch that no GPU holds: exit code, and what is said."""
+    """A batch too large for any GPU: exit code and message."""
     if DRY:
         raise Skipped("memory of a GPU")
     with tempfile.TemporaryDirectory() as folder:
@@ -407,7 +406,7 @@ def memory_step() -> Found:
 
 
 def together_step() -> Found:
-    """Two folds at once on one GPU, compiled, so that they share the cache of Triton's kernels."""
+    """Two folds at once on one GPU, compiled, sharing the cache of Triton's kernels."""
     with tempfile.TemporaryDirectory() as folder:
         options = [] if DRY else ["--model.compute.compile", "true"]
         words = fit_words(Path(folder), "a", *options)
@@ -421,7 +420,7 @@ def together_step() -> Found:
 
 
 def whole_step() -> Found:
-    """`fit` of three folds, as its own processes, `predict` and `submit`: the whole way."""
+    """`fit` of three folds in separate processes, `predict` and `submit`."""
     with tempfile.TemporaryDirectory() as folder:
         words = fit_words(Path(folder), "a")
         fold = words.index("--fold")
@@ -437,12 +436,12 @@ def whole_step() -> Found:
 
 @dataclass(frozen=True)
 class Step:
-    """One of the smoke test's.
+    """A step of the smoke test.
 
     Args:
-        work: Does it; its first line says what is found out.
-        seconds: How long it may take on a GPU.
-        is_alone: Whether it has the GPU to itself: for figures, or because it takes all there is.
+        work: The function; the first line of its docstring describes the result.
+        seconds: Timeout on a GPU.
+        is_alone: Whether it runs alone, to measure, or because it uses all memory.
     """
 
     work: Callable[[], Found]
@@ -450,7 +449,7 @@ class Step:
     is_alone: bool = False
 
 
-# The most valuable first: what decides whether a first run works at all.
+# The most important first: those that determine whether a first run works.
 STEPS = {
     "environment": Step(environment_step, 60, True),
     "attention": Step(attention_step),
@@ -472,7 +471,7 @@ STEPS = {
 
 
 def outcome(name: str, options: argparse.Namespace, seconds: float) -> Found:
-    """Runs one step in a process of its own, which is killed with all its children when the time is over."""
+    """Runs one step in a separate process, which is killed with its children after the timeout."""
     environment = {**os.environ, "SWINFT_SMOKE_DRY": str(int(options.dry))}
     environment["SWINFT_SMOKE_OUTPUT"] = str(options.output or RESULTS)
     started = time.perf_counter()
@@ -498,7 +497,7 @@ def only(name: str) -> None:
         answer: Found = {"status": "ok", "found": STEPS[name].work()}
     except Skipped as reason:
         answer = {"status": "skipped", "said": str(reason)}
-    except Exception:  # whatever it is, it is the finding
+    except Exception:  # any error is the result
         answer = {"status": "FAILED", "said": traceback.format_exc()[-3000:]}
     print("\n" + json.dumps(answer, default=str))
 
@@ -517,10 +516,10 @@ class Smoke:
         self.lock = Lock()
 
     def run(self, names: list[str]) -> None:
-        """Runs steps; first what an earlier run on the same GPU and torch did not reach, or what failed there."""
+        """Runs steps; first those that an earlier run on the same GPU and torch did not reach, or that failed."""
         before = self.before()
         if "environment" in names or not self.dry:
-            self.note("environment")  # it says whether the earlier results are this GPU's
+            self.note("environment")  # shows whether the earlier results are of this GPU
         here, there = (each.get("environment", {}).get("found", {}) for each in (self.results, before))
         is_same = here and all(here.get(key) == there.get(key) for key in ("device", "torch"))
         earlier = {name: found for name, found in before.items() if name in STEPS} if is_same else {}
@@ -535,13 +534,13 @@ class Smoke:
                     self.note(name)
 
     def before(self) -> dict[str, Found]:
-        """What was written before this run."""
+        """The results of earlier runs."""
         path = RESULTS / RESULT
         found: dict[str, Found] = {} if self.dry or not path.is_file() else json.loads(path.read_text())
         return found
 
     def note(self, name: str) -> None:
-        """Runs a step, prints and writes what it found; one that the time is over for keeps what it had before."""
+        """Runs a step, prints and writes its result; if the time is over, its earlier result is kept."""
         left = self.until - time.perf_counter()
         limit = STEPS[name].seconds * (DRY_SECONDS if self.dry else 1)
         found: Found = {"status": "not reached", "said": "the time was over"}

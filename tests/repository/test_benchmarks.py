@@ -168,7 +168,7 @@ def test_the_gpu_benchmark_keeps_its_seconds_and_goes_on_where_it_ended(gpu, mon
         gpu.Case(("d",), "cut off", 1, 2000),
     ]
     monkeypatch.setattr(gpu, "plan", lambda *_: cases)
-    options = Namespace(seconds=100, toy=False, anew=False, cases=[], output=tmp_path / "copy", steps=1)
+    options = Namespace(seconds=100, toy=False, remeasure=False, cases=[], output=tmp_path / "copy", steps=1)
     answers = Answers({"quick": {"x": 1.0}, "long": {"x": 2.0}, "hangs": None, "cut off": None})
     gpu.measure_all(options, tmp_path, answers)
     said = capsys.readouterr().out
@@ -190,12 +190,12 @@ def test_the_gpu_benchmark_measures_again_what_has_other_code(gpu, monkeypatch):
     found |= {"models": {"m": {"variants": rows}}}
     gpu.RESULTS.mkdir()
     (gpu.RESULTS / "gpu.json").write_text(json.dumps(found))
-    again = gpu.begin({"device": "H"}, Namespace(toy=False, anew=False))
+    again = gpu.begin({"device": "H"}, Namespace(toy=False, remeasure=False))
     assert (again["done"], list(again["models"]["m"]["variants"])) == (names[:1], ["timm"])
     assert "commands" not in again
     (gpu.RESULTS / "gpu.json").write_text(json.dumps(found | {"code": gpu.code()}))
-    assert gpu.begin({"device": "H"}, Namespace(toy=False, anew=False))["done"] == names
-    assert gpu.begin({"device": "other"}, Namespace(toy=False, anew=False))["done"] == []
+    assert gpu.begin({"device": "H"}, Namespace(toy=False, remeasure=False))["done"] == names
+    assert gpu.begin({"device": "other"}, Namespace(toy=False, remeasure=False))["done"] == []
 
 
 class Prefetched:
