@@ -267,9 +267,9 @@ def test_the_page_shows_every_result_and_calls_a_missed_goal_missed(measure):
     page = measure.page(results)
     for path in measure.RESULTS.iterdir():
         assert f"(results/{path.name})" in page
-    assert "too short to judge" not in page
+    assert "too short for a comparison" not in page
     results["folds"] |= {"ratio": 5.2, "met": False, "long_enough": False}
-    assert "too short to judge" in measure.page(results)
+    assert "too short for a comparison" in measure.page(results)
     assert "5.2 (" in measure.page(results)
     assert measure.page(results).count("missed") == page.count("missed") + 1
 
@@ -296,10 +296,10 @@ def test_the_page_has_room_for_a_gpu(measure):
     assert "| swin_tiny 224, triton | RuntimeError: no |" in page
     assert "| Swin-T trained | at least 1.3 | 1.25: missed |" in page
     assert "| Swin-B trained | at least 1.3 | not measured yet |" in page
-    assert "in training, eager, of those measured: timm, 1,500 images/s; `swinft fit` took triton." in page
+    assert "in training, eager, of those measured: timm, 1,500 images/s; `swinft fit` chose triton." in page
     assert "Not measured yet: swin_base 224, timm." in page
     assert "| predict | not reached |" in page
     rates = {"fit img/s": 10.0, "fit by hand img/s": 11.0, "predict img/s": 12.0, "predict, network alone img/s": 13.0}
     gpu["commands"] = rates | {"fit waits for its loader": 0.25, "attention": {}}
     page = measure.page(measure.read_results() | {"gpu": gpu})
-    assert "on the same loader 11; 25 % of an epoch is waiting for the loader. `swinft predict`" in page
+    assert "with the same loader 11; 25 % of an epoch was spent waiting for the loader. `swinft predict`" in page
