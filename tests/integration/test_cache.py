@@ -169,7 +169,7 @@ def test_f083_a_fold_of_a_run_asks_no_file(root, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setenv(VARIABLE, f"found:{path}")  # as the run's process gives it to those of the folds
     monkeypatch.setattr(scan, "signatures", refused)
-    monkeypatch.setattr(scan, "look", refused)
+    monkeypatch.setattr(scan, "scan_image", refused)
     with counted(images_of(root)):
         assert main(["fit", "--config", str(config), "--fold", "1", "--resume"]) == 0
     assert not opened
@@ -322,7 +322,7 @@ def test_f079_look_alikes_can_be_ignored(root, tmp_path, monkeypatch, capsys):
 
     assert main(["check", "--config", str(config_of(root, tmp_path))]) == 0
     assert "ids 000, 001 are the same image" in capsys.readouterr().out
-    monkeypatch.setattr("swinft.data.inspection.image_files.alike", refused)
+    monkeypatch.setattr("swinft.data.inspection.image_files.find_duplicates", refused)
     assert main(["check", "--config", str(config_of(root, tmp_path, **{"data.folds.duplicates": "ignore"}))]) == 0
     assert "same image" not in capsys.readouterr().out
 

@@ -86,7 +86,7 @@ def test_a_cache_that_is_wanted_and_does_not_fit_is_an_error(large, tmp_path, ca
 def test_every_pixel_can_be_had(large, tmp_path, capsys):
     code, said = fit(large, tmp_path, capsys, **{"data.loading.cache": True, "data.loading.shrink": False})
     assert code == 2
-    assert "set data.loading.shrink to true as well" in said.err
+    assert "set data.loading.shrink to true too" in said.err
     arguments = {"root": str(large), "train": "train.csv", "image": "images/{id}.jpg", "target": "color"}
     shapes = {}
     for shrink in (True, False):

@@ -387,7 +387,7 @@ def test_a_users_format_is_written_from_the_config_and_from_the_command_line(com
     ("name", "said"),
     [
         ("Numbers", "it must return 2 cells of text"),
-        ("Short", "gives 1 cells for column 'color'"),
+        ("Short", "returns 1 cells for column 'color'"),
         ("Elsewhere", "returns the columns ['colour']; it must return ['color']"),
         ("Breaks", "ownformat.Breaks.cells fails for 2 rows: AttributeError"),
         ("Refuses", "rejects its own cell in column 'color': never"),

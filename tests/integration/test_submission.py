@@ -425,9 +425,9 @@ def test_f126_a_blend_is_checked_as_predictions_are(runs, tmp_path, capsys):
     for header, edited, message in [
         (",cat,id,dgo", rows, "there is no such column"),
         (",cat,id,dog", [rows[0].replace("0.75", "1.75"), *rows[1:]], "outside 0–1"),
-        (",cat,id,dog", [rows[0], *rows], "twice"),
+        (",cat,id,dog", [rows[0], *rows], "duplicated"),
         (",cat,id,dog", rows[1:], "id '00' has no prediction"),
-        (",cat,id,dog", [rows[0].replace("0.75", "x"), *rows[1:]], "no finite number"),
+        (",cat,id,dog", [rows[0].replace("0.75", "x"), *rows[1:]], "not a finite number"),
     ]:
         write_table(blend, header, edited)
         assert main(words) == 2

@@ -220,7 +220,7 @@ def test_f030_a_trainer_from_python_gets_a_positive_rate_at_every_step(trainer, 
 
 
 def test_f030_a_training_without_an_end_is_refused_from_python():
-    with pytest.raises(swinft.InputError, match="no end"):
+    with pytest.raises(swinft.InputError, match="needs the length of the training"):
         count_steps(3, 1, -1, -1)
     with pytest.raises(swinft.InputError, match="training batches"):
         count_steps(float("inf"), 1, 10, -1)
@@ -245,7 +245,7 @@ def test_f031_steps_that_end_inside_the_first_epoch_are_kept(competition, tmp_pa
 CANNOT_ACT = {
     "limit_train_batches": (["--trainer.limit_train_batches", "0.01"], "which is none"),
     "virtual_epochs": (["--data.loading.virtual_epochs", "50"], "12 rows to train on"),
-    "warmup_epochs": (["--model.optim.warmup_epochs", "5"], "training takes 2 epochs"),
+    "warmup_epochs": (["--model.optim.warmup_epochs", "5"], "training has 2 epochs"),
     "max_steps": (["--trainer.max_steps", "100"], "ends after 4 steps"),
 }
 
@@ -450,7 +450,7 @@ def test_f035_a_resume_while_frozen_or_after_gives_the_same_bytes(competition, t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.freeze_epochs", "3"], "training takes 2 epochs"),
+        (["--model.freeze_epochs", "3"], "training has 2 epochs"),
         (["--model.freeze_epochs", "1", "--trainer.devices", "2"], "ddp_find_unused_parameters_true"),
         (["--model.optim.lr", "0"], "model.optim.lr is 0.0. Allowed: a number above 0."),
     ],
@@ -524,7 +524,7 @@ def test_f107_fast_dev_run_does_a_batch_of_everything_and_keeps_nothing(
 def test_f107_fast_dev_run_checks_the_whole_run(competition, tmp_path, capsys):
     options = ["--trainer.fast_dev_run", "true"]
     assert ask("fit", competition, tmp_path, *options, "--model.optim.warmup_epochs", "5") == 2
-    assert "training takes 2 epochs" in capsys.readouterr().err
+    assert "training has 2 epochs" in capsys.readouterr().err
     assert ask("fit", competition, tmp_path, *options, "--resume") == 2
     assert "--resume does nothing" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]

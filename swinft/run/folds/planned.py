@@ -40,8 +40,7 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
     frozen = config.model.freeze_epochs
     if steps and frozen > steps[0].epochs:
         problems.append(
-            f"model.freeze_epochs is {frozen}, and training takes {number_of(steps[0].epochs, 'epoch')}. Set "
-            "it to less."
+            f"model.freeze_epochs is {frozen}, and training has {number_of(steps[0].epochs, 'epoch')}. Set it to less."
         )
     if frozen and num_ranks > 1 and config.trainer.strategy != "ddp_find_unused_parameters_true":
         problems.append(

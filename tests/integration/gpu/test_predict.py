@@ -51,7 +51,7 @@ def test_w3_predictions_that_are_no_numbers_stop_and_name_the_rows(holes, holed_
     assert (
         "fold_0, fold_1: predictions of 2 of the 6 rows of a batch are NaN or infinite in 32-true (ids t1, t6)" in said
     )
-    assert "how the head decodes" in said
+    assert "`decode` of the head" in said
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("HOLES")
