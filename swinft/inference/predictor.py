@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from swinft.data.loading.workers import last_pass
 from swinft.errors import number_of
 from swinft.inference.finite import Origin, check_finite
 from swinft.inference.tta import View, predict_views
@@ -62,7 +63,7 @@ def predict_rows(
     rows: list[Tensor] = []
     values: list[Tensor] = []
     shown = nullcontext() if progress is None else Progress(progress, len(loader), FIRST_LINE_SECONDS)
-    with torch.inference_mode(), autocast(precision, device), shown as counter:
+    with torch.inference_mode(), autocast(precision, device), shown as counter, last_pass(loader):
         for batch in loader:
             predictions = _predict_batch(nets, batch, views, device)
             is_real = batch["row"] >= 0

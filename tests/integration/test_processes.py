@@ -1,6 +1,7 @@
 """Children of a command: they end with it, whatever ends it, and what they said is kept."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -298,3 +299,14 @@ def test_children_import_from_where_their_parent_does(competition, tmp_path, mon
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     child = processes.Child(["check", "--config", str(config), "--allow-code", name])
     assert processes.run_children({0: child}, [{}]) == {0: 0}
+
+
+def test_no_loader_worker_outlives_the_pass_that_needed_it(competition, tmp_path):
+    """One that is left to the collector of garbage holds up the program for five seconds, at any time later."""
+    changes = {"data.loading.num_workers": 2, "trainer.max_epochs": 1}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
+    assert multiprocessing.active_children() == []
+    run = str(tmp_path / "runs" / "tiny")
+    assert main(["predict", run, "--folds", "0", "--device", "cpu", "--num_workers", "1"]) == 0
+    assert multiprocessing.active_children() == []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from swinft.data.augment.geometry import DevicePreset
 from swinft.errors import InputError, RunError, number_of
@@ -224,6 +225,21 @@ class TimedLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # PyTorch's own iterator is what is timed
         self.waits = WaitTime()
         return _Timed(super().__iter__(), self.waits)
+
+
+@contextmanager
+def last_pass(loader: DataLoader[Any]) -> Iterator[None]:
+    """Ends a loader's persistent workers after a pass.
+
+    Without this they end when the loader is garbage. If that is found by the collector of cycles, their queues may be
+    finalised first: then torch waits five seconds for each worker, wherever the program is at that moment.
+    """
+    try:
+        yield
+    finally:
+        if isinstance(workers := loader._iterator, _MultiProcessingDataLoaderIter):
+            workers._shutdown_workers()
+            loader._iterator = None
 
 
 class _Timed(Iterator[Any]):
