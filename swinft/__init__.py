@@ -18,7 +18,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 _PUBLIC = {
     "CSVDataModule": "swinft.data.datamodule",
     "Columns": "swinft.data.columns",
-    "FoldConfig": "swinft.data.settings",
+    "FoldConfig": "swinft.data.fold_settings",
     "LoadingConfig": "swinft.data.settings",
     "DataError": "swinft.data.tables.table",
     "Schema": "swinft.data.schema",
@@ -30,6 +30,8 @@ _PUBLIC = {
     "Sampler": "swinft.data.sampling",
     "TrainingRows": "swinft.data.sampling",
     "BalancedSampler": "swinft.data.sampling",
+    "RatioSampler": "swinft.data.sampling",
+    "WeightedSampler": "swinft.data.sampling",
     "Source": "swinft.data.sources.source",
     "FileSource": "swinft.data.sources.files",
     "ZipSource": "swinft.data.sources.zip",

@@ -9,7 +9,7 @@ from swinft.run.export import export as export_fold
 
 def export(
     run: str,
-    fold: int | None = None,
+    fold: int | str | None = None,
     to: Form | None = None,
     output: str | None = None,
     allow_code: list[str] | None = None,
@@ -18,7 +18,7 @@ def export(
 
     Args:
         run: The run folder.
-        fold: Number of the fold.
+        fold: Number of the fold, or `all` for the training on every row.
         to: `timm` for `timm.create_model`; `onnx` (needs `pip install 'swinft[export]'`) and `torchscript` for a graph
             from pixels to predictions; `safetensors` for the tensors under swinft's names.
         output: The weights file; by default in the run's folder `exports`.

@@ -36,6 +36,11 @@ class Columns:
             predictions.
         encoding: Encoding of the CSVs: `utf-8`, `cp1252`, …
         sample_id: Id column of the sample submission, if its name differs there; `submission.id` in a config.
+        weight: Column of numbers from 0, such as votes or confidence: a factor on the training loss of each row. They
+            are divided by their mean over the rows that a fold trains on, so that they do not change the size of a
+            step; the loss of a batch is the sum of its weighted losses over its number of rows. `val_loss` has none.
+        weighted_score: Rows count by `weight` in the metrics of held-out rows, too, as by scikit-learn's
+            `sample_weight`.
 
     Raises:
         InputError: Settings are wrong or contradict each other; all of them are listed.
@@ -54,6 +59,8 @@ class Columns:
     on_missing_target: OnMissingTarget = "error"
     encoding: str = "utf-8"
     sample_id: str | None = None
+    weight: str | None = None
+    weighted_score: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values that do not depend on other settings."""
@@ -62,9 +69,10 @@ class Columns:
             "missing_features": get_args(MissingFeatures),
             "unknown_categories": get_args(UnknownCategories),
             "on_missing_target": get_args(OnMissingTarget),
+            "weighted_score": (True, False),
         }
         lists = ("class_order", "missing_words", "numeric_features", "categorical_features")
-        optional = ("test_id", "test_image", "label_delimiter", "sample_id")
+        optional = ("test_id", "test_image", "label_delimiter", "sample_id", "weight")
         problems = word_problems("data.columns", vars(self), words)
         problems += text_problems("data.columns", vars(self), ("encoding",), optional)
         wrong_lists = list_problems("data.columns", vars(self), lists)
@@ -86,6 +94,8 @@ class Columns:
         if not self.categories and self.unknown_categories == "error":
             key = "data.columns.unknown_categories"
             found.append(f"{key} does nothing without data.columns.categorical_features; remove it.")
+        if self.weighted_score and self.weight is None:
+            found.append("data.columns.weighted_score does nothing without data.columns.weight; remove it.")
         if not features and self.missing_features != "fill_test":
             found.append("data.columns.missing_features does nothing without metadata columns; remove it.")
         return found

@@ -11,7 +11,8 @@ from albumentations.core.composition import TransformType
 from swinft.data.augment.geometry import DevicePreset
 from swinft.data.augment.pipelines import Preset
 from swinft.data.columns import Columns
-from swinft.data.settings import FoldConfig, LoadingConfig, settings_of, transform_problems
+from swinft.data.fold_settings import FoldConfig
+from swinft.data.settings import LoadingConfig, settings_of, transform_problems
 from swinft.data.sources.named import make_source
 from swinft.data.sources.source import Source
 from swinft.data.target.base import Target

@@ -2,11 +2,12 @@
 
 A batch is a dictionary: `image` uint8 (B, 3, H, W) in RGB; `row` int64 (B,), the row's position in its table, −1 for
 padding; `target` int64 (B,) for classification, float32 (B, K) otherwise, absent at prediction; `features` float32
-(B, F) where metadata columns are named. With `loading.augment_on: device` a training batch is on the device, its images
-float32 in 0–255.
+(B, F) where metadata columns are named; in training `weight` float32 (B,) where rows are weighted. With
+`loading.augment_on: device` a training batch is on the device, its images float32 in 0–255.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,7 @@ from swinft.data.augment.pipelines import Preset
 from swinft.data.cache.pixels import PixelCache
 from swinft.data.columns import Columns
 from swinft.data.data_settings import DataSettings
+from swinft.data.fold_settings import FoldConfig
 from swinft.data.folds import Folds
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.inspection.scan import ImageSet
@@ -28,7 +30,7 @@ from swinft.data.loading.dataset import ShuffledSampler
 from swinft.data.loading.loaders import LoaderContext, Loaders, Split
 from swinft.data.loading.workers import Destination, TimedLoader
 from swinft.data.schema import Schema
-from swinft.data.settings import FoldConfig, LoadingConfig
+from swinft.data.settings import LoadingConfig
 from swinft.data.splits import Splits
 from swinft.data.summary import batch_figure, summarize
 from swinft.data.tables.table import Table
@@ -92,13 +94,8 @@ class CSVDataModule(LightningDataModule):
         self.settings = settings
         self.image_size, self.batch_size, self.fold = settings.image_size, batch_size, settings.folds.held_out
         self.max_batches: int | None = None  # limit of validation and prediction in a dry run
-        self.image_files = ImageFiles(
-            settings.loading.image_rules,
-            settings.image_size if settings.is_shrunk else None,
-            settings.root,
-            settings.loading.policy,
-            settings.loading.cache_dir,
-        )
+        kept, size = settings.loading, settings.image_size if settings.is_shrunk else None
+        self.image_files = ImageFiles(kept.image_rules, size, settings.root, kept.policy, kept.cache_dir)
         self.splits = Splits(settings, self.image_files)
         self._loaders = Loaders(self.splits)
 
@@ -165,12 +162,7 @@ class CSVDataModule(LightningDataModule):
             loader = self.predict_dataloader()
         if isinstance(loader.sampler, ShuffledSampler):
             loader.sampler.set_epoch(self._loaders.state.passes)  # drawing images does not count as a pass
-
-        def titles(rows: list[int]) -> list[str]:
-            is_test = split == "test"
-            return [self.test_table.ids[row] for row in rows] if is_test else self.schema.captions(self.targets[rows])
-
-        return batch_figure(loader, n, titles)
+        return batch_figure(loader, n, partial(self.splits.titles, split))
 
     @property
     def schema(self) -> Schema:
@@ -188,23 +180,23 @@ class CSVDataModule(LightningDataModule):
 
     @property
     def train_table(self) -> Table:
-        """The training rows."""
-        return self.splits.train.table
+        """The rows of the training table."""
+        return self.splits.main_table
 
     @property
     def targets(self) -> NDArray[Any]:
         """Training targets: int64 (N,) for classification, float32 (N, K) otherwise; −1 or NaN where missing."""
-        return self.splits.targets
+        return self.splits.targets[: self.splits.num_main]
 
     @property
     def fold_of_row(self) -> Folds:
         """Fold of each training row, int64 (N,); −1 for rows that no fold scores."""
-        return self.splits.fold_of_row
+        return self.splits.fold_of_row[: self.splits.num_main]
 
     @property
     def is_scored(self) -> NDArray[np.bool_]:
         """Mask of the training rows that a fold scores, bool (N,): those that are not skipped and have a fold."""
-        return self.splits.is_scored
+        return self.splits.is_scored[: self.splits.num_main]
 
     @property
     def may_skip(self) -> bool:
@@ -219,13 +211,23 @@ class CSVDataModule(LightningDataModule):
     @property
     def training_targets(self) -> NDArray[Any]:
         """Targets of the rows that `fold` trains on."""
-        return self.targets[self.splits.trained_on(self.fold)]
+        return self.splits.targets[self.splits.trained_on(self.fold)]
 
     @property
     def training_features(self) -> NDArray[np.float32] | None:
         """Metadata of the rows that `fold` trains on, float32 (N, F); None without metadata columns."""
         features = self.splits.train.features
         return None if features is None else features[self.splits.trained_on(self.fold)]
+
+    @property
+    def score_weights(self) -> NDArray[np.float32] | None:
+        """What each training row counts in the metrics, float32 (N,); None where all count the same."""
+        return self.splits.score_weights
+
+    @property
+    def prior_shift(self) -> NDArray[np.float32] | None:
+        """What the sampler adds to the log odds of each output, (K,), where the loss takes it out; else None."""
+        return self.splits.prior_shift(self.fold)
 
     @property
     def test_table(self) -> Table:
@@ -244,11 +246,7 @@ class CSVDataModule(LightningDataModule):
         return self.image_files.to_csv(ids)
 
     def use_images_csv(self, path: Path) -> None:
-        """Reads from an earlier run's `images.csv` which training images are skipped, instead of scanning again.
-
-        Args:
-            path: The file. Call this before `setup`.
-        """
+        """Before `setup`: which training images are skipped is read from an earlier run's `images.csv`, not scanned."""
         self.splits.known_images = path
 
     def training_cache(self) -> PixelCache | None:

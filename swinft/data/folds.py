@@ -20,8 +20,12 @@ from swinft.data.tables.text import Spellings
 from swinft.errors import InputError, number_of
 
 SHOWN = 10  # names in a message
+SPLIT = "is in more than one fold, or in one and among the rows that every fold trains on"
+ALL_ROWS = -2  # in the place of a fold that is held out: none is, and every row is trained on
 NO_FOLD = -1  # for a row that no fold scores: it is skipped, or every fold trains on it
-FoldKind = Literal["auto", "kfold", "stratified", "group", "stratified_group", "multilabel", "multilabel_group"]
+FoldKind = Literal[
+    "auto", "kfold", "stratified", "group", "stratified_group", "multilabel", "multilabel_group", "holdout"
+]
 Folds = NDArray[np.int64]
 SPLITTERS: dict[str, Any] = {
     "kfold": KFold,
@@ -170,7 +174,7 @@ def check_folds(
     targets: NDArray[Any],
     names: Sequence[str],
     groups: Sequence[str] | None = None,
-    source: str | None = None,
+    source: tuple[str, str] | None = None,
 ) -> list[str]:
     """Checks that every fold can be trained and scored.
 
@@ -178,8 +182,8 @@ def check_folds(
         folds: Fold of each row, int64 (N,).
         targets: int64 (N,) classes, or float (N, K).
         names: Names of the K classes, numbers or labels.
-        groups: N group names that must not be split.
-        source: The file of the folds, if `data.folds.file` names one.
+        groups: Group names of the first rows, that must not be split; the other rows have no group.
+        source: The file or column of the folds, and the key that names it; None if they were made.
 
     Returns:
         Notes, one line each.
@@ -189,12 +193,15 @@ def check_folds(
     """
     sizes = np.bincount(folds[folds != NO_FOLD])
     problems = [f"fold {fold} has no row." for fold in np.flatnonzero(sizes == 0)]
-    if len(sizes) < 2:
+    if not len(sizes):
+        problems.append("every row is in none: nothing is held out.")
+    if len(sizes) == 1 and (folds != NO_FOLD).all():
         problems.append("there is only one fold: nothing is left to train on.")
     first: dict[str, int] = {}
-    scored = [(group, fold) for group, fold in zip(groups or [], folds, strict=False) if fold != NO_FOLD]
-    split = {group for group, fold in scored if first.setdefault(group, fold) != fold}
-    problems += [f"group '{group}' is in more than one fold." for group in sorted(split)[:SHOWN]]
+    # Every fold trains on rows without a fold, so no fold may score their groups.
+    known = zip(groups or [], folds.tolist(), strict=False)
+    split = {group for group, fold in known if first.setdefault(group, fold) != fold}
+    problems += [f"group '{group}' {SPLIT}." for group in sorted(split)[:SHOWN]]
     problems += [f"and {len(split) - SHOWN:,} more groups."] if len(split) > SHOWN else []
     notes = []
     counts = count_per_fold(folds, targets, len(names))
@@ -210,7 +217,7 @@ def check_folds(
             notes.append(f"fold {fold} holds out no row of {_first(unscored)}.")
     if problems:
         fix = "Lower data.folds.num, choose another data.folds.kind or seed, or set data.folds.rare_classes to train."
-        fix = f"Correct {source}, which data.folds.file names, or remove data.folds.file." if source else fix
+        fix = f"Correct {source[0]}, which {source[1]} names, or remove {source[1]}." if source else fix
         raise InputError("\n  ".join(["the folds cannot be used:", *problems, fix]))
     return notes
 
@@ -255,12 +262,8 @@ def read_folds(path: Path, table: Table) -> Folds:
     read = read_table(path, "id", {"fold": "the file: it needs the columns id and fold"}, problems)
     if read is None or problems:
         raise DataError(problems)
-    cells = read.column("fold")
-    for row, cell in enumerate(cells):
-        if cell != str(NO_FOLD) and not (cell.isascii() and cell.isdigit()):
-            fix = f"Write 0, 1, 2, …, or {NO_FOLD} for a row that no fold scores."
-            problems.append(read.problem(row, "the fold is no whole number", fix, "fold"))
-    fold_of, known = dict(zip(read.ids, cells, strict=True)), Spellings(table.ids)
+    numbers = fold_numbers(read, "fold", problems)
+    fold_of, known = dict(zip(read.ids, numbers.tolist(), strict=True)), Spellings(table.ids)
     for row, id in enumerate(read.ids):
         if id not in known.names:
             near = known.find(id)
@@ -271,7 +274,19 @@ def read_folds(path: Path, table: Table) -> Folds:
             problems.append(table.problem(row, f"{path} has no fold for the id", "These folds are of another table."))
     if problems:
         raise DataError(problems)
-    return np.array([int(fold_of[id]) for id in table.ids], dtype=np.int64)
+    return np.array([fold_of[id] for id in table.ids], dtype=np.int64)
+
+
+def fold_numbers(table: Table, column: str, problems: list[Problem]) -> Folds:
+    """The fold of each row in a column of a table, int64 (N,); what is none is appended."""
+    found = np.full(len(table), NO_FOLD, dtype=np.int64)
+    for row, cell in enumerate(table.column(column)):
+        if cell.isascii() and cell.isdigit() and len(cell) < 10:
+            found[row] = int(cell)
+        elif cell != str(NO_FOLD):
+            fix = f"Write 0, 1, 2, …, or {NO_FOLD} for a row that no fold scores."
+            problems.append(table.problem(row, "the fold is no whole number", fix, column))
+    return found
 
 
 def _check_counts(kind: str, num_folds: int, num_rows: int, groups: Sequence[str] | None, grouped_by: str) -> None:

@@ -18,6 +18,7 @@ from swinft.data.image_paths import fields
 from swinft.data.schema import Schema, make_schema
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import Source
+from swinft.data.tables.numbers import weights
 from swinft.data.tables.table import Problem, Table, read_table
 from swinft.data.tables.text import Spellings, TextRules
 from swinft.data.target.base import TargetCells, missing_notes, missing_targets, twin_problems
@@ -36,18 +37,27 @@ class Rows:
         paths: N images.
         targets: int64 (N,) for classification, float32 (N, K) otherwise; None for rows to predict.
         features: float32 (N, F); None without metadata.
+        weights: Weight of each row in the training loss, float32 (N,); None for equal weights.
         groups: N group names; None without groups.
         skipped: Why a row is neither trained on nor scored, by its position.
         source: Where the images' bytes come from.
+        num_main: Number of the first rows, which are of the training table itself; None for all.
     """
 
     table: Table
     paths: list[str]
     targets: NDArray[Any] | None = None
     features: NDArray[np.float32] | None = None
+    weights: NDArray[np.float32] | None = None
     groups: list[str] | None = None
     skipped: dict[int, str] = field(default_factory=dict)
     source: Source = FILES
+    num_main: int | None = None
+
+    @property
+    def is_extra(self) -> NDArray[np.bool_]:
+        """Which rows are of extra tables, bool (N,): every fold trains on them, and none scores them."""
+        return np.arange(len(self.table)) >= (len(self.table) if self.num_main is None else self.num_main)
 
     @property
     def is_used(self) -> NDArray[np.bool_]:
@@ -57,7 +67,7 @@ class Rows:
         return used
 
 
-def _needed(settings: "DataSettings", template: str, setting: str) -> dict[str, str]:
+def needed_columns(settings: "DataSettings", template: str, setting: str) -> dict[str, str]:
     """Columns that training and test rows both need, each with the config key that names it."""
     return {
         **dict.fromkeys(fields(template), setting),
@@ -81,13 +91,15 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
     required = {
         **dict.fromkeys(settings.targets, "data.target"),
         **({settings.folds.group: "data.folds.group"} if settings.folds.group else {}),
-        **_needed(settings, settings.image, "data.image"),
+        **({columns.weight: "data.columns.weight"} if columns.weight else {}),
+        **({settings.folds.column: "data.folds.column"} if settings.folds.column else {}),
+        **needed_columns(settings, settings.image, "data.image"),
     }
     table = read_table(settings.root / str(settings.train), settings.id, required, problems, columns.encoding)
     if table is None or not len(table):
         return None
     notes: list[str] = []
-    skipped = _skipped(settings, table, problems, notes)
+    skipped = without_target(settings, table, problems, notes)
     if skipped is None:
         return None
     labelled = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
@@ -97,14 +109,16 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
     cells = TargetCells(labelled, settings.targets, columns.label_delimiter, rules)
     targets = _encoded(schema, cells, problems, notes)
     features = _train_features(labelled, schema, columns, problems, notes) if schema.num_features else None
-    groups = _groups(table, settings.folds.group, rules, problems) if settings.folds.group else None
+    weight = weights(labelled, columns.weight, problems, rules) if columns.weight else None
+    groups = read_groups(table, settings.folds.group, rules, problems) if settings.folds.group else None
     if min_class_rows:
         of_answered = [name for row, name in enumerate(groups) if row not in skipped] if groups else None
         problems += schema.target.size_problems(cells, targets, schema.outputs, of_answered, min_class_rows)
     paths = settings.source.references(table, settings.image, settings.root, problems, notes)
     table = replace(table, notes=(*table.notes, *notes))
-    all_features = _with_skipped(features, skipped) if features is not None else None
-    return Rows(table, paths, _with_skipped(targets, skipped), all_features, groups, skipped, settings.source), schema
+    all_features, weight = (None if each is None else with_skipped(each, skipped) for each in (features, weight))
+    all_targets = with_skipped(targets, skipped)
+    return Rows(table, paths, all_targets, all_features, weight, groups, skipped, settings.source), schema
 
 
 def _encoded(schema: Schema, cells: TargetCells, problems: list[Problem], notes: list[str]) -> NDArray[Any]:
@@ -117,7 +131,7 @@ def _encoded(schema: Schema, cells: TargetCells, problems: list[Problem], notes:
     return targets
 
 
-def _skipped(
+def without_target(
     settings: "DataSettings", table: Table, problems: list[Problem], notes: list[str]
 ) -> dict[int, str] | None:
     """Rows that are skipped for want of a target; None if all rows are."""
@@ -151,7 +165,7 @@ def read_test(
     path = settings.root / str(settings.test or settings.sample_submission)
     id, setting = columns.id_of(settings.id, is_sample)
     template = settings.test_template
-    required = _needed(settings, template, "data.columns.test_image")
+    required = needed_columns(settings, template, "data.columns.test_image")
     if id in required:
         required[id] = f"{setting} and data.columns.test_image"
     table = read_table(path, id, required, problems, columns.encoding, setting)
@@ -180,7 +194,7 @@ def _train_features(
     return encode_features(table, schema, problems, columns.rules, columns.fill_rules, notes=notes)
 
 
-def _groups(table: Table, column: str, rules: TextRules, problems: list[Problem]) -> list[str]:
+def read_groups(table: Table, column: str, rules: TextRules, problems: list[Problem]) -> list[str]:
     """The group of each row; two spellings of one group would be split over folds."""
     groups = table.names(column)
     for row, cell in enumerate(groups):
@@ -218,7 +232,7 @@ def check_sample(sample: Table | None, test: Rows | None, problems: list[Problem
                 problems.append(one.problem(row, f"{other.path} has no such id", fix))
 
 
-def _with_skipped(values: NDArray[Any], skipped: Mapping[int, str]) -> NDArray[Any]:
+def with_skipped(values: NDArray[Any], skipped: Mapping[int, str]) -> NDArray[Any]:
     """Inserts −1 or NaN for each skipped row, so that accidental use is visible."""
     num_rows = len(values) + len(skipped)
     filler = -1 if values.dtype.kind == "i" else np.nan

@@ -3,18 +3,21 @@
 Shapes: n training rows of a fold, K outputs.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.schema import Schema
-from swinft.data.tables.table import Table
-from swinft.errors import InputError, suggest
-from swinft.ranges import is_whole
+from swinft.data.tables.numbers import weights
+from swinft.data.tables.table import DataError, Problem, Table
+from swinft.errors import InputError, listed, number_of, suggest
+from swinft.ranges import POSITIVE, UNIT, check_ranges
+
+SamplerName = Literal["balanced", "ratio"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,30 @@ class TrainingRows:
         cells = self.table.column(name)
         return [cells[row] for row in self.rows.tolist()]
 
+    def weights(self, name: str) -> NDArray[np.float64]:
+        """A column of the training table as weights: n numbers from 0, not all of them 0.
+
+        Raises:
+            InputError: There is no such column.
+            DataError: A cell is no number from 0; all of them are listed, with their lines.
+        """
+        self.column(name)
+        problems: list[Problem] = []
+        found = weights(self.table.take(self.rows), name, problems)
+        if problems:
+            raise DataError(problems)
+        return found.astype(np.float64)
+
+    @property
+    def are_classes(self) -> bool:
+        """Whether each row has one class."""
+        return self.targets.ndim == 1
+
+    @property
+    def are_labels(self) -> bool:
+        """Whether each row has any number of labels."""
+        return self.targets.ndim == 2 and self.schema.target.are_probabilities
+
 
 class Sampler(ABC):
     """Chooses the training rows that an epoch visits, and their order, before they are split among ranks.
@@ -54,6 +81,10 @@ class Sampler(ABC):
     The result must depend only on the arguments and the sampler's settings, so that a resumed run and all ranks get the
     same order. A row may occur several times; each time it is augmented differently.
     """
+
+    corrects_prior: bool = False
+    """Whether training corrects for the class frequencies of the sampler: the loss adds the change of the log odds to
+    the logits, so that predicted probabilities are for the frequencies of the table."""
 
     @abstractmethod
     def order(self, rows: TrainingRows, epoch: int, numbers: np.random.Generator) -> NDArray[np.int64]:
@@ -74,20 +105,58 @@ class Sampler(ABC):
 
 
 class BalancedSampler(Sampler):
-    """Visits each class equally often, n rows in total: rows of rare classes repeat, others alternate."""
+    """Visits each class equally often, n rows in total: rows of rare classes repeat, others alternate.
+
+    This is class-aware sampling: a class is chosen first, then one of its rows. For multi-label targets each label is a
+    class, and the rows without labels are another one. A single number is binned, in 1 + log2 n bins of equal width.
+
+    Args:
+        power: 1 for equal frequencies, 0 for the classes' own; in between, a class with m rows has a frequency
+            proportional to m ** (1 − `power`).
+        correct_prior: See `swinft.Sampler.corrects_prior`.
+    """
+
+    def __init__(self, power: float = 1.0, correct_prior: bool = False) -> None:
+        check_ranges("BalancedSampler", {"power": power}, {"power": UNIT})
+        self.power, self.corrects_prior = power, correct_prior
 
     def order(self, rows: TrainingRows, epoch: int, numbers: np.random.Generator) -> NDArray[np.int64]:
-        """Equally many rows of each class, shuffled.
+        """Rows of each class at its frequency, shuffled.
 
         Raises:
-            InputError: The target has no classes.
+            InputError: The target is several numbers.
         """
-        if rows.targets.dtype.kind != "i":
-            raise InputError(f"BalancedSampler is for rows of one class each, not for {rows.schema.kind} targets.")
-        classes = numbers.permutation(np.unique(rows.targets))  # the first ones get the remainder
-        quotas = len(rows) // len(classes) + (np.arange(len(classes)) < len(rows) % len(classes))
-        drawn = [_draw(np.flatnonzero(rows.targets == name), quotas[k], numbers) for k, name in enumerate(classes)]
+        members = _classes_of(rows)
+        members = [members[k] for k in numbers.permutation(len(members))]  # the first ones get the remainder
+        shares = np.array([float(len(each)) for each in members]) ** (1 - self.power)
+        wanted = len(rows) * shares / shares.sum()
+        quotas = wanted.astype(np.int64)
+        largest = np.argsort(quotas - wanted, kind="stable")
+        quotas[largest[: len(rows) - quotas.sum()]] += 1
+        drawn = [_draw(each, quota, numbers) for each, quota in zip(members, quotas.tolist(), strict=True)]
         return numbers.permutation(np.concatenate(drawn))
+
+
+def _classes_of(rows: TrainingRows) -> list[NDArray[np.int64]]:
+    """The positions of each class that some row has.
+
+    Raises:
+        InputError: The target is several numbers.
+    """
+    targets = rows.targets
+    if rows.are_labels:
+        found = [np.flatnonzero(column > 0) for column in targets.T]
+        return [each for each in (*found, np.flatnonzero((targets <= 0).all(1))) if len(each)]
+    if not rows.are_classes:
+        if targets.shape[1] > 1:
+            raise InputError(
+                f"BalancedSampler is for classes, labels, or one number; data.target is {targets.shape[1]} "
+                f"numbers. Use swinft.WeightedSampler with a column of weights."
+            )
+        values = targets[:, 0]  # `target_bins` may give bins of equal counts, which are balanced already
+        edges = np.linspace(values.min(), values.max(), 2 + int(math.log2(len(values))))
+        targets = np.digitize(values, edges[1:-1])
+    return [np.flatnonzero(targets == name) for name in np.unique(targets)]
 
 
 def _draw(rows: NDArray[np.int64], number: int, numbers: np.random.Generator) -> NDArray[np.int64]:
@@ -96,72 +165,105 @@ def _draw(rows: NDArray[np.int64], number: int, numbers: np.random.Generator) ->
     return np.concatenate([*passes, rows[:0]])[:number]
 
 
-@dataclass(frozen=True)
-class SampledOrder:
-    """The checked order of a custom sampler for a fold's rows.
+class RatioSampler(Sampler):
+    """Visits each positive row once, and n times as many negative rows, which are drawn again in each epoch.
 
     Args:
-        sampler: The custom sampler.
-        rows: The rows that the fold trains on.
-        seed: Seed of the order.
+        negatives: Number of negative rows per positive row, above 0.
+        positive: Classes or labels of positive rows; None for the second of two classes, or for any label.
+        correct_prior: See `swinft.Sampler.corrects_prior`.
     """
 
-    sampler: Sampler
-    rows: TrainingRows
-    seed: int
+    def __init__(
+        self, negatives: float = 1.0, positive: str | list[str] | None = None, correct_prior: bool = False
+    ) -> None:
+        check_ranges("RatioSampler", {"negatives": negatives}, {"negatives": POSITIVE})
+        self.negatives, self.corrects_prior = negatives, correct_prior
+        self.positive = [positive] if isinstance(positive, str) else positive
 
-    @cached_property
-    def length(self) -> int:
-        """Number of rows that each epoch visits.
+    def order(self, rows: TrainingRows, epoch: int, numbers: np.random.Generator) -> NDArray[np.int64]:
+        """All positive rows and the drawn negative rows, shuffled."""
+        is_positive, number = self._drawn(rows)
+        negatives = numbers.choice(np.flatnonzero(~is_positive), number, replace=False)
+        return numbers.permutation(np.concatenate([np.flatnonzero(is_positive), negatives]))
 
-        Raises:
-            InputError: The sampler's length is not a whole number from 1.
-        """
-        length = self.sampler.length(self.rows)
-        if not is_whole(length) or length < 1:
-            raise InputError(f"{self._name}.length returned {length!r}; it must return a whole number from 1.")
-        return int(length)
+    def length(self, rows: TrainingRows) -> int:
+        """Number of positive and drawn negative rows."""
+        is_positive, number = self._drawn(rows)
+        return int(is_positive.sum()) + number
 
-    def visit(self, epoch: int) -> NDArray[np.int64]:
-        """The rows of the training table that an epoch visits, in order.
-
-        Raises:
-            InputError: The sampler's order is not `length` positions of training rows.
-        """
-        order = np.asarray(self.sampler.order(self.rows, epoch, np.random.default_rng([self.seed, epoch])))
-        if order.dtype.kind not in "iu" or order.shape != (self.length,):
-            raise InputError(
-                f"{self._name}.order returned {order.dtype} of shape {order.shape}; it must return {self.length:,} "
-                f"whole numbers, the value of its length."
-            )
-        if order.min() < 0 or order.max() >= len(self.rows):
-            raise InputError(
-                f"{self._name}.order returned positions from {order.min()} to {order.max()}; there are "
-                f"{len(self.rows):,} training rows, 0 to {len(self.rows) - 1}."
-            )
-        return self.rows.rows[order]
-
-    def check(self) -> None:
-        """Checks the first epoch, and that a second call returns the same order.
+    def _drawn(self, rows: TrainingRows) -> tuple[NDArray[np.bool_], int]:
+        """Which rows are positive, and how many negative rows an epoch draws.
 
         Raises:
-            InputError: The order is not valid, or differs in the second call.
+            InputError: There are no positive rows, or too few negative rows.
         """
-        if not np.array_equal(self.visit(0), self.visit(0)):
+        is_positive = self._is_positive(rows)
+        found = int(is_positive.sum())
+        number = round(self.negatives * found)
+        rest = len(rows) - found
+        if not 0 < number <= rest:
             raise InputError(
-                f"{self._name}.order returned two different orders for one epoch. It must use only the generator that "
-                f"it is given, and store no state, or a resumed run would continue differently."
+                f"RatioSampler: {self.negatives:g} negative rows for each of {number_of(found, 'positive row')} are "
+                f"{number:,}, and there are {rest:,}. "
+                + (f"Set negatives to {rest / found:.4g} or less." if found and rest else "Set `positive`.")
             )
+        return is_positive, number
 
-    @property
-    def _name(self) -> str:
-        return f"data.loading.sampler: {type(self.sampler).__name__}"
+    def _is_positive(self, rows: TrainingRows) -> NDArray[np.bool_]:
+        """Which rows are positive, bool (n,).
+
+        Raises:
+            InputError: The target has no such classes.
+        """
+        outputs = rows.schema.outputs
+        if not (rows.are_classes or rows.are_labels):
+            raise InputError(f"RatioSampler is for classes and labels, not for {rows.schema.kind} targets.")
+        names = self.positive
+        if names is None and rows.are_classes and len(outputs) > 2:
+            raise InputError(f"RatioSampler: there are {len(outputs)} classes. Set `positive` to some of them.")
+        if names is None:
+            names = outputs[1:] if rows.are_classes else outputs
+        if unknown := [name for name in names if name not in outputs]:
+            raise InputError(f"RatioSampler: positive names {listed(unknown)}.{suggest(unknown[0], outputs)}")
+        places = [outputs.index(name) for name in names]
+        is_one = np.isin(rows.targets, places) if rows.are_classes else rows.targets[:, places] > 0
+        return np.asarray(is_one.reshape(len(rows), -1).any(1))
 
 
-def cumcount(order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number of earlier occurrences of each entry, int64, as in pandas."""
-    by_value = np.argsort(order, kind="stable")
-    starts = np.flatnonzero(np.diff(order[by_value], prepend=-1))
-    found = np.empty_like(order)
-    found[by_value] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
-    return found
+class WeightedSampler(Sampler):
+    """Visits rows in proportion to a column of weights: a row of weight 2 twice as often as one of weight 1.
+
+    An epoch visits n rows. The expected number of visits of a row is rounded up or down at random (systematic
+    sampling), so that rows of equal weights are visited once each.
+
+    Args:
+        column: A column of numbers from 0; rows of weight 0 are never visited.
+        correct_prior: See `swinft.Sampler.corrects_prior`.
+    """
+
+    def __init__(self, column: str, correct_prior: bool = False) -> None:
+        self.column, self.corrects_prior = column, correct_prior
+
+    def order(self, rows: TrainingRows, epoch: int, numbers: np.random.Generator) -> NDArray[np.int64]:
+        """Rows in proportion to their weights, shuffled."""
+        shuffled = numbers.permutation(len(rows))
+        ends = np.cumsum(rows.weights(self.column)[shuffled])
+        places = (numbers.random() + np.arange(len(rows))) / len(rows)
+        places = np.minimum(places, np.nextafter(1.0, 0.0))  # below the last end, which is 1
+        return numbers.permutation(shuffled[np.searchsorted(ends / ends[-1], places, side="right")])
+
+
+def make_sampler(given: SamplerName | Sampler | None) -> Sampler | None:
+    """The sampler of a name, or a given sampler."""
+    made = {"balanced": BalancedSampler, "ratio": RatioSampler}
+    return made[given]() if isinstance(given, str) else given
+
+
+def sampler_problems(given: Any) -> list[str]:
+    """Problems of `data.loading.sampler`; at most one sentence."""
+    names = get_args(SamplerName)
+    if isinstance(given, Sampler | None) or given in names:
+        return []
+    hint = suggest(given, names) if isinstance(given, str) else f" Give a swinft.Sampler, {', '.join(names)}, or null."
+    return [f"data.loading.sampler is {given!r}.{hint}"]

@@ -1,4 +1,4 @@
-"""Settings for folds (`FoldConfig`) and for image loading (`LoadingConfig`)."""
+"""Settings for image loading (`LoadingConfig`), and settings from dictionaries."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -11,86 +11,23 @@ from albumentations.core.composition import TransformType
 from swinft.data.augment.crops import Resize
 from swinft.data.augment.pipelines import mistyped
 from swinft.data.cache.budget import Policy
-from swinft.data.folds import FoldKind
 from swinft.data.images.decode import RULES, ImageRules
 from swinft.data.loading.device_loader import AugmentOn
 from swinft.data.loading.workers import NumWorkers
-from swinft.data.sampling import Sampler
+from swinft.data.sampling import Sampler, SamplerName, sampler_problems
 from swinft.data.sources.named import SourceName, source_problems
 from swinft.data.sources.source import Source
 from swinft.errors import suggest
-from swinft.ranges import SettingsError, is_whole, text_problems, whole_problems, word_problems
+from swinft.ranges import (
+    SettingsError,
+    is_whole,
+    text_problems,
+    whole_problems,
+    word_problems,
+)
 
-NUM_FOLDS = 5  # the default
-RareClasses = Literal["error", "train"]
 OnBadImage = Literal["error", "skip"]
-Duplicates = Literal["report", "error", "group", "ignore"]
-UNGROUPED = ("kfold", "stratified", "multilabel")
 Settings = TypeVar("Settings")
-
-
-@dataclass(frozen=True)
-class FoldConfig:
-    """The fold of every training row, and which one is held out.
-
-    Args:
-        kind: How folds are made; `auto` stratifies by the target, within groups where `group` is set.
-        num: Number of folds; null for 5, or for those that `file` has.
-        file: The `folds.csv` of another run, relative to the working folder; replaces `kind`, `num`, `rare_classes` and
-            `duplicates: group`.
-        group: Column whose equal values must stay in one fold: patient, site, sequence.
-        rare_classes: A class with fewer rows than folds, or with rows of a single group, is an `error`; with `train`,
-            every fold trains on its rows and no fold scores them, nor the other rows of their groups.
-        duplicates: How to handle equal or similar images: `report` them, raise an `error` if they are in different
-            folds, keep them in one fold (`group`), or `ignore` them. Similarity is transitive: the frames of one
-            camera are one cluster.
-        held_out: The fold that is held out for validation; a run fits each fold in turn.
-        seed: Seed of folds, order and augmentation; `seed` in a config.
-
-    Raises:
-        InputError: Settings are wrong or contradict each other; all of them are listed.
-    """
-
-    kind: FoldKind = "auto"
-    num: int | None = None
-    file: str | None = None
-    group: str | None = None
-    rare_classes: RareClasses = "error"
-    duplicates: Duplicates = "report"
-    held_out: int = 0
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        """Checks the values that do not depend on other settings."""
-        words = {
-            "kind": get_args(FoldKind),
-            "rare_classes": get_args(RareClasses),
-            "duplicates": get_args(Duplicates),
-        }
-        lowest = {"held_out": 0} if self.num is None else {"num": 2, "held_out": 0}
-        problems = whole_problems("data.folds", vars(self), lowest)
-        problems += text_problems("data.folds", vars(self), (), ("file", "group"))
-        problems += whole_problems("", vars(self), {"seed": 0})
-        problems += word_problems("data.folds", vars(self), words)
-        made = {"kind": self.kind != "auto", "rare_classes": self.rare_classes != "error"}
-        made |= {"duplicates": self.duplicates == "group"}
-        names = [f"data.folds.{name}" for name, is_set in made.items() if is_set]
-        if self.file and names:
-            problems.append(
-                f"data.folds.file names the fold of every row, so that {', '.join(names)} cannot act: remove either."
-            )
-        elif self.duplicates == "group" and self.kind in UNGROUPED:
-            problems.append(
-                f"data.folds.duplicates 'group' keeps images that look alike in one fold, and data.folds.kind "
-                f"'{self.kind}' would split them: set data.folds.kind to auto, or remove it."
-            )
-        if problems:
-            raise SettingsError(problems)
-
-    @property
-    def planned(self) -> int:
-        """Number of folds without a file."""
-        return NUM_FOLDS if self.num is None else self.num
 
 
 @dataclass(frozen=True)
@@ -102,8 +39,9 @@ class LoadingConfig:
             (`data.image: train.zip/{id}.jpg`); `hdf5` (`train.hdf5/{id}`); `column` for pixels in columns of the table
             (`pixel*`); or one of their classes or a custom one, by `class_path` and `init_args`.
         test_source: Where the images of the rows to predict are; null for `source`.
-        sampler: Chooses the training rows of an epoch and their order: a class by `class_path` and `init_args`; null
-            for each row once, shuffled.
+        sampler: Chooses the training rows of an epoch and their order: `balanced` for equally many rows of each class,
+            `ratio` for as many negative rows as positive ones; these with other arguments, `swinft.WeightedSampler` or
+            a custom class by `class_path` and `init_args`; null for each row once, shuffled.
         image_rules: Which images can be used, and how unusual ones are converted.
         on_bad_image: An unusable image is an `error`; with `skip`, its row is skipped and gets a status in the
             predictions. A missing file is always an error.
@@ -138,7 +76,7 @@ class LoadingConfig:
 
     source: SourceName | Source = "files"
     test_source: SourceName | Source | None = None
-    sampler: Sampler | None = None
+    sampler: SamplerName | Sampler | None = None
     image_rules: ImageRules = RULES
     on_bad_image: OnBadImage = "error"
     follow_links: bool = False
@@ -185,9 +123,7 @@ class LoadingConfig:
         if self.preprocess is not None:
             problems += transform_problems("loading.preprocess", self.preprocess)
         problems += source_problems(self.source, self.test_source, self.follow_links)
-        sampler: Any = self.sampler  # types are not checked in a notebook
-        if not isinstance(sampler, Sampler | None):
-            problems.append(f"data.loading.sampler is {sampler!r}; give a swinft.Sampler, or null.")
+        problems += sampler_problems(self.sampler)
         if self.augment_on == "device":
             problems += self._device_problems()
         if problems:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from numpy.typing import NDArray
 
 from swinft.data.augment.dry_run import transform_notes
 from swinft.data.data_settings import DataSettings
-from swinft.data.folds import NO_FOLD, Folds, check_folds, make_folds, read_folds, scored_folds
-from swinft.data.inspection.duplicates import cluster_groups
+from swinft.data.extra import extra_notes, leaks_csv, left_out, read_leaks, with_extra
+from swinft.data.fold_assignment import assign_folds
+from swinft.data.folds import ALL_ROWS, NO_FOLD, Folds, check_folds
 from swinft.data.inspection.image_files import ImageFiles
+from swinft.data.sampled_order import SampledOrder
 from swinft.data.samples import Rows, check_sample, read_sample, read_test, read_train
-from swinft.data.sampling import SampledOrder, TrainingRows
+from swinft.data.sampling import TrainingRows, make_sampler
 from swinft.data.schema import Schema, check_kind, recognised, with_prior
 from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.target.base import TargetCells
@@ -43,7 +46,9 @@ class Splits:
         self._tables: tuple[Rows, Schema, Rows | None] | None = None
         self._train: Rows | None = None
         self._test: Rows | None = None
+        self.known_leaks: Path | None = None  # an earlier run's extra.csv
         self._fold_of_row: Folds = np.empty(0, dtype=np.int64)
+        self._leaks: NDArray[np.bool_] | None = None  # which extra rows each fold leaves out, bool (folds, N)
 
     @property
     def schema(self) -> Schema | None:
@@ -112,10 +117,33 @@ class Splits:
 
     @property
     def status(self) -> list[str]:
-        """Status of each training row: `ok`, or why no fold scores it."""
+        """Status of each row of the training table: `ok`, or why no fold scores it."""
         without = dict.fromkeys(np.flatnonzero(self.fold_of_row == NO_FOLD).tolist(), "in no fold")
         reasons = {**without, **self.train.skipped}
-        return [reasons.get(row, OK) for row in range(len(self.train.table))]
+        return [reasons.get(row, OK) for row in range(self.num_main)]
+
+    @property
+    def num_main(self) -> int:
+        """How many rows the training table has; those of extra tables follow."""
+        return len(self.train.table) if self.train.num_main is None else self.train.num_main
+
+    @cached_property
+    def main_table(self) -> Table:
+        """The training table."""
+        table = self.train.table
+        return table if self.train.num_main is None else table.take(np.arange(self.num_main))
+
+    @property
+    def leaks_csv(self) -> str | None:
+        """The text of an `extra.csv`; None where there are no extra tables."""
+        return None if self._leaks is None else leaks_csv(self.train, self._leaks)
+
+    def titles(self, split: str, rows: list[int]) -> list[str]:
+        """What a figure says of some rows: their targets, or the ids of those to predict."""
+        assert self.schema is not None
+        return (
+            [self.test.table.ids[row] for row in rows] if split == "test" else self.schema.captions(self.targets[rows])
+        )
 
     def check_fold(self, fold: int) -> None:
         """Checks that a fold can be held out.
@@ -124,28 +152,58 @@ class Splits:
             InputError: There is no such fold.
         """
         last = int(self.fold_of_row.max())
-        if not 0 <= fold <= last:
+        if fold != ALL_ROWS and not 0 <= fold <= last:
             raise InputError(f"fold is {fold}; the folds are 0 to {last}.")
 
     def trained_on(self, fold: int) -> NDArray[np.int64]:
-        """Rows that are trained on if `fold` is held out: all others, also without a fold, except skipped ones."""
-        return np.flatnonzero(self.train.is_used & (self.fold_of_row != fold))
+        """Rows that are trained on if `fold` is held out: all others, except skipped ones and extra rows that leak."""
+        chosen = self.train.is_used & (self.fold_of_row != fold)
+        return np.flatnonzero(chosen if self._leaks is None or fold == ALL_ROWS else chosen & ~self._leaks[fold])
+
+    def num_left_out(self, fold: int) -> int:
+        """How many extra rows a fold leaves out."""
+        return 0 if self._leaks is None or fold == ALL_ROWS else int((self._leaks[fold] & self.train.is_used).sum())
 
     def sampled_order(self, fold: int) -> SampledOrder | None:
-        """The order of a custom sampler for a fold; None to visit each row once, shuffled."""
-        sampler, rows = self.settings.loading.sampler, self.trained_on(fold)
+        """The order of a sampler for a fold; None to visit each row once, shuffled."""
+        sampler, rows = make_sampler(self.settings.loading.sampler), self.trained_on(fold)
         if sampler is None:
             return None
         assert self.schema is not None
         training = TrainingRows(self.targets[rows], self.schema, self.train.table, rows)
         return SampledOrder(sampler, training, seed_for("order", self.settings.folds.seed, fold))
 
+    def loss_weights(self, fold: int) -> NDArray[np.float32] | None:
+        """Factors on the training loss, float32 (N,), with a mean of 1 over the rows that a fold trains on; else None.
+
+        Raises:
+            InputError: All rows that the fold trains on have weight 0.
+        """
+        if self.train.weights is None:
+            return None
+        mean = self.train.weights[self.trained_on(fold)].mean(dtype=np.float64)
+        if not mean > 0:
+            raise InputError("data.columns.weight is 0 in all rows that the fold trains on: nothing would be learnt.")
+        found: NDArray[np.float32] = (self.train.weights / mean).astype(np.float32)
+        return found
+
+    @property
+    def score_weights(self) -> NDArray[np.float32] | None:
+        """What each training row counts in the metrics, float32 (N,); None where all count the same."""
+        return self.train.weights if self.settings.columns.weighted_score else None
+
+    def prior_shift(self, fold: int) -> NDArray[np.float32] | None:
+        """What the sampler adds to the log odds of each output (K,), where the loss is to take it out; else None."""
+        order = self.sampled_order(fold)
+        return order.prior_shift() if order else None
+
     def num_training_rows(self, fold: int) -> int:
         """Number of rows that a fold's training visits in `data.loading.virtual_epochs` epochs.
 
         Raises:
-            InputError: The sampler's order is not valid.
+            InputError: The sampler's order is not valid, or all weights are 0.
         """
+        self.loss_weights(fold)
         order = self.sampled_order(fold)
         if order is None:
             return len(self.trained_on(fold))
@@ -186,21 +244,26 @@ class Splits:
         test = self._tables[2]
         train = self._without_bad_images(rows)
         assert train.targets is not None
-        used, file = train.is_used, self.settings.folds.file
-        schema = with_prior(schema, train.targets[used])
+        used, config = train.is_used, self.settings.folds
+        schema = with_prior(schema, train.targets[used & ~train.is_extra])
         if schema.custom and self.known_schema:
             check_kind(schema, Schema.from_dict(json.loads(verify(self.known_schema).read_bytes())))
-        folds = self._read_folds(train.table) if file else self._make_folds(train, used)
-        groups = [name for name, is_used in zip(train.groups, used, strict=True) if is_used] if train.groups else None
-        notes = check_folds(folds[used], train.targets[used], schema.outputs, groups, file)
+        folds = assign_folds(config, train, self.image_files)
+        known = None if self.known_images else train.groups  # a run's folds were checked when it was started
+        groups = known and [known[row] for row in np.flatnonzero(used & ~train.is_extra)]
+        notes = check_folds(folds[used], train.targets[used], schema.outputs, groups, config.source)
+        self._leaks = self._find_leaks(train, folds)
         self.schema, self._train, self._test, self._fold_of_row = schema, train, test, folds
         sample = None if self.settings.predicts_sample else self.sample
         tables = [train.table, *([test.table] if test else []), *([sample] if sample else [])]
         read = [note for table in tables for note in table.notes]
+        order = self.sampled_order(self.settings.folds.held_out)
         self.notes = [
             *read,
             *schema.target.notes(train.targets[used], schema.outputs),
+            *(extra_notes(train, self._leaks, config.extra_tables) if self._leaks is not None else []),
             *notes,
+            *(order.notes() if order else []),
             *self._transform_notes(),
         ]
 
@@ -217,7 +280,8 @@ class Splits:
         if self.schema is None:
             found = self._read_train(problems)
             if found and found[0].targets is not None and not problems:
-                self.schema = with_prior(found[1], found[0].targets[found[0].is_used])
+                is_main = found[0].is_used & ~found[0].is_extra
+                self.schema = with_prior(found[1], found[0].targets[is_main])
         test = read_test(self.settings, self.schema, problems, is_rerun=True)
         if problems or test is None:
             raise DataError(problems, self.settings.loading.download)
@@ -258,26 +322,13 @@ class Splits:
         bad = self.image_files.bad_rows(rows, self.known_images)
         return replace(rows, skipped={**rows.skipped, **dict.fromkeys(bad, "bad image")})
 
-    def _make_folds(self, rows: Rows, used: NDArray[np.bool_]) -> Folds:
-        """Folds of the used rows; with `rare_classes: train`, rare classes get none."""
-        assert rows.targets is not None
-        config, groups, grouped_by = self.settings.folds, rows.groups, "data.folds.group"
-        if config.duplicates == "group":
-            grouped_by = f"{grouped_by} and data.folds.duplicates" if groups else "data.folds.duplicates: group"
-            groups = cluster_groups(self.image_files.clusters(rows), groups)
-        make = scored_folds if config.rare_classes == "train" else make_folds
-        names = [groups[row] for row in np.flatnonzero(used)] if groups else None
-        folds = np.full(len(used), NO_FOLD, dtype=np.int64)
-        folds[used] = make(config.kind, config.planned, config.seed, rows.targets[used], names, grouped_by)
-        return folds
-
-    def _read_folds(self, table: Table) -> Folds:
-        config = self.settings.folds
-        folds = read_folds(Path(str(config.file)), table)
-        found = int(folds.max()) + 1
-        if config.num not in (None, found):
-            raise InputError(f"data.folds.num is {config.num}, and {config.file} has {found} folds: remove one.")
-        return folds
+    def _find_leaks(self, train: Rows, folds: Folds) -> NDArray[np.bool_] | None:
+        """Which extra rows each fold leaves out, from an earlier run's `extra.csv` or from a look at their images."""
+        if not train.is_extra.any():
+            return None
+        if self.known_leaks:
+            return read_leaks(self.known_leaks, train, int(folds.max()) + 1)
+        return left_out(train, folds, self.image_files.clusters_with_extra(train))
 
     def _read_sample(self, test: Rows | None, problems: list[Problem]) -> Table | None:
         """The sample submission; if there is no test table, it is the rows to predict."""
@@ -292,6 +343,5 @@ class Splits:
         if self.settings.train is None:
             raise InputError("data.train is not set: it names the CSV of the training rows.")
         # Folds from a file are checked later: rows without a fold may include all rows of a class.
-        folds = self.settings.folds
-        min_class_rows = 0 if folds.rare_classes == "train" or folds.file else folds.planned
-        return read_train(self.settings, min_class_rows, problems)
+        found = read_train(self.settings, self.settings.folds.fewest_of_class, problems)
+        return (with_extra(self.settings, *found, problems), found[1]) if found else None

@@ -35,14 +35,15 @@ def summarize(splits: "Splits", notes: list[str]) -> dict[str, Any]:
         splits: After their rows were read.
         notes: Notes, one line each.
     """
-    train, schema, scored = splits.train, splits.schema, splits.is_scored
+    train, schema, scored = splits.train, splits.schema, splits.is_scored[: splits.num_main]
+    folds, targets = splits.fold_of_row[: splits.num_main], splits.targets[: splits.num_main]
     assert schema is not None
     summary: dict[str, Any] = {
         "train": str(train.table.path),
-        "rows": len(train.table),
+        "rows": splits.num_main,
         "target": f"{', '.join(splits.settings.targets)} ({splits.settings.kind_name})",
-        "outputs": schema.target.summary(splits.targets[train.is_used], schema.outputs),
-        "folds": fold_summary(splits.fold_of_row[scored], splits.targets[scored], schema),
+        "outputs": schema.target.summary(targets[train.is_used[: splits.num_main]], schema.outputs),
+        "folds": fold_summary(folds[scored], targets[scored], schema),
     }
     if not scored.all():
         reasons = (status for status, is_scored in zip(splits.status, scored, strict=True) if not is_scored)

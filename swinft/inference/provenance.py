@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from swinft.errors import number_of
 
+NAME = re.compile(r"\d+_seed_\d+|all(_seed_\d+)?")  # of a training that is not just a fold's number
 PREDICT = "swinft predict"  # the program that writes predictions with a provenance
 
 
@@ -26,8 +28,8 @@ class Provenance:
         weights: SHA-256 of each fold's weights file, by the fold's folder.
     """
 
-    folds: list[int]
-    planned: list[int]
+    folds: list[int | str]
+    planned: list[int | str]
     views: list[str]
     backend: str
     precision: str
@@ -35,16 +37,25 @@ class Provenance:
     weights: dict[str, str]
 
     def __post_init__(self) -> None:
-        is_right = _are(int, self.folds) and _are(int, self.planned) and _are(str, self.views)
+        is_right = _are_folds(self.folds) and _are_folds(self.planned) and _are(str, self.views)
         if not is_right or not isinstance(self.weights, dict):
             raise TypeError("not what `swinft predict` writes")
 
     def describe(self) -> str:
         """`5 folds, views identity, hflip, by torch in 32-true`."""
         count = number_of(len(self.folds), "fold")
-        if self.folds != self.planned:
+        if self.folds and all(str(fold).startswith("all") for fold in self.folds):
+            count = f"{' and '.join(f'fold {fold}' for fold in self.folds)}, trained on every row"
+        elif self.folds != self.planned:
             count = f"only {count} of {len(self.planned)} ({', '.join(map(str, self.folds))})"
         return f"{count}, views {', '.join(self.views)}, by {self.backend} in {self.precision}"
+
+
+def _are_folds(values: object) -> bool:
+    """Whether they are numbers of folds, or names of trainings with a seed or on every row."""
+    return isinstance(values, list) and all(
+        isinstance(each, int) or (isinstance(each, str) and NAME.fullmatch(each)) for each in values
+    )
 
 
 def _are(kind: type, values: object) -> bool:

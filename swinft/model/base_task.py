@@ -34,6 +34,7 @@ class BaseTask(pl.LightningModule):
         warn_of_other_lightning()
         self._evaluated: list[Evaluated] = []
         self._steps, self._losses = StepTracker(), EpochLosses()
+        self._prior_shift: Tensor | None = None  # of the sampler; added to the logits in the loss
         self._schema: Any = None  # of the table, if there is one
 
     def on_train_start(self) -> None:
@@ -117,7 +118,8 @@ class BaseTask(pl.LightningModule):
         self.log(f"{stage}_loss", losses.mean(), rank_zero_only=True)
         table = self._columns_of(stage, rows) if any(map(is_custom, self.scored_by)) else None
         kind = self.net.head.kind
-        scores = score(self.scored_by, kind, predictions, targets, **self.table_context(), rows=table)
+        context = self.table_context() | {"rows": table, "weights": self._weights_of(stage, rows)}
+        scores = score(self.scored_by, kind, predictions, targets, **context)
         # A custom metric may be random: all ranks must use one score for early stopping and checkpoints.
         for name, value in self._of_all_ranks(scores)[0].items():
             self.log(f"{stage}_{name}", value, rank_zero_only=True)
@@ -128,12 +130,19 @@ class BaseTask(pl.LightningModule):
 
     def _columns_of(self, stage: str, rows: Tensor) -> Any:
         """The table's columns for evaluated rows; None if the batches are not the datamodule's."""
+        table = getattr(self._evaluated_data(), "train_table" if stage == "val" else "test_table", None)
+        return None if table is None else table.frame(rows.tolist())
+
+    def _weights_of(self, stage: str, rows: Tensor) -> Any:
+        """The weights of validated rows in the metrics; None if the rows are not weighted."""
+        weights = getattr(self._evaluated_data(), "score_weights", None) if stage == "val" else None
+        return None if weights is None else weights[rows.numpy()]
+
+    def _evaluated_data(self) -> Any:
+        """The datamodule that evaluated batches come from; None for other loaders."""
         data: Any = getattr(self.trainer, "datamodule", None)
         # A datamodule of an earlier fit stays with the Trainer when other loaders are evaluated.
-        if data is None or self.trainer._evaluation_loop._data_source.instance is not data:
-            return None
-        table = getattr(data, "train_table" if stage == "val" else "test_table", None)
-        return None if table is None else table.frame(rows.tolist())
+        return data if self.trainer._evaluation_loop._data_source.instance is data else None
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

@@ -48,6 +48,9 @@ class Metric(InitArgsMixin):
     grades: Array | None = None
     """The schema's `grades`, set before `compute` is called."""
 
+    weights: Array | None = None
+    """What each row counts, float64 (N,) from 0, when `compute` is called; None where all count the same."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in vars(cls):
@@ -72,7 +75,7 @@ class BuiltinMetric(Metric):
     """A built-in metric: it has a name, and does not read the table.
 
     Args:
-        function: Predictions float64 (N, K), targets and grades to a number; NaN if it is undefined.
+        function: Predictions float64 (N, K), targets, grades and weights to a number; NaN if it is undefined.
         higher_is_better: Whether a higher score is better.
         kinds: The kinds of target that it can score.
         needs: Names of the attributes of `Metric` to set to True.
@@ -80,7 +83,7 @@ class BuiltinMetric(Metric):
 
     def __init__(
         self,
-        function: Callable[[Array, Array, Array | None], float],
+        function: Callable[[Array, Array, Array | None, Array | None], float],
         higher_is_better: bool,
         kinds: Sequence[str],
         *needs: str,
@@ -93,38 +96,41 @@ class BuiltinMetric(Metric):
 
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
         """The function's value."""
-        return self.function(predictions, targets, self.grades)
+        return self.function(predictions, targets, self.grades, self.weights)
 
 
-def accuracy(predictions: Array, targets: Array, grades: Array | None = None) -> float:
+def accuracy(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
     """Fraction of rows whose most probable class is correct."""
-    return float((predictions.argmax(1) == targets).mean())
+    return float(np.average(predictions.argmax(1) == targets, weights=weights))
 
 
-def macro_f1(predictions: Array, targets: Array, grades: Array | None = None) -> float:
+def macro_f1(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
     """Mean over classes of the F1 of the most probable class; classes neither present nor predicted are left out."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score(targets, predictions.argmax(1), average="macro", zero_division=0))
+    return float(f1_score(targets, predictions.argmax(1), average="macro", zero_division=0, sample_weight=weights))
 
 
-def log_loss(predictions: Array, targets: Array, grades: Array | None = None) -> float:
+def log_loss(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
     """Mean negative log probability of the true class, clipped at 2.2e-16, as scikit-learn does in float64."""
     eps = np.finfo(np.float64).eps
-    return float(-np.log(np.clip(predictions[np.arange(len(targets)), targets], eps, 1 - eps)).mean())
+    losses = -np.log(np.clip(predictions[np.arange(len(targets)), targets], eps, 1 - eps))
+    return float(np.average(losses, weights=weights))
 
 
-def auc(predictions: Array, targets: Array, grades: Array | None = None) -> float:
+def auc(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
     """Area under the ROC curve: of the second class if there are two, else the one-vs-rest mean over classes.
 
     Classes that no row has, or that all rows have, are left out.
     """
     if predictions.shape[1] == 2:
-        return _binary_auc(predictions[:, 1], targets == 1)
-    return _mean([_binary_auc(column, targets == k) for k, column in enumerate(predictions.T)])
+        return _binary_auc(predictions[:, 1], targets == 1, weights)
+    return _mean([_binary_auc(column, targets == k, weights) for k, column in enumerate(predictions.T)])
 
 
-def mean_column_auc(predictions: Array, targets: Array, grades: Array | None = None) -> float:
+def mean_column_auc(
+    predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None
+) -> float:
     """Mean over labels of the area under the ROC curve; labels that no row has, or that all have, are left out.
 
     Raises:
@@ -132,10 +138,12 @@ def mean_column_auc(predictions: Array, targets: Array, grades: Array | None = N
     """
     if not np.isin(targets, (0, 1)).all():
         raise InputError("mean_column_auc needs targets of 0 and 1, and some are between: choose another metric.")
-    return _mean([_binary_auc(p, t > 0.5) for p, t in zip(predictions.T, targets.T, strict=True)])
+    return _mean([_binary_auc(p, t > 0.5, weights) for p, t in zip(predictions.T, targets.T, strict=True)])
 
 
-def quadratic_kappa(predictions: Array, targets: Array, grades: Array | None = None) -> float:
+def quadratic_kappa(
+    predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None
+) -> float:
     """Quadratically weighted kappa of the most probable class, or of grades; the mean over target columns.
 
     Numbers are converted to grades as in a submission: rounded, and clipped to the range in the training table. The
@@ -143,41 +151,50 @@ def quadratic_kappa(predictions: Array, targets: Array, grades: Array | None = N
     """
     if targets.ndim == 1:
         values = np.arange(predictions.shape[1]) if grades is None else grades
-        return _kappa(values[predictions.argmax(1)], values[targets])
+        return _kappa(values[predictions.argmax(1)], values[targets], weights)
     low, high = (targets.min(0), targets.max(0)) if grades is None else grades
     given = to_grades(predictions, low, high)
-    return float(np.mean([_kappa(p, t) for p, t in zip(given.T, np.rint(targets).T, strict=True)]))
+    return float(np.mean([_kappa(p, t, weights) for p, t in zip(given.T, np.rint(targets).T, strict=True)]))
 
 
-def rmse(predictions: Array, targets: Array, grades: Array | None = None) -> float:
+def rmse(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
     """Root of the mean squared error; the mean over target columns."""
-    return float(np.sqrt(np.square(predictions - targets).mean(0)).mean())
+    return float(np.sqrt(np.average(np.square(predictions - targets), 0, weights)).mean())
 
 
-def mae(predictions: Array, targets: Array, grades: Array | None = None) -> float:
+def mae(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
     """Mean absolute error; the mean over target columns."""
-    return float(np.abs(predictions - targets).mean())
+    errors = np.abs(predictions - targets)
+    return float(errors.mean() if weights is None else np.average(errors.mean(1), weights=weights))
 
 
-def r2(predictions: Array, targets: Array, grades: Array | None = None) -> float:
+def r2(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
     """Fraction of variance explained; the mean over target columns. Undefined for fewer than two rows."""
     from sklearn.metrics import r2_score
 
-    return float(r2_score(targets, predictions)) if len(targets) > 1 else math.nan
+    return float(r2_score(targets, predictions, sample_weight=weights)) if len(targets) > 1 else math.nan
 
 
-def _binary_auc(scores: Array, is_positive: Array) -> float:
+def _binary_auc(scores: Array, is_positive: Array, weights: Array | None) -> float:
     """Area under the ROC curve of scores (N,); NaN if all rows are positive, or all negative."""
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(is_positive, scores)) if 0 < is_positive.sum() < len(is_positive) else math.nan
+    counts = np.ones(len(scores), dtype=bool) if weights is None else weights > 0
+    both = 0 < is_positive[counts].sum() < counts.sum()
+    return float(roc_auc_score(is_positive, scores, sample_weight=weights)) if both else math.nan
 
 
-def _kappa(given: Array, wanted: Array) -> float:
+def _kappa(given: Array, wanted: Array, weights: Array | None) -> float:
     """1 minus the ratio of the mean squared difference of grades (N,) to that expected by chance.
 
     It needs no confusion matrix. NaN if all grades are the same: no difference is expected by chance.
     """
+    if weights is not None:
+        # The mean squared distance of two independent draws: variances, and the distance of the means.
+        both = np.stack([given, wanted], 1)
+        means = np.average(both, 0, weights)
+        by_chance = np.average((both - means) ** 2, 0, weights).sum() + (means[0] - means[1]) ** 2
+        return float(1 - np.average((given - wanted) ** 2, 0, weights) / by_chance) if by_chance > 0 else math.nan
     by_chance = given.var() + wanted.var() + (given.mean() - wanted.mean()) ** 2
     return float(1 - np.square(given - wanted).mean() / by_chance) if by_chance > 0 else math.nan
 

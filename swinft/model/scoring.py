@@ -81,6 +81,7 @@ def score(
     *,
     outputs: Sequence[str] = (),
     rows: Any = None,
+    weights: ArrayLike | None = None,
 ) -> dict[str, float]:
     """Scores pooled rows.
 
@@ -94,6 +95,7 @@ def score(
         outputs: Names of the K outputs, if they are known.
         rows: pandas DataFrame (N rows) of the table's columns as text, in the order of the predictions; None if there
             is no table.
+        weights: Weight of each row in the metrics, (N,), from 0; None for equal weights.
 
     Returns:
         The score of every metric; NaN if it is undefined or any prediction is NaN or infinite.
@@ -104,17 +106,19 @@ def score(
     chosen = chosen_metrics(metrics, kind)
     given, wanted = (_array(values) for values in (predictions, targets))
     wanted = wanted.astype(np.int64 if wanted.ndim == 1 else np.float64)  # (N,) are class indices
-    if not len(given) or not np.isfinite(given).all():
+    counted = None if weights is None else _array(weights)
+    if not len(given) or not np.isfinite(given).all() or (counted is not None and not counted.any()):
         return {metric.name: math.nan for metric in chosen}
     _check_probabilities(chosen, given)
     scale = None if grades is None else np.asarray(grades, np.float64)
-    return {metric.name: _value(_with_context(metric, outputs, scale), given, wanted, rows) for metric in chosen}
+    told = {metric.name: _with_context(metric, outputs, scale, counted) for metric in chosen}
+    return {name: _value(metric, given, wanted, rows) for name, metric in told.items()}
 
 
-def _with_context(metric: Metric, outputs: Sequence[str], grades: Array | None) -> Metric:
-    """A copy of the metric with outputs and grades set; built-in metrics are shared objects."""
+def _with_context(metric: Metric, outputs: Sequence[str], grades: Array | None, weights: Array | None) -> Metric:
+    """A copy of the metric with outputs, grades and weights set; built-in metrics are shared objects."""
     copied = copy.copy(metric)
-    copied.outputs, copied.grades = list(outputs), grades
+    copied.outputs, copied.grades, copied.weights = list(outputs), grades, weights
     return copied
 
 

@@ -33,6 +33,7 @@ from swinft.model.training.ema import AveragedWeights
 from swinft.model.training.mixup import MixConfig, mix
 from swinft.model.training.optim import Groups, OptimConfig
 from swinft.model.training.optimizers import make_optimizer
+from swinft.model.training.prior import shift_of, shifted
 from swinft.model.training.schedules import describe_schedule, make_schedule
 from swinft.model.training.steps import steps_of
 from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, NOT_NEGATIVE, check_ranges
@@ -237,6 +238,7 @@ class FineTuneTask(BaseTask):
         """
         self.net.check_initialized()
         set_attention(self, self.device, self.compute.fast_attention, self.print, self._autocast_dtype())
+        self._prior_shift = shift_of(self.trainer, self.device)
         steps = steps_of(self.trainer)  # the same after a resume
         asked = self.compute.compile
         if should_compile(asked, steps.total, COMPILED_STEPS, "steps", self.device, self.print):
@@ -269,7 +271,7 @@ class FineTuneTask(BaseTask):
         more = {name: tensor for name, tensor in found.items() if tensor is not None}
         image, encoded, *mixed = mix(image, encoded, self.mix, self._rng("mixing", batch_idx), *more.values())
         more = dict(zip(more, mixed, strict=True))
-        losses = row_losses(head, net.logits(image, more.get("metadata")), encoded)
+        losses = row_losses(head, shifted(net.logits(image, more.get("metadata")), self._prior_shift), encoded)
         loss = (losses * more["weight"] if "weight" in more else losses).mean()
         self._losses.add(batch_idx, loss.detach(), batch["row"])
         return loss

@@ -19,6 +19,7 @@ from swinft.run.config.parser import options_from
 from swinft.run.experiment import Experiment
 from swinft.run.export import ExportResult, export
 from swinft.run.fit_command import fit_from_argv
+from swinft.run.fold_files import FoldId
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.prediction.predict import predict
 from swinft.run.python_inputs import FRAME, check_names, nested, plain, python_inputs, write_frame, write_keys
@@ -120,7 +121,7 @@ class Run:
         return self._files.read_config()
 
     @property
-    def folds(self) -> list[int]:
+    def folds(self) -> list[FoldId]:
         """The numbers of its folds."""
         return self._files.planned_folds()
 
@@ -145,7 +146,7 @@ class Run:
         numbers = {name: "float64" for name in text.columns if name not in names}
         return text.astype({**numbers, "fold": "int64"})
 
-    def network(self, fold: int, device: str = "cpu") -> ImageModel:
+    def network(self, fold: FoldId, device: str = "cpu") -> ImageModel:
         """The network of a finished fold, with verified weights, in evaluation mode.
 
         `net.predict(images, features)` takes RGB pixels (B, 3, H, W) in 0–255 at the run's `data.image_size`, as the
@@ -231,7 +232,7 @@ class Run:
         with python_inputs():
             return draw(self._files, self._allow_code)
 
-    def export(self, fold: int, to: Form, output: str | Path | None = None) -> ExportResult:
+    def export(self, fold: FoldId, to: Form, output: str | Path | None = None) -> ExportResult:
         """Writes the weights of a fold in another format, after a comparison with torch; as `swinft.export`."""
         with python_inputs():
             return export(self.folder, fold, to, output, self._allow_code)

@@ -27,6 +27,7 @@ from swinft.run.compute.trial import TriedTask
 from swinft.run.config.callbacks import monitor_problems
 from swinft.run.config.sections import PredictConfig
 from swinft.run.experiment import Experiment
+from swinft.run.fold_files import ALL, expanded, trainings_of
 from swinft.run.folds.planned import planned, step_problems
 from swinft.run.folds.pretrained import check_pretrained, check_unseen, pretrained_of
 from swinft.run.folds.trainer_checks import check_trainer
@@ -83,12 +84,14 @@ def check_run(experiment: Experiment) -> CheckedRun:
     problems: list[str] = []
     data = _collect(problems, experiment.datamodule)
     folds = data.settings.folds if data else None
-    trainer = _collect(problems, lambda: check_trainer(experiment, folds.planned if folds else 1))
+    trainer = _collect(
+        problems, lambda: check_trainer(experiment, folds.planned * len(config.seeds or [0]) if folds else 1)
+    )
     _collect(problems, lambda: check_pretrained(config))
     _collect(problems, lambda: _check_numbers(config))
     if data and folds:
         _collect(problems, lambda: check_views(experiment.views(), data.image_size))
-        _collect(problems, lambda: None if folds.file else _check_fold(config, folds.planned))
+        _collect(problems, lambda: None if folds.is_given else _check_fold(config, folds.planned))
     tables = _collect(problems, data.splits.read_tables) if data else None
     tried = _collect(problems, lambda: _check_task(experiment, *tables)) if tables else None
     plan = _collect(problems, lambda: _plan_submission(experiment, data, *tables, tried)) if data and tables else None
@@ -119,8 +122,10 @@ def _check_fold(config: Namespace, num_folds: int) -> None:
         InputError: There is no such fold.
     """
     fold = config.get("fold")  # not an option of `check`
-    if fold is not None and not 0 <= fold < num_folds:
-        raise InputError(f"--fold {fold}: the folds are 0 to {num_folds - 1}.")
+    known = trainings_of([*range(num_folds), ALL], config.seeds)
+    if fold is not None and not set(expanded([fold], known)) <= {*known}:
+        names = f"{known[0]}, {known[1]}, …, {known[-1]}" if config.seeds else f"0 to {num_folds - 1}"
+        raise InputError(f"--fold {fold}: the folds are {names}. `{ALL}` trains on every row.")
 
 
 def _check_numbers(config: Namespace) -> None:
@@ -131,6 +136,9 @@ def _check_numbers(config: Namespace) -> None:
     """
     PredictConfig(**dict(config.predict))
     most = HIGHEST_SEED - (config.data.folds.num or 0)
+    if config.seeds is not None and (not config.seeds or len({*config.seeds}) < len(config.seeds)):
+        raise InputError(f"seeds is {config.seeds}; give at least one, each once, or null.")
+    check_ranges("", {"seeds": config.seeds}, {"seeds": Range(0, most)})
     numbers = {"seed": config.seed, "max_hours": config.max_hours}
     check_ranges("", numbers, {"seed": Range(0, most), "max_hours": POSITIVE})  # each fold adds its number to the seed
 
@@ -149,7 +157,7 @@ def _plan_submission(
     first = traits_of(tried.task.scored_by[0]) if tried else Traits()
     config = experiment.config
     options = SubmissionConfig(**experiment.section("submission"))
-    schema = with_prior(schema, rows.targets[rows.is_used])
+    schema = with_prior(schema, rows.targets[rows.is_used & ~rows.is_extra])
     return plan_submission(Sample.of(data.splits.sample), schema, first, options, config.data.columns.label_delimiter)
 
 

@@ -9,6 +9,7 @@ import torch
 from jsonargparse import Namespace
 
 from swinft.errors import StoreError
+from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
 from swinft.system.limits import available_cores
 from swinft.system.precision import training_precision
@@ -37,7 +38,7 @@ def made_with(config: Namespace, devices: int) -> dict[str, Any]:
     return {**{key: environment[key] for key in COMPARED}, "devices": devices}
 
 
-def trained_in(run: Run, folds: Sequence[int]) -> list[str]:
+def trained_in(run: Run, folds: Sequence[FoldId]) -> list[str]:
     """The precision of each finished fold; if its result has none, that of the run's start."""
     found = [run.fold(index).read_result().get("made_with", {}).get("precision") for index in folds]
     return [each or str(run.read_environment()["precision"]) for each in found]
@@ -76,7 +77,7 @@ def note_of_folds(results: list[dict[str, Any]]) -> str | None:
     return f"folds made in another environment than fold {results[0]['fold']}: {'; '.join(notes)}" if notes else None
 
 
-def _made_with(run: Run, index: int) -> dict[str, Any]:
+def _made_with(run: Run, index: FoldId) -> dict[str, Any]:
     try:
         environment: dict[str, Any] = run.fold(index).read_result().get("made_with", {})
     except StoreError:  # reported where the result is needed

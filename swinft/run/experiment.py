@@ -109,7 +109,7 @@ class Experiment:
         """The datamodule.
 
         Args:
-            run: A run that was started with the config: its verified folds.csv and images.csv are used.
+            run: A run that was started with the config: its verified folds.csv, images.csv and extra.csv are used.
             changes: Arguments to replace; in a section (`folds={"held_out": 1}`), only the keys given.
 
         Raises:
@@ -121,7 +121,7 @@ class Experiment:
         own: dict[str, Any] = {"seed": self.config.seed}
         if run:
             own |= {"file": str(verify(run.folds)), "kind": "auto", "num": None}
-            own |= {"rare_classes": "error", "duplicates": "report"}
+            own |= {"rare_classes": "error", "duplicates": "report", "column": None, "fraction": None}
         nested = {"folds": own, "columns": {"sample_id": self.config.submission.id}, "loading": {}}
         for name, settings in nested.items():
             arguments[name] = {**arguments[name].as_dict(), **settings, **changes.pop(name, {})}
@@ -129,6 +129,7 @@ class Experiment:
         if run:
             data.use_images_csv(verify(run.images))
             data.splits.known_schema = run.schema
+            data.splits.known_leaks = verify(run.extra) if data.settings.folds.extra else None
         return data
 
     def task(self, schema: Schema, seed: int | None = None, loads_weights: bool = True, **changes: Any) -> FineTuneTask:

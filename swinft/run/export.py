@@ -21,6 +21,7 @@ from swinft.model.class_spec import to_spec
 from swinft.model.heads import Head
 from swinft.model.network import ImageModel
 from swinft.run.experiment import Experiment
+from swinft.run.fold_files import FoldId, held_out_by
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.store import digest, json_bytes, probe, replace
@@ -67,7 +68,7 @@ def description_of(path: Path) -> Path:
 
 
 def export(
-    run: str | Path, fold: int, to: Form, output: str | Path | None = None, allow_code: list[str] | None = None
+    run: str | Path, fold: FoldId, to: Form, output: str | Path | None = None, allow_code: list[str] | None = None
 ) -> ExportResult:
     """Writes the weights of a finished fold in another format, after comparing it with torch.
 
@@ -75,7 +76,7 @@ def export(
 
     Args:
         run: The run's folder.
-        fold: Number of the fold.
+        fold: Number of the fold, or `all` for the training on every row.
         to: `timm`, `onnx`, `torchscript` or `safetensors`.
         output: The weights file; None for one in the run's folder `exports`.
         allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
@@ -162,11 +163,13 @@ def _write(path: Path, to: Form, exported: Exported, about: dict[str, Any]) -> t
     return path, description, config
 
 
-def _real_batches(run: Run, experiment: Experiment, fold: int) -> tuple[list[tuple[Tensor, ...]], str]:
+def _real_batches(run: Run, experiment: Experiment, fold: FoldId) -> tuple[list[tuple[Tensor, ...]], str]:
     """Images of the fold's held-out rows, with their metadata; or none, and why."""
     loading = {"cache": False, "augment_on": "cpu", "num_workers": 0}
     try:
-        data = experiment.datamodule(run, folds={"held_out": fold}, loading=loading, batch_size=max(SIZES))
+        data = experiment.datamodule(
+            run, folds={"held_out": held_out_by(fold) or 0}, loading=loading, batch_size=max(SIZES)
+        )
         data.setup("fit")
         batch = next(iter(data.val_dataloader()))
     except (InputError, RunError, OSError) as error:  # a run can be exported without its images
@@ -175,7 +178,7 @@ def _real_batches(run: Run, experiment: Experiment, fold: int) -> tuple[list[tup
     return [tuple(tensor[:size] for tensor in tensors) for size in SIZES], ""
 
 
-def _origin(run: Run, fold: int) -> dict[str, Any]:
+def _origin(run: Run, fold: FoldId) -> dict[str, Any]:
     """Which weights were exported, without paths of this machine."""
     return {"fold": fold, "of_folds": run.planned_folds(), "weights_sha256": digest(run.fold(fold).weights)}
 

@@ -3,15 +3,18 @@
 A fold's process runs the same command with `--fold k`, so callbacks, GPU memory and crashes never affect other folds.
 """
 
+import re
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from swinft.errors import InputError, RunError, number_of
+from swinft.errors import InputError, RunError, command, number_of
 from swinft.run.checked_images import CheckedImages
 from swinft.run.compute.devices import describe_slots, parallel_folds_variable, slots_for
 from swinft.run.experiment import Experiment
+from swinft.run.fold_files import ALL, FoldId, seed_in, trainings_of
 from swinft.run.folds.dry_run import dry_run_config, predict_some
 from swinft.run.folds.fold import fit_fold
 from swinft.run.folds.hours import deadline
@@ -37,6 +40,8 @@ def fit(experiment: Experiment) -> Run | None:
         RunError: A fold has failed.
     """
     config = experiment.config
+    if config.fold is not None and not re.fullmatch(r"-?\w+", str(config.fold)):  # it becomes a file's name
+        raise InputError(f"--fold is '{config.fold}'; give the number of a fold, or all.")
     run = Run.at(Path(config.runs) / config.name)
     if rank():  # under DDP every rank runs this command again; rank 0 prepares and locks
         if config.fold is None:
@@ -51,6 +56,11 @@ def fit(experiment: Experiment) -> Run | None:
         fit_dry_run(experiment)
         return None
     probe(run.root.parent)
+    if config.fold is not None and config.seeds and seed_in(config.fold) is None:
+        with hold(run.lock, root=run.root):
+            found = prepare(run, experiment, run.lock)
+            fit_each(run, experiment, found, trainings_of([config.fold], config.seeds))
+        return run
     if config.fold is not None:
         lock = run.fold(config.fold).lock
         # After a killed parent, the earlier process of this fold may need a moment to end.
@@ -93,14 +103,25 @@ def fit_all(run: Run, experiment: Experiment, found: CheckedImages | None) -> No
         InputError: A fold has ended with exit code 2; its output says why.
         RunError: A fold has failed; with its exit code.
     """
-    config = experiment.config
     started = time.perf_counter()
-    folds = run.planned_folds()
+    fit_each(run, experiment, found, run.planned_folds())
+    scores = join(run, experiment)
+    print(summary(run, scores, time.perf_counter() - started))
+    if on_all := run.trainings_on_all():
+        fit_each(run, experiment, found, on_all)
+        print(f"trained on every row: {command('predict', run.root, '--folds', ALL)}")
+
+
+def fit_each(run: Run, experiment: Experiment, found: CheckedImages | None, folds: Sequence[FoldId]) -> None:
+    """Fits the unfinished ones of some trainings, each in its own process. Arguments and errors as `fit_all`."""
+    config = experiment.config
     for index in filter(lambda index: run.fold(index).is_done, folds):
         print(f"fold {index}: done, skipped")
     waiting = [index for index in folds if not run.fold(index).is_done]
-    slots = slots_for(config, run.devices_per_fold(), len(waiting)) if waiting else []
-    for line in describe_slots(config, slots, run.devices_per_fold(), len(waiting)) if waiting else []:
+    if not waiting:
+        return
+    slots = slots_for(config, run.devices_per_fold(), len(waiting))
+    for line in describe_slots(config, slots, run.devices_per_fold(), len(waiting)):
         print(line)
     variables = experiment.secrets() | (found.environment if found else {})
     variables |= deadline(run, config, len(slots)) | parallel_folds_variable(slots)
@@ -111,16 +132,14 @@ def fit_all(run: Run, experiment: Experiment, found: CheckedImages | None) -> No
         raise
     if failed := {index: code for index, code in codes.items() if code}:
         raise _failure(run, failed)
-    scores = join(run, experiment)
-    print(summary(run, scores, time.perf_counter() - started))
 
 
-def fold_child(run: Run, index: int, allow_code: list[str], variables: dict[str, str]) -> Child:
+def fold_child(run: Run, index: FoldId, allow_code: list[str], variables: dict[str, str]) -> Child:
     """The process that fits a fold.
 
     Args:
         run: The prepared run.
-        index: Number of the fold.
+        index: Its name.
         allow_code: The option of this process.
         variables: Additional environment variables, such as secrets and the state of the images.
     """
@@ -129,7 +148,7 @@ def fold_child(run: Run, index: int, allow_code: list[str], variables: dict[str,
     return Child(words, variables, run.fold(index).log)
 
 
-def _failure(run: Run, failed: dict[int, int]) -> InputError | RunError:
+def _failure(run: Run, failed: Mapping[FoldId, int]) -> InputError | RunError:
     """The error for folds that failed, with their exit codes."""
     hints = {
         2: " Its message says what to change.",

@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from swinft.errors import InputError
+from swinft.run.fold_files import read_fold_id
 from swinft.run.layout import Run, check_name, is_frozen
 from swinft.run.lock import refuse_if_held
 from swinft.system.orphans import is_child
@@ -97,7 +98,8 @@ def _lock_of(argv: list[str]) -> Path | None:
     except InputError:  # the full parser reports it
         return None
     run = Run.at(Path(named["runs"]) / named["name"])
-    return run.fold(int(named["fold"])).lock if named.get("fold", "").isdigit() else run.lock
+    name = read_fold_id(named.get("fold", ""))
+    return run.lock if name is None else run.fold(name).lock
 
 
 def _names_in_config(path: Path) -> dict[str, str]:

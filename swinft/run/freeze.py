@@ -6,14 +6,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from swinft.data.folds import folds_csv
-from swinft.errors import InputError, number_of
+from swinft.errors import InputError, listed, number_of
 from swinft.printing import format_seconds, print_line
-from swinft.run.check import check_run
+from swinft.run.check import CheckedRun, check_run
 from swinft.run.checked_images import CheckedImages, checked_images, inherited_cache, recheck_images
 from swinft.run.compute.choices import freeze_choice
 from swinft.run.compute.devices import check_training_devices, devices_per_fold, freeze_devices
 from swinft.run.environment import describe_environment
 from swinft.run.experiment import Experiment
+from swinft.run.fold_files import ALL, FoldId, expanded, trainings_of
 from swinft.run.inputs import freeze_inputs
 from swinft.run.layout import Run
 from swinft.run.lock import hold
@@ -46,8 +47,13 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
     elif config.resume:
         check_training_devices(config)
         check_resume(run, experiment)
-        waiting = run.unfinished_folds()
-        if inherited_cache() is not None or not (waiting if config.fold is None else config.fold in waiting):
+        waiting: list[FoldId] = run.unfinished_trainings()
+        if config.fold is not None:
+            known = [*run.planned_folds(), *trainings_of([ALL], config.seeds)]
+            if unknown := set(expanded([config.fold], known)).difference(known):
+                raise InputError(f"--fold {unknown.pop()}: the folds of {run.root} are {listed(map(str, known))}.")
+            waiting = [name for name in expanded([config.fold], known) if not run.fold(name).is_done]
+        if inherited_cache() is not None or not waiting:
             return None
         return recheck_images(run, experiment)
     elif run.root.exists() and any(run.root.iterdir()) and not config.overwrite:
@@ -63,15 +69,25 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
     for line in checked.submission():
         print_line(line)
     # Per fold: weights, and during the fit two checkpoints with weights, their average and AdamW's two moments.
-    probe(run.root.parent, 4 * checked.num_parameters * (data.fold_of_row.max() + 9))
-    devices = devices_per_fold(config, int(data.fold_of_row.max()) + 1)
+    num_trainings = (int(data.fold_of_row.max()) + 1) * len(config.seeds or [0])
+    probe(run.root.parent, 4 * checked.num_parameters * (num_trainings + 8))
+    devices = devices_per_fold(config, num_trainings)
     if run.root.exists():
         was_started = not run.is_unstarted()
         _delete(run, held)
         if was_started:
             print(f"{run.root}: the earlier run is deleted (--overwrite)")
+    _write(run, experiment, checked, devices)
+    return checked_images(data)
+
+
+def _write(run: Run, experiment: Experiment, checked: CheckedRun, devices: int) -> None:
+    """Writes what a run is frozen with; the config comes last."""
+    config, data = experiment.config, checked.data
     commit(run.schema, json.dumps(data.schema.to_dict(), indent=1).encode(), "swinft fit")
     commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
+    if data.splits.leaks_csv is not None:
+        commit(run.extra, data.splits.leaks_csv.encode(), "swinft fit")
     commit(run.images, data.images_csv().encode(), "swinft fit")
     freeze_inputs(run, config)
     if checked.plan:
@@ -81,7 +97,6 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
     environment = describe_environment(config) | checked.choice.described()
     commit(run.environment, json.dumps(environment, indent=1).encode(), "swinft fit")
     commit(run.config, checked.config.encode(), "swinft fit")  # last: a folder with a config is a run
-    return checked_images(data)
 
 
 def _delete(run: Run, held: Path) -> None:

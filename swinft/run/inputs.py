@@ -44,7 +44,10 @@ def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) ->
 
 
 def _names(config: Namespace, tables: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(str(config.data[key]) for key in tables if config.data[key]))
+    extra = (config.data.folds.extra or []) if "train" in tables else []
+    return list(
+        dict.fromkeys([*(str(config.data[key]) for key in tables if config.data[key]), *(e["table"] for e in extra)])
+    )
 
 
 def _hashes(config: Namespace, tables: Sequence[str]) -> dict[str, str]:

@@ -3,8 +3,8 @@
 import csv
 import glob
 import json
-import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,78 +13,12 @@ import yaml
 
 from swinft.errors import InputError, command, suggest
 from swinft.run.config.old_keys import migrated
-from swinft.store import RECORDS, has_record, is_committed, is_temporary, verify
+from swinft.run.fold_files import ALL, Fold, FoldId, expanded, trainings_of
+from swinft.store import RECORDS, has_record, is_temporary, verify
 
 NO_FOLD = -1  # as in `swinft.data.folds`, whose imports would slow down commands that only read a run
 
 LONGEST_NAME = 200  # bytes: file systems allow 255, and the names of locks are longer
-
-
-@dataclass(frozen=True)
-class Fold:
-    """The folder of one fold."""
-
-    root: Path
-    index: int
-
-    def checkpoint(self, epoch: int) -> Path:
-        """The training state after `epoch` whole epochs; deleted when the fold is done."""
-        return self.root / f"epoch-{epoch:04d}.ckpt"
-
-    @property
-    def checkpoints(self) -> list[Path]:
-        """The committed epoch checkpoints, newest first, with damaged ones."""
-        return sorted(filter(has_record, self.root.glob("epoch-*.ckpt")), key=_epoch, reverse=True)
-
-    @property
-    def log(self) -> Path:
-        """The output of all processes of the fold; for reading, not verified."""
-        return self.root / "log.txt"
-
-    @property
-    def lock(self) -> Path:
-        """The lock that the process of this fold holds."""
-        return self.root.parent.parent / ".locks" / f"{self.root.parent.name}.{self.root.name}.lock"
-
-    @property
-    def weights(self) -> Path:
-        """The weights for prediction: the averaged ones with EMA."""
-        return self.root / "weights.safetensors"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON line per epoch."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def oof(self) -> Path:
-        """Predictions of the fold's own validation rows."""
-        return self.root / "oof.csv"
-
-    @property
-    def result(self) -> Path:
-        """Score, epochs and seconds. Written last: a fold with a result is done."""
-        return self.root / "result.json"
-
-    def read_history(self) -> list[dict[str, float]]:
-        """One entry per epoch."""
-        return [json.loads(line) for line in verify(self.metrics).read_text(encoding="utf-8").splitlines()]
-
-    def recorded_epochs(self) -> int:
-        """The number of epochs in its metrics; not verified, for estimates only."""
-        return len(self.metrics.read_bytes().splitlines()) if self.metrics.is_file() else 0
-
-    def read_result(self) -> dict[str, Any]:
-        """Scores (NaN if undefined), epochs, seconds, and the fold's environment."""
-        result: dict[str, Any] = json.loads(verify(self.result).read_text(encoding="utf-8"))
-        for part in ("oof", "last_epoch", "best_epoch"):
-            result[part] = {name: math.nan if value is None else value for name, value in result[part].items()}
-        return result
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the fold is finished and has all files needed to predict with it."""
-        return all(is_committed(path) for path in (self.weights, self.oof, self.result))
 
 
 def check_name(name: str) -> None:
@@ -178,7 +112,7 @@ class Run:
         """Whether the folder has only files that `swinft fit` writes before the config, which it writes last."""
         if not self.root.is_dir() or has_record(self.config):
             return False
-        first = [self.config, self.schema, self.folds, self.images, self.inputs, self.sample]
+        first = [self.config, self.schema, self.folds, self.images, self.inputs, self.sample, self.extra]
         first += [self.devices, self.choice, self.environment]
         ours = {RECORDS, *(path.name for path in first)}
         names = [path.name for path in self.root.iterdir()]
@@ -207,6 +141,11 @@ class Run:
     def images(self) -> Path:
         """The result of the image check, for every image: size, time, hashes, and its problem."""
         return self.root / "images.csv"
+
+    @property
+    def extra(self) -> Path:
+        """Id of each row of the extra tables, and the folds that leave it out; none where there are no such tables."""
+        return self.root / "extra.csv"
 
     @property
     def oof(self) -> Path:
@@ -268,28 +207,40 @@ class Run:
         schema: dict[str, Any] = json.loads(verify(self.schema).read_text(encoding="utf-8"))
         return schema
 
-    def planned_folds(self) -> list[int]:
-        """The folds of the run's folds.csv."""
+    def planned_folds(self) -> list[FoldId]:
+        """The trainings that score rows: the folds of folds.csv, each with every seed."""
         with verify(self.folds).open(encoding="utf-8", newline="") as file:
-            return sorted({int(row["fold"]) for row in csv.DictReader(file)} - {NO_FOLD})
+            folds = sorted({int(row["fold"]) for row in csv.DictReader(file)} - {NO_FOLD})
+        return trainings_of(folds, self.read_config().get("seeds"))
 
-    def finished_folds(self, folds: list[int] | None, option: str = "--folds") -> list[int]:
-        """Checks that folds are finished, and returns them sorted.
+    def trainings_on_all(self) -> list[FoldId]:
+        """The trainings on every row, which score none: those that are planned, or were asked for later."""
+        config = self.read_config()
+        names = trainings_of([ALL], config.get("seeds"))
+        is_planned = (config["data"].get("folds") or {}).get("all")
+        return [name for name in names if is_planned or self.fold(name).root.is_dir()]
+
+    def finished_folds(self, folds: Sequence[FoldId] | None, option: str = "--folds") -> list[FoldId]:
+        """The folds to predict with, checked to be finished; all of them for None.
 
         Args:
-            folds: Their numbers; None for all.
+            folds: Their names: numbers, `all` for the training on every row; in a run with several seeds either
+                stands for all of them.
             option: The option that named them, for messages.
 
         Raises:
-            InputError: A fold is unknown, not finished, or named twice.
+            InputError: A fold is unknown or unfinished, or is named twice.
         """
-        planned = self.planned_folds()
-        if folds is not None and (not folds or len(set(folds)) < len(folds)):
-            raise InputError(f"{option} is {folds}: name at least one fold, each once, of {planned}.")
-        unknown = [index for index in folds or [] if index not in planned]
+        planned, known = self.planned_folds(), self.trainings()
+        chosen = planned if folds is None else expanded(folds, known)
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise InputError(f"{option} is {folds}: name at least one fold, each once, of {known}.")
+        unknown = [index for index in chosen if index not in known]
         if unknown:
-            raise InputError(f"{option} names {unknown}, but the run has folds {planned}.")
-        chosen = planned if folds is None else sorted(folds)
+            hint = f" Train on every row with `{command('fit', '--resume', self.root, '--fold', ALL)}`."
+            named = f"{option} names {unknown}, but the run has folds {known}."
+            raise InputError(f"{named}{hint if str(unknown[0]).startswith(ALL) else ''}")
+        chosen = sorted(chosen, key=known.index)
         unfinished = [index for index in chosen if not self.fold(index).is_done]
         if unfinished:
             raise InputError(
@@ -303,25 +254,27 @@ class Run:
         """The shell command that resumes the run."""
         return command("fit", "--config", self.config, "--resume")
 
-    def unfinished_folds(self) -> list[int]:
+    def unfinished_folds(self) -> list[FoldId]:
         """The planned folds that are not done."""
         return [index for index in self.planned_folds() if not self.fold(index).is_done]
+
+    def trainings(self) -> list[FoldId]:
+        """All of them: those that score rows, then those on every row."""
+        return [*self.planned_folds(), *self.trainings_on_all()]
+
+    def unfinished_trainings(self) -> list[FoldId]:
+        """Those of all trainings that are not done."""
+        return [name for name in self.trainings() if not self.fold(name).is_done]
 
     def devices_per_fold(self) -> int:
         """The number of devices per fold."""
         return int(json.loads(verify(self.devices).read_text(encoding="utf-8"))["devices_per_fold"])
 
-    def fold(self, index: int) -> Fold:
-        """The folder of fold `index`."""
+    def fold(self, index: FoldId) -> Fold:
+        """The folder of a training."""
         return Fold(self.root / f"fold_{index}", index)
 
 
 def is_frozen(path: Path) -> bool:
     """Whether a config file is the frozen config of a run."""
     return path.name == "config.yaml" and Run(path.parent).is_run()
-
-
-def _epoch(checkpoint: Path) -> int:
-    """The epoch in a checkpoint's name; −1 for another file."""
-    number = checkpoint.stem.removeprefix("epoch-")
-    return int(number) if number.isdecimal() else -1

@@ -6,6 +6,7 @@ from typing import Any
 
 from swinft.errors import InputError, command
 from swinft.inference.provenance import Provenance, beside, read_made_from, read_provenance, sha256
+from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
 from swinft.store import commit, digest, probe, replace, verify
 
@@ -25,7 +26,7 @@ def check_weights(run: Run, made_with: Provenance, path: Path) -> None:
         )
 
 
-def weights_of(run: Run, folds: list[int]) -> dict[str, str]:
+def weights_of(run: Run, folds: list[FoldId]) -> dict[str, str]:
     """The committed SHA-256 of the folds' weights files."""
     return {run.fold(index).root.name: digest(run.fold(index).weights) for index in folds}
 

@@ -38,6 +38,8 @@ CHANGEABLE = (
     "trainer.detect_anomaly",
     # time limit: a fold that it ends early reports this, and finished folds do not change
     "max_hours",
+    # trained after the folds, from which it only takes the number of its epochs
+    "data.folds.all",
     # applied to predictions, after the fit
     "submission",
 )

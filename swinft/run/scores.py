@@ -1,7 +1,9 @@
 """Joins the folds' out-of-fold predictions into one table, a pooled score and a report."""
 
+import math
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,13 +36,21 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     data.image_files.use_known_cache("")  # no image is read here
     data.setup("fit")
     num_outputs, ids = len(data.schema.outputs), data.train_table.ids
-    parts = [Predictions.read(run.fold(index).oof, num_outputs) for index in run.planned_folds()]
     scored = [ids[row] for row in np.flatnonzero(data.is_scored)]
-    found = Predictions.concat(parts).join(scored, f"the folds' oof.csv in {run.root}").among(ids, np.nan)
+    of_seeds: dict[int | None, Predictions] = {}
+    for seed in experiment.config.seeds or [None]:
+        folds = [run.fold(index) for index in run.planned_folds()]
+        parts = [Predictions.read(fold.oof, num_outputs) for fold in folds if fold.seed == seed]
+        of_seeds[seed] = Predictions.concat(parts).join(scored, f"the folds' oof.csv in {run.root}").among(ids, np.nan)
+    found = next(iter(of_seeds.values()))
+    if len(of_seeds) > 1:
+        found = replace(found, values=np.mean([each.values for each in of_seeds.values()], 0, dtype=np.float32))
     oof = replace(found, fold=data.fold_of_row, status=data.splits.status if data.may_skip else None)
     oof.write(run.oof, "swinft fit")
     results = [run.fold(index).read_result() for index in run.planned_folds()]
     scores = _scores(oof.values, data, results, experiment)
+    if experiment.config.seeds:
+        scores |= _of_seeds({seed: each.values for seed, each in of_seeds.items()}, data, results, experiment)
     commit(run.scores, json_bytes(scores), "swinft fit")
     try:
         write_report(run, data)
@@ -58,7 +68,8 @@ def _scores(
     names = list(results[0]["oof"])
     scored = np.flatnonzero(data.is_scored)
     pooled = score_rows(experiment.section("model")["metrics"] or names, data, scored, values[scored])
-    spread = {name: float(np.std([result["oof"][name] for result in results])) for name in names}
+    spread = {name: float(np.std([each["oof"][name] for each in results])) for name in names}
+    spread = spread if len(results) > 1 else dict.fromkeys(names, math.nan)  # of one fold there is none
     return {
         "pooled": pooled,
         "spread": spread,
@@ -70,17 +81,34 @@ def _scores(
     }
 
 
+def _of_seeds(
+    values: Mapping[int | None, np.ndarray[Any, Any]],
+    data: CSVDataModule,
+    results: list[dict[str, Any]],
+    experiment: Experiment,
+) -> dict[str, Any]:
+    """The pooled score of each seed alone, and their spread (standard deviation over seeds)."""
+    names, scored = list(results[0]["oof"]), np.flatnonzero(data.is_scored)
+    metrics = experiment.section("model")["metrics"] or names
+    pooled = {str(seed): score_rows(metrics, data, scored, each[scored]) for seed, each in values.items()}
+    spread = {name: float(np.std([each[name] for each in pooled.values()])) for name in names}
+    return {"seeds": pooled, "spread_over_seeds": spread if len(pooled) > 1 else dict.fromkeys(names, math.nan)}
+
+
 def summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
     """The summary that `fit` prints: a line per fold, their spread, the pooled scores, and the next command."""
     names = list(scores["pooled"])
     wide = max(18, *(len(name) + 2 for name in names))
-    lines = ["", f"{'':<14}" + "".join(f"{name:>{wide}}" for name in names)]
+    first = max(14, *(len(f"fold {each['fold']}") + 2 for each in scores["folds"]))
+    lines = ["", f"{'':<{first}}" + "".join(f"{name:>{wide}}" for name in names)]
     lines += [
-        f"{'fold ' + str(r['fold']):<14}" + "".join(f"{format_score(r['oof'][name]):>{wide}}" for name in names)
+        f"{'fold ' + str(r['fold']):<{first}}" + "".join(f"{format_score(r['oof'][name]):>{wide}}" for name in names)
         for r in scores["folds"]
     ]
-    lines += [f"{'spread':<14}" + "".join(f"{format_score(scores['spread'][name]):>{wide}}" for name in names)]
-    lines += [f"{'pooled':<14}" + "".join(f"{format_score(scores['pooled'][name]):>{wide}}" for name in names), ""]
+    for seed, pooled in scores.get("seeds", {}).items():
+        lines.append(f"{f'seed {seed}':<{first}}" + "".join(f"{format_score(pooled[name]):>{wide}}" for name in names))
+    lines += [f"{'spread':<{first}}" + "".join(f"{format_score(scores['spread'][name]):>{wide}}" for name in names)]
+    lines += [f"{'pooled':<{first}}" + "".join(f"{format_score(scores['pooled'][name]):>{wide}}" for name in names), ""]
     monitor = f"val_{names[0]}"
     for which in ("last", "best"):
         mean = float(np.mean([result[f"{which}_epoch"][monitor] for result in scores["folds"]]))

@@ -1,6 +1,7 @@
 """Scores predictions of training rows; custom metrics also get the table's columns."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,5 +27,7 @@ def score_rows(
     """
     reads = any(not isinstance(metric, str) and is_custom(metric) for metric in metrics)
     table = data.train_table.frame(rows.tolist()) if reads else None
-    schema = data.schema
-    return score(metrics, schema.kind, values, data.targets[rows], schema.grades, outputs=schema.outputs, rows=table)
+    schema, weights = data.schema, data.score_weights
+    given: dict[str, Any] = {"outputs": schema.outputs, "rows": table}
+    given |= {"weights": None if weights is None else weights[rows]}
+    return score(metrics, schema.kind, values, data.targets[rows], schema.grades, **given)

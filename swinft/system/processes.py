@@ -12,12 +12,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, TextIO
+from typing import IO, TextIO, TypeVar
 
 from swinft.errors import InputError
 from swinft.system.live import LIVE, LineSplitter, Screen
 from swinft.system.orphans import CHILD
 
+K = TypeVar("K", int, str, int | str)
 Slot = dict[str, str]  # devices of one child, as environment variables
 
 # Environment variable of a child: the `sys.path` of its parent, a notebook or a user's program.
@@ -42,11 +43,11 @@ class Child:
     log: Path | None = None
 
 
-def run_children(children: Mapping[int, Child], slots: Sequence[Slot], together: bool = False) -> dict[int, int]:
+def run_children(children: Mapping[K, Child], slots: Sequence[Slot], together: bool = False) -> dict[K, int]:
     """Runs children, as many at a time as there are slots.
 
     Args:
-        children: By a number that the caller chooses.
+        children: By a number or a name that the caller chooses.
         slots: Devices of the children that run at the same time.
         together: Whether a failure ends the other children. Otherwise those that run continue, and no other is started.
 
@@ -57,8 +58,8 @@ def run_children(children: Mapping[int, Child], slots: Sequence[Slot], together:
         KeyboardInterrupt: Ctrl-C. No child is left.
         SystemExit: SIGTERM, with the code 143. No child is left.
     """
-    waiting, free, codes = list(children), list(slots), dict[int, int]()
-    running: dict[int, tuple[_Process, Slot]] = {}
+    waiting, free, codes = list(children), list(slots), dict[K, int]()
+    running: dict[K, tuple[_Process, Slot]] = {}
     screen = Screen()
     with _end_children_on_error(running):
         while running or (waiting and not any(codes.values())):
@@ -153,7 +154,7 @@ def launcher_ranks() -> Iterator[tuple[str, str]]:
 class _Process:
     """A running child, and the threads that copy its output."""
 
-    def __init__(self, number: int, child: Child, slot: Slot, screen: Screen) -> None:
+    def __init__(self, number: int | str, child: Child, slot: Slot, screen: Screen) -> None:
         environment = {**child_environment(), **child.environment, **slot, CHILD: str(os.getpid())}
         environment[IMPORT_PATHS] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         environment["PYTHONUNBUFFERED"] = "1"  # otherwise the last lines of a killed child are lost
@@ -198,7 +199,7 @@ class _Process:
 
 
 @contextmanager
-def _end_children_on_error(running: Mapping[int, tuple[_Process, Slot]]) -> Iterator[None]:
+def _end_children_on_error(running: Mapping[K, tuple[_Process, Slot]]) -> Iterator[None]:
     """Ends the children when a signal or an exception ends this process."""
 
     def leave(number: int, _: FrameType | None) -> None:

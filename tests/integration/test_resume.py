@@ -433,7 +433,7 @@ def test_f041_weights_that_do_not_fit_are_refused_with_a_prefix_too(harm, finish
 
 
 def test_f039_a_checkpoint_of_other_steps_is_refused(half, capsys, monkeypatch):
-    monkeypatch.setattr("swinft.run.folds.recorder._step", lambda trainer: {"processes": 2, "rows per batch": 6})
+    monkeypatch.setattr("swinft.run.folds.recorder.step_parts", lambda trainer: {"processes": 2, "rows per batch": 6})
     assert main(["fit", "--resume", str(half.root), "--fold", "0"]) == 2
     err = capsys.readouterr().err
     assert (

@@ -50,6 +50,17 @@ def test_the_value_is_scikit_learns(name):
     )
 
 
+@pytest.mark.parametrize("name", EXPECTED)
+def test_whole_weights_count_a_row_so_often(name):
+    kind, predictions, targets, plain = EXPECTED[name]
+    weights = np.arange(200) % 4
+    expected = score([name], kind, predictions.repeat(weights, 0), targets.repeat(weights, 0))[name]
+    given = score([name], kind, predictions, targets, weights=weights)[name]
+    assert given == pytest.approx(expected)
+    assert given != pytest.approx(plain, rel=1e-6)
+    assert math.isnan(score([name], kind, predictions, targets, weights=0 * weights)[name])
+
+
 def test_binary_auc_takes_the_second_class():
     targets = (CLASSES > 1).astype(int)
     two = np.stack([1 - LABEL_PROBABILITIES[:, 0], LABEL_PROBABILITIES[:, 0]], 1)

@@ -134,8 +134,12 @@ class ImageFiles:
     def clusters(self, train: Rows) -> NDArray[np.int64]:
         """The cluster of each training row, from `duplicates.find_duplicates`."""
         if self._labels is None:
-            self._labels = find_duplicates(self.index("train", train), train.is_used)
+            self._labels = find_duplicates(self.index("train", train), train.is_used & ~train.is_extra)
         return self._labels
+
+    def clusters_with_extra(self, train: Rows) -> NDArray[np.int64]:
+        """The same with the rows of extra tables, by which others may hang together."""
+        return find_duplicates(self.index("train", train), train.is_used)
 
     def bad_rows(self, train: Rows, known: Path | None) -> list[int]:
         """Training rows with an unusable image, from an `images.csv` or from a scan."""

@@ -21,7 +21,7 @@ from swinft.data.images.libraries import tune_decoders
 from swinft.data.images.resize import load_image
 from swinft.data.loading.collate import collate
 from swinft.data.loading.workers import LoaderPlan, TimedLoader
-from swinft.data.sampling import SampledOrder, cumcount
+from swinft.data.sampled_order import SampledOrder, cumcount
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import ImageError, Source
 from swinft.data.tables.table import Problem, Table
@@ -39,23 +39,26 @@ class RowNames:
     """Names rows in error messages: all that workers need from a table, at a fraction of its size.
 
     Args:
-        file: The table's file.
+        files: The table's files.
         ids: Ids of its N rows.
         lines: Line on which each row starts, int (N,).
+        file_of_row: Position of each row's file, int (N,); None for one file.
     """
 
-    file: str
+    files: Sequence[str]
     ids: Sequence[str]
     lines: NDArray[np.int64]
+    file_of_row: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, table: Table) -> "RowNames":
         """Row names of a table."""
-        return cls(str(table.path), table.ids, table.lines)
+        return cls([*map(str, (table.path, *table.more_paths))], table.ids, table.lines, table.file_of_row)
 
     def problem(self, row: int, message: str, fix: str) -> Problem:
         """A problem with one row."""
-        return Problem(self.file, message, fix, int(self.lines[row]), self.ids[row])
+        file = self.files[0 if self.file_of_row is None else self.file_of_row[row]]
+        return Problem(file, message, fix, int(self.lines[row]), self.ids[row])
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +76,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         seed: Seed of the augmentation.
         targets: int64 (N,) or float32 (N, K), or None.
         features: float32 (N, F), or None.
+        weights: Factors on the training loss, float32 (N,), or None.
         rules: Which images can be used, and how.
         skips_bad: Unusable images become padding instead of an error.
         shrinks: Decode to the size that `image_size` needs instead of full size.
@@ -89,6 +93,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
     seed: int
     targets: NDArray[Any] | None = None
     features: NDArray[np.float32] | None = None
+    weights: NDArray[np.float32] | None = None
     rules: ImageRules = RULES
     skips_bad: bool = False
     shrinks: bool = True
@@ -117,9 +122,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return 0, int((np.arange(len(self.paths)) if self.visited is None else self.visited)[operator.index(key)])
 
     def labels(self, row: int) -> dict[str, Any]:
-        """An item without its image: `row`, and optionally `target` and `features`."""
+        """An item without its image: `row`, and optionally `target`, `features` and `weight`."""
         item: dict[str, Any] = {"row": torch.tensor(row)}
-        for name, values in (("target", self.targets), ("features", self.features)):
+        for name, values in (("target", self.targets), ("features", self.features), ("weight", self.weights)):
             if values is not None:
                 item[name] = torch.as_tensor(values[self._padding_source if row == PADDING else row])
         return item

@@ -102,6 +102,7 @@ class Loaders:
             self._seed("augmentation", context),
             self.splits.test_targets() if split == "test" else rows.targets,
             rows.features,
+            self.splits.loss_weights(context.fold) if split == "train" else None,
             loading.image_rules,
             # A training image that passed the scan and fails now has changed: an error, not a row to skip.
             skips_bad=not is_known and loading.on_bad_image == "skip",

@@ -67,6 +67,28 @@ def numbers(
     return values
 
 
+def weights(table: Table, column: str, problems: list[Problem], rules: TextRules = TEXT_RULES) -> NDArray[np.float32]:
+    """A column of weights.
+
+    Args:
+        table: N rows.
+        column: Its name.
+        problems: What is no number from 0 is appended, and that all of them are 0.
+        rules: Which words mean a missing value.
+
+    Returns:
+        float32 (N,).
+    """
+    before = len(problems)
+    found = numbers(table, [column], problems, rules, booleans=())[:, 0]
+    for row in np.flatnonzero(found < 0).tolist():
+        problems.append(table.problem(row, "the weight is negative", "Write a number from 0.", column))
+    if len(problems) == before and len(found) and not found.any():
+        fix = "Give some rows a weight above 0, or name another column."
+        problems.append(Problem(str(table.path), "all weights are 0: nothing would be learnt", fix, column=column))
+    return found
+
+
 def number(cell: str) -> float | None:
     """The cell as a float32 number; None if it is not a finite one."""
     return value if NUMBER.fullmatch(cell) and abs(value := float(cell)) <= LARGEST else None

@@ -119,6 +119,8 @@ class Table:
         id_column: Name of the id column.
         notes: Notes, one line each.
         header: The column names as in the file, with blanks, to write files with the same header.
+        more_paths: Further files, where the rows of several tables follow one another.
+        file_of_row: The file of each row, int (N,): 0 for `path`, then `more_paths`; None where there is one.
     """
 
     path: Path
@@ -127,6 +129,8 @@ class Table:
     id_column: str
     notes: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
+    more_paths: tuple[Path, ...] = ()
+    file_of_row: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -152,12 +156,38 @@ class Table:
         """The table of some rows."""
         chosen = rows.tolist()
         columns = {name: [cells[row] for row in chosen] for name, cells in self.columns.items()}
-        return replace(self, columns=columns, lines=self.lines[rows])
+        files = None if self.file_of_row is None else self.file_of_row[rows]
+        return replace(self, columns=columns, lines=self.lines[rows], file_of_row=files)
+
+    def file(self, row: int) -> Path:
+        """The file of a row."""
+        return self.path if self.file_of_row is None else (self.path, *self.more_paths)[self.file_of_row[row]]
 
     def problem(self, row: int, message: str, fix: str, column: str | None = None) -> Problem:
         """A problem with one row, or with one of its cells."""
         value = self.columns[column][row] if column else None
-        return Problem(str(self.path), message, fix, int(self.lines[row]), self.ids[row], column, value)
+        return Problem(str(self.file(row)), message, fix, int(self.lines[row]), self.ids[row], column, value)
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """The rows of several tables as one with the first one's columns; a cell of a column that a table lacks is empty.
+
+    Args:
+        tables: At least one.
+    """
+    first = tables[0]
+    columns = {
+        name: [cell for table in tables for cell in table.columns.get(name, [""] * len(table))]
+        for name in first.columns
+    }
+    return replace(
+        first,
+        columns=columns,
+        lines=np.concatenate([table.lines for table in tables]),
+        notes=tuple(note for table in tables for note in table.notes),
+        more_paths=tuple(table.path for table in tables[1:]),
+        file_of_row=np.repeat(np.arange(len(tables)), [len(table) for table in tables]),
+    )
 
 
 def read_table(

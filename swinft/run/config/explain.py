@@ -144,5 +144,6 @@ def reason(message: str) -> str:
     named = re.search(r"Problem with given class_path '(.+?)': (.+?)(?= - Expected| Given value type|$)", line)
     if named:
         return f"{named[1]}: {named[2]}"
-    first = re.search(r"Errors: - (?!Expected)(.+?)(?= - |$)", line)
-    return first[1] if first else line
+    errors = re.search(r"Errors: - (.+?)(?= Given value type|$)", line)
+    first = next((each for each in errors[1].split(" - ") if not each.startswith("Expected")), None) if errors else None
+    return first or line

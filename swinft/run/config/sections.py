@@ -18,7 +18,8 @@ from lightning.pytorch.loggers import Logger
 
 from swinft.data.columns import Columns
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.settings import FoldConfig, LoadingConfig
+from swinft.data.fold_settings import FoldConfig
+from swinft.data.settings import LoadingConfig
 from swinft.errors import InputError
 from swinft.inference.tta import View
 from swinft.model.compiling import CompilePolicy
@@ -144,6 +145,13 @@ def _add_general(parser: Parser) -> None:
         "--seed", type=int, default=42, help="seed of folds, weights, shuffling, augmentation and mixing"
     )
     parser.add_argument(
+        "--seeds",
+        type=list[int] | None,
+        default=None,
+        help="train each fold with each of these seeds, in a process of its own: the folds are those of `seed`, and "
+        "out-of-fold predictions are means over the seeds",
+    )
+    parser.add_argument(
         "--checkpoint",
         type=Literal["last", "best"],
         default="last",
@@ -188,7 +196,12 @@ def _add_trainer(parser: Parser) -> None:
 def fit_parser() -> Parser:
     """The parser of `swinft fit`."""
     parser = build_parser("fit")
-    parser.add_argument("--fold", type=int | None, default=None, help="fit this fold only, in this process")
+    parser.add_argument(
+        "--fold",
+        type=int | str | None,
+        default=None,
+        help="fit this fold only, in this process; `all` trains on every row once the folds are finished",
+    )
     parser.add_argument(
         "--resume",
         type=bool,

@@ -4,7 +4,7 @@ import zipfile
 from pathlib import Path
 
 from swinft.errors import StoreError, number_of
-from swinft.run.layout import Fold
+from swinft.run.fold_files import Fold
 from swinft.store import is_unrecorded, newest_intact, record_existing, verify
 
 

@@ -9,6 +9,7 @@ from swinft.errors import InputError
 from swinft.inference.finite import Origin
 from swinft.inference.predictor import predict_rows
 from swinft.run.experiment import Experiment
+from swinft.run.fold_files import trainings_of
 from swinft.run.layout import Run
 from swinft.system.precision import training_precision
 
@@ -23,7 +24,7 @@ def dry_run_config(config: Namespace) -> Namespace:
         if config[option] not in (None, False):
             raise InputError(f"trainer.fast_dev_run tries the first fold and saves nothing: --{option} does nothing.")
     short: Namespace = config.clone()
-    short.fold, short.max_hours = 0, None
+    short.fold, short.max_hours = trainings_of([0], config.seeds)[0], None
     short.trainer.max_epochs, short.trainer.max_steps = 1, -1
     short.trainer.limit_train_batches = int(config.trainer.fast_dev_run)
     short.trainer.devices, short.trainer.strategy, short.trainer.sync_batchnorm = 1, "auto", False

@@ -22,7 +22,7 @@ class EpochTable:
         has_run: Whether the time left for the whole run is known.
     """
 
-    def __init__(self, fold: int, planned: int, metrics: list[str], has_run: bool) -> None:
+    def __init__(self, fold: int | str, planned: int, metrics: list[str], has_run: bool) -> None:
         self._fold, self._planned = fold, planned
         self._start = len(self._epoch(planned))
         ends = {**TIMES, **(RUN_LEFT if has_run else {})}

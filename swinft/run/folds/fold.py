@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
+from swinft.data.folds import ALL_ROWS
 from swinft.data.loading.workers import Destination, explain_worker_crash
 from swinft.errors import InputError, number_of
 from swinft.inference.compiled import nets_by_torch
@@ -31,14 +33,15 @@ from swinft.run.compute.devices import folds_at_a_time
 from swinft.run.compute.out_of_memory import explain_after_training, explain_out_of_memory, out_of_memory_explained
 from swinft.run.environment import made_with
 from swinft.run.experiment import Experiment, save_net
+from swinft.run.fold_files import Fold
 from swinft.run.folds.checkpoints import newest_checkpoint
 from swinft.run.folds.dry_run import shorten
 from swinft.run.folds.hours import fold_limit
 from swinft.run.folds.pretrained import note_of_leak, pretrained_of, source_of
 from swinft.run.folds.pretrained_head import copy_head
 from swinft.run.folds.progress import FoldProgress, RunFolds
-from swinft.run.folds.recorder import FoldRecorder
-from swinft.run.layout import Fold, Run
+from swinft.run.folds.recorder import WHOLE, FoldRecorder
+from swinft.run.layout import Run
 from swinft.run.scoring import score_rows
 from swinft.run.trainer import silence_lightning
 from swinft.store import commit, discard, json_bytes, sweep, verify
@@ -62,30 +65,30 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
     if fold.is_done:
         print(f"fold {fold.index}: done, skipped")
         return
+    stop_after = chosen_epochs(run, config) if fold.held_out is None else None
     if config.trainer.devices == "auto":
         config.trainer.devices = run.devices_per_fold()
     choice = choice_here(run, config)
-    config = choice.applied(config)
+    config = choice.applied(config).clone()
+    config.seed = config.seed if fold.seed is None else fold.seed
     experiment = experiment.with_config(config)
     silence_lightning()
-    pl.seed_everything(config.seed + fold.index, verbose=False)
+    pl.seed_everything(config.seed + _number(run, fold), verbose=False)
     data = _data(run, experiment, found)
     newest = newest_checkpoint(fold)
-    task = _task(experiment, data, newest)
+    task = _task(experiment, data, newest, config.seed + _number(run, fold))
     limit = fold_limit(run, config)
     progress = FoldProgress(fold, task.metrics, len(config.predict.views), limit, RunFolds.of(run))
-    recorder = FoldRecorder(fold, task.scored_by, config.checkpoint, limit, progress)
+    recorder = FoldRecorder(fold, task.scored_by, config.checkpoint, limit, progress, stop_after)
     device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)
-    trainer = experiment.trainer(fold.root, precision, recorder)
+    trainer = experiment.trainer(fold.root, precision, recorder, **_trainer_changes(experiment, fold))
     _check_rank(trainer, fold)
     data.destination = Destination(device, folds_at_a_time(), trainer.num_devices, is_command=True)
     if trainer.is_global_zero:
-        if not newest and (note := note_of_leak(config, data, fold.index)):
+        if not newest and (note := note_of_leak(config, data, fold)):
             print(note, file=sys.stderr)
-        print(f"fold {fold.index}: {_plan(data, fold, newest)}, precision {precision} ({choice.reason})", flush=True)
-        if limit:
-            print(f"fold {fold.index}: has {format_seconds(limit.left)} of max_hours", flush=True)
+        _announce(recorder, data, newest, f"{precision} ({choice.reason})")
     explained = partial(_explain_memory, run, config, recorder, device)
     saved = "Finished epochs are saved: continue with --resume. "
     loaders_explained = partial(explain_worker_crash, f"fold {fold.index}: ", saved, "--data.loading.num_workers 0")
@@ -100,7 +103,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
                 trainer.fit(task, datamodule=data, ckpt_path=newest)
             trainer.strategy.barrier()
     if trainer.is_global_zero:
-        if config.checkpoint == "last":
+        if recorder.keep == "last":
             save_net(task.predictor, fold.weights)
         with out_of_memory_explained(explained), loaders_explained():
             _finish(fold, experiment, choice, data, recorder, trainer)
@@ -109,7 +112,8 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
 def _data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVDataModule:
     """The fold's rows; their images are compared with those of the run's start unless this has been done."""
     config = experiment.config
-    data = experiment.datamodule(run, folds={"held_out": config.fold})
+    held_out = run.fold(config.fold).held_out
+    data = experiment.datamodule(run, folds={"held_out": ALL_ROWS if held_out is None else held_out})
     shorten(data, config)
     known = found.path if found else inherited_cache()
     if known is not None:
@@ -120,11 +124,11 @@ def _data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVD
     return data
 
 
-def _task(experiment: Experiment, data: CSVDataModule, newest: Path | None) -> FineTuneTask:
+def _task(experiment: Experiment, data: CSVDataModule, newest: Path | None, seed: int) -> FineTuneTask:
     """The fold's task, with its pretrained weights unless it resumes from the checkpoint `newest`."""
     config = experiment.config
     # A checkpoint replaces every weight, so the pretrained ones are not loaded first.
-    seed, pretrained = config.seed + config.fold, pretrained_of(config, config.fold)
+    pretrained = pretrained_of(config, config.fold)
     task = experiment.task(data.schema, seed, loads_weights=not newest, pretrained=pretrained)
     if not newest and (source := source_of(config, config.fold)):
         task.initialize_from(data)
@@ -132,6 +136,40 @@ def _task(experiment: Experiment, data: CSVDataModule, newest: Path | None) -> F
         if not rank():
             print(line)
     return task
+
+
+def chosen_epochs(run: Run, config: Namespace) -> int:
+    """How many epochs a training on every row takes: the mean of those that the folds predict with.
+
+    Raises:
+        InputError: A fold is not finished.
+    """
+    results = [run.fold(name).read_result() for name in run.finished_folds(None, "--fold all: the folds")]
+    # What stopped a fold early had waited for a better epoch; a run whose time was over had not.
+    is_best = [config.checkpoint == "best" or each["end"] not in (None, WHOLE, "max_hours") for each in results]
+    epochs = [
+        each["best_epoch" if best else "last_epoch"]["epoch"] for each, best in zip(results, is_best, strict=True)
+    ]
+    return max(1, round(float(np.mean(epochs))))
+
+
+def _number(run: Run, fold: Fold) -> int:
+    """What a training adds to the seed: the number of its fold, or the next one where it holds out none."""
+    if fold.held_out is not None:
+        return fold.held_out
+    return 1 + max(run.fold(name).held_out or 0 for name in run.planned_folds())
+
+
+def _trainer_changes(experiment: Experiment, fold: Fold) -> dict[str, Any]:
+    """Arguments of the Trainer to replace: if no row is held out, no validation and no callback that monitors it."""
+    if fold.held_out is not None:
+        return {}
+    given = experiment.section("trainer")["callbacks"] or []
+    callbacks = given if isinstance(given, list) else [given]
+    return {
+        "limit_val_batches": 0,
+        "callbacks": [each for each in callbacks if not str(getattr(each, "monitor", "")).startswith("val_")],
+    }
 
 
 def _explain_memory(
@@ -207,20 +245,14 @@ def _finish(
     """Writes out-of-fold predictions from the saved weights, then the result file that marks the fold as done."""
     config, device = experiment.config, trainer.strategy.root_device
     precision = _precision_of_oof(config, recorder, device)
-    net = experiment.network(data.schema, fold.weights, device, choice.prediction, precision)
-    loader, views = data.val_dataloader(), experiment.views()
-    nets = nets_by_torch([net], loader, views, device, config.predict.compile, precision, data.image_size)
-    origin = Origin(data.train_table.ids, [fold.weights], "Set trainer.precision to 32-true, under another --name.")
-    label = f"fold {fold.index}  out-of-fold predictions"
-    rows, values = predict_rows(nets, loader, views, device, precision, origin, label)
-    ids = np.asarray(data.train_table.ids)[rows].tolist()
-    oof = Predictions(ids, values, data.schema.outputs, np.full(len(rows), fold.index))
-    oof.write(fold.oof, "swinft fit")
+    num_rows, scores = 0, dict[str, float]()
+    if fold.held_out is not None:
+        num_rows, scores = _score(fold, experiment, choice, data, recorder, device, precision)
     made = made_with(config, trainer.world_size) | choice.described()
     result = {
         "fold": fold.index,
-        "rows": len(rows),
-        "oof": score_rows(recorder.metrics, data, rows, values),
+        "rows": num_rows,
+        "oof": scores,
         "first_metric": asdict(traits_of(recorder.metrics[0])),
         "end": recorder.end,
         "last_epoch": recorder.history[-1],
@@ -234,6 +266,29 @@ def _finish(
         discard(checkpoint)
 
 
+def _score(
+    fold: Fold,
+    experiment: Experiment,
+    choice: Choice,
+    data: CSVDataModule,
+    recorder: FoldRecorder,
+    device: torch.device,
+    precision: Precision,
+) -> tuple[int, dict[str, float]]:
+    """Writes the out-of-fold predictions of the saved weights; gives their number and their scores."""
+    config = experiment.config
+    net = experiment.network(data.schema, fold.weights, device, choice.prediction, precision)
+    loader, views = data.val_dataloader(), experiment.views()
+    nets = nets_by_torch([net], loader, views, device, config.predict.compile, precision, data.image_size)
+    origin = Origin(data.train_table.ids, [fold.weights], "Set trainer.precision to 32-true, under another --name.")
+    label = f"fold {fold.index}  out-of-fold predictions"
+    rows, values = predict_rows(nets, loader, views, device, precision, origin, label)
+    ids = np.asarray(data.train_table.ids)[rows].tolist()
+    oof = Predictions(ids, values, data.schema.outputs, np.full(len(rows), fold.held_out))
+    oof.write(fold.oof, "swinft fit")
+    return len(rows), score_rows(recorder.metrics, data, rows, values)
+
+
 def _precision_of_oof(config: Namespace, recorder: FoldRecorder, device: torch.device) -> Precision:
     """The precision of the training, which may have been on another device if a resume had nothing left to train."""
     here, _ = resolve_precision(config.trainer.precision, device)
@@ -245,7 +300,15 @@ def _precision_of_oof(config: Namespace, recorder: FoldRecorder, device: torch.d
     return precision
 
 
-def _plan(data: CSVDataModule, fold: Fold, newest: Path | None) -> str:
-    held_out = int((data.is_scored & (data.fold_of_row == fold.index)).sum())
+def _announce(recorder: FoldRecorder, data: CSVDataModule, newest: Path | None, precision: str) -> None:
+    """Prints what is going to be trained."""
     start = f"resumed from {newest.name}, " if newest else ""
-    return f"{start}{number_of(len(data.training_targets), 'row')} to train on, {held_out} held out"
+    rows = f"{number_of(len(data.training_targets), 'row')} to train on"
+    held_out, left_out = len(data.splits.held_out(data.fold)), data.splits.num_left_out(data.fold)
+    more = f", {number_of(left_out, 'extra row')} left out" if left_out else ""
+    epochs = recorder.stop_after
+    end = f", for {number_of(epochs, 'epoch')}, the mean of those that the folds predict with" if epochs else ""
+    name, plan = f"fold {recorder.fold.index}", f"{start}{rows}, {held_out or 'none'} held out{more}{end}"
+    print(f"{name}: {plan}, precision {precision}", flush=True)
+    if recorder.limit:
+        print(f"{name}: has {format_seconds(recorder.limit.left)} of max_hours", flush=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from jsonargparse import Namespace
 
-from swinft.run.layout import Fold, Run
+from swinft.run.fold_files import Fold
+from swinft.run.layout import Run
 
 DEADLINE = "SWINFT_DEADLINE"  # environment variable of a fold: seconds since 1970, and how many folds run at a time
 
@@ -47,7 +48,7 @@ def deadline(run: Run, config: Namespace, at_a_time: int) -> dict[str, str]:
     """
     if config.max_hours is None:
         return {}
-    spent = sum(_spent(run.fold(index)) for index in run.planned_folds()) / max(1, at_a_time)
+    spent = sum(_spent(run.fold(index)) for index in run.trainings()) / max(1, at_a_time)
     return {DEADLINE: f"{time.time() + 3600 * config.max_hours - spent:.1f}/{at_a_time}"}
 
 
@@ -62,10 +63,13 @@ def fold_limit(run: Run, config: Namespace) -> TimeLimit | None:
         return None
     variable = os.environ.get(DEADLINE)
     if variable is None:  # a single fold, with `--fold`
-        share, run_until = 3600 * config.max_hours / len(run.planned_folds()) - _spent(run.fold(config.fold)), None
+        share, run_until = (
+            3600 * config.max_hours / len(run.trainings()) - _spent(run.fold(config.fold)),
+            None,
+        )
     else:
         until, at_a_time = variable.split("/")
-        rounds = math.ceil(len(run.unfinished_folds()) / int(at_a_time))
+        rounds = math.ceil(len(run.unfinished_trainings()) / int(at_a_time))
         left = float(until) - time.time()
         share, run_until = left / max(1, rounds), time.monotonic() + left
     return TimeLimit(time.monotonic() + share, len(config.predict.views), run_until)

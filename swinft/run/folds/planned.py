@@ -74,7 +74,7 @@ def planned(config: Namespace, data: CSVDataModule, num_ranks: int) -> Planned:
     rows = [data.splits.num_training_rows(fold) for fold in range(int(data.fold_of_row.max()) + 1)]
     steps = [_steps(config, each, num_ranks).total for each in rows]
     images = sum(total * min(per_step, each) for total, each in zip(steps, rows, strict=True))
-    return Planned(images, min(steps))
+    return Planned(images * len(config.seeds or [0]), min(steps))
 
 
 def _steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:

@@ -4,7 +4,6 @@
 """
 
 import csv
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,13 @@ from jsonargparse import Namespace
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError, number_of
 from swinft.model.backbones.timm_backbone import weights_file
-from swinft.run.layout import Fold, Run
+from swinft.run.fold_files import ALL, Fold, FoldId, held_out_by, read_fold_id
+from swinft.run.layout import Run
 
 FOLD = "{fold}"  # placeholder in model.pretrained for the fold's number
 
 
-def pretrained_of(config: Namespace, fold: int) -> bool | str:
+def pretrained_of(config: Namespace, fold: FoldId) -> bool | str:
     """`model.pretrained` of a fold: true, false, or a file.
 
     Raises:
@@ -28,31 +28,39 @@ def pretrained_of(config: Namespace, fold: int) -> bool | str:
     if source is not None:
         return str(source.weights)
     pretrained: bool | str = config.model.pretrained
-    return pretrained.replace(FOLD, str(fold)) if isinstance(pretrained, str) else pretrained
+    return pretrained.replace(FOLD, _name(fold)) if isinstance(pretrained, str) else pretrained
 
 
-def source_of(config: Namespace, fold: int) -> Fold | None:
+def _name(fold: FoldId) -> str:
+    """What stands for `FOLD`: the fold's number, or `all`, whatever the seed is."""
+    held_out = held_out_by(fold)
+    return ALL if held_out is None else str(held_out)
+
+
+def source_of(config: Namespace, fold: FoldId) -> Fold | None:
     """The finished fold of another run from which a fold starts; None if it starts from other weights.
 
     Raises:
         InputError: `model.pretrained` is a folder but not that of a run or fold, or the fold is not finished.
     """
-    named = str(config.model.pretrained).replace(FOLD, str(fold))
+    named = str(config.model.pretrained).replace(FOLD, _name(fold))
     folder = Path(named)
     if not isinstance(config.model.pretrained, str) or not folder.is_dir():
         return None
     if Run.at(folder).is_run():
         run = Run.at(folder)
-        if fold not in run.planned_folds():
+        known = run.trainings()
+        wanted = next((name for name in (fold, read_fold_id(_name(fold))) if name in known), None)
+        if wanted is None:
             raise InputError(
-                f"model.pretrained {named} has the folds {run.planned_folds()}, and no weights for fold {fold} of this "
+                f"model.pretrained {named} has the folds {known}, and no weights for fold {fold} of this "
                 f"run. Use that run's folds (data.folds.file {run.folds}), or name one fold's folder: "
-                f"{run.fold(0).root}."
+                f"{run.fold(known[0]).root}."
             )
-        found: Fold | None = run.fold(fold)
+        found: Fold | None = run.fold(wanted)
     else:
-        number = re.fullmatch(r"fold_(\d+)", folder.resolve().name)
-        found = Fold(folder, int(number[1])) if number else None
+        name = read_fold_id(folder.resolve().name.removeprefix("fold_"))
+        found = None if name is None else Fold(folder, name)
         if not found or not Run.at(folder.resolve().parent).is_run():
             raise InputError(
                 f"model.pretrained {named} is a folder, but not that of a run or a fold. Name a file, runs/NAME, or "
@@ -70,7 +78,8 @@ def check_pretrained(config: Namespace) -> None:
         InputError: A file is missing, or the backbone has no weights to download.
     """
     one_each = FOLD in str(config.model.pretrained) or Path(str(config.model.pretrained)).is_dir()
-    for fold in range(config.data.folds.num or 1) if one_each else (0,):
+    several: list[FoldId] = [*range(config.data.folds.num or 1), *([ALL] * config.data.folds.all)]
+    for fold in several if one_each else (0,):
         weights_file(config.model.backbone, pretrained_of(config, fold))
 
 
@@ -95,7 +104,7 @@ def check_unseen(config: Namespace, data: CSVDataModule) -> None:
             )
 
 
-def note_of_leak(config: Namespace, data: CSVDataModule, fold: int) -> str | None:
+def note_of_leak(config: Namespace, data: CSVDataModule, fold: Fold) -> str | None:
     """A warning if a fold starts from weights of a swinft fold that was trained on rows held out now.
 
     Args:
@@ -103,13 +112,13 @@ def note_of_leak(config: Namespace, data: CSVDataModule, fold: int) -> str | Non
         data: Its rows.
         fold: The fold that is held out.
     """
-    counts = _count_leaked(config, data, fold)
+    counts = None if fold.held_out is None else _count_leaked(config, data, fold.held_out)
     if counts is None:
         return None
-    file = Path(str(pretrained_of(config, fold))).resolve()
+    file = Path(str(pretrained_of(config, fold.index))).resolve()
     return (
-        f"WARNING: {file} was trained on {counts[0]} of the {number_of(counts[1], 'row')} that fold {fold} "
-        f"holds out, if their ids mean the same images: its score would be too good. Reuse that run's "
+        f"WARNING: {file} was trained on {counts[0]} of the {number_of(counts[1], 'row')} that fold "
+        f"{fold.held_out} holds out, if their ids mean the same images: its score would be too good. Reuse that run's "
         f"folds (data.folds.file {file.parent.parent / 'folds.csv'}) and write "
         f"fold_{FOLD} into model.pretrained: each fold then starts from the fold of its number."
     )
@@ -121,11 +130,20 @@ def _count_leaked(config: Namespace, data: CSVDataModule, fold: int) -> tuple[in
     None if there are no such rows, or if the weights are not those of a swinft fold.
     """
     file = Path(str(pretrained_of(config, fold))).resolve()
-    table, number = file.parent.parent / "folds.csv", re.fullmatch(r"fold_(\d+)", file.parent.name)
-    if number is None or not table.is_file():
+    table, name = file.parent.parent / "folds.csv", read_fold_id(file.parent.name.removeprefix("fold_"))
+    if name is None or not table.is_file():
         return None
-    with table.open(encoding="utf-8", newline="") as lines:
-        fold_of = {row["id"]: row["fold"] for row in csv.DictReader(lines)}
+    unseen = str(held_out_by(name))  # of no row where it was trained on all of them
+    trained = {row["id"]: row["fold"] != unseen for row in _lines(table)}
+    trained |= {row["id"]: unseen not in row["left_out_of"].split() for row in _lines(table.with_name("extra.csv"))}
     held_out = [data.train_table.ids[row] for row in np.flatnonzero(data.is_scored & (data.fold_of_row == fold))]
-    leaked = sum(fold_of.get(id, number[1]) != number[1] for id in held_out)
+    leaked = sum(trained.get(id, False) for id in held_out)
     return (leaked, len(held_out)) if leaked else None
+
+
+def _lines(table: Path) -> list[dict[str, str]]:
+    """The rows of one of a run's tables; none where it is not there."""
+    if not table.is_file():
+        return []
+    with table.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))

@@ -12,7 +12,8 @@ from swinft.model.heads import LinearHead
 from swinft.model.network import ImageModel
 from swinft.model.pooling import NAMED
 from swinft.model.task import FineTuneTask
-from swinft.run.layout import Fold, Run
+from swinft.run.fold_files import Fold
+from swinft.run.layout import Run
 from swinft.store import verify
 
 

@@ -14,9 +14,10 @@ from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from swinft.data.loading.workers import TimedLoader, advice, is_slow
 from swinft.model.training.steps import steps_of
 from swinft.run.compute.devices import FOLDS_AT_A_TIME, folds_at_a_time
+from swinft.run.fold_files import Fold
 from swinft.run.folds.epoch_table import EpochTable, format_left
 from swinft.run.folds.hours import TimeLimit
-from swinft.run.layout import Fold, Run
+from swinft.run.layout import Run
 from swinft.system.orphans import STARTED
 from swinft.system.progress import Progress
 
@@ -40,7 +41,7 @@ class RunFolds:
         """The folds of a run; None in a process that fits a single fold with `--fold`."""
         if FOLDS_AT_A_TIME not in os.environ:
             return None
-        return cls([run.fold(index) for index in run.planned_folds()], folds_at_a_time())
+        return cls([run.fold(index) for index in run.trainings()], folds_at_a_time())
 
 
 class FoldProgress:

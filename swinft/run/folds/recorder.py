@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelPruning
-from torch import Tensor, nn
+from torch import Tensor
 
 from swinft.errors import InputError, number_of
 from swinft.model.metrics import Metric
@@ -16,21 +16,17 @@ from swinft.model.task import FineTuneTask
 from swinft.model.training.epoch_losses import BadBatch
 from swinft.model.training.steps import steps_of
 from swinft.run.experiment import save_net
+from swinft.run.fold_files import Fold
 from swinft.run.folds.hours import TimeLimit
 from swinft.run.folds.progress import FoldProgress
-from swinft.run.layout import Fold
+from swinft.run.folds.recipe import STEP_WORDS, recipe_of, step_parts, weight_norms
 from swinft.run.trainer import StoreCheckpointIO, callbacks_of
 from swinft.store import commit, discard, json_bytes
 from swinft.system.memory import memory_use
 
 KEPT_CHECKPOINTS = 2  # a crash may damage the newest
 WHOLE = "as planned"
-# Singular and plural of the parts of a step that a checkpoint stores.
-STEP_WORDS = {
-    "processes": ("process", "processes"),
-    "rows per batch": ("row per batch", "rows per batch"),
-    "batches per step": ("batch per step", "batches per step"),
-}
+CHOSEN = "the folds predict with as many"
 
 
 class FoldRecorder(Checkpoint):
@@ -46,6 +42,7 @@ class FoldRecorder(Checkpoint):
         keep: Which epoch's weights to predict with.
         limit: The fold's time limit; None for none. At least one epoch is trained.
         progress: Measures and prints the epochs; by default without views and without the run's other folds.
+        stop_after: Epochs after which a training on every row ends; None for as many as are planned.
     """
 
     def __init__(
@@ -55,11 +52,13 @@ class FoldRecorder(Checkpoint):
         keep: Literal["last", "best"],
         limit: TimeLimit | None = None,
         progress: FoldProgress | None = None,
+        stop_after: int | None = None,
     ) -> None:
         self.fold = fold
         self.metrics = metrics
-        self.keep = keep
+        self.keep: Literal["last", "best"] = "last" if fold.held_out is None else keep
         self.limit = limit
+        self.stop_after = stop_after
         self.progress = progress or FoldProgress(fold, [metric.name for metric in metrics], 1, limit, None)
         self.history: list[dict[str, float]] = []
         self.peak: dict[str, int] | None = None  # of the device's memory, in bytes; None before the first epoch ends
@@ -109,7 +108,7 @@ class FoldRecorder(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remembers the settings that no callback may change."""
-        self._recipe, self._step = _recipe(trainer), _step(trainer)
+        self._recipe, self._step = recipe_of(trainer), step_parts(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Compares the rows per optimiser step with those of the checkpoint.
@@ -117,7 +116,7 @@ class FoldRecorder(Checkpoint):
         Raises:
             InputError: They differ: the schedule would not match the steps.
         """
-        saved, here = checkpoint["callbacks"].get(self.state_key, {}).get("step"), _step(trainer)
+        saved, here = checkpoint["callbacks"].get(self.state_key, {}).get("step"), step_parts(trainer)
         if saved is not None and saved != here:
             words = [", ".join(number_of(n, *STEP_WORDS[name]) for name, n in step.items()) for step in (saved, here)]
             raise InputError(
@@ -143,7 +142,7 @@ class FoldRecorder(Checkpoint):
         """Remembers the validated weights, to compare them with those that are saved."""
         if batch_idx == 0:
             assert isinstance(pl_module, FineTuneTask)
-            self._validated, self._validation_started = _norms(pl_module.predictor), time.monotonic()
+            self._validated, self._validation_started = weight_norms(pl_module.predictor), time.monotonic()
 
     def on_validation_batch_end(
         self,
@@ -176,7 +175,8 @@ class FoldRecorder(Checkpoint):
         planned = steps_of(trainer).epochs
         self.end = self._why_ended(trainer)
         if trainer.is_global_zero:
-            for text in self.progress.lines(trainer, line, self._validation_seconds, self.best is line):
+            is_best = self.best is line and self.fold.held_out is not None
+            for text in self.progress.lines(trainer, line, self._validation_seconds, is_best):
                 print(text, flush=True)
             if (skips := pl_module.skips) and (note := skips.describe()):
                 print(f"fold {self.fold.index}  epoch {line['epoch']}: {note}", flush=True)
@@ -234,6 +234,9 @@ class FoldRecorder(Checkpoint):
             ]
             why = next((reason for reason in reasons if reason), "a callback stopped it")
             return why.removesuffix(" Signaling Trainer to stop.").rstrip(".")
+        if self.stop_after is not None and len(self.history) >= self.stop_after:
+            trainer.should_stop = True
+            return CHOSEN
         if self.limit is None:
             return None
         # There must be time for another epoch and the predictions after it.
@@ -256,15 +259,17 @@ class FoldRecorder(Checkpoint):
         """
         callbacks = callbacks_of(trainer)
         names = ", ".join(type(callback).__name__ for callback in callbacks) or "none"
-        changed = [name for name, value in _recipe(trainer).items() if value != self._recipe[name]]
+        changed = [name for name, value in recipe_of(trainer).items() if value != self._recipe[name]]
         if changed:
             raise InputError(
                 f"fold {self.fold.index}: {' and '.join(changed)} changed during training, so the run no longer "
                 f"follows its config. Remove the callback that does this (callbacks: {names}) and set the key instead."
             )
+        if self.fold.held_out is None:  # nothing is validated
+            return
         if any(isinstance(callback, ModelPruning) for callback in callbacks):  # prunes after the validation
             return
-        if self._validated is None or not torch.equal(self._validated, _norms(task.predictor)):
+        if self._validated is None or not torch.equal(self._validated, weight_norms(task.predictor)):
             raise InputError(
                 f"fold {self.fold.index}: the weights after epoch {len(self.history)} are not those that were "
                 f"validated. Remove the callback that replaces them (callbacks: {names}); model.ema_decay averages "
@@ -299,6 +304,8 @@ class FoldRecorder(Checkpoint):
 
     def _rank(self, line: dict[str, float]) -> tuple[int, float]:
         """A sort key, higher is better: a defined score beats an undefined one; among these the lowest loss is best."""
+        if "val_loss" not in line:  # no row is held out: the last epoch is the best
+            return -1, line["epoch"]
         metric = self.metrics[0]
         score, loss = line[f"val_{metric.name}"], line["val_loss"]
         if math.isnan(score):
@@ -312,34 +319,7 @@ def _wait_share(trainer: Trainer) -> float | None:
     return waits.share if waits else None
 
 
-def _step(trainer: Trainer) -> dict[str, int]:
-    """The parts of an optimiser step's number of rows."""
-    return {
-        "processes": trainer.world_size,
-        "rows per batch": trainer.datamodule.batch_size,  # type: ignore[attr-defined]  # the run always has one
-        "batches per step": trainer.accumulate_grad_batches,
-    }
-
-
-def _recipe(trainer: Trainer) -> dict[str, Any]:
-    """Settings of the config that a callback could change, by key."""
-    return {
-        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
-        "trainer.max_epochs": trainer.max_epochs,
-        "trainer.max_steps": trainer.max_steps,
-        "data.batch_size": trainer.datamodule.batch_size,  # type: ignore[attr-defined]  # the run always has one
-        "trainer's loops": (id(trainer.fit_loop), id(trainer.fit_loop.epoch_loop)),
-    }
-
-
 def _batch(trainer: Trainer, bad: BadBatch) -> str:
     """A batch as text: its number and its rows' ids."""
-    table = trainer.datamodule.train_table  # type: ignore[attr-defined]  # the run always trains from one
+    table = trainer.datamodule.splits.train.table  # type: ignore[attr-defined]  # the run always trains from one
     return f"batch {bad.number} (ids {', '.join(table.ids[row] for row in bad.rows if row >= 0)})"
-
-
-@torch.no_grad()
-def _norms(net: nn.Module) -> Tensor:
-    """Norm of every weight (N,): a small fingerprint, equal for the same weights on the same device."""
-    tensors = [t for t in (*net.parameters(), *net.buffers()) if t.is_floating_point() and t.numel()]
-    return torch.stack([norm.float() for norm in torch._foreach_norm(tensors)]).nan_to_num()

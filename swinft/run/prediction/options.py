@@ -20,7 +20,7 @@ class PredictOptions:
     Args:
         views: Test-time augmentations: identity, hflip, vflip, rot90, rot180, rot270, transpose, scale, or the class
             path of a custom view; by default the config's `predict.views`.
-        folds: Folds to average; by default all of them.
+        folds: Folds to average; by default those that score rows. `all` is the training on every row.
         root: The data's folder if it differs from that of the training; the training rows need not be there. By
             default the config's `data.root`.
         test: A CSV of rows to predict; by default the config's `data.test` or sample submission.
@@ -42,7 +42,7 @@ class PredictOptions:
     """
 
     views: list[str] | None = None
-    folds: list[int] | None = None
+    folds: list[int | str] | None = None
     root: str | None = None
     test: str | None = None
     batch_size: int | None = None

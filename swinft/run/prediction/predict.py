@@ -34,6 +34,7 @@ from swinft.run.compute.selection import select_attention
 from swinft.run.config.trust import built_by_name
 from swinft.run.environment import trained_in
 from swinft.run.experiment import Experiment
+from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.prediction.options import PredictOptions
@@ -122,7 +123,7 @@ def _rows_to_predict(run: Run, experiment: Experiment, options: PredictOptions) 
 
 
 def _predictors(
-    run: Run, experiment: Experiment, options: PredictOptions, chosen: list[int], device: torch.device
+    run: Run, experiment: Experiment, options: PredictOptions, chosen: list[FoldId], device: torch.device
 ) -> "_Predictors":
     """The weights of the chosen folds, with precision and attention."""
     config = experiment.config
@@ -136,7 +137,7 @@ def _predictors(
     return _Predictors(experiment, choice, weights, options.backend, policy, precision)
 
 
-def _provenance(run: Run, predictors: "_Predictors", chosen: list[int], views: Sequence[View]) -> Provenance:
+def _provenance(run: Run, predictors: "_Predictors", chosen: list[FoldId], views: Sequence[View]) -> Provenance:
     return Provenance(
         chosen,
         run.planned_folds(),

@@ -29,11 +29,12 @@ def draw(run: Run, allow_code: list[str] | None = None) -> Path:
     """
     if not is_committed(run.scores):
         raise InputError(f"{run.root} has no scores yet. Run `{run.resume_command}` first.")
-    if unfinished := run.unfinished_folds():
-        raise InputError(
-            f"folds {unfinished} of {run.root} are not finished, or have lost files. Run `{run.resume_command}` first."
-        )
     with hold_if_writable(run.lock):
+        if unfinished := run.unfinished_folds():
+            raise InputError(
+                f"folds {unfinished} of {run.root} are not finished, or have lost files. Run `{run.resume_command}` "
+                f"first."
+            )
         probe(run.root, what="report.html", advice="Copy the run to a writable folder.")
         experiment = Experiment.of_run(run, "report", allow_code)
         check_inputs(run, experiment.config, ("train",))

@@ -1,0 +1,185 @@
+"""Rows of extra tables: no fold scores them, and every fold trains on all but those that its held-out rows show again.
+
+Shapes: N rows, of the training table and then of the extra ones; K folds.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.features import encode_features
+from swinft.data.fold_settings import ExtraTable
+from swinft.data.folds import Folds
+from swinft.data.inspection.duplicates import cluster_groups
+from swinft.data.samples import Rows, needed_columns, read_groups, with_skipped, without_target
+from swinft.data.schema import Schema
+from swinft.data.tables.numbers import weights
+from swinft.data.tables.table import Problem, Table, joined, read_table
+from swinft.data.target.base import TargetCells
+from swinft.errors import number_of
+
+if TYPE_CHECKING:
+    from swinft.data.data_settings import DataSettings
+
+
+def with_extra(settings: "DataSettings", main: Rows, schema: Schema, problems: list[Problem]) -> Rows:
+    """The training rows with those of the extra tables behind them.
+
+    Args:
+        settings: Of the datamodule.
+        main: The rows of the training table.
+        schema: Of the training table: an extra one has no other classes.
+        problems: Whatever is wrong is appended.
+    """
+    found = [read for each in settings.folds.extra_tables if (read := _read(settings, each, schema, problems))]
+    if not found:
+        return main
+    problems += _doubled_ids([rows.table for rows in (main, *found)])
+    parts, sizes = [main, *found], [len(rows.table) for rows in (main, *found)]
+    starts = np.cumsum([0, *sizes])
+    skipped = {
+        start + row: why
+        for start, part in zip(starts.tolist(), parts, strict=False)
+        for row, why in part.skipped.items()
+    }
+    return Rows(
+        joined([rows.table for rows in parts]),
+        [path for rows in parts for path in rows.paths],
+        _concatenated([rows.targets for rows in parts]),
+        _concatenated([rows.features for rows in parts]),
+        _weights(parts, sizes),
+        _groups(parts),
+        skipped,
+        main.source,
+        sizes[0],
+    )
+
+
+def _read(settings: "DataSettings", given: ExtraTable, schema: Schema, problems: list[Problem]) -> Rows | None:
+    """The rows of one table; None where it is not there, has no such columns or no rows."""
+    columns, template = settings.columns, given.image or settings.image
+    required = {
+        **dict.fromkeys(settings.targets, "data.target"),
+        **({columns.weight: "data.columns.weight"} if columns.weight else {}),
+        **needed_columns(settings, template, "the image of data.folds.extra" if given.image else "data.image"),
+    }
+    table = read_table(settings.root / given.table, settings.id, required, problems, columns.encoding)
+    if table is None or not len(table):
+        return None
+    notes: list[str] = []
+    skipped = without_target(settings, table, problems, notes)
+    if skipped is None:
+        return None
+    answered = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
+    cells = TargetCells(answered, settings.targets, columns.label_delimiter, columns.rules)
+    targets = schema.target.encode_answers(cells, schema.outputs, problems)
+    features = None
+    if schema.num_features:
+        features = encode_features(answered, schema, problems, columns.rules, columns.fill_rules, True, notes)
+        features = with_skipped(features, skipped)
+    factor: NDArray[np.float32] | None = None
+    if columns.weight:
+        factor = with_skipped(weights(answered, columns.weight, problems, columns.rules), skipped) * np.float32(
+            given.weight
+        )
+    elif given.weight != 1:
+        factor = np.full(len(table), given.weight, dtype=np.float32)
+    group = settings.folds.group
+    groups = read_groups(table, group, columns.rules, problems) if group and group in table.columns else None
+    paths = settings.source.references(table, template, settings.root, problems, notes)
+    table = replace(table, notes=(*table.notes, *notes))
+    return Rows(table, paths, with_skipped(targets, skipped), features, factor, groups, skipped, settings.source)
+
+
+def _concatenated(parts: Sequence[NDArray[Any] | None]) -> Any:
+    """Arrays of all tables as one; None where there are none."""
+    return None if parts[0] is None else np.concatenate([each for each in parts if each is not None])
+
+
+def _weights(parts: Sequence[Rows], sizes: Sequence[int]) -> NDArray[np.float32] | None:
+    """Weights of all rows; None where all count the same."""
+    if all(rows.weights is None for rows in parts):
+        return None
+    given = [
+        np.ones(size, np.float32) if rows.weights is None else rows.weights
+        for rows, size in zip(parts, sizes, strict=True)
+    ]
+    return np.concatenate(given)
+
+
+def _groups(parts: Sequence[Rows]) -> list[str] | None:
+    """Groups of all rows, None where there are none; a row of an extra table without the column is one by itself."""
+    if parts[0].groups is None:
+        return None
+    own = (f"\0{table} {row}" for table, rows in enumerate(parts) for row in range(len(rows.table)))  # no cell's name
+    return [name or next(own) for rows in parts for name in rows.groups or [""] * len(rows.table)]
+
+
+def _doubled_ids(tables: Sequence[Table]) -> list[Problem]:
+    """Ids that two tables have."""
+    first = dict.fromkeys(tables[0].ids, tables[0])
+    problems = []
+    for table in tables[1:]:
+        for row, id in enumerate(table.ids):
+            if first.setdefault(id, table) is not table:
+                message = f"the id is in {first[id].path}, too"
+                problems.append(table.problem(row, message, "Give the rows of extra tables ids of their own."))
+    return problems
+
+
+def left_out(train: Rows, folds: Folds, clusters: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which extra rows a fold must not train on, bool (K, N): their image or group is among its held-out rows.
+
+    Args:
+        train: N rows.
+        folds: Fold of each, int64 (N,).
+        clusters: Of images that are the same or look alike, extra ones included, int64 (N,).
+    """
+    names = np.array(cluster_groups(clusters, train.groups))
+    extra = train.is_extra
+    found = np.zeros((int(folds.max()) + 1, len(folds)), dtype=bool)
+    for fold in range(len(found)):
+        found[fold, extra] = np.isin(names[extra], names[(folds == fold) & train.is_used])
+    return found
+
+
+def extra_notes(train: Rows, leaks: NDArray[np.bool_], extra: Sequence[ExtraTable]) -> list[str]:
+    """A line for each extra table: its rows, and how many of them which fold leaves out."""
+    notes = []
+    files = train.table.file_of_row
+    assert files is not None
+    for number, (given, path) in enumerate(zip(extra, train.table.more_paths, strict=True), start=1):
+        used = (files == number) & train.is_used
+        said = f"{path}: {number_of(int(used.sum()), 'row')} that every fold trains on and none scores"
+        said += f", weight {given.weight:g}" if given.weight != 1 else ""
+        counts = (leaks & used).sum(1).tolist()
+        if any(counts):
+            each = ", ".join(f"{count:,} of fold {fold}" for fold, count in enumerate(counts) if count)
+            said += f"; left out, as their image or group is among the held-out rows: {each}"
+        notes.append(f"{said}.")
+    return notes
+
+
+def leaks_csv(train: Rows, leaks: NDArray[np.bool_]) -> str:
+    """The text of an `extra.csv`: the id of each extra row, and the folds that leave it out."""
+    text = io.StringIO()
+    rows = np.flatnonzero(train.is_extra).tolist()
+    lines = [(train.table.ids[row], " ".join(map(str, np.flatnonzero(leaks[:, row]).tolist()))) for row in rows]
+    csv.writer(text, lineterminator="\n").writerows([("id", "left_out_of"), *lines])
+    return text.getvalue()
+
+
+def read_leaks(path: Path, train: Rows, num_folds: int) -> NDArray[np.bool_]:
+    """What `leaks_csv` wrote, bool (K, N)."""
+    with path.open(encoding="utf-8", newline="") as file:
+        folds_of = {line["id"]: [int(fold) for fold in line["left_out_of"].split()] for line in csv.DictReader(file)}
+    found = np.zeros((num_folds, len(train.table)), dtype=bool)
+    for row in np.flatnonzero(train.is_extra).tolist():
+        found[folds_of[train.table.ids[row]], row] = True
+    return found
