@@ -75,12 +75,13 @@ def as_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str]
         raise InputError("--to timm: the backbone is not a timm model. Export to onnx, torchscript or safetensors.")
     why = _why_no_classifier(net)
     model = None if why else _with_classifier(net, len(outputs), example)
+    pooling = _pooling_argument(net) if model is not None else {}
     if model is None:
-        why = why or f"the classifier of timm's {source.pretrained_cfg['architecture']} is not one linear layer"
+        why = why or _no_classifier_of_timm(net)
         model = _same_model(source, 0)
         model.load_state_dict(source.state_dict())
     content = save({name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()})
-    fresh = _same_model(source, model.num_classes)
+    fresh = _same_model(source, model.num_classes, **pooling)
     fresh.load_state_dict(load(content))
     height, width = example[0].shape[-2:]
     data = {
@@ -101,9 +102,9 @@ def per_channel(pixels: Tensor) -> tuple[float, ...]:
 
 
 def _why_no_classifier(net: ImageModel) -> str:
-    """Why timm's classifier cannot replace the head; empty if it may."""
-    if net.pooling is not None:
-        return f"the head needs model.pooling {type(net.pooling).__name__}, which timm's model does not have"
+    """Why no classifier of timm's can take the head's place; empty where one may."""
+    if net.pooling is not None and not net.pooling.timm_name:
+        return f"the head reads what {type(net.pooling).__name__} (model.pooling) gives; timm's model pools by itself"
     if net.metadata is not None:
         return "the head reads metadata, which timm's classifiers do not"
     if not isinstance(net.head, LinearHead) or type(net.head).forward is not LinearHead.forward:
@@ -111,9 +112,28 @@ def _why_no_classifier(net: ImageModel) -> str:
     return ""
 
 
+def _pooling_argument(net: ImageModel) -> dict[str, str]:
+    """What timm is told of the pooling: nothing of the backbone's own."""
+    return {} if net.pooling is None else {"global_pool": net.pooling.timm_name}
+
+
+def _no_classifier_of_timm(net: ImageModel) -> str:
+    """Why timm's model with the same backbone, pooling and a classifier is not the network."""
+    name = net.backbone.model.pretrained_cfg["architecture"]
+    if net.pooling is not None:
+        pooling = f"{type(net.pooling).__name__} (model.pooling), and timm's {name} does not compute the same with "
+        return f"the head reads what {pooling}global_pool='{net.pooling.timm_name}'"
+    return f"the classifier of timm's {name} is not one linear layer"
+
+
 def _with_classifier(net: ImageModel, num_outputs: int, example: tuple[Tensor, ...]) -> Any:
-    """Timm's model with the head as its classifier; None if its classifier is not just a linear layer."""
-    model = _same_model(net.backbone.model, num_outputs)
+    """Timm's model with the head as its classifier; None where it has no such pooling, or its classifier is more."""
+    try:
+        model = _same_model(net.backbone.model, num_outputs, **_pooling_argument(net))
+    except Exception:  # whatever a family does not like about a pooling
+        if net.pooling is None:
+            raise
+        return None
     classifier, linear = model.get_classifier(), net.head.linear
     assert isinstance(linear, nn.Linear)
     if not isinstance(classifier, nn.Linear) or classifier.weight.shape != linear.weight.shape:
@@ -121,17 +141,23 @@ def _with_classifier(net: ImageModel, num_outputs: int, example: tuple[Tensor, .
     (name,) = [name for name, module in model.named_modules() if module is classifier]
     classifier_state = {f"{name}.{key}": value for key, value in linear.state_dict().items()}
     try:
-        model.load_state_dict({**net.backbone.model.state_dict(), **classifier_state})
-    except RuntimeError:  # with a classifier it has other layers
+        model.load_state_dict({**net.backbone.model.state_dict(), **own})
+        logits = model((example[0] - net.backbone.mean) / net.backbone.std)
+    except RuntimeError:  # with a classifier it has other layers, or with a pooling another width behind it
         return None
-    logits = model((example[0] - net.backbone.mean) / net.backbone.std)
     return model if largest_difference(logits, net(*example), 1.0, is_one_unit=True) <= SAME else None
 
 
-def _same_model(source: Any, num_classes: int) -> Any:
-    """A timm model with the arguments and size of `source`, with random weights, in evaluation mode."""
+def _same_model(source: Any, num_classes: int, **more: str) -> Any:
+    """Timm's model as `source` was made and resized, with random weights, in evaluation mode.
+
+    Args:
+        source: The model.
+        num_classes: Of the classifier; 0 for none.
+        **more: Arguments in the place of those it was made with.
+    """
     config = {key: value for key, value in source.pretrained_cfg.items() if key not in SOURCES}
-    arguments = {**get_model_args(source), "num_classes": num_classes}
+    arguments = {**get_model_args(source), "num_classes": num_classes, **more}
     return timm.create_model(config["architecture"], pretrained_cfg=config, **arguments).eval()
 
 

@@ -3,16 +3,18 @@
 Shapes: B batch, N positions of the grid, C channels of the backbone, D features.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from swinft.errors import InputError, suggest
 from swinft.model.class_spec import InitArgsMixin, init_args_of, load_class
+from swinft.ranges import is_whole
 
-PoolingName = Literal["avg", "max", "gem", "avg+max", "attention"]  # the setting `model.pooling`
+# The setting `model.pooling`.
+PoolingName = Literal["avg", "max", "gem", "avgmax", "avg+max", "attention", "gated_attention", "cls", "stages"]
 
 
 class Pooling(InitArgsMixin, nn.Module):
@@ -27,6 +29,13 @@ class Pooling(InitArgsMixin, nn.Module):
     """
 
     NUM_SUPPLIED = 1
+
+    reads: ClassVar[Literal["positions", "class_token", "stages"]] = "positions"
+    """What it is given: the positions of the final features; the class token, as the only one; or these positions and,
+    one after the other, those of `stages` before them."""
+
+    timm_name: ClassVar[str] = ""
+    """Timm's `global_pool` that computes the same; empty where there is none."""
 
     def __init__(self, in_features: int) -> None:
         super().__init__()
@@ -46,6 +55,8 @@ class Pooling(InitArgsMixin, nn.Module):
 
 class MaxPooling(Pooling):
     """The largest value of each channel."""
+
+    timm_name = "max"
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, C) to (B, C)."""
@@ -73,8 +84,20 @@ class GeMPooling(Pooling):
             return pooled
 
 
+class HalfMaxPooling(Pooling):
+    """Half the sum of mean and largest value of each channel, as timm's `avgmax`."""
+
+    timm_name = "avgmax"
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N, C) to (B, C)."""
+        return (tokens.mean(1) + tokens.amax(1)) / 2
+
+
 class AverageAndMaxPooling(Pooling):
-    """Mean and largest value of each channel, side by side."""
+    """Mean and largest value of each channel, side by side, as timm's `catavgmax`."""
+
+    timm_name = "catavgmax"
 
     def __init__(self, in_features: int) -> None:
         super().__init__(in_features)
@@ -100,12 +123,93 @@ class AttentionPooling(Pooling):
         return (weights * tokens).sum(1)
 
 
+class GatedAttentionPooling(Pooling):
+    """A weighted mean whose weights are learnt by a gated layer (arXiv 1802.04712); at the start all weigh the same.
+
+    Args:
+        in_features: C, given by the backbone.
+        hidden: Width of the layer.
+    """
+
+    def __init__(self, in_features: int, hidden: int = 128) -> None:
+        super().__init__(in_features)
+        check_whole("GatedAttentionPooling", "hidden", hidden)
+        self.value = nn.Linear(in_features, hidden)
+        self.gate = nn.Linear(in_features, hidden)
+        self.score = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N, C) to (B, C)."""
+        hidden = self.value(tokens).tanh() * self.gate(tokens).sigmoid()
+        weights: Tensor = self.score(hidden).float().softmax(1).to(tokens.dtype)
+        return (weights * tokens).sum(1)
+
+
+class ClassTokenPooling(Pooling):
+    """The class token of a vision transformer, whatever its own pooling is."""
+
+    reads = "class_token"
+    timm_name = "token"
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, 1, C) to (B, C)."""
+        return tokens[:, 0]
+
+
+class StagesPooling(Pooling):
+    """Means of the features of several stages of the backbone, side by side.
+
+    The final features are always among them, first, with what the backbone has behind its pooling. Those of earlier
+    stages are brought to mean 0 and deviation 1 over their channels (layer norm without weights): stages differ in
+    scale. A stage of a transformer without stages is a block.
+
+    Args:
+        in_features: C, given by the backbone.
+        stages: How many of the last stages, the final features included, 2 or more; or which stages besides the final
+            features, as numbers from 0, or from the end, −1 for the last.
+        pool: `avg` for means over the positions, `max` for the largest values.
+    """
+
+    reads = "stages"
+
+    def __init__(self, in_features: int, stages: int | list[int] = 2, pool: Literal["avg", "max"] = "avg") -> None:
+        super().__init__(in_features)
+        if isinstance(stages, Sequence):
+            if not stages or not all(map(is_whole, stages)) or len(set(stages)) < len(stages):
+                raise InputError(f"StagesPooling: stages is {stages}; a list must hold whole numbers, each once.")
+        else:
+            check_whole("StagesPooling", "stages", stages, 2)
+        if pool not in ("avg", "max"):
+            raise InputError(f"StagesPooling: pool is '{pool}'; it must be avg or max.")
+        self.stages, self.pool = stages, pool
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N, any C) to (B, C)."""
+        return tokens.mean(1) if self.pool == "avg" else tokens.amax(1)
+
+
 NAMED: dict[str, type[Pooling]] = {
     "max": MaxPooling,
     "gem": GeMPooling,
+    "avgmax": HalfMaxPooling,
     "avg+max": AverageAndMaxPooling,
     "attention": AttentionPooling,
+    "gated_attention": GatedAttentionPooling,
+    "cls": ClassTokenPooling,
+    "stages": StagesPooling,
 }
+
+
+def check_whole(cls: str, name: str, value: object, least: int = 1) -> None:
+    """Refuses an argument that is no whole number from `least`.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not is_whole(value) or value < least:  # type: ignore[operator]
+        raise InputError(f"{cls}: {name} is {value!r}. Allowed: a whole number from {least}.")
 
 
 def pooling_from(given: Any, in_features: int) -> Pooling | None:

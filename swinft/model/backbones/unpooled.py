@@ -6,11 +6,12 @@ Shapes: B batch, N positions of the grid, C channels.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from swinft.errors import InputError
 
@@ -31,22 +32,35 @@ class Unpooled(NamedTuple):
     wrap: Callable[[Tensor], Tensor]
 
 
-def pooled(model: Any, image: Tensor, pool: Pool) -> Tensor:
-    """Normalised images (B, 3, H, W) to features, pooled by `pool` instead of the backbone's own pooling.
+def pooled(model: Any, image: Tensor, pool: Any) -> Tensor:
+    """Normalised images (B, 3, H, W) to features, pooled by `pool` in the place of the backbone's own pooling.
 
-    The backbone's own pooling of a single position is the identity, so `forward_head` applies only the layers after it.
+    A backbone's own pooling of a single position is that position: what it has behind its pooling is applied so.
+
+    Raises:
+        InputError: The backbone does not have what the pooling reads.
     """
-    found = unpooled(model, image)
+    reads = getattr(pool, "reads", "positions")
+    earlier: list[Tensor] = []
+    if reads == "stages":
+        final, maps = stage_features(model, image, pool.stages)
+        found = laid_out(model, final, image.shape)
+        for each in maps:
+            tokens = pool(each.flatten(2).transpose(1, 2), (each.shape[2], each.shape[3]))
+            earlier.append(functional.layer_norm(tokens, tokens.shape[1:]))
+    else:
+        found = class_token(model, image) if reads == "class_token" else unpooled(model, image)
     features = pool(found.tokens, found.grid)
     if not hasattr(model, "forward_head"):
-        return features
+        return torch.cat([features, *earlier], 1) if earlier else features
     width = found.tokens.shape[2]
     if features.shape[1] % width:
         raise InputError(
             f"{type(pool).__name__} returns {features.shape[1]} features for {width} channels (model.pooling); with a "
             f"timm backbone it must be a multiple of them."
         )
-    return torch.cat([model.forward_head(found.wrap(part)) for part in torch.split(features, width, 1)], 1)
+    parts = [model.forward_head(found.wrap(part)) for part in torch.split(features, width, 1)]
+    return torch.cat([*parts, *earlier], 1)
 
 
 def unpooled(model: Any, image: Tensor) -> Unpooled:
@@ -55,29 +69,89 @@ def unpooled(model: Any, image: Tensor) -> Unpooled:
     Raises:
         InputError: The backbone does not return them in one of the three layouts.
     """
+    return laid_out(model, _forward_features(model, image), image.shape)
+
+
+def laid_out(model: Any, features: Any, shape: Sequence[int]) -> Unpooled:
+    """What a backbone gives for images of a shape (B, 3, H, W), as features of positions.
+
+    Raises:
+        InputError: It is in none of the three layouts.
+    """
+    width = int(model.num_features)
+    given = tuple(features.shape) if isinstance(features, Tensor) else ()
+    if len(given) == 4 and width in (given[1], given[3]):
+        is_last = given[3] == width and (given[1] != width or str(getattr(model, "output_fmt", "")).endswith("NHWC"))
+        rows, columns = (given[1], given[2]) if is_last else (given[2], given[3])
+        tokens = features.flatten(1, 2) if is_last else features.flatten(2).transpose(1, 2)
+        return Unpooled(tokens, (rows, columns), _wrap_last if is_last else _wrap_first)
+    prefix = int(getattr(model, "num_prefix_tokens", 0))
+    if len(given) == 3 and given[2] == width:
+        count = given[1] - prefix
+        rows = round(math.sqrt(count * shape[2] / shape[3]))
+        if rows and count == rows * (count // rows):
+            return Unpooled(features[:, prefix:], (rows, count // rows), lambda each: _wrap_tokens(each, prefix))
+    what = f"a tensor {given}" if given else f"a {type(features).__name__}"
+    raise InputError(
+        f"{type(model).__name__}.forward_features gives {what} for {width} channels, which is no map of features: set "
+        f"model.pooling to avg, which is the backbone's own."
+    )
+
+
+def class_token(model: Any, image: Tensor) -> Unpooled:
+    """The class token of normalised images (B, 3, H, W), as the only position.
+
+    Raises:
+        InputError: The backbone has none.
+    """
+    if getattr(model, "cls_token", None) is None:
+        raise InputError(
+            f"{type(model).__name__} has no class token: set model.pooling to avg, which is the backbone's own, or to "
+            f"another pooling of positions."
+        )
+    features, width = _forward_features(model, image), int(model.num_features)
+    if not isinstance(features, Tensor) or features.ndim != 3 or features.shape[2] != width:
+        raise InputError(
+            f"{type(model).__name__}.forward_features does not give its class token among others, (B, tokens, "
+            f"{width}): set model.pooling to avg, which is the backbone's own."
+        )
+    prefix = max(1, int(getattr(model, "num_prefix_tokens", 1)))
+    return Unpooled(features[:, :1], (1, 1), lambda each: _wrap_tokens(each, prefix))
+
+
+def stage_features(model: Any, image: Tensor, stages: int | list[int]) -> tuple[Any, list[Tensor]]:
+    """Final features of normalised images (B, 3, H, W), and those of earlier stages (B, channels, rows, columns).
+
+    Args:
+        model: The backbone.
+        image: The images.
+        stages: As of `StagesPooling`.
+
+    Raises:
+        InputError: The backbone does not give them, or has fewer.
+    """
+    if not hasattr(model, "forward_intermediates"):
+        raise InputError(
+            f"{type(model).__name__} does not give the features of its stages: choose another model.pooling than "
+            f"stages, or another model.backbone."
+        )
+    count = len(model.feature_info)
+    chosen = list(range(count - stages, count - 1)) if isinstance(stages, int) else stages
+    if not all(-count <= each < count for each in chosen):
+        raise InputError(
+            f"StagesPooling: stages is {stages}, and {type(model).__name__} has {count} stages, 0 to {count - 1}."
+        )
+    final, maps = model.forward_intermediates(image, indices=chosen)
+    return final, list(maps)
+
+
+def _forward_features(model: Any, image: Tensor) -> Any:
     if not hasattr(model, "forward_features"):
         raise InputError(
             f"{type(model).__name__} has no `forward_features` with the features of all positions: set model.pooling "
             f"to avg, the backbone's own pooling."
         )
-    features, width = model.forward_features(image), int(model.num_features)
-    shape = tuple(features.shape) if isinstance(features, Tensor) else ()
-    if len(shape) == 4 and width in (shape[1], shape[3]):
-        is_last = shape[3] == width and (shape[1] != width or str(getattr(model, "output_fmt", "")).endswith("NHWC"))
-        rows, columns = (shape[1], shape[2]) if is_last else (shape[2], shape[3])
-        tokens = features.flatten(1, 2) if is_last else features.flatten(2).transpose(1, 2)
-        return Unpooled(tokens, (rows, columns), _wrap_last if is_last else _wrap_first)
-    prefix = int(getattr(model, "num_prefix_tokens", 0))
-    if len(shape) == 3 and shape[2] == width:
-        count = shape[1] - prefix
-        rows = round(math.sqrt(count * image.shape[2] / image.shape[3]))
-        if rows and count == rows * (count // rows):
-            return Unpooled(features[:, prefix:], (rows, count // rows), lambda each: _wrap_tokens(each, prefix))
-    given = f"a tensor {shape}" if shape else f"a {type(features).__name__}"
-    raise InputError(
-        f"{type(model).__name__}.forward_features returns {given} for {width} channels, which is not a feature map: "
-        f"set model.pooling to avg, the backbone's own pooling."
-    )
+    return model.forward_features(image)
 
 
 def _wrap_first(features: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ Shapes: B batch, D features, K outputs.
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from swinft.errors import InputError, number_of
 from swinft.model.class_spec import InitArgsMixin
 from swinft.model.heads.loss import Loss, check_loss
-from swinft.ranges import NOT_NEGATIVE
+from swinft.ranges import NOT_NEGATIVE, is_whole
 
 
 class Head(InitArgsMixin, nn.Module):
@@ -29,6 +29,7 @@ class Head(InitArgsMixin, nn.Module):
 
     kind: ClassVar[str]
     default_metrics: ClassVar[list[str]]
+    needs_order: ClassVar[bool] = False  # of the classes: by number, or by data.columns.class_order
     NUM_SUPPLIED = 2  # D and K
 
     def __init__(self, in_features: int, num_outputs: int) -> None:
@@ -79,6 +80,31 @@ class Head(InitArgsMixin, nn.Module):
         return type(self).initialize is not Head.initialize
 
 
+class FeatureDropout(nn.Dropout):
+    """Dropout of features, perhaps averaged over several masks (multi-sample dropout, arXiv 1905.09788).
+
+    For a linear layer behind it the mean over the masked features is the mean over its outputs, at the cost of one.
+
+    Args:
+        share: Probability of dropping a feature, in [0, 1).
+        samples: Masks per step, 1 or more.
+    """
+
+    def __init__(self, share: float, samples: int = 1) -> None:
+        super().__init__(checked_fraction("dropout", share))
+        if not is_whole(samples) or samples < 1:
+            raise InputError(f"dropout_samples is {samples!r}. Allowed: a whole number from 1.")
+        if samples > 1 and share == 0:
+            raise InputError(f"dropout_samples is {samples}, and dropout is 0: set dropout above 0, or remove both.")
+        self.samples = samples
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (B, D), in training with some of them 0; in evaluation as they are."""
+        if not self.training or self.samples == 1:
+            return super().forward(features)
+        return torch.stack([super(FeatureDropout, self).forward(features) for _ in range(self.samples)]).mean(0)
+
+
 class LinearHead(Head):
     """A head of one linear layer after dropout.
 
@@ -86,26 +112,60 @@ class LinearHead(Head):
         in_features: D, given by the backbone.
         num_outputs: K, given by the target.
         dropout: Probability of dropping a feature, in [0, 1).
-        loss: The name of a built-in loss, or a `Loss` object to call instead.
-        named: The names of the built-in losses.
+        loss: A name, or an object that is called in the place of the head's own loss.
+        named: What each name stands for: a class, or None for what the head computes itself.
+        dropout_samples: As of `FeatureDropout`.
     """
 
     def __init__(
-        self, in_features: int, num_outputs: int, dropout: float, loss: str | Loss = "", named: Iterable[str] = ("",)
+        self,
+        in_features: int,
+        num_outputs: int,
+        dropout: float,
+        loss: str | Loss = "",
+        named: Mapping[str, type[Loss] | None] | None = None,
+        dropout_samples: int = 1,
     ) -> None:
         super().__init__(in_features, num_outputs)
-        check_loss(type(self).__name__, loss, named)
-        self.own_loss = copy.deepcopy(loss) if isinstance(loss, Loss) else None  # a copy for each network
-        self.dropout = nn.Dropout(checked_fraction("dropout", dropout))
+        self.own_loss = made_loss(self, loss, {"": None} if named is None else named)
+        self.dropout = FeatureDropout(dropout, dropout_samples)
         self.linear = nn.Linear(in_features, num_outputs)
         # Small, as in timm's classifiers: large initial gradients would disturb pretrained features.
         nn.init.trunc_normal_(self.linear.weight, std=0.02)
         nn.init.zeros_(self.linear.bias)
 
+    @property
+    def loss_learns(self) -> bool:
+        """Whether the loss must see the targets of the training rows."""
+        return self.own_loss is not None and self.own_loss.learns_from_targets
+
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, D) to logits (B, K)."""
         logits: Tensor = self.linear(self.dropout(features))
         return logits
+
+
+def made_loss(head: Head, loss: str | Loss, named: Mapping[str, type[Loss] | None]) -> Loss | None:
+    """The object that computes a head's loss; None where the head does so itself.
+
+    Args:
+        head: Of K outputs.
+        loss: Of its arguments.
+        named: As of `LinearHead`.
+
+    Raises:
+        InputError: It is neither a name nor a loss, or one for another kind of target.
+    """
+    check_loss(type(head).__name__, loss, named, getattr(head, "kind", ""))
+    if isinstance(loss, Loss):
+        made = copy.deepcopy(loss)  # each network has one of its own
+    else:
+        kind = named[loss]
+        if kind is None:
+            return None
+        made = kind()
+    made.prepare(head.num_outputs)
+    return made
 
 
 def check_equal_shapes(head: Head, logits: Tensor, encoded: Tensor) -> None:
@@ -121,14 +181,16 @@ def check_equal_shapes(head: Head, logits: Tensor, encoded: Tensor) -> None:
         )
 
 
-def checked_weights(name: str, weights: list[float] | None, num_outputs: int) -> Tensor:
-    """Weights (K,); all 1 if none are given.
+def checked_weights(name: str, weights: list[float] | str | None, num_outputs: int) -> Tensor:
+    """Weights (K,), 1 where there are none, or none yet: for `balanced` they follow from the training rows.
 
     Raises:
         InputError: They are not K finite numbers of 0 or more, or all are 0.
     """
-    if weights is None:
+    if weights is None or weights == "balanced":
         return torch.ones(num_outputs)
+    if isinstance(weights, str):
+        raise InputError(f"{name} is '{weights}'; it must be balanced, or a list of {num_outputs} numbers.")
     if len(weights) != num_outputs or any(weight not in NOT_NEGATIVE for weight in weights) or not any(weights):
         raise InputError(
             f"{name} has {number_of(len(weights), 'value')} {weights}; it needs {num_outputs} finite values of 0 "

@@ -6,25 +6,35 @@ Shapes: B batch, D features, K outputs.
 from typing import Any, ClassVar, Literal
 
 import torch
+from timm.loss.class_weights import compute_class_weights
 from torch import Tensor
 from torch.nn import functional
 
 from swinft.errors import InputError
 from swinft.model.heads.base import LinearHead, check_equal_shapes, checked_fraction, checked_weights
-from swinft.model.heads.loss import Loss, refuse_weights
+from swinft.model.heads.class_losses import CLASS_LOSSES
+from swinft.model.heads.loss import Loss, class_counts, refuse_weights
+
+ClassLossName = Literal[
+    "cross_entropy", "focal", "kl", "poly1", "class_balanced", "balanced_softmax", "bi_tempered"
+]  # the names of `CLASS_LOSSES`
 
 
 class ClassificationHead(LinearHead):
-    """Predicts one of K classes: linear layer, cross-entropy; predictions are probabilities.
+    """One of K classes: linear layer and cross-entropy, or another loss; probabilities.
 
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the classes.
         label_smoothing: Fraction of the target's probability spread evenly over all classes, in [0, 1).
         class_weights: Weight of each class in the loss, in the order of the prediction's columns. They are divided by
-            their mean over the training rows, to keep the scale of the loss. None for equal weights.
+            their mean over the training rows, so that they do not change the learning rate. `balanced` for one over
+            each class's rows among those that the fold trains on; None for equal ones.
         dropout: Probability of dropping a feature, in [0, 1).
-        loss: `cross_entropy`, or an object of a custom class, which does not use `class_weights`.
+        loss: `cross_entropy`, `focal`, `kl` (shares), `poly1`, `class_balanced`, `balanced_softmax`, `bi_tempered`; or
+            an object of a class: these losses with other arguments, as `swinft.FocalLoss`, or your own. The two
+            balanced ones and your own take no `class_weights`.
+        dropout_samples: Masks of dropout per step, over which logits are averaged in training (multi-sample dropout).
     """
 
     kind = "classification"
@@ -37,13 +47,15 @@ class ClassificationHead(LinearHead):
         in_features: int,
         num_outputs: int,
         label_smoothing: float = 0.0,
-        class_weights: list[float] | None = None,
+        class_weights: list[float] | Literal["balanced"] | None = None,
         dropout: float = 0.0,
-        loss: Literal["cross_entropy"] | Loss = "cross_entropy",
+        loss: ClassLossName | Loss = "cross_entropy",
+        dropout_samples: int = 1,
     ) -> None:
-        super().__init__(in_features, num_outputs, dropout, loss, ["cross_entropy"])
-        refuse_weights("ClassificationHead", loss, "class_weights", class_weights)
+        super().__init__(in_features, num_outputs, dropout, loss, CLASS_LOSSES, dropout_samples)
+        refuse_weights("ClassificationHead", self.own_loss, "class_weights", class_weights)
         self.label_smoothing = checked_fraction("label_smoothing", label_smoothing)
+        self.is_weighted, self.is_balanced = class_weights is not None, class_weights == "balanced"
         weights = checked_weights("class_weights", class_weights, num_outputs)
         if not weights.any():
             raise InputError("class_weights are all 0: nothing would be learnt.")
@@ -56,17 +68,23 @@ class ClassificationHead(LinearHead):
 
     @property
     def learns_from_targets(self) -> bool:
-        """Only in subclasses: without `initialize`, class weights are normalised by their mean over the classes."""
-        return type(self).initialize is not ClassificationHead.initialize
+        """Where it counts classes; else not this class itself: its weights then keep their mean over the classes."""
+        is_own = type(self).initialize is not ClassificationHead.initialize
+        return is_own or self.is_balanced or self.loss_learns
 
     @torch.no_grad()
     def initialize(self, target: Tensor) -> None:
-        """Divides the class weights by their mean over the training rows.
+        """Divides the class weights by their mean over the training rows; the balanced ones follow from the rows.
 
         Raises:
             InputError: Every class of the training rows has weight 0.
         """
-        mean = self.weights[target].double().mean()
+        if self.own_loss is not None:
+            self.own_loss.initialize(target)
+        if self.is_balanced:
+            counts = class_counts(target, self.num_outputs)
+            self.weights.copy_(compute_class_weights(counts, len(target), "inv_freq")[1])
+        mean = self.row_weights(target).double().mean()
         if not mean > 0:
             raise InputError("class_weights gives every class of the training rows weight 0: nothing would be learnt.")
         self.weights.div_(mean)
@@ -77,13 +95,18 @@ class ClassificationHead(LinearHead):
         smoothed = encoded * (1 - self.label_smoothing) + self.label_smoothing / self.num_outputs
         if self.own_loss is not None:
             losses: Tensor = self.own_loss(logits.float(), smoothed.float())
-            return losses
+            return losses * self.row_weights(encoded) if self.is_weighted else losses
         return -(smoothed * self.weights * logits.float().log_softmax(1)).sum(1)
 
+    def row_weights(self, target: Tensor) -> Tensor:
+        """The weight of each row (B,) by its class, int64 (B,), or by its shares of them, float (B, K)."""
+        return self.weights[target] if target.ndim == 1 else (target * self.weights).sum(1)
+
     def decode(self, logits: Tensor) -> Tensor:
-        """Logits (B, K) to probabilities (B, K)."""
-        return logits.float().softmax(1)
+        """Logits (B, K) to probabilities (B, K): their softmax, or what the loss makes of them."""
+        found = None if self.own_loss is None else self.own_loss.probabilities(logits.float())
+        return logits.float().softmax(1) if found is None else found
 
     def decode_rule(self) -> dict[str, Any]:
-        """Softmax over the classes."""
-        return {"rule": "softmax"}
+        """Softmax over the classes, or what the loss does."""
+        return (None if self.own_loss is None else self.own_loss.decode_rule()) or {"rule": "softmax"}

@@ -5,22 +5,29 @@ Shapes: B batch, D features, K outputs.
 
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from swinft.model.heads.base import LinearHead, check_equal_shapes, checked_weights
-from swinft.model.heads.loss import Loss, refuse_weights
+from swinft.model.heads.label_losses import LABEL_LOSSES
+from swinft.model.heads.loss import Loss, class_counts, refuse_weights
+
+LabelLossName = Literal["bce", "focal", "asymmetric", "poly1"]  # the names of `LABEL_LOSSES`
 
 
 class MultilabelHead(LinearHead):
-    """Predicts any number of K labels: linear layer, binary cross-entropy per label; predictions are probabilities.
+    """Any number of K labels: linear layer and binary cross-entropy per label, or another loss; probabilities.
 
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the labels.
-        pos_weight: Weight of each label's positive rows, in the order of the prediction's columns; None for all 1.
+        pos_weight: Weight of each label's positive rows, in the order of the prediction's columns. `balanced` for
+            negative over positive rows among those that the fold trains on; None for 1.
         dropout: Probability of dropping a feature, in [0, 1).
-        loss: `bce`, or an object of a custom class, which does not use `pos_weight`.
+        loss: `bce`, `focal`, `asymmetric` or `poly1`; or an object of a class: these losses with other arguments, as
+            `swinft.AsymmetricLoss`, or your own. `pos_weight` is for `bce`.
+        dropout_samples: Masks of dropout per step, over which logits are averaged in training (multi-sample dropout).
     """
 
     kind = "multilabel"
@@ -32,20 +39,39 @@ class MultilabelHead(LinearHead):
         self,
         in_features: int,
         num_outputs: int,
-        pos_weight: list[float] | None = None,
+        pos_weight: list[float] | Literal["balanced"] | None = None,
         dropout: float = 0.0,
-        loss: Literal["bce"] | Loss = "bce",
+        loss: LabelLossName | Loss = "bce",
+        dropout_samples: int = 1,
     ) -> None:
-        super().__init__(in_features, num_outputs, dropout, loss, ["bce"])
-        refuse_weights("MultilabelHead", loss, "pos_weight", pos_weight)
-        self.register_buffer("weights", checked_weights("pos_weight", pos_weight, num_outputs), persistent=False)
+        super().__init__(in_features, num_outputs, dropout, loss, LABEL_LOSSES, dropout_samples)
+        refuse_weights("MultilabelHead", self.own_loss, "pos_weight", pos_weight)
+        self.is_balanced = pos_weight == "balanced"
+        weights = checked_weights("pos_weight", pos_weight, num_outputs)
+        # Numbers that follow from the training rows travel with the weights.
+        self.register_buffer("weights", weights, persistent=self.is_balanced)
+
+    @property
+    def learns_from_targets(self) -> bool:
+        """Where it counts the labels."""
+        return type(self).initialize is not MultilabelHead.initialize or self.is_balanced or self.loss_learns
+
+    @torch.no_grad()
+    def initialize(self, target: Tensor) -> None:
+        """Shows the training rows to the loss, and balances positive and negative ones where asked for."""
+        if self.own_loss is not None:
+            self.own_loss.initialize(target)
+        if self.is_balanced:
+            positive, known = class_counts(target, self.num_outputs), (~target.isnan()).sum(0).cpu()
+            # At least one row of each: a label of all rows, or of none, is learnt, too.
+            self.weights.copy_((known - positive).clamp(min=1) / positive.clamp(min=1))
 
     def encode(self, target: Tensor) -> Tensor:
         """0/1 rows (B, K), as float."""
         return target.float()
 
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
-        """Binary cross-entropy of every row (B,), averaged over labels; or the custom loss."""
+        """Binary cross-entropy of every row (B,), averaged over labels; or another loss."""
         check_equal_shapes(self, logits, encoded)
         if self.own_loss is not None:
             custom: Tensor = self.own_loss(logits.float(), encoded.float())

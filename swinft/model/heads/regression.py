@@ -13,7 +13,12 @@ from torch.nn import functional
 from swinft.errors import InputError
 from swinft.model.heads.base import LinearHead, check_equal_shapes
 from swinft.model.heads.loss import Loss
+from swinft.model.heads.number_losses import NUMBER_LOSSES
 from swinft.ranges import FINITE, check_ranges
+
+NumberLossName = Literal[
+    "mse", "l1", "smooth_l1", "bce", "huber", "r2", "pearson", "concordance"
+]  # the names of `NUMBER_LOSSES`
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": functional.mse_loss,
@@ -29,12 +34,14 @@ class RegressionHead(LinearHead):
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the target columns.
-        loss: `mse`, `l1`, `smooth_l1`, or `bce`: binary cross-entropy on targets scaled to 0–1 between `low` and
-            `high`, which keeps predictions in this range and is used by the best Pawpularity models. Or an object of a
-            custom class, which gets standardised targets.
+        loss: `mse`, `l1`, `smooth_l1`, or `bce`: cross-entropy on the position between `low` and `high`, which keeps
+            predictions inside and is what the best Pawpularity models use. Further `huber`, `r2` (1 − R²),
+            `concordance` and `pearson` (one minus a correlation over the batch); or an object of a class: these losses
+            with other arguments, as `swinft.HuberLoss`, or your own. All but `bce` see standardised targets.
         low: Smallest possible value, in the target's units; predictions are clipped to it.
         high: Largest possible value; predictions are clipped to it.
         dropout: Probability of dropping a feature, in [0, 1).
+        dropout_samples: Masks of dropout per step, over which logits are averaged in training (multi-sample dropout).
     """
 
     kind = "regression"
@@ -47,12 +54,13 @@ class RegressionHead(LinearHead):
         self,
         in_features: int,
         num_outputs: int,
-        loss: Literal["mse", "l1", "smooth_l1", "bce"] | Loss = "mse",
+        loss: NumberLossName | Loss = "mse",
         low: float | None = None,
         high: float | None = None,
         dropout: float = 0.0,
+        dropout_samples: int = 1,
     ) -> None:
-        super().__init__(in_features, num_outputs, dropout, loss, LOSSES)
+        super().__init__(in_features, num_outputs, dropout, loss, NUMBER_LOSSES, dropout_samples)
         check_ranges("RegressionHead", {"low": low, "high": high}, {"low": FINITE, "high": FINITE})
         if low is not None and high is not None and low >= high:
             raise InputError(f"RegressionHead: low={low} must be below high={high}.")
@@ -79,12 +87,9 @@ class RegressionHead(LinearHead):
         Raises:
             InputError: A target is outside [low, high].
         """
-        low, high = target.min().item(), target.max().item()
-        if (self.low is not None and low < self.low) or (self.high is not None and high > self.high):
-            raise InputError(
-                f"the targets go from {low:g} to {high:g}, outside the range [{self.low}, {self.high}] of model.head: "
-                f"predictions could never reach them. Widen low and high, or correct the targets."
-            )
+        check_inside(target, self.low, self.high)
+        if self.own_loss is not None:
+            self.own_loss.initialize(target)
         if self.kind_of_loss == "bce":
             self.linear.bias.copy_(torch.logit(self.encode(target).mean(0), eps=1e-4))
         else:
@@ -117,3 +122,18 @@ class RegressionHead(LinearHead):
             "low": self.low,
             "high": self.high,
         }
+
+
+def check_inside(target: Tensor, low: float | None, high: float | None) -> None:
+    """Refuses targets that predictions could never reach.
+
+    Raises:
+        InputError: One is outside [low, high].
+    """
+    known = target[~target.isnan()]
+    least, most = known.min().item(), known.max().item()
+    if (low is not None and least < low) or (high is not None and most > high):
+        raise InputError(
+            f"the targets go from {least:g} to {most:g}, outside the range [{low}, {high}] of model.head: "
+            f"predictions could never reach them. Widen low and high, or mend the targets."
+        )
