@@ -102,9 +102,9 @@ def per_channel(pixels: Tensor) -> tuple[float, ...]:
 
 
 def _why_no_classifier(net: ImageModel) -> str:
-    """Why no classifier of timm's can take the head's place; empty where one may."""
+    """Why timm's classifier cannot replace the head; empty if it may."""
     if net.pooling is not None and not net.pooling.timm_name:
-        return f"the head reads what {type(net.pooling).__name__} (model.pooling) gives; timm's model pools by itself"
+        return f"the head needs model.pooling {type(net.pooling).__name__}, which timm's model does not have"
     if net.metadata is not None:
         return "the head reads metadata, which timm's classifiers do not"
     if not isinstance(net.head, LinearHead) or type(net.head).forward is not LinearHead.forward:
@@ -113,24 +113,24 @@ def _why_no_classifier(net: ImageModel) -> str:
 
 
 def _pooling_argument(net: ImageModel) -> dict[str, str]:
-    """What timm is told of the pooling: nothing of the backbone's own."""
+    """timm's argument for the network's pooling; empty for the backbone's own."""
     return {} if net.pooling is None else {"global_pool": net.pooling.timm_name}
 
 
 def _no_classifier_of_timm(net: ImageModel) -> str:
-    """Why timm's model with the same backbone, pooling and a classifier is not the network."""
+    """Why timm's model with the same pooling and a classifier does not compute the logits of the network."""
     name = net.backbone.model.pretrained_cfg["architecture"]
     if net.pooling is not None:
-        pooling = f"{type(net.pooling).__name__} (model.pooling), and timm's {name} does not compute the same with "
-        return f"the head reads what {pooling}global_pool='{net.pooling.timm_name}'"
+        pooling = f"{type(net.pooling).__name__}, and timm's {name} does not compute the same with"
+        return f"the head needs model.pooling {pooling} global_pool='{net.pooling.timm_name}'"
     return f"the classifier of timm's {name} is not one linear layer"
 
 
 def _with_classifier(net: ImageModel, num_outputs: int, example: tuple[Tensor, ...]) -> Any:
-    """Timm's model with the head as its classifier; None where it has no such pooling, or its classifier is more."""
+    """Timm's model with the head as its classifier; None if its classifier or its pooling computes something else."""
     try:
         model = _same_model(net.backbone.model, num_outputs, **_pooling_argument(net))
-    except Exception:  # whatever a family does not like about a pooling
+    except Exception:  # any error of a family that lacks this pooling
         if net.pooling is None:
             raise
         return None
@@ -141,20 +141,20 @@ def _with_classifier(net: ImageModel, num_outputs: int, example: tuple[Tensor, .
     (name,) = [name for name, module in model.named_modules() if module is classifier]
     classifier_state = {f"{name}.{key}": value for key, value in linear.state_dict().items()}
     try:
-        model.load_state_dict({**net.backbone.model.state_dict(), **own})
+        model.load_state_dict({**net.backbone.model.state_dict(), **classifier_state})
         logits = model((example[0] - net.backbone.mean) / net.backbone.std)
-    except RuntimeError:  # with a classifier it has other layers, or with a pooling another width behind it
+    except RuntimeError:  # with a classifier or this pooling it has other layers
         return None
     return model if largest_difference(logits, net(*example), 1.0, is_one_unit=True) <= SAME else None
 
 
 def _same_model(source: Any, num_classes: int, **more: str) -> Any:
-    """Timm's model as `source` was made and resized, with random weights, in evaluation mode.
+    """A timm model with the arguments and size of `source`, with random weights, in evaluation mode.
 
     Args:
         source: The model.
         num_classes: Of the classifier; 0 for none.
-        **more: Arguments in the place of those it was made with.
+        **more: Arguments that replace those of `source`.
     """
     config = {key: value for key, value in source.pretrained_cfg.items() if key not in SOURCES}
     arguments = {**get_model_args(source), "num_classes": num_classes, **more}

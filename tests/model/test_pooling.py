@@ -7,6 +7,7 @@ from torch import nn
 from swinft import ClassificationHead, FineTuneTask, Pooling
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import create_backbone
+from swinft.model.pooling import ClassTokenPooling, GatedAttentionPooling, StagesPooling
 from tests.conftest import TINY_SWIN, with_context
 
 RNG = torch.Generator().manual_seed(0)
@@ -45,6 +46,18 @@ class TwoMeans(Pooling):
         return torch.cat(halves, 1)
 
 
+class Plain(nn.Module):
+    """A backbone of one's own with nothing but a map of features."""
+
+    num_features = 3
+
+    def forward_features(self, image):
+        return image
+
+    def forward(self, image):
+        return image.mean((2, 3))
+
+
 def task_of(**options):
     defaults = {"pretrained": False, "backbone_args": dict(TINY_SWIN), "num_outputs": 3, "image_size": 32}
     return FineTuneTask(ClassificationHead, **with_context(**{**defaults, **options}))
@@ -70,8 +83,11 @@ def test_a_mean_of_ones_own_is_the_backbones_own_pooling(name):
     [
         ("max", 24, lambda x: x.amax(1)),
         ("gem", 24, lambda x: x.clamp(min=1e-6).pow(3).mean(1).pow(1 / 3)),
+        ("avgmax", 24, lambda x: (x.mean(1) + x.amax(1)) / 2),
         ("avg+max", 48, lambda x: torch.cat([x.mean(1), x.amax(1)], 1)),
         ("attention", 24, lambda x: x.mean(1)),  # at the start all positions weigh the same
+        ("gated_attention", 24, lambda x: x.mean(1)),
+        ("stages", 36, None),
         (lambda d: TwoMeans(d), 48, None),
     ],
 )
@@ -95,6 +111,65 @@ def test_a_pooling_is_its_formula_and_learns_with_the_head(pooling, width, formu
     torch.testing.assert_close(again.net(images), task.net(images))
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_stages_are_the_backbones_own_features_and_those_of_earlier_stages(name):
+    torch.manual_seed(0)
+    backbone = create_backbone(name, (64, 96), pretrained=False, backbone_args=FAMILIES[name]).eval()
+    model, images = backbone.model, (IMAGES - backbone.mean) / backbone.std
+    count, width = len(model.feature_info), backbone.num_features
+    with torch.no_grad():
+        own, maps = backbone(IMAGES), model.forward_intermediates(images, intermediates_only=True)
+        last = backbone(IMAGES, StagesPooling(model.num_features, [-1]))
+        torch.testing.assert_close(last[:, :width], own, rtol=1e-4, atol=1e-5)
+        assert last.shape[1] == width + maps[-1].shape[1]
+        if count > 1:
+            found = backbone(IMAGES, StagesPooling(model.num_features, 2, "max"))
+            before = maps[-2].amax((2, 3))
+            expected = (before - before.mean(1, keepdim=True)) / (
+                before.var(1, correction=0, keepdim=True) + 1e-5
+            ).sqrt()
+            torch.testing.assert_close(found[:, width:], expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(
+        InputError, match=f"stages is \\[{count}\\], and {type(model).__name__} has {count} stages, 0 to"
+    ):
+        backbone(IMAGES, StagesPooling(model.num_features, [count]))
+
+
+VIT = {"embed_dim": 12, "depth": 2, "num_heads": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("vit_tiny_patch16_224", VIT),
+        ("deit_tiny_distilled_patch16_224", VIT),
+        ("beit_base_patch16_224", VIT),
+        ("vit_small_patch16_dinov3_qkvb", {**VIT, "num_heads": 3}),  # register tokens behind the class token
+        ("cait_xxs24_224", {**VIT, "num_heads": 2, "depth_token_only": 1}),
+    ],
+)
+def test_the_class_token_is_the_first_token_whatever_the_backbones_own_pooling(name, arguments):
+    torch.manual_seed(0)
+    backbone = create_backbone(name, 224, pretrained=False, backbone_args=arguments).eval()
+    model, images = backbone.model, IMAGES[:, :, :, :64].repeat(1, 1, 4, 4)[:, :, :224, :224]
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    with torch.no_grad():
+        found = backbone(images, ClassTokenPooling(model.num_features))
+        tokens = model.forward_features((images - backbone.mean) / backbone.std)
+    behind = model.fc_norm if hasattr(model, "fc_norm") else nn.Identity()
+    torch.testing.assert_close(found, behind(tokens[:, 0]), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found, behind(tokens[:, 1]), atol=1e-3)
+
+
+def test_gated_attention_looks_where_it_has_learnt_to():
+    pool, tokens = GatedAttentionPooling(4, hidden=3), torch.randn(2, 6, 4, generator=RNG)
+    nn.init.normal_(pool.score.weight)
+    hidden = torch.tanh(pool.value(tokens)) * torch.sigmoid(pool.gate(tokens))
+    weights = (hidden @ pool.score.weight[0]).softmax(1)
+    torch.testing.assert_close(pool(tokens, (2, 3)), torch.einsum("bn,bnc->bc", weights, tokens))
+
+
 def test_avg_is_the_network_of_before():
     torch.manual_seed(0)
     net = task_of().net
@@ -105,7 +180,19 @@ def test_avg_is_the_network_of_before():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pooling": "mean"}, r"model.pooling is 'mean'; it must be avg, max, gem, avg\+max, attention, or a class"),
+        (
+            {"pooling": "mean"},
+            r"model.pooling is 'mean'; it must be avg, max, gem, avgmax, avg\+max, .*stages, or a class",
+        ),
+        ({"pooling": "cls"}, "SwinTransformer has no class token: set model.pooling to avg"),
+        (
+            {"pooling": "stages", "backbone": Plain, "backbone_args": None},
+            "Plain does not return the features of its stages",
+        ),
+        ({"pooling": lambda d: StagesPooling(d, 1)}, "StagesPooling: stages is 1. Allowed: a whole number from 2"),
+        ({"pooling": lambda d: StagesPooling(d, 9)}, "stages is 9, and SwinTransformer has 2 stages, 0 to 1"),
+        ({"pooling": lambda d: StagesPooling(d, pool="min")}, "pool is 'min'; it must be avg or max"),
+        ({"pooling": lambda d: GatedAttentionPooling(d, 0)}, "hidden is 0. Allowed: a whole number from 1"),
         ({"pooling": lambda d: TwoMeans(d, 1)}, r"TwoMeans returns 49 features for 24 channels \(model.pooling\)"),
         ({"pooling": lambda d: nn.Identity()}, r"model.pooling makes Identity with num_features None; it must be"),
         ({"pooling": {"class_path": "os.system"}}, "the pooling is a 'os.system', which is not loaded"),

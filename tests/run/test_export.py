@@ -17,6 +17,7 @@ from swinft.cli import main
 from swinft.errors import InputError
 from swinft.inference import export as forms
 from swinft.inference.export import TOLERANCE, check_parity, export_net
+from swinft.inference.openvino import TOLERANCES, compile_net
 from swinft.inference.parity import example_inputs
 from swinft.inference.provenance import sha256
 from swinft.model.backbones.timm_backbone import create_backbone
@@ -284,6 +285,70 @@ def test_torch_exports_a_network_for_any_number_of_images():
 def test_swin_v2_and_recomputed_activations():
     net = make_net("swinv2_tiny_window8_256", grad_checkpointing=True)
     assert [difference(net, to) <= TOLERANCE for to in ("timm", "onnx", "torchscript")] == [True] * 3
+
+
+VIT = {"embed_dim": 12, "depth": 2, "num_heads": 2}
+V1 = "swin_tiny_patch4_window7_224"
+SAYS_WHY = "timm's {} does not compute the same with global_pool='{}': the file holds the backbone"
+
+
+def pooled_net(name, arguments, pooling, head=swinft.ClassificationHead):
+    torch.manual_seed(0)
+    backbone = create_backbone(name, SIDE, False, backbone_args=arguments)
+    net = ImageModel(backbone, head, 3, 0, 8, pooling=pooling, image_size=(SIDE, SIDE)).eval()
+    for parameter in [*net.head.parameters(), *net.pooling.parameters()]:
+        if len(parameter) > 1:  # GeM's exponent stays
+            nn.init.normal_(parameter, std=0.3)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "pooling", "note"),
+    [
+        (V1, TINY_SWIN, "max", ""),
+        (V1, TINY_SWIN, "avgmax", ""),
+        ("resnet10t", {}, "avg+max", ""),
+        ("convnext_atto", CNN, "avg+max", SAYS_WHY.format("convnext_atto", "catavgmax")),
+        ("vit_tiny_patch16_224", VIT, "cls", ""),
+        (
+            "vit_tiny_patch16_224",
+            {**VIT, "global_pool": "avg"},
+            "cls",
+            SAYS_WHY.format("vit_tiny_patch16_224", "token"),
+        ),
+        (V1, TINY_SWIN, "gem", "GeMPooling (model.pooling) gives; timm's model pools by itself"),
+    ],
+)
+def test_a_pooling_that_timm_has_is_in_its_form_and_another_one_is_said(name, arguments, pooling, note):
+    net = pooled_net(name, arguments, pooling)
+    exported = export_net(net, "timm", (SIDE, SIDE), ["a", "b", "c"], "crop")
+    assert exported.output == ("features" if note else "logits")
+    assert note in exported.note
+    assert bool(note) == bool(exported.note)
+    check_parity(net, exported, [example_inputs(net, (SIDE, SIDE), 3, seed=1)])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "head"),
+    [
+        ("gated_attention", lambda d, k: swinft.ArcFaceHead(d, k, sub_centres=2, embedding=5)),
+        ("stages", lambda d, k: swinft.OrdinalHead(d, k, form="coral")),
+        ("gem", lambda d, k: swinft.OrdinalRegressionHead(d, k, [0.0, 1, 2, 4])),
+        ("max", lambda d, k: swinft.LabelDistributionHead(d, k, 0.0, 10.0, 11)),
+        ("avgmax", lambda d, k: swinft.ClassificationHead(d, k, loss="bi_tempered")),
+    ],
+)
+def test_new_heads_and_poolings_compute_the_same_elsewhere(pooling, head):
+    net = pooled_net(V1, TINY_SWIN, pooling, head)
+    predictions = net.predict(*example_inputs(net, (SIDE, SIDE), 4))
+    assert predictions.std(0).max() > 1e-3  # or anything would do
+    assert [difference(net, to) <= TOLERANCE for to in ("onnx", "torchscript")] == [True] * 2
+    compiled = compile_net(net, (SIDE, SIDE))
+    assert compiled.deviation <= TOLERANCES["f32"]
+    exported = export_net(net, "timm", (SIDE, SIDE), ["a", "b", "c"], "crop")
+    is_classifier = isinstance(net.head, swinft.ClassificationHead)
+    assert exported.note == ("" if is_classifier else exported.note)
+    assert is_classifier or "is not one linear layer" in exported.note or "(model.pooling) gives" in exported.note
 
 
 @pytest.mark.slow

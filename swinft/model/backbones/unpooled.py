@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from swinft.errors import InputError
 
@@ -33,12 +32,12 @@ class Unpooled(NamedTuple):
 
 
 def pooled(model: Any, image: Tensor, pool: Any) -> Tensor:
-    """Normalised images (B, 3, H, W) to features, pooled by `pool` in the place of the backbone's own pooling.
+    """Normalised images (B, 3, H, W) to features, pooled by `pool` instead of the backbone's own pooling.
 
-    A backbone's own pooling of a single position is that position: what it has behind its pooling is applied so.
+    The backbone's own pooling of a single position is the identity, so `forward_head` applies only the layers after it.
 
     Raises:
-        InputError: The backbone does not have what the pooling reads.
+        InputError: The backbone does not return what the pooling takes.
     """
     reads = getattr(pool, "reads", "positions")
     earlier: list[Tensor] = []
@@ -46,8 +45,7 @@ def pooled(model: Any, image: Tensor, pool: Any) -> Tensor:
         final, maps = stage_features(model, image, pool.stages)
         found = laid_out(model, final, image.shape)
         for each in maps:
-            tokens = pool(each.flatten(2).transpose(1, 2), (each.shape[2], each.shape[3]))
-            earlier.append(functional.layer_norm(tokens, tokens.shape[1:]))
+            earlier.append(_standardised(pool(each.flatten(2).transpose(1, 2), (each.shape[2], each.shape[3]))))
     else:
         found = class_token(model, image) if reads == "class_token" else unpooled(model, image)
     features = pool(found.tokens, found.grid)
@@ -73,10 +71,10 @@ def unpooled(model: Any, image: Tensor) -> Unpooled:
 
 
 def laid_out(model: Any, features: Any, shape: Sequence[int]) -> Unpooled:
-    """What a backbone gives for images of a shape (B, 3, H, W), as features of positions.
+    """What a backbone returns for images of shape (B, 3, H, W), as features of positions.
 
     Raises:
-        InputError: It is in none of the three layouts.
+        InputError: It has none of the three layouts.
     """
     width = int(model.num_features)
     given = tuple(features.shape) if isinstance(features, Tensor) else ()
@@ -93,27 +91,27 @@ def laid_out(model: Any, features: Any, shape: Sequence[int]) -> Unpooled:
             return Unpooled(features[:, prefix:], (rows, count // rows), lambda each: _wrap_tokens(each, prefix))
     what = f"a tensor {given}" if given else f"a {type(features).__name__}"
     raise InputError(
-        f"{type(model).__name__}.forward_features gives {what} for {width} channels, which is no map of features: set "
-        f"model.pooling to avg, which is the backbone's own."
+        f"{type(model).__name__}.forward_features returns {what} for {width} channels, which is not a feature map: set "
+        f"model.pooling to avg, the backbone's own pooling."
     )
 
 
 def class_token(model: Any, image: Tensor) -> Unpooled:
-    """The class token of normalised images (B, 3, H, W), as the only position.
+    """The class token of normalised images (B, 3, H, W), as a single position.
 
     Raises:
-        InputError: The backbone has none.
+        InputError: The backbone has no class token.
     """
     if getattr(model, "cls_token", None) is None:
         raise InputError(
-            f"{type(model).__name__} has no class token: set model.pooling to avg, which is the backbone's own, or to "
+            f"{type(model).__name__} has no class token: set model.pooling to avg, the backbone's own pooling, or to "
             f"another pooling of positions."
         )
     features, width = _forward_features(model, image), int(model.num_features)
     if not isinstance(features, Tensor) or features.ndim != 3 or features.shape[2] != width:
         raise InputError(
-            f"{type(model).__name__}.forward_features does not give its class token among others, (B, tokens, "
-            f"{width}): set model.pooling to avg, which is the backbone's own."
+            f"{type(model).__name__}.forward_features does not return tokens (B, tokens, {width}) with the class "
+            f"token first: set model.pooling to avg, the backbone's own pooling."
         )
     prefix = max(1, int(getattr(model, "num_prefix_tokens", 1)))
     return Unpooled(features[:, :1], (1, 1), lambda each: _wrap_tokens(each, prefix))
@@ -125,14 +123,14 @@ def stage_features(model: Any, image: Tensor, stages: int | list[int]) -> tuple[
     Args:
         model: The backbone.
         image: The images.
-        stages: As of `StagesPooling`.
+        stages: As in `StagesPooling`.
 
     Raises:
-        InputError: The backbone does not give them, or has fewer.
+        InputError: The backbone does not return them, or has fewer stages.
     """
     if not hasattr(model, "forward_intermediates"):
         raise InputError(
-            f"{type(model).__name__} does not give the features of its stages: choose another model.pooling than "
+            f"{type(model).__name__} does not return the features of its stages: choose another model.pooling than "
             f"stages, or another model.backbone."
         )
     count = len(model.feature_info)
@@ -143,6 +141,12 @@ def stage_features(model: Any, image: Tensor, stages: int | list[int]) -> tuple[
         )
     final, maps = model.forward_intermediates(image, indices=chosen)
     return final, list(maps)
+
+
+def _standardised(features: Tensor) -> Tensor:
+    """Features (B, any width) with mean 0 and deviation 1; layer norm would need their number, which a trace hides."""
+    centred = features.float() - features.float().mean(1, keepdim=True)
+    return centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
 
 
 def _forward_features(model: Any, image: Tensor) -> Any:

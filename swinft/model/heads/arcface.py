@@ -97,7 +97,7 @@ class ArcFaceHead(Head):
         with torch.autocast(features.device.type, enabled=False):
             given = functional.normalize(features.float(), dim=1)
             directions = functional.normalize(self.weight.float(), dim=2).flatten(0, 1)
-            cosines = (given @ directions.T).reshape(len(features), self.num_outputs, -1).amax(2)
+            cosines = (given @ directions.T).reshape(-1, self.num_outputs, self.weight.shape[1]).amax(2)
             scaled: Tensor = self.scale * cosines
         return scaled
 

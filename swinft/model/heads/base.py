@@ -29,7 +29,7 @@ class Head(InitArgsMixin, nn.Module):
 
     kind: ClassVar[str]
     default_metrics: ClassVar[list[str]]
-    needs_order: ClassVar[bool] = False  # of the classes: by number, or by data.columns.class_order
+    needs_order: ClassVar[bool] = False  # whether classes must be numbers, or ordered by data.columns.class_order
     NUM_SUPPLIED = 2  # D and K
 
     def __init__(self, in_features: int, num_outputs: int) -> None:
@@ -81,25 +81,25 @@ class Head(InitArgsMixin, nn.Module):
 
 
 class FeatureDropout(nn.Dropout):
-    """Dropout of features, perhaps averaged over several masks (multi-sample dropout, arXiv 1905.09788).
+    """Dropout of features, averaged over one or several masks (multi-sample dropout, arXiv 1905.09788).
 
-    For a linear layer behind it the mean over the masked features is the mean over its outputs, at the cost of one.
+    Before a linear layer, averaging the masked features equals averaging the layer's outputs, and is cheaper.
 
     Args:
-        share: Probability of dropping a feature, in [0, 1).
-        samples: Masks per step, 1 or more.
+        probability: Probability of dropping a feature, in [0, 1).
+        samples: Number of masks per step, 1 or more.
     """
 
-    def __init__(self, share: float, samples: int = 1) -> None:
-        super().__init__(checked_fraction("dropout", share))
+    def __init__(self, probability: float, samples: int = 1) -> None:
+        super().__init__(checked_fraction("dropout", probability))
         if not is_whole(samples) or samples < 1:
             raise InputError(f"dropout_samples is {samples!r}. Allowed: a whole number from 1.")
-        if samples > 1 and share == 0:
+        if samples > 1 and probability == 0:
             raise InputError(f"dropout_samples is {samples}, and dropout is 0: set dropout above 0, or remove both.")
         self.samples = samples
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, D), in training with some of them 0; in evaluation as they are."""
+        """Features (B, D) with some of them set to 0 in training; unchanged in evaluation."""
         if not self.training or self.samples == 1:
             return super().forward(features)
         return torch.stack([super(FeatureDropout, self).forward(features) for _ in range(self.samples)]).mean(0)
@@ -112,9 +112,9 @@ class LinearHead(Head):
         in_features: D, given by the backbone.
         num_outputs: K, given by the target.
         dropout: Probability of dropping a feature, in [0, 1).
-        loss: A name, or an object that is called in the place of the head's own loss.
-        named: What each name stands for: a class, or None for what the head computes itself.
-        dropout_samples: As of `FeatureDropout`.
+        loss: The name of a built-in loss, or a `Loss` object to call instead.
+        named: The class of each built-in loss; None for those that the head computes itself.
+        dropout_samples: Number of dropout masks per step, as in `FeatureDropout`.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class LinearHead(Head):
 
     @property
     def loss_learns(self) -> bool:
-        """Whether the loss must see the targets of the training rows."""
+        """Whether the loss needs statistics of the training targets."""
         return self.own_loss is not None and self.own_loss.learns_from_targets
 
     def forward(self, features: Tensor) -> Tensor:
@@ -146,19 +146,19 @@ class LinearHead(Head):
 
 
 def made_loss(head: Head, loss: str | Loss, named: Mapping[str, type[Loss] | None]) -> Loss | None:
-    """The object that computes a head's loss; None where the head does so itself.
+    """The object that computes a head's loss; None if the head computes it itself.
 
     Args:
-        head: Of K outputs.
-        loss: Of its arguments.
-        named: As of `LinearHead`.
+        head: The head, with K outputs.
+        loss: Its argument `loss`.
+        named: As in `LinearHead`.
 
     Raises:
-        InputError: It is neither a name nor a loss, or one for another kind of target.
+        InputError: It is neither a built-in loss nor a `Loss`, or it is for another kind of target.
     """
     check_loss(type(head).__name__, loss, named, getattr(head, "kind", ""))
     if isinstance(loss, Loss):
-        made = copy.deepcopy(loss)  # each network has one of its own
+        made = copy.deepcopy(loss)  # a copy for each network
     else:
         kind = named[loss]
         if kind is None:
@@ -182,7 +182,7 @@ def check_equal_shapes(head: Head, logits: Tensor, encoded: Tensor) -> None:
 
 
 def checked_weights(name: str, weights: list[float] | str | None, num_outputs: int) -> Tensor:
-    """Weights (K,), 1 where there are none, or none yet: for `balanced` they follow from the training rows.
+    """Weights (K,); all 1 if none are given, and for `balanced`, which `initialize` computes.
 
     Raises:
         InputError: They are not K finite numbers of 0 or more, or all are 0.

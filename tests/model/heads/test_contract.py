@@ -177,8 +177,8 @@ def test_what_a_loss_cannot_do_is_refused():
         ClassificationHead(8, 3, class_weights=[1.0, 2, 3], loss=Cubic())
     with pytest.raises(InputError, match=r"pos_weight acts only on the head's own loss"):
         MultilabelHead(8, 2, pos_weight=[1.0, 2], loss=Cubic())
-    with pytest.raises(InputError, match=r"loss is 'huber'; it must be mse or l1 or smooth_l1 or bce, or an object"):
-        RegressionHead(8, 1, loss="huber")
+    with pytest.raises(InputError, match=r"loss is 'hubre'; it must be mse or l1 or smooth_l1 or bce or huber or "):
+        RegressionHead(8, 1, loss="hubre")
     head = RegressionHead(8, 1, loss=Averaged())
     with pytest.raises(InputError, match=r"Averaged.forward returns a tensor \(\); it must return one loss per row"):
         row_losses(head, head(FEATURES), head.encode(NUMBERS))
