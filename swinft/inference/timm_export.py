@@ -113,7 +113,7 @@ def _why_no_classifier(net: ImageModel) -> str:
 
 
 def _pooling_argument(net: ImageModel) -> dict[str, str]:
-    """timm's argument for the network's pooling; empty for the backbone's own."""
+    """The argument of timm for the network's pooling; empty for the backbone's own."""
     return {} if net.pooling is None else {"global_pool": net.pooling.timm_name}
 
 

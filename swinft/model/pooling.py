@@ -31,11 +31,11 @@ class Pooling(InitArgsMixin, nn.Module):
     NUM_SUPPLIED = 1
 
     reads: ClassVar[Literal["positions", "class_token", "stages"]] = "positions"
-    """What it is given: the positions of the final features; the class token, as the only one; or these positions and,
-    one after the other, those of `stages` before them."""
+    """What `forward` gets: the positions of the final features; the class token, as a single position; or the positions
+    of the final features and, in further calls, those of the stages in `stages`."""
 
     timm_name: ClassVar[str] = ""
-    """Timm's `global_pool` that computes the same; empty where there is none."""
+    """The `global_pool` of timm that computes the same; empty if there is none."""
 
     def __init__(self, in_features: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class GeMPooling(Pooling):
 
 
 class HalfMaxPooling(Pooling):
-    """Half the sum of mean and largest value of each channel, as timm's `avgmax`."""
+    """Half the sum of the mean and the largest value of each channel, as timm's `avgmax`."""
 
     timm_name = "avgmax"
 
@@ -124,7 +124,7 @@ class AttentionPooling(Pooling):
 
 
 class GatedAttentionPooling(Pooling):
-    """A weighted mean whose weights are learnt by a gated layer (arXiv 1802.04712); at the start all weigh the same.
+    """A weighted mean; the weights come from a gated layer (arXiv 1802.04712), and are equal at the start.
 
     Args:
         in_features: C, given by the backbone.
@@ -148,7 +148,7 @@ class GatedAttentionPooling(Pooling):
 
 
 class ClassTokenPooling(Pooling):
-    """The class token of a vision transformer, whatever its own pooling is."""
+    """The class token of a vision transformer, also if its own pooling is another."""
 
     reads = "class_token"
     timm_name = "token"
@@ -159,17 +159,17 @@ class ClassTokenPooling(Pooling):
 
 
 class StagesPooling(Pooling):
-    """Means of the features of several stages of the backbone, side by side.
+    """Pooled features of several stages of the backbone, concatenated.
 
-    The final features are always among them, first, with what the backbone has behind its pooling. Those of earlier
-    stages are brought to mean 0 and deviation 1 over their channels (layer norm without weights): stages differ in
-    scale. A stage of a transformer without stages is a block.
+    The final features come first, with the backbone's layers after its own pooling. The pooled features of earlier
+    stages are standardised over their channels, since stages differ in scale. In a vision transformer without stages,
+    each block counts as one.
 
     Args:
         in_features: C, given by the backbone.
-        stages: How many of the last stages, the final features included, 2 or more; or which stages besides the final
-            features, as numbers from 0, or from the end, −1 for the last.
-        pool: `avg` for means over the positions, `max` for the largest values.
+        stages: Number of stages, 2 or more: the final features and the stages before the last; or a list of the stages
+            besides the final features, from 0, or from the end with −1 for the last.
+        pool: `avg` for the mean of each channel, `max` for its largest value.
     """
 
     reads = "stages"
@@ -203,10 +203,10 @@ NAMED: dict[str, type[Pooling]] = {
 
 
 def check_whole(cls: str, name: str, value: object, least: int = 1) -> None:
-    """Refuses an argument that is no whole number from `least`.
+    """Checks that an argument is a whole number from `least`.
 
     Raises:
-        InputError: It is none.
+        InputError: It is not.
     """
     if not is_whole(value) or value < least:  # type: ignore[operator]
         raise InputError(f"{cls}: {name} is {value!r}. Allowed: a whole number from {least}.")

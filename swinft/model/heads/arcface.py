@@ -1,4 +1,4 @@
-"""One of K classes by the angle between its features and the classes' directions, with a margin in training.
+"""Head for one of K classes by the angles between features and class directions, with a margin in training.
 
 Shapes: B batch, D features, K outputs, C sub-centres.
 """
@@ -15,28 +15,28 @@ from swinft.model.heads.base import FeatureDropout, Head, check_equal_shapes, ch
 from swinft.model.heads.loss import class_counts
 from swinft.ranges import POSITIVE, Range, check_ranges, is_whole
 
-POWER = 0.25  # margins fall with this power of a class's rows (arXiv 2010.05350)
-CLOSEST = 1e-6  # of 1 − cos²: the gradient of a sine is infinite at 0
+POWER = 0.25  # margins fall with this power of the number of rows of a class (arXiv 2010.05350)
+CLOSEST = 1e-6  # lowest 1 − cos²: the gradient of the sine is infinite at 0
 
 
 class ArcFaceHead(Head):
-    """One of K classes: cosines to the classes' directions, and an additive angular margin in training; probabilities.
+    """Predicts one of K classes by cosines to class directions, with an angular margin in training.
 
-    ArcFace (arXiv 1801.07698), with sub-centres (ECCV 2020) and margins by the classes' sizes where they are asked for.
-    Predictions are the softmax of `scale` times the cosines, without margin.
+    ArcFace (arXiv 1801.07698), optionally with sub-centres (ECCV 2020) and with margins by class size. Predictions are
+    probabilities: the softmax of `scale` times the cosines, without margin.
 
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the classes.
-        margin: Angle in radians that the true class is moved away by, in [0, 1.5].
-        smallest_margin: Margin of the largest class among the rows that the fold trains on, where classes have margins
-            by their rows: they fall with its fourth root, from `margin` for the smallest class. None for one margin.
+        margin: Added to the angle of the true class in training, in radians, in [0, 1.5].
+        smallest_margin: Margin of the class with the most training rows. The smallest class has `margin`, and margins
+            in between fall with the fourth root of the number of rows. None for the same margin for all classes.
         scale: Factor on the cosines, above 0.
-        sub_centres: Directions per class, of which the closest counts: for classes of several looks, or wrong labels.
-        embedding: Width of a linear layer in front; None for none.
-        label_smoothing: Share of the target's mass spread over all classes, in [0, 1).
+        sub_centres: Number of directions per class; the closest one counts. For varied classes, or wrong labels.
+        embedding: Width of a linear layer before the cosines; None for no such layer.
+        label_smoothing: Fraction of the target's probability spread evenly over all classes, in [0, 1).
         dropout: Probability of dropping a feature, in [0, 1).
-        dropout_samples: Masks of dropout per step, over which features are averaged in training (multi-sample dropout).
+        dropout_samples: Number of dropout masks per step; the features are averaged over them.
     """
 
     kind = "classification"
@@ -71,17 +71,17 @@ class ArcFaceHead(Head):
         self.dropout = FeatureDropout(dropout, dropout_samples)
         self.embedding = None if embedding is None else nn.Linear(in_features, embedding)
         self.weight = nn.Parameter(torch.empty(num_outputs, sub_centres, embedding or in_features))
-        nn.init.normal_(self.weight, std=0.02)  # of a direction only
+        nn.init.normal_(self.weight, std=0.02)  # only the direction matters
         self.register_buffer("margins", torch.full((num_outputs,), margin), persistent=smallest_margin is not None)
 
     @property
     def learns_from_targets(self) -> bool:
-        """Where margins follow the classes' rows."""
+        """If margins depend on the number of rows of each class."""
         return type(self).initialize is not ArcFaceHead.initialize or self.smallest_margin is not None
 
     @torch.no_grad()
     def initialize(self, target: Tensor) -> None:
-        """Sets the margins by the classes' rows; a class without a row has the largest one."""
+        """Computes the margins by class size; a class without training rows has the largest margin."""
         if self.smallest_margin is None:
             return
         rows = class_counts(target, self.num_outputs)
@@ -108,7 +108,7 @@ class ArcFaceHead(Head):
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
         """Cross-entropy with a margin on the true class of every row (B,).
 
-        A mixture of classes has the mixture of their losses, each with the margin on its class.
+        The loss of a mixture of classes is the mixture of their losses, each with the margin on its class.
         """
         check_equal_shapes(self, logits, encoded)
         logits = logits.float()
@@ -117,7 +117,7 @@ class ArcFaceHead(Head):
         return (smoothed * losses).sum(1)
 
     def _with_margin(self, cosines: Tensor) -> Tensor:
-        """Cosines (B, K) of the angles plus the margins; beyond half a turn a line that goes on falling."""
+        """Cosines (B, K) of the angles plus the margins; beyond π, a line in the cosine that keeps falling."""
         cos, sin = self.margins.cos(), self.margins.sin()
         sines = (1 - cosines.square()).clamp(min=CLOSEST).sqrt()
         return torch.where(cosines > -cos, cosines * cos - sines * sin, cosines - sin * self.margins)
@@ -132,10 +132,10 @@ class ArcFaceHead(Head):
 
 
 def log_sum_of_others(logits: Tensor) -> Tensor:
-    """For each class the log of the sum of the exponentials of all the others, (B, K), without cancellation."""
+    """The logsumexp of all other classes for each class, (B, K), without cancellation."""
     best = logits.argmax(1, keepdim=True)
     without_best = logits.scatter(1, best, -math.inf).logsumexp(1, keepdim=True)
     total = logits.logsumexp(1, keepdim=True)
-    # A class that is not the largest has half of the sum at most.
+    # The probability of a class that is not the largest is at most 0.5.
     shares = (logits - total).exp().clamp(max=0.5)
     return (total + torch.log1p(-shares)).scatter(1, best, without_best)

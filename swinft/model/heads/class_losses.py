@@ -1,7 +1,7 @@
-"""Losses of one class of several: what may stand in the place of cross-entropy.
+"""Built-in losses for one of K classes, besides cross-entropy.
 
-Targets are rows that sum to 1: one-hot, smoothed, mixed by mixup and cutmix, or shares. Where a loss knows the classes'
-sizes, these are of the rows that the fold trains on.
+Targets are rows that sum to 1: one-hot, smoothed, mixed by mixup and cutmix, or soft. Losses that depend on the class
+sizes count the fold's training rows only.
 
 Shapes: B batch, N training rows, K outputs.
 """
@@ -15,21 +15,21 @@ from torch.nn import functional
 from swinft.model.heads.loss import Loss, class_counts
 from swinft.ranges import FINITE, INSIDE_UNIT, NOT_NEGATIVE, UNIT, Range, check_ranges
 
-SMALLEST = 1e-30  # a probability below it has no gradient: its negative powers would overflow float32
-ITERATIONS = 40  # of the tempered softmax: for logits up to 1,000 the sum is then 1 to 1e-4
+SMALLEST = 1e-30  # lower bound of probabilities: negative powers of smaller ones overflow float32
+ITERATIONS = 40  # of the tempered softmax: its sum is then within 1e-4 of 1 for logits up to 1,000
 
 
 class ClassLoss(Loss):
-    """A loss of softmax's probabilities."""
+    """A loss of softmax probabilities."""
 
     kinds = ("classification",)
 
 
 class FocalLoss(ClassLoss):
-    """Cross-entropy in which rows that are already right count less (arXiv 1708.02002).
+    """Cross-entropy with less weight on rows that are already predicted well (arXiv 1708.02002).
 
     Args:
-        gamma: How much less, 0 or more; 0 is cross-entropy.
+        gamma: Exponent of the weight, 0 or more; 0 is cross-entropy.
     """
 
     takes_weights = True
@@ -47,9 +47,9 @@ class FocalLoss(ClassLoss):
 
 
 class KLLoss(ClassLoss):
-    """Kullback-Leibler divergence of the predicted shares from the target's: for votes and other soft targets.
+    """Kullback-Leibler divergence between soft targets, such as shares of votes, and predictions.
 
-    Its gradient is cross-entropy's; its value is 0 where shares are met exactly.
+    Its gradient is that of cross-entropy; its value is 0 if predictions equal the targets.
     """
 
     takes_weights = True
@@ -60,10 +60,10 @@ class KLLoss(ClassLoss):
 
 
 class PolyLoss(ClassLoss):
-    """Poly-1: cross-entropy plus `epsilon` times the probability that is not the target's (arXiv 2204.12511), by timm.
+    """Poly-1 (arXiv 2204.12511): cross-entropy plus `epsilon` times one minus the target's probability, by timm.
 
     Args:
-        epsilon: Above 0, rows that are nearly right count more; below 0 less; 0 is cross-entropy.
+        epsilon: Above 0, rows that are predicted well count more; below 0, less; 0 is cross-entropy.
     """
 
     takes_weights = True
@@ -80,11 +80,11 @@ class PolyLoss(ClassLoss):
 
 
 class ClassBalancedLoss(ClassLoss):
-    """Cross-entropy weighted by the effective number of rows of each class (arXiv 1901.05555); focal where asked for.
+    """Cross-entropy weighted by the effective number of rows of each class (arXiv 1901.05555).
 
     Args:
-        beta: In (0, 1): towards 1 the weights become one over the rows, towards 0 all are 1.
-        gamma: As of `FocalLoss`.
+        beta: In (0, 1): near 1 the weights are inversely proportional to the rows, near 0 they are equal.
+        gamma: As in `FocalLoss`.
     """
 
     weights: Tensor
@@ -95,12 +95,12 @@ class ClassBalancedLoss(ClassLoss):
         self.beta, self.focal = beta, FocalLoss(gamma)
 
     def prepare(self, num_outputs: int) -> None:
-        """K weights, which no row has set yet."""
+        """Registers the K weights, NaN until `initialize`."""
         self.register_buffer("weights", torch.full((num_outputs,), torch.nan))
 
     @torch.no_grad()
     def initialize(self, target: Tensor) -> None:
-        """Weighs the classes; their mean weight is 1."""
+        """Computes the weights of the classes, with mean 1."""
         counts = class_counts(target, len(self.weights))
         self.weights.copy_(compute_class_weights(counts, len(target), "effective_num", beta=self.beta)[1])
 
@@ -111,12 +111,12 @@ class ClassBalancedLoss(ClassLoss):
 
 
 class BalancedSoftmaxLoss(ClassLoss):
-    """Cross-entropy of logits to which the log of each class's share is added in training (arXiv 2007.10740).
+    """Cross-entropy of the logits plus the log prior of each class (arXiv 2007.10740).
 
-    Predictions are the softmax without it: those of a table in which all classes have the same number of rows.
+    Predictions are the softmax without the prior, as if all classes had the same number of rows.
 
     Args:
-        tau: Factor on the log of the share (logit adjustment, arXiv 2007.07314); 0 is cross-entropy.
+        tau: Factor on the log prior (logit adjustment, arXiv 2007.07314), 0 or more; 0 is cross-entropy.
     """
 
     log_prior: Tensor
@@ -127,12 +127,12 @@ class BalancedSoftmaxLoss(ClassLoss):
         self.tau = tau
 
     def prepare(self, num_outputs: int) -> None:
-        """K numbers, which no row has set yet."""
+        """Registers the K log priors, NaN until `initialize`."""
         self.register_buffer("log_prior", torch.full((num_outputs,), torch.nan))
 
     @torch.no_grad()
     def initialize(self, target: Tensor) -> None:
-        """Counts the classes; one without a row counts as one with one row."""
+        """Computes the log priors; a class without rows counts as having one."""
         self.log_prior.copy_((class_counts(target, len(self.log_prior)).clamp(min=1) / len(target)).log())
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -141,13 +141,14 @@ class BalancedSoftmaxLoss(ClassLoss):
 
 
 class BiTemperedLoss(ClassLoss):
-    """Logistic loss with two temperatures, for labels that are partly wrong (arXiv 1906.03361).
+    """Bi-tempered logistic loss, for partly wrong labels (arXiv 1906.03361).
 
-    Its probabilities have heavier tails than a softmax, and predictions are these.
+    Predictions are its probabilities, a softmax with heavier tails.
 
     Args:
-        t1: Of the logarithm, from 0 to 1: the lower, the less a row that is far off counts at most.
-        t2: Of the softmax, 1 or more: the higher, the heavier its tails. With 1 and 1 it is cross-entropy.
+        t1: Temperature of the logarithm, from 0 to 1: the lower, the lower the loss of outliers is bounded.
+        t2: Temperature of the softmax, from 1 to 4: the higher, the heavier its tails. With 1 and 1, the loss is
+            cross-entropy.
     """
 
     takes_weights = True
@@ -178,19 +179,19 @@ class BiTemperedLoss(ClassLoss):
         return None if self.t2 == 1 else {"rule": "tempered softmax", "t": self.t2}
 
     def _tempered(self, logits: Tensor) -> Tensor:
-        """Probabilities (B, K): exp_t of the logits less what makes their sum 1."""
+        """Probabilities (B, K): exp_t of the logits minus the normalisation."""
         if self.t2 == 1:
             return logits.softmax(1)
         with torch.no_grad():
             norm = self._norm(logits)
-            weights = self._exp(logits - norm).pow(self.t2)  # of the logits in the gradient of the norm
+            weights = self._exp(logits - norm).pow(self.t2)  # the gradient of the normalisation
             weights = weights / weights.sum(1, keepdim=True)
         if logits.requires_grad:
             norm = norm + (weights * (logits - logits.detach())).sum(1, keepdim=True)
         return self._exp(logits - norm)
 
     def _norm(self, logits: Tensor) -> Tensor:
-        """(B, 1), by the paper's fixed point."""
+        """The normalisation (B, 1), by the paper's fixed-point iteration."""
         largest = logits.amax(1, keepdim=True)
         shifted = start = logits - largest
         for _ in range(ITERATIONS):
@@ -199,7 +200,7 @@ class BiTemperedLoss(ClassLoss):
         return largest + (total.pow(self.t2 - 1) - 1) / (self.t2 - 1)
 
     def _exp(self, values: Tensor) -> Tensor:
-        """exp_t of values below 0."""
+        """exp_t of values of 0 or less."""
         return (1 + (1 - self.t2) * values).clamp(min=1e-6).pow(1 / (1 - self.t2))
 
 

@@ -21,20 +21,20 @@ ClassLossName = Literal[
 
 
 class ClassificationHead(LinearHead):
-    """One of K classes: linear layer and cross-entropy, or another loss; probabilities.
+    """Predicts one of K classes: linear layer, cross-entropy or another loss; predictions are probabilities.
 
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the classes.
         label_smoothing: Fraction of the target's probability spread evenly over all classes, in [0, 1).
         class_weights: Weight of each class in the loss, in the order of the prediction's columns. They are divided by
-            their mean over the training rows, so that they do not change the learning rate. `balanced` for one over
-            each class's rows among those that the fold trains on; None for equal ones.
+            their mean over the training rows, so that they do not change the learning rate. `balanced`: inversely
+            proportional to the number of training rows of each class. None for equal weights.
         dropout: Probability of dropping a feature, in [0, 1).
-        loss: `cross_entropy`, `focal`, `kl` (shares), `poly1`, `class_balanced`, `balanced_softmax`, `bi_tempered`; or
-            an object of a class: these losses with other arguments, as `swinft.FocalLoss`, or your own. The two
-            balanced ones and your own take no `class_weights`.
-        dropout_samples: Masks of dropout per step, over which logits are averaged in training (multi-sample dropout).
+        loss: `cross_entropy`, `focal`, `kl`, `poly1`, `class_balanced`, `balanced_softmax` or `bi_tempered`; or a
+            class with arguments, such as `swinft.FocalLoss` or a custom one. `class_weights` cannot be combined with
+            `class_balanced`, `balanced_softmax` or a custom loss.
+        dropout_samples: Number of dropout masks per step; the logits are averaged over them.
     """
 
     kind = "classification"
@@ -68,13 +68,13 @@ class ClassificationHead(LinearHead):
 
     @property
     def learns_from_targets(self) -> bool:
-        """Where it counts classes; else not this class itself: its weights then keep their mean over the classes."""
+        """If it counts classes. Otherwise only in subclasses: class weights are then normalised over the classes."""
         is_own = type(self).initialize is not ClassificationHead.initialize
         return is_own or self.is_balanced or self.loss_learns
 
     @torch.no_grad()
     def initialize(self, target: Tensor) -> None:
-        """Divides the class weights by their mean over the training rows; the balanced ones follow from the rows.
+        """Computes balanced class weights, and divides class weights by their mean over the training rows.
 
         Raises:
             InputError: Every class of the training rows has weight 0.
@@ -90,7 +90,7 @@ class ClassificationHead(LinearHead):
         self.weights.div_(mean)
 
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
-        """Cross-entropy of every row (B,), weighted by class; or the custom loss, with smoothed targets."""
+        """Cross-entropy or another loss of every row (B,), with smoothed targets and class weights."""
         check_equal_shapes(self, logits, encoded)
         smoothed = encoded * (1 - self.label_smoothing) + self.label_smoothing / self.num_outputs
         if self.own_loss is not None:
@@ -99,14 +99,14 @@ class ClassificationHead(LinearHead):
         return -(smoothed * self.weights * logits.float().log_softmax(1)).sum(1)
 
     def row_weights(self, target: Tensor) -> Tensor:
-        """The weight of each row (B,) by its class, int64 (B,), or by its shares of them, float (B, K)."""
+        """The class weight of each row (B,); for soft targets (B, K), the mean weighted by them."""
         return self.weights[target] if target.ndim == 1 else (target * self.weights).sum(1)
 
     def decode(self, logits: Tensor) -> Tensor:
-        """Logits (B, K) to probabilities (B, K): their softmax, or what the loss makes of them."""
+        """Logits (B, K) to probabilities (B, K): their softmax, unless the loss defines another function."""
         found = None if self.own_loss is None else self.own_loss.probabilities(logits.float())
         return logits.float().softmax(1) if found is None else found
 
     def decode_rule(self) -> dict[str, Any]:
-        """Softmax over the classes, or what the loss does."""
+        """Softmax over the classes, or the rule of the loss."""
         return (None if self.own_loss is None else self.own_loss.decode_rule()) or {"rule": "softmax"}

@@ -1,4 +1,4 @@
-"""Numbers learnt as distributions over a grid of values.
+"""Head for numbers that are learnt as distributions over a grid of values.
 
 Shapes: B batch, N training rows, D features, K outputs, V values of the grid.
 """
@@ -15,25 +15,25 @@ from swinft.model.heads.base import FeatureDropout, Head, check_equal_shapes
 from swinft.model.heads.regression import check_inside
 from swinft.ranges import FINITE, POSITIVE, Range, check_ranges
 
-SIGMAS = 3  # of the grid beyond both ends: less would pull predictions near them inwards
-ROWS = 4096  # of the training rows whose distributions are in memory at a time
+SIGMAS = 3  # by which the grid exceeds both ends: truncated distributions would shift predictions inwards
+ROWS = 4096  # training rows whose distributions are in memory at the same time
 
 
 class LabelDistributionHead(Head):
-    """Numbers as distributions: softmax over a grid of values, learnt from normal distributions around the targets.
+    """Predicts numbers: softmax over a grid of values, trained on normal distributions around the targets.
 
-    Predictions are the distributions' means (arXiv 1611.01731), inside [low, high].
+    Predictions are the means of the distributions (arXiv 1611.01731), clipped to [low, high].
 
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the target columns.
         low: Smallest possible value, in the target's units.
         high: Largest possible value.
-        bins: Values of the grid from low to high, 2 or more; a few beyond both ends are added.
-        sigma: Standard deviation of the distributions, in the target's units, half a step of the grid or more; None for
-            two steps.
+        bins: Number of values from low to high, 2 or more; the grid exceeds both ends by some more.
+        sigma: Standard deviation of the distributions, in the target's units, at least half of the distance of two
+            values of the grid; None for twice this distance.
         dropout: Probability of dropping a feature, in [0, 1).
-        dropout_samples: Masks of dropout per step, over which logits are averaged in training (multi-sample dropout).
+        dropout_samples: Number of dropout masks per step; the logits are averaged over them.
     """
 
     kind = "regression"
@@ -63,8 +63,9 @@ class LabelDistributionHead(Head):
         if self.sigma < step / 2:
             least = math.ceil((high - low) / (2 * self.sigma)) + 1
             raise InputError(
-                f"LabelDistributionHead: sigma={sigma} is below half a step of the grid, {step / 2:g}, so that targets "
-                f"would be rounded to it. Set bins to {least} or more, or sigma to {step / 2:g} or more."
+                f"LabelDistributionHead: sigma={sigma} is below {step / 2:g}, half of the distance of two "
+                f"values of the grid, so targets would be rounded. Set bins to {least} or more, or sigma to "
+                f"{step / 2:g} or more."
             )
         beyond = math.ceil(SIGMAS * self.sigma / step)
         values = low + step * torch.arange(-beyond, bins + beyond, dtype=torch.float64)
@@ -86,7 +87,7 @@ class LabelDistributionHead(Head):
 
     @torch.no_grad()
     def initialize(self, target: Tensor) -> None:
-        """Starts at the mean distribution of the training rows.
+        """Sets the bias so that training starts at the mean distribution of the training rows.
 
         Raises:
             InputError: A target is outside [low, high].
@@ -106,6 +107,6 @@ class LabelDistributionHead(Head):
         return (logits.float().softmax(2) * self.values).sum(2).clamp(self.low, self.high)
 
     def decode_rule(self) -> dict[str, Any]:
-        """The mean of the values by a softmax."""
-        rule = "mean of the values by their softmax, clipped"
+        """The mean of the values, weighted by a softmax."""
+        rule = "mean of the values, weighted by the softmax, clipped"
         return {"rule": rule, "values": self.values.tolist(), "low": self.low, "high": self.high}

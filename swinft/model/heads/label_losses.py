@@ -1,6 +1,6 @@
-"""Losses of any number of labels: what may stand in the place of binary cross-entropy.
+"""Built-in losses for any number of labels, besides binary cross-entropy.
 
-Targets are 0, 1 or, mixed, in between; the loss of a row is the mean over its labels.
+Targets are 0 or 1, or in between if they are mixed or soft. The loss of a row is the mean over its labels.
 
 Shapes: B batch, K outputs.
 """
@@ -16,17 +16,17 @@ from swinft.ranges import BELOW_ONE, FINITE, NOT_NEGATIVE, UNIT, check_ranges
 
 
 class LabelLoss(Loss):
-    """A loss of the sigmoids' probabilities."""
+    """A loss of sigmoid probabilities."""
 
     kinds = ("multilabel",)
 
 
 class SigmoidFocalLoss(LabelLoss):
-    """Binary cross-entropy in which labels that are already right count less (arXiv 1708.02002).
+    """Binary cross-entropy with less weight on labels that are already predicted well (arXiv 1708.02002).
 
     Args:
-        gamma: How much less, 0 or more; 0 is binary cross-entropy.
-        alpha: Weight of positives, in 0–1, where negatives have 1 − alpha; None for the same weight, 1.
+        gamma: Exponent of the weight, 0 or more; 0 is binary cross-entropy.
+        alpha: Weight of positive labels, in 0–1; negative ones have 1 − alpha. None for weight 1 of both.
     """
 
     def __init__(self, gamma: float = 2.0, alpha: float | None = None) -> None:
@@ -36,7 +36,7 @@ class SigmoidFocalLoss(LabelLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of every row (B,)."""
-        # (1 − p)^γ as exp(γ log(1 − p)): its gradient is finite where p is 1.
+        # (1 − p)^γ as exp(γ log(1 − p)), whose gradient is finite at p = 1.
         positive = -functional.logsigmoid(logits) * (self.gamma * functional.logsigmoid(-logits)).exp()
         negative = -functional.logsigmoid(-logits) * (self.gamma * functional.logsigmoid(logits)).exp()
         weights = (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
@@ -44,12 +44,12 @@ class SigmoidFocalLoss(LabelLoss):
 
 
 class AsymmetricLoss(LabelLoss):
-    """Focal loss with another exponent for positives, which are rare, than for negatives (arXiv 2009.14119), by timm.
+    """Focal loss with different exponents for positive and negative labels (arXiv 2009.14119), by timm.
 
     Args:
-        gamma_neg: Exponent of negatives: 0, or 1 or more.
-        gamma_pos: Exponent of positives: 0, or 1 or more.
-        clip: Negatives of a probability below it do not count, in [0, 1).
+        gamma_neg: Exponent for negative labels: 0, or 1 or more.
+        gamma_pos: Exponent for positive labels: 0, or 1 or more.
+        clip: Negative labels with a probability below it have loss 0; in [0, 1).
     """
 
     def __init__(self, gamma_neg: float = 4.0, gamma_pos: float = 1.0, clip: float = 0.05) -> None:
@@ -58,7 +58,7 @@ class AsymmetricLoss(LabelLoss):
         ranges = {"gamma_neg": NOT_NEGATIVE, "gamma_pos": NOT_NEGATIVE, "clip": BELOW_ONE}
         check_ranges("AsymmetricLoss", numbers, ranges)
         for name in ("gamma_neg", "gamma_pos"):
-            if 0 < numbers[name] < 1:  # the gradient is infinite where the probability is exact
+            if 0 < numbers[name] < 1:  # the gradient is infinite at probability 0 or 1
                 raise InputError(f"AsymmetricLoss: {name} is {numbers[name]}. Allowed: 0, or a number from 1.")
         self.asymmetric = AsymmetricLossMultiLabel(gamma_neg, gamma_pos, clip, reduction="none")
 
@@ -69,10 +69,10 @@ class AsymmetricLoss(LabelLoss):
 
 
 class SigmoidPolyLoss(LabelLoss):
-    """Poly-1: binary cross-entropy plus `epsilon` times the probability that is not the target's, by timm.
+    """Poly-1: binary cross-entropy plus `epsilon` times one minus the target's probability, by timm.
 
     Args:
-        epsilon: As of `PolyLoss`.
+        epsilon: As in `PolyLoss`.
     """
 
     def __init__(self, epsilon: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""The base class of losses, a user's own included, that a head takes in the place of the one that it computes itself.
+"""Base class of losses, built-in and custom, that a head can use.
 
 Shapes: B batch, N training rows, K outputs.
 """
@@ -14,17 +14,17 @@ from swinft.model.class_spec import InitArgsMixin
 
 
 class Loss(InitArgsMixin, nn.Module):
-    """A custom loss, the argument `loss` of a head: one value per row.
+    """Base class of losses, the argument `loss` of a head: one value per row.
 
     A subclass defines `forward`. In YAML, its arguments are given as `init_args`. Its parameters and buffers are part
     of the network. Its inputs are float32, even if the network computes in 16 bit.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ()
-    """Kinds of target whose predictions mean what it learns; empty for any."""
+    """The kinds of target that it is for; empty for any."""
 
     takes_weights: ClassVar[bool] = False
-    """Whether the head's `class_weights` may multiply the loss of a row by the weight of its class."""
+    """Whether the head's `class_weights` may multiply the loss of each row."""
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of every row (B,).
@@ -37,10 +37,10 @@ class Loss(InitArgsMixin, nn.Module):
         raise NotImplementedError
 
     def prepare(self, num_outputs: int) -> None:
-        """Called once when its head is made: buffers of K numbers are registered here."""
+        """Called once by the head, to register buffers whose size depends on K."""
 
     def initialize(self, target: Tensor) -> None:
-        """Called once before training with the targets of the fold's training rows, as the table has them.
+        """Called once before training with the targets of the fold's training rows, in the competition's units.
 
         Args:
             target: int64 (N,) for classification, else float (N, K).
@@ -52,11 +52,11 @@ class Loss(InitArgsMixin, nn.Module):
         return type(self).initialize is not Loss.initialize
 
     def probabilities(self, logits: Tensor) -> Tensor | None:
-        """What its logits (B, K) say of the classes (B, K) where that is not their softmax; None where it is."""
+        """Logits (B, K) to class probabilities (B, K); None for their softmax."""
         return None
 
     def decode_rule(self) -> dict[str, Any] | None:
-        """What `probabilities` does, as plain values; None for a softmax."""
+        """`probabilities` as plain values, like a head's `decode_rule`; None for a softmax."""
         return None
 
 
@@ -64,7 +64,7 @@ def check_loss(head: str, loss: str | Loss, named: Iterable[str], kind: str) -> 
     """Checks the argument `loss` of a head.
 
     Raises:
-        InputError: It is neither one of the names nor a `Loss`, or one for another kind of target.
+        InputError: It is neither a built-in loss nor a `Loss`, or it is for another kind of target.
     """
     names = list(named)
     if isinstance(loss, Loss):
@@ -85,10 +85,10 @@ def check_loss(head: str, loss: str | Loss, named: Iterable[str], kind: str) -> 
 
 
 def refuse_weights(head: str, loss: Loss | None, name: str, weights: object) -> None:
-    """Refuses weights that another loss than the head's own would never see.
+    """Checks that the loss uses the weights.
 
     Raises:
-        InputError: Both are given.
+        InputError: It does not.
     """
     if loss is not None and weights is not None and not loss.takes_weights:
         raise InputError(
@@ -98,10 +98,10 @@ def refuse_weights(head: str, loss: Loss | None, name: str, weights: object) -> 
 
 
 def class_counts(target: Tensor, num_outputs: int) -> Tensor:
-    """Rows of each class or label, float64 (K,) on the CPU; of soft targets their sums.
+    """Number of rows of each class or label, float64 (K,) on the CPU; for soft targets, their sums.
 
     Args:
-        target: Class indices int64 (N,), or shares, or 0 and 1, float (N, K).
+        target: Class indices int64 (N,); or labels or soft targets, float (N, K), NaN if missing.
         num_outputs: K.
     """
     if target.ndim == 1:

@@ -17,17 +17,17 @@ LabelLossName = Literal["bce", "focal", "asymmetric", "poly1"]  # the names of `
 
 
 class MultilabelHead(LinearHead):
-    """Any number of K labels: linear layer and binary cross-entropy per label, or another loss; probabilities.
+    """Predicts any number of K labels: linear layer, a loss per label; predictions are probabilities.
 
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the labels.
-        pos_weight: Weight of each label's positive rows, in the order of the prediction's columns. `balanced` for
-            negative over positive rows among those that the fold trains on; None for 1.
+        pos_weight: Weight of each label's positive rows, in the order of the prediction's columns. `balanced`:
+            the number of negative training rows over that of positive ones. None for 1.
         dropout: Probability of dropping a feature, in [0, 1).
-        loss: `bce`, `focal`, `asymmetric` or `poly1`; or an object of a class: these losses with other arguments, as
-            `swinft.AsymmetricLoss`, or your own. `pos_weight` is for `bce`.
-        dropout_samples: Masks of dropout per step, over which logits are averaged in training (multi-sample dropout).
+        loss: `bce`, `focal`, `asymmetric` or `poly1`; or a class with arguments, such as `swinft.AsymmetricLoss` or a
+            custom one. `pos_weight` can be combined only with `bce`.
+        dropout_samples: Number of dropout masks per step; the logits are averaged over them.
     """
 
     kind = "multilabel"
@@ -48,22 +48,22 @@ class MultilabelHead(LinearHead):
         refuse_weights("MultilabelHead", self.own_loss, "pos_weight", pos_weight)
         self.is_balanced = pos_weight == "balanced"
         weights = checked_weights("pos_weight", pos_weight, num_outputs)
-        # Numbers that follow from the training rows travel with the weights.
+        # Weights computed from the training rows are saved with the network.
         self.register_buffer("weights", weights, persistent=self.is_balanced)
 
     @property
     def learns_from_targets(self) -> bool:
-        """Where it counts the labels."""
+        """If it counts labels."""
         return type(self).initialize is not MultilabelHead.initialize or self.is_balanced or self.loss_learns
 
     @torch.no_grad()
     def initialize(self, target: Tensor) -> None:
-        """Shows the training rows to the loss, and balances positive and negative ones where asked for."""
+        """Computes balanced weights of positive rows, and the statistics that the loss needs."""
         if self.own_loss is not None:
             self.own_loss.initialize(target)
         if self.is_balanced:
             positive, known = class_counts(target, self.num_outputs), (~target.isnan()).sum(0).cpu()
-            # At least one row of each: a label of all rows, or of none, is learnt, too.
+            # Counts of at least 1, so that no weight is 0 or infinite.
             self.weights.copy_((known - positive).clamp(min=1) / positive.clamp(min=1))
 
     def encode(self, target: Tensor) -> Tensor:

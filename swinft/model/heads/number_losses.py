@@ -1,4 +1,4 @@
-"""Losses of numbers: what may stand in the place of the squared error. Logits and targets are standardised numbers.
+"""Built-in losses for standardised numbers, besides those that torch has.
 
 Shapes: B batch, N training rows, K outputs.
 """
@@ -12,7 +12,7 @@ from swinft.model.heads.base import checked_weights
 from swinft.model.heads.loss import Loss
 from swinft.ranges import NOT_NEGATIVE, POSITIVE, check_ranges
 
-TINY = 1e-8  # keeps quotients of numbers finite that are all the same
+TINY = 1e-8  # keeps quotients finite if all numbers are the same
 
 
 class NumberLoss(Loss):
@@ -22,7 +22,7 @@ class NumberLoss(Loss):
 
 
 class HuberLoss(NumberLoss):
-    """Squared error near the target, absolute error beyond `delta`; with `delta` 1 the same as `smooth_l1`.
+    """Squared error up to `delta`, absolute error beyond it; with `delta` 1 the same as `smooth_l1`.
 
     Args:
         delta: Above 0, in standard deviations of the training targets.
@@ -39,13 +39,13 @@ class HuberLoss(NumberLoss):
 
 
 class R2Loss(NumberLoss):
-    """One minus R², of all target columns together: their squared errors over their variances among the training rows.
+    """One minus R² of all target columns together: squared errors over the variances of the training rows.
 
-    A column counts by its variance in the table's units, as in a metric that pools the columns. The mean over all rows
-    is 1 − R², whatever the batches are. With one column, or columns of one variance, it is `mse`.
+    Columns count by their variance in the competition's units, as in a metric that pools the columns. The mean over all
+    training rows is 1 − R². With one column, or columns of equal variance, it is the same as `mse`.
 
     Args:
-        weights: Weight of each target column; None for 1.
+        weights: Weight of each target column, 0 or more; None for 1.
     """
 
     shares: Tensor
@@ -55,17 +55,21 @@ class R2Loss(NumberLoss):
         self.weights = weights
 
     def prepare(self, num_outputs: int) -> None:
-        """The K columns' shares of the weighted variance, which no row has set yet."""
+        """Registers the factors of the K columns, NaN until `initialize`."""
         self.weighting = checked_weights("R2Loss: weights", self.weights, num_outputs).double()
         self.register_buffer("shares", torch.full((num_outputs,), torch.nan))
 
     @torch.no_grad()
     def initialize(self, target: Tensor) -> None:
-        """Weighs the columns by their variances."""
+        """Computes the factors, the fraction of each column in the weighted variance.
+
+        Raises:
+            InputError: No column with a weight varies.
+        """
         exact = target.cpu().double()
         variances = (exact - exact.nanmean(0)).square().nanmean(0) * self.weighting
         if not variances.sum() > 0:
-            raise InputError("R2Loss: no target column with a weight above 0 varies, so that R² is not defined.")
+            raise InputError("R2Loss: no target column with a weight above 0 varies, so R² is not defined.")
         self.shares.copy_(variances / variances.sum())
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -74,32 +78,30 @@ class R2Loss(NumberLoss):
 
 
 class BatchLoss(NumberLoss):
-    """A loss that compares a batch's rows with one another: its value depends on which they are.
-
-    With several devices each compares the rows of its own batch.
-    """
+    """A loss that compares the rows of a batch with each other, so it depends on the batch size and the devices."""
 
     def centred(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Both less their means over the batch.
+        """Logits and targets minus their means over the batch.
 
         Raises:
-            InputError: It is trained in batches of one row, of which nothing would be learnt.
+            InputError: It is trained with batches of one row, from which nothing would be learnt.
         """
         if self.training and len(logits) < 2:
             raise InputError(
                 f"{type(self).__name__} compares the rows of a batch, and there is one: set data.batch_size to 2 or "
-                f"more; 16 or more is better."
+                f"more."
             )
         return logits - logits.mean(0), target - target.mean(0)
 
 
 class PearsonLoss(BatchLoss):
-    """One minus Pearson's correlation over the batch, and a share of the squared error.
+    """One minus Pearson's correlation within the batch, plus a fraction of the squared error.
 
-    The correlation says nothing of the predictions' unit; the squared error keeps them in the target's.
+    The correlation does not depend on the scale of predictions; the squared error keeps them in the target's units.
 
     Args:
-        mse: Factor on the squared error, 0 or more. With 0 predictions have no unit: only for metrics of correlation.
+        mse: Factor of the squared error, 0 or more. With 0, predictions have an arbitrary scale: only for metrics that
+            are correlations.
     """
 
     def __init__(self, mse: float = 0.1) -> None:
@@ -108,7 +110,7 @@ class PearsonLoss(BatchLoss):
         self.mse = mse
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Loss of every row (B,), whose mean is that of the batch."""
+        """Loss of every row (B,); their mean is the loss of the batch."""
         given, wanted = self.centred(logits, target)
         lengths = ((given.square().sum(0) + TINY) * (wanted.square().sum(0) + TINY)).sqrt()
         agreement = len(logits) * given * wanted / lengths
@@ -116,10 +118,10 @@ class PearsonLoss(BatchLoss):
 
 
 class ConcordanceLoss(BatchLoss):
-    """One minus Lin's concordance correlation over the batch, which also asks for the target's mean and spread."""
+    """One minus Lin's concordance correlation within the batch, which depends on scale and mean, too."""
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Loss of every row (B,), whose mean is that of the batch."""
+        """Loss of every row (B,); their mean is the loss of the batch."""
         given, wanted = self.centred(logits, target)
         spread = given.square().mean(0) + wanted.square().mean(0) + (logits.mean(0) - target.mean(0)).square()
         return (1 - 2 * given * wanted / (spread + TINY)).mean(1)

@@ -1,4 +1,4 @@
-"""Classes or numbers in an order: a sigmoid for each threshold between two grades.
+"""Heads for ordered classes or grades: a sigmoid for each threshold between two grades.
 
 Shapes: B batch, N training rows, D features, K outputs, G grades, J = G − 1 thresholds.
 """
@@ -22,14 +22,14 @@ FORMS = ("cumulative", "coral")
 
 
 class Thresholds(nn.Module):
-    """Features to the logits of lying above each threshold: (B, D) to (B, K, J), in float32.
+    """Features (B, D) to the logits (B, K, J) that a target is above each threshold, in float32.
 
     Args:
         in_features: D.
         num_outputs: K.
         num_thresholds: J.
-        form: `cumulative`, with weights of its own for every threshold; or `coral`, where all thresholds of an output
-            share them and differ by their biases only (arXiv 1901.07884).
+        form: `cumulative`: each threshold has its own weights; `coral`: all thresholds of an output share their
+            weights and differ only in their biases (arXiv 1901.07884).
     """
 
     def __init__(self, in_features: int, num_outputs: int, num_thresholds: int, form: OrdinalForm) -> None:
@@ -48,14 +48,14 @@ class Thresholds(nn.Module):
 
     @torch.no_grad()
     def start_at(self, shares: Tensor) -> None:
-        """Starts at the shares of the training rows that lie above each threshold, (K, J)."""
+        """Sets the biases to the fractions of the training rows that are above each threshold, (K, J)."""
         self.bias.copy_(torch.logit(shares, eps=1e-4))
 
 
 def grade_probabilities(logits: Tensor) -> Tensor:
     """Logits of the thresholds (…, J) to probabilities of the grades (…, G).
 
-    They are the differences of the probabilities of lying above; where these are in no order, none is below 0.
+    A grade's probability is the difference of the sigmoids of its two thresholds, clipped at 0 and normalised.
     """
     above = logits.sigmoid()
     ends = torch.ones_like(above[..., :1]), torch.zeros_like(above[..., :1])
@@ -65,17 +65,17 @@ def grade_probabilities(logits: Tensor) -> Tensor:
 
 
 class OrdinalHead(Head):
-    """One of K classes in an order: a sigmoid for each of the K − 1 thresholds between them; probabilities.
+    """Predicts one of K ordered classes: a sigmoid for each of the K − 1 thresholds; predictions are probabilities.
 
-    The loss is the sum of the thresholds' binary cross-entropies. The order is that of numbers, where all classes are
-    numbers, or that of `data.columns.class_order`.
+    The loss is the sum of the thresholds' binary cross-entropies. The order is that of the numbers if all classes are
+    numbers, else that of `data.columns.class_order`.
 
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the classes.
-        form: `cumulative`: weights of its own for every threshold; `coral`: weights that all thresholds share.
+        form: `cumulative`: each threshold has its own weights; `coral`: all thresholds share their weights.
         dropout: Probability of dropping a feature, in [0, 1).
-        dropout_samples: Masks of dropout per step, over which logits are averaged in training (multi-sample dropout).
+        dropout_samples: Number of dropout masks per step; the logits are averaged over them.
     """
 
     kind = "classification"
@@ -95,18 +95,18 @@ class OrdinalHead(Head):
         self.thresholds = Thresholds(in_features, 1, max(num_outputs - 1, 1), form)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (B, D) to logits (B, K − 1) of lying above each threshold."""
+        """Features (B, D) to logits (B, K − 1) of the thresholds."""
         logits: Tensor = self.thresholds(self.dropout(features))
         return logits.flatten(1)
 
     def encode(self, target: Tensor) -> Tensor:
-        """Class indices (B,) to 0 or 1 for each threshold (B, K − 1)."""
+        """Class indices (B,) to whether the class is above each threshold, 0 or 1 (B, K − 1)."""
         one_hot = functional.one_hot(target, self.num_outputs).float()
         return one_hot.flip(1).cumsum(1).flip(1)[:, 1:]
 
     @torch.no_grad()
     def initialize(self, target: Tensor) -> None:
-        """Starts at the shares of the training rows."""
+        """Sets the biases so that training starts at the fractions of the classes among the training rows."""
         shares = class_counts(target, self.num_outputs) / len(target)
         self.thresholds.start_at(shares.flip(0).cumsum(0).flip(0)[None, 1:].float())
 
@@ -120,22 +120,22 @@ class OrdinalHead(Head):
         return grade_probabilities(logits.float())
 
     def decode_rule(self) -> dict[str, Any]:
-        """Differences of sigmoids."""
-        return {"rule": "differences of sigmoids of the thresholds, not below 0, over their sum"}
+        """Differences of the sigmoids."""
+        return {"rule": "differences of the sigmoids of the thresholds, clipped at 0, divided by their sum"}
 
 
 class OrdinalRegressionHead(Head):
-    """Numbers that are grades: a sigmoid for each threshold between two grades; predictions are the expected grade.
+    """Predicts numbers that are grades: a sigmoid for each threshold; predictions are the expected grades.
 
-    A number between two grades, such as a mean of votes, is learnt as a mixture of both.
+    A target between two grades, such as a mean of votes, is a mixture of both.
 
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the target columns.
         grades: The G grades, from the lowest to the highest, in the target's units.
-        form: As of `OrdinalHead`.
+        form: As in `OrdinalHead`.
         dropout: Probability of dropping a feature, in [0, 1).
-        dropout_samples: Masks of dropout per step, over which logits are averaged in training (multi-sample dropout).
+        dropout_samples: Number of dropout masks per step; the logits are averaged over them.
     """
 
     kind = "regression"
@@ -164,13 +164,13 @@ class OrdinalRegressionHead(Head):
         return logits
 
     def encode(self, target: Tensor) -> Tensor:
-        """Numbers (B, K) to the share of each step between two grades that lies below them (B, K, J)."""
+        """Numbers (B, K) to the fraction of each interval between two grades that is below them (B, K, J)."""
         low, high = self.grades[:-1], self.grades[1:]
         return ((target.float()[..., None] - low) / (high - low)).clamp(0, 1)
 
     @torch.no_grad()
     def initialize(self, target: Tensor) -> None:
-        """Starts at the shares of the training rows.
+        """Sets the biases so that training starts at the fractions of the grades among the training rows.
 
         Raises:
             InputError: A target is outside the grades.
@@ -190,16 +190,16 @@ class OrdinalRegressionHead(Head):
         return (grade_probabilities(logits.float()) * self.grades).sum(2)
 
     def decode_rule(self) -> dict[str, Any]:
-        """The mean of the grades by their probabilities."""
-        rule = "mean of the grades by differences of sigmoids of the thresholds, not below 0, over their sum"
+        """The mean of the grades, weighted by their probabilities."""
+        rule = "mean of the grades, weighted by the clipped and normalised differences of the thresholds' sigmoids"
         return {"rule": rule, "grades": self.grades.tolist()}
 
 
 def check_grades(grades: Sequence[float]) -> None:
-    """Refuses grades that are no rising finite numbers.
+    """Checks that grades are rising finite numbers.
 
     Raises:
-        InputError: They are not, or fewer than two.
+        InputError: They are not, or there are fewer than two.
     """
     if len(grades) < 2 or any(each not in FINITE for each in grades) or any(a >= b for a, b in pairwise(grades)):
         raise InputError(

@@ -34,14 +34,14 @@ class RegressionHead(LinearHead):
     Args:
         in_features: D, given by the backbone.
         num_outputs: K, given by the target columns.
-        loss: `mse`, `l1`, `smooth_l1`, or `bce`: cross-entropy on the position between `low` and `high`, which keeps
-            predictions inside and is what the best Pawpularity models use. Further `huber`, `r2` (1 − R²),
-            `concordance` and `pearson` (one minus a correlation over the batch); or an object of a class: these losses
-            with other arguments, as `swinft.HuberLoss`, or your own. All but `bce` see standardised targets.
+        loss: `mse`, `l1`, `smooth_l1`, or `bce`: binary cross-entropy on targets scaled to 0–1 between `low` and
+            `high`, which keeps predictions in this range and is used by the best Pawpularity models. Also
+            `huber`, `r2`, and `pearson` and `concordance`, correlations within a batch; or a class with arguments, such
+            as `swinft.HuberLoss` or a custom one. All but `bce` get standardised targets.
         low: Smallest possible value, in the target's units; predictions are clipped to it.
         high: Largest possible value; predictions are clipped to it.
         dropout: Probability of dropping a feature, in [0, 1).
-        dropout_samples: Masks of dropout per step, over which logits are averaged in training (multi-sample dropout).
+        dropout_samples: Number of dropout masks per step; the logits are averaged over them.
     """
 
     kind = "regression"
@@ -125,7 +125,7 @@ class RegressionHead(LinearHead):
 
 
 def check_inside(target: Tensor, low: float | None, high: float | None) -> None:
-    """Refuses targets that predictions could never reach.
+    """Checks that all targets are inside the range of the predictions.
 
     Raises:
         InputError: One is outside [low, high].
@@ -135,5 +135,5 @@ def check_inside(target: Tensor, low: float | None, high: float | None) -> None:
     if (low is not None and least < low) or (high is not None and most > high):
         raise InputError(
             f"the targets go from {least:g} to {most:g}, outside the range [{low}, {high}] of model.head: "
-            f"predictions could never reach them. Widen low and high, or mend the targets."
+            f"predictions could never reach them. Widen low and high, or correct the targets."
         )
