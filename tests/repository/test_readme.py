@@ -82,10 +82,10 @@ def test_the_lines_of_a_run_in_python_run(tmp_path, monkeypatch, capsys):
 
 
 def test_the_own_head_of_the_readme_trains(competition, tmp_path, monkeypatch):
-    code = next(block for block in blocks("python") if "OrdinalHead" in block)
-    body = code[code.index("class OrdinalHead") :]
+    code = next(block for block in blocks("python") if "StarsHead" in block)
+    body = code[code.index("class StarsHead") :]
     assert len([line for line in body.splitlines() if line.strip()]) <= 20
-    (tmp_path / "ordinal.py").write_text(code)
+    (tmp_path / "stars.py").write_text(code)
     rows = (competition / "train.csv").read_text().splitlines()[1:]
     stars = "id,stars\n" + "".join(f"{row.split(',')[0]},{1 + i % 5}\n" for i, row in enumerate(rows))
     (competition / "stars.csv").write_text(stars)
@@ -94,13 +94,13 @@ def test_the_own_head_of_the_readme_trains(competition, tmp_path, monkeypatch):
         "data.sample_submission": None,
         "data.target": "stars",
         "data.target_kind": "regression",
-        "model.head": {"class_path": "ordinal.OrdinalHead"},
+        "model.head": {"class_path": "stars.StarsHead"},
         "trainer.max_epochs": 1,
     }
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 2  # nobody said that its code may run
-    assert main(["fit", "--config", str(config), "--fold", "0", "--allow-code", "ordinal"]) == 0
+    assert main(["fit", "--config", str(config), "--fold", "0", "--allow-code", "stars"]) == 0
     oof = (tmp_path / "runs" / "tiny" / "fold_0" / "oof.csv").read_text().splitlines()
     assert oof[0] == "id,stars,fold"
     assert all(1 <= float(line.split(",")[1]) <= 5 for line in oof[1:])

@@ -1,5 +1,7 @@
 """Losses by name: each against its paper's formula in float64, at extreme logits, in 16 bit, and mixed."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
+import swinft
 from swinft.errors import InputError
 from swinft.model.heads import (
     AsymmetricLoss,
@@ -34,6 +37,8 @@ from swinft.model.heads.label_losses import LABEL_LOSSES
 from swinft.model.heads.multilabel import LabelLossName
 from swinft.model.heads.number_losses import NUMBER_LOSSES
 from swinft.model.heads.regression import NumberLossName
+from swinft.model.pooling import PoolingName
+from tests.conftest import ROOT
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 3, (7, 4))
@@ -291,9 +296,21 @@ def test_counts_travel_with_the_weights_and_come_from_the_rows_alone():
         torch.testing.assert_close(soft.loss(logits, encoded), head.loss(logits, encoded))
 
 
-def test_the_words_are_those_of_the_signatures():
+def test_the_words_are_those_of_the_signatures_and_of_the_documentation():
+    page = (ROOT / "docs" / "heads.md").read_text()
     for words, named in ((ClassLossName, CLASS_LOSSES), (LabelLossName, LABEL_LOSSES), (NumberLossName, NUMBER_LOSSES)):
         assert list(words.__args__) == list(named)
+        for name, cls in named.items():
+            assert f"`{name}`" in page
+            if cls is not None:
+                assert getattr(swinft, cls.__name__) is cls
+                given = inspect.signature(cls).parameters.values()
+                defaults = ", ".join(f"{each.name}={each.default}" for each in given)
+                assert (
+                    f"`{cls.__name__}({defaults})`".replace(".0)", ")").replace(".0,", ",").replace("None", "null")
+                    in page
+                )
+    assert all(f"| `{name}` |" in page for name in PoolingName.__args__)
 
 
 def test_a_bi_tempered_softmax_says_how_it_decodes():
