@@ -110,7 +110,7 @@ def test_balanced_weights_and_words_act_in_a_run(competition, uneven, tmp_path):
     [
         (
             {"model.head": {"class_path": "swinft.OrdinalHead"}},
-            "is for classes in an order, and the classes blue, green and red are no numbers. Set data.columns.class_ord",
+            "is for classes in an order, and the classes blue, green, red are not numbers. Set data.columns.class_order",
         ),
         (
             {"model.head": {"class_path": "swinft.OrdinalRegressionHead", "init_args": {"grades": [0, 50]}}, **NUMBERS},

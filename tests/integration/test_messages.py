@@ -216,7 +216,7 @@ def test_f111_help_shows_the_keys_that_people_set_and_all_of_them_on_request(cap
         (["--data.augment", "strong"], "must be none, light, medium, heavy, crop"),
         (["--data.image_size", "big"], "data.image_size: `big` is not allowed; it must be a whole number or a list"),
         (["--predict.views", "[hflop]"], "Did you mean 'hflip'?"),
-        (["--model.head.init_args.class_weights", "balanced"], "class_weights: `balanced` is not allowed"),
+        (["--model.head.init_args.class_weights", "rare"], "class_weights: `rare` is not allowed"),
         (["--model.head.init_args.dropout", "x"], "dropout: `x` is not allowed; it must be a number."),
         (["--trainer.logger", "CSVLogger"], "trainer.logger: the class needs a value for save_dir."),
         (["--trainer.callbacks", "EarlyStopping"], "trainer.callbacks: the class needs a value for monitor."),

@@ -147,7 +147,7 @@ def check_fits(head: Head, num_metadata: int, metrics: Collection[Any], schema: 
     if head.needs_order and schema.grades is None:
         raise InputError(
             f"model.head {class_path_of(type(head))} is for classes in an order, and the classes "
-            f"{listed(schema.outputs)} are no numbers. Set data.columns.class_order to all of them, lowest first."
+            f"{listed(schema.outputs)} are not numbers. Set data.columns.class_order to all of them, lowest first."
         )
     unordered = [metric.name for metric in metrics if metric.scores_grades and schema.grades is None]
     if unordered and head.takes_classes:
