@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from swinft import RatioSampler
 from swinft.data.loading.dataset import OrderedSampler, ShuffledSampler
 
 ROWS = np.arange(100, 110)
@@ -103,6 +104,8 @@ class Recorder(pl.LightningModule):
     def note(self, kind, batch):
         sums = batch["image"].double().sum((1, 2, 3)).round(decimals=1).tolist()
         entry = {"epoch": self.current_epoch, "rows": batch["row"].tolist(), "pixels": sums}
+        if "weight" in batch:
+            entry["weights"] = batch["weight"].tolist()
         with (self.folder / f"{kind}_{self.global_rank}.jsonl").open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -180,6 +183,22 @@ def test_two_processes_share_the_rows(augment_on, competition, tmp_path):
         else:
             assert len(seen) == 16
             assert set(seen) == set(expected.tolist())
+
+
+def test_two_processes_share_what_a_sampler_draws_with_its_weights(competition, tmp_path):
+    sampler = RatioSampler(0.5, ["dog"], correct_prior=True)
+    options = {"folds": {"num": 2}, "columns": {"weight": "weight"}, "loading": {"sampler": sampler}, "batch_size": 2}
+    dm = competition.ready(**options)
+    fit(dm, tmp_path / "ddp", 2, devices=2, strategy="ddp_fork")
+    ranks = [notes(tmp_path / "ddp", f"train_{rank}") for rank in (0, 1)]
+    weights = dm.splits.loss_weights(0)
+    for epoch in range(2):
+        drawn = dm.splits.sampled_order(0).visit(epoch).tolist()
+        assert len(drawn) == 7  # 5 dogs, and half as many others
+        of_ranks = [[row for entry in each if entry["epoch"] == epoch for row in entry["rows"]] for each in ranks]
+        assert [row for pair in zip(*of_ranks, strict=True) for row in pair] == [*drawn, drawn[0]]
+        for entry in (*ranks[0], *ranks[1]):
+            assert entry["weights"] == pytest.approx(weights[entry["rows"]].tolist())
 
 
 def test_a_loader_holds_every_row_when_no_trainer_runs(competition):
