@@ -19,13 +19,13 @@ class Provenance:
     """What predictions were made with.
 
     Args:
-        folds: The folds whose predictions were averaged.
-        planned: All folds of the run.
-        views: The views that were averaged.
-        backend: `torch` or `openvino`.
-        precision: The precision of the prediction.
-        checkpoint: The epoch of the weights: `last` or `best`.
-        weights: SHA-256 of each fold's weights file, by the fold's folder.
+            folds: The folds whose predictions were averaged.
+            planned: All folds of the run.
+            views: The views that were averaged.
+            backend: `torch` or `openvino`.
+            precision: The precision of the prediction.
+        checkpoint: The epochs of the weights: `last`, `best`, or an average in words.
+            weights: SHA-256 of each fold's weights file, by the fold's folder.
     """
 
     folds: list[int | str]

@@ -17,7 +17,7 @@ from swinft.model.metrics import Metric
 from swinft.model.scoring import is_custom, score
 from swinft.model.training.epoch_losses import BadBatch, EpochLosses
 from swinft.model.training.loss_scaling import Skips, StepTracker, first_not_finite
-from swinft.model.training.optimizers import clip_gradients
+from swinft.model.training.optimizers import clip_gradients, set_weights
 from swinft.system.other_lightning import warn_of_other_lightning
 
 T = TypeVar("T")
@@ -46,6 +46,14 @@ class BaseTask(pl.LightningModule):
         self._steps.start_epoch(self._scaler)
         self._losses.start_epoch()
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Trains with the weights that are for it."""
+        set_weights(self.trainer.optimizers, trains=True)
+
+    def on_validation_start(self) -> None:
+        """Predicts with the weights that are for it; what is saved after an epoch is what was validated."""
+        set_weights(self.trainer.optimizers, trains=False)
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Counts the batch, and stops the training after its last step."""
         if 0 < self.trainer.max_steps <= self.global_step:
@@ -68,6 +76,7 @@ class BaseTask(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the state of loss scaling, and the loss of an epoch that ended before its last batch."""
+        set_weights(self.trainer.optimizers, trains=False)
         if not self.trainer.is_last_batch:
             self._log_loss()
         if (skips := self.skips) is not None:

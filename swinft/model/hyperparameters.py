@@ -3,13 +3,14 @@
 import inspect
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from swinft.errors import InputError, suggest
 from swinft.model.settings import ComputeConfig, TaskContext
 
+T = TypeVar("T")
 # Arguments that earlier versions had flat, by the argument that contains them now.
 SECTIONS: dict[str, list[str]] = {
     "compute": [field.name for field in fields(ComputeConfig)],
@@ -22,6 +23,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: plain(each) for name, each in value.items()}
     return [plain(each) for each in value] if isinstance(value, tuple | list) else value
+
+
+def of_plain(cls: type[T], given: Any) -> T:
+    """Settings from the plain values of a checkpoint; anything else as it is."""
+    return cls(**given) if isinstance(given, dict) else given
 
 
 def upgraded_arguments(cls: type, path: Any, given: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Shapes: B batch, N training rows, F metadata features, K outputs.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Self
 
 import numpy as np
@@ -16,35 +16,34 @@ from swinft.errors import InputError
 from swinft.model.attention.swin import set_attention
 from swinft.model.backbones.memory_format import plain_where_needed, set_layout, uses_channels_last
 from swinft.model.backbones.timm_backbone import create_backbone
-from swinft.model.base_task import BaseTask
 from swinft.model.class_spec import Named, from_spec, plain_spec, to_spec
 from swinft.model.compiling import COMPILED_STEPS, CompileState, should_compile
 from swinft.model.evaluation import Evaluated
 from swinft.model.heads import Head
 from swinft.model.heads.contract import check_fits, check_logits, decoded, encoded_targets, head_from, row_losses
-from swinft.model.hyperparameters import plain, upgraded_arguments
+from swinft.model.hyperparameters import of_plain, plain, upgraded_arguments
 from swinft.model.metrics import Metric
 from swinft.model.network import ImageModel, constant_buffers
+from swinft.model.optimized_task import OptimizedTask
 from swinft.model.pooling import Pooling, PoolingName
 from swinft.model.scoring import chosen_metrics
 from swinft.model.settings import ComputeConfig, TaskContext
 from swinft.model.training import optim as rates
-from swinft.model.training.ema import AveragedWeights
-from swinft.model.training.mixup import MixConfig, mix
-from swinft.model.training.optim import Groups, OptimConfig
-from swinft.model.training.optimizers import make_optimizer
+from swinft.model.training.ema import AveragedWeights, EMAConfig
+from swinft.model.training.freezing import Freezing
+from swinft.model.training.mixup import MixConfig, draw, mixed_logits, mixing_places
+from swinft.model.training.optim import OptimConfig
 from swinft.model.training.prior import shift_of, shifted
-from swinft.model.training.schedules import describe_schedule, make_schedule
 from swinft.model.training.steps import steps_of
-from swinft.ranges import BELOW_ONE, COUNT, INSIDE_UNIT, NOT_NEGATIVE, check_ranges
+from swinft.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, check_ranges
 from swinft.seeding import Use, seed_for, seed_generators
 
 Batch = dict[str, Tensor]
 
-NUMBERS = {"drop_path_rate": BELOW_ONE, "ema_decay": INSIDE_UNIT, "metadata_hidden": COUNT}
+NUMBERS = {"drop_path_rate": BELOW_ONE, "metadata_hidden": COUNT, "freeze_epochs": NOT_NEGATIVE}
 
 
-class FineTuneTask(BaseTask):
+class FineTuneTask(OptimizedTask):
     """Fine-tunes a backbone with a head.
 
     Args:
@@ -64,8 +63,9 @@ class FineTuneTask(BaseTask):
         metrics: Names that `swinft metrics` lists, or the `class_path` of a custom `swinft.Metric`; the first selects
             the best epoch. Null for the defaults of the head.
         optim: Optimiser, learning rates, decays and schedule.
-        mix: Mixup and cutmix.
-        ema_decay: Decay of the averaged weights (EMA) per optimiser step, in (0, 1); null for no averaging.
+        mix: Mixup and cutmix, and their variants.
+        ema_decay: Decay of the averaged weights (EMA) per optimiser step, in (0, 1); null for no averaging; or a
+            mapping with `decay` and its warm-up.
         freeze_epochs: Epochs at the start in which the backbone is frozen, including BatchNorm statistics, and only
             pooling, metadata network and head are trained; the schedule continues. 0 for none, all epochs for a linear
             probe.
@@ -96,7 +96,7 @@ class FineTuneTask(BaseTask):
         metrics: list[Metric | str] | None = None,
         optim: OptimConfig = OptimConfig(),
         mix: MixConfig = MixConfig(),
-        ema_decay: float | None = None,
+        ema_decay: float | EMAConfig | None = None,
         freeze_epochs: int = 0,
         compute: ComputeConfig = ComputeConfig(),
         *,
@@ -104,28 +104,25 @@ class FineTuneTask(BaseTask):
         context: TaskContext = TaskContext(),
     ) -> None:
         super().__init__()
-        numbers = {"drop_path_rate": drop_path_rate, "ema_decay": ema_decay, "metadata_hidden": metadata_hidden}
-        check_ranges("model", {**numbers, "freeze_epochs": freeze_epochs}, NUMBERS | {"freeze_epochs": NOT_NEGATIVE})
+        numbers = {"drop_path_rate": drop_path_rate, "metadata_hidden": metadata_hidden, "freeze_epochs": freeze_epochs}
+        check_ranges("model", numbers, NUMBERS)
         # A checkpoint's hyper-parameters are plain values.
-        self.optim = OptimConfig(**optim) if isinstance(optim, dict) else optim
-        self.mix = MixConfig(**mix) if isinstance(mix, dict) else mix
-        self.compute = ComputeConfig(**compute) if isinstance(compute, dict) else compute
-        self.context = TaskContext(**context) if isinstance(context, dict) else context
-        self.ema_decay, self.freeze_epochs = ema_decay, freeze_epochs
+        self.optim, self.mix = of_plain(OptimConfig, optim), of_plain(MixConfig, mix)
+        self.compute, self.context = of_plain(ComputeConfig, compute), of_plain(TaskContext, context)
+        self.ema_config, self.freeze_epochs = EMAConfig.of(ema_decay), freeze_epochs
         self._asked = None if metrics is None else [from_spec(each, Metric, "a metric") for each in metrics]
         self._arguments: dict[str, Any] = {  # as plain values; head and pooling are added with the network
             "backbone": plain_spec(backbone, "model.backbone"),
             "pretrained": pretrained,
             "backbone_args": backbone_args,
             **numbers,
+            "ema_decay": asdict(ema_decay) if isinstance(ema_decay, EMAConfig) else ema_decay,
             "metrics": None if self._asked is None else [to_spec(metric) for metric in self._asked],
             "optim": asdict(self.optim),
             "mix": asdict(self.mix),
-            "freeze_epochs": freeze_epochs,
             "compute": asdict(self.compute),
         }
         self._head, self._pooling = head_from(head), pooling
-        self._unfrozen: list[torch.nn.Parameter] = []
         self._compiled, self._started = CompileState(), 0.0
         if num_outputs is not None:
             self._build(num_outputs)
@@ -143,7 +140,10 @@ class FineTuneTask(BaseTask):
             set_layout(self.net, "channels_last")
         asked = self.net.head.default_metrics if self._asked is None else self._asked
         self.scored_by = chosen_metrics(asked, self.net.head.kind)
-        self.averaged = AveragedWeights(self.net, self.ema_decay) if self.ema_decay is not None else None
+        recomputes, is_compiled = self.compute.grad_checkpointing, self.compute.compile is not False
+        self._places = mixing_places(self.mix, self.net, recomputes, is_compiled)
+        self._freezing = Freezing(images, rates.layers_of, self.optim.freeze, self.freeze_epochs)
+        self.averaged = AveragedWeights(self.net, self.ema_config) if self.ema_config else None
         self._ddp_params_and_buffers_to_ignore = constant_buffers(self)  # read by DDP
         found = {"head": to_spec(self.net.head), "pooling": to_spec(self.net.pooling) or "avg"}
         found |= {"num_outputs": num_outputs, "context": asdict(self.context)}
@@ -167,15 +167,6 @@ class FineTuneTask(BaseTask):
         averaged = self.averaged.module
         assert isinstance(averaged, ImageModel)
         return averaged
-
-    @property
-    def lr(self) -> float:
-        """The learning rate, which `Tuner.lr_find` sets; a number once there is a network."""
-        return self.optim.lr  # type: ignore[return-value]
-
-    @lr.setter
-    def lr(self, value: float) -> None:
-        self.optim = replace(self.optim, lr=value)
 
     def initialize(self, targets: Tensor, features: Tensor | None = None) -> None:
         """Computes the statistics of all training rows that head and metadata network need, before training.
@@ -244,19 +235,9 @@ class FineTuneTask(BaseTask):
         if should_compile(asked, steps.total, COMPILED_STEPS, "steps", self.device, self.print):
             self._compiled.start({self.net, self.predictor})
 
-    def on_train_epoch_start(self) -> None:
-        """Freezes the backbone in the first `freeze_epochs` epochs, and then unfreezes its trainable parameters."""
-        super().on_train_epoch_start()
-        if self.averaged is not None:
-            self.averaged.refresh_modules()
-        if self.freeze_epochs:
-            is_frozen = self.current_epoch < self.freeze_epochs
-            self.net.backbone.train(not is_frozen)
-            for parameter in self._unfrozen:
-                parameter.requires_grad_(not is_frozen)  # without a gradient AdamW skips it, and creates no state
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seeds dropout and drop path from (seed, epoch, batch): they do not depend on earlier steps."""
+        super().on_train_batch_start(batch, batch_idx)
         seed_generators(self.device, int(self._rng("dropout", batch_idx).integers(2**63)))
         self._started = time.perf_counter()
 
@@ -269,9 +250,9 @@ class FineTuneTask(BaseTask):
         encoded = encoded_targets(head, batch["target"], len(image))
         found = {"metadata": net.encode_metadata(batch.get("features")), "weight": batch.get("weight")}
         more = {name: tensor for name, tensor in found.items() if tensor is not None}
-        image, encoded, *mixed = mix(image, encoded, self.mix, self._rng("mixing", batch_idx), *more.values())
-        more = dict(zip(more, mixed, strict=True))
-        losses = row_losses(head, shifted(net.logits(image, more.get("metadata")), self._prior_shift), encoded)
+        mixing = draw(self.mix, image, self._rng("mixing", batch_idx), self._places)
+        logits, encoded, more = mixed_logits(net, image, encoded, more, mixing)
+        losses = row_losses(head, shifted(logits, self._prior_shift), encoded)
         loss = (losses * more["weight"] if "weight" in more else losses).mean()
         self._losses.add(batch_idx, loss.detach(), batch["row"])
         return loss
@@ -313,36 +294,6 @@ class FineTuneTask(BaseTask):
         """Prevents `load_from_checkpoint` from loading pretrained weights, which the checkpoint's replace."""
         arguments = checkpoint.setdefault(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         arguments["context"] = {**arguments.get("context", {}), "loads_weights": False}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Converts the optimiser state of older checkpoints, which had a parameter group per layer.
-
-        Raises:
-            InputError: It was saved with another network or other learning rates.
-        """
-        saved = checkpoint.get("optimizer_states")
-        if saved and hasattr(self, "net") and all("layer" in group for group in saved[0]["param_groups"]):
-            by_layer = rates.layer_groups(self.net.backbone, self._others, self.optim)
-            rates.regroup(checkpoint, by_layer, self.parameter_groups())
-
-    def parameter_groups(self) -> Groups:
-        """Parameters of backbone, pooling, metadata network and head with their rates, by `param_groups`."""
-        return rates.param_groups(self.net.backbone, self._others, self.optim)
-
-    @property
-    def _others(self) -> list[torch.nn.Module]:
-        """Pooling, metadata network and head."""
-        return [module for name, module in self.net.named_children() if name != "backbone"]
-
-    def configure_optimizers(self) -> Any:
-        """The optimiser, with a learning rate per layer, and the schedule, stepped after every optimiser step."""
-        groups = self.parameter_groups()
-        self._unfrozen = [parameter for parameter in self.net.backbone.parameters() if parameter.requires_grad]
-        line, steps = rates.describe_rates(groups), steps_of(self.trainer)
-        optimizer = make_optimizer(groups, self.optim, self.device, scales_loss=self._scaler is not None)
-        schedule = make_schedule(optimizer, self.optim, steps)
-        self.print(f"{line}, {describe_schedule(self.optim, steps)} ({self._rates_reason})")
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rng(self, use: Use, batch_idx: int) -> np.random.Generator:
         return np.random.default_rng(

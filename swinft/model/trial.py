@@ -18,7 +18,6 @@ from swinft.model.class_spec import spec_name
 from swinft.model.heads.contract import decoded, encoded_targets, row_losses
 from swinft.model.scoring import is_custom, score
 from swinft.model.task import FineTuneTask
-from swinft.model.training.optimizers import make_optimizer
 from swinft.model.training.schedules import make_schedule
 from swinft.model.training.steps import Steps
 
@@ -64,7 +63,7 @@ class TrialSteps:
         scales_loss: bool = False,
     ) -> None:
         self._task, self._autocast = task, autocast or nullcontext()
-        self.optimizer = make_optimizer(task.parameter_groups(), task.optim, device, scales_loss)
+        self.optimizer = task.make_optimizer(device, scales_loss)
         if device.type == "cpu":
             # It would query the GPU for graph capture, which creates a CUDA context that stays while folds are fitted.
             self.optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]

@@ -28,6 +28,7 @@ from swinft.run.config.callbacks import monitor_problems
 from swinft.run.config.sections import PredictConfig
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import ALL, expanded, trainings_of
+from swinft.run.folds.kept import kept_epochs
 from swinft.run.folds.planned import planned, step_problems
 from swinft.run.folds.pretrained import check_pretrained, check_unseen, pretrained_of
 from swinft.run.folds.trainer_checks import check_trainer
@@ -135,6 +136,7 @@ def _check_numbers(config: Namespace) -> None:
         InputError: One is out of its range.
     """
     PredictConfig(**dict(config.predict))
+    kept_epochs(config.checkpoint)
     most = HIGHEST_SEED - (config.data.folds.num or 0)
     if config.seeds is not None and (not config.seeds or len({*config.seeds}) < len(config.seeds)):
         raise InputError(f"seeds is {config.seeds}; give at least one, each once, or null.")

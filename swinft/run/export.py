@@ -22,6 +22,7 @@ from swinft.model.heads import Head
 from swinft.model.network import ImageModel
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import FoldId, held_out_by
+from swinft.run.folds.kept import kept_epochs
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.store import digest, json_bytes, probe, replace
@@ -105,7 +106,10 @@ def export(
         )
         parity = {"largest_difference": difference, "share_of": "the range", "images": compared}
         about = {"parity": parity, **_describe(experiment, schema, net, exported, sides)}
-        about = {"run": {**_origin(opened, index), "name": config.name, "checkpoint": config.checkpoint}, **about}
+        about = {
+            "run": {**_origin(opened, index), "name": config.name, "checkpoint": str(kept_epochs(config.checkpoint))},
+            **about,
+        }
         return ExportResult(*_write(path, to, exported, about), difference, compared, exported.note, exported.usage)
 
 

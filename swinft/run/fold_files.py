@@ -93,6 +93,15 @@ class Fold:
         """The committed epoch checkpoints, newest first, with damaged ones."""
         return sorted(filter(has_record, self.root.glob("epoch-*.ckpt")), key=_epoch, reverse=True)
 
+    def candidate(self, epoch: int) -> Path:
+        """The weights of an epoch that may be part of an average; deleted when the fold is done."""
+        return self.root / f"epoch-{epoch:04d}.safetensors"
+
+    @property
+    def candidates(self) -> list[Path]:
+        """The weights of all such epochs."""
+        return sorted(self.root.glob("epoch-*.safetensors"))
+
     @property
     def log(self) -> Path:
         """The output of all processes of the fold; for reading, not verified."""

@@ -68,9 +68,11 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
         print_line(f"  {note}")
     for line in checked.submission():
         print_line(line)
-    # Per fold: weights, and during the fit two checkpoints with weights, their average and AdamW's two moments.
+    # Per fold: weights, and during the fit two checkpoints with weights, their average and AdamW's two moments, and
+    # weights of epochs that may be averaged: one more than are.
+    kept = getattr(config.checkpoint, "epochs", -1) + 1
     num_trainings = (int(data.fold_of_row.max()) + 1) * len(config.seeds or [0])
-    probe(run.root.parent, 4 * checked.num_parameters * (num_trainings + 8))
+    probe(run.root.parent, 4 * checked.num_parameters * (num_trainings + 8 + kept))
     devices = devices_per_fold(config, num_trainings)
     if run.root.exists():
         was_started = not run.is_unstarted()

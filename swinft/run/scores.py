@@ -16,6 +16,7 @@ from swinft.inference.predictions import Predictions
 from swinft.printing import format_score, format_seconds
 from swinft.run.environment import note_of_folds
 from swinft.run.experiment import Experiment
+from swinft.run.folds.kept import kept_epochs
 from swinft.run.folds.recorder import WHOLE
 from swinft.run.layout import Run
 from swinft.run.report.page import write_report
@@ -76,7 +77,7 @@ def _scores(
         "folds": results,
         "rows": len(scored),
         "not_scored": dict(Counter(status for status in data.splits.status if status != OK)),
-        "checkpoint": experiment.config.checkpoint,
+        "checkpoint": str(kept_epochs(experiment.config.checkpoint)),
         "views": [view.name for view in experiment.views()],
     }
 

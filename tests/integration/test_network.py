@@ -18,7 +18,7 @@ from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.metadata import MetadataNetwork
 from swinft.model.task import FineTuneTask
 from swinft.model.training.ema import AveragedWeights
-from swinft.model.training.mixup import MixConfig, mix
+from swinft.model.training.mixup import MixConfig, draw
 from swinft.model.training.optim import OptimConfig, describe_rates, param_groups
 from tests.conftest import TINY_SWIN, with_context
 
@@ -157,7 +157,9 @@ def test_f024_all_of_a_row_is_mixed():
     encoded, metadata, weight = (torch.arange(4.0)[:, None] * factor for factor in (1, 100, 7))
     changed = {}
     for config in [MixConfig(mixup_alpha=1), MixConfig(cutmix_alpha=1)] * 4:
-        image, target, *more = mix(images, encoded, config, rng, metadata, weight[:, 0])
+        mixing = draw(config, images, rng)
+        image, target, rest = mixing.rows(images, encoded, {"metadata": metadata, "weight": weight[:, 0]})
+        more = list(rest.values())
         shown = image.mean((1, 2, 3)) / 10
         changed[config] = changed.get(config, False) or not torch.equal(shown, torch.arange(4.0))
         for mixed, factor in ((target, 1), (more[0], 100), (more[1], 7)):

@@ -1,12 +1,75 @@
 """Exponential moving average (EMA) of the weights, used for validation, checkpoints and prediction."""
 
 import copy
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from swinft.errors import InputError
+from swinft.ranges import INSIDE_UNIT, NOT_NEGATIVE, POSITIVE, check_ranges
+
 Pairs = list[tuple[nn.Module, nn.Module]]  # modules of the average, and the corresponding modules of the network
+
+WARMUPS = ("ratio", "power", "none")
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """How weights are averaged over the optimiser steps, and how the decay warms up.
+
+    Args:
+        decay: Share of the average that is kept per step, in (0, 1), once warmed up.
+        warmup: What the decay is until it reaches `decay`, by the steps n that were averaged: `ratio` for (1 + n) /
+            (10 + n), `power` for timm's 1 − (1 + n / `gamma`)^−`power`, `none` for `decay` from the first step on.
+        gamma: Steps, above 0, by which `power` is stretched.
+        power: Exponent of `power`, above 0: 2/3 reaches 0.999 after 31,600 steps, 3/4 after 10,000.
+        start_steps: Steps at the start in which the average is a copy of the weights.
+    """
+
+    decay: float = 0.999
+    warmup: Literal["ratio", "power", "none"] = "ratio"
+    gamma: float = 1.0
+    power: float = 2 / 3
+    start_steps: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks ranges, and that every setting acts."""
+        ranges = {"decay": INSIDE_UNIT, "gamma": POSITIVE, "power": POSITIVE, "start_steps": NOT_NEGATIVE}
+        check_ranges("model.ema_decay", vars(self), ranges)
+        if self.warmup not in WARMUPS:
+            raise InputError(f"model.ema_decay.warmup is {self.warmup!r}; it must be one of {', '.join(WARMUPS)}.")
+        if self.warmup != "power" and (self.gamma, self.power) != (EMAConfig.gamma, EMAConfig.power):
+            raise InputError(
+                f"model.ema_decay.gamma and power do nothing with warmup {self.warmup}: remove them, or set warmup to "
+                f"power."
+            )
+
+    @classmethod
+    def of(cls, given: Any) -> "EMAConfig | None":
+        """The settings of a decay alone, of a checkpoint's plain values, or as they are; None for no averaging.
+
+        Raises:
+            InputError: The decay is out of its range.
+        """
+        if given is None or isinstance(given, EMAConfig):
+            return given
+        if isinstance(given, Mapping):
+            return cls(**given)
+        check_ranges("model", {"ema_decay": given}, {"ema_decay": INSIDE_UNIT})
+        return cls(given)
+
+    def decay_at(self, updates: int) -> float:
+        """Share of the average that is kept at a step, after so many others."""
+        steps = updates - self.start_steps
+        if steps < 0:
+            return 0.0
+        if self.warmup == "none":
+            return self.decay
+        ratio = (1 + steps) / (10 + steps)
+        return min(self.decay, ratio if self.warmup == "ratio" else 1 - (1 + steps / self.gamma) ** -self.power)
 
 
 def ema_update(averaged: nn.Module, current: nn.Module, decay: float) -> None:
@@ -64,15 +127,15 @@ class AveragedWeights(nn.Module):
 
     Args:
         net: The network to average.
-        decay: Weight of the old average per optimiser step, after its warm-up: 0.999 averages about 1,000 steps.
+        config: Decay and warm-up; a number is the decay after the default warm-up: 0.999 averages about 1,000 steps.
     """
 
     updates: Tensor
 
-    def __init__(self, net: nn.Module, decay: float) -> None:
+    def __init__(self, net: nn.Module, config: EMAConfig | float) -> None:
         super().__init__()
         self.module = copy.deepcopy(net).requires_grad_(False).eval()
-        self.decay = decay
+        self.config = config if isinstance(config, EMAConfig) else EMAConfig(config)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self._num_updates: int | None = None  # on the CPU: reading the buffer would synchronise the device
         self._pairs: Pairs = []  # of the last network: iterating over its modules takes milliseconds
@@ -83,7 +146,7 @@ class AveragedWeights(nn.Module):
             self._num_updates = int(self.updates)
         if not self._pairs or self._pairs[0][1] is not net:
             self._pairs = _pairs(self.module, net)
-        _follow(self._pairs, min(self.decay, (1 + self._num_updates) / (10 + self._num_updates)))
+        _follow(self._pairs, self.config.decay_at(self._num_updates))
         self._num_updates += 1
         self.updates.fill_(self._num_updates)
 

@@ -1,8 +1,8 @@
 """Parameter groups: layer-wise learning-rate decay, and no weight decay for biases and norms."""
 
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from torch import nn
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import Backbone
 from swinft.model.class_spec import Named, plain_spec
+from swinft.model.training.freezing import FreezeConfig
 from swinft.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Range, check_ranges
 
 Groups = list[dict[str, Any]]
@@ -44,13 +45,16 @@ class OptimConfig:
             fractions are allowed. `auto` is a tenth of the training.
         min_lr_ratio: Fraction of the learning rate that remains at the end of the cosine, in 0–1.
         betas: AdamW's coefficients of the running averages; those of another optimiser go in `args`.
-        name: `adamw`, or another optimiser that `timm.optim.list_optimizers()` names (`sgd`, `lion`, `lamb`); or a
-            class derived from torch.optim.Optimizer, as `class_path` and `init_args`.
+        name: `adamw`, or another optimiser that `timm.optim.list_optimizers()` names (`sgd`, `lion`, `muon`);
+            `schedulefree_adamw`, `schedulefree_radam` or `schedulefree_sgd` with the schedule `constant`; or a class
+            derived from torch.optim.Optimizer, as `class_path` and `init_args`.
         args: More arguments of a named optimiser, such as `momentum`.
-        schedule: `warmup_cosine`; `constant` after the warm-up; `onecycle`; timm's `cosine`, `tanh`, `poly`, `step` or
-            `multistep` after the warm-up; or a class derived from torch.optim.lr_scheduler.LRScheduler, as `class_path`
-            and `init_args`, which is stepped after every optimiser step.
+        schedule: `warmup_cosine`; `constant` or `linear` after the warm-up; `onecycle`; timm's `cosine`, `tanh`,
+            `poly`, `step` or `multistep` after the warm-up; or a class derived from
+            torch.optim.lr_scheduler.LRScheduler, as `class_path` and `init_args`, which is stepped after every
+            optimiser step.
         schedule_args: Arguments of timm's schedules; lengths (`decay_t`, `t_initial`) in epochs.
+        freeze: Which part of the backbone stays as it is, and until when.
     """
 
     lr: float | Auto = "auto"
@@ -65,12 +69,15 @@ class OptimConfig:
     args: dict[str, Any] | None = None
     schedule: Named = "warmup_cosine"
     schedule_args: dict[str, Any] | None = None
+    freeze: FreezeConfig = field(default_factory=FreezeConfig)
 
     def __post_init__(self) -> None:
         """Checks the ranges; a class becomes its path and arguments."""
         object.__setattr__(self, "name", plain_spec(self.name, "model.optim.name"))
         object.__setattr__(self, "schedule", plain_spec(self.schedule, "model.optim.schedule"))
         object.__setattr__(self, "betas", tuple(self.betas))  # a list in YAML and in checkpoints
+        if isinstance(self.freeze, Mapping):  # in checkpoints
+            object.__setattr__(self, "freeze", FreezeConfig(**self.freeze))
         ranges = {
             "lr": POSITIVE,
             "head_lr": POSITIVE,
@@ -138,7 +145,7 @@ def layer_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
         raise ValueError("the learning rate is auto; call resolve_rates first")
     rate = config.lr
     model: Any = backbone.model
-    layer_of, head = _layers(model)
+    layer_of, head = layers_of(model)
     no_decay = list(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else []
     groups: dict[tuple[int, float, bool], dict[str, Any]] = {}
 
@@ -158,7 +165,7 @@ def layer_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimC
     return list(groups.values())
 
 
-def _layers(model: Any) -> tuple[dict[str, int], int]:
+def layers_of(model: Any) -> tuple[dict[str, int], int]:
     """Layer of every parameter of a model, and of the head, which replaces its classifier.
 
     Without timm's `group_matcher`, a layer is twelve consecutive parameters, in the order of registration.

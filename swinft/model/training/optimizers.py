@@ -1,11 +1,13 @@
 """Builds the optimiser: AdamW, another of timm's, or a custom class."""
 
+import importlib
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import timm.optim
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from swinft.errors import InputError, suggest
@@ -14,6 +16,12 @@ from swinft.model.training.optim import Groups, OptimConfig
 
 KEY = "model.optim.name"
 TIMM: Any = timm.optim  # its names are not in __all__
+# Optimisers that average their weights in the place of a schedule, and their classes in the package schedulefree.
+SCHEDULE_FREE = {
+    "schedulefree_adamw": "AdamWScheduleFree",
+    "schedulefree_radam": "RAdamScheduleFree",
+    "schedulefree_sgd": "SGDScheduleFree",
+}
 
 
 def make_optimizer(groups: Groups, config: OptimConfig, device: torch.device, scales_loss: bool) -> Optimizer:
@@ -42,6 +50,7 @@ def make_optimizer(groups: Groups, config: OptimConfig, device: torch.device, sc
             f": {type(error).__name__}: {error}"
         ) from error
     _check_groups(optimizer, name, rates, config.weight_decay)
+    set_weights([optimizer], trains=True)
     return optimizer
 
 
@@ -54,17 +63,61 @@ def _made(
         cls: Any = load_class(config.name["class_path"], Optimizer, KEY)
         made: Optimizer = cls(groups, lr=config.lr, **arguments)
         return made
+    if config.name in SCHEDULE_FREE:
+        free: Optimizer = _schedule_free_class(str(config.name))(
+            groups, lr=config.lr, weight_decay=config.weight_decay, **arguments
+        )
+        return free
     if config.name not in TIMM.list_optimizers():
-        hint = suggest(str(config.name), TIMM.list_optimizers())
+        hint = suggest(str(config.name), [*TIMM.list_optimizers(), *SCHEDULE_FREE])
         raise InputError(
-            f"{KEY} is '{config.name}'; it must be adamw, another name of timm.optim.list_optimizers(), or a class "
-            f"derived from torch.optim.Optimizer.{hint}"
+            f"{KEY} is '{config.name}'; it must be adamw, another name of timm.optim.list_optimizers(), one of "
+            f"{', '.join(SCHEDULE_FREE)}, or a class derived from torch.optim.Optimizer.{hint}"
         )
     if TIMM.get_optimizer_info(config.name).second_order:
         raise InputError(f"{KEY}: '{config.name}' needs second derivatives, which are not supported.")
     given: Any = {"lr": config.lr, "weight_decay": config.weight_decay, **arguments}
     named: Optimizer = TIMM.create_optimizer_v2(groups, config.name, **given)
     return named
+
+
+def _schedule_free_class(name: str) -> Any:
+    try:
+        return getattr(importlib.import_module("schedulefree"), SCHEDULE_FREE[name])
+    except ImportError as error:
+        raise InputError(f"{KEY}: '{name}' needs a package: pip install 'swinft[schedulefree]'.") from error
+
+
+def is_schedule_free(optimizer: Any) -> bool:
+    """Whether an optimiser has other weights to train with than to predict with, and is told which are wanted."""
+    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
+
+
+def set_weights(optimizers: Iterable[Any], trains: bool) -> None:
+    """Puts the weights to train with, or those to predict with, into the network, where they differ."""
+    for optimizer in optimizers:
+        if is_schedule_free(optimizer):
+            optimizer.train() if trains else optimizer.eval()
+
+
+def check_schedule_free(optimizer: Optimizer, config: OptimConfig, net: nn.Module, has_average: bool) -> None:
+    """Refuses settings beside a schedule-free optimiser that would spoil what it averages.
+
+    Raises:
+        InputError: There is a schedule, an average of weights besides, or BatchNorm.
+    """
+    if not is_schedule_free(optimizer):
+        return
+    name = spec_name(config.name)
+    if config.schedule != "constant":
+        raise InputError(f"{KEY} '{name}' takes the place of a schedule: set model.optim.schedule to constant.")
+    if has_average:
+        raise InputError(f"{KEY} '{name}' averages weights by itself: set model.ema_decay to null.")
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules()):
+        raise InputError(
+            f"{KEY} '{name}' predicts with other weights than it trains, and BatchNorm's statistics would be those of "
+            "the latter: name a model.backbone without BatchNorm, or another optimiser."
+        )
 
 
 def _check_settings(config: OptimConfig, name: str, arguments: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ TIMM_SCHEDULES: dict[str, Any] = {
     "step": StepLRScheduler,
     "tanh": TanhLRScheduler,
 }
-NAMES = ["warmup_cosine", "constant", "onecycle", *TIMM_SCHEDULES]
+NAMES = ["warmup_cosine", "constant", "linear", "onecycle", *TIMM_SCHEDULES]
 IN_EPOCHS = ("t_initial", "decay_t")
 # Arguments of timm's schedules that swinft sets, or that other settings set.
 RESERVED = {"optimizer", "initialize", "lr_min", "t_in_epochs", "warmup_lr_init", "warmup_prefix", "warmup_t"}
@@ -95,6 +95,8 @@ def _after_warmup(config: OptimConfig, steps: Steps, length: float) -> Factor:
     name, least = str(config.schedule), config.min_lr_ratio
     if name == "constant":
         return lambda step: 1.0
+    if name == "linear":
+        return lambda step: 1.0 - (1.0 - least) * min(1.0, step / length)
     if name == "onecycle":
         return lambda step: _half_cosine(step / length, 1.0, least)
     given = {key: _in_steps(value, steps) if key in IN_EPOCHS else value for key, value in _arguments(config).items()}

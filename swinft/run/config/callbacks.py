@@ -25,7 +25,8 @@ from swinft.model.metrics import Metric
 
 # Refused base classes, with the reason; subclasses are refused too.
 REFUSED: dict[type[Callback], str] = {
-    StochasticWeightAveraging: "it replaces the weights after the last validation. Set model.ema_decay instead.",
+    StochasticWeightAveraging: "it replaces the weights after the last validation. Set checkpoint to "
+    "{soup: last, epochs: 3} instead, or model.ema_decay.",
     WeightAveraging: "its average is not in the weights that are saved. Set model.ema_decay instead.",
     GradientAccumulationScheduler: "it changes the number of steps, for which the schedule is planned. Set "
     "trainer.accumulate_grad_batches instead.",
@@ -44,20 +45,20 @@ def refusal(cls: type) -> str | None:
     return next((reason for base, reason in REFUSED.items() if issubclass(cls, base)), None)
 
 
-def callback_problems(callbacks: Sequence[Callback], has_logger: bool, checkpoint: str) -> list[str]:
+def callback_problems(callbacks: Sequence[Callback], has_logger: bool, is_last: bool) -> list[str]:
     """Problems of a config's callbacks; one sentence each.
 
     Args:
         callbacks: The callbacks of the config.
         has_logger: Whether the config has a logger.
-        checkpoint: Which epoch predicts, `last` or `best`.
+        is_last: Whether the last epoch predicts.
     """
     problems = []
     for callback in callbacks:
         name = type(callback).__name__
         if isinstance(callback, NEED_LOGGER) and not has_logger:
             problems.append(f"trainer.callbacks: {name} needs a logger: set trainer.logger to csv, or remove it.")
-        if isinstance(callback, ModelPruning) and checkpoint == "best":
+        if isinstance(callback, ModelPruning) and not is_last:
             problems.append(
                 f"trainer.callbacks: {name} makes its pruning permanent after the last epoch: set checkpoint to last."
             )

@@ -30,6 +30,7 @@ from swinft.run.config.parser import Parser, key_types
 from swinft.run.config.secrets import fill, mask, redact
 from swinft.run.config.trust import TRUSTED_PACKAGES, check_allowed, check_named
 from swinft.run.config.yaml_checks import Allowed, file_problems, option_problems
+from swinft.run.folds.kept import SoupConfig
 from swinft.run.layout import check_name
 from swinft.run.submission.plan import SubmissionConfig
 from swinft.run.trainer import LoggerName
@@ -153,9 +154,10 @@ def _add_general(parser: Parser) -> None:
     )
     parser.add_argument(
         "--checkpoint",
-        type=Literal["last", "best"],
+        type=Literal["last", "best"] | SoupConfig,
         default="last",
-        help="which epoch's weights a fold predicts with; `best` selects it on the rows on which it is then scored",
+        help="which epoch's weights a fold predicts with; `best` selects it on the rows on which it is then scored; a "
+        "mapping with `soup` (last, best, greedy) and `epochs` averages the weights of several",
     )
     parser.add_argument(
         "--max_hours",

@@ -32,6 +32,12 @@ def dry_run_config(config: Namespace) -> Namespace:
     warmup = config.model.optim.warmup_epochs
     short.model.optim.warmup_epochs = warmup if warmup == "auto" else min(1.0, warmup)
     short.model.freeze_epochs = min(1, config.model.freeze_epochs)
+    if config.model.optim.freeze.epochs:
+        short.model.optim.freeze.epochs, short.model.optim.freeze.gradual = 1, False
+    if getattr(config.model.ema_decay, "start_steps", 0):
+        short.model.ema_decay.start_steps = 0
+    if not isinstance(config.checkpoint, str):
+        short.checkpoint = "last"  # there is one epoch
     return short
 
 

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from jsonargparse import Namespace
+from numpy.typing import NDArray
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.folds import ALL_ROWS
@@ -25,6 +26,7 @@ from swinft.inference.finite import Origin
 from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
 from swinft.model.metrics import traits_of
+from swinft.model.network import ImageModel
 from swinft.model.task import FineTuneTask
 from swinft.printing import format_seconds
 from swinft.run.checked_images import CheckedImages, checked_images, inherited_cache
@@ -37,10 +39,12 @@ from swinft.run.fold_files import Fold
 from swinft.run.folds.checkpoints import newest_checkpoint
 from swinft.run.folds.dry_run import shorten
 from swinft.run.folds.hours import fold_limit
+from swinft.run.folds.kept import kept_epochs
 from swinft.run.folds.pretrained import note_of_leak, pretrained_of, source_of
 from swinft.run.folds.pretrained_head import copy_head
 from swinft.run.folds.progress import FoldProgress, RunFolds
 from swinft.run.folds.recorder import WHOLE, FoldRecorder
+from swinft.run.folds.soup import make_soup
 from swinft.run.layout import Run
 from swinft.run.scoring import score_rows
 from swinft.run.trainer import silence_lightning
@@ -79,7 +83,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
     task = _task(experiment, data, newest, config.seed + _number(run, fold))
     limit = fold_limit(run, config)
     progress = FoldProgress(fold, task.metrics, len(config.predict.views), limit, RunFolds.of(run))
-    recorder = FoldRecorder(fold, task.scored_by, config.checkpoint, limit, progress, stop_after)
+    recorder = FoldRecorder(fold, task.scored_by, kept_epochs(config.checkpoint), limit, progress, stop_after)
     device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)
     trainer = experiment.trainer(fold.root, precision, recorder, **_trainer_changes(experiment, fold))
@@ -103,7 +107,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
                 trainer.fit(task, datamodule=data, ckpt_path=newest)
             trainer.strategy.barrier()
     if trainer.is_global_zero:
-        if recorder.keep == "last":
+        if recorder.kept.checkpoint == "last":
             save_net(task.predictor, fold.weights)
         with out_of_memory_explained(explained), loaders_explained():
             _finish(fold, experiment, choice, data, recorder, trainer)
@@ -245,9 +249,16 @@ def _finish(
     """Writes out-of-fold predictions from the saved weights, then the result file that marks the fold as done."""
     config, device = experiment.config, trainer.strategy.root_device
     precision = _precision_of_oof(config, recorder, device)
+    network = partial(experiment.network, data.schema, fold.weights, device, choice.prediction, precision)
+    predict = partial(_predict_held_out, fold, experiment, data, device, precision)
+    epochs = make_soup(recorder, data, network, predict, device, precision)
     num_rows, scores = 0, dict[str, float]()
     if fold.held_out is not None:
-        num_rows, scores = _score(fold, experiment, choice, data, recorder, device, precision)
+        rows, values = predict(network(), f"fold {fold.index}  out-of-fold predictions")
+        ids = np.asarray(data.train_table.ids)[rows].tolist()
+        oof = Predictions(ids, values, data.schema.outputs, np.full(len(rows), fold.held_out))
+        oof.write(fold.oof, "swinft fit")
+        num_rows, scores = len(rows), score_rows(recorder.metrics, data, rows, values)
     made = made_with(config, trainer.world_size) | choice.described()
     result = {
         "fold": fold.index,
@@ -257,36 +268,32 @@ def _finish(
         "end": recorder.end,
         "last_epoch": recorder.history[-1],
         "best_epoch": recorder.best,
+        **epochs,
         "seconds": round(sum(line["seconds"] for line in recorder.history), 1),
         "peak_memory": recorder.peak,
         "made_with": made | {"precision": recorder.precision or precision},
     }
     commit(fold.result, json_bytes(result), "swinft fit")
-    for checkpoint in fold.checkpoints:  # no longer needed, and several times the size of the weights
+    # No longer needed; a checkpoint is several times the size of the weights.
+    for checkpoint in (*fold.checkpoints, *fold.candidates):
         discard(checkpoint)
 
 
-def _score(
+def _predict_held_out(
     fold: Fold,
     experiment: Experiment,
-    choice: Choice,
     data: CSVDataModule,
-    recorder: FoldRecorder,
     device: torch.device,
     precision: Precision,
-) -> tuple[int, dict[str, float]]:
-    """Writes the out-of-fold predictions of the saved weights; gives their number and their scores."""
-    config = experiment.config
-    net = experiment.network(data.schema, fold.weights, device, choice.prediction, precision)
+    net: ImageModel,
+    label: str | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Numbers and predictions of the held-out rows, by a network that may be cast for it."""
     loader, views = data.val_dataloader(), experiment.views()
-    nets = nets_by_torch([net], loader, views, device, config.predict.compile, precision, data.image_size)
+    policy = experiment.config.predict.compile
+    nets = nets_by_torch([net], loader, views, device, policy, precision, data.image_size)
     origin = Origin(data.train_table.ids, [fold.weights], "Set trainer.precision to 32-true, under another --name.")
-    label = f"fold {fold.index}  out-of-fold predictions"
-    rows, values = predict_rows(nets, loader, views, device, precision, origin, label)
-    ids = np.asarray(data.train_table.ids)[rows].tolist()
-    oof = Predictions(ids, values, data.schema.outputs, np.full(len(rows), fold.held_out))
-    oof.write(fold.oof, "swinft fit")
-    return len(rows), score_rows(recorder.metrics, data, rows, values)
+    return predict_rows(nets, loader, views, device, precision, origin, label)
 
 
 def _precision_of_oof(config: Namespace, recorder: FoldRecorder, device: torch.device) -> Precision:

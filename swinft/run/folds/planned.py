@@ -10,6 +10,7 @@ from swinft.errors import InputError, number_of
 from swinft.model.training.optim import OptimConfig
 from swinft.model.training.schedules import warmup_steps
 from swinft.model.training.steps import Steps, count_steps
+from swinft.run.folds.kept import SoupConfig, kept_epochs
 
 
 def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> list[str]:
@@ -26,7 +27,7 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
     for fold in folds:
         try:
             steps.append(_steps(config, data.splits.num_training_rows(fold), num_ranks))
-            warmup_steps(OptimConfig(**dict(config.model.optim)), steps[-1])
+            warmup_steps(OptimConfig(**config.model.optim.as_dict()), steps[-1])
         except InputError as error:
             problems.append(f"fold {fold}: {error}")
     problems = problems[:1]  # folds differ by a row or two: the others would have the same problem
@@ -37,16 +38,39 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
             f"trainer.max_steps is {limit}, and trainer.max_epochs {config.trainer.max_epochs} ends after {most} "
             f"steps. Set trainer.max_epochs to null, or remove trainer.max_steps."
         )
-    frozen = config.model.freeze_epochs
-    if steps and frozen > steps[0].epochs:
+    kept = kept_epochs(config.checkpoint)
+    if steps and isinstance(kept, SoupConfig) and kept.epochs > steps[0].epochs:
         problems.append(
-            f"model.freeze_epochs is {frozen}, and training has {number_of(steps[0].epochs, 'epoch')}. Set it to less."
+            f"checkpoint.epochs is {kept.epochs}, and training has {number_of(steps[0].epochs, 'epoch')}. Set it to "
+            "less."
         )
-    if frozen and num_ranks > 1 and config.trainer.strategy != "ddp_find_unused_parameters_true":
+    start = getattr(config.model.ema_decay, "start_steps", 0)
+    if steps and start >= min(each.total for each in steps):
         problems.append(
-            "model.freeze_epochs leaves parameters without gradients, which several processes must expect: set "
-            "trainer.strategy to ddp_find_unused_parameters_true."
+            f"model.ema_decay.start_steps is {start}, and training takes {min(each.total for each in steps)}: nothing "
+            "would be averaged. Set it to less."
         )
+    if steps:
+        problems += _freezing_problems(config, steps[0].epochs, num_ranks)
+    return problems
+
+
+def _freezing_problems(config: Namespace, epochs: int, num_ranks: int) -> list[str]:
+    """Freezing that would outlast the training, or that several processes do not expect."""
+    given = {
+        "model.freeze_epochs": config.model.freeze_epochs,
+        "model.optim.freeze.epochs": config.model.optim.freeze.epochs,
+    }
+    expects = config.trainer.strategy == "ddp_find_unused_parameters_true"
+    problems = []
+    for key, frozen in given.items():
+        if frozen and frozen > epochs:
+            problems.append(f"{key} is {frozen}, and training has {number_of(epochs, 'epoch')}. Set it to less.")
+        if frozen and num_ranks > 1 and not expects:
+            problems.append(
+                f"{key} leaves parameters without gradients, which several processes must expect: set "
+                "trainer.strategy to ddp_find_unused_parameters_true."
+            )
     return problems
 
 

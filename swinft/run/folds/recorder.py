@@ -1,9 +1,8 @@
 """The callback that saves a fold after every epoch: a checkpoint, a line of metrics, the best weights."""
 
-import math
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -18,6 +17,7 @@ from swinft.model.training.steps import steps_of
 from swinft.run.experiment import save_net
 from swinft.run.fold_files import Fold
 from swinft.run.folds.hours import TimeLimit
+from swinft.run.folds.kept import Kept, SoupConfig
 from swinft.run.folds.progress import FoldProgress
 from swinft.run.folds.recipe import STEP_WORDS, recipe_of, step_parts, weight_norms
 from swinft.run.trainer import StoreCheckpointIO, callbacks_of
@@ -39,7 +39,7 @@ class FoldRecorder(Checkpoint):
     Args:
         fold: The fold's folder.
         metrics: The task's metrics; the first one decides the best epoch.
-        keep: Which epoch's weights to predict with.
+        checkpoint: Which epochs' weights to predict with: `last`, `best`, or an average.
         limit: The fold's time limit; None for none. At least one epoch is trained.
         progress: Measures and prints the epochs; by default without views and without the run's other folds.
         stop_after: Epochs after which a training on every row ends; None for as many as are planned.
@@ -49,14 +49,14 @@ class FoldRecorder(Checkpoint):
         self,
         fold: Fold,
         metrics: list[Metric],
-        keep: Literal["last", "best"],
+        checkpoint: str | SoupConfig,
         limit: TimeLimit | None = None,
         progress: FoldProgress | None = None,
         stop_after: int | None = None,
     ) -> None:
         self.fold = fold
         self.metrics = metrics
-        self.keep: Literal["last", "best"] = "last" if fold.held_out is None else keep
+        self.kept = Kept(fold, metrics[0], checkpoint)
         self.limit = limit
         self.stop_after = stop_after
         self.progress = progress or FoldProgress(fold, [metric.name for metric in metrics], 1, limit, None)
@@ -73,7 +73,7 @@ class FoldRecorder(Checkpoint):
     @property
     def best(self) -> dict[str, float]:
         """The epoch with the best score; the first of equal ones."""
-        return max(self.history, key=self._rank)
+        return self.kept.best(self.history)
 
     @property
     def has_trained(self) -> bool:
@@ -185,13 +185,14 @@ class FoldRecorder(Checkpoint):
                 print(self._early_end(planned), flush=True)
             content = b"".join(json_bytes(row, indent=None) + b"\n" for row in self.history)
             commit(self.fold.metrics, content, "swinft fit")
-            if self.keep == "best" and self.best is line:
-                save_net(pl_module.predictor, self.fold.weights)
+            for path in self.kept.files(self.history):
+                save_net(pl_module.predictor, path)
         # On all ranks: Lightning gathers sharded states.
         trainer.save_checkpoint(self.fold.checkpoint(len(self.history)))
         if trainer.is_global_zero:
             for old in self.fold.checkpoints[KEPT_CHECKPOINTS:]:
                 discard(old)
+            self.kept.tidy(self.history)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks again that the weights, which are saved after this, are the validated ones."""
@@ -301,16 +302,6 @@ class FoldRecorder(Checkpoint):
             f"fold {self.fold.index}: {problem}; highest learning rate now {rate:.3g}. Earlier epochs are saved. "
             f"Lower model.optim.lr or set trainer.precision to 32-true, under another --name."
         )
-
-    def _rank(self, line: dict[str, float]) -> tuple[int, float]:
-        """A sort key, higher is better: a defined score beats an undefined one; among these the lowest loss is best."""
-        if "val_loss" not in line:  # no row is held out: the last epoch is the best
-            return -1, line["epoch"]
-        metric = self.metrics[0]
-        score, loss = line[f"val_{metric.name}"], line["val_loss"]
-        if math.isnan(score):
-            return (0, -loss) if not math.isnan(loss) else (-1, 0.0)
-        return 1, score if metric.higher_is_better else -score
 
 
 def _wait_share(trainer: Trainer) -> float | None:

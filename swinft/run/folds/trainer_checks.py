@@ -50,7 +50,7 @@ def check_trainer(experiment: Experiment, num_folds: int) -> Trainer:
     devices = {"devices": devices_per_fold(config, num_folds)} if has_choice else {}
     with _restored_flags():
         trainer = experiment.trainer(Path(gettempdir()), precision, Checkpoint(), **devices)
-    problems = callback_problems(callbacks_of(trainer), bool(trainer.loggers), config.checkpoint)
+    problems = callback_problems(callbacks_of(trainer), bool(trainer.loggers), config.checkpoint == "last")
     problems += _device_problems(trainer, config.trainer, precision)
     if problems:
         raise InputError("\n".join(problems))

@@ -35,6 +35,7 @@ from swinft.run.config.trust import built_by_name
 from swinft.run.environment import trained_in
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import FoldId
+from swinft.run.folds.kept import kept_epochs
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.prediction.options import PredictOptions
@@ -144,7 +145,7 @@ def _provenance(run: Run, predictors: "_Predictors", chosen: list[FoldId], views
         [view.name for view in views],
         predictors.backend,
         predictors.precision,
-        predictors.experiment.config.checkpoint,
+        str(kept_epochs(predictors.experiment.config.checkpoint)),
         weights_of(run, chosen),
     )
 

@@ -3,9 +3,13 @@
 import pytest
 import timm
 import torch
+from timm.utils import ModelEmaV3
 from torch import nn
 
-from swinft.model.training.ema import AveragedWeights, ema_update
+from swinft.cli import main
+from swinft.errors import InputError
+from swinft.model.training.ema import AveragedWeights, EMAConfig, ema_update
+from tests.conftest import power_gone_after, tiny_config, write_config
 
 
 def tiny_swin() -> nn.Module:
@@ -79,3 +83,63 @@ def test_it_is_never_trained():
     averaged.train()
     assert not any(module.training for module in averaged.modules())
     assert not any(p.requires_grad for p in averaged.parameters())
+
+
+@pytest.mark.parametrize("power", [2 / 3, 0.9])
+def test_the_power_warm_up_is_timms(power):
+    config = EMAConfig(0.9, "power", gamma=2.0, power=power, start_steps=3)
+    timms = ModelEmaV3(nn.Linear(1, 1), 0.9, 0.0, 3, True, 2.0, power)
+    # timm counts from 1, and lets the first step that it averages go by as a copy.
+    assert [config.decay_at(n) for n in range(60)] == pytest.approx([timms.get_decay(n + 1) for n in range(60)])
+
+
+def test_without_a_warm_up_the_decay_acts_from_its_start_on():
+    net = nn.Linear(1, 1, bias=False)
+    averaged = AveragedWeights(net, EMAConfig(0.75, "none", start_steps=1))
+    for value in (4.0, 8.0):
+        net.weight.data.fill_(value)
+        averaged.update(net)
+    assert averaged.module.weight.item() == 0.75 * 4 + 0.25 * 8
+    assert [EMAConfig(0.999).decay_at(n) for n in (0, 10, 10**6)] == [0.1, 11 / 20, 0.999]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"decay": 1.0}, "ema_decay.decay is 1.0"),
+        ({"warmup": "linear"}, "warmup is 'linear'"),
+        ({"gamma": 2.0}, "gamma and power do nothing with warmup ratio"),
+    ],
+)
+def test_wrong_settings_of_an_average_are_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        EMAConfig(**wrong)
+
+
+def test_a_number_and_its_mapping_train_the_same_and_a_warm_up_another(competition, tmp_path, capsys):
+    def oof(name, *options, **changes):
+        config = tiny_config(competition, tmp_path / "runs", name=name, **changes)
+        path = write_config(tmp_path / f"{name}.yaml", config)
+        words = ["fit", "--config", str(path), "--fold", "0"]
+        if not options:
+            assert main(words) == 0
+        else:
+            with power_gone_after(1):
+                main(words)
+            assert main([*words, *options]) == 0
+        return (tmp_path / "runs" / name / "fold_0" / "weights.safetensors").read_bytes()
+
+    number = oof("number", **{"model.ema_decay": 0.9})
+    assert oof("mapping", **{"model.ema_decay": {"decay": 0.9}}) == number
+    changed = {"model.ema_decay": {"decay": 0.9, "warmup": "power", "start_steps": 1}}
+    whole = oof("whole", **changed)
+    assert whole != number
+    assert oof("again", "--resume", **changed) == whole
+    late = write_config(
+        tmp_path / "late.yaml", tiny_config(competition, tmp_path, **{"model.ema_decay": {"start_steps": 99}})
+    )
+    assert main(["check", "--config", str(late)]) == 2
+    assert "start_steps is 99, and training takes 4: nothing would be averaged" in capsys.readouterr().err
+    wrong = write_config(tmp_path / "w.yaml", tiny_config(competition, tmp_path, **{"model.ema_decay": {"decai": 0.9}}))
+    assert main(["check", "--config", str(wrong)]) == 2
+    assert "decai" in capsys.readouterr().err

@@ -157,6 +157,52 @@ def test_an_optimiser_that_could_not_act_is_refused(given, message):
         optimizer_of(**given)
 
 
+def test_a_schedule_free_optimiser_validates_and_saves_the_weights_that_it_averages():
+    class Look(pl.Callback):
+        def __init__(self):
+            self.trained, self.validated, self.modes = [], [], set()
+
+        def on_train_batch_end(self, trainer, task, *_):
+            self.trained.append(task.net.head.linear.weight.detach().clone())
+            self.modes.add(trainer.optimizers[0].param_groups[0]["train_mode"])
+
+        def on_validation_batch_start(self, trainer, task, *_):
+            self.validated.append(task.net.head.linear.weight.detach().clone())
+            self.modes.add(trainer.optimizers[0].param_groups[0]["train_mode"])
+
+    torch.manual_seed(0)
+    optim = OptimConfig(lr=1e-2, name="schedulefree_adamw", schedule="constant", warmup_epochs=0)
+    given = {"pretrained": False, "backbone_args": dict(TINY_SWIN), "num_outputs": 3, "image_size": 32}
+    task, look = FineTuneTask(ClassificationHead, **with_context(**given), optim=optim), Look()
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=2, callbacks=[look], enable_checkpointing=False, **quiet)
+    trainer.fit(task, *(DataLoader(batches(), batch_size=None) for _ in range(2)))
+    assert look.modes == {True, False}
+    assert not torch.equal(look.trained[-1], look.validated[-1])
+    assert torch.equal(task.net.head.linear.weight, look.validated[-1])
+    # The weights that are trained lie between those that are averaged and those of plain AdamW.
+    z = trainer.optimizers[0].state[task.net.head.linear.weight]["z"]
+    torch.testing.assert_close(look.trained[-1], 0.9 * look.validated[-1] + 0.1 * z)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "'schedulefree_adamw' takes the place of a schedule: set model.optim.schedule to constant"),
+        ({"ema_decay": 0.9, "schedule": "constant"}, "averages weights by itself: set model.ema_decay to null"),
+        ({"backbone": "test_resnet", "schedule": "constant"}, "name a model.backbone without BatchNorm"),
+    ],
+)
+def test_what_would_spoil_a_schedule_free_optimiser_is_refused_by_check(competition, tmp_path, capsys, given, message):
+    changes = {"model.optim.name": "schedulefree_adamw", "model.ema_decay": given.get("ema_decay")}
+    changes |= {"model.optim.schedule": given.get("schedule", "warmup_cosine")}
+    if "backbone" in given:
+        changes |= {"model.backbone": given["backbone"], "model.backbone_args": None}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["check", "--config", str(config)]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_every_name_of_timm_is_built_or_refused_in_words():
     built = 0
     for name in timm.optim.list_optimizers():
@@ -173,6 +219,8 @@ def test_every_name_of_timm_is_built_or_refused_in_words():
 
 def test_named_schedules_are_what_they_say():
     assert curve(schedule="constant", warmup_epochs=1)[9:] == pytest.approx([10 / 11, *[1.0] * 91])
+    line = curve(schedule="linear", warmup_epochs=1, min_lr_ratio=0.2)
+    assert (line[10], line[55], line[100]) == pytest.approx((1.0, 0.6, 0.2))
     one = curve(schedule="onecycle", min_lr_ratio=0.0)
     assert (one[0], one[30], one[100]) == pytest.approx((1 / 25, 1.0, 0.0), abs=1e-6)
     assert one[65] == pytest.approx(0.5)
@@ -249,17 +297,28 @@ def batches():
     return [{"image": image, "target": torch.tensor([0, 1, 2] * 2), "row": torch.arange(6)}] * 4
 
 
-@pytest.mark.parametrize("schedule", ["onecycle", Halves])
-def test_a_fit_goes_on_with_optimiser_and_schedule_to_the_bit(tmp_path, schedule):
+@pytest.mark.parametrize(
+    ("name", "schedule", "accumulate"),
+    [
+        ("nadamw", "onecycle", 1),
+        ("nadamw", Halves, 1),
+        *((name, "linear", 2) for name in ("muon", "lion", "adan", "radam", "madgrad", "lamb")),
+        ("schedulefree_adamw", "constant", 2),
+        ("schedulefree_radam", "constant", 1),
+    ],
+)
+def test_a_fit_goes_on_with_optimiser_and_schedule_to_the_bit(tmp_path, name, schedule, accumulate):
     def fit(epochs, ckpt=None, stop=None):
         torch.manual_seed(0)
-        optim = OptimConfig(lr=1e-3, name="nadamw", schedule=schedule, layer_decay=0.5)
+        optim = OptimConfig(lr=1e-3, name=name, schedule=schedule, layer_decay=0.5)
         given = {"pretrained": False, "backbone_args": dict(TINY_SWIN), "num_outputs": 3, "image_size": 32}
         task = FineTuneTask(ClassificationHead, **with_context(**given), optim=optim)
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-        trainer = pl.Trainer(accelerator="cpu", max_epochs=epochs, enable_checkpointing=False, **quiet)
+        steps = {"accumulate_grad_batches": accumulate, "enable_checkpointing": False}
+        trainer = pl.Trainer(accelerator="cpu", max_epochs=epochs, **steps, **quiet)
         if stop:
-            task.on_train_epoch_end = lambda: setattr(trainer, "should_stop", True)
+            end = task.on_train_epoch_end
+            task.on_train_epoch_end = lambda: (end(), setattr(trainer, "should_stop", True))
         trainer.fit(task, DataLoader(batches(), batch_size=None), ckpt_path=ckpt, weights_only=True if ckpt else None)
         if stop:
             trainer.save_checkpoint(stop)

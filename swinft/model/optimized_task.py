@@ -1,0 +1,76 @@
+"""A LightningModule with an optimiser: rates per layer, schedule, frozen parts, averaged weights."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from swinft.model.base_task import BaseTask
+from swinft.model.training import optim as rates
+from swinft.model.training.ema import AveragedWeights
+from swinft.model.training.freezing import Freezing
+from swinft.model.training.optim import Groups, OptimConfig
+from swinft.model.training.optimizers import check_schedule_free, make_optimizer
+from swinft.model.training.schedules import describe_schedule, make_schedule
+from swinft.model.training.steps import steps_of
+
+
+class OptimizedTask(BaseTask):
+    """Optimiser and schedule; a subclass makes the network."""
+
+    optim: OptimConfig
+    averaged: AveragedWeights | None
+    _freezing: Freezing
+    _rates_reason: str
+
+    @property
+    def lr(self) -> float:
+        """The learning rate, which `Tuner.lr_find` sets; a number once there is a network."""
+        return self.optim.lr  # type: ignore[return-value]
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.optim = replace(self.optim, lr=value)
+
+    def on_train_epoch_start(self) -> None:
+        """Freezes what of the backbone is frozen in this epoch."""
+        super().on_train_epoch_start()
+        if self.averaged is not None:
+            self.averaged.refresh_modules()
+        self._freezing.apply(self.current_epoch)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Converts the optimiser state of older checkpoints, which had a parameter group per layer.
+
+        Raises:
+            InputError: It was saved with another network or other learning rates.
+        """
+        saved = checkpoint.get("optimizer_states")
+        if saved and hasattr(self, "net") and all("layer" in group for group in saved[0]["param_groups"]):
+            by_layer = rates.layer_groups(self.net.backbone, self._others, self.optim)
+            rates.regroup(checkpoint, by_layer, self.parameter_groups())
+
+    def parameter_groups(self) -> Groups:
+        """Parameters of backbone, pooling, metadata network and head with their rates, by `param_groups`."""
+        return rates.param_groups(self.net.backbone, self._others, self.optim)
+
+    @property
+    def _others(self) -> list[torch.nn.Module]:
+        """Pooling, metadata network and head."""
+        return [module for name, module in self.net.named_children() if name != "backbone"]
+
+    def make_optimizer(self, device: torch.device, scales_loss: bool) -> torch.optim.Optimizer:
+        """The optimiser of the parameters on a device, for a loss that fp16 scales or not."""
+        optimizer = make_optimizer(self.parameter_groups(), self.optim, device, scales_loss)
+        check_schedule_free(optimizer, self.optim, self.net, self.averaged is not None)
+        return optimizer
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, with a learning rate per layer, and the schedule, stepped after every optimiser step."""
+        line, steps = rates.describe_rates(self.parameter_groups()), steps_of(self.trainer)
+        optimizer = self.make_optimizer(self.device, scales_loss=self._scaler is not None)
+        schedule = make_schedule(optimizer, self.optim, steps)
+        self.print(f"{line}, {describe_schedule(self.optim, steps)} ({self._rates_reason})")
+        if frozen := self._freezing.describe():
+            self.print(frozen)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
