@@ -6,12 +6,14 @@ from typing import Any
 import torch
 
 from swinft.model.base_task import BaseTask
+from swinft.model.network import ImageModel
 from swinft.model.training import optim as rates
 from swinft.model.training.ema import AveragedWeights
 from swinft.model.training.freezing import Freezing
 from swinft.model.training.optim import Groups, OptimConfig
 from swinft.model.training.optimizers import check_schedule_free, make_optimizer
 from swinft.model.training.schedules import describe_schedule, make_schedule
+from swinft.model.training.sizes import SizeSchedule
 from swinft.model.training.steps import steps_of
 
 
@@ -20,7 +22,9 @@ class OptimizedTask(BaseTask):
 
     optim: OptimConfig
     averaged: AveragedWeights | None
+    net: ImageModel
     _freezing: Freezing
+    _sizes: SizeSchedule | None
     _rates_reason: str
 
     @property
@@ -38,6 +42,26 @@ class OptimizedTask(BaseTask):
         if self.averaged is not None:
             self.averaged.refresh_modules()
         self._freezing.apply(self.current_epoch)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Brings the network to the image size of the epoch."""
+        super().on_train_batch_start(batch, batch_idx)
+        if self._sizes is not None:
+            self._sizes.set(self.current_epoch)
+
+    def on_validation_start(self) -> None:
+        """Brings the network to the last image size."""
+        super().on_validation_start()
+        self._to_last_size()
+
+    def on_train_epoch_end(self) -> None:
+        """The same where nothing was validated: what is saved is at the last size."""
+        super().on_train_epoch_end()
+        self._to_last_size()
+
+    def _to_last_size(self) -> None:
+        if self._sizes is not None and self._sizes.set(None) and self.averaged is not None:
+            self.averaged.copy_buffers(self.net)  # those of windows; averages of steps took them from a smaller size
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Converts the optimiser state of older checkpoints, which had a parameter group per layer.

@@ -34,6 +34,7 @@ from swinft.model.training.freezing import Freezing
 from swinft.model.training.mixup import MixConfig, draw, mixed_logits, mixing_places
 from swinft.model.training.optim import OptimConfig
 from swinft.model.training.prior import shift_of, shifted
+from swinft.model.training.sizes import SizeSchedule
 from swinft.model.training.steps import steps_of
 from swinft.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, check_ranges
 from swinft.seeding import Use, seed_for, seed_generators
@@ -142,6 +143,8 @@ class FineTuneTask(OptimizedTask):
         self.scored_by = chosen_metrics(asked, self.net.head.kind)
         recomputes, is_compiled = self.compute.grad_checkpointing, self.compute.compile is not False
         self._places = mixing_places(self.mix, self.net, recomputes, is_compiled)
+        sizes, is_free = self.optim.sizes, not (is_compiled or self.compute.fast_attention)
+        self._sizes = SizeSchedule(images.model, sizes, context.sides, is_free) if sizes else None
         self._freezing = Freezing(images, rates.layers_of, self.optim.freeze, self.freeze_epochs)
         self.averaged = AveragedWeights(self.net, self.ema_config) if self.ema_config else None
         self._ddp_params_and_buffers_to_ignore = constant_buffers(self)  # read by DDP
@@ -250,6 +253,7 @@ class FineTuneTask(OptimizedTask):
         encoded = encoded_targets(head, batch["target"], len(image))
         found = {"metadata": net.encode_metadata(batch.get("features")), "weight": batch.get("weight")}
         more = {name: tensor for name, tensor in found.items() if tensor is not None}
+        image = self._sizes.shrink(image) if self._sizes else image
         mixing = draw(self.mix, image, self._rng("mixing", batch_idx), self._places)
         logits, encoded, more = mixed_logits(net, image, encoded, more, mixing)
         losses = row_losses(head, shifted(logits, self._prior_shift), encoded)

@@ -14,7 +14,7 @@ from swinft.data.augment.pipelines import apply, eval_pipeline, train_pipeline
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError
 from swinft.seeding import Use, seed_for
-from tests.conftest import merged, tiny_config, write_config
+from tests.conftest import merged, power_gone_after, tiny_config, write_config
 from tests.model.test_task import make_task
 
 SIZES = [(128, 512), (224, 672), (64, 512), (224, 224)]
@@ -335,3 +335,23 @@ def test_f076_preprocessing_runs_no_other_class_than_a_transform(tmp_path, one_s
 def test_f076_preprocessing_does_not_go_with_a_device(mixed):
     with pytest.raises(InputError, match=r"data.loading.preprocess runs on the CPU"):
         module(mixed, augment="light", loading={"augment_on": "device", "preprocess": [A.ToGray(p=1)], "shrink": True})
+
+
+def test_a_run_with_a_policy_resumes_to_the_same_bytes_and_takes_it_by_class_path(competition, tmp_path, capsys):
+    def fitted(name, *options, **changes):
+        config = tiny_config(competition, tmp_path / "runs", name=name, **changes)
+        words = ["fit", "--config", str(write_config(tmp_path / f"{name}.yaml", config)), "--fold", "0", *options]
+        assert main(words) == 0
+        return (tmp_path / "runs" / name / "fold_0" / "weights.safetensors").read_bytes()
+
+    whole = fitted("whole", **{"data.augment": "randaugment"})
+    with power_gone_after(1):
+        fitted("again", **{"data.augment": "randaugment"})
+    assert fitted("again", "--resume", "--data.loading.num_workers", "1", **{"data.augment": "randaugment"}) == whole
+    resize = {"class_path": "albumentations.Resize", "init_args": {"height": 32, "width": 32}}
+    strong = {"class_path": "swinft.RandAugment", "init_args": {"magnitude": 20}}
+    assert fitted("strong", **{"data.augment": [resize, strong]}) != whole
+    changes = {"data.augment": "augmix", "data.loading.augment_on": "device"}
+    config = write_config(tmp_path / "d.yaml", tiny_config(competition, tmp_path, **changes))
+    assert main(["check", "--config", str(config)]) == 2
+    assert "data.augment is 'augmix'; a device computes none, light, medium, crop" in capsys.readouterr().err

@@ -15,9 +15,10 @@ from albumentations.core.composition import TransformType
 from numpy.typing import NDArray
 
 from swinft.data.augment.crops import CropTransform, RandomCrop, Resize
+from swinft.data.augment.policies import AugMix, RandAugment, TrivialAugment
 from swinft.errors import InputError
 
-Preset = Literal["none", "light", "medium", "heavy", "crop"]
+Preset = Literal["none", "light", "medium", "heavy", "crop", "randaugment", "trivialaugment", "augmix"]
 Image = NDArray[np.uint8]
 Pipeline = A.Compose | RandomCrop
 
@@ -38,7 +39,8 @@ def train_pipeline(augment: Preset | Sequence[TransformType], image_size: tuple[
 
     `light` flips horizontally; `medium` also shifts, scales, rotates and changes brightness and contrast; `heavy` also
     crops, changes colours, blurs and drops out boxes; `crop` is a random resized crop with a flip, several times as
-    fast as the others; `none` resizes only.
+    fast as the others; `randaugment`, `trivialaugment` and `augmix` flip and apply the policy of that name, with
+    torchvision's defaults; `none` resizes only.
 
     Args:
         augment: A preset, or albumentations transforms that see the decoded image and end at `image_size`.
@@ -140,6 +142,9 @@ PRESETS: dict[str, Callable[[tuple[int, int]], list[TransformType]]] = {
     "light": _light,
     "medium": _medium,
     "heavy": _heavy,
+    "randaugment": lambda image_size: [*_light(image_size), RandAugment()],
+    "trivialaugment": lambda image_size: [*_light(image_size), TrivialAugment()],
+    "augmix": lambda image_size: [*_light(image_size), AugMix()],
 }
 
 

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from lightning.pytorch import Trainer
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from swinft.data.augment.dry_run import try_transforms
-from swinft.data.augment.geometry import make_geometry
+from swinft.data.augment.geometry import DevicePreset, make_geometry
 from swinft.data.augment.pipelines import Preprocessing, eval_pipeline, train_pipeline
 from swinft.data.cache.pixels import PixelCache
 from swinft.data.loading.dataset import ImageDataset, OrderedSampler, RowNames, ShuffledSampler, make_loader
@@ -142,9 +142,9 @@ class Loaders:
                 f"returned a {type(rows).__name__}. Set it to cpu."
             )
         augment, resize = self.settings.augment, self.settings.loading.resize
-        assert isinstance(augment, str)  # checked by the settings, as is the next one
-        assert augment != "heavy"
-        params = AugmentParamsDataset(rows, make_geometry(augment, self.settings.image_size, resize))
+        assert augment in get_args(DevicePreset)  # checked by the settings
+        preset: DevicePreset = augment  # type: ignore[assignment]
+        params = AugmentParamsDataset(rows, make_geometry(preset, self.settings.image_size, resize))
         images = self.on_device.images(params, sampler, device_of(context.trainer), context.trainer)
         return self._loader(params, sampler, "draw", context, partial(DeviceLoader, device_images=images))
 

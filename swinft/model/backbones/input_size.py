@@ -52,6 +52,29 @@ def resize(model: Any, name: str, size: tuple[int, int], window: Window | None) 
     return True
 
 
+def scaled_windows(model: Any, at: tuple[int, int], size: tuple[int, int]) -> list[tuple[int, int]] | None:
+    """A window per stage for another size than the one that a model is at: the same where it divides the grid there.
+
+    Others are scaled with the image, to the nearest divisor.
+
+    Args:
+        model: A timm model, adapted to `at`.
+        at: Height and width in pixels.
+        size: The other size.
+
+    Returns:
+        The windows; empty where no divisor is near enough, and None for a model without shifted windows.
+    """
+    set_size = getattr(model, "set_input_size", None)
+    if set_size is None or "window_size" not in inspect.signature(set_size).parameters:
+        return None
+    if not hasattr(model, "patch_embed") or not hasattr(model, "layers"):
+        return None
+    # With the windows that the model has now at the size that it has now.
+    sides = [_side_windows(model, at[axis], size[axis], axis, None, keeps=True) for axis in range(2)]
+    return list(zip(*sides, strict=True)) if all(sides) else []
+
+
 def _patch(model: Any) -> tuple[int, int]:
     """Sides of a patch if the grid of patches is not padded: timm then drops the remainder of the image; else 1."""
     embed = getattr(model, "patch_embed", None)
@@ -94,8 +117,11 @@ def _stage_windows(model: Any, name: str, size: tuple[int, int], window: Window 
     return list(zip(*windows, strict=True))
 
 
-def _side_windows(model: Any, native: int, side: int, axis: int, window: int | None) -> list[int]:
-    """Windows along one side, one per stage; empty if a stage has none."""
+def _side_windows(model: Any, native: int, side: int, axis: int, window: int | None, keeps: bool = False) -> list[int]:
+    """Windows along one side, one per stage; empty if a stage has none.
+
+    With `keeps`, a window that divides the grid is left as it is, and others shrink with the image, too.
+    """
     patch = model.patch_embed.patch_size[axis]
     if side % patch:
         return []
@@ -103,7 +129,11 @@ def _side_windows(model: Any, native: int, side: int, axis: int, window: int | N
     for index, stage in enumerate(model.layers):
         grid = -(-side // patch // 2**index)  # each merge halves the grid, rounding up
         made_for = stage.blocks[0].window_size[axis]
-        wanted = min(grid, window or made_for * max(1.0, side / native))
+        if keeps and grid % made_for == 0:
+            windows.append(made_for)
+            continue
+        scale = side / native if keeps else max(1.0, side / native)
+        wanted = min(grid, window or made_for * scale)
         divisors = [d for d in range(1, grid + 1) if grid % d == 0]
         best = min(divisors, key=lambda d: abs(math.log(d / wanted)))
         if best != wanted if window else not 1 / MAX_WINDOW_RATIO <= best / wanted <= MAX_WINDOW_RATIO:

@@ -150,6 +150,10 @@ class AveragedWeights(nn.Module):
         self._num_updates += 1
         self.updates.fill_(self._num_updates)
 
+    def copy_buffers(self, net: nn.Module) -> None:
+        """Copies the buffers of the network alone, as after its image size was changed."""
+        _follow(_pairs(self.module, net), 1.0)
+
     def refresh_modules(self) -> None:
         """Makes the next update collect the modules again, in case some were replaced."""
         self._pairs = []

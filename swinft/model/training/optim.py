@@ -15,6 +15,7 @@ from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import Backbone
 from swinft.model.class_spec import Named, plain_spec
 from swinft.model.training.freezing import FreezeConfig
+from swinft.model.training.sizes import SizeStage
 from swinft.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Range, check_ranges
 
 Groups = list[dict[str, Any]]
@@ -54,7 +55,9 @@ class OptimConfig:
             torch.optim.lr_scheduler.LRScheduler, as `class_path` and `init_args`, which is stepped after every
             optimiser step.
         schedule_args: Arguments of timm's schedules; lengths (`decay_t`, `t_initial`) in epochs.
-        freeze: Which part of the backbone stays as it is, and until when.
+        freeze: Which part of the backbone is frozen, and until when.
+        sizes: Smaller image sizes of the first epochs, each with `size` and `epochs`; the others, validation and
+            prediction have `data.image_size`. The backbone's weights must not depend on the size.
     """
 
     lr: float | Auto = "auto"
@@ -70,6 +73,7 @@ class OptimConfig:
     schedule: Named = "warmup_cosine"
     schedule_args: dict[str, Any] | None = None
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    sizes: list[SizeStage] | None = None
 
     def __post_init__(self) -> None:
         """Checks the ranges; a class becomes its path and arguments."""
@@ -78,6 +82,8 @@ class OptimConfig:
         object.__setattr__(self, "betas", tuple(self.betas))  # a list in YAML and in checkpoints
         if isinstance(self.freeze, Mapping):  # in checkpoints
             object.__setattr__(self, "freeze", FreezeConfig(**self.freeze))
+        stages = [SizeStage(**each) if isinstance(each, Mapping) else each for each in self.sizes or []]
+        object.__setattr__(self, "sizes", stages or None)
         ranges = {
             "lr": POSITIVE,
             "head_lr": POSITIVE,

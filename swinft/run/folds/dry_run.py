@@ -36,6 +36,7 @@ def dry_run_config(config: Namespace) -> Namespace:
         short.model.optim.freeze.epochs, short.model.optim.freeze.gradual = 1, False
     if getattr(config.model.ema_decay, "start_steps", 0):
         short.model.ema_decay.start_steps = 0
+    short.model.optim.sizes = None
     if not isinstance(config.checkpoint, str):
         short.checkpoint = "last"  # there is one epoch
     return short

@@ -38,6 +38,12 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
             f"trainer.max_steps is {limit}, and trainer.max_epochs {config.trainer.max_epochs} ends after {most} "
             f"steps. Set trainer.max_epochs to null, or remove trainer.max_steps."
         )
+    small = sum(stage.epochs for stage in config.model.optim.sizes or [])
+    if steps and small >= steps[0].epochs:
+        problems.append(
+            f"model.optim.sizes holds {number_of(small, 'epoch')} at smaller sizes, and training takes "
+            f"{steps[0].epochs}: none would be left at data.image_size. Set epochs to less."
+        )
     kept = kept_epochs(config.checkpoint)
     if steps and isinstance(kept, SoupConfig) and kept.epochs > steps[0].epochs:
         problems.append(

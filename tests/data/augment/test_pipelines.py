@@ -12,7 +12,9 @@ from swinft.errors import InputError
 NOISE = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("preset", ["none", "light", "medium", "heavy", "crop"])
+@pytest.mark.parametrize(
+    "preset", ["none", "light", "medium", "heavy", "crop", "randaugment", "trivialaugment", "augmix"]
+)
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("shape", [(50, 90), (90, 50), (9, 7), (40, 64)])
 def test_presets_end_at_the_image_size(preset, resize, shape):
@@ -48,7 +50,7 @@ def test_evaluation_draws_nothing():
     assert np.array_equal(apply(pipeline, NOISE, 1, 0, 0), apply(pipeline, NOISE, 2, 5, 9))
 
 
-@pytest.mark.parametrize("preset", ["light", "medium", "heavy", "crop"])
+@pytest.mark.parametrize("preset", ["light", "medium", "heavy", "crop", "randaugment", "trivialaugment", "augmix"])
 def test_what_is_drawn_depends_on_seed_epoch_and_row_alone(preset):
     one, other = (train_pipeline(preset, (40, 64), "squash") for _ in range(2))
     keys = [(seed, epoch, row) for seed in range(2) for epoch in range(4) for row in range(4)]
