@@ -55,8 +55,8 @@ class CSVDataModule(LightningDataModule):
         test: CSV of the rows to predict; null for those of `sample_submission`.
         sample_submission: The competition's sample submission.
         image_size: Side, or height and width, in pixels.
-        augment: `none`, `light`, `medium`, `heavy`, `crop`, or albumentations transforms that end at `image_size` in
-            uint8.
+        augment: `none`, `light`, `medium`, `heavy`, `crop`, `randaugment`, `trivialaugment`, `augmix`, or
+            albumentations transforms that end at `image_size` in uint8.
         batch_size: Images per batch and device.
         columns: What the other columns mean, and how cells are read. This and the next two may be dictionaries.
         folds: The fold of every training row, and which one is held out.

@@ -20,6 +20,8 @@ from swinft.model.backbones.memory_format import plain_where_needed
 from swinft.model.network import ImageModel
 from swinft.model.settings import TaskContext
 from swinft.model.task import FineTuneTask
+from swinft.model.training.lora import merged_state
+from swinft.model.training.optim import OptimConfig
 from swinft.run.config.explain import reason
 from swinft.run.config.parser import Parser
 from swinft.run.config.secrets import environment
@@ -192,7 +194,7 @@ class Experiment:
         Raises:
             InputError: A weight is NaN or infinite.
         """
-        net = self.task(schema, pretrained=False, ema_decay=None).net
+        net = self.task(schema, pretrained=False, ema_decay=None, optim=OptimConfig()).net  # nothing is trained
         net.load_state_dict(load_file(verify(path)))
         _check_weights(net, path)
         net = net.eval().to(device)
@@ -204,7 +206,7 @@ class Experiment:
 
 def save_net(net: ImageModel, path: Path) -> None:
     """Commits a network's weights as safetensors."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in merged_state(net).items()}
     commit(path, save(tensors), "swinft fit")
 
 

@@ -1,8 +1,8 @@
 """Which weights of the backbone stay as they are, and until which epoch."""
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from swinft.errors import InputError, number_of, suggest
 from swinft.model.backbones.timm_backbone import Backbone
+from swinft.model.training.lora import LoRAConfig, add_adapters
 from swinft.ranges import COUNT, UNIT, check_ranges
 
 KEY = "model.optim.freeze"
@@ -25,6 +26,7 @@ class FreezeConfig:
         names: Modules and parameters of the backbone that are frozen besides, under timm's names (`patch_embed`,
             `layers.0.blocks.1`); `*` stands for any characters.
         epochs: Epochs at the start for which they are frozen; null for the whole training.
+        lora: Adapters on the linear layers that are frozen, which are trained in their place.
         gradual: Unfreeze layer by layer during these epochs, the layers next to the head first, instead of all of them
             at their end; `names` stay frozen until then.
     """
@@ -33,9 +35,17 @@ class FreezeConfig:
     names: list[str] | None = None
     epochs: int | None = None
     gradual: bool = False
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
 
     def __post_init__(self) -> None:
         """Checks ranges, and that every setting acts."""
+        if isinstance(self.lora, Mapping):  # in checkpoints
+            object.__setattr__(self, "lora", LoRAConfig(**self.lora))
+        if self.lora.rank and (self.epochs is not None or not (self.share or self.names)):
+            raise InputError(
+                f"{KEY}.lora adapts weights that are frozen for the whole training: set {KEY}.share to 1, or less, and "
+                f"{KEY}.epochs to null."
+            )
         check_ranges(KEY, vars(self), {"share": UNIT, "epochs": COUNT})
         if self.epochs is not None and not (self.share or self.names):
             raise InputError(f"{KEY}.epochs does nothing without {KEY}.share or names: set one of them.")
@@ -86,6 +96,7 @@ class Freezing:
         for parameter, epoch in self._until.values():
             if math.isinf(epoch):
                 parameter.requires_grad_(False)
+        add_adapters(backbone.model, config.lora)
         if frozen:
             self._said = _described([named[name] for name in frozen], named.values(), config, end)
 

@@ -32,7 +32,8 @@ REFUSED: dict[type[Callback], str] = {
     "trainer.accumulate_grad_batches instead.",
     BatchSizeFinder: "it overrides the batch size of the config. Set data.batch_size instead.",
     LearningRateFinder: "it overrides the learning rate of the config. Set model.optim.lr instead.",
-    BaseFinetuning: "it changes the optimiser's parameter groups during the schedule. Set model.freeze_epochs instead.",
+    BaseFinetuning: "it changes the optimiser's groups under the schedule. Set model.freeze_epochs instead, or "
+    "model.optim.freeze.",
     Checkpoint: "every epoch is saved already; `checkpoint: best` predicts with the best one. Remove it.",
     Timer: "it stops within an epoch, and limits each fold. Set max_hours, which limits the whole run.",
     BasePredictionWriter: "it would never be called: predictions are made from the saved weights. Remove it.",

@@ -136,6 +136,6 @@ def test_freezing_that_outlasts_the_training_is_refused(competition, tmp_path, c
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path, **{"model.optim.freeze.share": 0.5}))
     words = ["check", "--config", str(config), "--model.optim.freeze.epochs"]
     assert main([*words, "3"]) == 2
-    assert "model.optim.freeze.epochs is 3, and training takes 2 epochs" in capsys.readouterr().err
+    assert "model.optim.freeze.epochs is 3, and training has 2 epochs" in capsys.readouterr().err
     assert main([*words, "1", "--trainer.devices", "2"]) == 2
     assert "ddp_find_unused_parameters_true" in capsys.readouterr().err

@@ -151,7 +151,7 @@ def test_what_is_kept_is_enough_for_the_checkpoint_before(tmp_path):
     ("checkpoint", "message"),
     [
         ({"soup": "best", "epochs": 1}, "checkpoint.epochs is 1. Allowed: a number from 2"),
-        ({"soup": "last", "epochs": 9}, "checkpoint.epochs is 9, and training takes 4 epochs"),
+        ({"soup": "last", "epochs": 9}, "checkpoint.epochs is 9, and training has 4 epochs"),
         ({"soup": "worst"}, "checkpoint"),
     ],
 )
