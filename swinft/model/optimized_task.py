@@ -12,6 +12,7 @@ from swinft.model.training.ema import AveragedWeights
 from swinft.model.training.freezing import Freezing
 from swinft.model.training.optim import Groups, OptimConfig
 from swinft.model.training.optimizers import check_schedule_free, make_optimizer
+from swinft.model.training.sam import SAM
 from swinft.model.training.schedules import describe_schedule, make_schedule
 from swinft.model.training.sizes import SizeSchedule
 from swinft.model.training.steps import steps_of
@@ -25,6 +26,7 @@ class OptimizedTask(BaseTask):
     net: ImageModel
     _freezing: Freezing
     _sizes: SizeSchedule | None
+    _optimizer: Any = None  # once it is configured
     _rates_reason: str
 
     @property
@@ -83,6 +85,11 @@ class OptimizedTask(BaseTask):
         """Pooling, metadata network and head."""
         return [module for name, module in self.net.named_children() if name != "backbone"]
 
+    @property
+    def _is_second_pass(self) -> bool:
+        """Whether the gradients of a batch are computed again, as SAM does."""
+        return isinstance(self._optimizer, SAM) and self._optimizer.is_second
+
     def make_optimizer(self, device: torch.device, scales_loss: bool) -> torch.optim.Optimizer:
         """The optimiser of the parameters on a device, for a loss that fp16 scales or not."""
         optimizer = make_optimizer(self.parameter_groups(), self.optim, device, scales_loss)
@@ -94,6 +101,7 @@ class OptimizedTask(BaseTask):
         line, steps = rates.describe_rates(self.parameter_groups()), steps_of(self.trainer)
         optimizer = self.make_optimizer(self.device, scales_loss=self._scaler is not None)
         schedule = make_schedule(optimizer, self.optim, steps)
+        self._optimizer = optimizer
         self.print(f"{line}, {describe_schedule(self.optim, steps)} ({self._rates_reason})")
         if frozen := self._freezing.describe():
             self.print(frozen)

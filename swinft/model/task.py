@@ -5,6 +5,7 @@ Shapes: B batch, N training rows, F metadata features, K outputs.
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ from swinft.model.training.freezing import Freezing
 from swinft.model.training.mixup import MixConfig, draw, mixed_logits, mixing_places
 from swinft.model.training.optim import OptimConfig
 from swinft.model.training.prior import shift_of, shifted
+from swinft.model.training.sam import kept_statistics
 from swinft.model.training.sizes import SizeSchedule
 from swinft.model.training.steps import steps_of
 from swinft.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, check_ranges
@@ -239,14 +241,15 @@ class FineTuneTask(OptimizedTask):
             self._compiled.start({self.net, self.predictor})
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seeds dropout and drop path from (seed, epoch, batch): they do not depend on earlier steps."""
+        """Starts the clock of the step."""
         super().on_train_batch_start(batch, batch_idx)
-        seed_generators(self.device, int(self._rng("dropout", batch_idx).integers(2**63)))
         self._started = time.perf_counter()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, after mixup and cutmix."""
         self.net.check_initialized()
+        # Dropout and drop path depend on (seed, epoch, batch), not on earlier steps; a second pass draws the same.
+        seed_generators(self.device, int(self._rng("dropout", batch_idx).integers(2**63)))
         net, head = self.net, self.net.head
         # Mixup makes some batches float: another dtype would be compiled again.
         image = batch["image"].float() if self._compiled.is_on else batch["image"]
@@ -255,10 +258,12 @@ class FineTuneTask(OptimizedTask):
         more = {name: tensor for name, tensor in found.items() if tensor is not None}
         image = self._sizes.shrink(image) if self._sizes else image
         mixing = draw(self.mix, image, self._rng("mixing", batch_idx), self._places)
-        logits, encoded, more = mixed_logits(net, image, encoded, more, mixing)
+        with kept_statistics(net) if self._is_second_pass else nullcontext():
+            logits, encoded, more = mixed_logits(net, image, encoded, more, mixing)
         losses = row_losses(head, shifted(logits, self._prior_shift), encoded)
         loss = (losses * more["weight"] if "weight" in more else losses).mean()
-        self._losses.add(batch_idx, loss.detach(), batch["row"])
+        if not self._is_second_pass:
+            self._losses.add(batch_idx, loss.detach(), batch["row"])
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:

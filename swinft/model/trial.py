@@ -18,6 +18,7 @@ from swinft.model.class_spec import spec_name
 from swinft.model.heads.contract import decoded, encoded_targets, row_losses
 from swinft.model.scoring import is_custom, score
 from swinft.model.task import FineTuneTask
+from swinft.model.training.sam import SAM
 from swinft.model.training.schedules import make_schedule
 from swinft.model.training.steps import Steps
 
@@ -66,21 +67,30 @@ class TrialSteps:
         self.optimizer = task.make_optimizer(device, scales_loss)
         if device.type == "cpu":
             # It would query the GPU for graph capture, which creates a CUDA context that stays while folds are fitted.
-            self.optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
+            inner: Any = getattr(self.optimizer, "base", self.optimizer)
+            inner._accelerator_graph_capture_health_check = lambda: None
         self._scaler = torch.amp.GradScaler(device.type, enabled=scales_loss)
 
     def train(self, batch: TrialBatch) -> None:
         """Forward, backward, optimiser step, averaged weights."""
-        net, head = self._task.net.train(), self._task.net.head
-        with self._autocast:
-            logits = net.logits(batch.image, net.encode_metadata(batch.features))
-            loss = row_losses(head, logits, encoded_targets(head, batch.target, len(batch.image))).mean()
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self._scaler.step(self.optimizer)
+        net = self._task.net.train()
+        if isinstance(self.optimizer, SAM):
+            self.optimizer.step(lambda: self._backward(batch))
+        else:
+            self._backward(batch)
+            self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad()
         if self._task.averaged is not None:
             self._task.averaged.update(net)
+
+    def _backward(self, batch: TrialBatch) -> None:
+        net, head = self._task.net, self._task.net.head
+        self.optimizer.zero_grad()
+        with self._autocast:
+            logits = net.logits(batch.image, net.encode_metadata(batch.features))
+            loss = row_losses(head, logits, encoded_targets(head, batch.target, len(batch.image))).mean()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def predict(self, batch: TrialBatch) -> Tensor:
         """Predictions (B, K) of the averaged weights, if there are any."""

@@ -47,9 +47,11 @@ class OptimConfig:
         min_lr_ratio: Fraction of the learning rate that remains at the end of the cosine, in 0–1.
         betas: AdamW's coefficients of the running averages; those of another optimiser go in `args`.
         name: `adamw`, or another optimiser that `timm.optim.list_optimizers()` names (`sgd`, `lion`, `muon`);
-            `schedulefree_adamw`, `schedulefree_radam` or `schedulefree_sgd` with the schedule `constant`; or a class
-            derived from torch.optim.Optimizer, as `class_path` and `init_args`.
-        args: More arguments of a named optimiser, such as `momentum`.
+            `schedulefree_adamw`, `schedulefree_radam` or `schedulefree_sgd` with the schedule `constant`; `sam`, which
+            computes gradients twice (sharpness-aware minimisation); or a class derived from torch.optim.Optimizer, as
+            `class_path` and `init_args`.
+        args: More arguments of a named optimiser, such as `momentum`; of `sam` `rho`, `adaptive`, `base`, the name of
+            the optimiser that takes the steps, and what that takes.
         schedule: `warmup_cosine`; `constant` or `linear` after the warm-up; `onecycle`; timm's `cosine`, `tanh`,
             `poly`, `step` or `multistep` after the warm-up; or a class derived from
             torch.optim.lr_scheduler.LRScheduler, as `class_path` and `init_args`, which is stepped after every

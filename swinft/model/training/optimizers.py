@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import timm.optim
@@ -13,6 +14,7 @@ from torch.optim import AdamW, Optimizer
 from swinft.errors import InputError, suggest
 from swinft.model.class_spec import init_args_of, load_class, spec_name
 from swinft.model.training.optim import Groups, OptimConfig
+from swinft.model.training.sam import SAM
 
 KEY = "model.optim.name"
 TIMM: Any = timm.optim  # its names are not in __all__
@@ -57,6 +59,8 @@ def make_optimizer(groups: Groups, config: OptimConfig, device: torch.device, sc
 def _made(
     groups: Groups, config: OptimConfig, arguments: dict[str, Any], device: torch.device, scales_loss: bool
 ) -> Optimizer:
+    if config.name == "sam":
+        return _sam(groups, config, arguments, device, scales_loss)
     if config.name == "adamw":
         return _adamw(groups, config, device, scales_loss)
     if isinstance(config.name, dict):
@@ -69,16 +73,32 @@ def _made(
         )
         return free
     if config.name not in TIMM.list_optimizers():
-        hint = suggest(str(config.name), [*TIMM.list_optimizers(), *SCHEDULE_FREE])
+        hint = suggest(str(config.name), [*TIMM.list_optimizers(), *SCHEDULE_FREE, "sam"])
         raise InputError(
             f"{KEY} is '{config.name}'; it must be adamw, another name of timm.optim.list_optimizers(), one of "
-            f"{', '.join(SCHEDULE_FREE)}, or a class derived from torch.optim.Optimizer.{hint}"
+            f"{', '.join(SCHEDULE_FREE)} and sam, or a class derived from torch.optim.Optimizer.{hint}"
         )
     if TIMM.get_optimizer_info(config.name).second_order:
         raise InputError(f"{KEY}: '{config.name}' needs second derivatives, which are not supported.")
     given: Any = {"lr": config.lr, "weight_decay": config.weight_decay, **arguments}
     named: Optimizer = TIMM.create_optimizer_v2(groups, config.name, **given)
     return named
+
+
+def _sam(
+    groups: Groups, config: OptimConfig, arguments: dict[str, Any], device: torch.device, scales_loss: bool
+) -> Optimizer:
+    own = {name: arguments.pop(name) for name in ("rho", "adaptive") if name in arguments}
+    base = arguments.pop("base", "adamw")
+    if scales_loss:
+        raise InputError(
+            f"{KEY} 'sam' computes gradients twice, which fp16 does not: set trainer.precision to another."
+        )
+    if base == "sam" or base in SCHEDULE_FREE or not isinstance(base, str):
+        raise InputError(
+            f"model.optim.args: base of 'sam' is {base!r}; it must be adamw or a name of timm's optimisers."
+        )
+    return SAM(_made(groups, replace(config, name=base, args=arguments), arguments, device, scales_loss), **own)
 
 
 def _schedule_free_class(name: str) -> Any:

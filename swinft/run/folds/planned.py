@@ -56,6 +56,11 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
             f"model.ema_decay.start_steps is {start}, and training takes {min(each.total for each in steps)}: nothing "
             "would be averaged. Set it to less."
         )
+    if config.model.optim.name == "sam" and config.trainer.accumulate_grad_batches > 1:
+        problems.append(
+            "model.optim.name 'sam' computes the gradients of one batch twice: set trainer.accumulate_grad_batches to "
+            "1, or another optimiser."
+        )
     if steps:
         problems += _freezing_problems(config, steps[0].epochs, num_ranks)
     return problems

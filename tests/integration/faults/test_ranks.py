@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from swinft.cli import main
 from swinft.data.loading.dataset import OrderedSampler
@@ -18,7 +19,7 @@ from swinft.inference.predictor import predict_rows
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
 from swinft.run.prediction.predict import complete
-from tests.conftest import ROOT
+from tests.conftest import ROOT, tiny_config, write_config
 from tests.integration.faults import ranks
 
 
@@ -90,3 +91,31 @@ def test_a_prediction_too_many_or_too_few_is_refused(tiny_run, tmp_path):
     for rows in ([0, 1, 2, 3, 4, 4], [0, 1, 2, 3, 4]):
         with pytest.raises(RunError, match="what was predicted does not contain every id exactly once"):
             complete(np.array(rows), values[: len(rows)], data, range(6))
+
+
+def test_two_ranks_unfreeze_average_and_step_as_one_process_with_their_batches_together(competition, tmp_path):
+    def weights(name, **changes):
+        given = {
+            "model.drop_path_rate": 0.0,  # what ranks drop is their own
+            "model.optim": {"lr": 1e-3, "name": "sam", "freeze": {"share": 1.0, "epochs": 2, "gradual": True}},
+            "model.ema_decay": {"decay": 0.9, "warmup": "power", "start_steps": 1},
+            "checkpoint": {"soup": "last", "epochs": 2},
+            "trainer.max_epochs": 3,
+            **changes,
+        }
+        config = write_config(
+            tmp_path / f"{name}.yaml", tiny_config(competition, tmp_path / "runs", name=name, **given)
+        )
+        command = [sys.executable, "-m", "swinft", "fit", "--config", str(config), "--fold", "0"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return load_file(tmp_path / "runs" / name / "fold_0" / "weights.safetensors")
+
+    alone = weights("alone", **{"data.batch_size": 6})
+    strategy = {"trainer.devices": 2, "trainer.strategy": "ddp_find_unused_parameters_true"}
+    together = weights("together", **{"data.batch_size": 3, **strategy})
+    start = weights("start", **{"data.batch_size": 6, "model.optim.lr": 1e-12})
+    moved = [name for name in alone if alone[name].is_floating_point() and not torch.equal(alone[name], start[name])]
+    assert len(moved) > 20
+    for name in moved:
+        assert (together[name] - alone[name]).norm() < 0.05 * (alone[name] - start[name]).norm(), name
