@@ -35,6 +35,7 @@ from swinft.data.augment.geometry import make_geometry
 from swinft.data.augment.pipelines import apply
 from swinft.data.cache.pixels import PixelCache, prepare
 from swinft.data.images.resize import load_image
+from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.collate import collate
 from swinft.data.loading.dataset import ImageDataset
 from swinft.data.loading.device_loader import AugmentParamsDataset, DeviceImages, default_device, upload
@@ -116,7 +117,7 @@ def on_device(cache: PixelCache, repeats: int) -> dict[str, Spread]:
     device = default_device()
     found = {}
     for preset in ("crop", "medium"):
-        rows = ImageDataset(None, [""] * len(cache), None, SIZE, seed=0, cache=cache)
+        rows = ImageDataset(None, ImageSet([""] * len(cache)), None, SIZE, seed=0, cache=cache)
         drawn = AugmentParamsDataset(rows, make_geometry(preset, SIZE, "squash"))
         started = time.perf_counter()
         images = upload(drawn, np.arange(len(cache)), device)

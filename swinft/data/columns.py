@@ -17,7 +17,8 @@ class Columns:
 
     Args:
         test_id: Id column of the test table and of the sample submission, if its name there differs from `data.id`.
-        test_image: Image path of a test row, if it differs from `data.image`.
+        test_image: Image path of a test row, if it differs from `data.image`; of several images, as many or by the
+            same names.
         label_delimiter: Delimiter between the labels of a multi-label target in one column.
         class_order: Classes from the lowest to the highest grade, for metrics of grades; for names that are no numbers.
         missing_words: Cells that mean a missing target, feature or group, in upper or lower case; null for the empty
@@ -47,7 +48,7 @@ class Columns:
     """
 
     test_id: str | None = None
-    test_image: str | None = None
+    test_image: str | list[str] | dict[str, str] | None = None
     label_delimiter: str | None = None
     class_order: list[str] | None = None
     missing_words: list[str] | None = None
@@ -72,7 +73,7 @@ class Columns:
             "weighted_score": (True, False),
         }
         lists = ("class_order", "missing_words", "numeric_features", "categorical_features")
-        optional = ("test_id", "test_image", "label_delimiter", "sample_id", "weight")
+        optional = ("test_id", "label_delimiter", "sample_id", "weight")
         problems = word_problems("data.columns", vars(self), words)
         problems += text_problems("data.columns", vars(self), ("encoding",), optional)
         wrong_lists = list_problems("data.columns", vars(self), lists)

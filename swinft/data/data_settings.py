@@ -12,6 +12,8 @@ from swinft.data.augment.geometry import DevicePreset
 from swinft.data.augment.pipelines import Preset
 from swinft.data.columns import Columns
 from swinft.data.fold_settings import FoldConfig
+from swinft.data.found_images import Finding
+from swinft.data.row_images import RowImages, row_images
 from swinft.data.settings import LoadingConfig, settings_of, transform_problems
 from swinft.data.sources.named import make_source
 from swinft.data.sources.source import Source
@@ -33,7 +35,7 @@ class DataSettings:
     target: str | list[str]
     target_kind: GivenKind
     train: str | None
-    image: str
+    image: RowImages
     id: str
     root: Path
     test: str | None
@@ -53,8 +55,9 @@ class DataSettings:
             "folds": partial(settings_of, FoldConfig, "data.folds"),
             "loading": partial(settings_of, LoadingConfig, "data.loading"),
             "image_size": image_sides,
+            "image": row_images,
         }
-        problems += text_problems("data", vars(self), ("image", "id", "root"), ("train", "test", "sample_submission"))
+        problems += text_problems("data", vars(self), ("id", "root"), ("train", "test", "sample_submission"))
         for name, make in plain.items():
             try:
                 object.__setattr__(self, name, make(getattr(self, name)))
@@ -78,11 +81,23 @@ class DataSettings:
 
     def _image_problems(self) -> list[str]:
         """Image path templates that a source does not accept; at most one sentence each."""
-        templates = {"data.image": (self.source, self.image)}
+        named = {"data.image": (self.source, self.image)}
         if self.columns.test_image is not None or self.test_source is not self.source:
-            templates["data.columns.test_image"] = self.test_source, self.test_template
-        found = {key: source.template_problem(template) for key, (source, template) in templates.items()}
-        return [f"{key} '{templates[key][1]}' {problem}" for key, problem in found.items() if problem]
+            try:
+                named["data.columns.test_image"] = self.test_source, self.test_image
+            except SettingsError as error:
+                return error.problems
+        found = []
+        for key, (source, images) in named.items():
+            problems = ((path, source.template_problem(path)) for path in images.templates)
+            found += [f"{key} '{path}' {problem}" for path, problem in problems if problem][:1]
+            looks_up = images.is_open or images.missing == "mask"
+            if looks_up and type(source).references is not Source.references:
+                found.append(
+                    f"{key}: wildcards, `delimiter` and `missing: mask` are for sources that have images by name, and "
+                    f"{type(source).__name__} takes them from the table: remove them."
+                )
+        return found
 
     def _target_problems(self) -> list[str]:
         """Conflicts between the target's settings and other columns; one sentence each."""
@@ -111,6 +126,11 @@ class DataSettings:
                 f"data.loading.augment_on is 'device', and data.augment is {name}; a device supports "
                 f"{', '.join(presets)}. Set data.augment to one of them, or data.loading.augment_on to cpu."
             )
+        if on_device and not self.image.is_plain:
+            found.append(
+                "data.loading.augment_on is 'device', which knows one image per row, and data.image gives several, or "
+                "parts or channels: set data.loading.augment_on to cpu."
+            )
         if self.loading.policy is True and not self.is_shrunk and not on_device:
             found.append(
                 "data.loading.cache is true, but the cache stores shrunk images: set data.loading.shrink to true too."
@@ -129,9 +149,19 @@ class DataSettings:
         return self.source if given is None else make_source(given, self.loading.follow_links)
 
     @property
-    def test_template(self) -> str:
-        """Path template of the images to predict."""
-        return self.columns.test_image or self.image
+    def test_image(self) -> RowImages:
+        """The images of a row to predict.
+
+        Raises:
+            InputError: `data.columns.test_image` names other images than `data.image`.
+        """
+        given = self.columns.test_image
+        return self.image if given is None else self.image.elsewhere(given, "data.columns.test_image")
+
+    def finding(self, is_test: bool = False) -> Finding:
+        """What finds the images of the training rows, or of the rows to predict."""
+        images, source = (self.test_image, self.test_source) if is_test else (self.image, self.source)
+        return Finding(images, source, self.root, self.loading.on_bad_image == "skip")
 
     @cached_property
     def kind(self) -> Target:

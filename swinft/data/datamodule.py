@@ -1,9 +1,10 @@
 """The LightningDataModule: tables, folds and augmentation become batches; also usable alone, in a notebook.
 
-A batch is a dictionary: `image` uint8 (B, 3, H, W) in RGB; `row` int64 (B,), the row's position in its table, −1 for
-padding; `target` int64 (B,) for classification, float32 (B, K) otherwise, absent at prediction; `features` float32
-(B, F) where metadata columns are named; in training `weight` float32 (B,) where rows are weighted. With
-`loading.augment_on: device` a training batch is on the device, its images float32 in 0–255.
+A batch is a dictionary: `image` uint8 (B, 3, H, W) in RGB, or (B, V, 3, H, W) with `image_mask` bool (B, V) where rows
+have several images; `row` int64 (B,), the row's position in its table, −1 for padding; `target` int64 (B,) for
+classification, float32 (B, K) otherwise, absent at prediction; `features` float32 (B, F) where metadata columns are
+named; in training `weight` float32 (B,) where rows are weighted. With `loading.augment_on: device` a training batch is
+on the device, its images float32 in 0–255.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.dataset import ShuffledSampler
 from swinft.data.loading.loaders import LoaderContext, Loaders, Split
 from swinft.data.loading.workers import Destination, TimedLoader
+from swinft.data.row_images import RowImages
 from swinft.data.schema import Schema
 from swinft.data.settings import LoadingConfig
 from swinft.data.splits import Splits
@@ -49,7 +51,8 @@ class CSVDataModule(LightningDataModule):
         target: Column of the target; a list for several numbers or several 0/1 labels.
         target_kind: What the target is: a name, or an object of a class derived from the kind of one of them.
         train: CSV of the training rows, relative to `root`.
-        image: Path of a row's image, relative to `root`, with any columns in braces: `train/{Id}.jpg`.
+        image: Path of a row's image, relative to `root`, with any columns in braces: `train/{Id}.jpg`. A list of such
+            paths, paths by name, or a `swinft.RowImages` (in YAML a mapping with `path`) for several images per row.
         id: Column that names the row; read as text, values must be unique.
         root: Folder that the paths of the CSVs and of the images are relative to.
         test: CSV of the rows to predict; null for those of `sample_submission`.
@@ -74,7 +77,7 @@ class CSVDataModule(LightningDataModule):
         target: str | list[str],
         target_kind: GivenKind,
         train: str | None = None,
-        image: str = "{id}",
+        image: str | list[str] | RowImages | dict[str, Any] = "{id}",
         id: str = "id",
         root: str = ".",
         test: str | None = None,
@@ -88,10 +91,9 @@ class CSVDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         warn_of_other_lightning()
-        plain: Any = (root, image_size)  # become a path and two numbers
-        tables = (train, image, id, plain[0], test, sample_submission)
-        settings = DataSettings(target, target_kind, *tables, plain[1], augment, batch_size, columns, folds, loading)
-        self.settings = settings
+        given: Any = (train, image, id, root, test, sample_submission, image_size)  # not yet of their final types
+        given = (target, target_kind, *given, augment, batch_size, columns, folds, loading)
+        self.settings = settings = DataSettings(*given)
         self.image_size, self.batch_size, self.fold = settings.image_size, batch_size, settings.folds.held_out
         self.max_batches: int | None = None  # limit of validation and prediction in a dry run
         kept, size = settings.loading, settings.image_size if settings.is_shrunk else None
@@ -137,9 +139,9 @@ class CSVDataModule(LightningDataModule):
         self.image_files.check(splits, decode, self.settings.loading.on_bad_image == "skip")
         if decode and self.settings.has_custom_transforms:
             for name, rows in splits.items():
-                self._loaders.try_transforms(
-                    name, extreme_images(self.image_files.index(name, rows).shapes), self._context
-                )
+                found = extreme_images(self.image_files.index(name, rows).shapes).items()
+                known = {rows.rows_of_images[image][0]: what for image, what in found}
+                self._loaders.try_transforms(name, known, self._context)
         if decode and duplicates != "ignore":
             self.image_files.check_duplicates(splits, self.fold_of_row, self.targets, duplicates == "error")
 
@@ -237,13 +239,12 @@ class CSVDataModule(LightningDataModule):
     def images_of(self, stage: Literal["fit", "predict"], rows: Sequence[int]) -> ImageSet:
         """The images of some training rows (`fit`) or rows to predict (`predict`), at full size."""
         found = self.splits.train if stage == "fit" else self.splits.test
-        paths, rules = [found.paths[row] for row in rows], self.settings.loading.image_rules
-        return ImageSet(paths, self.settings.root, None, rules, found.source)
+        paths = [found.paths[image] for image in found.images_of(rows)]
+        return ImageSet(paths, self.settings.root, None, self.settings.loading.image_rules, found.source)
 
     def images_csv(self) -> str:
         """The results of `check` for every image, as the text of an `images.csv`."""
-        ids: dict[str, Sequence[str]] = {name: rows.table.ids for name, rows in self.splits.by_name.items()}
-        return self.image_files.to_csv(ids)
+        return self.image_files.to_csv(self.splits.by_name)
 
     def use_images_csv(self, path: Path) -> None:
         """Before `setup`: which training images are skipped is read from an earlier run's `images.csv`, not scanned."""

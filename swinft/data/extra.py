@@ -17,6 +17,7 @@ from swinft.data.features import encode_features
 from swinft.data.fold_settings import ExtraTable
 from swinft.data.folds import Folds
 from swinft.data.inspection.duplicates import cluster_groups
+from swinft.data.row_images import joined as joined_images
 from swinft.data.samples import Rows, needed_columns, read_groups, with_skipped, without_target
 from swinft.data.schema import Schema
 from swinft.data.tables.numbers import weights
@@ -48,9 +49,12 @@ def with_extra(settings: "DataSettings", main: Rows, schema: Schema, problems: l
         for start, part in zip(starts.tolist(), parts, strict=False)
         for row, why in part.skipped.items()
     }
+    paths, shown = [path for rows in parts for path in rows.paths], main.shown
+    if shown is not None:
+        paths, shown = joined_images([(rows.paths, rows.shown) for rows in parts if rows.shown is not None])
     return Rows(
         joined([rows.table for rows in parts]),
-        [path for rows in parts for path in rows.paths],
+        paths,
         _concatenated([rows.targets for rows in parts]),
         _concatenated([rows.features for rows in parts]),
         _weights(parts, sizes),
@@ -58,16 +62,19 @@ def with_extra(settings: "DataSettings", main: Rows, schema: Schema, problems: l
         skipped,
         main.source,
         sizes[0],
+        shown,
     )
 
 
 def _read(settings: "DataSettings", given: ExtraTable, schema: Schema, problems: list[Problem]) -> Rows | None:
     """The rows of one table; None where it is not there, has no such columns or no rows."""
-    columns, template = settings.columns, given.image or settings.image
+    columns, finding = settings.columns, settings.finding()
+    if given.image:
+        finding = replace(finding, images=settings.image.elsewhere(given.image, "the image of data.folds.extra"))
     required = {
         **dict.fromkeys(settings.targets, "data.target"),
         **({columns.weight: "data.columns.weight"} if columns.weight else {}),
-        **needed_columns(settings, template, "the image of data.folds.extra" if given.image else "data.image"),
+        **needed_columns(settings, finding.images, "the image of data.folds.extra" if given.image else "data.image"),
     }
     table = read_table(settings.root / given.table, settings.id, required, problems, columns.encoding)
     if table is None or not len(table):
@@ -92,9 +99,10 @@ def _read(settings: "DataSettings", given: ExtraTable, schema: Schema, problems:
         factor = np.full(len(table), given.weight, dtype=np.float32)
     group = settings.folds.group
     groups = read_groups(table, group, columns.rules, problems) if group and group in table.columns else None
-    paths = settings.source.references(table, template, settings.root, problems, notes)
+    paths, shown = finding.find(table, problems, notes)
     table = replace(table, notes=(*table.notes, *notes))
-    return Rows(table, paths, with_skipped(targets, skipped), features, factor, groups, skipped, settings.source)
+    targets, source = with_skipped(targets, skipped), finding.reading(settings.loading.image_rules)
+    return Rows(table, paths, targets, features, factor, groups, skipped, source, shown=shown)
 
 
 def _concatenated(parts: Sequence[NDArray[Any] | None]) -> Any:

@@ -3,8 +3,9 @@
 import os
 import re
 import unicodedata
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -16,6 +17,7 @@ from swinft.errors import InputError, number_of
 # `{id:03d}` pads with zeros to three digits.
 FIELD = re.compile(r"\{([^{}]+?)(?::0([1-9][0-9]?)d?)?\}")
 AS_FLOAT = re.compile(r"(?<=[0-9])\.0+(?![0-9])")  # `7.0` of a whole number
+WILDCARDS = {"*": ".*", "?": "."}
 ABSOLUTE = " The cell is an absolute path, perhaps from another machine: keep only the part after the images' folder."
 LOST_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
@@ -64,16 +66,14 @@ def image_paths(
     Returns:
         N paths.
     """
-    search = _Search(source, table, template, root)
+    search = Search(source, table, template, root)
     paths = [search.path(row, filled, problems) for row, filled in enumerate(_fill(template, table, problems))]
-    problems += search.missing_folders()
-    if notes is not None:
-        notes += [f"{table.path}: {count:,} {what}" for what, count in search.notes.items()]
+    search.conclude(problems, notes)
     return paths
 
 
-class _Search:
-    """Finds the images of a table."""
+class Search:
+    """Finds the images of a table; arguments as in `image_paths`."""
 
     def __init__(self, source: Lister, table: Table, template: str, root: Path) -> None:
         self.source, self.table, self.template, self.root = source, table, template, str(root)
@@ -83,8 +83,46 @@ class _Search:
         self.notes: Counter[str] = Counter()
         self.without_folder: dict[tuple[str, str], list[tuple[int, str]]] = {}  # rows and paths, by missing folder
 
-    def path(self, row: int, filled: str, problems: list[Problem]) -> str:
-        """The image path of one row; problems are appended."""
+    def conclude(self, problems: list[Problem], notes: list[str] | None) -> None:
+        """Appends what is known once all rows have been looked for: folders that are not there, and notes."""
+        problems += self.missing_folders()
+        if notes is not None:
+            notes += [f"{self.table.path}: {count:,} {what}" for what, count in self.notes.items()]
+
+    def matches(self, row: int, parts: Sequence[str], problems: list[Problem]) -> list[str]:
+        """The files of one row by wildcards, in natural order; none where there is no such file or folder.
+
+        Args:
+            row: Its position.
+            parts: Text of the template, in which `*` and `?` are wildcards, and cells, in which they are not, in turn.
+            problems: Whatever is wrong is appended.
+        """
+        filled = "".join(parts)
+        path = os.path.join(self.root, filled)
+        folder, name = self._split(path)
+        if CONTROL.search(filled) or self._leaves(path, filled):
+            problems.append(self._outside(row, filled))
+            return []
+        pattern, prefix = _name_pattern(parts, len(filled) - len(name))
+        found = [each for each in folder.starting_with(prefix) if re.fullmatch(pattern, each, re.DOTALL)]
+        paths = [os.path.join(folder.path, each) for each in sorted(found, key=_natural)]
+        flaws = [(each, flaw) for each in paths if (flaw := self.source.flaw(each, self.inside))]
+        problems += [_problem(self.table, row, each, *flaw) for each, flaw in flaws]
+        return paths
+
+    def _outside(self, row: int, filled: str) -> Problem:
+        fix = f"Image files must lie in {self.inside}.{ABSOLUTE if _is_absolute(filled) else ''}"
+        return _problem(self.table, row, filled, "the path leaves the images' folder", fix)
+
+    def path(self, row: int, filled: str, problems: list[Problem], may_lack: bool = False) -> str:
+        """The file of one row; whatever is wrong with it is appended.
+
+        Args:
+            row: Its position.
+            filled: The template with the row's cells.
+            problems: Whatever is wrong is appended.
+            may_lack: A file that is not there is no problem, and the path is empty.
+        """
         path = os.path.join(self.root, filled)
         folder, name = self._split(path)
         if "\\" in filled and not self._leaves(path, filled) and name not in folder.names:  # as Windows writes paths
@@ -93,8 +131,9 @@ class _Search:
             folder, name = self._split(path)
             self.notes["paths contain back-slashes, which are read as /."] += 1
         if CONTROL.search(filled) or self._leaves(path, filled):
-            fix = f"Image files must lie in {self.inside}.{ABSOLUTE if _is_absolute(filled) else ''}"
-            problems.append(_problem(self.table, row, filled, "the path leaves the images' folder", fix))
+            problems.append(self._outside(row, filled))
+        elif may_lack and (not folder.is_there or folder.find(name) is None):
+            return ""
         elif not folder.is_there:
             self.without_folder.setdefault(folder.missing, []).append((row, path))
         elif (found := folder.find(name)) is None:
@@ -169,6 +208,17 @@ class _Folder:
         return self._listed[1]
 
     @cached_property
+    def _sorted(self) -> list[str]:
+        return sorted(self.names)
+
+    def starting_with(self, prefix: str) -> Iterator[str]:
+        """The names that start with a text."""
+        for place in range(bisect_left(self._sorted, prefix), len(self._sorted)):
+            if not self._sorted[place].startswith(prefix):
+                return
+            yield self._sorted[place]
+
+    @cached_property
     def example(self) -> str:
         """A sentence on the folder's content."""
         if not self.names:
@@ -211,6 +261,25 @@ def _key(name: str, keep_zeros: bool = False) -> str:
     return key if keep_zeros else LOST_ZEROS.sub("", AS_FLOAT.sub("", key))
 
 
+def _name_pattern(parts: Sequence[str], start: int) -> tuple[str, str]:
+    """A regular expression of what stands from `start` on in the joined parts, and its text before any wildcard."""
+    pattern, prefix, at, is_open = "", "", 0, False
+    for number, part in enumerate(parts):
+        for piece in re.split("([*?])", part) if number % 2 == 0 else [part]:
+            text, at = piece[max(0, start - at) :], at + len(piece)
+            is_wild = number % 2 == 0 and text in WILDCARDS
+            is_open |= is_wild
+            prefix += "" if is_open else text
+            pattern += WILDCARDS[text] if is_wild else re.escape(text)
+    return pattern, prefix
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """By which names are sorted as people count: `slice 2` before `slice 10`."""
+    parts = re.split("([0-9]+)", name)
+    return [(number % 2, int(part) if number % 2 else 0, part) for number, part in enumerate(parts)]
+
+
 def _is_absolute(path: str) -> bool:
     """Whether a path starts at the root of a disk, here or on Windows."""
     return os.path.isabs(path) or re.match(r"[A-Za-z]:[\\/]", path) is not None
@@ -223,13 +292,18 @@ def is_within(path: str, folder: str) -> bool:
 
 def _fill(template: str, table: Table, problems: list[Problem]) -> Iterator[str]:
     """The template of every row with its columns filled in."""
+    return map("".join, filled_parts(template, table, problems))
+
+
+def filled_parts(template: str, table: Table, problems: list[Problem]) -> Iterator[tuple[str, ...]]:
+    """The parts of every row's path: text of the template and cells in turn."""
     columns: list[list[str]] = []
     parts = FIELD.split(template)  # text, name, width, text, …
     for text, name, width in zip(parts[::3], [*parts[1::3], None], [*parts[2::3], None], strict=True):
         columns.append([text] * len(table))
         if name is not None:
             columns.append(_padded(table, name, int(width), problems) if width else table.column(name))
-    return map("".join, zip(*columns, strict=True))
+    return zip(*columns, strict=True)
 
 
 def _padded(table: Table, name: str, width: int, problems: list[Problem]) -> list[str]:

@@ -3,9 +3,11 @@
 Shapes: N rows, K outputs, F metadata features.
 """
 
+import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,10 @@ from numpy.typing import NDArray
 
 from swinft.data.columns import Columns
 from swinft.data.features import encode_features
-from swinft.data.image_paths import fields
+from swinft.data.row_images import RowImages, Shown
 from swinft.data.schema import Schema, make_schema
 from swinft.data.sources.files import FILES
-from swinft.data.sources.source import Source
+from swinft.data.sources.source import Source, is_absent
 from swinft.data.tables.numbers import weights
 from swinft.data.tables.table import Problem, Table, read_table
 from swinft.data.tables.text import Spellings, TextRules
@@ -34,7 +36,7 @@ class Rows:
 
     Args:
         table: N rows.
-        paths: N images.
+        paths: N images; where a row does not show one each, the M distinct ones of all rows.
         targets: int64 (N,) for classification, float32 (N, K) otherwise; None for rows to predict.
         features: float32 (N, F); None without metadata.
         weights: Weight of each row in the training loss, float32 (N,); None for equal weights.
@@ -42,6 +44,7 @@ class Rows:
         skipped: Why a row is neither trained on nor scored, by its position.
         source: Where the images' bytes come from.
         num_main: Number of the first rows, which are of the training table itself; None for all.
+        shown: Which of the distinct images each row shows; None where it shows one each.
     """
 
     table: Table
@@ -53,6 +56,7 @@ class Rows:
     skipped: dict[int, str] = field(default_factory=dict)
     source: Source = FILES
     num_main: int | None = None
+    shown: Shown | None = None
 
     @property
     def is_extra(self) -> NDArray[np.bool_]:
@@ -66,11 +70,69 @@ class Rows:
         used[list(self.skipped)] = False
         return used
 
+    @cached_property
+    def rows_of_images(self) -> list[list[int]]:
+        """The rows that show each image."""
+        if self.shown is None:
+            return [[row] for row in range(len(self.paths))]
+        return self.shown.rows(len(self.paths))
 
-def needed_columns(settings: "DataSettings", template: str, setting: str) -> dict[str, str]:
+    def images_of(self, rows: Sequence[int]) -> list[int]:
+        """Positions of the images that some rows show."""
+        if self.shown is None:
+            return list(rows)
+        return [image for row in rows for image in self.shown.files[row].tolist() if image >= 0]
+
+    @property
+    def image_names(self) -> list[str]:
+        """What names each image in `images.csv`: the row's id, or its path where rows do not show one each."""
+        if self.shown is None:
+            return self.table.ids
+        paths = list(map(os.path.abspath, self.paths))
+        inside = os.path.commonpath(list(map(os.path.dirname, paths))) if paths else ""
+        return [os.path.relpath(path, inside) for path in paths]
+
+    @property
+    def image_ids(self) -> list[str]:
+        """The id of the first row that shows each image."""
+        return [self.table.ids[rows[0]] for rows in self.rows_of_images]
+
+    def image_problems(self, errors: Mapping[int, str]) -> list[Problem]:
+        """What is wrong with images, by their positions, named by the first row of each.
+
+        Parts that a file does not have are nothing wrong, unless a row has no other.
+        """
+        real = {image: error for image, error in errors.items() if not is_absent(error)}
+        what = "the image cannot be used"
+        problems = [self.table.problem(self.rows_of_images[image][0], what, error) for image, error in real.items()]
+        if self.shown is not None:
+            empty = self.shown.bad_rows(set(), set(errors) - set(real))
+            cause = "All its parts are empty" if self.shown.images.cuts else "No file of it is there"
+            fix = f"{cause}; restore it, or remove the row."
+            problems += [self.table.problem(row, "the row has no image", fix) for row in empty]
+        return problems
+
+    def without_images(self, bad: set[int], absent: set[int]) -> "Rows":
+        """The same without images that cannot be used, and with the rows marked as skipped that need them.
+
+        Args:
+            bad: Positions of images that cannot be used.
+            absent: Positions of parts that a file does not have.
+        """
+        if self.shown is None:
+            return replace(self, skipped={**self.skipped, **dict.fromkeys(sorted(bad), "bad image")})
+        rows = self.shown.bad_rows(bad, absent)
+        return replace(
+            self,
+            skipped={**self.skipped, **dict.fromkeys(rows, "bad image")},
+            shown=self.shown.without(bad | absent),
+        )
+
+
+def needed_columns(settings: "DataSettings", images: RowImages, setting: str) -> dict[str, str]:
     """Columns that training and test rows both need, each with the config key that names it."""
     return {
-        **dict.fromkeys(fields(template), setting),
+        **dict.fromkeys(images.columns, setting),
         **dict.fromkeys(settings.columns.numbers, "data.columns.numeric_features"),
         **dict.fromkeys(settings.columns.categories, "data.columns.categorical_features"),
     }
@@ -114,11 +176,12 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
     if min_class_rows:
         of_answered = [name for row, name in enumerate(groups) if row not in skipped] if groups else None
         problems += schema.target.size_problems(cells, targets, schema.outputs, of_answered, min_class_rows)
-    paths = settings.source.references(table, settings.image, settings.root, problems, notes)
+    finding = settings.finding()
+    paths, shown = finding.find(table, problems, notes)
     table = replace(table, notes=(*table.notes, *notes))
     all_features, weight = (None if each is None else with_skipped(each, skipped) for each in (features, weight))
-    all_targets = with_skipped(targets, skipped)
-    return Rows(table, paths, all_targets, all_features, weight, groups, skipped, settings.source), schema
+    all_targets, source = with_skipped(targets, skipped), finding.reading(settings.loading.image_rules)
+    return Rows(table, paths, all_targets, all_features, weight, groups, skipped, source, shown=shown), schema
 
 
 def _encoded(schema: Schema, cells: TargetCells, problems: list[Problem], notes: list[str]) -> NDArray[Any]:
@@ -164,26 +227,27 @@ def read_test(
     columns, is_sample = settings.columns, settings.predicts_sample
     path = settings.root / str(settings.test or settings.sample_submission)
     id, setting = columns.id_of(settings.id, is_sample)
-    template = settings.test_template
-    required = needed_columns(settings, template, "data.columns.test_image")
+    finding = settings.finding(is_test=True)
+    required = needed_columns(settings, finding.images, "data.columns.test_image")
     if id in required:
         required[id] = f"{setting} and data.columns.test_image"
     table = read_table(path, id, required, problems, columns.encoding, setting)
-    unknown = [name for name in fields(template) if is_sample and name in settings.targets]
+    unknown = [name for name in finding.images.columns if is_sample and name in settings.targets]
     if unknown:
         fix = "Set data.columns.test_image to where the images of the rows to predict are."
         problems.append(Problem(str(path), "the image's path contains the target, which is to be predicted", fix))
     if table is None or unknown:
         return None
     notes: list[str] = []
-    paths = settings.test_source.references(table, template, settings.root, problems, notes)
+    paths, shown = finding.find(table, problems, notes)
     features = None
     if schema is not None and schema.num_features:
         features = encode_features(table, schema, problems, columns.rules, columns.fill_rules, True, notes)
     if schema is not None and not is_sample:
         cells = TargetCells(table, settings.targets, columns.label_delimiter, columns.rules)
         notes += schema.target.unknown_answers(cells, schema.outputs, [] if is_rerun else problems)
-    return Rows(replace(table, notes=(*table.notes, *notes)), paths, features=features, source=settings.test_source)
+    source = finding.reading(settings.loading.image_rules)
+    return Rows(replace(table, notes=(*table.notes, *notes)), paths, features=features, source=source, shown=shown)
 
 
 def _train_features(

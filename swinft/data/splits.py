@@ -1,7 +1,6 @@
 """The training and test rows of a datamodule: reads the tables, skips rows and assigns folds."""
 
 import json
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -319,8 +318,7 @@ class Splits:
         """Marks the rows that `on_bad_image: skip` skips."""
         if self.settings.loading.on_bad_image == "error":
             return rows
-        bad = self.image_files.bad_rows(rows, self.known_images)
-        return replace(rows, skipped={**rows.skipped, **dict.fromkeys(bad, "bad image")})
+        return rows.without_images(*self.image_files.bad_images(rows, self.known_images))
 
     def _find_leaks(self, train: Rows, folds: Folds) -> NDArray[np.bool_] | None:
         """Which extra rows each fold leaves out, from an earlier run's `extra.csv` or from a look at their images."""

@@ -82,8 +82,20 @@ def batch_figure(loader: TimedLoader, n: int, titles: Callable[[list[int]], list
     if isinstance(loader, DeviceLoader):
         images = loader.images(keys)
     else:
-        images = [np.asarray(loader.dataset[key]["image"]) for key in keys]
+        images = [in_a_row(loader.dataset[key]) for key in keys]
     return image_grid(images, titles([row for _, row in keys]))
+
+
+def in_a_row(item: dict[str, Any]) -> NDArray[np.uint8]:
+    """The images of an item as one, uint8 (H, W, 3): those of a row side by side, and so are channels beyond three."""
+    image = np.asarray(item["image"])
+    if image.ndim == 4:
+        there = np.asarray(item["image_mask"]) if "image_mask" in item else np.ones(len(image), dtype=bool)
+        return np.concatenate(list(image[there]), axis=1)
+    if image.shape[2] == 3:
+        return image
+    planes = np.split(image, image.shape[2] // 3 if image.shape[2] % 3 == 0 else image.shape[2], axis=2)
+    return np.concatenate([np.repeat(plane, 3 // plane.shape[2], axis=2) for plane in planes], axis=1)
 
 
 def image_grid(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> "Figure":

@@ -63,7 +63,7 @@ def _cast(net: ImageModel, names: list[str], dtype: torch.dtype) -> dict[str, Te
 def _example(net: ImageModel, image_size: tuple[int, int], device: torch.device) -> list[Tensor]:
     """A random image, with metadata if the network takes any."""
     random = torch.Generator().manual_seed(0)
-    given = [torch.randint(0, 256, (1, 3, *image_size), dtype=torch.uint8, generator=random)]
+    given = [torch.randint(0, 256, (1, *net.image_shape(image_size)), dtype=torch.uint8, generator=random)]
     if net.metadata is not None:
         given.append(net.metadata.draw(1, random))
     return [tensor.to(device) for tensor in given]

@@ -34,13 +34,15 @@ class CompiledNet:
         net.backbone.compile(dynamic=False)
         self.net, self.batch_size, self.prints_compile_time = net, batch_size, prints_compile_time
 
-    def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """Pixels (B, 3, H, W), uint8 or float in 0–255, and metadata (B, F) to predictions (B, K)."""
+    def predict(self, image: Tensor, features: Tensor | None = None, image_mask: Tensor | None = None) -> Tensor:
+        """As of `ImageModel.predict`."""
         started = time.perf_counter()
-        given = [tensor for tensor in (image.float(), features) if tensor is not None]
-        pixels, *others = pad_batch(given, self.batch_size)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        predictions = self.net.predict(pixels, *others)[: len(image)]
+        given = {"image": image.float(), "features": features, "image_mask": image_mask}
+        there = {name: tensor for name, tensor in given.items() if tensor is not None}
+        padded = dict(zip(there, pad_batch(list(there.values()), self.batch_size), strict=True))
+        if image.ndim == 4:
+            padded["image"] = padded["image"].contiguous(memory_format=torch.channels_last)
+        predictions = self.net.predict(**padded)[: len(image)]
         if self.prints_compile_time:
             print(f"compiled, and the first batch predicted, in {time.perf_counter() - started:.0f} s", flush=True)
             self.prints_compile_time = False

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from swinft.errors import InputError
 from swinft.inference.parity import Predicting, example_inputs, largest_difference
-from swinft.inference.timm_export import as_timm
+from swinft.inference.timm_export import as_timm, of_rows
 from swinft.model.backbones.memory_format import set_layout
 from swinft.model.network import ImageModel
 
@@ -42,7 +42,7 @@ class Exported:
 
     Args:
         content: The file of weights.
-        compute: Runs the file: pixels in 0–255 (B, 3, H, W), and metadata (B, F), to outputs.
+        compute: Runs the file: what `ImageModel.inputs` names (pixels in 0–255, metadata, mask) to outputs.
         expected: The same by the network itself.
         output: Kind of output: `predictions`, `logits` or `features`.
         usage: How to load it, as plain values.
@@ -157,19 +157,22 @@ def _to_safetensors(net: ImageModel) -> Exported:
     for tensor in fresh.state_dict().values():
         tensor.zero_()  # so that a missing tensor is detected
     fresh.load_state_dict(load(content))
-    return Exported(content, fresh.predict, net.predict, "predictions", {"function": "safetensors.torch.load_file"})
+    compute, expected = Predicting(fresh).eval(), Predicting(net).eval()
+    return Exported(content, compute, expected, "predictions", {"function": "safetensors.torch.load_file"})
 
 
 def _to_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str], resize: str) -> Exported:
     """The weights of a timm model, with the head as its classifier if the head is one linear layer."""
     form = as_timm(net, example, outputs, resize)
-    mean, std = net.backbone.mean, net.backbone.std
+    usage = {"function": "timm.create_model", "model_name": form.architecture, "arguments": form.arguments}
+    if form.has_head and net.fusion is not None:
+        usage["row"] = "the mean of the logits of its images that are there"
     return Exported(
         form.content,
-        lambda image, *_: form.model((image.float() - mean) / std),
-        net.forward if form.has_head else lambda image, *_: net.backbone(image),
+        of_rows(net, form.model, form.has_head),
+        of_rows(net, None, form.has_head),
         "logits" if form.has_head else "features",
-        {"function": "timm.create_model", "model_name": form.architecture, "arguments": form.arguments},
+        usage,
         form.config,
         form.note,
     )
@@ -181,7 +184,7 @@ def _to_torchscript(net: ImageModel, example: tuple[Tensor, ...]) -> Exported:
     torch.jit.save(torch.jit.trace(Predicting(net).eval(), example, check_trace=False), file)  # type: ignore[no-untyped-call]
     content = file.getvalue()
     compute = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
-    return Exported(content, compute, net.predict, "predictions", {"function": "torch.jit.load"})
+    return Exported(content, compute, Predicting(net).eval(), "predictions", {"function": "torch.jit.load"})
 
 
 def _to_onnx(net: ImageModel, example: tuple[Tensor, ...]) -> Exported:
@@ -190,7 +193,7 @@ def _to_onnx(net: ImageModel, example: tuple[Tensor, ...]) -> Exported:
     torch's older exporter converts every backbone tried, much faster than the one based on `torch.export`. The latter
     is used if the older one does not support an operation, or no longer exists.
     """
-    names = ["image", "features"][: len(example)]
+    names = net.inputs
     try:
         content = _by_trace(net, example, names)
     except Exception as error:  # an exporter may raise anything
@@ -201,7 +204,8 @@ def _to_onnx(net: ImageModel, example: tuple[Tensor, ...]) -> Exported:
                 f"this network cannot be exported to onnx: by tracing, {_reason(error)}; by torch.export, "
                 f"{_reason(second)}"
             ) from second
-    return Exported(content, _session(content, names), net.predict, "predictions", {"function": "InferenceSession"})
+    expected = Predicting(net).eval()
+    return Exported(content, _session(content, names), expected, "predictions", {"function": "InferenceSession"})
 
 
 def _by_trace(net: ImageModel, example: tuple[Tensor, ...], names: list[str]) -> bytes:
@@ -245,7 +249,7 @@ def _session(content: bytes, names: list[str]) -> Callable[..., Tensor]:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def compute(*tensors: Tensor) -> Tensor:
-        arrays = [tensor.float().numpy() for tensor in tensors]
+        arrays = [(tensor if tensor.dtype == torch.bool else tensor.float()).numpy() for tensor in tensors]
         return torch.from_numpy(session.run(None, dict(zip(names, arrays, strict=True)))[0])
 
     return compute

@@ -8,7 +8,7 @@ Shapes: B batch, H and W pixels, F metadata features, K outputs.
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -40,28 +40,32 @@ class OpenVINONet:
     """A compiled network; predicts like `ImageModel`, and replaces it in `predict_rows`.
 
     Args:
-        compiled: An `openvino.CompiledModel`: float32 pixels (B, 3, H, W) and, with metadata, float32 (B, F) to
-            predictions (B, K).
+        compiled: An `openvino.CompiledModel`: float32 pixels and, where `inputs` names them, metadata and which images
+            are there, to predictions (B, K).
         num_outputs: K.
-        has_metadata: Whether it takes metadata.
+        inputs: What it takes, as `ImageModel.inputs`.
 
     Attributes:
         deviation: Largest difference from torch that `compile_net` found, relative to the predictions' range.
     """
 
-    def __init__(self, compiled: Any, num_outputs: int, has_metadata: bool) -> None:
+    def __init__(self, compiled: Any, num_outputs: int, inputs: Sequence[str]) -> None:
         self.num_outputs = num_outputs
-        self.has_metadata = has_metadata
+        self.inputs = inputs
         self.deviation = float("nan")
         self.num_requests = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._queue = _import_openvino().AsyncInferQueue(compiled, self.num_requests)
 
-    def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """Pixels (B, 3, H, W), uint8 or float in 0–255, and metadata (B, F) to float32 predictions (B, K)."""
-        tensors = [image, features] if self.has_metadata and features is not None else [image]
+    def predict(self, image: Tensor, features: Tensor | None = None, image_mask: Tensor | None = None) -> Tensor:
+        """Inputs as in `ImageModel.forward` to float32 predictions (B, K)."""
+        given = {"image": image, "features": features, "image_mask": image_mask}
+        tensors = [tensor for name in self.inputs if (tensor := given[name]) is not None]
         # One compiled network for uint8 and float pixels (the view `scale` returns floats): the conversion of uint8
         # takes no measurable time.
-        arrays = [tensor.to("cpu", torch.float32).contiguous().numpy() for tensor in tensors]
+        arrays = [
+            (tensor.cpu() if tensor.dtype == torch.bool else tensor.to("cpu", torch.float32)).contiguous().numpy()
+            for tensor in tensors
+        ]
         predictions = np.empty((len(image), self.num_outputs), np.float32)
 
         def keep(request: Any, start: int) -> None:
@@ -103,7 +107,7 @@ def compile_net(
     if num_threads is not None:
         options["INFERENCE_NUM_THREADS"] = num_threads
     compiled = openvino.compile_model(model, "CPU", options)
-    predictor = OpenVINONet(compiled, net.head.num_outputs, net.metadata is not None)
+    predictor = OpenVINONet(compiled, net.head.num_outputs, net.inputs)
     predictor.deviation = _deviation(predictor, net, image_size)
     if not predictor.deviation <= TOLERANCES[precision]:  # also true for NaN
         raise InputError(
@@ -162,5 +166,6 @@ def _deviation(predictor: OpenVINONet, net: ImageModel, image_size: tuple[int, i
     """Largest difference from torch's fp32 predictions, relative to the range of each of the K outputs."""
     example = example_inputs(net, image_size, CHECKED_IMAGES)
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-        expected = net.predict(*example)
-    return largest_difference(predictor.predict(*example), expected, SMALLEST_RANGE)
+        given = dict(zip(net.inputs, example, strict=True))
+        expected = net.predict(**given)
+    return largest_difference(predictor.predict(**given), expected, SMALLEST_RANGE)

@@ -3,6 +3,8 @@
 Shapes: B batch, H and W pixels, F metadata features, K outputs.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,9 +19,10 @@ class Predicting(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """Pixels (B, 3, H, W) and metadata (B, F) to predictions (B, K)."""
-        return self.net.predict(image, features)
+    def forward(self, image: Tensor, second: Tensor | None = None, third: Tensor | None = None) -> Tensor:
+        """What `ImageModel.inputs` names, in its order, to predictions (B, K)."""
+        given = [tensor for tensor in (image, second, third) if tensor is not None]
+        return self.net.predict(**dict(zip(self.net.inputs, given, strict=True)))
 
 
 def example_inputs(net: ImageModel, image_size: tuple[int, int], num_images: int, seed: int = 0) -> tuple[Tensor, ...]:
@@ -34,12 +37,19 @@ def example_inputs(net: ImageModel, image_size: tuple[int, int], num_images: int
         seed: Selects the images.
     """
     random = torch.Generator().manual_seed(seed)
-    patches = torch.rand(num_images, 3, 4, 4, generator=random) * 255
-    noise = torch.randn(num_images, 3, *image_size, generator=random) * 20
+    *several, channels, height, width = net.image_shape(image_size)
+    count = num_images * math.prod(several)
+    patches = torch.rand(count, channels, 4, 4, generator=random) * 255
+    noise = torch.randn(count, channels, height, width, generator=random) * 20
     image = (functional.interpolate(patches, image_size) + noise).clamp(0, 255).round()
-    if net.metadata is None:
-        return (image,)
-    return image, net.metadata.draw(num_images, random)
+    given = {"image": image.reshape(num_images, *several, channels, height, width)}
+    if net.metadata is not None:
+        given["features"] = net.metadata.draw(num_images, random)
+    if net.fusion is not None:
+        mask = torch.rand(num_images, *several, generator=random) < 0.75
+        mask[:, 0] = True
+        given["image_mask"] = mask
+    return tuple(given[name] for name in net.inputs)
 
 
 def largest_difference(found: Tensor, expected: Tensor, smallest_range: float, is_one_unit: bool = False) -> float:

@@ -27,8 +27,8 @@ FIRST_LINE_SECONDS = 15.0  # before the first progress line, if there is no term
 class Predictor(Protocol):
     """An `ImageModel`, or a compiled or converted one."""
 
-    def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """Pixels (B, 3, H, W), uint8 or float in 0–255, and metadata (B, F) to predictions (B, K)."""
+    def predict(self, image: Tensor, features: Tensor | None = None, image_mask: Tensor | None = None) -> Tensor:
+        """Pixels, metadata and which of several images are there, as of `ImageModel.forward`, to predictions (B, K)."""
         ...
 
 
@@ -92,8 +92,9 @@ def print_work(
 ) -> None:
     """Prints the number of forward passes; arguments as in `predict_rows`."""
     num_images: int = len(loader.sampler)  # type: ignore[arg-type]  # of this process only
+    unit = "image" if getattr(loader.dataset, "shown", None) is None else "row"  # of one or of several images
     print(
-        f"{number_of(num_images, 'image')} × {number_of(len(nets), 'fold')} × {number_of(len(views), 'view')} "
+        f"{number_of(num_images, unit)} × {number_of(len(nets), 'fold')} × {number_of(len(views), 'view')} "
         f"= {num_images * len(nets) * len(views)} forwards on {device} in {precision}",
         flush=True,
     )
@@ -105,6 +106,7 @@ def _predict_batch(
     """Mean prediction (B, K) of one batch over networks and views."""
     non_blocking = device.type == "cuda"  # unsafe on MPS: the source may be overwritten before it is copied
     images = batch["image"].to(device, non_blocking=non_blocking)
-    features = batch["features"].to(device, non_blocking=non_blocking) if "features" in batch else None
-    per_net = [predict_views(partial(net.predict, features=features), images, views) for net in nets]
+    names = [name for name in ("features", "image_mask") if name in batch]
+    more = {name: batch[name].to(device, non_blocking=non_blocking) for name in names}
+    per_net = [predict_views(partial(net.predict, **more), images, views) for net in nets]
     return torch.stack(per_net).mean(0)

@@ -4,7 +4,7 @@ Shapes: B batch, D embedding, K outputs.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from swinft.errors import InputError
 from swinft.inference.parity import largest_difference
+from swinft.model.fusion import MeanFusion
 from swinft.model.heads import LinearHead
 from swinft.model.network import ImageModel
 
@@ -85,7 +86,7 @@ def as_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str]
     fresh.load_state_dict(load(content))
     height, width = example[0].shape[-2:]
     data = {
-        "input_size": (3, height, width),
+        "input_size": (net.backbone.num_channels, height, width),
         "mean": per_channel(net.backbone.mean),
         "std": per_channel(net.backbone.std),
         "interpolation": "bilinear",
@@ -105,6 +106,8 @@ def _why_no_classifier(net: ImageModel) -> str:
     """Why timm's classifier cannot replace the head; empty if it may."""
     if net.pooling is not None and not net.pooling.timm_name:
         return f"the head needs model.pooling {type(net.pooling).__name__}, which timm's model does not have"
+    if net.fusion is not None and not isinstance(net.fusion, MeanFusion):
+        return f"the head needs model.pooling.images {type(net.fusion).__name__}, and timm's model has one image"
     if net.metadata is not None:
         return "the head reads metadata, which timm's classifiers do not"
     if not isinstance(net.head, LinearHead) or type(net.head).forward is not LinearHead.forward:
@@ -145,7 +148,32 @@ def _with_classifier(net: ImageModel, num_outputs: int, example: tuple[Tensor, .
         logits = model((example[0] - net.backbone.mean) / net.backbone.std)
     except RuntimeError:  # with a classifier or this pooling it has other layers
         return None
-    return model if largest_difference(logits, net(*example), 1.0, is_one_unit=True) <= SAME else None
+    logits, expected = of_rows(net, model, has_head=True)(*example), of_rows(net, None, has_head=True)(*example)
+    return model if largest_difference(logits, expected, 1.0, is_one_unit=True) <= SAME else None
+
+
+def of_rows(net: ImageModel, model: Any, has_head: bool) -> Callable[..., Tensor]:
+    """What a timm model gives for what `ImageModel.inputs` names: logits of rows, or features of images.
+
+    Args:
+        net: The network that it was made of.
+        model: The timm model; None for the network itself.
+        has_head: Whether it gives logits: of several images of a row their mean.
+    """
+    mean, std = net.backbone.mean, net.backbone.std
+
+    def compute(image: Tensor, *more: Tensor) -> Tensor:
+        if has_head and model is None:
+            logits: Tensor = net(**dict(zip(net.inputs, (image, *more), strict=True)))
+            return logits
+        flat = image.flatten(0, -4) if image.ndim > 4 else image
+        found: Tensor = net.backbone(flat) if model is None else model((flat.float() - mean) / std)
+        if has_head and net.fusion is not None:
+            fused: Tensor = net.fusion(found.reshape(*image.shape[:2], -1), more[-1])
+            return fused
+        return found
+
+    return compute
 
 
 def _same_model(source: Any, num_classes: int, **more: str) -> Any:

@@ -32,7 +32,8 @@ class View(InitArgsMixin):
         """Transforms a batch of images.
 
         Args:
-            images: uint8 (B, 3, H, W) in RGB, on the device; do not change them in place, other views use them.
+            images: uint8 (B, 3, H, W) in RGB, or of as many channels as `data.image` stacks, on the device; do not
+                change them in place, other views use them.
 
         Returns:
             Images of the same shape, uint8, or float in 0–255. The result for an image must be deterministic, and
@@ -99,12 +100,13 @@ def chosen_views(given: Sequence[str | View]) -> list[View]:
     return [each if isinstance(each, View) else VIEWS[each] for each in given]
 
 
-def check_views(given: Sequence[str | View], image_size: tuple[int, int]) -> None:
+def check_views(given: Sequence[str | View], image_size: tuple[int, int], channels: int = 3) -> None:
     """Checks that views can be averaged at an image size, and tests custom views.
 
     Args:
         given: Names in `VIEWS`, and custom views.
         image_size: Height and width in pixels.
+        channels: C of the images.
 
     Raises:
         InputError: There is no view, or one is given twice, or swaps the sides of images that are not square; or a
@@ -121,13 +123,13 @@ def check_views(given: Sequence[str | View], image_size: tuple[int, int]) -> Non
             f"Remove them from predict.views or use a square image_size."
         )
     for view in views:
-        if not isinstance(view, BuiltinView) and (problem := _problem(view, image_size)):
+        if not isinstance(view, BuiltinView) and (problem := _problem(view, (channels, *image_size))):
             raise InputError(f"predict.views: {class_path_of(type(view))}.apply {problem}.")
 
 
-def _problem(view: View, image_size: tuple[int, int]) -> str:
+def _problem(view: View, shape: tuple[int, ...]) -> str:
     """The problem of a custom view with random pixels; empty if there is none."""
-    images = torch.randint(0, 256, (2, 3, *image_size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (2, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     before = images.clone()
     try:
         with torch.inference_mode():
@@ -157,12 +159,13 @@ def predict_views(predict: Callable[[Tensor], Tensor], images: Tensor, views: Se
     mean of logits would be another number.
 
     Args:
-        predict: Images (B, 3, H, W) to decoded predictions (B, K).
-        images: uint8 or float images (B, 3, H, W).
+        predict: Images to decoded predictions (B, K).
+        images: uint8 or float images (B, C, H, W), or (B, V, C, H, W): a view is applied to all images of a row alike.
         views: Names in `VIEWS`, and custom views.
 
     Returns:
         float32 predictions (B, K).
     """
-    found = [predict(view.apply(images)).float() for view in chosen_views(views)]
+    flat = images.flatten(0, -4) if images.ndim > 4 else images
+    found = [predict(view.apply(flat).reshape(images.shape)).float() for view in chosen_views(views)]
     return torch.stack(found).mean(0)  # (V, B, K) -> (B, K)

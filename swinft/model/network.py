@@ -1,9 +1,9 @@
-"""The network: backbone, optional pooling, optional metadata network, and head.
+"""The network: backbone, optional pooling, fusion of several images, optional metadata network, and head.
 
-Shapes: B batch, N training rows, F metadata features, E encoded ones, K outputs.
+Shapes: B batch, V images of a row, C channels, N training rows, F metadata features, E encoded ones, K outputs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import Backbone
 from swinft.model.backbones.unpooled import pooled_width
+from swinft.model.class_spec import to_spec
+from swinft.model.fusion import fusion_from, poolings
 from swinft.model.heads import Head
 from swinft.model.heads.contract import with_nan_rows
 from swinft.model.metadata import MetadataNetwork
@@ -28,8 +30,9 @@ class ImageModel(nn.Module):
         num_metadata: F, or 0.
         metadata_hidden: Width of the metadata network.
         category_sizes: As in `MetadataNetwork`.
-        pooling: As in `pooling_from`.
+        pooling: As in `pooling_from`; or with a fusion as in `fusion_from`: `swinft.PoolingConfig` has both.
         image_size: Height and width in pixels at which a custom pooling is tested.
+        num_images: V if rows have several images, or None.
     """
 
     def __init__(
@@ -42,18 +45,39 @@ class ImageModel(nn.Module):
         category_sizes: Sequence[int] = (),
         pooling: Any = "avg",
         image_size: tuple[int, int] = (224, 224),
+        num_images: int | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.num_images = backbone, num_images
+        pooling, fusion = poolings(pooling)
         self.pooling = None if pooling == "avg" else pooling_from(pooling, int(backbone.model.num_features))
         # Some backbones widen the features after pooling: with another pooling, the width is found by a forward pass.
         own, pool = backbone.num_features, self.pooling
-        self.width = own if pool is None else pooled_width(backbone.model, pool, image_size)
+        self.width = own if pool is None else pooled_width(backbone.model, pool, image_size, backbone.num_channels)
+        self.fusion = fusion_from(fusion, self.width, num_images)
         self.metadata = MetadataNetwork(num_metadata, category_sizes, metadata_hidden) if num_metadata else None
-        self.head = head(self.width + (metadata_hidden if num_metadata else 0), num_outputs)
+        width = self.width if self.fusion is None else self.fusion.num_features
+        self.head = head(width + (metadata_hidden if num_metadata else 0), num_outputs)
         self.image_format: torch.memory_format | None = None  # set with that of the weights
         self.is_initialized = False  # by `initialize`, or by loading weights
         self.register_load_state_dict_post_hook(_mark_initialized)  # type: ignore[no-untyped-call]
+
+    def image_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """Of what it sees of a row at a height and width: (C, H, W), or (V, C, H, W) of several images."""
+        several = () if self.num_images is None else (self.num_images,)
+        return (*several, self.backbone.num_channels, *size)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of what it takes: `image`, and `features` and `image_mask` where there are any."""
+        is_there = {"image": True, "features": self.metadata is not None, "image_mask": self.fusion is not None}
+        return [name for name, there in is_there.items() if there]
+
+    @property
+    def pooling_spec(self) -> Any:
+        """Its pooling, and its fusion where there is one, as plain values."""
+        positions = to_spec(self.pooling) or "avg"
+        return positions if self.fusion is None else {"positions": positions, "images": to_spec(self.fusion)}
 
     @property
     def learns_from_rows(self) -> bool:
@@ -93,19 +117,52 @@ class ImageModel(nn.Module):
         """Metadata (B, F) to encoded metadata (B, E), in which rows can be mixed; None without metadata."""
         return None if self.metadata is None or features is None else self.metadata.encode(features)
 
-    def logits(self, image: Tensor, metadata: Tensor | None) -> Tensor:
-        """Pixels (B, 3, H, W) and encoded metadata (B, E) to logits."""
-        if self.image_format is not None:
-            image = image.contiguous(memory_format=self.image_format)
-        embedding = self.backbone(image) if self.pooling is None else self.backbone(image, self.pooling)
-        if torch._C._get_tracing_state() is None:  # in a trace, shapes are not numbers
-            self._check_width(embedding, image.shape[0])  # len() would make it a constant in torch.export
+    def logits_of(self, image: Tensor, more: Mapping[str, Tensor]) -> Tensor:
+        """Logits of images and what else a training step has of them: `metadata` and `image_mask`, if any."""
+        return self.logits(image, more.get("metadata"), *(more[name] for name in ("image_mask",) if name in more))
+
+    def logits(self, image: Tensor, metadata: Tensor | None, image_mask: Tensor | None = None) -> Tensor:
+        """Pixels (B, C, H, W) or (B, V, C, H, W), encoded metadata (B, E) and which images are there to logits."""
+        embedding = self._embedding(image) if self.fusion is None else self._fused(image, image_mask)
         if self.metadata is not None:
             if metadata is None:
                 raise InputError("the network takes metadata, and the batch has no `features`.")
             embedding = torch.cat([embedding, self.metadata.embed(metadata).to(embedding.dtype)], dim=1)
         logits: Tensor = self.head(embedding)
         return logits
+
+    def _embedding(self, image: Tensor) -> Tensor:
+        """Pixels (B, C, H, W) to features (B, D)."""
+        if self.image_format is not None:
+            image = image.contiguous(memory_format=self.image_format)
+        embedding: Tensor = self.backbone(image) if self.pooling is None else self.backbone(image, self.pooling)
+        if torch._C._get_tracing_state() is None:  # while a trace is made shapes are no numbers
+            self._check_width(embedding, image.shape[0])  # len would make a constant of it in torch.export
+        return embedding
+
+    def _fused(self, image: Tensor, mask: Tensor | None) -> Tensor:
+        """Pixels (B, V, C, H, W) and which are there, bool (B, V) or None for all, to features of the rows (B, D)."""
+        assert self.fusion is not None
+        is_exported = torch._C._get_tracing_state() is not None or torch.compiler.is_exporting()
+        if not is_exported and (image.ndim != 5 or image.shape[1] != self.num_images):
+            raise InputError(
+                f"the network is made for {self.num_images} images of a row, (B, V, C, H, W), and the batch's `image` "
+                f"is {tuple(image.shape)}."
+            )
+        flat = image.flatten(0, 1)
+        there = torch.ones_like(image[:, :, 0, 0, 0], dtype=torch.bool) if mask is None else mask > 0
+        # Images that are not there would be part of the statistics of BatchNorm, and cost their time. What is compiled
+        # to predict wants the same number of images each time.
+        is_fixed = is_exported or (not self.training and self.backbone._compiled_call_impl is not None)
+        if is_fixed:
+            features = self._embedding(flat)
+        else:
+            found = self._embedding(flat[there.flatten()])
+            features = found.new_zeros(len(flat), found.shape[1]).index_put((there.flatten(),), found)
+        features = features.reshape(image.shape[0], image.shape[1], self.width)
+        features = torch.where(there[..., None], features, features.new_zeros(()))
+        fused: Tensor = self.fusion(features, there)
+        return fused
 
     def _check_width(self, embedding: Any, size: int) -> None:
         """Checks that the embedding is (B, D): a custom backbone may return another width than its `num_features`."""
@@ -118,13 +175,19 @@ class ImageModel(nn.Module):
                 f"{self.width}: it must return (B, num_features)."
             )
 
-    def forward(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """Pixels (B, 3, H, W), uint8 or float in 0–255, and metadata (B, F) to logits."""
-        return self.logits(image, self.encode_metadata(features))
+    def forward(self, image: Tensor, features: Tensor | None = None, image_mask: Tensor | None = None) -> Tensor:
+        """Pixels, uint8 or float in 0–255, and metadata (B, F) to logits.
 
-    def predict(self, image: Tensor, features: Tensor | None = None) -> Tensor:
-        """Images and metadata to predictions (B, K) in the competition's units; NaN in rows with a NaN logit."""
-        logits = self(image, features)
+        Args:
+            image: (B, C, H, W); if rows have several images (B, V, C, H, W).
+            features: Metadata (B, F), if any.
+            image_mask: Which of several images exist, bool (B, V); None for all.
+        """
+        return self.logits(image, self.encode_metadata(features), image_mask)
+
+    def predict(self, image: Tensor, features: Tensor | None = None, image_mask: Tensor | None = None) -> Tensor:
+        """The same to predictions (B, K) in the competition's units; NaN in rows with a NaN logit."""
+        logits = self(image, features, image_mask)
         return with_nan_rows(self.head.decode(logits), logits)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from swinft.errors import InputError
 from swinft.model.attention.swin import FAST_ATTENTION, FastAttention
+from swinft.model.backbones.timm_backbone import RGB, Channels
 from swinft.model.compiling import CompilePolicy
 
 
@@ -46,6 +47,9 @@ class TaskContext:
         num_metadata: F, the number of metadata features; None for the datamodule's, or 0.
         category_sizes: Number of one-hot columns of each category column; they are the last of the features.
         seed: Seed of the random numbers in a training step.
+        num_images: V, the number of images of a row; None if the network gets one.
+        num_channels: C of the images; None for the datamodule's, or RGB.
+        are_grey: Each channel is a grey image.
         loads_weights: False if a checkpoint's weights will replace the `pretrained` ones, which are then not loaded.
     """
 
@@ -54,6 +58,19 @@ class TaskContext:
     category_sizes: Sequence[int] = ()
     seed: int = 42
     loads_weights: bool = True
+    num_images: int | None = None
+    num_channels: int | None = None
+    are_grey: bool = False
+
+    @property
+    def shown(self) -> tuple[tuple[int, int], int | None]:
+        """Height and width of the images, and V."""
+        return self.sides, self.num_images
+
+    @property
+    def channels(self) -> Channels:
+        """Of the images."""
+        return Channels(self.num_channels or RGB.count, self.are_grey)
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -68,9 +85,12 @@ class TaskContext:
             raise InputError(f"image_size is {size}; give one side, or height and width, in pixels.")
         return sides[0], sides[1]
 
-    def completed(self, schema: Any, image_size: tuple[int, int] | None) -> "TaskContext":
-        """A copy where unset values come from a table's schema and a datamodule's image size."""
-        found: dict[str, Any] = {"image_size": self.image_size or image_size or 224}
+    def completed(self, schema: Any, data: Any = None) -> "TaskContext":
+        """A copy where unset values come from a table's schema and a datamodule's images."""
+        found: dict[str, Any] = {"image_size": self.image_size or getattr(data, "image_size", None) or 224}
+        images = getattr(getattr(data, "settings", None), "image", None)
+        if images is not None and self.num_images is None and self.num_channels is None:
+            found |= images.for_network
         if self.num_metadata is None:
             sizes = list(schema.category_sizes) if schema else list(self.category_sizes)
             found |= {"num_metadata": schema.num_features if schema else sum(sizes), "category_sizes": sizes}

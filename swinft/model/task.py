@@ -20,6 +20,7 @@ from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.class_spec import Named, from_spec, plain_spec, to_spec
 from swinft.model.compiling import COMPILED_STEPS, CompileState, should_compile
 from swinft.model.evaluation import Evaluated
+from swinft.model.fusion import PoolingConfig
 from swinft.model.heads import Head
 from swinft.model.heads.contract import check_fits, check_logits, decoded, encoded_targets, head_from, row_losses
 from swinft.model.hyperparameters import of_plain, plain, upgraded_arguments
@@ -60,8 +61,8 @@ class FineTuneTask(OptimizedTask):
         backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`).
         drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); null for the model's
             default.
-        pooling: How the features of an image's positions become one vector: `avg` for the backbone's own pooling,
-            whatever it is; `max`, `gem`, `avg+max` or `attention` instead; or a class derived from swinft.Pooling.
+        pooling: Pooling of an image's positions: `avg` for the backbone's own, another name, or a class derived from
+            swinft.Pooling. For several images per row a mapping: `positions` for this, and `images` for their fusion.
         metadata_hidden: Width of the network for metadata columns.
         metrics: Names that `swinft metrics` lists, or the `class_path` of a custom `swinft.Metric`; the first selects
             the best epoch. Null for the defaults of the head.
@@ -81,8 +82,8 @@ class FineTuneTask(OptimizedTask):
     weights, with gradients; in evaluation mode of the averaged weights, if there are any. For a custom training loop,
     `task.net(image, features)` returns logits, and `task.net.head` has `encode`, `loss` and `decode`.
 
-    Batches are dictionaries: `image` (B, 3, H, W) in 0–255, `target`, `row` int64 (B,), negative for padding, and
-    optionally `features` (B, F) and `weight` (B,), a factor on the training loss of each row.
+    Batches are dictionaries: `image` (B, 3, H, W) in 0–255, or (B, V, 3, H, W) with `image_mask` bool (B, V); `target`;
+    `row` int64 (B,), negative for padding; optionally `features` (B, F) and `weight` (B,), a factor on the loss.
     """
 
     net: ImageModel
@@ -94,7 +95,7 @@ class FineTuneTask(OptimizedTask):
         pretrained: bool | str = True,
         backbone_args: dict[str, Any] | None = None,
         drop_path_rate: float | None = None,
-        pooling: PoolingName | Callable[[int], Pooling] = "avg",
+        pooling: PoolingName | PoolingConfig | Callable[[int], Pooling] = "avg",
         metadata_hidden: int = 32,
         metrics: list[Metric | str] | None = None,
         optim: OptimConfig = OptimConfig(),
@@ -130,15 +131,15 @@ class FineTuneTask(OptimizedTask):
         if num_outputs is not None:
             self._build(num_outputs)
 
-    def _build(self, num_outputs: int, schema: Any = None, image_size: tuple[int, int] | None = None) -> None:
-        """Builds the network; unset values come from a datamodule's schema and image size."""
-        given, self.context = self._arguments, self.context.completed(schema, image_size)
+    def _build(self, num_outputs: int, schema: Any = None, data: Any = None) -> None:
+        """Builds the network; unset values come from a datamodule's schema and images."""
+        given, self.context = self._arguments, self.context.completed(schema, data)
         context, weights = self.context, given["pretrained"] if self.context.loads_weights else False
-        more = given["drop_path_rate"], self.compute.grad_checkpointing, given["backbone_args"]
+        more = given["drop_path_rate"], self.compute.grad_checkpointing, given["backbone_args"], context.channels
         images = create_backbone(given["backbone"], context.sides, weights, *more)
         self.optim, self._rates_reason = rates.resolve_rates(self.optim, images, given["pretrained"] is not False)
         metadata = context.num_metadata or 0, given["metadata_hidden"], context.category_sizes
-        self.net = ImageModel(images, self._head, num_outputs, *metadata, self._pooling, context.sides)
+        self.net = ImageModel(images, self._head, num_outputs, *metadata, self._pooling, *context.shown)
         if uses_channels_last(self.net):
             set_layout(self.net, "channels_last")
         asked = self.net.head.default_metrics if self._asked is None else self._asked
@@ -150,9 +151,8 @@ class FineTuneTask(OptimizedTask):
         self._freezing = Freezing(images, rates.layers_of, self.optim.freeze, self.freeze_epochs)
         self.averaged = AveragedWeights(self.net, self.ema_config) if self.ema_config else None
         self._ddp_params_and_buffers_to_ignore = constant_buffers(self)  # read by DDP
-        found = {"head": to_spec(self.net.head), "pooling": to_spec(self.net.pooling) or "avg"}
-        found |= {"num_outputs": num_outputs, "context": asdict(self.context)}
-        self.save_hyperparameters(plain({**given, **found}))
+        found = {"head": to_spec(self.net.head), "pooling": self.net.pooling_spec, "num_outputs": num_outputs}
+        self.save_hyperparameters(plain({**given, **found, "context": asdict(self.context)}))
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -204,9 +204,9 @@ class FineTuneTask(OptimizedTask):
         check_fits(self.net.head, self.context.num_metadata or 0, self.scored_by, schema)
         self._schema = schema
 
-    def forward(self, image: Tensor, features: Tensor | None = None) -> Tensor:
+    def forward(self, image: Tensor, features: Tensor | None = None, image_mask: Tensor | None = None) -> Tensor:
         """Pixels and metadata to predictions (B, K) in the competition's units; see the class for which weights."""
-        return (self.net if self.training else self.predictor).predict(image, features)
+        return (self.net if self.training else self.predictor).predict(image, features, image_mask)
 
     def setup(self, stage: str) -> None:
         """Builds the network if necessary, checks the datamodule's table, and calls `initialize`.
@@ -219,7 +219,7 @@ class FineTuneTask(OptimizedTask):
         if not hasattr(self, "net"):
             if schema is None:
                 raise InputError("num_outputs is not set: pass it to FineTuneTask, or a CSVDataModule to the Trainer.")
-            self._build(len(schema.outputs), schema, data.image_size)
+            self._build(len(schema.outputs), schema, data)
         plain_where_needed(self, self.trainer.strategy.root_device)  # before DDP creates its buckets
         if schema is not None:
             self.check_schema(schema)
@@ -254,8 +254,8 @@ class FineTuneTask(OptimizedTask):
         # Mixup makes some batches float: another dtype would be compiled again.
         image = batch["image"].float() if self._compiled.is_on else batch["image"]
         encoded = encoded_targets(head, batch["target"], len(image))
-        found = {"metadata": net.encode_metadata(batch.get("features")), "weight": batch.get("weight")}
-        more = {name: tensor for name, tensor in found.items() if tensor is not None}
+        found: dict[str, Any] = {**batch, "metadata": net.encode_metadata(batch.get("features"))}
+        more = {name: found[name] for name in ("metadata", "weight", "image_mask") if found.get(name) is not None}
         image = self._sizes.shrink(image) if self._sizes else image
         mixing = draw(self.mix, image, self._rng("mixing", batch_idx), self._places)
         with kept_statistics(net) if self._is_second_pass else nullcontext():
@@ -286,12 +286,12 @@ class FineTuneTask(OptimizedTask):
 
     def _logits(self, batch: Batch) -> Tensor:
         """Logits (B, …). Batches of a compiled network are padded: another size would be compiled again."""
-        tensors = [batch[name] for name in ("image", "features") if name in batch]
-        filled, started = self._compiled.padded(tensors), time.perf_counter()
-        logits: Tensor = self.predictor(*filled)
+        given = {name: batch[name] for name in ("image", "features", "image_mask") if name in batch}
+        filled, started = self._compiled.padded([*given.values()]), time.perf_counter()
+        logits: Tensor = self.predictor(**dict(zip(given, filled, strict=True)))
         self._compiled.say("evaluation batch", started, self.print)
         check_logits(self.predictor.head, logits, len(filled[0]))
-        return logits[: len(tensors[0])]
+        return logits[: len(given["image"])]
 
     def _evaluate(self, batch: Batch) -> None:
         """Stores rows, predictions, targets and losses of a batch."""

@@ -28,7 +28,7 @@ TRIED_STEPS = Steps(1_000_000, 1_000)  # a schedule's checks do not depend on th
 
 
 class TrialBatch(NamedTuple):
-    """Random pixels with the targets of rows: image uint8 (B, 3, H, W), target, features (B, F) or None."""
+    """Random pixels with the targets of rows: image uint8 of the network's shape, target, features (B, F) or None."""
 
     image: Tensor
     target: Tensor
@@ -36,12 +36,12 @@ class TrialBatch(NamedTuple):
 
     @classmethod
     def of(
-        cls, count: int, targets: Tensor, features: Tensor | None, size: tuple[int, int], device: torch.device
+        cls, count: int, targets: Tensor, features: Tensor | None, shape: tuple[int, ...], device: torch.device
     ) -> "TrialBatch":
-        """A batch of the first `count` rows on a device; arguments as in `try_step`."""
+        """A batch of the first `count` rows on a device, with images of a shape; arguments as in `try_step`."""
         rows = torch.arange(count) % len(targets)
         generator = torch.Generator().manual_seed(0)
-        image = torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8, generator=generator)
+        image = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
         chosen = None if features is None else features[rows].to(device)
         return cls(image.to(device), targets[rows].to(device), chosen)
 
@@ -124,7 +124,7 @@ def try_step(
         InputError: A step, a prediction or a metric fails, or the network returns wrong shapes.
     """
     cpu = torch.device("cpu")
-    tried = TrialBatch.of(min(batch, MAX_ROWS), targets, features, size, cpu)
+    tried = TrialBatch.of(min(batch, MAX_ROWS), targets, features, task.net.image_shape(size), cpu)
     steps = TrialSteps(task, cpu)
     try:
         started = time.perf_counter()

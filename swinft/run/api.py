@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from swinft.data.columns import Columns
-from swinft.data.image_paths import fields
+from swinft.data.row_images import row_images
 from swinft.data.schema import Schema
 from swinft.errors import InputError, command, listed
 from swinft.inference.export import Form
@@ -262,7 +262,11 @@ class Run:
         """
         data = self.config["data"]
         columns = Columns(**data["columns"])
-        names = [columns.test_id or data["id"], *fields(columns.test_image or data["image"]), *columns.categories]
+        names = [
+            columns.test_id or data["id"],
+            *row_images(columns.test_image or data["image"]).columns,
+            *columns.categories,
+        ]
         check_names(rows, names)
         return write_frame(path, rows, columns.encoding)
 

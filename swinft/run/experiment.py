@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.images.libraries import tune_decoders
+from swinft.data.row_images import row_images
 from swinft.data.schema import Schema
 from swinft.errors import InputError, listed
 from swinft.inference.tta import View, chosen_views
@@ -147,12 +148,9 @@ class Experiment:
             InputError: The head is for another kind of target than `data.target_kind`.
         """
         seed = self.config.seed if seed is None else seed
-        own = {
-            "num_outputs": len(schema.outputs),
-            "context": TaskContext(
-                self.config.data.image_size, schema.num_features, schema.category_sizes, seed, loads_weights
-            ),
-        }
+        images, rest = row_images(self.config.data.image).for_network, (seed, loads_weights)
+        context = TaskContext(self.config.data.image_size, schema.num_features, schema.category_sizes, *rest, **images)
+        own = {"num_outputs": len(schema.outputs), "context": context}
         task = FineTuneTask(**{**self.section("model"), **own, **changes})
         task.check_schema(schema)
         return task

@@ -178,7 +178,7 @@ def _real_batches(run: Run, experiment: Experiment, fold: FoldId) -> tuple[list[
         batch = next(iter(data.val_dataloader()))
     except (InputError, RunError, OSError) as error:  # a run can be exported without its images
         return [], str(error).splitlines()[0]
-    tensors = [batch[key] for key in ("image", "features") if key in batch]
+    tensors = [batch[key] for key in ("image", "features", "image_mask") if key in batch]
     return [tuple(tensor[:size] for tensor in tensors) for size in SIZES], ""
 
 
@@ -197,9 +197,11 @@ def _describe(
     return {
         "input": {
             "name": "image",
-            "shape": ["batch", 3, *sides],
+            "shape": ["batch", *net.image_shape(sides)],
             "dtype": "float32",
-            "colour_order": "RGB",
+            "colour_order": "RGB" if net.backbone.num_channels == 3 else "as data.image stacks channels",
+            "of_a_row": frozen["data"]["image"],
+            "mask": "image_mask, bool [batch, images]: which are there" if net.fusion else None,
             "value_range": [0, 255] if is_inside else "(pixel / 255 - mean) / std of pixels in 0-255",
             "normalised_by_the_network": is_inside,
             "mean": per_channel(net.backbone.mean),
@@ -225,6 +227,7 @@ def _describe(
             "backbone": model["backbone"],
             "backbone_args": model["backbone_args"],
             "head": to_spec(net.head),
+            "pooling": net.pooling_spec,
             "metadata_hidden": model["metadata_hidden"] if net.metadata else None,
         },
         "usage": exported.usage,

@@ -17,6 +17,7 @@ from jsonargparse import Namespace
 
 from swinft.cli import main
 from swinft.data.datamodule import CSVDataModule
+from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.dataset import PADDING, ImageDataset
 from swinft.errors import InputError
 from swinft.run import fit
@@ -270,7 +271,7 @@ TARGETS = {
 @pytest.mark.parametrize("kind", TARGETS)
 def test_f051_padding_carries_the_target_of_a_row_that_is_used(kind):
     targets, expected = TARGETS[kind]
-    rows = ImageDataset(None, ["a", "b", "c"], None, (4, 4), 0, targets=targets)
+    rows = ImageDataset(None, ImageSet(["a", "b", "c"]), None, (4, 4), 0, targets=targets)
     assert rows[0, PADDING]["target"].tolist() == expected
     assert rows[0, PADDING]["row"] == PADDING
 

@@ -136,6 +136,7 @@ def test_a_section_stands_for_every_door():
         "Target kind",
         "Loss",
         "Pooling",
+        "Fusion",
         "Backbone",
         "Optimiser",
         "Schedule",

@@ -53,14 +53,15 @@ def try_transforms(dataset: ImageDataset, rows: Mapping[int, str], tries_augment
     is_first = True
     for row, what in rows.items():
         try:
-            image = dataset.decoded(row)
+            images = [image for _, image in dataset.decoded_images(row)]
         except ImageError:
             continue
         try:
-            if dataset.preprocess is not None:
-                image = _preprocessed(dataset.preprocess, image, checks_draws=is_first)
-            if tries_augment:
-                _try_augment(dataset, image)
+            for image in images:
+                if dataset.preprocess is not None:
+                    image = _preprocessed(dataset.preprocess, image, checks_draws=is_first)
+                if tries_augment:
+                    _try_augment(dataset, image)
         except InputError as error:
             raise InputError(f"{error}\n  It was tried on the {what} image, id '{dataset.names.ids[row]}'.") from error
         is_first = False

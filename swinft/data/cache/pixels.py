@@ -30,7 +30,7 @@ from swinft.data.images.decode import CONVERSION, RULES, ImageRules
 from swinft.data.images.resize import GEOMETRY
 from swinft.data.inspection.index import ImageIndex
 from swinft.data.inspection.scan import ImageSet, scan_image
-from swinft.data.sources.source import ImageError
+from swinft.data.sources.source import ImageError, is_absent
 from swinft.errors import StoreError
 from swinft.system.limits import format_bytes
 
@@ -238,7 +238,8 @@ def _decision(cache: PixelCache, budget: CacheBudget) -> str:
 
 def _is_outdated(images: ImageSet, index: ImageIndex) -> bool:
     """Whether an unchanged file that could not be read before can be read now."""
-    unread = [row for row in index.errors if not index.records["content"][row].any()]
+    errors = {row: error for row, error in index.errors.items() if not is_absent(error)}
+    unread = [row for row in errors if not index.records["content"][row].any()]
     scratch: NDArray[Any] = np.zeros(1, dtype=index.records.dtype)
     whole = replace(images, image_size=None)
     return any(not isinstance(scan_image(whole, row, scratch), str) for row in unread)

@@ -142,6 +142,7 @@ class _Opened:
     layout: Layout
     content: bytes
     orientation: int
+    frame: int = 0
 
 
 def decode(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) -> NDArray[np.uint8]:
@@ -192,7 +193,7 @@ def probe(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) -
 
 
 def load(
-    path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules = RULES
+    path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules = RULES, frame: int = 0
 ) -> tuple[NDArray[np.uint8], tuple[int, int], ImageInfo]:
     """Decodes the bytes from `read_image`: `decode_reduced` and `probe` in one.
 
@@ -201,6 +202,7 @@ def load(
         content: All bytes of the file.
         at_least: As for `decode_reduced`; None for full size.
         rules: As for `decode`.
+        frame: Which one of a stack.
 
     Returns:
         As `decode_reduced`; and the image's information.
@@ -208,14 +210,14 @@ def load(
     Raises:
         ImageError: As for `decode`.
     """
-    pixels, info = _decoded(path, content, at_least, rules)
+    pixels, info = _decoded(path, content, at_least, rules, frame)
     return pixels, (info.height, info.width), info
 
 
 def _decoded(
-    path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules
+    path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules, frame: int = 0
 ) -> tuple[NDArray[np.uint8], ImageInfo]:
-    opened = _verified(path, _open(path, content, rules), rules)
+    opened = _verified(path, _open(path, content, rules, frame), rules)
     info = _info(path, opened, rules)
     return _guarded(path, lambda: _pixels(path, opened, info, at_least, rules))
 
@@ -231,7 +233,7 @@ def _guarded(path: str | Path, work: Callable[[], Result]) -> Result:
         raise ImageError(f"{path} is damaged or cannot be used: {reason}. Restore it or remove its row.") from error
 
 
-def _open(path: str | Path, content: bytes, rules: ImageRules) -> _Opened:
+def _open(path: str | Path, content: bytes, rules: ImageRules, frame: int = 0) -> _Opened:
     """Reads the header and checks the size, before memory is allocated for pixels."""
     limit = (
         f"more than {rules.max_megapixels:g} megapixels. Shrink it, or raise data.loading.image_rules.max_megapixels."
@@ -240,13 +242,15 @@ def _open(path: str | Path, content: bytes, rules: ImageRules) -> _Opened:
         raise ImageError(f"{path} is a JPEG whose end is nothing but zeros. Restore it or remove its row.")
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if frame:
+            image.seek(frame)
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path} has {limit}") from error
     except Exception as error:
         if (
             pixels_alone := strip_metadata(content)
         ) is not None:  # text or a colour profile may be what is wrong with it
-            return _open(path, pixels_alone, rules)
+            return _open(path, pixels_alone, rules, frame)
         raise ImageError(f"{path} {describe_unreadable(content, error)}.") from error
     size = f"{path} has {image.width} × {image.height} pixels"
     short, long = sorted(image.size)
@@ -263,7 +267,7 @@ def _open(path: str | Path, content: bytes, rules: ImageRules) -> _Opened:
             f"{path} has more than one frame. Save one, or set data.loading.image_rules.animated to first."
         )
     layout = _guarded(path, lambda: layout_of(image))  # before EXIF, which may load the pixels
-    return _Opened(image, layout, content, _orientation(image, content))
+    return _Opened(image, layout, content, _orientation(image, content), frame)
 
 
 def _orientation(image: ImageFile.ImageFile, content: bytes) -> int:
@@ -290,7 +294,7 @@ def _verified(path: str | Path, opened: _Opened, rules: ImageRules) -> _Opened:
     except Exception:
         content = strip_metadata(content) or content  # wrong checksums of metadata do not matter
         _guarded(path, Image.open(io.BytesIO(content)).verify)
-    return opened if content is opened.content else _open(path, content, rules)
+    return opened if content is opened.content else _open(path, content, rules, opened.frame)
 
 
 def _pixels(
@@ -309,7 +313,7 @@ def _pixels(
         rules.transparency,
         rules.background,
         png_significant_bits(opened.content) if opened.layout.bits > 8 else None,
-        lambda: _open(path, opened.content, rules).image,
+        lambda: _open(path, opened.content, rules, opened.frame).image,
     )
     if image.format == "TIFF":  # Pillow always applies the orientation of a TIFF
         orientation = 1 if rules.apply_exif else {6: 8, 8: 6}.get(orientation, orientation)

@@ -115,6 +115,43 @@ def _joined(labels: NDArray[np.int64], one: NDArray[np.int64], two: NDArray[np.i
     return mapping[labels]
 
 
+def row_clusters(labels: NDArray[np.int64], files: NDArray[np.int64], index: ImageIndex) -> NDArray[np.int64]:
+    """The cluster of each row of several images, named by its first row: rows with alike images hang together.
+
+    Args:
+        labels: Of M images, from `find_duplicates`.
+        files: Which of them each row shows, int64 (N, V); −1 for none.
+        index: What was found out about the images.
+
+    Returns:
+        int64 (N,).
+    """
+    own = np.arange(len(files))
+    rows, slots = np.nonzero(files >= 0)
+    images = files[rows, slots]
+    counts = (index.records["is_usable"] & ~index.records["is_blank"])[images]
+    rows, codes = rows[counts], labels[images[counts]]
+    first = np.zeros(len(labels), dtype=np.int64)
+    first[codes[::-1]] = rows[::-1]
+    return _joined(own, rows, first[codes]) if len(rows) else own
+
+
+def shared_images(
+    labels: NDArray[np.int64], files: NDArray[np.int64], index: ImageIndex
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and their images of clusters that several rows share, one of a cluster for each row; and of blank images.
+
+    What a row shows twice, or the slices of one body, is no news. Arguments as of `row_clusters`.
+    """
+    rows, slots = np.nonzero(files >= 0)
+    images = files[rows, slots]
+    _, first = np.unique(np.stack([rows, labels[images]]), axis=1, return_index=True)
+    rows, images = rows[np.sort(first)], images[np.sort(first)]
+    is_shared = np.bincount(labels[images], minlength=len(labels))[labels[images]] > 1
+    kept = is_shared | index.records["is_blank"][images]
+    return rows[kept], images[kept]
+
+
 def cluster_groups(labels: NDArray[np.int64], groups: Sequence[str] | None = None) -> list[str]:
     """A group name for each row: rows of one cluster, or of one given group, get the same name.
 

@@ -1,7 +1,6 @@
 """The image files of a datamodule: scanned once, when needed; keeps the index, the cache and the notes."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,21 @@ from swinft.data.cache.pixels import OFF, CacheResult, PixelCache, load_or_build
 from swinft.data.folds import Folds
 from swinft.data.images.conversions import conversion_notes
 from swinft.data.images.decode import ImageRules
-from swinft.data.inspection.duplicates import SHOWN, duplicate_notes, find_duplicates, fold_leaks, test_duplicate_notes
+from swinft.data.inspection.duplicates import (
+    SHOWN,
+    duplicate_notes,
+    find_duplicates,
+    fold_leaks,
+    row_clusters,
+    shared_images,
+    test_duplicate_notes,
+)
 from swinft.data.inspection.index import ImageIndex, differing, read_images, write_images
 from swinft.data.inspection.scan import ImageSet, headers, scan
 from swinft.data.samples import Rows
+from swinft.data.sources.source import is_absent
 from swinft.data.tables.table import DataError, Problem
-from swinft.errors import InputError, StoreError
+from swinft.errors import InputError, StoreError, listed
 
 SPLITS = {"train": "images", "test": "test images"}
 
@@ -134,19 +142,38 @@ class ImageFiles:
     def clusters(self, train: Rows) -> NDArray[np.int64]:
         """The cluster of each training row, from `duplicates.find_duplicates`."""
         if self._labels is None:
-            self._labels = find_duplicates(self.index("train", train), train.is_used & ~train.is_extra)
+            self._labels = self._clusters(train, train.is_used & ~train.is_extra)
         return self._labels
 
     def clusters_with_extra(self, train: Rows) -> NDArray[np.int64]:
         """The same with the rows of extra tables, by which others may hang together."""
-        return find_duplicates(self.index("train", train), train.is_used)
+        return self._clusters(train, train.is_used)
 
-    def bad_rows(self, train: Rows, known: Path | None) -> list[int]:
-        """Training rows with an unusable image, from an `images.csv` or from a scan."""
+    def _clusters(self, train: Rows, counts: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The cluster of each training row, by the rows that count."""
+        labels = self._of_images(train, counts)
+        if train.shown is None:
+            return labels
+        return row_clusters(labels, train.shown.of_rows(counts), self.index("train", train))
+
+    def _of_images(self, train: Rows, counts: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The cluster of each training image, by the images of rows that count."""
+        index = self.index("train", train)
+        if train.shown is not None:
+            files = train.shown.of_rows(counts)
+            counts = np.zeros(len(index), dtype=bool)
+            counts[files[files >= 0]] = True
+        return find_duplicates(index, counts)
+
+    def bad_images(self, train: Rows, known: Path | None) -> tuple[set[int], set[int]]:
+        """Positions of unusable training images, and of parts that files lack; from an `images.csv` or a scan."""
         if known is None:
-            return list(self.index("train", train).errors)
-        bad = {line.id for line in read_images(known, "train") if line.problem}
-        return [row for row, id in enumerate(train.table.ids) if id in bad]
+            errors: dict[int, str] = self.index("train", train).errors
+        else:
+            lines = {line.id: line.problem for line in read_images(known, "train") if line.problem}
+            errors = {place: lines[name] for place, name in enumerate(train.image_names) if name in lines}
+        absent = {place for place, error in errors.items() if is_absent(error)}
+        return set(errors) - absent, absent
 
     def check(self, splits: dict[str, Rows], decode: bool, skips_bad: bool) -> None:
         """Checks every image.
@@ -162,10 +189,12 @@ class ImageFiles:
         problems: list[Problem] = []
         for split, rows in splits.items():
             errors = self.index(split, rows).errors if decode else headers(self._images(rows))
-            problems += [rows.table.problem(row, "the image cannot be used", error) for row, error in errors.items()]
+            problems += rows.image_problems(errors)
         if problems and not skips_bad:
             raise DataError(problems)
-        notes = [f"id {problem.id} is skipped: {problem.fix}" for problem in problems]
+        masks = any(rows.shown is not None and rows.shown.images.missing == "mask" for rows in splits.values())
+        what = "an image of id {} is left out" if masks else "id {} is skipped"
+        notes = [f"{what.format(problem.id)}: {problem.fix}" for problem in problems]
         more = [f"and {len(notes) - SHOWN:,} more images are skipped."] * (len(notes) > SHOWN)
         self.notes = notes[:SHOWN] + more
         if decode:
@@ -182,12 +211,19 @@ class ImageFiles:
             InputError: Duplicates are in different folds, and `refuses_leaks`.
         """
         train, test = splits["train"], splits.get("test")
-        index, ids, labels = self.index("train", train), train.table.ids, self.clusters(train)
-        notes = duplicate_notes(labels, index, ids, folds, targets)
+        index, labels = self.index("train", train), self.clusters(train)
+        if train.shown is None:
+            notes = duplicate_notes(labels, index, train.table.ids, folds, targets)
+        else:
+            counts = train.is_used & ~train.is_extra
+            of_images = self._of_images(train, counts)
+            rows, images = shared_images(of_images, train.shown.of_rows(counts), index)
+            ids = [train.table.ids[row] for row in rows.tolist()]
+            notes = duplicate_notes(of_images[images], index.take(images), ids, folds[rows], targets[rows])
         if refuses_leaks and fold_leaks(labels, folds):
             raise InputError("\n  ".join(["the same or similar images are in more than one fold:", *notes]))
         if test is not None:
-            notes += test_duplicate_notes(index, ids, self.index("test", test), test.table.ids)
+            notes += test_duplicate_notes(index, train.image_ids, self.index("test", test), test.image_ids)
         self.notes += notes
 
     def summary(self, splits: dict[str, Rows]) -> dict[str, Any]:
@@ -195,13 +231,13 @@ class ImageFiles:
         found = {split: self._results[split].index for split in splits if split in self._results}
         return {SPLITS[split]: index.summary(splits[split].paths) for split, index in found.items()}
 
-    def to_csv(self, ids: dict[str, Sequence[str]]) -> str:
+    def to_csv(self, splits: dict[str, Rows]) -> str:
         """The scan results, as the text of an `images.csv`.
 
         Args:
-            ids: Ids of the rows of each split.
+            splits: The rows of each split.
         """
-        return write_images({split: (ids[split], found.index) for split, found in self._results.items()})
+        return write_images({split: (splits[split].image_names, found.index) for split, found in self._results.items()})
 
     def check_unchanged(self, train: Rows, known: Path) -> None:
         """Compares the training images with those recorded in an `images.csv`.
@@ -212,8 +248,15 @@ class ImageFiles:
         Raises:
             DataError: Some images have changed.
         """
-        row_of = {id: row for row, id in enumerate(train.table.ids)}
-        lines = ((row_of[line.id], line) for line in read_images(known, "train"))
+        place_of = {name: place for place, name in enumerate(train.image_names)}
+        every = list(read_images(known, "train"))
+        # What wildcards match, and so what rows show, may have changed without a change of the table.
+        if train.shown is not None and (other := sorted(place_of.keys() ^ {line.id for line in every})):
+            raise InputError(
+                f"the rows do not show the images of the run's start: {listed(other)} appeared or disappeared. Restore "
+                f"them, or give the new run another --name."
+            )
+        lines = ((place_of[line.id], line) for line in every)
         if self.policy is False:
             images = self._images(train)
             states = images.signatures
@@ -225,5 +268,6 @@ class ImageFiles:
         changed = [suspects[k][0] for k in differing(records, [line for _, line in suspects])]
         fix = "Restore the file, or give the new run another --name."
         if changed:
-            problems = [train.table.problem(row, "the image is not that of the run's start", fix) for row in changed]
+            rows = [train.rows_of_images[image][0] for image in changed]
+            problems = [train.table.problem(row, "the image is not that of the run's start", fix) for row in rows]
             raise DataError(problems)

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.sources.source import is_absent
+
 HASH_SIDE = 16  # the perceptual hash has its square of bits
 SIGNATURE = ("bytes", "modified_ns", "changed_ns", "inode", "device")  # int64 each; −1 if the file is missing
 
@@ -65,6 +67,11 @@ class ImageIndex:
         """Height and width in pixels as training sees them, int32 (N, 2); 0 × 0 for unusable files."""
         return np.ascontiguousarray(self.records["stored"])
 
+    def take(self, images: NDArray[np.int64]) -> "ImageIndex":
+        """That of some images, in the order that is given."""
+        places = enumerate(images.tolist())
+        return ImageIndex(self.records[images], {new: self.errors[old] for new, old in places if old in self.errors})
+
     @property
     def needed_bytes(self) -> int:
         """Size of the decoded images."""
@@ -78,8 +85,8 @@ class ImageIndex:
         ordered = sizes[np.argsort(sizes["height"].astype(np.int64) * sizes["width"], kind="stable")]
         named = [f"{size['width']}×{size['height']}" for size in (*ordered[:1], *ordered[-1:])]
         return {
-            "files": len(self),
-            "unreadable": len(self.errors),
+            "files": len(self) - sum(map(is_absent, self.errors.values())),
+            "unreadable": sum(not is_absent(error) for error in self.errors.values()),
             "smallest": named[0] if named else "",
             "largest": named[-1] if named else "",
             "sizes": len(sizes),

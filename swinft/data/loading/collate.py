@@ -11,13 +11,14 @@ from swinft.errors import InputError
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Collates items into a batch; `image`, if present, is uint8 (H, W, 3).
+    """Collates items into a batch; `image`, if present, is uint8 (H, W, 3), or (V, H, W, 3) of several images.
 
     Args:
         items: B items with equal keys and shapes.
 
     Returns:
-        Stacked values; `image` is uint8 (B, 3, H, W) in `channels_last` format, so that no memory is transposed.
+        Stacked values; `image` is uint8 (B, 3, H, W) in `channels_last` format, so that no memory is transposed, or
+        (B, V, 3, H, W).
 
     Raises:
         InputError: The images' shapes differ.
@@ -31,4 +32,4 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         images = [torch.from_numpy(item["image"]) for item in items]
     batch = dict(default_collate([item | {"image": image} for item, image in zip(items, images, strict=True)]))
-    return batch | {"image": batch["image"].permute(0, 3, 1, 2)}
+    return batch | {"image": batch["image"].movedim(-1, -3)}

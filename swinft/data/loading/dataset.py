@@ -1,6 +1,6 @@
 """The image dataset, the training and evaluation samplers, and the loader.
 
-Shapes: N rows, K outputs, F metadata features, (H, W) image size.
+Shapes: N rows, V images of a row, M distinct images, K outputs, F metadata features, (H, W) image size.
 """
 
 import operator
@@ -16,16 +16,17 @@ from torch.utils.data import Dataset, Sampler
 
 from swinft.data.augment.pipelines import Pipeline, Preprocessing, apply, check_image
 from swinft.data.cache.pixels import PixelCache
-from swinft.data.images.decode import RULES, ImageRules
 from swinft.data.images.libraries import tune_decoders
 from swinft.data.images.resize import load_image
+from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.collate import collate
 from swinft.data.loading.workers import LoaderPlan, TimedLoader
+from swinft.data.row_images import Shown
 from swinft.data.sampled_order import SampledOrder, cumcount
-from swinft.data.sources.files import FILES
-from swinft.data.sources.source import ImageError, Source
+from swinft.data.sources.source import AbsentError, ImageError, is_absent
 from swinft.data.tables.table import Problem, Table
 from swinft.errors import InputError
+from swinft.seeding import seed_for
 from swinft.system.allocator import return_freed_memory
 from swinft.system.orphans import end_worker_with_parent
 
@@ -66,60 +67,99 @@ class ImageDataset(Dataset[dict[str, Any]]):
     """Rows of a table, by the key (epoch, row): an item depends on nothing else.
 
     An integer key k means the k-th row that the loader visits, in epoch 0; `len` and iteration cover these rows. An
-    item's `image` is uint8 (H, W, 3); `collate` makes a batch of items.
+    item's `image` is uint8 (H, W, 3); `collate` makes a batch of items. If rows have several images it is
+    (V, H, W, 3), with `image_mask` bool (V,) of those that exist; or (H, W, C) if they are stacked as channels.
 
     Args:
         names: Names the row in error messages.
-        paths: N images.
+        images: N images and how they are decoded; M distinct ones if `shown` says which of them a row shows.
         pipeline: Maps a decoded image to uint8 (H, W, 3).
         image_size: (H, W).
         seed: Seed of the augmentation.
         targets: int64 (N,) or float32 (N, K), or None.
         features: float32 (N, F), or None.
         weights: Factors on the training loss, float32 (N,), or None.
-        rules: Which images can be used, and how.
         skips_bad: Unusable images become padding instead of an error.
-        shrinks: Decode to the size that `image_size` needs instead of full size.
         cache: Decoded images of the rows; None to decode each time.
         preprocess: Custom preprocessing before the pipeline, or None.
         visited: Rows that the loader visits; None for all.
-        source: Where the images' bytes come from.
+        shown: Which images each row shows; None where it shows one.
     """
 
     names: RowNames
-    paths: Sequence[str]
+    images: ImageSet
     pipeline: Pipeline
     image_size: tuple[int, int]
     seed: int
     targets: NDArray[Any] | None = None
     features: NDArray[np.float32] | None = None
     weights: NDArray[np.float32] | None = None
-    rules: ImageRules = RULES
     skips_bad: bool = False
-    shrinks: bool = True
     cache: PixelCache | None = None
     preprocess: Preprocessing | None = None
     visited: NDArray[np.int64] | None = None
-    source: Source = FILES
+    shown: Shown | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return len(self.images) if self.shown is None else len(self.shown.files)
 
     def __len__(self) -> int:
-        return len(self.paths) if self.visited is None else len(self.visited)
+        return self.num_rows if self.visited is None else len(self.visited)
 
     def __getitem__(self, key: Key | int) -> dict[str, Any]:
         epoch, row = self.key(key)
         try:
-            image = np.zeros((*self.image_size, 3), dtype=np.uint8) if row == PADDING else self.image(epoch, row)
+            images = self._several(epoch, row) if self.shown else {"image": self._one(epoch, row)}
         except ImageError:
             if not self.skips_bad:
                 raise
             return self[epoch, PADDING]
-        return {"image": image, **self.labels(row)}
+        return {**images, **self.labels(row)}
+
+    def _one(self, epoch: int, row: int) -> NDArray[np.uint8]:
+        return np.zeros((*self.image_size, 3), dtype=np.uint8) if row == PADDING else self.image(epoch, row)
+
+    def _several(self, epoch: int, row: int) -> dict[str, Any]:
+        """The images of a row, and which are there; of padding the first is, for a network must see one."""
+        assert self.shown is not None
+        setting = self.shown.images
+        images = np.zeros((setting.most, *self.image_size, 3), dtype=np.uint8)
+        there = torch.zeros(setting.most, dtype=torch.bool)
+        there[0] = row == PADDING
+        for slot, decoded in [] if row == PADDING else self.decoded_images(row):
+            seed = seed_for("augmentation", self.seed, slot) if setting.augment == "independent" else self.seed
+            images[slot] = self._augmented(decoded, seed, epoch, row)
+            there[slot] = True
+        if not there.any():
+            problem = self.names.problem(row, "the row has no image", "All of them are missing or empty.")
+            raise ImageError(str(problem))
+        return {"image": setting.to_channels(images)} if setting.channels else {"image": images, "image_mask": there}
+
+    def decoded_images(self, row: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """The images of a row before the pipeline, each with its place among them.
+
+        Raises:
+            ImageError: One cannot be decoded and may not be left out; the message names the row.
+        """
+        if self.shown is None:
+            yield 0, self.decoded(row)
+            return
+        may_lack = self.skips_bad and self.shown.images.missing == "mask"
+        for slot, file in enumerate(self.shown.files[row].tolist()):
+            try:
+                if file >= 0:
+                    yield slot, self._decoded(row, file)
+            except ImageError as error:
+                if not (may_lack or isinstance(error, AbsentError)):
+                    raise
 
     def key(self, key: Key | int) -> Key:
         """(epoch, row) of a key."""
         if isinstance(key, tuple):
             return key
-        return 0, int((np.arange(len(self.paths)) if self.visited is None else self.visited)[operator.index(key)])
+        return 0, int((np.arange(self.num_rows) if self.visited is None else self.visited)[operator.index(key)])
 
     def labels(self, row: int) -> dict[str, Any]:
         """An item without its image: `row`, and optionally `target`, `features` and `weight`."""
@@ -146,11 +186,13 @@ class ImageDataset(Dataset[dict[str, Any]]):
             ImageError: It cannot be decoded; the message names the row.
             InputError: The pipeline fails on it, or its output is of another shape or type.
         """
-        image, key = self.decoded(row), "loading.preprocess" if self.preprocess else "augment"
-        shape = image.shape
+        return self._augmented(self.decoded(row), self.seed, epoch, row)
+
+    def _augmented(self, image: NDArray[np.uint8], seed: int, epoch: int, row: int) -> NDArray[np.uint8]:
+        shape, key = image.shape, "loading.preprocess" if self.preprocess else "augment"
         try:
             image, key = self.preprocess(image) if self.preprocess else image, "augment"
-            image = apply(self.pipeline, image, self.seed, epoch, row)
+            image = apply(self.pipeline, image, seed, epoch, row)
         except Exception as error:  # transforms raise anything
             message = f"data.{key} fails on the image of shape {shape}"
             raise InputError(str(self.names.problem(row, message, str(error)))) from error
@@ -163,13 +205,19 @@ class ImageDataset(Dataset[dict[str, Any]]):
         Raises:
             ImageError: It cannot be decoded; the message names the row.
         """
-        try:
-            return self.cache.read(row) if self.cache else self._decode(row)
-        except ImageError as error:
-            raise ImageError(str(self.names.problem(row, "the image cannot be used", str(error)))) from error
+        return self._decoded(row, row)
 
-    def _decode(self, row: int) -> NDArray[np.uint8]:
-        return load_image(self.paths[row], self.image_size if self.shrinks else None, self.rules, self.source)
+    def _decoded(self, row: int, file: int) -> NDArray[np.uint8]:
+        """An image of a row, by its position among the files."""
+        try:
+            if self.cache:
+                return self.cache.read(file)
+            images = self.images
+            return load_image(images.paths[file], images.image_size, images.rules, images.source)
+        except ImageError as error:
+            if is_absent(error):
+                raise AbsentError(str(self.images.paths[file])) from error  # also where a cache has kept its text alone
+            raise ImageError(str(self.names.problem(row, "the image cannot be used", str(error)))) from error
 
 
 class ShuffledSampler(Sampler[Key]):

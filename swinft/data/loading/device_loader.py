@@ -170,7 +170,7 @@ def upload(
             joined = torch.from_numpy(np.concatenate(list(stored)))
             end = int(ends[start + len(some) - 1])
             pixels[end - len(joined) : end] = joined
-    starts, all_shapes = torch.full((len(rows.paths),), -1), torch.zeros((len(rows.paths), 2), dtype=torch.int64)
+    starts, all_shapes = torch.full((rows.num_rows,), -1), torch.zeros((rows.num_rows, 2), dtype=torch.int64)
     starts[torch.from_numpy(chosen)] = torch.from_numpy(ends - shapes.prod(axis=1))
     all_shapes[torch.from_numpy(chosen)] = torch.from_numpy(shapes)
     sizes = sorted({(int(height), int(width)) for height, width in shapes.tolist()})

@@ -14,6 +14,7 @@ from swinft.data.augment.dry_run import try_transforms
 from swinft.data.augment.geometry import DevicePreset, make_geometry
 from swinft.data.augment.pipelines import Preprocessing, eval_pipeline, train_pipeline
 from swinft.data.cache.pixels import PixelCache
+from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.dataset import ImageDataset, OrderedSampler, RowNames, ShuffledSampler, make_loader
 from swinft.data.loading.device_loader import AugmentParamsDataset, DeviceLoader, DeviceStore
 from swinft.data.loading.loader_state import LoaderState, device_of, is_running, rank_and_world_size
@@ -94,23 +95,22 @@ class Loaders:
         rows = self.splits.train if is_known else self.splits.test
         size, resize = settings.image_size, loading.resize
         pipeline = train_pipeline(settings.augment, size, resize) if split == "train" else eval_pipeline(size, resize)
+        shrunk_for = size if settings.is_shrunk else None
         return ImageDataset(
             RowNames.of(rows.table),
-            rows.paths,
+            ImageSet(rows.paths, settings.root, shrunk_for, loading.image_rules, rows.source),
             pipeline,
             size,
             self._seed("augmentation", context),
             self.splits.test_targets() if split == "test" else rows.targets,
             rows.features,
             self.splits.loss_weights(context.fold) if split == "train" else None,
-            loading.image_rules,
             # A training image that passed the scan and fails now has changed: an error, not a row to skip.
             skips_bad=not is_known and loading.on_bad_image == "skip",
-            shrinks=settings.is_shrunk,
             cache=self._cache(rows, makes_cache, context) if is_known else None,
             preprocess=Preprocessing(loading.preprocess) if loading.preprocess else None,
             visited=visited,
-            source=rows.source,
+            shown=rows.shown,
         )
 
     def try_transforms(self, name: str, rows: dict[int, str], context: LoaderContext) -> None:
@@ -158,7 +158,8 @@ class Loaders:
     ) -> TimedLoader:
         """A loader with workers as `loading.num_workers` sets; warns once about a wrong number."""
         height, width = self.settings.image_size
-        batch_bytes = context.batch_size * (200 if work == "draw" else 3 * height * width)
+        pixels = self.settings.image.num_channels * (self.settings.image.num_images or 1)
+        batch_bytes = context.batch_size * (200 if work == "draw" else pixels * height * width)
         num_batches = -(-len(sampler) // context.batch_size)
         to = self.state.resolve_destination(context.trainer)
         plan = plan_loader(self.settings.loading.num_workers, to, batch_bytes, num_batches, work)

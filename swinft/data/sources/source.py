@@ -13,6 +13,25 @@ class ImageError(InputError):
     """An image cannot be read or decoded; the message names it and the reason."""
 
 
+ABSENT = "there is no such part: "
+
+
+class AbsentError(ImageError):
+    """An image has no such part, or it is empty: nothing is wrong with it, and its row does without.
+
+    Args:
+        reference: The part.
+    """
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(f"{ABSENT}{reference}")
+
+
+def is_absent(error: ImageError | str) -> bool:
+    """Whether an error, or what was kept of it, says that there is no such part."""
+    return str(error).startswith(ABSENT)
+
+
 class Source(ABC):
     """Reads the bytes of images; only sources open image files.
 

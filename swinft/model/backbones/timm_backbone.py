@@ -6,6 +6,7 @@ Shapes: B batch, H and W pixels, D features. Nothing here depends on a model's n
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from swinft.errors import InputError, suggest
 from swinft.model.backbones.custom import custom_module, normalisation, refuse_hub
 from swinft.model.backbones.input_size import resize
 from swinft.model.backbones.unpooled import Pool, pooled
-from swinft.model.backbones.weights import load_weights, read_weights
+from swinft.model.backbones.weights import load_weights, read_weights, with_channels
 from swinft.model.class_spec import Named, plain_spec, spec_name
 
 REACH_SECONDS = 5.0
@@ -44,6 +45,28 @@ TIMM_RESERVED = {
 }
 
 
+@dataclass(frozen=True)
+class Channels:
+    """Channels of images.
+
+    Args:
+        count: C.
+        are_grey: Each is an image of its own in grey; otherwise three of them are one in RGB.
+    """
+
+    count: int = 3
+    are_grey: bool = False
+
+    def expanded(self, values: Sequence[float]) -> list[float]:
+        """Means or deviations of red, green and blue for every channel."""
+        if self.are_grey:
+            return [sum(values) / len(values)] * self.count
+        return [values[number % len(values)] for number in range(self.count)]
+
+
+RGB = Channels()
+
+
 class Backbone(nn.Module):
     """A timm model without classifier (or a custom module), with the normalisation of its input.
 
@@ -64,8 +87,13 @@ class Backbone(nn.Module):
         self.model: Any = model
         self.num_features = num_features or _num_features(model)
         # From the config, not learnt: not part of the weights.
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1) * 255, persistent=False)
+
+    @property
+    def num_channels(self) -> int:
+        """C of its images."""
+        return self.mean.shape[1]
 
     def forward(self, image: Tensor, pool: Pool | None = None) -> Tensor:
         """Pixels (B, 3, H, W), uint8 or float in 0–255, to features (B, D), or of the width of `pool`.
@@ -87,6 +115,7 @@ def create_backbone(
     drop_path_rate: float | None = None,
     grad_checkpointing: bool = False,
     backbone_args: dict[str, Any] | None = None,
+    channels: Channels = RGB,
 ) -> Backbone:
     """Builds a backbone at an image size.
 
@@ -98,6 +127,7 @@ def create_backbone(
         drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); None for the model's.
         grad_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
         backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`).
+        channels: What its images hold; pretrained weights of the first layer are adapted to them as timm does.
 
     Raises:
         InputError: The name or an argument is unknown, the weights do not fit or are not available, or the model does
@@ -112,15 +142,19 @@ def create_backbone(
         made: Any = custom_module(spec, pretrained, {"drop_path_rate": drop_path_rate, "backbone_args": backbone_args})
         if grad_checkpointing:
             _recompute_activations(made, spec["class_path"])
-        return Backbone(made, *normalisation(made), made.num_features)
+        mean, std = normalisation(made)
+        return Backbone(made, channels.expanded(mean), channels.expanded(std), made.num_features)
     arguments = dict(backbone_args or {})
     _refuse_reserved(arguments)
+    if channels.count != 3:
+        arguments["in_chans"] = channels.count
     if drop_path_rate is not None:
         arguments["drop_path_rate"] = drop_path_rate
     model = _at_size(spec, pretrained, arguments, (height, width))
     if grad_checkpointing:
         _recompute_activations(model, spec)
-    return Backbone(model, model.pretrained_cfg["mean"], model.pretrained_cfg["std"])
+    mean, std = (channels.expanded(model.pretrained_cfg[name]) for name in ("mean", "std"))
+    return Backbone(model, mean, std)
 
 
 def _recompute_activations(model: Any, name: str) -> None:
@@ -180,9 +214,9 @@ def _at_size(name: str, pretrained: bool | str, arguments: dict[str, Any], size:
     except InputError as error:
         reason = str(error)
     else:
-        if _runs(built, size):
+        if _runs(built, size, arguments):
             return built
-    if _runs(model, size):  # CrossViT resizes images itself
+    if _runs(model, size, arguments):  # CrossViT resizes images itself
         return model
     raise InputError(
         f"'{name}' is made for {native[0]} px and is not available at {size[0]} x {size[1]} px (data.image_size). Set "
@@ -190,12 +224,12 @@ def _at_size(name: str, pretrained: bool | str, arguments: dict[str, Any], size:
     )
 
 
-def _runs(model: Any, size: tuple[int, int]) -> bool:
-    """Whether a model accepts an image of this size."""
+def _runs(model: Any, size: tuple[int, int], arguments: dict[str, Any]) -> bool:
+    """Whether a model with these arguments accepts an image of this size."""
     was_training = model.training
     try:
         with torch.inference_mode():
-            model.eval()(torch.zeros(1, 3, *size))
+            model.eval()(torch.zeros(1, arguments.get("in_chans", 3), *size))
     except (RuntimeError, AssertionError, ValueError):
         return False
     finally:
@@ -223,7 +257,7 @@ def _build(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> tupl
         raise InputError(f"timm cannot build '{name}' with {arguments}: {error} (model.backbone_args).{fix}") from error
     if not file:
         return model, lambda only_as_it_is=False: True
-    state = read_weights(model, name, file)
+    state = with_channels(read_weights(model, name, file), model, arguments.get("in_chans", 3))
     return model, partial(load_weights, model, state, name, file, arguments)
 
 
@@ -233,7 +267,7 @@ def _refuse_reserved(arguments: dict[str, Any]) -> None:
     if reserved:
         raise InputError(
             f"model.backbone_args contains {', '.join(reserved)}: model.backbone and model.pretrained name the network "
-            f"and its weights, data.image_size its size, images are always RGB, and swinft sets the rest. Remove it."
+            f"and its weights, data.image_size its size, data.image its channels, and swinft sets the rest. Remove it."
         )
 
 

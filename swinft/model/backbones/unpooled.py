@@ -170,7 +170,7 @@ def _wrap_tokens(features: Tensor, prefix: int) -> Tensor:
     return features[:, None, :].expand(-1, prefix + 1, -1)  # class and register tokens get the same vector
 
 
-def pooled_width(model: nn.Module, pool: Any, size: tuple[int, int]) -> int:
+def pooled_width(model: nn.Module, pool: Any, size: tuple[int, int], channels: int = 3) -> int:
     """Number of features of a backbone with a pooling, found by a forward pass at an image size.
 
     Raises:
@@ -179,7 +179,7 @@ def pooled_width(model: nn.Module, pool: Any, size: tuple[int, int]) -> int:
     was_training = model.training, pool.training
     try:
         with torch.inference_mode():
-            features = pooled(model.eval(), torch.zeros(1, 3, *size), pool.eval())
+            features = pooled(model.eval(), torch.zeros(1, channels, *size), pool.eval())
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
         if isinstance(error, InputError):
             raise

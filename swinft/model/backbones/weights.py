@@ -9,7 +9,7 @@ from typing import Any
 import timm
 import torch
 from safetensors import SafetensorError
-from timm.models import load_state_dict
+from timm.models import adapt_input_conv, load_state_dict
 
 from swinft.errors import InputError
 
@@ -63,6 +63,21 @@ def read_weights(model: Any, name: str, file: Path) -> dict[str, Any]:
         raise InputError(f"{file} cannot be read as weights (model.pretrained): {error}{fix}") from error
     except (KeyError, AttributeError, ValueError, SafetensorError) as error:
         raise InputError(f"{file} does not contain weights of '{name}' (model.pretrained): {error}") from error
+
+
+def with_channels(state: dict[str, Any], model: Any, channels: int) -> dict[str, Any]:
+    """Tensors of a model of RGB images for one of other channels: its first layer adapted as timm does.
+
+    Args:
+        state: By the model's names.
+        model: It knows its first layer.
+        channels: C.
+    """
+    first, own = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv") or (), model.state_dict()
+    for name in (f"{each}.weight" for each in ([first] if isinstance(first, str) else first)):
+        if channels != 3 and name in state and name in own and state[name].shape != own[name].shape:
+            state = {**state, name: adapt_input_conv(channels, state[name])}
+    return state
 
 
 def load_weights(

@@ -4,7 +4,9 @@ Image, target, metadata and weight of a row are mixed with those of another row,
 are mixed in encoded form: one-hot rows, 0/1 rows and numbers. If the loss is linear in the target, as cross-entropy is,
 the loss of a mixed target is the mixed loss.
 
-Shapes: B batch, H and W pixels, K outputs.
+Where rows have several images, all of them are mixed alike.
+
+Shapes: B batch, H and W pixels, K outputs; images may be (B, V, 3, H, W).
 """
 
 from collections.abc import Iterator, Sequence
@@ -83,10 +85,14 @@ class Mixing:
         Args:
             images: uint8 or float in 0–255 (B, 3, H, W).
             targets: Encoded targets, float (B, K).
-            more: What else belongs to the rows, float (B, …): `metadata`, encoded, and `weight`.
+            more: What else belongs to the rows (B, …): `metadata`, encoded, `weight`, and `image_mask`, which becomes a
+                number above 0 where one of two mixed rows has an image.
         """
         # The head's input holds the metadata, too: it is blended there, and nowhere else.
-        given = {name: each for name, each in more.items() if not (self.place == FEATURES and name == "metadata")}
+        kept = {"metadata"} if self.place == FEATURES else set()
+        kept |= set() if self.place == PIXELS else {"image_mask"}  # the images stay those of the row itself
+        given = {name: each for name, each in more.items() if name not in kept}
+        given |= {name: given[name].float() for name in ("image_mask",) if name in given}
         if self.box is not None:
             mixed = cutmix(images, targets, self.box, self.order, *given.values())
         elif self.place == PIXELS:
@@ -158,6 +164,11 @@ def mixing_places(config: MixConfig, net: Any, is_recomputed: bool, is_compiled:
         )
     if config.mixup_at != "random":
         return [FEATURES if config.mixup_at == "features" else PIXELS]
+    if net.fusion is not None:
+        raise InputError(
+            "model.mix.mixup_at is random, which blends what a stage gives of two rows, and a row has several images "
+            "(data.image): set it to images or features."
+        )
     if is_recomputed or is_compiled:
         key = "grad_checkpointing" if is_recomputed else "compile"
         raise InputError(
@@ -205,7 +216,7 @@ def cutmix(
     """
     top, bottom, left, right = box
     mixed = images.clone()
-    mixed[:, :, top:bottom, left:right] = images[order, :, top:bottom, left:right]
+    mixed[..., top:bottom, left:right] = images[..., top:bottom, left:right][order]
     area = (bottom - top) * (right - left) / (images.shape[-2] * images.shape[-1])
     return mixed, *(x.lerp(x[order], area) for x in (targets, *more))
 
@@ -260,7 +271,7 @@ def mixed_logits(
         Logits (B, …), and targets and what was more as they were mixed.
     """
     if mixing is None:
-        return net.logits(images, more.get("metadata")), targets, more
+        return net.logits_of(images, more), targets, more
     images, targets, more = mixing.rows(images, targets, more)
     with mixing.inside(net):
-        return net.logits(images, more.get("metadata")), targets, more
+        return net.logits_of(images, more), targets, more

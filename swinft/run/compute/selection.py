@@ -188,7 +188,7 @@ def select_attention(
     if len(candidates) < 2:
         return
     count = batch_size if device.type != "cpu" else min(batch_size, MOST_IMAGES)
-    pixels = torch.zeros(count, 3, *size, dtype=torch.uint8, device=device)
+    pixels = torch.zeros(count, nets[0].backbone.num_channels, *size, dtype=torch.uint8, device=device)
     watch = StepTimer(device, math.inf)
     found: dict[FastAttention, float] = {}
     dtype = half_dtype(precision) or torch.float

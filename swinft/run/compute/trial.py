@@ -16,6 +16,7 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor, nn
 
+from swinft.data.row_images import row_images
 from swinft.errors import InputError
 from swinft.model.attention.swin import FastAttention, attentions, set_attention
 from swinft.model.task import FineTuneTask
@@ -90,7 +91,8 @@ class Trial:
         is_compiled: bool = False,
     ) -> None:
         self._tried, self._device, self._count, self._rule = tried, device, count, rule
-        self._batch = TrialBatch.of(count, tried.targets, tried.features, tried.size, device)
+        shape = tried.task.net.image_shape(tried.size)
+        self._batch = TrialBatch.of(count, tried.targets, tried.features, shape, device)
         self._watch, self._is_compiled = StepTimer(device, seconds), is_compiled
         self._found: dict[tuple[Any, ...], float | None] = {}
         self._expected = dict[str, float]()
@@ -217,6 +219,7 @@ def cache_key(config: Namespace, device: torch.device, count: int, candidates: C
         "backbone": [model.backbone, model.backbone_args, model.compute.grad_checkpointing],
         "compiled": [model.compute.compile, config.predict.compile],
         "image_size": config.data.image_size,
+        "images": row_images(config.data.image).for_network,
         "batch": [config.data.batch_size, count],
         "deterministic": trainer.deterministic,
         "candidates": [candidates.precisions, candidates.attentions],

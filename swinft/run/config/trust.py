@@ -32,6 +32,7 @@ from swinft.data.sources.source import Source
 from swinft.data.target.kinds import KINDS
 from swinft.errors import InputError, suggest
 from swinft.inference.tta import View
+from swinft.model.fusion import Fusion
 from swinft.model.heads import Head
 from swinft.model.metrics import Metric
 from swinft.model.pooling import Pooling
@@ -55,6 +56,8 @@ BASES: dict[str, tuple[type, ...]] = {
     "model.optim.name": (Optimizer,),
     "model.optim.schedule": (LRScheduler,),
     "model.pooling": (Pooling,),
+    "model.pooling.images": (Fusion,),
+    "model.pooling.positions": (Pooling,),
     "predict.views": (View,),
     "submission.format": (SubmissionFormat,),
     "trainer.accelerator": (Accelerator,),

@@ -17,6 +17,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.inspection.scan import scan
 from swinft.data.loading.workers import Destination, explain_worker_crash
 from swinft.data.schema import Schema
+from swinft.data.sources.source import is_absent
 from swinft.data.splits import OK
 from swinft.errors import RunError, command, number_of
 from swinft.inference.compiled import nets_by_torch
@@ -69,7 +70,7 @@ def predict(run: Run, options: PredictOptions, writes: bool = True) -> Predictio
         data = _rows_to_predict(run, experiment, options)
         oof_views = experiment.views()
         views = oof_views if options.views is None else _requested_views(options)
-        check_views(views, data.image_size)
+        check_views(views, data.image_size, data.settings.image.num_channels)
         predictors = _predictors(run, experiment, options, chosen, device)
         made_with = _provenance(run, predictors, chosen, views)
         started = time.perf_counter()
@@ -231,9 +232,12 @@ def complete(
     if not np.isfinite(values).all():
         raise RunError("predictions are NaN or infinite: nothing is written.")
     skipped = sorted(set(wanted) - set(rows.tolist())) if data.settings.loading.on_bad_image == "skip" else []
-    for problem in scan(data.images_of("predict", skipped)).errors.values():
-        print(f"skipped, predicted as the mean of the training rows: {problem}", file=sys.stderr)
     ids, expected = data.test_table.ids, set(wanted) - set(skipped)
+    for row in skipped:
+        errors = scan(data.images_of("predict", [row])).errors.values()
+        missing = [] if data.splits.test.shown is None else [f"id '{ids[row]}' has no image."]
+        for problem in [error for error in errors if not is_absent(error)] or missing:
+            print(f"skipped, predicted as the mean of the training rows: {problem}", file=sys.stderr)
     found = Predictions([ids[row] for row in rows], values, data.schema.outputs)
     whole = found.join([ids[row] for row in wanted if row in expected], "what was predicted")
     status = ["bad image" if row in skipped else OK for row in wanted] if data.may_skip else None

@@ -30,6 +30,7 @@ from swinft.run.report.errors import error_table
 from swinft.store import commit
 
 NUM_WORST = 12
+MAX_IMAGES = 4  # of a row
 THUMBNAIL = 160  # pixels: with twelve thumbnails the page is below half a megabyte
 SHOWN_OUTPUTS = 12  # more panels or bars would be unreadable
 INK, ACCENT, SECOND = "#1c2733", "#1f6f8b", "#d1773c"
@@ -227,12 +228,18 @@ def _label(axis: Axes, title: str, x: str, y: str) -> None:
 
 
 def _thumbnail(images: ImageSet) -> str:
-    """One image as a data URI; empty if it is missing, which the page shows."""
+    """The first images of a row as one data URI; empty if one is missing, which the page shows."""
     try:
-        image = Image.fromarray(decode(images.paths[0], images.rules, images.source))
+        found = [Image.fromarray(decode(path, images.rules, images.source)) for path in images.paths[:MAX_IMAGES]]
     except ImageError:
         return ""
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    if not found:
+        return ""
+    for each in found:
+        each.thumbnail((THUMBNAIL, THUMBNAIL))
+    image = Image.new("RGB", (sum(each.width for each in found), max(each.height for each in found)))
+    for number, each in enumerate(found):
+        image.paste(each, (sum(before.width for before in found[:number]), 0))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

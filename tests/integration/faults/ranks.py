@@ -1,8 +1,8 @@
 """One of two gloo ranks: validates tables of 1 to 17 held-out rows and writes down what was pooled.
 
-    python -m tests.integration.faults.ranks COMPETITION OUTPUT.json
+    python -m tests.integration.faults.ranks COMPETITION OUTPUT.json [several]
 
-Started twice, with RANK and what else torch.distributed asks of the environment; without it, one process does it alone.
+With `several`, of a few tables whose rows have two images each, some of them one. Started twice, with RANK and what else torch.distributed asks of the environment; without it, one process does it alone.
 """
 
 import json
@@ -19,6 +19,7 @@ from swinft.model.settings import TaskContext
 from tests.conftest import TINY_SWIN
 
 NUM_ROWS, MOST = 24, 17
+SEVERAL = {"path": ["images/{id}_l.png", "images/{id}_r.png"], "missing": "mask"}
 
 
 class Recorded(FineTuneTask):
@@ -31,13 +32,13 @@ class Recorded(FineTuneTask):
         return self.pooled
 
 
-def validate(root: Path, held_out: int, num_ranks: int) -> dict[str, Any]:
+def validate(root: Path, held_out: int, num_ranks: int, is_several: bool) -> dict[str, Any]:
     """Rows, predictions and scores of one table."""
     folds = root / f"folds-{held_out}.csv"
     data = CSVDataModule(
         root=str(root),
         train="train.csv",
-        image="images/{id}.jpg",
+        image=SEVERAL if is_several else "images/{id}.jpg",
         target="brightness",
         target_kind="regression",
         folds={"file": str(folds)},
@@ -50,7 +51,8 @@ def validate(root: Path, held_out: int, num_ranks: int) -> dict[str, Any]:
         backbone_args=dict(TINY_SWIN),
         pretrained=False,
         num_outputs=1,
-        context=TaskContext(image_size=32),
+        pooling={"images": "attention"} if is_several else "avg",
+        context=TaskContext(image_size=32, num_images=2 if is_several else None),
         metrics=["rmse", "mae"],
     )
     trainer = pl.Trainer(
@@ -74,10 +76,11 @@ def write_folds(root: Path) -> None:
         (root / f"folds-{held_out}.csv").write_text("\n".join(["id,fold", *lines, ""]))
 
 
-def main(root: Path, output: Path, num_ranks: int, rank: int) -> None:
+def main(root: Path, output: Path, num_ranks: int, rank: int, kind: str = "") -> None:
     """All tables."""
     warnings.filterwarnings("ignore")
-    found = [validate(root, held_out, num_ranks) for held_out in range(1, MOST + 1)]
+    tables = (1, 4, MOST) if kind == "several" else range(1, MOST + 1)
+    found = [validate(root, held_out, num_ranks, kind == "several") for held_out in tables]
     if rank == 0:
         output.write_text(json.dumps(found))
 
@@ -85,4 +88,5 @@ def main(root: Path, output: Path, num_ranks: int, rank: int) -> None:
 if __name__ == "__main__":
     import os
 
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")))
+    place = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *place, *sys.argv[3:])
