@@ -1,5 +1,6 @@
 """`data.image` of several images per row: which files, which parts, in which order, and what is wrong with them."""
 
+import shutil
 import zipfile
 
 import numpy as np
@@ -353,3 +354,24 @@ def test_a_template_that_no_row_has_is_no_mask(folder):
     (folder / "train.csv").write_text("id,label,files\ne,x,../e.png;e_2.png\nf,y,/f.png\n")
     with pytest.raises(DataError, match="leaves the images' folder"):
         module(folder, {"path": "images/{files}", "delimiter": ";"}).setup("fit")
+
+
+def test_extra_tables_show_several_images_and_a_shared_file_leaves_a_row_out(folder):
+    rng = np.random.default_rng(0)
+    for path in (folder / "images").iterdir():
+        save(path, rng.integers(0, 256, (40, 40, 3)).astype(np.uint8))
+    save(folder / "old" / "n_2.png", rng.integers(0, 256, (40, 40, 3)).astype(np.uint8))
+    save(folder / "old" / "n_10.png", rng.integers(0, 256, (40, 40, 3)).astype(np.uint8))
+    shutil.copy(folder / "images" / "e_10.png", folder / "old" / "m_10.png")
+    save(folder / "old" / "m_2.png", rng.integers(0, 256, (40, 40, 3)).astype(np.uint8))
+    (folder / "extra.csv").write_text("id,label\nn,x\nm,y\n")
+    folds = {"kind": "kfold", "duplicates": "report", "extra": [{"table": "extra.csv", "image": "old/{id}_*.png"}]}
+    data = module(folder, "images/{id}_*.png", folds=folds)
+    data.check()
+    dataset = data.make_dataset("train", np.arange(8))
+    assert dataset[0, 6]["image_mask"].sum() == 2
+    fold = int(data.fold_of_row[3])  # holds out the image that the extra row `m` shows
+    assert 7 not in data.splits.trained_on(fold)
+    assert {6, 7} <= set(data.splits.trained_on(1 - fold).tolist())
+    with pytest.raises(InputError, match="as many images"):
+        module(folder, ["{id}a", "{id}b"], folds={"extra": [{"table": "extra.csv", "image": "{id}"}]}).setup("fit")
