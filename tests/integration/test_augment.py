@@ -354,4 +354,4 @@ def test_a_run_with_a_policy_resumes_to_the_same_bytes_and_takes_it_by_class_pat
     changes = {"data.augment": "augmix", "data.loading.augment_on": "device"}
     config = write_config(tmp_path / "d.yaml", tiny_config(competition, tmp_path, **changes))
     assert main(["check", "--config", str(config)]) == 2
-    assert "data.augment is 'augmix'; a device computes none, light, medium, crop" in capsys.readouterr().err
+    assert "data.augment is 'augmix'; a device supports none, light, medium, crop" in capsys.readouterr().err
