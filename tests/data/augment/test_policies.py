@@ -1,5 +1,7 @@
 """RandAugment, TrivialAugment, AugMix: torchvision's numbers, whatever the worker, the threads and the global seed."""
 
+from typing import ClassVar
+
 import albumentations as A
 import numpy as np
 import pytest
@@ -37,8 +39,15 @@ def test_an_image_is_torchvisions_and_torchs_generator_stays_as_it_was(cls):
     assert np.array_equal(again, found[5])
 
 
+class Watched(swinft.RandAugment):
+    """Notes down the number of threads: sums over pixels, as that of a contrast, differ with it in the last digit."""
+
+    seen: ClassVar[list[int]] = []
+    policy = property(lambda self: lambda pixels: (self.seen.append(torch.get_num_threads()), pixels)[1])
+
+
 def test_what_an_image_becomes_does_not_depend_on_the_number_of_threads():
-    pipeline, threads = train_pipeline("randaugment", (240, 200), "squash"), torch.get_num_threads()
+    pipeline, threads = train_pipeline([A.Resize(240, 200), Watched()], (240, 200), "squash"), torch.get_num_threads()
     found = []
     try:
         for number in (1, 4):
@@ -48,6 +57,7 @@ def test_what_an_image_becomes_does_not_depend_on_the_number_of_threads():
     finally:
         torch.set_num_threads(threads)
     assert found[0] == found[1]
+    assert set(Watched.seen) == {1}
 
 
 @pytest.mark.parametrize(

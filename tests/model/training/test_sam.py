@@ -93,9 +93,14 @@ class Look(pl.Callback):
     """What the network was given and gave, pass by pass, and the weights after each batch."""
 
     def __init__(self, task):
-        self.inputs, self.outputs, self.losses, self.updates = [], [], [], []
-        task.net.head.register_forward_hook(lambda _, given, out: self.outputs.append(out.detach().clone()))
+        self.inputs, self.outputs, self.losses, self.updates, self.means = [], [], [], [], []
+        self.norm = next((m for m in task.net.modules() if isinstance(m, nn.BatchNorm2d)), None)
+        task.net.head.register_forward_hook(self.passed)
         task.net.backbone.register_forward_pre_hook(lambda _, given: self.inputs.append(given[0].clone()))
+
+    def passed(self, module, given, output):
+        self.outputs.append(output.detach().clone())
+        self.means += [] if self.norm is None else [self.norm.running_mean.clone()]
 
     def on_train_batch_end(self, trainer, task, *_):
         self.losses.append(len(task._losses._taken))
@@ -131,6 +136,10 @@ def test_both_passes_see_the_same_mix_and_dropout_and_count_once(backbone):
     assert look.losses == look.updates == [0, 1, 2]
     assert len(task._losses._taken) == int(task.averaged.updates) == 3
     assert all(norm.momentum == 0.1 for norm in counted)
+    for first, second in zip(look.means[::2], look.means[1::2], strict=True):
+        assert torch.equal(first, second)  # the second pass leaves the statistics alone
+    assert len(look.means) == (6 if counted else 0)
+    assert not counted or not torch.equal(look.means[1], look.means[2])
 
 
 def test_a_run_with_sam_resumes_to_the_same_bytes(competition, tmp_path):

@@ -147,6 +147,14 @@ def test_what_is_kept_is_enough_for_the_checkpoint_before(tmp_path):
     assert kept.candidates(history) == [4, 2]
 
 
+def test_a_training_on_every_row_averages_its_last_epochs_since_no_score_says_which_are_best(tmp_path):
+    kept = Kept(Fold(tmp_path, "all"), METRICS["accuracy"], SoupConfig("greedy", 2))
+    history = [{"epoch": epoch, "train_loss": 1.0} for epoch in (1, 2, 3)]
+    assert kept.checkpoint == SoupConfig("last", 2)
+    assert kept.candidates(history) == [2, 3]
+    assert kept.best(history)["epoch"] == 3
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
     [
