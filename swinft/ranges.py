@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from swinft.errors import InputError, suggest
+
+Settings = TypeVar("Settings")
 
 
 class SettingsError(InputError):
@@ -152,6 +154,31 @@ def list_problems(section: str, values: Mapping[str, Any], keys: Sequence[str]) 
         if values[key] is not None
         and (isinstance(values[key], str) or not all(isinstance(each, str) for each in values[key]))
     ]
+
+
+def settings_of(cls: type[Settings], key: str, given: Any) -> Settings:
+    """Creates a settings object from a dictionary, as in YAML and in checkpoints; objects are returned unchanged.
+
+    Args:
+        cls: The dataclass.
+        key: Its config key.
+        given: An object of the class, or a dictionary of its fields.
+
+    Raises:
+        InputError: A key is unknown, or a value is wrong.
+    """
+    if isinstance(given, cls):
+        return given
+    if not isinstance(given, Mapping):
+        raise SettingsError([f"{key} is {given!r}; give a {cls.__name__}, or a dictionary of its fields."])
+    known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
+    unknown = [f"{key} has no '{name}'.{suggest(str(name), known)}" for name in given if name not in known]
+    if unknown:
+        raise SettingsError(unknown)
+    try:
+        return cls(**given)
+    except TypeError as error:  # from comparisons with a wrong type
+        raise SettingsError([f"{key} is {dict(given)!r}, which contains a value of a wrong type: {error}."]) from error
 
 
 def _in_yaml(word: Any) -> str:

@@ -6,9 +6,34 @@ from typing import Literal, get_args
 
 from swinft.data.features import FillRules, MissingFeatures, UnknownCategories
 from swinft.data.tables.text import MISSING_WORDS, TextRules, Twins
-from swinft.ranges import SettingsError, list_problems, text_problems, word_problems
+from swinft.data.target.auxiliary import AuxiliaryTarget, auxiliary_of
+from swinft.ranges import SettingsError, list_problems, settings_of, text_problems, word_problems
 
-OnMissingTarget = Literal["error", "skip"]
+OnMissingTarget = Literal["error", "skip", "mask"]
+
+
+@dataclass(frozen=True)
+class RowWeights:
+    """Weights of rows.
+
+    Args:
+        column: Their column.
+        in_score: Whether rows also count by their weight in the metrics of held-out rows, as by scikit-learn's
+            `sample_weight`.
+
+    Raises:
+        InputError: A value is wrong.
+    """
+
+    column: str
+    in_score: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        problems = text_problems("data.columns.weight", vars(self), ("column",), ())
+        problems += word_problems("data.columns.weight", vars(self), {"in_score": (True, False)})
+        if problems:
+            raise SettingsError(problems)
 
 
 @dataclass(frozen=True)
@@ -34,14 +59,18 @@ class Columns:
         unknown_categories: In rows to predict, a category that the training rows do not have is encoded as no category
             and counted (`other`), or is an `error`.
         on_missing_target: A row with an empty target is an `error`; with `skip`, it is skipped and gets a status in the
-            predictions.
+            predictions. With `mask`, each empty cell of several numbers or labels is left out of loss, metrics and
+            stratification; a row without any target trains its auxiliary targets, if it has some, and is not scored.
         encoding: Encoding of the CSVs: `utf-8`, `cp1252`, …
+        auxiliary: Further targets that are used in training only, each with its own head: a list of `target`,
+            `target_kind` and, if needed, `weight` (1.0), `label_delimiter`, `head` and `name`:
+            `[{target: breed, target_kind: classification, weight: 0.3}]`. They may be missing in some rows. They are
+            neither predicted nor scored; `metrics.jsonl` contains their loss on the held-out rows.
         sample_id: Id column of the sample submission, if its name differs there; `submission.id` in a config.
         weight: Column of numbers from 0, such as votes or confidence: a factor on the training loss of each row. They
             are divided by their mean over the rows that a fold trains on, so that they do not change the size of a
             step; the loss of a batch is the sum of its weighted losses over its number of rows. `val_loss` has none.
-        weighted_score: Rows count by `weight` in the metrics of held-out rows, too, as by scikit-learn's
-            `sample_weight`.
+            A mapping `{column: votes, in_score: true}` also weights the rows in the metrics.
 
     Raises:
         InputError: Settings are wrong or contradict each other; all of them are listed.
@@ -60,8 +89,8 @@ class Columns:
     on_missing_target: OnMissingTarget = "error"
     encoding: str = "utf-8"
     sample_id: str | None = None
-    weight: str | None = None
-    weighted_score: bool = False
+    auxiliary: list[AuxiliaryTarget] | None = None
+    weight: str | RowWeights | None = None
 
     def __post_init__(self) -> None:
         """Checks the values that do not depend on other settings."""
@@ -70,14 +99,19 @@ class Columns:
             "missing_features": get_args(MissingFeatures),
             "unknown_categories": get_args(UnknownCategories),
             "on_missing_target": get_args(OnMissingTarget),
-            "weighted_score": (True, False),
         }
         lists = ("class_order", "missing_words", "numeric_features", "categorical_features")
-        optional = ("test_id", "label_delimiter", "sample_id", "weight")
+        optional = ("test_id", "label_delimiter", "sample_id")
         problems = word_problems("data.columns", vars(self), words)
         problems += text_problems("data.columns", vars(self), ("encoding",), optional)
         wrong_lists = list_problems("data.columns", vars(self), lists)
         problems += wrong_lists or self._contradictions()
+        try:
+            if self.weight is not None and not isinstance(self.weight, str):
+                object.__setattr__(self, "weight", settings_of(RowWeights, "data.columns.weight", self.weight))
+            object.__setattr__(self, "auxiliary", None if self.auxiliary is None else auxiliary_of(self.auxiliary))
+        except SettingsError as error:
+            problems += error.problems
         try:
             "a".encode(str(self.encoding))
         except (LookupError, UnicodeError):
@@ -89,14 +123,12 @@ class Columns:
         """Settings without effect, and columns that are named twice; one sentence each."""
         features = self.features
         found = [f"'{name}' is named twice among the features." for name in {*features} if features.count(name) > 1]
-        if self.on_missing_target == "skip" and self.label_delimiter is not None:
+        if self.on_missing_target in ("skip", "mask") and self.label_delimiter is not None:
             key = "data.columns.on_missing_target"
             found.append(f"{key} does nothing for delimited labels: an empty cell has no label.")
         if not self.categories and self.unknown_categories == "error":
             key = "data.columns.unknown_categories"
             found.append(f"{key} does nothing without data.columns.categorical_features; remove it.")
-        if self.weighted_score and self.weight is None:
-            found.append("data.columns.weighted_score does nothing without data.columns.weight; remove it.")
         if not features and self.missing_features != "fill_test":
             found.append("data.columns.missing_features does nothing without metadata columns; remove it.")
         return found
@@ -115,6 +147,21 @@ class Columns:
     def features(self) -> list[str]:
         """All metadata columns."""
         return self.numbers + self.categories
+
+    @property
+    def weight_column(self) -> str | None:
+        """Column of the row weights."""
+        return self.weight.column if isinstance(self.weight, RowWeights) else self.weight
+
+    @property
+    def weighs_score(self) -> bool:
+        """Whether the metrics count rows by their weight."""
+        return isinstance(self.weight, RowWeights) and self.weight.in_score
+
+    @property
+    def auxiliary_columns(self) -> list[str]:
+        """All columns of auxiliary targets."""
+        return [name for each in self.auxiliary or () for name in each.columns]
 
     @cached_property
     def rules(self) -> TextRules:

@@ -14,14 +14,22 @@ from swinft.data.columns import Columns
 from swinft.data.fold_settings import FoldConfig
 from swinft.data.found_images import Finding
 from swinft.data.row_images import RowImages, row_images
-from swinft.data.settings import LoadingConfig, settings_of, transform_problems
+from swinft.data.settings import LoadingConfig, transform_problems
 from swinft.data.sources.named import make_source
 from swinft.data.sources.source import Source
 from swinft.data.target.base import Target
 from swinft.data.target.custom import class_path_of
 from swinft.data.target.kinds import GivenKind, is_custom, kind_problem, target_columns, target_of
 from swinft.errors import InputError
-from swinft.ranges import SettingsError, is_whole, list_problems, text_problems, whole_problems, word_problems
+from swinft.ranges import (
+    SettingsError,
+    is_whole,
+    list_problems,
+    settings_of,
+    text_problems,
+    whole_problems,
+    word_problems,
+)
 
 
 @dataclass(frozen=True)
@@ -106,15 +114,36 @@ class DataSettings:
             found.append(
                 f"data.columns.class_order does nothing where data.target_kind is {self.kind_name}; remove it."
             )
-        if self.folds.rare_classes == "train" and not are_classes:
-            found.append("data.folds.rare_classes is for classification; remove it.")
+        if self.folds.rare_classes == "train" and (not are_classes or self.kind.is_soft):
+            found.append("data.folds.rare_classes is for classification with one column of classes; remove it.")
+        found += self._gap_problems()
         try:
             targets = self.targets
         except InputError as error:
             return [*found, str(error)]
-        leaked = [name for name in targets if name in self.columns.features]
-        what = "is in data.target and among the features: the network would see the target."
-        return [*found, *(f"'{name}' {what}" for name in leaked)]
+        what = "and among the features: the network would see the target."
+        keys = {**dict.fromkeys(self.columns.auxiliary_columns, "data.columns.auxiliary")}
+        found += [
+            f"'{name}' is in data.target and in {key}; remove it from one."
+            for name, key in keys.items()
+            if name in targets
+        ]
+        keys |= dict.fromkeys(targets, "data.target")
+        leaked = [name for name in keys if name in self.columns.features]
+        return [*found, *(f"'{name}' is in {keys[name]} {what}" for name in leaked)]
+
+    def _gap_problems(self) -> list[str]:
+        """Conflicts with `data.columns.on_missing_target: mask`; one sentence each."""
+        key = "data.columns.on_missing_target is mask"
+        if self.columns.on_missing_target != "mask":
+            return []
+        if not isinstance(self.target_kind, str):
+            return [f"{key}, which is for swinft's own kinds of target, and data.target_kind is {self.kind_name}."]
+        if self.folds.rare_classes == "train":
+            return [f"{key}, and data.folds.rare_classes is train: remove one of the two."]
+        if self.kind.are_classes and not self.columns.auxiliary:
+            return [f"{key}, and there is nothing to learn from a row without a class: set it to skip."]
+        return []
 
     def _augment_problems(self) -> list[str]:
         """Conflicts between loading and `data.augment`; one sentence each."""
@@ -166,7 +195,7 @@ class DataSettings:
     @cached_property
     def kind(self) -> Target:
         """What the kind of target means."""
-        return target_of(self.target_kind)
+        return target_of(self.target_kind, self.target)
 
     @property
     def kind_name(self) -> str:
@@ -201,7 +230,7 @@ class DataSettings:
     def may_skip(self) -> bool:
         """Whether settings allow rows without a prediction of their own."""
         choices = (self.loading.on_bad_image, self.columns.on_missing_target, self.folds.rare_classes)
-        return "skip" in choices or "train" in choices
+        return not {"skip", "mask", "train"}.isdisjoint(choices)
 
 
 def image_sides(image_size: Any) -> tuple[int, int]:

@@ -1,10 +1,9 @@
 """The LightningDataModule: tables, folds and augmentation become batches; also usable alone, in a notebook.
 
-A batch is a dictionary: `image` uint8 (B, 3, H, W) in RGB, or (B, V, 3, H, W) with `image_mask` bool (B, V) where rows
-have several images; `row` int64 (B,), the row's position in its table, −1 for padding; `target` int64 (B,) for
-classification, float32 (B, K) otherwise, absent at prediction; `features` float32 (B, F) where metadata columns are
-named; in training `weight` float32 (B,) where rows are weighted. With `loading.augment_on: device` a training batch is
-on the device, its images float32 in 0–255.
+A batch is a dictionary: `image` uint8 (B, 3, H, W) in RGB, or (B, V, 3, H, W) with `image_mask` bool (B, V) for several
+images; `row` int64 (B,), positions in the table, −1 for padding; `target` int64 (B,) or float32 (B, K), and so
+`auxiliary.0`, …, absent at prediction; `features` float32 (B, F), if any; in training `weight` float32 (B,), if any.
+With `loading.augment_on: device`, a training batch is on the device, with float32 images in 0–255.
 """
 
 from collections.abc import Sequence
@@ -216,6 +215,11 @@ class CSVDataModule(LightningDataModule):
         return self.splits.targets[self.splits.trained_on(self.fold)]
 
     @property
+    def training_auxiliary(self) -> list[NDArray[Any]]:
+        """Auxiliary targets of the rows that `fold` trains on."""
+        return [each[self.splits.trained_on(self.fold)] for each in self.splits.train.auxiliary]
+
+    @property
     def training_features(self) -> NDArray[np.float32] | None:
         """Metadata of the rows that `fold` trains on, float32 (N, F); None without metadata columns."""
         features = self.splits.train.features
@@ -268,8 +272,7 @@ class CSVDataModule(LightningDataModule):
         Without a Trainer, each pass over such a loader is the next epoch, with a new order and augmentation, even if
         each pass creates a new loader; `loader.sampler.set_epoch` sets the epoch.
 
-        With `loading.augment_on: device`, batches are on the Trainer's device (without a Trainer: the GPU if there is
-        one), and their images are float32; the first call copies the images there.
+        With `loading.augment_on: device`, the first call copies the images to the device.
         """
         return self._train_loader(makes_cache=True)
 
@@ -278,12 +281,10 @@ class CSVDataModule(LightningDataModule):
         return self._ordered_loader("val", self.splits.held_out(self.fold), makes_cache=True)
 
     def predict_dataloader(self, part: tuple[int, int] = (0, 1)) -> TimedLoader:
-        """The rows to predict, each once, in table order, without targets.
+        """The rows to predict, each once, in table order, without targets; skipped images are padding.
 
         Args:
             part: (index, number of parts): the rows of one of several processes that run without a Trainer.
-
-        Where `loading.on_bad_image` is `skip`, unusable images are padding.
         """
         return self._ordered_loader("predict", np.arange(part[0], len(self.test_table), part[1]))
 

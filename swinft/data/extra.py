@@ -22,7 +22,9 @@ from swinft.data.samples import Rows, needed_columns, read_groups, with_skipped,
 from swinft.data.schema import Schema
 from swinft.data.tables.numbers import weights
 from swinft.data.tables.table import Problem, Table, joined, read_table
+from swinft.data.target.auxiliary import read_more_auxiliary
 from swinft.data.target.base import TargetCells
+from swinft.data.target.gaps import encode_other
 from swinft.errors import number_of
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ def with_extra(settings: "DataSettings", main: Rows, schema: Schema, problems: l
         main.source,
         sizes[0],
         shown,
+        [np.concatenate(each) for each in zip(*(rows.auxiliary for rows in parts), strict=True)],
     )
 
 
@@ -73,7 +76,7 @@ def _read(settings: "DataSettings", given: ExtraTable, schema: Schema, problems:
         finding = replace(finding, images=settings.image.elsewhere(given.image, "the image of data.folds.extra"))
     required = {
         **dict.fromkeys(settings.targets, "data.target"),
-        **({columns.weight: "data.columns.weight"} if columns.weight else {}),
+        **({columns.weight_column: "data.columns.weight"} if columns.weight_column else {}),
         **needed_columns(settings, finding.images, "the image of data.folds.extra" if given.image else "data.image"),
     }
     table = read_table(settings.root / given.table, settings.id, required, problems, columns.encoding)
@@ -85,14 +88,18 @@ def _read(settings: "DataSettings", given: ExtraTable, schema: Schema, problems:
         return None
     answered = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
     cells = TargetCells(answered, settings.targets, columns.label_delimiter, columns.rules)
-    targets = schema.target.encode_answers(cells, schema.outputs, problems)
+    targets = encode_other(schema.target, cells, schema.outputs, problems, schema.has_gaps)
+    auxiliary = [
+        with_skipped(read_more_auxiliary(own, kept["outputs"], answered, columns.rules, problems), skipped)
+        for own, kept in zip(columns.auxiliary or (), schema.auxiliary, strict=True)
+    ]
     features = None
     if schema.num_features:
         features = encode_features(answered, schema, problems, columns.rules, columns.fill_rules, True, notes)
         features = with_skipped(features, skipped)
     factor: NDArray[np.float32] | None = None
-    if columns.weight:
-        factor = with_skipped(weights(answered, columns.weight, problems, columns.rules), skipped) * np.float32(
+    if columns.weight_column:
+        factor = with_skipped(weights(answered, columns.weight_column, problems, columns.rules), skipped) * np.float32(
             given.weight
         )
     elif given.weight != 1:
@@ -102,7 +109,7 @@ def _read(settings: "DataSettings", given: ExtraTable, schema: Schema, problems:
     paths, shown = finding.find(table, problems, notes)
     table = replace(table, notes=(*table.notes, *notes))
     targets, source = with_skipped(targets, skipped), finding.reading(settings.loading.image_rules)
-    return Rows(table, paths, targets, features, factor, groups, skipped, source, shown=shown)
+    return Rows(table, paths, targets, features, factor, groups, skipped, source, shown=shown, auxiliary=auxiliary)
 
 
 def _concatenated(parts: Sequence[NDArray[Any] | None]) -> Any:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from swinft.data.folds import ALL_ROWS, FoldKind
-from swinft.data.settings import settings_of
 from swinft.ranges import (
     INSIDE_UNIT,
     NOT_NEGATIVE,
     SettingsError,
     range_problems,
+    settings_of,
     text_problems,
     whole_problems,
     word_problems,

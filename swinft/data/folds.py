@@ -5,7 +5,7 @@ Shapes: N rows, K outputs, G groups.
 
 import csv
 import io
-import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
+from swinft.data.strata import classes_of, is_binary, labels_of
 from swinft.data.tables.table import DataError, Problem, Table, read_table
 from swinft.data.tables.text import Spellings
 from swinft.errors import InputError, number_of
@@ -53,7 +54,7 @@ def make_folds(
         kind: How to split.
         num_folds: Number of folds, at least 2.
         seed: Seed of the shuffling.
-        targets: int64 (N,) classes, or float (N, K) numbers or 0/1 labels.
+        targets: int64 (N,) classes, or float (N, K) numbers or 0/1 labels; −1 or NaN if missing.
         groups: N group names, for the group kinds.
         grouped_by: The config key that the groups come from.
 
@@ -64,20 +65,22 @@ def make_folds(
         InputError: There are too few rows or groups, or the kind does not fit.
     """
     _check_counts(kind, num_folds, len(targets), groups, grouped_by)
-    classes = _classes(targets, num_folds)
+    classes = classes_of(targets, num_folds)
     if kind == "auto":
         kind = "stratified" if classes is not None else "multilabel"
         kind = f"{kind}_group" if groups is not None else kind  # type: ignore[assignment]
     if kind in ("stratified", "stratified_group") and classes is None:
         raise InputError(f"data.folds.kind '{kind}' needs one target; for several use 'multilabel' or 'auto'.")
     if kind == "multilabel_group":
-        return _multilabel_group_folds(_labels(targets, num_folds), np.asarray(groups), num_folds, seed)
-    labels = classes if "stratified" in kind else _labels(targets, num_folds) if kind == "multilabel" else None
+        return _multilabel_group_folds(labels_of(targets, num_folds), np.asarray(groups), num_folds, seed)
+    labels = classes if "stratified" in kind else labels_of(targets, num_folds) if kind == "multilabel" else None
     splitter = SPLITTERS[kind](n_splits=num_folds, shuffle=True, random_state=seed)
     folds = np.full(len(targets), -1, dtype=np.int64)
     by_group = groups if "group" in kind else None
-    for fold, (_, held_out) in enumerate(splitter.split(np.zeros((len(targets), 1)), labels, by_group)):
-        folds[held_out] = fold
+    with warnings.catch_warnings():  # rows without a target, or soft targets of a rare class, may be fewer than folds
+        warnings.filterwarnings("ignore", "The least populated class")
+        for fold, (_, held_out) in enumerate(splitter.split(np.zeros((len(targets), 1)), labels, by_group)):
+            folds[held_out] = fold
     return folds
 
 
@@ -135,38 +138,6 @@ def scored_folds(
 def _number_of_groups(classes: NDArray[np.int64], groups: NDArray[np.int64], num_groups: int) -> NDArray[np.int64]:
     """Number of groups that contain each class, int64 (largest class + 1,)."""
     return np.bincount(np.unique(classes * num_groups + groups) // num_groups)
-
-
-def target_bins(values: NDArray[Any], min_rows: int) -> NDArray[np.int64]:
-    """Bins of numbers for stratification: 1 + log2 N bins (Sturges); bins with too few rows are merged.
-
-    Bins have equal widths, or equal numbers of rows if more than half of the rows would be in one bin, as with outliers
-    or a long tail.
-
-    Args:
-        values: Numbers (N,).
-        min_rows: Minimum rows of a bin.
-
-    Returns:
-        Bin of each row, int64 (N,), from 0 without gaps.
-    """
-    num_bins = math.floor(1 + math.log2(len(values)))
-    edges = np.linspace(values.min(), values.max(), num_bins + 1)[1:-1]
-    bins = np.digitize(values, edges)
-    if 2 * np.bincount(bins).max() > len(values):
-        edges = np.unique(np.quantile(values, np.linspace(0, 1, num_bins + 1)[1:-1], method="lower"))
-        bins = np.digitize(values, edges, right=True)
-    merged = np.zeros(num_bins, dtype=np.int64)
-    current = rows = 0
-    for index, count in enumerate(np.bincount(bins, minlength=num_bins)):
-        if rows >= min_rows:
-            current, rows = current + 1, 0
-        merged[index] = current
-        rows += count
-    if rows < min_rows and current:  # the remainder at the upper end
-        merged[merged == current] = current - 1
-    chosen: NDArray[np.int64] = merged[bins]
-    return chosen
 
 
 def check_folds(
@@ -229,8 +200,8 @@ def count_per_fold(folds: Folds, targets: NDArray[Any], num_outputs: int) -> NDA
         scored = folds != NO_FOLD
         cells = folds[scored] * num_outputs + targets[scored]
         return np.bincount(cells, minlength=num_folds * num_outputs).reshape(num_folds, num_outputs)
-    if _is_binary(targets):
-        return np.stack([targets[folds == fold].sum(0) for fold in range(num_folds)]).astype(np.int64)
+    if is_binary(targets):
+        return np.stack([np.nansum(targets[folds == fold], 0) for fold in range(num_folds)]).astype(np.int64)
     return np.zeros((num_folds, 0), dtype=np.int64)
 
 
@@ -302,25 +273,6 @@ def _check_counts(kind: str, num_folds: int, num_rows: int, groups: Sequence[str
         raise InputError(
             f"data.folds.num is {num_folds}, but {grouped_by} has only {number_of(len(set(groups)), 'group')}."
         )
-
-
-def _is_binary(targets: NDArray[Any]) -> bool:
-    return targets.ndim == 2 and bool(np.isin(targets, (0, 1)).all())
-
-
-def _classes(targets: NDArray[Any], num_folds: int) -> NDArray[np.int64] | None:
-    """Classes or bins to stratify a single target by; None for several targets."""
-    if targets.ndim == 1:
-        return targets
-    return target_bins(targets[:, 0], num_folds) if targets.shape[1] == 1 else None
-
-
-def _labels(targets: NDArray[Any], num_folds: int) -> NDArray[np.int8]:
-    """Targets of any kind as 0/1 columns (N, labels); numbers are binned."""
-    if _is_binary(targets):
-        return targets.astype(np.int8)
-    columns = [targets] if targets.ndim == 1 else [target_bins(column, num_folds) for column in targets.T]
-    return np.concatenate([np.eye(column.max() + 1, dtype=np.int8)[column] for column in columns], axis=1)
 
 
 def _multilabel_group_folds(labels: NDArray[np.int8], groups: NDArray[Any], num_folds: int, seed: int) -> Folds:

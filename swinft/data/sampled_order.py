@@ -71,7 +71,10 @@ class SampledOrder:
         targets, names = self.rows.targets, self.rows.schema.outputs
         if not (self.rows.are_classes or self.rows.are_labels):
             return np.empty(0), np.empty(0)
-        of_row = np.eye(len(names))[targets] if self.rows.are_classes else targets.astype(np.float64)
+        if self.rows.are_classes:
+            of_row = np.where(targets[:, None] < 0, np.nan, np.eye(len(names))[targets])
+        else:
+            of_row = targets.astype(np.float64)
         visited = self._positions(0)
         return np.nanmean(of_row, 0), np.nanmean(of_row[visited], 0)
 

@@ -23,8 +23,10 @@ from swinft.data.sources.source import Source, is_absent
 from swinft.data.tables.numbers import weights
 from swinft.data.tables.table import Problem, Table, read_table
 from swinft.data.tables.text import Spellings, TextRules
+from swinft.data.target.auxiliary import read_auxiliary
 from swinft.data.target.base import TargetCells, missing_notes, missing_targets, twin_problems
 from swinft.data.target.custom import try_kind
+from swinft.data.target.gaps import encode_known, has_target
 
 if TYPE_CHECKING:
     from swinft.data.data_settings import DataSettings
@@ -45,6 +47,7 @@ class Rows:
         source: Where the images' bytes come from.
         num_main: Number of the first rows, which are of the training table itself; None for all.
         shown: Which of the distinct images each row shows; None where it shows one each.
+        auxiliary: Auxiliary targets: int64 (N,), −1 where missing, or float32 (N, K), NaN where missing.
     """
 
     table: Table
@@ -57,6 +60,13 @@ class Rows:
     source: Source = FILES
     num_main: int | None = None
     shown: Shown | None = None
+    auxiliary: Sequence[NDArray[Any]] = ()
+
+    @property
+    def has_target(self) -> NDArray[np.bool_]:
+        """Which rows have a target, bool (N,); the others are skipped, or trained on for auxiliary targets only."""
+        assert self.targets is not None
+        return has_target(self.targets)
 
     @property
     def is_extra(self) -> NDArray[np.bool_]:
@@ -65,7 +75,7 @@ class Rows:
 
     @property
     def is_used(self) -> NDArray[np.bool_]:
-        """Which rows are trained on or scored, bool (N,)."""
+        """Which rows are trained on or scored, bool (N,): all that are not skipped."""
         used = np.ones(len(self.table), dtype=bool)
         used[list(self.skipped)] = False
         return used
@@ -152,8 +162,9 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
     columns, rules = settings.columns, settings.columns.rules
     required = {
         **dict.fromkeys(settings.targets, "data.target"),
+        **dict.fromkeys(columns.auxiliary_columns, "data.columns.auxiliary"),
         **({settings.folds.group: "data.folds.group"} if settings.folds.group else {}),
-        **({columns.weight: "data.columns.weight"} if columns.weight else {}),
+        **({columns.weight_column: "data.columns.weight"} if columns.weight_column else {}),
         **({settings.folds.column: "data.folds.column"} if settings.folds.column else {}),
         **needed_columns(settings, settings.image, "data.image"),
     }
@@ -169,9 +180,13 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
     metadata = (columns.numbers, columns.categories)
     schema = make_schema(labelled, settings.target_kind, *target, *metadata, rules, columns.class_order)
     cells = TargetCells(labelled, settings.targets, columns.label_delimiter, rules)
-    targets = _encoded(schema, cells, problems, notes)
+    has_gaps = columns.on_missing_target == "mask"
+    targets = _encoded(schema, cells, problems, notes, has_gaps)
+    given = columns.auxiliary or ()
+    others = [read_auxiliary(each, labelled, rules, problems, notes) for each in given]
+    schema = replace(schema, has_gaps=has_gaps, auxiliary=[kept for kept, _ in others])
     features = _train_features(labelled, schema, columns, problems, notes) if schema.num_features else None
-    weight = weights(labelled, columns.weight, problems, rules) if columns.weight else None
+    weight = weights(labelled, columns.weight_column, problems, rules) if columns.weight_column else None
     groups = read_groups(table, settings.folds.group, rules, problems) if settings.folds.group else None
     if min_class_rows:
         of_answered = [name for row, name in enumerate(groups) if row not in skipped] if groups else None
@@ -180,14 +195,23 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
     paths, shown = finding.find(table, problems, notes)
     table = replace(table, notes=(*table.notes, *notes))
     all_features, weight = (None if each is None else with_skipped(each, skipped) for each in (features, weight))
-    all_targets, source = with_skipped(targets, skipped), finding.reading(settings.loading.image_rules)
-    return Rows(table, paths, all_targets, all_features, weight, groups, skipped, source, shown=shown), schema
+    source, auxiliary = (
+        finding.reading(settings.loading.image_rules),
+        [with_skipped(each, skipped) for _, each in others],
+    )
+    values = with_skipped(targets, skipped), all_features, weight, groups, skipped, source
+    return Rows(table, paths, *values, shown=shown, auxiliary=auxiliary), schema
 
 
-def _encoded(schema: Schema, cells: TargetCells, problems: list[Problem], notes: list[str]) -> NDArray[Any]:
+def _encoded(
+    schema: Schema, cells: TargetCells, problems: list[Problem], notes: list[str], has_gaps: bool
+) -> NDArray[Any]:
     """Targets of the training rows; a custom kind is tried where nothing is wrong with them."""
     before = len(problems)
-    targets = schema.target.encode(cells, schema.outputs, problems, notes)
+    if has_gaps:
+        targets = encode_known(schema.target, cells, schema.outputs, problems, notes)
+    else:
+        targets = schema.target.encode(cells, schema.outputs, problems, notes)
     problems += schema.target.training_problems(cells, targets, schema.outputs)
     if len(problems) == before:
         try_kind(schema.target, cells, targets, schema.outputs)
@@ -198,15 +222,23 @@ def without_target(
     settings: "DataSettings", table: Table, problems: list[Problem], notes: list[str]
 ) -> dict[int, str] | None:
     """Rows that are skipped for want of a target; None if all rows are."""
-    if settings.columns.on_missing_target != "skip":
+    columns = settings.columns
+    if columns.on_missing_target == "error":
         return {}
-    missing = missing_targets(table, settings.targets, settings.columns.rules)
-    notes += missing_notes(table, settings.targets, settings.columns.rules)
+    notes += missing_notes(table, settings.targets, columns.rules)
+    if columns.on_missing_target == "skip" or settings.kind.are_classes:
+        missing = missing_targets(table, settings.targets, columns.rules)
+    else:  # a row with one of several numbers or labels has a target
+        each = [missing_targets(table, [name], columns.rules) for name in settings.targets]
+        missing = np.logical_and.reduce(each)
     if missing.all():
         fix = "Name the column of the target, or correct data.columns.missing_words."
         message = "no row has a target"
         problems.append(Problem(str(table.path), message, fix, column=", ".join(settings.targets)))
         return None
+    if columns.on_missing_target == "mask" and columns.auxiliary:
+        for name in columns.auxiliary_columns:  # a row with an auxiliary target is trained on
+            missing &= missing_targets(table, [name], columns.rules)
     return {int(row): "no target" for row in np.flatnonzero(missing)}
 
 

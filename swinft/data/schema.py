@@ -15,11 +15,12 @@ from swinft.data.tables.table import Table
 from swinft.data.tables.text import TEXT_RULES, TextRules
 from swinft.data.target.base import Target, TargetCells
 from swinft.data.target.custom import class_path_of, fingerprint, is_same
-from swinft.data.target.kinds import TARGETS, GivenKind, is_custom, target_columns, target_of
+from swinft.data.target.kinds import SOFT, TARGETS, GivenKind, is_custom, target_columns, target_of
 from swinft.data.target.names import in_order, names_in
 from swinft.errors import InputError
 
 MISSING_CATEGORY = ""  # the category of missing cells, if the training table has any
+OPTIONAL = ("is_soft", "has_gaps", "auxiliary")  # stored only if set
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Schema:
         ranges: Smallest and largest training target of each output; for numbers only.
         are_ordered: Whether `outputs` are classes in the order of `data.columns.class_order`.
         booleans: Columns of `numeric_features` that contain only 0, 1, True and False.
+        is_soft: Whether the targets of classes are soft: a column for each class.
+        has_gaps: Whether some rows may lack some of their targets.
+        auxiliary: The auxiliary targets, each with `name`, `kind`, `outputs`, `weight` and `head`; for training only.
         kind_class: Class path of a custom kind; None for a built-in kind.
         kind_check: Fingerprint of the training targets that a custom kind encodes.
         custom: The custom kind; None for built-in kinds, or if only its name is known. It is not stored.
@@ -50,6 +54,9 @@ class Schema:
     ranges: list[list[float]] = field(default_factory=list)
     are_ordered: bool = False
     booleans: list[str] = field(default_factory=list)
+    is_soft: bool = False
+    has_gaps: bool = False
+    auxiliary: list[dict[str, Any]] = field(default_factory=list)
     kind_class: str | None = None
     kind_check: list[float] = field(default_factory=list)
     custom: Target | None = field(default=None, compare=False, repr=False)
@@ -71,7 +78,15 @@ class Schema:
     @property
     def base(self) -> Target:
         """The built-in kind that it is or derives from; heads, metrics and submissions rely on it."""
-        return TARGETS[self.kind]
+        return SOFT if self.is_soft else TARGETS[self.kind]
+
+    @property
+    def auxiliary_heads(self) -> list[dict[str, Any]]:
+        """What a network needs of each auxiliary target: `name`, `kind`, `num_outputs`, `weight` and `head`."""
+        return [
+            {"num_outputs": len(each["outputs"]), **{name: each[name] for name in ("name", "kind", "weight", "head")}}
+            for each in self.auxiliary
+        ]
 
     @property
     def kind_name(self) -> str:
@@ -116,7 +131,7 @@ class Schema:
         del values["custom"]
         if self.kind_class is None:
             del values["kind_class"], values["kind_check"]
-        return values
+        return {name: value for name, value in values.items() if value or name not in OPTIONAL}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Schema":
@@ -139,7 +154,7 @@ def make_schema(
     Raises:
         InputError: `class_order` does not name the table's classes.
     """
-    meaning = target_of(kind)
+    meaning = target_of(kind, target)
     columns = target_columns(meaning, target, delimiter)
     outputs = list(meaning.outputs(TargetCells(table, columns, delimiter, rules), class_order))
     categories = {}
@@ -149,7 +164,7 @@ def make_schema(
     booleans = [name for name in numeric_features if is_boolean(set(table.column(name)), rules)]
     is_ordered = class_order is not None
     schema = Schema(meaning.kind, outputs, list(numeric_features), categories, [], [], is_ordered, booleans)
-    return of_kind(schema, kind)
+    return of_kind(replace(schema, is_soft=meaning.is_soft and isinstance(kind, str)), kind)
 
 
 def of_kind(schema: Schema, kind: GivenKind) -> Schema:

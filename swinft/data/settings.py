@@ -1,9 +1,9 @@
 """Settings for image loading (`LoadingConfig`), and settings from dictionaries."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 from albumentations import BaseCompose, BasicTransform
 from albumentations.core.composition import TransformType
@@ -18,16 +18,9 @@ from swinft.data.sampling import Sampler, SamplerName, sampler_problems
 from swinft.data.sources.named import SourceName, source_problems
 from swinft.data.sources.source import Source
 from swinft.errors import suggest
-from swinft.ranges import (
-    SettingsError,
-    is_whole,
-    text_problems,
-    whole_problems,
-    word_problems,
-)
+from swinft.ranges import SettingsError, is_whole, settings_of, text_problems, whole_problems, word_problems
 
 OnBadImage = Literal["error", "skip"]
-Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -158,28 +151,3 @@ def transform_problems(key: str, transforms: Any) -> list[str]:
     if not is_list or not all(isinstance(each, BasicTransform | BaseCompose) for each in transforms):
         return [f"data.{key} is {transforms!r}; give a list of albumentations transforms."]
     return mistyped(key, transforms)
-
-
-def settings_of(cls: type[Settings], key: str, given: Any) -> Settings:
-    """Creates a settings object from a dictionary, as in YAML and in checkpoints; objects are returned unchanged.
-
-    Args:
-        cls: The dataclass.
-        key: Its config key.
-        given: An object of the class, or a dictionary of its fields.
-
-    Raises:
-        InputError: A key is unknown, or a value is wrong.
-    """
-    if isinstance(given, cls):
-        return given
-    if not isinstance(given, Mapping):
-        raise SettingsError([f"{key} is {given!r}; give a {cls.__name__}, or a dictionary of its fields."])
-    known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
-    unknown = [f"{key} has no '{name}'.{suggest(str(name), known)}" for name in given if name not in known]
-    if unknown:
-        raise SettingsError(unknown)
-    try:
-        return cls(**given)
-    except TypeError as error:  # from comparisons with a wrong type
-        raise SettingsError([f"{key} is {dict(given)!r}, which contains a value of a wrong type: {error}."]) from error

@@ -1,6 +1,7 @@
 """The training and test rows of a datamodule: reads the tables, skips rows and assigns folds."""
 
 import json
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from swinft.data.data_settings import DataSettings
 from swinft.data.extra import extra_notes, leaks_csv, left_out, read_leaks, with_extra
 from swinft.data.fold_assignment import assign_folds
 from swinft.data.folds import ALL_ROWS, NO_FOLD, Folds, check_folds
+from swinft.data.gap_checks import check_gaps
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.sampled_order import SampledOrder
 from swinft.data.samples import Rows, check_sample, read_sample, read_test, read_train
@@ -20,6 +22,7 @@ from swinft.data.sampling import TrainingRows, make_sampler
 from swinft.data.schema import Schema, check_kind, recognised, with_prior
 from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.target.base import TargetCells
+from swinft.data.target.gaps import encode_other
 from swinft.errors import InputError
 from swinft.seeding import seed_for
 from swinft.store import verify
@@ -105,20 +108,20 @@ class Splits:
     @property
     def fold_of_row(self) -> Folds:
         """Fold of each training row, int64 (N,); −1 for rows that no fold scores."""
-        assert len(self.train.table) == len(self._fold_of_row)
         return self._fold_of_row
 
     @property
     def is_scored(self) -> NDArray[np.bool_]:
-        """Which training rows some fold scores, bool (N,): those that are not skipped and have a fold."""
-        scored: NDArray[np.bool_] = self.train.is_used & (self.fold_of_row != NO_FOLD)
+        """Which training rows some fold scores, bool (N,): not skipped, with a fold and a target."""
+        scored: NDArray[np.bool_] = self.train.is_used & (self.fold_of_row != NO_FOLD) & self.train.has_target
         return scored
 
     @property
     def status(self) -> list[str]:
         """Status of each row of the training table: `ok`, or why no fold scores it."""
         without = dict.fromkeys(np.flatnonzero(self.fold_of_row == NO_FOLD).tolist(), "in no fold")
-        reasons = {**without, **self.train.skipped}
+        unanswered = dict.fromkeys(np.flatnonzero(~self.train.has_target).tolist(), "no target")
+        reasons = {**without, **unanswered, **self.train.skipped}
         return [reasons.get(row, OK) for row in range(self.num_main)]
 
     @property
@@ -140,9 +143,8 @@ class Splits:
     def titles(self, split: str, rows: list[int]) -> list[str]:
         """What a figure says of some rows: their targets, or the ids of those to predict."""
         assert self.schema is not None
-        return (
-            [self.test.table.ids[row] for row in rows] if split == "test" else self.schema.captions(self.targets[rows])
-        )
+        ids = self.test.table.ids if split == "test" else []
+        return [ids[row] for row in rows] if split == "test" else self.schema.captions(self.targets[rows])
 
     def check_fold(self, fold: int) -> None:
         """Checks that a fold can be held out.
@@ -169,7 +171,8 @@ class Splits:
         if sampler is None:
             return None
         assert self.schema is not None
-        training = TrainingRows(self.targets[rows], self.schema, self.train.table, rows)
+        targets = self.schema.target.strata(self.targets[rows])
+        training = TrainingRows(targets, self.schema, self.train.table, rows)
         return SampledOrder(sampler, training, seed_for("order", self.settings.folds.seed, fold))
 
     def loss_weights(self, fold: int) -> NDArray[np.float32] | None:
@@ -189,7 +192,7 @@ class Splits:
     @property
     def score_weights(self) -> NDArray[np.float32] | None:
         """What each training row counts in the metrics, float32 (N,); None where all count the same."""
-        return self.train.weights if self.settings.columns.weighted_score else None
+        return self.train.weights if self.settings.columns.weighs_score else None
 
     def prior_shift(self, fold: int) -> NDArray[np.float32] | None:
         """What the sampler adds to the log odds of each output (K,), where the loss is to take it out; else None."""
@@ -244,22 +247,23 @@ class Splits:
         train = self._without_bad_images(rows)
         assert train.targets is not None
         used, config = train.is_used, self.settings.folds
-        schema = with_prior(schema, train.targets[used & ~train.is_extra])
+        answered, is_main = used & train.has_target, ~train.is_extra
+        schema = with_prior(schema, train.targets[answered & is_main])
         if schema.custom and self.known_schema:
             check_kind(schema, Schema.from_dict(json.loads(verify(self.known_schema).read_bytes())))
-        folds = assign_folds(config, train, self.image_files)
+        folds = assign_folds(config, replace(train, targets=schema.target.strata(train.targets)), self.image_files)
         known = None if self.known_images else train.groups  # a run's folds were checked when it was started
-        groups = known and [known[row] for row in np.flatnonzero(used & ~train.is_extra)]
-        notes = check_folds(folds[used], train.targets[used], schema.outputs, groups, config.source)
+        groups = known and [known[row] for row in np.flatnonzero(answered & is_main)]
+        notes = check_folds(folds[answered], train.targets[answered], schema.outputs, groups, config.source)
+        check_gaps(train, schema, folds)
         self._leaks = self._find_leaks(train, folds)
         self.schema, self._train, self._test, self._fold_of_row = schema, train, test, folds
         sample = None if self.settings.predicts_sample else self.sample
         tables = [train.table, *([test.table] if test else []), *([sample] if sample else [])]
-        read = [note for table in tables for note in table.notes]
         order = self.sampled_order(self.settings.folds.held_out)
         self.notes = [
-            *read,
-            *schema.target.notes(train.targets[used], schema.outputs),
+            *(note for table in tables for note in table.notes),
+            *schema.target.notes(train.targets[answered], schema.outputs),
             *(extra_notes(train, self._leaks, config.extra_tables) if self._leaks is not None else []),
             *notes,
             *(order.notes() if order else []),
@@ -279,7 +283,7 @@ class Splits:
         if self.schema is None:
             found = self._read_train(problems)
             if found and found[0].targets is not None and not problems:
-                is_main = found[0].is_used & ~found[0].is_extra
+                is_main = found[0].is_used & found[0].has_target & ~found[0].is_extra
                 self.schema = with_prior(found[1], found[0].targets[is_main])
         test = read_test(self.settings, self.schema, problems, is_rerun=True)
         if problems or test is None:
@@ -301,9 +305,9 @@ class Splits:
             raise InputError(f"there is nothing to test: {what}. Use Trainer.predict for rows without targets.")
         assert self.schema is not None
         problems: list[Problem] = []
-        columns = settings.columns
-        cells = TargetCells(table, settings.targets, columns.label_delimiter, columns.rules)
-        targets = self.schema.target.encode_answers(cells, self.schema.outputs, problems)
+        cells = TargetCells(table, settings.targets, settings.columns.label_delimiter, settings.columns.rules)
+        is_masked = self.schema.has_gaps and not self.schema.base.are_classes
+        targets = encode_other(self.schema.target, cells, self.schema.outputs, problems, is_masked)
         if problems:
             raise DataError(problems)
         return targets

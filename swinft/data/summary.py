@@ -42,7 +42,9 @@ def summarize(splits: "Splits", notes: list[str]) -> dict[str, Any]:
         "train": str(train.table.path),
         "rows": splits.num_main,
         "target": f"{', '.join(splits.settings.targets)} ({splits.settings.kind_name})",
-        "outputs": schema.target.summary(targets[train.is_used[: splits.num_main]], schema.outputs),
+        "outputs": schema.target.summary(
+            targets[(train.is_used & train.has_target)[: splits.num_main]], schema.outputs
+        ),
         "folds": fold_summary(folds[scored], targets[scored], schema),
     }
     if not scored.all():

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from swinft.model.auxiliary import mean_of_known
 from swinft.model.evaluation import Evaluated, pooled_rows
 from swinft.model.metrics import Metric
 from swinft.model.scoring import is_custom, score
@@ -122,7 +123,7 @@ class BaseTask(pl.LightningModule):
 
     def _log_scores(self, stage: str) -> None:
         """Pools the rows of all ranks and logs their mean loss and every metric."""
-        rows, predictions, targets, losses = self._pooled()
+        rows, predictions, targets, losses, auxiliary = self._pooled()
         self._evaluated.clear()
         self.log(f"{stage}_loss", losses.mean(), rank_zero_only=True)
         table = self._columns_of(stage, rows) if any(map(is_custom, self.scored_by)) else None
@@ -132,6 +133,10 @@ class BaseTask(pl.LightningModule):
         # A custom metric may be random: all ranks must use one score for early stopping and checkpoints.
         for name, value in self._of_all_ranks(scores)[0].items():
             self.log(f"{stage}_{name}", value, rank_zero_only=True)
+        if auxiliary is not None:
+            for name, value in zip(self.net.auxiliary.names, mean_of_known(auxiliary), strict=True):
+                if not math.isnan(value):  # NaN: none of the rows has it
+                    self.log(f"{stage}_{name}_loss", value, rank_zero_only=True)
 
     def table_context(self) -> dict[str, Any]:
         """Arguments of `score` that come from the table's schema: names of the outputs, and grades."""

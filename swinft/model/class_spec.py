@@ -85,8 +85,9 @@ def load_class(path: str, base: type[T], what: str) -> type[T]:
         InputError: There is no such class, or it does not derive from `base`.
     """
     module, _, name = path.rpartition(".")
-    # Not getattr: it would import the submodules of packages that import lazily.
-    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    # Not getattr: it would import the submodules of packages that import lazily. Those of swinft itself may be.
+    loaded = sys.modules.get(module)
+    found = getattr(loaded, name, None) if module == "swinft" else vars(loaded).get(name) if loaded else None
     found = found if inspect.isclass(found) and issubclass(found, base) else _defined_inside(path, base)
     if found is None:
         raise InputError(

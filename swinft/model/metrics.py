@@ -42,6 +42,9 @@ class Metric(InitArgsMixin):
     scores_grades: bool = False
     """Whether it measures the distance between grades: classes need an order, and a submission has whole numbers."""
 
+    scores_soft: bool = False
+    """Whether a built-in metric takes soft targets; others get the class of the largest value."""
+
     outputs: Sequence[str] = ()
     """Names of the K outputs, set before `compute` is called; empty without a table."""
 
@@ -61,7 +64,8 @@ class Metric(InitArgsMixin):
 
         Args:
             predictions: float64 (N, K) in the competition's units: probabilities of classes or labels, or numbers.
-            targets: int64 (N,) for classification, else float64 (N, K).
+            targets: int64 (N,) for classification, or float64 (N, K) if they are soft; else
+                float64 (N, K), NaN where a row lacks one of several targets.
             rows: pandas DataFrame of N rows with the table's columns as text, `""` for an empty cell; None if there is
                 no table, as with loaders that do not come from a datamodule.
 
@@ -112,10 +116,29 @@ def macro_f1(predictions: Array, targets: Array, grades: Array | None = None, we
 
 
 def log_loss(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
-    """Mean negative log probability of the true class, clipped at 2.2e-16, as scikit-learn does in float64."""
+    """Mean negative log probability of the true class, clipped at 2.2e-16, as scikit-learn does in float64.
+
+    With soft targets, the mean cross-entropy.
+    """
     eps = np.finfo(np.float64).eps
-    losses = -np.log(np.clip(predictions[np.arange(len(targets)), targets], eps, 1 - eps))
+    if targets.ndim == 2:
+        losses = -(targets * np.log(np.clip(predictions, eps, 1 - eps))).sum(1)
+    else:
+        losses = -np.log(np.clip(predictions[np.arange(len(targets)), targets], eps, 1 - eps))
     return float(np.average(losses, weights=weights))
+
+
+def kl_divergence(
+    predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None
+) -> float:
+    """Mean Kullback-Leibler divergence of the probabilities from soft targets, clipped at 1e-15.
+
+    Without soft targets, it is the log loss.
+    """
+    eps = 1e-15
+    soft = np.eye(predictions.shape[1])[targets] if targets.ndim == 1 else targets
+    ratios = np.log(np.clip(soft, eps, None)) - np.log(np.clip(predictions, eps, 1))
+    return float(np.average((soft * ratios).sum(1), weights=weights))
 
 
 def auc(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
@@ -125,7 +148,7 @@ def auc(predictions: Array, targets: Array, grades: Array | None = None, weights
     """
     if predictions.shape[1] == 2:
         return _binary_auc(predictions[:, 1], targets == 1, weights)
-    return _mean([_binary_auc(column, targets == k, weights) for k, column in enumerate(predictions.T)])
+    return mean_of_defined([_binary_auc(column, targets == k, weights) for k, column in enumerate(predictions.T)])
 
 
 def mean_column_auc(
@@ -138,7 +161,7 @@ def mean_column_auc(
     """
     if not np.isin(targets, (0, 1)).all():
         raise InputError("mean_column_auc needs targets of 0 and 1, and some are between: choose another metric.")
-    return _mean([_binary_auc(p, t > 0.5, weights) for p, t in zip(predictions.T, targets.T, strict=True)])
+    return mean_of_defined([_binary_auc(p, t > 0.5, weights) for p, t in zip(predictions.T, targets.T, strict=True)])
 
 
 def quadratic_kappa(
@@ -199,18 +222,21 @@ def _kappa(given: Array, wanted: Array, weights: Array | None) -> float:
     return float(1 - np.square(given - wanted).mean() / by_chance) if by_chance > 0 else math.nan
 
 
-def _mean(values: list[float]) -> float:
+def mean_of_defined(values: list[float]) -> float:
     """Mean of the values that are not NaN; NaN if there is none."""
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else math.nan
 
+
+OF_PROBABILITIES = ("wants_probabilities", "needs_probabilities", "scores_soft")
 
 METRICS = {
     metric.name: metric
     for metric in (
         BuiltinMetric(accuracy, True, ("classification",)),
         BuiltinMetric(macro_f1, True, ("classification",)),
-        BuiltinMetric(log_loss, False, ("classification",), "wants_probabilities", "needs_probabilities"),
+        BuiltinMetric(log_loss, False, ("classification",), *OF_PROBABILITIES),
+        BuiltinMetric(kl_divergence, False, ("classification",), *OF_PROBABILITIES),
         BuiltinMetric(auc, True, ("classification",), "wants_probabilities"),
         BuiltinMetric(mean_column_auc, True, ("multilabel",), "wants_probabilities"),
         BuiltinMetric(quadratic_kappa, True, ("classification", "regression"), "scores_grades"),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from swinft.errors import InputError
+from swinft.model.auxiliary import LOGITS, AuxiliaryHeads, known_rows
 from swinft.model.backbones.timm_backbone import Backbone
 from swinft.model.backbones.unpooled import pooled_width
 from swinft.model.class_spec import to_spec
@@ -33,6 +34,7 @@ class ImageModel(nn.Module):
         pooling: As in `pooling_from`; or with a fusion as in `fusion_from`: `swinft.PoolingConfig` has both.
         image_size: Height and width in pixels at which a custom pooling is tested.
         num_images: V if rows have several images, or None.
+        auxiliary: The auxiliary targets, as in `AuxiliaryHeads`.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class ImageModel(nn.Module):
         pooling: Any = "avg",
         image_size: tuple[int, int] = (224, 224),
         num_images: int | None = None,
+        auxiliary: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__()
         self.backbone, self.num_images = backbone, num_images
@@ -57,7 +60,9 @@ class ImageModel(nn.Module):
         self.fusion = fusion_from(fusion, self.width, num_images)
         self.metadata = MetadataNetwork(num_metadata, category_sizes, metadata_hidden) if num_metadata else None
         width = self.width if self.fusion is None else self.fusion.num_features
-        self.head = head(width + (metadata_hidden if num_metadata else 0), num_outputs)
+        in_features = width + (metadata_hidden if num_metadata else 0)
+        self.head = head(in_features, num_outputs)
+        self.auxiliary = AuxiliaryHeads(in_features, auxiliary) if auxiliary else None
         self.image_format: torch.memory_format | None = None  # set with that of the weights
         self.is_initialized = False  # by `initialize`, or by loading weights
         self.register_load_state_dict_post_hook(_mark_initialized)  # type: ignore[no-untyped-call]
@@ -82,20 +87,24 @@ class ImageModel(nn.Module):
     @property
     def learns_from_rows(self) -> bool:
         """Whether `initialize` must set statistics of the training rows: target units, class weights, metadata."""
-        return self.metadata is not None or self.head.learns_from_targets
+        heads = [self.head, *(self.auxiliary or ())]
+        return self.metadata is not None or any(head.learns_from_targets for head in heads)
 
-    def initialize(self, targets: Tensor, features: Tensor | None = None) -> None:
+    def initialize(self, targets: Tensor, features: Tensor | None = None, *auxiliary: Tensor) -> None:
         """Computes the statistics of all training rows that head and metadata network need, before training.
 
         Args:
             targets: int64 (N,) for classification, else float (N, K).
             features: float (N, F) if there is metadata.
+            auxiliary: The targets of each auxiliary target.
 
         Raises:
-            InputError: The head rejects a target.
+            InputError: A head rejects a target.
         """
         device = next(self.head.parameters(), torch.empty(0)).device
-        self.head.initialize(targets.to(device))
+        self.head.initialize(known_rows(targets).to(device))
+        if self.auxiliary is not None and auxiliary:
+            self.auxiliary.initialize(auxiliary)
         if self.metadata is not None and features is not None:
             self.metadata.initialize(features.cpu())
         self.is_initialized = True
@@ -113,23 +122,34 @@ class ImageModel(nn.Module):
                 f"targets and, if there is any, the metadata of all training rows."
             )
 
-    def encode_metadata(self, features: Tensor | None) -> Tensor | None:
+    def encode_metadata(self, features: Tensor | None = None) -> Tensor | None:
         """Metadata (B, F) to encoded metadata (B, E), in which rows can be mixed; None without metadata."""
         return None if self.metadata is None or features is None else self.metadata.encode(features)
 
-    def logits_of(self, image: Tensor, more: Mapping[str, Tensor]) -> Tensor:
-        """Logits of images and what else a training step has of them: `metadata` and `image_mask`, if any."""
-        return self.logits(image, more.get("metadata"), *(more[name] for name in ("image_mask",) if name in more))
-
     def logits(self, image: Tensor, metadata: Tensor | None, image_mask: Tensor | None = None) -> Tensor:
         """Pixels (B, C, H, W) or (B, V, C, H, W), encoded metadata (B, E) and which images are there to logits."""
+        logits: Tensor = self.head(self.embed(image, metadata, image_mask))
+        return logits
+
+    def all_logits(self, image: Tensor, more: Mapping[str, Tensor | None]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same, and the logits of each auxiliary target by the key `LOGITS`.
+
+        Args:
+            image: Pixels.
+            more: What else belongs to the rows: `metadata` and `image_mask`, if any.
+        """
+        embedding = self.embed(image, more.get("metadata"), more.get("image_mask"))
+        logits: Tensor = self.head(embedding)
+        return logits, {LOGITS.format(k): head(embedding) for k, head in enumerate(self.auxiliary or ())}
+
+    def embed(self, image: Tensor, metadata: Tensor | None, image_mask: Tensor | None = None) -> Tensor:
+        """Pixels, encoded metadata and which images are there to the features that the heads get."""
         embedding = self._embedding(image) if self.fusion is None else self._fused(image, image_mask)
         if self.metadata is not None:
             if metadata is None:
                 raise InputError("the network takes metadata, and the batch has no `features`.")
             embedding = torch.cat([embedding, self.metadata.embed(metadata).to(embedding.dtype)], dim=1)
-        logits: Tensor = self.head(embedding)
-        return logits
+        return embedding
 
     def _embedding(self, image: Tensor) -> Tensor:
         """Pixels (B, C, H, W) to features (B, D)."""

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from swinft.errors import InputError, number_of, suggest
 from swinft.model.class_spec import class_path_of
-from swinft.model.metrics import METRICS, Array, BuiltinMetric, Metric
+from swinft.model.heads.base import takes_classes
+from swinft.model.metrics import METRICS, Array, BuiltinMetric, Metric, mean_of_defined
 
 # How far a probability may be outside 0–1: the rounding error of a softmax in bf16.
 TOLERANCE = 1e-2
@@ -89,7 +90,8 @@ def score(
         metrics: Names in `METRICS`, and custom metrics.
         kind: The kind of target.
         predictions: Float (N, K), in the competition's units.
-        targets: Whole numbers (N,) for classification, else float (N, K).
+        targets: Whole numbers (N,) for classification, or soft targets (N, K); else float (N, K), NaN where a
+            row lacks one of several targets.
         grades: A schema's `grades`: the grade of each class (K,), or the lowest and the highest training target of each
             column (2, K). None for the positions of the classes, or the range of `targets`.
         outputs: Names of the K outputs, if they are known.
@@ -112,7 +114,7 @@ def score(
     _check_probabilities(chosen, given)
     scale = None if grades is None else np.asarray(grades, np.float64)
     told = {metric.name: _with_context(metric, outputs, scale, counted) for metric in chosen}
-    return {name: _value(metric, given, wanted, rows) for name, metric in told.items()}
+    return {name: _value(metric, given, wanted, rows, kind) for name, metric in told.items()}
 
 
 def _with_context(metric: Metric, outputs: Sequence[str], grades: Array | None, weights: Array | None) -> Metric:
@@ -122,14 +124,34 @@ def _with_context(metric: Metric, outputs: Sequence[str], grades: Array | None, 
     return copied
 
 
-def _value(metric: Metric, predictions: Array, targets: Array, rows: Any) -> float:
+def _of_known(metric: Metric, predictions: Array, targets: Array, kind: str) -> float:
+    """The score of a built-in metric, in which missing targets do not count.
+
+    If some are missing, it is the mean over the target columns of the score of the rows that have the column.
+    """
+    if takes_classes(kind) and targets.ndim == 2 and not metric.scores_soft:
+        targets = targets.argmax(1)
+    if targets.ndim == 1 or not np.isnan(targets).any():
+        return metric.compute(predictions, targets, None)
+    scores = []
+    for k, is_known in enumerate(~np.isnan(targets).T):
+        alone = copy.copy(metric)
+        alone.grades = None if metric.grades is None else metric.grades[:, [k]]
+        alone.weights = None if metric.weights is None else metric.weights[is_known]
+        column = (predictions[is_known][:, [k]], targets[is_known][:, [k]])
+        counts = is_known.any() and (alone.weights is None or alone.weights.any())
+        scores.append(alone.compute(*column, None) if counts else math.nan)
+    return mean_of_defined(scores)
+
+
+def _value(metric: Metric, predictions: Array, targets: Array, rows: Any, kind: str) -> float:
     """The score of one metric.
 
     Raises:
         InputError: A custom metric fails, or does not return a number.
     """
     if not is_custom(metric):
-        return metric.compute(predictions, targets, rows)
+        return _of_known(metric, predictions, targets, kind)
     what = f"model.metrics: {class_path_of(type(metric))}.compute"
     try:
         # Copies: a change in place by one metric must not affect the next one.

@@ -1,6 +1,6 @@
 """Settings of a task: how it computes, and its context from the data and the run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +51,8 @@ class TaskContext:
         num_channels: C of the images; None for the datamodule's, or RGB.
         are_grey: Each channel is a grey image.
         loads_weights: False if a checkpoint's weights will replace the `pretrained` ones, which are then not loaded.
+        auxiliary: The auxiliary targets, as in `swinft.model.auxiliary.AuxiliaryHeads`.
+        has_gaps: Whether some rows lack some targets, −1 or NaN, which are masked in the loss.
     """
 
     image_size: int | tuple[int, int] | None = None
@@ -61,6 +63,8 @@ class TaskContext:
     num_images: int | None = None
     num_channels: int | None = None
     are_grey: bool = False
+    auxiliary: Sequence[Mapping[str, Any]] = ()
+    has_gaps: bool = False
 
     @property
     def shown(self) -> tuple[tuple[int, int], int | None]:
@@ -94,4 +98,6 @@ class TaskContext:
         if self.num_metadata is None:
             sizes = list(schema.category_sizes) if schema else list(self.category_sizes)
             found |= {"num_metadata": schema.num_features if schema else sum(sizes), "category_sizes": sizes}
+        if schema is not None and not self.auxiliary:
+            found |= {"auxiliary": schema.auxiliary_heads, "has_gaps": schema.has_gaps}
         return replace(self, **found)

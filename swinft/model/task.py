@@ -15,6 +15,7 @@ from torch import Tensor
 
 from swinft.errors import InputError
 from swinft.model.attention.swin import set_attention
+from swinft.model.auxiliary import KEY, check_context
 from swinft.model.backbones.memory_format import plain_where_needed, set_layout, uses_channels_last
 from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.class_spec import Named, from_spec, plain_spec, to_spec
@@ -138,8 +139,10 @@ class FineTuneTask(OptimizedTask):
         more = given["drop_path_rate"], self.compute.grad_checkpointing, given["backbone_args"], context.channels
         images = create_backbone(given["backbone"], context.sides, weights, *more)
         self.optim, self._rates_reason = rates.resolve_rates(self.optim, images, given["pretrained"] is not False)
-        metadata = context.num_metadata or 0, given["metadata_hidden"], context.category_sizes
-        self.net = ImageModel(images, self._head, num_outputs, *metadata, self._pooling, *context.shown)
+        widths = num_outputs, context.num_metadata or 0, given["metadata_hidden"], context.category_sizes
+        more_heads = *context.shown, context.auxiliary
+        self.net = ImageModel(images, self._head, *widths, self._pooling, *more_heads)
+        self.net.head.has_gaps = context.has_gaps
         if uses_channels_last(self.net):
             set_layout(self.net, "channels_last")
         asked = self.net.head.default_metrics if self._asked is None else self._asked
@@ -173,7 +176,7 @@ class FineTuneTask(OptimizedTask):
         assert isinstance(averaged, ImageModel)
         return averaged
 
-    def initialize(self, targets: Tensor, features: Tensor | None = None) -> None:
+    def initialize(self, targets: Tensor, features: Tensor | None = None, *auxiliary: Tensor) -> None:
         """Computes the statistics of all training rows that head and metadata network need, before training.
 
         `Trainer.fit` calls it with the datamodule's rows, unless it was called before or weights were loaded.
@@ -181,19 +184,21 @@ class FineTuneTask(OptimizedTask):
         Args:
             targets: int64 (N,) for classification, else float (N, K).
             features: float (N, F) if there is metadata.
+            auxiliary: The targets of each auxiliary target.
 
         Raises:
-            InputError: The head rejects a target.
+            InputError: A head rejects a target.
         """
-        self.net.initialize(targets, features)
+        self.net.initialize(targets, features, *auxiliary)
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.net.state_dict())
 
     def initialize_from(self, data: Any) -> None:
-        """Calls `initialize` with a datamodule's `training_targets` and, if any, `training_features`."""
+        """Calls `initialize` with a datamodule's `training_targets`, and `training_features` and others, if any."""
         features = getattr(data, "training_features", None)
         features = None if features is None else torch.as_tensor(features)
-        self.initialize(torch.as_tensor(data.training_targets), features)
+        auxiliary = [torch.as_tensor(each) for each in getattr(data, "training_auxiliary", ())]
+        self.initialize(torch.as_tensor(data.training_targets), features, *auxiliary)
 
     def check_schema(self, schema: Any) -> None:
         """Checks that the network fits a table's `swinft.Schema`.
@@ -201,6 +206,7 @@ class FineTuneTask(OptimizedTask):
         Raises:
             InputError: The kind of target or the number of outputs or metadata features differs.
         """
+        check_context(self.context, schema)
         check_fits(self.net.head, self.context.num_metadata or 0, self.scored_by, schema)
         self._schema = schema
 
@@ -256,11 +262,14 @@ class FineTuneTask(OptimizedTask):
         encoded = encoded_targets(head, batch["target"], len(image))
         found: dict[str, Any] = {**batch, "metadata": net.encode_metadata(batch.get("features"))}
         more = {name: found[name] for name in ("metadata", "weight", "image_mask") if found.get(name) is not None}
+        more |= {} if net.auxiliary is None else net.auxiliary.encode(batch, len(image))
         image = self._sizes.shrink(image) if self._sizes else image
         mixing = draw(self.mix, image, self._rng("mixing", batch_idx), self._places)
         with kept_statistics(net) if self._is_second_pass else nullcontext():
             logits, encoded, more = mixed_logits(net, image, encoded, more, mixing)
         losses = row_losses(head, shifted(logits, self._prior_shift), encoded)
+        if net.auxiliary is not None:
+            losses = losses + net.auxiliary.weighted(net.auxiliary.losses(more))
         loss = (losses * more["weight"] if "weight" in more else losses).mean()
         if not self._is_second_pass:
             self._losses.add(batch_idx, loss.detach(), batch["row"])
@@ -280,24 +289,33 @@ class FineTuneTask(OptimizedTask):
             `row` int64 (B,), row indices of the datamodule's table, and `prediction` (B, K) in the competition's units,
             without padding.
         """
-        predictions = decoded(self.predictor.head, self._logits(batch))
+        predictions = decoded(self.predictor.head, self._logits(batch)[0])
         is_real = batch["row"] >= 0
         return {"row": batch["row"][is_real], "prediction": predictions[is_real]}
 
-    def _logits(self, batch: Batch) -> Tensor:
-        """Logits (B, …). Batches of a compiled network are padded: another size would be compiled again."""
+    def _logits(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits (B, …) of the head and of the auxiliary targets.
+
+        Batches of a compiled network are padded: another size would be compiled again.
+        """
         given = {name: batch[name] for name in ("image", "features", "image_mask") if name in batch}
         filled, started = self._compiled.padded([*given.values()]), time.perf_counter()
-        logits: Tensor = self.predictor(**dict(zip(given, filled, strict=True)))
+        padded, net = dict(zip(given, filled, strict=True)), self.predictor
+        more = {"metadata": net.encode_metadata(padded.get("features")), "image_mask": padded.get("image_mask")}
+        logits, others = net.all_logits(padded["image"], more)
         self._compiled.say("evaluation batch", started, self.print)
         check_logits(self.predictor.head, logits, len(filled[0]))
-        return logits[: len(given["image"])]
+        size = len(given["image"])
+        return logits[:size], {name: each[:size] for name, each in others.items()}
 
     def _evaluate(self, batch: Batch) -> None:
         """Stores rows, predictions, targets and losses of a batch."""
-        head, logits = self.predictor.head, self._logits(batch)
+        head, (logits, others) = self.predictor.head, self._logits(batch)
         losses = row_losses(head, logits, encoded_targets(head, batch["target"], len(logits)))
-        self._evaluated.append(Evaluated(batch["row"], decoded(head, logits), batch["target"], losses))
+        found = Evaluated(batch["row"], decoded(head, logits), batch["target"], losses)
+        if self.predictor.auxiliary is not None and KEY.format(0) in batch:  # a test table may lack them
+            found = found._replace(auxiliary=self.predictor.auxiliary.evaluated(others, batch))
+        self._evaluated.append(found)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Prevents `load_from_checkpoint` from loading pretrained weights, which the checkpoint's replace."""

@@ -6,6 +6,7 @@ Shapes: B batch, N training rows, F metadata features, K outputs.
 import sysconfig
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from swinft.errors import InputError
+from swinft.model.auxiliary import KEY
 from swinft.model.class_spec import spec_name
 from swinft.model.heads.contract import decoded, encoded_targets, row_losses
 from swinft.model.scoring import is_custom, score
@@ -28,22 +30,33 @@ TRIED_STEPS = Steps(1_000_000, 1_000)  # a schedule's checks do not depend on th
 
 
 class TrialBatch(NamedTuple):
-    """Random pixels with the targets of rows: image uint8 of the network's shape, target, features (B, F) or None."""
+    """Random pixels with the targets of rows: image uint8 of the network's shape, target, features (B, F) or None.
+
+    `auxiliary` are the targets of each auxiliary target; empty if there are none.
+    """
 
     image: Tensor
     target: Tensor
     features: Tensor | None
+    auxiliary: Sequence[Tensor] = ()
 
     @classmethod
     def of(
-        cls, count: int, targets: Tensor, features: Tensor | None, shape: tuple[int, ...], device: torch.device
+        cls,
+        count: int,
+        targets: Tensor,
+        features: Tensor | None,
+        shape: tuple[int, ...],
+        device: torch.device,
+        auxiliary: Sequence[Tensor] = (),
     ) -> "TrialBatch":
         """A batch of the first `count` rows on a device, with images of a shape; arguments as in `try_step`."""
         rows = torch.arange(count) % len(targets)
         generator = torch.Generator().manual_seed(0)
         image = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
         chosen = None if features is None else features[rows].to(device)
-        return cls(image.to(device), targets[rows].to(device), chosen)
+        others = [each[rows].to(device) for each in auxiliary]
+        return cls(image.to(device), targets[rows].to(device), chosen, others)
 
 
 class TrialSteps:
@@ -88,8 +101,13 @@ class TrialSteps:
         net, head = self._task.net, self._task.net.head
         self.optimizer.zero_grad()
         with self._autocast:
-            logits = net.logits(batch.image, net.encode_metadata(batch.features))
-            loss = row_losses(head, logits, encoded_targets(head, batch.target, len(batch.image))).mean()
+            logits, others = net.all_logits(batch.image, {"metadata": net.encode_metadata(batch.features)})
+            losses = row_losses(head, logits, encoded_targets(head, batch.target, len(batch.image)))
+            if net.auxiliary is not None and batch.auxiliary:
+                given = {KEY.format(k): each for k, each in enumerate(batch.auxiliary)}
+                encoded = net.auxiliary.encode(given, len(batch.image))
+                losses = losses + net.auxiliary.weighted(net.auxiliary.losses({**encoded, **others}))
+            loss = losses.mean()
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def predict(self, batch: TrialBatch) -> Tensor:
@@ -106,6 +124,7 @@ def try_step(
     size: tuple[int, int],
     batch: int,
     rows: Any = None,
+    auxiliary: Sequence[Tensor] = (),
 ) -> float:
     """Takes one training step as the task does, predicts and scores; the task cannot be used afterwards.
 
@@ -116,6 +135,7 @@ def try_step(
         size: Height and width in pixels.
         batch: Configured images per batch; at most `MAX_ROWS` are used.
         rows: The table's columns, a pandas DataFrame (N rows), for custom metrics.
+        auxiliary: Targets of each auxiliary target, if there are any.
 
     Returns:
         Seconds of the training step per image.
@@ -124,7 +144,7 @@ def try_step(
         InputError: A step, a prediction or a metric fails, or the network returns wrong shapes.
     """
     cpu = torch.device("cpu")
-    tried = TrialBatch.of(min(batch, MAX_ROWS), targets, features, task.net.image_shape(size), cpu)
+    tried = TrialBatch.of(min(batch, MAX_ROWS), targets, features, task.net.image_shape(size), cpu, auxiliary)
     steps = TrialSteps(task, cpu)
     try:
         started = time.perf_counter()

@@ -159,7 +159,7 @@ def _plan_submission(
     first = traits_of(tried.task.scored_by[0]) if tried else Traits()
     config = experiment.config
     options = SubmissionConfig(**experiment.section("submission"))
-    schema = with_prior(schema, rows.targets[rows.is_used & ~rows.is_extra])
+    schema = with_prior(schema, rows.targets[rows.is_used & rows.has_target & ~rows.is_extra])
     return plan_submission(Sample.of(data.splits.sample), schema, first, options, config.data.columns.label_delimiter)
 
 
@@ -170,14 +170,15 @@ def _check_task(experiment: Experiment, rows: Rows, schema: Schema) -> TriedTask
     loads_weights = config.model.pretrained is not True
     task = experiment.task(schema, loads_weights=loads_weights, pretrained=pretrained_of(config, 0))
     assert rows.targets is not None
-    used = rows.is_used
+    used = rows.is_used & rows.has_target
     targets = torch.from_numpy(rows.targets[used])
     features = None if rows.features is None else torch.from_numpy(rows.features[used])
-    task.initialize(targets, features)
+    auxiliary = [torch.from_numpy(each[used]) for each in rows.auxiliary]
+    task.initialize(targets, features, *(torch.from_numpy(each[rows.is_used]) for each in rows.auxiliary))
     side = config.data.image_size
     size = (side, side) if isinstance(side, int) else side
     columns = rows.table.frame(np.flatnonzero(used).tolist())
-    seconds = try_step(task, targets, features, size, config.data.batch_size, columns)
+    seconds = try_step(task, targets, features, size, config.data.batch_size, columns, auxiliary)
     return TriedTask(task, targets, features, size, seconds)
 
 

@@ -149,7 +149,8 @@ class Experiment:
         """
         seed = self.config.seed if seed is None else seed
         images, rest = row_images(self.config.data.image).for_network, (seed, loads_weights)
-        context = TaskContext(self.config.data.image_size, schema.num_features, schema.category_sizes, *rest, **images)
+        more = {**images, "auxiliary": schema.auxiliary_heads, "has_gaps": schema.has_gaps}
+        context = TaskContext(self.config.data.image_size, schema.num_features, schema.category_sizes, *rest, **more)
         own = {"num_outputs": len(schema.outputs), "context": context}
         task = FineTuneTask(**{**self.section("model"), **own, **changes})
         task.check_schema(schema)
@@ -195,6 +196,7 @@ class Experiment:
         net = self.task(schema, pretrained=False, ema_decay=None, optim=OptimConfig()).net  # nothing is trained
         net.load_state_dict(load_file(verify(path)))
         _check_weights(net, path)
+        net.auxiliary = None  # for training only
         net = net.eval().to(device)
         plain_where_needed(net, device)
         wanted = self.config.model.compute.fast_attention if fast_attention is None else fast_attention

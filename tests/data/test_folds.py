@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
-from swinft.data.folds import check_folds, count_per_fold, folds_csv, make_folds, read_folds, target_bins
+from swinft.data.folds import check_folds, count_per_fold, folds_csv, make_folds, read_folds
+from swinft.data.strata import target_bins
 from swinft.data.tables.table import DataError, read_table
 from swinft.errors import InputError
 

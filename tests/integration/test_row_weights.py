@@ -62,7 +62,7 @@ def test_equal_weights_train_to_the_same_bytes_as_none_and_others_do_not(competi
 
 def test_metrics_count_rows_by_their_weights_where_it_is_asked_for(competition, tmp_path):
     root = table(competition, tmp_path / "data", WEIGHTS)
-    keys = {"data.columns.weight": "votes", "data.columns.weighted_score": True}
+    keys = {"data.columns.weight": {"column": "votes", "in_score": True}}
     assert main(["fit", "--config", config(root, tmp_path, **keys), "--fold", "0"]) == 0
     fold = tmp_path / "tiny" / "fold_0"
     lines = [line.split(",") for line in (fold / "oof.csv").read_text().splitlines()[1:]]
@@ -102,7 +102,16 @@ def test_a_fold_that_would_learn_from_no_row_is_refused(competition, tmp_path, c
     assert "fold 0: data.columns.weight is 0 in all rows that the fold trains on" in capsys.readouterr().err
 
 
-def test_weighted_score_without_weights_is_refused(competition, tmp_path, capsys):
+def test_an_unknown_key_of_weights_is_refused(competition, tmp_path, capsys):
     root = table(competition, tmp_path / "data", WEIGHTS)
-    assert main(["check", "--config", config(root, tmp_path, **{"data.columns.weighted_score": True})]) == 2
-    assert "data.columns.weighted_score does nothing without data.columns.weight" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "check",
+                "--config",
+                config(root, tmp_path, **{"data.columns.weight": {"column": "votes", "in_scores": True}}),
+            ]
+        )
+        == 2
+    )
+    assert "in_scores" in capsys.readouterr().err

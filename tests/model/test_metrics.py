@@ -24,6 +24,7 @@ EXPECTED = {
     "accuracy": ("classification", PROBABILITIES, CLASSES, sk.accuracy_score(CLASSES, HARD)),
     "macro_f1": ("classification", PROBABILITIES, CLASSES, sk.f1_score(CLASSES, HARD, average="macro")),
     "log_loss": ("classification", PROBABILITIES, CLASSES, sk.log_loss(CLASSES, PROBABILITIES.astype(np.float64))),
+    "kl_divergence": ("classification", PROBABILITIES, CLASSES, sk.log_loss(CLASSES, PROBABILITIES.astype(np.float64))),
     "auc": ("classification", PROBABILITIES, CLASSES, sk.roc_auc_score(CLASSES, PROBABILITIES, multi_class="ovr")),
     "quadratic_kappa": (
         "classification",

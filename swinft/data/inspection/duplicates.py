@@ -197,7 +197,7 @@ def duplicate_notes(
         folds: Fold of each row.
         targets: Target of each row.
     """
-    notes = _blank(index, ids)
+    notes, targets = _blank(index, ids), np.nan_to_num(targets, nan=np.inf)  # two missing ones are equal
     if len(ids) > MAX_ROWS:
         notes.append(f"more than {MAX_ROWS:,} rows: only equal images were searched for, not similar ones.")
     kinds: dict[str, list[NDArray[np.int64]]] = {"leak": [], "differ": [], "harmless": []}

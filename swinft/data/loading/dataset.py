@@ -4,8 +4,8 @@ Shapes: N rows, V images of a row, M distinct images, K outputs, F metadata feat
 """
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -78,7 +78,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         seed: Seed of the augmentation.
         targets: int64 (N,) or float32 (N, K), or None.
         features: float32 (N, F), or None.
-        weights: Factors on the training loss, float32 (N,), or None.
+        more: Further values of the rows by their key in a batch, (N, …): `weight`, `auxiliary.0`, ….
         skips_bad: Unusable images become padding instead of an error.
         cache: Decoded images of the rows; None to decode each time.
         preprocess: Custom preprocessing before the pipeline, or None.
@@ -93,7 +93,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
     seed: int
     targets: NDArray[Any] | None = None
     features: NDArray[np.float32] | None = None
-    weights: NDArray[np.float32] | None = None
+    more: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     skips_bad: bool = False
     cache: PixelCache | None = None
     preprocess: Preprocessing | None = None
@@ -162,9 +162,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return 0, int((np.arange(self.num_rows) if self.visited is None else self.visited)[operator.index(key)])
 
     def labels(self, row: int) -> dict[str, Any]:
-        """An item without its image: `row`, and optionally `target`, `features` and `weight`."""
+        """An item without its image: `row`, and optionally `target`, `features`, `weight` and auxiliary targets."""
         item: dict[str, Any] = {"row": torch.tensor(row)}
-        for name, values in (("target", self.targets), ("features", self.features), ("weight", self.weights)):
+        for name, values in {"target": self.targets, "features": self.features, **self.more}.items():
             if values is not None:
                 item[name] = torch.as_tensor(values[self._padding_source if row == PADDING else row])
         return item

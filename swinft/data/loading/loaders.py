@@ -104,7 +104,7 @@ class Loaders:
             self._seed("augmentation", context),
             self.splits.test_targets() if split == "test" else rows.targets,
             rows.features,
-            self.splits.loss_weights(context.fold) if split == "train" else None,
+            self._more(split, rows, context.fold),
             # A training image that passed the scan and fails now has changed: an error, not a row to skip.
             skips_bad=not is_known and loading.on_bad_image == "skip",
             cache=self._cache(rows, makes_cache, context) if is_known else None,
@@ -112,6 +112,12 @@ class Loaders:
             visited=visited,
             shown=rows.shown,
         )
+
+    def _more(self, split: Split, rows: Rows, fold: int) -> dict[str, NDArray[Any]]:
+        """Weights and auxiliary targets of the rows, by their keys in a batch."""
+        weights = self.splits.loss_weights(fold) if split == "train" else None
+        found: dict[str, NDArray[Any]] = {} if weights is None else {"weight": weights}
+        return found | {f"auxiliary.{k}": values for k, values in enumerate(rows.auxiliary)}
 
     def try_transforms(self, name: str, rows: dict[int, str], context: LoaderContext) -> None:
         """Runs custom transforms on some images of `train` or `test` before training.

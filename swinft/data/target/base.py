@@ -50,6 +50,9 @@ class Target:
     are_classes: ClassVar[bool] = False
     """Whether targets are class indices int64 (N,); else they are float32 (N, K)."""
 
+    is_soft: ClassVar[bool] = False
+    """Whether targets of classes are soft, float32 (N, K), and not indices."""
+
     takes_delimiter: ClassVar[bool] = False
     """Whether a cell may contain several labels."""
 
@@ -123,8 +126,13 @@ class Target:
         return []
 
     def prior(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
-        """Mean prediction of each output over the training rows."""
-        return [float(value) for value in targets.mean(0, dtype=np.float64)]
+        """Mean prediction of each output over the training rows that have it."""
+        mean: Any = np.nanmean if np.isnan(targets).any() else np.mean
+        return [float(value) for value in mean(targets, axis=0, dtype=np.float64)]
+
+    def strata(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """Targets for stratification and samplers: classes int64 (N,), or the targets unchanged."""
+        return targets
 
     def counts(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
         """A statistic of each output for some rows: rows per class, positive rows per label, or the mean."""
@@ -148,7 +156,7 @@ class Target:
 
     def row_errors(self, values: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
         """The error of each row, (N,); larger is worse."""
-        errors: NDArray[np.float64] = np.abs(values.astype(np.float64) - targets).max(1)
+        errors: NDArray[np.float64] = np.nan_to_num(np.abs(values.astype(np.float64) - targets)).max(1)
         return errors
 
     def error_columns(

@@ -28,13 +28,9 @@ class Classification(Target):
     are_classes = True
 
     def check_columns(self, columns: list[str], delimiter: str | None) -> None:
-        """One column."""
+        """One column; several are the soft targets of `SoftClassification`."""
         if len(columns) > 1:
-            raise InputError(
-                f"data.target names {columns}, but classification has one column of classes. For several 0/1 columns "
-                f"set data.target_kind to multilabel, with the head swinft.MultilabelHead; or write the name of each "
-                f"row's column into one column (pandas: table[columns].idxmax(axis=1))."
-            )
+            raise InputError(f"data.target names {columns}, but {type(self).__name__} has one column of classes.")
 
     def names(self, cells: TargetCells) -> list[str]:
         """The class of each row, N texts; a word for a missing value if it has none."""
@@ -43,7 +39,7 @@ class Classification(Target):
     def outputs(self, cells: TargetCells, class_order: Sequence[str] | None) -> list[str]:
         """The classes: in `class_order` if given, sorted by number if all are numbers, else by name."""
         found = in_order({name for name in self.names(cells) if not cells.rules.is_missing(name)})
-        return found if class_order is None else _ordered_classes(found, class_order)
+        return found if class_order is None else ordered_classes(found, class_order)
 
     def encode(
         self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem], notes: list[str] | None = None
@@ -123,8 +119,8 @@ class Classification(Target):
         return [f"the classes are uneven: {rows}. Prefer a metric like macro_f1 to accuracy."]
 
     def captions(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
-        """Each row's class."""
-        return [visible(outputs[index]) for index in targets]
+        """Each row's class, or a dash."""
+        return [visible(outputs[index]) if index >= 0 else "–" for index in targets]
 
     def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
         """The most probable class."""
@@ -176,7 +172,7 @@ def check_class_sizes(
     return problems
 
 
-def _ordered_classes(found: list[str], class_order: Sequence[str]) -> list[str]:
+def ordered_classes(found: list[str], class_order: Sequence[str]) -> list[str]:
     """The classes in the order of `data.columns.class_order`.
 
     Raises:

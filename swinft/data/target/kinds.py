@@ -1,5 +1,6 @@
 """The built-in kinds of target by name, and checks of the settings for the target."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from swinft.data.target.base import Target
@@ -7,23 +8,27 @@ from swinft.data.target.classification import Classification
 from swinft.data.target.custom import checked
 from swinft.data.target.multilabel import Multilabel
 from swinft.data.target.regression import Regression
+from swinft.data.target.soft import SoftClassification
 from swinft.errors import InputError, suggest
 
 TargetKind = Literal["classification", "regression", "multilabel"]
 GivenKind = TargetKind | Target
 KINDS = (Classification, Regression, Multilabel)
 TARGETS: dict[str, Target] = {kind.kind: kind() for kind in KINDS}
+SOFT = SoftClassification()  # `classification` with a column for each class
 FACTS = ("kind", "formats", "are_classes", "are_probabilities")  # what heads, metrics and formats rely on
 
 
-def target_of(given: GivenKind) -> Target:
+def target_of(given: GivenKind, columns: str | Sequence[str] = "") -> Target:
     """The object of a kind; results of a custom kind are checked.
 
     Args:
         given: A name, or an object that passed `kind_problem`.
+        columns: The target's columns; several columns of `classification` are soft targets.
     """
     if isinstance(given, str):
-        return TARGETS[given]
+        is_several = not isinstance(columns, str) and len(columns) > 1
+        return SOFT if TARGETS[given].are_classes and is_several else TARGETS[given]
     return checked(given, TARGETS[given.kind]) if is_custom(given) else TARGETS[given.kind]
 
 

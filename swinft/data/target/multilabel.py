@@ -63,13 +63,16 @@ class Multilabel(Target):
 
     def counts(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
         """Rows with each label; the sum if labels are fractions."""
-        found: list[float] = targets.sum(0, dtype=np.float64).tolist()
-        return [int(count) if count.is_integer() else count for count in found]
+        sums: NDArray[np.float64] = np.nansum(targets, 0, dtype=np.float64)
+        return [int(count) if count.is_integer() else count for count in sums.tolist()]
 
     def captions(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
-        """Each row's labels."""
+        """Each row's labels; with a question mark those that are missing."""
         names = [visible(name) for name in outputs]
-        return [", ".join(name for name, on in zip(names, row, strict=True) if on) or "–" for row in targets]
+        return [
+            ", ".join(f"{name}?" if np.isnan(on) else name for name, on in zip(names, row, strict=True) if on) or "–"
+            for row in targets
+        ]
 
     def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
         """The labels with a probability of at least 0.5."""
@@ -143,8 +146,8 @@ def _label_problems(table: Table, column: str, values: NDArray[np.float32]) -> l
     if len(bad) and ((values[bad] > 0) & (values[bad] < 1)).all():
         message = number_of(len(bad), "label is a fraction between 0 and 1", "labels are fractions between 0 and 1")
         fix = (
-            "For fractions set data.target_kind to regression and the head to RegressionHead with loss: bce, low: 0 "
-            "and high: 1; for labels write 0 or 1."
+            "For fractions that sum to 1 in each row set data.target_kind to classification; for others to regression, "
+            "and the head to RegressionHead with loss: bce, low: 0 and high: 1; for labels write 0 or 1."
         )
         first = table.problem(int(bad[0]), message, fix, column)
         return [first]

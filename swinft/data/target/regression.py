@@ -30,24 +30,25 @@ class Regression(Target):
     def training_problems(self, cells: TargetCells, targets: NDArray[Any], outputs: Sequence[str]) -> list[Problem]:
         """Constant outputs."""
         message, fix = "all rows have the same number", "There is nothing to learn; name another column."
-        same = np.flatnonzero((targets == targets[:1]).all(0)).tolist()
+        same = np.flatnonzero(np.fmin.reduce(targets) == np.fmax.reduce(targets)).tolist()
         return [Problem(str(cells.table.path), message, fix, column=outputs[k]) for k in same]
 
     def ranges(self, targets: NDArray[Any]) -> list[list[float]]:
         """Smallest and largest number of each column."""
-        found: list[list[float]] = np.stack([targets.min(0), targets.max(0)], axis=1).tolist()
+        found: list[list[float]] = np.stack([np.fmin.reduce(targets), np.fmax.reduce(targets)], axis=1).tolist()
         return found
 
     def counts(self, targets: NDArray[Any], num_outputs: int) -> list[float]:
         """Mean of each column."""
-        found: list[float] = targets.mean(0).tolist()
+        found: list[float] = (np.nanmean if np.isnan(targets).any() else np.mean)(targets, axis=0).tolist()
         return found
 
     def summary(self, targets: NDArray[Any], outputs: Sequence[str]) -> dict[str, Any]:
         """Smallest, mean and largest number of each column."""
+        known = {name: column[~np.isnan(column)] for name, column in zip(outputs, targets.T, strict=True)}
         return {
             name: {"min": float(column.min()), "mean": float(column.mean()), "max": float(column.max())}
-            for name, column in zip(outputs, targets.T, strict=True)
+            for name, column in known.items()
         }
 
     def captions(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
@@ -64,6 +65,6 @@ class Regression(Target):
 
     def row_errors(self, values: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
         """The largest absolute difference, in units of each column's standard deviation."""
-        differences = np.abs(values.astype(np.float64) - targets)
-        errors: NDArray[np.float64] = (differences / (targets.std(0) + 1e-12)).max(1)
+        differences = np.nan_to_num(np.abs(values.astype(np.float64) - targets))
+        errors: NDArray[np.float64] = (differences / (np.nanstd(targets, 0) + 1e-12)).max(1)
         return errors

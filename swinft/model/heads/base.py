@@ -18,6 +18,8 @@ from swinft.model.class_spec import InitArgsMixin
 from swinft.model.heads.loss import Loss, check_loss
 from swinft.ranges import NOT_NEGATIVE, is_whole
 
+CERTAIN_NEGATIVE = -30.0  # a logit of probability 1e-13, at which no loss of a negative overflows
+
 
 class Head(InitArgsMixin, nn.Module):
     """Base class of heads.
@@ -36,11 +38,12 @@ class Head(InitArgsMixin, nn.Module):
         super().__init__()
         self.in_features = in_features
         self.num_outputs = num_outputs
+        self.has_gaps = False  # whether some rows lack some targets: their loss is masked, see `contract`
 
     @property
     def takes_classes(self) -> bool:
         """Whether targets are class indices int64 (B,), and not numbers (B, K)."""
-        return self.kind == "classification"
+        return takes_classes(self.kind)
 
     @property
     def gives_probabilities(self) -> bool:
@@ -54,6 +57,18 @@ class Head(InitArgsMixin, nn.Module):
     def encode(self, target: Tensor) -> Tensor:
         """Targets of a batch to encoded targets for the loss, float (B, …), which mixup can mix."""
         raise NotImplementedError
+
+    def encode_soft(self, target: Tensor) -> Tensor:
+        """Soft targets, float (B, K) with rows of sum 1, to the mixture of the encoded classes; for classes only."""
+        of_classes = self.encode(torch.arange(self.num_outputs, device=target.device)).float()  # (K, …)
+        # Not a matrix product, which a GPU may round to 10 bits.
+        columns = target.float()[(...,) + (None,) * (of_classes.ndim - 1)]  # (B, K, 1, …)
+        return (columns * of_classes).sum(1)
+
+    @property
+    def neutral_logit(self) -> float:
+        """A logit at which the loss of the encoded target 0 is 0; it replaces the logit where a target is missing."""
+        return 0.0
 
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
         """Loss of every row (B,), in float32, independent of the other rows."""
@@ -78,6 +93,11 @@ class Head(InitArgsMixin, nn.Module):
     def learns_from_targets(self) -> bool:
         """Whether `initialize` must be called before training."""
         return type(self).initialize is not Head.initialize
+
+
+def takes_classes(kind: str) -> bool:
+    """Whether the targets of a kind are classes: indices int64 (B,), or soft targets (B, K)."""
+    return kind == "classification"
 
 
 class FeatureDropout(nn.Dropout):
@@ -117,6 +137,8 @@ class LinearHead(Head):
         dropout_samples: Number of dropout masks per step, as in `FeatureDropout`.
     """
 
+    target_weights: Tensor | None
+
     def __init__(
         self,
         in_features: int,
@@ -129,6 +151,7 @@ class LinearHead(Head):
         super().__init__(in_features, num_outputs)
         self.own_loss = made_loss(self, loss, {"": None} if named is None else named)
         self.dropout = FeatureDropout(dropout, dropout_samples)
+        self.register_buffer("target_weights", None, persistent=False)  # set by `weigh_targets`
         self.linear = nn.Linear(in_features, num_outputs)
         # Small, as in timm's classifiers: large initial gradients would disturb pretrained features.
         nn.init.trunc_normal_(self.linear.weight, std=0.02)
@@ -138,6 +161,38 @@ class LinearHead(Head):
     def loss_learns(self) -> bool:
         """Whether the loss needs statistics of the training targets."""
         return self.own_loss is not None and self.own_loss.learns_from_targets
+
+    def weigh_targets(self, weights: list[float] | None) -> None:
+        """Sets the argument `target_weights` of a head: one for each of its K targets, divided by their mean.
+
+        Raises:
+            InputError: They are not K finite numbers of 0 or more; or the loss does not give the loss of one target.
+        """
+        if weights is None:
+            return
+        if self.own_loss is not None and not self.own_loss.is_per_target:
+            raise InputError(
+                f"{type(self).__name__}: target_weights needs the loss of each target alone, and loss is "
+                f"{type(self.own_loss).__name__}, whose is_per_target is False. Remove target_weights, and apply "
+                f"weights in the loss."
+            )
+        found = checked_weights("target_weights", weights, self.num_outputs)
+        self.target_weights = found / found.mean()
+
+    def mean_over_targets(self, losses: Tensor) -> Tensor:
+        """Losses (B, K) to the loss of every row (B,): their mean, weighted by `target_weights`."""
+        return losses.mean(1) if self.target_weights is None else (losses * self.target_weights).mean(1)
+
+    def custom_losses(self, logits: Tensor, encoded: Tensor) -> Tensor:
+        """The custom loss of every row (B,), weighted by `target_weights`."""
+        assert self.own_loss is not None
+        given, wanted = logits.float(), encoded.float()
+        if self.target_weights is None:
+            losses: Tensor = self.own_loss(given, wanted)
+            return losses
+        return self.mean_over_targets(
+            torch.stack([self.own_loss(given[:, [k]], wanted[:, [k]]) for k in range(self.num_outputs)], dim=1)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, D) to logits (B, K)."""

@@ -66,6 +66,11 @@ class ClassificationHead(LinearHead):
         """Class indices (B,) to one-hot rows (B, K)."""
         return functional.one_hot(target, self.num_outputs).float()
 
+    def encode_soft(self, target: Tensor) -> Tensor:
+        """Soft targets (B, K), unchanged."""
+        is_own = type(self).encode is not ClassificationHead.encode
+        return super().encode_soft(target) if is_own else target.float()
+
     @property
     def learns_from_targets(self) -> bool:
         """If it counts classes. Otherwise only in subclasses: class weights are then normalised over the classes."""

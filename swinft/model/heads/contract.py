@@ -21,28 +21,43 @@ def encoded_targets(head: Head, target: Tensor, size: int) -> Tensor:
 
     Args:
         head: Any head.
-        target: Of the batch.
+        target: Of the batch. If the head `has_gaps`, a missing class is −1; a missing number, label or soft target is
+            NaN.
         size: B.
+
+    Returns:
+        Float (B, …), NaN where a target is missing. In a row that mixup mixes with another one, a target is missing if
+        either of the two lacks it.
 
     Raises:
         InputError: The shape or type of the targets, or of the encoded targets, does not fit the kind of target.
     """
-    is_classes = head.takes_classes
-    expected = (size,) if is_classes else (size, head.num_outputs)
-    if target.shape != expected or (is_classes and target.is_floating_point()):
-        what = f"class indices {expected}" if is_classes else f"numbers {expected}"
+    is_classes, numbers = head.takes_classes, (size, head.num_outputs)
+    is_soft = is_classes and target.is_floating_point()
+    if target.shape != (numbers if is_soft or not is_classes else (size,)):
+        what = f"class indices {(size,)} or soft targets {numbers}" if is_classes else f"numbers {numbers}"
         raise InputError(
             f"the batch's `target` is {target.dtype} {tuple(target.shape)}; for {head.kind} with "
             f"{number_of(head.num_outputs, 'output')} and {number_of(size, 'image')} it must be {what}."
         )
-    encoded = head.encode(target)
+    filled = target
+    if head.has_gaps and is_classes:
+        filled = target.nan_to_num(1 / head.num_outputs) if is_soft else target.clamp(min=0)
+    encoded = head.encode_soft(filled) if is_soft else head.encode(filled)
     if not isinstance(encoded, Tensor) or encoded.shape[:1] != (size,):
         raise InputError(f"{type(head).__name__}.encode returns {_described(encoded)}, not a tensor ({size}, …).")
-    return encoded
+    if not head.has_gaps:
+        return encoded
+    is_missing = target.isnan() if target.is_floating_point() else target < 0
+    if is_soft or encoded.shape[: target.ndim] != target.shape:  # of which only whole rows can be missing
+        is_missing = is_missing.flatten(1).any(1) if is_missing.ndim > 1 else is_missing
+    return encoded.float().masked_fill(is_missing[(...,) + (None,) * (encoded.ndim - is_missing.ndim)], math.nan)
 
 
 def row_losses(head: Head, logits: Tensor, encoded: Tensor) -> Tensor:
     """Losses of a batch (B,) by `head.loss`, with their shapes checked.
+
+    If the head `has_gaps`, a missing target adds nothing to the loss of its row, and has no gradient.
 
     Raises:
         InputError: The logits are not a tensor with one entry per row, they have another number of dimensions than the
@@ -54,12 +69,39 @@ def row_losses(head: Head, logits: Tensor, encoded: Tensor) -> Tensor:
             f"{type(head).__name__} returns logits {tuple(logits.shape)} for encoded targets {tuple(encoded.shape)}: "
             f"they would be broadcast. Give both the same number of dimensions."
         )
+    is_known = None
+    if head.has_gaps:
+        logits, encoded, is_known = _without_gaps(head, logits, encoded)
     losses = head.loss(logits, encoded)
     if not isinstance(losses, Tensor) or losses.shape != (len(encoded),):
         own = getattr(head, "own_loss", None)
         where = f"{type(head).__name__}.loss" if own is None else f"{type(own).__name__}.forward"
         raise InputError(f"{where} returns {_described(losses)}; it must return one loss per row, ({len(encoded)},).")
-    return losses
+    return losses if is_known is None else losses.masked_fill(~is_known, 0.0)
+
+
+def _without_gaps(head: Head, logits: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Replaces missing targets, and their logits, by values of loss 0 that have no gradient.
+
+    Any loss can then be used unchanged. If its value for a certain and correct prediction is not 0, it only gains a
+    constant. A mean over K targets is still divided by K, so every target that is not missing counts the same.
+
+    Returns:
+        Logits and encoded targets in their shapes, and the rows with some target, bool (B,).
+    """
+    loss = getattr(head, "own_loss", None)
+    if loss is not None and loss.compares_rows:
+        raise InputError(
+            f"{type(loss).__name__} compares the rows of a batch, and rows may lack their target: it is an auxiliary "
+            f"one, or data.columns.on_missing_target is mask. Choose another loss, or set that key to skip."
+        )
+    is_missing = encoded.isnan()
+    if encoded.shape != logits.shape:  # entries of logits and targets do not correspond: only whole rows can be masked
+        rows = is_missing.flatten(1).any(1)
+        shape = (...,) + (None,) * (logits.ndim - 1)
+        return logits.masked_fill(rows[shape], head.neutral_logit), encoded.nan_to_num(0.0), ~rows
+    is_known = ~is_missing.flatten(1).all(1)
+    return logits.masked_fill(is_missing, head.neutral_logit), encoded.masked_fill(is_missing, 0.0), is_known
 
 
 def check_logits(head: Head, logits: Any, size: int) -> None:

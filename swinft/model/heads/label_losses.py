@@ -19,6 +19,7 @@ class LabelLoss(Loss):
     """A loss of sigmoid probabilities."""
 
     kinds = ("multilabel",)
+    is_per_target = True
 
 
 class SigmoidFocalLoss(LabelLoss):

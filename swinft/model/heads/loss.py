@@ -26,6 +26,15 @@ class Loss(InitArgsMixin, nn.Module):
     takes_weights: ClassVar[bool] = False
     """Whether the head's `class_weights` may multiply the loss of each row."""
 
+    compares_rows: ClassVar[bool] = False
+    """Whether the loss of a row depends on the other rows of the batch; every row must then have every target."""
+
+    is_per_target: ClassVar[bool] = False
+    """Whether it is the mean over the K targets of losses that can be computed alone, from logits and targets (B, 1).
+
+    `target_weights` of a head needs it.
+    """
+
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of every row (B,).
 

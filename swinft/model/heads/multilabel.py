@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from swinft.model.heads.base import LinearHead, check_equal_shapes, checked_weights
+from swinft.model.heads.base import CERTAIN_NEGATIVE, LinearHead, check_equal_shapes, checked_weights
 from swinft.model.heads.label_losses import LABEL_LOSSES
 from swinft.model.heads.loss import Loss, class_counts, refuse_weights
 
@@ -28,6 +28,8 @@ class MultilabelHead(LinearHead):
         loss: `bce`, `focal`, `asymmetric` or `poly1`; or a class with arguments, such as `swinft.AsymmetricLoss` or a
             custom one. `pos_weight` can be combined only with `bce`.
         dropout_samples: Number of dropout masks per step; the logits are averaged over them.
+        target_weights: Weight of each label in the loss, in the order of the prediction's columns; None for all 1. They
+            are divided by their mean.
     """
 
     kind = "multilabel"
@@ -43,8 +45,10 @@ class MultilabelHead(LinearHead):
         dropout: float = 0.0,
         loss: LabelLossName | Loss = "bce",
         dropout_samples: int = 1,
+        target_weights: list[float] | None = None,
     ) -> None:
         super().__init__(in_features, num_outputs, dropout, loss, LABEL_LOSSES, dropout_samples)
+        self.weigh_targets(target_weights)
         refuse_weights("MultilabelHead", self.own_loss, "pos_weight", pos_weight)
         self.is_balanced = pos_weight == "balanced"
         weights = checked_weights("pos_weight", pos_weight, num_outputs)
@@ -66,6 +70,11 @@ class MultilabelHead(LinearHead):
             # Counts of at least 1, so that no weight is 0 or infinite.
             self.weights.copy_((known - positive).clamp(min=1) / positive.clamp(min=1))
 
+    @property
+    def neutral_logit(self) -> float:
+        """A logit of a certain negative."""
+        return CERTAIN_NEGATIVE
+
     def encode(self, target: Tensor) -> Tensor:
         """0/1 rows (B, K), as float."""
         return target.float()
@@ -74,12 +83,11 @@ class MultilabelHead(LinearHead):
         """Binary cross-entropy of every row (B,), averaged over labels; or another loss."""
         check_equal_shapes(self, logits, encoded)
         if self.own_loss is not None:
-            custom: Tensor = self.own_loss(logits.float(), encoded.float())
-            return custom
+            return self.custom_losses(logits, encoded)
         losses = functional.binary_cross_entropy_with_logits(
             logits.float(), encoded, pos_weight=self.weights, reduction="none"
         )
-        return losses.mean(1)
+        return self.mean_over_targets(losses)
 
     def decode(self, logits: Tensor) -> Tensor:
         """Logits (B, K) to probabilities (B, K)."""

@@ -28,6 +28,8 @@ class HuberLoss(NumberLoss):
         delta: Above 0, in standard deviations of the training targets.
     """
 
+    is_per_target = True
+
     def __init__(self, delta: float = 1.0) -> None:
         super().__init__()
         check_ranges("HuberLoss", {"delta": delta}, {"delta": POSITIVE})
@@ -79,6 +81,9 @@ class R2Loss(NumberLoss):
 
 class BatchLoss(NumberLoss):
     """A loss that compares the rows of a batch with each other, so it depends on the batch size and the devices."""
+
+    is_per_target = True
+    compares_rows = True
 
     def centred(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and targets minus their means over the batch.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from swinft.errors import InputError
-from swinft.model.heads.base import FeatureDropout, Head, check_equal_shapes
+from swinft.model.heads.base import CERTAIN_NEGATIVE, FeatureDropout, Head, check_equal_shapes
 from swinft.model.heads.loss import class_counts
 from swinft.model.heads.regression import check_inside
 from swinft.ranges import FINITE
@@ -162,6 +162,11 @@ class OrdinalRegressionHead(Head):
         """Features (B, D) to logits (B, K, J)."""
         logits: Tensor = self.thresholds(self.dropout(features))
         return logits
+
+    @property
+    def neutral_logit(self) -> float:
+        """A logit of the lowest grade."""
+        return CERTAIN_NEGATIVE
 
     def encode(self, target: Tensor) -> Tensor:
         """Numbers (B, K) to the fraction of each interval between two grades that is below them (B, K, J)."""

@@ -129,16 +129,19 @@ class Mixing:
                 )
             return self.blend(value)
 
-        module = net.head if self.place == FEATURES else net.backbone.model.get_submodule(self.place)
         if self.place == FEATURES:
-            hook = module.register_forward_pre_hook(lambda _, given: (blended(given[0]), *given[1:]))
+            heads = [net.head, *(net.auxiliary or ())]
+            before: Any = lambda _, given: (blended(given[0]), *given[1:])  # noqa: E731
+            hooks = [head.register_forward_pre_hook(before) for head in heads]
         else:
-            hook = module.register_forward_hook(lambda _, given, output: blended(output))
+            module = net.backbone.model.get_submodule(self.place)
+            hooks = [module.register_forward_hook(lambda _, given, output: blended(output))]
         try:
             yield
         finally:
-            hook.remove()
-        if count != 1:
+            for hook in hooks:
+                hook.remove()
+        if count != len(hooks):
             raise InputError(
                 f"model.mix.mixup_at: '{self.place}' of the network is computed {count} times for a batch, and rows "
                 "would not be blended as their targets are. Set it to features or images."
@@ -268,10 +271,12 @@ def mixed_logits(
         mixing: None for none.
 
     Returns:
-        Logits (B, …), and targets and what was more as they were mixed.
+        Logits (B, …), targets, and what was more as they were mixed, with the logits of auxiliary targets.
     """
     if mixing is None:
-        return net.logits_of(images, more), targets, more
+        logits, others = net.all_logits(images, more)
+        return logits, targets, more | others
     images, targets, more = mixing.rows(images, targets, more)
     with mixing.inside(net):
-        return net.logits_of(images, more), targets, more
+        logits, others = net.all_logits(images, more)
+    return logits, targets, more | others

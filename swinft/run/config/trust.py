@@ -45,6 +45,7 @@ TRUSTED_PACKAGES = ("swinft", "albumentations", "lightning", "timm", "torch", "t
 # The keys that accept a class, with its allowed base classes.
 BASES: dict[str, tuple[type, ...]] = {
     "data.augment": (BasicTransform, BaseCompose),
+    "data.columns.auxiliary.head": (Head,),
     "data.loading.preprocess": (BasicTransform, BaseCompose),
     "data.loading.sampler": (Sampler,),
     "data.loading.source": (Source,),

@@ -69,7 +69,7 @@ def _mismatch(net: ImageModel, schema: Schema, old: Schema, model: dict[str, Any
     # A custom loss, a class with arguments, does not affect how the head decodes.
     plain = {key: value for key, value in (head.get("init_args") or {}).items() if not isinstance(value, dict)}
     before = type(net.head)(net.head.in_features, len(old.outputs), **plain).decode_rule()
-    learnt = ("scale", "shift")
+    learnt = ("scale", "shift", "knots")
     differ = [key for key, value in net.head.decode_rule().items() if key not in learnt and before.get(key) != value]
     return f"its decoding differs ({listed(differ)})" if differ else ""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from swinft.errors import InputError, number_of
 from swinft.model.metrics import Metric
+from swinft.model.network import ImageModel
 from swinft.model.task import FineTuneTask
 from swinft.model.training.epoch_losses import BadBatch
 from swinft.model.training.steps import steps_of
@@ -202,11 +203,14 @@ class FoldRecorder(Checkpoint):
     def _line(self, trainer: Trainer) -> dict[str, float]:
         """The values of one epoch."""
         # Values that callbacks log, such as LearningRateMonitor's, go to the logger only: the columns are the same for
-        # every run, except those of fp16.
+        # every run, except those of fp16 and of auxiliary targets.
+        net = trainer.lightning_module.net
+        auxiliary = net.auxiliary.names if isinstance(net, ImageModel) and net.auxiliary else []
         own = [
             "train_loss",
             "val_loss",
             *(f"val_{metric.name}" for metric in self.metrics),
+            *(f"val_{name}_loss" for name in auxiliary),
             "skipped_steps",
             "loss_scale",
         ]

@@ -106,8 +106,9 @@ def curves(run: Run, monitor: str) -> Figure:
 def predictions_figure(values: NDArray[np.float32], targets: NDArray[Any], schema: Schema) -> Figure:
     """Out-of-fold predictions against the truth, by the kind of target."""
     if schema.base.are_classes:
-        return _confusion(values, targets, schema.outputs)
-    are_labels = schema.base.are_probabilities and bool(np.isin(targets, (0, 1)).all())  # and no shares
+        return _confusion(values, schema.target.strata(targets), schema.outputs)
+    # Not shares; NaN is a label that is missing.
+    are_labels = schema.base.are_probabilities and bool((np.isin(targets, (0, 1)) | np.isnan(targets)).all())
     return (_separation if are_labels else _scatter)(values, targets, schema.outputs)
 
 
@@ -202,8 +203,8 @@ def _separation(values: NDArray[np.float32], targets: NDArray[np.float32], outpu
     axes = _panels(figure, shown, columns=3)
     bins = np.linspace(0, 1, 26).tolist()
     for k, axis in enumerate(axes):
-        present = targets[:, k] > 0.5
-        axis.hist(values[~present, k], bins, alpha=0.6, color=ACCENT, label="absent")
+        present, absent = targets[:, k] > 0.5, targets[:, k] <= 0.5
+        axis.hist(values[absent, k], bins, alpha=0.6, color=ACCENT, label="absent")
         axis.hist(values[present, k], bins, alpha=0.6, color=SECOND, label="present")
         _label(axis, outputs[k], "probability", "rows")
     axes[0].legend(frameon=False, fontsize=8)
