@@ -13,6 +13,7 @@ from swinft.run.fit_command import fit_from_argv
 from tests.conftest import ROOT, TINY_SWIN, in_this_process, tiny_config, write_config
 
 README = (ROOT / "README.md").read_text()
+PRACTICES = (ROOT / "docs" / "practices.md").read_text()
 
 
 # Sentences that were not so, from where they stood: what came in their place says less, or is held by a test.
@@ -132,3 +133,17 @@ def test_f113_the_warm_up_says_what_its_epochs_are(capsys):
         main(["fit", "--help", "all"])
     said = " ".join(capsys.readouterr().out.split())
     assert "Epochs of linear warm-up, counted in virtual epochs if `data.loading.virtual_epochs` is set" in said
+
+
+def test_practices_name_keys_and_tests_that_are_there(capsys):
+    rows = [line.strip("|").split("|") for line in PRACTICES.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert [int(row[0]) for row in rows] == list(range(1, 48))
+    with pytest.raises(SystemExit):
+        main(["fit", "--help", "all"])
+    known = capsys.readouterr().out
+    covered = [(row[3], row[5].strip(" `")) for row in rows if row[5].strip()]
+    assert f"{len(covered)} of the 47" in PRACTICES
+    for key, test in covered:
+        assert (ROOT / test).is_file(), test
+        for name in re.findall(r"`([a-z_.]+)`", key):
+            assert f"--{name}" in known or f"{name}:" in known, name
