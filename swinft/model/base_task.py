@@ -49,11 +49,13 @@ class BaseTask(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Trains with the weights that are for it."""
-        set_weights(self.trainer.optimizers, trains=True)
+        if self._trainer is not None:  # a plain loop may call the hooks, too
+            set_weights(self.trainer.optimizers, trains=True)
 
     def on_validation_start(self) -> None:
         """Predicts with the weights that are for it; what is saved after an epoch is what was validated."""
-        set_weights(self.trainer.optimizers, trains=False)
+        if self._trainer is not None:  # a plain loop may call the hooks, too
+            set_weights(self.trainer.optimizers, trains=False)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Counts the batch, and stops the training after its last step."""
@@ -77,7 +79,8 @@ class BaseTask(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the state of loss scaling, and the loss of an epoch that ended before its last batch."""
-        set_weights(self.trainer.optimizers, trains=False)
+        if self._trainer is not None:  # a plain loop may call the hooks, too
+            set_weights(self.trainer.optimizers, trains=False)
         if not self.trainer.is_last_batch:
             self._log_loss()
         if (skips := self.skips) is not None:

@@ -85,7 +85,7 @@ def test_f098_averaged_buffers_may_change_their_shape():
 
 REFUSED = {
     "one row in BatchNorm": ({"backbone": "resnet18", "backbone_args": None}, {"batch_size": 1}, "in batches of 1"),
-    "another number of channels": ({"backbone_args": {"in_chans": 1}}, {}, "images are always RGB"),
+    "another number of channels": ({"backbone_args": {"in_chans": 1}}, {}, "data.image its channels"),
     "a size of its own": ({"backbone_args": {"img_size": 64}}, {}, "data.image_size its size"),
     "a file of weights": ({"backbone_args": {"checkpoint_path": "nope.pth"}}, {}, "contains checkpoint_path"),
     "many features": ({"backbone_args": {"features_only": True}}, {}, "contains features_only"),

@@ -92,7 +92,7 @@ def test_every_pixel_can_be_had(large, tmp_path, capsys):
     for shrink in (True, False):
         data = CSVDataModule(**arguments, target_kind="classification", image_size=32, loading={"shrink": shrink})
         data.setup("fit")
-        shapes[shrink] = data.val_dataloader().dataset._decode(0).shape
+        shapes[shrink] = data.val_dataloader().dataset._decoded(0, 0).shape
     assert shapes == {True: (37, 46, 3), False: (120, 150, 3)}
 
 

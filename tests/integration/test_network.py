@@ -172,9 +172,12 @@ def test_f024_the_training_step_mixes_metadata(monkeypatch):
     features = torch.tensor([[0.0, torch.nan], [100, 1], [200, 1], [250, 3]])
     task.initialize(torch.arange(4) % 3, features)
     seen = {}
-    monkeypatch.setattr(
-        task.net, "logits", lambda image, metadata: (seen.update(i=image, m=metadata), torch.zeros(4, 3))[1]
-    )
+
+    def logits(image, more):
+        seen.update(i=image, m=more["metadata"])
+        return torch.zeros(4, 3), {}
+
+    monkeypatch.setattr(task.net, "all_logits", logits)
     batch = batch_of(4, features=features)
     batch["image"] = torch.arange(4).view(4, 1, 1, 1).expand(4, 3, 32, 32).to(torch.uint8) * 50
     step(task, batch)

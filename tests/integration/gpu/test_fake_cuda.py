@@ -175,7 +175,7 @@ def evaluate(task: FineTuneTask, batch: dict[str, Tensor]) -> None:
     task.eval()
     with torch.inference_mode():
         task.validation_step(batch, 0)
-        assert {tensor.device for tensor in task._evaluated[0]} == {GPU}
+        assert {tensor.device for tensor in task._evaluated[0] if tensor is not None} == {GPU}
     task.train()
 
 
