@@ -273,7 +273,7 @@ def test_f001_every_metric_of_classes_is_known_to_score_probabilities_or_classes
     of_classes = {
         name: metric.wants_probabilities for name, metric in METRICS.items() if "classification" in metric.kinds
     }
-    assert {name for name, wants in of_classes.items() if wants} == {"auc", "log_loss"}
+    assert {name for name, wants in of_classes.items() if wants} == {"auc", "log_loss", "kl_divergence"}
     assert {name for name, wants in of_classes.items() if not wants} == {"accuracy", "macro_f1", "quadratic_kappa"}
 
 
