@@ -45,7 +45,7 @@ def test_files_and_links_exist():
 
 def test_the_config_shown_parses(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config, augment, source = (yaml.safe_load(block.replace("isic_id", "id")) for block in blocks("yaml"))
+    config, augment, source, several = (yaml.safe_load(block.replace("isic_id", "id")) for block in blocks("yaml"))
     config["data"]["augment"] = augment["data"]["augment"]
     path = write_config(tmp_path / "c.yaml", config)
     assert main(["check", "--config", str(path), "--model.pretrained", "false"]) == 0  # no weights here
@@ -53,6 +53,14 @@ def test_the_config_shown_parses(tmp_path, capsys, monkeypatch):
     config["data"] |= source["data"]
     assert main(["check", "--config", str(write_config(path, config))]) == 2
     assert "There is no 'test-image.hdf5' in competitions/bluemarble." in capsys.readouterr().err
+    other_ways = re.findall(r"^  # (image: .+)$", blocks("yaml")[3], re.MULTILINE)
+    assert len(other_ways) >= 5
+    base = yaml.safe_load(blocks("yaml")[0])
+    for image in [several["data"], *map(yaml.safe_load, other_ways)]:  # each is read, and names what the demo lacks
+        changed = {**base, "data": base["data"] | {"image": image["image"]}}
+        assert main(["check", "--config", str(write_config(path, changed))]) == 2
+        said = capsys.readouterr().err
+        assert re.search("missing|There is no|no column|no image", said), said
 
 
 def test_the_notebook_lines_run():

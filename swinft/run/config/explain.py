@@ -31,6 +31,7 @@ REASONS = {  # reasons to refuse a class path or its arguments, the most specifi
     r"(Import path .+ does not correspond to .+)": "{}",
     r"Problem with given class_path '(.+)'": "the class {} cannot be instantiated",
 }
+OF_UNIONS = ("Expected", "Does not validate")  # start of errors that only list the types of a union
 
 
 def explain(message: str, known: Iterable[str], managed: Mapping[str, str]) -> str:
@@ -145,5 +146,5 @@ def reason(message: str) -> str:
     if named:
         return f"{named[1]}: {named[2]}"
     errors = re.search(r"Errors: - (.+?)(?= Given value type|$)", line)
-    first = next((each for each in errors[1].split(" - ") if not each.startswith("Expected")), None) if errors else None
-    return first or line
+    causes = [each for each in errors[1].split(" - ") if not each.startswith(OF_UNIONS)] if errors else []
+    return causes[0] if causes else line
