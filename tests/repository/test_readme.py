@@ -60,7 +60,7 @@ def test_the_config_shown_parses(tmp_path, capsys, monkeypatch):
         changed = {**base, "data": base["data"] | {"image": image["image"]}}
         assert main(["check", "--config", str(write_config(path, changed))]) == 2
         said = capsys.readouterr().err
-        assert re.search("missing|There is no|no column|no image", said), said
+        assert re.search("missing|There is no|no such column|no image", said), said
 
 
 def test_the_notebook_lines_run():

@@ -93,6 +93,7 @@ def test_a_prediction_too_many_or_too_few_is_refused(tiny_run, tmp_path):
             complete(np.array(rows), values[: len(rows)], data, range(6))
 
 
+@pytest.mark.slow
 def test_two_ranks_unfreeze_average_and_step_as_one_process_with_their_batches_together(competition, tmp_path):
     def weights(name, **changes):
         given = {
