@@ -169,6 +169,7 @@ def test_figures_show_the_images_of_a_row_side_by_side(pairs):
         assert {axes.images[0].get_array().shape[1] for axes in figure.axes if axes.images} == width
 
 
+@pytest.mark.slow
 def test_two_ranks_pool_what_one_process_does(pairs, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(pairs, root)
