@@ -37,6 +37,7 @@ def folder(tmp_path):
         for number, name in enumerate(names):
             save(tmp_path / "images" / name, level(10 * row + 100 * number, (20 + row, 24)))
         lines.append(f"{id},{'xy'[row % 2]},{names[1]}; {names[0]} ;{names[1]},{names[0]},e_10")
+    save(tmp_path / "images" / "axb_5.png", level(200))  # as the first id would match if its `*` were a wildcard
     (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "test.csv").write_text("id,files,other\n" + "".join(f"{id},{id}_2.png,{id}_2.png\n" for id in IDS[:2]))
     return tmp_path

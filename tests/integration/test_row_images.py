@@ -129,7 +129,7 @@ def test_an_export_takes_the_mask_and_openvino_predicts_the_same(whole, tmp_path
     [
         ({**TWO, "channels": "grey"}, "gem", ["identity", "scale"]),
         ({"path": "images/{id}_*.png", "grid": [1, 2], "max": 2, "channels": "rgb"}, "avg", ["identity"]),
-        ({"path": "images/{id}_l.png", "tile": 16, "overlap": 4, "max": 5}, {"images": "gru"}, ["rot90"]),
+        ({"path": "images/{id}_l.png", "tile": 16, "overlap": 4, "max": 5}, {"images": "gru"}, ["rot90", "scale"]),
     ],
 )
 def test_channels_and_parts_go_from_check_to_submission(image, pooling, views, pairs, tmp_path):
