@@ -115,6 +115,16 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+def check_whole(cls: str, name: str, value: Any, least: int = 1) -> None:
+    """Checks that an argument of a class is a whole number from `least`.
+
+    Raises:
+        InputError: It is not.
+    """
+    if not is_whole(value) or value < least:
+        raise InputError(f"{cls}: {name} is {value!r}. Allowed: a whole number from {least}.")
+
+
 def word_problems(section: str, values: Mapping[str, Any], words: Mapping[str, Sequence[Any]]) -> list[str]:
     """Values that are none of the allowed words; one sentence each, with the most similar word.
 

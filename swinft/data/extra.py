@@ -17,13 +17,13 @@ from swinft.data.features import encode_features
 from swinft.data.fold_settings import ExtraTable
 from swinft.data.folds import Folds
 from swinft.data.inspection.duplicates import cluster_groups
+from swinft.data.labelled import read_labelled
 from swinft.data.row_images import joined as joined_images
-from swinft.data.samples import Rows, needed_columns, read_groups, with_skipped, without_target
+from swinft.data.samples import Rows, needed_columns, read_groups, with_skipped
 from swinft.data.schema import Schema
 from swinft.data.tables.numbers import weights
-from swinft.data.tables.table import Problem, Table, joined, read_table
+from swinft.data.tables.table import Problem, Table, joined
 from swinft.data.target.auxiliary import read_more_auxiliary
-from swinft.data.target.base import TargetCells
 from swinft.data.target.gaps import encode_other
 from swinft.errors import number_of
 
@@ -79,15 +79,12 @@ def _read(settings: "DataSettings", given: ExtraTable, schema: Schema, problems:
         **({columns.weight_column: "data.columns.weight"} if columns.weight_column else {}),
         **needed_columns(settings, finding.images, "the image of data.folds.extra" if given.image else "data.image"),
     }
-    table = read_table(settings.root / given.table, settings.id, required, problems, columns.encoding)
-    if table is None or not len(table):
-        return None
     notes: list[str] = []
-    skipped = without_target(settings, table, problems, notes)
-    if skipped is None:
+    read = read_labelled(settings, given.table, required, problems, notes)
+    if read is None:
         return None
-    answered = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
-    cells = TargetCells(answered, settings.targets, columns.label_delimiter, columns.rules)
+    table, skipped, cells = read
+    answered = cells.table
     targets = encode_other(schema.target, cells, schema.outputs, problems, schema.has_gaps)
     auxiliary = [
         with_skipped(read_more_auxiliary(own, kept["outputs"], answered, columns.rules, problems), skipped)

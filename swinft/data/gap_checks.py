@@ -67,8 +67,8 @@ def _empty_column_problems(
         fix = "Lower data.folds.num, give more rows a value, or remove the column from data.target."
         for which, what in ((held_out, "is empty in"), (untrained, "is empty in what is trained on without")):
             if which:
-                listed = f"{'fold' if len(which) == 1 else 'folds'} {', '.join(map(str, which))}"
-                problems.append(Problem(str(table.path), f"the column {what} {listed}; {where}", fix, column=name))
+                folds_named = f"{'fold' if len(which) == 1 else 'folds'} {', '.join(map(str, which))}"
+                problems.append(Problem(str(table.path), f"the column {what} {folds_named}; {where}", fix, column=name))
     return problems
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from swinft.data.columns import Columns
 from swinft.data.features import encode_features
+from swinft.data.labelled import read_labelled
 from swinft.data.row_images import RowImages, Shown
 from swinft.data.schema import Schema, make_schema
 from swinft.data.sources.files import FILES
@@ -24,7 +25,7 @@ from swinft.data.tables.numbers import weights
 from swinft.data.tables.table import Problem, Table, read_table
 from swinft.data.tables.text import Spellings, TextRules
 from swinft.data.target.auxiliary import read_auxiliary
-from swinft.data.target.base import TargetCells, missing_notes, missing_targets, twin_problems
+from swinft.data.target.base import TargetCells, twin_problems
 from swinft.data.target.custom import try_kind
 from swinft.data.target.gaps import encode_known, has_target
 
@@ -168,18 +169,15 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
         **({settings.folds.column: "data.folds.column"} if settings.folds.column else {}),
         **needed_columns(settings, settings.image, "data.image"),
     }
-    table = read_table(settings.root / str(settings.train), settings.id, required, problems, columns.encoding)
-    if table is None or not len(table):
-        return None
     notes: list[str] = []
-    skipped = without_target(settings, table, problems, notes)
-    if skipped is None:
+    read = read_labelled(settings, str(settings.train), required, problems, notes)
+    if read is None:
         return None
-    labelled = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
+    table, skipped, cells = read
+    labelled = cells.table
     target = (settings.target, columns.label_delimiter)
     metadata = (columns.numbers, columns.categories)
     schema = make_schema(labelled, settings.target_kind, *target, *metadata, rules, columns.class_order)
-    cells = TargetCells(labelled, settings.targets, columns.label_delimiter, rules)
     has_gaps = columns.on_missing_target == "mask"
     targets = _encoded(schema, cells, problems, notes, has_gaps)
     given = columns.auxiliary or ()
@@ -216,30 +214,6 @@ def _encoded(
     if len(problems) == before:
         try_kind(schema.target, cells, targets, schema.outputs)
     return targets
-
-
-def without_target(
-    settings: "DataSettings", table: Table, problems: list[Problem], notes: list[str]
-) -> dict[int, str] | None:
-    """Rows that are skipped for want of a target; None if all rows are."""
-    columns = settings.columns
-    if columns.on_missing_target == "error":
-        return {}
-    notes += missing_notes(table, settings.targets, columns.rules)
-    if columns.on_missing_target == "skip" or settings.kind.are_classes:
-        missing = missing_targets(table, settings.targets, columns.rules)
-    else:  # a row with one of several numbers or labels has a target
-        each = [missing_targets(table, [name], columns.rules) for name in settings.targets]
-        missing = np.logical_and.reduce(each)
-    if missing.all():
-        fix = "Name the column of the target, or correct data.columns.missing_words."
-        message = "no row has a target"
-        problems.append(Problem(str(table.path), message, fix, column=", ".join(settings.targets)))
-        return None
-    if columns.on_missing_target == "mask" and columns.auxiliary:
-        for name in columns.auxiliary_columns:  # a row with an auxiliary target is trained on
-            missing &= missing_targets(table, [name], columns.rules)
-    return {int(row): "no target" for row in np.flatnonzero(missing)}
 
 
 def read_test(

@@ -49,13 +49,15 @@ class BaseTask(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Trains with the weights that are for it."""
-        if self._trainer is not None:  # a plain loop may call the hooks, too
-            set_weights(self.trainer.optimizers, trains=True)
+        self._set_weights(trains=True)
 
     def on_validation_start(self) -> None:
         """Predicts with the weights that are for it; what is saved after an epoch is what was validated."""
+        self._set_weights(trains=False)
+
+    def _set_weights(self, trains: bool) -> None:
         if self._trainer is not None:  # a plain loop may call the hooks, too
-            set_weights(self.trainer.optimizers, trains=False)
+            set_weights(self.trainer.optimizers, trains=trains)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Counts the batch, and stops the training after its last step."""
@@ -79,8 +81,7 @@ class BaseTask(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the state of loss scaling, and the loss of an epoch that ended before its last batch."""
-        if self._trainer is not None:  # a plain loop may call the hooks, too
-            set_weights(self.trainer.optimizers, trains=False)
+        self._set_weights(trains=False)
         if not self.trainer.is_last_batch:
             self._log_loss()
         if (skips := self.skips) is not None:

@@ -5,14 +5,14 @@ Shapes: B batch, V images of a row, D features.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from swinft.errors import InputError, suggest
-from swinft.model.class_spec import InitArgsMixin, init_args_of, load_class
-from swinft.model.pooling import Pooling, PoolingName
+from swinft.model.class_spec import InitArgsMixin
+from swinft.model.pooling import Pooling, PoolingName, built_layer
 
 FusionName = Literal["mean", "max", "attention", "gru", "concat"]
 
@@ -181,23 +181,5 @@ def fusion_from(given: Any, in_features: int, num_images: int | None) -> Fusion 
                 f"model.pooling.images is {given!r}, and a row has one image: remove it, or name several in data.image."
             )
         return None
-    if isinstance(given, str):
-        if given not in NAMED:
-            names = get_args(FusionName)
-            raise InputError(
-                f"model.pooling.images is '{given}'; it must be {', '.join(names)}, or a class derived from "
-                f"swinft.Fusion.{suggest(given, names)}"
-            )
-        return NAMED[given](in_features, num_images)
-    if isinstance(given, dict) and "class_path" in given:
-        cls = load_class(str(given["class_path"]), Fusion, "the fusion")
-        return cls(in_features, num_images, **init_args_of(given))
-    make: Callable[[int, int], Any] | None = given if callable(given) and not isinstance(given, nn.Module) else None
-    made = make(in_features, num_images) if make else given
-    width = getattr(made, "num_features", None)
-    if make is None or not isinstance(made, Fusion) or not isinstance(width, int) or width < 1:
-        raise InputError(
-            f"model.pooling.images makes {type(made).__name__} with num_features {width!r}; it must be a name, or a "
-            f"class derived from swinft.Fusion that calls super().__init__(in_features, num_images)."
-        )
-    return made
+    sizes = {"in_features": in_features, "num_images": num_images}
+    return built_layer(given, "model.pooling.images", Fusion, list(NAMED), NAMED, **sizes)

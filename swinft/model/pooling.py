@@ -3,16 +3,17 @@
 Shapes: B batch, N positions of the grid, C channels of the backbone, D features.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from swinft.errors import InputError, suggest
 from swinft.model.class_spec import InitArgsMixin, init_args_of, load_class
-from swinft.ranges import is_whole
+from swinft.ranges import check_whole, is_whole
 
+Layer = TypeVar("Layer", bound=nn.Module)
 # The setting `model.pooling`.
 PoolingName = Literal["avg", "max", "gem", "avgmax", "avg+max", "attention", "gated_attention", "cls", "stages"]
 
@@ -202,16 +203,6 @@ NAMED: dict[str, type[Pooling]] = {
 }
 
 
-def check_whole(cls: str, name: str, value: object, least: int = 1) -> None:
-    """Checks that an argument is a whole number from `least`.
-
-    Raises:
-        InputError: It is not.
-    """
-    if not is_whole(value) or value < least:  # type: ignore[operator]
-        raise InputError(f"{cls}: {name} is {value!r}. Allowed: a whole number from {least}.")
-
-
 def pooling_from(given: Any, in_features: int) -> Pooling | None:
     """The pooling of a network.
 
@@ -227,22 +218,42 @@ def pooling_from(given: Any, in_features: int) -> Pooling | None:
     """
     if given == "avg":
         return None
+    return built_layer(given, "model.pooling", Pooling, ("avg", *NAMED), NAMED, in_features=in_features)
+
+
+def built_layer(
+    given: Any, key: str, base: type[Layer], names: Sequence[str], named: Mapping[str, type[Layer]], **sizes: int
+) -> Layer:
+    """The layer of a setting that takes a name, a function or class that builds one, or a spec.
+
+    Args:
+        given: The value.
+        key: The key, for messages.
+        base: The required base class.
+        names: The allowed names.
+        named: The class of each.
+        **sizes: The arguments that swinft supplies, in their order.
+
+    Raises:
+        InputError: It is none of these, or builds something else.
+    """
+    cls = base.__name__
     if isinstance(given, str):
-        if given not in NAMED:
-            names = get_args(PoolingName)
+        if given not in named:
             raise InputError(
-                f"model.pooling is '{given}'; it must be {', '.join(names)}, or a class derived from swinft.Pooling."
+                f"{key} is '{given}'; it must be {', '.join(names)}, or a class derived from swinft.{cls}."
                 f"{suggest(given, names)}"
             )
-        return NAMED[given](in_features)
+        return named[given](*sizes.values())
     if isinstance(given, dict) and "class_path" in given:
-        return load_class(str(given["class_path"]), Pooling, "the pooling")(in_features, **init_args_of(given))
-    make: Callable[[int], Any] | None = given if callable(given) and not isinstance(given, nn.Module) else None
-    made = make(in_features) if make else given
+        found = load_class(str(given["class_path"]), base, f"the {cls.lower()}")
+        return found(*sizes.values(), **init_args_of(given))
+    make = given if callable(given) and not isinstance(given, nn.Module) else None
+    made = make(*sizes.values()) if make else given
     width = getattr(made, "num_features", None)
-    if make is None or not isinstance(made, Pooling) or not isinstance(width, int) or width < 1:
+    if make is None or not isinstance(made, base) or not isinstance(width, int) or width < 1:
         raise InputError(
-            f"model.pooling makes {type(made).__name__} with num_features {width!r}; it must be a name, or a class "
-            f"derived from swinft.Pooling that calls super().__init__(in_features)."
+            f"{key} makes {type(made).__name__} with num_features {width!r}; it must be a name, or a class derived "
+            f"from swinft.{cls} that calls super().__init__({', '.join(sizes)})."
         )
     return made

@@ -147,3 +147,12 @@ def test_a_bad_image_of_an_extra_table_is_named_by_its_file(with_old, tmp_path, 
     assert main(["check", "--config", str(config(with_old, tmp_path, **skips))]) == 0
     assert "old.csv: 5 rows that every fold trains on" in capsys.readouterr().out
     assert yaml.safe_load((tmp_path / "tiny.yaml").read_text())["data"]["folds"]["extra"] == [EXTRA]
+
+
+def test_an_extra_table_may_lack_the_auxiliary_columns_where_targets_may_be_missing(with_old):
+    auxiliary = [{"target": "brightness", "target_kind": "regression"}]
+    (with_old / "old.csv").write_text((with_old / "old.csv").read_text().replace("old1,green", "old1,"))
+    data = module(with_old, columns={"on_missing_target": "mask", "auxiliary": auxiliary})
+    trained = {data.splits.train.table.ids[row] for row in data.splits.trained_on(0)}
+    assert {"old0", "old2", "old3"} <= trained
+    assert "old1" not in trained  # it has no target of any kind

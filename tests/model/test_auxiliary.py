@@ -9,26 +9,15 @@ from swinft import (
     ClassificationHead,
     FineTuneTask,
     InputError,
-    Loss,
     MultilabelHead,
     RegressionHead,
     Schema,
     TaskContext,
 )
 from swinft.model.auxiliary import LOGITS, AuxiliaryHeads
-from swinft.model.heads.contract import encoded_targets, row_losses
+from swinft.model.heads.contract import encoded_targets
 from tests.conftest import TINY_SWIN
-
-
-class Absolute(Loss):
-    is_per_target = True
-
-    def forward(self, logits, target):
-        return (logits - target).abs().mean(1)
-
-
-def losses_of(head, logits, target):
-    return row_losses(head, logits, encoded_targets(head, target, len(target)))
+from tests.model.heads.test_transforms import Absolute, losses_of
 
 
 @pytest.mark.parametrize(

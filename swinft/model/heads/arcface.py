@@ -13,7 +13,7 @@ from torch.nn import functional
 from swinft.errors import InputError
 from swinft.model.heads.base import FeatureDropout, Head, check_equal_shapes, checked_fraction
 from swinft.model.heads.loss import class_counts
-from swinft.ranges import POSITIVE, Range, check_ranges, is_whole
+from swinft.ranges import POSITIVE, Range, check_ranges, check_whole
 
 POWER = 0.25  # margins fall with this power of the number of rows of a class (arXiv 2010.05350)
 CLOSEST = 1e-6  # lowest 1 − cos²: the gradient of the sine is infinite at 0
@@ -61,9 +61,9 @@ class ArcFaceHead(Head):
         numbers = {"margin": margin, "smallest_margin": smallest_margin, "scale": scale}
         angle = Range(0, 1.5)
         check_ranges("ArcFaceHead", numbers, {"margin": angle, "smallest_margin": angle, "scale": POSITIVE})
-        counts = {"sub_centres": sub_centres, "embedding": 1 if embedding is None else embedding}
-        if wrong := [name for name, count in counts.items() if not is_whole(count) or count < 1]:
-            raise InputError(f"ArcFaceHead: {wrong[0]} is {counts[wrong[0]]!r}. Allowed: a whole number from 1.")
+        check_whole("ArcFaceHead", "sub_centres", sub_centres)
+        if embedding is not None:
+            check_whole("ArcFaceHead", "embedding", embedding)
         if smallest_margin is not None and smallest_margin >= margin:
             raise InputError(f"ArcFaceHead: smallest_margin={smallest_margin} must be below margin={margin}.")
         self.margin, self.smallest_margin, self.scale = margin, smallest_margin, scale

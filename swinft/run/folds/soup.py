@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.loading.dataset import ShuffledSampler, make_loader
-from swinft.data.loading.workers import plan_loader
+from swinft.data.loading.workers import last_pass, plan_loader
 from swinft.errors import listed
 from swinft.model.metrics import Metric
 from swinft.model.network import ImageModel
@@ -67,27 +68,26 @@ def changed_norms(net: nn.Module, files: Sequence[Path]) -> list[Norm]:
 def recompute(
     net: ImageModel,
     norms: Iterable[Norm],
-    batches: Iterable[dict[str, Tensor]],
+    loader: DataLoader[Any],
     device: torch.device,
     precision: Precision,
 ) -> None:
-    """Sets the statistics of BatchNorms to the mean of those of batches; all else computes as in evaluation."""
+    """Sets the statistics of BatchNorms to the mean of those of a loader's batches; all else is as in evaluation."""
     momenta = {norm: norm.momentum for norm in norms}
     for norm in momenta:
         norm.reset_running_stats()
         norm.momentum = None  # all batches count alike
         norm.train()
-    with autocast(precision, device):
-        for batch in batches:
-            features = batch["features"].to(device) if "features" in batch else None
-            net(batch["image"].to(device), features)
+    with autocast(precision, device), last_pass(loader):
+        for batch in loader:
+            net(**{name: batch[name].to(device) for name in net.inputs if name in batch})
     for norm, momentum in momenta.items():
         norm.momentum = momentum
         norm.eval()
 
 
-def training_batches(data: CSVDataModule) -> Iterable[dict[str, Any]]:
-    """The training rows of a fold as in a first epoch on one device, whatever trained them, in this process."""
+def training_batches(data: CSVDataModule) -> DataLoader[Any]:
+    """The training rows of a fold as in a first epoch on one device, whatever trained them."""
     rows = data.splits.trained_on(data.fold)
     if data.max_batches is not None:
         rows = rows[: data.max_batches * data.batch_size]

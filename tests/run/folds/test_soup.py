@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
 import swinft
 from swinft.cli import main
@@ -15,7 +16,7 @@ from swinft.run.fold_files import Fold
 from swinft.run.folds import fold as fold_module
 from swinft.run.folds import recorder as recorder_module
 from swinft.run.folds.kept import Kept, SoupConfig
-from swinft.run.folds.soup import Soup
+from swinft.run.folds.soup import Soup, recompute
 from swinft.store import commit
 from tests.conftest import power_gone_after, tiny_config, write_config
 
@@ -109,6 +110,22 @@ def test_statistics_of_batch_norm_are_those_of_the_average_on_the_training_rows(
     with torch.no_grad():
         out = backbone.model.conv1((batch - backbone.mean) / backbone.std)
     torch.testing.assert_close(weights[key], out.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_of_several_images_per_row_are_of_those_that_exist():
+    context = swinft.TaskContext(32, num_images=2)
+    task = swinft.FineTuneTask(
+        swinft.ClassificationHead, "test_resnet", pretrained=False, num_outputs=3, context=context
+    )
+    backbone, mask = task.net.backbone, torch.tensor([[True, True], [True, False], [True, True]])
+    images = torch.randint(0, 256, (3, 2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images[~mask] = 255
+    loader = DataLoader([{"image": images, "image_mask": mask}], batch_size=None)
+    norms = [module for module in task.net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    recompute(task.net.eval(), norms, loader, torch.device("cpu"), "32-true")
+    with torch.no_grad():
+        out = backbone.model.conv1[0]((images[mask] - backbone.mean) / backbone.std)
+    torch.testing.assert_close(backbone.model.conv1[1].running_mean, out.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
 def test_a_greedy_soup_takes_what_makes_the_score_better(tmp_path):
