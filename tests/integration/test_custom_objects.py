@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score
 from swinft import ClassificationHead, CSVDataModule, FineTuneTask
 from swinft.cli import main
 from swinft.errors import InputError
-from tests.conftest import TINY_SWIN, fit_in_process, tiny_config, write_config
+from tests.conftest import TINY_SWIN, fit_in_process, in_this_process, tiny_config, write_config
 
 METRIC = """
 import numpy as np
@@ -281,7 +281,8 @@ def view(name: str, **init_args: object) -> dict[str, object]:
     return {"class_path": f"ownview.{name}", "init_args": init_args}
 
 
-def test_a_users_view_predicts_out_of_fold_and_test_rows(competition, own, capsys):
+def test_a_users_view_predicts_out_of_fold_and_test_rows(competition, own, capsys, monkeypatch):
+    monkeypatch.setattr("swinft.run.prediction.shards.run_children", in_this_process)
     changes = {"predict.views": ["identity", view("Dark", share=0.5)], "trainer.max_epochs": 1}
     config = write_config(own / "c.yaml", tiny_config(competition, own / "runs", **changes))
     fit_in_process(config, "--allow-code", "ownview")

@@ -334,6 +334,7 @@ def test_the_best_epoch_can_be_kept_and_is_then_the_oof(competition, tmp_path):
     assert result["oof"]["accuracy"] == pytest.approx(result["best_epoch"]["val_accuracy"])
 
 
+@pytest.mark.slow
 def test_two_ranks_train_one_fold_and_its_oof_holds_every_row_once(competition, tmp_path):
     changes = {"trainer.max_epochs": 1, "trainer.devices": 2, "trainer.strategy": "ddp"}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))

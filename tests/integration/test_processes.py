@@ -289,6 +289,7 @@ def test_f051_a_skipped_first_row_does_not_reach_the_loss(competition):
     assert data.val_dataloader().dataset[0, PADDING]["target"] >= 0
 
 
+@pytest.mark.slow
 def test_children_import_from_where_their_parent_does(competition, tmp_path, monkeypatch):
     name = f"beside_{tmp_path.name}"
     (tmp_path / "code").mkdir()

@@ -217,6 +217,7 @@ class Prefetched:
             yield batch
 
 
+@pytest.mark.slow
 def test_w7_the_gpu_benchmark_sees_a_loader_that_is_too_slow(gpu, load):
     cases = load("gpu_cases")
     with pytest.raises(ValueError, match="12 batches, of which 22 may lie ready, measure no loader"):

@@ -7,7 +7,7 @@ from nbclient import NotebookClient
 from tests.conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SLOW = {"api", "datamodule"}  # the README's blocks do the same, without a process for every fold
+SLOW = {"api", "datamodule", "plain_lightning"}  # other tests call what they call, without a kernel to start
 # Kinds of output that are there to be seen, and what is printed or shown.
 SHOWN = {
     "api": ({"text/html"}, ["pooled", "fold 1  epoch 1/1", "written to", "'report.html'"]),

@@ -43,6 +43,15 @@ def test_files_and_links_exist():
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def few_tiles(folder):
+    """A folder with the demo's images and 60 rows of its table: each `check` decodes all images of the rows."""
+    demo = ROOT / "competitions" / "bluemarble"
+    rows = (demo / "train.csv").read_text().splitlines()
+    (folder / "train.csv").write_text("\n".join([rows[0], *rows[1::7]]) + "\n")
+    (folder / "images").symlink_to(demo / "images")
+    return folder
+
+
 def test_the_config_shown_parses(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     config, augment, source, several = (yaml.safe_load(block.replace("isic_id", "id")) for block in blocks("yaml"))
@@ -56,6 +65,8 @@ def test_the_config_shown_parses(tmp_path, capsys, monkeypatch):
     other_ways = re.findall(r"^  # (image: .+)$", blocks("yaml")[3], re.MULTILINE)
     assert len(other_ways) >= 5
     base = yaml.safe_load(blocks("yaml")[0])
+    base["data"] |= {"root": str(few_tiles(tmp_path)), "test": None, "sample_submission": None}
+    base["model"]["backbone_args"] = TINY_SWIN
     for image in [several["data"], *map(yaml.safe_load, other_ways)]:  # each is read, and names what the demo lacks
         changed = {**base, "data": base["data"] | {"image": image["image"]}}
         code = main(["check", "--config", str(write_config(path, changed)), "--model.pretrained", "false"])

