@@ -13,7 +13,7 @@ from swinft.run.fit_command import fit_from_argv
 from tests.conftest import ROOT, TINY_SWIN, in_this_process, tiny_config, write_config
 
 README = (ROOT / "README.md").read_text()
-PRACTICES = (ROOT / "docs" / "practices.md").read_text()
+PRACTICES, PEERS = (ROOT / "docs" / "practices.md").read_text().split("\n## ")
 
 
 # Sentences that were not so, from where they stood: what came in their place says less, or is held by a test.
@@ -154,9 +154,25 @@ def test_f113_the_warm_up_says_what_its_epochs_are(capsys):
     assert "Epochs of linear warm-up, counted in virtual epochs if `data.loading.virtual_epochs` is set" in said
 
 
-def test_practices_name_keys_and_tests_that_are_there(capsys):
-    rows = [line.strip("|").split("|") for line in PRACTICES.splitlines() if re.match(r"\| \d+ \|", line)]
+def numbered_rows(page: str) -> list[list[str]]:
+    """The cells of a table whose first column is a number."""
+    rows = [line.strip("|").split("|") for line in page.splitlines() if re.match(r"\| \d+ \|", line)]
     assert [int(row[0]) for row in rows] == list(range(1, 48))
+    return rows
+
+
+def test_the_totals_of_other_libraries_are_those_of_their_rows():
+    rows = numbered_rows(PEERS)
+    assert [row[1] for row in rows] == [row[1] for row in numbered_rows(PRACTICES)]
+    words = [[re.match(r" (yes|code|no)\b", cell)[1] for cell in row[2:]] for row in rows]
+    columns = zip(*words, strict=True)
+    counts = [", ".join(str(column.count(word)) for word in ("yes", "code", "no")) for column in columns]
+    named = zip(("AutoGluon", "fastai", "timm", "Lightning"), counts, strict=True)
+    assert f"Yes, code, no, of 47: {'; '.join(f'{name} {each}' for name, each in named)}." in PEERS
+
+
+def test_practices_name_keys_and_tests_that_are_there(capsys):
+    rows = numbered_rows(PRACTICES)
     with pytest.raises(SystemExit):
         main(["fit", "--help", "all"])
     known = capsys.readouterr().out
