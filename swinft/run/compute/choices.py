@@ -1,4 +1,4 @@
-"""The precision and attention of a run: chosen once, the same for every fold and every resume."""
+"""The precision, attention and batch of a run: chosen once, the same for every fold and every resume."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ Rates = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Choice:
-    """The precision and attention of a run.
+    """The precision, attention and batch of a run.
 
     Args:
         device: Type and name of the device for which they were chosen.
@@ -35,6 +35,8 @@ class Choice:
         training: Attention in training, a value of `model.compute.fast_attention` other than auto.
         prediction: Attention in prediction; auto if it is still to be chosen.
         rates: Measured images per second, by setting and by candidate; empty if nothing was timed.
+        halvings: How often `data.batch_size` was halved, and `trainer.accumulate_grad_batches` doubled, until a step
+            fitted into memory.
     """
 
     device: str
@@ -43,6 +45,7 @@ class Choice:
     training: FastAttention
     prediction: FastAttention
     rates: Rates = field(default_factory=dict)
+    halvings: int = 0
 
     @classmethod
     def from_dict(cls, values: Any) -> "Choice":
@@ -58,13 +61,13 @@ class Choice:
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError("no choice") from error
         is_whole = choice.precision in get_args(Precision) and choice.precision != "auto"
-        if not (is_whole and choice.training in NAMES and choice.prediction in NAMES):
+        if not (is_whole and choice.training in NAMES and choice.prediction in NAMES and choice.halvings in range(64)):
             raise ValueError("no choice")
         return choice
 
     def applied(self, config: Namespace) -> Namespace:
-        """A copy of a config with the chosen precision and attention of the training."""
-        resolved: Namespace = config.clone()
+        """A copy of a config with the chosen precision, batch, and attention of the training."""
+        resolved = halved(config, self.halvings)
         resolved.trainer.precision = self.precision
         resolved.model.compute.fast_attention = self.training
         return resolved
@@ -72,7 +75,8 @@ class Choice:
     def described(self) -> dict[str, Any]:
         """Its entries in `environment.json` and in a fold's result."""
         attention = {"training": self.training, "prediction": self.prediction}
-        return {"precision": self.precision, "precision_reason": self.reason, "attention": attention}
+        found = {"precision": self.precision, "precision_reason": self.reason, "attention": attention}
+        return found | ({"halvings": self.halvings} if self.halvings else {})
 
     def lines(self) -> list[str]:
         """What was timed and chosen, one line each; none if nothing was timed."""
@@ -82,6 +86,16 @@ class Choice:
             "attention in prediction": NAMES[self.prediction],
         }
         return [f"{what} {format_rates(chosen[what], rates)}" for what, rates in self.rates.items()]
+
+
+def halved(config: Namespace, times: int = 1) -> Namespace:
+    """A copy of a config with smaller batches, and as many more of them per optimiser step and per epoch."""
+    smaller: Namespace = config.clone()
+    smaller.data.batch_size = config.data.batch_size >> times
+    smaller.trainer.accumulate_grad_batches = config.trainer.accumulate_grad_batches << times
+    if isinstance(limit := config.trainer.limit_train_batches, int):  # of batches, not a share of them
+        smaller.trainer.limit_train_batches = limit << times
+    return smaller
 
 
 def format_rates(chosen: str, rates: Mapping[str, float]) -> str:
@@ -120,15 +134,22 @@ def read_choice(run: Run) -> Choice:
 
 
 def remade_choice(run: Run, config: Namespace) -> Choice:
-    """The choice of a run without the file, with the precision of its start: lost, or from an earlier version."""
+    """The choice of a run without the file, with the precision of its start: lost, or from an earlier version.
+
+    Raises:
+        StoreError: The batch of a run that may have halved it is lost, too.
+    """
     device, precision, reason = training_precision(config.trainer.accelerator, config.trainer.precision)
     try:
-        started = run.read_environment()["precision"]
+        environment = run.read_environment()
     except StoreError:
-        started = precision
-    if started in precision_choices(device):
+        if config.on_out_of_memory == "halve":
+            raise
+        environment = {"precision": precision}
+    if (started := environment["precision"]) in precision_choices(device):
         precision, reason = started, "as at the start" if started != precision else reason
-    return replace(default_choice(config, device), precision=precision, reason=reason)
+    rule, halvings = default_choice(config, device), environment.get("halvings", 0)
+    return replace(rule, precision=precision, reason=reason, halvings=halvings)
 
 
 def choice_here(run: Run, config: Namespace) -> Choice:
@@ -139,7 +160,8 @@ def choice_here(run: Run, config: Namespace) -> Choice:
         StoreError: The run's choice is missing or damaged.
     """
     device, *_ = training_precision(config.trainer.accelerator, config.trainer.precision)
-    frozen, rule = read_choice(run), default_choice(config, device)
+    frozen = read_choice(run)
+    rule = replace(default_choice(config, device), halvings=frozen.halvings)
     if frozen.device.partition(" ")[0] != device.type:
         return rule
     if frozen.precision in precision_choices(device) or config.trainer.precision != "auto":
@@ -159,7 +181,7 @@ def choice_to_predict(run: Run, config: Namespace, device: torch.device) -> Choi
     choice = replace(default_choice(config, device), prediction=config.model.compute.fast_attention)
     if has_record(run.choice):  # a run of an earlier version has none
         frozen = read_choice(run)
-        choice = frozen if frozen.device == choice.device else choice
+        choice = frozen if frozen.device == choice.device else replace(choice, halvings=frozen.halvings)
     return choice
 
 

@@ -4,6 +4,7 @@ import errno
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from jsonargparse import Namespace
@@ -28,6 +29,11 @@ OF_MACHINE = re.compile(
 # Other processes are mentioned if they use more than this fraction of the device: CUDA itself takes some 100 MB.
 LARGE_SHARE = 0.1
 MOST_CHOICES = 3
+Policy = Literal["error", "halve"]  # what a run does whose first batch does not fit
+
+
+class LackOfMemory(InputError):
+    """Memory has run out; the message names the settings that need less."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -42,14 +48,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def out_of_memory_explained(explain: Callable[[Exception], InputError]) -> Iterator[None]:
+def out_of_memory_explained(explain: Callable[[Exception], LackOfMemory]) -> Iterator[None]:
     """Replaces an out-of-memory error by an explanation; other errors pass.
 
     Args:
         explain: Builds the explanation from the error, such as a partial of `explain_out_of_memory`.
 
     Raises:
-        InputError: Memory has run out.
+        LackOfMemory: Memory has run out.
     """
     try:
         yield
@@ -65,7 +71,7 @@ def explain_out_of_memory(
     device: torch.device,
     during: str = "a training step",
     resume: str | None = None,
-) -> InputError:
+) -> LackOfMemory:
     """What to change after training has run out of memory.
 
     Args:
@@ -83,14 +89,16 @@ def explain_out_of_memory(
         lines = [*loaders, "End other programs on this machine."]
         return _explained(error, device, during, lines, resume, helps=True)
     smaller = [*_smaller_steps(config), *_slower(config)]
-    lines = [f"The same training in less memory: {'; or '.join(smaller)}."] if smaller else []
+    lines = [f"The same rows per step in less memory: {'; or '.join(smaller)}."] if smaller else []
+    if getattr(config, "on_out_of_memory", "halve") == "error" and config.data.batch_size % 2 == 0:
+        lines += ["With on_out_of_memory halve, a run halves its batch by itself until a first step fits."]
     lines += ["Less to compute: a smaller data.image_size or model.backbone."]
     lines += ["Give the new run another --name: those settings are frozen with the run."] if resume else []
     lines += loaders
     return _explained(error, device, during, lines, resume)
 
 
-def explain_after_training(error: BaseException, device: torch.device, has_trained: bool, resume: str) -> InputError:
+def explain_after_training(error: BaseException, device: torch.device, has_trained: bool, resume: str) -> LackOfMemory:
     """What to do after the out-of-fold prediction of a fold has run out of memory.
 
     Args:
@@ -111,7 +119,7 @@ def explain_in_prediction(
     devices: int,
     device: torch.device,
     precision: Precision | None,
-) -> InputError:
+) -> LackOfMemory:
     """What to change after `swinft predict` has run out of memory.
 
     Args:
@@ -141,13 +149,13 @@ def _explained(
     lines: Sequence[str],
     resume: str | None = None,
     helps: bool = False,
-) -> InputError:
+) -> LackOfMemory:
     """The whole message; it has the `resume` command if this `helps`, or if other processes use much of the memory."""
     where, others = _measured(torch.device("cpu") if _is_of_machine(error, device) else device, during)
     more = [others] if others else []
     if resume and (helps or others):
         more += [f"{'After freeing that memory, resume' if others else 'Resume'} with: {resume}"]
-    return InputError("\n  ".join([where, *lines, *more]))
+    return LackOfMemory("\n  ".join([where, *lines, *more]))
 
 
 def _measured(device: torch.device, during: str) -> tuple[str, str]:

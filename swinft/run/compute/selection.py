@@ -1,4 +1,4 @@
-"""Chooses the precision and attention of a run: in this process for a CPU, in a child process for a GPU.
+"""Chooses the precision, attention and batch of a run: in this process for a CPU, in a child process for a GPU.
 
 The parent process of the folds must not hold any GPU memory.
 """
@@ -6,7 +6,7 @@ The parent process of the folds must not hold any GPU memory.
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,8 +21,8 @@ from swinft.model.compiling import COMPILED_STEPS, should_compile
 from swinft.model.network import ImageModel
 from swinft.model.timing import StepTimer, choose
 from swinft.printing import format_rate
-from swinft.run.compute.choices import NAMES, Choice, default_choice, format_rates, read_cached, write_cached
-from swinft.run.compute.out_of_memory import explain_out_of_memory, out_of_memory_explained
+from swinft.run.compute.choices import NAMES, Choice, default_choice, format_rates, halved, read_cached, write_cached
+from swinft.run.compute.out_of_memory import LackOfMemory, explain_out_of_memory, out_of_memory_explained
 from swinft.run.compute.trial import Candidates, Trial, TriedTask, cache_key
 from swinft.run.experiment import Experiment
 from swinft.run.folds.planned import Planned
@@ -40,12 +40,15 @@ MOST_IMAGES = 8
 STEP_SECONDS = 1.0  # maximum duration of such a step
 IN_CHILD = {"cuda"}  # types of devices that the parent of the folds must not use
 REQUEST, ROWS, ANSWER = "request.json", "rows.pt", "answer.json"
+KILLED = 137  # exit code of a process that the system kills, most often for lack of memory
 
 
 def select_compute(
     experiment: Experiment, schema: Schema, tried: TriedTask, device: torch.device, planned: Planned
 ) -> Choice:
     """Chooses precision and attention: the configured ones, the fastest in a timed trial, or by rule.
+
+    With `on_out_of_memory: halve` also the batch: a first step of a full one is tried on every device.
 
     Args:
         experiment: The experiment.
@@ -60,11 +63,44 @@ def select_compute(
     """
     config = experiment.config
     refuse_impossible(tried.task, config.model.compute.fast_attention)
+    if config.on_out_of_memory == "halve":
+        return _select_batch(experiment, schema, tried, device, planned)
     if config.trainer.fast_dev_run:  # it runs batches of everything anyway
         return default_choice(config, device)
     if device.type in IN_CHILD:
         return select_in_child(experiment, schema, tried, device, planned)
     return select_in_process(config, tried, device, planned) if device.type == "cpu" else default_choice(config, device)
+
+
+def _select_batch(
+    experiment: Experiment, schema: Schema, tried: TriedTask, device: torch.device, planned: Planned
+) -> Choice:
+    """The choice for the first of ever smaller batches that fits into memory, each tried in a process of its own.
+
+    Raises:
+        InputError: The last one cannot be halved, or a step fails for another reason.
+    """
+    config, halvings = experiment.config, 0
+    while True:
+        smaller = experiment.with_config(halved(config, halvings))
+        try:
+            choice = select_in_child(smaller, schema, tried, device, planned)
+        except LackOfMemory as error:
+            size = smaller.config.data.batch_size
+            if size % 2:
+                odd = f"on_out_of_memory is halve, and data.batch_size {size} cannot be halved"
+                more = "" if size == 1 else f": set it to a multiple of a power of two, such as {32 * -(-size // 32)}"
+                raise InputError(f"{error}\n  {odd}{more}.") from error
+            halvings += 1
+            continue
+        if halvings:
+            step = smaller.config.trainer.accumulate_grad_batches
+            print(
+                f"out of memory with data.batch_size {config.data.batch_size}: every fold is trained with "
+                f"data.batch_size {smaller.config.data.batch_size} and trainer.accumulate_grad_batches {step} "
+                "(on_out_of_memory: halve)"
+            )
+        return replace(choice, halvings=halvings)
 
 
 def select_in_process(
@@ -87,6 +123,8 @@ def select_in_process(
     """
     rule, candidates = default_choice(config, device), Candidates.of(config, tried.task, device)
     try:
+        if config.on_out_of_memory == "halve":
+            _full_step(config, tried, device, rule, log, evaluates=True)
         if device.type in IN_CHILD:
             choice = _select_on_gpu(config, tried, device, rule, candidates, planned, log)
         else:
@@ -132,11 +170,7 @@ def _select_on_gpu(
         InputError: The step fails.
     """
     count = config.data.batch_size
-    first = Trial(tried, device, count, rule, math.inf)
-    with out_of_memory_explained(partial(_explained, config, device)):
-        seconds = first.step()
-    use = memory_use(device)
-    log(f"a training step of {count} images on {device}: {format_rate(count / seconds)} img/s, {use.describe()}")
+    seconds = _full_step(config, tried, device, rule, log)
     expected = planned.images * seconds / count
     if not candidates.is_open or expected < LONG:
         return rule
@@ -148,7 +182,30 @@ def _select_on_gpu(
     return _cached_or_timed(config, device, count, candidates, trial)
 
 
-def _explained(config: Namespace, device: torch.device, error: Exception) -> InputError:
+def _full_step(
+    config: Namespace,
+    tried: TriedTask,
+    device: torch.device,
+    rule: Choice,
+    log: Callable[[str], None],
+    evaluates: bool = False,
+) -> float:
+    """Seconds of a training step of a full batch; if asked, a batch of the validation must fit, too.
+
+    Raises:
+        InputError: The step fails.
+    """
+    count = config.data.batch_size
+    with out_of_memory_explained(partial(_explained, config, device)):
+        seconds = Trial(tried, device, count, rule, math.inf).step()
+        if evaluates:
+            Trial(tried, device, count, rule, math.inf).predict()
+    use = memory_use(device)
+    log(f"a training step of {count} images on {device}: {format_rate(count / seconds)} img/s, {use.describe()}")
+    return seconds
+
+
+def _explained(config: Namespace, device: torch.device, error: Exception) -> LackOfMemory:
     return explain_out_of_memory(error, config, device, "a training step of a full batch, tried before the run")
 
 
@@ -216,7 +273,12 @@ def select_attention(
 def select_in_child(
     experiment: Experiment, schema: Schema, tried: TriedTask, device: torch.device, planned: Planned
 ) -> Choice:
-    """The same as `select_compute`, in a child process `swinft check --trial FOLDER`."""
+    """The same as `select_compute`, in a child process `swinft check --trial FOLDER`.
+
+    Raises:
+        LackOfMemory: A step does not fit, with `on_out_of_memory: halve`.
+        InputError: A step fails; the output of the process says why.
+    """
     allowed = experiment.config.allow_code
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -227,9 +289,14 @@ def select_in_child(
         words = ["check", "--config", str(folder / "config.yaml"), "--trial", name]
         words += ["--allow-code", ",".join(allowed)] if allowed else []
         code = run_children({0: Child(words, experiment.secrets())}, [{}])[0]
+        if code == KILLED and experiment.config.on_out_of_memory == "halve":
+            raise LackOfMemory("the trial step was killed, most often for lack of memory.")
         if code:
             raise InputError(f"the trial step on {device} ended with exit code {code}; its output is above.")
-        return Choice.from_dict(json.loads((folder / ANSWER).read_text(encoding="utf-8")))
+        answer = json.loads((folder / ANSWER).read_text(encoding="utf-8"))
+    if isinstance(answer, str):
+        raise LackOfMemory(answer)
+    return Choice.from_dict(answer)
 
 
 def run_trial(experiment: Experiment, folder: Path) -> None:
@@ -247,5 +314,11 @@ def run_trial(experiment: Experiment, folder: Path) -> None:
     task = experiment.task(Schema.from_dict(request["schema"]), pretrained=False)
     task.initialize(rows["targets"], rows["features"])
     tried = TriedTask(task.to(device), rows["targets"], rows["features"], tuple(request["size"]), seconds=0.0)
-    choice = select_in_process(config, tried, device, Planned(*request["planned"]))
-    (folder / ANSWER).write_text(json.dumps(asdict(choice)), encoding="utf-8")
+    answer: dict[str, object] | str
+    try:
+        answer = asdict(select_in_process(config, tried, device, Planned(*request["planned"])))
+    except LackOfMemory as error:
+        if config.on_out_of_memory == "error":
+            raise
+        answer = str(error)  # another process tries a smaller batch
+    (folder / ANSWER).write_text(json.dumps(answer), encoding="utf-8")

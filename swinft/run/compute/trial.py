@@ -142,6 +142,14 @@ class Trial:
             self._found[key] = seconds
         return seconds
 
+    def predict(self) -> None:
+        """Predicts a batch by the rule.
+
+        Raises:
+            RuntimeError: There is not enough memory.
+        """
+        self._measured("prediction", self._rule.precision, self._rule.prediction, lambda _: None)
+
     def _once(self, what: str, precision: Precision, attention: FastAttention, is_again: bool = False) -> float | None:
         """Seconds of a step with one candidate; None if it fails, or the budget is spent."""
         key = (what, precision, attention)

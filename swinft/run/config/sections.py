@@ -26,6 +26,7 @@ from swinft.model.compiling import CompilePolicy
 from swinft.model.scoring import names_by_kind
 from swinft.model.task import FineTuneTask
 from swinft.ranges import COUNT, check_ranges
+from swinft.run.compute.out_of_memory import Policy
 from swinft.run.config.parser import Parser, key_types
 from swinft.run.config.secrets import fill, mask, redact
 from swinft.run.config.trust import TRUSTED_PACKAGES, check_allowed, check_named
@@ -165,6 +166,15 @@ def _add_general(parser: Parser) -> None:
         default=None,
         help="hours for the whole run: the time left is divided among the unfinished folds; each trains at least one "
         "whole epoch and is scored; the learning rate is still scheduled over trainer.max_epochs",
+    )
+
+    parser.add_argument(
+        "--on_out_of_memory",
+        type=Policy,
+        default="error",
+        help="what a run does whose first batch does not fit into memory: `error` names settings that need less; "
+        "`halve` halves data.batch_size and doubles trainer.accumulate_grad_batches until a step fits, for all folds: "
+        "BatchNorm, dropout, mixing and losses that compare rows then see smaller batches, so results differ",
     )
 
 

@@ -32,7 +32,12 @@ from swinft.printing import format_seconds
 from swinft.run.checked_images import CheckedImages, checked_images, inherited_cache
 from swinft.run.compute.choices import Choice, choice_here
 from swinft.run.compute.devices import folds_at_a_time
-from swinft.run.compute.out_of_memory import explain_after_training, explain_out_of_memory, out_of_memory_explained
+from swinft.run.compute.out_of_memory import (
+    LackOfMemory,
+    explain_after_training,
+    explain_out_of_memory,
+    out_of_memory_explained,
+)
 from swinft.run.environment import made_with
 from swinft.run.experiment import Experiment, save_net
 from swinft.run.fold_files import Fold
@@ -178,7 +183,7 @@ def _trainer_changes(experiment: Experiment, fold: Fold) -> dict[str, Any]:
 
 def _explain_memory(
     run: Run, config: Namespace, recorder: FoldRecorder, device: torch.device, error: Exception
-) -> InputError:
+) -> LackOfMemory:
     """The error for a fold that has run out of memory."""
     if recorder.end is not None:
         return explain_after_training(error, device, recorder.has_trained, run.resume_command)

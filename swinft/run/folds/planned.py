@@ -61,6 +61,11 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
             "model.optim.name 'sam' computes the gradients of one batch twice: set trainer.accumulate_grad_batches to "
             "1, or another optimiser."
         )
+    if config.model.optim.name == "sam" and config.on_out_of_memory == "halve":
+        problems.append(
+            "on_out_of_memory is halve, which accumulates gradients, and model.optim.name 'sam' does not: set "
+            "on_out_of_memory to error."
+        )
     if steps:
         problems += _freezing_problems(config, steps[0].epochs, num_ranks)
     return problems

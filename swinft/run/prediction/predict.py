@@ -29,7 +29,7 @@ from swinft.inference.tta import View, check_views, chosen_views
 from swinft.model.compiling import CompilePolicy
 from swinft.model.network import ImageModel
 from swinft.printing import format_seconds, print_line
-from swinft.run.compute.choices import Choice, choice_to_predict
+from swinft.run.compute.choices import Choice, choice_to_predict, halved
 from swinft.run.compute.out_of_memory import explain_in_prediction, out_of_memory_explained
 from swinft.run.compute.selection import select_attention
 from swinft.run.config.trust import built_by_name
@@ -67,11 +67,13 @@ def predict(run: Run, options: PredictOptions, writes: bool = True) -> Predictio
             check_output(run, path, PREDICT)
         experiment = Experiment.of_run(run, "predict", options.allow_code)
         chosen, device = run.finished_folds(options.folds), options.torch_device()
+        choice = choice_to_predict(run, experiment.config, device)
+        experiment = experiment.with_config(halved(experiment.config, choice.halvings))
         data = _rows_to_predict(run, experiment, options)
         oof_views = experiment.views()
         views = oof_views if options.views is None else _requested_views(options)
         check_views(views, data.image_size, data.settings.image.num_channels)
-        predictors = _predictors(run, experiment, options, chosen, device)
+        predictors = _predictors(run, experiment, options, chosen, choice, device)
         made_with = _provenance(run, predictors, chosen, views)
         started = time.perf_counter()
         if options.devices > 1:
@@ -125,11 +127,15 @@ def _rows_to_predict(run: Run, experiment: Experiment, options: PredictOptions) 
 
 
 def _predictors(
-    run: Run, experiment: Experiment, options: PredictOptions, chosen: list[FoldId], device: torch.device
+    run: Run,
+    experiment: Experiment,
+    options: PredictOptions,
+    chosen: list[FoldId],
+    choice: Choice,
+    device: torch.device,
 ) -> "_Predictors":
     """The weights of the chosen folds, with precision and attention."""
     config = experiment.config
-    choice = choice_to_predict(run, config, device)
     requested: Precision = "32-true" if options.backend == "openvino" else options.precision
     precision, note = prediction_precision(requested, trained_in(run, chosen), device)
     if note:
