@@ -84,6 +84,7 @@ _PUBLIC = {
     "FreezeConfig": "swinft.model.training.freezing",
     "LoRAConfig": "swinft.model.training.lora",
     "SizeStage": "swinft.model.training.sizes",
+    "Teacher": "swinft.model.training.distillation",
     "create_backbone": "swinft.model.backbones.timm_backbone",
     "export": "swinft.run.export",
     "Predictions": "swinft.inference.predictions",

@@ -23,6 +23,6 @@ def main(argv: list[str]) -> int:
     experiment.config.devices_per_fold = None  # an option of `fit`
     checked = check_run(experiment)
     print(format_summary(checked.data.summary()))
-    for line in checked.submission():
+    for line in checked.lines():
         print_line(line)
     return 0

@@ -101,7 +101,6 @@ class RowImages:
         cuts = [f"{KEY}.{name}" for name in ("frames", "grid", "tile") if getattr(self, name)]
         may_limit = self.is_open or self.frames or self.tile is not None
         in_folders = [path for path in self.templates if columns_of(path) and WILDCARD.search(path.rpartition("/")[0])]
-        names = [*map(str, self.path)] if isinstance(self.path, Mapping) else []
         wrong = {
             f"{' and '.join(cuts)} each say how a file becomes several images: keep one.": len(cuts) > 1,
             f"{KEY}.path has several templates, and wildcards or a delimiter: write one template with these.": (
@@ -130,7 +129,7 @@ class RowImages:
             f"{KEY}.augment is for several images per row; remove it: a row has one.": (
                 self.augment == "independent" and self.most == 1
             ),
-            f"{KEY}.path names no image: {names}.": any(not name for name in names),
+            f"{KEY}.path names no image: {self.names}.": not all(self.names),
         }
         return [text for text, is_so in wrong.items() if is_so]
 
@@ -140,6 +139,11 @@ class RowImages:
         if isinstance(self.path, str):
             return [self.path]
         return list(self.path.values()) if isinstance(self.path, Mapping) else list(self.path)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the images of a row, in their order; none where the setting names none."""
+        return [*map(str, self.path)] if isinstance(self.path, Mapping) else []
 
     @property
     def columns(self) -> list[str]:

@@ -32,9 +32,10 @@ from swinft.model.pooling import Pooling, PoolingName
 from swinft.model.scoring import chosen_metrics
 from swinft.model.settings import ComputeConfig, TaskContext
 from swinft.model.training import optim as rates
+from swinft.model.training.distillation import Teacher
 from swinft.model.training.ema import AveragedWeights, EMAConfig
 from swinft.model.training.freezing import Freezing
-from swinft.model.training.mixup import MixConfig, draw, mixed_logits, mixing_places
+from swinft.model.training.mixup import TAUGHT, MixConfig, draw, mixed_logits, mixing_places
 from swinft.model.training.optim import OptimConfig
 from swinft.model.training.prior import shift_of, shifted
 from swinft.model.training.sam import kept_statistics
@@ -83,6 +84,8 @@ class FineTuneTask(OptimizedTask):
     weights, with gradients; in evaluation mode of the averaged weights, if there are any. For a custom training loop,
     `task.net(image, features)` returns logits, and `task.net.head` has `encode`, `loss` and `decode`.
 
+    `task.teacher = swinft.Teacher([net])` adds a loss towards the predictions of other networks (distillation).
+
     Batches are dictionaries: `image` (B, 3, H, W) in 0–255, or (B, V, 3, H, W) with `image_mask` bool (B, V); `target`;
     `row` int64 (B,), negative for padding; optionally `features` (B, F) and `weight` (B,), a factor on the loss.
     """
@@ -129,6 +132,7 @@ class FineTuneTask(OptimizedTask):
         }
         self._head, self._pooling = head_from(head), pooling
         self._compiled, self._started = CompileState(), 0.0
+        self.teacher: Teacher | None = None
         if num_outputs is not None:
             self._build(num_outputs)
 
@@ -239,6 +243,9 @@ class FineTuneTask(OptimizedTask):
             InputError: `initialize` is needed and was not called.
         """
         self.net.check_initialized()
+        if self.teacher is not None:
+            is_fast = self.compute.fast_attention is not False
+            self.teacher.to(self.device, self._autocast_dtype(), is_fast, self.print)
         set_attention(self, self.device, self.compute.fast_attention, self.print, self._autocast_dtype())
         self._prior_shift = shift_of(self.trainer, self.device)
         steps = steps_of(self.trainer)  # the same after a resume
@@ -263,11 +270,15 @@ class FineTuneTask(OptimizedTask):
         found: dict[str, Any] = {**batch, "metadata": net.encode_metadata(batch.get("features"))}
         more = {name: found[name] for name in ("metadata", "weight", "image_mask") if found.get(name) is not None}
         more |= {} if net.auxiliary is None else net.auxiliary.encode(batch, len(image))
+        teacher = self.teacher
+        more |= {} if teacher is None else teacher.encode(batch.get("features"))
+        taught = None if teacher is None else teacher.predict
         image = self._sizes.shrink(image) if self._sizes else image
         mixing = draw(self.mix, image, self._rng("mixing", batch_idx), self._places)
         with kept_statistics(net) if self._is_second_pass else nullcontext():
-            logits, encoded, more = mixed_logits(net, image, encoded, more, mixing)
+            logits, encoded, more = mixed_logits(net, image, encoded, more, mixing, taught)
         losses = row_losses(head, shifted(logits, self._prior_shift), encoded)
+        losses = losses if teacher is None else teacher.blended(head, logits, losses, more[TAUGHT])
         if net.auxiliary is not None:
             losses = losses + net.auxiliary.weighted(net.auxiliary.losses(more))
         loss = (losses * more["weight"] if "weight" in more else losses).mean()

@@ -103,6 +103,10 @@ class TrialSteps:
         with self._autocast:
             logits, others = net.all_logits(batch.image, {"metadata": net.encode_metadata(batch.features)})
             losses = row_losses(head, logits, encoded_targets(head, batch.target, len(batch.image)))
+            if (teacher := self._task.teacher) is not None:
+                losses = teacher.blended(
+                    head, logits, losses, teacher.predict(batch.image, teacher.encode(batch.features))
+                )
             if net.auxiliary is not None and batch.auxiliary:
                 given = {KEY.format(k): each for k, each in enumerate(batch.auxiliary)}
                 encoded = net.auxiliary.encode(given, len(batch.image))

@@ -5,7 +5,7 @@ Fast checks come first: the settings before a table is read, the network and the
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -25,12 +25,14 @@ from swinft.run.compute.devices import check_training_devices
 from swinft.run.compute.selection import select_compute
 from swinft.run.compute.trial import TriedTask
 from swinft.run.config.callbacks import monitor_problems
+from swinft.run.config.distill import DistillConfig
 from swinft.run.config.sections import PredictConfig
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import ALL, expanded, trainings_of
 from swinft.run.folds.kept import kept_epochs
 from swinft.run.folds.planned import planned, step_problems
 from swinft.run.folds.pretrained import check_pretrained, check_unseen, pretrained_of
+from swinft.run.folds.teacher import TeacherRun, teacher_of, teachers_of
 from swinft.run.folds.trainer_checks import check_trainer
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
@@ -53,6 +55,7 @@ class CheckedRun:
         choice: Precision and attention.
         plan: What `swinft submit` will write; None without a sample submission.
         seconds: Duration of the image check.
+        teachers: Runs that it learns from.
     """
 
     config: str
@@ -61,14 +64,16 @@ class CheckedRun:
     choice: Choice
     seconds: float
     plan: SubmissionPlan | None = None
+    teachers: list[TeacherRun] = field(default_factory=list)
 
-    def submission(self) -> list[str]:
-        """Lines that describe the submission; none without a test table."""
+    def lines(self) -> list[str]:
+        """What it learns from, and the submission, line by line; none of the latter without a test table."""
+        found = [teacher.describe() for teacher in self.teachers]
         if self.plan:
-            return [self.plan.describe(), *(f"  note: {note}" for note in self.plan.notes)]
+            return [*found, self.plan.describe(), *(f"  note: {note}" for note in self.plan.notes)]
         if not self.data.settings.test:
-            return []
-        return ["submission: data.sample_submission is not set, so the competition's format is unknown"]
+            return found
+        return [*found, "submission: data.sample_submission is not set, so the competition's format is unknown"]
 
 
 def check_run(experiment: Experiment) -> CheckedRun:
@@ -90,11 +95,12 @@ def check_run(experiment: Experiment) -> CheckedRun:
     )
     _collect(problems, lambda: check_pretrained(config))
     _collect(problems, lambda: _check_numbers(config))
+    teachers = _collect(problems, lambda: teachers_of(experiment)) or []
     if data and folds:
         _collect(problems, lambda: check_views(experiment.views(), data.image_size, data.settings.image.num_channels))
         _collect(problems, lambda: None if folds.is_given else _check_fold(config, folds.planned))
     tables = _collect(problems, data.splits.read_tables) if data else None
-    tried = _collect(problems, lambda: _check_task(experiment, *tables)) if tables else None
+    tried = _collect(problems, lambda: _check_task(experiment, *tables, teachers)) if tables else None
     plan = _collect(problems, lambda: _plan_submission(experiment, data, *tables, tried)) if data and tables else None
     if trainer and tried:
         problems += monitor_problems(callbacks_of(trainer), tried.task.scored_by)
@@ -104,6 +110,8 @@ def check_run(experiment: Experiment) -> CheckedRun:
     data.setup("fit")
     _check_fold(config, int(data.fold_of_row.max()) + 1)
     check_unseen(config, data)
+    for teacher in teachers:
+        teacher.check_unseen(data)
     problems = step_problems(config, data, trainer.world_size)
     if problems:
         raise InputError("\n".join(problems))
@@ -113,7 +121,7 @@ def check_run(experiment: Experiment) -> CheckedRun:
     num_parameters = sum(parameter.numel() for parameter in tried.task.net.parameters())
     device = trainer.strategy.root_device
     choice = select_compute(experiment, data.schema, tried, device, planned(config, data, trainer.world_size))
-    return CheckedRun(frozen, data, num_parameters, choice, took, plan)
+    return CheckedRun(frozen, data, num_parameters, choice, took, plan, teachers)
 
 
 def _check_fold(config: Namespace, num_folds: int) -> None:
@@ -136,6 +144,7 @@ def _check_numbers(config: Namespace) -> None:
         InputError: One is out of its range.
     """
     PredictConfig(**dict(config.predict))
+    DistillConfig(**dict(config.distill))
     kept_epochs(config.checkpoint)
     most = HIGHEST_SEED - (config.data.folds.num or 0)
     if config.seeds is not None and (not config.seeds or len({*config.seeds}) < len(config.seeds)):
@@ -163,7 +172,7 @@ def _plan_submission(
     return plan_submission(Sample.of(data.splits.sample), schema, first, options, config.data.columns.label_delimiter)
 
 
-def _check_task(experiment: Experiment, rows: Rows, schema: Schema) -> TriedTask:
+def _check_task(experiment: Experiment, rows: Rows, schema: Schema, teachers: list[TeacherRun]) -> TriedTask:
     """Builds the task and takes one step, so that a wrong key, file or target is found before the first fold."""
     config = experiment.config
     # Weights from the hub are not loaded here: each fold loads them, from the cache after the first.
@@ -178,7 +187,11 @@ def _check_task(experiment: Experiment, rows: Rows, schema: Schema) -> TriedTask
     side = config.data.image_size
     size = (side, side) if isinstance(side, int) else side
     columns = rows.table.frame(np.flatnonzero(used).tolist())
+    for teacher in teachers:
+        teacher.check_fits(config, schema)
+    task.teacher = teacher_of(experiment, 0, teachers)
     seconds = try_step(task, targets, features, size, config.data.batch_size, columns, auxiliary)
+    task.teacher = None  # what is timed after this is the network
     return TriedTask(task, targets, features, size, seconds)
 
 

@@ -15,6 +15,7 @@ from swinft.run.compute.devices import check_training_devices, devices_per_fold,
 from swinft.run.environment import describe_environment
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import ALL, FoldId, expanded, trainings_of
+from swinft.run.folds.teacher import check_teachers, freeze_teachers, teachers_of
 from swinft.run.inputs import freeze_inputs
 from swinft.run.layout import Run
 from swinft.run.lock import hold
@@ -53,6 +54,8 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
             if unknown := set(expanded([config.fold], known)).difference(known):
                 raise InputError(f"--fold {unknown.pop()}: the folds of {run.root} are {listed(map(str, known))}.")
             waiting = [name for name in expanded([config.fold], known) if not run.fold(name).is_done]
+        if waiting and config.fold is None:
+            check_teachers(run, teachers_of(experiment))
         if inherited_cache() is not None or not waiting:
             return None
         return recheck_images(run, experiment)
@@ -66,7 +69,7 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
     print(f"  {data.image_files.decision}")
     for note in data.notes:
         print_line(f"  {note}")
-    for line in checked.submission():
+    for line in checked.lines():
         print_line(line)
     # Per fold: weights, and during the fit two checkpoints with weights, their average and AdamW's two moments, and
     # weights of epochs that may be averaged: one more than are.
@@ -92,6 +95,7 @@ def _write(run: Run, experiment: Experiment, checked: CheckedRun, devices: int) 
         commit(run.extra, data.splits.leaks_csv.encode(), "swinft fit")
     commit(run.images, data.images_csv().encode(), "swinft fit")
     freeze_inputs(run, config)
+    freeze_teachers(run, checked.teachers)
     if checked.plan:
         commit(run.sample, json.dumps(checked.plan.sample.distinct(), indent=1).encode(), "swinft fit")
     freeze_devices(run, devices)

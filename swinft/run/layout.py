@@ -113,7 +113,7 @@ class Run:
         if not self.root.is_dir() or has_record(self.config):
             return False
         first = [self.config, self.schema, self.folds, self.images, self.inputs, self.sample, self.extra]
-        first += [self.devices, self.choice, self.environment]
+        first += [self.devices, self.choice, self.environment, self.teachers]
         ours = {RECORDS, *(path.name for path in first)}
         names = [path.name for path in self.root.iterdir()]
         return bool(names) and all(name in ours or is_temporary(name) for name in names)
@@ -146,6 +146,11 @@ class Run:
     def extra(self) -> Path:
         """Id of each row of the extra tables, and the folds that leave it out; none where there are no such tables."""
         return self.root / "extra.csv"
+
+    @property
+    def teachers(self) -> Path:
+        """SHA-256 of the files of each run that this one learns from; missing if it learns from none."""
+        return self.root / "teachers.json"
 
     @property
     def oof(self) -> Path:

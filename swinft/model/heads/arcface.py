@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from swinft.errors import InputError
-from swinft.model.heads.base import FeatureDropout, Head, check_equal_shapes, checked_fraction
+from swinft.model.heads.base import FeatureDropout, Head, check_equal_shapes, checked_fraction, softened_divergence
 from swinft.model.heads.loss import class_counts
 from swinft.ranges import POSITIVE, Range, check_ranges, check_whole
 
@@ -121,6 +121,10 @@ class ArcFaceHead(Head):
         cos, sin = self.margins.cos(), self.margins.sin()
         sines = (1 - cosines.square()).clamp(min=CLOSEST).sqrt()
         return torch.where(cosines > -cos, cosines * cos - sines * sin, cosines - sin * self.margins)
+
+    def loss_towards(self, logits: Tensor, prediction: Tensor, temperature: float = 1.0) -> Tensor:
+        """Divergence from the softened prediction, without margin (B,)."""
+        return softened_divergence(logits, prediction, temperature)
 
     def decode(self, logits: Tensor) -> Tensor:
         """Scaled cosines (B, K) to probabilities (B, K), without margin."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from swinft.errors import InputError, number_of
 from swinft.model.class_spec import InitArgsMixin
@@ -73,6 +74,27 @@ class Head(InitArgsMixin, nn.Module):
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:
         """Loss of every row (B,), in float32, independent of the other rows."""
         raise NotImplementedError
+
+    def loss_towards(self, logits: Tensor, prediction: Tensor, temperature: float = 1.0) -> Tensor:
+        """Loss of every row (B,) towards the prediction of another network (distillation).
+
+        By default the head's own loss, with the prediction as the target.
+
+        Args:
+            logits: Logits (B, …).
+            prediction: What a network for the same target predicts, (B, K) in the competition's units.
+            temperature: Of the softmax of both, above 0.
+
+        Raises:
+            InputError: There is a temperature, and predictions are no softmax of the logits.
+        """
+        if temperature != 1:
+            raise InputError(
+                f"distill.temperature is {temperature:g}, which softens the softmax over classes, and the predictions "
+                f"of {type(self).__name__} are no softmax of its logits: remove it."
+            )
+        encoded = self.encode_soft(prediction) if self.takes_classes else self.encode(prediction)
+        return self.loss(logits, encoded)
 
     def decode(self, logits: Tensor) -> Tensor:
         """Logits to predictions (B, K) in the competition's units."""
@@ -234,6 +256,22 @@ def check_equal_shapes(head: Head, logits: Tensor, encoded: Tensor) -> None:
             f"{type(head).__name__} compares logits {tuple(logits.shape)} with encoded targets "
             f"{tuple(encoded.shape)}: they would be broadcast. Both must have the same shape."
         )
+
+
+def softened_divergence(logits: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of every row (B,) from softened probabilities (arXiv 1503.02531).
+
+    Both are divided by the temperature as logits. The square of the temperature keeps the gradient's size.
+
+    Args:
+        logits: Of the softmax, (B, K).
+        probabilities: Of another network, (B, K).
+        temperature: Above 0.
+    """
+    least = torch.finfo(torch.float).tiny
+    goal = (probabilities.float().clamp(min=least).log() / temperature).log_softmax(1)
+    own = (logits.float() / temperature).log_softmax(1)
+    return temperature**2 * functional.kl_div(own, goal, reduction="none", log_target=True).sum(1)
 
 
 def checked_weights(name: str, weights: list[float] | str | None, num_outputs: int) -> Tensor:

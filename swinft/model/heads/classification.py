@@ -11,7 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from swinft.errors import InputError
-from swinft.model.heads.base import LinearHead, check_equal_shapes, checked_fraction, checked_weights
+from swinft.model.heads.base import (
+    LinearHead,
+    check_equal_shapes,
+    checked_fraction,
+    checked_weights,
+    softened_divergence,
+)
 from swinft.model.heads.class_losses import CLASS_LOSSES
 from swinft.model.heads.loss import Loss, class_counts, refuse_weights
 
@@ -106,6 +112,12 @@ class ClassificationHead(LinearHead):
     def row_weights(self, target: Tensor) -> Tensor:
         """The class weight of each row (B,); for soft targets (B, K), the mean weighted by them."""
         return self.weights[target] if target.ndim == 1 else (target * self.weights).sum(1)
+
+    def loss_towards(self, logits: Tensor, prediction: Tensor, temperature: float = 1.0) -> Tensor:
+        """Divergence from the softened prediction (B,), without class weights; the own loss where it is no softmax."""
+        if self.decode_rule()["rule"] != "softmax":
+            return super().loss_towards(logits, prediction, temperature)
+        return softened_divergence(logits, prediction, temperature)
 
     def decode(self, logits: Tensor) -> Tensor:
         """Logits (B, K) to probabilities (B, K): their softmax, unless the loss defines another function."""

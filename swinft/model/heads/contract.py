@@ -72,12 +72,21 @@ def row_losses(head: Head, logits: Tensor, encoded: Tensor) -> Tensor:
     is_known = None
     if head.has_gaps:
         logits, encoded, is_known = _without_gaps(head, logits, encoded)
-    losses = head.loss(logits, encoded)
-    if not isinstance(losses, Tensor) or losses.shape != (len(encoded),):
+    losses = check_row_losses(head, head.loss(logits, encoded), len(encoded))
+    return losses if is_known is None else losses.masked_fill(~is_known, 0.0)
+
+
+def check_row_losses(head: Head, losses: Any, size: int) -> Tensor:
+    """The losses that a head returns, checked to be one for each of `size` rows, (B,).
+
+    Raises:
+        InputError: They are not.
+    """
+    if not isinstance(losses, Tensor) or losses.shape != (size,):
         own = getattr(head, "own_loss", None)
         where = f"{type(head).__name__}.loss" if own is None else f"{type(own).__name__}.forward"
-        raise InputError(f"{where} returns {_described(losses)}; it must return one loss per row, ({len(encoded)},).")
-    return losses if is_known is None else losses.masked_fill(~is_known, 0.0)
+        raise InputError(f"{where} returns {_described(losses)}; it must return one loss per row, ({size},).")
+    return losses
 
 
 def _without_gaps(head: Head, logits: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:

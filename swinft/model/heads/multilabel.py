@@ -89,6 +89,13 @@ class MultilabelHead(LinearHead):
         )
         return self.mean_over_targets(losses)
 
+    def loss_towards(self, logits: Tensor, prediction: Tensor, temperature: float = 1.0) -> Tensor:
+        """Binary cross-entropy towards the predicted probabilities (B,), averaged over labels, without `pos_weight`."""
+        if temperature != 1 or self.decode_rule()["rule"] != "sigmoid":
+            return super().loss_towards(logits, prediction, temperature)
+        losses = functional.binary_cross_entropy_with_logits(logits.float(), prediction.float(), reduction="none")
+        return self.mean_over_targets(losses)
+
     def decode(self, logits: Tensor) -> Tensor:
         """Logits (B, K) to probabilities (B, K)."""
         return logits.float().sigmoid()

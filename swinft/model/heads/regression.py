@@ -135,6 +135,11 @@ class RegressionHead(LinearHead):
             return self.custom_losses(logits, encoded)
         return self.mean_over_targets(LOSSES[str(self.kind_of_loss)](logits.float(), encoded, reduction="none"))
 
+    def loss_towards(self, logits: Tensor, prediction: Tensor, temperature: float = 1.0) -> Tensor:
+        """The own loss (B,), with the other network's prediction inside [low, high] as the target."""
+        low, high = (-math.inf if self.low is None else self.low), (math.inf if self.high is None else self.high)
+        return super().loss_towards(logits, prediction.clamp(low, high), temperature)
+
     def decode(self, logits: Tensor) -> Tensor:
         """Logits (B, K) to values (B, K), clipped to [low, high] if given."""
         raw = logits.float().sigmoid() if self.kind_of_loss == "bce" else logits.float()

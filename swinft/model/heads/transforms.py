@@ -20,7 +20,8 @@ LARGEST_LOG = 88.0  # e to the power of more is infinite in float32
 class TargetTransform(nn.Module):
     """A transform of each target column, and its inverse.
 
-    `log1p` is log(1 + y) and `sqrt` the square root, both for targets of 0 or more. `rank` replaces a target by the
+    `log1p` is log(1 + y) and `sqrt` the square root, both for targets of 0 or more; what another network predicts
+    below 0 counts as 0. `rank` replaces a target by the
     normal deviate of its rank among the training rows, so that the transformed targets are normally distributed; its
     inverse interpolates between training targets, and stays within their range.
 
@@ -82,9 +83,9 @@ class TargetTransform(nn.Module):
         """One column (B,)."""
         name = self.names[k]
         if name == "log1p":
-            return values.clamp(max=LARGEST_LOG).expm1() if is_inverse else values.log1p()
+            return values.clamp(max=LARGEST_LOG).expm1() if is_inverse else values.clamp(min=0).log1p()
         if name == "sqrt":
-            return values.clamp(min=0).square() if is_inverse else values.sqrt()
+            return values.clamp(min=0).square() if is_inverse else values.clamp(min=0).sqrt()
         if name == "rank":
             knots = self.values[k], self.deviates[k]
             return _interpolated(values, *(knots[::-1] if is_inverse else knots))

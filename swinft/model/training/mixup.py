@@ -9,8 +9,8 @@ Where rows have several images, all of them are mixed alike.
 Shapes: B batch, H and W pixels, K outputs; images may be (B, V, 3, H, W).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from swinft.ranges import NOT_NEGATIVE, UNIT, check_ranges, word_problems
 
 # Where a network blends rows, besides the names of modules of its backbone.
 PIXELS, FEATURES = "", "head"
+TAUGHT = "taught"  # what other networks predict for the rows, beside their other values
 PLACES, LABELS = ("images", "features", "random"), ("mean", "max")
 
 
@@ -100,8 +101,12 @@ class Mixing:
         else:
             mixed = images, *(self.blend(each) for each in (targets, *given.values()))
         images, blended, *others = mixed
-        both = torch.maximum(targets, targets[self.order]) if self.unites else blended
+        both = self.united(targets) if self.unites else blended
         return images, both, more | dict(zip(given, others, strict=True))
+
+    def united(self, targets: Tensor) -> Tensor:
+        """Targets (B, …) of both rows: the labels of both, or their blend."""
+        return torch.maximum(targets, targets[self.order]) if self.unites else self.blend(targets)
 
     def blend(self, values: Tensor) -> Tensor:
         """Blends every row of some values (B, …) with another one."""
@@ -259,7 +264,12 @@ def draw(
 
 
 def mixed_logits(
-    net: Any, images: Tensor, targets: Tensor, more: dict[str, Tensor], mixing: Mixing | None
+    net: Any,
+    images: Tensor,
+    targets: Tensor,
+    more: dict[str, Tensor],
+    mixing: Mixing | None,
+    taught: Callable[[Tensor, dict[str, Tensor]], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """A network's logits of a batch that is mixed, or left alone.
 
@@ -269,14 +279,19 @@ def mixed_logits(
         targets: As of `Mixing.rows`.
         more: As of `Mixing.rows`.
         mixing: None for none.
+        taught: What other networks predict for images, and what else belongs to the rows, (B, K); it is added by the
+            key `TAUGHT`. It sees images as they are mixed; what is blended inside the network is predicted before, and
+            blended as targets are.
 
     Returns:
         Logits (B, …), targets, and what was more as they were mixed, with the logits of auxiliary targets.
     """
-    if mixing is None:
-        logits, others = net.all_logits(images, more)
-        return logits, targets, more | others
-    images, targets, more = mixing.rows(images, targets, more)
-    with mixing.inside(net):
+    before = images, more
+    if mixing is not None:
+        images, targets, more = mixing.rows(images, targets, more)
+    if taught is not None:
+        is_inside = mixing is not None and mixing.place != PIXELS
+        more = more | {TAUGHT: mixing.united(taught(*before)) if mixing and is_inside else taught(images, more)}
+    with nullcontext() if mixing is None else mixing.inside(net):
         logits, others = net.all_logits(images, more)
     return logits, targets, more | others

@@ -81,11 +81,7 @@ class SizeSchedule:
 
     def shrink(self, images: Tensor) -> Tensor:
         """Images (…, H, W) at the size that is set; those of the last size are returned as they are."""
-        if self._now == self._last:
-            return images
-        flat = images.flatten(0, -4).float()
-        shrunk = functional.interpolate(flat, self._now, mode="bilinear", antialias=True, align_corners=False)
-        return shrunk.view(*images.shape[:-2], *self._now)
+        return images if self._now == self._last else at_size(images, self._now)
 
     def set(self, epoch: int | None) -> bool:
         """Brings the network to the size of an epoch, or to the last one for None.
@@ -121,6 +117,15 @@ class SizeSchedule:
                 f"{reason} Name a backbone whose weights do not depend on the size, such as ConvNeXt, EfficientNet or "
                 "Swin V2."
             )
+
+
+def at_size(images: Tensor, size: Size) -> Tensor:
+    """Images (…, C, H, W) at a height and width, float in the same range; unchanged where they have this size."""
+    if images.shape[-2:] == torch.Size(size):
+        return images
+    flat = images.flatten(0, -4).float()
+    found = functional.interpolate(flat, size, mode="bilinear", antialias=True, align_corners=False)
+    return found.view(*images.shape[:-2], *size)
 
 
 def _reason_against(model: Any, size: Size, windows: Any) -> str:

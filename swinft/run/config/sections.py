@@ -1,8 +1,8 @@
 """The config of a run: reads the YAML, checks every key, and writes the frozen config.
 
 The sections correspond to signatures: `data:` to `CSVDataModule`, `model:` to `FineTuneTask`, `trainer:` to Lightning's
-`Trainer`, `predict:` and `submission:` to `PredictConfig` and `SubmissionConfig`. Every key can be overridden on the
-command line (`--model.backbone convnext_tiny`).
+`Trainer`, `distill:`, `predict:` and `submission:` to `DistillConfig`, `PredictConfig` and `SubmissionConfig`. Every
+key can be overridden on the command line (`--model.backbone convnext_tiny`).
 """
 
 import types
@@ -27,6 +27,7 @@ from swinft.model.scoring import names_by_kind
 from swinft.model.task import FineTuneTask
 from swinft.ranges import COUNT, check_ranges
 from swinft.run.compute.out_of_memory import Policy
+from swinft.run.config.distill import DistillConfig
 from swinft.run.config.parser import Parser, key_types
 from swinft.run.config.secrets import fill, mask, redact
 from swinft.run.config.trust import TRUSTED_PACKAGES, check_allowed, check_named
@@ -115,6 +116,7 @@ def build_parser(command: str) -> Parser:
     skip_model = {"num_outputs", "context"}
     parser.add_class_arguments(FineTuneTask, "model", skip=skip_model, instantiate=False)
     _add_trainer(parser)
+    parser.add_class_arguments(DistillConfig, "distill")
     parser.add_class_arguments(PredictConfig, "predict")
     parser.add_class_arguments(SubmissionConfig, "submission")
     parser.lists |= {key for key, hint in key_types(parser).items() if _is_list(hint)}

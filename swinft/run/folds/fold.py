@@ -50,6 +50,7 @@ from swinft.run.folds.pretrained_head import copy_head
 from swinft.run.folds.progress import FoldProgress, RunFolds
 from swinft.run.folds.recorder import WHOLE, FoldRecorder
 from swinft.run.folds.soup import make_soup
+from swinft.run.folds.teacher import check_teachers, teacher_of, teachers_of
 from swinft.run.layout import Run
 from swinft.run.scoring import score_rows
 from swinft.run.trainer import silence_lightning
@@ -85,7 +86,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
     pl.seed_everything(config.seed + _number(run, fold), verbose=False)
     data = _data(run, experiment, found)
     newest = newest_checkpoint(fold)
-    task = _task(experiment, data, newest, config.seed + _number(run, fold))
+    task = _task(run, experiment, data, newest)
     limit = fold_limit(run, config)
     progress = FoldProgress(fold, task.metrics, len(config.predict.views), limit, RunFolds.of(run))
     recorder = FoldRecorder(fold, task.scored_by, kept_epochs(config.checkpoint), limit, progress, stop_after)
@@ -133,12 +134,15 @@ def _data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVD
     return data
 
 
-def _task(experiment: Experiment, data: CSVDataModule, newest: Path | None, seed: int) -> FineTuneTask:
-    """The fold's task, with its pretrained weights unless it resumes from the checkpoint `newest`."""
+def _task(run: Run, experiment: Experiment, data: CSVDataModule, newest: Path | None) -> FineTuneTask:
+    """The fold's task and its teacher, with pretrained weights unless it resumes from the checkpoint `newest`."""
     config = experiment.config
+    teachers, seed = teachers_of(experiment), config.seed + _number(run, run.fold(config.fold))
+    check_teachers(run, teachers)
     # A checkpoint replaces every weight, so the pretrained ones are not loaded first.
     pretrained = pretrained_of(config, config.fold)
     task = experiment.task(data.schema, seed, loads_weights=not newest, pretrained=pretrained)
+    task.teacher = teacher_of(experiment, config.fold, teachers)
     if not newest and (source := source_of(config, config.fold)):
         task.initialize_from(data)
         line = copy_head(task, data.schema, source)

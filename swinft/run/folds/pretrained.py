@@ -95,7 +95,7 @@ def check_unseen(config: Namespace, data: CSVDataModule) -> None:
     if not Run.at(Path(pretrained)).is_run():
         return  # a single fold's folder: each fold warns when it starts
     for fold in range(int(data.fold_of_row.max()) + 1):
-        if counts := _count_leaked(config, data, fold):
+        if counts := count_leaked(config, data, fold):
             raise InputError(
                 f"model.pretrained {pretrained}: its fold {fold} was trained on {counts[0]} of the "
                 f"{number_of(counts[1], 'row')} that fold {fold} holds out here, by their ids: the score would be too "
@@ -112,7 +112,7 @@ def note_of_leak(config: Namespace, data: CSVDataModule, fold: Fold) -> str | No
         data: Its rows.
         fold: The fold that is held out.
     """
-    counts = None if fold.held_out is None else _count_leaked(config, data, fold.held_out)
+    counts = None if fold.held_out is None else count_leaked(config, data, fold.held_out)
     if counts is None:
         return None
     file = Path(str(pretrained_of(config, fold.index))).resolve()
@@ -124,7 +124,7 @@ def note_of_leak(config: Namespace, data: CSVDataModule, fold: Fold) -> str | No
     )
 
 
-def _count_leaked(config: Namespace, data: CSVDataModule, fold: int) -> tuple[int, int] | None:
+def count_leaked(config: Namespace, data: CSVDataModule, fold: int) -> tuple[int, int] | None:
     """How many of a fold's held-out rows its weights were trained on, by their ids, and how many rows it holds out.
 
     None if there are no such rows, or if the weights are not those of a swinft fold.
@@ -133,12 +133,23 @@ def _count_leaked(config: Namespace, data: CSVDataModule, fold: int) -> tuple[in
     table, name = file.parent.parent / "folds.csv", read_fold_id(file.parent.name.removeprefix("fold_"))
     if name is None or not table.is_file():
         return None
-    unseen = str(held_out_by(name))  # of no row where it was trained on all of them
-    trained = {row["id"]: row["fold"] != unseen for row in _lines(table)}
-    trained |= {row["id"]: unseen not in row["left_out_of"].split() for row in _lines(table.with_name("extra.csv"))}
+    trained = is_trained_on(table, held_out_by(name))
     held_out = [data.train_table.ids[row] for row in np.flatnonzero(data.is_scored & (data.fold_of_row == fold))]
     leaked = sum(trained.get(id, False) for id in held_out)
     return (leaked, len(held_out)) if leaked else None
+
+
+def is_trained_on(folds: Path, fold: int | None) -> dict[str, bool]:
+    """Whether a run's network of a fold, or of no fold for None, was trained on a row, by the row's id.
+
+    Args:
+        folds: The run's folds.csv.
+        fold: Its number.
+    """
+    unseen = str(fold)
+    trained = {row["id"]: row["fold"] != unseen for row in _lines(folds)}
+    extra = _lines(folds.with_name("extra.csv"))
+    return trained | {row["id"]: unseen not in row["left_out_of"].split() for row in extra}
 
 
 def _lines(table: Path) -> list[dict[str, str]]:

@@ -1,0 +1,29 @@
+"""The section `distill:`: a run that a run learns from."""
+
+from dataclasses import dataclass
+
+from swinft.errors import InputError
+from swinft.ranges import POSITIVE, UNIT, check_ranges
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """The teacher of a run.
+
+    Args:
+        run: Folder of a finished run with the same folds and outputs: each fold also learns from what that run's
+            network of the same fold, which was not trained on the rows that the fold scores, predicts for its augmented
+            images. Null for no teacher.
+        weight: Share of the loss towards the teacher's predictions, in 0–1; the rest is the loss of the targets.
+        temperature: Divides the logits of network and teacher before the softmax, above 0; for one of several classes.
+    """
+
+    run: str | None = None
+    weight: float = 0.5
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks ranges, and that every setting acts."""
+        check_ranges("distill", vars(self), {"weight": UNIT, "temperature": POSITIVE})
+        if self.run is None and (self.weight, self.temperature) != (DistillConfig.weight, DistillConfig.temperature):
+            raise InputError("distill.weight and temperature do nothing without distill.run: set it, or remove them.")

@@ -1,0 +1,241 @@
+"""Teachers: finished runs that label what a run trains on, each fold by the network that did not train on its rows."""
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse import Namespace
+
+from swinft.data.datamodule import CSVDataModule
+from swinft.data.row_images import row_images
+from swinft.data.schema import Schema
+from swinft.errors import InputError, listed, number_of
+from swinft.model.training.distillation import Teacher
+from swinft.run.experiment import Experiment
+from swinft.run.fold_files import FoldId, held_out_by
+from swinft.run.folds.pretrained import count_leaked, is_trained_on
+from swinft.run.layout import Run
+from swinft.store import commit, digest, verify
+
+DISTILL = "distill.run"
+Hashes = dict[str, dict[str, str]]  # SHA-256 of a teacher's files, by its folder as configured
+
+
+@dataclass(frozen=True)
+class TeacherRun:
+    """A run that another one learns from.
+
+    Args:
+        run: Its folder.
+        named: The folder as configured.
+        key: The setting that names it.
+        experiment: Its frozen experiment.
+        schema: Its outputs and metadata.
+    """
+
+    run: Run
+    named: str
+    key: str
+    experiment: Experiment
+    schema: Schema
+
+    @classmethod
+    def open(cls, named: str, key: str, student: Experiment) -> "TeacherRun":
+        """Opens it.
+
+        Args:
+            named: The folder as configured.
+            key: The setting that names it.
+            student: The experiment that learns from it.
+
+        Raises:
+            InputError: It is no run, not finished, or the student's own folder.
+            StoreError: One of its files has changed since it was written.
+        """
+        config = student.config
+        try:
+            run = Run.open(named)
+        except InputError as error:
+            raise InputError(f"{key}: {error} Name the folder of a finished run, such as runs/NAME.") from error
+        if run.root.resolve() == (Path(config.runs) / config.name).resolve():
+            raise InputError(f"{key} {named} is the folder of this run itself: give one of them another name.")
+        if waiting := run.unfinished_folds():
+            raise InputError(
+                f"{key} {named}: its folds {listed(map(str, waiting))} are not finished. Run `{run.resume_command}`."
+            )
+        experiment = Experiment.of_run(run, "fit", config.get("allow_code"))
+        return cls(run, named, key, experiment, Schema.from_dict(run.read_schema()))
+
+    def trainings(self, fold: FoldId) -> list[FoldId]:
+        """Whose networks may label what a training trains on: of the fold that it holds out, with every seed.
+
+        A training on every row scores none, and learns from the networks of all folds.
+
+        Raises:
+            InputError: There are none.
+        """
+        held_out, known = held_out_by(fold), self.run.planned_folds()
+        found = [name for name in known if held_out in (None, held_out_by(name))]
+        if not found:
+            raise InputError(
+                f"{self.key} {self.named} has the folds {listed(map(str, known))}, and no network for fold {held_out} "
+                f"of this run. {self._fix()}"
+            )
+        return found
+
+    def check_fits(self, config: Namespace, schema: Schema) -> None:
+        """Checks that its networks take what a run's loaders yield, and predict its outputs.
+
+        Args:
+            config: Of the run that learns.
+            schema: Of its tables.
+
+        Raises:
+            InputError: They do not.
+        """
+        own, other, start = self.experiment.config, self.schema, f"{self.key} {self.named}"
+        if (schema.kind, schema.kind_class, schema.outputs) != (other.kind, other.kind_class, other.outputs):
+            raise InputError(
+                f"{start} predicts {listed(other.outputs)} ({other.kind_name}), and this run {listed(schema.outputs)} "
+                f"({schema.kind_name}): name a run with the same data.target, data.target_kind and class order."
+            )
+        if other.num_features and _metadata(schema) != _metadata(other):
+            raise InputError(
+                f"{start} takes the metadata columns {listed([*other.numeric_features, *other.categories])}, and this "
+                f"run {listed([*schema.numeric_features, *schema.categories]) or 'none'}, or their values differ: set "
+                f"the same data.columns.numeric_features and categorical_features, or name another run."
+            )
+        if _images(config) != _images(own):
+            raise InputError(
+                f"{start} sees other images of a row (data.image {own.data.image}) than this run: name a run with the "
+                f"same number of images and channels, in the same order."
+            )
+        for name in ("preprocess", "image_rules"):
+            if config.data.loading[name] != own.data.loading[name]:
+                raise InputError(
+                    f"{start} was trained with another data.loading.{name} than this run has, and gets its images: set "
+                    f"data.loading.{name} as there, or name another run."
+                )
+
+    def check_unseen(self, data: CSVDataModule) -> None:
+        """Checks that no network labels for a fold that was trained on a row which the fold scores.
+
+        Args:
+            data: The rows and folds of the run that learns.
+
+        Raises:
+            InputError: One was, by the rows' ids; or a fold has no network.
+        """
+        folds = range(int(data.fold_of_row.max()) + 1)
+        for fold in folds:
+            self.trainings(fold)
+        for fold in folds:
+            was_seen = is_trained_on(self.run.folds, fold)
+            rows = np.flatnonzero(data.is_scored & (data.fold_of_row == fold)).tolist()
+            held_out = [data.train_table.ids[row] for row in rows]
+            others = [id for id in held_out if was_seen.get(id, True)]
+            if others:
+                raise InputError(
+                    f"{self.key} {self.named}: its fold {fold} does not hold out {len(others)} of the "
+                    f"{number_of(len(held_out), 'row')} that fold {fold} scores here, such as id '{others[0]}': what "
+                    f"it says of them would make the score too good. {self._fix()}"
+                )
+            counts = None
+            with suppress(InputError):  # what it started from may be gone
+                counts = count_leaked(self.experiment.config, data, fold)
+            if counts:
+                raise InputError(
+                    f"{self.key} {self.named}: its fold {fold} started from weights (its model.pretrained) that were "
+                    f"trained on {counts[0]} of the {number_of(counts[1], 'row')} that fold {fold} scores here. Name "
+                    f"another run."
+                )
+
+    def describe(self) -> str:
+        """What labels which fold."""
+        several = "" if self.experiment.config.seeds is None else ", as the mean of its seeds"
+        return f"{self.key} {self.named}: each fold learns from its network of the same fold{several}"
+
+    def _fix(self) -> str:
+        return f"Use its folds: data.folds.file: {self.run.folds}."
+
+    def hashes(self) -> dict[str, str]:
+        """The committed SHA-256 of its files that decide what it predicts, by their path in its folder."""
+        folds = [self.run.fold(name).weights for name in self.run.planned_folds()]
+        return {
+            str(path.relative_to(self.run.root)): digest(path) for path in (self.run.config, self.run.schema, *folds)
+        }
+
+    def teacher(self, fold: FoldId, weight: float, temperature: float) -> Teacher:
+        """The networks for a training, with verified weights, on the CPU.
+
+        Args:
+            fold: The training that learns from them.
+            weight: As of `Teacher`.
+            temperature: As of `Teacher`.
+        """
+        files = [self.run.fold(name).weights for name in self.trainings(fold)]
+        cpu = torch.device("cpu")  # its attention is chosen on the device where it trains
+        nets = [self.experiment.network(self.schema, file, cpu, fast_attention=False) for file in files]
+        return Teacher(nets, self.experiment.config.data.image_size, weight, temperature)
+
+
+def _metadata(schema: Schema) -> tuple[Any, ...]:
+    return schema.numeric_features, schema.categories
+
+
+def _images(config: Namespace) -> tuple[Any, ...]:
+    """What a network sees of a row: the number of images and channels, and the names of images, where they have any."""
+    images = row_images(config.data.image)
+    return images.for_network, images.names
+
+
+def teachers_of(experiment: Experiment) -> list[TeacherRun]:
+    """The runs that an experiment learns from.
+
+    Raises:
+        InputError: One is no finished run.
+    """
+    named = experiment.config.distill.run
+    return [] if named is None else [TeacherRun.open(named, DISTILL, experiment)]
+
+
+def teacher_of(experiment: Experiment, fold: FoldId, teachers: list[TeacherRun]) -> Teacher | None:
+    """The teacher of `distill.run` for a training; None without one.
+
+    Args:
+        experiment: The experiment that learns.
+        fold: The training.
+        teachers: As of `teachers_of`.
+    """
+    settings = experiment.config.distill
+    found = [each.teacher(fold, settings.weight, settings.temperature) for each in teachers if each.key == DISTILL]
+    return found[0] if found else None
+
+
+def freeze_teachers(run: Run, teachers: list[TeacherRun]) -> None:
+    """Records the SHA-256 of the files of a run's teachers, if it has any."""
+    found: Hashes = {teacher.named: teacher.hashes() for teacher in teachers}
+    if found:
+        commit(run.teachers, json.dumps(found, indent=1).encode(), "swinft fit")
+
+
+def check_teachers(run: Run, teachers: list[TeacherRun]) -> None:
+    """Compares the teachers with those at the run's start.
+
+    Raises:
+        InputError: A file has changed or is missing: what is left to train would learn from other networks.
+    """
+    if not teachers:
+        return
+    frozen: Hashes = json.loads(verify(run.teachers).read_text(encoding="utf-8"))
+    for teacher in teachers:
+        before, here = frozen.get(teacher.named, {}), teacher.hashes()
+        if changed := sorted(name for name in {**before, **here} if before.get(name) != here.get(name)):
+            raise InputError(
+                f"{teacher.key} {teacher.named} has changed since {run.root} was started ({listed(changed)}), and the "
+                f"rest of it would learn from other networks. Restore that run, or give the new run another --name."
+            )
