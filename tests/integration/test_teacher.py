@@ -89,11 +89,8 @@ WRONG = {
 }
 
 
-QUICK = ("folds", "outputs")
-CASES = [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in WRONG]
-
-
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", WRONG)
 def test_what_a_run_cannot_learn_from_is_refused_at_check(case, tiny_run, competition, tmp_path, capsys):
     changes, said = WRONG[case]
     given = {"data.sample_submission": None, **changes}
@@ -121,6 +118,7 @@ def test_a_row_that_the_teacher_has_trained_on_or_does_not_know_is_refused(tiny_
     )
 
 
+@pytest.mark.slow
 def test_a_run_needs_its_teacher_until_it_is_trained(tiny_run, competition, tmp_path, capsys):
     teacher = shutil.copytree(tiny_run, tmp_path / "teacher")
     words = ["fit", "--config", str(config(competition, tmp_path, teacher, **{"trainer.max_epochs": 1}))]
