@@ -25,7 +25,11 @@ BACKBONES = {
     "tf_efficientnet_lite0": ((224, 256), None),  # small enough as it is
     "mixer_s32_224": ((224,), None),  # the smallest; timm takes no arguments that would shrink it
 }
-CASES = [(name, size, args) for name, (sizes, args) in BACKBONES.items() for size in sizes]
+CASES = [
+    pytest.param(name, size, args, marks=pytest.mark.slow if size != sizes[-1] else ())
+    for name, (sizes, args) in BACKBONES.items()
+    for size in sizes
+]
 
 
 @pytest.fixture(scope="module")

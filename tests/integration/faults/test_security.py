@@ -246,7 +246,7 @@ def test_a_secret_is_not_printed_with_an_error(spied, capsys):
     assert "me:hunter2" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("is_help", [True, False], ids=["help", "check"])
+@pytest.mark.parametrize("is_help", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["help", "check"])
 def test_nothing_reaches_for_the_network(is_help, competition, tmp_path):
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
     words = ["--help"] if is_help else ["check", "--config", str(config)]
