@@ -214,6 +214,11 @@ class DataSettings:
         return bool(self.loading.preprocess) or not isinstance(self.augment, str)
 
     @property
+    def shown_to_network(self) -> tuple[tuple[int, int], int, bool]:
+        """Size and channels of what the network sees, and whether it is float32, with more than 8 bits."""
+        return self.image_size, self.image.num_channels, self.loading.image_rules.keep is not None
+
+    @property
     def is_shrunk(self) -> bool:
         """Whether images are decoded at the size that training needs instead of full size."""
         shrink = self.loading.shrink

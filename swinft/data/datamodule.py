@@ -3,7 +3,7 @@
 A batch is a dictionary: `image` uint8 (B, 3, H, W) in RGB, or (B, V, 3, H, W) with `image_mask` bool (B, V) for several
 images; `row` int64 (B,), positions in the table, −1 for padding; `target` int64 (B,) or float32 (B, K), and so
 `auxiliary.0`, …, absent at prediction; `features` float32 (B, F), if any; in training `weight` float32 (B,), if any.
-With `loading.augment_on: device`, a training batch is on the device, with float32 images in 0–255.
+`loading.image_rules.keep` makes images float32 in 0–255, and so does `loading.augment_on: device`, on the device.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ class CSVDataModule(LightningDataModule):
         sample_submission: The competition's sample submission.
         image_size: Side, or height and width, in pixels.
         augment: `none`, `light`, `medium`, `heavy`, `crop`, `randaugment`, `trivialaugment`, `augmix`, or
-            albumentations transforms that end at `image_size` in uint8.
+            albumentations transforms that end at `image_size` in uint8; in float32 with `image_rules.keep`.
         batch_size: Images per batch and device.
         columns: What the other columns mean, and how cells are read. This and the next two may be dictionaries.
         folds: The fold of every training row, and which one is held out.

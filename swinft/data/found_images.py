@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from swinft.data.image_paths import Search, filled_parts
-from swinft.data.images.decode import ImageRules
+from swinft.data.images.rules import ImageRules
 from swinft.data.row_images import RowImages, Shown, spread
 from swinft.data.sources.parts import PartSource, part_names
 from swinft.data.sources.source import Source

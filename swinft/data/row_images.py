@@ -215,10 +215,10 @@ class RowImages:
             raise SettingsError([f"{key} is {path!r}; it must name as many images as {KEY}."])
         return made
 
-    def to_channels(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Images of a row, uint8 (V, H, W, 3), as one of many channels, (H, W, C)."""
+    def to_channels(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Images of a row, uint8 or float32 (V, H, W, 3), as one of many channels, (H, W, C)."""
         if self.channels == "grey":
-            return np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images], axis=-1).astype(np.uint8)
+            return np.stack([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images], axis=-1)
         return np.ascontiguousarray(np.concatenate(list(images), axis=-1))
 
 

@@ -11,7 +11,7 @@ from albumentations.core.composition import TransformType
 from swinft.data.augment.crops import Resize
 from swinft.data.augment.pipelines import mistyped
 from swinft.data.cache.budget import Policy
-from swinft.data.images.decode import RULES, ImageRules
+from swinft.data.images.rules import RULES, ImageRules
 from swinft.data.loading.device_loader import AugmentOn
 from swinft.data.loading.workers import NumWorkers
 from swinft.data.sampling import Sampler, SamplerName, sampler_problems
@@ -134,6 +134,11 @@ class LoadingConfig:
             found.append(
                 "data.loading.augment_on is 'device', and data.loading.shrink is false; a device loads shrunk images. "
                 f"Set data.loading.shrink to auto or true, {back}"
+            )
+        if self.image_rules.keep:
+            found.append(
+                "data.loading.augment_on is 'device', which holds images of 8 bits, and data.loading.image_rules.keep "
+                f"is {self.image_rules.keep}: remove it, {back}"
             )
         if self.preprocess:
             found.append("data.loading.preprocess runs on the CPU: set data.loading.augment_on to cpu, or remove it.")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.folds import Folds
+from swinft.data.images.depth import as_bytes
 from swinft.data.loading.device_loader import DeviceLoader
 from swinft.data.loading.workers import TimedLoader
 from swinft.data.schema import Schema
@@ -90,7 +91,7 @@ def batch_figure(loader: TimedLoader, n: int, titles: Callable[[list[int]], list
 
 def in_a_row(item: dict[str, Any]) -> NDArray[np.uint8]:
     """The images of an item as one, uint8 (H, W, 3): those of a row side by side, and so are channels beyond three."""
-    image = np.asarray(item["image"])
+    image = as_bytes(np.asarray(item["image"]))
     if image.ndim == 4:
         there = np.asarray(item["image_mask"]) if "image_mask" in item else np.ones(len(image), dtype=bool)
         return np.concatenate(list(image[there]), axis=1)

@@ -32,8 +32,8 @@ class View(InitArgsMixin):
         """Transforms a batch of images.
 
         Args:
-            images: uint8 (B, 3, H, W) in RGB, or of as many channels as `data.image` stacks, on the device; do not
-                change them in place, other views use them.
+            images: uint8 (B, 3, H, W) in RGB, or of as many channels as `data.image` stacks, on the device; float32 in
+                0–255 with `data.loading.image_rules.keep`. Do not change them in place, other views use them.
 
         Returns:
             Images of the same shape, uint8, or float in 0–255. The result for an image must be deterministic, and
@@ -100,13 +100,16 @@ def chosen_views(given: Sequence[str | View]) -> list[View]:
     return [each if isinstance(each, View) else VIEWS[each] for each in given]
 
 
-def check_views(given: Sequence[str | View], image_size: tuple[int, int], channels: int = 3) -> None:
+def check_views(
+    given: Sequence[str | View], image_size: tuple[int, int], channels: int = 3, are_floats: bool = False
+) -> None:
     """Checks that views can be averaged at an image size, and tests custom views.
 
     Args:
         given: Names in `VIEWS`, and custom views.
         image_size: Height and width in pixels.
         channels: C of the images.
+        are_floats: Images are float32, as the image rule `keep` makes them, and not uint8.
 
     Raises:
         InputError: There is no view, or one is given twice, or swaps the sides of images that are not square; or a
@@ -123,19 +126,22 @@ def check_views(given: Sequence[str | View], image_size: tuple[int, int], channe
             f"Remove them from predict.views or use a square image_size."
         )
     for view in views:
-        if not isinstance(view, BuiltinView) and (problem := _problem(view, (channels, *image_size))):
+        if not isinstance(view, BuiltinView) and (
+            problem := _problem(view, (channels, *image_size), torch.float32 if are_floats else torch.uint8)
+        ):
             raise InputError(f"predict.views: {class_path_of(type(view))}.apply {problem}.")
 
 
-def _problem(view: View, shape: tuple[int, ...]) -> str:
+def _problem(view: View, shape: tuple[int, ...], dtype: torch.dtype) -> str:
     """The problem of a custom view with random pixels; empty if there is none."""
-    images = torch.randint(0, 256, (2, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (2, *shape), generator=torch.Generator().manual_seed(0)).to(dtype)
     before = images.clone()
     try:
         with torch.inference_mode():
             found, again, alone = (view.apply(given) for given in (images, images, images[1:]))
     except Exception as error:  # custom code may raise anything
-        return f"fails for uint8 images {tuple(images.shape)}: {type(error).__name__}: {error}"
+        given = f"{str(dtype).removeprefix('torch.')} images {tuple(images.shape)}"
+        return f"fails for {given}: {type(error).__name__}: {error}"
     if not torch.equal(images, before):
         return "changes its input images, which other views and folds use, too: return new ones"
     if not isinstance(found, Tensor) or found.shape != images.shape:

@@ -97,7 +97,7 @@ def check_run(experiment: Experiment) -> CheckedRun:
     _collect(problems, lambda: _check_numbers(config))
     teachers = _collect(problems, lambda: teachers_of(experiment)) or []
     if data and folds:
-        _collect(problems, lambda: check_views(experiment.views(), data.image_size, data.settings.image.num_channels))
+        _collect(problems, lambda: check_views(experiment.views(), *data.settings.shown_to_network))
         _collect(problems, lambda: None if folds.is_given else _check_fold(config, folds.planned))
     tables = _collect(problems, data.splits.read_tables) if data else None
     tried = _collect(problems, lambda: _check_task(experiment, *tables, teachers)) if tables else None

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from swinft.data.columns import Columns
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.fold_settings import FoldConfig
-from swinft.data.images.decode import ImageRules
+from swinft.data.images.rules import ImageRules
 from swinft.data.schema import Schema
 from swinft.data.settings import LoadingConfig
 from swinft.data.summary import format_summary

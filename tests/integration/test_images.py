@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from swinft.cli import main
-from swinft.data.images.decode import ImageRules, decode, probe
+from swinft.data.images.decode import decode, probe
+from swinft.data.images.rules import ImageRules
 from swinft.data.sources.source import ImageError
 from swinft.errors import InputError
 from tests.conftest import tiny_config, write_config

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from albumentations import ImageOnlyTransform
 from cv2.typing import MatLike
-from numpy.typing import NDArray
 
+from swinft.data.images.depth import Pixels
 from swinft.data.images.resize import resized
 
 Resize = Literal["squash", "crop", "pad"]
@@ -54,9 +54,9 @@ class RandomCrop:
     resize: Resize = "crop"
     scale: tuple[float, float] = (0.25, 1.0)
 
-    def __call__(self, image: NDArray[np.uint8], seed: int, epoch: int, row: int) -> NDArray[np.uint8]:
+    def __call__(self, image: Pixels, seed: int, epoch: int, row: int) -> Pixels:
         """Crops an image (H, W, 3), as a pure function of (seed, epoch, row)."""
-        out = np.empty((*self.image_size, 3), dtype=np.uint8)
+        out = np.empty((*self.image_size, 3), dtype=image.dtype)
         return random_crop(image, out, seed, epoch, row, self.scale, resize=self.resize)
 
     def draw(self, height: int, width: int, seed: int, epoch: int, row: int) -> tuple[Box, bool]:
@@ -83,26 +83,26 @@ class CropTransform(ImageOnlyTransform):
         first, second, third, fourth = (self.py_random.random() for _ in range(4))
         return {"box": _box(height, width, self.image_size, self.scale, self.resize, (first, second, third, fourth))}
 
-    def apply(self, img: NDArray[np.uint8], box: Box, **params: Any) -> NDArray[np.uint8]:
+    def apply(self, img: Pixels, box: Box, **params: Any) -> Pixels:
         """Crops and resizes."""
-        return crop_and_resize(img, np.empty((*self.image_size, 3), dtype=np.uint8), box, is_flipped=False)
+        return crop_and_resize(img, np.empty((*self.image_size, 3), dtype=img.dtype), box, is_flipped=False)
 
 
 def random_crop(
-    image: NDArray[np.uint8],
-    out: NDArray[np.uint8],
+    image: Pixels,
+    out: Pixels,
     seed: int,
     epoch: int,
     row: int,
     scale: tuple[float, float] = (0.08, 1.0),
     flip: float = 0.5,
     resize: Resize = "crop",
-) -> NDArray[np.uint8]:
+) -> Pixels:
     """Random resized crop with a horizontal flip, a pure function of (seed, epoch, row).
 
     Args:
-        image: uint8 (H, W, 3).
-        out: Output buffer, uint8 (H, W, 3), contiguous; an entry of a batch saves a copy.
+        image: uint8 (H, W, 3), or float32 in 0–1.
+        out: Output buffer of the same type (H, W, 3), contiguous; an entry of a batch saves a copy.
         seed: Seed of the augmentation.
         epoch: From 0.
         row: Position in the table.
@@ -118,7 +118,7 @@ def random_crop(
     return crop_and_resize(image, out, *_draw_crop(height, width, size, seed, epoch, row, scale, resize, flip))
 
 
-def crop_and_resize(image: NDArray[np.uint8], out: NDArray[np.uint8], box: Box, is_flipped: bool) -> NDArray[np.uint8]:
+def crop_and_resize(image: Pixels, out: Pixels, box: Box, is_flipped: bool) -> Pixels:
     """Resizes a part of an image into `out`, black outside of the image."""
     top, left, height, width = box
     bottom, right = min(top + height, image.shape[0]), min(left + width, image.shape[1])
@@ -140,7 +140,7 @@ def crop_and_resize(image: NDArray[np.uint8], out: NDArray[np.uint8], box: Box, 
     return out
 
 
-def _resize(image: MatLike, out: NDArray[np.uint8]) -> None:
+def _resize(image: MatLike, out: Pixels) -> None:
     """Resizes into `out`: bilinear, antialiased if a side is shrunk by more than `ANTIALIASED_FROM`.
 
     With Intel IPP (in OpenCV's x86 wheels) the result is exact to half a grey level. OpenCV's own code, the default,
@@ -148,7 +148,7 @@ def _resize(image: MatLike, out: NDArray[np.uint8]) -> None:
     """
     height, width = out.shape[:2]
     if image.shape[0] > ANTIALIASED_FROM * height or image.shape[1] > ANTIALIASED_FROM * width:
-        out[:] = resized(np.asarray(image, dtype=np.uint8), height, width)
+        out[:] = resized(np.asarray(image, dtype=out.dtype), height, width)
         return
     before = cv2.ipp.useIPP_NotExact()
     cv2.ipp.setUseIPP_NotExact(True)

@@ -3,6 +3,7 @@
 Shapes: N rows.
 """
 
+import copy
 from collections.abc import Mapping
 
 import albumentations as A
@@ -11,6 +12,7 @@ from albumentations.core.composition import TransformType
 from numpy.typing import NDArray
 
 from swinft.data.augment.pipelines import Image, Preprocessing, apply, check_image, every_transform, set_seed
+from swinft.data.images.depth import as_unit
 from swinft.data.images.resize import min_shrunk_shape
 from swinft.data.loading.dataset import ImageDataset
 from swinft.data.sources.source import ImageError
@@ -57,7 +59,9 @@ def try_transforms(dataset: ImageDataset, rows: Mapping[int, str], tries_augment
         except ImageError:
             continue
         try:
-            for image in images:
+            if is_first and dataset.images.rules.keep:
+                _check_levels(dataset, tries_augment)
+            for image in map(dataset.images.rules.for_transforms, images):
                 if dataset.preprocess is not None:
                     image = _preprocessed(dataset.preprocess, image, checks_draws=is_first)
                 if tries_augment:
@@ -101,32 +105,73 @@ def _try_augment(dataset: ImageDataset, image: Image) -> None:
         try:
             result = apply(dataset.pipeline, image, seed=0, epoch=0, row=number)
         except Exception as error:  # transforms raise anything
-            raise InputError(f"data.augment fails on an image of shape {image.shape}: {error}") from error
-        check_image(result, dataset.image_size)
+            raise InputError(f"data.augment fails on an image of {_form(image)}: {error}") from error
+        check_image(result, dataset.image_size, dtype=dataset.dtype)
+
+
+def _form(image: Image) -> str:
+    kept = " in float32 (data.loading.image_rules.keep)" if image.dtype == np.float32 else ""
+    return f"shape {image.shape}{kept}"
 
 
 def _preprocessed(preprocess: Preprocessing, image: Image, checks_draws: bool) -> Image:
     try:
-        drawing = _drawing(preprocess, image.shape) if checks_draws else []
+        drawing = _drawing(preprocess, image) if checks_draws else []
         result = preprocess(image)
     except Exception as error:
-        raise InputError(f"data.loading.preprocess fails on an image of shape {image.shape}: {error}") from error
+        raise InputError(f"data.loading.preprocess fails on an image of {_form(image)}: {error}") from error
     if drawing:
         raise InputError(
             f"data.loading.preprocess draws at random: {', '.join(drawing)}. Evaluation would not see what training "
             f"sees. Set p to 1 and ranges to one value ([4, 4]), or move it to data.augment."
         )
     shape = result.shape[:2] if isinstance(result, np.ndarray) else ()
-    check_image(result, (shape[0], shape[1]) if len(shape) == 2 else (0, 0), "loading.preprocess")
+    check_image(result, (shape[0], shape[1]) if len(shape) == 2 else (0, 0), "loading.preprocess", image.dtype)
     return result
 
 
-def _drawing(preprocess: Preprocessing, shape: tuple[int, ...]) -> list[str]:
+def _check_levels(dataset: ImageDataset, tries_augment: bool) -> None:
+    """Checks that no custom transform reduces images to 8 bits, of which albumentations only says so in its code.
+
+    Raises:
+        InputError: Some do.
+    """
+    custom = [] if dataset.preprocess is None else [("loading.preprocess", dataset.preprocess.pipeline)]
+    custom += [("augment", dataset.pipeline)] if tries_augment and isinstance(dataset.pipeline, A.Compose) else []
+    noise = np.random.default_rng(0).normal(_slope(MIN_NOISE_SIDE) / 255, 0.03).clip(0, 1).astype(np.float32)
+    problems = [
+        f"data.{key}: {type(transform).__name__} computes on 8 bits, and data.loading.image_rules.keep is "
+        f"{dataset.images.rules.keep}; remove one of the two."
+        for key, pipeline in custom
+        for transform in every_transform(pipeline.transforms)
+        if isinstance(transform, A.BasicTransform) and _loses_levels(transform, noise)
+    ]
+    if problems:
+        raise InputError("\n  ".join(problems))
+
+
+def _loses_levels(transform: TransformType, image: Image) -> bool:
+    """Whether a transform of float32 in 0–1 ever returns only levels that uint8 has too; failures are found later."""
+    try:
+        certain = copy.deepcopy(transform)
+        certain.p = 1.0
+        results = [255 * np.asarray(_alone(certain, image, seed), dtype=np.float64) for seed in range(RANDOM_TRIES)]
+    except Exception:  # transforms raise anything
+        return False
+    return any(np.ptp(levels) > 0 and np.abs(levels - np.rint(levels)).max() < 1e-3 for levels in results)
+
+
+def _slope(width: int, height: int = MIN_NOISE_SIDE) -> NDArray[np.float64]:
+    """A gradient in three colours: equalisation would change nothing in uniform noise."""
+    row = np.linspace(60, 190, width)[:, None] + np.array([0, 10, 20])
+    return np.broadcast_to(row, (height, width, 3))
+
+
+def _drawing(preprocess: Preprocessing, like: Image) -> list[str]:
     """Names of the random transforms: those with p below 1, or whose results differ between seeds."""
-    size = (max(shape[0], MIN_NOISE_SIDE), max(shape[1], MIN_NOISE_SIDE), 3)
-    # A gradient with noise: equalisation would change nothing in uniform noise.
-    slope = np.linspace(60, 190, size[1])[:, None] + np.array([0, 10, 20])
-    image = np.random.default_rng(0).normal(slope, 8, size).clip(0, 255).astype(np.uint8)
+    height, width = (max(side, MIN_NOISE_SIDE) for side in like.shape[:2])
+    image: Image = np.random.default_rng(0).normal(_slope(width, height), 8).clip(0, 255).astype(np.uint8)
+    image = image if like.dtype == np.uint8 else as_unit(image)
     found = []
     for transform in preprocess.pipeline.transforms:
         results = [_alone(transform, image, seed) for seed in range(RANDOM_TRIES)]

@@ -1,7 +1,7 @@
 """Augmentation presets, custom pipelines, and the evaluation pipeline.
 
 Images stay uint8 (H, W, 3): normalising on the CPU would cost more than everything else together, so the network
-normalises on the device.
+normalises on the device. Images whose levels are kept (`image_rules.keep`) are float32 in 0–1 here.
 """
 
 import random
@@ -12,15 +12,17 @@ import albumentations as A
 import cv2
 import numpy as np
 from albumentations.core.composition import TransformType
-from numpy.typing import NDArray
 
 from swinft.data.augment.crops import CropTransform, RandomCrop, Resize
 from swinft.data.augment.policies import AugMix, RandAugment, TrivialAugment
+from swinft.data.images.depth import Pixels
 from swinft.errors import InputError
 
 Preset = Literal["none", "light", "medium", "heavy", "crop", "randaugment", "trivialaugment", "augmix"]
-Image = NDArray[np.uint8]
+Image = Pixels
 Pipeline = A.Compose | RandomCrop
+EIGHT_BITS = np.dtype(np.uint8)
+OVERSHOOT = 0.3  # of white: what cubic interpolation may exceed it by; normalising exceeds it by more
 
 
 def eval_pipeline(image_size: tuple[int, int], resize: Resize) -> A.Compose:
@@ -34,7 +36,9 @@ def eval_pipeline(image_size: tuple[int, int], resize: Resize) -> A.Compose:
     return A.Compose(_resize(image_size, resize))
 
 
-def train_pipeline(augment: Preset | Sequence[TransformType], image_size: tuple[int, int], resize: Resize) -> Pipeline:
+def train_pipeline(
+    augment: Preset | Sequence[TransformType], image_size: tuple[int, int], resize: Resize, keeps_levels: bool = False
+) -> Pipeline:
     """The pipeline of the training rows.
 
     `light` flips horizontally; `medium` also shifts, scales, rotates and changes brightness and contrast; `heavy` also
@@ -46,6 +50,8 @@ def train_pipeline(augment: Preset | Sequence[TransformType], image_size: tuple[
         augment: A preset, or albumentations transforms that see the decoded image and end at `image_size`.
         image_size: Height and width in pixels.
         resize: As in `eval_pipeline`; presets augment what evaluation sees. A list of transforms resizes by itself.
+        keeps_levels: Images are float32 in 0–1: no preset computes on 8 bits. `heavy` changes colours with other
+            transforms, and does not compress; the policies neither equalise nor posterise.
     """
     if not isinstance(augment, str):
         return A.Compose(list(augment))
@@ -53,7 +59,8 @@ def train_pipeline(augment: Preset | Sequence[TransformType], image_size: tuple[
         return RandomCrop(image_size, resize)
     # Crop before resizing: cropping a resized image would lose detail.
     first = [CropTransform(image_size, resize, HEAVY_SCALE)] if augment == "heavy" else _resize(image_size, resize)
-    return A.Compose([*first, *PRESETS[augment](image_size)])
+    make = _heavy_on_floats if augment == "heavy" and keeps_levels else PRESETS[augment]
+    return A.Compose([*first, *make(image_size)])
 
 
 def apply(pipeline: Pipeline, image: Image, seed: int, epoch: int, row: int) -> Image:
@@ -61,7 +68,7 @@ def apply(pipeline: Pipeline, image: Image, seed: int, epoch: int, row: int) -> 
 
     Args:
         pipeline: From `train_pipeline` or `eval_pipeline`.
-        image: RGB, uint8 (H, W, 3).
+        image: RGB, uint8 (H, W, 3), or float32 in 0–1.
         seed: Seed of the run.
         epoch: From 0.
         row: Position in the table.
@@ -80,24 +87,37 @@ def set_seed(pipeline: A.Compose, seed: int, epoch: int, row: int) -> None:
     pipeline.set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
 
 
-def check_image(image: Any, image_size: tuple[int, int], key: str = "augment") -> None:
+def check_image(
+    image: Any, image_size: tuple[int, int], key: str = "augment", dtype: np.dtype[Any] = EIGHT_BITS
+) -> None:
     """Checks the output of the transforms in setting `key`.
 
+    Args:
+        image: The output.
+        image_size: Height and width that it must have.
+        key: The setting.
+        dtype: Type that it must have: uint8, or float32 for values in 0–1.
+
     Raises:
-        InputError: The image is not uint8 (H, W, 3) at `image_size`.
+        InputError: The image is not of `dtype`, of shape (H, W, 3), at `image_size`, or in 0–1.
     """
     expected = (*image_size, 3)
     if not isinstance(image, np.ndarray):
         raise InputError(f"data.{key} ends in a tensor; remove A.ToTensorV2, batches are made from uint8 arrays.")
-    if image.dtype != np.uint8:
+    if image.dtype != dtype:
         raise InputError(
-            f"data.{key} ends in {image.dtype}, not uint8; remove A.Normalize and A.ToFloat, the task normalises on "
+            f"data.{key} ends in {image.dtype}, not {dtype}; remove A.Normalize and A.ToFloat, the task normalises on "
             f"the device with the backbone's own mean and deviation."
         )
     if image.shape != expected:
         raise InputError(
             f"data.{key} ends in shape {image.shape}, not {expected}; end it with "
             f"A.Resize(height={image_size[0]}, width={image_size[1]}) or a crop of that size."
+        )
+    if dtype == np.float32 and not (image.min() > -OVERSHOOT and image.max() < 1 + OVERSHOOT):  # also true for NaN
+        raise InputError(
+            f"data.{key} ends in values from {image.min():g} to {image.max():g}; with data.loading.image_rules.keep "
+            f"they must be in 0–1: remove A.Normalize and A.FromFloat."
         )
 
 
@@ -132,8 +152,24 @@ def _heavy(image_size: tuple[int, int]) -> list[TransformType]:
         *_medium(image_size),
         A.HueSaturationValue(hue_shift_limit=10, sat_shift_limit=20, val_shift_limit=0, p=0.5),
         A.OneOf([A.GaussianBlur(sigma_limit=(0.3, 1.5)), A.ImageCompression(quality_range=(50, 95))], p=0.3),
-        A.CoarseDropout(num_holes_range=(1, 3), hole_height_range=(0.05, 0.2), hole_width_range=(0.05, 0.2), p=0.4),
+        _holes(),
     ]
+
+
+def _heavy_on_floats(image_size: tuple[int, int]) -> list[TransformType]:
+    """`heavy` without transforms that albumentations computes in uint8."""
+    unchanged = (1.0, 1.0)
+    return [
+        *_medium(image_size),
+        # The same turn of the hue: 10 of 180.
+        A.ColorJitter(unchanged, unchanged, saturation=(0.85, 1.15), hue=(-10 / 180, 10 / 180), p=0.5),
+        A.GaussianBlur(sigma_limit=(0.3, 1.5), p=0.15),
+        _holes(),
+    ]
+
+
+def _holes() -> TransformType:
+    return A.CoarseDropout(num_holes_range=(1, 3), hole_height_range=(0.05, 0.2), hole_width_range=(0.05, 0.2), p=0.4)
 
 
 # Transforms after resizing; the preset `crop` has none.

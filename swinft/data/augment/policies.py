@@ -1,5 +1,6 @@
 """RandAugment, TrivialAugment and AugMix: torchvision's, as transforms of albumentations."""
 
+import copy
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from albumentations import ImageOnlyTransform
-from numpy.typing import NDArray
 
+from swinft.data.images.depth import Pixels
 from swinft.ranges import COUNT, POSITIVE, UNIT, Range, SettingsError, check_ranges, whole_problems
 
 
 class Policy(ImageOnlyTransform):
-    """A policy of torchvision.transforms.v2, on uint8 images (H, W, 3).
+    """A policy of torchvision.transforms.v2, on images (H, W, 3) that are uint8, or float32 in 0–1.
+
+    On float32 it draws among the operations that do not reduce them to 8 bits or fewer.
 
     torchvision draws from torch's global generator: it is seeded for each image by what the pipeline draws, and put
     back, so that an augmentation depends on (seed, epoch, row) alone.
@@ -37,11 +40,21 @@ class Policy(ImageOnlyTransform):
         """Draws the seed of what torchvision draws."""
         return {"seed": int(self.random_generator.integers(2**63))}
 
-    def apply(self, img: NDArray[np.uint8], seed: int, **params: Any) -> NDArray[np.uint8]:
+    @cached_property
+    def policy_on_floats(self) -> Any:
+        """The same without some operations: torchvision equalises in uint8, and posterising leaves 8 bits at most."""
+        found = copy.copy(self.policy)
+        found._AUGMENTATION_SPACE = {
+            name: drawn for name, drawn in found._AUGMENTATION_SPACE.items() if name not in ("Equalize", "Posterize")
+        }
+        return found
+
+    def apply(self, img: Pixels, seed: int, **params: Any) -> Pixels:
         """Augments an image."""
+        policy = self.policy if img.dtype == np.uint8 else self.policy_on_floats
         with _seeded(seed):
             pixels = torch.from_numpy(np.ascontiguousarray(img)).permute(2, 0, 1)
-            result: NDArray[np.uint8] = self.policy(pixels).permute(1, 2, 0).contiguous().numpy()
+            result: Pixels = policy(pixels).permute(1, 2, 0).contiguous().numpy()
         return result
 
 

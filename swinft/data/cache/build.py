@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from swinft.data.cache.budget import CacheBudget, does_not_fit
 from swinft.data.cache.folder import FORMAT, HEADER, INDEX, PIXELS
+from swinft.data.images.depth import Pixels
 from swinft.data.inspection.index import ImageIndex
 from swinft.data.inspection.scan import ImageSet, scan
 
@@ -50,6 +50,8 @@ def build(
             "image_size": images.image_size,
             "names": images.names_sha256,
         }
+        if images.rules.keep:  # without it the header is as it always was
+            about["dtype"] = images.rules.keep
         return index, file.finish(index, about), file.problem
     except BaseException:
         file.discard()
@@ -67,8 +69,8 @@ class _CacheFile:
         self.file.write(bytes(HEADER))
         self.num_images = self.written = 0
 
-    def add(self, pixels: NDArray[np.uint8]) -> None:
-        """Writes the pixels of one image, uint8 (H, W, 3), unless the images turned out not to fit."""
+    def add(self, pixels: Pixels) -> None:
+        """Writes the pixels of one image, (H, W, 3), unless the images turned out not to fit."""
         if self.problem or self.budget is None:
             return
         try:

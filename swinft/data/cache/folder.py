@@ -149,7 +149,8 @@ def _purpose(path: Path) -> str:
         size = header["image_size"]
         shrunk = f"for {size[0]} × {size[1]} pixels" if size else "at full size"
         what = "images" if path.suffix == PIXELS else "hashes and sizes of images"
-        return f"{header['rows']:,} {what} of {header['root']}, {shrunk}"
+        kept = f" in {header['dtype']}" if path.suffix == PIXELS and "dtype" in header else ""
+        return f"{header['rows']:,} {what} of {header['root']}, {shrunk}{kept}"
     except (OSError, ValueError, KeyError, TypeError):
         return "damaged"
 

@@ -1,4 +1,4 @@
-"""The pixel cache: one file of decoded uint8 images, memory-mapped by folds, workers and runs.
+"""The pixel cache: one file of decoded images, memory-mapped by folds, workers and runs.
 
 It stores the results of `resize.load_image`: images of various shapes, or one array [N, H, W, 3] where all shapes are
 equal. Without a cache the same function runs each time: a cache changes the speed and nothing else. The cache also
@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,17 @@ from PIL import features
 from swinft.data.cache.budget import CacheBudget, Policy, does_not_fit
 from swinft.data.cache.build import build
 from swinft.data.cache.folder import FORMAT, HEADER, INDEX, PIXELS, lock_for_reading, prune_before_build
-from swinft.data.images.decode import CONVERSION, RULES, ImageRules
+from swinft.data.images.decode import CONVERSION
+from swinft.data.images.depth import WHITE, Pixels
 from swinft.data.images.resize import GEOMETRY
+from swinft.data.images.rules import RULES, ImageRules
 from swinft.data.inspection.index import ImageIndex
 from swinft.data.inspection.scan import ImageSet, scan_image
 from swinft.data.sources.source import ImageError, is_absent
 from swinft.errors import StoreError
 from swinft.system.limits import format_bytes
 
+PIXEL_TYPES = {name: np.dtype(name) for name in WHITE}
 OFF = "Images are decoded each time they are read"
 
 
@@ -44,13 +47,13 @@ class PixelCache:
     Args:
         path: The file.
         index: Index of its N images.
-        data: All pixels, concatenated, uint8, read-only.
+        data: All pixels, concatenated, read-only: uint8, or what the image rule `keep` names.
         names_sha256: `ImageSet.names_sha256` of the image files.
     """
 
     path: Path
     index: ImageIndex
-    data: NDArray[np.uint8] = field(repr=False)
+    data: Pixels = field(repr=False)
     names_sha256: str = ""
     shapes: NDArray[np.int32] = field(init=False, repr=False)
     offsets: NDArray[np.int64] = field(init=False, repr=False)
@@ -72,14 +75,14 @@ class PixelCache:
         return self.index.errors
 
     @property
-    def array(self) -> NDArray[np.uint8] | None:
-        """All images as one view, uint8 [N, H, W, 3]; None if their shapes differ."""
+    def array(self) -> Pixels | None:
+        """All images as one view, [N, H, W, 3]; None if their shapes differ."""
         if len(self) == 0 or (self.shapes != self.shapes[0]).any():
             return None
         return self.data.reshape(len(self), *self.shapes[0].tolist(), 3)
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """A row's image, uint8 (H, W, 3), as a read-only view.
+    def read(self, index: int) -> Pixels:
+        """A row's image, (H, W, 3), as a read-only view.
 
         Raises:
             ImageError: The file could not be decoded when the cache was built; the message names it.
@@ -118,7 +121,7 @@ def cache_key(images: ImageSet) -> str:
     pillow = f"pillow {PIL.__version__}, jpeg {features.version('jpg')} {features.version('libjpeg_turbo')}"
     decoder = [FORMAT, pillow, f"conversion {CONVERSION}", f"torch {torch.__version__}", GEOMETRY]
     decoder += [images.source.identity] if images.source.identity else []
-    settings = [*decoder, images.image_size and list(images.image_size), asdict(images.rules), images.names_sha256]
+    settings = [*decoder, images.image_size and list(images.image_size), images.rules.identity, images.names_sha256]
     return hashlib.sha256(json.dumps(settings).encode() + images.signatures.tobytes()).hexdigest()
 
 
@@ -206,12 +209,14 @@ def open_cache(path: Path) -> PixelCache:
             raise ValueError("header or size do not fit")
         if hashlib.sha256(content).hexdigest() != header["index_sha256"]:
             raise ValueError("its index is damaged")
+        dtype = PIXEL_TYPES[header.get("dtype", "uint8")]
         index, names = ImageIndex.from_bytes(content, header["rows"]), str(header["names"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"the pixel cache {path} cannot be used: {error}. Delete it; it is built again.") from error
     with suppress(OSError):
         os.utime(path)  # the time of last use, for pruning
-    return PixelCache(path, index, np.frombuffer(mapped, np.uint8, header["data_bytes"], HEADER), names)
+    data = np.frombuffer(mapped, dtype, header["data_bytes"] // dtype.itemsize, HEADER)
+    return PixelCache(path, index, data, names)
 
 
 def _load(images: ImageSet, folder: Path, key: str, policy: Policy) -> CacheResult | None:
@@ -223,7 +228,7 @@ def _load(images: ImageSet, folder: Path, key: str, policy: Policy) -> CacheResu
     if policy is False:
         return CacheResult(cache.index, None, "")
     budget = CacheBudget.of(folder, exists=has_pixels)
-    shortage = budget.shortage(cache.index.needed_bytes)
+    shortage = budget.shortage(cache.index.needed_bytes * images.rules.dtype.itemsize)
     if shortage and policy is True:
         raise does_not_fit(shortage)
     if shortage:

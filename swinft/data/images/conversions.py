@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.images.decode import ImageRules
+from swinft.data.images.rules import KEY, ImageRules
 from swinft.errors import number_of
 
 FADED = 0.5  # fraction of partly transparent pixels from which an image is counted
@@ -21,8 +21,10 @@ def conversion_notes(records: Sequence[NDArray[np.void]], rules: ImageRules) -> 
     every = np.concatenate(records)
     usable = every[every["is_usable"]]
     notes = [_unused_bits(usable, int(bits)) for bits in np.unique(usable["bits"])]
-    faded = int((usable["faded"] > FADED).sum())
-    if faded and rules.transparency == "blend":
+    if rules.keep:
+        notes.append(_cut(usable, rules))
+    faded = int((usable["altered"] > FADED).sum())
+    if faded and rules.transparency == "blend" and not rules.keep:
         notes.append(
             f"{_count(faded, len(usable))}: transparency hides or fades more than half of the pixels, with "
             f"{list(rules.background)} behind them. If the fourth band is something else, set "
@@ -36,6 +38,18 @@ def conversion_notes(records: Sequence[NDArray[np.void]], rules: ImageRules) -> 
             f"transparency {'are' if most > 1 else 'is'} ignored."
         )
     return [note for note in notes if note]
+
+
+def _cut(usable: NDArray[np.void], rules: ImageRules) -> str:
+    """A sentence if samples lie outside of the range that is kept; else empty."""
+    cut = usable["altered"] > 0
+    if rules.range is None or not cut.any():
+        return ""
+    most = float(usable["altered"].max())
+    return (
+        f"{_count(int(cut.sum()), len(usable))}: up to {most:.2g} of their samples lie outside of {KEY}.range, "
+        f"{[*rules.range]}, and are cut to it."
+    )
 
 
 def _unused_bits(usable: NDArray[np.void], bits: int) -> str:

@@ -3,19 +3,21 @@
 Conversions: EXIF orientation is applied, and no other tag is used. Grey, 1-bit, palette and CMYK images become RGB.
 Samples of more than 8 bits are scaled to 8, and transparency is blended over white (`to_rgb`). Of an animation, the
 first frame is used. Colour profiles are not applied. Floating-point samples, signed samples and integers beyond 16
-bits are errors. `ImageRules` changes some of these for all steps.
+bits are errors. `ImageRules` changes some of these for all steps; with `keep` no levels are lost (`deep`).
 """
 
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from swinft.data.images.arrays import is_array, read_array, read_header
+from swinft.data.images.deep import kept, scaled
+from swinft.data.images.depth import Pixels
 from swinft.data.images.file_format import (
     FORMATS,
     describe_unreadable,
@@ -24,84 +26,27 @@ from swinft.data.images.file_format import (
     png_significant_bits,
     strip_metadata,
 )
-from swinft.data.images.to_rgb import MAX_BITS, Layout, Transparency, layout_of, to_rgb
+from swinft.data.images.rules import RULES, ImageRules
+from swinft.data.images.to_rgb import Layout, layout_of, to_rgb
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import ImageError, Source, read_image
-from swinft.errors import InputError
-from swinft.ranges import COUNT
 
-MAX_MEGAPIXELS = 89  # above it, Pillow warns of a decompression bomb
 ORIENTATION = 0x0112  # EXIF tag
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
-TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# What turns pixels (H, W, 3) upright, by orientation.
+TRANSPOSES: dict[int, Callable[[Pixels], Pixels]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
 MAY_HOLD_EXIF = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks of a PNG
 CONVERSION = 2  # raise it when the conversions above change, so that older caches are not used
 
 
-@dataclass(frozen=True)
-class ImageRules:
-    """Which images can be used, and how the unusual ones are converted.
-
-    Args:
-        max_megapixels: Largest area, at most 89; 64 megapixels are 192 MB in every loader process.
-        min_side: Shortest side in pixels; placeholders of one pixel stand for images that are not there.
-        max_aspect: Longest side over shortest.
-        apply_exif: Rotate and flip images by their EXIF orientation; false if boxes or labels ignore it.
-        bits: Number of bits that the samples use: 2^bits − 1 becomes white; 12 for 12 bits in 16-bit files. `auto` uses
-            the file's metadata, else all bits of its samples. Samples with fewer bits are not affected.
-        transparency: `blend` blends transparent pixels with the background; `ignore` drops the alpha channel, for
-            example where a fourth band is near infrared.
-        background: RGB in 0–255 behind transparent pixels.
-        animated: Use the `first` frame of an animation or a stack of pages, or report an `error`.
-
-    Raises:
-        InputError: A value is outside its range.
-    """
-
-    max_megapixels: float = 64.0
-    min_side: int = 4
-    max_aspect: float = 100.0
-    apply_exif: bool = True
-    bits: int | Literal["auto"] = "auto"
-    transparency: Transparency = "blend"
-    background: tuple[int, int, int] = (255, 255, 255)
-    animated: Literal["first", "error"] = "first"
-
-    def __post_init__(self) -> None:
-        allowed = {
-            f"max_megapixels is {self.max_megapixels}; it must be above 0 and at most {MAX_MEGAPIXELS}": (
-                0 < self.max_megapixels <= MAX_MEGAPIXELS
-            ),
-            f"min_side is {self.min_side}; it must be at least 1": self.min_side >= 1,
-            f"max_aspect is {self.max_aspect}; it must be a finite number from 1": self.max_aspect in COUNT,
-            f"background is {list(self.background)}; it must be three whole numbers in 0–255": (
-                len(self.background) == 3 and all(0 <= value <= 255 for value in self.background)
-            ),
-            f"bits is {self.bits!r}; it must be auto or a whole number in 1–{MAX_BITS}": (
-                self.bits == "auto" or (isinstance(self.bits, int) and 1 <= self.bits <= MAX_BITS)
-            ),
-            f"transparency is {self.transparency!r}; it must be blend or ignore": (
-                self.transparency in get_args(Transparency)
-            ),
-            f"background is {list(self.background)}, which does nothing as transparency is ignore; remove it": (
-                self.transparency == "blend" or tuple(self.background) == (255, 255, 255)
-            ),
-            f"animated is {self.animated!r}; it must be first or error": self.animated in ("first", "error"),
-        }
-        wrong = [f"data.loading.image_rules.{text}." for text, is_right in allowed.items() if not is_right]
-        if wrong:
-            raise InputError("\n  ".join(["the image rules are wrong:", *wrong]))
-
-
-RULES = ImageRules()
 Result = TypeVar("Result")
 
 
@@ -119,7 +64,8 @@ class ImageInfo:
         bits: 2^bits − 1 is the largest possible sample, by the file's metadata or by the rules.
         dropped_bands: Ignored bands: the file declares them neither colour nor transparency.
         used_bits: Bits of the largest sample; 0 if that is meaningless, or the pixels were not decoded.
-        faded: Fraction of pixels that are not fully opaque, in 0–1; 0 if they were not decoded.
+        altered: Fraction of pixels that the conversion changes otherwise than by scaling, in 0–1: those that are not
+            fully opaque, or with the rule `keep` outside of its range; 0 if they were not decoded.
     """
 
     width: int
@@ -131,7 +77,7 @@ class ImageInfo:
     bits: int = 8
     dropped_bands: int = 0
     used_bits: int = 0
-    faded: float = 0.0
+    altered: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -145,7 +91,7 @@ class _Opened:
     frame: int = 0
 
 
-def decode(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) -> NDArray[np.uint8]:
+def decode(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) -> Pixels:
     """Decodes an image.
 
     Args:
@@ -154,7 +100,8 @@ def decode(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) 
         source: Where its bytes come from.
 
     Returns:
-        RGB, uint8 (H, W, 3), read-only: only transforms that write in place would need a copy.
+        RGB (H, W, 3), uint8 or what the rule `keep` names; read-only: only transforms that write in place would need a
+        copy.
 
     Raises:
         ImageError: The file is missing, damaged, not an image, outside the rules, or its samples have no known white.
@@ -164,7 +111,7 @@ def decode(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) 
 
 def decode_reduced(
     path: str | Path, at_least: tuple[int, int], rules: ImageRules = RULES, source: Source = FILES
-) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+) -> tuple[Pixels, tuple[int, int]]:
     """Decodes an image that will be shrunk: a large JPEG at 1/2, 1/4 or 1/8 of its size, which is faster.
 
     Args:
@@ -189,12 +136,13 @@ def probe(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) -
     Raises:
         ImageError: The file is missing, not an image, or outside the rules.
     """
-    return _info(path, _open(path, read_image(path, source), rules), rules)
+    content = read_image(path, source)
+    return _array_info(path, content, rules) if is_array(content) else _info(path, _open(path, content, rules), rules)
 
 
 def load(
     path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules = RULES, frame: int = 0
-) -> tuple[NDArray[np.uint8], tuple[int, int], ImageInfo]:
+) -> tuple[Pixels, tuple[int, int], ImageInfo]:
     """Decodes the bytes from `read_image`: `decode_reduced` and `probe` in one.
 
     Args:
@@ -216,7 +164,9 @@ def load(
 
 def _decoded(
     path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules, frame: int = 0
-) -> tuple[NDArray[np.uint8], ImageInfo]:
+) -> tuple[Pixels, ImageInfo]:
+    if is_array(content):
+        return _array(path, content, rules)
     opened = _verified(path, _open(path, content, rules, frame), rules)
     info = _info(path, opened, rules)
     return _guarded(path, lambda: _pixels(path, opened, info, at_least, rules))
@@ -235,9 +185,6 @@ def _guarded(path: str | Path, work: Callable[[], Result]) -> Result:
 
 def _open(path: str | Path, content: bytes, rules: ImageRules, frame: int = 0) -> _Opened:
     """Reads the header and checks the size, before memory is allocated for pixels."""
-    limit = (
-        f"more than {rules.max_megapixels:g} megapixels. Shrink it, or raise data.loading.image_rules.max_megapixels."
-    )
     if is_truncated_jpeg(content):
         raise ImageError(f"{path} is a JPEG whose end is nothing but zeros. Restore it or remove its row.")
     try:
@@ -245,23 +192,14 @@ def _open(path: str | Path, content: bytes, rules: ImageRules, frame: int = 0) -
         if frame:
             image.seek(frame)
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} has {limit}") from error
+        raise ImageError(f"{path} has {rules.area_limit}") from error
     except Exception as error:
         if (
             pixels_alone := strip_metadata(content)
         ) is not None:  # text or a colour profile may be what is wrong with it
             return _open(path, pixels_alone, rules, frame)
         raise ImageError(f"{path} {describe_unreadable(content, error)}.") from error
-    size = f"{path} has {image.width} × {image.height} pixels"
-    short, long = sorted(image.size)
-    if short * long > rules.max_megapixels * 1e6:
-        raise ImageError(f"{size}, {limit}")
-    if short < rules.min_side:
-        raise ImageError(f"{size}: a side is shorter than data.loading.image_rules.min_side, {rules.min_side}.")
-    if long > rules.max_aspect * short:
-        raise ImageError(
-            f"{size}: longer than data.loading.image_rules.max_aspect, {rules.max_aspect:g}, times its width."
-        )
+    rules.check_size(path, image.width, image.height)
     if rules.animated == "error" and getattr(image, "n_frames", 1) > 1:
         raise ImageError(
             f"{path} has more than one frame. Save one, or set data.loading.image_rules.animated to first."
@@ -299,30 +237,62 @@ def _verified(path: str | Path, opened: _Opened, rules: ImageRules) -> _Opened:
 
 def _pixels(
     path: str | Path, opened: _Opened, info: ImageInfo, at_least: tuple[int, int] | None, rules: ImageRules
-) -> tuple[NDArray[np.uint8], ImageInfo]:
-    """RGB of an opened image, uint8 (H, W, 3), possibly reduced; and its completed information."""
+) -> tuple[Pixels, ImageInfo]:
+    """RGB of an opened image, (H, W, 3), possibly reduced; and its completed information."""
     image, orientation = opened.image, opened.orientation
     if at_least is not None and image.format in ("JPEG", "MPO"):
         is_sideways = rules.apply_exif and orientation in SIDEWAYS
         image.draft(None, at_least if is_sideways else at_least[::-1])
     image.load()
-    pixels, found = to_rgb(
-        image,
-        opened.layout,
-        rules.bits,
-        rules.transparency,
-        rules.background,
-        png_significant_bits(opened.content) if opened.layout.bits > 8 else None,
-        lambda: _open(path, opened.content, rules, opened.frame).image,
-    )
+    significant = png_significant_bits(opened.content) if opened.layout.bits > 8 else None
+    pixels: Pixels
+    if rules.keep:
+        pixels, found = kept(image, opened.layout, rules, significant, lambda: _reopened(path, opened, rules))
+    else:
+        pixels, found = to_rgb(
+            image,
+            opened.layout,
+            rules.bits,
+            rules.transparency,
+            rules.background,
+            significant,
+            lambda: _reopened(path, opened, rules),
+        )
     if image.format == "TIFF":  # Pillow always applies the orientation of a TIFF
         orientation = 1 if rules.apply_exif else {6: 8, 8: 6}.get(orientation, orientation)
     elif not rules.apply_exif:
         orientation = 1
     if orientation in TRANSPOSES:
-        pixels = np.asarray(Image.fromarray(pixels).transpose(TRANSPOSES[orientation]))
+        pixels = np.ascontiguousarray(TRANSPOSES[orientation](pixels))
     pixels.flags.writeable = False
-    return pixels, replace(info, bits=found.bits, used_bits=found.used_bits, faded=found.faded)
+    return pixels, replace(info, bits=found.bits, used_bits=found.used_bits, altered=found.altered)
+
+
+def _reopened(path: str | Path, opened: _Opened, rules: ImageRules) -> ImageFile.ImageFile:
+    """The image as it was before its pixels were loaded."""
+    return _open(path, opened.content, rules, opened.frame).image
+
+
+def _array(path: str | Path, content: bytes, rules: ImageRules) -> tuple[Pixels, ImageInfo]:
+    """Pixels and information of an array; those of a part have been scaled before."""
+    info = _array_info(path, content, rules)
+    samples, altered = _guarded(path, lambda: read_array(content))
+    if altered is not None:
+        return samples, replace(info, altered=altered)
+    pixels, found = _guarded(path, lambda: scaled(samples, rules, info.bits))
+    pixels.flags.writeable = False
+    return pixels, replace(info, bits=found.bits, used_bits=found.used_bits, altered=found.altered)
+
+
+def _array_info(path: str | Path, content: bytes, rules: ImageRules) -> ImageInfo:
+    if rules.keep is None:
+        raise ImageError(
+            f"{path} is a numpy array (or one in HDF5, of another type than uint8), which is read where "
+            f"data.loading.image_rules.keep is uint16 or float32: set it, or convert the array to PNG."
+        )
+    height, width, dtype = _guarded(path, lambda: read_header(content))
+    rules.check_size(path, width, height)
+    return ImageInfo(width, height, str(dtype), "NPY", 1, False, 8 * dtype.itemsize - (dtype.kind == "i"))
 
 
 def _info(path: str | Path, opened: _Opened, rules: ImageRules) -> ImageInfo:

@@ -26,7 +26,6 @@ KNOWN_CONTENT = {
     b"7z\xbc\xaf\x27\x1c": "is a 7z archive; unpack it",
     b"Rar!": "is a RAR archive; unpack it",
     b"%PDF": "is a PDF; convert it to PNG",
-    b"\x93NUMPY": "is a numpy array; convert it to PNG",
     b"\x89HDF": "is an HDF5 file; convert its arrays to PNG",
     b"SIMPLE  =": "is a FITS file; convert it to PNG",
     b"8BPS": "is a Photoshop file; convert it to PNG",

@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
-from swinft.data.images.decode import RULES, ImageInfo, ImageRules, decode, decode_reduced, load
+from swinft.data.images.decode import ImageInfo, decode, decode_reduced, load
+from swinft.data.images.depth import Pixels
+from swinft.data.images.rules import RULES, ImageRules
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import Source
 
@@ -38,7 +39,7 @@ GEOMETRY = f"covers {MARGIN} of the training size, antialiased, height first, ne
 
 def load_image(
     path: str | Path, image_size: tuple[int, int] | None, rules: ImageRules = RULES, source: Source = FILES
-) -> NDArray[np.uint8]:
+) -> Pixels:
     """Decodes an image and shrinks it for a training size.
 
     Args:
@@ -48,7 +49,7 @@ def load_image(
         source: As for `decode`.
 
     Returns:
-        RGB, uint8 (H, W, 3), read-only.
+        RGB (H, W, 3), uint8 or as the rule `keep` says, read-only.
 
     Raises:
         ImageError: As for `decode`.
@@ -60,7 +61,7 @@ def load_image(
 
 def load_image_and_info(
     path: str | Path, content: bytes, image_size: tuple[int, int] | None, rules: ImageRules = RULES
-) -> tuple[NDArray[np.uint8], ImageInfo]:
+) -> tuple[Pixels, ImageInfo]:
     """The same for a file that was read already; also returns its header information.
 
     Args:
@@ -76,7 +77,7 @@ def load_image_and_info(
     return (_shrunk(pixels, full, image_size) if image_size else pixels), info
 
 
-def _shrunk(pixels: NDArray[np.uint8], full: tuple[int, int], image_size: tuple[int, int]) -> NDArray[np.uint8]:
+def _shrunk(pixels: Pixels, full: tuple[int, int], image_size: tuple[int, int]) -> Pixels:
     height, width = shrunk_shape(*full, image_size)  # from the full size: the reduced one is rounded
     if (height, width) != pixels.shape[:2]:
         pixels = resized(pixels, height, width)
@@ -84,18 +85,19 @@ def _shrunk(pixels: NDArray[np.uint8], full: tuple[int, int], image_size: tuple[
     return pixels
 
 
-def resized(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resizes uint8 (H, W, 3) to (height, width, 3) with this module's filter; it can also enlarge."""
-    batch = _read_only(pixels)[None].permute(0, 3, 1, 2)  # a batch of one, which torch recognises as channels_last
+def resized(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Resizes pixels (H, W, 3) to (height, width, 3) with this module's filter; it can also enlarge."""
+    whole = _read_only(pixels) if pixels.dtype == np.uint8 else torch.from_numpy(pixels.astype(np.float32))
+    batch = whole[None].permute(0, 3, 1, 2)  # a batch of one, which torch recognises as channels_last
     # Height first: torch would start with the width, also in rows that are about to be dropped, and take 1.2 to 1.5
     # times as long. Rounding in between differs by at most one grey level.
     for size in ((height, pixels.shape[1]), (height, width)):
         batch = functional.interpolate(batch, size, mode="bilinear", antialias=True)
-    result: NDArray[np.uint8] = batch.permute(0, 2, 3, 1)[0].numpy()
-    return result
+    result: Pixels = batch.permute(0, 2, 3, 1)[0].numpy()
+    return result if result.dtype == pixels.dtype else np.rint(result).astype(pixels.dtype)
 
 
-def _read_only(pixels: NDArray[np.uint8]) -> torch.Tensor:
+def _read_only(pixels: Pixels) -> torch.Tensor:
     """The same memory as a tensor, which must not be written to; avoids torch's warning about read-only arrays."""
     address, _ = pixels.__array_interface__["data"]
     view: Any = SimpleNamespace(__array_interface__=pixels.__array_interface__ | {"data": (address, False)}, of=pixels)

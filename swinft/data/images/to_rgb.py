@@ -4,7 +4,7 @@
   overrides it if fewer bits are used. The value 2^bits − 1 becomes 255.
 - Transparency: only a band that the file declares as alpha; a TIFF's fourth band without ExtraSamples is ignored.
   Transparent pixels are blended with a background, or (`ignore`) keep their stored colour.
-- Signed and floating-point samples have no defined white: they are errors.
+- Signed and floating-point samples have no defined white: they are errors, unless `deep` scales them.
 
 `SampleStats` records the used bits and the transparency, for notes.
 """
@@ -30,6 +30,8 @@ IS_ALPHA = {1, 2, 999}  # values of TIFF's ExtraSamples; CorelDRAW writes the la
 # Pillow returns the upper byte of 16-bit colour. Read in the other byte order, it returns the lower byte.
 OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 DEEP_COLOUR = re.compile(r"^(RGB|RGBX|RGBA);16([BLN])$")
+IN_PLANES = "its 16-bit samples lie in separate planes; save it as PNG"
+KEEP = "save it as unsigned 8 or 16 bits, or set data.loading.image_rules.keep and range"
 STRETCHED_FORMATS = ("PPM", "JPEG2000")  # Pillow has scaled their samples to the full range
 UNSCALED_MODES = {"L", "LA", "RGB", "RGBA"}  # samples are unchanged from the file, unlike palette and CMYK
 
@@ -46,6 +48,7 @@ class Layout:
         dropped_bands: Bands that the file declares neither colour nor transparency.
         raw: Pillow's raw mode, the layout of samples in the file.
         planar_problem: 16-bit samples in separate planes, which Pillow reads wrongly.
+        is_stretched: Pillow scales samples to the full range while it reads them.
     """
 
     bits: int
@@ -55,6 +58,7 @@ class Layout:
     dropped_bands: int = 0
     raw: str = ""
     planar_problem: bool = False
+    is_stretched: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,12 @@ class SampleStats:
     Args:
         bits: 2^bits − 1 was used as white.
         used_bits: Bits of the largest sample; 0 if not counted.
-        faded: Fraction of pixels that are not fully opaque, in 0–1.
+        altered: As in `ImageInfo`.
     """
 
     bits: int
     used_bits: int = 0
-    faded: float = 0.0
+    altered: float = 0.0
 
 
 def layout_of(image: ImageFile.ImageFile) -> Layout:
@@ -79,7 +83,9 @@ def layout_of(image: ImageFile.ImageFile) -> Layout:
     if image.format == "TIFF":
         return _tiff_layout(image, raw)
     bits = MAX_BITS if image.mode.startswith("I") or ";16" in raw else 8
-    return Layout(bits, has_alpha=image.has_transparency_data, raw=raw)
+    is_ppm_stretched = image.format == "PPM" and any(tile.codec_name != "raw" for tile in image.tile)
+    is_stretched = is_ppm_stretched or (image.format == "JPEG2000" and bits > 8)
+    return Layout(bits, has_alpha=image.has_transparency_data, raw=raw, is_stretched=is_stretched)
 
 
 def _tiff_layout(image: Any, raw: str) -> Layout:
@@ -127,16 +133,16 @@ def to_rgb(
     if image.format in STRETCHED_FORMATS:
         bits = "auto"
     if layout.planar_problem:
-        raise ValueError("its 16-bit samples lie in separate planes; save it as PNG")
+        raise ValueError(IN_PLANES)
     if image.mode == "F":
-        raise ValueError("its samples are floating-point numbers of unknown range; save it as 8 or 16 bits")
+        raise ValueError(f"its samples are floating-point numbers of unknown range; {KEEP}")
     if image.mode.startswith("I"):
         return _deep_grey(image, layout, bits, transparency, background, significant)
-    rgb, alpha = _eight_bits(image, layout)
+    rgb, alpha = eight_bits(image, layout)
     found = SampleStats(layout.bits, _used_bits(image, layout, rgb))
     is_deep = layout.bits > 8 and (bits != "auto" or (significant or MAX_BITS) < layout.bits)
     if is_deep or (bits != "auto" and bits < 8 and image.mode in UNSCALED_MODES):
-        samples = _both_bytes(rgb, layout, reopen) if is_deep else rgb
+        samples = both_bytes(rgb, layout, reopen) if is_deep else rgb
         rgb, found = _scaled(samples, layout.bits, bits, significant)
     if alpha is None:
         return rgb, found
@@ -145,7 +151,7 @@ def to_rgb(
     return rgb, SampleStats(found.bits, found.used_bits, faded)
 
 
-def _eight_bits(image: Image.Image, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+def eight_bits(image: Image.Image, layout: Layout) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
     """RGB and alpha with 8 bits each; of deeper samples, the upper byte."""
     if layout.is_signed and np.asarray(image).max() > 127:
         raise ValueError("its samples are signed 8-bit integers, some of them negative; save them as unsigned ones")
@@ -176,9 +182,9 @@ def _deep_grey(
     deep = np.asarray(image)
     low, high = int(deep.min()), int(deep.max())
     if low < 0 and layout.is_signed:
-        raise ValueError(f"its samples are signed, from {low} to {high}; save them as unsigned 8- or 16-bit integers")
+        raise ValueError(f"its samples are signed, from {low} to {high}; {KEEP}")
     if low < 0 or high >= 2**MAX_BITS:
-        raise ValueError(f"its samples have more than 16 bits (up to {high}); save it as 8 or 16 bits")
+        raise ValueError(f"its samples have more than 16 bits (up to {high}); {KEEP}")
     grey, found = _scaled(deep, min(layout.bits, MAX_BITS), bits, significant)
     rgb = np.repeat((255 - grey if layout.is_inverted else grey)[:, :, None], 3, axis=2)
     key = image.info.get("transparency")
@@ -193,6 +199,19 @@ def _scaled(
     samples: NDArray[Any], max_bits: int, bits: int | Literal["auto"], significant: int | None
 ) -> tuple[NDArray[np.uint8], SampleStats]:
     """Scales samples to 8 bits. Files that declare fewer significant bits may have scaled them to the full range."""
+    white, largest = white_bits(samples, max_bits, bits, significant)
+    scaled: NDArray[np.uint8] = _table(white)[samples]
+    return scaled, SampleStats(white, largest.bit_length())
+
+
+def white_bits(
+    samples: NDArray[Any], max_bits: int, bits: int | Literal["auto"], significant: int | None
+) -> tuple[int, int]:
+    """Bits of white in samples from 0, and the largest sample; arguments as of `to_rgb`.
+
+    Raises:
+        ValueError: A sample is larger than white.
+    """
     largest = int(samples.max())
     white = max_bits if bits == "auto" else min(bits, max_bits)
     if bits == "auto" and significant and significant < max_bits and largest < 2**significant:
@@ -203,8 +222,7 @@ def _scaled(
             f"its largest sample is {largest}, and data.loading.image_rules.bits is {bits}, which ends at "
             f"{2**white - 1}; raise it, or set it to auto"
         )
-    scaled: NDArray[np.uint8] = _table(white)[samples]
-    return scaled, SampleStats(white, largest.bit_length())
+    return white, largest
 
 
 @lru_cache(maxsize=4)
@@ -215,12 +233,13 @@ def _table(bits: int) -> NDArray[np.uint8]:
     return table
 
 
-def _both_bytes(upper: NDArray[np.uint8], layout: Layout, reopen: Opener) -> NDArray[np.uint16]:
+def both_bytes(upper: NDArray[np.uint8], layout: Layout, reopen: Opener) -> NDArray[np.uint16]:
     """16-bit colour (H, W, 3), from two decodes: Pillow returns one byte of each sample at a time."""
     found = DEEP_COLOUR.match(layout.raw)
     if found is None:
         raise ValueError(
-            f"data.loading.image_rules.bits does not support 16-bit samples in the layout {layout.raw}; save it as RGB"
+            f"data.loading.image_rules.bits and keep do not support 16-bit samples in the layout {layout.raw}; save it "
+            f"as RGB"
         )
     image = reopen()
     other = f"{found[1]};16{OTHER_BYTE[found[2]]}"

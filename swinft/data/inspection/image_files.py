@@ -12,7 +12,7 @@ from swinft.data.cache.folder import default_cache_folder
 from swinft.data.cache.pixels import OFF, CacheResult, PixelCache, load_or_build, open_cache
 from swinft.data.folds import Folds
 from swinft.data.images.conversions import conversion_notes
-from swinft.data.images.decode import ImageRules
+from swinft.data.images.rules import ImageRules
 from swinft.data.inspection.duplicates import (
     SHOWN,
     duplicate_notes,

@@ -38,7 +38,7 @@ RECORD = np.dtype(
         ("bits", "u1"),  # the next four as `ImageInfo` has them
         ("dropped_bands", "u1"),
         ("used_bits", "u1"),
-        ("faded", "<f4"),
+        ("altered", "<f4"),
         ("mode", "S12"),  # Pillow's name of the pixel format
         ("format", "S8"),
     ]
@@ -74,7 +74,7 @@ class ImageIndex:
 
     @property
     def needed_bytes(self) -> int:
-        """Size of the decoded images."""
+        """Size of the decoded images with 8 bits per sample."""
         return int(3 * self.records["stored"].astype(np.int64).prod(axis=1).sum())
 
     def summary(self, paths: Sequence[str | Path]) -> dict[str, object]:

@@ -15,15 +15,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.images.decode import RULES, ImageRules, probe
+from swinft.data.images.decode import probe
+from swinft.data.images.depth import Pixels, level
 from swinft.data.images.resize import load_image_and_info
+from swinft.data.images.rules import RULES, ImageRules
 from swinft.data.inspection.index import HASH_SIDE, RECORD, SIGNATURE, ImageIndex
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import ImageError, Source, read_image
 from swinft.errors import InputError, listed
 from swinft.system.limits import available_cores
 
-FLAT = 4  # standard deviation in grey levels; the perceptual hash of a flatter image is noise
+FLAT = 4  # standard deviation in levels; the perceptual hash of a flatter image is noise
 BLANK = 2  # levels between the smallest and largest value of each colour: a JPEG of one colour has no more
 STATS = 512  # files per thread task when reading file states
 
@@ -111,21 +113,19 @@ def _signature(path: str, source: Source) -> tuple[int, ...]:
     return tuple(number & (2**63 - 1) for number in whole)  # some file systems number up to 2⁶⁴
 
 
-def scan(
-    images: ImageSet, workers: int | None = None, on_pixels: Callable[[NDArray[np.uint8]], None] | None = None
-) -> ImageIndex:
+def scan(images: ImageSet, workers: int | None = None, on_pixels: Callable[[Pixels], None] | None = None) -> ImageIndex:
     """Scans image files in threads; Pillow releases the GIL while it decodes.
 
     Args:
         images: The files.
         workers: Number of threads; None for one per core.
-        on_pixels: Called with the pixels of each usable image in the order of the files, uint8 (H, W, 3).
+        on_pixels: Called with the pixels of each usable image in the order of the files, (H, W, 3).
     """
     records, errors = np.zeros(len(images), dtype=RECORD), dict[int, str]()
     records["signature"] = images.signatures
     threads = workers or available_cores()
 
-    def one(row: int) -> NDArray[np.uint8] | str | None:
+    def one(row: int) -> Pixels | str | None:
         found = scan_image(images, row, records[row : row + 1])
         return found if on_pixels or isinstance(found, str) else None
 
@@ -139,11 +139,11 @@ def scan(
     return ImageIndex(records, errors)
 
 
-def scan_image(images: ImageSet, row: int, record: NDArray[np.void]) -> NDArray[np.uint8] | str:
+def scan_image(images: ImageSet, row: int, record: NDArray[np.void]) -> Pixels | str:
     """Reads and decodes an image, and fills `record`, (1,) of `RECORD`.
 
     Returns:
-        Its pixels, uint8 (H, W, 3), or why it cannot be used.
+        Its pixels, (H, W, 3), or why it cannot be used.
     """
     path = images.paths[row]
     try:
@@ -158,12 +158,12 @@ def scan_image(images: ImageSet, row: int, record: NDArray[np.void]) -> NDArray[
     code = perceptual(pixels)
     if code is None:
         record["is_flat"] = True
-        record["is_blank"] = bool((np.ptp(pixels.reshape(-1, 3), axis=0) <= BLANK).all())
+        record["is_blank"] = bool((np.ptp(pixels.reshape(-1, 3), axis=0) <= BLANK * level(pixels.dtype)).all())
     else:
         record["perceptual"] = code
     record["stored"] = pixels.shape[:2]
     record["mode"], record["format"] = info.mode.encode(), info.format.encode()
-    for name in ("height", "width", "frames", "is_rotated", "bits", "dropped_bands", "used_bits", "faded"):
+    for name in ("height", "width", "frames", "is_rotated", "bits", "dropped_bands", "used_bits", "altered"):
         record[name] = getattr(info, name)
     record["is_usable"] = True
     return pixels
@@ -184,15 +184,15 @@ def headers(images: ImageSet) -> dict[int, str]:
         return {row: error for row, error in enumerate(in_order(pool, one, images.paths, 4 * threads)) if error}
 
 
-def perceptual(pixels: NDArray[np.uint8]) -> NDArray[np.uint64] | None:
+def perceptual(pixels: Pixels) -> NDArray[np.uint64] | None:
     """Perceptual hash of an image, uint64 (4,); None if its contrast is too low.
 
     Args:
-        pixels: RGB, uint8 (H, W, 3).
+        pixels: RGB (H, W, 3).
     """
     grey = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-    if cv2.meanStdDev(small)[1].item() < FLAT:
+    if cv2.meanStdDev(small)[1].item() < FLAT * level(pixels.dtype):
         return None
     lowest = (_COSINES @ small.astype(np.float32) @ _COSINES.T).ravel()
     middle = np.partition(lowest, (lowest.size // 2 - 1, lowest.size // 2))[lowest.size // 2 - 1 : lowest.size // 2 + 1]

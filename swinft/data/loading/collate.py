@@ -11,13 +11,13 @@ from swinft.errors import InputError
 
 
 def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Collates items into a batch; `image`, if present, is uint8 (H, W, 3), or (V, H, W, 3) of several images.
+    """Collates items into a batch; `image`, if present, is (H, W, 3), or (V, H, W, 3) of several images.
 
     Args:
         items: B items with equal keys and shapes.
 
     Returns:
-        Stacked values; `image` is uint8 (B, 3, H, W) in `channels_last` format, so that no memory is transposed, or
+        Stacked values; `image` is (B, 3, H, W) in `channels_last` format, so that no memory is transposed, or
         (B, V, 3, H, W).
 
     Raises:

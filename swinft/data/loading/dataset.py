@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Sampler
 
 from swinft.data.augment.pipelines import Pipeline, Preprocessing, apply, check_image
 from swinft.data.cache.pixels import PixelCache
+from swinft.data.images.depth import Pixels
 from swinft.data.images.libraries import tune_decoders
 from swinft.data.images.resize import load_image
 from swinft.data.inspection.scan import ImageSet
@@ -67,13 +68,13 @@ class ImageDataset(Dataset[dict[str, Any]]):
     """Rows of a table, by the key (epoch, row): an item depends on nothing else.
 
     An integer key k means the k-th row that the loader visits, in epoch 0; `len` and iteration cover these rows. An
-    item's `image` is uint8 (H, W, 3); `collate` makes a batch of items. If rows have several images it is
+    item's `image` is (H, W, 3) of `dtype`; `collate` makes a batch of items. If rows have several images it is
     (V, H, W, 3), with `image_mask` bool (V,) of those that exist; or (H, W, C) if they are stacked as channels.
 
     Args:
         names: Names the row in error messages.
         images: N images and how they are decoded; M distinct ones if `shown` says which of them a row shows.
-        pipeline: Maps a decoded image to uint8 (H, W, 3).
+        pipeline: Maps a decoded image to (H, W, 3).
         image_size: (H, W).
         seed: Seed of the augmentation.
         targets: int64 (N,) or float32 (N, K), or None.
@@ -101,6 +102,11 @@ class ImageDataset(Dataset[dict[str, Any]]):
     shown: Shown | None = None
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of an item's image: uint8, or float32 in 0–255 if levels are kept."""
+        return np.dtype(np.float32 if self.images.rules.keep else np.uint8)
+
+    @property
     def num_rows(self) -> int:
         """N."""
         return len(self.images) if self.shown is None else len(self.shown.files)
@@ -118,14 +124,14 @@ class ImageDataset(Dataset[dict[str, Any]]):
             return self[epoch, PADDING]
         return {**images, **self.labels(row)}
 
-    def _one(self, epoch: int, row: int) -> NDArray[np.uint8]:
-        return np.zeros((*self.image_size, 3), dtype=np.uint8) if row == PADDING else self.image(epoch, row)
+    def _one(self, epoch: int, row: int) -> Pixels:
+        return np.zeros((*self.image_size, 3), self.dtype) if row == PADDING else self.image(epoch, row)
 
     def _several(self, epoch: int, row: int) -> dict[str, Any]:
         """The images of a row, and which are there; of padding the first is, for a network must see one."""
         assert self.shown is not None
         setting = self.shown.images
-        images = np.zeros((setting.most, *self.image_size, 3), dtype=np.uint8)
+        images = np.zeros((setting.most, *self.image_size, 3), self.dtype)
         there = torch.zeros(setting.most, dtype=torch.bool)
         there[0] = row == PADDING
         for slot, decoded in [] if row == PADDING else self.decoded_images(row):
@@ -137,7 +143,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
             raise ImageError(str(problem))
         return {"image": setting.to_channels(images)} if setting.channels else {"image": images, "image_mask": there}
 
-    def decoded_images(self, row: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def decoded_images(self, row: int) -> Iterator[tuple[int, Pixels]]:
         """The images of a row before the pipeline, each with its place among them.
 
         Raises:
@@ -179,8 +185,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
         is_used = (numbers >= 0).all(1) if numbers.dtype.kind == "i" else np.isfinite(numbers).all(1)
         return int(is_used.argmax())
 
-    def image(self, epoch: int, row: int) -> NDArray[np.uint8]:
-        """The image of a row in an epoch, uint8 (H, W, 3).
+    def image(self, epoch: int, row: int) -> Pixels:
+        """The image of a row in an epoch, of `dtype`, (H, W, 3).
 
         Raises:
             ImageError: It cannot be decoded; the message names the row.
@@ -188,26 +194,26 @@ class ImageDataset(Dataset[dict[str, Any]]):
         """
         return self._augmented(self.decoded(row), self.seed, epoch, row)
 
-    def _augmented(self, image: NDArray[np.uint8], seed: int, epoch: int, row: int) -> NDArray[np.uint8]:
-        shape, key = image.shape, "loading.preprocess" if self.preprocess else "augment"
+    def _augmented(self, image: Pixels, seed: int, epoch: int, row: int) -> Pixels:
+        image, key = self.images.rules.for_transforms(image), "loading.preprocess" if self.preprocess else "augment"
         try:
-            image, key = self.preprocess(image) if self.preprocess else image, "augment"
-            image = apply(self.pipeline, image, seed, epoch, row)
+            ready, key = self.preprocess(image) if self.preprocess else image, "augment"
+            ready = apply(self.pipeline, ready, seed, epoch, row)
         except Exception as error:  # transforms raise anything
-            message = f"data.{key} fails on the image of shape {shape}"
+            message = f"data.{key} fails on the image of shape {image.shape}"
             raise InputError(str(self.names.problem(row, message, str(error)))) from error
-        check_image(image, self.image_size)
-        return image
+        check_image(ready, self.image_size, dtype=self.dtype)
+        return ready if self.dtype == np.uint8 else np.clip(ready, 0, 1) * np.float32(255)
 
-    def decoded(self, row: int) -> NDArray[np.uint8]:
-        """The image of a row before the pipeline, uint8 (H, W, 3).
+    def decoded(self, row: int) -> Pixels:
+        """The image of a row before the pipeline, (H, W, 3).
 
         Raises:
             ImageError: It cannot be decoded; the message names the row.
         """
         return self._decoded(row, row)
 
-    def _decoded(self, row: int, file: int) -> NDArray[np.uint8]:
+    def _decoded(self, row: int, file: int) -> Pixels:
         """An image of a row, by its position among the files."""
         try:
             if self.cache:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from swinft.data.augment.dry_run import try_transforms
 from swinft.data.augment.geometry import DevicePreset, make_geometry
-from swinft.data.augment.pipelines import Preprocessing, eval_pipeline, train_pipeline
+from swinft.data.augment.pipelines import Pipeline, Preprocessing, eval_pipeline, train_pipeline
 from swinft.data.cache.pixels import PixelCache
 from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.dataset import ImageDataset, OrderedSampler, RowNames, ShuffledSampler, make_loader
@@ -94,7 +94,9 @@ class Loaders:
         is_known = split in ("train", "val")
         rows = self.splits.train if is_known else self.splits.test
         size, resize = settings.image_size, loading.resize
-        pipeline = train_pipeline(settings.augment, size, resize) if split == "train" else eval_pipeline(size, resize)
+        pipeline: Pipeline = eval_pipeline(size, resize)
+        if split == "train":
+            pipeline = train_pipeline(settings.augment, size, resize, bool(loading.image_rules.keep))
         shrunk_for = size if settings.is_shrunk else None
         return ImageDataset(
             RowNames.of(rows.table),
@@ -165,6 +167,7 @@ class Loaders:
         """A loader with workers as `loading.num_workers` sets; warns once about a wrong number."""
         height, width = self.settings.image_size
         pixels = self.settings.image.num_channels * (self.settings.image.num_images or 1)
+        pixels *= 4 if self.settings.loading.image_rules.keep else 1
         batch_bytes = context.batch_size * (200 if work == "draw" else pixels * height * width)
         num_batches = -(-len(sampler) // context.batch_size)
         to = self.state.resolve_destination(context.trainer)

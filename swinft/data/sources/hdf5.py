@@ -8,7 +8,7 @@ import numpy as np
 
 from swinft.data.sources.container import MAX_BYTES, ContainerSource
 from swinft.data.sources.hdf5_objects import find, import_h5py, numbered
-from swinft.data.sources.pixels import netpbm
+from swinft.data.sources.pixels import array_file
 from swinft.errors import InputError
 
 
@@ -16,7 +16,8 @@ class HDF5Source(ContainerSource):
     """HDF5 files; groups and arrays of images act as folders.
 
     Use `image: train.hdf5/{id}` if each image is a dataset with the bytes of an image file. Use `train.h5/images/{id}`
-    if `images` is an array of N such byte strings, or of pixels, uint8 (N, H, W) or (N, H, W, C).
+    if `images` is an array of N such byte strings, or of pixels, uint8 (N, H, W) or (N, H, W, C); of other numbers if
+    `data.loading.image_rules.keep` is set.
 
     Args:
         ids: Dataset with the ids of an array's images, in the array's order; null for row numbers from 0.
@@ -69,4 +70,4 @@ class HDF5Source(ContainerSource):
             return data.ljust(dataset.dtype.itemsize, b"\0") if dataset.dtype.kind == "S" else data
         array = np.asarray(data)
         is_file = array.dtype.kind == "V" or (array.ndim == 1 and array.dtype == np.uint8)
-        return array.tobytes() if is_file else netpbm(array)
+        return array.tobytes() if is_file else array_file(array)

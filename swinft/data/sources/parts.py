@@ -9,13 +9,12 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from swinft.data.image_paths import Flaw
-from swinft.data.images.decode import ImageRules, decode, load, probe
+from swinft.data.images.decode import load, probe
+from swinft.data.images.depth import WHITE, Pixels
+from swinft.data.images.rules import ImageRules
 from swinft.data.row_images import RowImages, spread
-from swinft.data.sources.pixels import netpbm
+from swinft.data.sources.pixels import part_file
 from swinft.data.sources.source import AbsentError, Source, read_image
 
 MARK = "#"  # before the number of a part
@@ -26,9 +25,10 @@ class _Last(NamedTuple):
 
     path: str
     state: tuple[int, ...]
-    parts: list[NDArray[np.uint8]]
+    parts: list[Pixels]
     content: bytes = b""
     frames: Sequence[int] = ()
+    altered: float = 0.0
 
 
 class PartSource(Source):
@@ -59,10 +59,11 @@ class PartSource(Source):
         if number >= len(file.frames or file.parts):
             raise AbsentError(reference)
         if file.frames:
-            return netpbm(load(path, file.content, None, self.rules, file.frames[number])[0])
+            pixels, _, info = load(path, file.content, None, self.rules, file.frames[number])
+            return part_file(pixels, info.altered)
         if self._is_empty(file.parts[number]):
             raise AbsentError(reference)
-        return netpbm(np.ascontiguousarray(file.parts[number]))
+        return part_file(file.parts[number], file.altered)
 
     def stat(self, reference: str) -> tuple[int, ...]:
         """The state of the whole image."""
@@ -95,12 +96,13 @@ class PartSource(Source):
                 count = probe(path, self.rules, self.inner).frames
                 last = _Last(path, state, [], read_image(path, self.inner), spread(count, self.images.parts))
             else:
-                last = _Last(path, state, self._cut(decode(path, self.rules, self.inner)))
+                pixels, _, info = load(path, read_image(path, self.inner), None, self.rules)
+                last = _Last(path, state, self._cut(pixels), altered=info.altered)
             self._last.value = last
         return cast(_Last, last)
 
-    def _cut(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        """The parts of an image, each uint8 (H, W, 3): of tiles only those that are taken."""
+    def _cut(self, pixels: Pixels) -> list[Pixels]:
+        """The parts of an image, each (H, W, 3): of tiles only those that are taken."""
         if self.images.grid is not None:
             rows, columns = (_cells(side, count) for side, count in zip(pixels.shape, self.images.grid, strict=False))
             return [pixels[y, x] for y in rows for x in columns]
@@ -110,9 +112,9 @@ class PartSource(Source):
         parts = [part for part in parts if not self._is_empty(part)]
         return [parts[place] for place in spread(len(parts), self.images.parts)]
 
-    def _is_empty(self, part: NDArray[np.uint8]) -> bool:
+    def _is_empty(self, part: Pixels) -> bool:
         least = self.images.least_contrast
-        return not part.size or (least > 0 and float(part.mean(axis=2).std()) < least)
+        return not part.size or (least > 0 and 255 / WHITE[part.dtype.name] * float(part.mean(axis=2).std()) < least)
 
 
 def part_names(path: str, count: int) -> list[str]:

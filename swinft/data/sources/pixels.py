@@ -1,7 +1,9 @@
 """Converts pixel arrays and text to image bytes, without loss."""
 
+import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,8 @@ from swinft.data.tables.table import Problem, Table
 # All spellings of a level: a dictionary is faster than parsing, and accepts nothing else.
 LEVELS = {spelling: level for level in range(256) for spelling in (str(level), f"{level}.0")}
 
-
+# Start of an array of pixels that are scaled already, before the format of .npy files.
+SCALED = b"swinft pixels "
 SET_SHAPE = "Set height, width and channels in the init_args of data.loading.source."
 
 
@@ -27,6 +30,30 @@ def netpbm(pixels: NDArray[np.uint8]) -> bytes:
         raise ValueError(f"it is {shape} of {pixels.dtype}, and must be H × W, H × W × 1 or H × W × 3 of uint8")
     height, width = pixels.shape[:2]
     return f"P{6 if is_colour else 5} {width} {height} 255\n".encode() + pixels.tobytes()
+
+
+def array_file(samples: NDArray[Any]) -> bytes:
+    """Encodes an array that is an image: uint8 as PGM or PPM, other numbers as a .npy file.
+
+    Raises:
+        ValueError: It holds no numbers.
+    """
+    if samples.dtype == np.uint8 or samples.dtype.kind not in "uif":
+        return netpbm(samples)
+    file = io.BytesIO()
+    np.lib.format.write_array(file, samples, allow_pickle=False)
+    return file.getvalue()
+
+
+def part_file(pixels: NDArray[Any], altered: float = 0.0) -> bytes:
+    """Encodes decoded pixels (H, W, 3), so that decoding them again changes nothing.
+
+    Args:
+        pixels: The pixels.
+        altered: As in `ImageInfo`, where pixels have more than 8 bits.
+    """
+    scaled = SCALED + f"{altered!r}\n".encode() if pixels.dtype != np.uint8 else b""
+    return scaled + array_file(np.ascontiguousarray(pixels))
 
 
 def image_shape(numbers: int, height: int | None, width: int | None, channels: int) -> tuple[int, int, int]:

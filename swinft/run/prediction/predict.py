@@ -72,7 +72,7 @@ def predict(run: Run, options: PredictOptions, writes: bool = True) -> Predictio
         data = _rows_to_predict(run, experiment, options)
         oof_views = experiment.views()
         views = oof_views if options.views is None else _requested_views(options)
-        check_views(views, data.image_size, data.settings.image.num_channels)
+        check_views(views, *data.settings.shown_to_network)
         predictors = _predictors(run, experiment, options, chosen, choice, device)
         made_with = _provenance(run, predictors, chosen, views)
         started = time.perf_counter()

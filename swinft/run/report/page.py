@@ -17,6 +17,7 @@ from PIL import Image
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.images.decode import decode
+from swinft.data.images.depth import displayed
 from swinft.data.inspection.scan import ImageSet
 from swinft.data.schema import Schema
 from swinft.data.sources.source import ImageError
@@ -231,7 +232,9 @@ def _label(axis: Axes, title: str, x: str, y: str) -> None:
 def _thumbnail(images: ImageSet) -> str:
     """The first images of a row as one data URI; empty if one is missing, which the page shows."""
     try:
-        found = [Image.fromarray(decode(path, images.rules, images.source)) for path in images.paths[:MAX_IMAGES]]
+        found = [
+            Image.fromarray(displayed(decode(path, images.rules, images.source))) for path in images.paths[:MAX_IMAGES]
+        ]
     except ImageError:
         return ""
     if not found:

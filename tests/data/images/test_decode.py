@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swinft.data.images.decode import ImageRules, decode, probe
+from swinft.data.images.decode import decode, probe
+from swinft.data.images.rules import ImageRules
 from swinft.data.inspection.scan import ImageSet, headers, scan
 from swinft.data.sources.source import ImageError
 

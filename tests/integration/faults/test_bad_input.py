@@ -23,7 +23,8 @@ from PIL import Image
 
 from swinft.cli import main
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.images.decode import ImageRules, decode
+from swinft.data.images.decode import decode
+from swinft.data.images.rules import ImageRules
 from swinft.data.loading import dataset as batches
 from swinft.data.schema import Schema
 from swinft.data.sources.source import ImageError
