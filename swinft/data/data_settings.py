@@ -117,6 +117,12 @@ class DataSettings:
         if self.folds.rare_classes == "train" and (not are_classes or self.kind.is_soft):
             found.append("data.folds.rare_classes is for classification with one column of classes; remove it.")
         found += self._gap_problems()
+        found += [
+            f"data.folds.extra: {' and '.join(each.for_labels)} of {each.table} are for classes and labels, whose "
+            f"predictions are probabilities; remove them."
+            for each in ([] if self.kind.are_probabilities else self.folds.extra_tables)
+            if each.for_labels
+        ]
         try:
             targets = self.targets
         except InputError as error:

@@ -212,7 +212,7 @@ class CSVDataModule(LightningDataModule):
     @property
     def training_targets(self) -> NDArray[Any]:
         """Targets of the rows that `fold` trains on."""
-        return self.splits.targets[self.splits.trained_on(self.fold)]
+        return self.splits.train.learnt[self.splits.trained_on(self.fold)]
 
     @property
     def training_auxiliary(self) -> list[NDArray[Any]]:

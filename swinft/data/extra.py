@@ -17,14 +17,14 @@ from swinft.data.features import encode_features
 from swinft.data.fold_settings import ExtraTable
 from swinft.data.folds import Folds
 from swinft.data.inspection.duplicates import cluster_groups
-from swinft.data.labelled import read_labelled
+from swinft.data.labelled import read_labelled, read_unlabelled
 from swinft.data.row_images import joined as joined_images
 from swinft.data.samples import Rows, needed_columns, read_groups, with_skipped
 from swinft.data.schema import Schema
 from swinft.data.tables.numbers import weights
 from swinft.data.tables.table import Problem, Table, joined
 from swinft.data.target.auxiliary import read_more_auxiliary
-from swinft.data.target.gaps import encode_other
+from swinft.data.target.gaps import all_missing, encode_other
 from swinft.errors import number_of
 
 if TYPE_CHECKING:
@@ -74,18 +74,22 @@ def _read(settings: "DataSettings", given: ExtraTable, schema: Schema, problems:
     columns, finding = settings.columns, settings.finding()
     if given.image:
         finding = replace(finding, images=settings.image.elsewhere(given.image, "the image of data.folds.extra"))
+    own = {**dict.fromkeys(settings.targets, "data.target")}
+    own |= {columns.weight_column: "data.columns.weight"} if columns.weight_column else {}
     required = {
-        **dict.fromkeys(settings.targets, "data.target"),
-        **({columns.weight_column: "data.columns.weight"} if columns.weight_column else {}),
+        **({} if given.labels else own),
         **needed_columns(settings, finding.images, "the image of data.folds.extra" if given.image else "data.image"),
     }
     notes: list[str] = []
-    read = read_labelled(settings, given.table, required, problems, notes)
+    read = (read_unlabelled if given.labels else read_labelled)(settings, given.table, required, problems, notes)
     if read is None:
         return None
     table, skipped, cells = read
     answered = cells.table
-    targets = encode_other(schema.target, cells, schema.outputs, problems, schema.has_gaps)
+    if given.labels:
+        targets = all_missing(schema.base, len(table), len(schema.outputs))
+    else:
+        targets = encode_other(schema.target, cells, schema.outputs, problems, schema.has_gaps)
     auxiliary = [
         with_skipped(read_more_auxiliary(own, kept["outputs"], answered, columns.rules, problems), skipped)
         for own, kept in zip(columns.auxiliary or (), schema.auxiliary, strict=True)
@@ -95,12 +99,11 @@ def _read(settings: "DataSettings", given: ExtraTable, schema: Schema, problems:
         features = encode_features(answered, schema, problems, columns.rules, columns.fill_rules, True, notes)
         features = with_skipped(features, skipped)
     factor: NDArray[np.float32] | None = None
-    if columns.weight_column:
-        factor = with_skipped(weights(answered, columns.weight_column, problems, columns.rules), skipped) * np.float32(
-            given.weight
-        )
-    elif given.weight != 1:
-        factor = np.full(len(table), given.weight, dtype=np.float32)
+    if columns.weight_column in table.columns:
+        each = weights(answered, str(columns.weight_column), problems, columns.rules)
+        factor = with_skipped(each, skipped) * np.float32(given.factor)
+    elif given.factor != 1:
+        factor = np.full(len(table), given.factor, dtype=np.float32)
     group = settings.folds.group
     groups = read_groups(table, group, columns.rules, problems) if group and group in table.columns else None
     paths, shown = finding.find(table, problems, notes)
@@ -169,7 +172,8 @@ def extra_notes(train: Rows, leaks: NDArray[np.bool_], extra: Sequence[ExtraTabl
     for number, (given, path) in enumerate(zip(extra, train.table.more_paths, strict=True), start=1):
         used = (files == number) & train.is_used
         said = f"{path}: {number_of(int(used.sum()), 'row')} that every fold trains on and none scores"
-        said += f", weight {given.weight:g}" if given.weight != 1 else ""
+        said += f", weight {given.factor:g}" if given.factor != 1 else ""
+        said += f", labelled by {given.labels}, each fold by its networks of the same fold" if given.labels else ""
         counts = (leaks & used).sum(1).tolist()
         if any(counts):
             each = ", ".join(f"{count:,} of fold {fold}" for fold, count in enumerate(counts) if count)

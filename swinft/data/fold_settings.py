@@ -8,6 +8,8 @@ from swinft.data.folds import ALL_ROWS, FoldKind
 from swinft.ranges import (
     INSIDE_UNIT,
     NOT_NEGATIVE,
+    UNIT,
+    Range,
     SettingsError,
     range_problems,
     settings_of,
@@ -17,6 +19,7 @@ from swinft.ranges import (
 )
 
 NUM_FOLDS = 5  # the default
+EXTRA, CONFIDENCE = "data.folds.extra", "confidence"
 RareClasses = Literal["error", "train"]
 Duplicates = Literal["report", "error", "group", "ignore"]
 UNGROUPED = ("kfold", "stratified", "multilabel")
@@ -29,7 +32,12 @@ class ExtraTable:
     Args:
         table: Path of the CSV, relative to `data.root`; it needs the columns of ids, targets and metadata.
         image: Path of a row's image, if it differs from `data.image`.
-        weight: Factor on the training loss of its rows, from 0.
+        weight: Factor on the training loss of its rows, from 0; or `confidence`, for that of the labels of `labels`.
+        labels: Folder of another run with the same folds, whose networks label the rows: for each fold those of the
+            same number. None for a table with targets.
+        kind: `soft` for the predicted probabilities as labels, `hard` for the likeliest class, or for labels 0 or 1.
+        min_confidence: Rows whose label is less probable are left out, in 0–1: the likeliest class; of several labels
+            the least certain one. None for all rows.
 
     Raises:
         InputError: A value is wrong; all of them are listed.
@@ -37,16 +45,41 @@ class ExtraTable:
 
     table: str
     image: str | None = None
-    weight: float = 1.0
+    weight: float | Literal["confidence"] = 1.0
+    labels: str | None = None
+    kind: Literal["soft", "hard"] = "soft"
+    min_confidence: float | None = None
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        problems = text_problems("data.folds.extra", vars(self), ("table",), ("image",))
-        number: Any = self.weight
-        if isinstance(number, bool) or not isinstance(number, int | float) or number not in NOT_NEGATIVE:
-            problems.append(f"data.folds.extra.weight is {number!r}. Allowed: {NOT_NEGATIVE}.")
+        problems = text_problems(EXTRA, vars(self), ("table",), ("image", "labels"))
+        problems += word_problems(EXTRA, vars(self), {"kind": ("soft", "hard")})
+        if self.weight != CONFIDENCE and not _is_in(self.weight, NOT_NEGATIVE):
+            problems.append(f"{EXTRA}.weight is {self.weight!r}. Allowed: {NOT_NEGATIVE}, or {CONFIDENCE}.")
+        if self.min_confidence is not None and not _is_in(self.min_confidence, UNIT):
+            problems.append(f"{EXTRA}.min_confidence is {self.min_confidence!r}. Allowed: {UNIT}.")
+        if self.labels is None and self.for_labels:
+            problems.append(
+                f"{EXTRA}: {' and '.join(self.for_labels)} of {self.table} do nothing without `labels`, the run that "
+                f"labels its rows: set it, or remove them."
+            )
         if problems:
             raise SettingsError(problems)
+
+    @property
+    def for_labels(self) -> list[str]:
+        """The settings that are for predicted classes and labels, and differ from their defaults."""
+        is_set = {"kind": self.kind != "soft", "min_confidence": self.min_confidence is not None}
+        return [name for name, given in {**is_set, "weight: confidence": self.weight == CONFIDENCE}.items() if given]
+
+    @property
+    def factor(self) -> float:
+        """On the training loss of all its rows."""
+        return 1.0 if isinstance(self.weight, str) else float(self.weight)
+
+
+def _is_in(number: Any, allowed: Range) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and number in allowed
 
 
 @dataclass(frozen=True)
@@ -73,7 +106,8 @@ class FoldConfig:
         extra: Tables that every fold trains on and no fold scores, each with `table` and, if they differ, `image` and
             `weight`: [{table: old.csv, image: "old/{id}.jpg", weight: 0.5}]. A row is left out of the folds that hold
             out its image, a similar one, or a row of its group; such rows are counted. Missing metadata is filled as in
-            rows to predict.
+            rows to predict. With `labels: runs/teacher` rows need no targets: for each fold, that run's networks of the
+            same fold predict them, with `kind` (soft, hard), `min_confidence`, and `weight` a number or `confidence`.
         all: After the folds, train once more on every row, as `swinft fit --fold all` does: for the mean number of
             epochs that the folds predict with, and without a score. `swinft predict --folds all` predicts with it.
 

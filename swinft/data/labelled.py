@@ -39,6 +39,19 @@ def read_labelled(
     return table, skipped, TargetCells(labelled, settings.targets, columns.label_delimiter, columns.rules)
 
 
+def read_unlabelled(
+    settings: "DataSettings", file: str, required: Mapping[str, str], problems: list[Problem], notes: list[str]
+) -> tuple[Table, dict[int, str], TargetCells] | None:
+    """Reads a table whose rows get their targets later; as `read_labelled`, with no row skipped."""
+    table, columns = (
+        read_table(settings.root / file, settings.id, required, problems, settings.columns.encoding),
+        settings.columns,
+    )
+    if table is None or not len(table):
+        return None
+    return table, {}, TargetCells(table, settings.targets, columns.label_delimiter, columns.rules)
+
+
 def without_target(
     settings: "DataSettings", table: Table, problems: list[Problem], notes: list[str]
 ) -> dict[int, str] | None:

@@ -22,12 +22,13 @@ from swinft.data.schema import Schema, make_schema
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import Source, is_absent
 from swinft.data.tables.numbers import weights
-from swinft.data.tables.table import Problem, Table, read_table
+from swinft.data.tables.table import DataError, Problem, Table, read_table
 from swinft.data.tables.text import Spellings, TextRules
 from swinft.data.target.auxiliary import read_auxiliary
 from swinft.data.target.base import TargetCells, twin_problems
 from swinft.data.target.custom import try_kind
-from swinft.data.target.gaps import encode_known, has_target
+from swinft.data.target.gaps import encode_known, encode_other, has_target
+from swinft.errors import InputError
 
 if TYPE_CHECKING:
     from swinft.data.data_settings import DataSettings
@@ -49,6 +50,7 @@ class Rows:
         num_main: Number of the first rows, which are of the training table itself; None for all.
         shown: Which of the distinct images each row shows; None where it shows one each.
         auxiliary: Auxiliary targets: int64 (N,), −1 where missing, or float32 (N, K), NaN where missing.
+        soft: Targets of the training loss where some rows have soft labels, float32 (N, K); None for `targets`.
     """
 
     table: Table
@@ -62,6 +64,14 @@ class Rows:
     num_main: int | None = None
     shown: Shown | None = None
     auxiliary: Sequence[NDArray[Any]] = ()
+    soft: NDArray[np.float32] | None = None
+
+    @property
+    def learnt(self) -> NDArray[Any]:
+        """The targets of the training loss."""
+        found = self.targets if self.soft is None else self.soft
+        assert found is not None
+        return found
 
     @property
     def has_target(self) -> NDArray[np.bool_]:
@@ -274,6 +284,27 @@ def read_groups(table: Table, column: str, rules: TextRules, problems: list[Prob
             problems.append(table.problem(row, f"the group {what}", fix, column))
     problems += twin_problems(table, column, Counter(groups), rules)
     return groups
+
+
+def read_test_targets(settings: "DataSettings", table: Table, schema: Schema) -> NDArray[Any]:
+    """Targets of a labelled test table: int64 (N,) or float32 (N, K).
+
+    Raises:
+        InputError: The table has no targets.
+        DataError: Targets are wrong, or unknown to the training table.
+    """
+    absent = [name for name in settings.targets if name not in table.columns]
+    if settings.predicts_sample or absent:
+        reason = "is the sample submission" if settings.predicts_sample else f"has no column '{absent[0]}'"
+        what = "data.test is not set" if settings.test is None else f"{table.path} {reason}"
+        raise InputError(f"there is nothing to test: {what}. Use Trainer.predict for rows without targets.")
+    problems: list[Problem] = []
+    cells = TargetCells(table, settings.targets, settings.columns.label_delimiter, settings.columns.rules)
+    is_masked = schema.has_gaps and not schema.base.are_classes
+    targets = encode_other(schema.target, cells, schema.outputs, problems, is_masked)
+    if problems:
+        raise DataError(problems)
+    return targets
 
 
 def read_sample(path: Path, id: str, columns: Columns, problems: list[Problem]) -> Table | None:

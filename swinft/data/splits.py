@@ -1,6 +1,7 @@
 """The training and test rows of a datamodule: reads the tables, skips rows and assigns folds."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +17,12 @@ from swinft.data.fold_assignment import assign_folds
 from swinft.data.folds import ALL_ROWS, NO_FOLD, Folds, check_folds
 from swinft.data.gap_checks import check_gaps
 from swinft.data.inspection.image_files import ImageFiles
+from swinft.data.pseudo_labels import PseudoLabels, awaiting_labels, with_labels
 from swinft.data.sampled_order import SampledOrder
-from swinft.data.samples import Rows, check_sample, read_sample, read_test, read_train
+from swinft.data.samples import Rows, check_sample, read_sample, read_test, read_test_targets, read_train
 from swinft.data.sampling import TrainingRows, make_sampler
 from swinft.data.schema import Schema, check_kind, recognised, with_prior
 from swinft.data.tables.table import DataError, Problem, Table
-from swinft.data.target.base import TargetCells
-from swinft.data.target.gaps import encode_other
 from swinft.errors import InputError
 from swinft.seeding import seed_for
 from swinft.store import verify
@@ -257,7 +257,8 @@ class Splits:
         notes = check_folds(folds[answered], train.targets[answered], schema.outputs, groups, config.source)
         check_gaps(train, schema, folds)
         self._leaks = self._find_leaks(train, folds)
-        self.schema, self._train, self._test, self._fold_of_row = schema, train, test, folds
+        self.schema, self._test, self._fold_of_row = schema, test, folds
+        self._train = awaiting_labels(train, config.extra_tables)
         sample = None if self.settings.predicts_sample else self.sample
         tables = [train.table, *([test.table] if test else []), *([sample] if sample else [])]
         order = self.sampled_order(self.settings.folds.held_out)
@@ -297,20 +298,13 @@ class Splits:
             InputError: The table has no targets.
             DataError: Targets are wrong, or unknown to the training table.
         """
-        table, settings = self.test.table, self.settings
-        absent = [name for name in settings.targets if name not in table.columns]
-        if settings.predicts_sample or absent:
-            reason = "is the sample submission" if settings.predicts_sample else f"has no column '{absent[0]}'"
-            what = "data.test is not set" if settings.test is None else f"{table.path} {reason}"
-            raise InputError(f"there is nothing to test: {what}. Use Trainer.predict for rows without targets.")
         assert self.schema is not None
-        problems: list[Problem] = []
-        cells = TargetCells(table, settings.targets, settings.columns.label_delimiter, settings.columns.rules)
-        is_masked = self.schema.has_gaps and not self.schema.base.are_classes
-        targets = encode_other(self.schema.target, cells, self.schema.outputs, problems, is_masked)
-        if problems:
-            raise DataError(problems)
-        return targets
+        return read_test_targets(self.settings, self.test.table, self.schema)
+
+    def label(self, found: Sequence[PseudoLabels]) -> None:
+        """Gives rows of extra tables the labels of the fold that is held out."""
+        assert self.schema is not None
+        self._train = with_labels(self.train, self.schema, found)
 
     def _transform_notes(self) -> list[str]:
         if not self.settings.has_custom_transforms:

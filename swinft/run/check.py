@@ -30,9 +30,10 @@ from swinft.run.config.sections import PredictConfig
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import ALL, expanded, trainings_of
 from swinft.run.folds.kept import kept_epochs
+from swinft.run.folds.labels import rows_of
 from swinft.run.folds.planned import planned, step_problems
 from swinft.run.folds.pretrained import check_pretrained, check_unseen, pretrained_of
-from swinft.run.folds.teacher import TeacherRun, teacher_of, teachers_of
+from swinft.run.folds.teacher import DISTILL, LABELS, TeacherRun, teacher_of, teachers_of
 from swinft.run.folds.trainer_checks import check_trainer
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
@@ -112,6 +113,9 @@ def check_run(experiment: Experiment) -> CheckedRun:
     check_unseen(config, data)
     for teacher in teachers:
         teacher.check_unseen(data)
+        for table in data.settings.folds.extra_tables:
+            if teacher.key == LABELS and table.labels == teacher.named:
+                rows_of(experiment, table, teacher)
     problems = step_problems(config, data, trainer.world_size)
     if problems:
         raise InputError("\n".join(problems))
@@ -188,7 +192,9 @@ def _check_task(experiment: Experiment, rows: Rows, schema: Schema, teachers: li
     size = (side, side) if isinstance(side, int) else side
     columns = rows.table.frame(np.flatnonzero(used).tolist())
     for teacher in teachers:
-        teacher.check_fits(config, schema)
+        teacher.check_outputs(schema)
+        if teacher.key == DISTILL:
+            teacher.check_inputs(config, schema)
     task.teacher = teacher_of(experiment, 0, teachers)
     seconds = try_step(task, targets, features, size, config.data.batch_size, columns, auxiliary)
     task.teacher = None  # what is timed after this is the network

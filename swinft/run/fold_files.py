@@ -122,6 +122,10 @@ class Fold:
         """One JSON line per epoch."""
         return self.root / "metrics.jsonl"
 
+    def labels(self, number: int) -> Path:
+        """What another run predicts for the extra table of a number, from 0; its rows are trained on with it."""
+        return self.root / f"labels_{number}.csv"
+
     @property
     def oof(self) -> Path:
         """Predictions of the fold's own validation rows."""

@@ -24,6 +24,7 @@ from swinft.data.inspection.duplicates import (
 )
 from swinft.data.inspection.index import ImageIndex, differing, read_images, write_images
 from swinft.data.inspection.scan import ImageSet, headers, scan
+from swinft.data.pseudo_labels import AWAITS
 from swinft.data.samples import Rows
 from swinft.data.sources.source import is_absent
 from swinft.data.tables.table import DataError, Problem
@@ -223,7 +224,11 @@ class ImageFiles:
         if refuses_leaks and fold_leaks(labels, folds):
             raise InputError("\n  ".join(["the same or similar images are in more than one fold:", *notes]))
         if test is not None:
-            notes += test_duplicate_notes(index, train.image_ids, self.index("test", test), test.image_ids)
+            # Images to predict may also be waiting for labels among the training rows.
+            answered = train.images_of([row for row in range(len(train.table)) if train.skipped.get(row) != AWAITS])
+            known, ids = np.unique(np.array(answered, dtype=np.int64)), train.image_ids
+            names = [ids[image] for image in known.tolist()]
+            notes += test_duplicate_notes(index.take(known), names, self.index("test", test), test.image_ids)
         self.notes += notes
 
     def summary(self, splits: dict[str, Rows]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from swinft.data.loading.dataset import ImageDataset, OrderedSampler, RowNames, 
 from swinft.data.loading.device_loader import AugmentParamsDataset, DeviceLoader, DeviceStore
 from swinft.data.loading.loader_state import LoaderState, device_of, is_running, rank_and_world_size
 from swinft.data.loading.workers import TimedLoader, Work, plan_loader
+from swinft.data.pseudo_labels import check_labelled
 from swinft.data.samples import Rows
 from swinft.data.splits import Splits
 from swinft.errors import InputError
@@ -57,6 +58,7 @@ class Loaders:
     def train(self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], context: LoaderContext) -> TimedLoader:
         """The training loader; with `augment_on: device` it augments there."""
         rank, num_ranks = rank_and_world_size(context.trainer)
+        check_labelled(self.splits.train)
         follows, parts = is_running(context.trainer), self.settings.loading.virtual_epochs
         epoch = partial(self.state.epoch, context.trainer) if follows else None
         seed = self._seed("order", context)
@@ -104,7 +106,7 @@ class Loaders:
             pipeline,
             size,
             self._seed("augmentation", context),
-            self.splits.test_targets() if split == "test" else rows.targets,
+            self.splits.test_targets() if split == "test" else rows.learnt if split == "train" else rows.targets,
             rows.features,
             self._more(split, rows, context.fold),
             # A training image that passed the scan and fails now has changed: an error, not a row to skip.

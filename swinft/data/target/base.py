@@ -130,6 +130,14 @@ class Target:
         mean: Any = np.nanmean if np.isnan(targets).any() else np.mean
         return [float(value) for value in mean(targets, axis=0, dtype=np.float64)]
 
+    def confidence(self, predictions: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """The probability of what predictions (N, K) say of each row, (N,); None for numbers, which have none."""
+        return None
+
+    def hardened(self, predictions: NDArray[np.float32]) -> NDArray[Any]:
+        """Predictions (N, K) as targets like those of `encode`: the likeliest class, labels 0 or 1; numbers as is."""
+        return predictions
+
     def strata(self, targets: NDArray[Any]) -> NDArray[Any]:
         """Targets for stratification and samplers: classes int64 (N,), or the targets unchanged."""
         return targets

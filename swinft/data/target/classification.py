@@ -67,6 +67,16 @@ class Classification(Target):
         problems += unknown_names(list(enumerate(self.names(cells))), cells, outputs)
         return self.encode(cells, outputs, problems)
 
+    def confidence(self, predictions: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """The probability of the likeliest class."""
+        found: NDArray[np.float32] = predictions.max(1)
+        return found
+
+    def hardened(self, predictions: NDArray[np.float32]) -> NDArray[Any]:
+        """The index of the likeliest class, int64 (N,)."""
+        found: NDArray[np.int64] = predictions.argmax(1).astype(np.int64)
+        return found
+
     def size_problems(
         self,
         cells: TargetCells,

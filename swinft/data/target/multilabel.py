@@ -53,6 +53,15 @@ class Multilabel(Target):
             problems += _label_problems(cells.table, name, values[:, k])
         return values
 
+    def confidence(self, predictions: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """The probability of what is said of the least certain label: that it is there, or that it is not."""
+        found: NDArray[np.float32] = np.maximum(predictions, 1 - predictions).min(1)
+        return found
+
+    def hardened(self, predictions: NDArray[np.float32]) -> NDArray[Any]:
+        """0 or 1, float32 (N, K)."""
+        return (predictions >= 0.5).astype(np.float32)
+
     def encode_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> NDArray[Any]:
         """0 or 1; each label must be known from the training table."""
         if cells.delimiter is not None:

@@ -57,6 +57,11 @@ class SoftClassification(Classification):
         soft: NDArray[np.float32] = (values / np.where(sums > 0, sums, 1)[:, None]).astype(np.float32)
         return soft
 
+    def hardened(self, predictions: NDArray[np.float32]) -> NDArray[Any]:
+        """1 for the likeliest class and 0 for the others, float32 (N, K)."""
+        found: NDArray[np.float32] = np.eye(predictions.shape[1], dtype=np.float32)[predictions.argmax(1)]
+        return found
+
     def encode_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> NDArray[Any]:
         """The same."""
         return self.encode(cells, outputs, problems)

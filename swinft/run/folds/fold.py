@@ -45,6 +45,7 @@ from swinft.run.folds.checkpoints import newest_checkpoint
 from swinft.run.folds.dry_run import shorten
 from swinft.run.folds.hours import fold_limit
 from swinft.run.folds.kept import kept_epochs
+from swinft.run.folds.labels import label_extra_rows
 from swinft.run.folds.pretrained import note_of_leak, pretrained_of, source_of
 from swinft.run.folds.pretrained_head import copy_head
 from swinft.run.folds.progress import FoldProgress, RunFolds
@@ -86,11 +87,11 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
     pl.seed_everything(config.seed + _number(run, fold), verbose=False)
     data = _data(run, experiment, found)
     newest = newest_checkpoint(fold)
-    task = _task(run, experiment, data, newest)
+    device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
+    task = _task(run, experiment, data, newest, device)
     limit = fold_limit(run, config)
     progress = FoldProgress(fold, task.metrics, len(config.predict.views), limit, RunFolds.of(run))
     recorder = FoldRecorder(fold, task.scored_by, kept_epochs(config.checkpoint), limit, progress, stop_after)
-    device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
     keep_freed_memory(device)
     trainer = experiment.trainer(fold.root, precision, recorder, **_trainer_changes(experiment, fold))
     _check_rank(trainer, fold)
@@ -134,11 +135,17 @@ def _data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVD
     return data
 
 
-def _task(run: Run, experiment: Experiment, data: CSVDataModule, newest: Path | None) -> FineTuneTask:
-    """The fold's task and its teacher, with pretrained weights unless it resumes from the checkpoint `newest`."""
-    config = experiment.config
-    teachers, seed = teachers_of(experiment), config.seed + _number(run, run.fold(config.fold))
+def _task(
+    run: Run, experiment: Experiment, data: CSVDataModule, newest: Path | None, device: torch.device
+) -> FineTuneTask:
+    """The fold's task and its teacher, with pretrained weights unless it resumes from the checkpoint `newest`.
+
+    Other runs label the rows of extra tables first: the task is initialised with the statistics of all rows.
+    """
+    config, teachers = experiment.config, teachers_of(experiment)
     check_teachers(run, teachers)
+    label_extra_rows(experiment, run.fold(config.fold), data, teachers, device)
+    seed = config.seed + _number(run, run.fold(config.fold))
     # A checkpoint replaces every weight, so the pretrained ones are not loaded first.
     pretrained = pretrained_of(config, config.fold)
     task = experiment.task(data.schema, seed, loads_weights=not newest, pretrained=pretrained)

@@ -11,17 +11,19 @@ import torch
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
+from swinft.data.fold_settings import EXTRA, ExtraTable
 from swinft.data.row_images import row_images
 from swinft.data.schema import Schema
 from swinft.errors import InputError, listed, number_of
 from swinft.model.training.distillation import Teacher
+from swinft.ranges import settings_of
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import FoldId, held_out_by
 from swinft.run.folds.pretrained import count_leaked, is_trained_on
 from swinft.run.layout import Run
 from swinft.store import commit, digest, verify
 
-DISTILL = "distill.run"
+DISTILL, LABELS = "distill.run", "data.folds.extra.labels"
 Hashes = dict[str, dict[str, str]]  # SHA-256 of a teacher's files, by its folder as configured
 
 
@@ -87,8 +89,22 @@ class TeacherRun:
             )
         return found
 
-    def check_fits(self, config: Namespace, schema: Schema) -> None:
-        """Checks that its networks take what a run's loaders yield, and predict its outputs.
+    def check_outputs(self, schema: Schema) -> None:
+        """Checks that its networks predict a run's outputs.
+
+        Raises:
+            InputError: They do not.
+        """
+        other = self.schema
+        if (schema.kind, schema.kind_class, schema.outputs) != (other.kind, other.kind_class, other.outputs):
+            raise InputError(
+                f"{self.key} {self.named} predicts {listed(other.outputs)} ({other.kind_name}), and this run "
+                f"{listed(schema.outputs)} ({schema.kind_name}): name a run with the same data.target, "
+                f"data.target_kind and class order."
+            )
+
+    def check_inputs(self, config: Namespace, schema: Schema) -> None:
+        """Checks that its networks take what a run's loaders yield.
 
         Args:
             config: Of the run that learns.
@@ -98,11 +114,6 @@ class TeacherRun:
             InputError: They do not.
         """
         own, other, start = self.experiment.config, self.schema, f"{self.key} {self.named}"
-        if (schema.kind, schema.kind_class, schema.outputs) != (other.kind, other.kind_class, other.outputs):
-            raise InputError(
-                f"{start} predicts {listed(other.outputs)} ({other.kind_name}), and this run {listed(schema.outputs)} "
-                f"({schema.kind_name}): name a run with the same data.target, data.target_kind and class order."
-            )
         if other.num_features and _metadata(schema) != _metadata(other):
             raise InputError(
                 f"{start} takes the metadata columns {listed([*other.numeric_features, *other.categories])}, and this "
@@ -157,7 +168,8 @@ class TeacherRun:
     def describe(self) -> str:
         """What labels which fold."""
         several = "" if self.experiment.config.seeds is None else ", as the mean of its seeds"
-        return f"{self.key} {self.named}: each fold learns from its network of the same fold{several}"
+        what = "learns from" if self.key == DISTILL else "gets labels from"
+        return f"{self.key} {self.named}: each fold {what} its network of the same fold{several}"
 
     def _fix(self) -> str:
         return f"Use its folds: data.folds.file: {self.run.folds}."
@@ -169,6 +181,10 @@ class TeacherRun:
             str(path.relative_to(self.run.root)): digest(path) for path in (self.run.config, self.run.schema, *folds)
         }
 
+    def files(self, fold: FoldId) -> list[Path]:
+        """The weights of the networks that may label what a training trains on."""
+        return [self.run.fold(name).weights for name in self.trainings(fold)]
+
     def teacher(self, fold: FoldId, weight: float, temperature: float) -> Teacher:
         """The networks for a training, with verified weights, on the CPU.
 
@@ -177,7 +193,7 @@ class TeacherRun:
             weight: As of `Teacher`.
             temperature: As of `Teacher`.
         """
-        files = [self.run.fold(name).weights for name in self.trainings(fold)]
+        files = self.files(fold)
         cpu = torch.device("cpu")  # its attention is chosen on the device where it trains
         nets = [self.experiment.network(self.schema, file, cpu, fast_attention=False) for file in files]
         return Teacher(nets, self.experiment.config.data.image_size, weight, temperature)
@@ -199,8 +215,10 @@ def teachers_of(experiment: Experiment) -> list[TeacherRun]:
     Raises:
         InputError: One is no finished run.
     """
-    named = experiment.config.distill.run
-    return [] if named is None else [TeacherRun.open(named, DISTILL, experiment)]
+    config = experiment.config
+    extra = [settings_of(ExtraTable, EXTRA, each).labels for each in config.data.folds.extra or []]
+    named = [(DISTILL, config.distill.run), *((LABELS, name) for name in dict.fromkeys(extra))]
+    return [TeacherRun.open(name, key, experiment) for key, name in named if name is not None]
 
 
 def teacher_of(experiment: Experiment, fold: FoldId, teachers: list[TeacherRun]) -> Teacher | None:
