@@ -78,6 +78,8 @@ class TrialSteps:
     ) -> None:
         self._task, self._autocast = task, autocast or nullcontext()
         self.optimizer = task.make_optimizer(device, scales_loss)
+        if task.teacher is not None:
+            task.teacher.to(device)
         if device.type == "cpu":
             # It would query the GPU for graph capture, which creates a CUDA context that stays while folds are fitted.
             inner: Any = getattr(self.optimizer, "base", self.optimizer)

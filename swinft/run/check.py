@@ -197,7 +197,6 @@ def _check_task(experiment: Experiment, rows: Rows, schema: Schema, teachers: li
             teacher.check_inputs(config, schema)
     task.teacher = teacher_of(experiment, 0, teachers)
     seconds = try_step(task, targets, features, size, config.data.batch_size, columns, auxiliary)
-    task.teacher = None  # what is timed after this is the network
     return TriedTask(task, targets, features, size, seconds)
 
 

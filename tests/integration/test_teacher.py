@@ -11,11 +11,13 @@ from safetensors.torch import load_file, save
 
 from swinft.cli import main
 from swinft.inference.predictions import Predictions
+from swinft.model.training.distillation import Teacher
+from swinft.run.compute import selection
 from swinft.run.config.sections import fit_parser
 from swinft.run.experiment import Experiment
 from swinft.run.folds.teacher import teacher_of, teachers_of
 from swinft.store import commit
-from tests.conftest import ROOT, power_gone_after, tiny_config, write_config
+from tests.conftest import ROOT, in_this_process, power_gone_after, tiny_config, write_config
 
 FAST = {
     "model.ema_decay": None,
@@ -208,3 +210,15 @@ def test_two_ranks_learn_from_a_teacher_as_one_process_with_their_batches_togeth
     apart = {name: (alone[name] - untaught[name]).norm() for name in moved}
     for name in moved:
         assert (together[name] - alone[name]).norm() < 0.2 * apart[name] + 1e-7, name
+
+
+@pytest.mark.slow
+def test_the_step_that_must_fit_on_a_gpu_has_the_teacher_too(tiny_run, competition, tmp_path, monkeypatch):
+    """Its memory and its time are the run's."""
+    tried, predict = [], Teacher.predict
+    monkeypatch.setattr(Teacher, "predict", lambda *given: tried.append(len(given[1])) or predict(*given))
+    monkeypatch.setattr(selection, "IN_CHILD", {"cpu"})
+    monkeypatch.setattr(selection, "run_children", in_this_process)
+    assert main(["check", "--config", str(config(competition, tmp_path, tiny_run))]) == 0
+    assert tried[0] == 2  # where wrong shapes are found, before
+    assert set(tried[1:]) == {6}

@@ -26,6 +26,7 @@ from swinft.run.compute.out_of_memory import LackOfMemory, explain_out_of_memory
 from swinft.run.compute.trial import Candidates, Trial, TriedTask, cache_key
 from swinft.run.experiment import Experiment
 from swinft.run.folds.planned import Planned
+from swinft.run.folds.teacher import teacher_of, teachers_of
 from swinft.system.allocator import keep_freed_memory, return_freed_memory
 from swinft.system.memory import memory_use
 from swinft.system.precision import Precision, autocast, half_dtype
@@ -313,6 +314,7 @@ def run_trial(experiment: Experiment, folder: Path) -> None:
     torch.use_deterministic_algorithms(bool(deterministic), warn_only=deterministic == "warn")
     task = experiment.task(Schema.from_dict(request["schema"]), pretrained=False)
     task.initialize(rows["targets"], rows["features"])
+    task.teacher = teacher_of(experiment, 0, teachers_of(experiment))
     tried = TriedTask(task.to(device), rows["targets"], rows["features"], tuple(request["size"]), seconds=0.0)
     answer: dict[str, object] | str
     try:
