@@ -30,6 +30,7 @@ def labels_of(run, fold):
     return Predictions.read(run / f"fold_{fold}" / "labels_0.csv", 3)
 
 
+@pytest.mark.slow
 def test_each_fold_trains_on_the_labels_of_the_network_of_its_number(tiny_run, competition, tmp_path, capsys):
     teacher = teacher_that_says(tiny_run, tmp_path / "teacher", [2, 0])
     extra = {"weight": 1000.0, "kind": "hard", "min_confidence": 0.9}  # the 12 rows with targets hardly count

@@ -189,6 +189,7 @@ def test_two_ranks_learn_from_a_teacher_as_one_process_with_their_batches_togeth
     def weights(name, **changes):
         given = {
             "distill": {"run": str(tiny_run), "weight": 0.7, "temperature": 2.0},
+            "data.folds.extra": [{"table": "test.csv", "labels": str(tiny_run), "weight": "confidence"}],
             "model.optim": {"lr": 1e-3, "warmup_epochs": 0.0},
             "model.drop_path_rate": 0.0,  # what ranks drop is their own
             **changes,
