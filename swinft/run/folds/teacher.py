@@ -145,7 +145,7 @@ class TeacherRun:
         for fold in folds:
             self.trainings(fold)
         for fold in folds:
-            was_seen = is_trained_on(self.run.folds, fold)
+            was_seen = is_trained_on(verify(self.run.folds), fold)
             rows = np.flatnonzero(data.is_scored & (data.fold_of_row == fold)).tolist()
             held_out = [data.train_table.ids[row] for row in rows]
             others = [id for id in held_out if was_seen.get(id, True)]
