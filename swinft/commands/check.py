@@ -6,17 +6,14 @@ from swinft.data.summary import format_summary
 from swinft.printing import print_line
 from swinft.run.check import check_run
 from swinft.run.compute.selection import run_trial
-from swinft.run.config.sections import build_parser
+from swinft.run.config.parser import Parser, built_once
+from swinft.run.config.sections import new_parser
 from swinft.run.experiment import Experiment
 
 
 def main(argv: list[str]) -> int:
     """`swinft check --config FILE`."""
-    parser = build_parser("check")
-    parser.add_argument(
-        "--trial", type=str | None, default=None, help="internal: run the timed trial that a folder requests"
-    )
-    experiment = Experiment.from_argv(parser, argv)
+    experiment = Experiment.from_argv(_parser(), argv)
     if experiment.config.trial:
         run_trial(experiment, Path(experiment.config.trial))
         return 0
@@ -26,3 +23,12 @@ def main(argv: list[str]) -> int:
     for line in checked.lines():
         print_line(line)
     return 0
+
+
+@built_once
+def _parser() -> Parser:
+    """The options of a config, and one for the command's own children."""
+    parser = new_parser("check")
+    help_text = "internal: run the timed trial that a folder requests"
+    parser.add_argument("--trial", type=str | None, default=None, help=help_text)
+    return parser

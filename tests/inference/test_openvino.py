@@ -50,9 +50,9 @@ def assert_same(net, compiled, images, features=None):
     ("name", "arguments"),
     [
         (V1, TINY_SWIN),
-        (V2, TINY_SWIN),
+        pytest.param(V2, TINY_SWIN, marks=pytest.mark.slow),
         ("convnext_atto", CONVNEXT),
-        ("vit_tiny_patch16_224", VIT),
+        pytest.param("vit_tiny_patch16_224", VIT, marks=pytest.mark.slow),
         ("tinynet_e", None),  # the smallest EfficientNet
     ],
 )

@@ -14,7 +14,7 @@ from swinft.data.summary import format_summary, image_grid
 from swinft.errors import InputError, suggest
 from swinft.model.metrics import METRICS
 from swinft.run.config.parser import key_types
-from swinft.run.config.sections import build_parser, load
+from swinft.run.config.sections import build_parser, fit_parser, load
 from swinft.run.layout import Run
 from swinft.system.processes import Child, run_children
 from tests.conftest import fit_in_process, tiny_config, write_config
@@ -173,8 +173,7 @@ def test_f110_a_name_that_is_no_folder_name_is_refused(name, command, competitio
 
 def test_f110_a_flag_stands_alone_or_with_its_value(tiny_run, check):
     for words in ([], ["true"], ["True"], ["false"]):
-        parser = build_parser("fit")
-        parser.add_argument("--overwrite", type=bool, default=False)
+        parser = fit_parser()
         config = tiny_run.parent.parent / "config.yaml"
         parsed = load(parser, ["--config", str(config), "--overwrite", *words])
         assert parsed.overwrite == (words != ["false"])

@@ -43,6 +43,7 @@ def smoke_test(*options: str) -> tuple[int, list[list[str]]]:
     return done.returncode, [line.split()[:2] for line in done.stdout.splitlines()[:-1]]
 
 
+@pytest.mark.slow
 def test_the_smoke_test_runs_steps_and_names_those_that_need_a_gpu():
     code, steps = smoke_test("--steps", "environment,attention,memory")
     assert (code, steps) == (0, [["ok", "environment"], ["ok", "attention"], ["skipped", "memory"]])

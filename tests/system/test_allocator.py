@@ -46,6 +46,7 @@ print(ours - its)
 glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's setting")
 
 
+@pytest.mark.slow
 @glibc_only
 def test_a_fold_on_the_cpu_keeps_its_memory(competition, tmp_path):
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path, **{"trainer.max_epochs": 1}))

@@ -1,5 +1,7 @@
 """Command-line parsers from signatures: types are checked, docstrings become help, errors suggest similar names."""
 
+import copy
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -146,6 +148,20 @@ class Parser(ArgumentParser):
             else:
                 words.append(word)
         return words
+
+
+def built_once(build: Callable[..., Parser]) -> Callable[..., Parser]:
+    """Builds a parser once per process and arguments, as building takes longer than parsing.
+
+    Each call returns a copy, whose `packages` are of one command only.
+    """
+    once = functools.cache(build)
+
+    @functools.wraps(build)
+    def copied(*words: str) -> Parser:
+        return copy.copy(once(*words))
+
+    return copied
 
 
 def call(function: Callable[..., None], command: str, argv: list[str], options: type | None = None) -> int:

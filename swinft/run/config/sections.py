@@ -28,7 +28,7 @@ from swinft.model.task import FineTuneTask
 from swinft.ranges import COUNT, check_ranges
 from swinft.run.compute.out_of_memory import Policy
 from swinft.run.config.distill import DistillConfig
-from swinft.run.config.parser import Parser, key_types
+from swinft.run.config.parser import Parser, built_once, key_types
 from swinft.run.config.secrets import fill, mask, redact
 from swinft.run.config.trust import TRUSTED_PACKAGES, check_allowed, check_named
 from swinft.run.config.yaml_checks import Allowed, file_problems, option_problems
@@ -97,8 +97,14 @@ PURPOSES = {
 }
 
 
+@built_once
 def build_parser(command: str) -> Parser:
     """The parser of every command that reads a config."""
+    return new_parser(command)
+
+
+def new_parser(command: str) -> Parser:
+    """The same, to be extended."""
     managed = {f"trainer.{key}": reason for key, reason in MANAGED_TRAINER_KEYS.items()}
     parser = Parser(
         prog=f"swinft {command}",
@@ -207,9 +213,10 @@ def _add_trainer(parser: Parser) -> None:
     )
 
 
+@built_once
 def fit_parser() -> Parser:
     """The parser of `swinft fit`."""
-    parser = build_parser("fit")
+    parser = new_parser("fit")
     parser.add_argument(
         "--fold",
         type=int | str | None,

@@ -90,7 +90,9 @@ def assert_equal(timms: nn.Module, ours: nn.Module) -> None:
         assert (ours32_grads[name] - timm32_grads[name]).norm() <= 1e-4 * true.norm() + 3 * rounding, name
 
 
-@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in AT_ALL_SIZES else pytest.mark.slow) for name in DEFINITIONS]
+)
 def test_every_definition_equals_timms(name):
     """At four sizes for one definition of each window, at one for the others: they differ in depth and width."""
     window = timm.create_model(name, pretrained=False, **NARROW_FOUR).layers[0].blocks[0].window_size[0]

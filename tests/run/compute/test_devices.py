@@ -79,6 +79,7 @@ def test_folds_side_by_side_end_as_one_after_the_other(competition, tiny_run, tm
         assert result["oof"] == expected["oof"]
 
 
+@pytest.mark.slow
 def test_after_a_failure_no_other_fold_is_started(competition, tmp_path):
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **{"data.folds.num": 3}))
     assert main(["fit", "--config", str(config), "--fold", "2"]) == 0
