@@ -16,6 +16,7 @@ from pathlib import PurePath
 from types import ModuleType
 from typing import Any
 
+import timm
 from albumentations import BaseCompose, BasicTransform
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
@@ -81,6 +82,11 @@ def check_allowed(names: Sequence[str]) -> None:
     wrong = [name for name in names if not _is_dotted(name) or name.split(".")[0] == "jsonargparse"]
     if wrong:
         raise InputError(f"--allow-code takes names of packages or modules, as in `import {wrong[0]}`: not {wrong}.")
+
+
+def is_model(key: str, name: str) -> bool:
+    """Whether a dotted text is no class path but a model of timm with the tag of its weights, as `resnet50.a1_in1k`."""
+    return key == "model.backbone" and bool(timm.is_model(name.partition(".")[0]))
 
 
 def check_named(config: Namespace, allow_code: Sequence[str]) -> None:

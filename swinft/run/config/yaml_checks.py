@@ -13,7 +13,7 @@ import yaml
 from swinft.errors import InputError, suggest
 from swinft.run.config.explain import unknown_key
 from swinft.run.config.old_keys import current_key, migrated
-from swinft.run.config.trust import BASES, argument_bases, arguments_of, class_problem
+from swinft.run.config.trust import BASES, argument_bases, arguments_of, class_problem, is_model
 from swinft.run.layout import is_frozen
 
 MOST_NODES = 100_000  # values of a config; nested aliases can expand a few lines to billions
@@ -133,7 +133,7 @@ def class_problems(
         for name, value in entries.items():
             here = f"{key}.{name}".lstrip(".")
             yield from class_problems(source, value, here, BASES.get(here, ()), allowed)
-    elif key in BASES and "." in str(node.value) and node.tag.endswith(":str"):
+    elif key in BASES and "." in str(node.value) and node.tag.endswith(":str") and not is_model(key, str(node.value)):
         problem = class_problem(str(node.value), key, bases, allowed.code)
         if problem:
             yield f"{source.location(node)}: {problem}"

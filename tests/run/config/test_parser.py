@@ -13,7 +13,7 @@ CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
 
 
 def test_there_are_configs():
-    assert len(CONFIGS) >= 4
+    assert len(CONFIGS) >= 14
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -22,7 +22,7 @@ def test_every_shipped_config_parses_and_its_header_shows_its_command(path, caps
         main(["fit", "--config", str(path), "--print_config"])
     assert stop.value.code == 0
     assert yaml.safe_load(capsys.readouterr().out)["name"] == path.stem
-    assert f"#   swinft fit --config configs/{path.name}" in path.read_text()
+    assert f"#   swinft fit --config {path.relative_to(ROOT)}\n" in path.read_text()
 
 
 def test_all_wrong_keys_are_listed_with_file_line_and_the_nearest_key(competition, tmp_path, capsys):
@@ -64,6 +64,9 @@ def test_f107_a_trainer_key_that_swinft_decides_itself_is_named_as_such(key, com
         (["--model.head.smoothing", "0.1"], "the class has no argument 'smoothing'"),
         (["--trainer.max_epochs", "many"], "trainer.max_epochs"),
         (["--model.backbone", "swin_tiny_patch4_windw7_224"], "swin_tiny_patch4_window7_224"),
+        (["--model.backbone", "torch.nn.Linear"], "no model 'torch.nn.Linear'"),
+        (["--model.backbone", "os.path"], "'os.path' is not in a trusted package"),
+        (["--model.backbone", "swin_tiny_patch4_window7_224.ms_in22", "--model.pretrained", "true"], "ms_in22k"),
         (["--model.metrics", "[acuracy]"], "Did you mean 'accuracy'?"),
         (["--model.head", "swinft.RegressionHead"], "data.target_kind is 'classification'"),
         (["--predict.views", "[hflop]"], "hflip"),
