@@ -1,5 +1,6 @@
 """One experiment: a checked config, and the objects that are built from it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.images.libraries import tune_decoders
@@ -204,10 +206,16 @@ class Experiment:
         return net
 
 
-def save_net(net: ImageModel, path: Path) -> None:
-    """Commits a network's weights as safetensors."""
+def save_net(net: ImageModel, path: Path, others: Mapping[str, Tensor] | None = None) -> None:
+    """Commits a network's weights as safetensors.
+
+    Args:
+        net: The network.
+        path: The file.
+        others: What a network that only predicts does not hold: the weights of auxiliary heads.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in merged_state(net).items()}
-    commit(path, save(tensors), "swinft fit")
+    commit(path, save({**(others or {}), **tensors}), "swinft fit")
 
 
 def _check_weights(net: ImageModel, path: Path) -> None:

@@ -156,12 +156,13 @@ class Soup:
         """Commits the average of epochs as the fold's weights, with the statistics that it has on the training rows."""
         epochs = sorted(epochs)
         files = [self.fold.candidate(epoch) for epoch in epochs]
-        commit(self.fold.weights, save(averaged(files)), "swinft fit")
+        weights = averaged(files)
+        commit(self.fold.weights, save(weights), "swinft fit")
         if len(epochs) > 1:
             net = self.network()
             if norms := changed_norms(net, files):
                 recompute(net, norms, training_batches(self.data), self.device, self.precision)
-                save_net(net, self.fold.weights)
+                save_net(net, self.fold.weights, weights)
         return epochs
 
 

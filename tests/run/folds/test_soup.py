@@ -90,8 +90,13 @@ def test_a_killed_fold_averages_to_the_same_bytes(competition, tmp_path, monkeyp
 
 
 def test_statistics_of_batch_norm_are_those_of_the_average_on_the_training_rows(competition, tmp_path, every_epoch):
-    fold = fit(competition, tmp_path, **{"checkpoint": {"soup": "last", "epochs": 2}, "data.batch_size": 12, **RESNET})
+    auxiliary = {"data.columns": {"auxiliary": [{"target": "brightness", "target_kind": "regression"}]}}
+    soup = {"checkpoint": {"soup": "last", "epochs": 2}, "data.batch_size": 12}
+    fold = fit(competition, tmp_path, **soup, **auxiliary, **RESNET)
     weights = load_file(fold / "weights.safetensors")
+    assert weights.keys() == every_epoch[4].keys()
+    for key in [name for name in weights if name.startswith("auxiliary.")]:  # what only predicts has no such heads
+        torch.testing.assert_close(weights.pop(key), (every_epoch[3][key] + every_epoch[4][key]) / 2)
     key = next(name for name in weights if name.endswith("bn1.running_mean"))
     mean = (every_epoch[3][key] + every_epoch[4][key]) / 2
     assert not torch.allclose(weights[key], mean, atol=1e-6)  # of the average of weights, not of statistics
