@@ -37,6 +37,7 @@ def test_a_training_on_every_row_follows_the_folds(competition, tmp_path, capsys
     said = capsys.readouterr().out
     run = tmp_path / "tiny"
     assert "fold all: 24 rows to train on, none held out" in said
+    assert "fold all: batches are made without loader processes" in said
     files = {path.name for path in (run / "fold_all").iterdir()}
     assert files == {".commits", "metrics.jsonl", "result.json", "weights.safetensors"}
     folds = [json.loads((run / f"fold_{k}" / "result.json").read_text()) for k in (0, 1)]

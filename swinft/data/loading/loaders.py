@@ -14,6 +14,7 @@ from swinft.data.augment.dry_run import try_transforms
 from swinft.data.augment.geometry import DevicePreset, make_geometry
 from swinft.data.augment.pipelines import Pipeline, Preprocessing, eval_pipeline, train_pipeline
 from swinft.data.cache.pixels import PixelCache
+from swinft.data.folds import ALL_ROWS
 from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.dataset import ImageDataset, OrderedSampler, RowNames, ShuffledSampler, make_loader
 from swinft.data.loading.device_loader import AugmentParamsDataset, DeviceLoader, DeviceStore
@@ -69,7 +70,8 @@ class Loaders:
         else:
             loader = self._loader(dataset, sampler, "train", context)
         if follows and rank == 0:
-            print(f"fold {context.fold}: {loader.plan}", flush=True)
+            name = "all" if context.fold == ALL_ROWS else context.fold
+            print(f"fold {name}: {loader.plan}", flush=True)
         return loader
 
     def in_order(
