@@ -89,6 +89,7 @@ _PUBLIC = {
     "export": "swinft.run.export",
     "Predictions": "swinft.inference.predictions",
     "Run": "swinft.run.api",
+    "ensemble": "swinft.run.ensemble.command",
     "fit": "swinft.run.api",
     "open_run": "swinft.run.api",
 }

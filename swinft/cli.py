@@ -28,6 +28,9 @@ COMMANDS = {
     ),
     "predict": Command("swinft.commands.predict:main", "predict the test rows with all folds of a run"),
     "submit": Command("swinft.commands.submit:main", "turn a run's predictions into a checked submission.csv"),
+    "ensemble": Command(
+        "swinft.commands.ensemble:main", "combine several runs, with a score that no weight was fitted on"
+    ),
     "report": Command("swinft.commands.report:main", "draw a run as one HTML file"),
     "export": Command("swinft.commands.export:main", "write a fold's weights for timm, ONNX or TorchScript"),
     "metrics": Command(

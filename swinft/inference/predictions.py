@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from swinft.data.schema import Schema
 from swinft.data.tables.numbers import numbers
-from swinft.data.tables.table import DataError, Problem, read_table
+from swinft.data.tables.table import DataError, Problem, Table, read_table
 from swinft.errors import InputError, RunError, listed, number_of, suggest
 from swinft.inference.provenance import PREDICT, Provenance, provenance_of, read_made_from
 from swinft.store import commit, verify
@@ -203,13 +203,16 @@ def as_bytes(table: pd.DataFrame) -> bytes:
     return bytes(table.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
 
 
-def read_foreign(path: Path, schema: Schema, id_names: Sequence[str]) -> tuple[Predictions, list[str]]:
+def read_foreign(
+    path: Path, schema: Schema, id_names: Sequence[str], has_folds: bool = False
+) -> tuple[Predictions, list[str]]:
     """Reads predictions that no run wrote: a blend, or those of another program.
 
     Args:
         path: A CSV with an id column and a column per output, in any order.
         schema: The schema of the run.
         id_names: Allowed names of the id column; the first that exists is used.
+        has_folds: Whether the column `fold` is read, which must then exist.
 
     Returns:
         The predictions, and notes about the file, one line each.
@@ -226,11 +229,27 @@ def read_foreign(path: Path, schema: Schema, id_names: Sequence[str]) -> tuple[P
             fix = f"A prediction table has a column for each of the run's outputs.{suggest(name, table.columns)}"
             problems.append(Problem(str(path), "there is no such column", fix, 1, column=name))
     values = numbers(table, [name for name in schema.outputs if name in table.columns], problems)
+    fold = _folds(table, schema, problems) if has_folds else None
     if problems:
         raise DataError(problems)
     unused = [name for name in table.columns if name not in (table.id_column, *schema.outputs, FOLD, STATUS)]
     notes = [*table.notes, *([f"{path}: the columns {unused} are not used"] if unused else [])]
-    return Predictions(table.ids, values, schema.outputs), notes
+    return Predictions(table.ids, values, schema.outputs, fold), notes
+
+
+def _folds(table: Table, schema: Schema, problems: list[Problem]) -> NDArray[np.int64] | None:
+    """The column `fold`; without it, or with other cells than whole numbers, a problem is appended."""
+    if FOLD not in table.columns or FOLD in schema.outputs:
+        fix = (
+            "Out-of-fold predictions need the fold that held each row out: if they were made with a run's folds, add "
+            "the column from its folds.csv, by id."
+        )
+        problems.append(Problem(str(table.path), "there is no such column", fix, 1, column=FOLD))
+        return None
+    found = numbers(table, [FOLD], problems)[:, 0]
+    for row in np.flatnonzero(np.isfinite(found) & (found != np.rint(found))).tolist():
+        problems.append(table.problem(row, "the fold is not a whole number", "Write the number of a fold.", FOLD))
+    return np.nan_to_num(found).astype(np.int64)
 
 
 def _id_column(path: Path, names: Sequence[str]) -> str:

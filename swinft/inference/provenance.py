@@ -25,7 +25,8 @@ class Provenance:
             backend: `torch` or `openvino`.
             precision: The precision of the prediction.
         checkpoint: The epochs of the weights: `last`, `best`, or an average in words.
-            weights: SHA-256 of each fold's weights file, by the fold's folder.
+            weights: SHA-256 of each fold's weights file, by the fold's folder; of an ensemble, of its members' tables.
+        ensemble: Method and members of an ensemble; empty for networks.
     """
 
     folds: list[int | str]
@@ -35,6 +36,7 @@ class Provenance:
     precision: str
     checkpoint: str
     weights: dict[str, str]
+    ensemble: str = ""
 
     def __post_init__(self) -> None:
         is_right = _are_folds(self.folds) and _are_folds(self.planned) and _are(str, self.views)
@@ -43,6 +45,8 @@ class Provenance:
 
     def describe(self) -> str:
         """`5 folds, views identity, hflip, by torch in 32-true`."""
+        if self.ensemble:
+            return self.ensemble
         count = number_of(len(self.folds), "fold")
         if self.folds and all(str(fold).startswith("all") for fold in self.folds):
             count = f"{' and '.join(f'fold {fold}' for fold in self.folds)}, trained on every row"
@@ -64,7 +68,7 @@ def _are(kind: type, values: object) -> bool:
 
 def other_views(made_with: Provenance, oof_views: Sequence[str]) -> str:
     """A note if predictions were made with other views than the out-of-fold score; else empty."""
-    if set(made_with.views) == set(oof_views):
+    if made_with.ensemble or set(made_with.views) == set(oof_views):
         return ""
     return (
         f"note: the out-of-fold score was made with the views {', '.join(oof_views)}; it does not measure "

@@ -43,6 +43,11 @@ def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) ->
         raise InputError("\n  ".join([title, *changed]))
 
 
+def frozen_sha256(run: Run, name: str) -> str | None:
+    """The SHA-256 of a table at the run's start; None if it was not recorded."""
+    return _frozen(json.loads(verify(run.inputs).read_text(encoding="utf-8")), name)
+
+
 def _names(config: Namespace, tables: Sequence[str]) -> list[str]:
     extra = (config.data.folds.extra or []) if "train" in tables else []
     return list(

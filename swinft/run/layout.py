@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from swinft.errors import InputError, command, suggest
+from swinft.errors import InputError, command, listed, suggest
 from swinft.run.config.old_keys import migrated
 from swinft.run.fold_files import ALL, Fold, FoldId, expanded, trainings_of
 from swinft.store import RECORDS, has_record, is_temporary, verify
@@ -163,6 +163,31 @@ class Run:
         return self.root / "scores.json"
 
     @property
+    def ensemble(self) -> Path:
+        """In an ensemble: its members, its method, and what the method learned."""
+        return self.root / "ensemble.json"
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether `swinft ensemble` made the folder, which then has no folds of its own."""
+        return self.ensemble.is_file()
+
+    def read_ensemble(self) -> dict[str, Any]:
+        """The members, the method, and what the method learned."""
+        found: dict[str, Any] = json.loads(verify(self.ensemble).read_text(encoding="utf-8"))
+        return found
+
+    def check_trained(self) -> None:
+        """Checks that the run has networks of its own.
+
+        Raises:
+            InputError: It is an ensemble.
+        """
+        if self.is_ensemble:
+            names = listed(member["name"] for member in self.read_ensemble()["members"])
+            raise InputError(f"{self.root} is an ensemble and has no networks: name the run of a member: {names}.")
+
+    @property
     def test_predictions(self) -> Path:
         """Predictions of the test rows, averaged over folds and views: id, one column per output."""
         return self.root / "test_predictions.csv"
@@ -236,6 +261,7 @@ class Run:
         Raises:
             InputError: A fold is unknown or unfinished, or is named twice.
         """
+        self.check_trained()
         planned, known = self.planned_folds(), self.trainings()
         chosen = planned if folds is None else expanded(folds, known)
         if not chosen or len(set(chosen)) < len(chosen):

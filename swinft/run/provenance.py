@@ -1,11 +1,13 @@
 """Which files a run's commands may overwrite, and whether predictions were made with the run's current weights."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from swinft.errors import InputError, command
+from swinft.errors import InputError, command, listed
 from swinft.inference.provenance import Provenance, beside, read_made_from, read_provenance, sha256
+from swinft.printing import print_line
 from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
 from swinft.store import commit, digest, probe, replace, verify
@@ -15,8 +17,11 @@ def check_weights(run: Run, made_with: Provenance, path: Path) -> None:
     """Compares the weights of predictions with the run's current ones.
 
     Raises:
-        InputError: The predictions were made with other weights.
+        InputError: The predictions were made with other weights, or by an ensemble whose members have changed.
     """
+    if made_with.ensemble:
+        check_members(run, made_with, path)
+        return
     now = weights_of(run, [index for index in made_with.folds if run.fold(index).is_done])
     changed = sorted({name for name in {**made_with.weights, **now} if made_with.weights.get(name) != now.get(name)})
     if changed:
@@ -24,6 +29,30 @@ def check_weights(run: Run, made_with: Provenance, path: Path) -> None:
             f"{path} was predicted with other weights than {run.root} has now in {', '.join(changed)}: it is out "
             f"of date, or from another run. Run `{command('predict', run.root)}` again."
         )
+
+
+def check_members(run: Run, made_with: Provenance, path: Path) -> None:
+    """Compares the tables of an ensemble's members with those that it was made of; prints those that are not here.
+
+    Raises:
+        InputError: Some have changed.
+    """
+    found = {name: run.root / name for name in made_with.weights}
+    for name in [name for name, file in found.items() if not file.is_file()]:
+        print_line(f"  note: {found[name]} is not here: whether this member has changed since is unknown")
+    changed = [name for name, file in found.items() if file.is_file() and not _is_same(file, made_with.weights[name])]
+    if changed:
+        fitted = {name for member in run.read_ensemble()["members"] for name in member["files"]}
+        again = "make the ensemble again with `swinft ensemble` and --overwrite"
+        fix = again if fitted & set(changed) else f"run `{command('predict', run.root)}` again"
+        files = listed(str(Path(os.path.normpath(found[name]))) for name in changed)
+        raise InputError(
+            f"{path} is out of date: these tables of members have changed since: {files}. To use them, {fix}."
+        )
+
+
+def _is_same(path: Path, expected: str) -> bool:
+    return sha256(path.read_bytes()) == expected
 
 
 def weights_of(run: Run, folds: list[FoldId]) -> dict[str, str]:

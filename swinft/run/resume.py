@@ -58,7 +58,7 @@ def check_resume(run: Run, experiment: Experiment) -> None:
         StoreError: A file is missing or damaged and cannot be made again.
     """
     config = experiment.config
-    Run.open(run.root)
+    Run.open(run.root).check_trained()
     if config.accept:
         write_missing_records(run)
     has_changed = _check_config(run, experiment)

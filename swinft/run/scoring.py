@@ -1,6 +1,6 @@
 """Scores predictions of training rows; custom metrics also get the table's columns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from swinft.data.datamodule import CSVDataModule
 from swinft.model.metrics import Metric
 from swinft.model.scoring import is_custom, score
+
+Values = NDArray[np.floating[Any]]
 
 
 def score_rows(
@@ -25,9 +27,33 @@ def score_rows(
     Raises:
         InputError: A custom metric fails.
     """
+    return row_scorer(metrics, data, rows)(values, None)
+
+
+def row_scorer(
+    metrics: Sequence[str | Metric], data: CSVDataModule, rows: NDArray[np.int64]
+) -> Callable[[Values, NDArray[np.int64] | None], dict[str, float]]:
+    """A function that scores predictions of some of the rows, as often as needed: the table is read once.
+
+    Args:
+        metrics: Names, and custom metrics.
+        data: Set up for the training rows.
+        rows: Numbers of N training rows.
+
+    Returns:
+        A function of predictions (n, K) and of their positions (n,) among `rows`; None for all of them.
+    """
     reads = any(not isinstance(metric, str) and is_custom(metric) for metric in metrics)
     table = data.train_table.frame(rows.tolist()) if reads else None
-    schema, weights = data.schema, data.score_weights
-    given: dict[str, Any] = {"outputs": schema.outputs, "rows": table}
-    given |= {"weights": None if weights is None else weights[rows]}
-    return score(metrics, schema.kind, values, data.targets[rows], schema.grades, **given)
+    schema, targets = data.schema, data.targets[rows]
+    weights = None if data.score_weights is None else data.score_weights[rows]
+
+    def scored(values: Values, chosen: NDArray[np.int64] | None) -> dict[str, float]:
+        given: dict[str, Any] = {"outputs": schema.outputs, "rows": table, "weights": weights}
+        if chosen is None:
+            return score(metrics, schema.kind, values, targets, schema.grades, **given)
+        given |= {} if table is None else {"rows": table.iloc[chosen].reset_index(drop=True)}
+        given |= {} if weights is None else {"weights": weights[chosen]}
+        return score(metrics, schema.kind, values, targets[chosen], schema.grades, **given)
+
+    return scored

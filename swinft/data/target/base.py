@@ -162,6 +162,10 @@ class Target:
         """A prediction (K,) as short text."""
         raise NotImplementedError
 
+    def valid(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The nearest allowed predictions (N, K): probabilities are clipped to 0–1, and those of classes sum to 1."""
+        return np.clip(values, 0, 1) if self.are_probabilities else values
+
     def row_errors(self, values: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
         """The error of each row, (N,); larger is worse."""
         errors: NDArray[np.float64] = np.nan_to_num(np.abs(values.astype(np.float64) - targets)).max(1)

@@ -132,6 +132,13 @@ class Classification(Target):
         """Each row's class, or a dash."""
         return [visible(outputs[index]) if index >= 0 else "–" for index in targets]
 
+    def valid(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Probabilities of sum 1; equal ones where all are 0."""
+        clipped = np.clip(values, 0, 1)
+        sums = clipped.sum(1, keepdims=True)
+        shares: NDArray[Any] = np.where(sums > 0, clipped / np.where(sums > 0, sums, 1), 1 / values.shape[1])
+        return shares
+
     def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
         """The most probable class."""
         best = int(prediction.argmax())

@@ -49,6 +49,7 @@ def source_of(config: Namespace, fold: FoldId) -> Fold | None:
         return None
     if Run.at(folder).is_run():
         run = Run.at(folder)
+        run.check_trained()
         known = run.trainings()
         wanted = next((name for name in (fold, read_fold_id(_name(fold))) if name in known), None)
         if wanted is None:

@@ -33,6 +33,7 @@ from swinft.run.compute.choices import Choice, choice_to_predict, halved
 from swinft.run.compute.out_of_memory import explain_in_prediction, out_of_memory_explained
 from swinft.run.compute.selection import select_attention
 from swinft.run.config.trust import built_by_name
+from swinft.run.ensemble.predict import predict_ensemble
 from swinft.run.environment import trained_in
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import FoldId
@@ -61,6 +62,8 @@ def predict(run: Run, options: PredictOptions, writes: bool = True) -> Predictio
         InputError: A fold is not finished, or the rows are wrong.
         RunError: One of several processes failed.
     """
+    if run.is_ensemble:
+        return predict_ensemble(run, options, writes)
     path = (Path(options.output) if options.output else run.test_predictions) if writes else None
     with nullcontext() if options.part else hold_if_writable(run.lock):  # for a part, the parent holds the lock
         if path:

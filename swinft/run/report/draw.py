@@ -30,7 +30,7 @@ def draw(run: Run, allow_code: list[str] | None = None) -> Path:
     if not is_committed(run.scores):
         raise InputError(f"{run.root} has no scores yet. Run `{run.resume_command}` first.")
     with hold_if_writable(run.lock):
-        if unfinished := run.unfinished_folds():
+        if unfinished := [] if run.is_ensemble else run.unfinished_folds():
             raise InputError(
                 f"folds {unfinished} of {run.root} are not finished, or have lost files. Run `{run.resume_command}` "
                 f"first."

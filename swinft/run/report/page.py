@@ -25,6 +25,7 @@ from swinft.errors import InputError, StoreError
 from swinft.inference.predictions import Predictions, as_bytes
 from swinft.inference.provenance import Provenance
 from swinft.printing import format_score, plain_names
+from swinft.run.ensemble.table import table_lines
 from swinft.run.layout import Run
 from swinft.run.provenance import predictions_made_with
 from swinft.run.report.errors import error_table
@@ -54,7 +55,7 @@ def write_report(run: Run, data: CSVDataModule) -> None:
     with plain_names(outputs) as drawable:
         schema = replace(data.schema, outputs=[drawable(name) for name in outputs])
         figures = {
-            "curves": _png(curves(run, next(iter(scores["pooled"])))),
+            "curves": "" if run.is_ensemble else _png(curves(run, next(iter(scores["pooled"])))),
             "predictions": _png(predictions_figure(values[scored], data.targets[scored], schema)),
             "test": _png(test_figure(run, values[scored], schema)) if made_with else "",
         }
@@ -67,6 +68,7 @@ def write_report(run: Run, data: CSVDataModule) -> None:
         test_predictions=made_with.describe() if made_with else "",
         environment=environment,
         environment_text=json.dumps(environment, indent=1),
+        ensemble="\n".join(table_lines(scores["ensemble"])) if run.is_ensemble else "",
         config=run.config.read_text(encoding="utf-8"),
         backbone=config["model"]["backbone"],
         image_size=config["data"]["image_size"],

@@ -260,6 +260,8 @@ def _first_metric(run: Run, config: dict[str, Any]) -> Traits:
     """The run's main metric: the first one in the config, or the head's first one from a fold's result."""
     if config["model"]["metrics"] and isinstance(config["model"]["metrics"][0], str):
         return traits_of(config["model"]["metrics"][0])
+    if run.is_ensemble:
+        return Traits(**run.read_ensemble()["first_metric"])
     for index in run.planned_folds():
         if is_committed(run.fold(index).result):
             result = run.fold(index).read_result()

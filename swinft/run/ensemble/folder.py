@@ -1,0 +1,89 @@
+"""The folder of an ensemble: written beside its place, and moved there when it is complete."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from swinft.errors import InputError
+from swinft.inference.predictions import Predictions
+from swinft.run.config.old_keys import migrated
+from swinft.run.layout import Run
+from swinft.store import commit, is_committed, json_bytes, probe, verify
+
+MAKER = "swinft ensemble"
+PACKAGES = ("swinft", "numpy", "scipy", "scikit-learn")
+COPIED = ("schema", "folds", "images", "inputs", "sample", "extra")
+
+
+def check_name_is_free(run: Run, overwrite: bool) -> None:
+    """Checks that the folder does not exist yet, or is an ensemble that may be deleted.
+
+    Raises:
+        InputError: It exists, or is not an ensemble.
+    """
+    if not run.root.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{run.root} exists. --overwrite deletes it if it is an ensemble, --name NAME makes another.")
+    if not run.is_ensemble:
+        raise InputError(f"{run.root} is not an ensemble: --overwrite deletes only those. Give another --name.")
+
+
+@contextmanager
+def new_folder(run: Run) -> Iterator[Run]:
+    """A hidden folder that takes the place of the ensemble's at the end of the block, in one step.
+
+    A crash leaves the earlier folder, or none. What it left beside is deleted by the next start.
+    """
+    part, old = (run.root.with_name(f".{run.root.name}.{word}") for word in ("unfinished", "overwritten"))
+    for left in (part, old):
+        shutil.rmtree(left, ignore_errors=True)
+    probe(part, what="the ensemble")
+    try:
+        yield Run(part)
+        if run.root.exists():
+            run.root.rename(old)
+        part.rename(run.root)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_files(
+    run: Run, base: Run, recipe: dict[str, Any], found: dict[str, Any], oof: Predictions, scores: dict[str, Any]
+) -> None:
+    """Writes the files of an ensemble; the config comes last.
+
+    Args:
+        run: The folder to write to.
+        base: The run whose table, folds and submission it has.
+        recipe: The recipe.
+        found: What the method learned, and the members.
+        oof: Out-of-fold predictions of all training rows.
+        scores: The content of scores.json.
+    """
+    for name in COPIED:
+        source: Path = getattr(base, name)
+        if is_committed(source):
+            commit(run.root / source.name, verify(source).read_bytes(), MAKER)
+    versions = {"versions": {package: version(package) for package in PACKAGES}}
+    commit(run.environment, json.dumps(versions, indent=1).encode(), MAKER)
+    oof.write(run.oof, MAKER)
+    commit(run.scores, json_bytes(scores), MAKER)
+    commit(run.root / "ensemble.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode(), MAKER)
+    commit(run.ensemble, json_bytes(found), MAKER)
+    commit(run.config, config_of(base, str(recipe["name"])), MAKER)
+
+
+def config_of(base: Run, name: str) -> bytes:
+    """The config of the base with the ensemble's name: `data`, `model.metrics` and `submission` act."""
+    config = yaml.safe_load(migrated(verify(base.config).read_text(encoding="utf-8")))
+    text = yaml.safe_dump({**config, "name": name}, sort_keys=False, allow_unicode=True)
+    head = f"# An ensemble, see ensemble.yaml. The rows, metrics and submission are those of {base.root.name}.\n"
+    return (head + text).encode()

@@ -1,0 +1,214 @@
+"""Honest scores of ensembles: each fold's rows by what was fitted on the rows of the other folds.
+
+Shapes: M members, N rows, K outputs.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.target.base import Target
+from swinft.run.ensemble.method import Array, Fitted, Method, Rows
+from swinft.seeding import seed_for
+
+Scorer = Callable[[Array, NDArray[np.int64]], float]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an ensemble is made of: the rows that every member predicted out of fold.
+
+    Args:
+        names: Names of the members.
+        members: Their out-of-fold predictions, (M, N, K).
+        targets: Targets (N, K): 1 for the class of a row; NaN where missing.
+        folds: Fold of each row, (N,).
+        weights: What each row counts, (N,).
+        target: The kind of target.
+        score: The metric of predictions (n, K) of some rows, by their numbers (n,); NaN if it is undefined.
+        higher_is_better: Its direction.
+        compares_order: Whether it compares the order of rows only.
+        groups: Group of each row, (N,), where the folds keep groups together.
+        features: Metadata of the rows, (N, F).
+    """
+
+    names: list[str]
+    members: Array
+    targets: Array
+    folds: NDArray[np.int64]
+    weights: Array
+    target: Target
+    score: Scorer
+    higher_is_better: bool
+    compares_order: bool = False
+    groups: NDArray[Any] | None = None
+    features: Array | None = None
+
+    @property
+    def num_folds(self) -> int:
+        """Number of folds that have rows."""
+        return len(np.unique(self.folds))
+
+    def gain(self, values: Array, rows: NDArray[np.int64] | None = None) -> float:
+        """The metric, higher is better; minus infinity if it is undefined."""
+        score = self.score(values, np.arange(len(self.folds)) if rows is None else rows)
+        return -math.inf if math.isnan(score) else score if self.higher_is_better else -score
+
+    def score_of(self, gain: float) -> float:
+        """The metric of a gain, in its own direction; NaN if it is undefined."""
+        return math.nan if math.isinf(gain) else gain if self.higher_is_better else -gain
+
+    def rows(self, numbers: NDArray[np.int64]) -> Rows:
+        """Some rows, to fit on."""
+        features = None if self.features is None else self.features[numbers]
+        given = (self.members[:, numbers], self.targets[numbers], self.weights[numbers])
+        return Rows(*given, lambda values: self.gain(values, numbers), self.target, features)
+
+    def without(self, member: int) -> "Problem":
+        """The same without one member."""
+        names = [name for position, name in enumerate(self.names) if position != member]
+        return replace(self, names=names, members=np.delete(self.members, member, 0))
+
+    def refusal(self, method: Method) -> str:
+        """Why a method cannot be used; empty if it can."""
+        if len(self.names) < method.fewest:
+            return f"it combines at least {method.fewest} members"
+        if method.is_fitted and self.num_folds < 2:
+            return "one fold alone is scored: nothing could be fitted on other rows than those that it is scored on"
+        return method.refusal(self.members, self.target, self.compares_order)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A member, or a method with what it learned.
+
+    Args:
+        name: Its name.
+        values: Honest predictions, float32 (N, K): of a method, each fold's by the fit on the other folds.
+        gain: Their score, higher is better.
+        in_sample: The score of the fit on all rows, on these rows; None if nothing was fitted.
+        fitted: What the method learned from all rows; None for a member.
+    """
+
+    name: str
+    values: NDArray[np.float32]
+    gain: float
+    in_sample: float | None = None
+    fitted: Fitted | None = None
+
+
+def member_candidates(problem: Problem) -> list[Candidate]:
+    """The members."""
+    found = zip(problem.names, problem.members, strict=True)
+    return [Candidate(name, values.astype(np.float32), problem.gain(values)) for name, values in found]
+
+
+def evaluate(problem: Problem, method: Method) -> Candidate:
+    """Fits a method on all rows, and on those outside each fold."""
+    every = np.arange(len(problem.folds))
+    fitted = method.fit(problem.rows(every))
+    whole = predicted(method, fitted, problem, every)
+    in_sample = problem.gain(whole.astype(np.float64)) if method.is_fitted else None
+    values = nested_values(problem, method) if method.is_fitted else whole
+    return Candidate(method.name, values, problem.gain(values.astype(np.float64)), in_sample, fitted)
+
+
+def nested_values(problem: Problem, method: Method) -> NDArray[np.float32]:
+    """Each fold's rows by what was fitted on the rows of the other folds, float32 (N, K)."""
+    values = np.empty(problem.members.shape[1:], dtype=np.float32)
+    for fold in np.unique(problem.folds):
+        inside = problem.folds == fold
+        fitted = method.fit(problem.rows(np.flatnonzero(~inside)))
+        values[inside] = predicted(method, fitted, problem, np.flatnonzero(inside))
+    return values
+
+
+def predicted(method: Method, fitted: Fitted, problem: Problem, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Predictions of some rows, float32 (n, K)."""
+    features = None if problem.features is None else problem.features[rows]
+    return combined(method, fitted, problem.members[:, rows], features, problem.target)
+
+
+def combined(
+    method: Method, fitted: Fitted, members: Array, features: Array | None, target: Target
+) -> NDArray[np.float32]:
+    """A method's predictions of any rows, float32 (N, K), valid for the kind of target."""
+    values = method.apply(fitted, members, features)
+    return (target.valid(values) if method.keeps_unit else values).astype(np.float32)
+
+
+def leave_one_out(problem: Problem, method: Method, chosen: Candidate) -> list[float]:
+    """How much of the nested score each member adds: the score with all less that without it, (M,).
+
+    NaN where the method needs more members.
+    """
+    if len(problem.names) <= method.fewest:
+        return [math.nan] * len(problem.names)
+    every = [problem.without(member) for member in range(len(problem.names))]
+    return [chosen.gain - evaluate_gain(each, method) for each in every]
+
+
+def evaluate_gain(problem: Problem, method: Method) -> float:
+    """The nested score of a method, higher is better."""
+    if method.is_fitted:
+        return problem.gain(nested_values(problem, method).astype(np.float64))
+    every = np.arange(len(problem.folds))
+    return problem.gain(predicted(method, method.fit(problem.rows(every)), problem, every).astype(np.float64))
+
+
+def differences(
+    problem: Problem, candidates: Sequence[Candidate], reference: Candidate, count: int, seed: int
+) -> list[tuple[float, float] | None]:
+    """Intervals that hold 95 % of the resampled differences to a reference, higher is better.
+
+    Candidates and reference are scored on the same resampled rows, or groups of rows.
+
+    Args:
+        problem: The rows.
+        candidates: What is compared.
+        reference: What it is compared with.
+        count: Number of resamples; 0 for no intervals.
+        seed: Seed of the ensemble.
+
+    Returns:
+        The interval of each candidate; None for the reference itself, and without defined differences.
+    """
+    generator = np.random.default_rng(seed_for("resampling", seed))
+    found: list[list[float]] = [[] for _ in candidates]
+    groups = None if problem.groups is None else _rows_of_groups(problem.groups)
+    number = len(problem.folds) if groups is None else len(groups)
+    for _ in range(count):
+        drawn = generator.integers(number, size=number)
+        rows = drawn if groups is None else np.concatenate([groups[group] for group in drawn])
+        base = problem.gain(reference.values[rows].astype(np.float64), rows)
+        for position, candidate in enumerate(candidates):
+            if candidate is not reference:
+                found[position].append(problem.gain(candidate.values[rows].astype(np.float64), rows) - base)
+    return [_interval(each) for each in found]
+
+
+def _rows_of_groups(groups: NDArray[Any]) -> list[NDArray[np.int64]]:
+    """The numbers of the rows of each group."""
+    numbers = np.unique(groups, return_inverse=True)[1]
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float] | None:
+    defined = np.array([value for value in values if math.isfinite(value)])
+    if not len(defined):
+        return None
+    low, high = np.quantile(defined, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def correlations(members: Array) -> Array:
+    """Pearson's correlation of the members' predictions, (M, M), after subtracting the mean of each output."""
+    flat = (members - members.mean(1, keepdims=True)).reshape(len(members), -1)
+    norms = np.linalg.norm(flat, axis=1)
+    products: Array = flat @ flat.T / np.maximum(np.outer(norms, norms), np.finfo(np.float64).tiny)
+    return products

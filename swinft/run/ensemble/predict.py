@@ -1,0 +1,119 @@
+"""Predicts the test rows with an ensemble: its method on the current test predictions of its members."""
+
+import os
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swinft.data.schema import Schema
+from swinft.errors import InputError, command, listed, number_of
+from swinft.inference.predictions import ID, Predictions
+from swinft.inference.provenance import PREDICT, Provenance
+from swinft.printing import print_line
+from swinft.run.ensemble.members import lacks_test, read_test, same_rows
+from swinft.run.ensemble.method import Array
+from swinft.run.ensemble.methods import METHODS
+from swinft.run.ensemble.nested import combined
+from swinft.run.ensemble.recipe import MemberSpec
+from swinft.run.experiment import Experiment
+from swinft.run.layout import Run
+from swinft.run.lock import hold_if_writable
+from swinft.run.prediction.options import PredictOptions
+from swinft.run.provenance import check_output, write_made_from
+
+TAKEN = ("output", "root", "allow_code")  # the options that act
+
+
+def predict_ensemble(run: Run, options: PredictOptions, writes: bool = True) -> Predictions:
+    """Combines the current test predictions of the members, and prints a summary.
+
+    Args:
+        run: The ensemble.
+        options: Only `output`, `root` and `allow_code` act.
+        writes: Whether to write the predictions, to `options.output` or the ensemble's test_predictions.csv.
+
+    Returns:
+        The predictions, in the order of the first member's, with their provenance.
+
+    Raises:
+        InputError: A member has no test predictions, or other rows than the first one; or another option is given.
+    """
+    given = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
+    if odd := [f"--{name.replace('_', '-')}" for name in given if name not in TAKEN]:
+        raise InputError(
+            f"{listed(odd)}: {run.root} is an ensemble, which combines the test predictions of its members: predict "
+            f"with the members' own runs first, and give such options there."
+        )
+    path = (Path(options.output) if options.output else run.test_predictions) if writes else None
+    with hold_if_writable(run.lock):
+        if path:
+            check_output(run, path, PREDICT)
+        found = combine(run, options)
+        if path:
+            assert found.provenance
+            made_from = {"rows": len(found), "provenance": asdict(found.provenance)}
+            write_made_from(run, path, found.to_bytes(), PREDICT, made_from)
+    where = f": {path}" if path else ""
+    print_line(f"{number_of(len(found), 'row')}, columns {listed(found.outputs)}{where}")
+    print_line(f"  {run.read_ensemble()['described']}")
+    if path:
+        print_line(f"next: {command('submit', run.root)}")
+    return found
+
+
+def combine(run: Run, options: PredictOptions) -> Predictions:
+    """The method on the current test predictions of the members."""
+    recipe, schema = run.read_ensemble(), Schema.from_dict(run.read_schema())
+    specs = [placed(member, run) for member in recipe["members"]]
+    if lacking := [spec for spec in specs if lacks_test(spec)]:
+        commands = [f"`{command('predict', spec.run)}`" for spec in lacking if spec.run]
+        raise InputError(
+            f"without test predictions: {listed(spec.name for spec in lacking)}. Run {listed(commands)} first."
+            if commands
+            else f"without a table of test predictions: {listed(spec.name for spec in lacking)}. Name it in the recipe."
+        )
+    names = [ID, run.read_config()["data"]["id"]]
+    tests: list[Predictions] = []
+    files: dict[str, str] = {}
+    for spec in specs:
+        found, hashes = read_test(spec, schema, names)
+        tests.append(found)
+        files |= hashes
+    tests = same_rows(tests, list(files))
+    members = np.stack([test.values for test in tests]).astype(np.float64)
+    method = METHODS[recipe["method"]]
+    if reason := method.refusal(members, schema.base, compares_order=True):
+        raise InputError(f"method {method.name} cannot combine these test predictions: {reason}.")
+    features = _features(run, tests[0].ids, options) if recipe["has_features"] else None
+    values = combined(method, recipe["fitted"], members, features, schema.base)
+    hashes = {name: sha for member in recipe["members"] for name, sha in member["files"].items()}
+    hashes |= {os.path.relpath(Path(name).resolve(), run.root.resolve()): sha for name, sha in files.items()}
+    folds: list[Any] = run.planned_folds()
+    made_with = Provenance(folds, folds, [], "ensemble", "", "", hashes, recipe["described"])
+    return replace(tests[0], values=values, fold=None, status=None, provenance=made_with)
+
+
+def placed(member: dict[str, Any], run: Run) -> MemberSpec:
+    """A member in an ensemble's folder, whose paths are relative to it."""
+    paths = {key: Path(os.path.normpath(run.root / member[key])) for key in ("run", "oof", "test") if key in member}
+    return MemberSpec(member["name"], **paths)
+
+
+def _features(run: Run, ids: list[str], options: PredictOptions) -> Array:
+    """Metadata of the test rows, by id, (N, F).
+
+    Raises:
+        InputError: The test table lacks some of the ids.
+    """
+    changes: dict[str, Any] = {"root": options.root} if options.root else {}
+    data = Experiment.of_run(run, "predict", options.allow_code).datamodule(**changes)
+    data.schema = Schema.from_dict(run.read_schema())
+    data.setup("predict")
+    row_of = {id: row for row, id in enumerate(data.test_table.ids)}
+    if unknown := [id for id in ids if id not in row_of]:
+        raise InputError(f"the test table lacks {number_of(len(unknown), 'predicted id')}: {listed(unknown, 5)}.")
+    features = data.splits.test.features
+    assert features is not None
+    return features[[row_of[id] for id in ids]].astype(np.float64)

@@ -1,0 +1,93 @@
+"""The table that an ensemble prints: methods and members by their honest score."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from swinft.errors import listed
+from swinft.printing import format_score, visible, width
+
+MOST_WEIGHTS = 12
+
+
+def table_lines(found: Mapping[str, Any]) -> list[str]:
+    """The lines that are printed.
+
+    Args:
+        found: What scores.json holds of an ensemble.
+    """
+    direction = "higher" if found["higher_is_better"] else "lower"
+    against = visible(found["best_member"])
+    reference = f"gain over {against}"
+    header = ["", "nested", "in-sample", "optimism", reference, "95 % interval"]
+    methods = [[each["name"], *_numbers(each)] for each in found["methods"]]
+    lines = [f"{found['metric']}, {direction} is better; {found['rows']:,} rows in {found['folds']} folds"]
+    lines += _aligned([header, *methods])
+    lines += [f"  {name}: not tried, {reason}" for name, reason in found["refused"].items()]
+    header = ["member", "score", reference, "95 % interval", "mean correlation", "adds"]
+    members = [
+        [
+            visible(each["name"]),
+            format_score(each["score"]),
+            *_difference(each),
+            _number(each["correlation"], ".3f"),
+            _number(each["adds"], "+.4g"),
+        ]
+        for each in found["members"]
+    ]
+    return [*lines, "", *_aligned([header, *members]), "", *notes(found)]
+
+
+def notes(found: Mapping[str, Any]) -> list[str]:
+    """What to know about the table."""
+    lines = [
+        "nested: each fold by what was fitted on the other folds; in-sample: by what was fitted on the rows that are "
+        "scored; optimism: how much better that looks. Gains are positive where they are better."
+    ]
+    if found["bootstrap"]:
+        resampled = "groups of rows" if found["are_groups"] else "rows"
+        lines.append(f"intervals: {found['bootstrap']:,} resamples of the {resampled}, the same for both.")
+    chosen = found["method"]
+    if found["is_automatic"]:
+        lines.append(
+            f"auto chose {chosen}, the best nested score of {len(found['methods'])} methods: choosing by it is a small "
+            f"optimism of its own, which the score does not show."
+        )
+    if any(each["adds"] is not None for each in found["members"]):
+        lines.append(f"adds: what {chosen} gains with the member, fitted again without it.")
+    if not found["keeps_unit"]:
+        lines.append(
+            f"{chosen} predicts ranks in 0–1, not probabilities or the target's units: for metrics of the order only."
+        )
+    if found["weights"]:
+        sized = sorted(found["weights"].items(), key=lambda item: -item[1])
+        lines.append("weights: " + listed([f"{visible(name)} {weight:.3f}" for name, weight in sized], MOST_WEIGHTS))
+    return lines
+
+
+def _numbers(each: Mapping[str, Any]) -> list[str]:
+    optimism = _number(each["optimism"], "+.4g") if each["in_sample"] is not None else "–"
+    in_sample = format_score(each["in_sample"]) if each["in_sample"] is not None else "–"
+    return [format_score(each["score"]), in_sample, optimism, *_difference(each)]
+
+
+def _difference(each: Mapping[str, Any]) -> list[str]:
+    low_high = each["interval"]
+    interval = "" if low_high is None else f"{low_high[0]:+.4g} to {low_high[1]:+.4g}"
+    return [_number(each["gain"], "+.4g"), interval]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None or math.isnan(value) else format(value, form)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows with columns as wide as their widest cell: the first one to the left, the others to the right."""
+    widths = [max(width(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell + " " * (size - width(cell)) if column == 0 else " " * (size - width(cell)) + cell
+            for column, (cell, size) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

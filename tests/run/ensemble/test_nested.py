@@ -1,0 +1,215 @@
+"""Nested scores: what was fitted never saw the rows that it is scored on, and optimism is seen for what it is."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from swinft.data.target.kinds import TARGETS
+from swinft.errors import InputError
+from swinft.model.scoring import score
+from swinft.run.ensemble.compare import compare, methods_to_try
+from swinft.run.ensemble.methods import METHODS
+from swinft.run.ensemble.nested import Problem, correlations, differences, evaluate, member_candidates, nested_values
+from swinft.run.ensemble.recipe import Recipe
+
+FITTED = [name for name, method in METHODS.items() if method.is_fitted and method.is_automatic]
+
+
+def problem(kind: str, metric: str, members: np.ndarray, targets: np.ndarray, **changes: object) -> Problem:
+    names = [f"m{number}" for number in range(len(members))]
+    folds = np.arange(members.shape[1]) % 4
+    dense = np.eye(members.shape[2])[targets] if targets.ndim == 1 else targets
+    given = {"higher_is_better": metric != "rmse" and metric != "log_loss", "compares_order": "auc" in metric}
+    scored = lambda values, rows: score([metric], kind, values, targets[rows])[metric]  # noqa: E731
+    return Problem(names, members, dense, folds, np.ones(len(folds)), TARGETS[kind], scored, **{**given, **changes})
+
+
+def of_numbers(rows: int = 80, seed: int = 0) -> Problem:
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(50, 9, (rows, 1))
+    return problem("regression", "rmse", truth + rng.normal(0, [[[3.0]], [[4.0]], [[5.0]]], (3, rows, 1)), truth)
+
+
+def of_labels(rows: int = 80, seed: int = 0, members: int = 3) -> Problem:
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 2, (rows, 2)).astype(float)
+    odds = 2 * truth - 1 + rng.normal(0, 1.5, (members, rows, 2))
+    return problem("multilabel", "mean_column_auc", 1 / (1 + np.exp(-odds)), truth)
+
+
+def of_noise() -> Problem:
+    """Twenty members that know nothing, on few rows."""
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 2, (40, 1)).astype(float)
+    return problem("multilabel", "mean_column_auc", rng.random((20, 40, 1)), truth)
+
+
+@pytest.mark.parametrize("name", ["hill", pytest.param("nelder-mead", marks=pytest.mark.slow), "nnls"])
+def test_twenty_members_of_noise_look_good_in_sample_and_are_not(name):
+    """The planted optimism: fitted weights beat the best of them where they were fitted, and nowhere else."""
+    planted = of_noise()
+    best = max(each.gain for each in member_candidates(planted))
+    found = evaluate(planted, METHODS[name])
+    assert found.in_sample > best
+    assert found.gain < best
+    assert found.in_sample - found.gain > 0.2
+
+
+def test_the_printed_table_tells_noise_from_gain():
+    planted = of_noise()
+    found = compare(
+        planted, Recipe("e", ["x"], method="nnls", bootstrap=50, leave_one_out=False), "mean_column_auc"
+    ).table
+    (fitted,) = [each for each in found["methods"] if each["name"] == "nnls"]
+    assert fitted["optimism"] > 0.2
+    assert fitted["gain"] < 0
+    assert fitted["interval"][1] < 0.1
+
+
+@pytest.mark.parametrize("made", [of_numbers, of_labels])
+@pytest.mark.parametrize("name", FITTED)
+def test_no_row_is_predicted_by_what_was_fitted_on_it(name, made):
+    """Other targets of a fold change the predictions of other folds, and none of its own."""
+    before = made()
+    if before.refusal(METHODS[name]):
+        pytest.skip(before.refusal(METHODS[name]))
+    inside = before.folds == 2
+    targets = before.targets.copy()
+    targets[inside] = targets[inside][::-1] if made is of_numbers else 1 - targets[inside]
+    metric = "rmse" if made is of_numbers else "mean_column_auc"
+    kind = "regression" if made is of_numbers else "multilabel"
+    after = problem(kind, metric, before.members, targets)
+    first, second = (nested_values(each, METHODS[name]) for each in (before, after))
+    assert np.array_equal(first[inside], second[inside])
+    if name != "power":  # its exponent is one of a few
+        assert not np.array_equal(first[~inside], second[~inside])
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_what_was_learned_is_applied_to_rows_of_any_number_and_order(name):
+    made = of_labels()
+    method = METHODS[name]
+    if name == "logistic" or not made.refusal(method):
+        fitted = method.fit(made.rows(np.arange(80)))
+        whole = method.apply(fitted, made.members, None)
+        assert np.allclose(method.apply(fitted, made.members[:, ::-1], None), whole[::-1])
+        assert np.allclose(method.apply(fitted, made.members[:, :1], None), whole[:1])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_probabilities_stay_probabilities(name):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 60)
+    odds = np.exp(np.eye(3)[truth] + rng.normal(0, 2, (2, 60, 3)))
+    made = problem("classification", "log_loss", odds / odds.sum(-1, keepdims=True), truth)
+    if reason := made.refusal(METHODS[name]):
+        pytest.skip(reason)
+    values = evaluate(made, METHODS[name]).values
+    assert values.min() >= 0
+    assert np.allclose(values.sum(1), 1, atol=1e-6)
+
+
+def test_the_valid_predictions_of_each_kind():
+    given = np.array([[-0.5, 0.5, 1.5], [-1.0, 0.0, 0.0]])
+    assert TARGETS["classification"].valid(given).tolist() == [[0, 1 / 3, 2 / 3], [1 / 3, 1 / 3, 1 / 3]]
+    assert TARGETS["multilabel"].valid(given).tolist() == [[0, 0.5, 1], [0, 0, 0]]
+    assert TARGETS["regression"].valid(given) is given
+
+
+def test_methods_that_make_no_sense_are_refused():
+    numbers, labels = of_numbers(), of_labels()
+    assert "ranks are none" in numbers.refusal(METHODS["rank"])
+    assert "no probabilities" in numbers.refusal(METHODS["logistic"])
+    assert labels.refusal(METHODS["rank"]) == ""
+    below = problem("regression", "rmse", numbers.members - 60, numbers.targets - 60)
+    assert "negative" in below.refusal(METHODS["geometric"])
+    assert "negative" in below.refusal(METHODS["power"])
+    one = of_labels(members=1)
+    assert "at least 2" in one.refusal(METHODS["mean"])
+    assert one.refusal(METHODS["ridge"]) == ""
+    alone = problem("multilabel", "mean_column_auc", labels.members, labels.targets)
+    object.__setattr__(alone, "folds", np.zeros(80, dtype=np.int64))
+    tried, refused = methods_to_try(alone, "auto")
+    assert [method.name for method in tried] == ["mean", "geometric", "rank"]
+    assert "one fold alone" in refused["hill"]
+    with pytest.raises(InputError, match="--method hill: one fold alone is scored"):
+        methods_to_try(alone, "hill")
+
+
+def test_auto_takes_the_best_nested_score_and_the_simplest_of_a_tie():
+    made = of_numbers()
+    found = compare(made, Recipe("e", ["x"], bootstrap=0, leave_one_out=False), "rmse")
+    scores = [each["score"] for each in found.table["methods"]]
+    assert scores == sorted(scores)
+    assert found.table["method"] == found.table["methods"][0]["name"] == found.chosen.name
+    labels = of_labels()
+    object.__setattr__(labels, "score", lambda values, rows: 0.5)
+    assert compare(labels, Recipe("e", ["x"], bootstrap=0, leave_one_out=False), "auc").chosen.name == "mean"
+
+
+def test_boosted_trees_are_nested_and_see_the_metadata():
+    pytest.importorskip("lightgbm", reason="LightGBM is not installed: pip install 'swinft[gbdt]'")
+    made = of_numbers(400)
+    noise = np.random.default_rng(1).normal(0, 5, (400, 1))
+    hidden = problem("regression", "rmse", made.members, made.targets + noise)
+    seen = problem("regression", "rmse", made.members, made.targets + noise, features=noise)
+    blind, helped = (evaluate(each, METHODS["gbdt"]) for each in (hidden, seen))
+    assert helped.gain > blind.gain + 1  # the noise of the target is in the metadata
+    assert blind.in_sample > blind.gain + 0.2
+    method, fitted = METHODS["gbdt"], helped.fitted
+    again = method.apply(json.loads(json.dumps(fitted)), seen.members[:, :5], noise[:5])
+    assert np.array_equal(again, method.apply(fitted, seen.members, noise)[:5])
+    assert np.array_equal(nested_values(seen, method), helped.values)  # the same trees each time
+    with pytest.raises(InputError, match="metadata columns have changed"):
+        method.apply(fitted, seen.members, None)
+    labels = of_labels(200)
+    values = evaluate(labels, method).values
+    assert 0 <= values.min() <= values.max() <= 1
+
+
+def test_leave_one_out_is_the_score_without_the_member():
+    made = of_numbers()
+    found = compare(made, Recipe("e", ["x"], method="nnls", bootstrap=0), "rmse")
+    for number, member in enumerate(found.table["members"]):
+        rest = evaluate(made.without(number), METHODS["nnls"])
+        assert member["adds"] == pytest.approx(found.chosen.gain - rest.gain)
+    assert found.table["members"][0]["adds"] > found.table["members"][2]["adds"]
+
+
+def test_a_difference_is_paired_and_groups_are_drawn_whole():
+    made = of_numbers(400)
+    first, *_ = member_candidates(made)
+    worse = member_candidates(problem("regression", "rmse", made.members[:1] + 0.05, made.targets))[0]
+    ((low, high), none) = differences(made, [worse, first], first, 300, 1)
+    assert none is None
+    alone = np.std(
+        [made.gain(made.members[0][rows], rows) for rows in np.random.default_rng(0).integers(400, size=(300, 400))]
+    )
+    assert high - low < alone  # the rows are the same: their noise falls away
+    assert differences(made, [worse], first, 300, 1) == [(low, high)]
+    assert differences(made, [worse], first, 0, 1) == [None]
+    groups = np.arange(400) // 100
+    grouped = problem("regression", "rmse", made.members, made.targets, groups=groups)
+    drawn: list[np.ndarray] = []
+    watched = problem("regression", "rmse", made.members, made.targets, groups=groups)
+    object.__setattr__(watched, "score", lambda values, rows: drawn.append(rows) or grouped.score(values, rows))
+    differences(watched, [worse], first, 5, 1)
+    assert len(drawn) == 10
+    for rows in drawn:
+        counts = np.bincount(rows, minlength=400).reshape(4, 100)
+        assert (counts == counts[:, :1]).all()
+
+
+def test_correlations_are_those_of_numpy():
+    made = of_numbers()
+    assert np.allclose(correlations(made.members), np.corrcoef(made.members[:, :, 0]))
+
+
+def test_an_undefined_metric_never_wins():
+    made = of_labels()
+    nothing = problem("multilabel", "mean_column_auc", made.members, made.targets)
+    object.__setattr__(nothing, "score", lambda values, rows: math.nan)
+    with pytest.raises(InputError, match="undefined for the predictions of every member"):
+        compare(nothing, Recipe("e", ["x"]), "mean_column_auc")
