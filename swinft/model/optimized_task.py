@@ -8,6 +8,7 @@ import torch
 from swinft.model.base_task import BaseTask
 from swinft.model.network import ImageModel
 from swinft.model.training import optim as rates
+from swinft.model.training.defaults import Training
 from swinft.model.training.ema import AveragedWeights
 from swinft.model.training.freezing import Freezing
 from swinft.model.training.optim import Groups, OptimConfig
@@ -27,7 +28,8 @@ class OptimizedTask(BaseTask):
     _freezing: Freezing
     _sizes: SizeSchedule | None
     _optimizer: Any = None  # once it is configured
-    _rates_reason: str
+    _training: Training
+    _is_auto: bool  # whether the learning rates are those of the rules
 
     @property
     def lr(self) -> float:
@@ -80,6 +82,12 @@ class OptimizedTask(BaseTask):
         """Parameters of backbone, pooling, metadata network and head with their rates, by `param_groups`."""
         return rates.param_groups(self.net.backbone, self._others, self.optim)
 
+    def _num_rows(self) -> int | None:
+        """Number of rows to train on, if datamodule or loader tell."""
+        targets = getattr(getattr(self.trainer, "datamodule", None), "training_targets", None)
+        known = getattr(self.trainer.train_dataloader, "dataset", None) if targets is None else targets
+        return len(known) if hasattr(known, "__len__") else None
+
     @property
     def _others(self) -> list[torch.nn.Module]:
         """Pooling, metadata network and head."""
@@ -102,7 +110,9 @@ class OptimizedTask(BaseTask):
         optimizer = self.make_optimizer(self.device, scales_loss=self._scaler is not None)
         schedule = make_schedule(optimizer, self.optim, steps)
         self._optimizer = optimizer
-        self.print(f"{line}, {describe_schedule(self.optim, steps)} ({self._rates_reason})")
+        if self._is_auto:
+            self.print(f"lr {self.lr:g}: {self._training.describe(self._num_rows())} (model.optim.lr auto)")
+        self.print(f"{line}, {describe_schedule(self.optim, steps)}")
         if frozen := self._freezing.describe():
             self.print(frozen)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

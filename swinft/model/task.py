@@ -32,6 +32,7 @@ from swinft.model.pooling import Pooling, PoolingName
 from swinft.model.scoring import chosen_metrics
 from swinft.model.settings import ComputeConfig, TaskContext
 from swinft.model.training import optim as rates
+from swinft.model.training.defaults import Training
 from swinft.model.training.distillation import Teacher
 from swinft.model.training.ema import AveragedWeights, EMAConfig
 from swinft.model.training.freezing import Freezing
@@ -142,7 +143,8 @@ class FineTuneTask(OptimizedTask):
         context, weights = self.context, given["pretrained"] if self.context.loads_weights else False
         more = given["drop_path_rate"], self.compute.grad_checkpointing, given["backbone_args"], context.channels
         images = create_backbone(given["backbone"], context.sides, weights, *more)
-        self.optim, self._rates_reason = rates.resolve_rates(self.optim, images, given["pretrained"] is not False)
+        self._training, self._is_auto = Training.of(images, given["pretrained"] is not False), self.optim.lr == "auto"
+        self.optim = rates.resolve_rates(self.optim, self._training)
         widths = num_outputs, context.num_metadata or 0, given["metadata_hidden"], context.category_sizes
         more_heads = *context.shown, context.auxiliary
         self.net = ImageModel(images, self._head, *widths, self._pooling, *more_heads)

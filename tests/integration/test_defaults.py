@@ -7,11 +7,12 @@ from safetensors.torch import save_file
 
 from swinft import ClassificationHead, FineTuneTask
 from swinft.cli import main
-from swinft.model.training.optim import FROM_SCRATCH, WITH_BATCH_NORM, WITHOUT_BATCH_NORM, OptimConfig
+from swinft.model.training.optim import OptimConfig
 from swinft.model.training.schedules import warmup_steps
 from swinft.model.training.steps import Steps
 from tests.conftest import TINY_SWIN, tiny_config, with_context, write_config
 
+FROM_SCRATCH, WITH_BATCH_NORM, WITHOUT_BATCH_NORM = (1e-3, 1e-3), (2e-3, 2e-3), (1e-4, 1e-3)
 RESNET = {"layers": [1, 1, 1, 1], "stem_width": 8, "channels": [8, 8, 8, 8]}
 NETWORKS = {
     "swin_tiny_patch4_window7_224": ({**TINY_SWIN}, WITHOUT_BATCH_NORM),
@@ -59,9 +60,11 @@ def test_what_was_chosen_is_printed_and_resumes(competition, tmp_path, capsys):
     words = ["fit", "--config", str(write_config(tmp_path / "c.yaml", config)), "--fold", "0"]
     assert main(words) == 0
     said = capsys.readouterr().out
-    line = "learning rate 0.001 in all layers, 0 of 4 steps of warm-up (model.optim.lr is auto: training starts from"
-    assert line in said
+    assert "lr 0.001: without batch normalisation, random weights, 12 rows (model.optim.lr auto)\n" in said
+    assert "learning rate 0.001 in all layers, 0 of 4 steps of warm-up\n" in said
     assert main([*words, "--model.optim.lr", "fast", "--name", "other"]) == 2
+    assert main([*words, "--model.optim.lr", "1e-3", "--name", "set"]) == 0
+    assert "model.optim.lr auto" not in capsys.readouterr().out
 
 
 def test_a_network_that_starts_from_scratch_learns_with_the_defaults(competition, tmp_path):

@@ -14,19 +14,13 @@ from torch import nn
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import Backbone
 from swinft.model.class_spec import Named, plain_spec
+from swinft.model.training.defaults import Training, rates_of
 from swinft.model.training.freezing import FreezeConfig
 from swinft.model.training.sizes import SizeStage
 from swinft.ranges import BELOW_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Range, check_ranges
 
 Groups = list[dict[str, Any]]
 Auto = Literal["auto"]
-# Learning rates of the backbone and of the head. Convolutional networks with batch normalisation allow ten times or
-# more the rate of pretrained transformers, whose new head needs a higher rate than the backbone. The first two follow
-# the committed results of benchmarks/defaults.py; the last one is the rate in Swin's and ConvNeXt's fine-tuning
-# recipes.
-FROM_SCRATCH = (1e-3, 1e-3)
-WITH_BATCH_NORM = (2e-3, 2e-3)
-WITHOUT_BATCH_NORM = (1e-4, 1e-3)
 
 
 @dataclass(frozen=True)
@@ -100,28 +94,21 @@ class OptimConfig:
         check_ranges("model.optim", {name: numbers[name] for name in ranges}, ranges)
 
 
-def resolve_rates(config: OptimConfig, backbone: Backbone, is_pretrained: bool) -> tuple[OptimConfig, str]:
-    """Sets the learning rates that are `auto`.
+def resolve_rates(config: OptimConfig, training: Training) -> OptimConfig:
+    """Sets the learning rates that are `auto` by the rules of docs/defaults.md.
 
     Args:
         config: The settings.
-        backbone: The backbone to train.
-        is_pretrained: Whether it starts from pretrained weights.
+        training: The backbone to train, and whether it is pretrained.
 
     Returns:
-        The settings with numbers (except the warm-up, which needs the number of steps), and the reason in words.
+        The settings with numbers (except the warm-up, which needs the number of steps).
     """
     if config.lr != "auto":
-        return config, "as configured"
-    has_batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules())
-    if not is_pretrained:
-        rates, reason = FROM_SCRATCH, "training starts from random weights"
-    elif has_batch_norm:
-        rates, reason = WITH_BATCH_NORM, "pretrained, with batch normalisation"
-    else:
-        rates, reason = WITHOUT_BATCH_NORM, "pretrained, without batch normalisation"
-    lr, head_lr = rates
-    return replace(config, lr=lr, head_lr=config.head_lr or head_lr), f"model.optim.lr is auto: {reason}"
+        return config
+    found = rates_of(training)
+    head_lr = found["model.optim.head_lr"] if config.head_lr is None else config.head_lr
+    return replace(config, lr=found["model.optim.lr"], head_lr=head_lr)
 
 
 def param_groups(backbone: Backbone, others: Iterable[nn.Module], config: OptimConfig) -> Groups:
