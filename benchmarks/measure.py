@@ -170,6 +170,8 @@ def page(results: dict[str, Any]) -> str:
     )
     environment.filters |= {
         "show": show,
+        "mean": lambda values: sum(values) / len(values),
+        "mean_range": lambda values: show(spread(values) | {"median": sum(values) / len(values)}, 3),
         "digits": lambda value, digits=0: f"{value:,.{digits}f}",
         "verdict": lambda is_met: "met" if is_met else "missed",
     }

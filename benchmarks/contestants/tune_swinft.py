@@ -1,0 +1,67 @@
+"""swinft, fine-tuning with its defaults, by its command line."""
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+
+from contestants.task import Task
+from swinft.cli import main as swinft
+
+OPTIONS: list[str] = []  # more words for `swinft fit`, of peers_scores.py
+
+
+def predict(task: Task, scratch: Path) -> NDArray[np.floating]:
+    """Fits, and predicts the rows of `test`."""
+    table = pd.concat([task.table("train").assign(fold=1), task.table("valid").assign(fold=0)])
+    table.drop(columns="fold").to_csv(scratch / "train.csv", index=False)
+    table[["id", "fold"]].to_csv(scratch / "folds.csv", index=False)
+    task.table("test").drop(columns="target").to_csv(scratch / "test.csv", index=False)
+    file = scratch / "config.yaml"
+    file.write_text(yaml.safe_dump(_config(task, scratch)))
+    for words in (
+        ["fit", "--config", str(file), "--fold", "0", *OPTIONS],
+        ["predict", str(scratch / "fit"), "--folds", "[0]"],
+    ):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = swinft(words)
+        if code:
+            raise RuntimeError(said.getvalue())
+        (scratch / f"{words[0]}.log").write_text(said.getvalue())
+    found = pd.read_csv(scratch / "fit" / "test_predictions.csv", dtype={"id": str}).set_index("id")
+    found = found.loc[task.table("test")["id"]]
+    return (found.iloc[:, 0] if task.is_regression else found[task.classes]).to_numpy(dtype=float)
+
+
+def _config(task: Task, scratch: Path) -> dict[str, Any]:
+    """The shortest config."""
+    head = "swinft.RegressionHead" if task.is_regression else "swinft.ClassificationHead"
+    return {
+        "name": "fit",
+        "runs": str(scratch),
+        "seed": task.seed,
+        "data": {
+            "root": str(task.root),
+            "train": str(scratch / "train.csv"),
+            "test": str(scratch / "test.csv"),
+            "image": "{image}",
+            "target": "target",
+            "target_kind": "regression" if task.is_regression else "classification",
+            "folds": {"file": str(scratch / "folds.csv")},
+            "image_size": task.size,
+            "batch_size": task.batch_size,
+        },
+        "model": {
+            "backbone": task.backbone,
+            "pretrained": str(task.weights),
+            "head": {"class_path": head},
+            "metrics": ["r2" if task.is_regression else "accuracy"],
+        },
+        "trainer": {"max_epochs": task.epochs, "accelerator": "cpu", "precision": "32-true"},
+    }
