@@ -1,5 +1,6 @@
 """A LightningModule with an optimiser: rates per layer, schedule, frozen parts, averaged weights."""
 
+from collections.abc import Sized
 from dataclasses import replace
 from typing import Any
 
@@ -86,7 +87,7 @@ class OptimizedTask(BaseTask):
         """Number of rows to train on, if datamodule or loader tell."""
         targets = getattr(getattr(self.trainer, "datamodule", None), "training_targets", None)
         known = getattr(self.trainer.train_dataloader, "dataset", None) if targets is None else targets
-        return len(known) if hasattr(known, "__len__") else None
+        return len(known) if isinstance(known, Sized) else None
 
     @property
     def _others(self) -> list[torch.nn.Module]:
