@@ -48,7 +48,13 @@ def solar_cells(root: Path) -> dict[str, Any]:
     )
     head = {"class_path": "swinft.RegressionHead"}
     return {
-        "data": {"image": "images/{image}", "target": "defect", "target_kind": "regression", "image_size": 64},
+        "data": {
+            "image": "images/{image}",
+            "target": "defect",
+            "target_kind": "regression",
+            "image_size": 64,
+            "loading": {"follow_links": True},  # to the images of the package
+        },
         "model": {"head": head, "metrics": ["r2"]},
     }
 

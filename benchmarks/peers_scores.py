@@ -51,6 +51,7 @@ VARIANTS = {
     "augment medium": ["--data.augment", "medium"],
 }
 PACKAGES = {"swinft": "swinft", "fastai": "fastai", "timm": "timm", "autogluon": "autogluon.multimodal"}
+ONLY_CLASSES = ["timm"]
 CONTESTANTS = [*PACKAGES, *VARIANTS]
 
 
@@ -190,6 +191,7 @@ def forget(contestants: list[str], names: list[str]) -> None:
 def fit_missing(contestant: str, names: list[str], seed: int) -> None:
     """Fits a contestant with a seed on the data sets that lack it, in a process of its own."""
     found = read()["results"]
+    names = [name for name in names if contestant not in ONLY_CLASSES or not DATA_SETS[name][1]]
     missing = [name for name in names if len(found.get(name, {}).get(contestant, [])) <= seed]
     if not missing:
         return

@@ -54,6 +54,7 @@ def _config(task: Task, scratch: Path) -> dict[str, Any]:
             "target": "target",
             "target_kind": "regression" if task.is_regression else "classification",
             "folds": {"file": str(scratch / "folds.csv")},
+            "loading": {"follow_links": True},  # to the images of an installed package
             "image_size": task.size,
             "batch_size": task.batch_size,
         },
