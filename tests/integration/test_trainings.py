@@ -137,6 +137,31 @@ def test_a_seed_of_several_trains_as_a_run_of_that_seed_on_the_same_folds(seeded
     assert (alone / "oof.csv").read_bytes() == (among / "oof.csv").read_bytes()
 
 
+@pytest.mark.slow
+def test_a_run_killed_in_its_second_seed_goes_on_byte_for_byte(competition, tmp_path):
+    keys = {
+        "seeds": [0, 1],
+        "data.augment": "medium",
+        "model.mix": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0},
+        "model.drop_path_rate": 0.2,
+        "checkpoint": {"soup": "last", "epochs": 2},
+        "trainer.max_epochs": 3,
+    }
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    assert fit(competition, tmp_path / "whole", **keys) == 0
+    with power_gone_after(2, "0_seed_1"):
+        fit(competition, tmp_path / "cut", **keys)
+    runs = [tmp_path / name / "tiny" for name in ("whole", "cut")]
+    assert (runs[1] / "fold_0_seed_0" / "result.json").is_file()
+    assert not (runs[1] / "fold_0_seed_1" / "result.json").exists()
+    assert fit(competition, tmp_path / "cut", "--resume", **keys) == 0
+    names = [f"fold_{fold}_seed_{seed}" for fold in (0, 1) for seed in (0, 1)]
+    files = [f"{name}/{file}" for name in names for file in ("weights.safetensors", "oof.csv")]
+    for file in [*files, "oof.csv"]:
+        assert (runs[0] / file).read_bytes() == (runs[1] / file).read_bytes(), file
+
+
 def test_folds_with_several_seeds_are_named_one_by_one_or_together(seeded, tmp_path, capsys):
     table = str(tmp_path / "p.csv")
     for given, expected in {

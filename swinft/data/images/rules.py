@@ -34,7 +34,8 @@ class ImageRules:
         keep: Null scales samples to 8 bits. `uint16` and `float32` keep their levels: pixels are cached in this type,
             augmented as float32 in 0–1, and the network sees them in 0–255 as any others, with fractions. For PNG and
             TIFF of more than 8 bits, and arrays in HDF5 and .npy files; transparency must be `ignore` where files
-            declare it.
+            declare it. In bf16 the network's first layer rounds to 8 significant bits: let `range` be narrow, or train
+            in 32-true or 16-mixed.
         range: With `keep`, the samples that become black and white, in the units of the files; those beyond are cut to
             them, which `check` notes. Floating-point, signed, 8-bit and 32-bit samples need it. Null for 0 to white as
             `bits` says.

@@ -93,30 +93,69 @@ def test_a_prediction_too_many_or_too_few_is_refused(tiny_run, tmp_path):
             complete(np.array(rows), values[: len(rows)], data, range(6))
 
 
-@pytest.mark.slow
-def test_two_ranks_unfreeze_average_and_step_as_one_process_with_their_batches_together(competition, tmp_path):
-    def weights(name, **changes):
-        given = {
-            "model.drop_path_rate": 0.0,  # what ranks drop is their own
-            "model.optim": {"lr": 1e-3, "name": "sam", "freeze": {"share": 1.0, "epochs": 2, "gradual": True}},
-            "model.ema_decay": {"decay": 0.9, "warmup": "power", "start_steps": 1},
-            "checkpoint": {"soup": "last", "epochs": 2},
-            "trainer.max_epochs": 3,
-            **changes,
-        }
-        config = write_config(
-            tmp_path / f"{name}.yaml", tiny_config(competition, tmp_path / "runs", name=name, **given)
-        )
-        command = [sys.executable, "-m", "swinft", "fit", "--config", str(config), "--fold", "0"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return load_file(tmp_path / "runs" / name / "fold_0" / "weights.safetensors")
+def fitted(competition, tmp_path, name, **changes):
+    """The weights of the first fold of a run, fitted by a process of its own, which starts those of further ranks."""
+    given = {"model.drop_path_rate": 0.0, "trainer.max_epochs": 3, **changes}  # what ranks drop is their own
+    config = write_config(tmp_path / f"{name}.yaml", tiny_config(competition, tmp_path / "runs", name=name, **given))
+    command = [sys.executable, "-m", "swinft", "fit", "--config", str(config), "--fold", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return load_file(tmp_path / "runs" / name / "fold_0" / "weights.safetensors")
 
-    alone = weights("alone", **{"data.batch_size": 6})
-    strategy = {"trainer.devices": 2, "trainer.strategy": "ddp_find_unused_parameters_true"}
-    together = weights("together", **{"data.batch_size": 3, **strategy})
-    start = weights("start", **{"data.batch_size": 6, "model.optim.lr": 1e-12})
+
+def check_equal(competition, tmp_path, strategy, least, **changes):
+    """Two ranks move every weight to where one process moves it with the batches of both together."""
+    alone = fitted(competition, tmp_path, "alone", **{**changes, "data.batch_size": 6})
+    ranks = {"trainer.devices": 2, "trainer.strategy": strategy}
+    together = fitted(competition, tmp_path, "together", **{**changes, "data.batch_size": 3, **ranks})
+    optim = {**changes.get("model.optim", {}), "lr": 1e-12}
+    start = fitted(competition, tmp_path, "start", **{**changes, "data.batch_size": 6, "model.optim": optim})
     moved = [name for name in alone if alone[name].is_floating_point() and not torch.equal(alone[name], start[name])]
-    assert len(moved) > 20
+    assert len(moved) > least
     for name in moved:
         assert (together[name] - alone[name]).norm() < 0.05 * (alone[name] - start[name]).norm(), name
+
+
+@pytest.mark.slow
+def test_two_ranks_unfreeze_average_and_step_as_one_process_with_their_batches_together(competition, tmp_path):
+    changes = {
+        "model.optim": {"lr": 1e-3, "name": "sam", "freeze": {"share": 1.0, "epochs": 2, "gradual": True}},
+        "model.ema_decay": {"decay": 0.9, "warmup": "power", "start_steps": 1},
+        "checkpoint": {"soup": "last", "epochs": 2},
+    }
+    check_equal(competition, tmp_path, "ddp_find_unused_parameters_true", 20, **changes)
+
+
+def sampler(name, **given):
+    return {"data.loading.sampler": {"class_path": f"swinft.{name}", "init_args": given}}
+
+
+AUXILIARY = [
+    {"target": "brightness", "target_kind": "regression", "weight": 0.5},
+    {"target": ["is_red", "is_green"], "target_kind": "multilabel", "name": "colours"},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data.columns": {"auxiliary": AUXILIARY, "on_missing_target": "mask"}},
+        sampler("BalancedSampler", power=0.5),
+        sampler("RatioSampler", negatives=2, positive="red"),
+        sampler("WeightedSampler", column="brightness", correct_prior=True),
+        {"data.columns.weight": "brightness"},
+    ],
+    ids=["auxiliary", "balanced", "ratio", "weighted", "row weights"],
+)
+def test_two_ranks_train_on_the_rows_and_targets_of_one_process(changes, competition, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(competition, root)
+    if "data.columns" in changes:
+        lines = (root / "train.csv").read_text().splitlines()
+        for number in (2, 3, 5, 8, 13, 14):  # some rows lack an auxiliary target, and two the main one
+            id, color, brightness, *rest = lines[number].split(",")
+            lines[number] = ",".join([id, *(["", brightness] if number in (5, 14) else [color, ""]), *rest])
+        (root / "train.csv").write_text("\n".join(lines) + "\n")
+    optim = {"lr": 1e-3, "warmup_epochs": 0.5}
+    check_equal(root, tmp_path, "ddp", 20, **{"model.optim": optim, "data.augment": "light", **changes})

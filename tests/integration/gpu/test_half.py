@@ -169,6 +169,48 @@ def test_w2_a_resumed_fold_skips_what_one_process_skips_and_ends_with_the_same_b
     assert [line["skipped_steps"] for line in lines_of(whole)] == [1, 1, 1, 0]
 
 
+@pytest.mark.slow
+def test_a_soup_in_fp16_is_the_mean_of_finite_epochs_and_resumes_to_the_same_bytes(fit_half, spoil, monkeypatch):
+    """Of the second epoch, whose steps are all skipped but one, and of others; its BatchNorm statistics are finite."""
+    spoil({(0, 0), (1, 0), (1, 1), (1, 2)}, lambda losses: losses * LOST)
+    changes = {
+        "trainer.max_epochs": 4,
+        "checkpoint": {"soup": "last", "epochs": 3},
+        "model.backbone": "test_resnet",
+        "model.backbone_args": None,
+        "model.ema_decay": None,
+    }
+    kept = {}
+    saved = FoldRecorder.on_train_epoch_end
+
+    def look(self, trainer, task):
+        kept[len(self.history) + 1] = {name: tensor.clone() for name, tensor in task.predictor.state_dict().items()}
+        saved(self, trainer, task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldRecorder, "on_train_epoch_end", look)
+        code, whole = fit_half("whole", **changes)
+    assert code == 0
+    assert [line["skipped_steps"] for line in lines_of(whole)] == [1, 3, 0, 0]
+    weights = load_file(whole / "weights.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    mean = torch.stack([kept[epoch]["head.linear.weight"] for epoch in (2, 3, 4)]).double().mean(0)
+    torch.testing.assert_close(weights["head.linear.weight"].double(), mean, rtol=1e-5, atol=1e-7)
+
+    def die(self, *args):
+        saved(self, *args)
+        if len(self.history) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldRecorder, "on_train_epoch_end", die)
+        assert fit_half("parts", **changes)[0] == 130
+    code, parts = fit_half("parts", "--resume", **changes)
+    assert code == 0
+    for name in ("weights.safetensors", "oof.csv"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+
+
 def test_w2_an_epoch_of_skipped_steps_ends_the_run_with_the_cure(fit_half, spoil, capsys):
     spoil({(0, batch) for batch in (1, 2, 3)}, lambda losses: losses * LOST)
     code, fold = fit_half(scaler={"init_scale": 4.0})
