@@ -90,6 +90,7 @@ _PUBLIC = {
     "Predictions": "swinft.inference.predictions",
     "Run": "swinft.run.api",
     "ensemble": "swinft.run.ensemble.command",
+    "find": "swinft.run.api",
     "fit": "swinft.run.api",
     "open_run": "swinft.run.api",
 }

@@ -26,6 +26,7 @@ COMMANDS = {
     "fit": Command(
         "swinft.commands.fit:main", "train every fold of a config; writes oof.csv, the pooled score, a report"
     ),
+    "find": Command("swinft.commands.find:main", "find a learning rate and a batch size for a config; writes nothing"),
     "predict": Command("swinft.commands.predict:main", "predict the test rows with all folds of a run"),
     "submit": Command("swinft.commands.submit:main", "turn a run's predictions into a checked submission.csv"),
     "ensemble": Command(

@@ -11,7 +11,18 @@ HEAVY = ("torch", "timm", "lightning", "cv2", "pandas", "numpy", "albumentations
 
 
 def test_the_commands_are_these():
-    assert list(COMMANDS) == ["check", "fit", "predict", "submit", "ensemble", "report", "export", "metrics", "cache"]
+    assert list(COMMANDS) == [
+        "check",
+        "fit",
+        "find",
+        "predict",
+        "submit",
+        "ensemble",
+        "report",
+        "export",
+        "metrics",
+        "cache",
+    ]
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"]])

@@ -18,6 +18,7 @@ from swinft.run import layout
 from swinft.run.config.parser import options_from
 from swinft.run.experiment import Experiment
 from swinft.run.export import ExportResult, export
+from swinft.run.find.find import STEPS, Found, What, find_from_argv
 from swinft.run.fit_command import fit_from_argv
 from swinft.run.fold_files import FoldId
 from swinft.run.prediction.options import PredictOptions
@@ -59,7 +60,6 @@ def fit(
         InputError: Config, tables or images are wrong, or the run's folder already exists.
         RunError: A fold has failed; its output says why, and `resume` continues the run.
     """
-    changes = nested({**(overrides or {}), **keys})
     with python_inputs() as folder:
         words: list[str] = []
         if isinstance(resume, str | PurePath):
@@ -67,16 +67,55 @@ def fit(
             config = Path(resume) / "config.yaml" if config is None else config
         elif resume:
             words += ["--resume"]
-        if isinstance(config, Mapping):
-            config = write_keys(folder / "config", nested(config))
-        words += [f"--config={config}"] if config is not None else []
-        words += [f"--config={write_keys(folder / 'overrides', changes)}"] if changes else []
+        words += _config_words(folder, config, {**(overrides or {}), **keys}, allow_code)
         flags = {"--overwrite": overwrite, "--accept": accept}
         words += [option for option, is_set in flags.items() if is_set]
         words += [f"--devices-per-fold={devices_per_fold}"] if devices_per_fold is not None else []
-        words += [f"--allow-code={','.join(_names(allow_code))}"] if allow_code else []
         run = fit_from_argv(words)
     return None if run is None else Run(run.root, allow_code)
+
+
+def find(
+    config: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    what: Sequence[What] | None = None,
+    steps: int = STEPS,
+    allow_code: str | Sequence[str] = (),
+    **keys: Any,
+) -> Found:
+    """Finds a learning rate and a batch size for a config; does and prints the same as `swinft find`.
+
+    Args:
+        config: A YAML file, or its content as a dictionary.
+        overrides: Keys that replace those of the config.
+        what: `lr`, `batch_size` or both; by default both, on a CPU the learning rate alone.
+        steps: Optimiser steps of the range test; a verification takes half as many.
+        allow_code: Packages or modules whose classes the config may name, besides the trusted ones.
+        keys: More overrides.
+
+    Returns:
+        The keys to set, `swinft.fit(config, found.keys)`, and what was measured.
+
+    Raises:
+        InputError: Config, tables or images are wrong, or nothing can be found.
+        RunError: The process that measures has failed; its output says why.
+    """
+    with python_inputs() as folder:
+        words = _config_words(folder, config, {**(overrides or {}), **keys}, allow_code)
+        words += [f"--what=[{','.join(what)}]"] if what else []
+        return find_from_argv([*words, f"--steps={steps}"])
+
+
+def _config_words(
+    folder: Path, config: str | Path | Mapping[str, Any] | None, changes: Mapping[str, Any], allow_code: Any
+) -> list[str]:
+    """The words of a command line for a config with changes; dictionaries become files in a folder."""
+    if isinstance(config, Mapping):
+        config = write_keys(folder / "config", nested(config))
+    words = [f"--config={config}"] if config is not None else []
+    words += [f"--config={write_keys(folder / 'overrides', nested(changes))}"] if changes else []
+    return words + ([f"--allow-code={','.join(_names(allow_code))}"] if allow_code else [])
 
 
 def open_run(folder: str | Path, allow_code: str | Sequence[str] = ()) -> "Run":

@@ -31,7 +31,7 @@ from swinft.run.experiment import Experiment
 from swinft.run.fold_files import ALL, expanded, trainings_of
 from swinft.run.folds.kept import kept_epochs
 from swinft.run.folds.labels import rows_of
-from swinft.run.folds.planned import planned, step_problems
+from swinft.run.folds.planned import Planned, planned, step_problems
 from swinft.run.folds.pretrained import check_pretrained, check_unseen, pretrained_of
 from swinft.run.folds.teacher import DISTILL, LABELS, TeacherRun, teacher_of, teachers_of
 from swinft.run.folds.trainer_checks import check_trainer
@@ -41,6 +41,7 @@ from swinft.run.submission.sample import Sample
 from swinft.run.trainer import callbacks_of
 
 T = TypeVar("T")
+Select = Callable[[Experiment, Schema, TriedTask, torch.device, Planned], Choice]
 
 HIGHEST_SEED = 2**32 - 1  # limit of numpy's legacy generator, which Lightning seeds
 
@@ -77,11 +78,12 @@ class CheckedRun:
         return [*found, "submission: data.sample_submission is not set, so the competition's format is unknown"]
 
 
-def check_run(experiment: Experiment) -> CheckedRun:
+def check_run(experiment: Experiment, select: Select = select_compute) -> CheckedRun:
     """Builds and checks all that a run needs; `check` and `fit` refuse the same configs because both call this.
 
     Args:
-        experiment: The experiment of `check` or `fit`.
+        experiment: The experiment of `check`, `fit` or `find`.
+        select: Chooses precision and attention; of `find` without a step of a full batch.
 
     Raises:
         InputError: Config, tables or images are wrong. All problems found before images are decoded are listed at once.
@@ -124,7 +126,7 @@ def check_run(experiment: Experiment) -> CheckedRun:
     took = time.perf_counter() - started
     num_parameters = sum(parameter.numel() for parameter in tried.task.net.parameters())
     device = trainer.strategy.root_device
-    choice = select_compute(experiment, data.schema, tried, device, planned(config, data, trainer.world_size))
+    choice = select(experiment, data.schema, tried, device, planned(config, data, trainer.world_size))
     return CheckedRun(frozen, data, num_parameters, choice, took, plan, teachers)
 
 

@@ -82,11 +82,11 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
         _delete(run, held)
         if was_started:
             print(f"{run.root}: the earlier run is deleted (--overwrite)")
-    _write(run, experiment, checked, devices)
+    write_run(run, experiment, checked, devices)
     return checked_images(data)
 
 
-def _write(run: Run, experiment: Experiment, checked: CheckedRun, devices: int) -> None:
+def write_run(run: Run, experiment: Experiment, checked: CheckedRun, devices: int) -> None:
     """Writes what a run is frozen with; the config comes last."""
     config, data = experiment.config, checked.data
     commit(run.schema, json.dumps(data.schema.to_dict(), indent=1).encode(), "swinft fit")

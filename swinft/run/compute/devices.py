@@ -33,6 +33,13 @@ def check_training_devices(config: Namespace) -> None:
     check_usable(devices, HIDE if config.get("resume") else "add --trainer.accelerator cpu")
 
 
+def one_device(config: Namespace) -> list[int] | int:
+    """A value of `trainer.devices` for a training on one device: the first of those that it names, else any."""
+    chosen = config.trainer.devices
+    is_named = isinstance(chosen, list) or (isinstance(chosen, str) and "," in chosen)
+    return _indices(chosen, 0)[:1] if is_named else 1
+
+
 def devices_per_fold(config: Namespace, num_folds: int) -> int:
     """The number of devices per fold for a run that starts here.
 

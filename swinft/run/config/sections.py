@@ -88,11 +88,13 @@ MANAGED_TRAINER_KEYS = {
 SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 PrecisionSpelling = Precision | Literal["32", "16", "bf16", 32, 16]
 # Options that say how to run, not what: never part of a frozen config.
-COMMAND_KEYS = ("config", "fold", "resume", "overwrite", "accept", "allow_code", "devices_per_fold", "trial")
+RUN_KEYS = ("fold", "resume", "overwrite", "accept", "devices_per_fold")
+COMMAND_KEYS = ("config", "allow_code", "trial", "what", "steps", *RUN_KEYS)
 
 HELP = ("-h", "--help", "--help-all", "--help_all")
 PURPOSES = {
     "check": "Checks the tables, images and folds of a config, and all else that a fit needs; trains nothing.",
+    "find": "Finds a learning rate and a batch size for a config, and prints the keys to paste into it.",
     "fit": "Trains every fold of a config: out-of-fold predictions, their pooled score, a report.",
 }
 

@@ -85,10 +85,10 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
     experiment = experiment.with_config(config)
     silence_lightning()
     pl.seed_everything(config.seed + _number(run, fold), verbose=False)
-    data = _data(run, experiment, found)
+    data = fold_data(run, experiment, found)
     newest = newest_checkpoint(fold)
     device, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
-    task = _task(run, experiment, data, newest, device)
+    task = fold_task(run, experiment, data, newest, device)
     limit = fold_limit(run, config)
     progress = FoldProgress(fold, task.metrics, len(config.predict.views), limit, RunFolds.of(run))
     recorder = FoldRecorder(fold, task.scored_by, kept_epochs(config.checkpoint), limit, progress, stop_after)
@@ -120,7 +120,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
             _finish(fold, experiment, choice, data, recorder, trainer)
 
 
-def _data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVDataModule:
+def fold_data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVDataModule:
     """The fold's rows; their images are compared with those of the run's start unless this has been done."""
     config = experiment.config
     held_out = run.fold(config.fold).held_out
@@ -135,7 +135,7 @@ def _data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVD
     return data
 
 
-def _task(
+def fold_task(
     run: Run, experiment: Experiment, data: CSVDataModule, newest: Path | None, device: torch.device
 ) -> FineTuneTask:
     """The fold's task and its teacher, with pretrained weights unless it resumes from the checkpoint `newest`.

@@ -26,7 +26,7 @@ def step_problems(config: Namespace, data: CSVDataModule, num_ranks: int) -> lis
     steps: list[Steps] = []
     for fold in folds:
         try:
-            steps.append(_steps(config, data.splits.num_training_rows(fold), num_ranks))
+            steps.append(fold_steps(config, data.splits.num_training_rows(fold), num_ranks))
             warmup_steps(OptimConfig(**config.model.optim.as_dict()), steps[-1])
         except InputError as error:
             problems.append(f"fold {fold}: {error}")
@@ -112,12 +112,12 @@ def planned(config: Namespace, data: CSVDataModule, num_ranks: int) -> Planned:
     """
     per_step = config.data.batch_size * config.trainer.accumulate_grad_batches * num_ranks
     rows = [data.splits.num_training_rows(fold) for fold in range(int(data.fold_of_row.max()) + 1)]
-    steps = [_steps(config, each, num_ranks).total for each in rows]
+    steps = [fold_steps(config, each, num_ranks).total for each in rows]
     images = sum(total * min(per_step, each) for total, each in zip(steps, rows, strict=True))
     return Planned(images * len(config.seeds or [0]), min(steps))
 
 
-def _steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:
+def fold_steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:
     """The steps of a fold that trains on `num_rows` rows.
 
     Raises:

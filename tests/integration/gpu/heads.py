@@ -44,3 +44,20 @@ class HoledHead(ClassificationHead):
             predictions = predictions.float()
             predictions[::5] = float("inf")
         return predictions
+
+
+class LargeHead(ClassificationHead):
+    """Allocates `megabytes` per row of a batch."""
+
+    megabytes = 100
+
+    def forward(self, features):
+        torch.empty(len(features) * self.megabytes << 20, dtype=torch.uint8)
+        return super().forward(features)
+
+
+class NaNHead(ClassificationHead):
+    """Its logits are not finite once it is trained."""
+
+    def forward(self, features):
+        return super().forward(features) * (float("nan") if self.training and torch.is_grad_enabled() else 1)
