@@ -60,7 +60,8 @@ def describe_unreadable(content: bytes, error: Exception) -> str:
     for name in FORMATS:
         if (reason := _pillow_error(name, content)) is not None:
             detail = _tiff(content) if name == "TIFF" else ""
-            return f"is a {name}{detail} that Pillow cannot read ({reason}); convert it to an 8-bit PNG or restore it"
+            to = "an 8-bit PNG" + " (or .npy, for data.loading.image_rules.keep)" * (name == "TIFF")
+            return f"is a {name}{detail} that Pillow cannot read ({reason}); convert it to {to} or restore it"
     if content[4:8] == b"ftyp":
         return "is HEIC or video; convert it to JPEG"
     if content[128:132] == b"DICM":
