@@ -210,17 +210,29 @@ def _to_onnx(net: ImageModel, example: tuple[Tensor, ...]) -> Exported:
 
 def _by_trace(net: ImageModel, example: tuple[Tensor, ...], names: list[str]) -> bytes:
     file: Any = io.BytesIO()
-    torch.onnx.export(
-        Predicting(net).eval(),
-        example,
-        file,
-        dynamo=False,
-        input_names=names,
-        output_names=["predictions"],
-        dynamic_axes={name: {0: "batch"} for name in [*names, "predictions"]},
-        opset_version=OPSET,
-    )
+    # The exporter does not know expm1. In a torch without these functions, the other exporter takes over.
+    torch.onnx.register_custom_op_symbolic("aten::expm1", _expm1, OPSET)  # type: ignore[attr-defined]
+    try:
+        torch.onnx.export(
+            Predicting(net).eval(),
+            example,
+            file,
+            dynamo=False,
+            input_names=names,
+            output_names=["predictions"],
+            dynamic_axes={name: {0: "batch"} for name in [*names, "predictions"]},
+            opset_version=OPSET,
+        )
+    finally:
+        torch.onnx.unregister_custom_op_symbolic("aten::expm1", OPSET)  # type: ignore[attr-defined]
     return bytes(file.getvalue())
+
+
+def _expm1(graph: Any, value: Any) -> Any:
+    """exp(x) − 1 by operations of ONNX, also near 0: 2 sinh(x / 2) exp(x / 2)."""
+    half = graph.op("Mul", value, graph.op("Constant", value_t=torch.tensor(0.5)))
+    product = graph.op("Mul", graph.op("Sinh", half), graph.op("Exp", half))
+    return graph.op("Add", product, product)
 
 
 def _by_torch_export(net: ImageModel, example: tuple[Tensor, ...], names: list[str]) -> bytes:

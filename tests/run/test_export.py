@@ -358,6 +358,18 @@ def test_new_heads_and_poolings_compute_the_same_elsewhere(pooling, head):
     )
 
 
+def test_transforms_of_targets_are_exported_by_the_faster_exporter(monkeypatch, capfd):
+    monkeypatch.setattr(forms, "_by_torch_export", None)
+
+    def head(in_features, num_outputs):
+        made = swinft.RegressionHead(in_features, num_outputs, transform=["log1p", "sqrt", "none"])
+        made.initialize(torch.rand(20, 3, generator=torch.Generator().manual_seed(0)) * 9)
+        return made
+
+    assert difference(pooled_net(V1, TINY_SWIN, "max", head), "onnx") <= TOLERANCE
+    assert "graph(" not in capfd.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments"),
