@@ -82,6 +82,7 @@ def make_ensemble(recipe: Recipe) -> Run:
         rows = common_rows(members, base, recipe.common_rows)
         (metric,) = chosen_metrics(base.metrics[:1], base.data.schema.kind)
         problem = make_problem(base, members, rows, metric)
+        print_line(f"{number_of(len(members), 'member')}, {number_of(len(rows), 'row')} that all of them predicted")
         comparison = compare(problem, recipe, metric.name)
         with new_folder(run) as part:
             write(part, run, Made(recipe, base, members, rows, problem, metric, comparison))

@@ -92,8 +92,8 @@ class Recipe:
         runs: Folder of all runs.
         base: The run with the training table, the folds and the metric; by default the first run among the members.
         method: How predictions are combined: `mean`, `geometric`, `rank`, `power`, `hill`, `nnls`, `nelder-mead`,
-            `ridge`, `logistic`, `gbdt` (needs `pip install 'swinft[gbdt]'`); `auto` for the one of the others with the
-            best nested score.
+            `ridge`, `logistic`, `gbdt` (needs `pip install 'swinft[gbdt]'`); `auto` for the one with the best nested
+            score, of all but `gbdt`.
         common_rows: Use the training rows that all members predicted; otherwise it is an error if they differ.
         bootstrap: Number of resamples for the intervals; 0 for none.
         leave_one_out: Whether to measure what each member adds, by fitting without it.

@@ -61,6 +61,7 @@ class TeacherRun:
         config = student.config
         try:
             run = Run.open(named)
+            run.check_trained()
         except InputError as error:
             raise InputError(f"{key}: {error} Name the folder of a finished run, such as runs/NAME.") from error
         if run.root.resolve() == (Path(config.runs) / config.name).resolve():

@@ -18,9 +18,11 @@ from swinft.inference.provenance import sha256
 from swinft.run.ensemble import folder
 from swinft.run.ensemble.boosting import PARAMETERS
 from swinft.run.ensemble.fits import climb
+from swinft.run.ensemble.members import Base
 from swinft.run.ensemble.methods import METHODS
 from swinft.run.layout import Run
 from swinft.run.lock import hold
+from swinft.run.scoring import row_scorer, score_rows
 from swinft.store import commit, record_existing
 from tests.conftest import ROOT, in_this_process, tiny_config, write_config
 from tests.run.ensemble.conftest import write_oof, write_test
@@ -391,6 +393,11 @@ def test_commands_that_need_networks_say_that_it_has_none(runs, capsys, tmp_path
     for words in (["fit", "--resume", made], ["export", made, "--fold", "0", "--to", "timm"]):
         assert main(words) == 2
         assert "E is an ensemble and has no networks: name the run of a member: a, b, c" in error(capsys)
+    config = str(runs / "a" / "config.yaml")
+    for key in ("model.pretrained", "distill.run"):
+        words = ["fit", "--config", config, "--name", "new", "--runs", str(tmp_path), "--fold", "0", f"--{key}", made]
+        assert main(words) == 2
+        assert "E is an ensemble and has no networks" in error(capsys)
     assert main(["predict", made, "--views", "hflip"]) == 2
     assert "--views: " in (said := error(capsys))
     assert "predict with the members' own runs first" in said
@@ -426,7 +433,10 @@ def test_a_crash_leaves_the_earlier_ensemble_or_none(file, runs, monkeypatch):
         patch.setattr("swinft.inference.predictions.commit", stop)
         assert combine(runs, "--method", "mean") == 130
         assert not (runs / "E").exists()
+    (runs / ".E.unfinished").mkdir()  # of a process that was killed
+    (runs / ".E.unfinished" / "oof.csv").write_text("half")
     assert combine(runs, "--method", "mean") == 0
+    assert not list(runs.glob(".E.*"))
     before = (runs / "E" / "oof.csv").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("swinft.run.ensemble.folder.commit", stop)
@@ -512,6 +522,10 @@ def test_trees_see_the_metadata_of_test_rows_and_a_metric_the_table(competition,
     oof = Predictions.read(made.oof, 1)
     errors = np.abs(oof.values[:, 0] - truth["brightness"])
     assert scores["pooled"]["OldError"] == pytest.approx(errors[truth["age"] > 11].mean(), rel=1e-6)
+    base, rows = Base.open(tmp_path / "runs" / "x", ["seen"]), np.arange(24)
+    some = np.array([20, 3, 3, 11, 23, 7])  # as resampled rows and folds are
+    found = row_scorer(base.metrics, base.data, rows)(oof.values[some], some)
+    assert found == score_rows(base.metrics, base.data, rows[some], oof.values[some])
     before = Predictions.read(made.test_predictions, 1).values
     table = pd.read_csv(data / "test.csv", dtype=str)
     table["age"] = "23"

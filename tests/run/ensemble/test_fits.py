@@ -107,7 +107,9 @@ def test_ridge_is_that_of_scikit_learn_at_its_penalty():
     assert min(errors) < 1e-6
     sparse = truth[:, 0].copy()
     sparse[40:] = np.nan
-    assert np.allclose(ridge(columns, sparse, np.ones(60))[0], ridge(columns[:40], truth[:40, 0], np.ones(40))[0])
+    first = ridge(columns[:40], truth[:40, 0], np.ones(40))
+    assert np.allclose(ridge(columns, sparse, np.ones(60))[0], first[0])
+    assert np.allclose(ridge(columns, truth[:, 0], np.where(np.arange(60) < 40, 1.0, 0.0))[0], first[0])
 
 
 @pytest.mark.parametrize("are_classes", [True, False])

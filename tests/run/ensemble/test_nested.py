@@ -10,11 +10,14 @@ from swinft.data.target.kinds import TARGETS
 from swinft.errors import InputError
 from swinft.model.scoring import score
 from swinft.run.ensemble.compare import compare, methods_to_try
+from swinft.run.ensemble.fits import mean_rank
 from swinft.run.ensemble.methods import METHODS
 from swinft.run.ensemble.nested import Problem, correlations, differences, evaluate, member_candidates, nested_values
 from swinft.run.ensemble.recipe import Recipe
+from swinft.run.ensemble.table import notes
 
 FITTED = [name for name, method in METHODS.items() if method.is_fitted and method.is_automatic]
+SEARCHES = ("hill", "nelder-mead")  # which score thousands of times
 
 
 def problem(kind: str, metric: str, members: np.ndarray, targets: np.ndarray, **changes: object) -> Problem:
@@ -46,7 +49,7 @@ def of_noise() -> Problem:
     return problem("multilabel", "mean_column_auc", rng.random((20, 40, 1)), truth)
 
 
-@pytest.mark.parametrize("name", ["hill", pytest.param("nelder-mead", marks=pytest.mark.slow), "nnls"])
+@pytest.mark.parametrize("name", ["nnls", *(pytest.param(name, marks=pytest.mark.slow) for name in SEARCHES)])
 def test_twenty_members_of_noise_look_good_in_sample_and_are_not(name):
     """The planted optimism: fitted weights beat the best of them where they were fitted, and nowhere else."""
     planted = of_noise()
@@ -69,7 +72,9 @@ def test_the_printed_table_tells_noise_from_gain():
 
 
 @pytest.mark.parametrize("made", [of_numbers, of_labels])
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "nelder-mead")) for name in FITTED]
+)
 def test_no_row_is_predicted_by_what_was_fitted_on_it(name, made):
     """Other targets of a fold change the predictions of other folds, and none of its own."""
     before = made()
@@ -136,6 +141,15 @@ def test_methods_that_make_no_sense_are_refused():
     assert "one fold alone" in refused["hill"]
     with pytest.raises(InputError, match="--method hill: one fold alone is scored"):
         methods_to_try(alone, "hill")
+
+
+def test_ranks_are_said_to_leave_the_unit():
+    made = of_labels()
+    found = compare(made, Recipe("e", ["x"], method="rank", bootstrap=0, leave_one_out=False), "mean_column_auc")
+    assert np.allclose(found.chosen.values, mean_rank(made.members), atol=1e-6)
+    assert any("rank predicts ranks in 0–1, not probabilities" in line for line in notes(found.table))
+    plain = compare(made, Recipe("e", ["x"], method="mean", bootstrap=0, leave_one_out=False), "mean_column_auc")
+    assert not any("ranks" in line for line in notes(plain.table))
 
 
 def test_auto_takes_the_best_nested_score_and_the_simplest_of_a_tie():
