@@ -39,8 +39,9 @@ def predict(task: Task, scratch: Path) -> NDArray[np.floating]:
         device=torch.device("cpu"),
     )
     weights = {"file": str(task.weights)}
+    options = {"y_range": _range(task)} if task.is_regression else {}
     learner = vision_learner(
-        loaders, task.backbone, n_out=task.num_outputs, path=scratch, pretrained_cfg_overlay=weights
+        loaders, task.backbone, n_out=task.num_outputs, path=scratch, pretrained_cfg_overlay=weights, **options
     )
     with learner.no_bar(), learner.no_logging():
         learner.fine_tune(task.epochs - 1)
@@ -51,3 +52,10 @@ def predict(task: Task, scratch: Path) -> NDArray[np.floating]:
         mean, deviation = task.scale
         return found.flatten().numpy() * deviation + mean
     return found.numpy()
+
+
+def _range(task: Task) -> tuple[float, float]:
+    """The range of outputs, which fastai's guide sets for numbers: a little wider than that of the targets."""
+    targets = task.numbers("train")
+    margin = 0.05 * float(np.ptp(targets))
+    return float(targets.min()) - margin, float(targets.max()) + margin
