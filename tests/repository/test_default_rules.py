@@ -32,7 +32,7 @@ def tables() -> str:
             values = "<br>".join(f"`{key}: {shown(value)}`" for key, value in rule.values.items())
             lines.append(f"| {values} | {words(rule)} | {rule.why} |")
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def with_tables(text: str) -> str:

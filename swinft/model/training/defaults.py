@@ -74,8 +74,9 @@ RATES = (
     ),
     Rule(
         {"model.optim.lr": 2e-3, "model.optim.head_lr": 2e-3},
-        f"{COMPARED}: within 0.011 of the best of five rates on solar cells and digits, in 2 and in 10 epochs; batch "
-        "normalisation allows ten times or more the rate of pretrained transformers",
+        f"{COMPARED}: at most 0.012 below the best of five rates on solar cells and digits, in 2 and in 10 epochs. "
+        f"{PEERS}: in 50 steps 0.001 is worse on four of five tasks, and 0.004 better on all five. Batch normalisation "
+        "allows ten times or more the rate of pretrained transformers",
         has_batch_norm=True,
         is_pretrained=True,
     ),
@@ -91,12 +92,16 @@ RATES = (
 FIXED = (
     Rule({"trainer.max_epochs": 10}, "not measured"),
     Rule({"model.optim.name": "adamw", "model.optim.weight_decay": 0.05}, "not measured: of Swin's recipe"),
-    Rule({"model.optim.layer_decay": 1.0}, "not measured"),
+    Rule({"model.optim.layer_decay": 1.0}, f"{PEERS}: 0.8 is worse with batch normalisation on three of five tasks"),
     Rule({"model.optim.schedule": "warmup_cosine", "model.optim.min_lr_ratio": 0.01}, "not measured"),
     Rule({"model.optim.warmup_epochs": "auto"}, "not measured: a tenth of the steps, three tenths with `onecycle`"),
     Rule({"trainer.gradient_clip_val": 1.0}, "not measured: of Swin's recipe; prevents divergence in fp16"),
-    Rule({"model.ema_decay": None}, "not measured"),
-    Rule({"data.augment": "light"}, "not measured"),
+    Rule({"model.ema_decay": None}, f"{PEERS}: in 50 steps, 0.999 changes nothing beyond the spread of seeds"),
+    Rule(
+        {"data.augment": "light"},
+        f"{PEERS}: in 5 epochs `none` is better on all five tasks, `medium` on none beyond the spread of seeds; longer "
+        "trainings, in which augmentation is meant to help, were not measured",
+    ),
     Rule({"model.mix.mixup_alpha": 0.0, "model.mix.cutmix_alpha": 0.0}, "not measured"),
     Rule({"model.pooling": "avg", "model.drop_path_rate": None, "model.freeze_epochs": 0}, "not measured"),
     Rule({"trainer.precision": "auto"}, "timed before a long training: the fastest of the device's number formats"),
