@@ -49,6 +49,7 @@ _PUBLIC = {
     "Metric": "swinft.model.metrics",
     "View": "swinft.inference.tta",
     "SubmissionFormat": "swinft.run.submission.formats",
+    "Rule": "swinft.inference.rules.rule",
     "Loss": "swinft.model.heads",
     "ClassificationHead": "swinft.model.heads",
     "RegressionHead": "swinft.model.heads",

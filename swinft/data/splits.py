@@ -45,7 +45,7 @@ class Splits:
         self.notes: list[str] = []
         self.known_images: Path | None = None  # an earlier run's images.csv
         self.known_schema: Path | None = None  # an earlier run's, with which a custom kind is compared
-        self._tables: tuple[Rows, Schema, Rows | None] | None = None
+        self.tables: tuple[Rows, Schema, Rows | None] | None = None  # as read: train, and to predict
         self._train: Rows | None = None
         self._test: Rows | None = None
         self.known_leaks: Path | None = None  # an earlier run's extra.csv
@@ -222,7 +222,7 @@ class Splits:
         Raises:
             DataError: Everything that is wrong with the tables and the files they name.
         """
-        if self._tables is None:
+        if self.tables is None:
             problems: list[Problem] = []
             found = self._read_train(problems)
             schema = found[1] if found else None
@@ -231,8 +231,8 @@ class Splits:
             self.sample = self._read_sample(test, problems)
             if problems or found is None:
                 raise DataError(problems, self.settings.loading.download)
-            self._tables = *found, test
-        return self._tables[0], self._tables[1]
+            self.tables = *found, test
+        return self.tables[0], self.tables[1]
 
     def setup_fit(self) -> None:
         """Reads the tables, finds rows to skip, and assigns the folds.
@@ -242,8 +242,8 @@ class Splits:
             InputError: The folds cannot be used.
         """
         rows, schema = self.read_tables()
-        assert self._tables is not None
-        test = self._tables[2]
+        assert self.tables is not None
+        test = self.tables[2]
         train = self._without_bad_images(rows)
         assert train.targets is not None
         used, config = train.is_used, self.settings.folds

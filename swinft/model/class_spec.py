@@ -66,8 +66,8 @@ def to_spec(value: Any, defaults: bool = False) -> Any:
 
 
 def spec_name(spec: Any) -> str:
-    """A spec in one line: class path and arguments, `tilt.Tilt(degrees=5)`; a name unchanged."""
-    if not isinstance(spec, Mapping):
+    """A spec in one line: class path and arguments, `tilt.Tilt(degrees=5)`; names and other values as text."""
+    if not isinstance(spec, Mapping) or "class_path" not in spec:
         return str(spec)
     arguments = ", ".join(f"{name}={spec_name(value)}" for name, value in (spec.get("init_args") or {}).items())
     return f"{spec['class_path']}({arguments})" if arguments else str(spec["class_path"])

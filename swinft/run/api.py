@@ -166,7 +166,10 @@ class Run:
 
     @property
     def scores(self) -> dict[str, Any]:
-        """`pooled`: each metric over all out-of-fold rows; `folds`: each fold's; `spread`: their standard deviation."""
+        """`pooled`: each metric over all out-of-fold rows; `folds`: each fold's; `spread`: their standard deviation.
+
+        `with_rules`, if there are any: their `pooled` scores.
+        """
         self._check_finished(self._files.scores)
         return self._files.read_scores()
 

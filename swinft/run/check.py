@@ -4,7 +4,7 @@ Fast checks come first: the settings before a table is read, the network and the
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.samples import Rows
 from swinft.data.schema import Schema, with_prior
 from swinft.errors import InputError
+from swinft.inference.rules.rule import Rule
 from swinft.inference.tta import check_views
 from swinft.model.metrics import Traits, traits_of
 from swinft.model.trial import try_step
@@ -37,6 +38,7 @@ from swinft.run.folds.teacher import DISTILL, LABELS, TeacherRun, teacher_of, te
 from swinft.run.folds.trainer_checks import check_trainer
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
+from swinft.run.submission.rules import check_on_tables, describe_rules
 from swinft.run.submission.sample import Sample
 from swinft.run.trainer import callbacks_of
 
@@ -58,6 +60,7 @@ class CheckedRun:
         plan: What `swinft submit` will write; None without a sample submission.
         seconds: Duration of the image check.
         teachers: Runs that it learns from.
+        rules: What changes predictions before they are submitted.
     """
 
     config: str
@@ -67,10 +70,11 @@ class CheckedRun:
     seconds: float
     plan: SubmissionPlan | None = None
     teachers: list[TeacherRun] = field(default_factory=list)
+    rules: Sequence[Rule] = ()
 
     def lines(self) -> list[str]:
-        """What it learns from, and the submission, line by line; none of the latter without a test table."""
-        found = [teacher.describe() for teacher in self.teachers]
+        """What it learns from, its rules, and the submission, line by line; none of the latter without a test table."""
+        found = [teacher.describe() for teacher in self.teachers] + describe_rules(self.rules, self.data)
         if self.plan:
             return [*found, self.plan.describe(), *(f"  note: {note}" for note in self.plan.notes)]
         if not self.data.settings.test:
@@ -105,6 +109,7 @@ def check_run(experiment: Experiment, select: Select = select_compute) -> Checke
     tables = _collect(problems, data.splits.read_tables) if data else None
     tried = _collect(problems, lambda: _check_task(experiment, *tables, teachers)) if tables else None
     plan = _collect(problems, lambda: _plan_submission(experiment, data, *tables, tried)) if data and tables else None
+    rules = _collect(problems, lambda: _check_rules(experiment, data, *tables)) if data and tables else None
     if trainer and tried:
         problems += monitor_problems(callbacks_of(trainer), tried.task.scored_by)
     frozen = None if problems else _collect(problems, experiment.dump)
@@ -127,7 +132,7 @@ def check_run(experiment: Experiment, select: Select = select_compute) -> Checke
     num_parameters = sum(parameter.numel() for parameter in tried.task.net.parameters())
     device = trainer.strategy.root_device
     choice = select(experiment, data.schema, tried, device, planned(config, data, trainer.world_size))
-    return CheckedRun(frozen, data, num_parameters, choice, took, plan, teachers)
+    return CheckedRun(frozen, data, num_parameters, choice, took, plan, teachers, rules or [])
 
 
 def _check_fold(config: Namespace, num_folds: int) -> None:
@@ -176,6 +181,17 @@ def _plan_submission(
     options = SubmissionConfig(**experiment.section("submission"))
     schema = with_prior(schema, rows.targets[rows.is_used & rows.has_target & ~rows.is_extra])
     return plan_submission(Sample.of(data.splits.sample), schema, first, options, config.data.columns.label_delimiter)
+
+
+def _check_rules(experiment: Experiment, data: CSVDataModule, rows: Rows, schema: Schema) -> list[Rule]:
+    """The rules, checked and tried with the tables.
+
+    Raises:
+        InputError: A rule is wrong, or fails.
+    """
+    given = experiment.section("submission")["rules"]
+    test = data.splits.tables[2] if data.splits.tables else None
+    return check_on_tables(given, rows, test, schema, data.settings.columns.rules)
 
 
 def _check_task(experiment: Experiment, rows: Rows, schema: Schema, teachers: list[TeacherRun]) -> TriedTask:

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,8 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.splits import OK
 from swinft.errors import command
 from swinft.inference.predictions import Predictions
+from swinft.inference.rules.named import rules_of
+from swinft.model.metrics import Metric
 from swinft.printing import format_score, format_seconds
 from swinft.run.environment import note_of_folds
 from swinft.run.experiment import Experiment
@@ -21,6 +23,7 @@ from swinft.run.folds.recorder import WHOLE
 from swinft.run.layout import Run
 from swinft.run.report.page import write_report
 from swinft.run.scoring import score_rows
+from swinft.run.submission.rules import score_with_rules
 from swinft.store import commit, json_bytes
 
 
@@ -52,6 +55,8 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     scores = _scores(oof.values, data, results, experiment)
     if experiment.config.seeds:
         scores |= _of_seeds({seed: each.values for seed, each in of_seeds.items()}, data, results, experiment)
+    if rules := rules_of(experiment.section("submission")["rules"]):
+        scores["with_rules"] = score_with_rules(rules, oof, data, _metrics(experiment, results))
     commit(run.scores, json_bytes(scores), "swinft fit")
     try:
         write_report(run, data)
@@ -68,7 +73,7 @@ def _scores(
     """The pooled score of every metric, the folds' own, and their spread (standard deviation over folds)."""
     names = list(results[0]["oof"])
     scored = np.flatnonzero(data.is_scored)
-    pooled = score_rows(experiment.section("model")["metrics"] or names, data, scored, values[scored])
+    pooled = score_rows(_metrics(experiment, results), data, scored, values[scored])
     spread = {name: float(np.std([each["oof"][name] for each in results])) for name in names}
     spread = spread if len(results) > 1 else dict.fromkeys(names, math.nan)  # of one fold there is none
     return {
@@ -82,6 +87,11 @@ def _scores(
     }
 
 
+def _metrics(experiment: Experiment, results: list[dict[str, Any]]) -> Sequence[str | Metric]:
+    """The metrics of a run: those of its config, or the head's."""
+    return experiment.section("model")["metrics"] or list(results[0]["oof"])
+
+
 def _of_seeds(
     values: Mapping[int | None, np.ndarray[Any, Any]],
     data: CSVDataModule,
@@ -90,7 +100,7 @@ def _of_seeds(
 ) -> dict[str, Any]:
     """The pooled score of each seed alone, and their spread (standard deviation over seeds)."""
     names, scored = list(results[0]["oof"]), np.flatnonzero(data.is_scored)
-    metrics = experiment.section("model")["metrics"] or names
+    metrics = _metrics(experiment, results)
     pooled = {str(seed): score_rows(metrics, data, scored, each[scored]) for seed, each in values.items()}
     spread = {name: float(np.std([each[name] for each in pooled.values()])) for name in names}
     return {"seeds": pooled, "spread_over_seeds": spread if len(pooled) > 1 else dict.fromkeys(names, math.nan)}
@@ -109,7 +119,14 @@ def summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
     for seed, pooled in scores.get("seeds", {}).items():
         lines.append(f"{f'seed {seed}':<{first}}" + "".join(f"{format_score(pooled[name]):>{wide}}" for name in names))
     lines += [f"{'spread':<{first}}" + "".join(f"{format_score(scores['spread'][name]):>{wide}}" for name in names)]
-    lines += [f"{'pooled':<{first}}" + "".join(f"{format_score(scores['pooled'][name]):>{wide}}" for name in names), ""]
+    lines += [f"{'pooled':<{first}}" + "".join(f"{format_score(scores['pooled'][name]):>{wide}}" for name in names)]
+    ruled = scores.get("with_rules", {"pooled": {}})
+    if ruled["pooled"]:
+        lines += [
+            f"{'with rules':<{first}}" + "".join(f"{format_score(ruled['pooled'][name]):>{wide}}" for name in names)
+        ]
+    lines += [f"the score with rules is not known: {ruled['problem']}"] if "problem" in ruled else []
+    lines.append("")
     monitor = f"val_{names[0]}"
     for which in ("last", "best"):
         mean = float(np.mean([result[f"{which}_epoch"][monitor] for result in scores["folds"]]))

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from sklearn.metrics import cohen_kappa_score, log_loss, roc_auc_score
@@ -16,6 +17,8 @@ from swinft.cli import main
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.inference.predictions import Predictions
+from swinft.inference.rules.named import rules_of
+from swinft.inference.rules.rule import apply_rules
 from swinft.model.metrics import METRICS, traits_of
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.plan import (
@@ -207,8 +210,11 @@ def written(
     """The text of a submission for two rows, after its own check."""
     columns = {name: [cell] * 2 for name, cell in zip(header, cells, strict=True)}
     sample = Sample("sample.csv", "id", ["id", *header], IDS, columns)
-    plan = plan_submission(sample, schema, traits_of(metric), SubmissionConfig(**options))
-    rows, notes = build_submission(plan, Predictions(IDS, np.array(values, np.float32), schema.outputs))
+    config = SubmissionConfig(**options)
+    plan = plan_submission(sample, schema, traits_of(metric), config)
+    predicted = Predictions(IDS, np.array(values, np.float32), schema.outputs)
+    changed, _ = apply_rules(rules_of(config.rules), predicted, pd.DataFrame(index=IDS), schema)
+    rows, notes = build_submission(plan, changed)
     text = as_csv(plan, rows)
     assert check_submission(text, plan) == []
     return text + "\n".join(notes)
@@ -222,7 +228,7 @@ def test_f003_zeros_have_no_sign_and_grades_stay_in_the_training_range():
     text = written(schema, ["y"], ["0.5"], [[-0.0], [4.7]], "rmse")
     assert text.splitlines()[1:3] == ["007,0", "1e5,4.69999981"]
     assert "1 of 2 values are outside the training targets' range 0–4" in text
-    text = written(schema, ["y"], ["0.5"], [[0.2], [4.7]], "rmse", clip=(1, 3))
+    text = written(schema, ["y"], ["0.5"], [[0.2], [4.7]], "rmse", rules=[{"clip": {"min": 1, "max": 3}}])
     assert text.splitlines()[1:3] == ["007,1", "1e5,3"]
 
 
@@ -240,7 +246,7 @@ def test_f011_rows_that_do_not_sum_to_one_are_said_and_can_be_divided():
     values = [[0.5, 0.25], [0.25, 0.5]]
     text = written(schema, ["x", "y"], ["0.5", "0.5"], values)
     assert "the sample's rows sum to 1, these to 0.75–0.75" in text
-    text = written(schema, ["x", "y"], ["0.5", "0.5"], values, normalize=True)
+    text = written(schema, ["x", "y"], ["0.5", "0.5"], values, rules=["normalize"])
     assert text.splitlines()[1] == "007,0.666666667,0.333333333"
     assert "sum" not in text
     # The cells of plant-pathology-2020 do not sum to one, nor do zeros.
@@ -248,14 +254,19 @@ def test_f011_rows_that_do_not_sum_to_one_are_said_and_can_be_divided():
 
 
 DEAD = [
-    (Schema("classification", ["a", "b"]), ["a"], {"clip": (0, 1)}, "submission.clip"),
+    (Schema("classification", ["a", "b"]), ["a"], {"rules": [{"clip": {"max": 2}}]}, "2 is no limit of probabilities"),
     (Schema("classification", ["a", "b"]), ["a"], {"threshold": 0.4}, "submission.threshold"),
     (Schema("classification", ["a", "b"]), ["a"], {"format": "label", "columns": {"y": "a"}}, "submission.columns"),
     (Schema("regression", ["y"]), ["0"], {"words": {"y": "z"}}, "submission.words"),
     (Schema("regression", ["y"]), ["0"], {"delimiter": "|"}, "submission.delimiter"),
-    (Schema("multilabel", ["a", "b"]), ["a"], {"normalize": True}, "submission.normalize"),
+    (
+        Schema("multilabel", ["a", "b"]),
+        ["a"],
+        {"rules": [{"sum": {"total": "a", "of": ["b"]}}]},
+        "it is for regression",
+    ),
     (Schema("multilabel", ["a", "b"]), ["a"], {"threshold": 1.5}, "must be in 0–1"),
-    (Schema("regression", ["y"]), ["0"], {"clip": (1, 1)}, "must be below"),
+    (Schema("regression", ["y"]), ["0"], {"rules": [{"clip": {"min": 1, "max": 1}}]}, "must be below"),
     (Schema("regression", ["y"]), ["0"], {"format": "label"}, "number or integer"),
     (Schema("regression", ["y"]), ["0"], {"keep": ["y"]}, "no column to fill"),
     (Schema("regression", ["y"]), ["0"], {"keep": ["z"]}, "names 'z'"),
@@ -367,13 +378,13 @@ def submit(run: Path, *options: str) -> int:
 
 def test_f009_everything_about_a_submission_can_be_changed_after_the_fit(runs, tmp_path, capsys):
     run, output = runs["aptos"], tmp_path / "s.csv"
-    assert submit(run, "--output", str(output), "--format", "number", "--clip", "1,2") == 0
+    assert submit(run, "--output", str(output), "--format", "number", "--rules", "{clip: {min: 1, max: 2}}") == 0
     values = [float(row[1]) for row in read(output)[1:]]
     assert all(1 <= value <= 2 for value in values)
     assert any(value != round(value) for value in values)
     made_from = json.loads((tmp_path / "s.made_from.json").read_text())
     assert made_from["format"] == "number"
-    assert made_from["options"]["clip"] == [1, 2]
+    assert made_from["options"]["rules"] == [{"clip": {"min": 1, "max": 2}}]
     assert submit(run, "--output", str(output), "--format", "label") == 2
     assert submit(runs["dogs-vs-cats"], "--output", str(output), "--columns", "{label: cat}") == 0
     cat = [float(row[1]) for row in read(output)[1:]]

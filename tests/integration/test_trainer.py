@@ -354,7 +354,7 @@ def test_f036_f125_what_is_asked_for_appears(competition, tmp_path, caplog):
 
 
 # Numbers that say something else when they are below 0, or that other settings are needed for.
-NOT_TRIED = {"trainer.devices", "trainer.log_every_n_steps", "submission.threshold", "submission.clip"}
+NOT_TRIED = {"trainer.devices", "trainer.log_every_n_steps", "submission.threshold"}
 BAD = {float: (".nan", ".inf", "-0.5"), int: ("-7",)}
 
 

@@ -42,15 +42,15 @@ def test_help_names_choices(capsys, monkeypatch):
     assert "--views VIEWS Test-time" in out  # and no --views+
 
 
-@pytest.mark.parametrize("words", [["--normalize"], ["--normalize", "true"], ["--normalize=true"]])
-def test_normalize_is_a_flag(words, tiny_run, tmp_path, capsys):
-    assert main(["submit", str(tiny_run), *words, "--output", str(tmp_path / "s.csv")]) == 2
-    assert "submission.normalize: no effect" in capsys.readouterr().err  # it acts, and classes are no numbers
-
-
-@pytest.mark.parametrize("words", [["--normalize", "false"], ["--normalize", "null"]])
-def test_normalize_can_be_switched_off(words, tiny_run, tmp_path):
+@pytest.mark.parametrize("words", [["--dry-run"], ["--dry-run", "true"], ["--dry-run=true"]])
+def test_dry_run_is_a_flag(words, tiny_run, tmp_path):
     assert main(["submit", str(tiny_run), *words, "--output", str(tmp_path / "s.csv")]) == 0
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_dry_run_can_be_switched_off(tiny_run, tmp_path):
+    assert main(["submit", str(tiny_run), "--dry-run", "false", "--output", str(tmp_path / "s.csv")]) == 0
+    assert (tmp_path / "s.csv").exists()
 
 
 def printed(competition, tmp_path, capsys, *words: str) -> dict:
@@ -58,18 +58,14 @@ def printed(competition, tmp_path, capsys, *words: str) -> dict:
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
     with pytest.raises(SystemExit):
         main(["check", "--config", str(config), *words, "--print_config"])
-    return yaml.safe_load(capsys.readouterr().out)["submission"]
+    return yaml.safe_load(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
-    "words", [["--submission.clip", "0,1"], ["--submission.clip=0,1"], ["--submission.clip", "[0,1]"]]
+    "words", [["--model.optim.betas", "0,0.5"], ["--model.optim.betas=0,0.5"], ["--model.optim.betas", "[0,0.5]"]]
 )
 def test_a_pair_is_written_with_and_without_brackets(words, competition, tmp_path, capsys):
-    assert printed(competition, tmp_path, capsys, *words)["clip"] == [0, 1]
-
-
-def test_submission_normalize_is_a_flag_of_a_config(competition, tmp_path, capsys):
-    assert printed(competition, tmp_path, capsys, "--submission.normalize")["normalize"] is True
+    assert printed(competition, tmp_path, capsys, *words)["model"]["optim"]["betas"] == [0, 0.5]
 
 
 def test_a_pair_the_wrong_way_round_is_refused(competition, tmp_path, capsys):
@@ -80,7 +76,7 @@ def test_a_pair_the_wrong_way_round_is_refused(competition, tmp_path, capsys):
     settings["data"]["sample_submission"] = str(sample)
     settings["model"]["head"] = {"class_path": "swinft.RegressionHead"}
     config = write_config(tmp_path / "c.yaml", settings)
-    assert main(["check", "--config", str(config), "--submission.clip", "1,0"]) == 2
+    assert main(["check", "--config", str(config), "--submission.rules", "{clip: {min: 1, max: 0}}"]) == 2
     assert re.search(r"clip.*(smallest|lower|below|above)", capsys.readouterr().err)
 
 

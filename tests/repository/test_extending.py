@@ -17,7 +17,7 @@ from tests.conftest import ROOT, TINY_SWIN, write_config
 
 CONFIG = ROOT / "configs" / "bluemarble.yaml"
 DATA = ROOT / "competitions" / "bluemarble"
-AT_SUBMIT = {"Submission format"}  # `submit` builds nothing of a config but this
+AT_SUBMIT = {"Submission format", "Rule"}  # `submit` builds nothing of a config but these
 
 
 class Section(NamedTuple):
@@ -145,4 +145,5 @@ def test_a_section_stands_for_every_door():
         "Sampler",
         "Callback",
         "Logger",
+        "Rule",
     } <= doors

@@ -20,7 +20,7 @@ WORDS = {
     "dict": "a mapping",
     "pair": "two values in brackets",
 }
-EXPECTED = re.compile(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal(\[[^\]]*\]))")
+EXPECTED = re.compile(r"Expected (?:an? )?(?:<class '([\w.]+)'>|typing\.Literal(\[[^\]]*\]))")
 NO_TEXT = re.compile(r"Expected a <class 'str'>\. Got value: (.+)")
 GIVEN = re.compile(r"(?:Given value|Got value): (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
 REASONS = {  # reasons to refuse a class path or its arguments, the most specific first

@@ -43,12 +43,18 @@ MOVED = {
     "data.num_folds": "data.folds.num",
     "data.folds": "data.folds.file",
 }
+# Old keys that are rules now, in the order in which they acted.
+RULES = {"submission.normalize": "[normalize]", "submission.clip": "[{clip: {min: …, max: …}}]"}
 GONE = ("model.loads_weights",)  # in configs of earlier versions, without an effect
 VALUES = {"model.fast_attention": {"triton": True}}  # a kernel of earlier versions, with the same result
 
 
 def current_key(key: str) -> str | None:
     """The current name of an old key, or of a key in an old section; None for any other key."""
+    if key in RULES:
+        return f"submission.rules: {RULES[key]}"
+    if f"submission.{key}" in RULES:  # an option of `swinft submit`
+        return f"rules: {RULES[f'submission.{key}']}"
     for old, new in MOVED.items():
         if key == old or (key.startswith(f"{old}.") and old != "data.folds"):
             return new + key[len(old) :]
@@ -60,7 +66,7 @@ def migrated(text: str) -> str:
     config: Any = yaml.safe_load(text)
     if not isinstance(config, dict):
         return text
-    moved, gone = [], False
+    moved, gone = [], _with_rules(config)
     for section, key in (each.split(".") for each in GONE):
         gone |= isinstance(config.get(section), dict) and config[section].pop(key, None) is not None
     for old, new in MOVED.items():
@@ -72,6 +78,18 @@ def migrated(text: str) -> str:
         known = VALUES.get(f"{section}.{name}", {})
         config[section].setdefault(part, {})[name] = known.get(value, value) if isinstance(value, str) else value
     return str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True)) if moved or gone else text
+
+
+def _with_rules(config: dict[str, Any]) -> bool:
+    """Moves old keys of the section `submission` to its rules; returns whether there are any."""
+    values = config.get("submission")
+    if not isinstance(values, dict) or not {"clip", "normalize"} & set(values):
+        return False
+    clip, normalize = values.pop("clip", None), values.pop("normalize", None)
+    rules = values.setdefault("rules", [])
+    rules += [{"normalize": {"without": values["drop"]}} if values.get("drop") else "normalize"] if normalize else []
+    rules += [{"clip": {"min": clip[0], "max": clip[1]}}] if clip else []
+    return True
 
 
 def _is_old(values: dict[str, Any], key: str) -> bool:

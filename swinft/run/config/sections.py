@@ -128,7 +128,6 @@ def new_parser(command: str) -> Parser:
     parser.add_class_arguments(PredictConfig, "predict")
     parser.add_class_arguments(SubmissionConfig, "submission")
     parser.lists |= {key for key, hint in key_types(parser).items() if _is_list(hint)}
-    parser.flags |= {"submission.normalize"}
     metrics = next(action for action in parser._actions if action.dest == "model.metrics")
     metrics.help = f"{names_by_kind()}; {metrics.help}"
     parser.set_defaults(

@@ -32,6 +32,7 @@ from swinft.data.sampling import Sampler
 from swinft.data.sources.source import Source
 from swinft.data.target.kinds import KINDS
 from swinft.errors import InputError, suggest
+from swinft.inference.rules.rule import Rule
 from swinft.inference.tta import View
 from swinft.model.fusion import Fusion
 from swinft.model.heads import Head
@@ -62,6 +63,7 @@ BASES: dict[str, tuple[type, ...]] = {
     "model.pooling.positions": (Pooling,),
     "predict.views": (View,),
     "submission.format": (SubmissionFormat,),
+    "submission.rules": (Rule,),
     "trainer.accelerator": (Accelerator,),
     "trainer.callbacks": (Callback,),
     "trainer.logger": (Logger,),

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from swinft.data.schema import Schema
 from swinft.data.target.kinds import TARGETS
 from swinft.errors import InputError, suggest
+from swinft.inference.rules.builtin import ClipRule, NormalizeRule
+from swinft.inference.rules.named import rules_of
+from swinft.inference.rules.rule import Rule, check_rules
 from swinft.model.metrics import Traits
 from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat, checked_cells
 from swinft.run.submission.matching import in_yaml, knows_words, match_columns, positive_class, resolve_words
@@ -42,7 +45,9 @@ def plan_submission(
     free = [column for column in sample.targets if column not in kept]
     if not free:
         raise InputError(f"{sample.source} has no column to fill: {sample.columns}, of which {kept} are kept.")
-    inputs = _Inputs(sample, schema, metric, config, label_delimiter, free)
+    rules = rules_of(config.rules)
+    check_rules(rules, schema)
+    inputs = _Inputs(sample, schema, metric, config, label_delimiter, free, rules)
     if isinstance(config.format, SubmissionFormat):
         decision = _custom(inputs, config.format)
     else:
@@ -63,6 +68,7 @@ class _Inputs:
     config: SubmissionConfig
     label_delimiter: str | None
     free: list[str]
+    rules: list[Rule]
 
     @property
     def given(self) -> str | None:
@@ -124,8 +130,8 @@ def _numbers(inputs: _Inputs) -> _Decision:
                 "the sample's cells are whole numbers: if the competition wants these, set submission.format to integer"
             ]
     format_ = _values(inputs, name, filled)
-    if format_.sums_to_one and not format_.divides:
-        notes.append("the sample's rows sum to 1, those of a regression need not: see submission.normalize")
+    if format_.sums_to_one and not any(isinstance(rule, NormalizeRule) for rule in inputs.rules):
+        notes.append("the sample's rows sum to 1, those of a regression need not: see the rule `normalize`")
     return _Decision(format_, reason, notes)
 
 
@@ -219,13 +225,23 @@ def _class_format(inputs: _Inputs) -> tuple[str, str]:
 
 def _values(inputs: _Inputs, name: str, filled: dict[str, int]) -> Numbers:
     """Columns of numbers, with their limits."""
-    schema, config = inputs.schema, inputs.config
+    schema = inputs.schema
     limits = np.array(schema.ranges, dtype=np.float64) if schema.ranges else None
-    clip: NDArray[np.float64] | None = limits if name == "integer" else None
-    if config.clip is not None:
-        clip = np.tile(np.array(config.clip, dtype=np.float64), (len(schema.outputs), 1))
+    clip = _whole_limits(inputs, limits) if name == "integer" else None
     sums_to_one = inputs.sample.sums_to_one(list(filled))
-    return Numbers(name, schema.outputs, filled, clip, limits, config.normalize, sums_to_one)
+    return Numbers(name, schema.outputs, filled, clip, limits, sums_to_one)
+
+
+def _whole_limits(inputs: _Inputs, limits: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    """Limits of whole numbers, (K, 2): those of the last rule `clip` of an output, or the training targets' range."""
+    outputs, clips = inputs.schema.outputs, [rule for rule in inputs.rules if isinstance(rule, ClipRule)]
+    if limits is None and not clips:
+        return None
+    found = np.tile([-np.inf, np.inf], (len(outputs), 1)) if limits is None else limits.copy()
+    for rule in clips:
+        found[[k for k, name in enumerate(outputs) if rule.of is None or name in rule.of]] = rule.limits
+    rounded: NDArray[np.float64] = np.rint(found)
+    return rounded
 
 
 def _delimiter(inputs: _Inputs, cells: list[str]) -> str:
@@ -263,8 +279,6 @@ def _check_config(sample: Sample, schema: Schema, config: SubmissionConfig) -> N
         problems.append(f"submission.threshold is {config.threshold}; it must be in 0–1.")
     if config.delimiter == "":
         problems.append("submission.delimiter is empty; write the text between labels.")
-    if config.clip is not None and not config.clip[0] < config.clip[1]:
-        problems.append(f"submission.clip is {list(config.clip)}; the first number must be below the second.")
     named: list[tuple[str, Sequence[str], Sequence[str]]] = [
         ("columns", list(config.columns), sample.targets),
         ("columns", list(config.columns.values()), schema.outputs),
@@ -304,13 +318,10 @@ def _check_acts(config: SubmissionConfig, schema: Schema, format_: SubmissionFor
     """Refuses settings without an effect in a format."""
     writes_labels = isinstance(format_, LabelSets | Flags)
     writes_words = isinstance(format_, LabelSets | OneClass)
-    writes_numbers = isinstance(format_, Numbers)
     names_outputs = isinstance(format_, Numbers | Flags)
     acts: list[tuple[str, bool, bool]] = [
         ("threshold", config.threshold != 0.5, writes_labels),
         ("delimiter", config.delimiter not in (None, " "), isinstance(format_, LabelSets)),
-        ("clip", config.clip is not None, writes_numbers),
-        ("normalize", config.normalize, writes_numbers),
         ("columns", bool(config.columns), names_outputs),
         ("words", bool(config.words), writes_words),
         ("drop", bool(config.drop), names_outputs),

@@ -117,9 +117,8 @@ class Numbers(SubmissionFormat):
         name: `probabilities`, `number` or `integer`.
         outputs: The K outputs.
         filled: Index of the output, by column.
-        clip: Smallest and largest value of each output, (K, 2); None for no limit.
+        clip: Smallest and largest whole number of each output, (K, 2); None for no limit.
         limits: Range of the training targets (K, 2), outside which values are counted; None if unknown.
-        divides: Whether each row is divided by its sum.
         sums_to_one: Whether the sample's rows sum to one.
     """
 
@@ -128,7 +127,6 @@ class Numbers(SubmissionFormat):
     filled: dict[str, int]
     clip: NDArray[np.float64] | None = None
     limits: NDArray[np.float64] | None = None
-    divides: bool = False
     sums_to_one: bool = False
 
     @property
@@ -160,8 +158,7 @@ class Numbers(SubmissionFormat):
         if self.clip is None:
             return ""
         low, high = self.clip[self.filled[column]]
-        slack = 1e-8 * max(abs(low), abs(high))  # cells have nine digits
-        return "" if low - slack <= number <= high + slack else f"'{cell}' is not in {low:g}–{high:g}"
+        return "" if low <= number <= high else f"'{cell}' is not in {low:g}–{high:g}"
 
     def changes(self, values: Values) -> list[str]:
         """Counts values that are clipped or outside the training targets' range, and checks the sums of rows."""
@@ -181,10 +178,9 @@ class Numbers(SubmissionFormat):
             )
         sums = self._written(values)[:, chosen].sum(axis=1)
         if self.sums_to_one and np.abs(sums - 1).max(initial=0) > 1e-3:
-            fix = "" if self.divides else "; submission.normalize divides each row by its sum"
             lines.append(
                 f"the sample's rows sum to 1, these to {sums.min():.6g}–{sums.max():.6g}; a competition that requires "
-                f"1 refuses them{fix}"
+                f"1 refuses them; the rule `normalize` (submission.rules) divides each row by its sum"
             )
         return lines
 
@@ -195,23 +191,19 @@ class Numbers(SubmissionFormat):
             for column, k in self.filled.items()
         ]
         what = {"probabilities": "the probability of", "number": "numbers:", "integer": "whole numbers:"}[self.name]
-        if self.name == "integer" and self.clip is not None:
+        if self.name == "integer" and self.clip is not None and np.isfinite(self.clip).all():
             low, high = self.clip[:, 0].min(), self.clip[:, 1].max()
             what = f"whole numbers {low:g}–{high:g}:"
         return f"{what} {_some(named)}"
 
     def _written(self, values: Values) -> Values:
         """The values (N, K) as they are written."""
-        chosen = list(self.filled.values())
-        if self.divides:
-            values = values / values[:, chosen].sum(axis=1, keepdims=True)
         if self.name == "probabilities":
             values = np.clip(values, 0, 1)  # a mean of probabilities may exceed 1 by float32's rounding
         if self.name == "integer":
             low, high = (-np.inf, np.inf) if self.clip is None else self.clip.T
             return to_grades(values, low, high)
-        written: Values = values if self.clip is None else np.clip(values, *self.clip.T)
-        return written + 0.0  # -0.0 + 0.0 is 0.0
+        return values + 0.0  # -0.0 + 0.0 is 0.0
 
 
 @dataclass(frozen=True)

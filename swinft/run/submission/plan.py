@@ -16,6 +16,8 @@ import pandas as pd
 from swinft.data.schema import Schema
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions
+from swinft.inference.rules.named import NamedRule
+from swinft.inference.rules.rule import Rule
 from swinft.run.submission.formats import SubmissionFormat, Values, checked_cells
 from swinft.run.submission.sample import Sample
 
@@ -35,27 +37,27 @@ class SubmissionConfig:
         threshold: Labels with at least this probability are written, in 0–1. If all labels of a row are below it, the
             most probable one is written.
         delimiter: Text between labels; null for that of the sample's cells, or `data.columns.label_delimiter`.
-        clip: Smallest and largest value: `[0.01, 0.99]`. Null for the training targets' range in format `integer`, and
-            for no limit in others.
-        normalize: Divide the numbers of each row by their sum.
         id: Id column of the sample submission, if its name differs from that in the test table.
         columns: Outputs of the sample's columns with other names: `{X4: X4_mean}`; for one column with the probability
             of one of two classes, that class: `{label: dog}`.
         words: Text of classes or labels, if the sample has other names for them: `{cat: '0', dog: '1'}`.
         keep: Columns that are not predicted and keep the sample's cells.
         drop: Outputs without a column in the sample.
+        rules: What changes the predictions before they are written, in this order, and the out-of-fold predictions
+            before they are scored a second time: `any`, `clip`, `exclusive`, `group`, `hierarchy`, `normalize`,
+            `power`, `sum`, each with its arguments: `[{clip: {min: 0}}, {group: {by: patient, how: max}}]`; or the
+            `class_path` of a custom `swinft.Rule`.
     """
 
     format: SubmissionFormat | FormatName = "auto"
     threshold: float = 0.5
     delimiter: str | None = None
-    clip: tuple[float, float] | None = None
-    normalize: bool = False
     id: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
     keep: list[str] = field(default_factory=list)
     drop: list[str] = field(default_factory=list)
+    rules: list[Rule | NamedRule] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Converts names to text: YAML reads `0` as a number and `yes` as true."""
@@ -115,11 +117,16 @@ def build_submission(plan: SubmissionPlan, predictions: Predictions) -> tuple[pd
         InputError: An id has no prediction, two, or one that is not finite or not a probability; or a prediction has
             no id in the sample.
     """
+    values = matched(plan, predictions).values.astype(np.float64)
+    return plan.rows(values), plan.format.changes(values)
+
+
+def matched(plan: SubmissionPlan, predictions: Predictions) -> Predictions:
+    """The predictions in the sample's order. Arguments and errors as `build_submission`."""
     problems = _match_problems(plan, predictions)
     if problems:
         raise InputError(listed("the predictions do not fit the sample submission:", problems))
-    values = predictions.join(plan.sample.ids, "the predictions").values.astype(np.float64)
-    return plan.rows(values), plan.format.changes(values)
+    return predictions.join(plan.sample.ids, "the predictions")
 
 
 def as_csv(plan: SubmissionPlan, rows: pd.DataFrame) -> str:

@@ -21,6 +21,7 @@ from swinft.data.tables.table import DataError, Problem
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance
+from swinft.inference.rules.rule import Rule, apply_rules
 from swinft.model.class_spec import spec_name, to_spec
 from swinft.model.metrics import Traits, traits_of
 from swinft.printing import print_line
@@ -35,7 +36,9 @@ from swinft.run.submission.plan import (
     build_submission,
     check_submission,
     listed,
+    matched,
 )
+from swinft.run.submission.rules import describe_scores, known_scores, requested_rules, rows_to_predict
 from swinft.run.submission.sample import Sample
 from swinft.store import is_committed, verify
 
@@ -55,15 +58,16 @@ class SubmitOptions:
             the class path of a custom format.
         threshold: Labels with at least this probability are written, in 0–1.
         delimiter: Text between labels.
-        clip: Smallest and largest value: `0.01,0.99`.
-        normalize: Divide the numbers of each row by their sum.
         id: Id column of the sample submission.
         columns: Outputs of the sample's columns with other names: `'{X4: X4_mean}'`.
         words: Text of classes or labels: `'{cat: "0", dog: "1"}'`.
         keep: Columns that keep the sample's cells.
         drop: Outputs without a column in the sample.
+        rules: What changes the predictions first, in the place of the config's rules:
+            `'[{clip: {min: 0}}, normalize]'`; `[]` for none. The out-of-fold score with them is printed and stored, if
+            the training table is there.
         dry_run: Build and check the submission, but do not write it.
-        allow_code: Packages or modules that a custom format may come from.
+        allow_code: Packages or modules that a custom format or rule may come from.
     """
 
     root: str | None = None
@@ -72,24 +76,21 @@ class SubmitOptions:
     format: str | None = None
     threshold: float | None = None
     delimiter: str | None = None
-    clip: list[float] | None = None
-    normalize: bool | None = None
     id: str | None = None
     columns: dict[str, str] | None = None
     words: dict[str, str] | None = None
     keep: list[str] | None = None
     drop: list[str] | None = None
+    rules: list[str | dict[str, Any]] | None = None
     dry_run: bool = False
     allow_code: list[str] | None = None
 
     def over(self, frozen: dict[str, Any]) -> SubmissionConfig:
         """The run's settings, overridden by the given options."""
-        names = [field.name for field in fields(SubmissionConfig) if field.name != "format"]  # it is in `frozen`
+        own = ("format", "rules")  # objects, which are in `frozen`
+        names = [field.name for field in fields(SubmissionConfig) if field.name not in own]
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        config = replace(SubmissionConfig(**frozen), **changes)
-        if config.clip is not None and len(config.clip) != 2:
-            raise InputError(f"--clip {config.clip}: give the smallest and the largest number: --clip 0.01,0.99.")
-        return config
+        return replace(SubmissionConfig(**frozen), **changes)
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,10 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
     with hold_if_writable(run.lock):
         if not options.dry_run:
             check_output(run, path, MAKER)
-        config = run.read_config()
-        settings = options.over({**config["submission"], "format": _format(run, config["submission"], options)})
+        config, allowed = run.read_config(), options.allow_code or []
+        frozen = config["submission"]
+        rules = requested_rules(run, frozen.get("rules", []), options.rules, allowed)
+        settings = options.over({**frozen, "format": _format(run, frozen, options), "rules": rules})
         schema = Schema.from_dict(run.read_schema())
         source = Path(options.predictions) if options.predictions else run.test_predictions
         if predictions is not None:
@@ -148,14 +151,19 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         metric = _first_metric(run, config)
         sample = sample or _sample_without_file(config["data"], schema, metric, found)
         plan = plan_submission(sample, schema, metric, settings, config["data"]["columns"]["label_delimiter"])
-        text = _build(plan, found)
+        text = _build(plan, found, rules, config["data"], settings)
+        oof = known_scores(run, rules, options.root, allowed) if rules else {}
+        if oof:
+            print_line(describe_scores(oof))
         _print_source(source, made_with, [spec_name(view) for view in config["predict"]["views"]])
         if not options.dry_run:
             made_from: dict[str, Any] = {"sample": _file(sample.source)}
             made_from |= {"predictions": _file(str(source), predictions)}
             made_from |= {"provenance": asdict(made_with) if made_with else None}
-            named = {"format": spec_name(to_spec(settings.format))}  # an object cannot be written as JSON
+            # Objects cannot be written as JSON.
+            named = {"format": spec_name(to_spec(settings.format)), "rules": [rule.spec for rule in rules]}
             made_from |= {"format": plan.format.name, "options": asdict(settings) | named}
+            made_from |= {"out_of_fold": oof} if oof else {}
             write_made_from(run, path, text.encode(), MAKER, made_from)
             if path.read_bytes() != text.encode():
                 raise InputError(f"{path} differs from what was written to it; the disk or a program changed it.")
@@ -212,12 +220,19 @@ def _read_predictions(
     return table
 
 
-def _build(plan: SubmissionPlan, table: Predictions) -> str:
-    """The text of the submission, checked.
+def _build(
+    plan: SubmissionPlan, table: Predictions, rules: list[Rule], data: dict[str, Any], settings: SubmissionConfig
+) -> str:
+    """The text of the submission, with predictions changed by the rules, checked.
 
     Raises:
         InputError: It would be refused.
     """
+    changed: list[str] = []
+    if rules:
+        table = matched(plan, table)
+        columns = Columns(**{**data["columns"], "sample_id": settings.id})
+        table, changed = apply_rules(rules, table, rows_to_predict(rules, data, columns, table.ids), plan.schema)
     rows, changes = build_submission(plan, table)
     text = as_csv(plan, rows)
     problems = check_submission(text, plan)
@@ -228,6 +243,8 @@ def _build(plan: SubmissionPlan, table: Predictions) -> str:
     print_line(plan.describe())
     for note in [*plan.notes, *changes]:
         print_line(f"  note: {note}")
+    for line in changed:
+        print_line(f"  {line}")
     return text
 
 

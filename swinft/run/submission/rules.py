@@ -1,0 +1,254 @@
+"""The rules of a run: checked before training, applied to its rows to predict and to its out-of-fold predictions."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from swinft.data.columns import Columns
+from swinft.data.samples import Rows
+from swinft.data.schema import Schema
+from swinft.data.tables.table import DataError, Problem, Table, read_table
+from swinft.data.tables.text import TextRules
+from swinft.data.target.base import twin_problems
+from swinft.errors import InputError, StoreError, listed, number_of, suggest
+from swinft.inference.predictions import Predictions
+from swinft.inference.rules.builtin import GroupRule
+from swinft.inference.rules.named import rules_of
+from swinft.inference.rules.rule import KEY, Rule, apply_rules, check_rules, columns_of, label, numbered, try_rules
+from swinft.model.metrics import Metric
+from swinft.printing import format_score
+from swinft.run.layout import Run
+from swinft.store import is_committed
+
+if TYPE_CHECKING:
+    from swinft.data.datamodule import CSVDataModule
+
+
+def check_on_tables(
+    given: Sequence[Any], train: Rows, test: Rows | None, schema: Schema, text: TextRules
+) -> list[Rule]:
+    """Checks the rules of a config with the tables, before anything is trained.
+
+    Args:
+        given: The rules of the config.
+        train: The training rows.
+        test: The rows to predict; None without them.
+        schema: The outputs.
+        text: How cells are read.
+
+    Returns:
+        The rules.
+
+    Raises:
+        InputError: A rule is wrong, names an unknown output or column, or fails for the tables' first rows.
+        DataError: A group is spelled in two ways.
+    """
+    rules = rules_of(given)
+    check_rules(rules, schema)
+    tables = [train.table, *([test.table] if test else [])]
+    problems = [
+        f"{rule} reads the column '{name}', which {table.path} does not have.{suggest(name, table.columns)}"
+        for name, rule in columns_of(rules).items()
+        for table in tables
+        if name not in table.columns
+    ]
+    if problems:
+        raise InputError("\n  ".join(["the rules are wrong:", *problems]))
+    groups = [name for rule in rules if isinstance(rule, GroupRule) for name in rule.columns]
+    found = [twin_problems(table, name, Counter(table.names(name)), text) for name in groups for table in tables]
+    if any(found):
+        raise DataError([problem for each in found for problem in each])
+    assert train.targets is not None
+    used = np.flatnonzero(train.is_used & train.has_target & ~train.is_extra)
+    for table in (train.table.take(used), *tables[1:]):
+        if rules and len(table):
+            try_rules(rules, train.targets[used], cells_of(table, columns_of(rules), text), schema)
+    return rules
+
+
+def describe_rules(rules: Sequence[Rule], data: "CSVDataModule") -> list[str]:
+    """What `check` and `fit` print about rules: their order, rows in no group, and groups in several folds."""
+    if not rules:
+        return []
+    lines = [f"rules: {', then '.join(map(str, rules))}"]
+    scored, text = np.flatnonzero(data.is_scored), data.settings.columns.rules
+    tables = [data.train_table.take(scored), *([data.test_table] if data.splits.has_test else [])]
+    for number, rule in ((number, rule) for number, rule in numbered(rules) if isinstance(rule, GroupRule)):
+        (name,) = rule.columns
+        for table in tables:
+            empty = int((cells_of(table, [name], text)[name] == "").sum())
+            if empty:
+                rows = number_of(empty, "row has", "rows have")
+                lines.append(f"  note: {label(number, rule)}: {rows} no '{name}' in {table.path}, and no group")
+        folds: dict[str, set[int]] = {}
+        for group, fold in zip(cells_of(tables[0], [name], text)[name], data.fold_of_row[scored].tolist(), strict=True):
+            folds.setdefault(group, set()).add(fold)
+        if several := sum(len(each) > 1 for group, each in folds.items() if group):
+            groups = number_of(several, "group has", "groups have")
+            lines.append(
+                f"  note: {label(number, rule)}: {groups} rows in several folds, of which each is joined alone for the "
+                f"out-of-fold score; data.folds.group: {name} keeps groups together"
+            )
+    return lines
+
+
+def cells_of(table: Table, names: Sequence[str] | Mapping[str, str], text: TextRules) -> pd.DataFrame:
+    """Columns of a table as rules read them: names, `""` where they are missing; the index are the ids."""
+    cells = {name: ["" if text.is_missing(cell) else cell for cell in table.names(name)] for name in names}
+    return pd.DataFrame(cells, index=table.ids, dtype=object)
+
+
+def requested_rules(
+    run: Run, frozen: Sequence[Any], given: Sequence[Any] | None, allow_code: Sequence[str]
+) -> list[Rule]:
+    """The rules of an option, or of a run's config without one.
+
+    Args:
+        run: The run.
+        frozen: The rules in its config.
+        given: The option: names, mappings of a name to arguments, and class paths.
+        allow_code: Packages or modules that custom rules may come from.
+
+    Raises:
+        InputError: A rule is wrong, or its class is not allowed.
+    """
+    if given is None and any(isinstance(each, Mapping) and "class_path" in each for each in frozen):
+        from swinft.run.experiment import Experiment  # slow to import, and seldom needed
+
+        return rules_of(Experiment.of_run(run, "submit", list(allow_code)).section("submission")["rules"])
+    found: list[Any] = []
+    for each in frozen if given is None else given:
+        spec: Any = {"class_path": each} if isinstance(each, str) and "." in each else each
+        if isinstance(spec, Mapping) and "class_path" in spec:
+            from swinft.run.config.trust import named_class  # as above
+
+            cls, arguments = named_class(str(spec["class_path"]), KEY, allow_code), spec.get("init_args")
+            try:
+                spec = cls(**({} if arguments is None else dict(arguments)))
+            except TypeError as error:
+                raise InputError(f"--rules: {each}: {error}") from error
+        found.append(spec)
+    return rules_of(found)
+
+
+def rows_to_predict(
+    rules: Sequence[Rule], data: Mapping[str, Any], columns: Columns, ids: Sequence[str]
+) -> pd.DataFrame:
+    """The columns that rules read, of the rows to predict.
+
+    Args:
+        rules: The rules.
+        data: The section `data` of the run's config.
+        columns: Its columns, with the id of the sample submission.
+        ids: The ids of the predictions, in order.
+
+    Raises:
+        InputError: There is no table of the rows to predict, or it lacks a column or an id.
+    """
+    names = columns_of(rules)
+    if not names:
+        return pd.DataFrame(index=list(ids))
+    if not (named := data["test"] or data["sample_submission"]):
+        raise InputError(f"{next(iter(names.values()))} reads columns of the rows to predict: set data.test.")
+    problems: list[Problem] = []
+    id, setting = columns.id_of(data["id"], is_sample=not data["test"])
+    table = read_table(Path(data["root"]) / named, id, names, problems, columns.encoding, setting)
+    if table is None or problems:
+        raise DataError(problems, data["loading"]["download"])
+    if absent := sorted(set(ids).difference(table.ids)):
+        raise InputError(f"{KEY}: {table.path} does not have the predicted ids {listed(absent, 5)}, nor their columns.")
+    return cells_of(table, names, columns.rules).loc[list(ids)]
+
+
+def score_with_rules(
+    rules: Sequence[Rule], oof: Predictions, data: "CSVDataModule", metrics: Sequence[str | Metric]
+) -> dict[str, Any]:
+    """Scores out-of-fold predictions that are changed by rules.
+
+    Args:
+        rules: The rules.
+        oof: Predictions of all rows of the training table, in its order.
+        data: The datamodule, set up for the training rows.
+        metrics: The metrics.
+
+    Returns:
+        The rules, the pooled scores, and what went wrong, if anything: the score without rules is known all the same.
+    """
+    from swinft.run.scoring import score_rows  # slow to import, and not needed to submit without rules
+
+    # An ensemble may lack rows that its members lack.
+    scored = np.flatnonzero(data.is_scored & np.isfinite(oof.values).all(axis=1))
+    table, folds = data.train_table.take(scored), data.fold_of_row[scored]
+    rows = cells_of(table, columns_of(rules), data.settings.columns.rules)
+    found: dict[str, Any] = {"rules": [rule.spec for rule in rules], "pooled": {}}
+    try:
+        changed, _ = apply_rules(
+            rules, Predictions(table.ids, oof.values[scored], oof.outputs, folds), rows, data.schema
+        )
+        found["pooled"] = score_rows(metrics, data, scored, changed.values)
+    except InputError as error:
+        found["problem"] = str(error)
+    return found
+
+
+def known_scores(run: Run, rules: Sequence[Rule], root: str | None, allow_code: Sequence[str]) -> dict[str, Any]:
+    """Out-of-fold scores without and with rules: those that the run has stored, or new ones for other rules.
+
+    Args:
+        run: The run.
+        rules: The rules of a submission.
+        root: The data's folder, if it differs from that of the training.
+        allow_code: Packages or modules whose classes the run's config may name.
+
+    Returns:
+        `without` and `with`, each metric's score; instead of them `problem`, if it is not known.
+    """
+    if not is_committed(run.scores):
+        return {"problem": "not every fold is finished"}
+    try:
+        scores = run.read_scores()
+        found = scores.get("with_rules")
+        if found is None or found["rules"] != json.loads(json.dumps([rule.spec for rule in rules])):
+            found = _rescored(run, rules, list(scores["pooled"]), root, allow_code)
+    except (InputError, StoreError) as error:
+        return {"problem": str(error).partition("\n")[0]}
+    if "problem" in found:
+        return {"problem": found["problem"]}
+    return {"without": scores["pooled"], "with": found["pooled"]}
+
+
+def _rescored(
+    run: Run, rules: Sequence[Rule], names: list[str], root: str | None, allow_code: Sequence[str]
+) -> dict[str, Any]:
+    """The scores of a run's out-of-fold predictions with other rules, by its training table."""
+    from swinft.run.experiment import Experiment
+    from swinft.run.inputs import check_inputs
+
+    experiment = Experiment.of_run(run, "submit", list(allow_code))
+    if root:
+        experiment.config.data.root = root
+    check_inputs(run, experiment.config, ("train",))
+    data = experiment.datamodule(run)
+    data.image_files.use_known_cache("")  # no image is read here
+    data.setup("fit")
+    missing = [name for name in columns_of(rules) if name not in data.train_table.columns]
+    if missing:
+        raise InputError(f"{data.train_table.path} has no column '{missing[0]}'")
+    oof = Predictions.read(run.oof, len(data.schema.outputs)).join(data.train_table.ids, str(run.oof))
+    return score_with_rules(rules, oof, data, experiment.section("model")["metrics"] or names)
+
+
+def describe_scores(found: Mapping[str, Any]) -> str:
+    """`out-of-fold: rmse 17.5000 without rules, 17.4000 with them`, or why that is not known."""
+    if "problem" in found:
+        return f"out-of-fold: the score with these rules is not known: {found['problem']}"
+    parts = [
+        f"{name} {format_score(value)} without rules, {format_score(found['with'][name])} with them"
+        for name, value in found["without"].items()
+    ]
+    return f"out-of-fold: {'; '.join(parts)}"
