@@ -13,7 +13,6 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.splits import OK
 from swinft.errors import command
 from swinft.inference.predictions import Predictions
-from swinft.inference.rules.named import rules_of
 from swinft.model.metrics import Metric
 from swinft.printing import format_score, format_seconds
 from swinft.run.environment import note_of_folds
@@ -23,7 +22,7 @@ from swinft.run.folds.recorder import WHOLE
 from swinft.run.layout import Run
 from swinft.run.report.page import write_report
 from swinft.run.scoring import score_rows
-from swinft.run.submission.rules import score_with_rules
+from swinft.run.submission.rules import scores_with_rules
 from swinft.store import commit, json_bytes
 
 
@@ -55,8 +54,7 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     scores = _scores(oof.values, data, results, experiment)
     if experiment.config.seeds:
         scores |= _of_seeds({seed: each.values for seed, each in of_seeds.items()}, data, results, experiment)
-    if rules := rules_of(experiment.section("submission")["rules"]):
-        scores["with_rules"] = score_with_rules(rules, oof, data, _metrics(experiment, results))
+    scores |= scores_with_rules(experiment, oof, data, _metrics(experiment, results))
     commit(run.scores, json_bytes(scores), "swinft fit")
     try:
         write_report(run, data)

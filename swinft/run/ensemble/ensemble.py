@@ -34,6 +34,7 @@ from swinft.run.lock import hold
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.report.page import write_report
 from swinft.run.scoring import row_scorer, score_rows
+from swinft.run.submission.rules import scores_with_rules
 
 NOT_COMMON = "not predicted by every member"
 
@@ -161,7 +162,8 @@ def write(part: Run, run: Run, made: Made) -> None:
         "members": [_placed(member, run) for member in members],
         "fitted": chosen.fitted,
     }
-    write_files(part, made.base.run, made.recipe.to_plain(), learned, oof, _scores(made, status))
+    scores = _scores(made, status) | scores_with_rules(made.base.experiment, oof, data, made.base.metrics)
+    write_files(part, made.base.run, made.recipe.to_plain(), learned, oof, scores)
 
 
 def _placed(member: Member, run: Run) -> dict[str, Any]:

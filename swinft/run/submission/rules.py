@@ -27,6 +27,7 @@ from swinft.store import is_committed
 
 if TYPE_CHECKING:
     from swinft.data.datamodule import CSVDataModule
+    from swinft.run.experiment import Experiment
 
 
 def check_on_tables(
@@ -165,6 +166,14 @@ def rows_to_predict(
     return cells_of(table, names, columns.rules).loc[list(ids)]
 
 
+def scores_with_rules(
+    experiment: "Experiment", oof: Predictions, data: "CSVDataModule", metrics: Sequence[str | Metric]
+) -> dict[str, Any]:
+    """What scores.json contains about the rules of a config; nothing without rules. As `score_with_rules`."""
+    rules = rules_of(experiment.section("submission")["rules"])
+    return {"with_rules": score_with_rules(rules, oof, data, metrics)} if rules else {}
+
+
 def score_with_rules(
     rules: Sequence[Rule], oof: Predictions, data: "CSVDataModule", metrics: Sequence[str | Metric]
 ) -> dict[str, Any]:
@@ -226,16 +235,13 @@ def _rescored(
     run: Run, rules: Sequence[Rule], names: list[str], root: str | None, allow_code: Sequence[str]
 ) -> dict[str, Any]:
     """The scores of a run's out-of-fold predictions with other rules, by its training table."""
+    from swinft.run.ensemble.members import training_rows
     from swinft.run.experiment import Experiment
-    from swinft.run.inputs import check_inputs
 
     experiment = Experiment.of_run(run, "submit", list(allow_code))
     if root:
         experiment.config.data.root = root
-    check_inputs(run, experiment.config, ("train",))
-    data = experiment.datamodule(run)
-    data.image_files.use_known_cache("")  # no image is read here
-    data.setup("fit")
+    data = training_rows(run, experiment)
     missing = [name for name in columns_of(rules) if name not in data.train_table.columns]
     if missing:
         raise InputError(f"{data.train_table.path} has no column '{missing[0]}'")
