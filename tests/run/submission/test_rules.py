@@ -215,3 +215,17 @@ def test_clip_and_normalize_of_earlier_versions_are_rules(competition, ruled, tm
     assert "has moved: it is now submission.rules: [{clip: {min: …, max: …}}]." in capsys.readouterr().err
     assert main(["submit", str(ruled), "--clip", "0,1"]) == 2
     assert "option '--clip' has moved: it is now rules: [{clip: {min: …, max: …}}]." in capsys.readouterr().err
+
+
+def test_an_ensemble_has_the_rules_of_its_first_run(ruled, tmp_path):
+    shutil.copytree(ruled, tmp_path / "other")
+    words = ["ensemble", str(ruled), str(tmp_path / "other"), "--method", "mean", "--runs", str(tmp_path)]
+    assert main([*words, "--name", "blend", "--leave-one-out", "false"]) == 0
+    found, one = (Run.open(run).read_scores()["with_rules"] for run in (tmp_path / "blend", ruled))
+    assert found["rules"] == one["rules"]
+    assert found["pooled"]["log_loss"] == pytest.approx(one["pooled"]["log_loss"], rel=1e-4)
+    assert main(["submit", str(tmp_path / "blend")]) == 0
+    assert cells(tmp_path / "blend" / "submission.csv") == pytest.approx(cells(ruled / "submission.csv"), rel=1e-4)
+    assert main(["submit", str(tmp_path / "blend"), "--rules", "{power: {exponent: 2}}"]) == 0
+    recorded = json.loads((tmp_path / "blend" / "submission.made_from.json").read_text())["out_of_fold"]
+    assert recorded["with"]["log_loss"] not in (recorded["without"]["log_loss"], found["pooled"]["log_loss"])
