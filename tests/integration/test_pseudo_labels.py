@@ -1,6 +1,7 @@
 """Pseudo-labels: each fold trains on what another run's network of the same fold says of rows without targets."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from swinft.data.tables.table import Table
 from swinft.inference.predictions import Predictions
 from swinft.run.experiment import Experiment
 from swinft.run.folds.teacher import TeacherRun
-from tests.conftest import power_gone_after, tiny_config, write_config, write_image
+from tests.conftest import in_this_process, power_gone_after, tiny_config, write_config, write_image
 from tests.integration.test_teacher import FAST, shares, teacher_that_says
 
 
@@ -230,3 +231,63 @@ def test_a_network_that_saw_the_scored_rows_does_not_help_the_score(tmp_path, mo
     leaky = right("leaky")
     assert honest < 0.6
     assert leaky > 0.65
+
+
+LABELS = {"data.target": ["is_red", "is_green"], "data.target_kind": "multilabel"}
+KINDS = {
+    "numbers with metadata": {
+        "data.target": "brightness",
+        "data.target_kind": "regression",
+        "model.head": {
+            "class_path": "swinft.RegressionHead",
+            "init_args": {"transform": "log1p", "low": 0, "high": 100},
+        },
+        "data.columns.numeric_features": ["is_red"],
+        "data.columns.categorical_features": ["tags"],
+    },
+    "labels": {
+        **LABELS,
+        "model.head": {"class_path": "swinft.MultilabelHead"},
+        "data.columns.on_missing_target": "mask",
+    },
+    "soft classes": {"data.target": ["is_red", "is_green", "is_blue"], "data.target_kind": "classification"},
+    "two images": {"data.image": ["images/{id}.jpg", "images/{id}.jpg"]},
+    "two seeds": {"seeds": [1, 2]},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", KINDS)
+def test_runs_of_every_kind_learn_from_one_another(case, competition, tmp_path, monkeypatch):
+    """By labels and by distillation, in every fold and in a training on every row."""
+    root, rng = shutil.copytree(competition, tmp_path / "data"), np.random.default_rng(0)
+    lines = (root / "train.csv").read_text().splitlines()
+    is_blue = ["is_blue", *(str(int(",blue," in line)) for line in lines[1:])]
+    (root / "train.csv").write_text("\n".join(f"{line},{cell}" for line, cell in zip(lines, is_blue, strict=True)))
+    (root / "more.csv").write_text("id,is_red,tags\n" + "".join(f"m{k},{k % 2},cool\n" for k in range(6)))
+    for k in range(6):
+        write_image(root / "images" / f"m{k}.jpg", (40 * k, 90, 200 - 30 * k), rng)
+    monkeypatch.setattr("swinft.run.fit.run_children", in_this_process)
+
+    def fitted(name, **changes):
+        given = {**KINDS[case], "data.test": None, "data.sample_submission": None, "trainer.max_epochs": 1, **changes}
+        file = write_config(tmp_path / f"{name}.yaml", tiny_config(root, tmp_path / "runs", name=name, **given))
+        assert main(["fit", "--config", str(file)]) == 0
+        return tmp_path / "runs" / name
+
+    first = fitted("first", **{"data.image_size": 64})
+    extra = [{"table": "more.csv", "labels": str(first)}]
+    second = fitted(
+        "second", **{"data.folds.extra": extra, "data.folds.all": True, "distill": {"run": str(first), "weight": 0.9}}
+    )
+    trainings = [path for path in second.glob("fold_*") if (path / "result.json").is_file()]
+    assert len(trainings) == 3 * len(KINDS[case].get("seeds", [0]))
+    names = json.loads((first / "schema.json").read_text())["outputs"]
+    found = {path.name: Predictions.read(path / "labels_0.csv", len(names)) for path in trainings}
+    for each in found.values():
+        assert each.outputs == names
+        assert each.ids == [f"m{k}" for k in range(6)]
+        assert np.isfinite(each.values).all()
+    values = {name.removeprefix("fold_").split("_")[0]: each.values for name, each in found.items()}
+    np.testing.assert_allclose(values["all"], (values["0"] + values["1"]) / 2, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(values["0"], values["1"], rtol=1e-6)
