@@ -131,7 +131,8 @@ def test_every_recipe_has_a_rate_and_a_batch_and_the_same_ones_again(name, compe
     if given["model"]["backbone"] == "resnet18":
         del given["model"]["backbone_args"]
     given["model"]["optim"].pop("warmup_epochs")
-    first, again = (swinft.find(given, what=["lr", "batch_size"], steps=20) for _ in range(2))
+    steps = 100 if name == "auxiliary" else 20  # two losses are noisier than one
+    first, again = (swinft.find(given, what=["lr", "batch_size"], steps=steps) for _ in range(2))
     assert first.lines[2:] == again.lines[2:]
     assert first.keys == again.keys
     assert {"data.batch_size", "trainer.accumulate_grad_batches", "model.optim.lr"} <= first.keys.keys()
