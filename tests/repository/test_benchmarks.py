@@ -1,5 +1,7 @@
 """The scripts that need a machine of their own still run, at toy size, and their page says what they wrote."""
 
+import dataclasses
+import hashlib
 import importlib
 import json
 import os
@@ -17,9 +19,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file
 from sklearn.metrics import r2_score
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_image
 
 
 @pytest.mark.slow
@@ -343,3 +347,82 @@ def test_the_page_has_room_for_a_gpu(measure):
     gpu["commands"] = rates | {"fit waits for its loader": 0.25, "attention": {}}
     page = measure.page(measure.read_results() | {"gpu": gpu})
     assert "with the same loader 11; 25 % of an epoch was spent waiting for the loader. `swinft predict`" in page
+
+
+@pytest.fixture
+def ablations(load, monkeypatch, tmp_path):
+    """The script on a few made-up solar cells; its results go elsewhere."""
+    package = tmp_path / "packages" / "elpv_dataset"
+    rng = np.random.default_rng(0)
+    lines = []
+    for number in range(56):
+        grade, kind = max(0, number % 7 - 3), ("mono", "poly")[number % 2]
+        write_image(package / "data" / "images" / f"{number}.png", (60 * grade + 40, 90, 90 + 60 * (number % 2)), rng)
+        lines.append(f"images/{number}.png  {grade / 3}  {kind}")
+    (package / "__init__.py").touch()
+    (package / "data" / "labels.csv").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(package.parent))
+    script = load("ablations")
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(script, "BROKEN", 4)
+    monkeypatch.setattr(script, "LEAST_SEEDS", 2)
+    monkeypatch.setitem(script.COMMON, "data.batch_size", 8)
+    return script
+
+
+def backbone_after(run: Path) -> str:
+    """A hash of the weights of a run's backbone."""
+    weights = load_file(run / "fold_0" / "weights.safetensors")
+    parts = [weights[name].numpy().tobytes() for name in sorted(weights) if name.startswith("backbone.")]
+    assert len(parts) > 100
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+@pytest.mark.slow
+def test_every_practice_of_the_ablations_trains_other_weights(ablations, measure, monkeypatch):
+    first = {each.practice: each for each in reversed(ablations.ABLATIONS) if each.data in ("grades", "rare")}
+    first["arcface"] = dataclasses.replace(ablations.ABLATIONS[0], data="grades")
+    assert set(first) == set(ablations.PRACTICES)
+    monkeypatch.setattr(ablations, "ABLATIONS", list(first.values()))
+    weights, swinft = [], ablations.swinft
+
+    def fit(words):
+        code = swinft(words)
+        config = yaml.safe_load(Path(words[2]).read_text())
+        weights.append((config["seed"], backbone_after(Path(config["runs"]) / "a")))
+        return code
+
+    monkeypatch.setattr(ablations, "swinft", fit)
+    assert ablations.measure(ablations.PRACTICES, range(2), 0, False)["comparisons"] == []
+    assert weights == []
+    found = ablations.measure(ablations.PRACTICES, range(2), 1000, False)
+    assert len(weights) == len(set(weights)) == 2 * (len(first) + 2)  # two data sets, each with its baseline
+    assert ablations.measure(ablations.PRACTICES, range(2), 1000, False) == found
+    assert len(weights) == 2 * (len(first) + 2)  # nothing is trained twice
+    ablations.measure(["ordinal"], range(1), 1000, True)
+    assert len(set(weights)) == len(weights) - 2  # two trainings again, with the same result
+    each = {one["practice"]: one for one in found["comparisons"]}
+    assert each["freezing"]["bytes"] < 0.8
+    assert each["sizes"]["bytes"] < 0.5
+    assert each["ratio"]["steps"] < 1
+    page = measure.page(measure.read_results() | {"ablations": found})
+    assert all(f"| {practice} |" in page for practice in first)
+
+
+def test_a_practice_is_called_better_where_all_seeds_agree(load):
+    verdict = load("ablations").difference
+    assert verdict("log_loss", [(0.5, 0.6), (0.4, 0.52), (0.4, 0.49)])["verdict"] == "better"
+    assert verdict("accuracy", [(0.5, 0.6), (0.4, 0.52), (0.4, 0.49)])["verdict"] == "worse"
+    assert verdict("accuracy", [(0.6, 0.5), (0.5, 0.4), (0.5, 0.51)])["verdict"] == "no clear difference"
+    assert verdict("accuracy", [(0.9, 0.5), (0.5, 0.49), (0.5, 0.49)])["verdict"] == "no clear difference"
+
+
+def test_the_committed_comparisons_follow_from_the_trainings(load):
+    script = load("ablations")
+    found = script.Trainings(script.RESULTS / script.FILE)
+    committed = json.loads((script.RESULTS / script.FILE).read_text())
+    comparisons = [script.compared(each, found) for each in script.ABLATIONS]
+    assert committed["comparisons"] == [each for each in comparisons if each]
+    assert len(committed["not measured"]) == comparisons.count(None)
+    assert {each["practice"] for each in committed["comparisons"]} == set(script.PRACTICES)
+    assert all(each["seeds"] >= 3 for each in committed["comparisons"])
