@@ -14,7 +14,7 @@ from swinft.inference.rules.rule import apply_rules, check_rules, try_rules
 NUMBERS = Schema("regression", ["green", "dead", "total"])
 CLASSES = Schema("classification", ["a", "b"])
 LABELS = Schema("multilabel", ["any", "left", "right"])
-ROWS = pd.DataFrame({"patient": ["p", "q", "p", ""]}, index=["i", "j", "k", "l"])
+ROWS = pd.DataFrame({"patient": ["p", "q", "p", "", ""]}, index=list("ijklm"))
 
 
 def changed(schema: Schema, values: list[list[float]], *rules: object, fold=None, status=None) -> np.ndarray:
@@ -71,31 +71,35 @@ def test_project_is_the_smallest_change():
         assert ((found - before) ** 2).sum() <= ((other - before) ** 2).sum() + 1e-6
 
 
-VALUES = [[0.1, 0.9], [0.5, 0.5], [0.7, 0.3], [0.2, 0.8]]
+VALUES = [[0.1, 0.9], [0.5, 0.5], [0.7, 0.3], [0.2, 0.8], [0.6, 0.4]]  # the last two have no patient
 
 
 @pytest.mark.parametrize(("how", "first"), [("max", 0.7), ("mean", 0.4), ("median", 0.4), ("min", 0.1)])
 def test_group_joins_rows_of_one_name_and_leaves_those_without_one(how, first):
     found = changed(CLASSES, VALUES, {"group": {"by": "patient", "how": how, "of": ["a"]}})
-    assert found[:, 0] == pytest.approx([first, 0.5, first, 0.2])
-    assert found[:, 1] == pytest.approx([0.9, 0.5, 0.3, 0.8])
+    assert found[:, 0] == pytest.approx([first, 0.5, first, 0.2, 0.6])
+    assert found[:, 1] == pytest.approx([0.9, 0.5, 0.3, 0.8, 0.4])
 
 
 def test_group_exclusive_lets_one_row_be_positive():
     found = changed(CLASSES, VALUES, {"group": {"by": "patient", "how": "exclusive"}})
-    assert found == pytest.approx(np.array([[0.1, 0.75], [0.5, 0.5], [0.7, 0.25], [0.2, 0.8]]), abs=1e-6)
+    assert found == pytest.approx(np.array([[0.1, 0.75], [0.5, 0.5], [0.7, 0.25], [0.2, 0.8], [0.6, 0.4]]), abs=1e-6)
 
 
 def test_out_of_fold_rows_are_joined_with_those_of_their_own_fold_only():
     rule = {"group": {"by": "patient", "how": "max", "of": ["a"]}}
-    assert changed(CLASSES, VALUES, rule, fold=np.array([0, 0, 1, 1]))[:, 0] == pytest.approx([0.1, 0.5, 0.7, 0.2])
-    assert changed(CLASSES, VALUES, rule, fold=np.array([0, 1, 0, 1]))[:, 0] == pytest.approx([0.7, 0.5, 0.7, 0.2])
+    assert changed(CLASSES, VALUES, rule, fold=np.array([0, 0, 1, 1, 1]))[:, 0] == pytest.approx(
+        [0.1, 0.5, 0.7, 0.2, 0.6]
+    )
+    assert changed(CLASSES, VALUES, rule, fold=np.array([0, 1, 0, 1, 1]))[:, 0] == pytest.approx(
+        [0.7, 0.5, 0.7, 0.2, 0.6]
+    )
 
 
 def test_a_row_without_its_own_prediction_gets_that_of_its_group_and_does_not_change_it():
     rule = {"group": {"by": "patient", "how": "max", "of": ["a"]}}
-    found = changed(CLASSES, VALUES, rule, status=["ok", "ok", "bad image", "ok"])
-    assert found[:, 0] == pytest.approx([0.1, 0.5, 0.1, 0.2])
+    found = changed(CLASSES, VALUES, rule, status=["ok", "ok", "bad image", "ok", "ok"])
+    assert found[:, 0] == pytest.approx([0.1, 0.5, 0.1, 0.2, 0.6])
 
 
 def test_rules_act_in_their_order():
@@ -146,6 +150,7 @@ class Own(Rule):
 BAD = [
     (lambda v, r: v * np.nan, r"4 values are NaN or infinite after it, as nan for output 'a' of id 'i', which was 0.1"),
     (lambda v, r: v + (v == v.max()), r"1 value is outside 0–1 after it, as 1.9 for output 'b' of id 'i'"),
+    (lambda v, r: np.divide(v, 0, out=v), r"4 values are NaN or infinite after it, as inf .* which was 0.1"),
     (lambda v, r: v[:1], r"returns an array \(1, 2\) of float64 for predictions \(2, 2\)"),
     (lambda v, r: v.tolist(), "returns a list"),
     (lambda v, r: v > 0, "returns an array .* of bool"),
@@ -175,7 +180,7 @@ def test_a_rule_that_is_not_deterministic_is_found_before_training():
     numbers = np.random.default_rng(0)
     rules = [Own(lambda v, r: v), Own(lambda v, r: v * numbers.uniform())]
     with pytest.raises(InputError, match=r"rule 2, .* returns other values when it is called again"):
-        try_rules(rules, np.zeros(4, np.int64), ROWS, CLASSES)
+        try_rules(rules, np.zeros(5, np.int64), ROWS, CLASSES)
 
 
 def test_predictions_that_are_not_finite_are_not_blamed_on_a_rule():

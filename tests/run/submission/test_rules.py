@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,11 @@ from sklearn.metrics import log_loss
 from swinft.cli import main
 from swinft.inference.rules.named import RULES, rules_of
 from swinft.run.config.old_keys import migrated
+from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
-from tests.conftest import ROOT, fit_in_process, tiny_config, write_config
+from swinft.run.scores import join
+from swinft.store import commit
+from tests.conftest import ROOT, tiny_config, write_config
 
 POWER = [{"power": {"exponent": 3}}]
 
@@ -68,19 +72,18 @@ def test_check_prints_rules_and_groups_in_several_folds(grouped, tmp_path, capsy
 
 
 @pytest.fixture(scope="module")
-def ruled(competition, tmp_path_factory):
-    """A finished run with rules, its predictions and its submission of probabilities."""
+def ruled(tiny_run, tmp_path_factory):
+    """A finished run with rules and its submission of probabilities: the tiny run with another config and sample."""
     folder = tmp_path_factory.mktemp("ruled")
     sample = folder / "sample.csv"
     sample.write_text("id,blue,green,red\n" + "".join(f"t{i},0.2,0.3,0.5\n" for i in (3, 1, 2, 6, 5, 4)))
-    keys = {"model.metrics": ["log_loss", "accuracy"], "submission.rules": POWER, "trainer.max_epochs": 1}
-    config = tiny_config(competition, folder / "runs", **keys)
-    config["data"]["sample_submission"] = str(sample)
-    fit_in_process(write_config(folder / "c.yaml", config))
-    run = folder / "runs" / "tiny"
-    assert main(["predict", str(run), "--device", "cpu"]) == 0
-    assert main(["submit", str(run)]) == 0
-    return run
+    run = Run(Path(shutil.copytree(tiny_run, folder / "tiny")))
+    config = run.read_config()
+    config["submission"]["rules"], config["data"]["sample_submission"] = POWER, str(sample)
+    commit(run.config, yaml.safe_dump(config).encode(), "swinft fit")
+    join(run, Experiment.of_run(run, "fit", None))  # what `fit` does once the folds are finished
+    assert main(["submit", str(run.root)]) == 0
+    return run.root
 
 
 def cells(path) -> np.ndarray:
