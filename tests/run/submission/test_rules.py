@@ -16,6 +16,7 @@ from swinft.cli import main
 from swinft.inference.rules.named import RULES, rules_of
 from swinft.run.config.old_keys import migrated
 from swinft.run.experiment import Experiment
+from swinft.run.inputs import freeze_inputs
 from swinft.run.layout import Run
 from swinft.run.scores import join
 from swinft.store import commit
@@ -81,7 +82,9 @@ def ruled(tiny_run, tmp_path_factory):
     config = run.read_config()
     config["submission"]["rules"], config["data"]["sample_submission"] = POWER, str(sample)
     commit(run.config, yaml.safe_dump(config).encode(), "swinft fit")
-    join(run, Experiment.of_run(run, "fit", None))  # what `fit` does once the folds are finished
+    experiment = Experiment.of_run(run, "fit", None)
+    freeze_inputs(run, experiment.config)
+    join(run, experiment)  # what `fit` does once the folds are finished
     assert main(["submit", str(run.root)]) == 0
     return run.root
 
