@@ -99,8 +99,8 @@ FIXED = (
     Rule({"model.ema_decay": None}, f"{PEERS}: in 50 steps and one seed, 0.999 changes at most 0.025"),
     Rule(
         {"data.augment": "light"},
-        f"{PEERS}: in 50 steps `none` is better on all five tasks, `medium` (one seed) worse on three; longer trainings, in "
-        "which augmentation is meant to help, were not measured",
+        f"{PEERS}: in 50 steps `none` is better on all five tasks, `medium` (one seed) worse on three; longer "
+        "trainings, in which augmentation is meant to help, were not measured",
     ),
     Rule({"model.mix.mixup_alpha": 0.0, "model.mix.cutmix_alpha": 0.0}, "not measured"),
     Rule({"model.pooling": "avg", "model.drop_path_rate": None, "model.freeze_epochs": 0}, "not measured"),
