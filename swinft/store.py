@@ -246,7 +246,7 @@ def _write(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> tuple[Pa
                 else:
                     content(cast(IO[bytes], hashing))
             except Exception as error:
-                raise hashing.error or error from None  # torch replaces the OSError of a full disk by another error
+                raise hashing.error or _interruption(error) or error from None
             file.flush()
             os.fsync(file.fileno())
         return temporary, hashing.digest.hexdigest()
@@ -255,21 +255,29 @@ def _write(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> tuple[Pa
         raise
 
 
+def _interruption(error: BaseException) -> BaseException | None:
+    """The exception of a signal, if it was raised first: torch.save then raises an error of its own."""
+    before = error.__context__
+    while before is not None and isinstance(before, Exception):
+        before = before.__context__
+    return before
+
+
 class _Hashing(io.RawIOBase):
-    """Writes to a file, hashes what is written, and remembers an OSError."""
+    """Writes to a file, hashes what is written, and remembers an error, as torch.save replaces it by one of its own."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.digest = file, hashlib.sha256()
-        self.error: OSError | None = None
+        self.error: BaseException | None = None  # of a full disk, or of a signal
 
     def writable(self) -> bool:
         return True
 
     def write(self, content: Any) -> int:
-        self.digest.update(content)
         try:
+            self.digest.update(content)
             return self.file.write(content)
-        except OSError as error:
+        except BaseException as error:
             self.error = error
             raise
 

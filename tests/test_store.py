@@ -2,11 +2,13 @@
 
 import os
 import subprocess
+from itertools import count
 
 import pytest
+import torch
 
 from swinft.errors import StoreError
-from swinft.store import commit, discard, is_committed, sweep, verify
+from swinft.store import _Hashing, commit, discard, is_committed, sweep, verify
 
 
 def test_a_committed_file_reads_back(tmp_path):
@@ -47,6 +49,26 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
         commit(path, fails, "test")
     assert verify(path).read_bytes() == b"good"
     assert sorted(os.listdir(tmp_path)) == [".commits", "a.csv"]
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_a_signal_that_ends_a_checkpoint_keeps_its_exit_code(number, tmp_path, monkeypatch):
+    """torch.save then closes its archive, and may raise an error of its own in the place of SystemExit."""
+    commit(tmp_path / "a", b"old", "test")
+    write, calls = _Hashing.write, count()
+
+    def interrupted(self, content):
+        if next(calls) == number:
+            raise SystemExit(143)
+        return write(self, content)
+
+    monkeypatch.setattr(_Hashing, "write", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        commit(tmp_path / "a", lambda file: torch.save([torch.ones(1000), torch.zeros(10)], file), "test")
+    assert stop.value.code == 143
+    monkeypatch.undo()
+    assert verify(tmp_path / "a").read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".commits", "a"]
 
 
 def test_a_file_in_the_making_lies_beside_its_target(tmp_path):

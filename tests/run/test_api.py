@@ -165,8 +165,8 @@ def test_code_is_allowed_by_one_name_or_several(tiny_run, monkeypatch):
     assert swinft.fit(tiny_run / "config.yaml", allow_code=["mine", "yours"], overwrite=True) is None
     assert [word for word in said if "--config" not in word] == [
         "--allow-code=mine",
-        "--overwrite",
         "--allow-code=mine,yours",
+        "--overwrite",
     ]
 
 
