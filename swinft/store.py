@@ -246,7 +246,8 @@ def _write(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> tuple[Pa
                 else:
                     content(cast(IO[bytes], hashing))
             except Exception as error:
-                raise hashing.error or _interruption(error) or error from None
+                first = error.__context__  # torch.save raises an error of its own after that of a full disk or a signal
+                raise hashing.error or (error if isinstance(first, Exception | None) else first) from None
             file.flush()
             os.fsync(file.fileno())
         return temporary, hashing.digest.hexdigest()
@@ -255,20 +256,12 @@ def _write(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> tuple[Pa
         raise
 
 
-def _interruption(error: BaseException) -> BaseException | None:
-    """The exception of a signal, if it was raised first: torch.save then raises an error of its own."""
-    before = error.__context__
-    while before is not None and isinstance(before, Exception):
-        before = before.__context__
-    return before
-
-
 class _Hashing(io.RawIOBase):
-    """Writes to a file, hashes what is written, and remembers an error, as torch.save replaces it by one of its own."""
+    """Writes to a file, hashes what is written, and remembers an error, of a full disk or a signal."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.digest = file, hashlib.sha256()
-        self.error: BaseException | None = None  # of a full disk, or of a signal
+        self.error: BaseException | None = None
 
     def writable(self) -> bool:
         return True

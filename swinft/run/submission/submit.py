@@ -21,6 +21,7 @@ from swinft.data.tables.table import DataError, Problem
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance
+from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import Rule, apply_rules
 from swinft.model.class_spec import spec_name, to_spec
 from swinft.model.metrics import Traits, traits_of
@@ -66,6 +67,7 @@ class SubmitOptions:
         rules: What changes the predictions first, in the place of the config's rules:
             `'[{clip: {min: 0}}, normalize]'`; `[]` for none. The out-of-fold score with them is printed and stored, if
             the training table is there.
+        clip: Also, and last, the rule `clip`: the smallest and the largest value, `0.01,0.99`.
         dry_run: Build and check the submission, but do not write it.
         allow_code: Packages or modules that a custom format or rule may come from.
     """
@@ -82,6 +84,7 @@ class SubmitOptions:
     keep: list[str] | None = None
     drop: list[str] | None = None
     rules: list[str | dict[str, Any]] | None = None
+    clip: list[float] | None = None
     dry_run: bool = False
     allow_code: list[str] | None = None
 
@@ -91,6 +94,16 @@ class SubmitOptions:
         names = [field.name for field in fields(SubmissionConfig) if field.name not in own]
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return replace(SubmissionConfig(**frozen), **changes)
+
+    def last_rules(self) -> list[Rule]:
+        """The rule of `clip`.
+
+        Raises:
+            InputError: It has not two numbers, of which the first is smaller.
+        """
+        if self.clip is not None and len(self.clip) != 2:
+            raise InputError(f"--clip {self.clip}: give the smallest and the largest number: --clip 0.01,0.99.")
+        return rules_of([{"clip": {"min": self.clip[0], "max": self.clip[1]}}] if self.clip else [])
 
 
 @dataclass(frozen=True)
@@ -130,6 +143,7 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         config, allowed = run.read_config(), options.allow_code or []
         frozen = config["submission"]
         rules = requested_rules(run, frozen.get("rules", []), options.rules, allowed)
+        rules += options.last_rules()
         settings = options.over({**frozen, "format": _format(run, frozen, options), "rules": rules})
         schema = Schema.from_dict(run.read_schema())
         source = Path(options.predictions) if options.predictions else run.test_predictions

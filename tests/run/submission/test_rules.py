@@ -217,8 +217,23 @@ def test_clip_and_normalize_of_earlier_versions_are_rules(competition, ruled, tm
     assert yaml.safe_load(migrated(yaml.safe_dump(none)))["submission"] == {"rules": []}
     assert check(competition, tmp_path, **{"submission.clip": [0, 1]}) == 2
     assert "has moved: it is now submission.rules: [{clip: {min: …, max: …}}]." in capsys.readouterr().err
-    assert main(["submit", str(ruled), "--clip", "0,1"]) == 2
-    assert "option '--clip' has moved: it is now rules: [{clip: {min: …, max: …}}]." in capsys.readouterr().err
+
+
+def test_clip_is_an_option_for_a_rule_that_comes_last(ruled, tmp_path, capsys):
+    def recorded(*words):
+        assert main(["submit", str(ruled), "--output", str(tmp_path / "s.csv"), *words]) == 0
+        (made_from,) = tmp_path.glob("s*.made_from.json")
+        return json.loads(made_from.read_text())["options"]["rules"], (tmp_path / "s.csv").read_bytes()
+
+    short = recorded("--rules", "normalize", "--clip", "0.2,0.3")
+    assert short == recorded("--rules", "[normalize, {clip: {min: 0.2, max: 0.3}}]")
+    assert short[1] != recorded("--rules", "[]")[1]
+    assert len(recorded("--clip", "0.2,0.3")[0]) == len(recorded()[0]) + 1
+    assert main(["submit", str(ruled), "--normalize"]) == 2
+    assert "option '--normalize' has moved: it is now rules: [normalize]." in capsys.readouterr().err
+    for wrong, says in (("1", "give the smallest and the largest number"), ("2,1", "must be below")):
+        assert main(["submit", str(ruled), "--clip", wrong]) == 2
+        assert says in capsys.readouterr().err
 
 
 @pytest.mark.slow
