@@ -67,7 +67,7 @@ def fit(
             config = Path(resume) / "config.yaml" if config is None else config
         elif resume:
             words += ["--resume"]
-        words += _config_words(folder, config, {**(overrides or {}), **keys}, allow_code)
+        words += config_words(folder, config, {**(overrides or {}), **keys}, allow_code)
         flags = {"--overwrite": overwrite, "--accept": accept}
         words += [option for option, is_set in flags.items() if is_set]
         words += [f"--devices-per-fold={devices_per_fold}"] if devices_per_fold is not None else []
@@ -102,12 +102,12 @@ def find(
         RunError: The process that measures has failed; its output says why.
     """
     with python_inputs() as folder:
-        words = _config_words(folder, config, {**(overrides or {}), **keys}, allow_code)
+        words = config_words(folder, config, {**(overrides or {}), **keys}, allow_code)
         words += [f"--what=[{','.join(what)}]"] if what else []
         return find_from_argv([*words, f"--steps={steps}"])
 
 
-def _config_words(
+def config_words(
     folder: Path, config: str | Path | Mapping[str, Any] | None, changes: Mapping[str, Any], allow_code: Any
 ) -> list[str]:
     """The words of a command line for a config with changes; dictionaries become files in a folder."""

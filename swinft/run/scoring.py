@@ -9,8 +9,24 @@ from numpy.typing import NDArray
 from swinft.data.datamodule import CSVDataModule
 from swinft.model.metrics import Metric
 from swinft.model.scoring import is_custom, score
+from swinft.run.experiment import Experiment
+from swinft.run.inputs import check_inputs
+from swinft.run.layout import Run
 
 Values = NDArray[np.floating[Any]]
+
+
+def training_rows(run: Run, experiment: Experiment) -> CSVDataModule:
+    """A run's datamodule, set up with the training rows; no image is read.
+
+    Raises:
+        InputError: The training table has changed since the run's start.
+    """
+    check_inputs(run, experiment.config, ("train",))
+    data = experiment.datamodule(run)
+    data.image_files.use_known_cache("")
+    data.setup("fit")
+    return data
 
 
 def score_rows(

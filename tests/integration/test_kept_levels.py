@@ -75,18 +75,14 @@ def test_what_is_in_the_lower_bits_is_learnt_with_the_rule_alone(deep, tmp_path)
     assert np.ptp(found["bytes"].values, axis=0).max() < 1e-6
 
 
+def colors(deep, **options) -> CSVDataModule:
+    """The datamodule of the images and their colours."""
+    return CSVDataModule("color", "classification", "train.csv", "images/{id}.png", root=str(deep), **options)
+
+
 def test_batches_are_floats_in_the_units_of_bytes(deep, tmp_path):
-    data = CSVDataModule(
-        "color",
-        "classification",
-        "train.csv",
-        "images/{id}.png",
-        root=str(deep),
-        image_size=(40, 36),
-        augment="none",
-        loading={"image_rules": RANGE, "cache_dir": str(tmp_path), "resize": "crop"},
-        folds={"num": 2},
-    )
+    loading = {"image_rules": RANGE, "cache_dir": str(tmp_path), "resize": "crop"}
+    data = colors(deep, image_size=(40, 36), augment="none", loading=loading, folds={"num": 2})
     data.setup("fit")
     image = next(iter(data.val_dataloader()))["image"]
     assert str(image.dtype) == "torch.float32"
@@ -127,16 +123,7 @@ def test_transforms_that_lose_levels_are_named_before_the_run(transforms, messag
     made = eval(words, {"A": A})
     given = {"augment": made} if key == "augment" else {"loading": {"preprocess": made}}
     loading = {"image_rules": RANGE, "cache": False, **given.pop("loading", {})}
-    data = CSVDataModule(
-        "color",
-        "classification",
-        "train.csv",
-        "images/{id}.png",
-        root=str(deep),
-        image_size=32,
-        loading=loading,
-        **given,
-    )
+    data = colors(deep, image_size=32, loading=loading, **given)
     if not message:
         data.setup("fit")
         return

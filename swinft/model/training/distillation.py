@@ -17,6 +17,7 @@ from swinft.model.network import ImageModel
 from swinft.model.training.sizes import at_size
 from swinft.ranges import POSITIVE, UNIT, check_ranges
 
+RANGES = {"weight": UNIT, "temperature": POSITIVE}
 METADATA = "teacher metadata.{}"  # metadata as network number k of the teacher encodes it
 
 
@@ -44,8 +45,7 @@ class Teacher:
         weight: float = 0.5,
         temperature: float = 1.0,
     ) -> None:
-        numbers = {"weight": weight, "temperature": temperature}
-        check_ranges("distill", numbers, {"weight": UNIT, "temperature": POSITIVE})
+        check_ranges("distill", {"weight": weight, "temperature": temperature}, RANGES)
         if not nets:
             raise InputError("a teacher needs at least one network.")
         self.nets = [net.eval().requires_grad_(False) for net in nets]

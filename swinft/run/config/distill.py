@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from swinft.errors import InputError
-from swinft.ranges import POSITIVE, UNIT, check_ranges
+from swinft.model.training.distillation import RANGES
+from swinft.ranges import check_ranges
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,6 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         """Checks ranges, and that every setting acts."""
-        check_ranges("distill", vars(self), {"weight": UNIT, "temperature": POSITIVE})
+        check_ranges("distill", vars(self), RANGES)
         if self.run is None and (self.weight, self.temperature) != (DistillConfig.weight, DistillConfig.temperature):
             raise InputError("distill.weight and temperature do nothing without distill.run: set it, or remove them.")

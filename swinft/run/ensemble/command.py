@@ -75,20 +75,17 @@ def ensemble(
     Raises:
         InputError: A member is missing, unfinished, or does not fit; or an option is wrong.
     """
-    allowed = [allow_code] if isinstance(allow_code, str) else list(allow_code)
     with python_inputs() as folder:
-        words = [f"--allow-code={','.join(allowed)}"] if allowed else []
+        words = api.config_words(folder, Path(members) if isinstance(members, str | PurePath) else None, {}, allow_code)
         words += ["--overwrite"] if overwrite else []
         keys: dict[str, Any] = dict(options)
-        if isinstance(members, str | PurePath):
-            words.append(f"--config={members}")
-        elif members is not None:
+        if members is not None and not isinstance(members, str | PurePath):
             keys["members"] = [_member(each) for each in members]
         keys |= {"name": name} if name is not None else {}
         if keys:
             words.append(f"--config={write_keys(folder / 'recipe', plain(keys))}")
         made = ensemble_from_argv(words)
-    return api.Run(made.root, allowed)
+    return api.Run(made.root, allow_code)
 
 
 def _member(given: Any) -> Any:

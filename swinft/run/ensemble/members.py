@@ -19,10 +19,11 @@ from swinft.inference.provenance import sha256
 from swinft.printing import print_line
 from swinft.run.ensemble.recipe import MemberSpec
 from swinft.run.experiment import Experiment
-from swinft.run.inputs import check_inputs, frozen_sha256
+from swinft.run.inputs import frozen_sha256
 from swinft.run.layout import NO_FOLD, Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.provenance import predictions_made_with
+from swinft.run.scoring import training_rows
 from swinft.store import digest, is_committed
 
 SHOWN = 5  # ids in a message
@@ -89,19 +90,6 @@ def check_finished(run: Run) -> None:
     """
     if not is_committed(run.oof) or not is_committed(run.scores):
         raise InputError(f"{run.root} has no out-of-fold predictions yet. Run `{run.resume_command}` first.")
-
-
-def training_rows(run: Run, experiment: Experiment) -> CSVDataModule:
-    """A run's datamodule, set up with the training rows; no image is read.
-
-    Raises:
-        InputError: The training table has changed since the run's start.
-    """
-    check_inputs(run, experiment.config, ("train",))
-    data = experiment.datamodule(run)
-    data.image_files.use_known_cache("")
-    data.setup("fit")
-    return data
 
 
 def read_oof(spec: MemberSpec, base: Base, allow_code: list[str] | None) -> Member:

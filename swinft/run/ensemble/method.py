@@ -4,7 +4,7 @@ Shapes: M members, N rows, K outputs, F metadata features.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,10 +35,6 @@ class Rows:
     gain: Callable[[Array], float]
     target: Target
     features: Array | None = None
-
-    def without(self, member: int) -> "Rows":
-        """The same rows without one member."""
-        return replace(self, members=np.delete(self.members, member, 0))
 
 
 class Method:

@@ -235,8 +235,8 @@ def _rescored(
     run: Run, rules: Sequence[Rule], names: list[str], root: str | None, allow_code: Sequence[str]
 ) -> dict[str, Any]:
     """The scores of a run's out-of-fold predictions with other rules, by its training table."""
-    from swinft.run.ensemble.members import training_rows
-    from swinft.run.experiment import Experiment
+    from swinft.run.experiment import Experiment  # slow to import, as the next one
+    from swinft.run.scoring import training_rows
 
     experiment = Experiment.of_run(run, "submit", list(allow_code))
     if root:

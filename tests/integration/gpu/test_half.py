@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -145,20 +146,27 @@ def test_w2_an_overflow_that_was_repaired_ends_nothing_and_is_said(factor, fit_h
     assert all(tensor.isfinite().all() for tensor in load_file(fold / "weights.safetensors").values())
 
 
+@contextmanager
+def interrupted_after(epochs, monkeypatch):
+    """Ctrl-C comes when an epoch has been saved."""
+    saved = FoldRecorder.on_train_epoch_end
+
+    def stop(self, *args):
+        saved(self, *args)
+        if len(self.history) == epochs:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldRecorder, "on_train_epoch_end", stop)
+        yield
+
+
 def test_w2_a_resumed_fold_skips_what_one_process_skips_and_ends_with_the_same_bytes(fit_half, spoil, monkeypatch):
     spoil({(0, 0), (1, 3), (2, 1)}, lambda losses: losses * LOST)
     changes = {"trainer.max_epochs": 4, "trainer.accumulate_grad_batches": 2, "data.batch_size": 2}
     code, whole = fit_half("whole", **changes)
     assert code == 0
-    saved = FoldRecorder.on_train_epoch_end
-
-    def die(self, *args):
-        saved(self, *args)
-        if len(self.history) == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FoldRecorder, "on_train_epoch_end", die)
+    with interrupted_after(2, monkeypatch):
         assert fit_half("parts", **changes)[0] == 130
     code, parts = fit_half("parts", "--resume", **changes)
     assert code == 0
@@ -197,13 +205,7 @@ def test_a_soup_in_fp16_is_the_mean_of_finite_epochs_and_resumes_to_the_same_byt
     mean = torch.stack([kept[epoch]["head.linear.weight"] for epoch in (2, 3, 4)]).double().mean(0)
     torch.testing.assert_close(weights["head.linear.weight"].double(), mean, rtol=1e-5, atol=1e-7)
 
-    def die(self, *args):
-        saved(self, *args)
-        if len(self.history) == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FoldRecorder, "on_train_epoch_end", die)
+    with interrupted_after(3, monkeypatch):
         assert fit_half("parts", **changes)[0] == 130
     code, parts = fit_half("parts", "--resume", **changes)
     assert code == 0
