@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from swinft.class_spec import InitArgsMixin, class_path_of, spec_name, to_spec
 from swinft.errors import InputError, suggest
-from swinft.model.class_spec import InitArgsMixin, class_path_of, spec_name, to_spec
 
 # timm evaluates most backbones at a centre crop of 0.875, for which they were tuned.
 ZOOM_MARGIN = (1 - 0.875) / 2

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from swinft.class_spec import InitArgsMixin
 from swinft.errors import InputError, suggest
-from swinft.model.class_spec import InitArgsMixin
 from swinft.model.pooling import Pooling, PoolingName, built_layer
 
 FusionName = Literal["mean", "max", "attention", "gru", "concat"]

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from swinft.class_spec import to_spec
 from swinft.errors import InputError
 from swinft.model.auxiliary import LOGITS, AuxiliaryHeads, known_rows
 from swinft.model.backbones.timm_backbone import Backbone
 from swinft.model.backbones.unpooled import pooled_width
-from swinft.model.class_spec import to_spec
 from swinft.model.fusion import fusion_from, poolings
 from swinft.model.heads import Head
 from swinft.model.heads.contract import with_nan_rows

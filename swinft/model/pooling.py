@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from swinft.class_spec import InitArgsMixin, init_args_of, load_class
 from swinft.errors import InputError, suggest
-from swinft.model.class_spec import InitArgsMixin, init_args_of, load_class
 from swinft.ranges import check_whole, is_whole
 
 Layer = TypeVar("Layer", bound=nn.Module)

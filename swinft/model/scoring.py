@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from swinft.class_spec import class_path_of
 from swinft.errors import InputError, number_of, suggest
-from swinft.model.class_spec import class_path_of
 from swinft.model.heads.base import takes_classes
 from swinft.model.metrics import METRICS, Array, BuiltinMetric, Metric, mean_of_defined
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from swinft.class_spec import Named, from_spec, plain_spec, to_spec
 from swinft.errors import InputError
 from swinft.model.attention.swin import set_attention
 from swinft.model.auxiliary import KEY, check_context
 from swinft.model.backbones.memory_format import plain_where_needed, set_layout, uses_channels_last
 from swinft.model.backbones.timm_backbone import create_backbone
-from swinft.model.class_spec import Named, from_spec, plain_spec, to_spec
 from swinft.model.compiling import COMPILED_STEPS, CompileState, should_compile
 from swinft.model.evaluation import Evaluated
 from swinft.model.fusion import PoolingConfig

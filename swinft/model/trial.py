@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from swinft.class_spec import spec_name
 from swinft.errors import InputError
 from swinft.model.auxiliary import KEY
-from swinft.model.class_spec import spec_name
 from swinft.model.heads.contract import decoded, encoded_targets, row_losses
 from swinft.model.scoring import is_custom, score
 from swinft.model.task import FineTuneTask

@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from swinft.class_spec import to_spec
 from swinft.data.data_settings import image_sides
 from swinft.data.schema import MISSING_CATEGORY, Schema
 from swinft.errors import InputError, RunError, listed
@@ -17,7 +18,6 @@ from swinft.inference.export import SUFFIXES, Exported, Form, check_installed, c
 from swinft.inference.parity import example_inputs
 from swinft.inference.provenance import sha256
 from swinft.inference.timm_export import per_channel
-from swinft.model.class_spec import to_spec
 from swinft.model.heads import Head
 from swinft.model.network import ImageModel
 from swinft.run.experiment import Experiment

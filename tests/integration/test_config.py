@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
+from swinft.class_spec import Named
 from swinft.cli import main
-from swinft.model.class_spec import Named
 from swinft.run.config.parser import key_types
 from swinft.run.config.sections import build_parser
 from swinft.run.config.trust import BASES, TRUSTED_PACKAGES

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from swinft.class_spec import InitArgsMixin, class_path_of, spec_name, to_spec
 from swinft.data.schema import Schema
 from swinft.errors import InputError, listed, number_of
 from swinft.inference.predictions import Predictions
-from swinft.model.class_spec import InitArgsMixin, class_path_of, spec_name, to_spec
 
 KEY = "submission.rules"
 SLACK = 1e-5  # a mean of probabilities may exceed 1 by float32's rounding

@@ -13,9 +13,9 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import load_state_dict
 from torch import nn
 
+from swinft.class_spec import init_args_of, load_class
 from swinft.errors import InputError, listed
 from swinft.model.backbones.weights import without_prefix
-from swinft.model.class_spec import init_args_of, load_class
 
 
 def custom_module(spec: dict[str, Any], pretrained: bool | str, settings: dict[str, Any]) -> nn.Module:

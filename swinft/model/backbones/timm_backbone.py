@@ -18,12 +18,12 @@ from timm.layers import SelectAdaptivePool2d  # type: ignore[attr-defined]
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
+from swinft.class_spec import Named, plain_spec, spec_name
 from swinft.errors import InputError, suggest
 from swinft.model.backbones.custom import custom_module, normalisation, refuse_hub
 from swinft.model.backbones.input_size import resize
 from swinft.model.backbones.unpooled import Pool, pooled
 from swinft.model.backbones.weights import load_weights, read_weights, with_channels
-from swinft.model.class_spec import Named, plain_spec, spec_name
 
 REACH_SECONDS = 5.0
 # Arguments of `timm.create_model` that `backbone_args` must not set: weights, folders, kind of output.

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from swinft.class_spec import InitArgsMixin
 from swinft.errors import InputError, number_of
-from swinft.model.class_spec import InitArgsMixin
 from swinft.model.heads.loss import Loss, check_loss
 from swinft.ranges import NOT_NEGATIVE, is_whole
 

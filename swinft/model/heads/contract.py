@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from swinft.class_spec import class_path_of, init_args_of, load_class
 from swinft.errors import InputError, listed, number_of
-from swinft.model.class_spec import class_path_of, init_args_of, load_class
 from swinft.model.heads.base import Head
 
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from swinft.class_spec import InitArgsMixin
 from swinft.errors import InputError, suggest
-from swinft.model.class_spec import InitArgsMixin
 
 
 class Loss(InitArgsMixin, nn.Module):

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.class_spec import InitArgsMixin
 from swinft.errors import InputError
-from swinft.model.class_spec import InitArgsMixin
 from swinft.model.grades import to_grades
 
 Array = NDArray[Any]

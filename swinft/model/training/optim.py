@@ -11,9 +11,9 @@ from timm.models import group_parameters
 from timm.optim import auto_group_layers  # type: ignore[attr-defined]
 from torch import nn
 
+from swinft.class_spec import Named, plain_spec
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import Backbone
-from swinft.model.class_spec import Named, plain_spec
 from swinft.model.training.defaults import Training, rates_of
 from swinft.model.training.freezing import FreezeConfig
 from swinft.model.training.sizes import SizeStage

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from swinft.class_spec import init_args_of, load_class, spec_name
 from swinft.errors import InputError, suggest
-from swinft.model.class_spec import init_args_of, load_class, spec_name
 from swinft.model.training.optim import Groups, OptimConfig
 from swinft.model.training.sam import SAM
 

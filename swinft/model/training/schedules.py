@@ -18,8 +18,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from swinft.class_spec import init_args_of, load_class, spec_name
 from swinft.errors import InputError, number_of, suggest
-from swinft.model.class_spec import init_args_of, load_class, spec_name
 from swinft.model.training.optim import OptimConfig
 from swinft.model.training.steps import Steps
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.class_spec import InitArgsMixin, class_path_of
 from swinft.errors import InputError, number_of
-from swinft.model.class_spec import InitArgsMixin, class_path_of
 from swinft.model.grades import to_grades
 
 Values = NDArray[np.float64]

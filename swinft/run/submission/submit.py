@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from swinft.class_spec import spec_name, to_spec
 from swinft.data.columns import Columns
 from swinft.data.samples import read_sample
 from swinft.data.schema import Schema
@@ -23,7 +24,6 @@ from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance
 from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import Rule, apply_rules
-from swinft.model.class_spec import spec_name, to_spec
 from swinft.model.metrics import Traits, traits_of
 from swinft.printing import print_line
 from swinft.run.layout import Run

@@ -8,9 +8,9 @@ import torch
 from sklearn.metrics import log_loss
 from torch.nn import functional
 
+from swinft.class_spec import to_spec
 from swinft.cli import main
 from swinft.errors import InputError
-from swinft.model.class_spec import to_spec
 from swinft.model.heads import ClassificationHead, Loss, MultilabelHead, RegressionHead
 from swinft.model.heads.contract import head_from, row_losses
 from tests.conftest import tiny_config, write_config
