@@ -1,7 +1,6 @@
 """The generated competitions are what they promise, and their official metrics are those of the definitions."""
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,10 @@ def numbers(*rows: tuple[float, ...], ids: list[str] | None = None) -> Frame:
     return Frame(rows, index=ids)
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+SLOW = ("hms", "rsna_2024", "rsna_2025", "rsna_knee", "planttraits", "statoil", "dog_breed")  # many small files
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in LAYOUTS])
 def test_a_competition_has_a_rerun_with_other_rows_and_without_training_files(name, tmp_path):
     layout = LAYOUTS[name](tmp_path, 7)
     assert not {*layout.train.index} & {*layout.hidden.index} or name == "digit_recognizer"
@@ -33,9 +35,9 @@ def test_a_competition_has_a_rerun_with_other_rows_and_without_training_files(na
         assert header[1:] == list(hidden.columns)
         assert sorted(row[0] for row in rows) == sorted(hidden.index)
     assert list(hidden.index) != list(layout.hidden.index)
-    assert not [path for path in layout.rerun.rglob("*train*") if path.is_file()]
-    known = {path.relative_to(layout.root) for path in layout.root.rglob("*") if path.is_dir()}
-    assert {path.relative_to(layout.rerun) for path in layout.rerun.rglob("*") if path.is_dir()} <= known | {Path()}
+    assert not [path for path in layout.rerun.iterdir() if "train" in path.name]
+    known = {path.name for path in layout.root.iterdir()}
+    assert {path.name for path in layout.rerun.iterdir()} <= known
 
 
 SETS = (words("A", "A B", "C", "B", "C"), words("A", "A C", "A B C", "A", "C"))

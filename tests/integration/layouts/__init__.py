@@ -3,7 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.integration.layouts import many_labels, one_class, some_numbers, two_classes
+from tests.integration.layouts import (
+    containers,
+    individuals,
+    many_labels,
+    medical,
+    one_class,
+    some_numbers,
+    two_classes,
+)
 from tests.integration.layouts.layout import Layout, Metric
 
 __all__ = ["LAYOUTS", "Layout", "Metric"]
@@ -32,5 +40,13 @@ LAYOUTS: dict[str, Callable[[Path, int], Layout]] = {
         two_classes.aerial_cactus,
         two_classes.histopathologic,
         two_classes.statoil,
+        containers.isic_2024,
+        containers.fathomnet,
+        containers.hms,
+        individuals.happywhale,
+        medical.tgs_salt,
+        medical.rsna_2024,
+        medical.rsna_2025,
+        medical.rsna_knee,
     )
 }

@@ -126,6 +126,8 @@ def drawing(
         cell = round(place * 23)
         top, left = (cell // 6) * size[0] // 4, (cell % 6) * size[1] // 6
         pixels[top : top + high, left : left + wide] += 255 * brightness * (0.7 - 0.3 * place)
+    coarse = numbers.normal(0, 25, (9, 12)).repeat(-(-size[0] // 9), axis=0).repeat(-(-size[1] // 12), axis=1)
+    pixels += coarse[: size[0], : size[1], None]  # no image is nearly the same as another one
     return (pixels + numbers.normal(0, 12, pixels.shape)).clip(0, 255).astype(np.uint8)
 
 
