@@ -78,7 +78,7 @@ def _read(settings: "DataSettings", given: ExtraTable, schema: Schema, problems:
     own |= {columns.weight_column: "data.columns.weight"} if columns.weight_column else {}
     required = {
         **({} if given.labels else own),
-        **needed_columns(settings, finding.images, "the image of data.folds.extra" if given.image else "data.image"),
+        **needed_columns(settings, finding.columns, "the image of data.folds.extra" if given.image else "data.image"),
     }
     notes: list[str] = []
     read = (read_unlabelled if given.labels else read_labelled)(settings, given.table, required, problems, notes)

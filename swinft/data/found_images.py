@@ -13,6 +13,7 @@ import numpy as np
 from swinft.data.image_paths import Search, filled_parts
 from swinft.data.images.rules import ImageRules
 from swinft.data.row_images import RowImages, Shown, spread
+from swinft.data.sources.given import GivenImages
 from swinft.data.sources.parts import PartSource, part_names
 from swinft.data.sources.source import Source
 from swinft.data.tables.table import Problem, Table
@@ -36,6 +37,11 @@ class Finding:
     source: Source
     root: Path
     may_lack_all: bool
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the images are found by."""
+        return [] if isinstance(self.source, GivenImages) else self.images.columns
 
     def find(self, table: Table, problems: list[Problem], notes: list[str]) -> tuple[list[str], Shown | None]:
         """The images.
@@ -76,6 +82,8 @@ class Finding:
 
     def _several(self, table: Table, problems: list[Problem], notes: list[str]) -> list[list[str]]:
         """The files of every row, `NONE` where a template has none."""
+        if isinstance(self.source, GivenImages):
+            return self.source.of_rows(table, self.images, problems)
         if self.images.is_open:
             return list(self._open(table, problems, notes))
         columns = [self._of_template(table, template, problems, notes) for template in self.images.templates]

@@ -200,7 +200,7 @@ class _Folder:
 
     @property
     def names(self) -> Collection[str]:
-        return self._listed[0] or ()
+        return () if self._listed[0] is None else self._listed[0]  # without a look at how many there are
 
     @property
     def missing(self) -> tuple[str, str]:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from swinft.data.columns import Columns
 from swinft.data.features import encode_features
+from swinft.data.given_rows import GivenRows
 from swinft.data.labelled import read_labelled
-from swinft.data.row_images import RowImages, Shown
+from swinft.data.row_images import Shown
 from swinft.data.schema import Schema, make_schema
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import Source, is_absent
@@ -150,10 +151,10 @@ class Rows:
         )
 
 
-def needed_columns(settings: "DataSettings", images: RowImages, setting: str) -> dict[str, str]:
+def needed_columns(settings: "DataSettings", of_images: Sequence[str], setting: str) -> dict[str, str]:
     """Columns that training and test rows both need, each with the config key that names it."""
     return {
-        **dict.fromkeys(images.columns, setting),
+        **dict.fromkeys(of_images, setting),
         **dict.fromkeys(settings.columns.numbers, "data.columns.numeric_features"),
         **dict.fromkeys(settings.columns.categories, "data.columns.categorical_features"),
     }
@@ -177,7 +178,7 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
         **({settings.folds.group: "data.folds.group"} if settings.folds.group else {}),
         **({columns.weight_column: "data.columns.weight"} if columns.weight_column else {}),
         **({settings.folds.column: "data.folds.column"} if settings.folds.column else {}),
-        **needed_columns(settings, settings.image, "data.image"),
+        **needed_columns(settings, settings.image.columns, "data.image"),
     }
     notes: list[str] = []
     read = read_labelled(settings, str(settings.train), required, problems, notes)
@@ -227,7 +228,11 @@ def _encoded(
 
 
 def read_test(
-    settings: "DataSettings", schema: Schema | None, problems: list[Problem], is_rerun: bool = False
+    settings: "DataSettings",
+    schema: Schema | None,
+    problems: list[Problem],
+    is_rerun: bool = False,
+    given: GivenRows | None = None,
 ) -> Rows | None:
     """Reads the rows to predict.
 
@@ -236,6 +241,7 @@ def read_test(
         schema: Schema of the training table; None if that could not be read, and the test table is only checked.
         problems: Errors are appended.
         is_rerun: A trained run predicts the rows: an unknown class is a note, not an error.
+        given: Rows in memory, which `data.test` only names.
 
     Returns:
         None if the table or a column is missing.
@@ -244,11 +250,12 @@ def read_test(
     path = settings.root / str(settings.test or settings.sample_submission)
     id, setting = columns.id_of(settings.id, is_sample)
     finding = settings.finding(is_test=True)
-    required = needed_columns(settings, finding.images, "data.columns.test_image")
+    finding = given.finding(finding) if given else finding
+    required = needed_columns(settings, finding.columns, "data.columns.test_image")
     if id in required:
         required[id] = f"{setting} and data.columns.test_image"
-    table = read_table(path, id, required, problems, columns.encoding, setting)
-    unknown = [name for name in finding.images.columns if is_sample and name in settings.targets]
+    table = read_table(path, id, required, problems, columns.encoding, setting, given.content if given else None)
+    unknown = [name for name in finding.columns if is_sample and name in settings.targets]
     if unknown:
         fix = "Set data.columns.test_image to where the images of the rows to predict are."
         problems.append(Problem(str(path), "the image's path contains the target, which is to be predicted", fix))

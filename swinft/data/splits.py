@@ -16,6 +16,7 @@ from swinft.data.extra import extra_notes, leaks_csv, left_out, read_leaks, with
 from swinft.data.fold_assignment import assign_folds
 from swinft.data.folds import ALL_ROWS, NO_FOLD, Folds, check_folds
 from swinft.data.gap_checks import check_gaps
+from swinft.data.given_rows import GivenRows
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.pseudo_labels import PseudoLabels, awaiting_labels, with_labels
 from swinft.data.sampled_order import SampledOrder
@@ -47,6 +48,7 @@ class Splits:
         self.known_schema: Path | None = None  # an earlier run's, with which a custom kind is compared
         self.tables: tuple[Rows, Schema, Rows | None] | None = None  # as read: train, and to predict
         self._train: Rows | None = None
+        self.given_rows: GivenRows | None = None  # to predict, in the place of those of `data.test`
         self._test: Rows | None = None
         self.known_leaks: Path | None = None  # an earlier run's extra.csv
         self._fold_of_row: Folds = np.empty(0, dtype=np.int64)
@@ -286,7 +288,7 @@ class Splits:
             if found and found[0].targets is not None and not problems:
                 is_main = found[0].is_used & found[0].has_target & ~found[0].is_extra
                 self.schema = with_prior(found[1], found[0].targets[is_main])
-        test = read_test(self.settings, self.schema, problems, is_rerun=True)
+        test = read_test(self.settings, self.schema, problems, is_rerun=True, given=self.given_rows)
         if problems or test is None:
             raise DataError(problems, self.settings.loading.download)
         self._test, self.notes = test, [*self.notes, *test.table.notes]

@@ -59,10 +59,23 @@ def nets_by_torch(
     image_size: tuple[int, int],
 ) -> Sequence[ImageModel | CompiledNet]:
     """Networks for `predict_rows`: weights in 16 bit if autocast would cast them, compiled according to `policy`."""
+    assert loader.batch_size is not None
+    passes = len(loader) * len(nets) * len(views)
+    return nets_for_passes(nets, passes, loader.batch_size, device, policy, precision, image_size)
+
+
+def nets_for_passes(
+    nets: Sequence[ImageModel],
+    passes: int,
+    batch_size: int,
+    device: torch.device,
+    policy: CompilePolicy,
+    precision: Precision,
+    image_size: tuple[int, int],
+) -> Sequence[ImageModel | CompiledNet]:
+    """The same for a number of forward passes, on which the policy `auto` depends."""
     if dtype := half_dtype(precision):
         cast_weights(nets, image_size, device, dtype)
-    passes = len(loader) * len(nets) * len(views)
     if not should_compile(policy, passes, COMPILED_PASSES, "forward passes", device):
         return nets
-    assert loader.batch_size is not None
-    return [CompiledNet(net, loader.batch_size, prints_compile_time=index == 0) for index, net in enumerate(nets)]
+    return [CompiledNet(net, batch_size, prints_compile_time=index == 0) for index, net in enumerate(nets)]

@@ -16,14 +16,16 @@ from swinft.inference.predictions import ID, Predictions, read_foreign
 from swinft.model.network import ImageModel
 from swinft.run import layout
 from swinft.run.config.parser import options_from
+from swinft.run.ensemble.loaded import EnsemblePredictor, make_predictor
 from swinft.run.experiment import Experiment
 from swinft.run.export import ExportResult, export
 from swinft.run.find.find import STEPS, Found, What, find_from_argv
 from swinft.run.fit_command import fit_from_argv
 from swinft.run.fold_files import FoldId
+from swinft.run.prediction.loaded import RunPredictor, check_predictor_options
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.prediction.predict import predict
-from swinft.run.python_inputs import FRAME, check_names, nested, plain, python_inputs, write_frame, write_keys
+from swinft.run.python_inputs import FRAME, frame_content, nested, plain, python_inputs, write_keys
 from swinft.run.report.draw import draw
 from swinft.run.submission.submit import Submission, SubmitOptions, submit
 from swinft.store import is_committed, verify
@@ -240,6 +242,22 @@ class Run:
                 writes = writes or self._is_own(Path(rows))
             return predict(self._files, options_from(PredictOptions, plain(given)), writes)
 
+    def predictor(self, on_bad_image: str | None = None, **options: Any) -> RunPredictor | EnsemblePredictor:
+        """Loads the networks once, to predict rows of DataFrames again and again, without files and processes.
+
+        Args:
+            on_bad_image: `error` or `skip`, in the place of the config's `data.loading.on_bad_image`.
+            options: `views`, `folds`, `root`, `batch_size`, `num_workers` (0 by default), `device`, `backend`,
+                `compile`, `precision`: as those of `swinft predict`; of an ensemble, for each of its members.
+
+        Raises:
+            InputError: A fold is not finished, or an option is wrong.
+        """
+        check_predictor_options(options)
+        with python_inputs():
+            given = options_from(PredictOptions, plain({"allow_code": self._allow_code or None, **options}))
+            return make_predictor(self._files, given, on_bad_image)
+
     def submit(self, predictions: Predictions | pd.DataFrame | str | Path | None = None, **options: Any) -> Submission:
         """Writes a submission and checks it; does and prints the same as `swinft submit`.
 
@@ -309,15 +327,14 @@ class Run:
             *row_images(columns.test_image or data["image"]).columns,
             *columns.categories,
         ]
-        check_names(rows, names)
-        return write_frame(path, rows, columns.encoding)
+        path.write_bytes(frame_content(rows, names, columns.encoding))
+        return path
 
     def _predictions_of(self, frame: pd.DataFrame, path: Path) -> Predictions:
         """Predictions in a DataFrame, checked like those of an external CSV."""
         names = [name for name in (ID, self.config["data"]["id"]) if name in frame.columns]
-        check_names(frame, names)
-        schema = Schema.from_dict(self._files.read_schema())
-        return read_foreign(write_frame(path, frame, "utf-8"), schema, names or [ID])[0]
+        path.write_bytes(frame_content(frame, names, "utf-8"))
+        return read_foreign(path, Schema.from_dict(self._files.read_schema()), names or [ID])[0]
 
 
 def _names(allow_code: str | Sequence[str]) -> list[str]:

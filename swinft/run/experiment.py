@@ -122,6 +122,15 @@ class Experiment:
             StoreError: A file of the run has changed.
         """
         tune_decoders()
+        data = CSVDataModule(**self.data_arguments(run, **changes))
+        if run:
+            data.use_images_csv(verify(run.images))
+            data.splits.known_schema = run.schema
+            data.splits.known_leaks = verify(run.extra) if data.settings.folds.extra else None
+        return data
+
+    def data_arguments(self, run: Run | None = None, **changes: Any) -> dict[str, Any]:
+        """The arguments of `datamodule`, with objects built; the same as those of `datamodule`."""
         arguments = self.section("data")
         own: dict[str, Any] = {"seed": self.config.seed}
         if run:
@@ -130,12 +139,7 @@ class Experiment:
         nested = {"folds": own, "columns": {"sample_id": self.config.submission.id}, "loading": {}}
         for name, settings in nested.items():
             arguments[name] = {**arguments[name].as_dict(), **settings, **changes.pop(name, {})}
-        data = CSVDataModule(**{**arguments, **changes})
-        if run:
-            data.use_images_csv(verify(run.images))
-            data.splits.known_schema = run.schema
-            data.splits.known_leaks = verify(run.extra) if data.settings.folds.extra else None
-        return data
+        return {**arguments, **changes}
 
     def task(self, schema: Schema, seed: int | None = None, loads_weights: bool = True, **changes: Any) -> FineTuneTask:
         """The task for a table's outputs.

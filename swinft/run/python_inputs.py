@@ -93,10 +93,19 @@ def check_names(frame: pd.DataFrame, names: Sequence[str]) -> None:
             )
 
 
-def write_frame(path: Path, frame: pd.DataFrame, encoding: str) -> Path:
-    """Writes a DataFrame as a CSV."""
+def frame_content(frame: pd.DataFrame, names: Sequence[str], encoding: str) -> bytes:
+    """A DataFrame as the bytes of a CSV.
+
+    Args:
+        frame: The DataFrame.
+        names: Its columns that must be text.
+        encoding: Encoding of the text.
+
+    Raises:
+        InputError: Such a column contains other values, or a text cannot be encoded.
+    """
+    check_names(frame, names)
     try:
-        frame.to_csv(path, index=False, encoding=encoding)
+        return bytes(frame.to_csv(index=False, lineterminator="\n").encode(encoding))
     except UnicodeEncodeError as error:
         raise InputError(f"{FRAME}: {error.object!r} cannot be written in data.columns.encoding {encoding}.") from None
-    return path

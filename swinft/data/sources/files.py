@@ -1,7 +1,8 @@
 """Images as separate files: the default source."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from swinft.data.image_paths import Flaw, is_within
@@ -21,7 +22,7 @@ class FileSource(Source):
 
     def __init__(self, follow_links: bool = False) -> None:
         self.follow_links = follow_links
-        self._folders: dict[str, tuple[str, set[str]]] = {}  # by path: its real path, and which names are links
+        self._folders: dict[str, tuple[str, AbstractSet[str]]] = {}  # by path: its real path, and which names are links
         self._boundaries: dict[str, str] = {}  # real paths of folders that rows may not leave
 
     def __reduce__(self) -> tuple[type["FileSource"], tuple[bool]]:
@@ -63,6 +64,49 @@ class FileSource(Source):
             return None
         fix = f"If you trust the links, set data.loading.follow_links to true; or copy the file into {inside}."
         return Flaw("the path is a link that leaves the images' folder", fix)
+
+
+class FewFiles(FileSource):
+    """The same for a few rows: each file is looked for by its name, and a folder is listed only to explain an error."""
+
+    def names(self, folder: str) -> Collection[str] | None:
+        """The files of a folder, which may be many."""
+        if not os.path.isdir(folder):
+            return None
+        self._folders[folder] = os.path.realpath(folder), _Links(folder)
+        return _Files(folder, self)
+
+
+class _Files(Collection[str]):
+    """The files of a folder, not listed to find one."""
+
+    def __init__(self, folder: str, source: FileSource) -> None:
+        self._folder, self._source = folder, source
+
+    def __contains__(self, name: object) -> bool:
+        return os.path.isfile(os.path.join(self._folder, str(name)))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FileSource.names(self._source, self._folder) or ())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class _Links(AbstractSet[str]):
+    """Names of the links in a folder."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def __contains__(self, name: object) -> bool:
+        return os.path.islink(os.path.join(self._folder, str(name)))
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in os.listdir(self._folder) if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def state_of(stat: os.stat_result) -> tuple[int, ...]:

@@ -69,18 +69,19 @@ class Lines:
     notes: list[str] = field(default_factory=list)
 
 
-def read_lines(path: Path, wanted: Collection[str], encoding: str) -> Lines:
+def read_lines(path: Path, wanted: Collection[str], encoding: str, given: bytes | None = None) -> Lines:
     """Reads a CSV.
 
     Args:
         path: A CSV, plain or compressed with gzip, bz2, xz or zip.
         wanted: Columns that the header should contain, to detect the delimiter.
         encoding: Encoding of the text.
+        given: The content, if it is in memory; `path` then only names it.
 
     Raises:
         UnreadableError: There is no such file, or it is not a CSV.
     """
-    content, notes = _unpack(_read_bytes(path), path)
+    content, notes = _unpack(_read_bytes(path) if given is None else given, path)
     text = _decode(content, encoding)
     if not text.strip():
         raise UnreadableError("the file is empty", "Give a file with a header and rows.")

@@ -197,6 +197,7 @@ def read_table(
     problems: list[Problem],
     encoding: str = "utf-8",
     id_setting: str = "data.id",
+    given: bytes | None = None,
 ) -> Table | None:
     """Reads a CSV after checking its structure.
 
@@ -207,13 +208,14 @@ def read_table(
         problems: Errors are appended.
         encoding: Encoding of the text.
         id_setting: The config key that names the id column.
+        given: The content, if it is in memory; `path` then only names it.
 
     Returns:
         The table of the rows with the right number of fields, or None if columns are missing.
     """
     settings = {id_column: id_setting, **required}
     try:
-        read = read_lines(path, settings, encoding)
+        read = read_lines(path, settings, encoding, given)
     except UnreadableError as error:
         problems.append(Problem(str(path), error.message, error.fix, error.line, is_missing=error.is_missing))
         return None

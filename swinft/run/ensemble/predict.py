@@ -82,16 +82,34 @@ def combine(run: Run, options: PredictOptions) -> Predictions:
         tests.append(found)
         files |= hashes
     tests = same_rows(tests, list(files))
-    members = np.stack([test.values for test in tests]).astype(np.float64)
+    features = _features(run, tests[0].ids, options) if recipe["has_features"] else None
+    hashes = {os.path.relpath(Path(name).resolve(), run.root.resolve()): sha for name, sha in files.items()}
+    return by_method(run, tests, schema, features, hashes)
+
+
+def by_method(
+    run: Run, tests: list[Predictions], schema: Schema, features: Array | None, hashes: dict[str, str]
+) -> Predictions:
+    """The ensemble's method on the predictions of its members.
+
+    Args:
+        run: The ensemble.
+        tests: Predictions of the same rows by each member.
+        schema: Its outputs.
+        features: Metadata of the rows (N, F), if the method needs it.
+        hashes: SHA-256 of the tables of these predictions, by their path relative to the ensemble.
+
+    Raises:
+        InputError: The method cannot combine them.
+    """
+    recipe, members = run.read_ensemble(), np.stack([test.values for test in tests]).astype(np.float64)
     method = METHODS[recipe["method"]]
     if reason := method.refusal(members, schema.base, compares_order=True):
         raise InputError(f"method {method.name} cannot combine these test predictions: {reason}.")
-    features = _features(run, tests[0].ids, options) if recipe["has_features"] else None
     values = combined(method, recipe["fitted"], members, features, schema.base)
-    hashes = {name: sha for member in recipe["members"] for name, sha in member["files"].items()}
-    hashes |= {os.path.relpath(Path(name).resolve(), run.root.resolve()): sha for name, sha in files.items()}
+    files = {name: sha for member in recipe["members"] for name, sha in member["files"].items()} | hashes
     folds: list[Any] = run.planned_folds()
-    made_with = Provenance(folds, folds, [], "ensemble", "", "", hashes, recipe["described"])
+    made_with = Provenance(folds, folds, [], "ensemble", "", "", files, recipe["described"])
     return replace(tests[0], values=values, fold=None, status=None, provenance=made_with)
 
 
