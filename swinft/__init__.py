@@ -86,6 +86,7 @@ _PUBLIC = {
     "LoRAConfig": "swinft.model.training.lora",
     "SizeStage": "swinft.model.training.sizes",
     "Teacher": "swinft.model.training.distillation",
+    "download": "swinft.kaggle.download",
     "create_backbone": "swinft.model.backbones.timm_backbone",
     "export": "swinft.run.export",
     "Predictions": "swinft.inference.predictions",
