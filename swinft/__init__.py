@@ -50,6 +50,7 @@ _PUBLIC = {
     "View": "swinft.inference.tta",
     "SubmissionFormat": "swinft.run.submission.formats",
     "Rule": "swinft.inference.rules.rule",
+    "FittedRule": "swinft.inference.rules.fitted",
     "Loss": "swinft.model.heads",
     "ClassificationHead": "swinft.model.heads",
     "RegressionHead": "swinft.model.heads",

@@ -170,7 +170,7 @@ class Run:
     def scores(self) -> dict[str, Any]:
         """`pooled`: each metric over all out-of-fold rows; `folds`: each fold's; `spread`: their standard deviation.
 
-        `with_rules`, if there are any: their `pooled` scores.
+        `with_rules`, if there are any: their `pooled` scores; of fitted rules also `fitted` and `in_sample`.
         """
         self._check_finished(self._files.scores)
         return self._files.read_scores()

@@ -18,7 +18,7 @@ from swinft.data.schema import Schema, with_prior
 from swinft.errors import InputError
 from swinft.inference.rules.rule import Rule
 from swinft.inference.tta import check_views
-from swinft.model.metrics import Traits, traits_of
+from swinft.model.metrics import Metric, Traits, traits_of
 from swinft.model.trial import try_step
 from swinft.ranges import POSITIVE, Range, check_ranges
 from swinft.run.compute.choices import Choice
@@ -109,7 +109,8 @@ def check_run(experiment: Experiment, select: Select = select_compute) -> Checke
     tables = _collect(problems, data.splits.read_tables) if data else None
     tried = _collect(problems, lambda: _check_task(experiment, *tables, teachers)) if tables else None
     plan = _collect(problems, lambda: _plan_submission(experiment, data, *tables, tried)) if data and tables else None
-    rules = _collect(problems, lambda: _check_rules(experiment, data, *tables)) if data and tables else None
+    metrics = tried.task.scored_by if tried else []
+    rules = _collect(problems, lambda: _check_rules(experiment, data, *tables, metrics)) if data and tables else None
     if trainer and tried:
         problems += monitor_problems(callbacks_of(trainer), tried.task.scored_by)
     frozen = None if problems else _collect(problems, experiment.dump)
@@ -183,7 +184,9 @@ def _plan_submission(
     return plan_submission(Sample.of(data.splits.sample), schema, first, options, config.data.columns.label_delimiter)
 
 
-def _check_rules(experiment: Experiment, data: CSVDataModule, rows: Rows, schema: Schema) -> list[Rule]:
+def _check_rules(
+    experiment: Experiment, data: CSVDataModule, rows: Rows, schema: Schema, metrics: Sequence[Metric]
+) -> list[Rule]:
     """The rules, checked and tried with the tables.
 
     Raises:
@@ -191,7 +194,7 @@ def _check_rules(experiment: Experiment, data: CSVDataModule, rows: Rows, schema
     """
     given = experiment.section("submission")["rules"]
     test = data.splits.tables[2] if data.splits.tables else None
-    return check_on_tables(given, rows, test, schema, data.settings.columns.rules)
+    return check_on_tables(given, rows, test, schema, data.settings.columns.rules, metrics)
 
 
 def _check_task(experiment: Experiment, rows: Rows, schema: Schema, teachers: list[TeacherRun]) -> TriedTask:

@@ -22,7 +22,7 @@ from swinft.run.folds.recorder import WHOLE
 from swinft.run.layout import Run
 from swinft.run.report.page import write_report
 from swinft.run.scoring import score_rows
-from swinft.run.submission.rules import scores_with_rules
+from swinft.run.submission.fitting import scores_with_rules
 from swinft.store import commit, json_bytes
 
 
@@ -119,10 +119,12 @@ def summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
     lines += [f"{'spread':<{first}}" + "".join(f"{format_score(scores['spread'][name]):>{wide}}" for name in names)]
     lines += [f"{'pooled':<{first}}" + "".join(f"{format_score(scores['pooled'][name]):>{wide}}" for name in names)]
     ruled = scores.get("with_rules", {"pooled": {}})
-    if ruled["pooled"]:
-        lines += [
-            f"{'with rules':<{first}}" + "".join(f"{format_score(ruled['pooled'][name]):>{wide}}" for name in names)
-        ]
+    for title, found in (("with rules", ruled["pooled"]), ("in sample", ruled.get("in_sample"))):
+        if found:
+            lines += [f"{title:<{first}}" + "".join(f"{format_score(found[name]):>{wide}}" for name in names)]
+    if "in_sample" in ruled:
+        lines.append("with rules: fitted on the other folds; in sample: on the rows that they were fitted on, too good")
+    lines += ruled.get("fitted", {}).get("described", [])
     lines += [f"the score with rules is not known: {ruled['problem']}"] if "problem" in ruled else []
     lines.append("")
     monitor = f"val_{names[0]}"

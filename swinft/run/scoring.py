@@ -48,7 +48,7 @@ def score_rows(
 
 def row_scorer(
     metrics: Sequence[str | Metric], data: CSVDataModule, rows: NDArray[np.int64]
-) -> Callable[[Values, NDArray[np.int64] | None], dict[str, float]]:
+) -> Callable[..., dict[str, float]]:
     """A function that scores predictions of some of the rows, as often as needed: the table is read once.
 
     Args:
@@ -57,15 +57,18 @@ def row_scorer(
         rows: Numbers of N training rows.
 
     Returns:
-        A function of predictions (n, K) and of their positions (n,) among `rows`; None for all of them.
+        A function of predictions (n, K), of their positions (n,) among `rows`, None for all of them, and of the names
+        of the outputs, None for those of the run.
     """
     reads = any(not isinstance(metric, str) and is_custom(metric) for metric in metrics)
     table = data.train_table.frame(rows.tolist()) if reads else None
     schema, targets = data.schema, data.targets[rows]
     weights = None if data.score_weights is None else data.score_weights[rows]
 
-    def scored(values: Values, chosen: NDArray[np.int64] | None) -> dict[str, float]:
-        given: dict[str, Any] = {"outputs": schema.outputs, "rows": table, "weights": weights}
+    def scored(
+        values: Values, chosen: NDArray[np.int64] | None, outputs: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        given: dict[str, Any] = {"outputs": outputs or schema.outputs, "rows": table, "weights": weights}
         if chosen is None:
             return score(metrics, schema.kind, values, targets, schema.grades, **given)
         given |= {} if table is None else {"rows": table.iloc[chosen].reset_index(drop=True)}

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, TINY_SWIN, write_config
 
 CONFIG = ROOT / "configs" / "bluemarble.yaml"
 DATA = ROOT / "competitions" / "bluemarble"
-AT_SUBMIT = {"Submission format", "Rule"}  # `submit` builds nothing of a config but these
+AT_SUBMIT = {"Submission format", "Rule", "Fitted rule"}  # `submit` builds nothing of a config but these
 
 
 class Section(NamedTuple):
@@ -122,6 +122,8 @@ def test_the_section_runs_as_printed(section, small, counted, tmp_path, monkeypa
     assert main(["check", *config]) == 2
     assert f"add --allow-code {section.module}" in capsys.readouterr().err
     assert main(["fit", *config, *allow, "--fold", "0"]) == 0, capsys.readouterr().err
+    for fold in (["--fold", "1"], []) if section.door == "Fitted rule" else ():  # it needs the predictions of all folds
+        assert main(["fit", *config, *allow, *fold, "--resume"]) == 0, capsys.readouterr().err
     run = tmp_path / "runs" / "bluemarble"
     assert main(["predict", str(run), "--folds", "0", "--device", "cpu", *allow]) == 0, capsys.readouterr().err
     assert main(["submit", str(run), *(allow if section.door in AT_SUBMIT else [])]) == 0, capsys.readouterr().err
@@ -146,4 +148,5 @@ def test_a_section_stands_for_every_door():
         "Callback",
         "Logger",
         "Rule",
+        "Fitted rule",
     } <= doors

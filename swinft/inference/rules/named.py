@@ -15,14 +15,34 @@ from swinft.inference.rules.builtin import (
     PowerRule,
     SumRule,
 )
+from swinft.inference.rules.calibration import AffineRule, CalibrateRule, ClipFittedRule, TemperatureRule
+from swinft.inference.rules.class_weights import ClassWeightsRule
 from swinft.inference.rules.rule import KEY, Rule
+from swinft.inference.rules.thresholds import CutsRule, ThresholdsRule
 
-RuleName = Literal["any", "clip", "exclusive", "group", "hierarchy", "normalize", "power", "sum"]
+RuleName = Literal[
+    "affine",
+    "any",
+    "calibrate",
+    "class_weights",
+    "clip",
+    "clip_fitted",
+    "cuts",
+    "exclusive",
+    "group",
+    "hierarchy",
+    "normalize",
+    "power",
+    "sum",
+    "temperature",
+    "thresholds",
+]
 # A word, or a word with its arguments. Others than mappings are errors, which are explained here: the parser would read
 # them as a class that lacks its path.
 NamedRule = RuleName | dict[RuleName, dict[str, Any] | list[Any] | float | None]
 BUILTIN = (AnyRule, ClipRule, ExclusiveRule, GroupRule, HierarchyRule, NormalizeRule, PowerRule, SumRule)
-RULES: dict[str, type[Rule]] = {rule.name: rule for rule in BUILTIN}
+FITTED = (AffineRule, CalibrateRule, ClassWeightsRule, ClipFittedRule, CutsRule, TemperatureRule, ThresholdsRule)
+RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (*BUILTIN, *FITTED)}
 
 
 def rules_of(given: Sequence[Any]) -> list[Rule]:

@@ -12,7 +12,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,12 +28,14 @@ SLACK = 1e-5  # a mean of probabilities may exceed 1 by float32's rounding
 NUM_EXAMPLES = 200  # rows with which rules are tried before a training
 
 Values = NDArray[np.float64]
+AnyRule = TypeVar("AnyRule", bound="Rule")
 
 
 class Rule(InitArgsMixin, ABC):
     """Changes predictions. A custom rule derives from it and implements `apply`.
 
-    A rule has no fitted parameters. The result must depend only on the arguments: `check` calls it twice.
+    The result must depend only on the arguments: `check` calls it twice. A rule with parameters that are fitted on
+    out-of-fold predictions derives from `swinft.FittedRule`.
     """
 
     name: ClassVar[str]
@@ -77,6 +79,11 @@ class Rule(InitArgsMixin, ABC):
         """Names of the K outputs."""
         return self.schema.outputs
 
+    @property
+    def added(self) -> list[str]:
+        """Names of outputs that it adds after the others."""
+        return []
+
     def refusal(self) -> str:
         """Why it cannot change predictions of these outputs, as a sentence; empty if it can."""
         return ""
@@ -90,7 +97,8 @@ class Rule(InitArgsMixin, ABC):
             rows: The `columns` of the N rows as text, `""` where a cell is missing; its index are the ids.
 
         Returns:
-            float64 (N, K), finite; probabilities of classes or labels in 0–1. Row i is still the row with id i.
+            float64 (N, K), with a column more for each output in `added`; finite; probabilities of classes or labels in
+            0–1. Row i is still the row with id i.
         """
 
 
@@ -121,8 +129,10 @@ def check_rules(rules: Sequence[Rule], schema: Schema) -> None:
             problems.append(f"{label(number, rule)}: `kinds` and `columns` must be lists of texts.")
         elif schema.kind not in rule.kinds:
             problems.append(f"{label(number, rule)}: it is for {' and '.join(rule.kinds)}, not for {schema.kind}.")
-        elif refusal := _told(rule, schema).refusal():
+        elif refusal := told(rule, schema).refusal():
             problems.append(f"{label(number, rule)}: {refusal}")
+        else:
+            schema = _extended(schema, number, rule)
     if problems:
         raise InputError("\n  ".join(["the rules are wrong:", *problems]))
 
@@ -147,15 +157,59 @@ def apply_rules(
     values = predictions.values.astype(np.float64)
     if not np.isfinite(values).all():
         raise InputError(f"{KEY}: a prediction is NaN or infinite, so that no rule is applied.")
-    own = _is_own(predictions)
-    rows = rows.set_axis(predictions.ids, axis=0)
     lines = []
     for number, rule in numbered(rules):
-        before, values = values, values.copy()
-        for part in _parts(predictions):
-            values[part] = _applied(number, rule, before[part], rows.iloc[part], own[part], schema)
-        lines.append(f"rule {number}, {rule}: {_change(before, values)}")
-    return replace(predictions, values=values.astype(np.float32)), lines
+        before = values
+        values, schema = apply_rule(number, rule, values, predictions, rows, schema)
+        lines.append(f"rule {number}, {rule}: {_change(before, values, rule.added)}")
+    return replace(predictions, values=values.astype(np.float32), outputs=schema.outputs), lines
+
+
+def apply_rule(
+    number: int, rule: Rule, values: Values, predictions: Predictions, rows: pd.DataFrame, schema: Schema
+) -> tuple[Values, Schema]:
+    """Changes values by one rule.
+
+    Args:
+        number: Its number in the list of rules.
+        rule: The rule.
+        values: The values, changed by the rules before it, float64 (N, K).
+        predictions: Their ids, folds and status.
+        rows: The columns that the rules read.
+        schema: The outputs of `values`.
+
+    Returns:
+        The changed values, and the schema with the outputs that the rule adds.
+
+    Raises:
+        InputError: As `apply_rules`.
+    """
+    own, rows = _is_own(predictions), rows.set_axis(predictions.ids, axis=0)
+    after = _extended(schema, number, rule)
+    changed = np.empty((len(values), len(after.outputs)))
+    for part in _parts(predictions):
+        changed[part] = _applied(number, rule, values[part], rows.iloc[part], own[part], schema, len(after.outputs))
+    return changed, after
+
+
+def after_rules(rules: Sequence[Rule], schema: Schema) -> Schema:
+    """The schema with the outputs that rules add."""
+    for number, rule in numbered(rules):
+        schema = _extended(schema, number, rule)
+    return schema
+
+
+def _extended(schema: Schema, number: int, rule: Rule) -> Schema:
+    """The schema with the outputs that a rule adds.
+
+    Raises:
+        InputError: One of them exists.
+    """
+    added = list(told(rule, schema).added)
+    if taken := [name for name in added if name in schema.outputs]:
+        raise InputError(f"{label(number, rule)}: it adds '{taken[0]}', which is already an output.")
+    prior = [*schema.prior, *[0.0] * len(added)] if schema.prior else []
+    return replace(schema, outputs=[*schema.outputs, *added], prior=prior) if added else schema
 
 
 def try_rules(rules: Sequence[Rule], targets: NDArray[Any], rows: pd.DataFrame, schema: Schema) -> None:
@@ -170,6 +224,15 @@ def try_rules(rules: Sequence[Rule], targets: NDArray[Any], rows: pd.DataFrame, 
     Raises:
         InputError: As `apply_rules`; or a rule returns other numbers when it is called again.
     """
+    tried = examples(targets, rows, schema)
+    for number, rule in numbered(rules):
+        once, twice = (apply_rules(rules[:number], tried, rows[:NUM_EXAMPLES], schema)[0].values for _ in range(2))
+        if not np.array_equal(once, twice):
+            raise InputError(f"{label(number, rule)}: it returns other values when it is called again.")
+
+
+def examples(targets: NDArray[Any], rows: pd.DataFrame, schema: Schema) -> Predictions:
+    """Predictions of the first `NUM_EXAMPLES` rows that a network might give. Arguments as for `try_rules`."""
     rows, numbers, width = rows[:NUM_EXAMPLES], np.random.default_rng(0), len(schema.outputs)
     if schema.base.are_classes:
         values = numbers.dirichlet(np.ones(width), len(rows))
@@ -179,14 +242,10 @@ def try_rules(rules: Sequence[Rule], targets: NDArray[Any], rows: pd.DataFrame, 
     else:
         known = targets[~np.isnan(targets).any(axis=1)]
         values = numbers.permuted(np.resize(known if len(known) else np.zeros((1, width)), (len(rows), width)), axis=0)
-    examples = Predictions(rows.index.tolist(), values.astype(np.float32), schema.outputs)
-    for number, rule in numbered(rules):
-        once, twice = (apply_rules(rules[:number], examples, rows, schema)[0].values for _ in range(2))
-        if not np.array_equal(once, twice):
-            raise InputError(f"{label(number, rule)}: it returns other values when it is called again.")
+    return Predictions(rows.index.tolist(), values.astype(np.float32), schema.outputs)
 
 
-def _told(rule: Rule, schema: Schema, is_own: NDArray[np.bool_] | None = None) -> Rule:
+def told(rule: AnyRule, schema: Schema, is_own: NDArray[np.bool_] | None = None) -> AnyRule:
     """A copy with the outputs and the rows: one object may be used for several runs."""
     copied = copy.copy(rule)
     copied.schema, copied.is_own = schema, np.ones(0, dtype=bool) if is_own is None else is_own
@@ -212,10 +271,10 @@ def _parts(predictions: Predictions) -> Iterator[NDArray[np.int64]]:
 
 
 def _applied(
-    number: int, rule: Rule, values: Values, rows: pd.DataFrame, own: NDArray[np.bool_], schema: Schema
+    number: int, rule: Rule, values: Values, rows: pd.DataFrame, own: NDArray[np.bool_], schema: Schema, width: int
 ) -> Values:
     """What a rule returns for some rows, checked."""
-    what, asked = label(number, rule), _told(rule, schema, own)
+    what, asked = label(number, rule), told(rule, schema, own)
     try:
         with np.errstate(all="ignore"):  # what is not finite is an error below
             found: Any = asked.apply(values.copy(), rows[list(rule.columns)].copy())
@@ -225,11 +284,12 @@ def _applied(
         raise InputError(
             f"{what}: it fails for {number_of(len(values), 'row')}: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(found, np.ndarray) or found.shape != values.shape or found.dtype.kind not in "fiu":
+    wanted = (len(values), width)
+    if not isinstance(found, np.ndarray) or found.shape != wanted or found.dtype.kind not in "fiu":
         given = (
             f"an array {found.shape} of {found.dtype}" if isinstance(found, np.ndarray) else f"a {type(found).__name__}"
         )
-        raise InputError(f"{what}: it returns {given} for predictions {values.shape}: return numbers of this shape.")
+        raise InputError(f"{what}: it returns {given} for predictions {values.shape}: return numbers of {wanted}.")
     with np.errstate(over="ignore"):
         is_wrong = ~np.isfinite(found.astype(np.float32))
     how = "NaN or infinite"
@@ -237,17 +297,19 @@ def _applied(
         is_wrong, how = (found < -SLACK) | (found > 1 + SLACK), "outside 0–1"
     if is_wrong.any():
         row, k = (int(place[0]) for place in np.nonzero(is_wrong))
+        before, shown = [f"{value:.6g}" for value in values[row]], [*schema.outputs, *asked.added][k]
         raise InputError(
             f"{what}: {number_of(int(is_wrong.sum()), 'value is', 'values are')} {how} after it, as "
-            f"{found[row, k]:.6g} for output '{schema.outputs[k]}' of id '{rows.index[row]}', which was "
-            f"{values[row, k]:.6g} (all outputs: {listed([f'{value:.6g}' for value in values[row]])})."
+            f"{found[row, k]:.6g} for output '{shown}' of id '{rows.index[row]}', which was "
+            f"{[*before, 'not there'][min(k, len(before))]} (all outputs: {listed(before)})."
         )
     return found.astype(np.float64)
 
 
-def _change(before: Values, after: Values) -> str:
+def _change(before: Values, after: Values, added: Sequence[str]) -> str:
     """`3 of 600 values change, by at most 0.25`."""
+    more, after = f"; adds {listed(added, 3)}" if added else "", after[:, : before.shape[1]]
     largest, changed = np.abs(after - before).max(initial=0), int((after != before).sum())
     return f"{changed:,} of {number_of(before.size, 'value changes', 'values change')}" + (
-        f", by at most {largest:.4g}" if changed else ""
+        f", by at most {largest:.4g}{more}" if changed else more
     )

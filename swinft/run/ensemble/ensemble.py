@@ -34,7 +34,7 @@ from swinft.run.lock import hold
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.report.page import write_report
 from swinft.run.scoring import row_scorer, score_rows
-from swinft.run.submission.rules import scores_with_rules
+from swinft.run.submission.fitting import scores_with_rules
 
 NOT_COMMON = "not predicted by every member"
 

@@ -14,7 +14,7 @@ from swinft.data.target.kinds import TARGETS
 from swinft.errors import InputError, suggest
 from swinft.inference.rules.builtin import ClipRule, NormalizeRule
 from swinft.inference.rules.named import rules_of
-from swinft.inference.rules.rule import Rule, check_rules
+from swinft.inference.rules.rule import Rule, after_rules, check_rules
 from swinft.model.metrics import Traits
 from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat, checked_cells
 from swinft.run.submission.matching import in_yaml, knows_words, match_columns, positive_class, resolve_words
@@ -40,13 +40,14 @@ def plan_submission(
     Raises:
         InputError: The columns cannot be filled or are ambiguous, or a setting has no effect.
     """
+    rules = rules_of(config.rules)
+    check_rules(rules, schema)
+    schema = after_rules(rules, schema)
     _check_config(sample, schema, config)
     kept = list(config.keep)
     free = [column for column in sample.targets if column not in kept]
     if not free:
         raise InputError(f"{sample.source} has no column to fill: {sample.columns}, of which {kept} are kept.")
-    rules = rules_of(config.rules)
-    check_rules(rules, schema)
     inputs = _Inputs(sample, schema, metric, config, label_delimiter, free, rules)
     if isinstance(config.format, SubmissionFormat):
         decision = _custom(inputs, config.format)

@@ -45,8 +45,9 @@ class SubmissionConfig:
         drop: Outputs without a column in the sample.
         rules: What changes the predictions before they are written, in this order, and the out-of-fold predictions
             before they are scored a second time: `any`, `clip`, `exclusive`, `group`, `hierarchy`, `normalize`,
-            `power`, `sum`, each with its arguments: `[{clip: {min: 0}}, {group: {by: patient, how: max}}]`; or the
-            `class_path` of a custom `swinft.Rule`.
+            `power`, `sum`, each with its arguments: `[{clip: {min: 0}}, {group: {by: patient, how: max}}]`; those that
+            are fitted on out-of-fold predictions: `affine`, `calibrate`, `class_weights`, `clip_fitted`, `cuts`,
+            `temperature`, `thresholds`; or the `class_path` of a custom `swinft.Rule`.
     """
 
     format: SubmissionFormat | FormatName = "auto"

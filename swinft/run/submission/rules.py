@@ -1,6 +1,5 @@
 """The rules of a run: checked before training, applied to its rows to predict and to its out-of-fold predictions."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from swinft.data.columns import Columns
 from swinft.data.samples import Rows
@@ -15,23 +15,36 @@ from swinft.data.schema import Schema
 from swinft.data.tables.table import DataError, Problem, Table, read_table
 from swinft.data.tables.text import TextRules
 from swinft.data.target.base import twin_problems
-from swinft.errors import InputError, StoreError, listed, number_of, suggest
-from swinft.inference.predictions import Predictions
+from swinft.errors import InputError, listed, number_of, suggest
 from swinft.inference.rules.builtin import GroupRule
+from swinft.inference.rules.fitted import FitRows, fit_rows, fitted_of, try_fit
 from swinft.inference.rules.named import rules_of
-from swinft.inference.rules.rule import KEY, Rule, apply_rules, check_rules, columns_of, label, numbered, try_rules
+from swinft.inference.rules.rule import (
+    KEY,
+    NUM_EXAMPLES,
+    Rule,
+    check_rules,
+    columns_of,
+    examples,
+    label,
+    numbered,
+    try_rules,
+)
 from swinft.model.metrics import Metric
-from swinft.printing import format_score
+from swinft.model.scoring import score as score_values
 from swinft.run.layout import Run
-from swinft.store import is_committed
 
 if TYPE_CHECKING:
     from swinft.data.datamodule import CSVDataModule
-    from swinft.run.experiment import Experiment
 
 
 def check_on_tables(
-    given: Sequence[Any], train: Rows, test: Rows | None, schema: Schema, text: TextRules
+    given: Sequence[Any],
+    train: Rows,
+    test: Rows | None,
+    schema: Schema,
+    text: TextRules,
+    metrics: Sequence[str | Metric],
 ) -> list[Rule]:
     """Checks the rules of a config with the tables, before anything is trained.
 
@@ -41,6 +54,7 @@ def check_on_tables(
         test: The rows to predict; None without them.
         schema: The outputs.
         text: How cells are read.
+        metrics: The run's metrics.
 
     Returns:
         The rules.
@@ -66,10 +80,33 @@ def check_on_tables(
         raise DataError([problem for each in found for problem in each])
     assert train.targets is not None
     used = np.flatnonzero(train.is_used & train.has_target & ~train.is_extra)
+    if not rules or not metrics:  # without a metric another check has failed
+        return rules
+    tried = try_fit(rules, example_rows(rules, train, used[:NUM_EXAMPLES], schema, text, metrics))
     for table in (train.table.take(used), *tables[1:]):
-        if rules and len(table):
-            try_rules(rules, train.targets[used], cells_of(table, columns_of(rules), text), schema)
+        if len(table):
+            try_rules(tried, train.targets[used], cells_of(table, columns_of(rules), text), schema)
     return rules
+
+
+def example_rows(
+    rules: Sequence[Rule],
+    train: Rows,
+    used: NDArray[np.int64],
+    schema: Schema,
+    text: TextRules,
+    metrics: Sequence[str | Metric],
+) -> FitRows:
+    """Training rows with example predictions, to try rules on. Arguments as for `check_on_tables`."""
+    assert train.targets is not None
+    targets, table = train.targets[used], train.table.take(used)
+    rows, frame = cells_of(table, columns_of(rules), text), table.frame(list(range(len(used))))
+
+    def score(metrics: Sequence[str | Metric], values: Any, numbers: Any, outputs: list[str]) -> dict[str, float]:
+        own = frame.iloc[numbers].reset_index(drop=True)
+        return score_values(metrics, schema.kind, values, targets[numbers], schema.grades, outputs=outputs, rows=own)
+
+    return fit_rows(examples(targets, rows, schema), targets, rows, schema, None, metrics, score)
 
 
 def describe_rules(rules: Sequence[Rule], data: "CSVDataModule") -> list[str]:
@@ -77,6 +114,8 @@ def describe_rules(rules: Sequence[Rule], data: "CSVDataModule") -> list[str]:
     if not rules:
         return []
     lines = [f"rules: {', then '.join(map(str, rules))}"]
+    if fits := list(map(str, fitted_of(rules))):
+        lines.append(f"  fitted on the out-of-fold predictions: {', '.join(fits)}")
     scored, text = np.flatnonzero(data.is_scored), data.settings.columns.rules
     tables = [data.train_table.take(scored), *([data.test_table] if data.splits.has_test else [])]
     for number, rule in ((number, rule) for number, rule in numbered(rules) if isinstance(rule, GroupRule)):
@@ -164,97 +203,3 @@ def rows_to_predict(
     if absent := sorted(set(ids).difference(table.ids)):
         raise InputError(f"{KEY}: {table.path} does not have the predicted ids {listed(absent, 5)}, nor their columns.")
     return cells_of(table, names, columns.rules).loc[list(ids)]
-
-
-def scores_with_rules(
-    experiment: "Experiment", oof: Predictions, data: "CSVDataModule", metrics: Sequence[str | Metric]
-) -> dict[str, Any]:
-    """What scores.json contains about the rules of a config; nothing without rules. As `score_with_rules`."""
-    rules = rules_of(experiment.section("submission")["rules"])
-    return {"with_rules": score_with_rules(rules, oof, data, metrics)} if rules else {}
-
-
-def score_with_rules(
-    rules: Sequence[Rule], oof: Predictions, data: "CSVDataModule", metrics: Sequence[str | Metric]
-) -> dict[str, Any]:
-    """Scores out-of-fold predictions that are changed by rules.
-
-    Args:
-        rules: The rules.
-        oof: Predictions of all rows of the training table, in its order.
-        data: The datamodule, set up for the training rows.
-        metrics: The metrics.
-
-    Returns:
-        The rules, the pooled scores, and what went wrong, if anything: the score without rules is known all the same.
-    """
-    from swinft.run.scoring import score_rows  # slow to import, and not needed to submit without rules
-
-    # An ensemble may lack rows that its members lack.
-    scored = np.flatnonzero(data.is_scored & np.isfinite(oof.values).all(axis=1))
-    table, folds = data.train_table.take(scored), data.fold_of_row[scored]
-    rows = cells_of(table, columns_of(rules), data.settings.columns.rules)
-    found: dict[str, Any] = {"rules": [rule.spec for rule in rules], "pooled": {}}
-    try:
-        changed, _ = apply_rules(
-            rules, Predictions(table.ids, oof.values[scored], oof.outputs, folds), rows, data.schema
-        )
-        found["pooled"] = score_rows(metrics, data, scored, changed.values)
-    except InputError as error:
-        found["problem"] = str(error)
-    return found
-
-
-def known_scores(run: Run, rules: Sequence[Rule], root: str | None, allow_code: Sequence[str]) -> dict[str, Any]:
-    """Out-of-fold scores without and with rules: those that the run has stored, or new ones for other rules.
-
-    Args:
-        run: The run.
-        rules: The rules of a submission.
-        root: The data's folder, if it differs from that of the training.
-        allow_code: Packages or modules whose classes the run's config may name.
-
-    Returns:
-        `without` and `with`, each metric's score; instead of them `problem`, if it is not known.
-    """
-    if not is_committed(run.scores):
-        return {"problem": "not every fold is finished"}
-    try:
-        scores = run.read_scores()
-        found = scores.get("with_rules")
-        if found is None or found["rules"] != json.loads(json.dumps([rule.spec for rule in rules])):
-            found = _rescored(run, rules, list(scores["pooled"]), root, allow_code)
-    except (InputError, StoreError) as error:
-        return {"problem": str(error).partition("\n")[0]}
-    if "problem" in found:
-        return {"problem": found["problem"]}
-    return {"without": scores["pooled"], "with": found["pooled"]}
-
-
-def _rescored(
-    run: Run, rules: Sequence[Rule], names: list[str], root: str | None, allow_code: Sequence[str]
-) -> dict[str, Any]:
-    """The scores of a run's out-of-fold predictions with other rules, by its training table."""
-    from swinft.run.experiment import Experiment  # slow to import, as the next one
-    from swinft.run.scoring import training_rows
-
-    experiment = Experiment.of_run(run, "submit", list(allow_code))
-    if root:
-        experiment.config.data.root = root
-    data = training_rows(run, experiment)
-    missing = [name for name in columns_of(rules) if name not in data.train_table.columns]
-    if missing:
-        raise InputError(f"{data.train_table.path} has no column '{missing[0]}'")
-    oof = Predictions.read(run.oof, len(data.schema.outputs)).join(data.train_table.ids, str(run.oof))
-    return score_with_rules(rules, oof, data, experiment.section("model")["metrics"] or names)
-
-
-def describe_scores(found: Mapping[str, Any]) -> str:
-    """`out-of-fold: rmse 17.5000 without rules, 17.4000 with them`, or why that is not known."""
-    if "problem" in found:
-        return f"out-of-fold: the score with these rules is not known: {found['problem']}"
-    parts = [
-        f"{name} {format_score(value)} without rules, {format_score(found['with'][name])} with them"
-        for name, value in found["without"].items()
-    ]
-    return f"out-of-fold: {'; '.join(parts)}"

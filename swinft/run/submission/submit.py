@@ -22,6 +22,7 @@ from swinft.data.tables.table import DataError, Problem
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance
+from swinft.inference.rules.fitted import fitted_of
 from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import Rule, apply_rules
 from swinft.model.metrics import Traits, traits_of
@@ -30,6 +31,7 @@ from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.provenance import check_output, check_weights, predictions_made_with, write_made_from
 from swinft.run.submission.decide import plan_submission
+from swinft.run.submission.fitting import describe_fit, describe_scores, known_scores, with_parameters
 from swinft.run.submission.plan import (
     SubmissionConfig,
     SubmissionPlan,
@@ -39,7 +41,7 @@ from swinft.run.submission.plan import (
     listed,
     matched,
 )
-from swinft.run.submission.rules import describe_scores, known_scores, requested_rules, rows_to_predict
+from swinft.run.submission.rules import requested_rules, rows_to_predict
 from swinft.run.submission.sample import Sample
 from swinft.store import is_committed, verify
 
@@ -144,6 +146,8 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         frozen = config["submission"]
         rules = requested_rules(run, frozen.get("rules", []), options.rules, allowed)
         rules += options.last_rules()
+        oof = known_scores(run, rules, options.root, allowed) if rules else {}
+        rules = with_parameters(run, rules, oof)
         settings = options.over({**frozen, "format": _format(run, frozen, options), "rules": rules})
         schema = Schema.from_dict(run.read_schema())
         source = Path(options.predictions) if options.predictions else run.test_predictions
@@ -166,23 +170,29 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         sample = sample or _sample_without_file(config["data"], schema, metric, found)
         plan = plan_submission(sample, schema, metric, settings, config["data"]["columns"]["label_delimiter"])
         text = _build(plan, found, rules, config["data"], settings)
-        oof = known_scores(run, rules, options.root, allowed) if rules else {}
-        if oof:
-            print_line(describe_scores(oof))
+        for line in [*describe_fit(rules), describe_scores(oof)] if oof else []:
+            print_line(line)
+        if fitted_of(rules) and made_with is None:
+            print_line(f"  note: the rules were fitted on the out-of-fold predictions of {run.root}, not of {source}")
         _print_source(source, made_with, [spec_name(view) for view in config["predict"]["views"]])
         if not options.dry_run:
-            made_from: dict[str, Any] = {"sample": _file(sample.source)}
-            made_from |= {"predictions": _file(str(source), predictions)}
-            made_from |= {"provenance": asdict(made_with) if made_with else None}
+            files = {"sample": _file(sample.source), "predictions": _file(str(source), predictions)}
+            made_from: dict[str, Any] = {**files, "provenance": asdict(made_with) if made_with else None}
             # Objects cannot be written as JSON.
             named = {"format": spec_name(to_spec(settings.format)), "rules": [rule.spec for rule in rules]}
             made_from |= {"format": plan.format.name, "options": asdict(settings) | named}
-            made_from |= {"out_of_fold": oof} if oof else {}
+            made_from |= {"out_of_fold": _stored(oof)} if oof else {}
             write_made_from(run, path, text.encode(), MAKER, made_from)
             if path.read_bytes() != text.encode():
                 raise InputError(f"{path} differs from what was written to it; the disk or a program changed it.")
     _print_summary(run, None if options.dry_run else path, sample)
     return Submission(None if options.dry_run else path, text, plan)
+
+
+def _stored(oof: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded of the out-of-fold scores, and of the parameters that were applied."""
+    fitted = {"fitted": {name: oof["fitted"][name] for name in ("oof", "parameters")}} if "fitted" in oof else {}
+    return {**oof, **fitted}
 
 
 def _format(run: Run, frozen: dict[str, Any], options: SubmitOptions) -> Any:

@@ -1,10 +1,10 @@
 """Rules in a run: checked before training, scored out of fold, and applied by `submit`."""
 
 import csv
+import inspect
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,11 @@ import yaml
 from sklearn.metrics import log_loss
 
 from swinft.cli import main
-from swinft.inference.rules.named import RULES, rules_of
+from swinft.inference.rules.named import BUILTIN, FITTED, RULES, rules_of
 from swinft.run.config.old_keys import migrated
-from swinft.run.experiment import Experiment
-from swinft.run.inputs import freeze_inputs
 from swinft.run.layout import Run
-from swinft.run.scores import join
-from swinft.store import commit
 from tests.conftest import ROOT, tiny_config, write_config
+from tests.run.submission.copies import finished_with
 
 POWER = [{"power": {"exponent": 3}}]
 
@@ -78,13 +75,7 @@ def ruled(tiny_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ruled")
     sample = folder / "sample.csv"
     sample.write_text("id,blue,green,red\n" + "".join(f"t{i},0.2,0.3,0.5\n" for i in (3, 1, 2, 6, 5, 4)))
-    run = Run(Path(shutil.copytree(tiny_run, folder / "tiny")))
-    config = run.read_config()
-    config["submission"]["rules"], config["data"]["sample_submission"] = POWER, str(sample)
-    commit(run.config, yaml.safe_dump(config).encode(), "swinft fit")
-    experiment = Experiment.of_run(run, "fit", None)
-    freeze_inputs(run, experiment.config)
-    join(run, experiment)  # what `fit` does once the folds are finished
+    run = finished_with(tiny_run, folder / "tiny", {"rules": POWER}, sample)
     assert main(["submit", str(run.root)]) == 0
     return run.root
 
@@ -202,8 +193,15 @@ def test_a_finished_run_takes_other_rules_when_it_is_resumed(ruled, tmp_path, ca
 
 def test_the_rules_in_the_readme_can_be_built():
     rows = re.findall(r"^\| `(.+?)` \|", (ROOT / "README.md").read_text().partition("| rule |")[2], re.MULTILINE)
-    shown = [yaml.safe_load(text) for text in rows[: len(RULES)]]
-    assert {rule.name for rule in rules_of(shown)} == set(RULES)
+    shown = [yaml.safe_load(text) for text in rows[: len(BUILTIN)]]
+    assert {rule.name for rule in rules_of(shown)} == {rule.name for rule in BUILTIN}
+    text = (ROOT / "docs" / "submissions.md").read_text().partition("| rule |")[2]
+    shown = [yaml.safe_load(text) for text in re.findall(r"^\| `(.+?)` \|", text, re.MULTILINE)[: len(FITTED)]]
+    assert {rule.name for rule in rules_of(shown)} == {rule.name for rule in FITTED}
+    for each in (each for each in shown if isinstance(each, dict)):  # the arguments are shown at their defaults
+        (name,) = each
+        known = inspect.signature(RULES[name].__init__).parameters
+        assert each[name] == {key: known[key].default for key in list(known)[1:]}
 
 
 def test_clip_and_normalize_of_earlier_versions_are_rules(competition, ruled, tmp_path, capsys):

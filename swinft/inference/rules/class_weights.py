@@ -1,0 +1,133 @@
+"""Fitted weights of classes, with which their probabilities are multiplied.
+
+Shapes: N rows, K classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from swinft.inference.rules.fitted import Score
+from swinft.inference.rules.rule import Values
+from swinft.inference.rules.searches import LEAST_GAIN, candidates
+from swinft.inference.rules.thresholds import BuiltinFittedRule
+from swinft.ranges import check_whole
+
+ROUNDS = 4  # of the coordinate ascent
+FLOOR = 1e-12  # of a probability before its logarithm
+LARGEST = 20.0  # logarithm of a weight
+Chosen = NDArray[np.int64]
+
+
+class ClassWeightsRule(BuiltinFittedRule):
+    """Multiplies the probability of each class by a fitted weight, and divides each row by its sum.
+
+    A coordinate ascent on the metric of the most probable class, from equal weights and from the inverse shares of the
+    classes. Accuracy, balanced accuracy and macro F1 are computed without the metric, which is faster.
+
+    Args:
+        metric: Metric to fit for; null for the run's first one.
+        min_positives: Classes with fewer rows keep the weight 1.
+    """
+
+    name = "class_weights"
+    kinds = ("classification",)
+
+    def __init__(self, metric: str | None = None, min_positives: int = 20) -> None:
+        self._metric(metric)
+        check_whole(self.name, "min_positives", min_positives, 0)
+        self.min_positives = min_positives
+
+    def fit(self, values: Values, targets: Values, rows: pd.DataFrame, score: Score) -> dict[str, Any]:
+        """The weights, by class."""
+        counts = np.nansum(targets, 0)
+        searched = counts >= max(self.min_positives, 1)
+        equal = np.ones(len(counts))
+        if not searched.any():
+            return {"weights": dict(zip(self.outputs, equal.tolist(), strict=True))}
+        inverse = np.where(searched, counts[searched].mean() / np.maximum(counts, 1), 1)
+        gain = _gain_of(values, targets, score, (equal, inverse))
+        logs = np.log(np.maximum(values, FLOOR))
+        found = [_climbed(logs, np.log(start), gain, searched) for start in (equal, inverse)]
+        weights = max([equal, *map(np.exp, found)], key=lambda each: score(weighted(values, each)))
+        weights = weights / np.exp(np.log(weights).mean())
+        return {"weights": dict(zip(self.outputs, weights.tolist(), strict=True))}
+
+    def apply(self, values: Values, rows: pd.DataFrame) -> Values:
+        """The weighted probabilities, which sum to 1."""
+        return weighted(values, np.array(list(self.parameters["weights"].values())))
+
+
+def weighted(values: Values, weights: Values) -> Values:
+    """Probabilities (N, K) times weights (K,), divided by their sum."""
+    changed = np.maximum(values, 0) * weights
+    sums = changed.sum(1, keepdims=True)
+    divided: Values = np.where(sums > 0, changed / np.where(sums > 0, sums, 1), values)
+    return divided
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A metric of the chosen classes, from the numbers of rows of each class.
+
+    Args:
+        name: `accuracy`, `balanced` for the mean recall of the classes that rows have, `f1` for the mean F1 of the
+            classes that rows have or get, `all_f1` for that of all classes.
+        truth: Class of each row, (N,).
+        weights: What each row counts, (N,).
+        number: K.
+    """
+
+    name: str
+    truth: Chosen
+    weights: Values
+    number: int
+
+    def __call__(self, chosen: Chosen) -> float:
+        """The metric of one class of each row, (N,)."""
+        right = np.bincount(self.truth, self.weights * (chosen == self.truth), self.number)
+        if self.name == "accuracy":
+            return float(right.sum() / self.weights.sum())
+        wanted = np.bincount(self.truth, self.weights, self.number)
+        given = np.bincount(chosen, self.weights, self.number)
+        total, hits = (wanted, right) if self.name == "balanced" else (wanted + given, 2 * right)
+        counted = total > 0
+        mean = (hits[counted] / total[counted]).sum() / (self.number if self.name == "all_f1" else counted.sum())
+        return float(mean)
+
+
+def _gain_of(values: Values, targets: Values, score: Score, tried: tuple[Values, ...]) -> Callable[[Chosen], float]:
+    """The metric as a function of the chosen classes (N,): one of `Counts` if it has the same values."""
+    width = values.shape[1]
+    tried = (*tried, np.linspace(0.5, 2, width), np.linspace(3, 0.3, width))
+    wanted = [score(weighted(values, weights)) for weights in tried]
+    chosen = [weighted(values, weights).argmax(1) for weights in tried]
+    for name in ("accuracy", "balanced", "f1", "all_f1"):
+        known = Counts(name, np.nan_to_num(targets).argmax(1), score.weights, width)
+        if len({*wanted}) > 1 and all(abs(known(c) - w) < 1e-9 for c, w in zip(chosen, wanted, strict=True)):
+            return known
+    return lambda classes: score(np.eye(width)[classes])
+
+
+def _climbed(logs: Values, start: Values, gain: Callable[[Chosen], float], searched: NDArray[np.bool_]) -> Values:
+    """Logarithms of weights (K,): each step is the best weight of one class."""
+    weights, best = start.copy(), gain((logs + start).argmax(1))
+    for _ in range(ROUNDS):
+        before = best
+        for k in np.flatnonzero(searched).tolist():
+            others = logs + weights
+            others[:, k] = -np.inf
+            second = others.argmax(1)
+            # The weight with which a row becomes one of class k: the metric changes only at these.
+            needed = np.clip(others.max(1) - logs[:, k], -LARGEST, LARGEST)
+            for cut in candidates(needed).tolist():
+                found = gain(np.where(needed < cut, k, second))
+                if found > best + LEAST_GAIN:
+                    best, weights = found, np.where(np.arange(len(weights)) == k, cut, weights)
+        if best <= before + LEAST_GAIN:
+            break
+    return weights
