@@ -1,6 +1,6 @@
 """All settings of a datamodule, checked together before any table is read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +17,9 @@ from swinft.data.row_images import RowImages, row_images
 from swinft.data.settings import LoadingConfig, transform_problems
 from swinft.data.sources.named import make_source
 from swinft.data.sources.source import Source
+from swinft.data.tables.steps.make import given_table, read_given, table_name
+from swinft.data.tables.steps.sequence import StepList
+from swinft.data.tables.table import Problem, Table, read_table
 from swinft.data.target.base import Target
 from swinft.data.target.custom import class_path_of
 from swinft.data.target.kinds import GivenKind, is_custom, kind_problem, target_columns, target_of
@@ -42,12 +45,12 @@ class DataSettings:
 
     target: str | list[str]
     target_kind: GivenKind
-    train: str | None
+    train: str | StepList | None
     image: RowImages
     id: str
     root: Path
-    test: str | None
-    sample_submission: str | None
+    test: str | StepList | None
+    sample_submission: str | StepList | None
     image_size: tuple[int, int]
     augment: Preset | list[TransformType]
     batch_size: int
@@ -65,7 +68,8 @@ class DataSettings:
             "image_size": image_sides,
             "image": row_images,
         }
-        problems += text_problems("data", vars(self), ("id", "root"), ("train", "test", "sample_submission"))
+        plain |= {name: partial(given_table, f"data.{name}") for name in ("train", "test", "sample_submission")}
+        problems += text_problems("data", vars(self), ("id", "root"), ())
         for name, make in plain.items():
             try:
                 object.__setattr__(self, name, make(getattr(self, name)))
@@ -118,7 +122,7 @@ class DataSettings:
             found.append("data.folds.rare_classes is for classification with one column of classes; remove it.")
         found += self._gap_problems()
         found += [
-            f"data.folds.extra: {' and '.join(each.for_labels)} of {each.table} are for classes and labels, whose "
+            f"data.folds.extra: {' and '.join(each.for_labels)} of {each.name} are for classes and labels, whose "
             f"predictions are probabilities; remove them."
             for each in ([] if self.kind.are_probabilities else self.folds.extra_tables)
             if each.for_labels
@@ -233,9 +237,31 @@ class DataSettings:
     @property
     def predicts_sample(self) -> bool:
         """Whether the rows to predict come from the sample submission, whose targets are placeholders."""
-        if not self.sample_submission or not self.test:
-            return not self.test
-        return (self.root / self.test).resolve() == (self.root / self.sample_submission).resolve()
+        test, sample = self.test, self.sample_submission
+        if not sample or not test:
+            return not test
+        if isinstance(test, StepList) or isinstance(sample, StepList):
+            return False
+        return (self.root / test).resolve() == (self.root / sample).resolve()
+
+    def read(
+        self,
+        given: str | StepList,
+        id: str,
+        required: Mapping[str, str],
+        problems: list[Problem],
+        id_setting: str = "data.id",
+        content: bytes | None = None,
+    ) -> Table | None:
+        """A table of the config, checked; arguments and result as for `steps.make.read_given`.
+
+        `content` is a CSV in memory, which is read in place of the table.
+        """
+        encoding = self.columns.encoding
+        if content is not None:
+            name = Path(table_name(given, self.root))
+            return read_table(name, id, required, problems, encoding, id_setting, content)
+        return read_given(given, self.root, id, required, problems, encoding, id_setting, self.loading.follow_links)
 
     @property
     def may_skip(self) -> bool:

@@ -34,6 +34,7 @@ from swinft.data.schema import Schema
 from swinft.data.settings import LoadingConfig
 from swinft.data.splits import Splits
 from swinft.data.summary import batch_figure, summarize
+from swinft.data.tables.steps.named import GivenTable
 from swinft.data.tables.table import Table
 from swinft.data.target.kinds import GivenKind
 from swinft.errors import InputError
@@ -49,13 +50,13 @@ class CSVDataModule(LightningDataModule):
     Args:
         target: Column of the target; a list for several numbers or several 0/1 labels.
         target_kind: What the target is: a name, or an object of a class derived from the kind of one of them.
-        train: CSV of the training rows, relative to `root`.
+        train: CSV of the training rows, relative to `root`; or steps that make the table (docs/tables.md).
         image: Path of a row's image, relative to `root`, with any columns in braces: `train/{Id}.jpg`. A list of such
             paths, paths by name, or a `swinft.RowImages` (in YAML a mapping with `path`) for several images per row.
         id: Column that names the row; read as text, values must be unique.
         root: Folder that the paths of the CSVs and of the images are relative to.
-        test: CSV of the rows to predict; null for those of `sample_submission`.
-        sample_submission: The competition's sample submission.
+        test: CSV of the rows to predict, or steps; null for those of `sample_submission`.
+        sample_submission: The competition's sample submission, or steps.
         image_size: Side, or height and width, in pixels.
         augment: `none`, `light`, `medium`, `heavy`, `crop`, `randaugment`, `trivialaugment`, `augmix`, or
             albumentations transforms that end at `image_size` in uint8; in float32 with `image_rules.keep`.
@@ -64,8 +65,7 @@ class CSVDataModule(LightningDataModule):
         folds: The fold of every training row, and which one is held out.
         loading: How image files become the images of a batch.
 
-    `fold` is the held-out fold, `folds.held_out` by default; it may be set. Set `schema` to that of an earlier run to
-    predict without its training table.
+    `fold` is the held-out fold, `folds.held_out` by default; it may be set.
 
     Raises:
         InputError: Settings are wrong or contradict each other; all of them are listed.
@@ -75,12 +75,12 @@ class CSVDataModule(LightningDataModule):
         self,
         target: str | list[str],
         target_kind: GivenKind,
-        train: str | None = None,
+        train: GivenTable | None = None,
         image: str | list[str] | RowImages | dict[str, Any] = "{id}",
         id: str = "id",
         root: str = ".",
-        test: str | None = None,
-        sample_submission: str | None = None,
+        test: GivenTable | None = None,
+        sample_submission: GivenTable | None = None,
         image_size: int | tuple[int, int] = 224,
         augment: Preset | list[TransformType] = "light",
         batch_size: int = 32,

@@ -81,7 +81,7 @@ def _read(settings: "DataSettings", given: ExtraTable, schema: Schema, problems:
         **needed_columns(settings, finding.columns, "the image of data.folds.extra" if given.image else "data.image"),
     }
     notes: list[str] = []
-    read = (read_unlabelled if given.labels else read_labelled)(settings, given.table, required, problems, notes)
+    read = (read_unlabelled if given.labels else read_labelled)(settings, given.source, required, problems, notes)
     if read is None:
         return None
     table, skipped, cells = read
@@ -167,10 +167,10 @@ def left_out(train: Rows, folds: Folds, clusters: NDArray[np.int64]) -> NDArray[
 def extra_notes(train: Rows, leaks: NDArray[np.bool_], extra: Sequence[ExtraTable]) -> list[str]:
     """A line for each extra table: its rows, and how many of them which fold leaves out."""
     notes = []
-    files = train.table.file_of_row
-    assert files is not None
-    for number, (given, path) in enumerate(zip(extra, train.table.more_paths, strict=True), start=1):
-        used = (files == number) & train.is_used
+    parts = train.table.part_of_row
+    assert parts is not None
+    for number, (given, path) in enumerate(zip(extra, train.table.parts[1:], strict=True), start=1):
+        used = (parts == number) & train.is_used
         said = f"{path}: {number_of(int(used.sum()), 'row')} that every fold trains on and none scores"
         said += f", weight {given.factor:g}" if given.factor != 1 else ""
         said += f", labelled by {given.labels}, each fold by its networks of the same fold" if given.labels else ""

@@ -1,10 +1,13 @@
 """Settings of the folds: how the fold of each training row is made, and what is trained on besides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from swinft.data.folds import ALL_ROWS, FoldKind
+from swinft.data.tables.steps.make import given_table
+from swinft.data.tables.steps.sequence import StepList
+from swinft.errors import InputError
 from swinft.ranges import (
     INSIDE_UNIT,
     NOT_NEGATIVE,
@@ -30,7 +33,8 @@ class ExtraTable:
     """A table whose rows every fold trains on and no fold scores.
 
     Args:
-        table: Path of the CSV, relative to `data.root`; it needs the columns of ids, targets and metadata.
+        table: Path of the CSV, relative to `data.root`, or steps that make it; it needs the columns of ids, targets and
+            metadata.
         image: Path of a row's image, if it differs from `data.image`.
         weight: Factor on the training loss of its rows, from 0; or `confidence`, for that of the labels of `labels`.
         labels: Folder of another run with the same folds, whose networks label the rows: for each fold those of the
@@ -43,16 +47,24 @@ class ExtraTable:
         InputError: A value is wrong; all of them are listed.
     """
 
-    table: str
+    table: str | list[Any]
     image: str | None = None
     weight: float | Literal["confidence"] = 1.0
     labels: str | None = None
     kind: Literal["soft", "hard"] = "soft"
     min_confidence: float | None = None
+    source: str | StepList = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        problems = text_problems(EXTRA, vars(self), ("table",), ("image", "labels"))
+        problems = text_problems(EXTRA, vars(self), (), ("image", "labels"))
+        try:
+            source = given_table(f"{EXTRA}: table", self.table)
+        except InputError as error:
+            problems.append(str(error))
+        else:
+            problems += [f"{EXTRA}: each needs a `table`."] * (not source)
+            object.__setattr__(self, "source", source)
         problems += word_problems(EXTRA, vars(self), {"kind": ("soft", "hard")})
         if self.weight != CONFIDENCE and not _is_in(self.weight, NOT_NEGATIVE):
             problems.append(f"{EXTRA}.weight is {self.weight!r}. Allowed: {NOT_NEGATIVE}, or {CONFIDENCE}.")
@@ -60,11 +72,16 @@ class ExtraTable:
             problems.append(f"{EXTRA}.min_confidence is {self.min_confidence!r}. Allowed: {UNIT}.")
         if self.labels is None and self.for_labels:
             problems.append(
-                f"{EXTRA}: {' and '.join(self.for_labels)} of {self.table} do nothing without `labels`, the run that "
+                f"{EXTRA}: {' and '.join(self.for_labels)} of {self.name} do nothing without `labels`, the run that "
                 f"labels its rows: set it, or remove them."
             )
         if problems:
             raise SettingsError(problems)
+
+    @property
+    def name(self) -> str:
+        """What names the table in messages."""
+        return self.table if isinstance(self.table, str) else f"the steps of {EXTRA}"
 
     @property
     def for_labels(self) -> list[str]:
@@ -125,7 +142,7 @@ class FoldConfig:
     seed: int = 42
     column: str | None = None
     fraction: float | None = None
-    extra: list[dict[str, str | float | None]] | None = None
+    extra: list[dict[str, Any]] | None = None
     all: bool = False
 
     def __post_init__(self) -> None:
@@ -172,7 +189,7 @@ class FoldConfig:
         if given is not None and (isinstance(given, str) or not isinstance(given, Sequence)):
             return [f"data.folds.extra is {given!r}; write a list like [{{table: old.csv}}]."]
         try:
-            names = [each.table for each in self.extra_tables]
+            names = [str(each.table) for each in self.extra_tables]
         except SettingsError as error:
             return error.problems
         return [f"data.folds.extra names {name} twice." for name in sorted({*names}) if names.count(name) > 1]

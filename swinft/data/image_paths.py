@@ -105,7 +105,7 @@ class Search:
             return []
         pattern, prefix = _name_pattern(parts, len(filled) - len(name))
         found = [each for each in folder.starting_with(prefix) if re.fullmatch(pattern, each, re.DOTALL)]
-        paths = [os.path.join(folder.path, each) for each in sorted(found, key=_natural)]
+        paths = [os.path.join(folder.path, each) for each in sorted(found, key=natural)]
         flaws = [(each, flaw) for each in paths if (flaw := self.source.flaw(each, self.inside))]
         problems += [_problem(self.table, row, each, *flaw) for each, flaw in flaws]
         return paths
@@ -274,7 +274,7 @@ def _name_pattern(parts: Sequence[str], start: int) -> tuple[str, str]:
     return pattern, prefix
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def natural(name: str) -> list[tuple[int, int, str]]:
     """By which names are sorted as people count: `slice 2` before `slice 10`."""
     parts = re.split("([0-9]+)", name)
     return [(number % 2, int(part) if number % 2 else 0, part) for number, part in enumerate(parts)]

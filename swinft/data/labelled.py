@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swinft.data.tables.table import Problem, Table, read_table
+from swinft.data.tables.steps.sequence import StepList
+from swinft.data.tables.table import Problem, Table
 from swinft.data.target.base import TargetCells, missing_notes, missing_targets
 
 if TYPE_CHECKING:
@@ -13,13 +14,17 @@ if TYPE_CHECKING:
 
 
 def read_labelled(
-    settings: "DataSettings", file: str, required: Mapping[str, str], problems: list[Problem], notes: list[str]
+    settings: "DataSettings",
+    given: str | StepList,
+    required: Mapping[str, str],
+    problems: list[Problem],
+    notes: list[str],
 ) -> tuple[Table, dict[int, str], TargetCells] | None:
     """Reads a table with targets.
 
     Args:
         settings: Settings of the datamodule.
-        file: Its path, relative to `data.root`.
+        given: Its path, relative to `data.root`, or the steps that make it.
         required: Its columns, each with the config key that names it.
         problems: Errors are appended.
         notes: Notes are appended.
@@ -28,7 +33,7 @@ def read_labelled(
         The table, its rows that are skipped for want of a target, and the cells of the others' targets. None if the
         table, a column or all rows are missing.
     """
-    table = read_table(settings.root / file, settings.id, required, problems, settings.columns.encoding)
+    table = settings.read(given, settings.id, required, problems)
     if table is None or not len(table):
         return None
     skipped = without_target(settings, table, problems, notes)
@@ -40,13 +45,14 @@ def read_labelled(
 
 
 def read_unlabelled(
-    settings: "DataSettings", file: str, required: Mapping[str, str], problems: list[Problem], notes: list[str]
+    settings: "DataSettings",
+    given: str | StepList,
+    required: Mapping[str, str],
+    problems: list[Problem],
+    notes: list[str],
 ) -> tuple[Table, dict[int, str], TargetCells] | None:
     """Reads a table whose rows get their targets later; as `read_labelled`, with no row skipped."""
-    table, columns = (
-        read_table(settings.root / file, settings.id, required, problems, settings.columns.encoding),
-        settings.columns,
-    )
+    table, columns = settings.read(given, settings.id, required, problems), settings.columns
     if table is None or not len(table):
         return None
     return table, {}, TargetCells(table, settings.targets, columns.label_delimiter, columns.rules)

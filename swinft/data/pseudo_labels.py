@@ -42,11 +42,11 @@ class PseudoLabels:
 
 def rows_to_label(train: Rows, extra: Sequence[ExtraTable]) -> dict[int, NDArray[np.int64]]:
     """The rows of each extra table that gets labels, by the table's number from 0; skipped ones are left out."""
-    files = train.table.file_of_row
-    if files is None:
+    parts = train.table.part_of_row
+    if parts is None:
         return {}
     waiting = np.array([train.skipped.get(row, AWAITS) == AWAITS for row in range(len(train.table))])
-    return {k: np.flatnonzero((files == k + 1) & waiting) for k, each in enumerate(extra) if each.labels}
+    return {k: np.flatnonzero((parts == k + 1) & waiting) for k, each in enumerate(extra) if each.labels}
 
 
 def awaiting_labels(train: Rows, extra: Sequence[ExtraTable]) -> Rows:

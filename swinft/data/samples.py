@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,8 @@ from swinft.data.schema import Schema, make_schema
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import Source, is_absent
 from swinft.data.tables.numbers import weights
-from swinft.data.tables.table import DataError, Problem, Table, read_table
+from swinft.data.tables.steps.make import table_name
+from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.tables.text import Spellings, TextRules
 from swinft.data.target.auxiliary import read_auxiliary
 from swinft.data.target.base import TargetCells, twin_problems
@@ -181,7 +181,8 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
         **needed_columns(settings, settings.image.columns, "data.image"),
     }
     notes: list[str] = []
-    read = read_labelled(settings, str(settings.train), required, problems, notes)
+    assert settings.train is not None
+    read = read_labelled(settings, settings.train, required, problems, notes)
     if read is None:
         return None
     table, skipped, cells = read
@@ -247,18 +248,20 @@ def read_test(
         None if the table or a column is missing.
     """
     columns, is_sample = settings.columns, settings.predicts_sample
-    path = settings.root / str(settings.test or settings.sample_submission)
+    named = settings.test or settings.sample_submission
+    assert named is not None
     id, setting = columns.id_of(settings.id, is_sample)
     finding = settings.finding(is_test=True)
     finding = given.finding(finding) if given else finding
     required = needed_columns(settings, finding.columns, "data.columns.test_image")
     if id in required:
         required[id] = f"{setting} and data.columns.test_image"
-    table = read_table(path, id, required, problems, columns.encoding, setting, given.content if given else None)
+    table = settings.read(named, id, required, problems, setting, given.content if given else None)
     unknown = [name for name in finding.columns if is_sample and name in settings.targets]
     if unknown:
         fix = "Set data.columns.test_image to where the images of the rows to predict are."
-        problems.append(Problem(str(path), "the image's path contains the target, which is to be predicted", fix))
+        message = "the image's path contains the target, which is to be predicted"
+        problems.append(Problem(table_name(named, settings.root), message, fix))
     if table is None or unknown:
         return None
     notes: list[str] = []
@@ -312,19 +315,6 @@ def read_test_targets(settings: "DataSettings", table: Table, schema: Schema) ->
     if problems:
         raise DataError(problems)
     return targets
-
-
-def read_sample(path: Path, id: str, columns: Columns, problems: list[Problem]) -> Table | None:
-    """Reads a sample submission; None if the file or its id column is missing.
-
-    Args:
-        path: The CSV.
-        id: Id column of the training table.
-        columns: May name a different id column for the sample.
-        problems: Errors are appended.
-    """
-    id, setting = columns.id_of(id, is_sample=True)
-    return read_table(path, id, {}, problems, columns.encoding, setting)
 
 
 def check_sample(sample: Table | None, test: Rows | None, problems: list[Problem]) -> None:

@@ -20,7 +20,7 @@ from swinft.data.given_rows import GivenRows
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.pseudo_labels import PseudoLabels, awaiting_labels, with_labels
 from swinft.data.sampled_order import SampledOrder
-from swinft.data.samples import Rows, check_sample, read_sample, read_test, read_test_targets, read_train
+from swinft.data.samples import Rows, check_sample, read_test, read_test_targets, read_train
 from swinft.data.sampling import TrainingRows, make_sampler
 from swinft.data.schema import Schema, check_kind, recognised, with_prior
 from swinft.data.tables.table import DataError, Problem, Table
@@ -333,7 +333,8 @@ class Splits:
         settings = self.settings
         if not settings.sample_submission or settings.predicts_sample:
             return test.table if settings.sample_submission and test else None
-        sample = read_sample(settings.root / settings.sample_submission, settings.id, settings.columns, problems)
+        id, setting = settings.columns.id_of(settings.id, is_sample=True)
+        sample = settings.read(settings.sample_submission, id, {}, problems, setting)
         check_sample(sample, test, problems)
         return sample
 

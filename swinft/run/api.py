@@ -312,7 +312,7 @@ class Run:
         """Whether a file is the test table of the config."""
         data = self.config["data"]
         named = data["test"] or data["sample_submission"]
-        return bool(named) and (Path(data["root"]) / named).resolve() == rows.resolve()
+        return isinstance(named, str) and (Path(data["root"]) / named).resolve() == rows.resolve()
 
     def _rows_file(self, rows: pd.DataFrame, path: Path) -> Path:
         """Writes a DataFrame's rows as a CSV, which is then checked like any other.

@@ -26,9 +26,10 @@ from swinft.model.task import FineTuneTask
 from swinft.model.training.lora import merged_state
 from swinft.model.training.optim import OptimConfig
 from swinft.run.config.explain import reason
-from swinft.run.config.parser import Parser
+from swinft.run.config.parser import Parser, plain
 from swinft.run.config.secrets import environment
 from swinft.run.config.sections import build_parser, dump, load, read_frozen, without_command_keys
+from swinft.run.inputs import TABLES
 from swinft.run.layout import Run
 from swinft.run.trainer import make_trainer
 from swinft.store import commit, verify
@@ -131,14 +132,14 @@ class Experiment:
 
     def data_arguments(self, run: Run | None = None, **changes: Any) -> dict[str, Any]:
         """The arguments of `datamodule`, with objects built; the same as those of `datamodule`."""
-        arguments = self.section("data")
+        arguments = {name: plain(value) if name in TABLES else value for name, value in self.section("data").items()}
         own: dict[str, Any] = {"seed": self.config.seed}
         if run:
             own |= {"file": str(verify(run.folds)), "kind": "auto", "num": None}
             own |= {"rare_classes": "error", "duplicates": "report", "column": None, "fraction": None}
         nested = {"folds": own, "columns": {"sample_id": self.config.submission.id}, "loading": {}}
         for name, settings in nested.items():
-            arguments[name] = {**arguments[name].as_dict(), **settings, **changes.pop(name, {})}
+            arguments[name] = {**plain(arguments[name]), **settings, **changes.pop(name, {})}
         return {**arguments, **changes}
 
     def task(self, schema: Schema, seed: int | None = None, loads_weights: bool = True, **changes: Any) -> FineTuneTask:

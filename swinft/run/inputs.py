@@ -4,10 +4,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
+from swinft.data.tables.steps.make import given_table, made_sha256
+from swinft.data.tables.steps.sequence import StepList
 from swinft.errors import InputError
+from swinft.run.config.parser import plain
 from swinft.run.layout import Run
 from swinft.store import commit, verify
 
@@ -33,31 +37,48 @@ def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) ->
     frozen = json.loads(verify(run.inputs).read_text(encoding="utf-8"))
     now = _hashes(config, tables)
     changed = []
-    for name in _names(config, tables):
+    for name, given in _tables(config, tables).items():
         before, here = _frozen(frozen, name), now.get(name)
         if before != here:
-            path = Path(config.data.root) / name
+            path = f"what the steps of {name} make" if isinstance(given, StepList) else Path(config.data.root) / name
             changed.append(f"{path} (SHA-256 was {(before or 'absent')[:12]}, is {(here or 'absent')[:12]})")
     if changed:
         title = f"{run.root} was started with other data. Restore these files, or give the new run another --name:"
         raise InputError("\n  ".join([title, *changed]))
 
 
-def frozen_sha256(run: Run, name: str) -> str | None:
-    """The SHA-256 of a table at the run's start; None if it was not recorded."""
+def frozen_sha256(run: Run, given: Any) -> str | None:
+    """The SHA-256 of the training table at the run's start; None if it was not recorded.
+
+    Args:
+        run: The run.
+        given: `data.train` of its config.
+    """
+    name = given if isinstance(given, str) else "data.train"
     return _frozen(json.loads(verify(run.inputs).read_text(encoding="utf-8")), name)
 
 
-def _names(config: Namespace, tables: Sequence[str]) -> list[str]:
+def _tables(config: Namespace, tables: Sequence[str]) -> dict[str, str | StepList]:
+    """The tables by the path of their file, or by the key whose steps make them."""
     extra = (config.data.folds.extra or []) if "train" in tables else []
-    return list(
-        dict.fromkeys([*(str(config.data[key]) for key in tables if config.data[key]), *(e["table"] for e in extra)])
-    )
+    given = {f"data.{key}": plain(config.data[key]) for key in tables}
+    given |= {f"data.folds.extra.{number}": plain(each["table"]) for number, each in enumerate(extra)}
+    found = {key: given_table(key, each) for key, each in given.items() if each}
+    return {each if isinstance(each, str) else key: each for key, each in found.items() if each}
 
 
 def _hashes(config: Namespace, tables: Sequence[str]) -> dict[str, str]:
-    paths = {name: Path(config.data.root) / name for name in _names(config, tables)}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.is_file()}
+    """The SHA-256 of each table that is there."""
+    found = {name: _sha256(config, given) for name, given in _tables(config, tables).items()}
+    return {name: value for name, value in found.items() if value}
+
+
+def _sha256(config: Namespace, given: str | StepList) -> str | None:
+    """The SHA-256 of a file, or of what steps make as a CSV; None if it is missing."""
+    root = Path(config.data.root)
+    if isinstance(given, StepList):
+        return made_sha256(given, root, config.data.columns.encoding, config.data.loading.follow_links)
+    return hashlib.sha256((root / given).read_bytes()).hexdigest() if (root / given).is_file() else None
 
 
 def _frozen(frozen: dict[str, str], name: str) -> str | None:

@@ -22,7 +22,6 @@ ORDER = [
     ["data", "model"],
     ["inference"],
     ["run"],
-    ["kaggle", "new"],
     ["commands"],
     ["cli"],
 ]

@@ -70,9 +70,15 @@ class ColumnSource(Source):
             return [""] * len(table)
         size = math.prod(shape)
         pixels = b"".join(row_levels(table, row, numbers, size, problems) for row, numbers in enumerate(rows))
-        found, state = [f"{table.path}/{template}/{id}" for id in table.ids], state_of(os.stat(table.path))
+        found = [f"{table.path}/{template}/{id}" for id in table.ids]
+        state = state_of(os.stat(table.path)) if table.sha256 is None else _state(table.sha256)
         self._images |= {reference: (pixels, row, shape, state) for row, reference in enumerate(found)}
         return found
+
+
+def _state(sha256: str) -> tuple[int, ...]:
+    """A hash as five numbers, for a table that is no file."""
+    return tuple(int(sha256[at : at + 12], 16) for at in range(0, 60, 12))
 
 
 def _numbers(name: str) -> tuple[int, ...]:

@@ -81,22 +81,40 @@ def read_lines(path: Path, wanted: Collection[str], encoding: str, given: bytes 
     Raises:
         UnreadableError: There is no such file, or it is not a CSV.
     """
-    content, notes = _unpack(_read_bytes(path) if given is None else given, path)
+    return lines_of(read_bytes(path) if given is None else given, path, wanted, encoding)
+
+
+def lines_of(content: bytes, path: Path, wanted: Collection[str], encoding: str, delimiter: str | None = None) -> Lines:
+    """The rows of a CSV that was read; as `read_lines`.
+
+    Args:
+        content: Bytes of the file.
+        path: Its name, for messages.
+        wanted: Columns that the header should contain, to detect the delimiter.
+        encoding: Encoding of the text.
+        delimiter: Between the fields; None to detect it.
+    """
+    content, notes = _unpack(content, path)
     text = _decode(content, encoding)
     if not text.strip():
         raise UnreadableError("the file is empty", "Give a file with a header and rows.")
     if text.startswith("sep="):
         raise UnreadableError("Excel's `sep=` line is in place of the header", "Delete the line.", 1)
-    delimiter = _delimiter(text, wanted)
-    if delimiter != ",":
-        notes.append(f"the fields are separated by {DELIMITERS[delimiter]}")
+    if delimiter is None:
+        delimiter = _delimiter(text, wanted)
+        notes += [f"the fields are separated by {DELIMITERS[delimiter]}"] if delimiter != "," else []
     # `a, "b, c"`: csv recognises a quote only at the start of a field.
     is_spaced = re.search(re.escape(delimiter) + ' +"', text) is not None
     rows, lines = _parse(text, delimiter, is_spaced)
     return Lines(rows[0], rows[1:], lines[1:], notes)
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """All bytes of a table's file.
+
+    Raises:
+        UnreadableError: There is no such file, or it cannot be read.
+    """
     if path.is_dir():
         tables = sorted(str(file) for file in path.iterdir() if ".csv" in file.name)
         fix = f"Name the file in it.{suggest(str(path / path.name), tables[:10])}"
@@ -210,7 +228,7 @@ def _delimiter(text: str, wanted: Collection[str]) -> str:
         except csv.Error:
             header = []
         headers[mark] = [normal(name) for name in header]
-    found = [mark for mark, header in headers.items() if set(wanted) <= set(header)]
+    found = [mark for mark, header in headers.items() if wanted and set(wanted) <= set(header)]
     several = [mark for mark, header in headers.items() if len(header) > 1]
     return [*found, *several, ","][0]
 

@@ -121,6 +121,9 @@ class Table:
         header: The column names as in the file, with blanks, to write files with the same header.
         more_paths: Further files, where the rows of several tables follow one another.
         file_of_row: The file of each row, int (N,): 0 for `path`, then `more_paths`; None where there is one.
+        sha256: SHA-256 of a table that steps have made, as CSV; None for a file.
+        parts: Names of the tables that were joined, in order.
+        part_of_row: Which of these each row is of, int (N,); None where none were joined.
     """
 
     path: Path
@@ -131,6 +134,9 @@ class Table:
     header: tuple[str, ...] = ()
     more_paths: tuple[Path, ...] = ()
     file_of_row: NDArray[np.int64] | None = None
+    sha256: str | None = None
+    parts: tuple[Path, ...] = ()
+    part_of_row: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -156,8 +162,8 @@ class Table:
         """The table of some rows."""
         chosen = rows.tolist()
         columns = {name: [cells[row] for row in chosen] for name, cells in self.columns.items()}
-        files = None if self.file_of_row is None else self.file_of_row[rows]
-        return replace(self, columns=columns, lines=self.lines[rows], file_of_row=files)
+        files, parts = (None if each is None else each[rows] for each in (self.file_of_row, self.part_of_row))
+        return replace(self, columns=columns, lines=self.lines[rows], file_of_row=files, part_of_row=parts)
 
     def file(self, row: int) -> Path:
         """The file of a row."""
@@ -180,13 +186,18 @@ def joined(tables: Sequence[Table]) -> Table:
         name: [cell for table in tables for cell in table.columns.get(name, [""] * len(table))]
         for name in first.columns
     }
+    files = [path for table in tables for path in (table.path, *table.more_paths)]
+    starts = np.cumsum([0, *(1 + len(table.more_paths) for table in tables)]).tolist()
+    own = [np.zeros(len(table), np.int64) if table.file_of_row is None else table.file_of_row for table in tables]
     return replace(
         first,
         columns=columns,
         lines=np.concatenate([table.lines for table in tables]),
         notes=tuple(note for table in tables for note in table.notes),
-        more_paths=tuple(table.path for table in tables[1:]),
-        file_of_row=np.repeat(np.arange(len(tables)), [len(table) for table in tables]),
+        more_paths=tuple(files[1:]),
+        file_of_row=np.concatenate([start + each for start, each in zip(starts, own, strict=False)]),
+        parts=tuple(table.path for table in tables),
+        part_of_row=np.repeat(np.arange(len(tables)), [len(table) for table in tables]),
     )
 
 
@@ -220,7 +231,7 @@ def read_table(
         problems.append(Problem(str(path), error.message, error.fix, error.line, is_missing=error.is_missing))
         return None
     header = [normal(name) for name in read.header]
-    if not _check_header(path, header, settings, problems):
+    if not check_header(path, header, settings, problems, line=1):
         return None
     whole = [len(cells) == len(header) for cells in read.cells]
     for cells, line in zip(read.cells, read.lines, strict=True):
@@ -234,23 +245,37 @@ def read_table(
     lines = np.array([line for line, good in zip(read.lines, whole, strict=True) if good], dtype=np.int64)
     stripped = dict(zip(header, raw, strict=True))
     notes = [*_notes(path, read, header), *_strip_notes(path, stripped, columns, settings)]
-    notes += _twin_notes(path, columns[id_column])
+    notes += twin_notes(path, columns[id_column])
     table = Table(path, columns, lines, id_column, tuple(notes), tuple(read.header))
     if not read.cells:
         problems.append(Problem(str(path), "there is a header but no row", "Give a file with rows."))
-    problems += _id_problems(table)
+    problems += id_problems(table)
     return table
 
 
-def _check_header(path: Path, header: list[str], required: Mapping[str, str], problems: list[Problem]) -> bool:
-    """Appends problems of the header; returns whether the rows can be read."""
+def check_header(
+    path: Path,
+    header: Sequence[str],
+    required: Mapping[str, str],
+    problems: list[Problem],
+    line: int | None = None,
+) -> bool:
+    """Appends problems of the header; returns whether the rows can be read.
+
+    Args:
+        path: The file, or what names the table.
+        header: The names of all columns.
+        required: Required columns, each with the config key that names it.
+        problems: Errors are appended.
+        line: The header's line.
+    """
     doubled = [name for name, count in Counter(header).items() if count > 1 and name in required]
     missing = [name for name in required if name not in header]
     for name in doubled:
-        problems.append(Problem(str(path), "the header names the column twice", "Rename one.", 1, column=name))
+        problems.append(Problem(str(path), "the header names the column twice", "Rename one.", line, column=name))
     for name in missing:
         fix = f"Change {required[name]}.{suggest(name, filter(None, header))}"
-        problems.append(Problem(str(path), "there is no such column", fix, 1, column=name))
+        problems.append(Problem(str(path), "there is no such column", fix, line, column=name))
     return not doubled and not missing
 
 
@@ -276,7 +301,7 @@ def _strip_notes(
     return [f"{path}: blanks around cells are stripped: {found}."] if found else []
 
 
-def _twin_notes(path: Path, ids: list[str]) -> list[str]:
+def twin_notes(path: Path, ids: list[str]) -> list[str]:
     """A note on ids that are easily confused: different rows, but one file name on some file systems."""
     found = [" and ".join(f"'{spelling}'" for spelling in spellings) for spellings in twins(ids)]
     if not found:
@@ -287,7 +312,7 @@ def _twin_notes(path: Path, ids: list[str]) -> list[str]:
     return [f"{how}: {pairs}{more}."]
 
 
-def _id_problems(table: Table) -> list[Problem]:
+def id_problems(table: Table) -> list[Problem]:
     """Ids that are empty, duplicated, or contain control characters."""
     problems: list[Problem] = []
     first: dict[str, int] = {}

@@ -14,12 +14,10 @@ from swinft.model.heads.classification import ClassificationHead
 from swinft.model.heads.label_distribution import LabelDistributionHead
 from swinft.model.heads.label_losses import AsymmetricLoss, SigmoidFocalLoss, SigmoidPolyLoss
 from swinft.model.heads.loss import Loss
-from swinft.model.heads.mask_losses import DiceLoss, FocalMaskLoss, LovaszLoss
 from swinft.model.heads.multilabel import MultilabelHead
 from swinft.model.heads.number_losses import ConcordanceLoss, HuberLoss, PearsonLoss, R2Loss
 from swinft.model.heads.ordinal import OrdinalHead, OrdinalRegressionHead
 from swinft.model.heads.regression import RegressionHead
-from swinft.model.heads.segmentation import SegmentationHead
 
 __all__ = [
     "ArcFaceHead",
@@ -29,16 +27,13 @@ __all__ = [
     "ClassBalancedLoss",
     "ClassificationHead",
     "ConcordanceLoss",
-    "DiceLoss",
     "FocalLoss",
-    "FocalMaskLoss",
     "Head",
     "HuberLoss",
     "KLLoss",
     "LabelDistributionHead",
     "LinearHead",
     "Loss",
-    "LovaszLoss",
     "MultilabelHead",
     "OrdinalHead",
     "OrdinalRegressionHead",
@@ -46,7 +41,6 @@ __all__ = [
     "PolyLoss",
     "R2Loss",
     "RegressionHead",
-    "SegmentationHead",
     "SigmoidFocalLoss",
     "SigmoidPolyLoss",
 ]

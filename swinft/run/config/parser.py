@@ -210,6 +210,14 @@ def options_from(kind: type[T], given: Mapping[str, Any]) -> T:
     return kind(**parser.parse_object(dict(given)).as_dict())
 
 
+def plain(value: Any) -> Any:
+    """A value of a parsed config with dictionaries in place of namespaces, also in lists."""
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    items = vars(value) if isinstance(value, Namespace) else value
+    return {name: plain(each) for name, each in items.items()} if isinstance(items, dict) else value
+
+
 def key_types(parser: ArgumentParser) -> dict[str, Any]:
     """Every dotted key of the parser with the type of its value; None for a section."""
     types: dict[str, Any] = {}

@@ -30,6 +30,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from swinft.data.sampling import Sampler
 from swinft.data.sources.source import Source
+from swinft.data.tables.steps.step import TableStep
 from swinft.data.target.kinds import KINDS
 from swinft.errors import InputError, suggest
 from swinft.inference.rules.rule import Rule
@@ -44,8 +45,11 @@ from swinft.run.submission.formats import SubmissionFormat
 from swinft.system.processes import add_parent_import_paths
 
 TRUSTED_PACKAGES = ("swinft", "albumentations", "lightning", "timm", "torch", "torchmetrics", "torchvision")
+# The keys of tables: a path, which is never a class, or steps, which may also be inside of other steps.
+TABLES = ("data.train", "data.test", "data.sample_submission", "data.folds.extra.table")
 # The keys that accept a class, with its allowed base classes.
 BASES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(TABLES, (TableStep,)),
     "data.augment": (BasicTransform, BaseCompose),
     "data.columns.auxiliary.head": (Head,),
     "data.loading.preprocess": (BasicTransform, BaseCompose),
@@ -86,9 +90,15 @@ def check_allowed(names: Sequence[str]) -> None:
         raise InputError(f"--allow-code takes names of packages or modules, as in `import {wrong[0]}`: not {wrong}.")
 
 
-def is_model(key: str, name: str) -> bool:
-    """Whether a dotted text is no class path but a model of timm with the tag of its weights, as `resnet50.a1_in1k`."""
-    return key == "model.backbone" and bool(timm.is_model(name.partition(".")[0]))
+def is_no_class(key: str, name: str) -> bool:
+    """Whether a dotted text is no class path but a file, or a model of timm with a tag, as `resnet50.a1_in1k`."""
+    return key in TABLES or (key == "model.backbone" and bool(timm.is_model(name.partition(".")[0])))
+
+
+def bases_of(key: str) -> tuple[type, ...]:
+    """The base classes that a key allows; none if it accepts no class."""
+    table = next((table for table in TABLES if key.startswith(f"{table}.")), key)
+    return BASES.get(key, BASES.get(table, ()) if table != key else ())
 
 
 def check_named(config: Namespace, allow_code: Sequence[str]) -> None:

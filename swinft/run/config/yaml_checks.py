@@ -13,7 +13,7 @@ import yaml
 from swinft.errors import InputError, suggest
 from swinft.run.config.explain import unknown_key
 from swinft.run.config.old_keys import current_key, migrated
-from swinft.run.config.trust import BASES, argument_bases, arguments_of, class_problem, is_model
+from swinft.run.config.trust import BASES, TABLES, argument_bases, arguments_of, bases_of, class_problem, is_no_class
 from swinft.run.layout import is_frozen
 
 MOST_NODES = 100_000  # values of a config; nested aliases can expand a few lines to billions
@@ -115,6 +115,7 @@ def option_problems(option: str, value: str, allowed: Allowed) -> list[str]:
     if not isinstance(root, yaml.ScalarNode):
         _merge(root)
     problems = list(class_problems(source, root, named or key, BASES.get(named or key, ()), allowed))
+    problems += _number_problems(source, root, key)
     return problems + (list(_key_problems(source, root, f"{key}.", allowed)) if is_section else [])
 
 
@@ -132,8 +133,10 @@ def class_problems(
             return
         for name, value in entries.items():
             here = f"{key}.{name}".lstrip(".")
-            yield from class_problems(source, value, here, BASES.get(here, ()), allowed)
-    elif key in BASES and "." in str(node.value) and node.tag.endswith(":str") and not is_model(key, str(node.value)):
+            yield from class_problems(source, value, here, bases_of(here), allowed)
+    elif (
+        key in BASES and "." in str(node.value) and node.tag.endswith(":str") and not is_no_class(key, str(node.value))
+    ):
         problem = class_problem(str(node.value), key, bases, allowed.code)
         if problem:
             yield f"{source.location(node)}: {problem}"
@@ -173,6 +176,7 @@ def _key_problems(source: Source, node: yaml.Node, prefix: str, allowed: Allowed
             yield f"{source.location(key_node)}: {refusal}"
         elif allowed.types[key] is not None:
             yield from _text_problems(source, value, key, allowed.types[key])
+            yield from _number_problems(source, value, key)
         elif isinstance(value, yaml.MappingNode):
             yield from _key_problems(source, value, f"{key}.", allowed)
         else:
@@ -196,6 +200,29 @@ def _text_problems(source: Source, node: yaml.Node, key: str, hint: Any) -> Iter
         if str in types and kind not in types and not is_number and isinstance(each, yaml.ScalarNode):
             text = f"YAML reads `{each.value}` as {words}: write '{each.value}' in quotes."
             yield f"{source.location(each)}: {key}: {text}"
+
+
+def _number_problems(source: Source, node: yaml.Node, key: str, is_inside: bool = False) -> Iterator[str]:
+    """Numbers in the steps of a table that lose their digits: `007`, `1e5`, `0.10`; cells are compared as text."""
+    is_inside |= key in TABLES
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            yield from _number_problems(source, child, key, is_inside)
+    elif isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            yield from _number_problems(source, name, "", is_inside)
+            yield from _number_problems(source, value, f"{key}.{name.value}", is_inside)
+    elif is_inside and isinstance(node, yaml.ScalarNode) and node.style is None and _changes(node):
+        yield f"{source.location(node)}: YAML reads `{node.value}` as another number: write '{node.value}' in quotes."
+
+
+def _changes(node: yaml.ScalarNode) -> bool:
+    """Whether a word is read as a number that is written differently."""
+    try:
+        value = float(node.value)
+    except ValueError:
+        return node.tag.endswith((":int", ":float"))
+    return node.value not in (repr(value), str(int(value)) if value.is_integer() else "")
 
 
 def _flat(hint: Any) -> Iterator[Any]:

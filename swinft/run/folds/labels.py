@@ -71,7 +71,7 @@ def _described(labels: PseudoLabels, data: CSVDataModule, teacher: TeacherRun, f
     """How many rows of a table are trained on, and whose labels they have."""
     names = [teacher.run.fold(name).root.name for name in teacher.trainings(fold.index)]
     used, least = int(labels.is_confident(data.schema).sum()), labels.table.min_confidence
-    many = f"{used:,} of the {number_of(len(labels.rows), 'row')} of {labels.table.table}"
+    many = f"{used:,} of the {number_of(len(labels.rows), 'row')} of {labels.table.name}"
     limit = "" if least is None else f" have labels of confidence {least:g} or more,"
     return f"{many}{limit or ' have labels,'} predicted by {', '.join(names)} of {teacher.named}"
 
@@ -107,7 +107,7 @@ def rows_of(experiment: Experiment, table: ExtraTable, teacher: TeacherRun) -> C
         "root": own["root"],
         "id": own["id"],
         "image": image.elsewhere(table.image, "the image of data.folds.extra") if table.image else image,
-        "test": table.table,
+        "test": table.source,
         "sample_submission": None,
         "batch_size": experiment.config.predict.batch_size or 2 * own["batch_size"],
         "columns": {"test_id": None, "test_image": None, "encoding": own["columns"]["encoding"]},
@@ -133,7 +133,7 @@ def _predicted(
         nets = nets_by_torch(
             [network(file) for file in files], loader, views, device, config.predict.compile, precision, data.image_size
         )
-        origin = Origin(data.test_table.ids, files, f"Its predictions are the labels of {table.table}.")
+        origin = Origin(data.test_table.ids, files, f"Its predictions are the labels of {table.name}.")
         rows, values = predict_rows(nets, loader, views, device, precision, origin, f"fold {fold.index}  labels")
     ids = np.asarray(data.test_table.ids)[rows].tolist()
     return Predictions(ids, values, teacher.schema.outputs)

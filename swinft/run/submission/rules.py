@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from swinft.data.columns import Columns
 from swinft.data.samples import Rows
 from swinft.data.schema import Schema
-from swinft.data.tables.table import DataError, Problem, Table, read_table
+from swinft.data.tables.steps.make import given_table, read_given
+from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.tables.text import TextRules
 from swinft.data.target.base import twin_problems
 from swinft.errors import InputError, listed, number_of, suggest
@@ -193,11 +194,13 @@ def rows_to_predict(
     names = columns_of(rules)
     if not names:
         return pd.DataFrame(index=list(ids))
-    if not (named := data["test"] or data["sample_submission"]):
+    given = given_table("data.test", data["test"]) or given_table("data.sample_submission", data["sample_submission"])
+    if not given:
         raise InputError(f"{next(iter(names.values()))} reads columns of the rows to predict: set data.test.")
     problems: list[Problem] = []
     id, setting = columns.id_of(data["id"], is_sample=not data["test"])
-    table = read_table(Path(data["root"]) / named, id, names, problems, columns.encoding, setting)
+    root, follow_links = Path(data["root"]), data["loading"]["follow_links"]
+    table = read_given(given, root, id, names, problems, columns.encoding, setting, follow_links)
     if table is None or problems:
         raise DataError(problems, data["loading"]["download"])
     if absent := sorted(set(ids).difference(table.ids)):

@@ -16,8 +16,8 @@ import pandas as pd
 
 from swinft.class_spec import spec_name, to_spec
 from swinft.data.columns import Columns
-from swinft.data.samples import read_sample
 from swinft.data.schema import Schema
+from swinft.data.tables.steps.make import given_table, read_given
 from swinft.data.tables.table import DataError, Problem
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions, read_foreign
@@ -278,11 +278,14 @@ def _read_sample(data: dict[str, Any], options: SubmissionConfig) -> Sample | No
     Raises:
         DataError: It is missing, or not a valid table.
     """
-    if not data["sample_submission"]:
+    given = given_table("data.sample_submission", data["sample_submission"])
+    if not given:
         return None
     columns = Columns(**{**data["columns"], "sample_id": options.id})
     problems: list[Problem] = []
-    table = read_sample(Path(data["root"]) / data["sample_submission"], data["id"], columns, problems)
+    id, setting = columns.id_of(data["id"], is_sample=True)
+    more = columns.encoding, setting, data["loading"]["follow_links"]
+    table = read_given(given, Path(data["root"]), id, {}, problems, *more)
     if table is None or problems:
         raise DataError(problems, data["loading"]["download"])
     return Sample.of(table)

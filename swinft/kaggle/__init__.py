@@ -1,1 +1,0 @@
-"""Kaggle's API: competitions are downloaded, submissions uploaded, and their scores recorded."""
