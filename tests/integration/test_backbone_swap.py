@@ -11,7 +11,7 @@ import pytest
 
 from swinft.cli import main
 from tests.conftest import ROOT, tiny_config, write_config
-from tests.integration.test_end_to_end import make_petfinder
+from tests.integration.layouts import some_numbers
 
 SWIN = {"embed_dim": 48, "depths": [2, 2, 2, 2]}
 VIT = {"embed_dim": 96, "depth": 2, "num_heads": 3}
@@ -34,9 +34,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def petfinder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("petfinder")
-    make_petfinder(root, num_rows=8)
-    return root
+    return some_numbers.petfinder(tmp_path_factory.mktemp("petfinder"), 1, train_rows=8).root
 
 
 def fit(petfinder, runs, *options: str) -> int:

@@ -21,7 +21,8 @@ from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
-from tests.conftest import ROOT, TINY_SWIN, fit_in_process, power_gone_after, tiny_config, write_config, write_image
+from tests.conftest import ROOT, TINY_SWIN, fit_in_process, power_gone_after, tiny_config, write_config
+from tests.integration.layouts.some_numbers import petfinder
 
 CPU = torch.device("cpu")
 
@@ -166,26 +167,9 @@ def test_every_kind_of_target_runs_to_a_submission(kind, competition, tmp_path):
         assert all(set(row["tags"].split(" ")) <= {"warm", "cool", "plant"} for row in rows)
 
 
-def make_petfinder(root: Path, num_rows: int = 24) -> None:
-    """PetFinder's layout: 14 columns, ids of 32 hexadecimal digits, `train/{Id}.jpg`, a stub of 8 test rows."""
-    metadata = "Subject Focus,Eyes,Face,Near,Action,Accessory,Group,Collage,Human,Occlusion,Info,Blur"
-    rng = np.random.default_rng(1)
-    for split, count in (("train", num_rows), ("test", 8)):
-        lines = [f"Id,{metadata}" + (",Pawpularity" if split == "train" else "")]
-        for _ in range(count):
-            id = rng.bytes(16).hex()
-            cells = rng.integers(0, 2, 12).astype(str).tolist()
-            write_image(root / split / f"{id}.jpg", tuple(rng.integers(0, 255, 3)), rng, (72, 96))
-            lines.append(",".join([id, *cells, *([str(rng.integers(1, 101))] if split == "train" else [])]))
-        (root / f"{split}.csv").write_text("\n".join(lines) + "\n")
-    ids = [line.split(",")[0] for line in (root / "test.csv").read_text().splitlines()[1:]]
-    (root / "sample_submission.csv").write_text("Id,Pawpularity\n" + "".join(f"{id},67.75\n" for id in reversed(ids)))
-
-
 @pytest.mark.parametrize("with_metadata", [False, True], ids=["images", "images-and-metadata"])
 def test_the_petfinder_config_runs_to_a_submission(with_metadata, tmp_path):
-    root = tmp_path / "petfinder-pawpularity-score"
-    make_petfinder(root)
+    root = petfinder(tmp_path, 1, 24).root
     options = [
         "--config",
         str(ROOT / "configs" / "petfinder.yaml"),

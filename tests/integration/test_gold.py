@@ -12,7 +12,7 @@ import yaml
 
 from swinft.cli import main
 from tests.conftest import ROOT, TINY_SWIN, in_this_process, write_config
-from tests.integration.gold_layouts import LAYOUTS
+from tests.integration.layouts.gold import GOLD_LAYOUTS
 
 GOLD = sorted((ROOT / "configs" / "gold").rglob("*.yaml"))
 VIT = {"embed_dim": 48, "depth": 4, "num_heads": 3}
@@ -100,8 +100,7 @@ def layouts(tmp_path_factory):
     def of(path: Path) -> Path:
         name = path.stem.rpartition("_")[0]
         if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            LAYOUTS[name](made[name], np.random.default_rng(0))
+            made[name] = GOLD_LAYOUTS[name](tmp_path_factory.mktemp(name), 0)
         return made[name]
 
     return of

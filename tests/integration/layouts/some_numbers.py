@@ -153,7 +153,13 @@ def csiro(folder: Path, seed: int) -> Layout:
             masses = [clover, dead, green, green + clover + dead, green + clover]
             shares = [mass / most for mass, most in zip(masses, (15, 30, 60, 105, 75), strict=True)]
             save(root / split / f"{id}.jpg", of_labels(numbers, shares, (72, 144)))
-            known = [f"2015/{1 + day % 12}/{1 + 2 * day % 27}", state, "Ryegrass_Clover", 0.62, 4.6667]
+            known = [
+                f"2015/{1 + day % 12}/{1 + 2 * day % 27}",
+                state,
+                "Ryegrass_Clover",
+                round(0.4 + 0.01 * (row % 30), 2),
+                round(4.6667 + row, 4),
+            ]
             columns = ["Sampling_Date", "State", "Species", "Pre_GSHH_NDVI", "Height_Ave_cm"]
             for name, mass in zip(MASSES, masses, strict=True):
                 cells = [f"{id}__{name}", f"{split}/{id}.jpg", *known, name, round(float(mass), 4)]
