@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from swinft.class_spec import to_spec
 from swinft.errors import InputError
 from swinft.model.auxiliary import LOGITS, AuxiliaryHeads, known_rows
+from swinft.model.backbones.feature_maps import FeatureMaps, padded
 from swinft.model.backbones.timm_backbone import Backbone
 from swinft.model.backbones.unpooled import pooled_width
 from swinft.model.fusion import fusion_from, poolings
@@ -62,10 +63,27 @@ class ImageModel(nn.Module):
         width = self.width if self.fusion is None else self.fusion.num_features
         in_features = width + (metadata_hidden if num_metadata else 0)
         self.head = head(in_features, num_outputs)
+        self.maps = self._feature_maps(image_size) if self.head.reads == "maps" else None
         self.auxiliary = AuxiliaryHeads(in_features, auxiliary) if auxiliary else None
         self.image_format: torch.memory_format | None = None  # set with that of the weights
         self.is_initialized = False  # by `initialize`, or by loading weights
         self.register_load_state_dict_post_hook(_mark_initialized)  # type: ignore[no-untyped-call]
+
+    def _feature_maps(self, image_size: tuple[int, int]) -> FeatureMaps:
+        """The reader of the backbone's maps, for a head that decodes them.
+
+        Raises:
+            InputError: The backbone has no such maps, or a setting is for vectors.
+        """
+        wrong = {"model.pooling": self.pooling or self.fusion, "data.columns' metadata": self.metadata}
+        if name := next((name for name, given in wrong.items() if given is not None), None):
+            raise InputError(
+                f"{type(self.head).__name__} decodes the maps of the backbone's stages, and {name} is for one vector "
+                f"per image: remove it."
+            )
+        maps = FeatureMaps(self.backbone.model, image_size, self.backbone.num_channels)
+        self.head.connect(maps.channels)
+        return maps
 
     def image_shape(self, size: tuple[int, int]) -> tuple[int, ...]:
         """Of what it sees of a row at a height and width: (C, H, W), or (V, C, H, W) of several images."""
@@ -128,8 +146,12 @@ class ImageModel(nn.Module):
 
     def logits(self, image: Tensor, metadata: Tensor | None, image_mask: Tensor | None = None) -> Tensor:
         """Pixels (B, C, H, W) or (B, V, C, H, W), encoded metadata (B, E) and which images are there to logits."""
-        logits: Tensor = self.head(self.embed(image, metadata, image_mask))
-        return logits
+        return self._read_out(self.embed(image, metadata, image_mask), image)
+
+    def _read_out(self, embedding: Any, image: Tensor) -> Tensor:
+        """The head's logits; those of maps without the pixels that the image was padded with."""
+        logits: Tensor = self.head(embedding)
+        return logits if self.maps is None else logits[..., : image.shape[-2], : image.shape[-1]]
 
     def all_logits(self, image: Tensor, more: Mapping[str, Tensor | None]) -> tuple[Tensor, dict[str, Tensor]]:
         """The same, and the logits of each auxiliary target by the key `LOGITS`.
@@ -139,11 +161,13 @@ class ImageModel(nn.Module):
             more: What else belongs to the rows: `metadata` and `image_mask`, if any.
         """
         embedding = self.embed(image, more.get("metadata"), more.get("image_mask"))
-        logits: Tensor = self.head(embedding)
+        logits = self._read_out(embedding, image)
         return logits, {LOGITS.format(k): head(embedding) for k, head in enumerate(self.auxiliary or ())}
 
-    def embed(self, image: Tensor, metadata: Tensor | None, image_mask: Tensor | None = None) -> Tensor:
-        """Pixels, encoded metadata and which images are there to the features that the heads get."""
+    def embed(self, image: Tensor, metadata: Tensor | None, image_mask: Tensor | None = None) -> Any:
+        """Pixels, encoded metadata and which images are there to the features that the heads get: (B, D), or maps."""
+        if self.maps is not None:
+            return self.backbone(self._laid_out(padded(image, self.maps.stride)), self.maps)
         embedding = self._embedding(image) if self.fusion is None else self._fused(image, image_mask)
         if self.metadata is not None:
             if metadata is None:
@@ -151,10 +175,12 @@ class ImageModel(nn.Module):
             embedding = torch.cat([embedding, self.metadata.embed(metadata).to(embedding.dtype)], dim=1)
         return embedding
 
+    def _laid_out(self, image: Tensor) -> Tensor:
+        return image if self.image_format is None else image.contiguous(memory_format=self.image_format)
+
     def _embedding(self, image: Tensor) -> Tensor:
         """Pixels (B, C, H, W) to features (B, D)."""
-        if self.image_format is not None:
-            image = image.contiguous(memory_format=self.image_format)
+        image = self._laid_out(image)
         embedding: Tensor = self.backbone(image) if self.pooling is None else self.backbone(image, self.pooling)
         if torch._C._get_tracing_state() is None:  # while a trace is made shapes are no numbers
             self._check_width(embedding, image.shape[0])  # len would make a constant of it in torch.export
@@ -206,7 +232,7 @@ class ImageModel(nn.Module):
         return self.logits(image, self.encode_metadata(features), image_mask)
 
     def predict(self, image: Tensor, features: Tensor | None = None, image_mask: Tensor | None = None) -> Tensor:
-        """The same to predictions (B, K) in the competition's units; NaN in rows with a NaN logit."""
+        """The same to predictions (B, K), or (B, K, H, W), in the competition's units; NaN in rows with a NaN logit."""
         logits = self(image, features, image_mask)
         return with_nan_rows(self.head.decode(logits), logits)
 

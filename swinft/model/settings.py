@@ -6,6 +6,7 @@ from typing import Any
 
 from swinft.errors import InputError
 from swinft.model.attention.swin import FAST_ATTENTION, FastAttention
+from swinft.model.backbones.feature_maps import padded_size
 from swinft.model.backbones.timm_backbone import RGB, Channels
 from swinft.model.compiling import CompilePolicy
 
@@ -53,6 +54,7 @@ class TaskContext:
         loads_weights: False if a checkpoint's weights will replace the `pretrained` ones, which are then not loaded.
         auxiliary: The auxiliary targets, as in `swinft.model.auxiliary.AuxiliaryHeads`.
         has_gaps: Whether some rows lack some targets, −1 or NaN, which are masked in the loss.
+        are_maps: Whether targets are masks: the network pads images to sides that are multiples of 32.
     """
 
     image_size: int | tuple[int, int] | None = None
@@ -65,11 +67,17 @@ class TaskContext:
     are_grey: bool = False
     auxiliary: Sequence[Mapping[str, Any]] = ()
     has_gaps: bool = False
+    are_maps: bool = False
 
     @property
     def shown(self) -> tuple[tuple[int, int], int | None]:
         """Height and width of the images, and V."""
         return self.sides, self.num_images
+
+    @property
+    def padded_sides(self) -> tuple[int, int]:
+        """Height and width of what the backbone is given."""
+        return padded_size(self.sides) if self.are_maps else self.sides
 
     @property
     def channels(self) -> Channels:
@@ -100,4 +108,5 @@ class TaskContext:
             found |= {"num_metadata": schema.num_features if schema else sum(sizes), "category_sizes": sizes}
         if schema is not None and not self.auxiliary:
             found |= {"auxiliary": schema.auxiliary_heads, "has_gaps": schema.has_gaps}
+        found |= {"are_maps": schema.base.are_maps} if schema is not None else {}
         return replace(self, **found)

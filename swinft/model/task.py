@@ -23,7 +23,15 @@ from swinft.model.compiling import COMPILED_STEPS, CompileState, should_compile
 from swinft.model.evaluation import Evaluated
 from swinft.model.fusion import PoolingConfig
 from swinft.model.heads import Head
-from swinft.model.heads.contract import check_fits, check_logits, decoded, encoded_targets, head_from, row_losses
+from swinft.model.heads.contract import (
+    check_fits,
+    check_logits,
+    decoded,
+    encoded_targets,
+    evaluated,
+    head_from,
+    row_losses,
+)
 from swinft.model.hyperparameters import of_plain, plain, upgraded_arguments
 from swinft.model.metrics import Metric
 from swinft.model.network import ImageModel, constant_buffers
@@ -36,7 +44,7 @@ from swinft.model.training.defaults import Training
 from swinft.model.training.distillation import Teacher
 from swinft.model.training.ema import AveragedWeights, EMAConfig
 from swinft.model.training.freezing import Freezing
-from swinft.model.training.mixup import TAUGHT, MixConfig, draw, mixed_logits, mixing_places
+from swinft.model.training.mixup import TAUGHT, MixConfig, check_maps, draw, mixed_logits, mixing_places
 from swinft.model.training.optim import OptimConfig
 from swinft.model.training.prior import shift_of, shifted
 from swinft.model.training.sam import kept_statistics
@@ -142,7 +150,7 @@ class FineTuneTask(OptimizedTask):
         given, self.context = self._arguments, self.context.completed(schema, data)
         context, weights = self.context, given["pretrained"] if self.context.loads_weights else False
         more = given["drop_path_rate"], self.compute.grad_checkpointing, given["backbone_args"], context.channels
-        images = create_backbone(given["backbone"], context.sides, weights, *more)
+        images = create_backbone(given["backbone"], context.padded_sides, weights, *more)
         self._training, self._is_auto = Training.of(images, given["pretrained"] is not False), self.optim.lr == "auto"
         self.optim = rates.resolve_rates(self.optim, self._training)
         widths = num_outputs, context.num_metadata or 0, given["metadata_hidden"], context.category_sizes
@@ -155,6 +163,7 @@ class FineTuneTask(OptimizedTask):
         self.scored_by = chosen_metrics(asked, self.net.head.kind)
         recomputes, is_compiled = self.compute.grad_checkpointing, self.compute.compile is not False
         self._places = mixing_places(self.mix, self.net, recomputes, is_compiled)
+        check_maps(self.net, self.mix, self.optim)
         sizes, is_free = self.optim.sizes, not (is_compiled or self.compute.fast_attention)
         self._sizes = SizeSchedule(images.model, sizes, context.sides, is_free) if sizes else None
         self._freezing = Freezing(images, rates.layers_of, self.optim.freeze, self.freeze_epochs)
@@ -325,7 +334,7 @@ class FineTuneTask(OptimizedTask):
         """Stores rows, predictions, targets and losses of a batch."""
         head, (logits, others) = self.predictor.head, self._logits(batch)
         losses = row_losses(head, logits, encoded_targets(head, batch["target"], len(logits)))
-        found = Evaluated(batch["row"], decoded(head, logits), batch["target"], losses)
+        found = Evaluated(batch["row"], *evaluated(head, logits, batch["target"]), losses)
         if self.predictor.auxiliary is not None and KEY.format(0) in batch:  # a test table may lack them
             found = found._replace(auxiliary=self.predictor.auxiliary.evaluated(others, batch))
         self._evaluated.append(found)

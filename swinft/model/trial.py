@@ -17,7 +17,8 @@ from torch import Tensor
 from swinft.class_spec import spec_name
 from swinft.errors import InputError
 from swinft.model.auxiliary import KEY
-from swinft.model.heads.contract import decoded, encoded_targets, row_losses
+from swinft.model.heads import Head
+from swinft.model.heads.contract import encoded_targets, evaluated, row_losses
 from swinft.model.scoring import is_custom, score
 from swinft.model.task import FineTuneTask
 from swinft.model.training.sam import SAM
@@ -57,6 +58,10 @@ class TrialBatch(NamedTuple):
         chosen = None if features is None else features[rows].to(device)
         others = [each[rows].to(device) for each in auxiliary]
         return cls(image.to(device), targets[rows].to(device), chosen, others)
+
+    def for_head(self, head: Head) -> "TrialBatch":
+        """The same with targets in the form of a head's."""
+        return self._replace(target=head.example_targets(self.target, (self.image.shape[-2], self.image.shape[-1])))
 
 
 class TrialSteps:
@@ -101,6 +106,7 @@ class TrialSteps:
 
     def _backward(self, batch: TrialBatch) -> None:
         net, head = self._task.net, self._task.net.head
+        batch = batch.for_head(head)
         self.optimizer.zero_grad()
         with self._autocast:
             logits, others = net.all_logits(batch.image, {"metadata": net.encode_metadata(batch.features)})
@@ -117,10 +123,11 @@ class TrialSteps:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def predict(self, batch: TrialBatch) -> Tensor:
-        """Predictions (B, K) of the averaged weights, if there are any."""
+        """Predictions (B, K) of the averaged weights, if there are any; of masks what their metrics get."""
         net = self._task.predictor.eval()
         with torch.inference_mode(), self._autocast:
-            return decoded(net.head, net.logits(batch.image, net.encode_metadata(batch.features)))
+            logits = net.logits(batch.image, net.encode_metadata(batch.features))
+            return evaluated(net.head, logits, batch.for_head(net.head).target)[0]
 
 
 def try_step(

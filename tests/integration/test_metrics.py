@@ -166,6 +166,7 @@ def test_f094_a_prediction_that_is_no_number_has_no_score(name, bad):
     rng = np.random.default_rng(0)
     given = rng.dirichlet(np.ones(3), 30)
     targets = rng.integers(0, 3, 30) if kind == "classification" else (rng.random((30, 3)) < 0.5).astype(float)
+    given = np.stack([given, given], 2) if kind == "segmentation" else given  # counts of pixels
     assert math.isfinite(value(name, given, targets, kind))
     given[7, 1] = bad
     assert math.isnan(value(name, given, targets, kind))

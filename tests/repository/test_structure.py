@@ -22,6 +22,7 @@ ORDER = [
     ["data", "model"],
     ["inference"],
     ["run"],
+    ["kaggle", "new"],
     ["commands"],
     ["cli"],
 ]

@@ -53,6 +53,9 @@ class Target:
     is_soft: ClassVar[bool] = False
     """Whether targets of classes are soft, float32 (N, K), and not indices."""
 
+    are_maps: ClassVar[bool] = False
+    """Whether targets and predictions are masks, (K, H, W) in a batch; those of the table are their coverage (N, K)."""
+
     takes_delimiter: ClassVar[bool] = False
     """Whether a cell may contain several labels."""
 

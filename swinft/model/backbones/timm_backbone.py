@@ -22,7 +22,7 @@ from swinft.class_spec import Named, plain_spec, spec_name
 from swinft.errors import InputError, suggest
 from swinft.model.backbones.custom import custom_module, normalisation, refuse_hub
 from swinft.model.backbones.input_size import resize
-from swinft.model.backbones.unpooled import Pool, pooled
+from swinft.model.backbones.unpooled import pooled
 from swinft.model.backbones.weights import load_weights, read_weights, with_channels
 
 REACH_SECONDS = 5.0
@@ -95,8 +95,8 @@ class Backbone(nn.Module):
         """C of its images."""
         return self.mean.shape[1]
 
-    def forward(self, image: Tensor, pool: Pool | None = None) -> Tensor:
-        """Pixels (B, 3, H, W), uint8 or float in 0–255, to features (B, D), or of the width of `pool`.
+    def forward(self, image: Tensor, pool: Any = None) -> Any:
+        """Pixels (B, 3, H, W), uint8 or float in 0–255, to features (B, D), or to what `pool` makes of them.
 
         Raises:
             InputError: The pooling does not fit the model.

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from swinft.errors import InputError
 
-Pool = Callable[[Tensor, tuple[int, int]], Tensor]
-
 
 class Unpooled(NamedTuple):
     """Features of an image's positions.
@@ -31,8 +29,8 @@ class Unpooled(NamedTuple):
     wrap: Callable[[Tensor], Tensor]
 
 
-def pooled(model: Any, image: Tensor, pool: Any) -> Tensor:
-    """Normalised images (B, 3, H, W) to features, pooled by `pool` instead of the backbone's own pooling.
+def pooled(model: Any, image: Tensor, pool: Any) -> Any:
+    """Normalised images (B, 3, H, W) to features, pooled by `pool` instead of the backbone's own pooling; or to maps.
 
     The backbone's own pooling of a single position is the identity, so `forward_head` applies only the layers after it.
 
@@ -40,6 +38,8 @@ def pooled(model: Any, image: Tensor, pool: Any) -> Tensor:
         InputError: The backbone does not return what the pooling takes.
     """
     reads = getattr(pool, "reads", "positions")
+    if reads == "maps":
+        return pool(model, image)
     earlier: list[Tensor] = []
     if reads == "stages":
         final, maps = stage_features(model, image, pool.stages)
@@ -194,4 +194,4 @@ def pooled_width(model: nn.Module, pool: Any, size: tuple[int, int], channels: i
         raise InputError(
             f"{type(pool).__name__} returns {tuple(features.shape)} (model.pooling); it must return (B, num_features)."
         )
-    return features.shape[1]
+    return int(features.shape[1])

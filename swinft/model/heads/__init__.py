@@ -14,10 +14,12 @@ from swinft.model.heads.classification import ClassificationHead
 from swinft.model.heads.label_distribution import LabelDistributionHead
 from swinft.model.heads.label_losses import AsymmetricLoss, SigmoidFocalLoss, SigmoidPolyLoss
 from swinft.model.heads.loss import Loss
+from swinft.model.heads.mask_losses import DiceLoss, FocalMaskLoss, LovaszLoss
 from swinft.model.heads.multilabel import MultilabelHead
 from swinft.model.heads.number_losses import ConcordanceLoss, HuberLoss, PearsonLoss, R2Loss
 from swinft.model.heads.ordinal import OrdinalHead, OrdinalRegressionHead
 from swinft.model.heads.regression import RegressionHead
+from swinft.model.heads.segmentation import SegmentationHead
 
 __all__ = [
     "ArcFaceHead",
@@ -27,13 +29,16 @@ __all__ = [
     "ClassBalancedLoss",
     "ClassificationHead",
     "ConcordanceLoss",
+    "DiceLoss",
     "FocalLoss",
+    "FocalMaskLoss",
     "Head",
     "HuberLoss",
     "KLLoss",
     "LabelDistributionHead",
     "LinearHead",
     "Loss",
+    "LovaszLoss",
     "MultilabelHead",
     "OrdinalHead",
     "OrdinalRegressionHead",
@@ -41,6 +46,7 @@ __all__ = [
     "PolyLoss",
     "R2Loss",
     "RegressionHead",
+    "SegmentationHead",
     "SigmoidFocalLoss",
     "SigmoidPolyLoss",
 ]

@@ -8,7 +8,7 @@ Shapes: B batch, D features, K outputs.
 
 import copy
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class Head(InitArgsMixin, nn.Module):
     kind: ClassVar[str]
     default_metrics: ClassVar[list[str]]
     needs_order: ClassVar[bool] = False  # whether classes must be numbers, or ordered by data.columns.class_order
+    # What it is given: a vector per image; or maps of the backbone's stages, and targets are maps, too, (B, K, H, W).
+    reads: ClassVar[Literal["vector", "maps"]] = "vector"
     NUM_SUPPLIED = 2  # D and K
 
     def __init__(self, in_features: int, num_outputs: int) -> None:
@@ -99,6 +101,17 @@ class Head(InitArgsMixin, nn.Module):
     def decode(self, logits: Tensor) -> Tensor:
         """Logits to predictions (B, K) in the competition's units."""
         raise NotImplementedError
+
+    def connect(self, channels: list[int]) -> None:
+        """Called once of a head that reads maps, with the channels of the images and of the maps of strides 2, 4, …."""
+
+    def evaluated(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What metrics get of a batch instead of predictions and targets, a row for each image; None for these."""
+        return None
+
+    def example_targets(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
+        """Targets of a trial step at a height and width, from what the table says of the rows; by default these."""
+        return targets
 
     def decode_rule(self) -> dict[str, Any]:
         """What `decode` does, as plain values for a program without swinft; override it together with `decode`.

@@ -34,8 +34,11 @@ def encoded_targets(head: Head, target: Tensor, size: int) -> Tensor:
     """
     is_classes, numbers = head.takes_classes, (size, head.num_outputs)
     is_soft = is_classes and target.is_floating_point()
-    if target.shape != (numbers if is_soft or not is_classes else (size,)):
+    are_maps = head.reads == "maps"
+    shape = target.shape[:2] if are_maps and target.ndim == 4 else target.shape
+    if shape != (numbers if is_soft or not is_classes else (size,)) or are_maps != (target.ndim == 4):
         what = f"class indices {(size,)} or soft targets {numbers}" if is_classes else f"numbers {numbers}"
+        what = f"masks {(*numbers, 'H', 'W')}" if are_maps else what
         raise InputError(
             f"the batch's `target` is {target.dtype} {tuple(target.shape)}; for {head.kind} with "
             f"{number_of(head.num_outputs, 'output')} and {number_of(size, 'image')} it must be {what}."
@@ -127,13 +130,13 @@ def check_logits(head: Head, logits: Any, size: int) -> None:
 
 
 def decoded(head: Head, logits: Tensor) -> Tensor:
-    """Predictions (B, K) by `head.decode`, with their shape checked; NaN in rows with a NaN logit.
+    """Predictions (B, K), or maps (B, K, H, W), by `head.decode`, of checked shape; NaN in rows with a NaN logit.
 
     Raises:
         InputError: They have another shape.
     """
     predictions = head.decode(logits)
-    expected = (len(logits), head.num_outputs)
+    expected = (len(logits), head.num_outputs, *(logits.shape[2:] if head.reads == "maps" else ()))
     if not isinstance(predictions, Tensor) or predictions.shape != expected:
         raise InputError(
             f"{type(head).__name__}.decode returns {_described(predictions)}; it must return predictions {expected}."
@@ -141,8 +144,14 @@ def decoded(head: Head, logits: Tensor) -> Tensor:
     return with_nan_rows(predictions, logits)
 
 
+def evaluated(head: Head, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """What metrics are computed from: predictions and targets of a batch, or what the head gives instead."""
+    found = head.evaluated(logits, target)
+    return (decoded(head, logits), target) if found is None else found
+
+
 def with_nan_rows(predictions: Tensor, logits: Tensor) -> Tensor:
-    """Predictions (B, K), set to NaN in rows with a NaN logit.
+    """Predictions (B, K, …), set to NaN in rows with a NaN logit.
 
     An argmax or a threshold in `decode` would turn the NaN into a number. An infinite logit may be intended: it
     excludes a class.
@@ -150,7 +159,7 @@ def with_nan_rows(predictions: Tensor, logits: Tensor) -> Tensor:
     is_nan = logits.isnan()
     is_nan = is_nan.flatten(1).any(1) if is_nan.ndim > 1 else is_nan
     numbers = predictions if predictions.is_floating_point() else predictions.float()
-    return numbers.masked_fill(is_nan[:, None], math.nan)
+    return numbers.masked_fill(is_nan[(...,) + (None,) * (numbers.ndim - 1)], math.nan)
 
 
 def head_from(given: Any) -> Callable[[int, int], Head]:

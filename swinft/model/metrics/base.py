@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from swinft.class_spec import InitArgsMixin
 from swinft.errors import InputError
 from swinft.model.grades import to_grades
+from swinft.model.metrics.pixel_counts import dice, dice_of_present, iou, map_over_iou, pooled_dice
 
 Array = NDArray[Any]
 
@@ -256,6 +257,11 @@ METRICS = {
         BuiltinMetric(rmse, False, ("regression",)),
         BuiltinMetric(mae, False, ("regression",)),
         BuiltinMetric(r2, True, ("regression",)),
+        BuiltinMetric(dice, True, ("segmentation",)),
+        BuiltinMetric(dice_of_present, True, ("segmentation",)),
+        BuiltinMetric(pooled_dice, True, ("segmentation",)),
+        BuiltinMetric(iou, True, ("segmentation",)),
+        BuiltinMetric(map_over_iou, True, ("segmentation",)),
     )
 }
 

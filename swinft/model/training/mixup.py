@@ -191,6 +191,28 @@ def mixing_places(config: MixConfig, net: Any, is_recomputed: bool, is_compiled:
     return [PIXELS, *stages, FEATURES]
 
 
+def check_maps(net: Any, config: MixConfig, optim: Any) -> None:
+    """Checks that nothing changes images whose masks stay as they are.
+
+    Args:
+        net: An `ImageModel`.
+        config: When rows are mixed.
+        optim: The section `model.optim`.
+
+    Raises:
+        InputError: Rows are mixed, or shrunk, in the training step.
+    """
+    if net.maps is None:
+        return
+    wrong = [f"model.mix.{name}" for name in ("mixup_alpha", "cutmix_alpha") if getattr(config, name) > 0]
+    wrong += ["model.optim.sizes"] if optim.sizes else []
+    if wrong:
+        raise InputError(
+            f"{wrong[0]} changes images in the training step, and masks would stay as they are: remove it for "
+            f"segmentation; crops and flips of data.augment change both."
+        )
+
+
 def mixup(images: Tensor, targets: Tensor, share: float, order: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
     """Blends every row with another one (arXiv 1710.09412).
 

@@ -89,7 +89,8 @@ def plant_2020(folder: Path, seed: int) -> Layout:
 
         return make
 
-    return competition(folder, seed, "plant-pathology-2020-fgvc7", MEAN_AUC, (train, test(0), test(500)))
+    metric = Metric("auc", scores.mean_auc)  # of one-hot columns, the mean over classes
+    return competition(folder, seed, "plant-pathology-2020-fgvc7", metric, (train, test(0), test(500)))
 
 
 def likely_labels(column: str, threshold: float = 0.5) -> Callable[[Frame], Frame]:

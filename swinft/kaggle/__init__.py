@@ -1,0 +1,1 @@
+"""Kaggle's API: competitions are downloaded, submissions uploaded, and their scores recorded."""

@@ -1,0 +1,268 @@
+"""Downloads a competition's data: whole files only, checked, unpacked safely, and recorded."""
+
+import csv
+import io
+import json
+import sys
+import zipfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from swinft.errors import InputError, StoreError, command, number_of, suggest
+from swinft.kaggle.client import Client
+from swinft.kaggle.failures import NotFound, status_of
+from swinft.kaggle.slugs import competition_slug
+from swinft.kaggle.transfer import Remote, Transfer, Transferred
+from swinft.kaggle.unpack import FileRecord, inner_zips, unpack
+from swinft.printing import print_line
+from swinft.run.lock import hold
+from swinft.store import json_bytes, probe, replace, sweep
+from swinft.system.limits import format_bytes
+
+STATE = ".download"  # in the data's folder: part files, and afterwards the record
+RECORD, FILES = "record.json", "files.csv"
+
+
+@dataclass(frozen=True)
+class DownloadOptions:
+    """What to download, and what becomes of it.
+
+    Args:
+        output: The data's folder; by default data/SLUG.
+        file: Download only this file.
+        unzip: Unpack the zip that Kaggle makes of the files.
+        keep_zip: Keep that zip, and zips inside it, when they are unpacked.
+        inner_zips: Also unpack zips inside it, each into a folder of its name.
+        overwrite: Replace files that are there and differ.
+    """
+
+    output: str | None = None
+    file: str | None = None
+    unzip: bool = True
+    keep_zip: bool = False
+    inner_zips: bool = False
+    overwrite: bool = False
+
+
+def download(slug: str, **options: Any) -> Path:
+    """Downloads a competition's data; does and prints the same as `swinft download`.
+
+    Args:
+        slug: The competition's slug, or its address.
+        options: `output`, `file`, `unzip`, `keep_zip`, `inner_zips`, `overwrite`, as those of the command.
+
+    Returns:
+        The data's folder.
+
+    Raises:
+        InputError: There are no credentials, the rules are not accepted, there is no such competition, or the files
+            would replace others.
+        RunError: The connection was lost, or Kaggle's server has a problem; the same call continues.
+    """
+    from swinft.run.config.parser import options_from  # slow to import
+
+    return download_data(slug, options_from(DownloadOptions, options))
+
+
+def download_data(address: str, options: DownloadOptions) -> Path:
+    """Downloads what the options say, and prints what is there; see `download`."""
+    slug = competition_slug(address)
+    folder = Path(options.output or f"data/{slug}")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output {folder} is a file. Name a folder.")
+    client = Client()
+    probe(folder / STATE, what="the data", advice="Choose another folder with --output.")
+    with hold(folder / STATE / f"{slug}.lock", advice="Wait for it, or choose another folder with --output."):
+        record = _read_record(folder, slug)
+        transfer = Transfer(client, slug, options.file, folder / STATE)
+        try:
+            if _is_here(folder, record, transfer, options):
+                print_line(f"{options.file or slug}: everything is in {folder} already, unchanged at Kaggle")
+            else:
+                got = transfer.run()
+                files = _place(got, folder, slug, options)
+                _write_record(folder, record, got, files, options.file)
+                transfer.done()
+                _print_files(folder, files)
+        except InputError as error:
+            raise _diagnosed(client, slug, options.file, error) from error
+    print(f"next: {command('new', slug, '--data', folder)}")
+    return folder
+
+
+def downloaded_from(folder: Path) -> str | None:
+    """The slug of the competition whose data `swinft download` put into a folder; None if it did not."""
+    try:
+        return str(json.loads((folder / STATE / RECORD).read_bytes())["competition"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _place(got: Transferred, folder: Path, slug: str, options: DownloadOptions) -> list[FileRecord]:
+    """Unpacks the downloaded file or moves it to its place; returns every file that is there then."""
+    wanted = PurePosixPath(options.file or f"{slug}.zip")
+    if wanted.is_absolute() or ".." in wanted.parts:
+        raise InputError(f"--file {options.file} is a path that leads out of the folder.")
+    is_wrapped = options.file is not None and got.remote.name == f"{wanted.name}.zip" and zipfile.is_zipfile(got.path)
+    try:
+        if options.unzip and (options.file is None or is_wrapped):
+            files = _unpacked(got.path, folder, wanted, options)
+            if options.keep_zip:
+                files.append(_moved(got, folder, f"{wanted.name}.zip" if is_wrapped else wanted.name, options))
+        else:
+            name = f"{wanted}.zip" if is_wrapped else str(wanted)
+            files = [_moved(got, folder, name, options)]
+        return _with_inner(folder, files, options) if options.inner_zips else files
+    except KeyboardInterrupt:
+        print(f"\nwhat was downloaded is kept in {folder / STATE}: the same command continues", file=sys.stderr)
+        raise
+
+
+def _unpacked(path: Path, folder: Path, wanted: PurePosixPath, options: DownloadOptions) -> list[FileRecord]:
+    """The files of the zip; those of a single file's zip go where that file is."""
+    inside = wanted.parent if options.file else PurePosixPath()
+    files = unpack(path, folder / inside, f"{wanted}", options.overwrite)
+    return [FileRecord(str(inside / file.name), file.size, file.sha256) for file in files]
+
+
+def _moved(got: Transferred, folder: Path, name: str, options: DownloadOptions) -> FileRecord:
+    """Moves the downloaded file to its place.
+
+    Raises:
+        InputError: There is another file.
+    """
+    path = folder / name
+    if path.is_dir() or (path.exists() and not options.overwrite and path.stat().st_size != got.size):
+        raise InputError(f"{path} is there already and differs. Choose another --output, or add --overwrite.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        got.path.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return FileRecord(name, got.size, got.sha256)
+
+
+def _with_inner(folder: Path, files: list[FileRecord], options: DownloadOptions) -> list[FileRecord]:
+    """Unpacks zips among the files: beside themselves if all members are in a folder of their name, else into one."""
+    found, waiting = list(files), list(files)
+    while waiting:
+        for path, file in inner_zips(folder, [waiting.pop(0)]):
+            if path.name == path.parent.name or file.name == f"{folder.name}.zip":
+                continue  # the zip of everything, which --keep-zip keeps
+            with zipfile.ZipFile(path) as archive:
+                tops = {name.partition("/")[0] for name in archive.namelist()}
+            place = path.parent if tops == {path.stem} else path.with_suffix("")
+            inside = PurePosixPath(place.relative_to(folder).as_posix())
+            inner = unpack(path, place, file.name, options.overwrite)
+            new = [FileRecord(str(inside / each.name), each.size, each.sha256) for each in inner]
+            found, waiting = found + new, waiting + new
+            if not options.keep_zip:
+                path.unlink()
+                found.remove(file)
+    return found
+
+
+def _is_here(folder: Path, record: dict[str, Any], transfer: Transfer, options: DownloadOptions) -> bool:
+    """Whether a complete, unchanged download is in the folder.
+
+    Raises:
+        InputError: Kaggle has other data now.
+    """
+    found = record["downloads"].get(options.file or "")
+    if found is None:
+        return False
+    missing = [file for file in _read_files(folder, options.file or "") if not _is_file(folder, *file)]
+    remote = transfer.remote()
+    if missing:
+        print_line(
+            f"{number_of(len(missing), 'file')} of the earlier download changed or missing, such as {missing[0][0]}"
+        )
+        return False
+    if Remote(remote.name, found["size"], found["validator"]) == remote:
+        return True
+    if options.overwrite:
+        return False
+    raise InputError(
+        f"the data in {folder} is of {found['date']}, and Kaggle has other data now. Choose another folder with "
+        f"--output, or add --overwrite."
+    )
+
+
+def _is_file(folder: Path, name: str, size: int) -> bool:
+    path = folder / name
+    return path.is_file() and path.stat().st_size == size
+
+
+def _diagnosed(client: Client, slug: str, file: str | None, error: InputError) -> InputError:
+    """A better error where Kaggle does not know the competition or the file, or does not say that the rules are why."""
+    status = status_of(error.__cause__) if error.__cause__ else None
+    if not isinstance(error, NotFound) and status != 403:
+        return error
+    try:
+        client.competition(slug)
+        if isinstance(error, NotFound) and file:
+            return InputError(f"{slug} has no file '{file}'.{suggest(file, client.files(slug))}")
+    except InputError as better:
+        return better if "no competition" in str(better) else error
+    return error
+
+
+def _read_record(folder: Path, slug: str) -> dict[str, Any]:
+    """What was downloaded into the folder before.
+
+    Raises:
+        InputError: Data of another competition.
+    """
+    other = downloaded_from(folder)
+    if other not in (None, slug):
+        raise InputError(f"{folder} holds the data of {other}. Choose another folder with --output.")
+    if other is None:
+        return {"competition": slug, "downloads": {}}
+    found: dict[str, Any] = json.loads((folder / STATE / RECORD).read_bytes())
+    return found
+
+
+def _write_record(
+    folder: Path, record: dict[str, Any], got: Transferred, files: list[FileRecord], file: str | None
+) -> None:
+    """Records the download: file, size, SHA-256 and date, and every file that is there."""
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    entry = {"name": got.remote.name, "size": got.size, "sha256": got.sha256, "date": date}
+    entry |= {"validator": got.remote.validator, "files": len(files)}
+    kept = [row for row in _read_rows(folder) if row["download"] != (file or "")]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["download", "name", "size", "sha256"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*kept, *({"download": file or "", **asdict(each)} for each in files)])
+    replace(folder / STATE / FILES, text.getvalue().encode())
+    record["downloads"][file or ""] = entry
+    replace(folder / STATE / RECORD, json_bytes(record))
+    sweep(folder / STATE)
+
+
+def _read_rows(folder: Path) -> list[dict[str, str]]:
+    path = folder / STATE / FILES
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def _read_files(folder: Path, download: str) -> list[tuple[str, int]]:
+    """Name and size of every file of an earlier download."""
+    return [(row["name"], int(row["size"])) for row in _read_rows(folder) if row["download"] == download]
+
+
+def _print_files(folder: Path, files: list[FileRecord]) -> None:
+    """Prints what is there: the largest folders or files first."""
+    sizes: dict[str, list[int]] = {}
+    for file in files:
+        top, slash, _ = file.name.partition("/")
+        sizes.setdefault(f"{top}{slash}", []).append(file.size)
+    total = sum(map(sum, sizes.values()))
+    print_line(f"{folder}: {number_of(len(files), 'file')}, {format_bytes(total)}; SHA-256 in {folder / STATE / FILES}")
+    for name, each in sorted(sizes.items(), key=lambda item: -sum(item[1]))[:15]:
+        count = f"{number_of(len(each), 'file')}, " if name.endswith("/") else ""
+        print_line(f"  {name:<32} {count}{format_bytes(sum(each))}")

@@ -1,0 +1,129 @@
+"""Losses of segmentation: one value per image, of logits and masks (B, K, H, W).
+
+Shapes: B batch, K classes, (H, W) image size.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from swinft.errors import InputError, suggest
+from swinft.model.heads.label_losses import SigmoidFocalLoss
+from swinft.model.heads.loss import Loss
+from swinft.ranges import NOT_NEGATIVE, POSITIVE, UNIT, check_ranges
+
+MaskLossName = Literal["bce", "dice", "focal", "lovasz"]  # the names of `MASK_LOSSES`
+
+
+class MaskLoss(Loss):
+    """A loss of the sigmoid probabilities of pixels."""
+
+    kinds = ("segmentation",)
+
+
+class PixelLoss(MaskLoss):
+    """Binary cross-entropy, averaged over classes and pixels."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of every image (B,)."""
+        return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1)
+
+
+class DiceLoss(MaskLoss):
+    """One minus the Dice coefficient of the probabilities, averaged over classes (arXiv 1606.04797).
+
+    Args:
+        smooth: Added to numerator and denominator, in pixels, above 0: an empty mask that is predicted empty has loss
+            0, and one of few pixels is learnt less abruptly.
+    """
+
+    def __init__(self, smooth: float = 1.0) -> None:
+        super().__init__()
+        check_ranges("DiceLoss", {"smooth": smooth}, {"smooth": POSITIVE})
+        self.smooth = smooth
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of every image (B,)."""
+        found, wanted = logits.sigmoid().flatten(2), target.flatten(2)
+        both = (found * wanted).sum(2)
+        return (1 - (2 * both + self.smooth) / (found.sum(2) + wanted.sum(2) + self.smooth)).mean(1)
+
+
+class FocalMaskLoss(MaskLoss):
+    """Focal loss of pixels (arXiv 1708.02002), averaged over classes and pixels.
+
+    Args:
+        gamma: As in `SigmoidFocalLoss`.
+        alpha: As in `SigmoidFocalLoss`.
+    """
+
+    def __init__(self, gamma: float = 2.0, alpha: float | None = None) -> None:
+        super().__init__()
+        check_ranges("FocalMaskLoss", {"gamma": gamma, "alpha": alpha}, {"gamma": NOT_NEGATIVE, "alpha": UNIT})
+        self.focal = SigmoidFocalLoss(gamma, alpha)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of every image (B,)."""
+        losses: Tensor = self.focal(logits.flatten(1), target.flatten(1))
+        return losses
+
+
+class LovaszLoss(MaskLoss):
+    """Lovász hinge: a convex surrogate of one minus the intersection over union of an image (arXiv 1705.08790).
+
+    Targets are hard: from 0.5 a pixel counts as in the mask. The loss of a class is averaged over classes.
+    """
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of every image (B,)."""
+        signs = (target.flatten(2) >= 0.5).to(logits.dtype)
+        errors = 1 - logits.flatten(2) * (2 * signs - 1)
+        errors, order = errors.sort(dim=2, descending=True)
+        return (functional.relu(errors) * _lovasz_gradient(signs.gather(2, order))).sum(2).mean(1)
+
+
+def _lovasz_gradient(wanted: Tensor) -> Tensor:
+    """Gradient of the Lovász extension of the Jaccard loss, for pixels sorted by their errors (B, K, pixels)."""
+    total = wanted.sum(2, keepdim=True)
+    intersection = total - wanted.cumsum(2)
+    union = total + (1 - wanted).cumsum(2)
+    jaccard = 1 - intersection / union
+    return torch.cat([jaccard[..., :1], jaccard[..., 1:] - jaccard[..., :-1]], dim=2)
+
+
+class SumLoss(MaskLoss):
+    """A weighted sum of losses.
+
+    Args:
+        losses: Weight of each loss, above 0, by its name.
+    """
+
+    def __init__(self, losses: Mapping[str, float]) -> None:
+        super().__init__()
+        wrong = next((name for name in losses if name not in MASK_LOSSES), None)
+        if wrong is not None or not losses:
+            raise InputError(
+                f"SegmentationHead: loss is {dict(losses)}; name some of {', '.join(MASK_LOSSES)}, each with its "
+                f"weight.{suggest(str(wrong), MASK_LOSSES) if wrong is not None else ''}"
+            )
+        check_ranges("SegmentationHead: loss", dict(losses), dict.fromkeys(losses, POSITIVE))
+        self.weights = [float(weight) for weight in losses.values()]
+        self.parts = nn.ModuleList(MASK_LOSSES[name]() for name in losses)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of every image (B,)."""
+        parts: list[Tensor] = [
+            weight * part(logits, target) for weight, part in zip(self.weights, self.parts, strict=True)
+        ]
+        return torch.stack(parts).sum(0)
+
+
+MASK_LOSSES: dict[str, Any] = {
+    "bce": PixelLoss,
+    "dice": DiceLoss,
+    "focal": FocalMaskLoss,
+    "lovasz": LovaszLoss,
+}
