@@ -102,6 +102,7 @@ _PUBLIC = {
     "find": "swinft.run.api",
     "fit": "swinft.run.api",
     "open_run": "swinft.run.api",
+    "upload": "swinft.kaggle.upload",
 }
 __all__ = sorted(_PUBLIC)
 

@@ -30,7 +30,8 @@ COMMANDS = {
     ),
     "find": Command("swinft.commands.find:main", "find a learning rate and a batch size for a config; writes nothing"),
     "predict": Command("swinft.commands.predict:main", "predict the test rows with all folds of a run"),
-    "submit": Command("swinft.commands.submit:main", "turn a run's predictions into a checked submission.csv"),
+    "submit": Command("swinft.commands.submit:main", "turn a run's predictions into a checked submission.csv; send it"),
+    "submissions": Command("swinft.commands.submissions:main", "list what a run has sent to Kaggle, with its scores"),
     "ensemble": Command(
         "swinft.commands.ensemble:main", "combine several runs, with a score that no weight was fitted on"
     ),
@@ -65,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help"):
-        lines = [f"  {name:<8} {command.help}" for name, command in COMMANDS.items()]
+        width = max(map(len, COMMANDS))
+        lines = [f"  {name:<{width}} {command.help}" for name, command in COMMANDS.items()]
         print(USAGE.format(commands="\n".join(lines)), end="")
         return 0 if words else 2
     if words[0] == "--version":

@@ -19,6 +19,7 @@ def test_the_commands_are_these():
         "find",
         "predict",
         "submit",
+        "submissions",
         "ensemble",
         "report",
         "export",

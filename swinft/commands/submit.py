@@ -1,21 +1,31 @@
-"""`swinft submit`: turn predictions into a `submission.csv` that Kaggle accepts."""
+"""`swinft submit`: turn predictions into a `submission.csv` that Kaggle accepts, and send it."""
 
+from swinft.kaggle.upload import UploadOptions, upload_submission
 from swinft.run.config.parser import call
 from swinft.run.layout import Run
-from swinft.run.submission.submit import SubmitOptions
+from swinft.run.submission.submit import SubmitOptions, print_upload
 from swinft.run.submission.submit import submit as submit_run
 
 
-def submit(run: str, options: SubmitOptions) -> None:
-    """Writes and checks a submission. Options default to the run's `submission` section.
+def submit(run: str, options: SubmitOptions, upload: UploadOptions) -> None:
+    """Writes and checks a submission, and with --message submits it to Kaggle.
+
+    Options default to the run's `submission` section.
 
     Args:
         run: The run folder.
         options: What to submit, and in which format.
+        upload: What to tell Kaggle.
     """
-    submit_run(Run.open(run), options)
+    opened = Run.open(run)
+    if not upload.is_asked_for:
+        print_upload(opened, submit_run(opened, options).path)
+        return
+    checked = upload.check(opened)
+    content = "" if checked.kernel else submit_run(opened, options).text
+    upload_submission(opened, content.encode(), checked, options.dry_run)
 
 
 def main(argv: list[str]) -> int:
     """`swinft submit RUN`."""
-    return call(submit, "submit", argv, SubmitOptions)
+    return call(submit, "submit", argv, SubmitOptions, UploadOptions)

@@ -27,7 +27,7 @@ from swinft.run.prediction.options import PredictOptions
 from swinft.run.prediction.predict import predict
 from swinft.run.python_inputs import FRAME, frame_content, nested, plain, python_inputs, write_keys
 from swinft.run.report.draw import draw
-from swinft.run.submission.submit import Submission, SubmitOptions, submit
+from swinft.run.submission.submit import Submission, SubmitOptions, print_upload, submit
 from swinft.store import is_committed, verify
 from swinft.system.process_state import restored_process_state
 
@@ -281,7 +281,9 @@ class Run:
                 found = self._predictions_of(predictions, folder / FRAME)
             elif found is None and predictions is not None:
                 given["predictions"] = predictions
-            return submit(self._files, options_from(SubmitOptions, plain(given)), found)
+            made = submit(self._files, options_from(SubmitOptions, plain(given)), found)
+            print_upload(self._files, made.path)
+            return made
 
     def report(self) -> Path:
         """Writes the run's report as one HTML file, and returns its path.

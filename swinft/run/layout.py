@@ -208,6 +208,11 @@ class Run:
         return self.root / "submission.csv"
 
     @property
+    def submissions(self) -> Path:
+        """What was submitted to Kaggle, and its scores: a line of JSON per submission."""
+        return self.root / "submissions.jsonl"
+
+    @property
     def errors(self) -> Path:
         """Truth, out-of-fold prediction and error of every scored row, the largest error first."""
         return self.root / "errors.csv"

@@ -89,6 +89,7 @@ class FakeKaggle:
         self.scores: list[tuple[str, str, str]] = []
         self.slept: list[float] = []
         self.used_today: int | None = None
+        self.slow_answer = ""  # a method that is done, and then waits with its answer
         self.hold: int | None = None  # bytes of a download after which it waits
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"kaggle": self}))
@@ -301,6 +302,8 @@ class Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             self._send(refused.status, {"code": refused.status, "message": str(refused)})
             return
+        while self.kaggle.slow_answer == method:  # until the test lets it answer
+            time.sleep(0.02)
         if fault:
             self._fail(fault)
         elif isinstance(answer, str):

@@ -312,6 +312,7 @@ def process(kaggle, folder: Path, *words: str) -> subprocess.Popen:
     return subprocess.Popen(words, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_at_once_and_one_that_is_killed(kaggle, capsys, tmp_path):
     """The second names the first; what a killed one has downloaded is used by the next."""
     content = random.Random(0).randbytes(3_000_000)  # more than a chunk, and it does not get smaller in a zip

@@ -164,31 +164,32 @@ def built_once(build: Callable[..., Parser]) -> Callable[..., Parser]:
     return copied
 
 
-def call(function: Callable[..., None], command: str, argv: list[str], options: type | None = None) -> int:
+def call(function: Callable[..., None], command: str, argv: list[str], *options: type) -> int:
     """Runs a function whose signature is a command's interface.
 
     Args:
         function: A typed function with a Google docstring; parameters without a default are positional.
         command: Name of the command.
         argv: The arguments after the name.
-        options: A dataclass whose fields are options; the function gets an instance as its parameter `options`.
+        options: Dataclasses whose fields are options; the function gets an instance of each, as its parameter of this
+            type.
 
     Returns:
         Exit code 0; failures are exceptions.
     """
-    hints = {**get_type_hints(function), **(get_type_hints(options) if options else {})}
+    hints = get_type_hints(function)
+    places = {name: hint for name, hint in hints.items() if hint in options}
+    for each in options:
+        hints |= get_type_hints(each)
     flags = [name for name, hint in hints.items() if hint in (bool, bool | None)]
     lists = [name for name, hint in hints.items() if "list[" in str(hint)]
     parser = Parser(prog=f"swinft {command}", flags=flags, lists=lists)
-    parser.add_function_arguments(function, as_positional=True, skip={"options"} if options else None)
-    if options is None:
-        function(**parser.parse_args(argv).as_dict())
-        return 0
-    parser.add_class_arguments(options)
+    parser.add_function_arguments(function, as_positional=True, skip=set(places) or None)
+    for each in options:
+        parser.add_class_arguments(each)
     given = parser.parse_args(argv).as_dict()
-    names = {field.name for field in fields(options)}
-    own = {name: given.pop(name) for name in names}
-    function(**given, options=options(**own))
+    built = {name: kind(**{each.name: given.pop(each.name) for each in fields(kind)}) for name, kind in places.items()}
+    function(**given, **built)
     return 0
 
 

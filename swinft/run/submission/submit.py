@@ -185,7 +185,7 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
             write_made_from(run, path, text.encode(), MAKER, made_from)
             if path.read_bytes() != text.encode():
                 raise InputError(f"{path} differs from what was written to it; the disk or a program changed it.")
-    _print_summary(run, None if options.dry_run else path, sample)
+    _print_summary(None if options.dry_run else path, sample)
     return Submission(None if options.dry_run else path, text, plan)
 
 
@@ -212,11 +212,15 @@ def _format(run: Run, frozen: dict[str, Any], options: SubmitOptions) -> Any:
     return built_by_name(str(requested), "submission.format", "--format", options.allow_code or [])
 
 
-def _print_summary(run: Run, path: Path | None, sample: Sample) -> None:
-    """Prints what was written and checked, and the command to upload it."""
+def _print_summary(path: Path | None, sample: Sample) -> None:
+    """Prints what was written and checked."""
     checked = f"checked against {sample.source}"
     state = f"written to {path} and {checked}" if path else f"{checked}, not written"
     print_line(f"{number_of(len(sample.ids), 'row')}, columns {', '.join(sample.columns)}: {state}")
+
+
+def print_upload(run: Run, path: Path | None) -> None:
+    """Prints the command that uploads a submission, if it was written."""
     if path:
         parts = ["kaggle", "competitions", "submit", "-c", "COMPETITION", "-f", str(path), "-m", run.root.name]
         print(f"upload: {shlex.join(parts)}")
