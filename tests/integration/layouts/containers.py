@@ -37,13 +37,14 @@ ELECTRODES = ["Fp1", "F3", "C3", "P3", "F7", "T3", "T5", "O1", "Fz", "Cz", "Pz",
               "T6", "O2", "EKG"]  # fmt: skip
 CHAINS = [f"{chain}_{hertz:.2f}" for chain in ("LL", "RL", "LP", "RP") for hertz in np.arange(100) * 0.195 + 0.59]
 TAXA = {
-    "Asteronyx loveni": "Animalia Echinodermata Ophiuroidea Euryalida Asteronychidae Asteronyx loveni",
-    "Asteronyx longifissus": "Animalia Echinodermata Ophiuroidea Euryalida Asteronychidae Asteronyx longifissus",
-    "Ophiacanthidae": "Animalia Echinodermata Ophiuroidea Ophiacanthida Ophiacanthidae",
-    "Bathochordaeus": "Animalia Chordata Appendicularia Copelata Oikopleuridae Bathochordaeus",
-    "Chionoecetes tanneri": "Animalia Arthropoda Malacostraca Decapoda Oregoniidae Chionoecetes tanneri",
-    "Elpidiidae": "Animalia Echinodermata Holothuroidea Elasipodida Elpidiidae",
+    "Asteronyx loveni": "Animalia/Echinodermata/Ophiuroidea/Euryalida/Asteronychidae/Asteronyx/Asteronyx loveni",
+    "Asteronyx longifissus": "Animalia/Echinodermata/Ophiuroidea/Euryalida/Asteronychidae/Asteronyx/Asteronyx longifissus",
+    "Ophiacanthidae": "Animalia/Echinodermata/Ophiuroidea/Ophiacanthida/Ophiacanthidae",
+    "Bathochordaeus": "Animalia/Chordata/Appendicularia/Copelata/Oikopleuridae/Bathochordaeus",
+    "Chionoecetes tanneri": "Animalia/Arthropoda/Malacostraca/Decapoda/Oregoniidae/Chionoecetes/Chionoecetes tanneri",
+    "Elpidiidae": "Animalia/Echinodermata/Holothuroidea/Elasipodida/Elpidiidae",
 }
+RANKS = ["kingdom", "phylum", "class", "order", "family", "genus", "species"]
 
 
 def jpeg(pixels: NDArray[np.uint8]) -> bytes:
@@ -145,7 +146,8 @@ def fathomnet(folder: Path, seed: int) -> Layout:
         return answers(ids, {"concept_name": labels})
 
     def train(root: Path, numbers: Random) -> Frame:
-        (root / "taxa.csv").write_text("name,path\n" + "".join(f"{name},{'/'.join(path(name))}\n" for name in taxa))
+        paths = [[*path(name), *[""] * (7 - len(path(name)))] for name in taxa]  # the user's own table
+        write(root / "taxa.csv", {"name": taxa, **{rank: [each[k] for each in paths] for k, rank in enumerate(RANKS)}})
         return split(root, numbers, "train", 24, 1)
 
     def test(images: int, first: int) -> Callable[[Path, Random], Frame]:
@@ -158,10 +160,10 @@ def fathomnet(folder: Path, seed: int) -> Layout:
         return make
 
     def path(name: str) -> list[str]:
-        return TAXA[name].split()
+        return TAXA[name].split("/")
 
     distance = scores.tree_distance({name: path(name) for name in taxa})
-    word = {"hierarchical_distance": {"paths": "taxa.csv"}}
+    word = {"hierarchical_distance": {"taxonomy": "taxa.csv"}}
     metric = Metric(word, distance, is_lower_better=True)
     splits = (train, test(4, 100), test(5, 200))
     return competition(folder, seed, "fathomnet-2025", metric, splits, likeliest("concept_name"))

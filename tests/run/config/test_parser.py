@@ -101,5 +101,5 @@ def test_missing_competition_data_says_which_command_gets_it_and_where_it_goes(t
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", str(ROOT / "configs" / "petfinder.yaml")]) == 2
     err = capsys.readouterr().err
-    assert "kaggle competitions download -c petfinder-pawpularity-score -p data" in err
+    assert "swinft download petfinder-pawpularity-score" in err
     assert "data/petfinder-pawpularity-score/train.csv" in err
