@@ -144,6 +144,7 @@ def test_a_section_stands_for_every_door():
         "Optimiser",
         "Schedule",
         "Image source",
+        "Table step",
         "Sampler",
         "Callback",
         "Logger",

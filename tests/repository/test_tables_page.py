@@ -3,8 +3,12 @@
 import re
 from pathlib import Path
 
+import h5py
+import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
+from pyarrow import parquet
 
 import swinft
 from swinft.data.tables.steps.named import STEPS
@@ -24,6 +28,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "train").mkdir()
     for name in re.findall(r"`(train/\S+?)`", TOP.rpartition("and the files")[2]):
         (root / name).write_bytes(b"")
+    seen = pa.array([True, None], type=pa.bool_())
+    score = pa.array(np.array([1, 0.1], np.float32))
+    parquet.write_table(pa.table({"id": ["007", "1e5"], "score": score, "seen": seen}), root / "scores.parquet")
+    with h5py.File(root / "images.hdf5", "w") as file:
+        for name in ("10", "2"):
+            file[name] = np.zeros(3, np.uint8)
     return root
 
 

@@ -9,7 +9,7 @@ base class that its key requires, and every other value is plain data.
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
 from pathlib import PurePath
@@ -161,6 +161,33 @@ def named_class(name: str, key: str, allow_code: Sequence[str]) -> Any:
     if problem := class_problem(name, key, BASES[key], allow_code):
         raise InputError(f"{key}: {problem}")
     return _find(name, BASES[key], allow_code)
+
+
+def import_steps(data: Mapping[str, Any], keys: Sequence[str], allow_code: Sequence[str]) -> None:
+    """Imports the custom steps of tables, for a command that reads a frozen config without building its objects.
+
+    Args:
+        data: The section `data`.
+        keys: Its keys, such as `sample_submission`.
+        allow_code: As in `class_problem`.
+
+    Raises:
+        InputError: A class is not allowed.
+    """
+    for key in keys:
+        for name in _class_paths(data[key]):
+            named_class(name, f"data.{key}", allow_code)
+
+
+def _class_paths(given: Any) -> Iterator[str]:
+    """The class paths anywhere in the value of a config's key."""
+    if isinstance(given, Mapping):
+        if "class_path" in given:
+            yield str(given["class_path"])
+            return
+        given = list(given.values())
+    for each in given if isinstance(given, list) else ():
+        yield from _class_paths(each)
 
 
 def built_by_name(name: str, key: str, option: str, allow_code: Sequence[str]) -> Any:

@@ -281,7 +281,7 @@ def _check_targets(run: Run, base: Base, allow_code: list[str] | None) -> None:
         InputError: They differ.
     """
     config, own = run.read_config()["data"], base.run.read_config()["data"]
-    tables = {frozen_sha256(each, str(config["train"])) for each in (run, base.run)}
+    tables = {frozen_sha256(run, config["train"]), frozen_sha256(base.run, own["train"])}
     keys = ("train", "target", "target_kind", "id", "columns")
     if len(tables) == 1 and None not in tables and all(config[key] == own[key] for key in keys):
         return

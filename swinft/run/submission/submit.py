@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance
 from swinft.inference.rules.fitted import fitted_of
 from swinft.inference.rules.named import rules_of
-from swinft.inference.rules.rule import Rule, apply_rules
+from swinft.inference.rules.rule import Rule, apply_rules, columns_of
 from swinft.model.metrics import Traits, traits_of
 from swinft.printing import print_line
 from swinft.run.layout import Run
@@ -159,7 +160,7 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
             check_weights(run, made_with, source)
         if options.root:
             config["data"]["root"] = options.root
-        sample = _read_sample(config["data"], settings)
+        sample = _read_sample(config["data"], settings, allowed)
         if sample and is_committed(run.sample):
             sample = sample.decided_by(json.loads(verify(run.sample).read_bytes()))
         if predictions is None:
@@ -276,12 +277,27 @@ def _build(
     return text
 
 
-def _read_sample(data: dict[str, Any], options: SubmissionConfig) -> Sample | None:
+def _allow_steps(data: dict[str, Any], rules: Sequence[Rule], allow_code: list[str]) -> None:
+    """Imports the custom steps of the tables that are read.
+
+    Raises:
+        InputError: A class is not allowed.
+    """
+    keys = ["sample_submission", *(["test"] if columns_of(rules) else [])]
+    if any(isinstance(data[key], list) for key in keys):
+        from swinft.run.config.trust import import_steps  # slow to import, and seldom needed
+
+        import_steps(data, keys, allow_code)
+
+
+def _read_sample(data: dict[str, Any], options: SubmissionConfig, allow_code: list[str]) -> Sample | None:
     """The configured sample submission; None without one.
 
     Raises:
+        InputError: A class of a custom step is not allowed.
         DataError: It is missing, or not a valid table.
     """
+    _allow_steps(data, rules_of(options.rules), allow_code)
     given = given_table("data.sample_submission", data["sample_submission"])
     if not given:
         return None

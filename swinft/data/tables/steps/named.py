@@ -5,6 +5,7 @@ from pathlib import PurePath
 from typing import Any
 
 from swinft.class_spec import from_spec
+from swinft.data.tables.steps.coco import COCOStep
 from swinft.data.tables.steps.columns import (
     DropStep,
     ExtractStep,
@@ -16,6 +17,8 @@ from swinft.data.tables.steps.columns import (
 )
 from swinft.data.tables.steps.csv import CSVStep
 from swinft.data.tables.steps.files import FilesStep
+from swinft.data.tables.steps.formats import HDF5Step, ParquetStep
+from swinft.data.tables.steps.group import GroupStep
 from swinft.data.tables.steps.rows import ConcatStep, ExplodeStep, UniqueStep, WhereStep
 from swinft.data.tables.steps.sequence import StepList
 from swinft.data.tables.steps.shapes import JoinStep, MeltStep, PivotStep
@@ -25,6 +28,9 @@ from swinft.errors import InputError, suggest
 BUILTIN = (
     CSVStep,
     FilesStep,
+    ParquetStep,
+    HDF5Step,
+    COCOStep,
     JoinStep,
     ConcatStep,
     PivotStep,
@@ -39,6 +45,7 @@ BUILTIN = (
     DropStep,
     NumberStep,
     UniqueStep,
+    GroupStep,
 )
 STEPS: dict[str, type[BuiltinStep]] = {step.word: step for step in BUILTIN}
 # A table as a config gives it: the path of a CSV, or a list of steps: mappings of a word to its arguments, or custom
