@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from swinft.errors import InputError
+from swinft.errors import InputError, suggest
 
 T = TypeVar("T")
 # A name, or a class: in YAML a mapping with `class_path` and `init_args`. In Python also the class itself or a
@@ -127,6 +127,43 @@ def init_args_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a spec, with objects built from the specs among them."""
     given = dict(spec.get("init_args") or {})
     return {name: from_spec(each, InitArgsMixin, f"argument '{name}'") for name, each in given.items()}
+
+
+def from_word(given: Any, known: Mapping[str, type[T]], what: str) -> T:
+    """Builds an object from its name, or from a mapping of the name to its arguments: `{"clip": {"min": 0}}`.
+
+    Args:
+        given: The name, or the mapping.
+        known: Classes by name.
+        what: What they are, for messages: `rule`.
+
+    Raises:
+        InputError: There is no such name, or the arguments are wrong.
+    """
+    if isinstance(given, Mapping) and len(given) != 1:
+        raise InputError(
+            f"it has the names {', '.join(map(str, given)) or f'of no {what}'}: write one {what} per entry."
+        )
+    name, arguments = next(iter(given.items())) if isinstance(given, Mapping) else (given, {})
+    if not isinstance(name, str) or name not in known:
+        raise InputError(f"'{name}' is not a {what}.{suggest(str(name), known)}")
+    parameters = parameters_of(known[name])
+    shown = f"its arguments are {', '.join(parameters)}" if parameters else "it has no arguments"
+    if not isinstance(arguments or {}, Mapping):
+        raise InputError(f"{name} is given {arguments!r}; {shown}.")
+    given_names = list(map(str, arguments or {}))
+    if unknown := [each for each in given_names if each not in parameters]:
+        raise InputError(f"{name} has no '{unknown[0]}'.{suggest(unknown[0], parameters)}")
+    needed = [each for each, one in parameters.items() if one.default is one.empty and each not in given_names]
+    if needed:
+        raise InputError(f"{name} needs {' and '.join(needed)}; {shown}.")
+    return known[name](**(arguments or {}))
+
+
+def parameters_of(cls: type) -> dict[str, inspect.Parameter]:
+    """The parameters of a class by name; a class without a constructor of its own has none."""
+    found = inspect.signature(cls).parameters
+    return {name: each for name, each in found.items() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
 
 
 def plain_spec(given: Named, key: str) -> str | dict[str, Any]:

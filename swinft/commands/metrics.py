@@ -1,9 +1,12 @@
-"""`swinft metrics`: list every metric with its kinds of target, its direction and its definition."""
+"""`swinft metrics`: list every metric with its kinds of target, its direction, its definition and its arguments."""
 
 import inspect
 
+from docstring_parser import parse
+
+from swinft.class_spec import parameters_of
 from swinft.data.target.kinds import TargetKind
-from swinft.model.metrics import METRICS, BuiltinMetric, Metric
+from swinft.model.metrics import METRICS, Metric
 from swinft.run.config.parser import call
 
 
@@ -18,7 +21,7 @@ def metrics(kind: TargetKind | None = None, also: list[str] | None = None, allow
     Raises:
         InputError: A class is not a metric, or is not allowed.
     """
-    listed: list[Metric | type[Metric]] = list(METRICS.values())
+    listed: list[type[Metric]] = list(METRICS.values())
     if also:
         from swinft.run.config.trust import named_class  # slow to import
 
@@ -26,13 +29,24 @@ def metrics(kind: TargetKind | None = None, also: list[str] | None = None, allow
     for metric in listed:
         if kind is None or kind in metric.kinds:
             direction = "higher is better" if metric.higher_is_better else "lower is better"
-            print(f"{metric.name}\n  {', '.join(metric.kinds)}; {direction}\n  {definition(metric)}")
+            lines = [f"{', '.join(metric.kinds)}; {direction}", definition(metric), *arguments(metric)]
+            print("\n  ".join([metric.name, *lines]))
 
 
-def definition(metric: Metric | type[Metric]) -> str:
+def definition(metric: type[Metric]) -> str:
     """What a metric computes, in a sentence."""
-    described = metric.function if isinstance(metric, BuiltinMetric) else metric
-    return inspect.cleandoc(described.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+    return inspect.cleandoc(metric.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def arguments(metric: type[Metric]) -> list[str]:
+    """The arguments of a metric, one line each: name, default and meaning."""
+    known = {each.arg_name: each.description or "" for each in parse(metric.__doc__ or "").params}
+    lines = []
+    for each in parameters_of(metric).values():
+        default = "" if each.default is each.empty else f" ({'null' if each.default is None else each.default})"
+        meaning = " ".join(known.get(each.name, "").split())
+        lines.append(f"  {each.name}{default}: {meaning}")
+    return lines
 
 
 def main(argv: list[str]) -> int:

@@ -6,7 +6,7 @@ Shapes: N rows, K outputs, G groups.
 import csv
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -295,3 +295,22 @@ def _multilabel_group_folds(labels: NDArray[np.int8], groups: NDArray[Any], num_
         fold_of_group[group] = cost.argmin()
         filled[fold_of_group[group]] += shares[group]
     return fold_of_group[index]
+
+
+def unseen_rows(
+    targets: NDArray[Any], folds: Folds, trained_on: Callable[[int], NDArray[np.int64]]
+) -> NDArray[np.bool_] | None:
+    """Rows whose class no training row of their fold has, bool (N,); None for targets other than class indices.
+
+    Args:
+        targets: int64 (N,) classes, −1 where missing, or float (N, K).
+        folds: Fold of each row, int64 (N,).
+        trained_on: The rows that are trained on if a fold is held out.
+    """
+    if targets.ndim != 1:
+        return None
+    unseen = np.zeros(len(targets), dtype=bool)
+    for fold in np.unique(folds[folds != NO_FOLD]).tolist():
+        held_out = folds == fold
+        unseen[held_out] = ~np.isin(targets[held_out], targets[trained_on(fold)])
+    return unseen

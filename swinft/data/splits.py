@@ -14,7 +14,7 @@ from swinft.data.augment.dry_run import transform_notes
 from swinft.data.data_settings import DataSettings
 from swinft.data.extra import extra_notes, leaks_csv, left_out, read_leaks, with_extra
 from swinft.data.fold_assignment import assign_folds
-from swinft.data.folds import ALL_ROWS, NO_FOLD, Folds, check_folds
+from swinft.data.folds import ALL_ROWS, NO_FOLD, Folds, check_folds, unseen_rows
 from swinft.data.gap_checks import check_gaps
 from swinft.data.given_rows import GivenRows
 from swinft.data.inspection.image_files import ImageFiles
@@ -196,6 +196,11 @@ class Splits:
         """What each training row counts in the metrics, float32 (N,); None where all count the same."""
         return self.train.weights if self.settings.columns.weighs_score else None
 
+    @property
+    def unseen(self) -> NDArray[np.bool_] | None:
+        """Which training rows have a class that no training row of their fold has, bool (N,); None without classes."""
+        return unseen_rows(self.targets, self.fold_of_row, self.trained_on)
+
     def prior_shift(self, fold: int) -> NDArray[np.float32] | None:
         """What the sampler adds to the log odds of each output (K,), where the loss is to take it out; else None."""
         order = self.sampled_order(fold)
@@ -316,9 +321,8 @@ class Splits:
 
     def _without_bad_images(self, rows: Rows) -> Rows:
         """Marks the rows that `on_bad_image: skip` skips."""
-        if self.settings.loading.on_bad_image == "error":
-            return rows
-        return rows.without_images(*self.image_files.bad_images(rows, self.known_images))
+        skips = self.settings.loading.on_bad_image != "error"
+        return rows.without_images(*self.image_files.bad_images(rows, self.known_images)) if skips else rows
 
     def _find_leaks(self, train: Rows, folds: Folds) -> NDArray[np.bool_] | None:
         """Which extra rows each fold leaves out, from an earlier run's `extra.csv` or from a look at their images."""

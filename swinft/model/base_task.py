@@ -15,7 +15,7 @@ from torch import Tensor
 from swinft.model.auxiliary import mean_of_known
 from swinft.model.evaluation import Evaluated, pooled_rows
 from swinft.model.metrics import Metric
-from swinft.model.scoring import is_custom, score
+from swinft.model.scoring import reads_table, score
 from swinft.model.training.epoch_losses import BadBatch, EpochLosses
 from swinft.model.training.loss_scaling import Skips, StepTracker, first_not_finite
 from swinft.model.training.optimizers import clip_gradients, set_weights
@@ -130,9 +130,10 @@ class BaseTask(pl.LightningModule):
         rows, predictions, targets, losses, auxiliary = self._pooled()
         self._evaluated.clear()
         self.log(f"{stage}_loss", losses.mean(), rank_zero_only=True)
-        table = self._columns_of(stage, rows) if any(map(is_custom, self.scored_by)) else None
+        table = self._columns_of(stage, rows) if reads_table(self.scored_by) else None
         kind = self.net.head.kind
-        context = self.table_context() | {"rows": table, "weights": self._weights_of(stage, rows)}
+        more = {"weights": self._of_rows("score_weights", stage, rows), "unseen": self._of_rows("unseen", stage, rows)}
+        context = self.table_context() | {"rows": table, **more}
         scores = score(self.scored_by, kind, predictions, targets, **context)
         # A custom metric may be random: all ranks must use one score for early stopping and checkpoints.
         for name, value in self._of_all_ranks(scores)[0].items():
@@ -151,10 +152,10 @@ class BaseTask(pl.LightningModule):
         table = getattr(self._evaluated_data(), "train_table" if stage == "val" else "test_table", None)
         return None if table is None else table.frame(rows.tolist())
 
-    def _weights_of(self, stage: str, rows: Tensor) -> Any:
-        """The weights of validated rows in the metrics; None if the rows are not weighted."""
-        weights = getattr(self._evaluated_data(), "score_weights", None) if stage == "val" else None
-        return None if weights is None else weights[rows.numpy()]
+    def _of_rows(self, name: str, stage: str, rows: Tensor) -> Any:
+        """An attribute of the datamodule's splits for validated rows; None if it has none."""
+        found = getattr(getattr(self._evaluated_data(), "splits", None), name, None) if stage == "val" else None
+        return None if found is None else found[rows.numpy()]
 
     def _evaluated_data(self) -> Any:
         """The datamodule that evaluated batches come from; None for other loaders."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swinft.class_spec import Named, from_spec, plain_spec, to_spec
+from swinft.class_spec import Named, plain_spec, to_spec
 from swinft.errors import InputError
 from swinft.model.attention.swin import set_attention
 from swinft.model.auxiliary import KEY, check_context
@@ -33,11 +33,11 @@ from swinft.model.heads.contract import (
     row_losses,
 )
 from swinft.model.hyperparameters import of_plain, plain, upgraded_arguments
-from swinft.model.metrics import Metric
+from swinft.model.metrics import Metric, MetricWithArguments
 from swinft.model.network import ImageModel, constant_buffers
 from swinft.model.optimized_task import OptimizedTask
 from swinft.model.pooling import Pooling, PoolingName
-from swinft.model.scoring import chosen_metrics
+from swinft.model.scoring import chosen_metrics, metric_from_spec
 from swinft.model.settings import ComputeConfig, TaskContext
 from swinft.model.training import optim as rates
 from swinft.model.training.defaults import Training
@@ -75,8 +75,8 @@ class FineTuneTask(OptimizedTask):
         pooling: Pooling of an image's positions: `avg` for the backbone's own, another name, or a class derived from
             swinft.Pooling. For several images per row a mapping: `positions` for this, and `images` for their fusion.
         metadata_hidden: Width of the network for metadata columns.
-        metrics: Names that `swinft metrics` lists, or the `class_path` of a custom `swinft.Metric`; the first selects
-            the best epoch. Null for the defaults of the head.
+        metrics: Names that `swinft metrics` lists, with arguments as `{partial_auc: {min_tpr: 0.9}}`, or the
+            `class_path` of a custom `swinft.Metric`; the first selects the best epoch. Null for the head's defaults.
         optim: Optimiser, learning rates, decays and schedule.
         mix: Mixup and cutmix, and their variants.
         ema_decay: Decay of the averaged weights (EMA) per optimiser step, in (0, 1); null for no averaging; or a
@@ -110,7 +110,7 @@ class FineTuneTask(OptimizedTask):
         drop_path_rate: float | None = None,
         pooling: PoolingName | PoolingConfig | Callable[[int], Pooling] = "avg",
         metadata_hidden: int = 32,
-        metrics: list[Metric | str] | None = None,
+        metrics: list[Metric | MetricWithArguments | str] | None = None,
         optim: OptimConfig = OptimConfig(),
         mix: MixConfig = MixConfig(),
         ema_decay: float | EMAConfig | None = None,
@@ -127,7 +127,7 @@ class FineTuneTask(OptimizedTask):
         self.optim, self.mix = of_plain(OptimConfig, optim), of_plain(MixConfig, mix)
         self.compute, self.context = of_plain(ComputeConfig, compute), of_plain(TaskContext, context)
         self.ema_config, self.freeze_epochs = EMAConfig.of(ema_decay), freeze_epochs
-        self._asked = None if metrics is None else [from_spec(each, Metric, "a metric") for each in metrics]
+        self._asked = None if metrics is None else [metric_from_spec(each) for each in metrics]
         self._arguments: dict[str, Any] = {  # as plain values; head and pooling are added with the network
             "backbone": plain_spec(backbone, "model.backbone"),
             "pretrained": pretrained,

@@ -19,7 +19,7 @@ from swinft.errors import InputError
 from swinft.model.auxiliary import KEY
 from swinft.model.heads import Head
 from swinft.model.heads.contract import encoded_targets, evaluated, row_losses
-from swinft.model.scoring import is_custom, score
+from swinft.model.scoring import score
 from swinft.model.task import FineTuneTask
 from swinft.model.training.sam import SAM
 from swinft.model.training.schedules import make_schedule
@@ -138,6 +138,7 @@ def try_step(
     batch: int,
     rows: Any = None,
     auxiliary: Sequence[Tensor] = (),
+    weights: Any = None,
 ) -> float:
     """Takes one training step as the task does, predicts and scores; the task cannot be used afterwards.
 
@@ -147,8 +148,9 @@ def try_step(
         features: float (N, F) if there is metadata.
         size: Height and width in pixels.
         batch: Configured images per batch; at most `MAX_ROWS` are used.
-        rows: The table's columns, a pandas DataFrame (N rows), for custom metrics.
+        rows: The table's columns, a pandas DataFrame (N rows), for metrics.
         auxiliary: Targets of each auxiliary target, if there are any.
+        weights: What each row counts in the metrics, (N,); None where all count the same.
 
     Returns:
         Seconds of the training step per image.
@@ -175,21 +177,15 @@ def try_step(
             ) from error
         raise InputError(f"'{spec_name(task.hparams['backbone'])}' cannot work at {at_size}: {error}") from error
     make_schedule(steps.optimizer, task.optim, TRIED_STEPS)
-    _try_metrics(task, predictions, targets, rows)
+    _try_metrics(task, predictions, targets, rows, weights)
     return seconds / len(tried.image)
 
 
-def _try_metrics(task: FineTuneTask, predictions: Tensor, targets: Tensor, rows: Any) -> None:
-    """Scores all rows by the custom metrics, repeating the few predictions.
-
-    All rows, since a metric may need every class or group. A custom kind of target may have targets that
-    another metric refuses.
-    """
-    tries_all = getattr(task._schema, "kind_class", None) is not None
-    metrics = [metric for metric in task.scored_by if tries_all or is_custom(metric)]
-    if metrics:
-        repeated = predictions[torch.arange(len(targets)) % len(predictions)]
-        score(metrics, task.net.head.kind, repeated, targets, **task.table_context(), rows=rows)
+def _try_metrics(task: FineTuneTask, predictions: Tensor, targets: Tensor, rows: Any, weights: Any) -> None:
+    """Scores all rows, repeating the few predictions: a metric may need every class, group or column."""
+    repeated = predictions[torch.arange(len(targets)) % len(predictions)]
+    context = task.table_context() | {"rows": rows, "weights": weights}
+    score(task.scored_by, task.net.head.kind, repeated, targets, **context)
 
 
 def _custom_code(error: Exception) -> str:

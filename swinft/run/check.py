@@ -107,7 +107,7 @@ def check_run(experiment: Experiment, select: Select = select_compute) -> Checke
         _collect(problems, lambda: check_views(experiment.views(), *data.settings.shown_to_network))
         _collect(problems, lambda: None if folds.is_given else _check_fold(config, folds.planned))
     tables = _collect(problems, data.splits.read_tables) if data else None
-    tried = _collect(problems, lambda: _check_task(experiment, *tables, teachers)) if tables else None
+    tried = _collect(problems, lambda: _check_task(experiment, data, *tables, teachers)) if data and tables else None
     plan = _collect(problems, lambda: _plan_submission(experiment, data, *tables, tried)) if data and tables else None
     metrics = tried.task.scored_by if tried else []
     rules = _collect(problems, lambda: _check_rules(experiment, data, *tables, metrics)) if data and tables else None
@@ -197,7 +197,9 @@ def _check_rules(
     return check_on_tables(given, rows, test, schema, data.settings.columns.rules, metrics)
 
 
-def _check_task(experiment: Experiment, rows: Rows, schema: Schema, teachers: list[TeacherRun]) -> TriedTask:
+def _check_task(
+    experiment: Experiment, data: CSVDataModule, rows: Rows, schema: Schema, teachers: list[TeacherRun]
+) -> TriedTask:
     """Builds the task and takes one step, so that a wrong key, file or target is found before the first fold."""
     config = experiment.config
     # Weights from the hub are not loaded here: each fold loads them, from the cache after the first.
@@ -217,7 +219,9 @@ def _check_task(experiment: Experiment, rows: Rows, schema: Schema, teachers: li
         if teacher.key == DISTILL:
             teacher.check_inputs(config, schema)
     task.teacher = teacher_of(experiment, 0, teachers)
-    seconds = try_step(task, targets, features, size, config.data.batch_size, columns, auxiliary)
+    is_weighted = data.settings.columns.weighs_score
+    weights = rows.weights[used] if rows.weights is not None and is_weighted else None
+    seconds = try_step(task, targets, features, size, config.data.batch_size, columns, auxiliary, weights)
     return TriedTask(task, targets, features, size, seconds)
 
 

@@ -9,6 +9,7 @@ import yaml
 from matplotlib.font_manager import fontManager, get_font
 
 from swinft import FineTuneTask
+from swinft.class_spec import parameters_of
 from swinft.cli import main
 from swinft.data.summary import format_summary, image_grid
 from swinft.errors import InputError, suggest
@@ -105,6 +106,9 @@ def test_f106_the_metrics_are_listed_with_kind_direction_and_definition(check, c
         assert set(metric.kinds) == set(listed[place + 1].strip().partition(";")[0].split(", "))
         assert ("higher" in listed[place + 1]) == metric.higher_is_better
         assert len(listed[place + 2]) > 20
+        for argument, line in zip(parameters_of(metric), listed[place + 3 :], strict=False):
+            assert line.startswith(f"    {argument}"), name
+            assert len(line.partition(": ")[2]) > 10, (name, argument)
     assert main(["metrics", "--kind", "regression"]) == 0
     assert "accuracy" not in capsys.readouterr().out
     code, _, err = check("--model.metrics", "[acuracy]")

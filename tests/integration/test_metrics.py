@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import sklearn.metrics as sk
 import torch
+import yaml
 
 from swinft.cli import main
 from swinft.data.schema import Schema
@@ -15,6 +16,7 @@ from swinft.errors import InputError
 from swinft.model.metrics import METRICS
 from swinft.model.scoring import score
 from swinft.printing import format_score
+from swinft.run.config.sections import build_parser, load
 from swinft.run.folds.recorder import FoldRecorder
 from swinft.store import json_bytes
 from tests.conftest import fit_in_process, tiny_config, write_config
@@ -159,19 +161,6 @@ def test_f093_a_certain_and_wrong_row_costs_what_scikit_learn_says():
     assert value("log_loss", given, targets, "classification") > 17
 
 
-@pytest.mark.parametrize("name", METRICS)
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_f094_a_prediction_that_is_no_number_has_no_score(name, bad):
-    kind = METRICS[name].kinds[0]
-    rng = np.random.default_rng(0)
-    given = rng.dirichlet(np.ones(3), 30)
-    targets = rng.integers(0, 3, 30) if kind == "classification" else (rng.random((30, 3)) < 0.5).astype(float)
-    given = np.stack([given, given], 2) if kind == "segmentation" else given  # counts of pixels
-    assert math.isfinite(value(name, given, targets, kind))
-    given[7, 1] = bad
-    assert math.isnan(value(name, given, targets, kind))
-
-
 def test_f094_scores_outside_0_1_rank_as_they_are_and_are_no_probabilities():
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 2, 5000)
@@ -236,3 +225,84 @@ def test_scores_are_shown_with_digits_that_say_something():
     assert [format_score(x) for x in (0.12345, 0.0, -0.25, 7e9)] == ["0.1235", "0.0000", "-0.2500", "7000000000.0000"]
     assert format_score(1.23456e-5) == "1.235e-05"  # the rmse of targets near 1e-4
     assert format_score(math.nan) == format_score(None) == "undefined"
+
+
+GROUPED = {"column": "tags", "weights": {"blue": 1, "green": 2, "red": 4}, "name": "grouped"}
+
+
+def official(competition, tmp_path, *metrics, **changes):
+    root = tmp_path / "c"
+    if not root.exists():
+        root.mkdir()
+        for file in ("images", "test.csv"):
+            (root / file).symlink_to(competition / file)
+        (root / "train.csv").write_text((competition / "train.csv").read_text())
+        (root / "tree.csv").write_text(
+            "name,kingdom,family,species\nred,all,warm,red\ngreen,all,,green\nblue,all,,blue\n"
+        )
+    wanted = {"data.sample_submission": None, "trainer.max_epochs": 1, "model.metrics": list(metrics), **changes}
+    return write_config(tmp_path / "c.yaml", tiny_config(root, tmp_path / "runs", **wanted))
+
+
+@pytest.mark.slow
+def test_metrics_with_arguments_score_a_run_by_its_tables_columns_and_by_a_file(competition, tmp_path, capsys):
+    distance = {"hierarchical_distance": {"taxonomy": "tree.csv"}}
+    config = official(competition, tmp_path, {"grouped_log_loss": GROUPED}, distance, "accuracy")
+    assert main(["check", "--config", str(config)]) == 0
+    fit_in_process(config)
+    run, table = tmp_path / "runs" / "tiny", pd.read_csv(competition / "train.csv", dtype=str).set_index("id")
+    oof = pd.read_csv(run / "oof.csv", dtype={"id": str}).set_index("id").loc[table.index]
+    classes = ["blue", "green", "red"]
+    wanted, given = table["color"].map(classes.index).to_numpy(), oof[classes].to_numpy()
+    weights = np.array([1, 2, 4])[wanted]
+    groups = [np.flatnonzero(table["tags"] == tag) for tag in ("warm", "cool plant", "cool")]
+    losses = [sk.log_loss(wanted[g], given[g], labels=range(3), sample_weight=weights[g]) for g in groups]
+    steps = np.array([[0, 2, 3], [2, 0, 3], [3, 3, 0]])[wanted, given.argmax(1)]
+    pooled = json.loads((run / "scores.json").read_text())["pooled"]
+    assert pooled["grouped"] == pytest.approx(np.mean(losses), rel=1e-6)
+    assert pooled["hierarchical_distance"] == pytest.approx(steps.mean())
+    assert "val_grouped" in json.loads((run / "fold_0" / "metrics.jsonl").read_text())
+    assert "grouped" in (run / "report.html").read_text()
+    frozen = yaml.safe_load((run / "config.yaml").read_text())["model"]["metrics"]
+    assert frozen[1] == {"hierarchical_distance": {"taxonomy": {"red": ["all", "warm", "red"], **{
+        name: ["all", name] for name in ("green", "blue")}}}}  # fmt: skip
+    assert main(["fit", "--config", str(config), "--resume"]) == 0
+    assert main(["report", str(run)]) == 0
+    (tmp_path / "c" / "tree.csv").write_text("name,path\nred,red\ngreen,green\nblue,blue\n")
+    capsys.readouterr()
+    assert main(["fit", "--config", str(config), "--resume"]) == 2
+    assert "model.metrics" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes", "said"),
+    [
+        (
+            {"grouped_log_loss": {"column": "tag"}},
+            {},
+            "reads the column 'tag', which the table lacks. Did you mean 'tags'",
+        ),
+        ({"grouped_log_loss": {"colum": "tag"}}, {}, "grouped_log_loss has no 'colum'. Did you mean 'column'?"),
+        ({"grouped_los": {}}, {}, "grouped_log_loss"),
+        ({"grouped_log_loss": "tags"}, {}, "its arguments are column"),
+        ({"hierarchical_distance": {"taxonomy": "no.csv"}}, {}, "no.csv cannot be read"),
+        ({"f1": {"positive": "rde"}}, {}, "there is no output 'rde'. Did you mean 'red'?"),
+        (
+            {"grouped_log_loss": {"column": "tags"}},
+            {"data.columns": {"weight": {"column": "brightness", "in_score": True}}},
+            "has no weighted form",
+        ),
+    ],
+)
+def test_a_metric_that_cannot_score_the_table_is_found_by_check(competition, tmp_path, capsys, metric, changes, said):
+    assert main(["check", "--config", str(official(competition, tmp_path, metric, **changes))]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_labels_are_scored_at_the_threshold_of_the_submission(competition, tmp_path):
+    changes = {"data.target": "tags", "data.target_kind": "multilabel", "data.columns": {"label_delimiter": " "}}
+    changes |= {"model.head": {"class_path": "swinft.MultilabelHead"}, "submission.threshold": 0.3}
+    own = {"macro_f1": {"threshold": 0.6}}
+    path = official(competition, tmp_path, "samples_f1", own, "mean_column_auc", **changes)
+    config = load(build_parser("check"), ["--config", str(path)])
+    assert config.model.metrics == [{"samples_f1": {"threshold": 0.3}}, own, "mean_column_auc"]

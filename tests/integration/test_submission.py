@@ -284,8 +284,13 @@ def test_f001_every_metric_of_classes_is_known_to_score_probabilities_or_classes
     of_classes = {
         name: metric.wants_probabilities for name, metric in METRICS.items() if "classification" in metric.kinds
     }
-    assert {name for name, wants in of_classes.items() if wants} == {"auc", "log_loss", "kl_divergence"}
-    assert {name for name, wants in of_classes.items() if not wants} == {"accuracy", "macro_f1", "quadratic_kappa"}
+    of_probabilities = {"auc", "partial_auc", "gini", "log_loss", "kaggle_log_loss", "kl_divergence", "brier"}
+    of_ranks = {"top_k_accuracy", "map_at_k"}
+    of_groups = {"grouped_log_loss", "probabilistic_f1"}
+    wanting = {name for name, wants in of_classes.items() if wants}
+    assert wanting == of_probabilities | of_ranks | of_groups
+    decisions = {"accuracy", "balanced_accuracy", "macro_f1", "f1", "mcc", "hierarchical_distance", "quadratic_kappa"}
+    assert {name for name, wants in of_classes.items() if not wants} == decisions
 
 
 LAYOUTS = {

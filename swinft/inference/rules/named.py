@@ -1,10 +1,10 @@
 """Rules as a config names them: by a word, a word with arguments, or as objects of custom classes."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from swinft.errors import InputError, suggest
+from swinft.class_spec import from_word
+from swinft.errors import InputError
 from swinft.inference.rules.builtin import (
     AnyRule,
     ClipRule,
@@ -75,19 +75,5 @@ def _rule_of(given: Any) -> Rule:
     """
     if isinstance(given, Rule):
         return given
-    if isinstance(given, Mapping) and len(given) != 1:
-        raise InputError(f"it has the names {', '.join(map(str, given)) or 'of no rule'}: write one rule per entry.")
-    name, arguments = next(iter(given.items())) if isinstance(given, Mapping) else (given, {})
-    if not isinstance(name, str) or name not in RULES:
-        raise InputError(f"'{name}' is not a rule.{suggest(str(name), RULES)}")
-    parameters = inspect.signature(RULES[name]).parameters
-    shown = f"its arguments are {', '.join(parameters)}"
-    if not isinstance(arguments or {}, Mapping):
-        raise InputError(f"{name} is given {arguments!r}; {shown}.")
-    given_names = list(map(str, arguments or {}))
-    if unknown := [each for each in given_names if each not in parameters]:
-        raise InputError(f"{name} has no '{unknown[0]}'.{suggest(unknown[0], parameters)}")
-    needed = [each for each, known in parameters.items() if known.default is known.empty and each not in given_names]
-    if needed:
-        raise InputError(f"{name} needs {' and '.join(needed)}; {shown}.")
-    return RULES[name](**(arguments or {}))
+    made: Rule = from_word(given, RULES, "rule")
+    return made

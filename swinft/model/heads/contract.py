@@ -14,6 +14,7 @@ from torch import Tensor
 from swinft.class_spec import class_path_of, init_args_of, load_class
 from swinft.errors import InputError, listed, number_of
 from swinft.model.heads.base import Head
+from swinft.model.scoring import refusals
 
 
 def encoded_targets(head: Head, target: Tensor, size: int) -> Tensor:
@@ -209,6 +210,8 @@ def check_fits(head: Head, num_metadata: int, metrics: Collection[Any], schema: 
             f"model.head {class_path_of(type(head))} is for classes in an order, and the classes "
             f"{listed(schema.outputs)} are not numbers. Set data.columns.class_order to all of them, lowest first."
         )
+    if refused := refusals(list(metrics), head.kind, schema.outputs, schema.has_gaps):
+        raise InputError("\n  ".join(refused))
     unordered = [metric.name for metric in metrics if metric.scores_grades and schema.grades is None]
     if unordered and head.takes_classes:
         raise InputError(

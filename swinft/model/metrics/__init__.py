@@ -1,5 +1,17 @@
 """Competition metrics on pooled rows: the base class of all metrics, and the built-in ones."""
 
-from swinft.model.metrics.base import METRICS, Array, BuiltinMetric, Metric, Traits, mean_of_defined, traits_of
+from swinft.model.metrics.base import Array, BuiltinMetric, Metric, mean_of_defined
+from swinft.model.metrics.named import METRICS, MetricWithArguments, Traits, metric_of, traits_of, word_of
 
-__all__ = ["METRICS", "Array", "BuiltinMetric", "Metric", "Traits", "mean_of_defined", "traits_of"]
+__all__ = [
+    "METRICS",
+    "Array",
+    "BuiltinMetric",
+    "Metric",
+    "MetricWithArguments",
+    "Traits",
+    "mean_of_defined",
+    "metric_of",
+    "traits_of",
+    "word_of",
+]

@@ -1,28 +1,29 @@
-"""Competition metrics on pooled rows: the base class of all metrics, and the built-in ones.
+"""The base class of all metrics, that of the built-in ones, and checks of their arguments.
 
-Each is a function of all predictions and targets at once, in the competition's units and in float64. The mean of batch
-or fold scores would be another number, and float32 is too coarse for years and prices. Definitions are scikit-learn's.
+A metric is a function of all predictions and targets at once, in the competition's units and in float64. The mean of
+batch or fold scores would be another number, and float32 is too coarse for years and prices.
 
 Shapes: N rows, K outputs.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swinft.class_spec import InitArgsMixin
-from swinft.errors import InputError
-from swinft.model.grades import to_grades
-from swinft.model.metrics.pixel_counts import dice, dice_of_present, iou, map_over_iou, pooled_dice
+from swinft.errors import InputError, listed, suggest
+from swinft.ranges import NOT_NEGATIVE, Range
 
 Array = NDArray[Any]
+KEY = "model.metrics"
+CLASSES, NUMBERS, LABELS = ("classification",), ("regression",), ("multilabel",)
 
 
-class Metric(InitArgsMixin):
+class Metric(InitArgsMixin, ABC):
     """Scores predictions. A custom metric derives from it, and must define `higher_is_better` and `compute`."""
 
     kinds: Sequence[str] = ("classification", "regression", "multilabel")
@@ -33,6 +34,9 @@ class Metric(InitArgsMixin):
 
     name: str
     """Name of the score, logged as `val_{name}`; by default the name of the class."""
+
+    columns: Sequence[str] = ()
+    """Columns of the table that it reads; `check` compares them with the training table."""
 
     wants_probabilities: bool = False
     """Whether it scores probabilities, not the most probable class; a submission then has probabilities."""
@@ -49,6 +53,9 @@ class Metric(InitArgsMixin):
     compares_order: bool = False
     """Whether only the order of the rows by each output counts, so that ranks score like probabilities."""
 
+    takes_weights: bool = True
+    """Whether it uses `weights`; if not, weighted rows are an error."""
+
     outputs: Sequence[str] = ()
     """Names of the K outputs, set before `compute` is called; empty without a table."""
 
@@ -58,11 +65,19 @@ class Metric(InitArgsMixin):
     weights: Array | None = None
     """What each row counts, float64 (N,) from 0, when `compute` is called; None where all count the same."""
 
+    unseen: Array | None = None
+    """Rows whose class no training row of their fold has, bool (N,), when `compute` is called; None if not known."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in vars(cls):
             cls.name = cls.__name__
 
+    def refusal(self, kind: str) -> str:
+        """Why it cannot score targets of a kind with these `outputs`, as a sentence; empty if it can."""
+        return ""
+
+    @abstractmethod
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
         """The score of N rows.
 
@@ -76,206 +91,97 @@ class Metric(InitArgsMixin):
         Returns:
             The score; NaN if it is undefined. Infinity also counts as undefined.
         """
-        raise NotImplementedError
 
 
 class BuiltinMetric(Metric):
-    """A built-in metric: it has a name, and does not read the table.
+    """A metric with a name; its arguments, if it has any, are those of its constructor."""
 
-    Args:
-        function: Predictions float64 (N, K), targets, grades and weights to a number; NaN if it is undefined.
-        higher_is_better: Whether a higher score is better.
-        kinds: The kinds of target that it can score.
-        needs: Names of the attributes of `Metric` to set to True.
-    """
+    gaps: ClassVar[Literal["columns", "own", "none"]] = "columns"
+    """What happens to rows that lack some targets: each column is scored alone over the rows that have it, and the mean
+    is taken; or the metric gets NaN; or it cannot score them."""
 
-    def __init__(
-        self,
-        function: Callable[[Array, Array, Array | None, Array | None], float],
-        higher_is_better: bool,
-        kinds: Sequence[str],
-        *needs: str,
-    ) -> None:
-        self.function, self.higher_is_better = function, higher_is_better
-        self.name: str = function.__name__
-        self.kinds = tuple(kinds)
-        for attribute in needs:
-            setattr(self, attribute, True)
+    def undefined_outputs(self, targets: Array) -> list[str]:
+        """Outputs that do not count, since their score is not defined for these targets."""
+        return []
 
-    def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
-        """The function's value."""
-        return self.function(predictions, targets, self.grades, self.weights)
+    def _number(self, key: str, given: Any, allowed: Range, whole: bool = False) -> Any:
+        """An argument that is a number.
 
+        Raises:
+            InputError: It is not, or out of its range.
+        """
+        is_number = isinstance(given, int if whole else int | float) and not isinstance(given, bool)
+        if not is_number or given not in allowed:
+            kind = f"a whole number from {allowed.low:g}" if whole else str(allowed)
+            raise InputError(f"{self.name}: {key} is {given!r}. Allowed: {kind}.")
+        return given
 
-def accuracy(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
-    """Fraction of rows whose most probable class is correct."""
-    return float(np.average(predictions.argmax(1) == targets, weights=weights))
+    def _word(self, key: str, given: Any, words: Sequence[Any]) -> Any:
+        """An argument that is one of several words, true, false or null.
 
+        Raises:
+            InputError: It is not.
+        """
+        if not any(given is word or (isinstance(word, str) and given == word) for word in words):
+            shown = [
+                word if isinstance(word, str) else {True: "true", False: "false", None: "null"}[word] for word in words
+            ]
+            raise InputError(f"{self.name}: {key} is {given!r}.{suggest(str(given), shown)}")
+        return given
 
-def macro_f1(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
-    """Mean over classes of the F1 of the most probable class; classes neither present nor predicted are left out."""
-    from sklearn.metrics import f1_score
+    def _name(self, key: str, given: Any) -> str:
+        """An argument that is a name: text, or a whole number below 10, which YAML reads as a number.
 
-    return float(f1_score(targets, predictions.argmax(1), average="macro", zero_division=0, sample_weight=weights))
+        Raises:
+            InputError: It is anything else; 10 may have been written as 010.
+        """
+        if isinstance(given, int) and not isinstance(given, bool) and 0 <= given < 10:
+            return str(given)
+        if not isinstance(given, str) or not given:
+            raise InputError(f"{self.name}: {key} is {given!r}, which is not text. Put the name in quotes.")
+        return given
 
+    def _weights(self, key: str, given: Any, others: float = 0.0) -> dict[str, float]:
+        """An argument that gives names a weight from 0, of which one is above 0, or the weight of all others is.
 
-def log_loss(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
-    """Mean negative log probability of the true class, clipped at 2.2e-16, as scikit-learn does in float64.
+        Raises:
+            InputError: It does not.
+        """
+        if not isinstance(given, Mapping) or not given:
+            raise InputError(f"{self.name}: {key} is {given!r}. Give each name a weight: {{first: 0.5, second: 2}}.")
+        found = {
+            self._name(key, name): float(self._number(f"{key}.{name}", each, NOT_NEGATIVE))
+            for name, each in given.items()
+        }
+        if not any(found.values()) and not others:
+            raise InputError(f"{self.name}: {key} is 0 for all names. Give one of them a weight above 0.")
+        return found
 
-    With soft targets, the mean cross-entropy.
-    """
-    eps = np.finfo(np.float64).eps
-    if targets.ndim == 2:
-        losses = -(targets * np.log(np.clip(predictions, eps, 1 - eps))).sum(1)
-    else:
-        losses = -np.log(np.clip(predictions[np.arange(len(targets)), targets], eps, 1 - eps))
-    return float(np.average(losses, weights=weights))
+    def _unknown(self, names: Sequence[str]) -> str:
+        """What is wrong with names of outputs; empty if they are known."""
+        if names and not self.outputs:
+            return f"it names the output '{names[0]}', and without a table the outputs have no names."
+        unknown = [name for name in names if name not in self.outputs]
+        return " ".join(f"there is no output '{name}'.{suggest(name, self.outputs)}" for name in unknown)
 
-
-def kl_divergence(
-    predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None
-) -> float:
-    """Mean Kullback-Leibler divergence of the probabilities from soft targets, clipped at 1e-15.
-
-    Without soft targets, it is the log loss.
-    """
-    eps = 1e-15
-    soft = np.eye(predictions.shape[1])[targets] if targets.ndim == 1 else targets
-    ratios = np.log(np.clip(soft, eps, None)) - np.log(np.clip(predictions, eps, 1))
-    return float(np.average((soft * ratios).sum(1), weights=weights))
-
-
-def auc(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
-    """Area under the ROC curve: of the second class if there are two, else the one-vs-rest mean over classes.
-
-    Classes that no row has, or that all rows have, are left out.
-    """
-    if predictions.shape[1] == 2:
-        return _binary_auc(predictions[:, 1], targets == 1, weights)
-    return mean_of_defined([_binary_auc(column, targets == k, weights) for k, column in enumerate(predictions.T)])
-
-
-def mean_column_auc(
-    predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None
-) -> float:
-    """Mean over labels of the area under the ROC curve; labels that no row has, or that all have, are left out.
-
-    Raises:
-        InputError: A target is neither 0 nor 1.
-    """
-    if not np.isin(targets, (0, 1)).all():
-        raise InputError("mean_column_auc needs targets of 0 and 1, and some are between: choose another metric.")
-    return mean_of_defined([_binary_auc(p, t > 0.5, weights) for p, t in zip(predictions.T, targets.T, strict=True)])
+    def _unweighted(self, names: Sequence[str]) -> str:
+        """What is wrong with names that should be all outputs; empty if they are."""
+        missing = [name for name in self.outputs if name not in names]
+        more = f"the outputs {listed(missing)} have no weight: give them one, 0 to leave them out." if missing else ""
+        return self._unknown(names) or more
 
 
-def quadratic_kappa(
-    predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None
-) -> float:
-    """Quadratically weighted kappa of the most probable class, or of grades; the mean over target columns.
-
-    Numbers are converted to grades as in a submission: rounded, and clipped to the range in the training table. The
-    grade of a class is the number in its name, or its position in `data.columns.class_order`.
-    """
-    if targets.ndim == 1:
-        values = np.arange(predictions.shape[1]) if grades is None else grades
-        return _kappa(values[predictions.argmax(1)], values[targets], weights)
-    low, high = (targets.min(0), targets.max(0)) if grades is None else grades
-    given = to_grades(predictions, low, high)
-    return float(np.mean([_kappa(p, t, weights) for p, t in zip(given.T, np.rint(targets).T, strict=True)]))
-
-
-def rmse(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
-    """Root of the mean squared error; the mean over target columns."""
-    return float(np.sqrt(np.average(np.square(predictions - targets), 0, weights)).mean())
-
-
-def mae(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
-    """Mean absolute error; the mean over target columns."""
-    errors = np.abs(predictions - targets)
-    return float(errors.mean() if weights is None else np.average(errors.mean(1), weights=weights))
-
-
-def r2(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
-    """Fraction of variance explained; the mean over target columns. Undefined for fewer than two rows."""
-    from sklearn.metrics import r2_score
-
-    return float(r2_score(targets, predictions, sample_weight=weights)) if len(targets) > 1 else math.nan
-
-
-def _binary_auc(scores: Array, is_positive: Array, weights: Array | None) -> float:
-    """Area under the ROC curve of scores (N,); NaN if all rows are positive, or all negative."""
-    if weights is None:
-        # The fraction of pairs that are in order, by ranks: the same area, without scikit-learn's checks, which take
-        # longer than the sum and matter to searches that score thousands of times.
-        from scipy.stats import rankdata
-
-        positive = int(is_positive.sum())
-        pairs = positive * (len(scores) - positive)
-        above = rankdata(scores)[is_positive].sum() - positive * (positive + 1) / 2
-        return float(above / pairs) if pairs else math.nan
-    from sklearn.metrics import roc_auc_score
-
-    counts = weights > 0
-    both = 0 < is_positive[counts].sum() < counts.sum()
-    return float(roc_auc_score(is_positive, scores, sample_weight=weights)) if both else math.nan
-
-
-def _kappa(given: Array, wanted: Array, weights: Array | None) -> float:
-    """1 minus the ratio of the mean squared difference of grades (N,) to that expected by chance.
-
-    It needs no confusion matrix. NaN if all grades are the same: no difference is expected by chance.
-    """
-    if weights is not None:
-        # The mean squared distance of two independent draws: variances, and the distance of the means.
-        both = np.stack([given, wanted], 1)
-        means = np.average(both, 0, weights)
-        by_chance = np.average((both - means) ** 2, 0, weights).sum() + (means[0] - means[1]) ** 2
-        return float(1 - np.average((given - wanted) ** 2, 0, weights) / by_chance) if by_chance > 0 else math.nan
-    by_chance = given.var() + wanted.var() + (given.mean() - wanted.mean()) ** 2
-    return float(1 - np.square(given - wanted).mean() / by_chance) if by_chance > 0 else math.nan
-
-
-def mean_of_defined(values: list[float]) -> float:
+def mean_of_defined(values: Sequence[float]) -> float:
     """Mean of the values that are not NaN; NaN if there is none."""
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else math.nan
 
 
-OF_PROBABILITIES = ("wants_probabilities", "needs_probabilities", "scores_soft")
-OF_ORDER = ("wants_probabilities", "compares_order")
+def check_binary(name: str, targets: Array) -> None:
+    """Checks that targets are 0 or 1, or NaN.
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        BuiltinMetric(accuracy, True, ("classification",)),
-        BuiltinMetric(macro_f1, True, ("classification",)),
-        BuiltinMetric(log_loss, False, ("classification",), *OF_PROBABILITIES),
-        BuiltinMetric(kl_divergence, False, ("classification",), *OF_PROBABILITIES),
-        BuiltinMetric(auc, True, ("classification",), *OF_ORDER),
-        BuiltinMetric(mean_column_auc, True, ("multilabel",), *OF_ORDER),
-        BuiltinMetric(quadratic_kappa, True, ("classification", "regression"), "scores_grades"),
-        BuiltinMetric(rmse, False, ("regression",)),
-        BuiltinMetric(mae, False, ("regression",)),
-        BuiltinMetric(r2, True, ("regression",)),
-        BuiltinMetric(dice, True, ("segmentation",)),
-        BuiltinMetric(dice_of_present, True, ("segmentation",)),
-        BuiltinMetric(pooled_dice, True, ("segmentation",)),
-        BuiltinMetric(iou, True, ("segmentation",)),
-        BuiltinMetric(map_over_iou, True, ("segmentation",)),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Traits:
-    """Attributes of the first metric that a submission needs, as in `Metric`."""
-
-    name: str = ""
-    wants_probabilities: bool = False
-    scores_grades: bool = False
-
-
-def traits_of(metric: str | Metric) -> Traits:
-    """The traits of a metric, given by name or as an object; the defaults for an unknown name."""
-    found = METRICS.get(metric) if isinstance(metric, str) else metric
-    return Traits(found.name, found.wants_probabilities, found.scores_grades) if found else Traits()
+    Raises:
+        InputError: One is not.
+    """
+    if not (np.isin(targets, (0, 1)) | np.isnan(targets)).all():
+        raise InputError(f"{name} needs targets of 0 and 1, and some are between: choose another metric.")

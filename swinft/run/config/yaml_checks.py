@@ -230,6 +230,8 @@ def _flat(hint: Any) -> Iterator[Any]:
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) is typing.Literal:
         yield from map(type, arguments)
+    elif typing.get_origin(hint) is dict:  # its values are not values of the key
+        yield dict
     elif arguments:
         for argument in arguments:
             yield from _flat(argument)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from swinft.class_spec import InitArgsMixin, class_path_of
 from swinft.errors import InputError, number_of
-from swinft.model.grades import to_grades
+from swinft.model.grades import to_grades, to_label_sets
 
 Values = NDArray[np.float64]
 SHOWN_WORDS = 6  # shown of a list in a message
@@ -261,9 +261,8 @@ class LabelSets(SubmissionFormat):
 
     def cells(self, values: Values) -> dict[str, list[str]]:
         """Converts probabilities (N, K) to N sets of labels."""
-        chosen = values >= self.threshold
         # Kaggle refuses empty cells, and one label is always a better guess.
-        chosen[np.arange(len(values)), values.argmax(axis=1)] = True
+        chosen = to_label_sets(values, self.threshold, never_empty=True)
         return {self.column: [self.delimiter.join(self.words[k] for k in np.flatnonzero(row)) for row in chosen]}
 
     def problem(self, column: str, cell: str) -> str:

@@ -1,0 +1,44 @@
+"""Completes the metrics of a config: what their files say, and the threshold with which the submission has labels."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from swinft.class_spec import parameters_of
+from swinft.data.target.kinds import TARGETS
+from swinft.model.metrics import METRICS, word_of
+from swinft.model.metrics.taxonomy import HierarchicalDistance, read_taxonomy
+
+
+def complete_metrics(config: Namespace) -> None:
+    """Writes out what metrics have from elsewhere, so that the frozen config alone defines their scores.
+
+    - The taxonomy of `hierarchical_distance`, from a file relative to `data.root`.
+    - `submission.threshold`, for metrics of labels without a threshold of their own, where it is not 0.5.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    metrics = config.model.metrics
+    for place, given in enumerate(metrics or []):
+        found = dict(_found(given, config))
+        if found:
+            arguments = dict(given[word_of(given)] or {}) if not isinstance(given, str) else {}
+            metrics[place] = {word_of(given): {**arguments, **found}}
+
+
+def _found(given: Any, config: Namespace) -> Iterator[tuple[str, Any]]:
+    """Arguments that a metric of a config has from elsewhere."""
+    metric = METRICS.get(word_of(given))
+    arguments = {} if isinstance(given, str) else given.get(word_of(given))
+    if metric is None or not isinstance(arguments or {}, dict):
+        return
+    known = arguments or {}
+    if metric is HierarchicalDistance and isinstance(known.get("taxonomy"), str):
+        yield "taxonomy", read_taxonomy(Path(config.data.root) / known["taxonomy"])
+    target = TARGETS.get(config.data.target_kind) if isinstance(config.data.target_kind, str) else None
+    by_threshold = "threshold" in parameters_of(metric) and target is not None and "labels" in target.formats
+    if by_threshold and known.get("threshold") is None and config.submission.threshold != 0.5:
+        yield "threshold", config.submission.threshold
