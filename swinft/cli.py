@@ -37,6 +37,9 @@ COMMANDS = {
     ),
     "report": Command("swinft.commands.report:main", "draw a run as one HTML file"),
     "export": Command("swinft.commands.export:main", "write a fold's weights for timm, ONNX or TorchScript"),
+    "bundle": Command(
+        "swinft.commands.bundle:main", "make the datasets and the notebook that predict on Kaggle, without internet"
+    ),
     "metrics": Command(
         "swinft.commands.metrics:main", "list every metric with its kinds of target, direction, definition"
     ),

@@ -23,6 +23,7 @@ def test_the_commands_are_these():
         "ensemble",
         "report",
         "export",
+        "bundle",
         "metrics",
         "cache",
     ]

@@ -13,6 +13,7 @@ from swinft.data.augment.pipelines import Preset
 from swinft.data.columns import Columns
 from swinft.data.fold_settings import FoldConfig
 from swinft.data.found_images import Finding
+from swinft.data.roots import resolved_root
 from swinft.data.row_images import RowImages, row_images
 from swinft.data.settings import LoadingConfig, transform_problems
 from swinft.data.sources.named import make_source
@@ -86,7 +87,7 @@ class DataSettings:
         if isinstance(self.target, str) or list_problems("data", vars(self), ("target",)) or self.target is None:
             problems += text_problems("data", vars(self), ("target",), ())
         if not problems:
-            object.__setattr__(self, "root", Path(self.root))
+            object.__setattr__(self, "root", Path(resolved_root(str(self.root))))
         problems = problems or [*self._image_problems(), *self._target_problems(), *self._augment_problems()]
         if problems:
             raise SettingsError(problems)

@@ -54,7 +54,7 @@ class CSVDataModule(LightningDataModule):
         image: Path of a row's image, relative to `root`, with any columns in braces: `train/{Id}.jpg`. A list of such
             paths, paths by name, or a `swinft.RowImages` (in YAML a mapping with `path`) for several images per row.
         id: Column that names the row; read as text, values must be unique.
-        root: Folder that the paths of the CSVs and of the images are relative to.
+        root: Folder that the paths of CSVs and images are relative to; `kaggle://SLUG` for a mount on Kaggle.
         test: CSV of the rows to predict, or steps; null for those of `sample_submission`.
         sample_submission: The competition's sample submission, or steps.
         image_size: Side, or height and width, in pixels.

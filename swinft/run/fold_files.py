@@ -16,6 +16,7 @@ from swinft.store import has_record, is_committed, verify
 FoldId = int | str  # 3, "3_seed_1", "all", "all_seed_1"
 
 ALL = "all"
+BUNDLED = "bundled.json"  # in a copy of a run that only predicts, without out-of-fold predictions
 FORM = re.compile(r"(\d{1,9}|all)(?:_seed_(\d{1,10}))?")
 
 
@@ -154,7 +155,8 @@ class Fold:
     @property
     def is_done(self) -> bool:
         """Whether the fold is finished and has all files needed to predict with it."""
-        scored = [] if self.held_out is None else [self.oof]
+        only_predicts = self.held_out is None or (self.root.parent / BUNDLED).is_file()
+        scored = [] if only_predicts else [self.oof]
         return all(is_committed(path) for path in (self.weights, *scored, self.result))
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from swinft.data.loading.workers import NumWorkers
+from swinft.data.roots import resolved_root
 from swinft.errors import InputError, number_of
 from swinft.model.compiling import CompilePolicy
 from swinft.ranges import COUNT, check_ranges
@@ -22,7 +23,7 @@ class PredictOptions:
             path of a custom view; by default the config's `predict.views`.
         folds: Folds to average; by default those that score rows. `all` is the training on every row.
         root: The data's folder if it differs from that of the training; the training rows need not be there. By
-            default the config's `data.root`.
+            default the config's `data.root`. `kaggle://SLUG` for a mount on Kaggle.
         test: A CSV of rows to predict; by default the config's `data.test` or sample submission.
         batch_size: Images per batch; by default the config's.
         num_workers: Loader workers per device, or `auto`; by default the config's.
@@ -59,6 +60,8 @@ class PredictOptions:
     def __post_init__(self) -> None:
         limits = {"--batch-size": COUNT, "--devices": COUNT}
         check_ranges("", {"--batch-size": self.batch_size, "--devices": self.devices}, limits)
+        if self.root:
+            object.__setattr__(self, "root", resolved_root(self.root))
         self.share()
 
     def share(self) -> tuple[int, int]:

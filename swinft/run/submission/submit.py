@@ -17,6 +17,7 @@ import pandas as pd
 
 from swinft.class_spec import spec_name, to_spec
 from swinft.data.columns import Columns
+from swinft.data.roots import resolved_root
 from swinft.data.schema import Schema
 from swinft.data.tables.steps.make import given_table, read_given
 from swinft.data.tables.table import DataError, Problem
@@ -54,7 +55,8 @@ class SubmitOptions:
     """Options of a submission. Defaults come from the run's `submission` section.
 
     Args:
-        root: The data's folder, with the sample submission, if it differs from that of the training.
+        root: The data's folder, with the sample submission, if it differs from that of the training; also
+            `kaggle://SLUG`.
         predictions: A prediction table to submit: id and a column per output, of `swinft predict` or a blend. By
             default the run's test_predictions.csv.
         output: File of the submission; by default the run's submission.csv.
@@ -90,6 +92,11 @@ class SubmitOptions:
     clip: list[float] | None = None
     dry_run: bool = False
     allow_code: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Finds a mount of Kaggle."""
+        if self.root:
+            object.__setattr__(self, "root", resolved_root(self.root))
 
     def over(self, frozen: dict[str, Any]) -> SubmissionConfig:
         """The run's settings, overridden by the given options."""

@@ -1,0 +1,302 @@
+"""Makes a bundle: folders that are uploaded to Kaggle as two datasets and a notebook."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+from swinft.errors import InputError, number_of
+from swinft.kaggle.bundle.contents import MANIFEST, Item, Part, code_of, flat_names, parts_of
+from swinft.kaggle.bundle.extras import used_packages
+from swinft.kaggle.bundle.metadata import SUFFIXES, check_owner, check_title, slug_of, write_dataset, write_kernel
+from swinft.kaggle.bundle.notebook import NotebookText, write_notebook
+from swinft.kaggle.bundle.opened import FORMAT, MAKER, digest_of, open_bundle
+from swinft.kaggle.bundle.wheels import (
+    PYTHON,
+    copy_wheels,
+    describe,
+    download_wheels,
+    lacking,
+    needed_packages,
+    own_wheel,
+    wheels_of,
+    write_needed,
+)
+from swinft.kaggle.download import downloaded_from
+from swinft.kaggle.slugs import competition_slug
+from swinft.printing import print_line
+from swinft.ranges import POSITIVE, check_ranges
+from swinft.run.layout import Run
+from swinft.run.lock import hold_if_writable
+from swinft.run.prediction.loaded import RunPredictor
+from swinft.run.prediction.options import PredictOptions
+from swinft.store import json_bytes, probe, replace
+from swinft.system.mounts import SCHEME
+
+NOTEBOOK = "notebook.ipynb"
+
+
+@dataclass(frozen=True)
+class BundleOptions:
+    """Options of a bundle.
+
+    Args:
+        output: Its folder; by default `bundles/SLUG`.
+        owner: Your name on Kaggle, which owns datasets and notebook; with `upload` by default that of the credentials.
+        title: Title of the notebook, from which slugs and the datasets' titles are made; by default `swinft NAME`.
+        competition: Slug or address of the competition; by default that of `swinft download`'s folder in `data.root`.
+        max_hours: Time budget of the notebook: fewer views, then fewer folds predict where it would not be kept.
+        wheels: `download` for wheels of all packages that swinft needs besides torch, in their versions here, of which
+            the notebook installs those that Kaggle's image lacks; `skip` for swinft's own wheel alone; or a folder.
+        python: Python of Kaggle's image, for which wheels are downloaded.
+        packages: Further packages that the notebook installs.
+        only_in_rerun: The saved version of the notebook writes the sample submission, and only the rerun on the hidden
+            rows predicts.
+        server: For competitions that ask row by row: module and class of their server in `kaggle_evaluation`, as
+            `rsna_inference_server.RSNAInferenceServer`.
+        upload: Upload all of it, as private datasets and a private notebook.
+        overwrite: Replace the folder of an earlier bundle.
+        allow_code: Modules of your own whose classes the run's config names; they are put in the bundle.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
+
+    output: str | None = None
+    owner: str | None = None
+    title: str | None = None
+    competition: str | None = None
+    max_hours: float | None = None
+    wheels: str = "download"
+    python: str = PYTHON
+    packages: list[str] | None = None
+    only_in_rerun: bool = False
+    server: str | None = None
+    upload: bool = False
+    overwrite: bool = False
+    allow_code: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        check_ranges("", {"--max-hours": self.max_hours}, {"--max-hours": POSITIVE})
+        try:
+            Version(self.python)
+        except InvalidVersion:
+            raise InputError(
+                f"--python {self.python}: not a version of Python. Give 3.12, or that of the image."
+            ) from None
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of a bundle on Kaggle.
+
+    Args:
+        owner: The user's name.
+        title: Title of the notebook.
+        competition: Slug of the competition.
+    """
+
+    owner: str
+    title: str
+    competition: str
+
+    def title_of(self, kind: str) -> str:
+        """Title of a dataset."""
+        return f"{self.title} {kind}"
+
+
+def make_bundle(folders: Sequence[str], options: BundleOptions) -> Path:
+    """Makes a bundle of runs, checks that it loads, and prints what to do with it.
+
+    Args:
+        folders: Runs or ensembles; the mean of their predictions is submitted where they are several.
+        options: Its options.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        InputError: A run is not finished, a name is wrong, or the folder exists.
+        RunError: Wheels cannot be downloaded, or an upload failed.
+    """
+    runs = [Run.open(folder) for folder in folders]
+    names = _names(runs, options)
+    folder = Path(options.output or Path("bundles") / slug_of(names.title))
+    modules = options.allow_code or []
+    needed_packages(options.packages or [], options.python)  # what is wrong with them is said at once
+    if options.wheels not in ("download", "skip"):
+        wheels_of(Path(options.wheels))
+    with ExitStack() as stack:
+        for root in dict.fromkeys(run.lock for run in runs):
+            stack.enter_context(hold_if_writable(root))
+        parts = parts_of(runs)
+    submits = [part.name for run in runs for part in parts if part.run.root.resolve() == run.root.resolve()]
+    with _new_folder(folder, options.overwrite) as new:
+        items = [item for part in parts for item in part.items] + code_of(modules)
+        packages = _write_weights(new / SUFFIXES[0], parts, items, list(dict.fromkeys(submits)), modules)
+        packages = list(dict.fromkeys([*packages, *(options.packages or [])]))
+        described = _write_wheels(new / SUFFIXES[1], packages, options)
+        _write_metadata(new, names, parts, options)
+    size = sum(item.size for item in items)
+    print_line(
+        f"{folder / SUFFIXES[0]}: {number_of(len(parts), 'run')}, {number_of(len(items), 'file')}, {size / 1e6:.0f} MB"
+    )
+    print_line(f"{folder / SUFFIXES[1]}: {described}")
+    if options.upload:
+        from swinft.kaggle.bundle.upload import upload  # Kaggle's client is an extra
+
+        upload(folder, names.owner, names.title)
+    else:
+        for kind in SUFFIXES:
+            print_line(f"upload: kaggle datasets create -p {folder / kind}")
+        print_line(f"then, once both datasets are ready: kaggle kernels push -p {folder / 'kernel'}")
+    return folder
+
+
+def _names(runs: Sequence[Run], options: BundleOptions) -> Names:
+    """The names on Kaggle, checked.
+
+    Raises:
+        InputError: One is missing or wrong.
+    """
+    if len({run.root.resolve() for run in runs}) < len(runs):
+        raise InputError("a run is given twice: give each once.")
+    title = options.title or f"swinft {runs[0].root.resolve().name}"
+    check_title(title)
+    owner = options.owner or ""
+    if options.upload and not owner:
+        from swinft.kaggle.client import Client
+
+        owner = Client().user
+    check_owner(owner)
+    root = str(runs[0].read_config()["data"]["root"])
+    known = options.competition or downloaded_from(Path(root))
+    if known is None and root.startswith(SCHEME):
+        known = root.removeprefix(SCHEME)
+    if known is None:
+        raise InputError(
+            "--competition is missing: the notebook reads the competition's data. Give its slug, as in "
+            "https://www.kaggle.com/competitions/SLUG."
+        )
+    return Names(owner, title, competition_slug(known))
+
+
+@contextmanager
+def _new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """A hidden folder that takes the place of `folder` at the end of the block.
+
+    Raises:
+        InputError: The folder exists and may not be replaced, or cannot be written.
+    """
+    if folder.exists():
+        if not overwrite:
+            raise InputError(f"{folder} exists. --overwrite replaces an earlier bundle, --output names another folder.")
+        if not (folder / SUFFIXES[0] / MANIFEST).is_file():
+            raise InputError(f"{folder} is no bundle: --overwrite replaces only those. Name another with --output.")
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("unfinished", "replaced"))
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    probe(new, what="the bundle", advice="Choose another folder with --output.")
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_weights(
+    folder: Path, parts: Sequence[Part], items: Sequence[Item], submits: list[str], modules: list[str]
+) -> list[str]:
+    """Writes the dataset of the runs, and loads every network from it; returns packages that it needs."""
+    folder.mkdir()
+    names = flat_names(items)
+    for item, name in zip(items, names, strict=True):
+        if item.content is None:
+            shutil.copyfile(item.source, folder / name)
+        else:
+            replace(folder / name, item.content)
+    files = [
+        {
+            "name": name,
+            "path": item.path,
+            "size": (folder / name).stat().st_size,
+            "sha256": digest_of(folder / name),
+            "producer": item.producer,
+        }
+        for item, name in zip(items, names, strict=True)
+    ]
+    about: dict[str, Any] = {"format": FORMAT, "made_by": MAKER, "swinft": metadata.version("swinft")}
+    about |= {"runs": [part.name for part in parts], "submits": submits, "modules": modules, "files": files}
+    replace(folder / MANIFEST, json_bytes(about))
+    return _load_all(folder, modules)
+
+
+def _load_all(folder: Path, modules: list[str]) -> list[str]:
+    """Loads every network of a bundle on the CPU, one at a time; returns the packages of extras that they need."""
+    with tempfile.TemporaryDirectory(prefix="swinft-") as work:
+        opened = open_bundle(folder, Path(work) / "runs")
+        configs = []
+        for name in opened.runs:
+            run = opened.run(name)
+            configs.append(run.read_config())
+            for fold in [] if run.is_ensemble else run.finished_folds(None):
+                options = PredictOptions(folds=[fold], device="cpu", precision="32-true", allow_code=modules or None)
+                RunPredictor(run, options)
+        methods = [opened.run(name).read_ensemble()["method"] for name in opened.runs if opened.run(name).is_ensemble]
+    print_line(f"every network of {number_of(len(opened.runs), 'run')} was loaded from the bundle")
+    return used_packages(configs, methods)
+
+
+def _write_wheels(folder: Path, packages: list[str], options: BundleOptions) -> str:
+    """Writes the dataset of wheels; describes it."""
+    folder.mkdir()
+    own = own_wheel(folder)
+    needed = needed_packages(packages, options.python)
+    write_needed(folder, needed)
+    if options.wheels == "skip":
+        return f"{own.name} alone: the notebook needs an image with all other packages"
+    if options.wheels == "download":
+        files = download_wheels(folder, needed, options.python)
+    else:
+        files = [own, *copy_wheels(Path(options.wheels), folder)]
+    if missing := lacking(files, needed):
+        print_line(f"  no wheel of {', '.join(missing)}: the notebook needs an image that has them")
+    return describe(files)
+
+
+def _write_metadata(folder: Path, names: Names, parts: Sequence[Part], options: BundleOptions) -> None:
+    """Writes the metadata of both datasets, and the notebook."""
+    subtitles = {
+        SUFFIXES[0]: f"Networks and settings of swinft for {names.competition}"[:80],
+        SUFFIXES[1]: "swinft and the Python packages that it needs",
+    }
+    datasets = [
+        write_dataset(folder / kind, names.owner, names.title_of(kind), subtitle, "other")
+        for kind, subtitle in subtitles.items()
+    ]
+    kernel = folder / "kernel"
+    kernel.mkdir()
+    config = parts[-1].run.read_config()["data"]
+    of_weights, of_wheels = (slug_of(names.title_of(kind)) for kind in SUFFIXES)
+    text = NotebookText(
+        names.title,
+        names.competition,
+        names.owner,
+        of_weights,
+        of_wheels,
+        max_hours=options.max_hours,
+        only_in_rerun=options.only_in_rerun,
+        server=options.server,
+        id_column=config["columns"]["test_id"] or config["id"],
+    )
+    write_notebook(kernel / NOTEBOOK, text)
+    write_kernel(kernel, names.owner, names.title, NOTEBOOK, datasets, names.competition)
