@@ -101,6 +101,7 @@ _PUBLIC = {
     "ensemble": "swinft.run.ensemble.command",
     "find": "swinft.run.api",
     "fit": "swinft.run.api",
+    "new": "swinft.propose.command",
     "open_run": "swinft.run.api",
     "upload": "swinft.kaggle.upload",
 }

@@ -23,6 +23,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "download": Command("swinft.commands.download:main", "download the data of a Kaggle competition, and unpack it"),
+    "new": Command("swinft.commands.new:main", "look at a folder of downloaded data, and propose a config for it"),
     "table": Command("swinft.commands.table:main", "make a table of a config by its steps, and print it as CSV"),
     "check": Command("swinft.commands.check:main", "check the CSVs, images and folds of a config; trains nothing"),
     "fit": Command(

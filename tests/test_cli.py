@@ -13,6 +13,7 @@ HEAVY = ("torch", "timm", "lightning", "cv2", "pandas", "numpy", "albumentations
 def test_the_commands_are_these():
     assert list(COMMANDS) == [
         "download",
+        "new",
         "table",
         "check",
         "fit",

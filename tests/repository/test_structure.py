@@ -22,7 +22,7 @@ ORDER = [
     ["data", "model"],
     ["inference"],
     ["run"],
-    ["kaggle", "new"],
+    ["kaggle", "propose"],
     ["commands"],
     ["cli"],
 ]

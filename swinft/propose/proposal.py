@@ -1,0 +1,186 @@
+"""From facts to a config: every key with its reason, what was weighed besides, and what could not be decided."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swinft.data.tables.text import MISSING_WORDS
+from swinft.propose.draft import SEVERAL, Draft, some
+from swinft.propose.facts import Facts
+from swinft.propose.grouping import Group, Metadata, find_group, find_metadata
+from swinft.propose.images import Size
+from swinft.propose.known import KNOWN, Known
+from swinft.propose.lines import Line
+from swinft.propose.patterns import patterns_of
+from swinft.propose.reshape import by_folders, reshaped, with_flags
+from swinft.propose.roles import Roles, find_roles, id_column
+from swinft.propose.shape import Reshaped
+from swinft.propose.table_keys import add_ids, add_tables
+from swinft.propose.targets import Target, find_target
+from swinft.propose.training import KINDS, fold_lines, metric_line, model_lines, size_lines
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A proposed config.
+
+    Args:
+        lines: Its keys.
+        notes: What could not be decided, or is to be known, one sentence each.
+        target: What is predicted; None where that is undecided.
+        group: The groups of the folds.
+    """
+
+    lines: list[Line]
+    notes: list[str]
+    target: Target | None = None
+    group: Group | None = None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The keys that the config sets, by their dotted names."""
+        return {line.key: line.value for line in self.lines if not line.is_comment}
+
+    @property
+    def undecided(self) -> list[str]:
+        """Keys without which the config cannot be used."""
+        return [line.key for line in self.lines if line.is_open]
+
+
+def propose(slug: str, facts: Facts, root: str, size: Size | None) -> Proposal:
+    """Proposes a config.
+
+    Args:
+        slug: Name of the competition, and of the run.
+        facts: What its folder holds.
+        root: `data.root`.
+        size: Size of the images.
+    """
+    draft = Draft(KNOWN.get(slug))
+    draft.add("name", slug, "the run's folder in runs/")
+    draft.add("data.root", root)
+    roles = find_roles(facts)
+    shape = reshaped(facts, roles)
+    if shape is None:
+        draft.leave_open("data.train", "train.csv", _why_nothing(facts))
+        return Proposal(draft.lines, draft.notes)
+    # A table of paths whose target cannot be told may repeat what the folders say.
+    if shape.image is not None and shape.image.path.startswith("{") and not _target_of(shape, roles, draft.known):
+        shape = by_folders(facts, roles) or shape
+    if (found := _target_of(shape, roles, draft.known)) is not None and found.what == "labels":
+        shape = with_flags(shape, found.columns)
+    add_tables(draft, roles, shape)
+    ids = add_ids(draft, roles, shape)
+    target = _add_target(draft, roles, shape, ids)
+    group = _group(draft, roles, shape, target, ids[0] if ids else "")
+    used = [*ids, *(target.columns if target else []), *shape.used, *([group.column] if group else [])]
+    _add_metadata(draft, find_metadata(shape.train, roles, used), shape)
+    side = shape.side
+    draft.lines += size_lines(Size(side, side, shape.train.num_rows) if side else size, shape.train.num_rows)
+    if target is not None:
+        draft.lines += fold_lines(shape, target, group)
+        draft.lines += model_lines(target, draft.known)
+        draft.lines.append(metric_line(target, shape.train, facts, draft.known, slug, roles.sample is not None))
+        for key, value in target.submission.items():
+            draft.add(f"submission.{key}", value, "the sample submission has other names for them")
+        for key, value in (draft.known.submission if draft.known else {}).items():
+            draft.add(
+                f"submission.{key}", value, f"as the competition says ({draft.known.source if draft.known else ''})"
+            )
+    draft.notes += shape.notes
+    return Proposal(draft.lines, draft.notes, target, group)
+
+
+def _why_nothing(facts: Facts) -> str:
+    """Why there are no training rows."""
+    if not facts.listing.groups:
+        packed = f"; unpack {', '.join(facts.listing.archives[:3])}" if facts.listing.archives else ""
+        return f"no images were found{packed}"
+    if not facts.tables:
+        return "there is no table, and neither folders nor the names of files hold a class"
+    return "no table has cells of which the images' names are made, and neither folders nor names of files hold a class"
+
+
+def _target_of(shape: Reshaped, roles: Roles, known: Known | None) -> Target | None:
+    """The target of training rows; None where it cannot be told."""
+    if shape.target is not None:
+        return shape.target
+    id = shape.id[0] if shape.id else id_column(shape.train, shape.image, [roles.sample_id])[0]
+    return find_target(shape.train, roles, [*shape.used, *([id] if id else [])], known)
+
+
+def _add_target(draft: Draft, roles: Roles, shape: Reshaped, ids: list[str]) -> Target | None:
+    """The target and its kind."""
+    used = [*ids, *shape.used]
+    target = shape.target or find_target(shape.train, roles, used, draft.known)
+    if target is None:
+        shared = roles.test.columns if roles.test else {}
+        free = [name for name in shape.train.columns if name not in used and name not in shared]
+        missing = "which of these is the target? Set data.target_kind, model.head and model.metrics with it"
+        draft.leave_open("data.target", free[:SEVERAL] or ["target"], missing)
+        return None
+    draft.add("data.target", target.columns if len(target.columns) > 1 else target.columns[0], target.why_columns)
+    if target.others:
+        draft.lines[-1] = replace(
+            draft.lines[-1], others=(f"other columns that may be it: {some(list(target.others))}",)
+        )
+        draft.notes.append(f"data.target: '{target.columns[0]}' by its name; it may be {some(list(target.others))}")
+    draft.add("data.target_kind", KINDS[target.what], target.why)
+    if target.delimiter:
+        draft.add("data.columns.label_delimiter", target.delimiter, "between the labels of a cell")
+    _add_blanks(draft, shape, target)
+    return target
+
+
+def _add_blanks(draft: Draft, shape: Reshaped, target: Target) -> None:
+    """What is done about rows without a target."""
+    if target.what in ("label_sets", "masks"):
+        return
+    columns = [shape.train.columns[name].cells for name in target.columns]
+    rows = [[cell.casefold() in MISSING_WORDS for cell in row] for row in zip(*columns, strict=True)]
+    count, partly = sum(any(row) for row in rows), any(any(row) and not all(row) for row in rows)
+    if count:
+        why = f"{count:,} rows lack {'some of these' if partly else 'the target'}"
+        draft.add("data.columns.on_missing_target", "mask" if partly else "skip", why)
+
+
+def _group(draft: Draft, roles: Roles, shape: Reshaped, target: Target | None, id: str) -> Group | None:
+    """The groups of the folds."""
+    known = draft.known
+    if target is None or shape.has_split:
+        return None
+    if shape.group is not None:
+        return Group(*shape.group)
+    image = shape.image.columns if shape.image else []
+    group, weighed = find_group(shape.train, roles, target, id, image)
+    if known and known.group in shape.train.columns:
+        assert known.group is not None
+        others = (group.why,) if group and group.column != known.group else ()
+        count = len(shape.train.columns[known.group].values)
+        return Group(known.group, f"{known.why_group} ({count:,} values)", others)
+    return replace(group, others=(*group.others, *weighed)) if group else None
+
+
+def _add_metadata(draft: Draft, found: Metadata, shape: Reshaped) -> None:
+    """Metadata columns; and those that only training rows have, which may tell the target."""
+    if found.only_train:
+        place = max(k for k, line in enumerate(draft.lines) if line.key in ("data.train", "data.target"))
+        text = f"left out, because the rows to predict lack them: {some(found.only_train)}"
+        draft.lines[place] = replace(draft.lines[place], others=(*draft.lines[place].others, text))
+    categories = [*shape.categories, *found.categories]
+    if not found.numbers and not categories:
+        return
+    uses = draft.known is None or draft.known.features
+    add = draft.add if uses else draft.hint
+    why = "metadata that the rows to predict have, too"
+    why += (
+        "; remove it to train on the images alone"
+        if uses
+        else f"; {', '.join(draft.known.notes if draft.known else ())}"
+    )
+    left = [f"not used: {name}, because {reason}" for name, reason in [*found.left_out.items()][:4]]
+    for name, columns in {"numeric_features": found.numbers, "categorical_features": categories}.items():
+        if columns:
+            add(f"data.columns.{name}", patterns_of(columns, shape.train.columns), why, *left)
+            why, left = "", []
+    if uses and found.blanks:
+        draft.add("data.columns.missing_features", "fill", f"some cells are empty in {some(found.blanks, 4)}")

@@ -1,0 +1,159 @@
+"""Makes one row per image of what was downloaded: names of files, pixels in columns, long tables."""
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from swinft.propose.facts import Facts
+from swinft.propose.folders import folder_table, purpose
+from swinft.propose.joins import joined, long
+from swinft.propose.listing import Group
+from swinft.propose.patterns import patterns_of
+from swinft.propose.roles import Roles
+from swinft.propose.shape import Reshaped, ToPredict
+from swinft.propose.tables import TableFacts, made
+from swinft.propose.targets import Target
+from swinft.propose.templates import Template
+
+PIXELS = re.compile(r"(.*?)([0-9]+)")
+
+
+def reshaped(facts: Facts, roles: Roles) -> Reshaped | None:
+    """The training rows; None where neither a table nor files give them."""
+    if roles.train is not None:
+        for make in (_pixels, _long, _plain, _scattered, joined):
+            if (found := make(facts, roles, roles.train)) is not None:
+                return found
+    return by_folders(facts, roles)
+
+
+def _long(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:
+    """A table with a column for each row that the sample submission has."""
+    return long(facts, roles, train, _plain)
+
+
+def _plain(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:
+    """A table whose rows name their images."""
+    images = roles.train_images or facts.templates(train)
+    if not images:
+        return None
+    image = images[0]
+    tests = sorted(roles.test_images, key=lambda each: (each.columns != image.columns, -_alike(each.path, image.path)))
+    steps = [*roles.test.steps] if roles.test else []
+    test = ToPredict(next(iter(tests), None), steps=steps, why=roles.reasons.get("test", ""))
+    unique = tuple(name for name in image.columns if train.is_unique(name))
+    return Reshaped(
+        train, roles.reasons["train"], image, test, tuple(images[1:]), used=unique,
+    )  # fmt: skip
+
+
+def _scattered(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:
+    """A table whose images are in several folders."""
+    found = facts.scattered(train)
+    if found is None:
+        return None
+    cells = {name: [*column.cells] for name, column in train.columns.items()}
+    cells["path"] = cells[found.column]
+    steps = (*(train.steps or ({"csv": train.path},)), found.join)
+    table = made(train.path, cells, train.num_rows, is_whole=train.is_whole, encoding=train.encoding, steps=steps)
+    why = f"{roles.reasons['train']}; the images are in several folders, where a step finds them"
+    id = (found.column, "a unique column, which names the image") if train.is_unique(found.column) else None
+    image = Template("{path}", found.group, 1.0, 1.0)
+    return Reshaped(table, why, image, ToPredict(next(iter(roles.test_images), None)), id=id, used=("path",))
+
+
+def _alike(one: str, other: str) -> float:
+    """How alike two templates are."""
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _pixels(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:
+    """A table with the pixels of each image in its columns."""
+    prefix, columns = _pixel_columns(train)
+    if not columns:
+        return None
+    side = round(math.sqrt(len(columns)))
+    why = f"its {len(columns):,} columns {prefix}* hold images of {side} × {side} pixels"
+    group = Group("", "", "files", train.num_rows, [])
+    image = Template(f"{prefix}*", group, 1.0, 1.0)
+    id = next((name for name in train.columns if train.is_unique(name) and name not in columns), None)
+    name = id or roles.sample_id or "row"
+    steps: list[dict[str, Any]] = [{"csv": train.path}, {"number": {"column": name, "start": 1}}]
+    cells = {each: [*column.cells] for each, column in train.columns.items() if each not in columns}
+    if id is None:
+        cells[name] = [str(row + 1) for row in range(train.num_kept)]
+        train = made(train.path, cells, train.num_rows, is_whole=train.is_whole, steps=tuple(steps))
+    else:
+        train = made(train.path, cells, train.num_rows, is_whole=train.is_whole)
+    test_steps: list[dict[str, Any]] = []
+    if roles.test is not None and name not in roles.test.columns:
+        test_steps = [{"csv": roles.test.path}, {"number": {"column": name, "start": 1}}]
+    return Reshaped(
+        train, f"{roles.reasons['train']}; {why}", image,
+        ToPredict(image, name, test_steps, "the rows to predict, numbered like the sample submission's ids"),
+        id=(name, "the number of the row" if id is None else "a unique column"), used=(name,),
+        loading=(("data.loading.source", "column", "pixels are in columns of the table"),), side=side,
+    )  # fmt: skip
+
+
+def _pixel_columns(table: TableFacts) -> tuple[str, list[str]]:
+    """Columns of grey values, 0 to 255, whose names differ by a number, and what their names start with."""
+    by_prefix: dict[str, list[str]] = {}
+    for name in table.columns:
+        if match := PIXELS.fullmatch(name):
+            by_prefix.setdefault(match[1], []).append(name)
+    for prefix, names in by_prefix.items():
+        side = math.isqrt(len(names))
+        tried: Sequence[str] = names[:: max(1, len(names) // 20)]
+        if len(names) >= 64 and side * side == len(names) and all(_are_grey(table, name) for name in tried):
+            return prefix, names
+    return "", []
+
+
+def _are_grey(table: TableFacts, name: str) -> bool:
+    column = table.columns[name]
+    return column.is_whole and all(0 <= number <= 255 for number in column.numbers[:200])
+
+
+def with_flags(shape: Reshaped, columns: Sequence[str]) -> Reshaped:
+    """The training rows with 0 in place of −1 in columns of −1 and 1; unchanged where there is no −1."""
+    train = shape.train
+    if not any(cell.startswith("-") for name in columns for cell in train.columns[name].values):
+        return shape
+    rest = [name for name in train.columns if name not in columns]
+    cells = {name: [*column.cells] for name, column in train.columns.items()}
+    cells |= {name: ["0" if cell.startswith("-") else cell for cell in cells[name]] for name in columns}
+    negative = sorted({cell for name in columns for cell in train.columns[name].values if cell.startswith("-")})
+    steps = (
+        *(train.steps or ({"csv": train.path},)),
+        {"melt": {"id": rest, "columns": patterns_of(columns, rest), "name": "label", "value": "value"}},
+        {"map": {"column": "value", "values": dict.fromkeys(negative, "0"), "default": "keep"}},
+        {"pivot": {"index": rest, "columns": "label", "values": "value"}},
+    )
+    facts = {"is_whole": train.is_whole, "encoding": train.encoding, "steps": steps}
+    return replace(shape, train=made(train.path, cells, train.num_rows, **facts), why=f"{shape.why}; −1 becomes 0")
+
+
+def by_folders(facts: Facts, roles: Roles) -> Reshaped | None:
+    """Files whose folders or names are the classes."""
+    found = folder_table(facts.listing.groups)
+    if found is None:
+        return None
+    group = Group("", "", "files", found.table.num_rows, [])
+    target = Target(
+        ["label"], "binary" if len(found.counts) == 2 else "classes", found.why, f"{len(found.counts):,} classes"
+    )
+    tests = [each for each in facts.listing.groups if purpose(each) == "test" and "*" not in each.folder]
+    test = ToPredict(next(iter(roles.test_images), None), roles.sample_id)
+    if roles.sample is None and tests:
+        pattern = f"{tests[0].folder}/{{name}}{tests[0].suffix}"
+        why = f"{tests[0].count:,} files without a class"
+        test = ToPredict(Template("{path}", tests[0], 1.0, 1.0), None, [{"files": pattern}], why)
+    return Reshaped(
+        found.table, "there is no table of training rows: names of files make it", Template("{path}", group, 1.0, 1.0),
+        test, id=("path", "the file's path is unique"),
+        target=target, used=("path", "name", "number", "fold"), has_split=found.has_split, counts=found.counts,
+    )  # fmt: skip

@@ -1,0 +1,176 @@
+"""Keys of a proposed config that say how to train: image size, folds, head, metrics."""
+
+from collections import Counter
+from typing import Any
+
+from swinft.propose.facts import Facts
+from swinft.propose.grouping import Group
+from swinft.propose.images import Size
+from swinft.propose.known import Known
+from swinft.propose.lines import Line
+from swinft.propose.shape import Reshaped
+from swinft.propose.tables import TableFacts
+from swinft.propose.targets import Target
+
+BACKBONE = "swin_tiny_patch4_window7_224"
+NUM_FOLDS = 5
+TAXONOMY = "hierarchical_distance"
+HEADS = {
+    "classes": "ClassificationHead",
+    "binary": "ClassificationHead",
+    "grades": "RegressionHead",
+    "labels": "MultilabelHead",
+    "label_sets": "MultilabelHead",
+    "one_hot": "ClassificationHead",
+    "votes": "ClassificationHead",
+    "shares": "ClassificationHead",
+    "number": "RegressionHead",
+    "numbers": "RegressionHead",
+    "ranked": "ClassificationHead",
+}
+KINDS = {
+    "classes": "classification",
+    "binary": "classification",
+    "grades": "regression",
+    "labels": "multilabel",
+    "label_sets": "multilabel",
+    "one_hot": "classification",
+    "votes": "classification",
+    "shares": "classification",
+    "number": "regression",
+    "numbers": "regression",
+    "ranked": "classification",
+    "masks": "segmentation",
+}
+# The metrics that most competitions of a kind have, and why.
+METRICS = {
+    "classes": (["accuracy", "macro_f1"], "the sample submission wants a class"),
+    "binary": (["auc", "log_loss"], "the sample submission has one number for two classes"),
+    "grades": (["quadratic_kappa", "mae"], "usual for grades"),
+    "labels": (["mean_column_auc"], "usual for a probability of each label"),
+    "label_sets": (["samples_f1"], "usual for sets of labels"),
+    "one_hot": (["log_loss", "accuracy"], "usual for a probability of each class"),
+    "votes": (["kl_divergence", "log_loss"], "usual for shares of votes"),
+    "shares": (["kl_divergence", "log_loss"], "usual for shares"),
+    "number": (["rmse", "mae"], "usual for a number"),
+    "numbers": (["rmse", "r2"], "usual for several numbers"),
+    "ranked": (["map_at_k", "accuracy"], "the sample submission's cells are ranked classes"),
+}
+
+
+def size_lines(size: Size | None, num_rows: int) -> list[Line]:
+    """Image size, augmentation and batch."""
+    if size is None:
+        image = Line("data.image_size", 224, "the size of the images could not be read; 224 is the backbone's")
+    else:
+        shorter = min(size.width, size.height)
+        side = 224 if shorter >= 112 else 128 if shorter >= 80 else 64
+        shown = f"images have {size.width} × {size.height} pixels (median of {size.tried})"
+        others = (
+            ["a larger size, such as 384, often scores higher, and takes about three times as long"]
+            if shorter >= 380 and side == 224
+            else []
+        )
+        if max(size.width, size.height) >= 1.8 * shorter:
+            others.append("they are far from square: `grid` in data.image cuts them, [height, width] keeps their shape")
+        image = Line("data.image_size", side, shown, tuple(others))
+    batch = 32 if num_rows >= 640 else max(4, min(32, num_rows // 20))
+    why = "" if batch == 32 else f"few rows ({num_rows:,}): a fold still has several steps an epoch"
+    return [
+        image,
+        Line("data.augment", "light", "flips and small changes; `medium` and `heavy` do more"),
+        Line("data.batch_size", batch, why),
+    ]
+
+
+def fold_lines(shape: Reshaped, target: Target, group: Group | None) -> list[Line]:
+    """The folds: their number, groups and rare classes."""
+    if shape.has_split:
+        why = "the given validation split is the one fold that is held out; remove it for folds of all rows"
+        return [Line("data.folds.column", "fold", why)]
+    lines, num, why = [], NUM_FOLDS, "stratified by the target"
+    groups = len(shape.train.columns[group.column].values) if group else None
+    if groups is not None and groups < 2 * NUM_FOLDS:
+        num = max(2, groups // 2)
+        why += f"; there are {groups} groups only"
+    lines.append(Line("data.folds.num", num, why + (", within groups" if group else "")))
+    if group is not None:
+        lines.append(
+            Line("data.folds.group", group.column, group.why, tuple(f"weighed: {each}" for each in group.others))
+        )
+    rare = _rare(shape, target, group, num)
+    if rare:
+        shown = ", ".join(f"{name} ({count})" for name, count in rare[:4])
+        lines.append(
+            Line(
+                "data.folds.rare_classes",
+                "train",
+                f"classes with fewer rows than folds, or of one group: {len(rare):,}, such as {shown}",
+            )
+        )
+    return lines
+
+
+def _rare(shape: Reshaped, target: Target, group: Group | None, num: int) -> list[tuple[str, int]]:
+    """Classes that cannot be in every fold, with their rows."""
+    if target.what not in ("classes", "binary", "ranked"):
+        return []
+    cells = shape.train.column(target.columns[0])
+    counts = shape.counts or Counter(cell for cell in cells if cell)
+    found = {name: count for name, count in counts.items() if count < num}
+    if group is not None:
+        owners: dict[str, set[str]] = {}
+        for cell, owner in zip(cells, shape.train.column(group.column), strict=True):
+            owners.setdefault(cell, set()).add(owner)
+        found |= {name: counts[name] for name, of in owners.items() if len(of) == 1 and name in counts}
+    return sorted(found.items(), key=lambda each: each[1])
+
+
+def model_lines(target: Target, known: Known | None) -> list[Line]:
+    """Backbone and head."""
+    larger = "on a GPU with 16 GB or more: swin_base_patch4_window7_224, or a convnext or swinv2 model of timm"
+    lines = [
+        Line("model.backbone", BACKBONE, "the default: small enough for a first run on any device", (larger,)),
+        Line("model.pretrained", True, "timm's weights, which are downloaded once; false to train from scratch"),
+    ]
+    if target.what not in HEADS:
+        return lines
+    head: dict[str, Any] = {"class_path": f"swinft.{HEADS[target.what]}"}
+    if known and known.head:
+        head["init_args"] = known.head
+    return [*lines, Line("model.head", head)]
+
+
+def metric_line(
+    target: Target, train: TableFacts, facts: Facts, known: Known | None, slug: str, has_sample: bool
+) -> Line:
+    """The metrics; the first one selects epochs and formats."""
+    names, why = METRICS.get(target.what, (["rmse"], ""))
+    if target.what == "label_sets" and not has_sample:
+        names, why = METRICS["labels"]
+    if known and known.metrics:
+        official, *rest = known.metrics
+        if official == TAXONOMY:
+            path = _taxonomy(target, train, facts)
+            if path is None:
+                missing = f"the official metric {TAXONOMY} needs the taxonomy of the classes, which is not here"
+                return Line("model.metrics", names, f"{missing}; then: {{{TAXONOMY}: {{taxonomy: FILE}}}}")
+            official = {TAXONOMY: {"taxonomy": path}}
+        return Line("model.metrics", [official, *rest], f"the first is the official metric of {slug} ({known.source})")
+    advice = "Put the competition's official metric first; `swinft metrics` lists them"
+    return Line("model.metrics", names, f"a guess: {why}. {advice}")
+
+
+def _taxonomy(target: Target, train: TableFacts, facts: Facts) -> str | None:
+    """The table that has a row of ranks for each class."""
+    classes = {*train.columns[target.columns[0]].values}
+    for table in facts.tables:
+        first, *ranks = table.columns
+        if (
+            table is not train
+            and table.is_unique(first)
+            and classes <= {*table.columns[first].values}
+            and len(ranks) > 1
+        ):
+            return table.path
+    return None

@@ -1,0 +1,300 @@
+"""`swinft new` proposes, for the folder of each competition and for others, a config that `check` accepts."""
+
+import contextlib
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import swinft
+from swinft.cli import main
+from tests.conftest import ROOT
+from tests.integration.layouts import LAYOUTS
+from tests.integration.layouts.layout import write
+from tests.integration.layouts.some_numbers import WEIGHTS
+from tests.integration.new_layouts import FACES, made, one_of_each
+
+SMALL = ["--model.backbone", "test_convnext", "--model.pretrained", "false", "--data.image_size", "32"]
+SMALL += ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+# Of each competition: kind, target, id, image, group of the folds; and more keys.
+EXPECTED: dict[str, tuple[str, object, str, object, str | None, dict[str, object]]] = {
+    "petfinder": ("regression", "Pawpularity", "Id", "train/{Id}.jpg", None, {"data.columns.test_image": "test/{Id}.jpg"}),
+    "cassava": ("classification", "label", "image_id", "train_images/{image_id}", None, {"data.test": None}),
+    "plant_2020": ("classification", 4, "image_id", "images/{image_id}.jpg", None, {"data.columns.test_image": None}),
+    "plant_2021": ("multilabel", "labels", "image", "train_images/{image}", None, {"data.columns.label_delimiter": " "}),
+    "aptos": ("regression", "diagnosis", "id_code", "train_images/{id_code}.png", None, {}),
+    "ranzcr": ("multilabel", 11, "StudyInstanceUID", "train/{StudyInstanceUID}.jpg", "PatientID", {}),
+    "paddy": ("classification", "label", "image_id", "train_images/{label}/{image_id}", None,
+              {"data.columns.test_image": "test_images/{image_id}"}),
+    "dog_breed": ("classification", "breed", "id", "train/{id}.jpg", None, {"data.train": "labels.csv", "data.folds.rare_classes": "train"}),
+    "dogs_vs_cats": ("classification", "label", "path", "{path}", None,
+                     {"data.train": [{"files": "train/{label}.{number}.jpg"}], "submission.columns": {"label": "dog"},
+                      "data.columns.test_id": "id", "data.columns.test_image": "test/{id}.jpg"}),
+    "digit_recognizer": ("classification", "label", "ImageId", "pixel*", None,
+                         {"data.loading.source": "column", "data.test": [{"csv": "test.csv"}, {"number": {"column": "ImageId", "start": 1}}]}),
+    "siim": ("classification", "target", "image_name", "jpeg/train/{image_name}.jpg", "patient_id",
+             {"data.columns.numeric_features": ["age_approx"], "data.columns.missing_features": "fill",
+              "data.columns.categorical_features": ["sex", "anatom_site_general_challenge"]}),
+    "grand_xray": ("multilabel", 14, "Image_name", "train1/{Image_name}", "Patient_ID", {"data.sample_submission": "sample_submission_1.csv"}),
+    "ai_vs_human": ("classification", "label", "file_name", "{file_name}", None, {"data.columns.test_id": "id", "data.columns.test_image": "{id}"}),
+    "imagenette": ("classification", "label", "path", "{path}", None, {"data.folds.column": "fold", "data.sample_submission": None}),
+    "csiro": ("regression", "target", "sample_id", "{image_path}", "Sampling_Date", {}),
+    "planttraits": ("regression", 6, "id", "train_images/{id}.jpeg", None,
+                    {"data.columns.numeric_features": ["WORLDCLIM_*", "SOIL_*", "MODIS_*", "VOD_*"], "data.columns.missing_features": "fill"}),
+    "aerial_cactus": ("classification", "has_cactus", "id", "train.zip/train/{id}", None, {"data.loading.source": "zip"}),
+    "histopathologic": ("classification", "label", "id", "train/{id}.tif", None, {"data.train": "train_labels.csv"}),
+    "isic_2024": ("classification", "target", "isic_id", "train-image/image/{isic_id}.jpg", "patient_id",
+                  {"data.columns.test_image": "test-image.hdf5/{isic_id}", "data.loading.test_source": "hdf5"}),
+    "fathomnet": ("classification", "category", "annotation_id", "train/rois/{image_id}_{annotation_id}.png", "image_id", {}),
+    "hms": ("classification", 6, "spectrogram_id", "train_spectrograms/{spectrogram_id}.parquet", "patient_id", {"data.columns.test_id": "eeg_id"}),
+    "happywhale": ("classification", "individual_id", "image", "train_images/{image}", None, {"data.folds.rare_classes": "train"}),
+    "tgs_salt": ("segmentation", "rle_mask", "id", "train/images/{id}.png", None, {}),
+    "rsna_2024": ("classification", "value", "row_id", {"path": "train_images/{study_id}/{series_id}/*.dcm", "max": 16}, "study_id", {}),
+    "rsna_2025": ("multilabel", 14, "SeriesInstanceUID", {"path": "series/{SeriesInstanceUID}/*.dcm", "max": 16}, None, {}),
+    "rsna_knee": ("multilabel", 12, "StudyInstanceUID", {"path": "train_series/{StudyInstanceUID}/{SeriesInstanceUID}/*.dcm", "max": 16}, None, {}),
+}  # fmt: skip
+# The first metric: the official one.
+METRIC: dict[str, object] = {
+    "petfinder": "rmse", "cassava": "accuracy", "plant_2020": "auc", "plant_2021": "samples_f1", "aptos": "quadratic_kappa",
+    "ranzcr": "mean_column_auc", "paddy": "accuracy", "dog_breed": "log_loss", "dogs_vs_cats": "log_loss",
+    "digit_recognizer": "accuracy", "siim": "auc", "grand_xray": "mean_column_auc", "ai_vs_human": "macro_f1",
+    "imagenette": "accuracy", "csiro": {"weighted_r2": {"weights": WEIGHTS, "column": "target_name"}}, "planttraits": "r2",
+    "aerial_cactus": "auc", "histopathologic": "auc", "isic_2024": {"partial_auc": {"min_tpr": 0.8}},
+    "fathomnet": {"hierarchical_distance": {"taxonomy": "taxa.csv"}}, "hms": "kl_divergence",
+    "happywhale": {"map_at_k": {"k": 5, "new": "new_individual"}}, "tgs_salt": "mean_iou_precision",
+    "rsna_2024": "grouped_log_loss", "rsna_2025": {"weighted_auc": {"weights": {"Aneurysm Present": 13}}},
+    "rsna_knee": "mean_column_auc",
+}  # fmt: skip
+FAST = (
+    "petfinder",
+    "cassava",
+    "plant_2021",
+    "ranzcr",
+    "paddy",
+    "dogs_vs_cats",
+    "siim",
+    "imagenette",
+    "csiro",
+    "fathomnet",
+)
+CHECKED = ("cassava", "siim")
+ALL = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in EXPECTED]
+
+
+def flat(section: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """A config by dotted keys; sections are those of a run."""
+    found: dict[str, object] = {}
+    for key, value in section.items():
+        is_section = isinstance(value, dict) and f"{prefix}{key}" in (
+            "data", "data.columns", "data.folds", "data.loading", "model", "submission"
+        )  # fmt: skip
+        found |= flat(value, f"{prefix}{key}.") if is_section else {prefix + key: value}
+    return found
+
+
+def proposed(slug: str, root: Path, folder: Path) -> dict[str, object]:
+    """The keys of the config that `swinft new` writes."""
+    made = swinft.new(slug, root, folder / f"{slug}.yaml")
+    return flat(yaml.safe_load(made.path.read_text()))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_competition_gets_the_right_config(name, tmp_path, capsys):
+    layout = LAYOUTS[name](tmp_path, 3)
+    config = proposed(layout.slug, layout.root, tmp_path)
+    kind, target, id, image, group, more = EXPECTED[name]
+    if isinstance(target, int):
+        assert len(config["data.target"]) == target
+    else:
+        assert config["data.target"] == target
+    keys = ("data.target_kind", "data.id", "data.image", "data.folds.group")
+    assert [config.get(key) for key in keys] == [kind, id, image, group]
+    assert {key: config.get(key) for key in more} == more
+    assert config["model.metrics"][0] == METRIC[name]
+    if name in CHECKED:
+        assert main(["check", "--config", str(tmp_path / f"{layout.slug}.yaml"), *SMALL]) == 0, capsys.readouterr()
+
+
+UNLISTED = {
+    "plant_seedlings": {
+        "data.train": [{"files": "train/{label}/{name}.png"}],
+        "data.columns.test_image": "test/{file}",
+        "data.columns.test_id": "file",
+        "data.target_kind": "classification",
+        "model.metrics": ["accuracy", "macro_f1"],
+    },
+    "flowers": {
+        "data.train": [
+            {
+                "concat": [
+                    [{"files": "flowers/train/{label}/{name}.jpg"}, {"format": {"fold": "-1"}}],
+                    [{"files": "flowers/val/{label}/{name}.jpg"}, {"format": {"fold": "0"}}],
+                ]
+            }
+        ],
+        "data.id": "path",
+        "data.target": "label",
+        "data.folds.column": "fold",
+        "model.metrics": ["accuracy", "macro_f1"],
+    },
+    "oxford_pets": {
+        "data.train": [{"files": "images/{label:.+?}_{number:[0-9]+}.jpg"}],
+        "data.target": "label",
+        "data.target_kind": "classification",
+    },
+    "birds": {"data.train": [{"files": "images/{label}/{name}.jpg"}], "data.target_kind": "classification"},
+    "celeba": {
+        "data.image": "img_align_celeba/img_align_celeba/{image_id}",
+        "data.target": FACES,
+        "data.target_kind": "multilabel",
+        "model.metrics": ["mean_column_auc"],
+    },
+    "chest_xrays": {
+        "data.id": "Image Index",
+        "data.image": "{path}",
+        "data.target": "Finding Labels",
+        "data.target_kind": "multilabel",
+        "data.columns.label_delimiter": "|",
+        "data.folds.group": "Patient ID",
+        "model.metrics": ["mean_column_auc"],
+    },
+}
+
+
+@pytest.mark.parametrize("name", UNLISTED)
+def test_a_dataset_that_it_does_not_know_gets_the_right_config(name, tmp_path):
+    config = proposed(name, made(name, tmp_path / "data"), tmp_path)
+    assert {key: config.get(key) for key in UNLISTED[name]} == UNLISTED[name]
+
+
+def test_minus_one_and_one_become_zero_and_one_in_the_steps(tmp_path):
+    steps = proposed("celeba", made("celeba", tmp_path / "data"), tmp_path)["data.train"]
+    assert [next(iter(step)) for step in steps] == ["csv", "melt", "map", "pivot"]
+    assert steps[2]["map"] == {"column": "value", "values": {"-1": "0"}, "default": "keep"}
+
+
+def new(folder: Path, *words: str) -> int:
+    return main(["new", "mine", "--data", str(folder), "--output", str(folder.parent / "mine.yaml"), *words])
+
+
+def test_a_folder_that_is_not_there_or_is_a_file_is_wrong_use(tmp_path, capsys):
+    assert new(tmp_path / "none") == 2
+    assert "does not exist" in capsys.readouterr().err
+    (tmp_path / "data.zip").write_bytes(b"PK")
+    assert new(tmp_path / "data.zip") == 2
+    assert "is a file: unpack it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["empty", "tables", "images"])
+def test_a_folder_without_tables_or_images_says_what_is_missing(what, tmp_path, capsys):
+    root = tmp_path / "data"
+    root.mkdir()
+    if what == "tables":
+        write(root / "train.csv", {"id": range(9), "label": [0, 1, 2] * 3})
+    if what == "images":
+        one_of_each([f"{number}.png" for number in range(9)], root, np.random.default_rng(0))
+    assert new(root) == 2
+    err = capsys.readouterr().err
+    assert "data.train could not be decided" in err
+    text = (tmp_path / "mine.yaml").read_text()
+    assert "# train: train.csv" in text
+    missing = "neither folders nor the names of files hold a class" if what == "images" else "no images were found"
+    assert missing in text
+
+
+def test_an_existing_config_is_kept(tmp_path, capsys):
+    root = made("flowers", tmp_path / "data")
+    (tmp_path / "mine.yaml").write_text("mine")
+    assert new(root, "--no-check") == 2
+    assert "mine.yaml exists" in capsys.readouterr().err
+    assert (tmp_path / "mine.yaml").read_text() == "mine"
+    assert new(root, "--no-check", "--overwrite") == 0
+    assert "name: mine" in (tmp_path / "mine.yaml").read_text()
+
+
+def test_semicolons_cp1252_blanks_and_unicode_names(tmp_path):
+    """Ids have blanks and letters of any kind; the table is from a spreadsheet."""
+    root = tmp_path / "data"
+    names = [f"Hündin Nr {row} é" for row in range(30)]
+    one_of_each([f"Bilder für alle/{name}.png" for name in names], root, np.random.default_rng(0))
+    lines = ["Name;Größe;Fell"] + [
+        f"{name};{row / 7:.3f};{('kurz', 'lang')[row % 2]}" for row, name in enumerate(names)
+    ]
+    (root / "Tiere train.csv").write_bytes("\r\n".join(lines).encode("cp1252"))
+    config = proposed("tiere", root, tmp_path)
+    assert config["data.train"] == "Tiere train.csv"
+    assert config["data.image"] == "Bilder für alle/{Name}.png"
+    assert config["data.columns.encoding"] == "cp1252"
+    assert "data.target" not in config
+
+
+def test_two_candidates_for_everything_are_named_and_not_guessed(tmp_path, capsys):
+    root = tmp_path / "data"
+    ids = [f"a{row}" for row in range(40)]
+    one_of_each([f"{folder}/{id}.png" for folder in ("small", "large") for id in ids], root, np.random.default_rng(0))
+    for name in ("train_a", "train_b"):
+        write(root / f"{name}.csv", {"id": ids, "colour": ["r", "g"] * 20, "shape": ["x", "y", "z", "x"] * 10})
+    assert new(root) == 2
+    text = (tmp_path / "mine.yaml").read_text()
+    assert "also possible: train_b.csv" in text
+    assert "# also possible: small/{id}.png" in text or "# also possible: large/{id}.png" in text
+    assert "# target: [colour, shape]" in text
+    assert "data.target could not be decided" in capsys.readouterr().err
+
+
+def test_hundreds_of_thousands_of_files_take_seconds(tmp_path):
+    """No timed test: the number of folders that are opened is bounded, and so is what is kept of each."""
+    root = tmp_path / "data"
+    for number in range(1200):
+        folder = root / "train" / f"class{number:04d}"
+        folder.mkdir(parents=True)
+        (folder / f"{number}_1.jpg").touch()
+    made_ = swinft.new("many", root, tmp_path / "many.yaml")
+    (group,) = made_.facts.listing.groups
+    assert (group.count, group.is_exact, len(group.folders)) == (1200, False, 1200)
+    assert made_.facts.listing.num_files == 400
+    assert len(group.names) <= 240
+
+
+PAGE = ROOT / "docs" / "new.md"
+FENCES = (("```\n", "\n```\nThe config:"), ("```yaml\n", "```\n\n## What it looks at"))
+
+
+def session(folder: Path) -> tuple[str, str]:
+    """What the page shows: a command with what it prints, and the config that it writes."""
+    layout = LAYOUTS["siim"](folder, 3)
+    (folder / "data").mkdir()
+    layout.root.rename(folder / "data" / layout.slug)
+    words = ["new", layout.slug, "--data", f"data/{layout.slug}", "--no-check"]
+    out, before = io.StringIO(), Path.cwd()
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(out):
+            assert main(words) == 0
+    finally:
+        os.chdir(before)
+    config = (folder / "configs" / f"{layout.slug}.yaml").read_text()
+    return f"swinft {' '.join(words)}\n\n{out.getvalue()}", config
+
+
+def page(folder: Path) -> str:
+    """The page with the session of now."""
+    text = PAGE.read_text()
+    for shown, (start, end) in zip(session(folder), FENCES, strict=True):
+        place = text.index(end)
+        begin = text.rindex(start, 0, place) + len(start)
+        text = text[:begin] + shown.rstrip() + ("\n" if start != "```\n" else "") + text[place:]
+    return text
+
+
+def test_the_page_shows_what_the_command_prints(tmp_path):
+    assert PAGE.read_text() == page(tmp_path)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        PAGE.write_text(page(Path(temporary)))
