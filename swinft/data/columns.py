@@ -51,8 +51,9 @@ class Columns:
             classes. The empty cell is always missing.
         twins: Two spellings of one class, label, group or category are an `error`, or two names (`distinct`). Spellings
             differ by case, blanks, quotes or Unicode form, or like `1`, `1.0` and `01`.
-        numeric_features: Metadata columns that the network gets as numbers.
-        categorical_features: Metadata columns that the network gets as categories (one-hot).
+        numeric_features: Metadata columns that the network gets as numbers. A pattern (`tbp_lv_*`) stands for the
+            columns of the training table that it matches, without those that another setting names.
+        categorical_features: Metadata columns that the network gets as categories (one-hot), or patterns.
         missing_features: A missing number or category is an `error`; is filled in rows to predict (`fill_test`); or in
             training rows too (`fill`). A number becomes the training rows' mean. A category becomes a separate category
             if training rows have missing ones, and no category otherwise. Filled cells are counted.

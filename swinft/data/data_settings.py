@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from albumentations.core.composition import TransformType
 
@@ -18,6 +18,7 @@ from swinft.data.row_images import RowImages, row_images
 from swinft.data.settings import LoadingConfig, transform_problems
 from swinft.data.sources.named import make_source
 from swinft.data.sources.source import Source
+from swinft.data.tables.steps.frame import is_pattern
 from swinft.data.tables.steps.make import given_table, read_given, table_name
 from swinft.data.tables.steps.sequence import StepList
 from swinft.data.tables.table import Problem, Table, read_table
@@ -58,6 +59,7 @@ class DataSettings:
     columns: Columns
     folds: FoldConfig
     loading: LoadingConfig
+    is_matched: ClassVar[bool] = False  # of an object: whether names have replaced patterns in its lists of columns
 
     def __post_init__(self) -> None:
         """Converts plain values to objects, then checks each setting and their combination."""
@@ -206,7 +208,8 @@ class DataSettings:
     @cached_property
     def kind(self) -> Target:
         """What the kind of target means."""
-        return target_of(self.target_kind, self.target)
+        is_several = isinstance(self.target, list) and self._has_target_pattern  # a pattern stands for several columns
+        return target_of(self.target_kind, [*self.target, ""] if is_several else self.target)
 
     @property
     def kind_name(self) -> str:
@@ -216,8 +219,14 @@ class DataSettings:
 
     @property
     def targets(self) -> list[str]:
-        """The target columns."""
+        """The target columns; patterns until the training table is read."""
+        if isinstance(self.target, list) and self._has_target_pattern:
+            return self.target
         return target_columns(self.kind, self.target, self.columns.label_delimiter)
+
+    @property
+    def _has_target_pattern(self) -> bool:
+        return not self.is_matched and isinstance(self.target, list) and any(map(is_pattern, self.target))
 
     @property
     def has_custom_transforms(self) -> bool:

@@ -48,7 +48,7 @@ class CSVDataModule(LightningDataModule):
     """Images named by a CSV.
 
     Args:
-        target: Column of the target; a list for several numbers or several 0/1 labels.
+        target: Column of the target; a list, also of patterns (`*_vote`), for several numbers or several 0/1 labels.
         target_kind: What the target is: a name, or an object of a class derived from the kind of one of them.
         train: CSV of the training rows, relative to `root`; or steps that make the table (docs/tables.md).
         image: Path of a row's image, relative to `root`, with any columns in braces: `train/{Id}.jpg`. A list of such
@@ -123,6 +123,7 @@ class CSVDataModule(LightningDataModule):
                 self.image_files.cache(splits.train)
         elif stage in ("predict", "test") and not splits.has_test:
             splits.setup_predict()
+        self.settings = splits.settings  # with names in place of patterns of columns
 
     def check(self, decode: bool = True) -> None:
         """Everything that can be checked before training: tables, folds, and every image.
@@ -271,7 +272,6 @@ class CSVDataModule(LightningDataModule):
 
         Without a Trainer, each pass over such a loader is the next epoch, with a new order and augmentation, even if
         each pass creates a new loader; `loader.sampler.set_epoch` sets the epoch.
-
         With `loading.augment_on: device`, the first call copies the images to the device.
         """
         return self._train_loader(makes_cache=True)

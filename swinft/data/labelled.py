@@ -30,18 +30,33 @@ def read_labelled(
         notes: Notes are appended.
 
     Returns:
-        The table, its rows that are skipped for want of a target, and the cells of the others' targets. None if the
-        table, a column or all rows are missing.
+        As `labelled`; None also if the table or a column is missing.
     """
-    table = settings.read(given, settings.id, required, problems)
+    return labelled(settings, settings.read(given, settings.id, required, problems), problems, notes)
+
+
+def labelled(
+    settings: "DataSettings", table: Table | None, problems: list[Problem], notes: list[str]
+) -> tuple[Table, dict[int, str], TargetCells] | None:
+    """The rows of a table, those that are skipped for want of a target, and the cells of the others' targets.
+
+    Args:
+        settings: Settings of the datamodule.
+        table: A table with the columns of the targets.
+        problems: Errors are appended.
+        notes: Notes are appended.
+
+    Returns:
+        None if there is no table, or if all rows are missing.
+    """
     if table is None or not len(table):
         return None
     skipped = without_target(settings, table, problems, notes)
     if skipped is None:
         return None
-    labelled = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
+    answered = table.take(np.array([row for row in range(len(table)) if row not in skipped], dtype=np.int64))
     columns = settings.columns
-    return table, skipped, TargetCells(labelled, settings.targets, columns.label_delimiter, columns.rules)
+    return table, skipped, TargetCells(answered, settings.targets, columns.label_delimiter, columns.rules)
 
 
 def read_unlabelled(

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.column_patterns import exact, matched
 from swinft.data.columns import Columns
 from swinft.data.features import encode_features
 from swinft.data.given_rows import GivenRows
-from swinft.data.labelled import read_labelled
+from swinft.data.labelled import labelled
 from swinft.data.row_images import Shown
 from swinft.data.schema import Schema, make_schema
 from swinft.data.sources.files import FILES
@@ -155,13 +156,15 @@ def needed_columns(settings: "DataSettings", of_images: Sequence[str], setting: 
     """Columns that training and test rows both need, each with the config key that names it."""
     return {
         **dict.fromkeys(of_images, setting),
-        **dict.fromkeys(settings.columns.numbers, "data.columns.numeric_features"),
-        **dict.fromkeys(settings.columns.categories, "data.columns.categorical_features"),
+        **dict.fromkeys(exact(settings, settings.columns.numbers), "data.columns.numeric_features"),
+        **dict.fromkeys(exact(settings, settings.columns.categories), "data.columns.categorical_features"),
     }
 
 
-def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Problem]) -> tuple[Rows, Schema] | None:
-    """Reads the training rows and their schema.
+def read_train(
+    settings: "DataSettings", min_class_rows: int, problems: list[Problem]
+) -> tuple[Rows, Schema, "DataSettings"] | None:
+    """Reads the training rows, their schema, and the settings with the names of all columns.
 
     Args:
         settings: Settings of the datamodule.
@@ -173,7 +176,7 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
     """
     columns, rules = settings.columns, settings.columns.rules
     required = {
-        **dict.fromkeys(settings.targets, "data.target"),
+        **dict.fromkeys(exact(settings, settings.targets), "data.target"),
         **dict.fromkeys(columns.auxiliary_columns, "data.columns.auxiliary"),
         **({settings.folds.group: "data.folds.group"} if settings.folds.group else {}),
         **({columns.weight_column: "data.columns.weight"} if columns.weight_column else {}),
@@ -182,21 +185,25 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
     }
     notes: list[str] = []
     assert settings.train is not None
-    read = read_labelled(settings, settings.train, required, problems, notes)
+    whole = settings.read(settings.train, settings.id, required, problems)
+    before = len(problems)
+    settings = settings if whole is None else matched(settings, whole, problems)
+    read = labelled(settings, whole, problems, notes) if len(problems) == before else None
     if read is None:
         return None
+    columns = settings.columns
     table, skipped, cells = read
-    labelled = cells.table
+    answered = cells.table
     target = (settings.target, columns.label_delimiter)
     metadata = (columns.numbers, columns.categories)
-    schema = make_schema(labelled, settings.target_kind, *target, *metadata, rules, columns.class_order)
+    schema = make_schema(answered, settings.target_kind, *target, *metadata, rules, columns.class_order)
     has_gaps = columns.on_missing_target == "mask"
     targets = _encoded(schema, cells, problems, notes, has_gaps)
     given = columns.auxiliary or ()
-    others = [read_auxiliary(each, labelled, rules, problems, notes) for each in given]
+    others = [read_auxiliary(each, answered, rules, problems, notes) for each in given]
     schema = replace(schema, has_gaps=has_gaps, auxiliary=[kept for kept, _ in others])
-    features = _train_features(labelled, schema, columns, problems, notes) if schema.num_features else None
-    weight = weights(labelled, columns.weight_column, problems, rules) if columns.weight_column else None
+    features = _train_features(answered, schema, columns, problems, notes) if schema.num_features else None
+    weight = weights(answered, columns.weight_column, problems, rules) if columns.weight_column else None
     groups = read_groups(table, settings.folds.group, rules, problems) if settings.folds.group else None
     if min_class_rows:
         of_answered = [name for row, name in enumerate(groups) if row not in skipped] if groups else None
@@ -210,7 +217,7 @@ def read_train(settings: "DataSettings", min_class_rows: int, problems: list[Pro
         [with_skipped(each, skipped) for _, each in others],
     )
     values = with_skipped(targets, skipped), all_features, weight, groups, skipped, source
-    return Rows(table, paths, *values, shown=shown, auxiliary=auxiliary), schema
+    return Rows(table, paths, *values, shown=shown, auxiliary=auxiliary), schema, settings
 
 
 def _encoded(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.augment.dry_run import transform_notes
+from swinft.data.column_patterns import by_schema
 from swinft.data.data_settings import DataSettings
 from swinft.data.extra import extra_notes, leaks_csv, left_out, read_leaks, with_extra
 from swinft.data.fold_assignment import assign_folds
@@ -51,7 +52,7 @@ class Splits:
         self.given_rows: GivenRows | None = None  # to predict, in the place of those of `data.test`
         self._test: Rows | None = None
         self.known_leaks: Path | None = None  # an earlier run's extra.csv
-        self._fold_of_row: Folds = np.empty(0, dtype=np.int64)
+        self.fold_of_row: Folds = np.empty(0, dtype=np.int64)  # int64 (N,); −1 for rows that no fold scores
         self._leaks: NDArray[np.bool_] | None = None  # which extra rows each fold leaves out, bool (folds, N)
 
     @property
@@ -61,7 +62,7 @@ class Splits:
 
     @schema.setter
     def schema(self, value: Schema) -> None:
-        self._schema = recognised(value, self.settings.target_kind)
+        self._schema, self.settings = recognised(value, self.settings.target_kind), by_schema(self.settings, value)
 
     @property
     def train(self) -> Rows:
@@ -106,11 +107,6 @@ class Splits:
         targets = self.train.targets
         assert targets is not None
         return targets
-
-    @property
-    def fold_of_row(self) -> Folds:
-        """Fold of each training row, int64 (N,); −1 for rows that no fold scores."""
-        return self._fold_of_row
 
     @property
     def is_scored(self) -> NDArray[np.bool_]:
@@ -264,7 +260,7 @@ class Splits:
         notes = check_folds(folds[answered], train.targets[answered], schema.outputs, groups, config.source)
         check_gaps(train, schema, folds)
         self._leaks = self._find_leaks(train, folds)
-        self.schema, self._test, self._fold_of_row = schema, test, folds
+        self.schema, self._test, self.fold_of_row = schema, test, folds
         self._train = awaiting_labels(train, config.extra_tables)
         sample = None if self.settings.predicts_sample else self.sample
         tables = [train.table, *([test.table] if test else []), *([sample] if sample else [])]
@@ -347,4 +343,7 @@ class Splits:
             raise InputError("data.train is not set: it names the CSV of the training rows.")
         # Folds from a file are checked later: rows without a fold may include all rows of a class.
         found = read_train(self.settings, self.settings.folds.fewest_of_class, problems)
-        return (with_extra(self.settings, *found, problems), found[1]) if found else None
+        if found is None:
+            return None
+        train, schema, self.settings = found
+        return with_extra(self.settings, train, schema, problems), schema

@@ -327,7 +327,7 @@ class Run:
         names = [
             columns.test_id or data["id"],
             *row_images(columns.test_image or data["image"]).columns,
-            *columns.categories,
+            *self._files.read_schema()["categories"],
         ]
         path.write_bytes(frame_content(rows, names, columns.encoding))
         return path

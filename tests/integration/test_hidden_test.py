@@ -24,7 +24,7 @@ def run(competition, tmp_path_factory):
     folds = root / "folds.csv"
     folds.write_text("id,fold\n" + "".join(f"{k:03d},{-1 if k < 3 else k // 3 % 2}\n" for k in range(24)))
     changes = {
-        "data.columns.numeric_features": ["brightness"],
+        "data.columns.numeric_features": ["bright*"],  # a pattern: the schema has the name
         "data.columns.categorical_features": ["tags"],
         "data.folds.file": str(folds),
         "trainer.max_epochs": 1,

@@ -1,7 +1,7 @@
 """The sample submission: the header, ids and cells that a submission must match."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.columns import Columns
 from swinft.data.tables.numbers import NUMBER
-from swinft.data.tables.table import Table
+from swinft.data.tables.steps.make import given_table, read_given
+from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.tables.text import normal
 from swinft.errors import InputError
+from swinft.inference.rules.rule import Rule, columns_of
 
 MOST_ROWS = 1_000  # distinct rows of cells that are stored with a run
 SUM_TOLERANCE = 1e-3  # 120 cells of 0.0083 sum to 0.996, which does not count as 1; of 0.00833 to 0.9996, which does
@@ -103,3 +106,45 @@ class Sample:
     def name(self) -> str:
         """The file's name."""
         return Path(self.source).name
+
+
+def _allow_steps(data: Mapping[str, Any], rules: Sequence[Rule], allow_code: Sequence[str]) -> None:
+    """Imports the custom steps of the tables that a submission is made from.
+
+    Raises:
+        InputError: A class is not allowed.
+    """
+    keys = ["sample_submission", *(["test"] if columns_of(rules) else [])]
+    if any(isinstance(data[key], list) for key in keys):
+        from swinft.run.config.trust import import_steps  # slow to import, and seldom needed
+
+        import_steps(data, keys, allow_code)
+
+
+def read_sample(
+    data: Mapping[str, Any], sample_id: str | None, rules: Sequence[Rule], allow_code: Sequence[str]
+) -> Sample | None:
+    """The sample submission of a config; None if it has none.
+
+    Args:
+        data: The section `data` of a run's config.
+        sample_id: Name of the id column there, if it differs.
+        rules: What changes the predictions: it may read columns of the rows to predict, whose steps are allowed too.
+        allow_code: Packages or modules whose classes the config may name.
+
+    Raises:
+        InputError: A class of a custom step is not allowed.
+        DataError: It is missing, or not a valid table.
+    """
+    _allow_steps(data, rules, allow_code)
+    given = given_table("data.sample_submission", data["sample_submission"])
+    if not given:
+        return None
+    columns = Columns(**{**data["columns"], "sample_id": sample_id})
+    problems: list[Problem] = []
+    id, setting = columns.id_of(data["id"], is_sample=True)
+    more = columns.encoding, setting, data["loading"]["follow_links"]
+    table = read_given(given, Path(data["root"]), id, {}, problems, *more)
+    if table is None or problems:
+        raise DataError(problems, data["loading"]["download"])
+    return Sample.of(table)

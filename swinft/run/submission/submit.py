@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import shlex
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,13 @@ from swinft.class_spec import spec_name, to_spec
 from swinft.data.columns import Columns
 from swinft.data.roots import resolved_root
 from swinft.data.schema import Schema
-from swinft.data.tables.steps.make import given_table, read_given
-from swinft.data.tables.table import DataError, Problem
+from swinft.data.tables.steps.frame import is_pattern
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance
 from swinft.inference.rules.fitted import fitted_of
 from swinft.inference.rules.named import rules_of
-from swinft.inference.rules.rule import Rule, apply_rules, columns_of
+from swinft.inference.rules.rule import Rule, apply_rules
 from swinft.model.metrics import Traits, traits_of
 from swinft.printing import print_line
 from swinft.run.layout import Run
@@ -44,7 +42,7 @@ from swinft.run.submission.plan import (
     matched,
 )
 from swinft.run.submission.rules import requested_rules, rows_to_predict
-from swinft.run.submission.sample import Sample
+from swinft.run.submission.sample import Sample, read_sample
 from swinft.store import is_committed, verify
 
 MAKER = "swinft submit"
@@ -167,7 +165,7 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
             check_weights(run, made_with, source)
         if options.root:
             config["data"]["root"] = options.root
-        sample = _read_sample(config["data"], settings, allowed)
+        sample = read_sample(config["data"], settings.id, rules, allowed)
         if sample and is_committed(run.sample):
             sample = sample.decided_by(json.loads(verify(run.sample).read_bytes()))
         if predictions is None:
@@ -284,43 +282,10 @@ def _build(
     return text
 
 
-def _allow_steps(data: dict[str, Any], rules: Sequence[Rule], allow_code: list[str]) -> None:
-    """Imports the custom steps of the tables that are read.
-
-    Raises:
-        InputError: A class is not allowed.
-    """
-    keys = ["sample_submission", *(["test"] if columns_of(rules) else [])]
-    if any(isinstance(data[key], list) for key in keys):
-        from swinft.run.config.trust import import_steps  # slow to import, and seldom needed
-
-        import_steps(data, keys, allow_code)
-
-
-def _read_sample(data: dict[str, Any], options: SubmissionConfig, allow_code: list[str]) -> Sample | None:
-    """The configured sample submission; None without one.
-
-    Raises:
-        InputError: A class of a custom step is not allowed.
-        DataError: It is missing, or not a valid table.
-    """
-    _allow_steps(data, rules_of(options.rules), allow_code)
-    given = given_table("data.sample_submission", data["sample_submission"])
-    if not given:
-        return None
-    columns = Columns(**{**data["columns"], "sample_id": options.id})
-    problems: list[Problem] = []
-    id, setting = columns.id_of(data["id"], is_sample=True)
-    more = columns.encoding, setting, data["loading"]["follow_links"]
-    table = read_given(given, Path(data["root"]), id, {}, problems, *more)
-    if table is None or problems:
-        raise DataError(problems, data["loading"]["download"])
-    return Sample.of(table)
-
-
 def _sample_without_file(data: dict[str, Any], schema: Schema, metric: Traits, table: Predictions) -> Sample:
     """A substitute without a sample submission: the id, the target's columns, the order of the predictions."""
-    targets = [data["target"]] if isinstance(data["target"], str) else data["target"]
+    given = data["target"]
+    targets = [given] if isinstance(given, str) else schema.outputs if any(map(is_pattern, given)) else given
     if schema.base.are_classes and metric.wants_probabilities and len(schema.outputs) > 2:
         targets = schema.outputs
     id = data["columns"]["test_id"] or data["id"]
