@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from swinft.data.image_paths import Search, filled_parts
+from swinft.data.images.dicom import SUFFIXES, series_order
 from swinft.data.images.rules import ImageRules
 from swinft.data.row_images import RowImages, Shown, spread
 from swinft.data.sources.given import GivenImages
@@ -112,7 +113,7 @@ class Finding:
         most, counts = self.images.most // self.images.parts, Counter[str]()
         for row, parts in enumerate(filled_parts(template, table, problems)):
             if self.images.delimiter is None:
-                files = search.matches(row, parts, problems)
+                files = self._ordered(search.matches(row, parts, problems))
             else:
                 files = self._listed(search, row, parts, problems, counts)
             counts["more than that"] += len(files) > most
@@ -124,6 +125,11 @@ class Finding:
             "twice": f"{number_of(counts['twice'], 'cell lists', 'cells list')} a file twice, which is taken once",
         }
         notes += [f"{table.path}: {text}." for name, text in texts.items() if counts[name]]
+
+    def _ordered(self, files: list[str]) -> list[str]:
+        """The files of wildcards in the order of the setting."""
+        is_series = self.images.order == "auto" and all(file.casefold().endswith(SUFFIXES) for file in files)
+        return series_order(files, self.source) if is_series and len(files) > 1 else files
 
     def _listed(
         self, search: Search, row: int, parts: tuple[str, ...], problems: list[Problem], counts: Counter[str]

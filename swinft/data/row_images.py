@@ -19,6 +19,7 @@ from swinft.ranges import SettingsError, is_whole, word_problems
 Missing = Literal["error", "mask"]
 Channels = Literal["grey", "rgb"]
 Sharing = Literal["shared", "independent"]
+Order = Literal["auto", "name"]
 
 KEY = "data.image"
 MOST = 16  # images of a row where nothing else limits them and nobody says how many
@@ -49,6 +50,8 @@ class RowImages:
             one channel of each, `rgb` for three; what is left out is black. Null for images that the network sees one
             by one, and fuses as `model.pooling.images` says.
         augment: The images of a row are augmented alike (`shared`), or each with numbers of its own (`independent`).
+        order: Order of the files of wildcards: `auto` for DICOM files by their place in the series (position, else
+            instance number) and for others by name; `name` for all.
 
     Raises:
         InputError: Settings are wrong or contradict each other; all of them are listed.
@@ -65,6 +68,7 @@ class RowImages:
     missing: Missing = "error"
     channels: Channels | None = None
     augment: Sharing = "shared"
+    order: Order = "auto"
 
     def __post_init__(self) -> None:
         """Checks what can be said without the tables."""
@@ -93,6 +97,7 @@ class RowImages:
         if isinstance(contrast, bool) or not isinstance(contrast, int | float) or not 0 <= contrast <= 127.5:
             found.append(f"{KEY}.least_contrast is {contrast!r}. Allowed: a number from 0 to 127.5.")
         words: dict[str, Sequence[Any]] = {"missing": get_args(Missing), "augment": get_args(Sharing)}
+        words |= {"order": get_args(Order)}
         words |= {"frames": (True, False)} | ({} if self.channels is None else {"channels": get_args(Channels)})
         return found + word_problems(KEY, vars(self), words)
 
@@ -129,6 +134,7 @@ class RowImages:
             f"{KEY}.augment is for several images per row; remove it: a row has one.": (
                 self.augment == "independent" and self.most == 1
             ),
+            f"{KEY}.order is for wildcards in {KEY}.path; remove it.": self.order != "auto" and not self.has_wildcards,
             f"{KEY}.path names no image: {self.names}.": not all(self.names),
         }
         return [text for text, is_so in wrong.items() if is_so]

@@ -10,7 +10,6 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -18,6 +17,7 @@ from PIL import Image, ImageFile
 from swinft.data.images.arrays import is_array, read_array, read_header
 from swinft.data.images.deep import kept, scaled
 from swinft.data.images.depth import Pixels
+from swinft.data.images.dicom import dicom_info, dicom_pixels, is_dicom
 from swinft.data.images.file_format import (
     FORMATS,
     describe_unreadable,
@@ -26,7 +26,9 @@ from swinft.data.images.file_format import (
     png_significant_bits,
     strip_metadata,
 )
-from swinft.data.images.rules import RULES, ImageRules
+from swinft.data.images.info import ImageInfo, guarded
+from swinft.data.images.matrix import is_matrix, matrix_shape, read_matrix
+from swinft.data.images.rules import KEY, RULES, ImageRules
 from swinft.data.images.to_rgb import Layout, layout_of, to_rgb
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import ImageError, Source, read_image
@@ -44,40 +46,8 @@ TRANSPOSES: dict[int, Callable[[Pixels], Pixels]] = {
     8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
 MAY_HOLD_EXIF = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks of a PNG
+ARRAY = "numpy array (or one in HDF5, of another type than uint8)"
 CONVERSION = 2  # raise it when the conversions above change, so that older caches are not used
-
-
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    """Information from an image's header and pixels.
-
-    Args:
-        width: In pixels, after EXIF orientation.
-        height: In pixels, after EXIF orientation.
-        mode: Pillow's name of the pixel format.
-        format: `JPEG`, `PNG`, …
-        frames: More than 1 for animations and stacks.
-        is_rotated: EXIF rotates or flips the image.
-        bits: 2^bits − 1 is the largest possible sample, by the file's metadata or by the rules.
-        dropped_bands: Ignored bands: the file declares them neither colour nor transparency.
-        used_bits: Bits of the largest sample; 0 if that is meaningless, or the pixels were not decoded.
-        altered: Fraction of pixels that the conversion changes otherwise than by scaling, in 0–1: those that are not
-            fully opaque, or with the rule `keep` outside of its range; 0 if they were not decoded.
-    """
-
-    width: int
-    height: int
-    mode: str
-    format: str
-    frames: int
-    is_rotated: bool
-    bits: int = 8
-    dropped_bands: int = 0
-    used_bits: int = 0
-    altered: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +65,8 @@ def decode(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) 
     """Decodes an image.
 
     Args:
-        path: A JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000 or PPM file, or a reference to one in `source`.
+        path: A JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000, PPM, DICOM, .npy or parquet file, or a reference to
+            one in `source`.
         rules: Which images can be used, and how.
         source: Where its bytes come from.
 
@@ -137,7 +108,11 @@ def probe(path: str | Path, rules: ImageRules = RULES, source: Source = FILES) -
         ImageError: The file is missing, not an image, or outside the rules.
     """
     content = read_image(path, source)
-    return _array_info(path, content, rules) if is_array(content) else _info(path, _open(path, content, rules), rules)
+    if is_dicom(path, content):
+        return dicom_info(path, content, rules)
+    if is_array(content) or is_matrix(content):
+        return _array_info(path, content, rules)
+    return _info(path, _open(path, content, rules), rules)
 
 
 def load(
@@ -165,22 +140,13 @@ def load(
 def _decoded(
     path: str | Path, content: bytes, at_least: tuple[int, int] | None, rules: ImageRules, frame: int = 0
 ) -> tuple[Pixels, ImageInfo]:
-    if is_array(content):
+    if is_dicom(path, content):
+        return dicom_pixels(path, content, rules, frame)
+    if is_array(content) or is_matrix(content):
         return _array(path, content, rules)
     opened = _verified(path, _open(path, content, rules, frame), rules)
     info = _info(path, opened, rules)
-    return _guarded(path, lambda: _pixels(path, opened, info, at_least, rules))
-
-
-def _guarded(path: str | Path, work: Callable[[], Result]) -> Result:
-    """Runs a decoder; on damaged data, decoders raise many types of errors."""
-    try:
-        return work()
-    except (MemoryError, ImageError):
-        raise
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise ImageError(f"{path} is damaged or cannot be used: {reason}. Restore it or remove its row.") from error
+    return guarded(path, lambda: _pixels(path, opened, info, at_least, rules))
 
 
 def _open(path: str | Path, content: bytes, rules: ImageRules, frame: int = 0) -> _Opened:
@@ -200,11 +166,14 @@ def _open(path: str | Path, content: bytes, rules: ImageRules, frame: int = 0) -
             return _open(path, pixels_alone, rules, frame)
         raise ImageError(f"{path} {describe_unreadable(content, error)}.") from error
     rules.check_size(path, image.width, image.height)
+    for name, kind in {"window": "DICOM", "columns": "parquet"}.items():
+        if getattr(rules, name) is not None and image.format != "PPM":  # a PPM is a part, by the rule already
+            raise ImageError(f"{path} is a {image.format}, and {KEY}.{name} is for {kind} files: remove it.")
     if rules.animated == "error" and getattr(image, "n_frames", 1) > 1:
         raise ImageError(
             f"{path} has more than one frame. Save one, or set data.loading.image_rules.animated to first."
         )
-    layout = _guarded(path, lambda: layout_of(image))  # before EXIF, which may load the pixels
+    layout = guarded(path, lambda: layout_of(image))  # before EXIF, which may load the pixels
     return _Opened(image, layout, content, _orientation(image, content), frame)
 
 
@@ -231,7 +200,7 @@ def _verified(path: str | Path, opened: _Opened, rules: ImageRules) -> _Opened:
         Image.open(io.BytesIO(content)).verify()
     except Exception:
         content = strip_metadata(content) or content  # wrong checksums of metadata do not matter
-        _guarded(path, Image.open(io.BytesIO(content)).verify)
+        guarded(path, Image.open(io.BytesIO(content)).verify)
     return opened if content is opened.content else _open(path, content, rules, opened.frame)
 
 
@@ -276,10 +245,13 @@ def _reopened(path: str | Path, opened: _Opened, rules: ImageRules) -> ImageFile
 def _array(path: str | Path, content: bytes, rules: ImageRules) -> tuple[Pixels, ImageInfo]:
     """Pixels and information of an array; those of a part have been scaled before."""
     info = _array_info(path, content, rules)
-    samples, altered = _guarded(path, lambda: read_array(content))
+    if is_matrix(content):
+        samples, altered = guarded(path, lambda: read_matrix(content, rules)), None
+    else:
+        samples, altered = guarded(path, lambda: read_array(content))
     if altered is not None:
         return samples, replace(info, altered=altered)
-    pixels, found = _guarded(path, lambda: scaled(samples, rules, info.bits))
+    pixels, found = guarded(path, lambda: scaled(samples, rules, info.bits))
     pixels.flags.writeable = False
     return pixels, replace(info, bits=found.bits, used_bits=found.used_bits, altered=found.altered)
 
@@ -287,10 +259,14 @@ def _array(path: str | Path, content: bytes, rules: ImageRules) -> tuple[Pixels,
 def _array_info(path: str | Path, content: bytes, rules: ImageRules) -> ImageInfo:
     if rules.keep is None:
         raise ImageError(
-            f"{path} is a numpy array (or one in HDF5, of another type than uint8), which is read where "
+            f"{path} is a {'parquet file' if is_matrix(content) else ARRAY}, which is read where "
             f"data.loading.image_rules.keep is uint16 or float32: set it, or convert the array to PNG."
         )
-    height, width, dtype = _guarded(path, lambda: read_header(content))
+    if is_matrix(content):
+        height, width = guarded(path, lambda: matrix_shape(content, rules))
+        rules.check_size(path, width, height)
+        return ImageInfo(width, height, "float", "PARQUET", 1, False, 32)
+    height, width, dtype = guarded(path, lambda: read_header(content))
     rules.check_size(path, width, height)
     return ImageInfo(width, height, str(dtype), "NPY", 1, False, 8 * dtype.itemsize - (dtype.kind == "i"))
 
@@ -302,7 +278,7 @@ def _info(path: str | Path, opened: _Opened, rules: ImageRules) -> ImageInfo:
     # Pillow reports a TIFF's size after its orientation is applied.
     if is_sideways and rules.apply_exif == (image.format != "TIFF"):
         width, height = height, width
-    frames = _guarded(path, lambda: getattr(image, "n_frames", 1))
+    frames = guarded(path, lambda: getattr(image, "n_frames", 1))
     return ImageInfo(
         width,
         height,

@@ -1,5 +1,6 @@
 """Converts images to RGB without losing levels: uint16 or float32, by the image rules `keep` and `range`."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -80,10 +81,15 @@ def scaled(
     Raises:
         ValueError: The range of the samples is not known, or some are not finite.
     """
+    if rules.fill_nan is not None and samples.dtype.kind == "f":
+        samples = np.where(np.isnan(samples), samples.dtype.type(rules.fill_nan), samples)
     if samples.dtype.kind == "f" and (wrong := int(np.count_nonzero(~np.isfinite(samples)))):
         raise ValueError(f"{wrong:,} of its {samples.size:,} samples are NaN or infinite; replace them in the file")
     low, high, found = _range(samples, rules, bits, significant)
     unit = samples.astype(np.result_type(samples.dtype, np.float32))
+    if rules.scale == "log":
+        # Samples of 0 and less have no logarithm: they are cut to black, as all that are below the range.
+        unit, low, high = np.log(np.maximum(unit, unit.dtype.type(low / 2))), math.log(low), math.log(high)
     unit -= unit.dtype.type(low)
     unit /= unit.dtype.type(high - low)
     is_cut = (unit < 0) | (unit > 1)

@@ -64,8 +64,6 @@ def describe_unreadable(content: bytes, error: Exception) -> str:
             return f"is a {name}{detail} that Pillow cannot read ({reason}); convert it to {to} or restore it"
     if content[4:8] == b"ftyp":
         return "is HEIC or video; convert it to JPEG"
-    if content[128:132] == b"DICM":
-        return "is DICOM; convert it to PNG"
     words = f"is not a readable image ({', '.join(FORMATS)}); restore the file or remove its row"
     return words if isinstance(error, UnidentifiedImageError) else f"{words} ({error})"
 

@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from swinft.data.images.decode import ImageInfo, decode, decode_reduced, load
+from swinft.data.images.decode import decode, decode_reduced, load
 from swinft.data.images.depth import Pixels
+from swinft.data.images.info import ImageInfo
 from swinft.data.images.rules import RULES, ImageRules
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import Source

@@ -9,10 +9,11 @@ from swinft.data.images.depth import Pixels, as_unit
 from swinft.data.images.to_rgb import MAX_BITS, Transparency
 from swinft.data.sources.source import ImageError
 from swinft.errors import InputError
-from swinft.ranges import COUNT
+from swinft.ranges import COUNT, FINITE
 
 MAX_MEGAPIXELS = 89  # above it, Pillow warns of a decompression bomb
 KEY = "data.loading.image_rules"
+FROM_FILE = "file"
 Keep = Literal["uint16", "float32"]
 
 
@@ -39,6 +40,12 @@ class ImageRules:
         range: With `keep`, the samples that become black and white, in the units of the files; those beyond are cut to
             them, which `check` notes. Floating-point, signed, 8-bit and 32-bit samples need it. Null for 0 to white as
             `bits` says.
+        window: For DICOM files: the center and width of the samples that go from black to white, [40, 80], in the units
+            of the modality (Hounsfield units in CT); three of them for red, green and blue; or `file` for what each
+            file declares. Null for black at 0 and white as the file's bits say, or as `range`.
+        scale: With `range`: `log` for equal steps of the logarithm; null for equal steps.
+        fill_nan: With `range`: the number that stands for missing samples (NaN); null makes them an error.
+        columns: Of parquet files, the columns that are the image, as patterns: [LL_*]; null for all columns of numbers.
 
     Raises:
         InputError: A value is outside its range.
@@ -54,6 +61,10 @@ class ImageRules:
     animated: Literal["first", "error"] = "first"
     keep: Keep | None = None
     range: tuple[float, float] | None = None
+    window: Literal["file"] | tuple[float, float] | list[tuple[float, float]] | None = None
+    scale: Literal["log"] | None = None
+    fill_nan: float | None = None
+    columns: list[str] | None = None
 
     def __post_init__(self) -> None:
         has_background = tuple(self.background) != (255, 255, 255)
@@ -82,6 +93,7 @@ class ImageRules:
             ),
         }
         wrong = [f"{KEY}.{text}." for text, is_right in allowed.items() if not is_right] or self._range_problems()
+        wrong = wrong or self._sample_problems()
         if wrong:
             raise InputError("\n  ".join(["the image rules are wrong:", *wrong]))
         if self.range is not None:
@@ -90,6 +102,8 @@ class ImageRules:
     def _range_problems(self) -> list[str]:
         """Problems of `range`, and of its combination with other rules; one sentence each."""
         given: Any = self.range
+        if given is None and self.window is not None:
+            return []
         if given is None:
             needed = f"{KEY}.range is null; with keep: float32, write the samples that become black and white: [0, 1]."
             return [needed] if self.keep == "float32" else []
@@ -102,6 +116,49 @@ class ImageRules:
             f"{KEY}.bits and range both say what becomes white; remove one.": self.bits != "auto",
         }
         return [text for text, is_so in wrong.items() if is_so]
+
+    def _sample_problems(self) -> list[str]:
+        """Problems of the rules for windows, logarithms, missing samples and columns; one sentence each."""
+        log_range = self.range is not None and self.range[0] > 0
+        fills: Any = self.fill_nan
+        patterns: Any = self.columns
+        wrong = {
+            f"{KEY}.window is {self.window!r}; write [center, width], three of these, or file, with widths above 0.": (
+                self.window is not None and self.window != FROM_FILE and not self.windows
+            ),
+            f"{KEY}.window and range both say what becomes white; remove one.": bool(self.window and self.range),
+            f"{KEY}.window and bits both say what becomes white; remove one.": bool(
+                self.window and self.bits != "auto"
+            ),
+            f"{KEY}.scale is {self.scale!r}; it must be log or null.": self.scale not in (None, "log"),
+            f"{KEY}.scale is log, which needs a range above 0: [0.01, 100].": self.scale == "log" and not log_range,
+            f"{KEY}.fill_nan is {fills!r}; it must be a finite number or null.": fills is not None
+            and (isinstance(fills, bool) or not isinstance(fills, int | float) or fills not in FINITE),
+            f"{KEY}.fill_nan is for samples that are kept: set keep and range, or remove it.": (
+                fills is not None and self.range is None
+            ),
+            f"{KEY}.columns is {patterns!r}; write patterns of columns, like ['LL_*'].": patterns is not None
+            and (isinstance(patterns, str) or not patterns or not all(isinstance(each, str) for each in patterns)),
+        }
+        return [text for text, is_so in wrong.items() if is_so]
+
+    @property
+    def windows(self) -> list[tuple[float, float]]:
+        """The windows, one or three, as centers and widths; empty if there are none, or they are wrong."""
+        given: Any = self.window
+        if not isinstance(given, list | tuple) or not given:
+            return []
+        pairs = [given] if len(given) == 2 and not isinstance(given[0], list | tuple) else list(given)
+        are_numbers = all(
+            isinstance(pair, list | tuple)
+            and len(pair) == 2
+            and all(isinstance(each, int | float) and not isinstance(each, bool) and each in FINITE for each in pair)
+            and pair[1] > 0
+            for pair in pairs
+        )
+        return (
+            [(float(center), float(width)) for center, width in pairs] if are_numbers and len(pairs) in (1, 3) else []
+        )
 
     @property
     def identity(self) -> dict[str, Any]:

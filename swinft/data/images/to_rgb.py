@@ -143,7 +143,7 @@ def to_rgb(
     is_deep = layout.bits > 8 and (bits != "auto" or (significant or MAX_BITS) < layout.bits)
     if is_deep or (bits != "auto" and bits < 8 and image.mode in UNSCALED_MODES):
         samples = both_bytes(rgb, layout, reopen) if is_deep else rgb
-        rgb, found = _scaled(samples, layout.bits, bits, significant)
+        rgb, found = scaled_to_bytes(samples, layout.bits, bits, significant)
     if alpha is None:
         return rgb, found
     faded = float((alpha < 255).mean())
@@ -185,7 +185,7 @@ def _deep_grey(
         raise ValueError(f"its samples are signed, from {low} to {high}; {KEEP}")
     if low < 0 or high >= 2**MAX_BITS:
         raise ValueError(f"its samples have more than 16 bits (up to {high}); {KEEP}")
-    grey, found = _scaled(deep, min(layout.bits, MAX_BITS), bits, significant)
+    grey, found = scaled_to_bytes(deep, min(layout.bits, MAX_BITS), bits, significant)
     rgb = np.repeat((255 - grey if layout.is_inverted else grey)[:, :, None], 3, axis=2)
     key = image.info.get("transparency")
     if not isinstance(key, int):
@@ -195,10 +195,13 @@ def _deep_grey(
     return rgb, SampleStats(found.bits, found.used_bits, float((alpha < 255).mean()))
 
 
-def _scaled(
+def scaled_to_bytes(
     samples: NDArray[Any], max_bits: int, bits: int | Literal["auto"], significant: int | None
 ) -> tuple[NDArray[np.uint8], SampleStats]:
-    """Scales samples to 8 bits. Files that declare fewer significant bits may have scaled them to the full range."""
+    """Scales samples from 0 to 8 bits, as `bits` of `to_rgb` says.
+
+    Files that declare fewer significant bits may have scaled them to the full range.
+    """
     white, largest = white_bits(samples, max_bits, bits, significant)
     scaled: NDArray[np.uint8] = _table(white)[samples]
     return scaled, SampleStats(white, largest.bit_length())

@@ -636,6 +636,16 @@ def test_metrics_with_arguments_are_those_that_a_config_may_give_arguments():
     assert takes == set(get_args(NameWithArguments))
 
 
+def test_f1_of_a_class_is_that_of_the_most_probable_class_and_of_a_label_that_of_a_half():
+    for seed in range(20):
+        draw = Draw(seed, CLASSES, "classification")
+        expected = sk.f1_score(draw.wanted == 2, draw.hard == 2, zero_division=0)
+        assert draw.score({"f1": {"positive": "c"}}) == pytest.approx(expected)
+        draw = Draw(seed, LABELS, "multilabel")
+        expected = sk.fbeta_score(draw.wanted[:, 1], draw.given[:, 1] >= 0.5, beta=2)
+        assert draw.score({"f1": {"positive": "y", "beta": 2}}) == pytest.approx(expected)
+
+
 def test_binary_auc_takes_the_second_class():
     draw = Draw(1, TWO, "classification")
     expected = sk.roc_auc_score(draw.wanted, draw.given[:, 1])
