@@ -144,7 +144,7 @@ def dog_breed(folder: Path, seed: int) -> Layout:
         write(root / "sample_submission.csv", {"id": ids, **cells})
         return wide(ids, labels)
 
-    metric = Metric("log_loss", scores.log_loss, is_lower_better=True)
+    metric = Metric("kaggle_log_loss", scores.log_loss, is_lower_better=True)
     return competition(folder, seed, "dog-breed-identification", metric, (train, test, test))
 
 

@@ -28,7 +28,7 @@ from tests.integration.layouts.layout import (
 )
 
 AUC = Metric("auc", scores.mean_auc)
-LOG_LOSS = Metric("log_loss", scores.log_loss, is_lower_better=True)
+LOG_LOSS = Metric("kaggle_log_loss", scores.log_loss, is_lower_better=True)
 SITES = ["head/neck", "lower extremity", "oral/genital", "palms/soles", "torso", "upper extremity"]
 
 
