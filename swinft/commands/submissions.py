@@ -2,7 +2,7 @@
 
 from swinft.kaggle.client import Client
 from swinft.kaggle.record import Sent, read_sent
-from swinft.kaggle.upload import describe, refresh
+from swinft.kaggle.scores import describe, refresh
 from swinft.printing import print_line
 from swinft.run.config.parser import call
 from swinft.run.layout import Run

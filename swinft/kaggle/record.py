@@ -1,18 +1,20 @@
 """The record of what a run has submitted to Kaggle: `submissions.jsonl` in its folder, a line per submission."""
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from swinft.errors import InputError, StoreError
 from swinft.kaggle.answers import Submitted
 from swinft.run.layout import Run
+from swinft.run.lock import hold
 from swinft.store import commit, is_unrecorded, verify
 
 MAKER = "swinft submit"
 SENDING, PENDING, COMPLETE, ERROR, NOT_SENT = "sending", "pending", "complete", "error", "not sent"
-CLOCKS_DIFFER = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Sent:
         size: Bytes of the uploaded file.
         kernel: `owner/notebook/version`; empty for an uploaded file.
         sent: When it was sent, UTC.
+        after: The largest number of a submission at Kaggle before it was sent; its own is larger.
         status: `sending`: written before it is sent, so that a killed process loses nothing; then `pending`, `complete`
             or `error`, as Kaggle says; `not sent` if it never arrived.
         ref: Its number at Kaggle; None while it is not known.
@@ -43,6 +46,7 @@ class Sent:
     size: int = 0
     kernel: str = ""
     sent: str = ""
+    after: int = 0
     status: str = SENDING
     ref: int | None = None
     public_score: str | None = None
@@ -56,9 +60,9 @@ class Sent:
         return content == (other.competition, other.sha256, other.kernel, other.name if other.kernel else "")
 
     def may_be(self, found: Submitted) -> bool:
-        """Whether a submission that Kaggle lists may be this one."""
-        is_later = found.date is None or found.date > datetime.fromisoformat(self.sent) - CLOCKS_DIFFER
-        return is_later and found.file_name == self.name and found.message == self.message
+        """Whether a submission that Kaggle lists may be this one; no clocks are compared."""
+        is_it = not self.kernel or " ".join(found.message.split())[:50] == " ".join(self.message.split())[:50]
+        return found.ref > self.after and found.file_name == self.name and is_it
 
     def updated(self, found: Submitted) -> "Sent":
         """This submission with what Kaggle says of it now."""
@@ -104,3 +108,21 @@ def write_sent(run: Run, sent: list[Sent]) -> None:
         StoreError: The disk is full or not writable.
     """
     commit(run.submissions, "".join(f"{json.dumps(asdict(each))}\n" for each in sent).encode(), MAKER)
+
+
+@contextmanager
+def held(run: Run, patience: float = 0) -> Iterator[None]:
+    """Holds the lock of the record; not that of the run, which may be training.
+
+    Raises:
+        InputError: Another process holds it, or the folder of the run is not writable.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold(run.lock.with_name(f"{run.root.name}.upload.lock"), patience, "Wait for it."))
+        except OSError as error:
+            raise InputError(
+                f"what is submitted cannot be recorded in {run.root} ({error.strerror or error}), so that nothing is "
+                f"sent. Copy the run to a folder that is writable."
+            ) from error
+        yield

@@ -4,32 +4,23 @@ import hashlib
 import re
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
-from swinft.errors import InputError, RunError, command
+from swinft.errors import InputError, RunError, StoreError, command
 from swinft.kaggle.answers import Submitted
 from swinft.kaggle.client import Client, UnknownOutcome
 from swinft.kaggle.download import downloaded_from
-from swinft.kaggle.failures import NotFound
+from swinft.kaggle.interrupted import settled
 from swinft.kaggle.preflight import check_competition, check_kernel, check_limits
-from swinft.kaggle.record import COMPLETE, ERROR, NOT_SENT, PENDING, SENDING, Sent, now, read_sent, write_sent
+from swinft.kaggle.record import NOT_SENT, PENDING, SENDING, Sent, held, now, write_sent
+from swinft.kaggle.scores import describe, wait_for_score
 from swinft.kaggle.slugs import competition_slug, kernel_name, page
-from swinft.printing import format_score, format_seconds, print_line
+from swinft.printing import print_line
 from swinft.run.layout import Run
-from swinft.run.lock import hold
+from swinft.run.submission.submit import Submission
 from swinft.store import is_committed, verify
-from swinft.system.live import LiveLine
-
-POLL_SECONDS = (2, 3, 5, 8, 12, 20, 30)  # the last again and again
-YOUNG = 120  # seconds in which Kaggle's list may lack a submission
-sleep = time.sleep
 
 
 @dataclass(frozen=True)
@@ -81,12 +72,12 @@ class UploadOptions:
         return replace(self, competition=competition_slug(named), message=str(self.message).strip(), kernel=kernel)
 
 
-def upload(run: Any, content: str | None = None, **options: Any) -> Sent:
+def upload(run: Any, submission: Submission | str | None = None, **options: Any) -> Sent:
     """Submits a run's submission to Kaggle; does and prints the same as `swinft submit RUN --message TEXT`.
 
     Args:
         run: The run, or its folder.
-        content: The text of a submission: `run.submit(...).text`; None for the run's submission.csv.
+        submission: What `run.submit(...)` returned, or a file's text; None for the run's submission.csv.
         options: `message`, `competition`, `wait`, `again`, `kernel`, `kernel_version`, `kernel_file`.
 
     Returns:
@@ -100,6 +91,7 @@ def upload(run: Any, content: str | None = None, **options: Any) -> Sent:
 
     opened = Run.open(getattr(run, "folder", run))
     checked = options_from(UploadOptions, options).check(opened)
+    content = submission.text if isinstance(submission, Submission) else submission
     if content is None and not checked.kernel:
         if not is_committed(opened.submission):
             raise InputError(f"{opened.root} has no submission.csv. Run `{command('submit', opened.root)}` first.")
@@ -121,13 +113,15 @@ def upload_submission(run: Run, content: bytes, options: UploadOptions, dry_run:
         RunError: The connection was lost, or Kaggle could not score it.
     """
     client, entry = Client(), _entry(run, content, options)
-    with hold(_lock(run), advice="Wait for it."):
+    with held(run):
         contest = check_competition(client, entry.competition, options.kernel or "", run)
-        sent, settled = _settled(client, run, entry.competition)
-        arrived = next((each for each in settled if each.is_like(entry) and each.ref), None)
+        sent, found = settled(client, run, entry.competition)
+        arrived = next((each for each in found if each.is_like(entry) and each.ref), None)
         if arrived is None:
+            listed = client.submissions(entry.competition)
+            entry = replace(entry, after=max((each.ref for each in listed), default=0))
             if not options.again:
-                _refuse_double(client, run, sent, entry)
+                _refuse_double(run, sent, listed, entry)
             if options.kernel:
                 check_kernel(client, options.kernel, options.kernel_version or 0)
             check_limits(client, contest)
@@ -137,50 +131,6 @@ def upload_submission(run: Run, content: bytes, options: UploadOptions, dry_run:
             arrived = _send(client, run, sent, entry, content)
     print_line(f"submitted to {entry.competition}: ref {arrived.ref}, {page(entry.competition, 'submissions')}")
     return wait_for_score(client, run, arrived, options.wait)
-
-
-def wait_for_score(client: Client, run: Run, entry: Sent, seconds: float) -> Sent:
-    """Asks for a submission's score until it is there, records it and prints it.
-
-    Raises:
-        RunError: Kaggle could not score it.
-    """
-    later = f"read the score later with `{command('submissions', run.root, '--refresh')}`"
-    with _said_where_it_stopped(f"submission {entry.ref} stands; {later}"):
-        found = _polled(client, entry, seconds)
-    if found is not None:
-        entry = entry.updated(found)
-        with hold(_lock(run), patience=10, advice="Wait for it."):
-            write_sent(run, [entry if each.ref == entry.ref else each for each in read_sent(run)])
-    if entry.status == ERROR:
-        raise RunError(f"Kaggle could not score submission {entry.ref}: {entry.error or 'no reason is given'}")
-    if entry.status == COMPLETE:
-        print_line(f"  {describe(entry, run)}")
-    elif seconds:
-        print_line(f"  not scored within {format_seconds(seconds)}; {later}")
-    else:
-        print_line(f"  {later}")
-    return entry
-
-
-def refresh(client: Client, run: Run) -> list[Sent]:
-    """Asks Kaggle about every submission of a run that may have changed, and records the answers."""
-    with hold(_lock(run), advice="Wait for it."):
-        for slug in dict.fromkeys(each.competition for each in read_sent(run) if each.status == SENDING):
-            _settled(client, run, slug)
-        found = [_asked(client, each) for each in read_sent(run)]
-        write_sent(run, found)
-    return found
-
-
-def describe(entry: Sent, run: Run) -> str:
-    """`public score 17.9, private score not yet known, out-of-fold rmse 17.4`."""
-    public = entry.public_score or "not published"
-    text = f"public score {public}, private score {entry.private_score or 'not yet known'}"
-    if not is_committed(run.scores):
-        return text
-    name, score = next(iter(run.read_scores()["pooled"].items()))
-    return f"{text}; out-of-fold {name} {format_score(score)}"
 
 
 def _entry(run: Run, content: bytes, options: UploadOptions) -> Sent:
@@ -213,54 +163,20 @@ def _send(client: Client, run: Run, sent: list[Sent], entry: Sent, content: byte
     except UnknownOutcome as error:
         print(f"{error} after everything was sent: looking for the submission", file=sys.stderr)
         ref = 0
-    except (InputError, RunError) as error:
+    except (InputError, RunError, OSError) as error:  # the disk of temporary files may be full
         write_sent(run, [*sent, replace(entry, status=NOT_SENT, error=str(error))])
-        raise
+        raise (StoreError(f"{error}. Nothing was sent.") if isinstance(error, OSError) else error) from error
     if ref:
         arrived = replace(entry, ref=ref, status=PENDING)
         write_sent(run, [*sent, arrived])
         return arrived
-    arrived = _settled(client, run, entry.competition)[0][-1]
+    arrived = settled(client, run, entry.competition)[0][-1]
     if arrived.ref is None:
         raise RunError("Kaggle does not list the submission: it has not arrived. Run the same command again.")
     return arrived
 
 
-def _settled(client: Client, run: Run, slug: str) -> tuple[list[Sent], list[Sent]]:
-    """The run's submissions: those that were being sent when a process ended are found at Kaggle, or were not sent.
-
-    Returns:
-        All of them, and those that were being sent.
-    """
-    sent, settled = read_sent(run), []
-    for place, entry in enumerate(sent):
-        if entry.status != SENDING or entry.competition != slug:
-            continue
-        known = {each.ref for each in sent}
-        found = _listed(client, entry, known)
-        told = "it never arrived at Kaggle"
-        status = PENDING if found else NOT_SENT
-        sent[place] = replace(entry, ref=found.ref if found else None, status=status, error="" if found else told)
-        settled.append(sent[place])
-        if found:
-            print_line(f"  submission {found.ref} was sent by an interrupted command, and has arrived: recorded")
-    if settled:
-        write_sent(run, sent)
-    return sent, settled
-
-
-def _listed(client: Client, entry: Sent, known: set[int | None]) -> Submitted | None:
-    """The submission in Kaggle's list; looked for several times while it is young."""
-    for attempt in range(3):
-        found = [each for each in client.submissions(entry.competition) if entry.may_be(each) and each.ref not in known]
-        age = (datetime.now(UTC) - datetime.fromisoformat(entry.sent)).total_seconds()
-        if found or age > YOUNG or attempt == 2:
-            return found[-1] if found else None
-        sleep(5)
-    return None
-
-
-def _refuse_double(client: Client, run: Run, sent: list[Sent], entry: Sent) -> None:
+def _refuse_double(run: Run, sent: list[Sent], listed: list[Submitted], entry: Sent) -> None:
     """Refuses what was submitted before, by this run or, as Kaggle's list tells by the file's name, by another.
 
     Raises:
@@ -274,54 +190,7 @@ def _refuse_double(client: Client, run: Run, sent: list[Sent], entry: Sent) -> N
     if entry.kernel:
         return
     mark = entry.name.rpartition("-")[2]
-    for found in client.submissions(entry.competition):
+    for found in listed:
         if found.file_name.endswith(f"-{mark}"):
             told = f"ref {found.ref} '{found.message}', public score {found.public_score or 'not yet known'}"
             raise InputError(f"Kaggle has the same file already, of another run or computer: {told}. {again}")
-
-
-def _polled(client: Client, entry: Sent, seconds: float) -> Submitted | None:
-    """What Kaggle says when it has scored the submission, or at the end of the time."""
-    live, found, waited = LiveLine(), None, 0.0
-    for pause in chain(POLL_SECONDS, repeat(POLL_SECONDS[-1])):
-        waited += pause
-        if waited > seconds:
-            break
-        sleep(pause)
-        try:
-            found = client.submission(entry.ref or 0)
-        except NotFound:  # not there yet
-            continue
-        except RunError as error:
-            print(f"{error}", file=sys.stderr)
-            break
-        finally:
-            live.clear()
-        if found.status != PENDING:
-            return found
-        live.show(f"submission {entry.ref} is being scored")
-    live.clear()
-    return found
-
-
-def _asked(client: Client, entry: Sent) -> Sent:
-    """A submission with its scores of now; those that cannot change are not asked for."""
-    is_final = entry.status == ERROR or (entry.status == COMPLETE and entry.private_score)
-    if entry.ref is None or is_final:
-        return entry
-    return entry.updated(client.submission(entry.ref))
-
-
-def _lock(run: Run) -> Path:
-    """The lock of the record; not that of the run, which may be training."""
-    return run.lock.with_name(f"{run.root.name}.upload.lock")
-
-
-@contextmanager
-def _said_where_it_stopped(text: str) -> Iterator[None]:
-    """Prints a text where Ctrl-C ends the block."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"\n{text}", file=sys.stderr)
-        raise

@@ -28,7 +28,8 @@ SENT = ("--competition", SLUG, "--message", "first try")
 @pytest.fixture
 def run(tiny_run, tmp_path, kaggle, monkeypatch) -> Path:
     """A copy of a finished run; waiting takes no time."""
-    monkeypatch.setattr("swinft.kaggle.upload.sleep", kaggle.slept.append)
+    for module in ("scores", "interrupted"):
+        monkeypatch.setattr(f"swinft.kaggle.{module}.sleep", kaggle.slept.append)
     return Path(shutil.copytree(tiny_run, tmp_path / "runs" / "tiny"))
 
 
@@ -241,7 +242,7 @@ def test_ctrl_c_while_waiting_says_what_stands(kaggle, run, capsys, monkeypatch)
     def interrupted(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("swinft.kaggle.upload.sleep", interrupted)
+    monkeypatch.setattr("swinft.kaggle.scores.sleep", interrupted)
     assert "submission 50000001 stands" in submit(capsys, run, code=130)
     assert record(run)[0]["ref"] == 50000001
 
@@ -251,6 +252,31 @@ def test_a_damaged_record_stops_before_anything_is_sent(kaggle, run, capsys):
     (run / "submissions.jsonl").write_text("{}\n")
     assert "is damaged" in submit(capsys, run, "--again", code=2)
     assert len(kaggle.submissions) == 1
+
+
+def test_a_run_whose_record_cannot_be_written_sends_nothing(kaggle, run):
+    (run.parent / ".locks").write_text("a file, where the folder of the locks would be")
+    with pytest.raises(InputError, match="so that nothing is sent"):
+        swinft.upload(run, message="m", competition=SLUG)
+    (run.parent / ".locks").unlink()
+    (run / "submissions.jsonl").mkdir()
+    with pytest.raises((InputError, RunError)):
+        swinft.upload(run, message="m", competition=SLUG)
+    assert kaggle.uploads == {}
+
+
+def test_the_same_file_again_is_not_taken_for_the_earlier_one(kaggle, run):
+    """Its number is larger than every number before it was sent."""
+    swinft.upload(run, message="m", competition=SLUG, wait=0)
+    kaggle.faults["CreateSubmission"] = [Fault(503)]
+    with pytest.raises(RunError, match="has not arrived"):
+        swinft.upload(run, message="m", competition=SLUG, again=True, wait=0)
+    (run / "submissions.jsonl").unlink()
+    kaggle.faults["CreateSubmission"] = [Fault(503)]
+    with pytest.raises(RunError, match="has not arrived"):
+        swinft.upload(run, message="m", competition=SLUG, again=True, wait=0)
+    kaggle.faults["CreateSubmission"] = [Fault(0, done_first=True)]
+    assert swinft.upload(run, message="m", competition=SLUG, again=True, wait=0).ref == 50000002
 
 
 def process(kaggle, run: Path, folder: Path, *words: str) -> subprocess.Popen:
@@ -290,6 +316,6 @@ def test_in_python_a_run_is_uploaded_with_what_it_has_submitted(kaggle, run, cap
     made = opened.submit(output="other.csv", words={"red": "r", "green": "g", "blue": "b"}, keep=None)
     rows = list(csv.DictReader(io.StringIO(made.text)))
     assert {row["color"] for row in rows} <= {"r", "g", "b"}
-    swinft.upload(run, made.text, message="second", competition=SLUG)
+    swinft.upload(run, made, message="second", competition=SLUG)
     assert [entry["message"] for entry in record(run)] == ["from Python", "second"]
     assert list(kaggle.uploads.values())[1].decode() == made.text
