@@ -123,7 +123,7 @@ def test_a_part_of_data_that_has_changed_since_is_not_continued(kaggle, capsys, 
     kaggle.faults["storage"] = [Fault(cut=4000), *[Fault(0)] * 8]
     said(capsys, SLUG, code=1)
     kaggle.faults.clear()
-    kaggle.contests[SLUG].files["train/new.jpg"] = bytes(range(255, 0, -1)) * 50
+    kaggle.contests[SLUG].files["train.csv"] = b"Id,Score\n007,1\n1e5,3\n"  # the first bytes of the zip are others
     said(capsys, SLUG)
     assert in_place() == kaggle.contests[SLUG].files
 
