@@ -31,11 +31,12 @@ def check_competition(client: Client, slug: str, kernel: str, run: Run) -> Compe
     if found.is_closed:
         raise InputError(f"{slug} takes no submissions ({_deadline(found)}); see {page(slug)}. Nothing was sent.")
     if found.is_code and not kernel:
+        bundle = command("bundle", run.root, "--competition", slug)
         again = command("submit", run.root, "--competition", slug, "--message", "TEXT")
         raise InputError(
             f"{slug} takes only notebooks that write the file, so that none can be uploaded. Make what the notebook "
-            f"needs with `{command('bundle', run.root)}`, run it on Kaggle with the competition's data, and submit its "
-            f"version: {again} --kernel OWNER/NOTEBOOK --kernel-version N."
+            f"needs with `{bundle}`, run it on Kaggle with the competition's data, and submit its version: {again} "
+            f"--kernel OWNER/NOTEBOOK --kernel-version N."
         )
     if found.is_over:
         print_line("  note: a submission after the deadline is scored, and not ranked")

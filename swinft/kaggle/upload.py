@@ -21,6 +21,7 @@ from swinft.printing import print_line
 from swinft.run.layout import Run
 from swinft.run.submission.submit import Submission
 from swinft.store import is_committed, verify
+from swinft.system.mounts import SCHEME
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class UploadOptions:
     """What is submitted to Kaggle, and how.
 
     Args:
-        competition: Submit to this competition, by slug or address; by default that of `swinft download` in data.root.
+        competition: Submit to this competition, by slug or address; by default that of data.root, which `swinft
+            download` has brought, or which is `kaggle://SLUG`.
         message: The description at Kaggle; with it the submission is sent.
         wait: Wait for the score, in seconds.
         again: Submit although the same file was submitted before.
@@ -65,8 +67,9 @@ class UploadOptions:
         if self.kernel_version is not None and self.kernel_version < 1:
             raise InputError(f"--kernel-version is {self.kernel_version}. Versions count from 1.")
         kernel = "/".join(kernel_name(self.kernel)) if self.kernel else None
-        root = run.read_config()["data"]["root"]
-        named = self.competition or downloaded_from(Path(root))
+        root = str(run.read_config()["data"]["root"])
+        mounted = root.removeprefix(SCHEME) if root.startswith(SCHEME) and root.count("/") == 2 else None
+        named = self.competition or mounted or downloaded_from(Path(root))
         if named is None:
             raise InputError(f"{root} is not of `swinft download`: name the competition with --competition SLUG.")
         return replace(self, competition=competition_slug(named), message=str(self.message).strip(), kernel=kernel)

@@ -17,6 +17,8 @@ import pytest
 import swinft
 from swinft.cli import main
 from swinft.errors import InputError, RunError
+from swinft.kaggle.upload import UploadOptions
+from swinft.run import layout
 from tests.conftest import ROOT
 from tests.kaggle.conftest import SLUG
 from tests.kaggle.fake_server import KEY, SIGNATURE, TOKEN, Fault, date
@@ -151,6 +153,16 @@ def test_the_competition_is_that_of_the_data(kaggle, run, capsys, competition):
         assert f"submitted to {SLUG}" in said(capsys, *words)
     finally:
         shutil.rmtree(folder)
+
+
+def test_the_competition_is_that_of_a_mount(kaggle, run, monkeypatch):
+    config = layout.Run.open(run).read_config()
+    config["data"]["root"] = f"kaggle://{SLUG}"
+    monkeypatch.setattr(layout.Run, "read_config", lambda self: config)
+    assert UploadOptions(message="m").check(layout.Run.open(run)).competition == SLUG
+    config["data"]["root"] = "kaggle://owner/dataset"
+    with pytest.raises(InputError, match="--competition SLUG"):
+        UploadOptions(message="m").check(layout.Run.open(run))
 
 
 @pytest.mark.parametrize(
