@@ -3,7 +3,8 @@
 from swinft.kaggle.upload import UploadOptions, upload_submission
 from swinft.run.config.parser import call
 from swinft.run.layout import Run
-from swinft.run.submission.submit import SubmitOptions, print_upload
+from swinft.run.submission.options import SubmitOptions
+from swinft.run.submission.submit import print_upload
 from swinft.run.submission.submit import submit as submit_run
 
 

@@ -25,7 +25,7 @@ from swinft.data.sources.source import Source, is_absent
 from swinft.data.tables.numbers import weights
 from swinft.data.tables.steps.make import table_name
 from swinft.data.tables.table import DataError, Problem, Table
-from swinft.data.tables.text import Spellings, TextRules
+from swinft.data.tables.text import TextRules
 from swinft.data.target.auxiliary import read_auxiliary
 from swinft.data.target.base import TargetCells, twin_problems
 from swinft.data.target.custom import try_kind
@@ -322,19 +322,6 @@ def read_test_targets(settings: "DataSettings", table: Table, schema: Schema) ->
     if problems:
         raise DataError(problems)
     return targets
-
-
-def check_sample(sample: Table | None, test: Rows | None, problems: list[Problem]) -> None:
-    """Appends each id that only the test table or only the sample submission has: a submission needs the sample's."""
-    if sample is None or test is None:
-        return
-    for one, other in ((sample, test.table), (test.table, sample)):
-        known = Spellings(other.ids)
-        for row, id in enumerate(one.ids):
-            if id not in known.names:
-                near = known.find(id)
-                fix = f"Give both files the same ids.{f' It has {near!r}.' if near else ''}"
-                problems.append(one.problem(row, f"{other.path} has no such id", fix))
 
 
 def with_skipped(values: NDArray[Any], skipped: Mapping[int, str]) -> NDArray[Any]:

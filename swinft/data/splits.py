@@ -20,8 +20,9 @@ from swinft.data.gap_checks import check_gaps
 from swinft.data.given_rows import GivenRows
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.pseudo_labels import PseudoLabels, awaiting_labels, with_labels
+from swinft.data.sample_rows import check_sample
 from swinft.data.sampled_order import SampledOrder
-from swinft.data.samples import Rows, check_sample, read_test, read_test_targets, read_train
+from swinft.data.samples import Rows, read_test, read_test_targets, read_train
 from swinft.data.sampling import TrainingRows, make_sampler
 from swinft.data.schema import Schema, check_kind, recognised, with_prior
 from swinft.data.tables.table import DataError, Problem, Table
@@ -335,7 +336,7 @@ class Splits:
             return test.table if settings.sample_submission and test else None
         id, setting = settings.columns.id_of(settings.id, is_sample=True)
         sample = settings.read(settings.sample_submission, id, {}, problems, setting)
-        check_sample(sample, test, problems)
+        check_sample(sample, test.table if test else None, problems)
         return sample
 
     def _read_train(self, problems: list[Problem]) -> tuple[Rows, Schema] | None:

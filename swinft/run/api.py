@@ -27,7 +27,8 @@ from swinft.run.prediction.options import PredictOptions
 from swinft.run.prediction.predict import predict
 from swinft.run.python_inputs import FRAME, frame_content, nested, plain, python_inputs, write_keys
 from swinft.run.report.draw import draw
-from swinft.run.submission.submit import Submission, SubmitOptions, print_upload, submit
+from swinft.run.submission.options import SubmitOptions
+from swinft.run.submission.submit import Submission, print_upload, submit
 from swinft.store import is_committed, verify
 from swinft.system.process_state import restored_process_state
 

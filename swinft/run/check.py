@@ -37,6 +37,7 @@ from swinft.run.folds.pretrained import check_pretrained, check_unseen, pretrain
 from swinft.run.folds.teacher import DISTILL, LABELS, TeacherRun, teacher_of, teachers_of
 from swinft.run.folds.trainer_checks import check_trainer
 from swinft.run.submission.decide import plan_submission
+from swinft.run.submission.grouping import GroupConfig, check_ids, predicted_ids
 from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
 from swinft.run.submission.rules import check_on_tables, describe_rules
 from swinft.run.submission.sample import Sample
@@ -61,6 +62,7 @@ class CheckedRun:
         seconds: Duration of the image check.
         teachers: Runs that it learns from.
         rules: What changes predictions before they are submitted.
+        group: How several rows become one of the submission.
     """
 
     config: str
@@ -71,10 +73,11 @@ class CheckedRun:
     plan: SubmissionPlan | None = None
     teachers: list[TeacherRun] = field(default_factory=list)
     rules: Sequence[Rule] = ()
+    group: GroupConfig | None = None
 
     def lines(self) -> list[str]:
         """What it learns from, its rules, and the submission, line by line; none of the latter without a test table."""
-        found = [teacher.describe() for teacher in self.teachers] + describe_rules(self.rules, self.data)
+        found = [teacher.describe() for teacher in self.teachers] + describe_rules(self.rules, self.data, self.group)
         if self.plan:
             return [*found, self.plan.describe(), *(f"  note: {note}" for note in self.plan.notes)]
         if not self.data.settings.test:
@@ -133,7 +136,8 @@ def check_run(experiment: Experiment, select: Select = select_compute) -> Checke
     num_parameters = sum(parameter.numel() for parameter in tried.task.net.parameters())
     device = trainer.strategy.root_device
     choice = select(experiment, data.schema, tried, device, planned(config, data, trainer.world_size))
-    return CheckedRun(frozen, data, num_parameters, choice, took, plan, teachers, rules or [])
+    group = SubmissionConfig(**experiment.section("submission")).group
+    return CheckedRun(frozen, data, num_parameters, choice, took, plan, teachers, rules or [], group)
 
 
 def _check_fold(config: Namespace, num_folds: int) -> None:
@@ -181,7 +185,13 @@ def _plan_submission(
     config = experiment.config
     options = SubmissionConfig(**experiment.section("submission"))
     schema = with_prior(schema, rows.targets[rows.is_used & rows.has_target & ~rows.is_extra])
-    return plan_submission(Sample.of(data.splits.sample), schema, first, options, config.data.columns.label_delimiter)
+    test = data.splits.tables[2] if data.splits.tables else None
+    predicted = predicted_ids(test.table, options.group) if test else None
+    sample, delimiter = Sample.of(data.splits.sample), config.data.columns.label_delimiter
+    plan = plan_submission(sample, schema, first, options, delimiter, predicted)
+    if test and predicted is not None:
+        check_ids(plan.sample, test.table, predicted, options.group)
+    return plan
 
 
 def _check_rules(
@@ -192,9 +202,9 @@ def _check_rules(
     Raises:
         InputError: A rule is wrong, or fails.
     """
-    given = experiment.section("submission")["rules"]
+    config = SubmissionConfig(**experiment.section("submission"))
     test = data.splits.tables[2] if data.splits.tables else None
-    return check_on_tables(given, rows, test, schema, data.settings.columns.rules, metrics)
+    return check_on_tables(config, rows, test, schema, data.settings.columns.rules, metrics)
 
 
 def _check_task(

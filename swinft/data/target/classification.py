@@ -24,7 +24,7 @@ class Classification(Target):
     """One class of K: targets int64 (N,), predictions are probabilities."""
 
     kind = "classification"
-    formats = ("probabilities", "label")
+    formats = ("probabilities", "label", "top_k")
     are_classes = True
 
     def check_columns(self, columns: list[str], delimiter: str | None) -> None:

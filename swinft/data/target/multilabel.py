@@ -24,7 +24,7 @@ class Multilabel(Target):
     """Any of K labels: targets 0 or 1, float32 (N, K); predictions are probabilities."""
 
     kind = "multilabel"
-    formats = ("probabilities", "labels")
+    formats = ("probabilities", "labels", "top_k")
     takes_delimiter = True
 
     def check_columns(self, columns: list[str], delimiter: str | None) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from swinft.errors import InputError
 from swinft.inference.rules.arguments import BuiltinRule
 from swinft.inference.rules.rule import Values
+from swinft.inference.rules.searches import BELOW
 from swinft.ranges import FINITE, POSITIVE
 
 SumHow = Literal["total", "parts", "project"]
@@ -213,6 +214,32 @@ class ExclusiveRule(BuiltinRule):
         """The probabilities, which sum to at most 1."""
         chosen = self._chosen(self.of)
         values[:, chosen] /= np.maximum(values[:, chosen].sum(axis=1, keepdims=True), 1)
+        return values
+
+
+class AloneRule(BuiltinRule):
+    """A label that excludes all others: where it is the most probable one, they fall below 0.5; elsewhere it does.
+
+    Args:
+        of: Labels that exclude all others, such as `healthy`.
+    """
+
+    name = "alone"
+    kinds = ("multilabel",)
+
+    def __init__(self, of: list[str]) -> None:
+        self.of = self._outputs("of", of)
+
+    def refusal(self) -> str:
+        """Unknown labels, or no other one."""
+        return super().refusal() or ("there is no other label." if len(self.of) == len(self.outputs) else "")
+
+    def apply(self, values: Values, rows: pd.DataFrame) -> Values:
+        """The probabilities, of which at most one label of `of`, or others alone, are 0.5 or more."""
+        best, low = values.argmax(axis=1), np.minimum(values, BELOW)
+        for k in self._chosen(self.of):
+            values[best != k, k] = low[best != k, k]
+            values[best == k] = np.where(np.arange(values.shape[1]) == k, values[best == k], low[best == k])
         return values
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from swinft.class_spec import from_word
 from swinft.errors import InputError
 from swinft.inference.rules.builtin import (
+    AloneRule,
     AnyRule,
     ClipRule,
     ExclusiveRule,
@@ -18,10 +19,11 @@ from swinft.inference.rules.builtin import (
 from swinft.inference.rules.calibration import AffineRule, CalibrateRule, ClipFittedRule, TemperatureRule
 from swinft.inference.rules.class_weights import ClassWeightsRule
 from swinft.inference.rules.rule import KEY, Rule
-from swinft.inference.rules.thresholds import CutsRule, ThresholdsRule
+from swinft.inference.rules.thresholds import CutsRule, NewClassRule, ThresholdsRule
 
 RuleName = Literal[
     "affine",
+    "alone",
     "any",
     "calibrate",
     "class_weights",
@@ -31,6 +33,7 @@ RuleName = Literal[
     "exclusive",
     "group",
     "hierarchy",
+    "new_class",
     "normalize",
     "power",
     "sum",
@@ -40,8 +43,17 @@ RuleName = Literal[
 # A word, or a word with its arguments. Others than mappings are errors, which are explained here: the parser would read
 # them as a class that lacks its path.
 NamedRule = RuleName | dict[RuleName, dict[str, Any] | list[Any] | float | None]
-BUILTIN = (AnyRule, ClipRule, ExclusiveRule, GroupRule, HierarchyRule, NormalizeRule, PowerRule, SumRule)
-FITTED = (AffineRule, CalibrateRule, ClassWeightsRule, ClipFittedRule, CutsRule, TemperatureRule, ThresholdsRule)
+BUILTIN = (AloneRule, AnyRule, ClipRule, ExclusiveRule, GroupRule, HierarchyRule, NormalizeRule, PowerRule, SumRule)
+FITTED = (
+    AffineRule,
+    CalibrateRule,
+    ClassWeightsRule,
+    ClipFittedRule,
+    CutsRule,
+    NewClassRule,
+    TemperatureRule,
+    ThresholdsRule,
+)
 RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (*BUILTIN, *FITTED)}
 
 

@@ -184,7 +184,7 @@ def apply_rule(
     Raises:
         InputError: As `apply_rules`.
     """
-    own, rows = _is_own(predictions), rows.set_axis(predictions.ids, axis=0)
+    own, rows = is_own_of(predictions), rows.set_axis(predictions.ids, axis=0)
     after = _extended(schema, number, rule)
     changed = np.empty((len(values), len(after.outputs)))
     for part in _parts(predictions):
@@ -252,7 +252,7 @@ def told(rule: AnyRule, schema: Schema, is_own: NDArray[np.bool_] | None = None)
     return copied
 
 
-def _is_own(predictions: Predictions) -> NDArray[np.bool_]:
+def is_own_of(predictions: Predictions) -> NDArray[np.bool_]:
     """Which rows have a prediction of their own, bool (N,)."""
     if predictions.status is None:
         return np.ones(len(predictions), dtype=bool)

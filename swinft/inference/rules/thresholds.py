@@ -28,8 +28,9 @@ from swinft.inference.rules.searches import (
     shifted,
     with_best,
 )
-from swinft.ranges import check_whole
+from swinft.ranges import UNIT, check_whole
 
+RANKED = 5  # classes of a row, from the most probable one, between which a new class is placed
 MARGIN = 1e-4  # by which a changed number is away from the half between two grades
 STEPS = 4  # rounds of a coordinate ascent on a metric that is not known in closed form
 
@@ -119,6 +120,43 @@ class ThresholdsRule(BuiltinFittedRule):
     def _completed(self, changed: Values) -> Values:
         """Of two classes, also the first."""
         return np.concatenate([1 - changed, changed], 1) if self.schema.base.are_classes else changed
+
+
+class NewClassRule(BuiltinFittedRule):
+    """Moves the threshold of a new class to 0.5, where the format `top_k` and the metric `map_at_k` have it.
+
+    A row whose most probable class is below the threshold has the new class first. The order of the classes in a row
+    stays the same.
+
+    Args:
+        rate: The share of the rows, of those that are submitted together, that get the new class first; null for the
+            threshold with the best metric.
+        metric: Metric to fit for; null for the run's first one.
+    """
+
+    name = "new_class"
+    kinds = ("classification", "multilabel")
+
+    def __init__(self, rate: float | None = None, metric: str | None = None) -> None:
+        self._number("rate", rate, UNIT)
+        self._metric(metric)
+        self.rate, self.uses_targets = rate, rate is None
+
+    def fit(self, values: Values, targets: Values, rows: pd.DataFrame, score: Score) -> dict[str, Any]:
+        """The threshold, or the rate."""
+        if self.rate is not None:
+            return {"rate": self.rate}
+        likely = np.sort(values, axis=1)[:, -RANKED:]  # no metric looks further
+        return {"threshold": global_threshold(likely, lambda threshold: score(shifted(values, threshold)))}
+
+    def apply(self, values: Values, rows: pd.DataFrame) -> Values:
+        """The probabilities, with the threshold at 0.5."""
+        if "threshold" in self.parameters:
+            return shifted(values, self.parameters["threshold"])
+        best = np.sort(values.max(axis=1))
+        place = round(self.parameters["rate"] * len(best))
+        between = np.concatenate([[0.0], (best[1:] + best[:-1]) / 2, [1.0]]) if len(best) else np.zeros(1)
+        return shifted(values, float(between[place]))
 
 
 class CutsRule(BuiltinFittedRule):

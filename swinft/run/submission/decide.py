@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.class_spec import from_word
 from swinft.data.schema import Schema
-from swinft.data.target.kinds import TARGETS
-from swinft.errors import InputError, suggest
+from swinft.errors import InputError
 from swinft.inference.rules.builtin import ClipRule, NormalizeRule
 from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import Rule, after_rules, check_rules
 from swinft.model.metrics import Traits
+from swinft.run.submission.checks import check_acts, check_cells, check_config, format_word
 from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat, checked_cells
+from swinft.run.submission.long import long_sample
 from swinft.run.submission.matching import in_yaml, knows_words, match_columns, positive_class, resolve_words
 from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
+from swinft.run.submission.ranked import FORMATS, USUAL, TopK, ranked_tokens
 from swinft.run.submission.sample import Sample
 
 SIGNS = ("|", ",", ";", "/", "&", "+", "_", "-")
@@ -26,7 +29,12 @@ DELIMITERS = (" ", *(f" {sign} " for sign in SIGNS), *(f"{sign} " for sign in SI
 
 
 def plan_submission(
-    sample: Sample, schema: Schema, metric: Traits, config: SubmissionConfig, label_delimiter: str | None = None
+    sample: Sample,
+    schema: Schema,
+    metric: Traits,
+    config: SubmissionConfig,
+    label_delimiter: str | None = None,
+    predicted: Sequence[str] | None = None,
 ) -> SubmissionPlan:
     """Decides what `submit` writes.
 
@@ -36,6 +44,7 @@ def plan_submission(
         metric: Traits of the run's first metric, which should be that of the competition.
         config: Settings that override the decision.
         label_delimiter: The delimiter between labels in the training table.
+        predicted: Ids of the rows to predict, or of their groups; None if they are not known.
 
     Raises:
         InputError: The columns cannot be filled or are ambiguous, or a setting has no effect.
@@ -43,20 +52,26 @@ def plan_submission(
     rules = rules_of(config.rules)
     check_rules(rules, schema)
     schema = after_rules(rules, schema)
-    _check_config(sample, schema, config)
+    if config.group and (refusal := config.group.refusal(schema)):
+        raise InputError(f"submission.group: {refusal}")
+    long = None if predicted is None else long_sample(sample, config.keep, config.rows, predicted)
+    sample = long.wide if long else sample
+    check_config(sample, schema, config, long.sample if long else sample)
     kept = list(config.keep)
-    free = [column for column in sample.targets if column not in kept]
+    free = [column for column in sample.targets if long or column not in kept]
     if not free:
         raise InputError(f"{sample.source} has no column to fill: {sample.columns}, of which {kept} are kept.")
     inputs = _Inputs(sample, schema, metric, config, label_delimiter, free, rules)
     if isinstance(config.format, SubmissionFormat):
         decision = _custom(inputs, config.format)
+    elif inputs.given == TopK.name:
+        decision = _ranked(inputs, from_word(config.format, FORMATS, "format"), "as submission.format says")
     else:
         of_probabilities = _classes if schema.base.are_classes else _labels
         decision = (of_probabilities if schema.base.are_probabilities else _numbers)(inputs)
-        _check_cells(sample, decision.format)
-    _check_acts(config, schema, decision.format)
-    return SubmissionPlan(sample, schema, decision.format, decision.reason, kept, decision.notes)
+        check_cells(sample, decision.format)
+    check_acts(config, schema, decision.format)
+    return SubmissionPlan(sample, schema, decision.format, decision.reason, kept, decision.notes, long)
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ class _Inputs:
     @property
     def given(self) -> str | None:
         """The format in the settings; None for auto."""
-        return None if self.config.format == "auto" else str(self.config.format)
+        return None if self.config.format == "auto" else format_word(self.config.format)
 
     def is_output(self, column: str) -> bool:
         """Whether a column is meant for one output."""
@@ -112,6 +127,28 @@ def _custom(inputs: _Inputs, given: SubmissionFormat) -> _Decision:
         if problem := filling.problem(column, cells[0]):
             raise InputError(f"submission.format: {given.name} rejects its own cell in column '{column}': {problem}")
     return _Decision(filling, "as submission.format says")
+
+
+def _ranked(inputs: _Inputs, given: SubmissionFormat, reason: str) -> _Decision:
+    """Ranked classes: their number and words are those of the sample's cells.
+
+    Raises:
+        InputError: There are several columns, or the sample has other words.
+    """
+    assert isinstance(given, TopK)
+    sample, free, outputs = inputs.sample, inputs.free, inputs.schema.outputs
+    cells = sample.words(free[0])
+    tokens = ranked_tokens(cells, given.delimiter) or [[cell] for cell in cells]
+    vocabulary = [word for word in dict.fromkeys(word for row in tokens for word in row) if word != given.new]
+    words, notes = resolve_words(sample, free[0], outputs, vocabulary, inputs.config.words)
+    found = len(tokens[0]) if tokens and len(tokens[0]) > 1 else USUAL
+    count = min(given.k or found, len(set(words) | ({given.new} - {None})))
+    filled = given.with_words(words, count).filling(free, outputs, {column: sample.words(column) for column in free})
+    if refusal := filled.refusal():
+        raise InputError(f"submission.format: top_k cannot fill {sample.source}: {refusal}")
+    if given.k and cells and found not in (USUAL, given.k):
+        notes.append(f"the sample's cells have {found} classes each, and k is {given.k}")
+    return _Decision(filled, reason, notes)
 
 
 def _numbers(inputs: _Inputs) -> _Decision:
@@ -164,6 +201,8 @@ def _classes(inputs: _Inputs) -> _Decision:
     """The format of a classification."""
     sample, free, outputs = inputs.sample, inputs.free, inputs.schema.outputs
     name, reason = _class_format(inputs)
+    if name == TopK.name:
+        return _ranked(inputs, TopK(), reason)
     if name == "label":
         if len(free) != 1:
             raise InputError(
@@ -184,6 +223,16 @@ def _classes(inputs: _Inputs) -> _Decision:
     return _Decision(_values(inputs, "probabilities", filled), reason)
 
 
+def _are_ranked(inputs: _Inputs, cells: Sequence[str]) -> bool:
+    """Whether cells are lists of classes, as many in each, of which one may be none of the run's: a new one."""
+    tokens = ranked_tokens(cells, " ") if cells else None
+    if tokens is None or knows_words(inputs.schema.outputs, cells, inputs.config.words):
+        return False
+    known = list(dict.fromkeys(word for row in tokens for word in row))
+    others = [word for word in known if not knows_words(inputs.schema.outputs, [word], inputs.config.words)]
+    return len(others) <= 1 and len(known) > len(others)
+
+
 def _class_format(inputs: _Inputs) -> tuple[str, str]:
     """`probabilities` or `label`, and why."""
     sample, free, outputs, metric = inputs.sample, inputs.free, inputs.schema.outputs, inputs.metric
@@ -194,6 +243,8 @@ def _class_format(inputs: _Inputs) -> tuple[str, str]:
     if free[0] in inputs.config.columns:
         return "probabilities", "submission.columns names the class"
     cells, numbers = sample.words(free[0]), sample.numbers(free[0])
+    if _are_ranked(inputs, cells):
+        return TopK.name, f"the sample's cells are lists of classes, like '{cells[0]}'"
     shown = f"'{cells[0]}'" if cells else "empty"
     are_classes = knows_words(outputs, cells, inputs.config.words)
     wants_probabilities = metric.wants_probabilities
@@ -265,71 +316,3 @@ def _delimiter(inputs: _Inputs, cells: list[str]) -> str:
             f"'{next(cell for cell in cells if others[0] in cell)}'. Remove submission.delimiter."
         )
     return others[0]
-
-
-def _check_config(sample: Sample, schema: Schema, config: SubmissionConfig) -> None:
-    """Refuses invalid settings and unknown names; all of them are listed."""
-    allowed = schema.base.formats
-    problems = []
-    if not isinstance(config.format, SubmissionFormat) and config.format not in ("auto", *allowed):
-        hint = suggest(config.format, [name for target in TARGETS.values() for name in target.formats])
-        problems.append(
-            f"submission.format is '{config.format}', but a {schema.kind} run can write {' or '.join(allowed)}.{hint}"
-        )
-    if not 0 <= config.threshold <= 1:
-        problems.append(f"submission.threshold is {config.threshold}; it must be in 0–1.")
-    if config.delimiter == "":
-        problems.append("submission.delimiter is empty; write the text between labels.")
-    named: list[tuple[str, Sequence[str], Sequence[str]]] = [
-        ("columns", list(config.columns), sample.targets),
-        ("columns", list(config.columns.values()), schema.outputs),
-        ("words", list(config.words), schema.outputs),
-        ("keep", config.keep, sample.targets),
-        ("drop", config.drop, schema.outputs),
-    ]
-    for setting, names, known in named:
-        what = sample.source if known is sample.targets or list(known) == sample.targets else "the run"
-        problems += [
-            f"submission.{setting} names '{name}', which {what} does not have.{suggest(name, known)}"
-            for name in names
-            if name not in known
-        ]
-    problems += [f"submission names '{name}' in keep and in columns." for name in config.keep if name in config.columns]
-    if config.keep and not sample.cells:
-        problems.append("submission.keep keeps a sample submission's cells, but data.sample_submission is not set.")
-    if problems:
-        raise InputError("\n  ".join(["the submission's settings are wrong:", *problems]))
-
-
-def _check_cells(sample: Sample, format_: SubmissionFormat) -> None:
-    """Refuses numbers for a column that has words in the sample."""
-    if isinstance(format_, OneClass | LabelSets):
-        return
-    for column in format_.columns:
-        words = sample.words(column)
-        if words and sample.numbers(column) is None:
-            raise InputError(
-                f"{sample.source}: column '{column}' has words, like '{words[0]}', but submit would write "
-                f"{format_.describe()}. Point data.sample_submission to the right file, or set submission.format or "
-                f"submission.keep."
-            )
-
-
-def _check_acts(config: SubmissionConfig, schema: Schema, format_: SubmissionFormat) -> None:
-    """Refuses settings without an effect in a format."""
-    writes_labels = isinstance(format_, LabelSets | Flags)
-    writes_words = isinstance(format_, LabelSets | OneClass)
-    names_outputs = isinstance(format_, Numbers | Flags)
-    acts: list[tuple[str, bool, bool]] = [
-        ("threshold", config.threshold != 0.5, writes_labels),
-        ("delimiter", config.delimiter not in (None, " "), isinstance(format_, LabelSets)),
-        ("columns", bool(config.columns), names_outputs),
-        ("words", bool(config.words), writes_words),
-        ("drop", bool(config.drop), names_outputs),
-    ]
-    dead = [name for name, is_set, can_act in acts if is_set and not can_act]
-    if dead:
-        raise InputError(
-            f"submission.{', submission.'.join(dead)}: no effect in format '{format_.name}', which writes "
-            f"{format_.describe()}. Remove it, or set submission.format."
-        )

@@ -5,19 +5,24 @@ Parameters are stored in scores.json with the SHA-256 of the oof.csv that they w
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from swinft.errors import InputError, StoreError, command, listed
+from swinft.errors import InputError, StoreError, command, listed, number_of
 from swinft.inference.predictions import Predictions
 from swinft.inference.provenance import sha256
-from swinft.inference.rules.fitted import FittedRule, cross_fit, fit_rows, fit_rules, fitted_of
+from swinft.inference.rules.fitted import FittedRule, ScoreSome, cross_fit, fit_rows, fit_rules, fitted_of
 from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import Rule, apply_rules, columns_of, label, numbered
 from swinft.model.metrics import Metric
 from swinft.printing import format_score
 from swinft.run.layout import Run
+from swinft.run.submission.grouping import KEY as GROUP
+from swinft.run.submission.grouping import GroupConfig, groups_of_several_targets, join_groups
+from swinft.run.submission.plan import SubmissionConfig
 from swinft.run.submission.rules import cells_of
 from swinft.store import digest, is_committed, verify
 
@@ -32,12 +37,20 @@ def scores_with_rules(
     experiment: "Experiment", oof: Predictions, data: "CSVDataModule", metrics: Sequence[str | Metric]
 ) -> Found:
     """What scores.json contains about the rules of a config; nothing without rules. As `score_with_rules`."""
-    rules = rules_of(experiment.section("submission")["rules"])
-    return {"with_rules": score_with_rules(rules, oof, data, metrics, sha256(oof.to_bytes()))} if rules else {}
+    config = SubmissionConfig(**experiment.section("submission"))
+    rules, group = rules_of(config.rules), config.group
+    if not rules and not group:
+        return {}
+    return {"with_rules": score_with_rules(rules, oof, data, metrics, sha256(oof.to_bytes()), group)}
 
 
 def score_with_rules(
-    rules: Sequence[Rule], oof: Predictions, data: "CSVDataModule", metrics: Sequence[str | Metric], digest_of_oof: str
+    rules: Sequence[Rule],
+    oof: Predictions,
+    data: "CSVDataModule",
+    metrics: Sequence[str | Metric],
+    digest_of_oof: str,
+    group: GroupConfig | None = None,
 ) -> Found:
     """Scores out-of-fold predictions that are changed by rules, and fits those with parameters.
 
@@ -47,6 +60,7 @@ def score_with_rules(
         data: The datamodule, set up for the training rows.
         metrics: The metrics.
         digest_of_oof: SHA-256 of the table of these predictions.
+        group: How several rows become one of the submission, before the rules.
 
     Returns:
         The rules; the pooled scores, cross-fitted if there are parameters; what went wrong, if anything: the score
@@ -55,31 +69,23 @@ def score_with_rules(
     """
     from swinft.run.scoring import row_scorer  # slow to import, and not needed to submit without rules
 
-    # An ensemble may lack rows that its members lack.
-    scored = np.flatnonzero(data.is_scored & np.isfinite(oof.values).all(axis=1))
-    table, folds = data.train_table.take(scored), data.fold_of_row[scored]
-    rows = cells_of(table, columns_of(rules), data.settings.columns.rules)
-    predictions = Predictions(table.ids, oof.values[scored], oof.outputs, folds)
-    scorers: dict[str, Any] = {}
-
-    def score(metrics: Sequence[str | Metric], values: Any, numbers: Any, outputs: list[str]) -> Mapping[str, float]:
-        name = str([each if isinstance(each, str) else each.name for each in metrics])
-        if name not in scorers:
-            scorers[name] = row_scorer(metrics, data, scored)
-        found: Mapping[str, float] = scorers[name](values, numbers, outputs)
-        return found
-
-    def pooled(changed: Predictions) -> Mapping[str, float]:
-        return row_scorer(metrics, data, scored)(changed.values, None, changed.outputs)
-
-    found: Found = {"rules": [rule.spec for rule in rules], "pooled": {}}
+    found: Found = {"rules": [rule.spec for rule in rules], "pooled": {}} | ({"group": asdict(group)} if group else {})
     try:
+        scored, predictions = _scored_rows(oof, data, group)
+        table = data.train_table.take(scored)
+        rows = cells_of(table, columns_of(rules), data.settings.columns.rules)
+
+        def pooled(changed: Predictions) -> Mapping[str, float]:
+            return row_scorer(metrics, data, scored)(changed.values, None, changed.outputs)
+
         if not fitted_of(rules):
             return found | {"pooled": pooled(apply_rules(rules, predictions, rows, data.schema)[0])}
         weights = None if data.score_weights is None else data.score_weights[scored]
+        score = _scorers(data, scored)
         given = fit_rows(predictions, data.targets[scored], rows, data.schema, weights, metrics, score)
         whole = fit_rules(rules, given, np.arange(len(scored)))
-        found["fitted"] = {"oof": digest_of_oof, "parameters": _parameters(whole), "described": describe_fit(whole)}
+        described = describe_fit(whole)
+        found["fitted"] = {"oof": digest_of_oof, "parameters": _parameters(whole), "described": described}
         found["in_sample"] = pooled(apply_rules(whole, predictions, rows, data.schema)[0])
         if not any(rule.uses_targets for rule in fitted_of(rules)):
             return found | {"pooled": found["in_sample"]}
@@ -91,7 +97,49 @@ def score_with_rules(
     return found
 
 
-def known_scores(run: Run, rules: Sequence[Rule], root: str | None, allow_code: Sequence[str]) -> Found:
+def _scored_rows(
+    oof: Predictions, data: "CSVDataModule", group: GroupConfig | None
+) -> tuple[NDArray[np.int64], Predictions]:
+    """Numbers of the training rows that are scored, and their predictions; of groups, the first row of each.
+
+    Raises:
+        InputError: A group has several targets.
+    """
+    # An ensemble may lack rows that its members lack.
+    scored = np.flatnonzero(data.is_scored & np.isfinite(oof.values).all(axis=1))
+    table, folds = data.train_table.take(scored), data.fold_of_row[scored]
+    predictions = Predictions(table.ids, oof.values[scored], oof.outputs, folds)
+    if group is None:
+        return scored, predictions
+    rows = cells_of(table, group.columns, data.settings.columns.rules)
+    if several := groups_of_several_targets(rows[group.by].tolist(), data.targets[scored]):
+        raise InputError(
+            f"{GROUP}: rows of a group have different targets, so that groups have none: "
+            f"{number_of(len(several), 'group')} of column '{group.by}', as '{several[0]}'"
+        )
+    joined, first = join_groups(group, predictions, rows, data.schema)
+    return scored[first], joined
+
+
+def _scorers(data: "CSVDataModule", scored: NDArray[np.int64]) -> ScoreSome:
+    """Scores some of the scored rows; the table is read once for each metric."""
+    from swinft.run.scoring import row_scorer
+
+    known: dict[str, Any] = {}
+
+    def score(metrics: Sequence[str | Metric], values: Any, numbers: Any, outputs: list[str]) -> Mapping[str, float]:
+        name = str([each if isinstance(each, str) else each.name for each in metrics])
+        if name not in known:
+            known[name] = row_scorer(metrics, data, scored)
+        found: Mapping[str, float] = known[name](values, numbers, outputs)
+        return found
+
+    return score
+
+
+def known_scores(
+    run: Run, rules: Sequence[Rule], root: str | None, allow_code: Sequence[str], group: GroupConfig | None = None
+) -> Found:
     """Out-of-fold scores without and with rules: those that the run has stored, or new ones for other rules.
 
     Args:
@@ -99,6 +147,7 @@ def known_scores(run: Run, rules: Sequence[Rule], root: str | None, allow_code: 
         rules: The rules of a submission.
         root: The data's folder, if it differs from that of the training.
         allow_code: Packages or modules whose classes the run's config may name.
+        group: How several rows become one of the submission.
 
     Returns:
         `without` and `with`, each metric's score; instead of them `problem`, if it is not known. For rules with
@@ -110,10 +159,11 @@ def known_scores(run: Run, rules: Sequence[Rule], root: str | None, allow_code: 
         scores = run.read_scores()
         stored = scores.get("with_rules")
         found = stored
-        if stored is None or stored["rules"] != _plain(rules) or not _is_current(run, stored):
-            found = _rescored(run, rules, list(scores["pooled"]), root, allow_code)
+        is_same = stored is not None and stored["rules"] == _plain(rules) and _is_of(stored, group)
+        if not is_same or not _is_current(run, scores["with_rules"]):
+            found = _rescored(run, rules, list(scores["pooled"]), root, allow_code, group)
     except (InputError, StoreError) as error:
-        return {"problem": str(error).partition("\n")[0]} | _same_fit(run, rules)
+        return {"problem": str(error).partition("\n")[0]} | _same_fit(run, rules, group)
     assert found
     more = {name: found[name] for name in ("in_sample", "fitted") if name in found}
     if "problem" in found:
@@ -187,12 +237,19 @@ def _is_current(run: Run, stored: Mapping[str, Any]) -> bool:
     return "fitted" not in stored or stored["fitted"]["oof"] == digest(verify(run.oof))
 
 
-def _same_fit(run: Run, rules: Sequence[Rule]) -> Found:
+def _is_of(stored: Mapping[str, Any], group: GroupConfig | None) -> bool:
+    """Whether stored scores are of the same groups."""
+    found: bool = stored.get("group") == (asdict(group) if group else None)
+    return found
+
+
+def _same_fit(run: Run, rules: Sequence[Rule], group: GroupConfig | None) -> Found:
     """The stored parameters, if the rules up to the last one with parameters are those of the run."""
     try:
         stored = run.read_scores().get("with_rules", {})
         last = max((number for number, rule in numbered(rules) if isinstance(rule, FittedRule)), default=0)
-        if "fitted" not in stored or stored["rules"][:last] != _plain(rules)[:last] or not _is_current(run, stored):
+        is_same = "fitted" in stored and stored["rules"][:last] == _plain(rules)[:last] and _is_of(stored, group)
+        if not is_same or not _is_current(run, stored):
             return {}
     except StoreError:
         return {}
@@ -200,7 +257,14 @@ def _same_fit(run: Run, rules: Sequence[Rule]) -> Found:
     return {"fitted": {**stored["fitted"], "parameters": known + [None] * (len(rules) - last)}}
 
 
-def _rescored(run: Run, rules: Sequence[Rule], names: list[str], root: str | None, allow_code: Sequence[str]) -> Found:
+def _rescored(
+    run: Run,
+    rules: Sequence[Rule],
+    names: list[str],
+    root: str | None,
+    allow_code: Sequence[str],
+    group: GroupConfig | None,
+) -> Found:
     """The scores of a run's out-of-fold predictions with other rules, by its training table."""
     from swinft.run.experiment import Experiment  # slow to import, as the next one
     from swinft.run.scoring import training_rows
@@ -208,10 +272,10 @@ def _rescored(run: Run, rules: Sequence[Rule], names: list[str], root: str | Non
     experiment = Experiment.of_run(run, "submit", list(allow_code))
     if root:
         experiment.config.data.root = root
-    data = training_rows(run, experiment)
-    missing = [name for name in columns_of(rules) if name not in data.train_table.columns]
+    data, metrics = training_rows(run, experiment), experiment.section("model")["metrics"] or names
+    names = [*columns_of(rules), *(group.columns if group else [])]
+    missing = [name for name in names if name not in data.train_table.columns]
     if missing:
         raise InputError(f"{data.train_table.path} has no column '{missing[0]}'")
     oof = Predictions.read(run.oof, len(data.schema.outputs)).join(data.train_table.ids, str(run.oof))
-    metrics = experiment.section("model")["metrics"] or names
-    return score_with_rules(rules, oof, data, metrics, digest(run.oof))
+    return score_with_rules(rules, oof, data, metrics, digest(run.oof), group)

@@ -18,6 +18,7 @@ from swinft.model.grades import to_grades, to_label_sets
 
 Values = NDArray[np.float64]
 SHOWN_WORDS = 6  # shown of a list in a message
+SUM_SLACK = 1e-5  # some competitions refuse rows whose sum is further from 1
 
 
 class SubmissionFormat(InitArgsMixin):
@@ -71,7 +72,7 @@ class SubmissionFormat(InitArgsMixin):
 
     def describe(self) -> str:
         """A description for messages."""
-        return f"{self.name} in {_some(self.columns)}"
+        return f"{self.name} in {shown_words(self.columns)}"
 
     def filling(
         self, columns: Sequence[str], outputs: Sequence[str], words: Mapping[str, Sequence[str]]
@@ -177,7 +178,7 @@ class Numbers(SubmissionFormat):
                 else []
             )
         sums = self._written(values)[:, chosen].sum(axis=1)
-        if self.sums_to_one and np.abs(sums - 1).max(initial=0) > 1e-3:
+        if self.sums_to_one and np.abs(sums - 1).max(initial=0) > SUM_SLACK:
             lines.append(
                 f"the sample's rows sum to 1, these to {sums.min():.6g}–{sums.max():.6g}; a competition that requires "
                 f"1 refuses them; the rule `normalize` (submission.rules) divides each row by its sum"
@@ -194,7 +195,7 @@ class Numbers(SubmissionFormat):
         if self.name == "integer" and self.clip is not None and np.isfinite(self.clip).all():
             low, high = self.clip[:, 0].min(), self.clip[:, 1].max()
             what = f"whole numbers {low:g}–{high:g}:"
-        return f"{what} {_some(named)}"
+        return f"{what} {shown_words(named)}"
 
     def _written(self, values: Values) -> Values:
         """The values (N, K) as they are written."""
@@ -230,11 +231,11 @@ class OneClass(SubmissionFormat):
 
     def problem(self, column: str, cell: str) -> str:
         """A cell must be one of the words."""
-        return "" if cell in self.words else f"'{cell}' is not made of {_some(self.words)}"
+        return "" if cell in self.words else f"'{cell}' is not made of {shown_words(self.words)}"
 
     def describe(self) -> str:
         """A description for messages."""
-        return f"the most probable class in {self.column} ({_some(self.words)})"
+        return f"the most probable class in {self.column} ({shown_words(self.words)})"
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,7 @@ class LabelSets(SubmissionFormat):
         """A cell must contain labels, each once."""
         tokens = cell.split(self.delimiter)
         if any(token not in self.words for token in tokens):
-            return f"'{cell}' is not made of {_some(self.words)}"
+            return f"'{cell}' is not made of {shown_words(self.words)}"
         return f"'{cell}' contains a label twice" if len(set(tokens)) < len(tokens) else ""
 
     def changes(self, values: Values) -> list[str]:
@@ -285,7 +286,7 @@ class LabelSets(SubmissionFormat):
     def describe(self) -> str:
         """A description for messages."""
         return (
-            f"the labels of {self.threshold:g} and more in {self.column} ({_some(self.words)}), joined by "
+            f"the labels of {self.threshold:g} and more in {self.column} ({shown_words(self.words)}), joined by "
             f"{self.delimiter!r}"
         )
 
@@ -321,10 +322,10 @@ class Flags(SubmissionFormat):
 
     def describe(self) -> str:
         """A description for messages."""
-        return f"1 from a probability of {self.threshold:g}, else 0: {_some(self.columns)}"
+        return f"1 from a probability of {self.threshold:g}, else 0: {shown_words(self.columns)}"
 
 
-def _some(words: list[str]) -> str:
+def shown_words(words: list[str]) -> str:
     """`a, b, c`, or `a, b, c, … (120)`."""
     shown = ", ".join(words[:SHOWN_WORDS])
     return shown if len(words) <= SHOWN_WORDS else f"{shown}, … ({len(words)})"

@@ -8,7 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,16 @@ from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions
 from swinft.inference.rules.named import NamedRule
 from swinft.inference.rules.rule import Rule
+from swinft.ranges import settings_of
 from swinft.run.submission.formats import SubmissionFormat, Values, checked_cells
+from swinft.run.submission.grouping import KEY as GROUP
+from swinft.run.submission.grouping import GroupConfig
+from swinft.run.submission.long import Long
 from swinft.run.submission.sample import Sample
 
-FormatName = Literal["auto", "probabilities", "label", "number", "integer", "labels"]
+FormatName = Literal["auto", "probabilities", "label", "number", "integer", "labels", "top_k"]
+# A word, or `top_k` with its arguments.
+NamedFormat = FormatName | dict[Literal["top_k"], dict[str, Any] | None]
 SHOWN = 20  # problems printed in full; the rest are counted
 
 
@@ -32,8 +38,9 @@ class SubmissionConfig:
     Args:
         format: `probabilities`: one column per class or label, or one class of two if the sample has one column;
             `label`: the most probable class; `number`: regression values; `integer`: rounded regression values;
-            `labels`: the labels above the threshold; `auto`: by the sample's cells, the target and the first
-            metric; or the `class_path` of a custom `swinft.SubmissionFormat`.
+            `labels`: the labels above the threshold; `top_k`: the most probable classes in one cell, the best first:
+            `{top_k: {k: 5, new: new_whale}}`; `auto`: by the sample's cells, the target and the first metric; or the
+            `class_path` of a custom `swinft.SubmissionFormat`.
         threshold: Labels with at least this probability are written, in 0–1. If all labels of a row are below it, the
             most probable one is written.
         delimiter: Text between labels; null for that of the sample's cells, or `data.columns.label_delimiter`.
@@ -44,13 +51,18 @@ class SubmissionConfig:
         keep: Columns that are not predicted and keep the sample's cells.
         drop: Outputs without a column in the sample.
         rules: What changes the predictions before they are written, in this order, and the out-of-fold predictions
-            before they are scored a second time: `any`, `clip`, `exclusive`, `group`, `hierarchy`, `normalize`,
-            `power`, `sum`, each with its arguments: `[{clip: {min: 0}}, {group: {by: patient, how: max}}]`; those that
-            are fitted on out-of-fold predictions: `affine`, `calibrate`, `class_weights`, `clip_fitted`, `cuts`,
-            `temperature`, `thresholds`; or the `class_path` of a custom `swinft.Rule`.
+            before they are scored a second time: `alone`, `any`, `clip`, `exclusive`, `group`, `hierarchy`,
+            `normalize`, `power`, `sum`, each with its arguments: `[{clip: {min: 0}}, {group: {by: patient}}]`; those
+            that are fitted on out-of-fold predictions: `affine`, `calibrate`, `class_weights`, `clip_fitted`, `cuts`,
+            `new_class`, `temperature`, `thresholds`; or the `class_path` of a custom `swinft.Rule`.
+        rows: How the sample's ids are made if it has a row for each row to predict and output: `"{id}__{output}"`; null
+            to find it.
+        group: How the predictions of several rows become one row of the submission, in the out-of-fold score as well:
+            `{by: patient, how: mean}`. `by` is the column with the sample's ids; `how` is `mean`, `median`, `max`,
+            `min`, `noisy_or`, or `weighted` by the column `weight`.
     """
 
-    format: SubmissionFormat | FormatName = "auto"
+    format: NamedFormat | SubmissionFormat = "auto"
     threshold: float = 0.5
     delimiter: str | None = None
     id: str | None = None
@@ -59,11 +71,14 @@ class SubmissionConfig:
     keep: list[str] = field(default_factory=list)
     drop: list[str] = field(default_factory=list)
     rules: list[Rule | NamedRule] = field(default_factory=list)
+    rows: str | None = None
+    group: GroupConfig | None = None
 
     def __post_init__(self) -> None:
         """Converts names to text: YAML reads `0` as a number and `yes` as true."""
         self.columns = {_text(name): _text(output) for name, output in self.columns.items()}
         self.words = {_text(output): _text(word) for output, word in self.words.items()}
+        self.group = None if self.group is None else settings_of(GroupConfig, GROUP, self.group)
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,7 @@ class SubmissionPlan:
         reason: Why it has this format.
         kept: Columns that keep the sample's cells.
         notes: Notes on what looks wrong but may be intended, one line each.
+        long: The sample as it is in the file, if it has a row for each row of `sample` and each of its columns.
     """
 
     sample: Sample
@@ -85,22 +101,30 @@ class SubmissionPlan:
     reason: str
     kept: list[str]
     notes: list[str]
+    long: Long | None = None
+
+    @property
+    def file(self) -> Sample:
+        """The sample as it is in the file."""
+        return self.sample if self.long is None else self.long.sample
 
     def describe(self) -> str:
         """One line: the format, the reason, and an example row with the mean of the training rows."""
         kept = f", and keeps the sample's cells in {', '.join(self.kept)}" if self.kept else ""
         example = f", like {self._example()}" if self.sample.ids and self.schema.prior else ""
-        return f"submission: writes {self.format.describe()}{kept} ({self.reason}){example}"
+        rows = f", each in a row {self.long.ids.pattern} of {self.long.column}" if self.long else ""
+        return f"submission: writes {self.format.describe()}{rows}{kept} ({self.reason}){example}"
 
     def rows(self, values: Values) -> pd.DataFrame:
         """The submission's rows as text, for predictions (N, K) in the sample's order."""
-        cells = {**checked_cells(self.format, values), **{name: list(self.sample.cells[name]) for name in self.kept}}
-        cells[self.sample.id] = self.sample.ids
-        return pd.DataFrame({column: cells[column] for column in self.sample.columns}, dtype=str)
+        cells = checked_cells(self.format, values) | {self.sample.id: self.sample.ids}
+        if self.long:
+            cells = self.long.rows(cells, self.sample.id)
+        cells |= {name: list(self.file.cells[name]) for name in self.kept}
+        return pd.DataFrame({column: cells[column] for column in self.file.columns}, dtype=str)
 
     def _example(self) -> str:
-        first = {name: cells[:1] for name, cells in self.sample.cells.items()}
-        alone = replace(self, sample=replace(self.sample, ids=self.sample.ids[:1], cells=first))
+        alone = replace(self, sample=self.sample.first(), long=self.long and self.long.first())
         return as_csv(alone, alone.rows(np.array([self.schema.prior]))).splitlines()[1]
 
 
@@ -132,7 +156,7 @@ def matched(plan: SubmissionPlan, predictions: Predictions) -> Predictions:
 
 def as_csv(plan: SubmissionPlan, rows: pd.DataFrame) -> str:
     """The text of a submission: exactly the sample's header, commas, Unix line ends."""
-    text: str = rows.to_csv(index=False, header=plan.sample.written_header, lineterminator="\n")
+    text: str = rows.to_csv(index=False, header=plan.file.written_header, lineterminator="\n")
     return text
 
 
@@ -146,7 +170,7 @@ def check_submission(text: str, plan: SubmissionPlan) -> list[str]:
     Returns:
         One line per problem; empty if the file is right.
     """
-    sample = plan.sample
+    sample = plan.file
     try:
         rows = list(csv.reader(io.StringIO(text)))
     except csv.Error as error:
@@ -157,9 +181,12 @@ def check_submission(text: str, plan: SubmissionPlan) -> list[str]:
     if len(rows) - 1 != len(sample.ids):
         problems.append(f"{number_of(len(rows) - 1, 'row')}, {sample.source} has {len(sample.ids)}")
     position = sample.columns.index(sample.id)
-    filled = [(sample.columns.index(column), column) for column in plan.format.columns]
+    place = {column: k for k, column in enumerate(sample.columns)}
+    filled = [(place[column], column) for column in plan.format.columns] if plan.long is None else []
     seen: set[str] = set()
     for line, (row, wanted) in enumerate(zip(rows[1:], sample.ids, strict=False), start=2):
+        if plan.long:  # the column of the format that this row is of
+            filled = [(place[plan.long.column], plan.long.ids.words[line - 2])]
         if len(row) != len(sample.columns):
             problems.append(f"line {line}: {number_of(len(row), 'field')} instead of {len(sample.columns)}")
             continue
@@ -172,6 +199,11 @@ def check_submission(text: str, plan: SubmissionPlan) -> list[str]:
             f"line {line}, column '{column}': {problem}"
             for k, column in filled
             if (problem := plan.format.problem(column, row[k]))
+        ]
+        problems += [
+            f"line {line}, column '{column}': '{row[place[column]]}' where {sample.source} has '{cell}'"
+            for column in plan.kept
+            if row[place[column]] != (cell := sample.cells[column][line - 2])
         ]
     return problems
 

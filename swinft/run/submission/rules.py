@@ -34,13 +34,15 @@ from swinft.inference.rules.rule import (
 from swinft.model.metrics import Metric
 from swinft.model.scoring import score as score_values
 from swinft.run.layout import Run
+from swinft.run.submission.grouping import GroupConfig, groups_of_several_targets
+from swinft.run.submission.plan import SubmissionConfig
 
 if TYPE_CHECKING:
     from swinft.data.datamodule import CSVDataModule
 
 
 def check_on_tables(
-    given: Sequence[Any],
+    config: SubmissionConfig,
     train: Rows,
     test: Rows | None,
     schema: Schema,
@@ -50,7 +52,7 @@ def check_on_tables(
     """Checks the rules of a config with the tables, before anything is trained.
 
     Args:
-        given: The rules of the config.
+        config: The settings of the submission, with the rules, and how rows are joined.
         train: The training rows.
         test: The rows to predict; None without them.
         schema: The outputs.
@@ -64,18 +66,20 @@ def check_on_tables(
         InputError: A rule is wrong, names an unknown output or column, or fails for the tables' first rows.
         DataError: A group is spelled in two ways.
     """
-    rules = rules_of(given)
+    rules = rules_of(config.rules)
     check_rules(rules, schema)
     tables = [train.table, *([test.table] if test else [])]
+    readers = columns_of(rules) | dict.fromkeys(config.group.columns if config.group else [], "submission.group")
     problems = [
-        f"{rule} reads the column '{name}', which {table.path} does not have.{suggest(name, table.columns)}"
-        for name, rule in columns_of(rules).items()
+        f"{reader} reads the column '{name}', which {table.path} does not have.{suggest(name, table.columns)}"
+        for name, reader in readers.items()
         for table in tables
         if name not in table.columns
     ]
     if problems:
         raise InputError("\n  ".join(["the rules are wrong:", *problems]))
     groups = [name for rule in rules if isinstance(rule, GroupRule) for name in rule.columns]
+    groups += [config.group.by] if config.group else []
     found = [twin_problems(table, name, Counter(table.names(name)), text) for name in groups for table in tables]
     if any(found):
         raise DataError([problem for each in found for problem in each])
@@ -110,30 +114,40 @@ def example_rows(
     return fit_rows(examples(targets, rows, schema), targets, rows, schema, None, metrics, score)
 
 
-def describe_rules(rules: Sequence[Rule], data: "CSVDataModule") -> list[str]:
-    """What `check` and `fit` print about rules: their order, rows in no group, and groups in several folds."""
-    if not rules:
+def describe_rules(rules: Sequence[Rule], data: "CSVDataModule", joined: GroupConfig | None = None) -> list[str]:
+    """What `check` and `fit` print about rules and groups of rows: their order, and rows that cannot be joined."""
+    if not rules and not joined:
         return []
-    lines = [f"rules: {', then '.join(map(str, rules))}"]
+    lines = [f"rows of the submission: {joined.how} of those with the same '{joined.by}'"] if joined else []
+    lines += [f"rules: {', then '.join(map(str, rules))}"] if rules else []
     if fits := list(map(str, fitted_of(rules))):
         lines.append(f"  fitted on the out-of-fold predictions: {', '.join(fits)}")
     scored, text = np.flatnonzero(data.is_scored), data.settings.columns.rules
     tables = [data.train_table.take(scored), *([data.test_table] if data.splits.has_test else [])]
-    for number, rule in ((number, rule) for number, rule in numbered(rules) if isinstance(rule, GroupRule)):
-        (name,) = rule.columns
+    readers = [(label(number, rule), *rule.columns) for number, rule in numbered(rules) if isinstance(rule, GroupRule)]
+    readers += [("submission.group", joined.by)] if joined else []
+    for reader, name in readers:
         for table in tables:
             empty = int((cells_of(table, [name], text)[name] == "").sum())
             if empty:
                 rows = number_of(empty, "row has", "rows have")
-                lines.append(f"  note: {label(number, rule)}: {rows} no '{name}' in {table.path}, and no group")
+                lines.append(f"  note: {reader}: {rows} no '{name}' in {table.path}, and no group")
         folds: dict[str, set[int]] = {}
         for group, fold in zip(cells_of(tables[0], [name], text)[name], data.fold_of_row[scored].tolist(), strict=True):
             folds.setdefault(group, set()).add(fold)
         if several := sum(len(each) > 1 for group, each in folds.items() if group):
             groups = number_of(several, "group has", "groups have")
             lines.append(
-                f"  note: {label(number, rule)}: {groups} rows in several folds, of which each is joined alone for the "
+                f"  note: {reader}: {groups} rows in several folds, of which each is joined alone for the "
                 f"out-of-fold score; data.folds.group: {name} keeps groups together"
+            )
+    if joined:
+        names = cells_of(tables[0], [joined.by], text)[joined.by].tolist()
+        if wrong := groups_of_several_targets(names, data.targets[scored]):
+            groups = number_of(len(wrong), "group has", "groups have")
+            lines.append(
+                f"  note: submission.group: {groups} rows with different targets, as '{wrong[0]}': the out-of-fold "
+                f"score of groups will not be known"
             )
     return lines
 
@@ -178,12 +192,12 @@ def requested_rules(
 
 
 def rows_to_predict(
-    rules: Sequence[Rule], data: Mapping[str, Any], columns: Columns, ids: Sequence[str]
+    names: Mapping[str, str], data: Mapping[str, Any], columns: Columns, ids: Sequence[str]
 ) -> pd.DataFrame:
-    """The columns that rules read, of the rows to predict.
+    """Columns of the rows to predict.
 
     Args:
-        rules: The rules.
+        names: The columns, each with what reads it.
         data: The section `data` of the run's config.
         columns: Its columns, with the id of the sample submission.
         ids: The ids of the predictions, in order.
@@ -191,7 +205,6 @@ def rows_to_predict(
     Raises:
         InputError: There is no table of the rows to predict, or it lacks a column or an id.
     """
-    names = columns_of(rules)
     if not names:
         return pd.DataFrame(index=list(ids))
     given = given_table("data.test", data["test"]) or given_table("data.sample_submission", data["sample_submission"])

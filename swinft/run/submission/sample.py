@@ -15,7 +15,6 @@ from swinft.data.tables.steps.make import given_table, read_given
 from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.tables.text import normal
 from swinft.errors import InputError
-from swinft.inference.rules.rule import Rule, columns_of
 
 MOST_ROWS = 1_000  # distinct rows of cells that are stored with a run
 SUM_TOLERANCE = 1e-3  # 120 cells of 0.0083 sum to 0.996, which does not count as 1; of 0.00833 to 0.9996, which does
@@ -71,6 +70,11 @@ class Sample:
         """A copy whose format is decided by the cells of the fit's sample; self if that one had other columns."""
         return replace(self, deciding=cells) if set(cells) == set(self.targets) else self
 
+    def first(self) -> "Sample":
+        """Its first row alone."""
+        cells = {name: found[:1] for name, found in self.cells.items()}
+        return replace(self, ids=self.ids[:1], cells=cells)
+
     @property
     def targets(self) -> list[str]:
         """All columns except the id."""
@@ -108,13 +112,13 @@ class Sample:
         return Path(self.source).name
 
 
-def _allow_steps(data: Mapping[str, Any], rules: Sequence[Rule], allow_code: Sequence[str]) -> None:
+def _allow_steps(data: Mapping[str, Any], reads_rows: bool, allow_code: Sequence[str]) -> None:
     """Imports the custom steps of the tables that a submission is made from.
 
     Raises:
         InputError: A class is not allowed.
     """
-    keys = ["sample_submission", *(["test"] if columns_of(rules) else [])]
+    keys = ["sample_submission", *(["test"] if reads_rows else [])]
     if any(isinstance(data[key], list) for key in keys):
         from swinft.run.config.trust import import_steps  # slow to import, and seldom needed
 
@@ -122,21 +126,21 @@ def _allow_steps(data: Mapping[str, Any], rules: Sequence[Rule], allow_code: Seq
 
 
 def read_sample(
-    data: Mapping[str, Any], sample_id: str | None, rules: Sequence[Rule], allow_code: Sequence[str]
+    data: Mapping[str, Any], sample_id: str | None, reads_rows: bool, allow_code: Sequence[str]
 ) -> Sample | None:
     """The sample submission of a config; None if it has none.
 
     Args:
         data: The section `data` of a run's config.
         sample_id: Name of the id column there, if it differs.
-        rules: What changes the predictions: it may read columns of the rows to predict, whose steps are allowed too.
+        reads_rows: Whether columns of the rows to predict are read too, so that their steps are allowed.
         allow_code: Packages or modules whose classes the config may name.
 
     Raises:
         InputError: A class of a custom step is not allowed.
         DataError: It is missing, or not a valid table.
     """
-    _allow_steps(data, rules, allow_code)
+    _allow_steps(data, reads_rows, allow_code)
     given = given_table("data.sample_submission", data["sample_submission"])
     if not given:
         return None

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import shlex
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,23 @@ import pandas as pd
 
 from swinft.class_spec import spec_name, to_spec
 from swinft.data.columns import Columns
-from swinft.data.roots import resolved_root
 from swinft.data.schema import Schema
 from swinft.data.tables.steps.frame import is_pattern
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance
 from swinft.inference.rules.fitted import fitted_of
-from swinft.inference.rules.named import rules_of
-from swinft.inference.rules.rule import Rule, apply_rules
+from swinft.inference.rules.rule import Rule, apply_rules, columns_of
 from swinft.model.metrics import Traits, traits_of
 from swinft.printing import print_line
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.provenance import check_output, check_weights, predictions_made_with, write_made_from
+from swinft.run.submission.checks import format_word
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.fitting import describe_fit, describe_scores, known_scores, with_parameters
+from swinft.run.submission.grouping import join_groups
+from swinft.run.submission.options import SubmitOptions
 from swinft.run.submission.plan import (
     SubmissionConfig,
     SubmissionPlan,
@@ -46,72 +47,6 @@ from swinft.run.submission.sample import Sample, read_sample
 from swinft.store import is_committed, verify
 
 MAKER = "swinft submit"
-
-
-@dataclass(frozen=True)
-class SubmitOptions:
-    """Options of a submission. Defaults come from the run's `submission` section.
-
-    Args:
-        root: The data's folder, with the sample submission, if it differs from that of the training; also
-            `kaggle://SLUG`.
-        predictions: A prediction table to submit: id and a column per output, of `swinft predict` or a blend. By
-            default the run's test_predictions.csv.
-        output: File of the submission; by default the run's submission.csv.
-        format: `probabilities`, `label`, `number`, `integer`, `labels`; `auto`: by sample, target and first metric; or
-            the class path of a custom format.
-        threshold: Labels with at least this probability are written, in 0–1.
-        delimiter: Text between labels.
-        id: Id column of the sample submission.
-        columns: Outputs of the sample's columns with other names: `'{X4: X4_mean}'`.
-        words: Text of classes or labels: `'{cat: "0", dog: "1"}'`.
-        keep: Columns that keep the sample's cells.
-        drop: Outputs without a column in the sample.
-        rules: What changes the predictions first, in the place of the config's rules:
-            `'[{clip: {min: 0}}, normalize]'`; `[]` for none. The out-of-fold score with them is printed and stored, if
-            the training table is there.
-        clip: Also, and last, the rule `clip`: the smallest and the largest value, `0.01,0.99`.
-        dry_run: Build and check the submission, but do not write it.
-        allow_code: Packages or modules that a custom format or rule may come from.
-    """
-
-    root: str | None = None
-    predictions: str | None = None
-    output: str | None = None
-    format: str | None = None
-    threshold: float | None = None
-    delimiter: str | None = None
-    id: str | None = None
-    columns: dict[str, str] | None = None
-    words: dict[str, str] | None = None
-    keep: list[str] | None = None
-    drop: list[str] | None = None
-    rules: list[str | dict[str, Any]] | None = None
-    clip: list[float] | None = None
-    dry_run: bool = False
-    allow_code: list[str] | None = None
-
-    def __post_init__(self) -> None:
-        """Finds a mount of Kaggle."""
-        if self.root:
-            object.__setattr__(self, "root", resolved_root(self.root))
-
-    def over(self, frozen: dict[str, Any]) -> SubmissionConfig:
-        """The run's settings, overridden by the given options."""
-        own = ("format", "rules")  # objects, which are in `frozen`
-        names = [field.name for field in fields(SubmissionConfig) if field.name not in own]
-        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return replace(SubmissionConfig(**frozen), **changes)
-
-    def last_rules(self) -> list[Rule]:
-        """The rule of `clip`.
-
-        Raises:
-            InputError: It has not two numbers, of which the first is smaller.
-        """
-        if self.clip is not None and len(self.clip) != 2:
-            raise InputError(f"--clip {self.clip}: give the smallest and the largest number: --clip 0.01,0.99.")
-        return rules_of([{"clip": {"min": self.clip[0], "max": self.clip[1]}}] if self.clip else [])
 
 
 @dataclass(frozen=True)
@@ -152,7 +87,8 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         frozen = config["submission"]
         rules = requested_rules(run, frozen.get("rules", []), options.rules, allowed)
         rules += options.last_rules()
-        oof = known_scores(run, rules, options.root, allowed) if rules else {}
+        group = options.over({**frozen, "format": "auto", "rules": []}).group
+        oof = known_scores(run, rules, options.root, allowed, group) if rules or group else {}
         rules = with_parameters(run, rules, oof)
         settings = options.over({**frozen, "format": _format(run, frozen, options), "rules": rules})
         schema = Schema.from_dict(run.read_schema())
@@ -165,17 +101,19 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
             check_weights(run, made_with, source)
         if options.root:
             config["data"]["root"] = options.root
-        sample = read_sample(config["data"], settings.id, rules, allowed)
+        sample = read_sample(config["data"], settings.id, bool(group or columns_of(rules)), allowed)
         if sample and is_committed(run.sample):
             sample = sample.decided_by(json.loads(verify(run.sample).read_bytes()))
         if predictions is None:
             found = _read_predictions(source, schema, made_with, sample, config["data"])
         else:
             found = predictions.select(schema.outputs)
+        found, row_of = _joined(found, settings, config["data"], schema)
         metric = _first_metric(run, config)
         sample = sample or _sample_without_file(config["data"], schema, metric, found)
-        plan = plan_submission(sample, schema, metric, settings, config["data"]["columns"]["label_delimiter"])
-        text = _build(plan, found, rules, config["data"], settings)
+        delimiter = config["data"]["columns"]["label_delimiter"]
+        plan = plan_submission(sample, schema, metric, settings, delimiter, found.ids)
+        text = _build(plan, found, rules, config["data"], settings, row_of, schema)
         for line in [*describe_fit(rules), describe_scores(oof)] if oof else []:
             print_line(line)
         if fitted_of(rules) and made_with is None:
@@ -183,22 +121,23 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         _print_source(source, made_with, [spec_name(view) for view in config["predict"]["views"]])
         if not options.dry_run:
             files = {"sample": _file(sample.source), "predictions": _file(str(source), predictions)}
-            made_from: dict[str, Any] = {**files, "provenance": asdict(made_with) if made_with else None}
-            # Objects cannot be written as JSON.
-            named = {"format": spec_name(to_spec(settings.format)), "rules": [rule.spec for rule in rules]}
-            made_from |= {"format": plan.format.name, "options": asdict(settings) | named}
-            made_from |= {"out_of_fold": _stored(oof)} if oof else {}
-            write_made_from(run, path, text.encode(), MAKER, made_from)
+            provenance = {"provenance": asdict(made_with) if made_with else None}
+            write_made_from(run, path, text.encode(), MAKER, files | provenance | _made_by(plan, settings, rules, oof))
             if path.read_bytes() != text.encode():
                 raise InputError(f"{path} differs from what was written to it; the disk or a program changed it.")
     _print_summary(None if options.dry_run else path, sample)
     return Submission(None if options.dry_run else path, text, plan)
 
 
-def _stored(oof: dict[str, Any]) -> dict[str, Any]:
-    """What is recorded of the out-of-fold scores, and of the parameters that were applied."""
+def _made_by(
+    plan: SubmissionPlan, settings: SubmissionConfig, rules: list[Rule], oof: dict[str, Any]
+) -> dict[str, Any]:
+    """What is recorded of the settings, the out-of-fold scores, and the parameters that were applied."""
+    # Objects cannot be written as JSON.
+    named = {"format": spec_name(to_spec(settings.format)), "rules": [rule.spec for rule in rules]}
+    made_by = {"format": plan.format.name, "options": asdict(settings) | named}
     fitted = {"fitted": {name: oof["fitted"][name] for name in ("oof", "parameters")}} if "fitted" in oof else {}
-    return {**oof, **fitted}
+    return made_by | ({"out_of_fold": oof | fitted} if oof else {})
 
 
 def _format(run: Run, frozen: dict[str, Any], options: SubmitOptions) -> Any:
@@ -208,7 +147,7 @@ def _format(run: Run, frozen: dict[str, Any], options: SubmitOptions) -> Any:
         InputError: Its class is not allowed, or needs arguments.
     """
     requested = frozen["format"] if options.format is None else options.format
-    if isinstance(requested, str) and "." not in requested:
+    if "." not in format_word(requested) and "class_path" not in requested:
         return requested
     from swinft.run.config.trust import built_by_name  # slow to import, and seldom needed
     from swinft.run.experiment import Experiment
@@ -254,8 +193,26 @@ def _read_predictions(
     return table
 
 
+def _joined(
+    found: Predictions, settings: SubmissionConfig, data: dict[str, Any], schema: Schema
+) -> tuple[Predictions, dict[str, str]]:
+    """The predictions of groups, where several rows are one of the submission, and the first row of each."""
+    if settings.group is None:
+        return found, {}
+    names = dict.fromkeys(settings.group.columns, "submission.group")
+    rows = rows_to_predict(names, data, Columns(**{**data["columns"], "sample_id": settings.id}), found.ids)
+    groups, first = join_groups(settings.group, found, rows, schema)
+    return groups, {id: found.ids[row] for id, row in zip(groups.ids, first.tolist(), strict=True)}
+
+
 def _build(
-    plan: SubmissionPlan, table: Predictions, rules: list[Rule], data: dict[str, Any], settings: SubmissionConfig
+    plan: SubmissionPlan,
+    table: Predictions,
+    rules: list[Rule],
+    data: dict[str, Any],
+    settings: SubmissionConfig,
+    row_of: dict[str, str],
+    schema: Schema,
 ) -> str:
     """The text of the submission, with predictions changed by the rules, checked.
 
@@ -266,7 +223,8 @@ def _build(
     if rules:
         table = matched(plan, table)
         columns = Columns(**{**data["columns"], "sample_id": settings.id})
-        table, changed = apply_rules(rules, table, rows_to_predict(rules, data, columns, table.ids), plan.schema)
+        ids = [row_of.get(id, id) for id in table.ids]
+        table, changed = apply_rules(rules, table, rows_to_predict(columns_of(rules), data, columns, ids), schema)
     rows, changes = build_submission(plan, table)
     text = as_csv(plan, rows)
     problems = check_submission(text, plan)

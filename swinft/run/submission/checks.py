@@ -1,0 +1,96 @@
+"""Checks of a submission's settings: names that exist, values in their range, and none without an effect."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from swinft.data.schema import Schema
+from swinft.data.target.kinds import TARGETS
+from swinft.errors import InputError, suggest
+from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat
+from swinft.run.submission.plan import SubmissionConfig
+from swinft.run.submission.ranked import TopK
+from swinft.run.submission.sample import Sample
+
+
+def format_word(given: Any) -> str:
+    """The word of a format that is a word, or a word with arguments."""
+    return str(next(iter(given), "")) if isinstance(given, Mapping) else str(given)
+
+
+def check_config(sample: Sample, schema: Schema, config: SubmissionConfig, file: Sample) -> None:
+    """Refuses invalid settings and unknown names; all of them are listed.
+
+    Args:
+        sample: The sample submission, with a column for each output.
+        schema: The outputs.
+        config: The settings.
+        file: The sample submission as it is in the file.
+
+    Raises:
+        InputError: Settings are wrong.
+    """
+    allowed = schema.base.formats
+    problems = []
+    word = format_word(config.format)
+    if not isinstance(config.format, SubmissionFormat) and word not in ("auto", *allowed):
+        hint = suggest(word, [name for target in TARGETS.values() for name in target.formats])
+        problems.append(
+            f"submission.format is '{word}', but a {schema.kind} run can write {' or '.join(allowed)}.{hint}"
+        )
+    if not 0 <= config.threshold <= 1:
+        problems.append(f"submission.threshold is {config.threshold}; it must be in 0–1.")
+    if config.delimiter == "":
+        problems.append("submission.delimiter is empty; write the text between labels.")
+    named: list[tuple[str, Sequence[str], Sequence[str]]] = [
+        ("columns", list(config.columns), sample.targets),
+        ("columns", list(config.columns.values()), schema.outputs),
+        ("words", list(config.words), schema.outputs),
+        ("keep", config.keep, file.targets),
+        ("drop", config.drop, schema.outputs),
+    ]
+    for setting, names, known in named:
+        what = "the run" if list(known) == schema.outputs != sample.targets else sample.source
+        problems += [
+            f"submission.{setting} names '{name}', which {what} does not have.{suggest(name, known)}"
+            for name in names
+            if name not in known
+        ]
+    problems += [f"submission names '{name}' in keep and in columns." for name in config.keep if name in config.columns]
+    if config.keep and not file.cells:
+        problems.append("submission.keep keeps a sample submission's cells, but data.sample_submission is not set.")
+    if problems:
+        raise InputError("\n  ".join(["the submission's settings are wrong:", *problems]))
+
+
+def check_cells(sample: Sample, format_: SubmissionFormat) -> None:
+    """Refuses numbers for a column that has words in the sample."""
+    if isinstance(format_, OneClass | LabelSets | TopK):
+        return
+    for column in format_.columns:
+        words = sample.words(column)
+        if words and sample.numbers(column) is None:
+            raise InputError(
+                f"{sample.source}: column '{column}' has words, like '{words[0]}', but submit would write "
+                f"{format_.describe()}. Point data.sample_submission to the right file, or set submission.format or "
+                f"submission.keep."
+            )
+
+
+def check_acts(config: SubmissionConfig, schema: Schema, format_: SubmissionFormat) -> None:
+    """Refuses settings without an effect in a format."""
+    writes_labels = isinstance(format_, LabelSets | Flags)
+    writes_words = isinstance(format_, LabelSets | OneClass | TopK)
+    names_outputs = isinstance(format_, Numbers | Flags)
+    acts: list[tuple[str, bool, bool]] = [
+        ("threshold", config.threshold != 0.5, writes_labels),
+        ("delimiter", config.delimiter not in (None, " "), isinstance(format_, LabelSets)),
+        ("columns", bool(config.columns), names_outputs),
+        ("words", bool(config.words), writes_words),
+        ("drop", bool(config.drop), names_outputs),
+    ]
+    dead = [name for name, is_set, can_act in acts if is_set and not can_act]
+    if dead:
+        raise InputError(
+            f"submission.{', submission.'.join(dead)}: no effect in format '{format_.name}', which writes "
+            f"{format_.describe()}. Remove it, or set submission.format."
+        )
