@@ -14,13 +14,13 @@ FIELDS = re.compile(r"\{([^{}]*)\}")
 SIGNS = re.compile(r"[^0-9A-Za-z]+")
 
 
-def check_sample(sample: Table | None, test: Table | None, problems: list[Problem]) -> None:
-    """Appends each id that only the test table or only the sample submission has: a submission needs the sample's.
+def checked_sample(sample: Table | None, test: Table | None, problems: list[Problem]) -> Table | None:
+    """The sample; appends each id that only it has, or only the test table: a submission needs the sample's.
 
     The sample may also have a row for each row and output, or for each group of rows; a submission then says how.
     """
     if sample is None or test is None or _is_made_of(sample.ids, test.ids) or group_column(sample.ids, test):
-        return
+        return sample
     for one, other in ((sample, test), (test, sample)):
         known = Spellings(other.ids)
         for row, id in enumerate(one.ids):
@@ -28,6 +28,7 @@ def check_sample(sample: Table | None, test: Table | None, problems: list[Proble
                 near = known.find(id)
                 fix = f"Give both files the same ids.{f' It has {near!r}.' if near else ''}"
                 problems.append(one.problem(row, f"{other.path} has no such id", fix))
+    return sample
 
 
 def _is_made_of(ids: Sequence[str], predicted: Sequence[str]) -> bool:

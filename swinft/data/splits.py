@@ -20,7 +20,7 @@ from swinft.data.gap_checks import check_gaps
 from swinft.data.given_rows import GivenRows
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.pseudo_labels import PseudoLabels, awaiting_labels, with_labels
-from swinft.data.sample_rows import check_sample
+from swinft.data.sample_rows import checked_sample
 from swinft.data.sampled_order import SampledOrder
 from swinft.data.samples import Rows, read_test, read_test_targets, read_train
 from swinft.data.sampling import TrainingRows, make_sampler
@@ -331,13 +331,11 @@ class Splits:
 
     def _read_sample(self, test: Rows | None, problems: list[Problem]) -> Table | None:
         """The sample submission; if there is no test table, it is the rows to predict."""
-        settings = self.settings
+        settings, rows = self.settings, test.table if test else None
         if not settings.sample_submission or settings.predicts_sample:
-            return test.table if settings.sample_submission and test else None
+            return rows if settings.sample_submission else None
         id, setting = settings.columns.id_of(settings.id, is_sample=True)
-        sample = settings.read(settings.sample_submission, id, {}, problems, setting)
-        check_sample(sample, test.table if test else None, problems)
-        return sample
+        return checked_sample(settings.read(settings.sample_submission, id, {}, problems, setting), rows, problems)
 
     def _read_train(self, problems: list[Problem]) -> tuple[Rows, Schema] | None:
         if self.settings.train is None:
