@@ -26,7 +26,8 @@ from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.prediction.predict import predict
-from swinft.run.submission.submit import SubmitOptions, submit
+from swinft.run.submission.options import SubmitOptions
+from swinft.run.submission.submit import submit
 
 RERUN = "KAGGLE_IS_COMPETITION_RERUN"  # set where Kaggle runs a submitted notebook on the hidden test rows
 FEW = 2_000  # rows that are predicted without a look at the time

@@ -233,8 +233,11 @@ def _plain(rules: Sequence[Rule]) -> Any:
 
 
 def _is_current(run: Run, stored: Mapping[str, Any]) -> bool:
-    """Whether stored parameters, if any, were fitted on the out-of-fold predictions that the run has now."""
-    return "fitted" not in stored or stored["fitted"]["oof"] == digest(verify(run.oof))
+    """Whether stored parameters, if any, were fitted on the out-of-fold predictions that the run has now.
+
+    A copy of a run without oof.csv, as on Kaggle, has no other ones.
+    """
+    return "fitted" not in stored or not run.oof.exists() or stored["fitted"]["oof"] == digest(verify(run.oof))
 
 
 def _is_of(stored: Mapping[str, Any], group: GroupConfig | None) -> bool:

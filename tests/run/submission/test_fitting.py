@@ -144,6 +144,10 @@ def test_without_the_training_table_the_stored_parameters_are_applied(fitted_run
     cells = pd.read_csv(tmp_path / "s.csv")[COLORS].to_numpy()
     stored = pd.read_csv(fitted_run / "submission.csv")[COLORS].to_numpy()
     assert cells == pytest.approx(stored.clip(0.3, 0.4), abs=1e-6)
+    copied = Path(shutil.copytree(fitted_run, tmp_path / "bundled"))
+    (copied / "oof.csv").unlink()  # as in a bundle for Kaggle
+    assert main(["submit", str(copied), "--root", str(tmp_path)]) == 0
+    assert (copied / "submission.csv").read_bytes() == (fitted_run / "submission.csv").read_bytes()
     assert main([*words, "--rules", "[clip_fitted]"]) == 2
     assert "Point --root to the data" in capsys.readouterr().err
 
