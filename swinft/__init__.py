@@ -30,6 +30,7 @@ _PUBLIC = {
     "Classification": "swinft.data.target.classification",
     "Regression": "swinft.data.target.regression",
     "Multilabel": "swinft.data.target.multilabel",
+    "Segmentation": "swinft.data.target.segmentation",
     "Sampler": "swinft.data.sampling",
     "TrainingRows": "swinft.data.sampling",
     "BalancedSampler": "swinft.data.sampling",

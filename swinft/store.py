@@ -20,7 +20,7 @@ from swinft.errors import InputError, StoreError
 RECORDS = ".commits"  # one hidden folder beside the artefacts, so that a listing of a run shows only artefacts
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> None:
     """Writes a file outside a run: atomically, and without a record.
 
     Raises:

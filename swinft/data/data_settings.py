@@ -25,6 +25,7 @@ from swinft.data.tables.table import Problem, Table, read_table
 from swinft.data.target.base import Target
 from swinft.data.target.custom import class_path_of
 from swinft.data.target.kinds import GivenKind, is_custom, kind_problem, target_columns, target_of
+from swinft.data.target.segmentation import Segmentation
 from swinft.errors import InputError
 from swinft.ranges import (
     SettingsError,
@@ -91,6 +92,7 @@ class DataSettings:
         if not problems:
             object.__setattr__(self, "root", Path(resolved_root(str(self.root))))
         problems = problems or [*self._image_problems(), *self._target_problems(), *self._augment_problems()]
+        problems = problems or (mask_problems(self) if self.kind.are_maps else [])
         if problems:
             raise SettingsError(problems)
 
@@ -212,6 +214,11 @@ class DataSettings:
         return target_of(self.target_kind, [*self.target, ""] if is_several else self.target)
 
     @property
+    def mask_form(self) -> dict[str, Any]:
+        """How masks are written, for a schema; empty for other kinds of target."""
+        return {"order": self.kind.order, "resize": self.loading.resize} if isinstance(self.kind, Segmentation) else {}
+
+    @property
     def kind_name(self) -> str:
         """The kind's name, or the path of its class."""
         given = self.target_kind
@@ -234,9 +241,9 @@ class DataSettings:
         return bool(self.loading.preprocess) or not isinstance(self.augment, str)
 
     @property
-    def shown_to_network(self) -> tuple[tuple[int, int], int, bool]:
-        """Size and channels of what the network sees, and whether it is float32, with more than 8 bits."""
-        return self.image_size, self.image.num_channels, self.loading.image_rules.keep is not None
+    def shown_to_network(self) -> tuple[tuple[int, int], int, bool, bool]:
+        """Size and channels of what the network sees, whether it is float32, and whether masks are predicted."""
+        return self.image_size, self.image.num_channels, self.loading.image_rules.keep is not None, self.kind.are_maps
 
     @property
     def is_shrunk(self) -> bool:
@@ -278,6 +285,26 @@ class DataSettings:
         """Whether settings allow rows without a prediction of their own."""
         choices = (self.loading.on_bad_image, self.columns.on_missing_target, self.folds.rare_classes)
         return not {"skip", "mask", "train"}.isdisjoint(choices)
+
+
+def mask_problems(settings: DataSettings) -> list[str]:
+    """Settings that segmentation does not support; one sentence each."""
+    columns, folds, loading = settings.columns, settings.folds, settings.loading
+    wrong = {
+        "data.image gives several images, parts or channels per row; name one file": not settings.image.is_plain,
+        "data.loading.resize is crop, and what it cuts off would have no prediction; set it to squash or pad": (
+            loading.resize == "crop"
+        ),
+        "data.loading.augment_on is device; set it to cpu": loading.augment_on == "device",
+        "data.loading.sampler chooses rows by classes; remove it": loading.sampler is not None,
+        "data.folds.extra is set; join its rows to data.train": bool(folds.extra_tables),
+        "data.columns.auxiliary is set; remove it": bool(columns.auxiliary),
+        "metadata columns are set (numeric_features, categorical_features); remove them": bool(columns.features),
+        "data.columns.on_missing_target is not error, and an empty cell is an empty mask; remove it": (
+            columns.on_missing_target != "error"
+        ),
+    }
+    return [f"data.target_kind is segmentation, and {text}." for text, is_so in wrong.items() if is_so]
 
 
 def image_sides(image_size: Any) -> tuple[int, int]:

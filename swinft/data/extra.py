@@ -19,12 +19,12 @@ from swinft.data.folds import Folds
 from swinft.data.inspection.duplicates import cluster_groups
 from swinft.data.labelled import read_labelled, read_unlabelled
 from swinft.data.row_images import joined as joined_images
-from swinft.data.samples import Rows, needed_columns, read_groups, with_skipped
+from swinft.data.samples import Rows, needed_columns, read_groups
 from swinft.data.schema import Schema
 from swinft.data.tables.numbers import weights
 from swinft.data.tables.table import Problem, Table, joined
 from swinft.data.target.auxiliary import read_more_auxiliary
-from swinft.data.target.gaps import all_missing, encode_other
+from swinft.data.target.gaps import all_missing, encode_other, with_skipped
 from swinft.errors import number_of
 
 if TYPE_CHECKING:

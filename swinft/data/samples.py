@@ -29,11 +29,12 @@ from swinft.data.tables.text import TextRules
 from swinft.data.target.auxiliary import read_auxiliary
 from swinft.data.target.base import TargetCells, twin_problems
 from swinft.data.target.custom import try_kind
-from swinft.data.target.gaps import encode_known, encode_other, has_target
+from swinft.data.target.gaps import encode_known, encode_other, has_target, with_skipped
 from swinft.errors import InputError
 
 if TYPE_CHECKING:
     from swinft.data.data_settings import DataSettings
+    from swinft.data.masks.masks import Masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,7 @@ class Rows:
         shown: Which of the distinct images each row shows; None where it shows one each.
         auxiliary: Auxiliary targets: int64 (N,), −1 where missing, or float32 (N, K), NaN where missing.
         soft: Targets of the training loss where some rows have soft labels, float32 (N, K); None for `targets`.
+        masks: Masks of the training rows, whose coverage `targets` are; None for other kinds of target.
     """
 
     table: Table
@@ -67,6 +69,7 @@ class Rows:
     shown: Shown | None = None
     auxiliary: Sequence[NDArray[Any]] = ()
     soft: NDArray[np.float32] | None = None
+    masks: "Masks | None" = None
 
     @property
     def learnt(self) -> NDArray[Any]:
@@ -176,7 +179,7 @@ def read_train(
     """
     columns, rules = settings.columns, settings.columns.rules
     required = {
-        **dict.fromkeys(exact(settings, settings.targets), "data.target"),
+        **dict.fromkeys(exact(settings, settings.kind.table_columns(settings.targets)), "data.target"),
         **dict.fromkeys(columns.auxiliary_columns, "data.columns.auxiliary"),
         **({settings.folds.group: "data.folds.group"} if settings.folds.group else {}),
         **({columns.weight_column: "data.columns.weight"} if columns.weight_column else {}),
@@ -201,7 +204,7 @@ def read_train(
     targets = _encoded(schema, cells, problems, notes, has_gaps)
     given = columns.auxiliary or ()
     others = [read_auxiliary(each, answered, rules, problems, notes) for each in given]
-    schema = replace(schema, has_gaps=has_gaps, auxiliary=[kept for kept, _ in others])
+    schema = replace(schema, has_gaps=has_gaps, auxiliary=[kept for kept, _ in others], masks=settings.mask_form)
     features = _train_features(answered, schema, columns, problems, notes) if schema.num_features else None
     weight = weights(answered, columns.weight_column, problems, rules) if columns.weight_column else None
     groups = read_groups(table, settings.folds.group, rules, problems) if settings.folds.group else None
@@ -322,12 +325,3 @@ def read_test_targets(settings: "DataSettings", table: Table, schema: Schema) ->
     if problems:
         raise DataError(problems)
     return targets
-
-
-def with_skipped(values: NDArray[Any], skipped: Mapping[int, str]) -> NDArray[Any]:
-    """Inserts −1 or NaN for each skipped row, so that accidental use is visible."""
-    num_rows = len(values) + len(skipped)
-    filler = -1 if values.dtype.kind == "i" else np.nan
-    whole = np.full((num_rows, *values.shape[1:]), filler, dtype=values.dtype)
-    whole[[row for row in range(num_rows) if row not in skipped]] = values
-    return whole

@@ -20,7 +20,7 @@ from swinft.data.target.names import in_order, names_in
 from swinft.errors import InputError
 
 MISSING_CATEGORY = ""  # the category of missing cells, if the training table has any
-OPTIONAL = ("is_soft", "has_gaps", "auxiliary")  # stored only if set
+OPTIONAL = ("is_soft", "has_gaps", "auxiliary", "masks")  # stored only if set
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,11 @@ class Schema:
         is_soft: Whether the targets of classes are soft: a column for each class.
         has_gaps: Whether some rows may lack some of their targets.
         auxiliary: The auxiliary targets, each with `name`, `kind`, `outputs`, `weight` and `head`; for training only.
+        masks: How masks are written: `order` of their pixels in run-length encoding, and `resize`, how images are
+            resized for the network; for segmentation only.
         kind_class: Class path of a custom kind; None for a built-in kind.
-        kind_check: Fingerprint of the training targets that a custom kind encodes.
-        custom: The custom kind; None for built-in kinds, or if only its name is known. It is not stored.
+        kind_check: Fingerprint of the training targets that a custom kind encodes, or of the coverage of masks.
+        custom: The object of the kind, if one was given; it is not stored.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class Schema:
     is_soft: bool = False
     has_gaps: bool = False
     auxiliary: list[dict[str, Any]] = field(default_factory=list)
+    masks: dict[str, Any] = field(default_factory=dict)
     kind_class: str | None = None
     kind_check: list[float] = field(default_factory=list)
     custom: Target | None = field(default=None, compare=False, repr=False)
@@ -130,7 +133,9 @@ class Schema:
         values = asdict(replace(self, custom=None))
         del values["custom"]
         if self.kind_class is None:
-            del values["kind_class"], values["kind_check"]
+            del values["kind_class"]
+        if not self.kind_check:
+            values.pop("kind_check")
         return {name: value for name, value in values.items() if value or name not in OPTIONAL}
 
     @classmethod
@@ -169,8 +174,10 @@ def make_schema(
 
 def of_kind(schema: Schema, kind: GivenKind) -> Schema:
     """The schema, with the object of a custom kind."""
-    if isinstance(kind, str) or not is_custom(kind):
+    if isinstance(kind, str):
         return schema
+    if not is_custom(kind):
+        return replace(schema, custom=kind)  # it may have arguments
     return replace(schema, kind_class=class_path_of(kind), custom=target_of(kind))
 
 
@@ -194,7 +201,7 @@ def recognised(schema: Schema, kind: GivenKind) -> Schema:
 
 
 def check_kind(schema: Schema, known: Schema) -> None:
-    """Checks that a custom kind encodes the training table as it did for a run.
+    """Checks that a custom kind encodes the training table as it did for a run, and that masks cover as much.
 
     Args:
         schema: Current schema of the table.
@@ -204,6 +211,11 @@ def check_kind(schema: Schema, known: Schema) -> None:
         InputError: Outputs or targets differ.
     """
     is_other = schema.kind_class != known.kind_class or schema.outputs != known.outputs
+    if schema.base.are_maps and not is_same(schema.kind_check, known.kind_check):
+        raise InputError(
+            "the masks of the training rows have changed since the run was started: restore them, or give a new run "
+            "another --name."
+        )
     if is_other or not is_same(schema.kind_check, known.kind_check):
         raise InputError(
             f"data.target_kind: {schema.kind_name}, encodes other targets than when the run was started: "
@@ -214,5 +226,5 @@ def check_kind(schema: Schema, known: Schema) -> None:
 def with_prior(schema: Schema, targets: NDArray[Any]) -> Schema:
     """The schema with the mean and, for numbers, the range of each output over the training rows' targets."""
     prior = schema.target.prior(targets, len(schema.outputs))
-    check = [] if schema.custom is None else fingerprint(targets)
+    check = fingerprint(targets) if schema.kind_class is not None or schema.base.are_maps else []
     return replace(schema, prior=prior, ranges=schema.target.ranges(targets), kind_check=check)

@@ -19,6 +19,7 @@ from swinft.data.folds import ALL_ROWS, NO_FOLD, Folds, check_folds, unseen_rows
 from swinft.data.gap_checks import check_gaps
 from swinft.data.given_rows import GivenRows
 from swinft.data.inspection.image_files import ImageFiles
+from swinft.data.masks.masks import with_masks
 from swinft.data.pseudo_labels import PseudoLabels, awaiting_labels, with_labels
 from swinft.data.sample_rows import checked_sample
 from swinft.data.sampled_order import SampledOrder
@@ -185,8 +186,7 @@ class Splits:
         mean = self.train.weights[self.trained_on(fold)].mean(dtype=np.float64)
         if not mean > 0:
             raise InputError("data.columns.weight is 0 in all rows that the fold trains on: nothing would be learnt.")
-        found: NDArray[np.float32] = (self.train.weights / mean).astype(np.float32)
-        return found
+        return np.asarray(self.train.weights / mean, dtype=np.float32)
 
     @property
     def score_weights(self) -> NDArray[np.float32] | None:
@@ -248,12 +248,12 @@ class Splits:
         rows, schema = self.read_tables()
         assert self.tables is not None
         test = self.tables[2]
-        train = self._without_bad_images(rows)
+        train = with_masks(self.settings, self._without_bad_images(rows), schema)
         assert train.targets is not None
         used, config = train.is_used, self.settings.folds
         answered, is_main = used & train.has_target, ~train.is_extra
         schema = with_prior(schema, train.targets[answered & is_main])
-        if schema.custom and self.known_schema:
+        if schema.kind_check and self.known_schema:
             check_kind(schema, Schema.from_dict(json.loads(verify(self.known_schema).read_bytes())))
         folds = assign_folds(config, replace(train, targets=schema.target.strata(train.targets)), self.image_files)
         known = None if self.known_images else train.groups  # a run's folds were checked when it was started

@@ -22,6 +22,7 @@ from swinft.data.schema import Schema
 from swinft.data.tables.numbers import numbers
 from swinft.data.tables.table import DataError, Problem, Table, read_table
 from swinft.errors import InputError, RunError, listed, number_of, suggest
+from swinft.inference.maps import Maps, read_maps, write_maps
 from swinft.inference.provenance import PREDICT, Provenance, provenance_of, read_made_from
 from swinft.store import commit, verify
 
@@ -41,6 +42,7 @@ class Predictions:
         status: N words, `ok` or why a row was not predicted; None if no row may be skipped.
         provenance: What they were made with; None if unknown, as for out-of-fold predictions and those of other
             programs.
+        maps: Probability maps of segmentation, whose means are `values`; None for other kinds of target.
 
     Raises:
         ValueError: The lengths differ.
@@ -52,6 +54,7 @@ class Predictions:
     fold: NDArray[np.int64] | None = None
     status: list[str] | None = None
     provenance: Provenance | None = None
+    maps: Maps | None = None
 
     def __post_init__(self) -> None:
         values = np.array(self.values, dtype=np.float32)
@@ -61,7 +64,7 @@ class Predictions:
         object.__setattr__(self, "outputs", list(self.outputs))
         if self.fold is not None:
             object.__setattr__(self, "fold", np.array(self.fold, dtype=np.int64))
-        lengths = {len(column) for column in (self.ids, self.fold, self.status) if column is not None}
+        lengths = {len(column) for column in (self.ids, self.fold, self.status, self.maps) if column is not None}
         if values.ndim != 2 or lengths != {len(values)} or values.shape[1] != len(self.outputs):
             raise ValueError(
                 f"{values.shape} is not (rows, outputs) of {len(self.ids)} ids and {len(self.outputs)} outputs, or "
@@ -70,6 +73,20 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @classmethod
+    def of(
+        cls,
+        ids: list[str],
+        values: NDArray[np.float32] | Maps,
+        outputs: list[str],
+        fold: NDArray[np.int64] | None = None,
+    ) -> "Predictions":
+        """Predictions from what `predict_rows` returns: values, or maps."""
+        folds = None if fold is None else np.asarray(fold, dtype=np.int64)
+        if isinstance(values, Maps):
+            return cls(ids, values.coverage, outputs, folds, maps=values)
+        return cls(ids, values, outputs, folds)
 
     @classmethod
     def read(cls, path: Path, num_outputs: int) -> "Predictions":
@@ -87,13 +104,16 @@ class Predictions:
         text = pd.read_csv(path if made_from else verify(path), dtype=str, keep_default_na=False, header=None)
         names, cells = [str(name) for name in text.iloc[0]], text.iloc[1:]
         positions = {name: position for position, name in enumerate(names) if position > num_outputs}
+        ids = cells.iloc[:, 0].tolist()
+        values = cells.iloc[:, 1 : num_outputs + 1].replace("", "nan").to_numpy().astype(np.float32)
         return cls(
-            cells.iloc[:, 0].tolist(),
-            cells.iloc[:, 1 : num_outputs + 1].replace("", "nan").to_numpy().astype(np.float32),
+            ids,
+            values,
             names[1 : num_outputs + 1],
             cells.iloc[:, positions[FOLD]].to_numpy().astype(np.int64) if FOLD in positions else None,
             cells.iloc[:, positions[STATUS]].tolist() if STATUS in positions else None,
             provenance_of(made_from),
+            read_maps(path, ids, values),
         )
 
     @classmethod
@@ -101,12 +121,14 @@ class Predictions:
         """Concatenates the rows; fold and status are kept if all parts have them."""
         folds = [part.fold for part in parts if part.fold is not None]
         words = [part.status for part in parts if part.status is not None]
+        maps = [part.maps for part in parts if part.maps is not None]
         return cls(
             [id for part in parts for id in part.ids],
             np.concatenate([part.values for part in parts]),
             parts[0].outputs,
             np.concatenate(folds) if len(folds) == len(parts) else None,
             [word for status in words for word in status] if len(words) == len(parts) else None,
+            maps=Maps.concat(maps) if len(maps) == len(parts) else None,
         )
 
     def join(self, ids: Sequence[str], what: str) -> "Predictions":
@@ -140,7 +162,12 @@ class Predictions:
             values=self.values[rows],
             fold=None if self.fold is None else self.fold[rows],
             status=None if self.status is None else [self.status[row] for row in rows],
+            maps=None if self.maps is None else self.maps.take(rows),
         )
+
+    def values_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | Maps:
+        """What metrics are computed from, of some rows: values, or maps."""
+        return self.values[rows] if self.maps is None else self.maps.take(rows)
 
     def among(self, ids: Sequence[str], filler: ArrayLike) -> "Predictions":
         """Predictions for more rows: a row without a prediction gets the filler. Fold and status are dropped.
@@ -153,8 +180,10 @@ class Predictions:
         values = np.empty((len(ids), len(self.outputs)), dtype=np.float32)
         values[:] = filler
         rows = [row for row, id in enumerate(ids) if id in row_of]
-        values[rows] = self.values[[row_of[ids[row]] for row in rows]]
-        return replace(self, ids=list(ids), values=values, fold=None, status=None)
+        own = [row_of[ids[row]] for row in rows]
+        values[rows] = self.values[own]
+        maps = None if self.maps is None else self.maps.take(own).among(rows, len(ids))
+        return replace(self, ids=list(ids), values=values, fold=None, status=None, maps=maps)
 
     def select(self, outputs: Sequence[str]) -> "Predictions":
         """The predictions of these outputs, in this order.
@@ -169,7 +198,8 @@ class Predictions:
                 f"{listed(outputs)}. Missing or duplicate: {listed(wrong)}."
             )
         positions = [self.outputs.index(name) for name in outputs]
-        return replace(self, values=self.values[:, positions], outputs=list(outputs))
+        maps = None if self.maps is None else self.maps.of_classes(positions)
+        return replace(self, values=self.values[:, positions], outputs=list(outputs), maps=maps)
 
     def __repr__(self) -> str:
         return f"Predictions of {number_of(len(self), 'row')}: {listed(self.outputs)}"
@@ -193,8 +223,20 @@ class Predictions:
         return as_bytes(self.to_frame())
 
     def write(self, path: Path, producer: str) -> None:
-        """Commits the CSV."""
+        """Commits the CSV, after the maps, if there are any."""
+        if self.maps is not None:
+            write_maps(path, self.maps, self.ids, producer)
         commit(path, self.to_bytes(), producer)
+
+
+def mean_of(parts: Sequence[Predictions]) -> Predictions:
+    """The mean of predictions of the same rows, in the same order."""
+    maps = [part.maps for part in parts if part.maps is not None]
+    if maps:
+        mean = Maps.mean(maps)
+        known = np.isfinite(parts[0].values)
+        return replace(parts[0], values=np.where(known, mean.coverage, np.nan), maps=mean)
+    return replace(parts[0], values=np.mean([part.values for part in parts], 0, dtype=np.float32))
 
 
 def as_bytes(table: pd.DataFrame) -> bytes:

@@ -17,9 +17,12 @@ from torch.utils.data import DataLoader
 from swinft.data.loading.workers import last_pass
 from swinft.errors import number_of
 from swinft.inference.finite import Origin, check_finite
+from swinft.inference.maps import Maps, levels_of
 from swinft.inference.tta import View, predict_views
 from swinft.system.precision import Precision, autocast
 from swinft.system.progress import Progress
+
+Values = NDArray[np.float32] | Maps
 
 FIRST_LINE_SECONDS = 15.0  # before the first progress line, if there is no terminal
 
@@ -40,7 +43,7 @@ def predict_rows(
     precision: Precision,
     origin: Origin | None = None,
     progress: str | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+) -> tuple[NDArray[np.int64], Values]:
     """Predicts every row of a loader once.
 
     The outer loop is over batches, the inner ones over networks and views: each image is decoded and copied once.
@@ -55,13 +58,14 @@ def predict_rows(
         progress: Prefix of the progress line, such as `part 1/4`; None for no progress line.
 
     Returns:
-        Row indices (N,) in the loader's order, and float32 predictions (N, K) in the competition's units.
+        Row indices (N,) in the loader's order, and float32 predictions (N, K) in the competition's units, or maps.
 
     Raises:
         InputError: A prediction is NaN or infinite; raised at the first such batch.
     """
     rows: list[Tensor] = []
     values: list[Tensor] = []
+    sizes: list[Tensor] = []
     shown = nullcontext() if progress is None else Progress(progress, len(loader), FIRST_LINE_SECONDS)
     with torch.inference_mode(), autocast(precision, device), shown as counter, last_pass(loader):
         for batch in loader:
@@ -69,13 +73,17 @@ def predict_rows(
             is_real = batch["row"] >= 0
             rows.append(batch["row"][is_real])
             values.append(predictions.cpu()[is_real])
-            is_finite = values[-1].isfinite().all(1)  # on the CPU already: no extra synchronisation
+            is_finite = values[-1].flatten(1).isfinite().all(1)  # on the CPU already: no extra synchronisation
             if not is_finite.all():
                 at_fault = [k for k, net in enumerate(nets) if not _is_finite(net, batch, views, device)]
                 check_finite(rows[-1], is_finite, at_fault, precision, origin)
+            if predictions.ndim == 4:
+                values[-1] = levels_of(values[-1])
+                sizes.append(batch["size"][is_real])
             if counter:
                 counter.add(len(rows[-1]))
-    return torch.cat(rows).numpy(), torch.cat(values).numpy()
+    found = torch.cat(values).numpy()
+    return torch.cat(rows).numpy(), Maps(found, torch.cat(sizes).numpy()) if sizes else found
 
 
 def _is_finite(net: Predictor, batch: dict[str, Tensor], views: Sequence[View], device: torch.device) -> bool:
@@ -103,7 +111,7 @@ def print_work(
 def _predict_batch(
     nets: Sequence[Predictor], batch: dict[str, Tensor], views: Sequence[View], device: torch.device
 ) -> Tensor:
-    """Mean prediction (B, K) of one batch over networks and views."""
+    """Mean prediction (B, K), or maps (B, K, H, W), of one batch over networks and views."""
     non_blocking = device.type == "cuda"  # unsafe on MPS: the source may be overwritten before it is copied
     images = batch["image"].to(device, non_blocking=non_blocking)
     names = [name for name in ("features", "image_mask") if name in batch]

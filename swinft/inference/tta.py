@@ -41,6 +41,13 @@ class View(InitArgsMixin):
         """
         raise NotImplementedError
 
+    def invert(self, maps: Tensor) -> Tensor | None:
+        """Brings maps of transformed images, (B, K, H, W), back to where the images were; None if that is not possible.
+
+        Masks are averaged over views only by views that define it.
+        """
+        return None
+
 
 class BuiltinView(View):
     """A built-in view.
@@ -49,10 +56,17 @@ class BuiltinView(View):
         name: Its name in a config.
         function: Transforms images (B, 3, H, W).
         swaps_sides: Whether it swaps height and width.
+        inverse: Brings maps back; None if pixels are lost.
     """
 
-    def __init__(self, name: str, function: Callable[[Tensor], Tensor], swaps_sides: bool = False) -> None:
-        self._name, self._function, self.swaps_sides = name, function, swaps_sides
+    def __init__(
+        self,
+        name: str,
+        function: Callable[[Tensor], Tensor],
+        swaps_sides: bool = False,
+        inverse: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self._name, self._function, self.swaps_sides, self._inverse = name, function, swaps_sides, inverse
 
     @property
     def name(self) -> str:
@@ -62,6 +76,14 @@ class BuiltinView(View):
     def apply(self, images: Tensor) -> Tensor:
         """Transforms a batch of images."""
         return self._function(images)
+
+    def invert(self, maps: Tensor) -> Tensor | None:
+        """Brings maps back."""
+        return None if self._inverse is None else self._inverse(maps)
+
+
+def _rotated(quarters: int) -> Callable[[Tensor], Tensor]:
+    return lambda images: images.rot90(quarters, (-2, -1))
 
 
 def _scale(images: Tensor) -> Tensor:
@@ -75,13 +97,13 @@ def _scale(images: Tensor) -> Tensor:
 VIEWS = {
     view.name: view
     for view in (
-        BuiltinView("identity", lambda images: images),
-        BuiltinView("hflip", lambda images: images.flip(-1)),
-        BuiltinView("vflip", lambda images: images.flip(-2)),
-        BuiltinView("rot90", lambda images: images.rot90(1, (-2, -1)), swaps_sides=True),
-        BuiltinView("rot180", lambda images: images.rot90(2, (-2, -1))),
-        BuiltinView("rot270", lambda images: images.rot90(3, (-2, -1)), swaps_sides=True),
-        BuiltinView("transpose", lambda images: images.transpose(-2, -1), swaps_sides=True),
+        BuiltinView("identity", lambda images: images, False, lambda maps: maps),
+        BuiltinView("hflip", lambda images: images.flip(-1), False, lambda maps: maps.flip(-1)),
+        BuiltinView("vflip", lambda images: images.flip(-2), False, lambda maps: maps.flip(-2)),
+        BuiltinView("rot90", _rotated(1), True, _rotated(3)),
+        BuiltinView("rot180", _rotated(2), False, _rotated(2)),
+        BuiltinView("rot270", _rotated(3), True, _rotated(1)),
+        BuiltinView("transpose", lambda images: images.mT, True, lambda maps: maps.mT),
         BuiltinView("scale", _scale),
     )
 }
@@ -101,7 +123,11 @@ def chosen_views(given: Sequence[str | View]) -> list[View]:
 
 
 def check_views(
-    given: Sequence[str | View], image_size: tuple[int, int], channels: int = 3, are_floats: bool = False
+    given: Sequence[str | View],
+    image_size: tuple[int, int],
+    channels: int = 3,
+    are_floats: bool = False,
+    are_maps: bool = False,
 ) -> None:
     """Checks that views can be averaged at an image size, and tests custom views.
 
@@ -110,10 +136,11 @@ def check_views(
         image_size: Height and width in pixels.
         channels: C of the images.
         are_floats: Images are float32, as the image rule `keep` makes them, and not uint8.
+        are_maps: Predictions are masks, which every view must bring back to where the images were.
 
     Raises:
         InputError: There is no view, or one is given twice, or swaps the sides of images that are not square; or a
-            custom view fails, is random, or returns wrong images.
+            custom view fails, is random, or returns wrong images; or one loses pixels of masks.
     """
     views = chosen_views(given)
     names = [view.name for view in views]
@@ -130,6 +157,8 @@ def check_views(
             problem := _problem(view, (channels, *image_size), torch.float32 if are_floats else torch.uint8)
         ):
             raise InputError(f"predict.views: {class_path_of(type(view))}.apply {problem}.")
+        if are_maps:
+            _inverted(view, torch.zeros(1, 1, *image_size))
 
 
 def _problem(view: View, shape: tuple[int, ...], dtype: torch.dtype) -> str:
@@ -170,8 +199,29 @@ def predict_views(predict: Callable[[Tensor], Tensor], images: Tensor, views: Se
         views: Names in `VIEWS`, and custom views.
 
     Returns:
-        float32 predictions (B, K).
+        float32 predictions (B, K); maps (B, K, H, W), where the images were before the views.
+
+    Raises:
+        InputError: A view cannot bring maps back.
     """
     flat = images.flatten(0, -4) if images.ndim > 4 else images
-    found = [predict(view.apply(flat).reshape(images.shape)).float() for view in chosen_views(views)]
+    found = []
+    for view in chosen_views(views):
+        values = predict(view.apply(flat).reshape(images.shape)).float()
+        found.append(values if values.ndim == 2 else _inverted(view, values))
     return torch.stack(found).mean(0)  # (V, B, K) -> (B, K)
+
+
+def _inverted(view: View, maps: Tensor) -> Tensor:
+    """The maps of a view, where the images were before it.
+
+    Raises:
+        InputError: It cannot bring them back.
+    """
+    found = view.invert(maps)
+    if found is None or found.shape != maps.shape:
+        raise InputError(
+            f"view '{view.name}' (predict.views) cannot bring masks back to where the images were: choose among "
+            f"{', '.join(name for name, each in VIEWS.items() if each.invert(maps) is not None)}, or define `invert`."
+        )
+    return found

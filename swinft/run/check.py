@@ -225,6 +225,10 @@ def _check_task(
     size = (side, side) if isinstance(side, int) else side
     columns = rows.table.frame(np.flatnonzero(used).tolist())
     for teacher in teachers:
+        if schema.base.are_maps:
+            raise InputError(
+                f"{teacher.key} is for one prediction per row, and {schema.kind} predicts masks: remove it."
+            )
         teacher.check_outputs(schema)
         if teacher.key == DISTILL:
             teacher.check_inputs(config, schema)

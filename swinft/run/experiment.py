@@ -160,6 +160,7 @@ class Experiment:
         seed = self.config.seed if seed is None else seed
         images, rest = row_images(self.config.data.image).for_network, (seed, loads_weights)
         more = {**images, "auxiliary": schema.auxiliary_heads, "has_gaps": schema.has_gaps}
+        more |= {"are_maps": schema.base.are_maps}
         context = TaskContext(self.config.data.image_size, schema.num_features, schema.category_sizes, *rest, **more)
         own = {"num_outputs": len(schema.outputs), "context": context}
         task = FineTuneTask(**{**self.section("model"), **own, **changes})

@@ -95,6 +95,8 @@ def export(
         check_installed(to)
         _check_output(path, to, output is None, opened.fold(index).weights.stat().st_size)
         config, schema = experiment.config, Schema.from_dict(opened.read_schema())
+        if schema.base.are_maps:
+            raise InputError(f"{opened.root} predicts masks, and networks of {schema.kind} cannot be exported.")
         net = experiment.network(schema, opened.fold(index).weights, torch.device("cpu"), fast_attention=False)
         sides = image_sides(config.data.image_size)
         exported = export_net(net, to, sides, schema.outputs, config.data.loading.resize)

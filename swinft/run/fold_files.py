@@ -156,7 +156,8 @@ class Fold:
     def is_done(self) -> bool:
         """Whether the fold is finished and has all files needed to predict with it."""
         only_predicts = self.held_out is None or (self.root.parent / BUNDLED).is_file()
-        scored = [] if only_predicts else [self.oof]
+        maps = self.oof.with_suffix(".npy")  # of segmentation only
+        scored = [] if only_predicts else [self.oof, *([maps] if has_record(maps) else [])]
         return all(is_committed(path) for path in (self.weights, *scored, self.result))
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.splits import OK
-from swinft.errors import command
-from swinft.inference.predictions import Predictions
+from swinft.errors import StoreError, command
+from swinft.inference.predictions import Predictions, mean_of
 from swinft.model.metrics import Metric
 from swinft.printing import format_score, format_seconds
 from swinft.run.environment import note_of_folds
@@ -20,6 +20,7 @@ from swinft.run.experiment import Experiment
 from swinft.run.folds.kept import kept_epochs
 from swinft.run.folds.recorder import WHOLE
 from swinft.run.layout import Run
+from swinft.run.mask_fit import describe, fit_masks
 from swinft.run.report.page import write_report
 from swinft.run.scoring import score_rows
 from swinft.run.submission.fitting import scores_with_rules
@@ -47,13 +48,16 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
         of_seeds[seed] = Predictions.concat(parts).join(scored, f"the folds' oof.csv in {run.root}").among(ids, np.nan)
     found = next(iter(of_seeds.values()))
     if len(of_seeds) > 1:
-        found = replace(found, values=np.mean([each.values for each in of_seeds.values()], 0, dtype=np.float32))
+        found = mean_of(list(of_seeds.values()))
+    if data.schema.base.are_maps and found.maps is None:
+        raise StoreError(f"the maps oof.npy of folds in {run.root} are missing. Restore them from a copy.")
     oof = replace(found, fold=data.fold_of_row, status=data.splits.status if data.may_skip else None)
     oof.write(run.oof, "swinft fit")
     results = [run.fold(index).read_result() for index in run.planned_folds()]
-    scores = _scores(oof.values, data, results, experiment)
+    scores = _scores(oof, data, results, experiment)
     if experiment.config.seeds:
-        scores |= _of_seeds({seed: each.values for seed, each in of_seeds.items()}, data, results, experiment)
+        scores |= _of_seeds(of_seeds, data, results, experiment)
+    scores |= fit_masks(oof, data, _metrics(experiment, results))
     scores |= scores_with_rules(experiment, oof, data, _metrics(experiment, results))
     commit(run.scores, json_bytes(scores), "swinft fit")
     try:
@@ -66,12 +70,12 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
 
 
 def _scores(
-    values: np.ndarray[Any, Any], data: CSVDataModule, results: list[dict[str, Any]], experiment: Experiment
+    oof: Predictions, data: CSVDataModule, results: list[dict[str, Any]], experiment: Experiment
 ) -> dict[str, Any]:
     """The pooled score of every metric, the folds' own, and their spread (standard deviation over folds)."""
     names = list(results[0]["oof"])
     scored = np.flatnonzero(data.is_scored)
-    pooled = score_rows(_metrics(experiment, results), data, scored, values[scored])
+    pooled = score_rows(_metrics(experiment, results), data, scored, oof.values_of(scored))
     spread = {name: float(np.std([each["oof"][name] for each in results])) for name in names}
     spread = spread if len(results) > 1 else dict.fromkeys(names, math.nan)  # of one fold there is none
     return {
@@ -91,7 +95,7 @@ def _metrics(experiment: Experiment, results: list[dict[str, Any]]) -> Sequence[
 
 
 def _of_seeds(
-    values: Mapping[int | None, np.ndarray[Any, Any]],
+    of_seeds: Mapping[int | None, Predictions],
     data: CSVDataModule,
     results: list[dict[str, Any]],
     experiment: Experiment,
@@ -99,7 +103,7 @@ def _of_seeds(
     """The pooled score of each seed alone, and their spread (standard deviation over seeds)."""
     names, scored = list(results[0]["oof"]), np.flatnonzero(data.is_scored)
     metrics = _metrics(experiment, results)
-    pooled = {str(seed): score_rows(metrics, data, scored, each[scored]) for seed, each in values.items()}
+    pooled = {str(seed): score_rows(metrics, data, scored, each.values_of(scored)) for seed, each in of_seeds.items()}
     spread = {name: float(np.std([each[name] for each in pooled.values()])) for name in names}
     return {"seeds": pooled, "spread_over_seeds": spread if len(pooled) > 1 else dict.fromkeys(names, math.nan)}
 
@@ -141,6 +145,7 @@ def summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
         for r in scores["folds"]
         if r.get("end") not in (None, WHOLE)
     ]
+    lines += describe(scores)
     if scores["not_scored"]:
         counts = ", ".join(f"{count} {reason}" for reason, count in scores["not_scored"].items())
         lines.append(f"rows without an out-of-fold prediction: {counts}; see the column `status`")

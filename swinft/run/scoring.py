@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.datamodule import CSVDataModule
+from swinft.inference.maps import Maps
 from swinft.model.scoring import chosen_metrics, reads_table, score
 from swinft.run.experiment import Experiment
 from swinft.run.inputs import check_inputs
 from swinft.run.layout import Run
+from swinft.run.mask_counts import MaskDecision, count_pixels
 
 Values = NDArray[np.floating[Any]]
 
@@ -29,7 +31,7 @@ def training_rows(run: Run, experiment: Experiment) -> CSVDataModule:
 
 
 def score_rows(
-    metrics: Sequence[Any], data: CSVDataModule, rows: NDArray[np.int64], values: NDArray[np.float32]
+    metrics: Sequence[Any], data: CSVDataModule, rows: NDArray[np.int64], values: NDArray[np.float32] | Maps
 ) -> dict[str, float]:
     """Every metric's value.
 
@@ -37,27 +39,36 @@ def score_rows(
         metrics: Names, mappings of a name to its arguments, and metrics.
         data: Set up for the training rows.
         rows: Numbers of N training rows.
-        values: Their predictions (N, K).
+        values: Their predictions (N, K), or maps, of which pixels from 0.5 are in a mask.
 
     Raises:
         InputError: A custom metric fails.
     """
-    return row_scorer(metrics, data, rows)(values, None)
+    if not isinstance(values, Maps):
+        return row_scorer(metrics, data, rows)(values, None)
+    masks = data.splits.train.masks
+    assert masks is not None
+    counts = count_pixels(values, masks, rows, data.settings.loading.resize)
+    decision = MaskDecision.default(masks.num_classes)
+    return row_scorer(metrics, data, rows, counts.true)(counts.decided(decision), None)
 
 
-def row_scorer(metrics: Sequence[Any], data: CSVDataModule, rows: NDArray[np.int64]) -> Callable[..., dict[str, float]]:
+def row_scorer(
+    metrics: Sequence[Any], data: CSVDataModule, rows: NDArray[np.int64], of_masks: NDArray[np.int64] | None = None
+) -> Callable[..., dict[str, float]]:
     """A function that scores predictions of some of the rows, as often as needed: the table is read once.
 
     Args:
         metrics: Names, mappings of a name to its arguments, and metrics.
         data: Set up for the training rows.
         rows: Numbers of N training rows.
+        of_masks: Their targets, if these are pixels of masks; None for those of the table.
 
     Returns:
         A function of predictions (n, K), of their positions (n,) among `rows`, None for all of them, and of the names
         of the outputs, None for those of the run.
     """
-    schema, targets = data.schema, data.targets[rows]
+    schema, targets = data.schema, data.targets[rows] if of_masks is None else of_masks
     chosen_ones = chosen_metrics(metrics, schema.kind)
     table = data.train_table.frame(rows.tolist()) if reads_table(chosen_ones) else None
     weights = None if data.score_weights is None else data.score_weights[rows]

@@ -16,11 +16,12 @@ from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from albumentations import ImageOnlyTransform
+from albumentations import DualTransform
 from cv2.typing import MatLike
+from numpy.typing import NDArray
 
 from swinft.data.images.depth import Pixels
-from swinft.data.images.resize import resized
+from swinft.data.images.resize import nearest, resized
 
 Resize = Literal["squash", "crop", "pad"]
 
@@ -59,13 +60,17 @@ class RandomCrop:
         out = np.empty((*self.image_size, 3), dtype=image.dtype)
         return random_crop(image, out, seed, epoch, row, self.scale, resize=self.resize)
 
+    def masks(self, masks: NDArray[np.uint8], seed: int, epoch: int, row: int) -> NDArray[np.uint8]:
+        """Crops the masks (H, W, K) of an image as its pixels are cropped."""
+        return crop_masks(masks, self.image_size, *self.draw(masks.shape[0], masks.shape[1], seed, epoch, row))
+
     def draw(self, height: int, width: int, seed: int, epoch: int, row: int) -> tuple[Box, bool]:
         """The random crop box for an image of this size, and whether it is flipped."""
         return _draw_crop(height, width, self.image_size, seed, epoch, row, self.scale, self.resize, flip=0.5)
 
 
-class CropTransform(ImageOnlyTransform):
-    """The same crop, without the flip, as an albumentations transform.
+class CropTransform(DualTransform):
+    """The same crop, without the flip, as an albumentations transform of images and masks.
 
     Args:
         image_size: As in `RandomCrop`.
@@ -86,6 +91,10 @@ class CropTransform(ImageOnlyTransform):
     def apply(self, img: Pixels, box: Box, **params: Any) -> Pixels:
         """Crops and resizes."""
         return crop_and_resize(img, np.empty((*self.image_size, 3), dtype=img.dtype), box, is_flipped=False)
+
+    def apply_to_mask(self, mask: NDArray[np.uint8], *args: Any, box: Box, **params: Any) -> NDArray[np.uint8]:
+        """Crops and resizes masks (H, W, K)."""
+        return crop_masks(mask, self.image_size, box, is_flipped=False)
 
 
 def random_crop(
@@ -138,6 +147,16 @@ def crop_and_resize(image: Pixels, out: Pixels, box: Box, is_flipped: bool) -> P
         _resize(part, inner)
         out[y, x] = inner
     return out
+
+
+def crop_masks(masks: NDArray[np.uint8], image_size: tuple[int, int], box: Box, is_flipped: bool) -> NDArray[np.uint8]:
+    """The same of masks (H, W, K): each pixel is that of the nearest centre, and outside of the image is no mask."""
+    top, left, height, width = box
+    found = np.zeros((height, width, masks.shape[2]), np.uint8)
+    bottom, right = min(top + height, masks.shape[0]), min(left + width, masks.shape[1])
+    y, x = max(top, 0), max(left, 0)
+    found[y - top : bottom - top, x - left : right - left] = masks[y:bottom, x:right]
+    return nearest(found[:, ::-1] if is_flipped else found, *image_size)
 
 
 def _resize(image: MatLike, out: Pixels) -> None:

@@ -12,6 +12,7 @@ import albumentations as A
 import cv2
 import numpy as np
 from albumentations.core.composition import TransformType
+from numpy.typing import NDArray
 
 from swinft.data.augment.crops import CropTransform, RandomCrop, Resize
 from swinft.data.augment.policies import AugMix, RandAugment, TrivialAugment
@@ -20,6 +21,7 @@ from swinft.errors import InputError
 
 Preset = Literal["none", "light", "medium", "heavy", "crop", "randaugment", "trivialaugment", "augmix"]
 Image = Pixels
+Masks = NDArray[np.uint8]
 Pipeline = A.Compose | RandomCrop
 EIGHT_BITS = np.dtype(np.uint8)
 OVERSHOOT = 0.3  # of white: what cubic interpolation may exceed it by; normalising exceeds it by more
@@ -80,6 +82,24 @@ def apply(pipeline: Pipeline, image: Image, seed: int, epoch: int, row: int) -> 
     return result
 
 
+def apply_to_both(
+    pipeline: Pipeline, image: Image, masks: Masks | None, seed: int, epoch: int, row: int
+) -> tuple[Image, Masks | None]:
+    """Runs a pipeline on an image and its masks (H, W, K), if there are any; both have the same geometry after it."""
+    if masks is None:
+        return apply(pipeline, image, seed, epoch, row), None
+    if isinstance(pipeline, RandomCrop):
+        return pipeline(image, seed, epoch, row), pipeline.masks(masks, seed, epoch, row)
+    set_seed(pipeline, seed, epoch, row)
+    return _both(pipeline, image, masks)
+
+
+def _both(pipeline: A.Compose, image: Image, masks: Masks) -> tuple[Image, Masks]:
+    found = pipeline(image=image, mask=masks)
+    changed: Masks = found["mask"]
+    return found["image"], changed.reshape(*changed.shape[:2], masks.shape[2])
+
+
 def set_seed(pipeline: A.Compose, seed: int, epoch: int, row: int) -> None:
     """Seeds a pipeline from (seed, epoch, row)."""
     numbers = np.random.default_rng([seed, epoch, row])
@@ -124,6 +144,7 @@ def check_image(
 def _resize(image_size: tuple[int, int], rule: Resize) -> list[TransformType]:
     height, width = image_size
     area: Any = {"area_for_downscale": "image"}  # averages all pixels when shrinking, against aliasing
+    area |= {"mask_interpolation": cv2.INTER_NEAREST_EXACT}  # of pixel centres, as the image is resized
     if rule == "squash":
         return [A.Resize(height, width, **area)]
     if rule == "crop":
@@ -216,3 +237,7 @@ class Preprocessing:
         """Transforms an image (H, W, 3); the size may change."""
         result: Image = self.pipeline(image=image)["image"]
         return result
+
+    def both(self, image: Image, masks: Masks | None) -> tuple[Image, Masks | None]:
+        """The same of an image and its masks (H, W, K), if there are any."""
+        return (self(image), None) if masks is None else _both(self.pipeline, image, masks)

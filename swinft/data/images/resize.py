@@ -22,8 +22,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from swinft.data.images.decode import decode, decode_reduced, load
@@ -96,6 +98,15 @@ def resized(pixels: Pixels, height: int, width: int) -> Pixels:
         batch = functional.interpolate(batch, size, mode="bilinear", antialias=True)
     result: Pixels = batch.permute(0, 2, 3, 1)[0].numpy()
     return result if result.dtype == pixels.dtype else np.rint(result).astype(pixels.dtype)
+
+
+def nearest(planes: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resizes masks (H, W, K) to (height, width, K): each pixel is that of the nearest centre, without mixing."""
+    if planes.shape[:2] == (height, width):
+        return planes
+    size, how = (width, height), cv2.INTER_NEAREST_EXACT
+    found = [cv2.resize(np.ascontiguousarray(each), size, interpolation=how) for each in planes.transpose(2, 0, 1)]
+    return np.stack(found, axis=2).astype(np.uint8)
 
 
 def _read_only(pixels: Pixels) -> torch.Tensor:

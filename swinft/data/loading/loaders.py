@@ -19,6 +19,7 @@ from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.dataset import ImageDataset, OrderedSampler, RowNames, ShuffledSampler, make_loader
 from swinft.data.loading.device_loader import AugmentParamsDataset, DeviceLoader, DeviceStore
 from swinft.data.loading.loader_state import LoaderState, device_of, is_running, rank_and_world_size
+from swinft.data.loading.mask_dataset import MaskDataset
 from swinft.data.loading.workers import TimedLoader, Work, plan_loader
 from swinft.data.pseudo_labels import check_labelled
 from swinft.data.samples import Rows
@@ -102,13 +103,20 @@ class Loaders:
         if split == "train":
             pipeline = train_pipeline(settings.augment, size, resize, bool(loading.image_rules.keep))
         shrunk_for = size if settings.is_shrunk else None
-        return ImageDataset(
+        are_maps = settings.kind.are_maps
+        if are_maps:
+            targets = None
+        else:
+            targets = (
+                self.splits.test_targets() if split == "test" else rows.learnt if split == "train" else rows.targets
+            )
+        return (partial(MaskDataset, masks=rows.masks) if are_maps else ImageDataset)(
             RowNames.of(rows.table),
             ImageSet(rows.paths, settings.root, shrunk_for, loading.image_rules, rows.source),
             pipeline,
             size,
             self._seed("augmentation", context),
-            self.splits.test_targets() if split == "test" else rows.learnt if split == "train" else rows.targets,
+            targets,
             rows.features,
             self._more(split, rows, context.fold),
             # A training image that passed the scan and fails now has changed: an error, not a row to skip.

@@ -45,7 +45,8 @@ class AuxiliaryTarget:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        problems = word_problems(KEY, vars(self), {"target_kind": get_args(TargetKind)})
+        kinds = [kind for kind in get_args(TargetKind) if kind != "segmentation"]  # masks need a head of their own
+        problems = word_problems(KEY, vars(self), {"target_kind": kinds})
         problems += text_problems(KEY, vars(self), (), ("label_delimiter", "name"))
         number: Any = self.weight
         if isinstance(number, bool) or not isinstance(number, int | float):

@@ -69,6 +69,10 @@ class Target:
             InputError: There are too many or too few columns, or a delimiter is missing.
         """
 
+    def table_columns(self, columns: Sequence[str]) -> list[str]:
+        """The columns that a table of training rows must have, of a target with these columns."""
+        return list(columns)
+
     def outputs(self, cells: TargetCells, class_order: Sequence[str] | None) -> list[str]:
         """Names of the K outputs, from the training table.
 

@@ -3,7 +3,7 @@
 Shapes: N rows, K outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -76,3 +76,12 @@ def all_missing(kind: Target, num_rows: int, num_outputs: int) -> NDArray[Any]:
     """Targets of N rows that have none: −1 (N,), or NaN (N, K)."""
     are_indices = kind.are_classes and not kind.is_soft
     return np.full(num_rows, -1) if are_indices else np.full((num_rows, num_outputs), np.nan, np.float32)
+
+
+def with_skipped(values: NDArray[Any], skipped: Mapping[int, str]) -> NDArray[Any]:
+    """Inserts −1 or NaN for each skipped row, so that accidental use is visible."""
+    num_rows = len(values) + len(skipped)
+    filler = -1 if values.dtype.kind == "i" else np.nan
+    whole = np.full((num_rows, *values.shape[1:]), filler, dtype=values.dtype)
+    whole[[row for row in range(num_rows) if row not in skipped]] = values
+    return whole

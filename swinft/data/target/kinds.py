@@ -8,12 +8,13 @@ from swinft.data.target.classification import Classification
 from swinft.data.target.custom import checked
 from swinft.data.target.multilabel import Multilabel
 from swinft.data.target.regression import Regression
+from swinft.data.target.segmentation import Segmentation
 from swinft.data.target.soft import SoftClassification
 from swinft.errors import InputError, suggest
 
-TargetKind = Literal["classification", "regression", "multilabel"]
+TargetKind = Literal["classification", "regression", "multilabel", "segmentation"]
 GivenKind = TargetKind | Target
-KINDS = (Classification, Regression, Multilabel)
+KINDS = (Classification, Regression, Multilabel, Segmentation)
 TARGETS: dict[str, Target] = {kind.kind: kind() for kind in KINDS}
 SOFT = SoftClassification()  # `classification` with a column for each class
 FACTS = ("kind", "formats", "are_classes", "are_probabilities")  # what heads, metrics and formats rely on
@@ -29,7 +30,7 @@ def target_of(given: GivenKind, columns: str | Sequence[str] = "") -> Target:
     if isinstance(given, str):
         is_several = not isinstance(columns, str) and len(columns) > 1
         return SOFT if TARGETS[given].are_classes and is_several else TARGETS[given]
-    return checked(given, TARGETS[given.kind]) if is_custom(given) else TARGETS[given.kind]
+    return checked(given, TARGETS[given.kind]) if is_custom(given) else given
 
 
 def is_custom(given: Any) -> bool:

@@ -111,6 +111,8 @@ def read_oof(spec: MemberSpec, base: Base, allow_code: list[str] | None) -> Memb
         with hold_if_writable(run.lock):
             check_finished(run)
             schema = Schema.from_dict(run.read_schema())
+            if schema.base.are_maps:
+                raise InputError(f"{run.root} predicts masks ({schema.kind}), which ensembles do not combine.")
             if schema.kind_name != base.data.schema.kind_name:
                 raise InputError(
                     f"{run.root} predicts {schema.kind_name}, and {base.run.root} {base.data.schema.kind_name}: the "

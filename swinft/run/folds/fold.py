@@ -24,7 +24,7 @@ from swinft.errors import InputError, number_of
 from swinft.inference.compiled import nets_by_torch
 from swinft.inference.finite import Origin
 from swinft.inference.predictions import Predictions
-from swinft.inference.predictor import predict_rows
+from swinft.inference.predictor import Values, predict_rows
 from swinft.model.metrics import traits_of
 from swinft.model.network import ImageModel
 from swinft.model.task import FineTuneTask
@@ -272,7 +272,7 @@ def _finish(
     if fold.held_out is not None:
         rows, values = predict(network(), f"fold {fold.index}  out-of-fold predictions")
         ids = np.asarray(data.train_table.ids)[rows].tolist()
-        oof = Predictions(ids, values, data.schema.outputs, np.full(len(rows), fold.held_out))
+        oof = Predictions.of(ids, values, data.schema.outputs, np.full(len(rows), fold.held_out))
         oof.write(fold.oof, "swinft fit")
         num_rows, scores = len(rows), score_rows(recorder.metrics, data, rows, values)
     made = made_with(config, trainer.world_size) | choice.described()
@@ -303,7 +303,7 @@ def _predict_held_out(
     precision: Precision,
     net: ImageModel,
     label: str | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+) -> tuple[NDArray[np.int64], Values]:
     """Numbers and predictions of the held-out rows, by a network that may be cast for it."""
     loader, views = data.val_dataloader(), experiment.views()
     policy = experiment.config.predict.compile

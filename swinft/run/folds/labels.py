@@ -136,4 +136,4 @@ def _predicted(
         origin = Origin(data.test_table.ids, files, f"Its predictions are the labels of {table.name}.")
         rows, values = predict_rows(nets, loader, views, device, precision, origin, f"fold {fold.index}  labels")
     ids = np.asarray(data.test_table.ids)[rows].tolist()
-    return Predictions(ids, values, teacher.schema.outputs)
+    return Predictions.of(ids, values, teacher.schema.outputs)

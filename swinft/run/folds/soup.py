@@ -16,6 +16,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.loading.dataset import ShuffledSampler, make_loader
 from swinft.data.loading.workers import last_pass, plan_loader
 from swinft.errors import listed
+from swinft.inference.predictor import Values
 from swinft.model.metrics import Metric
 from swinft.model.network import ImageModel
 from swinft.run.experiment import save_net
@@ -170,7 +171,7 @@ def make_soup(
     recorder: FoldRecorder,
     data: CSVDataModule,
     network: Callable[[], ImageModel],
-    predict: Callable[[ImageModel], tuple[NDArray[np.int64], NDArray[np.float32]]],
+    predict: Callable[[ImageModel], tuple[NDArray[np.int64], Values]],
     device: torch.device,
     precision: Precision,
 ) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from swinft.data.datamodule import CSVDataModule
+from swinft.errors import InputError
 from swinft.inference.compiled import nets_for_passes
 from swinft.inference.predictor import Predictor
 from swinft.inference.provenance import Provenance
@@ -108,6 +109,8 @@ class Networks:
         """
         # OpenVINO compiles timm's attention.
         is_openvino, precision, views = self.backend == "openvino", self.precision, len(self.views)
+        if is_openvino and data.schema.base.are_maps:
+            raise InputError(f"--backend openvino does not predict {data.schema.kind}: remove it.")
         fast = False if is_openvino else self.choice.prediction
         loaded = [self.experiment.network(data.schema, file, device, fast, precision) for file in self.weights]
         if is_openvino:

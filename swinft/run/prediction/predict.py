@@ -21,6 +21,7 @@ from swinft.data.sources.source import is_absent
 from swinft.data.splits import OK
 from swinft.errors import RunError, command, number_of
 from swinft.inference.finite import Origin
+from swinft.inference.maps import Maps, write_maps
 from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import Predictor, predict_rows, print_work
 from swinft.inference.provenance import PREDICT, other_views
@@ -33,7 +34,7 @@ from swinft.run.lock import hold_if_writable
 from swinft.run.prediction.networks import Networks
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.prediction.shards import predict_parts
-from swinft.run.provenance import check_output, write_made_from
+from swinft.run.provenance import check_output, is_own, write_made_from
 from swinft.system.allocator import keep_freed_memory
 
 
@@ -75,6 +76,8 @@ def predict(run: Run, options: PredictOptions, writes: bool = True) -> Predictio
             print(f"part {options.part}: {number_of(len(found), 'row')} in {took}")
             return found
         if path:
+            if found.maps is not None:
+                write_maps(path, found.maps, found.ids, PREDICT, is_own(run, path, PREDICT))
             made_from = {"rows": len(found), "provenance": asdict(made_with)}
             write_made_from(run, path, found.to_bytes(), PREDICT, made_from)
         _print_summary(run, path, found, took, networks.oof_views)
@@ -160,20 +163,20 @@ def _print_summary(run: Run, path: Path | None, found: Predictions, took: str, o
 
 
 def complete(
-    rows: NDArray[np.int64], values: NDArray[np.float32], data: CSVDataModule, wanted: Sequence[int]
+    rows: NDArray[np.int64], values: NDArray[np.float32] | Maps, data: CSVDataModule, wanted: Sequence[int]
 ) -> Predictions:
     """The predictions of test rows, in the table's order.
 
     Args:
         rows: Rows that were predicted, each once.
-        values: Their predictions (N, K).
+        values: Their predictions (N, K), or maps.
         data: The datamodule. If it skips bad images, their rows get the mean of the training rows.
         wanted: All rows that must be predicted.
 
     Raises:
         RunError: A row is predicted twice, or not at all although it may not be skipped, or a prediction is not finite.
     """
-    if not np.isfinite(values).all():
+    if not isinstance(values, Maps) and not np.isfinite(values).all():
         raise RunError("predictions are NaN or infinite: nothing is written.")
     skipped = sorted(set(wanted) - set(rows.tolist())) if data.settings.loading.on_bad_image == "skip" else []
     ids, expected = data.test_table.ids, set(wanted) - set(skipped)
@@ -182,7 +185,8 @@ def complete(
         missing = [] if data.splits.test.shown is None else [f"id '{ids[row]}' has no image."]
         for problem in [error for error in errors if not is_absent(error)] or missing:
             print(f"skipped, predicted as the mean of the training rows: {problem}", file=sys.stderr)
-    found = Predictions([ids[row] for row in rows], values, data.schema.outputs)
+    found = Predictions.of([ids[row] for row in rows], values, data.schema.outputs)
     whole = found.join([ids[row] for row in wanted if row in expected], "what was predicted")
     status = ["bad image" if row in skipped else OK for row in wanted] if data.may_skip else None
-    return replace(whole.among([ids[row] for row in wanted], data.schema.prior if skipped else np.nan), status=status)
+    filler: Any = np.nan if not skipped else data.schema.prior if found.maps is None else 0.0
+    return replace(whole.among([ids[row] for row in wanted], filler), status=status)

@@ -22,6 +22,7 @@ from swinft.run.submission.long import long_sample
 from swinft.run.submission.matching import in_yaml, knows_words, match_columns, positive_class, resolve_words
 from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
 from swinft.run.submission.ranked import FORMATS, USUAL, TopK, ranked_tokens
+from swinft.run.submission.run_lengths import RunLengths
 from swinft.run.submission.sample import Sample
 
 SIGNS = ("|", ",", ";", "/", "&", "+", "_", "-")
@@ -67,9 +68,10 @@ def plan_submission(
     elif inputs.given == TopK.name:
         decision = _ranked(inputs, from_word(config.format, FORMATS, "format"), "as submission.format says")
     else:
-        of_probabilities = _classes if schema.base.are_classes else _labels
+        of_probabilities = _masks if schema.base.are_maps else _classes if schema.base.are_classes else _labels
         decision = (of_probabilities if schema.base.are_probabilities else _numbers)(inputs)
-        check_cells(sample, decision.format)
+        if not schema.base.are_maps:  # samples have placeholders like 1 1, or empty cells
+            check_cells(sample, decision.format)
     check_acts(config, schema, decision.format)
     return SubmissionPlan(sample, schema, decision.format, decision.reason, kept, decision.notes, long)
 
@@ -195,6 +197,18 @@ def _labels(inputs: _Inputs) -> _Decision:
             f"competition would read them as several. Set submission.delimiter, or submission.words for these labels."
         )
     return _Decision(LabelSets(free[0], words, inputs.config.threshold, delimiter), reason, notes)
+
+
+def _masks(inputs: _Inputs) -> _Decision:
+    """The format of masks.
+
+    Raises:
+        InputError: There are rules, which change numbers.
+    """
+    if inputs.rules:
+        raise InputError(f"submission.rules change numbers, and {inputs.schema.kind} predicts masks: remove them.")
+    filled = {inputs.free[0]: 0} if len(inputs.free) == len(inputs.schema.outputs) == 1 else inputs.match()
+    return _Decision(RunLengths.of(inputs.schema, filled, inputs.config.threshold), "masks")
 
 
 def _classes(inputs: _Inputs) -> _Decision:

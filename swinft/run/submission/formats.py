@@ -90,7 +90,7 @@ def checked_cells(form: SubmissionFormat, values: Values) -> dict[str, list[str]
         InputError: A custom format fails, or does not return one text for each row of each column.
     """
     try:
-        cells: Any = form.cells(values.copy())
+        cells: Any = form.cells(values.copy())  # maps are copied, too, but not their pixels
     except InputError:
         raise
     except Exception as error:  # any error of custom code

@@ -25,7 +25,7 @@ from swinft.run.submission.grouping import GroupConfig
 from swinft.run.submission.long import Long
 from swinft.run.submission.sample import Sample
 
-FormatName = Literal["auto", "probabilities", "label", "number", "integer", "labels", "top_k"]
+FormatName = Literal["auto", "probabilities", "label", "number", "integer", "labels", "top_k", "rle"]
 # A word, or `top_k` with its arguments.
 NamedFormat = FormatName | dict[Literal["top_k"], dict[str, Any] | None]
 SHOWN = 20  # problems printed in full; the rest are counted
@@ -142,7 +142,12 @@ def build_submission(plan: SubmissionPlan, predictions: Predictions) -> tuple[pd
         InputError: An id has no prediction, two, or one that is not finite or not a probability; or a prediction has
             no id in the sample.
     """
-    values = matched(plan, predictions).values.astype(np.float64)
+    found = matched(plan, predictions)
+    values: Any = found.values.astype(np.float64)
+    if plan.schema.base.are_maps:
+        if found.maps is None:
+            raise InputError("the predictions have no maps, from which masks are made: run `swinft predict` again.")
+        values = found.maps
     return plan.rows(values), plan.format.changes(values)
 
 

@@ -43,6 +43,7 @@ from swinft.run.submission.plan import (
     matched,
 )
 from swinft.run.submission.rules import requested_rules, rows_to_predict
+from swinft.run.submission.run_lengths import with_decision
 from swinft.run.submission.sample import Sample, read_sample
 from swinft.store import is_committed, verify
 
@@ -99,8 +100,7 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
             made_with = read_provenance(source) if options.predictions else predictions_made_with(run)
         if made_with:
             check_weights(run, made_with, source)
-        if options.root:
-            config["data"]["root"] = options.root
+        config["data"]["root"] = options.root or config["data"]["root"]
         sample = read_sample(config["data"], settings.id, bool(group or columns_of(rules)), allowed)
         if sample and is_committed(run.sample):
             sample = sample.decided_by(json.loads(verify(run.sample).read_bytes()))
@@ -113,6 +113,7 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         sample = sample or _sample_without_file(config["data"], schema, metric, found)
         delimiter = config["data"]["columns"]["label_delimiter"]
         plan = plan_submission(sample, schema, metric, settings, delimiter, found.ids)
+        plan = with_decision(plan, run, options.threshold, settings.threshold)
         text = _build(plan, found, rules, config["data"], settings, row_of, schema)
         for line in [*describe_fit(rules), describe_scores(oof)] if oof else []:
             print_line(line)

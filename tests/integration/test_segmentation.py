@@ -1,0 +1,174 @@
+"""Segmentation from the command line: masks are trained, scored at their own size, and submitted as run lengths."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from swinft.cli import main
+from swinft.data.masks.rle import decode, parse
+from swinft.inference.predictions import Predictions
+from tests.conftest import fit_in_process, power_gone_after, tiny_config, write_config
+from tests.data.masks.salt import SIZE, disc, write_salt
+
+HEAD = {
+    "class_path": "swinft.SegmentationHead",
+    "init_args": {"decoder_args": {"decoder_channels": [32, 16, 16]}, "loss": {"bce": 1.0, "dice": 1.0}},
+}
+
+
+@pytest.fixture(scope="module")
+def salt(tmp_path_factory):
+    return write_salt(tmp_path_factory.mktemp("salt"), 24)
+
+
+def salt_config(salt, runs, **changes):
+    own = {
+        "data.target": "rle_mask",
+        "data.target_kind": "segmentation",
+        "data.test": None,
+        "data.sample_submission": "sample_submission.csv",
+        "data.image": "images/{id}.png",
+        "data.loading": {"resize": "pad"},
+        "model.head": HEAD,
+        "model.metrics": ["map_over_iou", "dice"],
+        "model.optim": {"lr": 5e-3, "warmup_epochs": 0.5},
+        "model.ema_decay": None,
+        "data.batch_size": 4,
+        "trainer.max_epochs": 8,
+        "predict": {"views": ["identity", "hflip", "rot90"]},
+    }
+    return tiny_config(salt, runs, **{**own, **changes})
+
+
+@pytest.fixture(scope="module")
+def run(salt, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("masks")
+    config = write_config(folder / "config.yaml", salt_config(salt, folder / "runs"))
+    fit_in_process(config)
+    run = folder / "runs" / "tiny"
+    assert main(["predict", str(run), "--device", "cpu"]) == 0
+    assert main(["submit", str(run)]) == 0
+    return run
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def dice(found, true):
+    total = found.sum() + true.sum()
+    return 2 * (found & true).sum() / total if total else 1.0
+
+
+def test_masks_are_submitted_at_the_size_of_each_image_and_show_its_disc(run):
+    rows = rows_of(run / "submission.csv")
+    assert [row["id"] for row in rows] == ["t3", "t2", "t1", "t0"]
+    scores = [dice(decode(parse(row["rle_mask"]), (44, 36)), disc(2 + i, (44, 36))) for i, row in enumerate(rows)]
+    assert np.mean(scores) > 0.6, scores
+
+
+def test_the_pooled_score_is_that_of_the_stored_maps_at_full_size(run, salt):
+    oof = Predictions.read(run / "oof.csv", 1)
+    assert oof.maps.levels.shape == (24, 1, 32, 32)
+    assert oof.maps.sizes.tolist() == [list(SIZE)] * 24
+    found = [dice(oof.maps.full(i, 0, "pad") >= 128, disc(int(id))) for i, id in enumerate(oof.ids)]
+    scores = json.loads((run / "scores.json").read_text())
+    assert scores["pooled"]["dice"] == pytest.approx(np.mean(found))
+    assert np.mean(found) > 0.6
+    np.testing.assert_allclose(oof.values[:, 0], oof.maps.levels.mean((1, 2, 3)) / 255, rtol=1e-4)
+    assert sorted(scores["masks"]["cross_fitted"]) == ["dice", "map_over_iou"]
+    assert (run / "report.html").is_file()
+    assert len(rows_of(run / "errors.csv")) == 24
+
+
+def test_plain_numpy_reads_the_maps(run):
+    with (run / "test_predictions.npy").open("rb") as file:
+        table, levels = np.load(file), np.load(file)
+    assert table["id"].tolist() == ["t3", "t2", "t1", "t0"]
+    assert (levels.dtype, levels.shape) == (np.uint8, (4, 1, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data.loading": {"resize": "crop"}}, "resize is crop"),
+        ({"predict": {"views": ["identity", "scale"]}}, "view 'scale'"),
+        ({"model.mix": {"mixup_alpha": 0.2}}, "mixup_alpha changes images"),
+        ({"model.pooling": "gem"}, "model.pooling is for one vector"),
+        ({"model.head": {"class_path": "swinft.MultilabelHead"}}, "does not score multilabel"),
+        ({"model.metrics": ["accuracy"]}, "does not score segmentation"),
+        ({"submission": {"rules": ["normalize"]}}, "not for segmentation"),
+        ({"submission": {"format": "label"}}, "can write rle"),
+        (
+            {"data.target_kind": {"class_path": "swinft.Segmentation", "init_args": {"files": "masks/all.png"}}},
+            "names no column",
+        ),
+        (
+            {"data.target_kind": {"class_path": "swinft.Segmentation", "init_args": {"order": "column"}}},
+            "order",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(salt, tmp_path, capsys, changes, said):
+    config = write_config(tmp_path / "c.yaml", salt_config(salt, tmp_path, **changes))
+    assert main(["check", "--config", str(config)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_commands_that_combine_or_convert_numbers_refuse_masks(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "other")
+    assert main(["ensemble", str(run), str(tmp_path / "other"), "--name", "e", "--runs", str(tmp_path)]) == 2
+    assert "masks" in capsys.readouterr().err
+    assert main(["export", str(run), "--fold", "0", "--to", "onnx"]) == 2
+    assert "cannot be exported" in capsys.readouterr().err
+
+
+def test_another_order_of_rows_gives_the_same_masks_by_id(run, salt, tmp_path):
+    (tmp_path / "other.csv").write_text("id\nt0\nt2\nt3\nt1\n")
+    output = tmp_path / "other_predictions.csv"
+    words = ["predict", str(run), "--device", "cpu", "--test", str(tmp_path / "other.csv"), "--output", str(output)]
+    assert main(words) == 0
+    found, known = Predictions.read(output, 1), Predictions.read(run / "test_predictions.csv", 1)
+    again = found.join(known.ids, "other")
+    assert found.ids == ["t0", "t2", "t3", "t1"]
+    assert np.abs(again.maps.levels.astype(int) - known.maps.levels).max() <= 1
+    assert main(["submit", str(run), "--predictions", str(output), "--output", str(tmp_path / "s.csv")]) == 0
+    for one, other in zip(rows_of(tmp_path / "s.csv"), rows_of(run / "submission.csv"), strict=True):
+        assert one["id"] == other["id"]
+        assert dice(decode(parse(one["rle_mask"]), (44, 36)), decode(parse(other["rle_mask"]), (44, 36))) > 0.97
+
+
+def test_maps_of_other_predictions_are_not_taken_for_those_of_a_table(run, tmp_path, capsys):
+    for name in ("test_predictions.csv", "test_predictions.made_from.json"):
+        shutil.copy(run / name, tmp_path / name.replace("test_", ""))
+    shutil.copy(run / "oof.npy", tmp_path / "predictions.npy")
+    assert main(["submit", str(run), "--predictions", str(tmp_path / "predictions.csv"), "--dry-run"]) != 0
+    assert "does not hold the maps of predictions.csv" in capsys.readouterr().err
+    (tmp_path / "predictions.npy").unlink()
+    assert main(["submit", str(run), "--predictions", str(tmp_path / "predictions.csv"), "--dry-run"]) == 2
+    assert "have no maps" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_fold_that_was_interrupted_after_its_first_epoch_ends_with_the_same_bytes(run, salt, tmp_path):
+    config = write_config(tmp_path / "config.yaml", salt_config(salt, tmp_path / "runs"))
+    with power_gone_after(1):
+        main(["fit", "--config", str(config), "--fold", "0"])
+    assert main(["fit", "--config", str(config), "--fold", "0", "--resume"]) == 0
+    for name in ("weights.safetensors", "oof.npy", "oof.csv"):
+        assert (tmp_path / "runs" / "tiny" / "fold_0" / name).read_bytes() == (run / "fold_0" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_two_processes_predict_as_one(run, tmp_path):
+    output = tmp_path / "two.csv"
+    words = ["predict", str(run), "--device", "cpu", "--devices", "2", "--output", str(output)]
+    assert main(words) == 0
+    found, known = Predictions.read(output, 1), Predictions.read(run / "test_predictions.csv", 1)
+    assert found.ids == known.ids
+    assert np.abs(found.maps.levels.astype(int) - known.maps.levels).max() <= 1
+    assert found.maps.sizes.tolist() == known.maps.sizes.tolist()
