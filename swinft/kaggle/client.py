@@ -14,7 +14,6 @@ from swinft.errors import InputError, RunError, suggest
 from swinft.kaggle.answers import Competition, Created, Limits, Submitted, submitted, utc
 from swinft.kaggle.failures import (
     MOST_SECONDS,
-    NotFound,
     explained,
     is_connection,
     is_transient,
@@ -53,8 +52,12 @@ class Client:
         """
         try:
             found = self._competitions(f"read the competition {slug}", slug, "get_competition", competition_name=slug)
-        except NotFound:
-            raise InputError(f"Kaggle has no competition '{slug}'.{suggest(slug, self.similar(slug))}") from None
+        except InputError as error:  # for some names Kaggle forbids what it does not have
+            similar = self.similar(slug) if status_of(error.__cause__ or error) in (403, 404) else [slug]
+            if slug in similar:
+                raise
+            hint = suggest(slug, similar).replace(" Allowed:", " A search finds:")
+            raise InputError(f"Kaggle has no competition '{slug}'.{hint}") from None
         return Competition(
             slug,
             found.title or slug,
@@ -111,20 +114,16 @@ class Client:
 
     def submissions(self, slug: str) -> list[Submitted]:
         """The team's last submissions, the newest first; at most 500."""
-        found: list[Submitted] = []
-        for number in range(1, 6):
-            listed = self._call(
-                "list the submissions",
-                slug,
-                self._api.competition_submissions,
-                slug,
-                page_number=number,
-                page_size=PAGE,
-            )
-            found += [submitted(each) for each in listed or []]
-            if len(listed or []) < PAGE:
+        found: dict[int, Submitted] = {}
+        token = None
+        for _ in range(5):
+            fields = {"competition_name": slug, "page_size": PAGE, "page_token": token}
+            answer = self._competitions("list the submissions", slug, "list_submissions", **fields)
+            found |= {each.ref: each for each in map(submitted, answer.submissions)}
+            token = answer.next_page_token
+            if not token:
                 break
-        return found
+        return sorted(found.values(), key=lambda each: -each.ref)
 
     def submission(self, ref: int) -> Submitted:
         """One submission, by its number.

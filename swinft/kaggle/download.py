@@ -1,6 +1,7 @@
 """Downloads a competition's data: whole files only, checked, unpacked safely, and recorded."""
 
 import csv
+import hashlib
 import io
 import json
 import sys
@@ -69,6 +70,7 @@ def download(slug: str, **options: Any) -> Path:
 def download_data(address: str, options: DownloadOptions) -> Path:
     """Downloads what the options say, and prints what is there; see `download`."""
     slug = competition_slug(address)
+    _check(options)
     folder = Path(options.output or f"data/{slug}")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder} is a file. Name a folder.")
@@ -80,16 +82,30 @@ def download_data(address: str, options: DownloadOptions) -> Path:
         try:
             if _is_here(folder, record, transfer, options):
                 print_line(f"{options.file or slug}: everything is in {folder} already, unchanged at Kaggle")
+                _unpack_inner_of(folder, record, options)
             else:
                 got = transfer.run()
                 files = _place(got, folder, slug, options)
-                _write_record(folder, record, got, files, options.file)
+                _write_record(folder, record, files, options.file, _entry(got))
                 transfer.done()
                 _print_files(folder, files)
         except InputError as error:
             raise _diagnosed(client, slug, options.file, error) from error
     print(f"next: {command('new', slug, '--data', folder)}")
     return folder
+
+
+def _check(options: DownloadOptions) -> None:
+    """Checks the options together.
+
+    Raises:
+        InputError: A file's path leads out of the folder, or zips inside a zip shall be unpacked and not the zip.
+    """
+    wanted = PurePosixPath(options.file or "file")
+    if wanted.is_absolute() or ".." in wanted.parts or not wanted.name:
+        raise InputError(f"--file is '{options.file}'. Give a path as Kaggle lists it, such as train.csv.")
+    if options.inner_zips and not options.unzip and not options.file:
+        raise InputError("--inner-zips needs --unzip true: the zips are inside the one that Kaggle makes.")
 
 
 def downloaded_from(folder: Path) -> str | None:
@@ -103,18 +119,14 @@ def downloaded_from(folder: Path) -> str | None:
 def _place(got: Transferred, folder: Path, slug: str, options: DownloadOptions) -> list[FileRecord]:
     """Unpacks the downloaded file or moves it to its place; returns every file that is there then."""
     wanted = PurePosixPath(options.file or f"{slug}.zip")
-    if wanted.is_absolute() or ".." in wanted.parts:
-        raise InputError(f"--file {options.file} is a path that leads out of the folder.")
     is_wrapped = options.file is not None and got.remote.name == f"{wanted.name}.zip" and zipfile.is_zipfile(got.path)
+    name = f"{wanted}.zip" if is_wrapped else str(wanted)
+    is_unpacked = options.unzip and (options.file is None or is_wrapped)
     try:
-        if options.unzip and (options.file is None or is_wrapped):
-            files = _unpacked(got.path, folder, wanted, options)
-            if options.keep_zip:
-                files.append(_moved(got, folder, f"{wanted.name}.zip" if is_wrapped else wanted.name, options))
-        else:
-            name = f"{wanted}.zip" if is_wrapped else str(wanted)
-            files = [_moved(got, folder, name, options)]
-        return _with_inner(folder, files, options) if options.inner_zips else files
+        files = _unpacked(got.path, folder, wanted, options) if is_unpacked else [_moved(got, folder, name, options)]
+        if options.inner_zips:
+            files = _with_inner(folder, files, options)
+        return [*files, _moved(got, folder, name, options)] if is_unpacked and options.keep_zip else files
     except KeyboardInterrupt:
         print(f"\nwhat was downloaded is kept in {folder / STATE}: the same command continues", file=sys.stderr)
         raise
@@ -134,7 +146,7 @@ def _moved(got: Transferred, folder: Path, name: str, options: DownloadOptions) 
         InputError: There is another file.
     """
     path = folder / name
-    if path.is_dir() or (path.exists() and not options.overwrite and path.stat().st_size != got.size):
+    if path.is_dir() or (path.exists() and not options.overwrite and _sha256(path) != got.sha256):
         raise InputError(f"{path} is there already and differs. Choose another --output, or add --overwrite.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,8 +161,6 @@ def _with_inner(folder: Path, files: list[FileRecord], options: DownloadOptions)
     found, waiting = list(files), list(files)
     while waiting:
         for path, file in inner_zips(folder, [waiting.pop(0)]):
-            if path.name == path.parent.name or file.name == f"{folder.name}.zip":
-                continue  # the zip of everything, which --keep-zip keeps
             with zipfile.ZipFile(path) as archive:
                 tops = {name.partition("/")[0] for name in archive.namelist()}
             place = path.parent if tops == {path.stem} else path.with_suffix("")
@@ -173,26 +183,48 @@ def _is_here(folder: Path, record: dict[str, Any], transfer: Transfer, options: 
     found = record["downloads"].get(options.file or "")
     if found is None:
         return False
-    missing = [file for file in _read_files(folder, options.file or "") if not _is_file(folder, *file)]
+    files = _read_files(folder, options.file or "")
+    missing = [file.name for file in files if not _is_file(folder, file)]
     remote = transfer.remote()
     if missing:
-        print_line(
-            f"{number_of(len(missing), 'file')} of the earlier download changed or missing, such as {missing[0][0]}"
+        count = number_of(len(missing), "file")
+        print_line(f"{count} of the earlier download changed or missing, such as {missing[0]}: downloading again")
+        return False
+    if Remote(remote.name, found["size"], found["validator"]) != remote:
+        if options.overwrite:
+            return False
+        raise InputError(
+            f"the data in {folder} is of {found['date']}, and Kaggle has other data now. Choose another folder with "
+            f"--output, or add --overwrite."
         )
+    archive = next((file for file in files if file.sha256 == found["sha256"]), None)
+    if options.file is None and options.unzip and len(files) == 1 and archive:
+        transfer.take(folder / archive.name, remote)  # it was kept as a zip, and is unpacked now
         return False
-    if Remote(remote.name, found["size"], found["validator"]) == remote:
-        return True
-    if options.overwrite:
-        return False
-    raise InputError(
-        f"the data in {folder} is of {found['date']}, and Kaggle has other data now. Choose another folder with "
-        f"--output, or add --overwrite."
-    )
+    return options.file is not None or archive is not None or (options.unzip and not options.keep_zip)
 
 
-def _is_file(folder: Path, name: str, size: int) -> bool:
-    path = folder / name
-    return path.is_file() and path.stat().st_size == size
+def _unpack_inner_of(folder: Path, record: dict[str, Any], options: DownloadOptions) -> None:
+    """Unpacks zips of an earlier download, if that is asked for now."""
+    download = options.file or ""
+    files = _read_files(folder, download)
+    own = record["downloads"][download]
+    inside = [file for file in files if options.file or file.sha256 != own["sha256"]]
+    if options.inner_zips and any(inner_zips(folder, inside)):
+        kept = [file for file in files if file not in inside]
+        files = [*_with_inner(folder, inside, options), *kept]
+        _write_record(folder, record, files, options.file, own)
+        _print_files(folder, files)
+
+
+def _is_file(folder: Path, file: FileRecord) -> bool:
+    path = folder / file.name
+    return path.is_file() and path.stat().st_size == file.size
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _diagnosed(client: Client, slug: str, file: str | None, error: InputError) -> InputError:
@@ -221,23 +253,27 @@ def _read_record(folder: Path, slug: str) -> dict[str, Any]:
     if other is None:
         return {"competition": slug, "downloads": {}}
     found: dict[str, Any] = json.loads((folder / STATE / RECORD).read_bytes())
-    return found
+    return {"competition": slug, "downloads": found.get("downloads") or {}}
+
+
+def _entry(got: Transferred) -> dict[str, Any]:
+    """What is recorded of a downloaded file."""
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    entry = {"name": got.remote.name, "size": got.size, "sha256": got.sha256, "date": date}
+    return entry | {"validator": got.remote.validator}
 
 
 def _write_record(
-    folder: Path, record: dict[str, Any], got: Transferred, files: list[FileRecord], file: str | None
+    folder: Path, record: dict[str, Any], files: list[FileRecord], file: str | None, entry: dict[str, Any]
 ) -> None:
-    """Records the download: file, size, SHA-256 and date, and every file that is there."""
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = {"name": got.remote.name, "size": got.size, "sha256": got.sha256, "date": date}
-    entry |= {"validator": got.remote.validator, "files": len(files)}
+    """Records a download, and every file that it brought, with size and SHA-256."""
     kept = [row for row in _read_rows(folder) if row["download"] != (file or "")]
     text = io.StringIO()
     writer = csv.DictWriter(text, ["download", "name", "size", "sha256"], lineterminator="\n")
     writer.writeheader()
     writer.writerows([*kept, *({"download": file or "", **asdict(each)} for each in files)])
     replace(folder / STATE / FILES, text.getvalue().encode())
-    record["downloads"][file or ""] = entry
+    record["downloads"][file or ""] = entry | {"files": len(files)}
     replace(folder / STATE / RECORD, json_bytes(record))
     sweep(folder / STATE)
 
@@ -250,9 +286,10 @@ def _read_rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-def _read_files(folder: Path, download: str) -> list[tuple[str, int]]:
-    """Name and size of every file of an earlier download."""
-    return [(row["name"], int(row["size"])) for row in _read_rows(folder) if row["download"] == download]
+def _read_files(folder: Path, download: str) -> list[FileRecord]:
+    """Every file of an earlier download."""
+    rows = [row for row in _read_rows(folder) if row["download"] == download]
+    return [FileRecord(row["name"], int(row["size"]), row["sha256"]) for row in rows]
 
 
 def _print_files(folder: Path, files: list[FileRecord]) -> None:

@@ -136,5 +136,6 @@ def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     for secret in {*secrets, *(os.environ.get(name, "") for name in ("KAGGLE_KEY", "KAGGLE_API_TOKEN"))}:
         if len(secret) > 3:
             text = text.replace(secret, "***")
+    text = re.sub(r"//[^/\s@'\"]+@", "//***@", text)  # a proxy's password
     text = re.sub(r"(/[^\s?'\"]*)\?[^\s'\")]+", r"\1?***", " ".join(text.split()))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -4,6 +4,7 @@ import functools
 import importlib
 import io
 import os
+import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +32,8 @@ def connect() -> Any:
         RunError: There is no connection.
     """
     # The client prints help of its own, authenticates while it is imported, and ends the process without credentials.
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(io.StringIO()):
         api = _imported()
         _read_environment(api)
         try:
@@ -40,6 +42,8 @@ def connect() -> Any:
             raise InputError(_no_credentials(Path(api.config))) from None
         except Exception as error:
             raise explained(error, "sign in to Kaggle", secrets=secrets_of(api)) from error
+    for line in {line for line in said.getvalue().splitlines() if "readable by other users" in line}:
+        print(line, file=sys.stderr)
     return api
 
 

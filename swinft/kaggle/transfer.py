@@ -124,6 +124,11 @@ class Transfer:
                 )
                 sleep(wait)
 
+    def take(self, path: Path, remote: Remote) -> None:
+        """Uses a whole file that is here already as the part file: `run` finds nothing to download."""
+        self._keep_state(remote)
+        path.replace(self.part)
+
     def done(self) -> None:
         """Deletes the part file and its state, when the file is in its place."""
         self.part.unlink(missing_ok=True)
@@ -153,13 +158,17 @@ class Transfer:
                 answer = self._client.open_download(self._slug, self._file)
             answer.raise_for_status()
         if first == 0:
-            replace(self._state, json_bytes({"size": remote.size, "validator": remote.validator}))
+            self._keep_state(remote)
         digest = self._write(answer, remote, first)
         size = self._size()
         if remote.size is not None and size != remote.size:
             self.part.unlink()
             raise RunError(f"{remote.name} has {size:,} bytes here and {remote.size:,} at Kaggle. Download it again.")
         return Transferred(self.part, remote, size, digest)
+
+    def _keep_state(self, remote: Remote) -> None:
+        """Writes down of which file the part file is."""
+        replace(self._state, json_bytes({"size": remote.size, "validator": remote.validator}))
 
     def _kept(self, remote: Remote) -> int:
         """How many bytes of the part file belong to the file as it is now."""

@@ -206,8 +206,9 @@ class FakeKaggle:
     def _list_submissions(self, given: dict[str, Any]) -> Any:
         self.contest(given)
         newest = [each for each in reversed(self.submissions) if each["competition"] == given["competitionName"]]
-        start = (given.get("page", 1) - 1) * given["pageSize"]
-        return {"submissions": [shown(each) for each in newest[start : start + given["pageSize"]]]}
+        start, end = int(given.get("pageToken") or 0), int(given.get("pageToken") or 0) + min(given["pageSize"], 50)
+        more = str(end) if end < len(newest) else ""  # it lists fewer than asked for
+        return {"submissions": [shown(each) for each in newest[start:end]], "nextPageToken": more}
 
     def _get_submission(self, given: dict[str, Any]) -> Any:
         found = next((each for each in self.submissions if each["ref"] == given["ref"]), None)

@@ -92,6 +92,30 @@ def test_inner_zips_are_unpacked_only_where_that_is_asked_for(kaggle, capsys):
     assert in_place(Path("all")) == {"train/1.jpg": b"one", "flat/2.jpg": b"two", "deep/deeper/3.jpg": b"three"}
 
 
+def test_what_is_asked_for_later_is_done_without_another_download(kaggle, capsys):
+    inner = {"train.zip": zipped({"train/1.jpg": b"one"}), "a.csv": b"1"}
+    kaggle.contests[SLUG].files = inner
+    said(capsys, SLUG, "--unzip", "false")
+    assert set(in_place()) == {f"{SLUG}.zip"}
+    kaggle.faults["storage"] = [Fault(cut=0)] * 3  # no content comes any more
+    said(capsys, SLUG, "--keep-zip")
+    assert set(in_place()) == {f"{SLUG}.zip", "train.zip", "a.csv"}
+    said(capsys, SLUG, "--inner-zips", "--keep-zip")
+    assert set(in_place()) == {f"{SLUG}.zip", "train.zip", "train/1.jpg", "a.csv"}
+    said(capsys, SLUG, "--inner-zips")
+    assert set(in_place()) == {f"{SLUG}.zip", "train/1.jpg", "a.csv"}
+    kaggle.faults.clear()
+    assert "everything is in" in said(capsys, SLUG, "--inner-zips")
+    assert "--inner-zips needs --unzip true" in said(capsys, SLUG, "--inner-zips", "--unzip", "false", code=2)
+    assert "--file is '../a.csv'" in said(capsys, SLUG, "--file", "../a.csv", code=2)
+
+
+def test_a_zip_of_the_user_with_the_same_size_is_not_replaced(kaggle, capsys):
+    FOLDER.mkdir(parents=True)
+    (FOLDER / f"{SLUG}.zip").write_bytes(bytes(len(zipped(kaggle.contests[SLUG].files))))
+    assert "is there already and differs" in said(capsys, SLUG, "--unzip", "false", code=2)
+
+
 # What a server may do, and how the download ends.
 
 
@@ -163,6 +187,7 @@ def test_rules_that_are_not_accepted_are_named_with_their_address(kaggle, capsys
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ("pet-", f"Kaggle has no competition 'pet-'. A search finds: {SLUG}."),
         ("pet-scroes", f"Kaggle has no competition 'pet-scroes'. Did you mean '{SLUG}'?"),
         ("https://www.kaggle.com/datasets/a/b", "is not the address of a competition"),
         ("pet scores", "is not the slug of a competition"),
@@ -193,6 +218,19 @@ def test_without_credentials_every_way_to_give_them_is_named(kaggle, capsys, mon
     monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
     monkeypatch.setenv("VERBOSE", "1")  # Kaggle's client would print the token
     said(capsys, SLUG)
+
+
+def test_a_competition_that_kaggle_forbids_and_does_not_have_is_not_called_one_with_rules(kaggle, capsys):
+    for method in ("DownloadDataFiles", "GetCompetition"):
+        kaggle.faults[method] = [Fault(403, "Permission 'competitions.get' was denied")]
+    assert f"Kaggle has no competition 'pet-scroes'. Did you mean '{SLUG}'?" in said(capsys, "pet-scroes", code=2)
+
+
+def test_a_key_that_others_can_read_is_said(kaggle, capsys, tmp_path):
+    path = tmp_path / "home" / "kaggle.json"
+    path.write_text(json.dumps({"username": "tester", "key": KEY}))
+    path.chmod(0o644)
+    assert said(capsys, SLUG).count(f"chmod 600 {path}") == 1
 
 
 def test_a_key_that_was_revoked_is_not_printed(kaggle, capsys, monkeypatch):
