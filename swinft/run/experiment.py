@@ -14,7 +14,6 @@ from torch import Tensor
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.images.libraries import tune_decoders
-from swinft.data.roots import resolved_root
 from swinft.data.row_images import row_images
 from swinft.data.schema import Schema
 from swinft.errors import InputError, listed
@@ -56,9 +55,7 @@ class Experiment:
         Raises:
             InputError: A file, a key or a value is wrong; all of them are listed.
         """
-        config = load(parser, argv)
-        config.data.root = resolved_root(config.data.root)
-        return cls(parser, config)
+        return cls(parser, load(parser, argv))
 
     @classmethod
     def of_run(cls, run: Run, command: str, allow_code: list[str] | None) -> "Experiment":

@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from swinft.data.roots import resolved_root
 from swinft.data.tables.steps.make import given_table, made_sha256
 from swinft.data.tables.steps.sequence import StepList
 from swinft.errors import InputError
@@ -75,7 +76,7 @@ def _hashes(config: Namespace, tables: Sequence[str]) -> dict[str, str]:
 
 def _sha256(config: Namespace, given: str | StepList) -> str | None:
     """The SHA-256 of a file, or of what steps make as a CSV; None if it is missing."""
-    root = Path(config.data.root)
+    root = Path(resolved_root(config.data.root))
     if isinstance(given, StepList):
         return made_sha256(given, root, config.data.columns.encoding, config.data.loading.follow_links)
     return hashlib.sha256((root / given).read_bytes()).hexdigest() if (root / given).is_file() else None

@@ -28,7 +28,7 @@ from swinft.kaggle.bundle.wheels import (
     wheels_of,
     write_needed,
 )
-from swinft.kaggle.download import downloaded_from
+from swinft.kaggle.download import competition_of
 from swinft.kaggle.slugs import competition_slug
 from swinft.printing import print_line
 from swinft.ranges import POSITIVE, check_ranges
@@ -40,7 +40,6 @@ from swinft.run.prediction.loaded import RunPredictor
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.python_inputs import plain, python_inputs
 from swinft.store import json_bytes, probe, replace
-from swinft.system.mounts import SCHEME
 
 NOTEBOOK = "notebook.ipynb"
 
@@ -221,9 +220,7 @@ def _names(runs: Sequence[Run], options: BundleOptions) -> Names:
         owner = Client().user
     check_owner(owner)
     root = str(runs[0].read_config()["data"]["root"])
-    known = options.competition or downloaded_from(Path(root))
-    if known is None and root.startswith(SCHEME):
-        known = root.removeprefix(SCHEME)
+    known = options.competition or competition_of(root)
     if known is None:
         raise InputError(
             "--competition is missing: the notebook reads the competition's data. Give its slug, as in "
