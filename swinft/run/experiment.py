@@ -136,7 +136,13 @@ class Experiment:
         own: dict[str, Any] = {"seed": self.config.seed}
         if run:
             own |= {"file": str(verify(run.folds)), "kind": "auto", "num": None}
-            own |= {"rare_classes": "error", "duplicates": "report", "column": None, "fraction": None}
+            spreads = self.config.data.folds.rare_classes == "spread"  # what such folds score is allowed still
+            own |= {
+                "rare_classes": "spread" if spreads else "error",
+                "duplicates": "report",
+                "column": None,
+                "fraction": None,
+            }
         nested = {"folds": own, "columns": {"sample_id": self.config.submission.id}, "loading": {}}
         for name, settings in nested.items():
             arguments[name] = {**plain(arguments[name]), **settings, **changes.pop(name, {})}
