@@ -39,6 +39,7 @@ from swinft.run.folds.trainer_checks import check_trainer
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.grouping import GroupConfig, check_ids, predicted_ids
 from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
+from swinft.run.submission.ranked import disagreement
 from swinft.run.submission.rules import check_on_tables, describe_rules
 from swinft.run.submission.sample import Sample
 from swinft.run.trainer import callbacks_of
@@ -191,6 +192,8 @@ def _plan_submission(
     plan = plan_submission(sample, schema, first, options, delimiter, predicted)
     if test and predicted is not None:
         check_ids(plan.sample, test.table, predicted, options.group)
+    if note := disagreement(plan.format, tried.task.scored_by[0] if tried else None):
+        plan.notes.append(note)
     return plan
 
 

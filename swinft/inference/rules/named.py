@@ -18,6 +18,7 @@ from swinft.inference.rules.builtin import (
 )
 from swinft.inference.rules.calibration import AffineRule, CalibrateRule, ClipFittedRule, TemperatureRule
 from swinft.inference.rules.class_weights import ClassWeightsRule
+from swinft.inference.rules.expected_cost import ExpectedCostRule
 from swinft.inference.rules.rule import KEY, Rule
 from swinft.inference.rules.thresholds import CutsRule, NewClassRule, ThresholdsRule
 
@@ -31,6 +32,7 @@ RuleName = Literal[
     "clip_fitted",
     "cuts",
     "exclusive",
+    "expected_cost",
     "group",
     "hierarchy",
     "new_class",
@@ -43,7 +45,18 @@ RuleName = Literal[
 # A word, or a word with its arguments. Others than mappings are errors, which are explained here: the parser would read
 # them as a class that lacks its path.
 NamedRule = RuleName | dict[RuleName, dict[str, Any] | list[Any] | float | None]
-BUILTIN = (AloneRule, AnyRule, ClipRule, ExclusiveRule, GroupRule, HierarchyRule, NormalizeRule, PowerRule, SumRule)
+BUILTIN = (
+    AloneRule,
+    AnyRule,
+    ClipRule,
+    ExclusiveRule,
+    ExpectedCostRule,
+    GroupRule,
+    HierarchyRule,
+    NormalizeRule,
+    PowerRule,
+    SumRule,
+)
 FITTED = (
     AffineRule,
     CalibrateRule,

@@ -161,7 +161,8 @@ def apply_rules(
     for number, rule in numbered(rules):
         before = values
         values, schema = apply_rule(number, rule, values, predictions, rows, schema)
-        lines.append(f"rule {number}, {rule}: {_change(before, values, rule.added)}")
+        added = schema.outputs[before.shape[1] :]
+        lines.append(f"rule {number}, {rule}: {_change(before, values, added)}")
     return replace(predictions, values=values.astype(np.float32), outputs=schema.outputs), lines
 
 

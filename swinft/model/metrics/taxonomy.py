@@ -34,8 +34,9 @@ class HierarchicalDistance(BuiltinMetric):
 
     def __init__(self, taxonomy: dict[str, list[str]] | str, farthest: float | None = None) -> None:
         given = read_taxonomy(Path(taxonomy)) if isinstance(taxonomy, str) else taxonomy
-        self.paths = self._paths(given)
-        self.arguments["taxonomy"] = self.paths  # a checkpoint must not need the file
+        self.given = self._paths(given)
+        self.paths = with_nodes(self.given)  # a rule may answer with a node that is no class
+        self.arguments["taxonomy"] = self.given  # a checkpoint must not need the file
         self.farthest = None if farthest is None else float(self._number("farthest", farthest, NOT_NEGATIVE))
 
     def refusal(self, kind: str) -> str:
@@ -63,10 +64,7 @@ class HierarchicalDistance(BuiltinMetric):
         if one not in self.paths or other not in self.paths:
             assert self.farthest is not None
             return self.farthest
-        first, second = self.paths[one], self.paths[other]
-        common = next((k for k, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), None)
-        depth = min(len(first), len(second)) if common is None else common
-        return float(len(first) + len(second) - 2 * depth)
+        return steps_between(self.paths[one], self.paths[other])
 
     def _paths(self, given: Any) -> Paths:
         """The paths, checked.
@@ -93,6 +91,22 @@ class HierarchicalDistance(BuiltinMetric):
                     ways = f"below {'/'.join(path[:depth])} and {'/'.join(parents[node])}"
                     raise InputError(f"{self.name}: '{node}', in the path of '{name}', is {ways}. Give it one place.")
         return found
+
+
+def steps_between(one: Sequence[str], other: Sequence[str]) -> float:
+    """Steps from the end of one path up to the common node and down to the end of another."""
+    common = next((k for k, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    depth = min(len(one), len(other)) if common is None else common
+    return float(len(one) + len(other) - 2 * depth)
+
+
+def with_nodes(paths: Paths) -> Paths:
+    """Paths with those of every node on them, after the others."""
+    found = dict(paths)
+    for path in paths.values():
+        for depth, node in enumerate(path, start=1):
+            found.setdefault(node, path[:depth])
+    return found
 
 
 def read_taxonomy(path: Path) -> Paths:

@@ -28,7 +28,7 @@ from swinft.model.task import FineTuneTask
 from swinft.ranges import COUNT, check_ranges
 from swinft.run.compute.out_of_memory import Policy
 from swinft.run.config.distill import DistillConfig
-from swinft.run.config.metrics import complete_metrics
+from swinft.run.config.files import complete
 from swinft.run.config.parser import Parser, built_once, key_types
 from swinft.run.config.secrets import fill, mask, redact
 from swinft.run.config.trust import TRUSTED_PACKAGES, check_allowed, check_named
@@ -281,7 +281,7 @@ def load(parser: Parser, argv: list[str]) -> Namespace:
         check_name(config.name)
         fill(config)
         check_named(without_command_keys(config), allowed.code)
-        complete_metrics(config)
+        complete(config)
     except InputError as error:
         raise InputError(redact(str(error), texts)) from None
     return config

@@ -51,10 +51,11 @@ class SubmissionConfig:
         keep: Columns that are not predicted and keep the sample's cells.
         drop: Outputs without a column in the sample.
         rules: What changes the predictions before they are written, in this order, and the out-of-fold predictions
-            before they are scored a second time: `alone`, `any`, `clip`, `exclusive`, `group`, `hierarchy`,
-            `normalize`, `power`, `sum`, each with its arguments: `[{clip: {min: 0}}, {group: {by: patient}}]`; those
-            that are fitted on out-of-fold predictions: `affine`, `calibrate`, `class_weights`, `clip_fitted`, `cuts`,
-            `new_class`, `temperature`, `thresholds`; or the `class_path` of a custom `swinft.Rule`.
+            before they are scored a second time: `alone`, `any`, `clip`, `exclusive`, `expected_cost`, `group`,
+            `hierarchy`, `normalize`, `power`, `sum`, each with its arguments:
+            `[{clip: {min: 0}}, {group: {by: patient, how: max}}]`; those that are fitted on out-of-fold predictions:
+            `affine`, `calibrate`, `class_weights`, `clip_fitted`, `cuts`, `new_class`, `temperature`, `thresholds`; or
+            the `class_path` of a custom `swinft.Rule`.
         rows: How the sample's ids are made if it has a row for each row to predict and output: `"{id}__{output}"`; null
             to find it.
         group: How the predictions of several rows become one row of the submission, in the out-of-fold score as well:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.errors import InputError, number_of
+from swinft.model.metrics.classes import MAPAtK
 from swinft.ranges import UNIT, check_ranges, check_whole
 from swinft.run.submission.formats import SubmissionFormat, Values, shown_words
 
@@ -104,6 +105,17 @@ class TopK(SubmissionFormat):
             f"the {self.k} most probable classes in {self.columns[0]} ({shown_words(self.words)}){new}, joined by "
             f"{self.delimiter!r}"
         )
+
+
+def disagreement(form: SubmissionFormat, metric: object) -> str:
+    """How a metric of ranked classes, `map_at_k`, ranks otherwise than the submission; empty if it does not."""
+    if not isinstance(form, TopK) or not isinstance(metric, MAPAtK):
+        return ""
+    pairs: dict[str, tuple[object, object]] = {"k": (form.k, metric.k), "new": (form.new, metric.new)}
+    if form.new and metric.new:
+        pairs["threshold"] = form.threshold, metric.threshold
+    odd = [f"{name} {own} where the metric has {other}" for name, (own, other) in pairs.items() if own != other]
+    return f"the score is not that of the submission, which has {', '.join(odd)} (model.metrics)" if odd else ""
 
 
 def ranked_tokens(cells: Sequence[str], delimiter: str) -> list[list[str]] | None:

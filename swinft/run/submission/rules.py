@@ -19,12 +19,14 @@ from swinft.data.tables.text import TextRules
 from swinft.data.target.base import twin_problems
 from swinft.errors import InputError, listed, number_of, suggest
 from swinft.inference.rules.builtin import GroupRule
-from swinft.inference.rules.fitted import FitRows, fit_rows, fitted_of, try_fit
+from swinft.inference.rules.expected_cost import completed
+from swinft.inference.rules.fitted import FitRows, apply_all, fit_rows, fitted_of, try_fit
 from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import (
     KEY,
     NUM_EXAMPLES,
     Rule,
+    after_rules,
     check_rules,
     columns_of,
     examples,
@@ -33,6 +35,7 @@ from swinft.inference.rules.rule import (
     try_rules,
 )
 from swinft.model.metrics import Metric
+from swinft.model.scoring import chosen_metrics
 from swinft.model.scoring import score as score_values
 from swinft.run.layout import Run
 from swinft.run.submission.grouping import GroupConfig, groups_of_several_targets
@@ -88,11 +91,33 @@ def check_on_tables(
     used = np.flatnonzero(train.is_used & train.has_target & ~train.is_extra)
     if not rules or not metrics:  # without a metric another check has failed
         return rules
-    tried = try_fit(rules, example_rows(rules, train, used[:NUM_EXAMPLES], schema, text, metrics))
+    given = example_rows(rules, train, used[:NUM_EXAMPLES], schema, text, metrics)
+    tried = try_fit(rules, given)
+    if after_rules(tried, schema).outputs != schema.outputs:
+        _try_metrics(tried, given, metrics)
     for table in (train.table.take(used), *tables[1:]):
         if len(table):
             try_rules(tried, train.targets[used], cells_of(table, columns_of(rules), text), schema)
     return rules
+
+
+def _try_metrics(rules: Sequence[Rule], given: FitRows, metrics: Sequence[str | Metric]) -> None:
+    """Scores example predictions with the outputs that rules add.
+
+    Raises:
+        InputError: A metric cannot score them.
+    """
+    changed, schema = apply_all(rules, given.predictions, given.rows, given.schema)
+    every = np.arange(len(changed))
+    for metric in chosen_metrics(metrics, schema.kind):
+        try:
+            given.scorer(metric.name, every, schema.outputs)(changed)
+        except Exception as error:  # whatever a metric does with more outputs than classes
+            raise InputError(
+                f"{KEY}: the rules add the outputs {listed(schema.outputs[len(given.schema.outputs) :], 5)}, and "
+                f"{metric.name} (model.metrics) cannot score them: {type(error).__name__}: {error}. Remove the metric, "
+                f"or restrict the rule to classes."
+            ) from error
 
 
 def example_rows(
@@ -160,7 +185,7 @@ def cells_of(table: Table, names: Sequence[str] | Mapping[str, str], text: TextR
 
 
 def requested_rules(
-    run: Run, frozen: Sequence[Any], given: Sequence[Any] | None, allow_code: Sequence[str]
+    run: Run, frozen: Sequence[Any], given: Sequence[Any] | None, allow_code: Sequence[str], root: str
 ) -> list[Rule]:
     """The rules of an option, or of a run's config without one.
 
@@ -169,6 +194,7 @@ def requested_rules(
         frozen: The rules in its config.
         given: The option: names, mappings of a name to arguments, and class paths.
         allow_code: Packages or modules that custom rules may come from.
+        root: The data's folder, in which files of rules are.
 
     Raises:
         InputError: A rule is wrong, or its class is not allowed.
@@ -188,7 +214,7 @@ def requested_rules(
                 spec = cls(**({} if arguments is None else dict(arguments)))
             except TypeError as error:
                 raise InputError(f"--rules: {each}: {error}") from error
-        found.append(spec)
+        found.append(completed(spec, root))
     return rules_of(found)
 
 

@@ -86,7 +86,8 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
             check_output(run, path, MAKER)
         config, allowed = run.read_config(), options.allow_code or []
         frozen = config["submission"]
-        rules = requested_rules(run, frozen.get("rules", []), options.rules, allowed)
+        root = options.root or config["data"]["root"]
+        rules = requested_rules(run, frozen.get("rules", []), options.rules, allowed, root)
         rules += options.last_rules()
         group = options.over({**frozen, "format": "auto", "rules": []}).group
         oof = known_scores(run, rules, options.root, allowed, group) if rules or group else {}

@@ -43,6 +43,13 @@ EACH = [
     ("exclusive below 1", LABELS, [0.9, 0.5, 0.3], {"exclusive": {"of": ["left", "right"]}}, [0.9, 0.5, 0.3]),
     ("any", LABELS, [0.1, 0.5, 0.4], {"any": {"label": "any"}}, [0.5, 0.5, 0.4]),
     ("independent", LABELS, [0.1, 0.5, 0.4], {"any": {"label": "any", "how": "independent"}}, [0.7, 0.5, 0.4]),
+    (
+        "costs",
+        CLASSES,
+        [0.8, 0.2],
+        {"expected_cost": {"costs": {"a": {"a": 0, "b": 9}, "b": {"a": 1, "b": 0}}}},
+        [0, 1],
+    ),
     ("alone", LABELS, [0.9, 0.8, 0.3], {"alone": {"of": ["any"]}}, [0.9, 0.5, 0.3]),
     ("not alone", LABELS, [0.7, 0.8, 0.6], {"alone": {"of": ["any"]}}, [0.5, 0.8, 0.6]),
     ("lower", LABELS, [0.2, 0.5, 0.4], {"hierarchy": {"parents": {"right": "left", "left": "any"}}}, [0.2] * 3),

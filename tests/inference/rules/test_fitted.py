@@ -24,6 +24,7 @@ from swinft.inference.rules.fitted import FitRows, cross_fit, fit_rows, fit_rule
 from swinft.inference.rules.named import FITTED, rules_of
 from swinft.inference.rules.rule import apply_rules, check_rules
 from swinft.inference.rules.searches import ABOVE, BELOW, kappa_cuts, shifted
+from swinft.model.metrics.classes import MAPAtK
 from swinft.model.scoring import score
 
 LABELS = Schema("multilabel", ["a", "b", "c"])
@@ -359,6 +360,37 @@ def test_a_rule_is_fitted_on_what_the_rules_before_it_return():
     assert two.parameters["cuts"]["grade"] == pytest.approx(
         [factor * cut + constant for cut in alone.parameters["cuts"]["grade"]], abs=1e-5
     )
+
+
+def test_the_threshold_of_a_new_class_is_the_best_for_the_metric():
+    numbers = np.random.default_rng(0)
+    truth, unseen = numbers.integers(3, size=300), numbers.uniform(size=300) < 0.3
+    values = numbers.dirichlet(np.ones(3), 300)
+    values[~unseen] = (values[~unseen] + 2 * np.eye(3)[truth[~unseen]]) / 3
+    metric = MAPAtK(k=2, new="new", threshold=0.5)
+    ids = [f"i{row}" for row in range(300)]
+
+    def scores(metrics, values, some, outputs):
+        return score(metrics, "classification", values, truth[some], outputs=outputs, unseen=unseen[some])
+
+    frame, predictions = pd.DataFrame(index=ids), Predictions(ids, values, CLASSES.outputs, np.arange(300) % 3)
+    rows = fit_rows(predictions, truth, frame, CLASSES, None, [metric], scores)
+    parameters, changed = fitted("new_class", rows)
+
+    def mean_precision(threshold: float) -> float:
+        ranked = np.argsort(-np.hstack([values, np.full((300, 1), threshold)]), axis=1, kind="stable")
+        right = np.where(unseen, 3, truth)
+        return float(np.mean([1 / (1 + list(row[:2]).index(k)) if k in row[:2] else 0
+                              for row, k in zip(ranked, right, strict=True)]))  # fmt: skip
+
+    (found,) = scores([metric], changed, np.arange(300), CLASSES.outputs).values()
+    assert found == pytest.approx(mean_precision(parameters["threshold"]))
+    assert found >= max(mean_precision(t) for t in np.linspace(0.01, 0.99, 99)) - 1e-9
+    assert (np.argsort(-changed, 1) == np.argsort(-values, 1)).all()
+    for rate in (0.0, 0.25, 1.0):
+        parameters, changed = fitted({"new_class": {"rate": rate}}, rows)
+        assert parameters == {"rate": rate}
+        assert (changed.max(1) < 0.5).mean() == pytest.approx(rate, abs=0.01)
 
 
 class Own(FittedRule):

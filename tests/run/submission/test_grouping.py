@@ -35,7 +35,9 @@ def studies(competition, tmp_path_factory):
 
 
 def checked(root: Path, tmp_path: Path, sample: str, capsys, **submission: object) -> tuple[int, str]:
+    metrics = submission.pop("metrics", None)
     keys = {f"submission.{key}": value for key, value in submission.items()}
+    keys |= {"model.metrics": metrics} if metrics else {}
     config = tiny_config(root, tmp_path / "runs", **{"data.sample_submission": sample, **keys})
     status = main(["check", "--config", str(write_config(tmp_path / "c.yaml", config))])
     out = capsys.readouterr()
@@ -60,6 +62,44 @@ def test_check_says_what_is_written_or_which_key_is_missing(studies, tmp_path, c
     status, text = checked(studies, tmp_path, "ranked.csv", capsys, format={"top_k": {"k": 1, "new": "pink"}})
     assert status == 0, text
     assert "the 1 most probable classes in best (blue, green, red), with pink before those below 0.5" in text
+    assert "note: the score is not" not in text
+
+
+def test_check_says_where_ranked_classes_are_scored_otherwise(studies, tmp_path, capsys):
+    ranked, metric = {"top_k": {"k": 2, "new": "pink"}}, {"k": 2, "new": "pink", "threshold": 0.5}
+    for changes, note in (
+        ({}, ""),
+        ({"k": 3}, "k 2 where the metric has 3"),
+        ({"threshold": 0.4}, "threshold 0.5 where the metric has 0.4"),
+        ({"new": None, "threshold": None}, "new pink where the metric has None"),
+    ):
+        metrics = [{"map_at_k": metric | changes}]
+        status, text = checked(studies, tmp_path, "ranked.csv", capsys, format=ranked, metrics=metrics)
+        assert status == 0, text
+        assert (note in text) if note else ("the score is not" not in text)
+
+
+def test_answers_that_are_no_class_are_scored_and_written(tiny_run, studies, tmp_path, capsys):
+    (studies / "costs.csv").write_text("answer,blue,green,red\nblue,0,9,9\ngreen,9,0,9\nred,9,9,0\nany,0.1,0.1,0.1\n")
+    rules = [{"expected_cost": {"costs": "costs.csv"}}]
+    words = "".join(f"t{i},red\n" for i in (3, 1, 2, 6, 5, 4))
+    (studies / "answers.csv").write_text("id,color\n" + words)
+    status, text = checked(studies, tmp_path, "answers.csv", capsys, rules=rules)
+    assert status == 0, text
+    assert "rules: expected_cost(costs of 4 names)" in text
+    status, text = checked(studies, tmp_path, "answers.csv", capsys, rules=[{"expected_cost": {"costs": "no.csv"}}])
+    assert status == 2
+    assert "no.csv cannot be read" in text
+    status, text = checked(studies, tmp_path, "answers.csv", capsys, rules=rules, metrics=["quadratic_kappa"])
+    assert status == 2
+    assert "quadratic_kappa" in text
+    run = finished_with(tiny_run, tmp_path / "run", {}, studies / "answers.csv", root=str(studies))
+    assert main(["submit", str(run.root), "--rules", json.dumps(rules)]) == 0
+    assert "adds any" in capsys.readouterr().out
+    assert {row[1] for row in list(csv.reader(run.submission.open()))[1:]} <= {*COLORS, "any"}
+    assert "any" in run.submission.read_text()
+    recorded = json.loads(run.submission.with_name("submission.made_from.json").read_text())["out_of_fold"]
+    assert recorded["with"]["accuracy"] < recorded["without"]["accuracy"]  # `any` is never right
 
 
 def test_groups_are_scored_once_each_and_submitted_by_their_ids(tiny_run, studies, tmp_path, capsys):

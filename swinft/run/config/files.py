@@ -1,4 +1,4 @@
-"""Completes the metrics of a config: what their files say, and the threshold with which the submission has labels."""
+"""Completes the metrics and rules of a config: what their files say, and the threshold of the labels."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +9,16 @@ from jsonargparse import Namespace
 from swinft.class_spec import parameters_of
 from swinft.data.roots import resolved_root
 from swinft.data.target.kinds import TARGETS
+from swinft.inference.rules.expected_cost import completed
 from swinft.model.metrics import METRICS, word_of
 from swinft.model.metrics.taxonomy import HierarchicalDistance, read_taxonomy
 
 
-def complete_metrics(config: Namespace) -> None:
-    """Writes out what metrics have from elsewhere, so that the frozen config alone defines their scores.
+def complete(config: Namespace) -> None:
+    """Writes out what metrics and rules have from elsewhere, so that the frozen config alone defines them.
 
-    - The taxonomy of `hierarchical_distance`, from a file relative to `data.root`.
+    - The taxonomy of `hierarchical_distance`, and that or the costs of the rule `expected_cost`, from a file relative
+      to `data.root`.
     - `submission.threshold`, for metrics of labels without a threshold of their own, where it is not 0.5.
 
     Raises:
@@ -28,6 +30,7 @@ def complete_metrics(config: Namespace) -> None:
         if found:
             arguments = dict(given[word_of(given)] or {}) if not isinstance(given, str) else {}
             metrics[place] = {word_of(given): {**arguments, **found}}
+    config.submission.rules = [completed(rule, config.data.root) for rule in config.submission.rules or []]
 
 
 def _found(given: Any, config: Namespace) -> Iterator[tuple[str, Any]]:
