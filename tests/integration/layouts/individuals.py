@@ -24,11 +24,15 @@ NEW = "new_individual"
 SPECIES = ["beluga", "bottlenose_dolpin", "humpback_whale", "kiler_whale"]
 
 
-def best(column: str, k: int = 5) -> Callable[[Frame], Frame]:
-    """The most probable names, the most probable first."""
+def best(column: str, k: int = 5, threshold: float = 0.5) -> Callable[[Frame], Frame]:
+    """The most probable names, the most probable first; the new one comes before those below the threshold."""
 
     def answer(outputs: Frame) -> Frame:
-        ranked = [" ".join(row.sort_values(ascending=False, kind="stable").index[:k]) for _, row in outputs.iterrows()]
+        ranked = []
+        for _, row in outputs.iterrows():
+            ordered = row.sort_values(ascending=False, kind="stable")
+            words = [*ordered.index[ordered >= threshold], NEW, *ordered.index[ordered < threshold]]
+            ranked.append(" ".join(words[:k]))
         return pd.DataFrame({column: ranked}, index=outputs.index)
 
     return answer

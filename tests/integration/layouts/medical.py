@@ -259,6 +259,6 @@ def tgs_salt(folder: Path, seed: int) -> Layout:
         write(root / "sample_submission.csv", {"id": list(truth.index), "rle_mask": ["1 1"] * 8})
         return truth
 
-    metric = Metric("mean_iou_precision", scores.mean_precision_of_masks(101, 101))
+    metric = Metric("map_over_iou", scores.mean_precision_of_masks(101, 101))
     slug = "tgs-salt-identification-challenge"
     return competition(folder, seed, slug, metric, (train, test, test))
