@@ -8,7 +8,6 @@ from swinft.data.summary import format_summary
 from swinft.errors import InputError, command
 from swinft.printing import print_line
 from swinft.propose.facts import Facts, look
-from swinft.propose.images import size_of
 from swinft.propose.lines import Line, to_yaml
 from swinft.propose.proposal import Proposal, propose
 from swinft.run.check import check_run
@@ -76,9 +75,7 @@ def new(slug: str, data: str | Path, output: str | Path | None = None, overwrite
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists. Choose another --output, or replace it with --overwrite.")
     facts = look(Path(data))
-    files = [each for each in facts.listing.groups if each.container == "files"] or facts.listing.groups
-    largest = sorted(files, key=lambda each: -each.count)[:2]
-    proposal = propose(slug, facts, str(data), size_of(facts.root, largest))
+    proposal = propose(slug, facts, str(data))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(to_yaml(_title(slug, path, facts, proposal), proposal.lines), encoding="utf-8")
     return Proposed(path, facts, proposal)

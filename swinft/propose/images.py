@@ -1,45 +1,123 @@
-"""Sizes of a sample of images, from their headers."""
+"""Sizes and levels of a sample of images: from their headers, and of images of numbers from their samples."""
 
 import io
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from swinft.data.sources.named import make_source
 from swinft.propose.listing import Group, spread
 
-TRIED = 24
+TRIED, TRIED_NUMBERS = 24, 3
+DICOM, PARQUET = (".dcm", ".dicom"), ".parquet"
 
 
-class Size(NamedTuple):
-    """Median width and height of so many images, in pixels."""
+@dataclass(frozen=True)
+class Shown:
+    """What a sample of images shows.
 
-    width: int
-    height: int
-    tried: int
+    Args:
+        width: Their median width in pixels; 0 where none could be read.
+        height: Their median height.
+        tried: How many were read.
+        rules: `data.loading.image_rules` that they need.
+        why: Why.
+    """
+
+    width: int = 0
+    height: int = 0
+    tried: int = 0
+    rules: dict[str, Any] = field(default_factory=dict)
+    why: str = ""
 
 
-def size_of(root: Path, groups: Sequence[Group]) -> Size | None:
-    """The median size of a sample of images; None where none can be opened."""
+def look_at(root: Path, group: Group) -> Shown:
+    """Looks at a sample of a group's images."""
+    suffix = (group.suffix or (group.names[0] if group.names else "")).lower()
+    try:
+        if suffix.endswith(DICOM):
+            return _dicom(root, group)
+        if suffix.endswith(PARQUET):
+            return _matrices(root, group)
+    except ImportError as error:
+        return Shown(why=f"{error.name} is not installed")
+    return _files(root, group)
+
+
+def _shown(sizes: Sequence[tuple[int, int]], rules: dict[str, Any] | None = None, why: str = "") -> Shown:
+    """The result for some (width, height)."""
+    if not sizes:
+        return Shown()
+    width, height = (round(median(size[axis] for size in sizes)) for axis in (0, 1))
+    return Shown(width, height, len(sizes), rules or {}, why)
+
+
+def _files(root: Path, group: Group) -> Shown:
     found = []
-    for group in groups:
-        source = make_source(group.container, False)
-        for name in spread(group.names, TRIED):
-            path = str(root / name)
-            try:
-                if group.container != "files":
-                    source.names(os.path.dirname(path))
-                    opened = Image.open(io.BytesIO(source.read(path)))
-                else:
-                    opened = Image.open(path)
-                with opened:
-                    found.append(opened.size)
-            except (OSError, ValueError, LookupError, Image.DecompressionBombError):
-                continue
-    if not found:
-        return None
-    return Size(round(median(width for width, _ in found)), round(median(height for _, height in found)), len(found))
+    source = make_source(group.container, False)
+    for name in spread(group.names, TRIED):
+        path = str(root / name)
+        try:
+            if group.container == "files":
+                opened = Image.open(path)
+            else:
+                source.names(os.path.dirname(path))
+                opened = Image.open(io.BytesIO(source.read(path)))
+            with opened:
+                found.append(opened.size)
+        except (OSError, ValueError, LookupError, Image.DecompressionBombError):
+            continue
+    return _shown(found)
+
+
+def _dicom(root: Path, group: Group) -> Shown:
+    """Sizes from the headers; the file's own window where all have one, else black and white by the file's bits."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    found, windows, signed = [], 0, 0
+    for name in spread(group.names, TRIED):
+        try:
+            header = dcmread(root / name, stop_before_pixels=True)
+        except (OSError, InvalidDicomError):
+            continue
+        found.append((int(header.get("Columns", 0)), int(header.get("Rows", 0))))
+        windows += "WindowCenter" in header
+        signed += int(header.get("PixelRepresentation", 0)) == 1
+    if found and windows == len(found):
+        return _shown(found, {"window": "file"}, "the DICOM files declare a window each")
+    if signed:
+        why = "the DICOM files have signed samples and no window: this one is for soft tissue in CT; choose your own"
+        return _shown(found, {"window": [40, 400]}, why)
+    return _shown(found)
+
+
+def _matrices(root: Path, group: Group) -> Shown:
+    """Sizes of matrices, and the range of their numbers."""
+    import pandas as pd
+    import pyarrow  # noqa: F401  # pandas reads Parquet with it, and says less clearly that it is missing
+
+    found, samples, has_gaps = [], [], False
+    for name in spread(group.names, TRIED_NUMBERS):
+        try:
+            numbers = pd.read_parquet(root / name).select_dtypes("number").to_numpy(np.float64)
+        except (OSError, ValueError):
+            continue
+        found.append((numbers.shape[1], numbers.shape[0]))
+        finite = numbers[np.isfinite(numbers)]
+        has_gaps |= finite.size < numbers.size
+        samples.append(finite)
+    everything = np.concatenate(samples) if samples else np.zeros(0)
+    if not everything.size:
+        return _shown(found)
+    low, high = (float(f"{value:.3g}") for value in np.quantile(everything, [0.01, 0.99]))
+    rules: dict[str, Any] = {"keep": "float32", "range": [low, high if high > low else low + 1]}
+    rules |= {"scale": "log"} if low > 0 and high > 100 * low else {}
+    rules |= {"fill_nan": low} if has_gaps else {}
+    return _shown(found, rules, f"matrices of numbers: 1 and 99 % of those in {len(found)} files are black and white")

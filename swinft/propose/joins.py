@@ -1,5 +1,6 @@
 """Tables that name no images: joined with one that does, or with a row for each of several columns."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,8 @@ from swinft.propose.facts import Facts
 from swinft.propose.patterns import patterns_of
 from swinft.propose.roles import Roles
 from swinft.propose.shape import Reshaped, ToPredict
-from swinft.propose.tables import TableFacts, made
+from swinft.propose.tables import Column, TableFacts, made
+from swinft.propose.targets import Target
 from swinft.propose.templates import Template
 
 Make = Callable[[Facts, Roles, TableFacts], Reshaped | None]
@@ -136,3 +138,58 @@ def long(facts: Facts, roles: Roles, train: TableFacts, plain: Make) -> Reshaped
         test=replace(base.test, id=roles.sample_id, steps=test_steps, why="the sample submission's ids, taken apart"),
         used=(*base.used, key, "column"), categories=("column",), group=(key, f"all rows of one {key} stay together"),
     )  # fmt: skip
+
+
+def pivoted(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:
+    """A table with several rows per image, `ID__NAME` and a number, as one row per image and a column for each name."""
+    images = roles.train_images
+    wanted = [*roles.sample.columns][1:] if roles.sample else []
+    if not images or len(wanted) != 1 or not {roles.sample_id, wanted[0]} <= {*train.columns}:
+        return None
+    ids, value = train.column(str(roles.sample_id)), wanted[0]
+    found = _named_by(train, ids)
+    if found is None:
+        return None
+    name, sign = found
+    keys = [id[: -len(sign + cell)] for id, cell in zip(ids, train.column(name), strict=True)]
+    names = list(train.columns[name].values)
+    if len({*keys}) * len(names) != len(ids):
+        return None
+    known = [each for each in train.columns if each not in (roles.sample_id, name, value)]
+    index = [each for each in known if len({*zip(keys, train.columns[each].cells, strict=True)}) == len({*keys})]
+    own = next((each for each in index if train.column(each) == keys), None)
+    key = own or ("image_id" if "image_id" not in train.columns else "row_of_image")
+    extract = {"extract": {"column": roles.sample_id, "pattern": f"^(?P<{key}>.+){re.escape(sign)}"}}
+    taken = [] if own else [extract]
+    pivot = {"pivot": {"index": [key, *(each for each in index if each != key)], "columns": name, "values": value}}
+    steps = (*(train.steps or ({"csv": train.path},)), *taken, pivot)
+    first = {own_key: row for row, own_key in reversed([*enumerate(keys)])}
+    cells = {key: [*first], **{each: [train.columns[each].cells[row] for row in first.values()] for each in index}}
+    at = {(own_key, cell): row for row, (own_key, cell) in enumerate(zip(keys, train.column(name), strict=True))}
+    cells |= {each: [train.columns[value].cells[at[own_key, each]] for own_key in first] for each in names}
+    table = made(train.path, cells, train.num_rows // len(names), is_whole=train.is_whole, steps=steps)
+    why = f"{roles.reasons['train']}; {len(names)} rows per image become one, with a column for each {name}"
+    what = "numbers" if all(Column(each, cells[each]).is_number for each in names) else "classes"
+    target = Target(names, what, f"the cells of {name}", f"{len(names)} columns of numbers")
+    test_steps: list[dict[str, Any]] = []
+    if roles.predicted is not None:
+        test_steps = [*(roles.predicted.steps or ({"csv": roles.predicted.path},)), *taken, {"unique": [key]}]
+    test = ToPredict(next(iter(roles.test_images), None), key, test_steps, "one row per image")
+    id = (key, "what the ids of the sample submission start with")
+    return Reshaped(
+        table, why, images[0], test, tuple(images[1:]), id=id, target=target, used=(key, *images[0].columns)
+    )
+
+
+def _named_by(train: TableFacts, ids: Sequence[str]) -> tuple[str, str] | None:
+    """The column whose cells are the ends of all ids, and what stands before them."""
+    for name, column in train.columns.items():
+        if not 2 <= len(column.values) <= 40:
+            continue
+        for sign in ("__", "_", "-", " "):
+            if all(
+                id.endswith(sign + cell) and len(id) > len(sign + cell)
+                for id, cell in zip(ids, column.cells, strict=True)
+            ):
+                return name, sign
+    return None

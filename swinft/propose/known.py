@@ -18,6 +18,8 @@ class Known:
         why_group: Why.
         features: Whether metadata columns are used.
         head: Keys of the head's `init_args`.
+        loading: Keys of `data.loading`.
+        image: A part of the images' path, where several kinds of images fit.
         submission: Keys of `submission`.
         notes: More to know, one line each.
     """
@@ -30,9 +32,33 @@ class Known:
     why_group: str = ""
     features: bool = True
     head: dict[str, Any] = field(default_factory=dict)
+    loading: dict[str, Any] = field(default_factory=dict)
+    image: str = ""
     submission: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     source: str = "its evaluation page"
+
+
+MASSES = {"Dry_Green_g": 0.1, "Dry_Dead_g": 0.1, "Dry_Clover_g": 0.1, "GDM_g": 0.2, "Dry_Total_g": 0.5}
+LEVELS = ("l1_l2", "l2_l3", "l3_l4", "l4_l5", "l5_s1")
+SPINE = {
+    "column": "column",
+    "weights": {"Normal/Mild": 1, "Moderate": 2, "Severe": 4},
+    "groups": {
+        "spinal": [f"spinal_canal_stenosis_{level}" for level in LEVELS],
+        "foraminal": [f"{side}_neural_foraminal_narrowing_{level}" for side in ("left", "right") for level in LEVELS],
+        "subarticular": [f"{side}_subarticular_stenosis_{level}" for side in ("left", "right") for level in LEVELS],
+    },
+    "any_class": "Severe",
+    "any_group": "spinal",
+    "any_by": "study_id",
+}
+
+
+def _with_new(word: str) -> Known:
+    """A competition of ranked individuals, of which some are new: below a fitted threshold, `word` comes first."""
+    submission = {"format": {"top_k": {"k": 5, "new": word}}, "rules": ["new_class"]}
+    return Known(({"map_at_k": {"k": 5, "new": word, "threshold": 0.5}},), submission=submission)
 
 
 KNOWN: dict[str, Known] = {
@@ -49,33 +75,20 @@ KNOWN: dict[str, Known] = {
     "ranzcr-clip-catheter-line-classification": Known(("mean_column_auc",)),
     "siim-isic-melanoma-classification": Known(("auc", "log_loss")),
     "isic-2024-challenge": Known(({"partial_auc": {"min_tpr": 0.8}}, "auc")),
-    "happy-whale-and-dolphin": Known(({"map_at_k": {"k": 5, "new": "new_individual"}},)),
+    "happy-whale-and-dolphin": _with_new("new_individual"),
     "csiro-biomass": Known(
-        (
-            {
-                "weighted_r2": {
-                    "weights": {
-                        "Dry_Green_g": 0.1,
-                        "Dry_Dead_g": 0.1,
-                        "Dry_Clover_g": 0.1,
-                        "GDM_g": 0.2,
-                        "Dry_Total_g": 0.5,
-                    },
-                    "column": "target_name",
-                }
-            },
-            "r2",
-        ),
+        ({"weighted_r2": {"weights": MASSES}}, "r2"),
         group="Sampling_Date",
         why_group="images of one day are alike: scores of random folds were far above the leaderboard's",
+        notes=("the masses add up (GDM is green and clover, the total is GDM and dead): see the rule `sum`",),
     ),
     "planttraits2024": Known(("r2", "rmse")),
     "paddy-disease-classification": Known(("accuracy", "macro_f1")),
-    "dog-breed-identification": Known(("log_loss", "accuracy")),
+    "dog-breed-identification": Known(("kaggle_log_loss", "accuracy")),
     "digit-recognizer": Known(("accuracy", "log_loss")),
-    "dogs-vs-cats-redux-kernels-edition": Known(("log_loss", "auc"), submission={"columns": {"label": "dog"}}),
-    "tgs-salt-identification-challenge": Known(("mean_iou_precision",)),
-    "rsna-2024-lumbar-spine-degenerative-classification": Known(("grouped_log_loss", "log_loss")),
+    "dogs-vs-cats-redux-kernels-edition": Known(("kaggle_log_loss", "auc"), submission={"columns": {"label": "dog"}}),
+    "tgs-salt-identification-challenge": Known(("map_over_iou",)),
+    "rsna-2024-lumbar-spine-degenerative-classification": Known(({"grouped_log_loss": SPINE}, "log_loss")),
     "rsna-intracranial-aneurysm-detection": Known(
         ({"weighted_auc": {"weights": {"Aneurysm Present": 13}}}, "mean_column_auc")
     ),
@@ -83,17 +96,21 @@ KNOWN: dict[str, Known] = {
     "imagenette2": Known(("accuracy", "log_loss"), source="the dataset's leaderboard"),
     "imagewoof2": Known(("accuracy", "log_loss"), source="the dataset's leaderboard"),
     "fathomnet-2025": Known(("hierarchical_distance", "accuracy")),
-    "hms-harmful-brain-activity-classification": Known(("kl_divergence", "log_loss")),
+    "hms-harmful-brain-activity-classification": Known(
+        ("kl_divergence", "log_loss"),
+        loading={"image_rules": {"keep": "float32", "range": [0.0183, 2981], "scale": "log", "fill_nan": 0}},
+        image="spectrogram",
+    ),
     "detect-ai-vs-human-generated-images": Known(("macro_f1", "accuracy")),
     "grand-xray-slam-division-a": Known(("mean_column_auc",)),
     "grand-xray-slam-division-b": Known(("mean_column_auc",)),
     "aerial-cactus-identification": Known(("auc", "accuracy")),
     "histopathologic-cancer-detection": Known(("auc", "accuracy")),
-    "statoil-iceberg-classifier-challenge": Known(("log_loss", "auc")),
+    "statoil-iceberg-classifier-challenge": Known(("kaggle_log_loss", "auc")),
     "plant-seedlings-classification": Known(("accuracy", "macro_f1")),
     "UBC-OCEAN": Known(("balanced_accuracy",)),
-    "humpback-whale-identification": Known(({"map_at_k": {"k": 5, "new": "new_whale"}},)),
-    "whale-categorization-playground": Known(({"map_at_k": {"k": 5, "new": "new_whale"}},)),
+    "humpback-whale-identification": _with_new("new_whale"),
+    "whale-categorization-playground": _with_new("new_whale"),
     "invasive-species-monitoring": Known(("auc", "accuracy")),
     "hotel-id-2021-fgvc8": Known(({"map_at_k": {"k": 5}},)),
 }

@@ -78,18 +78,20 @@ def _comment(text: str, indent: str) -> Iterable[str]:
 
 def _entry(name: str, value: Any, indent: str) -> list[str]:
     """A key with its value; lists of mappings as a block of one line each."""
-    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value) and name != "metrics":
+    flow = _flow(value)
+    are_steps = isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value)
+    is_long = len(flow) + len(indent) + len(name) > WIDTH and isinstance(value, list)
+    if are_steps or (is_long and any(isinstance(each, dict) for each in value)):
         return [f"{indent}{_flow(name)}:", *(line for each in value for line in _item(each, indent))]
     if isinstance(value, dict) and value and name in ("head",):
         block = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=10**6)
         return [indent + line for line in block.splitlines()]
-    flow = _flow(value)
-    if len(flow) + len(indent) + len(name) > WIDTH and isinstance(value, list):
+    if is_long:
         return _wrapped(f"{indent}{_flow(name)}: ", value)
     return [f"{indent}{_flow(name)}: {flow}"]
 
 
-def _item(value: dict[str, Any], indent: str) -> list[str]:
+def _item(value: Any, indent: str) -> list[str]:
     """An item of a list, on one line where it fits."""
     flow = f"{indent}- {_flow(value)}"
     if len(flow) <= WIDTH:

@@ -7,10 +7,9 @@ from swinft.data.tables.text import MISSING_WORDS
 from swinft.propose.draft import SEVERAL, Draft, some
 from swinft.propose.facts import Facts
 from swinft.propose.grouping import Group, Metadata, find_group, find_metadata
-from swinft.propose.images import Size
+from swinft.propose.images import Shown, look_at
 from swinft.propose.known import KNOWN, Known
 from swinft.propose.lines import Line
-from swinft.propose.patterns import patterns_of
 from swinft.propose.reshape import by_folders, reshaped, with_flags
 from swinft.propose.roles import Roles, find_roles, id_column
 from swinft.propose.shape import Reshaped
@@ -46,20 +45,19 @@ class Proposal:
         return [line.key for line in self.lines if line.is_open]
 
 
-def propose(slug: str, facts: Facts, root: str, size: Size | None) -> Proposal:
+def propose(slug: str, facts: Facts, root: str) -> Proposal:
     """Proposes a config.
 
     Args:
         slug: Name of the competition, and of the run.
         facts: What its folder holds.
         root: `data.root`.
-        size: Size of the images.
     """
     draft = Draft(KNOWN.get(slug))
     draft.add("name", slug, "the run's folder in runs/")
     draft.add("data.root", root)
     roles = find_roles(facts)
-    shape = reshaped(facts, roles)
+    shape = reshaped(facts, roles, draft.known)
     if shape is None:
         draft.leave_open("data.train", "train.csv", _why_nothing(facts))
         return Proposal(draft.lines, draft.notes)
@@ -68,14 +66,15 @@ def propose(slug: str, facts: Facts, root: str, size: Size | None) -> Proposal:
         shape = by_folders(facts, roles) or shape
     if (found := _target_of(shape, roles, draft.known)) is not None and found.what == "labels":
         shape = with_flags(shape, found.columns)
-    add_tables(draft, roles, shape)
+    side, image = shape.side or 0, shape.image
+    shown = look_at(facts.root, image.group) if image and not side else Shown(side, side, shape.train.num_rows)
+    add_tables(draft, roles, shape, shown)
     ids = add_ids(draft, roles, shape)
     target = _add_target(draft, roles, shape, ids)
     group = _group(draft, roles, shape, target, ids[0] if ids else "")
     used = [*ids, *(target.columns if target else []), *shape.used, *([group.column] if group else [])]
     _add_metadata(draft, find_metadata(shape.train, roles, used), shape)
-    side = shape.side
-    draft.lines += size_lines(Size(side, side, shape.train.num_rows) if side else size, shape.train.num_rows)
+    draft.lines += size_lines(shown, shape.train.num_rows)
     if target is not None:
         draft.lines += fold_lines(shape, target, group)
         draft.lines += model_lines(target, draft.known)
@@ -87,6 +86,7 @@ def propose(slug: str, facts: Facts, root: str, size: Size | None) -> Proposal:
                 f"submission.{key}", value, f"as the competition says ({draft.known.source if draft.known else ''})"
             )
     draft.notes += shape.notes
+    draft.notes += draft.known.notes if draft.known and draft.known.features else ()
     return Proposal(draft.lines, draft.notes, target, group)
 
 
@@ -180,7 +180,7 @@ def _add_metadata(draft: Draft, found: Metadata, shape: Reshaped) -> None:
     left = [f"not used: {name}, because {reason}" for name, reason in [*found.left_out.items()][:4]]
     for name, columns in {"numeric_features": found.numbers, "categorical_features": categories}.items():
         if columns:
-            add(f"data.columns.{name}", patterns_of(columns, shape.train.columns), why, *left)
+            add(f"data.columns.{name}", columns, why, *left)
             why, left = "", []
     if uses and found.blanks:
         draft.add("data.columns.missing_features", "fill", f"some cells are empty in {some(found.blanks, 4)}")

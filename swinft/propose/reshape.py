@@ -9,7 +9,8 @@ from typing import Any
 
 from swinft.propose.facts import Facts
 from swinft.propose.folders import folder_table, purpose
-from swinft.propose.joins import joined, long
+from swinft.propose.joins import joined, long, pivoted
+from swinft.propose.known import Known
 from swinft.propose.listing import Group
 from swinft.propose.patterns import patterns_of
 from swinft.propose.roles import Roles
@@ -21,13 +22,22 @@ from swinft.propose.templates import Template
 PIXELS = re.compile(r"(.*?)([0-9]+)")
 
 
-def reshaped(facts: Facts, roles: Roles) -> Reshaped | None:
+def reshaped(facts: Facts, roles: Roles, known: Known | None) -> Reshaped | None:
     """The training rows; None where neither a table nor files give them."""
     if roles.train is not None:
-        for make in (_pixels, _long, _plain, _scattered, joined):
+        for make in (_pixels, _long, pivoted, _plain, _scattered, joined):
             if (found := make(facts, roles, roles.train)) is not None:
-                return found
+                return _of_kind(found, known.image) if known and known.image else found
     return by_folders(facts, roles)
+
+
+def _of_kind(found: Reshaped, part: str) -> Reshaped:
+    """The images whose path has a part, where several kinds of images fit."""
+    every = [each for each in (found.image, *found.other_images) if each is not None]
+    chosen = [each for each in every if part in each.path]
+    if not chosen or chosen[0] == found.image:
+        return found
+    return replace(found, image=chosen[0], other_images=tuple(each for each in every if each != chosen[0]))
 
 
 def _long(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:

@@ -4,11 +4,12 @@ import re
 from typing import Any
 
 from swinft.propose.draft import Draft
+from swinft.propose.images import Shown
 from swinft.propose.roles import Roles, id_column, test_id_column
 from swinft.propose.shape import Reshaped
 
 
-def add_tables(draft: Draft, roles: Roles, shape: Reshaped) -> None:
+def add_tables(draft: Draft, roles: Roles, shape: Reshaped, shown: Shown) -> None:
     """The tables, their encoding, and the images of their rows."""
     table = shape.train
     unused = [f"not used: {each.path}" for each in roles.others[:6] if each.path != table.path]
@@ -29,10 +30,10 @@ def add_tables(draft: Draft, roles: Roles, shape: Reshaped) -> None:
     encodings = {each.encoding for each in (table, roles.test, roles.sample) if each is not None} - {"utf-8"}
     if encodings:
         draft.add("data.columns.encoding", min(encodings), "the tables are not UTF-8")
-    _add_images(draft, roles, shape)
+    _add_images(draft, roles, shape, shown)
 
 
-def _add_images(draft: Draft, roles: Roles, shape: Reshaped) -> None:
+def _add_images(draft: Draft, roles: Roles, shape: Reshaped, shown: Shown) -> None:
     """The images' templates and sources."""
     image, test_image = shape.image, shape.test.image
     if image is None:
@@ -40,8 +41,8 @@ def _add_images(draft: Draft, roles: Roles, shape: Reshaped) -> None:
         return
     why = f"{image.found:.0%} of a sample of rows have this file; {image.group.pattern}: {image.group.count:,} files"
     others = [f"also possible: {each.path}" for each in shape.other_images[:3]]
-    made_of_table = not image.group.names
-    draft.add("data.image", _several(image.path), "" if made_of_table else why, *others)
+    is_made = image.path == "{path}" or "{" not in image.path
+    draft.add("data.image", _several(image.path), "" if is_made else why, *others)
     if roles.predicted is not None or shape.test.steps:
         if test_image is None:
             guess = re.sub(r"\btrain(ing)?(?=[\W_]|$)", "test", image.path)
@@ -60,6 +61,13 @@ def _add_images(draft: Draft, roles: Roles, shape: Reshaped) -> None:
         draft.add("data.loading.test_source", test_image.container, why)
     for key, value, why in shape.loading:
         draft.add(key, value, why)
+    given = draft.known.loading if draft.known else {}
+    for key, value in given.items():
+        draft.add(f"data.loading.{key}", value, f"as usual in this competition; {shown.why}" if shown.why else "")
+    if shown.rules and "image_rules" not in given:
+        draft.add("data.loading.image_rules", shown.rules, shown.why)
+    elif shown.why and not given:
+        draft.notes.append(f"data.loading.image_rules: {shown.why}")
 
 
 def _several(path: str) -> Any:
@@ -77,6 +85,8 @@ def add_ids(draft: Draft, roles: Roles, shape: Reshaped) -> list[str]:
     if shape.test.id is not None:
         if shape.test.id != id:
             draft.add("data.columns.test_id", shape.test.id, "the rows to predict are named by another column")
+        if roles.sample_id not in (None, shape.test.id):
+            draft.add("submission.id", roles.sample_id, "the sample submission names its rows by another column")
         return [id, shape.test.id]
     if roles.test is None:
         if roles.sample_id not in (None, id):

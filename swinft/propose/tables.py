@@ -156,7 +156,7 @@ def read_facts(root: Path, path: str, problems: list[str]) -> TableFacts | None:
     """
     whole = root / path
     if whole.suffix.lower() == ".json":
-        return _coco(whole, path)
+        return _coco(whole, path, problems)
     if whole.suffix.lower() in (".txt", ".list") and not _looks_like_csv(whole):
         return None
     error: UnreadableError | None = None
@@ -236,14 +236,19 @@ def _looks_like_csv(path: Path) -> bool:
     )
 
 
-def _coco(whole: Path, path: str) -> TableFacts | None:
-    """The annotations of a COCO file, one row each; None for other JSON."""
+def _coco(whole: Path, path: str, problems: list[str]) -> TableFacts | None:
+    """The annotations of a COCO file, one row each; None for other JSON, whose records are a problem."""
     try:
         if whole.stat().st_size > 2**29:
             return None
         found = json.loads(whole.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    if isinstance(found, list) and found and isinstance(found[0], dict):
+        shown = ", ".join([*map(str, found[0])][:8])
+        problems.append(
+            f"{path}: {len(found):,} records of JSON ({shown}), which are not read: make a CSV and files of images"
+        )
     if not isinstance(found, dict) or not {"images", "annotations"} <= set(found):
         return None
     names = {str(each.get("id")): str(each.get("name", "")) for each in found.get("categories", [])}

@@ -5,7 +5,7 @@ from typing import Any
 
 from swinft.propose.facts import Facts
 from swinft.propose.grouping import Group
-from swinft.propose.images import Size
+from swinft.propose.images import Shown
 from swinft.propose.known import Known
 from swinft.propose.lines import Line
 from swinft.propose.shape import Reshaped
@@ -27,6 +27,7 @@ HEADS = {
     "number": "RegressionHead",
     "numbers": "RegressionHead",
     "ranked": "ClassificationHead",
+    "masks": "SegmentationHead",
 }
 KINDS = {
     "classes": "classification",
@@ -54,13 +55,14 @@ METRICS = {
     "shares": (["kl_divergence", "log_loss"], "usual for shares"),
     "number": (["rmse", "mae"], "usual for a number"),
     "numbers": (["rmse", "r2"], "usual for several numbers"),
-    "ranked": (["map_at_k", "accuracy"], "the sample submission's cells are ranked classes"),
+    "ranked": ([{"map_at_k": {"k": 5}}, "accuracy"], "the sample submission's cells are ranked classes"),
+    "masks": (["dice", "iou"], "usual for masks"),
 }
 
 
-def size_lines(size: Size | None, num_rows: int) -> list[Line]:
+def size_lines(size: Shown, num_rows: int) -> list[Line]:
     """Image size, augmentation and batch."""
-    if size is None:
+    if not size.tried:
         image = Line("data.image_size", 224, "the size of the images could not be read; 224 is the backbone's")
     else:
         shorter = min(size.width, size.height)
@@ -88,27 +90,30 @@ def fold_lines(shape: Reshaped, target: Target, group: Group | None) -> list[Lin
     if shape.has_split:
         why = "the given validation split is the one fold that is held out; remove it for folds of all rows"
         return [Line("data.folds.column", "fold", why)]
-    lines, num, why = [], NUM_FOLDS, "stratified by the target"
-    groups = len(shape.train.columns[group.column].values) if group else None
-    if groups is not None and groups < 2 * NUM_FOLDS:
-        num = max(2, groups // 2)
-        why += f"; there are {groups} groups only"
-    lines.append(Line("data.folds.num", num, why + (", within groups" if group else "")))
+    num, why = _num_folds(shape, target, group)
+    lines = [Line("data.folds.num", num, why)]
     if group is not None:
-        lines.append(
-            Line("data.folds.group", group.column, group.why, tuple(f"weighed: {each}" for each in group.others))
-        )
+        weighed = tuple(f"weighed: {each}" for each in group.others)
+        lines.append(Line("data.folds.group", group.column, group.why, weighed))
     rare = _rare(shape, target, group, num)
     if rare:
         shown = ", ".join(f"{name} ({count})" for name, count in rare[:4])
-        lines.append(
-            Line(
-                "data.folds.rare_classes",
-                "train",
-                f"classes with fewer rows than folds, or of one group: {len(rare):,}, such as {shown}",
-            )
-        )
+        why = f"{len(rare):,} classes with fewer rows than folds, or of one group: {shown}{' …' if rare[4:] else ''}"
+        lines.append(Line("data.folds.rare_classes", "train", why))
     return lines
+
+
+def _num_folds(shape: Reshaped, target: Target, group: Group | None) -> tuple[int, str]:
+    """The number of folds, and why."""
+    why = "stratified by the target" + (", within groups" if group else "")
+    groups = len(shape.train.columns[group.column].values) if group else 2 * NUM_FOLDS
+    if groups < 2 * NUM_FOLDS:
+        return max(2, groups // 2), f"{why}; there are {groups} groups only"
+    rare = _rare(shape, target, None, NUM_FOLDS)
+    rows, few = sum(count for _, count in rare), [count for _, count in rare if count > 1]
+    if few and rows > 0.2 * shape.train.num_rows:  # so many rows could not be scored
+        return max(2, min(few)), f"{why}; many classes have {min(few)} rows only"
+    return NUM_FOLDS, why
 
 
 def _rare(shape: Reshaped, target: Target, group: Group | None, num: int) -> list[tuple[str, int]]:
@@ -133,12 +138,16 @@ def model_lines(target: Target, known: Known | None) -> list[Line]:
         Line("model.backbone", BACKBONE, "the default: small enough for a first run on any device", (larger,)),
         Line("model.pretrained", True, "timm's weights, which are downloaded once; false to train from scratch"),
     ]
-    if target.what not in HEADS:
-        return lines
     head: dict[str, Any] = {"class_path": f"swinft.{HEADS[target.what]}"}
+    why = ""
+    if target.what == "masks":
+        head["init_args"] = {"decoder": "unet", "loss": {"bce": 1, "dice": 1}}
+        why = "a decoder on the backbone's stages; it needs pip install 'swinft[segmentation]'"
+    if target.what == "ranked":
+        why = "with thousands of classes of few rows each, try swinft.ArcFaceHead"
     if known and known.head:
         head["init_args"] = known.head
-    return [*lines, Line("model.head", head)]
+    return [*lines, Line("model.head", head, why)]
 
 
 def metric_line(

@@ -12,10 +12,11 @@ import yaml
 
 import swinft
 from swinft.cli import main
+from swinft.propose.known import SPINE
 from tests.conftest import ROOT
 from tests.integration.layouts import LAYOUTS
 from tests.integration.layouts.layout import write
-from tests.integration.layouts.some_numbers import WEIGHTS
+from tests.integration.layouts.some_numbers import TRAITS, WEIGHTS
 from tests.integration.new_layouts import FACES, made, one_of_each
 
 SMALL = ["--model.backbone", "test_convnext", "--model.pretrained", "false", "--data.image_size", "32"]
@@ -30,7 +31,7 @@ EXPECTED: dict[str, tuple[str, object, str, object, str | None, dict[str, object
     "ranzcr": ("multilabel", 11, "StudyInstanceUID", "train/{StudyInstanceUID}.jpg", "PatientID", {}),
     "paddy": ("classification", "label", "image_id", "train_images/{label}/{image_id}", None,
               {"data.columns.test_image": "test_images/{image_id}"}),
-    "dog_breed": ("classification", "breed", "id", "train/{id}.jpg", None, {"data.train": "labels.csv", "data.folds.rare_classes": "train"}),
+    "dog_breed": ("classification", "breed", "id", "train/{id}.jpg", None, {"data.train": "labels.csv", "data.folds.num": 2}),
     "dogs_vs_cats": ("classification", "label", "path", "{path}", None,
                      {"data.train": [{"files": "train/{label}.{number}.jpg"}], "submission.columns": {"label": "dog"},
                       "data.columns.test_id": "id", "data.columns.test_image": "test/{id}.jpg"}),
@@ -42,9 +43,9 @@ EXPECTED: dict[str, tuple[str, object, str, object, str | None, dict[str, object
     "grand_xray": ("multilabel", 14, "Image_name", "train1/{Image_name}", "Patient_ID", {"data.sample_submission": "sample_submission_1.csv"}),
     "ai_vs_human": ("classification", "label", "file_name", "{file_name}", None, {"data.columns.test_id": "id", "data.columns.test_image": "{id}"}),
     "imagenette": ("classification", "label", "path", "{path}", None, {"data.folds.column": "fold", "data.sample_submission": None}),
-    "csiro": ("regression", "target", "sample_id", "{image_path}", "Sampling_Date", {}),
+    "csiro": ("regression", 5, "image_id", "{image_path}", "Sampling_Date", {"data.columns.test_image": None}),
     "planttraits": ("regression", 6, "id", "train_images/{id}.jpeg", None,
-                    {"data.columns.numeric_features": ["WORLDCLIM_*", "SOIL_*", "MODIS_*", "VOD_*"], "data.columns.missing_features": "fill"}),
+                    {"data.columns.missing_features": "fill", "submission.columns": {name: f"{name}_mean" for name in TRAITS}}),
     "aerial_cactus": ("classification", "has_cactus", "id", "train.zip/train/{id}", None, {"data.loading.source": "zip"}),
     "histopathologic": ("classification", "label", "id", "train/{id}.tif", None, {"data.train": "train_labels.csv"}),
     "isic_2024": ("classification", "target", "isic_id", "train-image/image/{isic_id}.jpg", "patient_id",
@@ -60,13 +61,13 @@ EXPECTED: dict[str, tuple[str, object, str, object, str | None, dict[str, object
 # The first metric: the official one.
 METRIC: dict[str, object] = {
     "petfinder": "rmse", "cassava": "accuracy", "plant_2020": "auc", "plant_2021": "samples_f1", "aptos": "quadratic_kappa",
-    "ranzcr": "mean_column_auc", "paddy": "accuracy", "dog_breed": "log_loss", "dogs_vs_cats": "log_loss",
+    "ranzcr": "mean_column_auc", "paddy": "accuracy", "dog_breed": "kaggle_log_loss", "dogs_vs_cats": "kaggle_log_loss",
     "digit_recognizer": "accuracy", "siim": "auc", "grand_xray": "mean_column_auc", "ai_vs_human": "macro_f1",
-    "imagenette": "accuracy", "csiro": {"weighted_r2": {"weights": WEIGHTS, "column": "target_name"}}, "planttraits": "r2",
+    "imagenette": "accuracy", "csiro": {"weighted_r2": {"weights": WEIGHTS}}, "planttraits": "r2",
     "aerial_cactus": "auc", "histopathologic": "auc", "isic_2024": {"partial_auc": {"min_tpr": 0.8}},
     "fathomnet": {"hierarchical_distance": {"taxonomy": "taxa.csv"}}, "hms": "kl_divergence",
-    "happywhale": {"map_at_k": {"k": 5, "new": "new_individual"}}, "tgs_salt": "mean_iou_precision",
-    "rsna_2024": "grouped_log_loss", "rsna_2025": {"weighted_auc": {"weights": {"Aneurysm Present": 13}}},
+    "happywhale": {"map_at_k": {"k": 5, "new": "new_individual", "threshold": 0.5}}, "tgs_salt": "map_over_iou",
+    "rsna_2024": {"grouped_log_loss": SPINE}, "rsna_2025": {"weighted_auc": {"weights": {"Aneurysm Present": 13}}},
     "rsna_knee": "mean_column_auc",
 }  # fmt: skip
 FAST = (
@@ -81,7 +82,7 @@ FAST = (
     "csiro",
     "fathomnet",
 )
-CHECKED = ("cassava", "siim")
+CHECKED = ("cassava", "siim", "dogs_vs_cats", "csiro")
 ALL = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in EXPECTED]
 
 
@@ -115,7 +116,7 @@ def test_a_competition_gets_the_right_config(name, tmp_path, capsys):
     assert [config.get(key) for key in keys] == [kind, id, image, group]
     assert {key: config.get(key) for key in more} == more
     assert config["model.metrics"][0] == METRIC[name]
-    if name in CHECKED:
+    if name in CHECKED or name not in FAST:
         assert main(["check", "--config", str(tmp_path / f"{layout.slug}.yaml"), *SMALL]) == 0, capsys.readouterr()
 
 

@@ -13,7 +13,6 @@ import yaml
 from swinft.errors import InputError, command, listed
 from swinft.inference.provenance import sha256
 from swinft.run.ensemble.predict import placed
-from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
 from swinft.store import RECORDS, has_record, is_committed, verify
 
@@ -65,12 +64,8 @@ class Part:
     items: list[Item]
 
 
-def parts_of(runs: Sequence[Run], folds: Sequence[FoldId] | None = None) -> list[Part]:
+def parts_of(runs: Sequence[Run]) -> list[Part]:
     """The runs of a bundle in the order in which they predict: the members of an ensemble come before it.
-
-    Args:
-        runs: Runs and ensembles.
-        folds: The folds of every run that predict; None for those that score rows.
 
     Raises:
         InputError: A run is not finished, or a member of an ensemble is no run.
@@ -78,15 +73,15 @@ def parts_of(runs: Sequence[Run], folds: Sequence[FoldId] | None = None) -> list
     """
     found: dict[Path, Part] = {}
     for run in runs:
-        _add(run, folds, found)
+        _add(run, found)
     return list(found.values())
 
 
-def _add(run: Run, folds: Sequence[FoldId] | None, found: dict[Path, Part]) -> Part:
+def _add(run: Run, found: dict[Path, Part]) -> Part:
     place = run.root.resolve()
     if place in found:
         return found[place]
-    members = _members(run, folds, found) if run.is_ensemble else {}
+    members = _members(run, found) if run.is_ensemble else {}
     taken = {part.name for part in found.values()}
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", place.name).strip(".-") or "run"
     name = next(each for each in [plain, *(f"{plain}-{k}" for k in range(2, len(taken) + 3))] if each not in taken)
@@ -94,7 +89,7 @@ def _add(run: Run, folds: Sequence[FoldId] | None, found: dict[Path, Part]) -> P
     if run.is_ensemble:
         files.remove(run.environment)
     else:
-        for fold in run.finished_folds(folds):
+        for fold in run.finished_folds(None) + [name for name in run.trainings_on_all() if run.fold(name).is_done]:
             files += [run.fold(fold).weights, run.fold(fold).result]
     items = [_item(run, name, path) for path in files if has_record(path)]
     missing = [path.name for path in (run.config, run.schema) if not is_committed(path)]
@@ -110,7 +105,7 @@ def _add(run: Run, folds: Sequence[FoldId] | None, found: dict[Path, Part]) -> P
     return found[place]
 
 
-def _members(run: Run, folds: Sequence[FoldId] | None, found: dict[Path, Part]) -> dict[str, str]:
+def _members(run: Run, found: dict[Path, Part]) -> dict[str, str]:
     """Adds the members of an ensemble; the name of each one's folder by its own.
 
     Raises:
@@ -122,7 +117,7 @@ def _members(run: Run, folds: Sequence[FoldId] | None, found: dict[Path, Part]) 
             f"{run.root}: {listed(tables)}: tables of another program, which predict no hidden rows. Make an ensemble "
             f"of runs alone: `{command('ensemble')}`."
         )
-    return {spec.name: _add(Run.open(spec.run), folds, found).name for spec in specs if spec.run is not None}
+    return {spec.name: _add(Run.open(spec.run), found).name for spec in specs if spec.run is not None}
 
 
 def _item(run: Run, name: str, path: Path) -> Item:
