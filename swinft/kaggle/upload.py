@@ -136,6 +136,20 @@ def upload_submission(run: Run, content: bytes, options: UploadOptions, dry_run:
     return wait_for_score(client, run, arrived, options.wait)
 
 
+def _competition_of(run: Run) -> str:
+    """The competition of a run's data.
+
+    Raises:
+        InputError: It is not known.
+    """
+    root = str(run.read_config()["data"]["root"])
+    mounted = root.removeprefix(SCHEME) if root.startswith(SCHEME) and root.count("/") == 2 else None
+    named = mounted or downloaded_from(Path(root))
+    if named is None:
+        raise InputError(f"{root} is not of `swinft download`: name the competition with --competition SLUG.")
+    return named
+
+
 def _entry(run: Run, content: bytes, options: UploadOptions) -> Sent:
     """What is about to be sent. The file's name at Kaggle tells its content, so that it is found again there."""
     slug, message = options.competition or "", options.message or ""
