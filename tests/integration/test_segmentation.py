@@ -1,17 +1,24 @@
 """Segmentation from the command line: masks are trained, scored at their own size, and submitted as run lengths."""
 
+import copy
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import yaml
+from PIL import Image
 
 from swinft.cli import main
-from swinft.data.masks.rle import decode, parse
+from swinft.data.masks.rle import decode, encode, parse, text_of
 from swinft.inference.predictions import Predictions
-from tests.conftest import fit_in_process, power_gone_after, tiny_config, write_config
+from tests.conftest import ROOT, fit_in_process, in_this_process, power_gone_after, tiny_config, write_config
 from tests.data.masks.salt import SIZE, disc, write_salt
+from tests.integration.layouts import LAYOUTS
+from tests.integration.test_competitions import shrunk
 
 HEAD = {
     "class_path": "swinft.SegmentationHead",
@@ -32,7 +39,7 @@ def salt_config(salt, runs, **changes):
         "data.sample_submission": "sample_submission.csv",
         "data.image": "images/{id}.png",
         "data.loading": {"resize": "pad"},
-        "model.head": HEAD,
+        "model.head": copy.deepcopy(HEAD),
         "model.metrics": ["map_over_iou", "dice"],
         "model.optim": {"lr": 5e-3, "warmup_epochs": 0.5},
         "model.ema_decay": None,
@@ -172,3 +179,67 @@ def test_two_processes_predict_as_one(run, tmp_path):
     assert found.ids == known.ids
     assert np.abs(found.maps.levels.astype(int) - known.maps.levels).max() <= 1
     assert found.maps.sizes.tolist() == known.maps.sizes.tolist()
+
+
+@pytest.mark.slow
+def test_the_config_of_tgs_salt_goes_to_a_submission_that_the_host_scores_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr("swinft.run.fit.run_children", in_this_process)
+    layout, path = LAYOUTS["tgs_salt"](tmp_path / "data", 0), ROOT / "configs" / "tgs_salt.yaml"
+    options = {**shrunk(yaml.safe_load(path.read_text())), "trainer.max_epochs": 4, "data.root": layout.root}
+    options |= {"data.image_size": 64, "model.optim.lr": 5e-3, "model.optim.head_lr": "null", "runs": tmp_path / "runs"}
+    words = ["--config", str(path), *(f"--{key}={value}" for key, value in options.items())]
+    assert main(["check", *words]) == 0
+    assert main(["fit", *words]) == 0
+    run = tmp_path / "runs" / "tgs_salt"
+    oof = Predictions.read(run / "oof.csv", 1)
+    cells = [text_of(encode(oof.maps.full(row, 0, "squash") >= 128)) for row in range(len(oof))]
+    answers = pd.DataFrame({"rle_mask": cells}, index=oof.ids)
+    pooled = json.loads((run / "scores.json").read_text())["pooled"]["map_over_iou"]
+    assert pooled == pytest.approx(layout.metric.score(layout.train.loc[oof.ids], answers), abs=1e-9)
+    for root, hidden, options in (
+        (layout.root, layout.hidden, []),
+        (layout.rerun, layout.hidden_rerun, ["--root", str(layout.rerun)]),
+    ):
+        assert main(["predict", str(run), "--device", "cpu", *options]) == 0
+        assert main(["submit", str(run), *options]) == 0
+        written = pd.read_csv(run / "submission.csv", dtype=str, keep_default_na=False)
+        sample = pd.read_csv(root / layout.sample, dtype=str)
+        assert (written["id"].tolist(), list(written)) == (sample["id"].tolist(), list(sample))
+        score = layout.metric.score(hidden, written.set_index("id"))
+        assert score > layout.metric.score(hidden, sample.set_index("id"))
+
+
+@pytest.mark.slow
+def test_land_and_ocean_of_real_tiles_are_told_apart(tmp_path):
+    """Satellite tiles of the demo; the mask is what is not the blue of the sea."""
+    tiles = ROOT / "competitions" / "bluemarble"
+    names = [row["image"] for row in rows_of(tiles / "train.csv")][:240]
+    (tmp_path / "masks").mkdir()
+    shares = []
+    for name in names:
+        pixels = np.asarray(Image.open(tiles / "images" / name).convert("RGB")).astype(int)
+        land = pixels[..., 2] < 1.25 * pixels[..., :2].max(2) + 8
+        shares.append(land.mean())
+        Image.fromarray(land.astype(np.uint8) * 255).save(tmp_path / "masks" / f"{Path(name).stem}.png")
+    assert 0.1 < np.mean(shares) < 0.95
+    assert np.mean([0.02 < share < 0.98 for share in shares]) > 0.1  # coasts
+    (tmp_path / "images").symlink_to(tiles / "images")
+    (tmp_path / "train.csv").write_text("image,stem\n" + "".join(f"{name},{Path(name).stem}\n" for name in names))
+    changes = {
+        "data.id": "image",
+        "data.image": "images/{image}",
+        "data.target": "land",
+        "data.target_kind": {"class_path": "swinft.Segmentation", "init_args": {"files": "masks/{stem}.png"}},
+        "data.sample_submission": None,
+        "data.image_size": 64,
+        "data.batch_size": 16,
+        "data.loading": {"follow_links": True},
+        "model.metrics": ["dice", "iou"],
+        "model.head.init_args.decoder_args": {"decoder_channels": [32, 32, 16, 16]},
+        "model.backbone_args": {"embed_dim": 24, "depths": [2, 2, 2], "num_heads": [2, 4, 8], "window_size": 4},
+        "trainer.max_epochs": 6,
+    }
+    config = write_config(tmp_path / "c.yaml", salt_config(tmp_path, tmp_path / "runs", **changes))
+    fit_in_process(config)
+    scores = json.loads((tmp_path / "runs" / "tiny" / "scores.json").read_text())
+    assert scores["pooled"]["dice"] >= 0.9, scores["pooled"]
