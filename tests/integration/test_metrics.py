@@ -284,6 +284,7 @@ def test_metrics_with_arguments_score_a_run_by_its_tables_columns_and_by_a_file(
         ),
         ({"grouped_log_loss": {"colum": "tag"}}, {}, "grouped_log_loss has no 'colum'. Did you mean 'column'?"),
         ({"grouped_los": {}}, {}, "grouped_log_loss"),
+        ({"class_path": "swinft.Metric"}, {}, "'swinft.Metric' is only a base for other classes"),
         ({"grouped_log_loss": "tags"}, {}, "its arguments are column"),
         ({"hierarchical_distance": {"taxonomy": "no.csv"}}, {}, "no.csv cannot be read"),
         ({"f1": {"positive": "rde"}}, {}, "there is no output 'rde'. Did you mean 'red'?"),

@@ -136,6 +136,8 @@ def class_problem(name: str, key: str, bases: tuple[type, ...], allow_code: Sequ
         return f"'{name}' is {_kind(found)}, not a class: {key} needs a class derived from {wanted}."
     if not issubclass(found, bases):
         return f"'{name}' has the wrong type: {key} needs a class derived from {wanted}."
+    if lacking := sorted(getattr(found, "__abstractmethods__", ())):
+        return f"'{name}' is only a base for other classes: it does not define {', '.join(lacking)}."
     refused = refusal(found)
     if refused:
         return f"{name} is refused: {refused}"

@@ -1,6 +1,7 @@
 """DICOM files: every transfer syntax, windows, ranges, frames, colours, and the order of a series."""
 
 import io
+import zipfile
 from pathlib import Path
 
 import gdcm
@@ -25,6 +26,7 @@ from swinft.data.images.dicom import series_order
 from swinft.data.images.rules import ImageRules
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import ImageError
+from swinft.data.sources.zip import ZipSource
 from swinft.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -181,6 +183,11 @@ def test_a_window_of_an_enhanced_file_is_that_of_its_frame(tmp_path):
         assert info.frames == 2
 
 
+def test_signed_samples_from_0_have_a_bit_less(tmp_path):
+    found = decode(saved(tmp_path / "a.dcm", dicom(8 * GREY.astype(np.int16))))
+    assert np.array_equal(found[:, :, 2], to_bytes(8 * GREY, 15))
+
+
 def test_colours(tmp_path):
     colours = RNG.integers(0, 256, (24, 20, 3)).astype(np.uint8)
     assert np.array_equal(decode(saved(tmp_path / "a.dcm", dicom(colours))), colours)
@@ -286,3 +293,49 @@ def test_wrong_rules_are_refused(rules, said):
     with pytest.raises(InputError, match=r"image rules are wrong") as error:
         ImageRules(**rules)
     assert said in str(error.value)
+
+
+def lut(values: list[int], first: int, bits: int) -> pydicom.Dataset:
+    """A lookup table from `first` on."""
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.LUTData = [len(values), first, bits], values
+    table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "US"
+    return table
+
+
+def test_lookup_tables_of_the_file_replace_slope_and_window(tmp_path):
+    stored = np.resize(np.arange(6), (6, 12)).astype(np.uint16)
+    units = dicom(stored, RescaleSlope=7, RescaleIntercept=1)
+    units.ModalityLUTSequence = [lut([0, 10, 20, 40, 80, 100], 0, 16)]
+    found = decode(saved(tmp_path / "a.dcm", units), ImageRules(keep="float32", range=(0, 100)))[0, :6, 0]
+    assert found == pytest.approx([0, 0.1, 0.2, 0.4, 0.8, 1])
+    shown = dicom(stored, WindowCenter=1, WindowWidth=1)
+    shown.VOILUTSequence = [lut([0, 0, 64, 128, 192, 255], 0, 8)]
+    by_file = decode(saved(tmp_path / "b.dcm", shown), ImageRules(window="file"))[0, :6, 0]
+    assert by_file.tolist() == [0, 0, 64, 128, 192, 255]
+
+
+def test_palette_colours_and_colours_of_16_bits(tmp_path):
+    data = dicom(np.resize(np.arange(4), (8, 8)).astype(np.uint8), PhotometricInterpretation="PALETTE COLOR")
+    colours = {"Red": [0, 65535, 0, 257], "Green": [0, 0, 65535, 257], "Blue": [65535, 0, 0, 257]}
+    for name, values in colours.items():
+        setattr(data, f"{name}PaletteColorLookupTableDescriptor", [4, 0, 16])
+        data[f"{name}PaletteColorLookupTableDescriptor"].VR = "US"
+        setattr(data, f"{name}PaletteColorLookupTableData", np.array(values, "<u2").tobytes())
+    found = decode(saved(tmp_path / "a.dcm", data))[0, :4]
+    assert found.tolist() == [[0, 0, 255], [255, 0, 0], [0, 255, 0], [1, 1, 1]]
+    deep = dicom(RNG.integers(0, 4096, (8, 8, 3)).astype(np.uint16))
+    stored = deep.pixel_array.astype(int)
+    assert np.array_equal(decode(saved(tmp_path / "b.dcm", deep)), to_bytes(stored, 12))
+
+
+def test_a_series_in_an_archive_has_the_same_order(tmp_path):
+    files = series(tmp_path, [("a.dcm", 10.0, 1), ("b.dcm", -5.0, 2), ("c.dcm", 2.5, 3)])
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        for file in files:
+            archive.write(file, f"s/{Path(file).name}")
+    source = ZipSource()
+    folder = f"{tmp_path}/train.zip/s"
+    inside = [f"{folder}/{name}" for name in sorted(source.names(folder))]
+    assert names(series_order(inside, source)) == "bca"
+    assert np.array_equal(decode(inside[0], source=source), decode(files[0]))
