@@ -99,6 +99,7 @@ _PUBLIC = {
     "export": "swinft.run.export",
     "Predictions": "swinft.inference.predictions",
     "Run": "swinft.run.api",
+    "bundle": "swinft.kaggle.bundle.make",
     "ensemble": "swinft.run.ensemble.command",
     "find": "swinft.run.api",
     "fit": "swinft.run.api",

@@ -8,7 +8,7 @@ FLAGS = ("only_in_rerun", "upload", "overwrite")
 
 def main(argv: list[str]) -> int:
     """`swinft bundle RUN… --owner USER --competition SLUG`."""
-    parser = Parser(prog="swinft bundle", flags=FLAGS, lists=("packages", "allow_code"))
+    parser = Parser(prog="swinft bundle", flags=FLAGS, lists=("views", "folds", "packages", "allow_code"))
     parser.add_argument("run", nargs="+", type=str, help="runs or ensembles; of several the mean is submitted")
     parser.add_class_arguments(BundleOptions)
     given = parser.parse_args(argv).as_dict()

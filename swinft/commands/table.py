@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from swinft.data.roots import resolved_root
 from swinft.data.tables.steps.make import as_csv, make_frame
 from swinft.data.tables.steps.named import steps_of
 from swinft.errors import InputError, command
@@ -43,7 +44,7 @@ def table(
     given = plain(data[KEYS[which]])
     if not given:
         raise InputError(f"{config} has no {key}. `{command('table', config, '--which', 'train')}` shows another one.")
-    folder, columns, loading = Path(root or data["root"]), data["columns"], data["loading"]
+    folder, columns, loading = Path(resolved_root(root or data["root"])), data["columns"], data["loading"]
     frame, notes = make_frame(steps_of(key, given), folder, columns["encoding"], loading["follow_links"])
     text = as_csv(frame.columns)
     if output is None:

@@ -123,7 +123,7 @@ class DataSettings:
             found.append(
                 f"data.columns.class_order does nothing where data.target_kind is {self.kind_name}; remove it."
             )
-        if self.folds.rare_classes == "train" and (not are_classes or self.kind.is_soft):
+        if self.folds.rare_classes != "error" and (not are_classes or self.kind.is_soft):
             found.append("data.folds.rare_classes is for classification with one column of classes; remove it.")
         found += self._gap_problems()
         found += [
@@ -154,8 +154,8 @@ class DataSettings:
             return []
         if not isinstance(self.target_kind, str):
             return [f"{key}, which is for swinft's own kinds of target, and data.target_kind is {self.kind_name}."]
-        if self.folds.rare_classes == "train":
-            return [f"{key}, and data.folds.rare_classes is train: remove one of the two."]
+        if self.folds.rare_classes != "error":
+            return [f"{key}, and data.folds.rare_classes is {self.folds.rare_classes}: remove one of the two."]
         if self.kind.are_classes and not self.columns.auxiliary:
             return [f"{key}, and there is nothing to learn from a row without a class: set it to skip."]
         return []

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.fold_settings import FoldConfig
-from swinft.data.folds import NO_FOLD, Folds, fold_numbers, make_folds, read_folds, scored_folds
+from swinft.data.folds import NO_FOLD, Folds, fold_numbers, make_folds, read_folds, scored_folds, with_rare_joined
 from swinft.data.inspection.duplicates import cluster_groups
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.samples import Rows
@@ -68,8 +68,11 @@ def _made(config: FoldConfig, rows: Rows, used: NDArray[np.bool_], image_files: 
         groups = cluster_groups(image_files.clusters(rows), groups)
     make = scored_folds if config.rare_classes == "train" else make_folds
     names = [groups[row] for row in np.flatnonzero(used)] if groups else None
+    targets = rows.targets[used]
+    if config.spreads:
+        targets = with_rare_joined(targets, config.planned)
     if config.kind != "holdout":
-        return make(config.kind, config.planned, config.seed, rows.targets[used], names, grouped_by)
+        return make(config.kind, config.planned, config.seed, targets, names, grouped_by)
     parts, of = parts_of(config.share)
     size = int(used.sum()) if names is None else len({*names})
     if size < of:
@@ -80,7 +83,7 @@ def _made(config: FoldConfig, rows: Rows, used: NDArray[np.bool_], image_files: 
         )
     with warnings.catch_warnings():  # scikit-learn's on classes with fewer rows than parts: one is held out, not all
         warnings.filterwarnings("ignore", "The least populated class")
-        found = make("auto", of, config.seed, rows.targets[used], names, grouped_by)
+        found = make("auto", of, config.seed, targets, names, grouped_by)
     return np.where((found >= 0) & (found < parts), 0, NO_FOLD)
 
 

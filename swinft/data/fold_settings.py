@@ -23,7 +23,7 @@ from swinft.ranges import (
 
 NUM_FOLDS = 5  # the default
 EXTRA, CONFIDENCE = "data.folds.extra", "confidence"
-RareClasses = Literal["error", "train"]
+RareClasses = Literal["error", "train", "spread"]
 Duplicates = Literal["report", "error", "group", "ignore"]
 UNGROUPED = ("kfold", "stratified", "multilabel")
 
@@ -111,7 +111,9 @@ class FoldConfig:
             `duplicates: group`.
         group: Column whose equal values must stay in one fold: patient, site, sequence.
         rare_classes: A class with fewer rows than folds, or with rows of a single group, is an `error`; with `train`,
-            every fold trains on its rows and no fold scores them, nor the other rows of their groups.
+            every fold trains on its rows and no fold scores them, nor the other rows of their groups; with `spread`,
+            rows are spread over the folds as any others, also with `file` or `column`: a fold may score classes that it
+            has not seen, as a test set with new classes does (metric `map_at_k`).
         duplicates: How to handle equal or similar images: `report` them, raise an `error` if they are in different
             folds, keep them in one fold (`group`), or `ignore` them. Similarity is transitive: the frames of one
             camera are one cluster.
@@ -162,7 +164,7 @@ class FoldConfig:
             problems += range_problems("data.folds", vars(self), {"fraction": INSIDE_UNIT})
         problems += word_problems("data.folds", vars(self), words)
         problems += self._extra_problems()
-        made = {"kind": self.kind != "auto", "rare_classes": self.rare_classes != "error"}
+        made = {"kind": self.kind != "auto", "rare_classes": self.rare_classes == "train"}
         made |= {"duplicates": self.duplicates == "group"}
         names = [f"data.folds.{name}" for name, is_set in made.items() if is_set]
         given = [f"data.folds.{name}" for name in ("file", "column") if getattr(self, name)]
@@ -224,7 +226,12 @@ class FoldConfig:
         return (f"column '{self.column}'", "data.folds.column") if self.column else None
 
     @property
+    def spreads(self) -> bool:
+        """Whether a fold may score classes that it trains on no row of."""
+        return self.rare_classes == "spread"
+
+    @property
     def fewest_of_class(self) -> int:
         """Rows that each class must have, so that every fold can learn and score it; 0 where it need not."""
-        is_free = self.is_given or self.kind == "holdout" or self.rare_classes == "train"
+        is_free = self.is_given or self.kind == "holdout" or self.rare_classes != "error"
         return 0 if is_free else self.planned

@@ -135,6 +135,13 @@ def scored_folds(
         unscored = found
 
 
+def with_rare_joined(classes: NDArray[np.int64], num_folds: int) -> NDArray[np.int64]:
+    """Classes to stratify by, int64 (N,): those with fewer rows than folds are one class."""
+    counts = np.bincount(classes, minlength=1)
+    found: NDArray[np.int64] = np.where(counts[classes] < num_folds, len(counts), classes)
+    return found
+
+
 def _number_of_groups(classes: NDArray[np.int64], groups: NDArray[np.int64], num_groups: int) -> NDArray[np.int64]:
     """Number of groups that contain each class, int64 (largest class + 1,)."""
     return np.bincount(np.unique(classes * num_groups + groups) // num_groups)
@@ -146,6 +153,7 @@ def check_folds(
     names: Sequence[str],
     groups: Sequence[str] | None = None,
     source: tuple[str, str] | None = None,
+    may_lack: bool = False,
 ) -> list[str]:
     """Checks that every fold can be trained and scored.
 
@@ -155,6 +163,7 @@ def check_folds(
         names: Names of the K classes, numbers or labels.
         groups: Group names of the first rows, that must not be split; the other rows have no group.
         source: The file or column of the folds, and the key that names it; None if they were made.
+        may_lack: A fold may train on no row of a class that it scores.
 
     Returns:
         Notes, one line each.
@@ -179,15 +188,17 @@ def check_folds(
     everywhere = count_per_fold(np.zeros_like(folds), targets, len(names))[0]
     for fold, held_out in enumerate(counts):
         unseen = [names[int(k)] for k in np.flatnonzero((everywhere > 0) & (everywhere == held_out))]
-        if unseen and targets.ndim == 1:
+        if unseen and targets.ndim == 1 and not may_lack:
             problems.append(f"fold {fold} trains on no row of {_first(unseen)}.")
         elif unseen:
-            notes.append(f"fold {fold} trains on no positive row of {_first(unseen)}.")
+            what = "row" if targets.ndim == 1 else "positive row"
+            notes.append(f"fold {fold} trains on no {what} of {_first(unseen)}.")
         unscored = [names[int(k)] for k in np.flatnonzero((counts.sum(0) > 0) & (held_out == 0))]
         if unscored:
             notes.append(f"fold {fold} holds out no row of {_first(unscored)}.")
     if problems:
-        fix = "Lower data.folds.num, choose another data.folds.kind or seed, or set data.folds.rare_classes to train."
+        fix = "Lower data.folds.num, choose another data.folds.kind or seed, or set data.folds.rare_classes to train or"
+        fix += " spread."
         fix = f"Correct {source[0]}, which {source[1]} names, or remove {source[1]}." if source else fix
         raise InputError("\n  ".join(["the folds cannot be used:", *problems, fix]))
     return notes

@@ -258,20 +258,21 @@ class Splits:
         folds = assign_folds(config, replace(train, targets=schema.target.strata(train.targets)), self.image_files)
         known = None if self.known_images else train.groups  # a run's folds were checked when it was started
         groups = known and [known[row] for row in np.flatnonzero(answered & is_main)]
-        notes = check_folds(folds[answered], train.targets[answered], schema.outputs, groups, config.source)
+        notes = check_folds(
+            folds[answered], train.targets[answered], schema.outputs, groups, config.source, config.spreads
+        )
         check_gaps(train, schema, folds)
         self._leaks = self._find_leaks(train, folds)
         self.schema, self._test, self.fold_of_row = schema, test, folds
         self._train = awaiting_labels(train, config.extra_tables)
         sample = None if self.settings.predicts_sample else self.sample
         tables = [train.table, *([test.table] if test else []), *([sample] if sample else [])]
-        order = self.sampled_order(self.settings.folds.held_out)
         self.notes = [
             *(note for table in tables for note in table.notes),
             *schema.target.notes(train.targets[answered], schema.outputs),
             *(extra_notes(train, self._leaks, config.extra_tables) if self._leaks is not None else []),
             *notes,
-            *(order.notes() if order else []),
+            *(order.notes() if (order := self.sampled_order(config.held_out)) else []),
             *self._transform_notes(),
         ]
 

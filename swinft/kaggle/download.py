@@ -21,6 +21,7 @@ from swinft.printing import print_line
 from swinft.run.lock import hold
 from swinft.store import json_bytes, probe, replace, sweep
 from swinft.system.limits import format_bytes
+from swinft.system.mounts import SCHEME
 
 STATE = ".download"  # in the data's folder: part files, and afterwards the record
 RECORD, FILES = "record.json", "files.csv"
@@ -114,6 +115,12 @@ def downloaded_from(folder: Path) -> str | None:
         return str(json.loads((folder / STATE / RECORD).read_bytes())["competition"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def competition_of(root: str) -> str | None:
+    """The competition of a run's `data.root`: that of `kaggle://SLUG`, or of what `swinft download` put there."""
+    name = root.removeprefix(SCHEME) if root.startswith(SCHEME) else ""
+    return downloaded_from(Path(root)) if not name or "/" in name else name
 
 
 def _place(got: Transferred, folder: Path, slug: str, options: DownloadOptions) -> list[FileRecord]:

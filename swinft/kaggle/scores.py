@@ -61,8 +61,10 @@ def describe(entry: Sent, run: Run) -> str:
     text = f"public score {public}, private score {entry.private_score or 'not yet known'}"
     if not is_committed(run.scores):
         return text
-    name, score = next(iter(run.read_scores()["pooled"].items()))
-    return f"{text}; out-of-fold {name} {format_score(score)}"
+    scores = run.read_scores()
+    ruled = scores.get("with_rules", {}).get("pooled")
+    name, score = next(iter((ruled or scores["pooled"]).items()))
+    return f"{text}; out-of-fold {name}{' with rules' if ruled else ''} {format_score(score)}"
 
 
 def _polled(client: Client, entry: Sent, seconds: float) -> Submitted | None:

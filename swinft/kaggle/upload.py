@@ -11,7 +11,7 @@ from typing import Any
 from swinft.errors import InputError, RunError, StoreError, command
 from swinft.kaggle.answers import Submitted
 from swinft.kaggle.client import Client, UnknownOutcome
-from swinft.kaggle.download import downloaded_from
+from swinft.kaggle.download import competition_of
 from swinft.kaggle.interrupted import settled
 from swinft.kaggle.preflight import check_competition, check_kernel, check_limits
 from swinft.kaggle.record import NOT_SENT, PENDING, SENDING, Sent, held, now, write_sent
@@ -21,7 +21,6 @@ from swinft.printing import print_line
 from swinft.run.layout import Run
 from swinft.run.submission.submit import Submission
 from swinft.store import is_committed, verify
-from swinft.system.mounts import SCHEME
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,7 @@ class UploadOptions:
         if self.kernel_version is not None and self.kernel_version < 1:
             raise InputError(f"--kernel-version is {self.kernel_version}. Versions count from 1.")
         kernel = "/".join(kernel_name(self.kernel)) if self.kernel else None
-        root = str(run.read_config()["data"]["root"])
-        mounted = root.removeprefix(SCHEME) if root.startswith(SCHEME) and root.count("/") == 2 else None
-        named = self.competition or mounted or downloaded_from(Path(root))
-        if named is None:
-            raise InputError(f"{root} is not of `swinft download`: name the competition with --competition SLUG.")
+        named = _competition_of(run) if self.competition is None else self.competition
         return replace(self, competition=competition_slug(named), message=str(self.message).strip(), kernel=kernel)
 
 
@@ -143,8 +138,7 @@ def _competition_of(run: Run) -> str:
         InputError: It is not known.
     """
     root = str(run.read_config()["data"]["root"])
-    mounted = root.removeprefix(SCHEME) if root.startswith(SCHEME) and root.count("/") == 2 else None
-    named = mounted or downloaded_from(Path(root))
+    named = competition_of(root)
     if named is None:
         raise InputError(f"{root} is not of `swinft download`: name the competition with --competition SLUG.")
     return named

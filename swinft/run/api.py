@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from swinft.data.columns import Columns
+from swinft.data.roots import resolved_root
 from swinft.data.row_images import row_images
 from swinft.data.schema import Schema
 from swinft.errors import InputError, command, listed
@@ -315,7 +316,12 @@ class Run:
         """Whether a file is the test table of the config."""
         data = self.config["data"]
         named = data["test"] or data["sample_submission"]
-        return isinstance(named, str) and (Path(data["root"]) / named).resolve() == rows.resolve()
+        if not isinstance(named, str):
+            return False
+        try:
+            return (Path(resolved_root(data["root"])) / named).resolve() == rows.resolve()
+        except InputError:  # a mount that is not here
+            return False
 
     def _rows_file(self, rows: pd.DataFrame, path: Path) -> Path:
         """Writes a DataFrame's rows as a CSV, which is then checked like any other.

@@ -94,7 +94,10 @@ def write_run(run: Run, experiment: Experiment, checked: CheckedRun, devices: in
     if data.splits.leaks_csv is not None:
         commit(run.extra, data.splits.leaks_csv.encode(), "swinft fit")
     commit(run.images, data.images_csv().encode(), "swinft fit")
-    freeze_inputs(run, config)
+    tables = {"train": data.train_table, "sample_submission": data.splits.sample}
+    tables |= {"test": data.test_table} if data.settings.test else {}
+    made = {f"data.{key}": table.sha256 for key, table in tables.items() if table and table.sha256}
+    freeze_inputs(run, config, made)
     freeze_teachers(run, checked.teachers)
     if checked.plan:
         commit(run.sample, json.dumps(checked.plan.sample.distinct(), indent=1).encode(), "swinft fit")

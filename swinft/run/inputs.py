@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
+from swinft.data.roots import resolved_root
 from swinft.data.tables.steps.make import given_table, made_sha256
 from swinft.data.tables.steps.sequence import StepList
 from swinft.errors import InputError
@@ -18,9 +19,15 @@ from swinft.store import commit, verify
 TABLES = ("train", "test", "sample_submission")
 
 
-def freeze_inputs(run: Run, config: Namespace) -> None:
-    """Records the SHA-256 of every table, by its name in the config."""
-    commit(run.inputs, json.dumps(_hashes(config, TABLES), indent=1).encode(), "swinft fit")
+def freeze_inputs(run: Run, config: Namespace, made: Mapping[str, str]) -> None:
+    """Records the SHA-256 of every table, by its name in the config.
+
+    Args:
+        run: The run.
+        config: Its config.
+        made: The SHA-256 of tables that steps have made, by their key; others are made again.
+    """
+    commit(run.inputs, json.dumps(_hashes(config, TABLES, made), indent=1).encode(), "swinft fit")
 
 
 def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) -> None:
@@ -67,15 +74,16 @@ def _tables(config: Namespace, tables: Sequence[str]) -> dict[str, str | StepLis
     return {each if isinstance(each, str) else key: each for key, each in found.items() if each}
 
 
-def _hashes(config: Namespace, tables: Sequence[str]) -> dict[str, str]:
+def _hashes(config: Namespace, tables: Sequence[str], made: Mapping[str, str] | None = None) -> dict[str, str]:
     """The SHA-256 of each table that is there."""
-    found = {name: _sha256(config, given) for name, given in _tables(config, tables).items()}
+    known = made or {}
+    found = {name: known.get(name) or _sha256(config, given) for name, given in _tables(config, tables).items()}
     return {name: value for name, value in found.items() if value}
 
 
 def _sha256(config: Namespace, given: str | StepList) -> str | None:
     """The SHA-256 of a file, or of what steps make as a CSV; None if it is missing."""
-    root = Path(config.data.root)
+    root = Path(resolved_root(config.data.root))
     if isinstance(given, StepList):
         return made_sha256(given, root, config.data.columns.encoding, config.data.loading.follow_links)
     return hashlib.sha256((root / given).read_bytes()).hexdigest() if (root / given).is_file() else None

@@ -11,7 +11,7 @@ import numpy as np
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.splits import OK
-from swinft.errors import StoreError, command
+from swinft.errors import StoreError, command, listed, number_of
 from swinft.inference.predictions import Predictions, mean_of
 from swinft.model.metrics import Metric
 from swinft.printing import format_score, format_seconds
@@ -22,7 +22,7 @@ from swinft.run.folds.recorder import WHOLE
 from swinft.run.layout import Run
 from swinft.run.mask_fit import describe, fit_masks
 from swinft.run.report.page import write_report
-from swinft.run.scoring import score_rows
+from swinft.run.scoring import score_rows, undefined_outputs
 from swinft.run.submission.fitting import scores_with_rules
 from swinft.store import commit, json_bytes
 
@@ -78,8 +78,10 @@ def _scores(
     pooled = score_rows(_metrics(experiment, results), data, scored, oof.values_of(scored))
     spread = {name: float(np.std([each["oof"][name] for each in results])) for name in names}
     spread = spread if len(results) > 1 else dict.fromkeys(names, math.nan)  # of one fold there is none
+    undefined = undefined_outputs(_metrics(experiment, results), data, scored)
     return {
         "pooled": pooled,
+        **({"undefined_outputs": undefined} if undefined else {}),
         "spread": spread,
         "folds": results,
         "rows": len(scored),
@@ -130,6 +132,8 @@ def summary(run: Run, scores: dict[str, Any], seconds: float) -> str:
         lines.append("with rules: fitted on the other folds; in sample: on the rows that they were fitted on, too good")
     lines += ruled.get("fitted", {}).get("described", [])
     lines += [f"the score with rules is not known: {ruled['problem']}"] if "problem" in ruled else []
+    for name, outputs in scores.get("undefined_outputs", {}).items():
+        lines.append(f"{name} is undefined for {number_of(len(outputs), 'output')}: {listed(outputs)}")
     lines.append("")
     monitor = f"val_{names[0]}"
     for which in ("last", "best"):

@@ -1,5 +1,6 @@
 """Scores predictions of training rows, by metrics that may read the table's columns."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.inference.maps import Maps
+from swinft.model.metrics import BuiltinMetric
 from swinft.model.scoring import chosen_metrics, reads_table, score
 from swinft.run.experiment import Experiment
 from swinft.run.inputs import check_inputs
@@ -86,3 +88,20 @@ def row_scorer(
         return score(chosen_ones, schema.kind, values, targets[chosen], schema.grades, **given)
 
     return scored
+
+
+def undefined_outputs(metrics: Sequence[Any], data: CSVDataModule, rows: NDArray[np.int64]) -> dict[str, list[str]]:
+    """Outputs that do not count in a metric, since it is undefined for their targets; only metrics with such outputs.
+
+    Args:
+        metrics: As for `row_scorer`.
+        data: Set up for the training rows.
+        rows: Numbers of the rows that are scored.
+    """
+    found = {}
+    for metric in chosen_metrics(metrics, data.schema.kind):
+        if isinstance(metric, BuiltinMetric) and type(metric).undefined_outputs is not BuiltinMetric.undefined_outputs:
+            told = copy.copy(metric)
+            told.outputs = data.schema.outputs
+            found[metric.name] = told.undefined_outputs(data.targets[rows])
+    return {name: outputs for name, outputs in found.items() if outputs}

@@ -284,6 +284,25 @@ def test_f092_the_last_class_by_name_may_be_a_rare_one(competition):
     assert dm.summary()["folds"][0]["zebra"] == 0
 
 
+def test_classes_of_one_row_may_be_spread_over_the_folds_and_are_unseen_there(competition):
+    change(competition, "animal", [*["zebra", "yak", "ox"], *["cow"] * 2])
+    data = competition.ready(folds={"rare_classes": "spread", "num": 3})
+    assert data.is_scored.all()
+    animals = [row["animal"] for row in competition.train]
+    rows = range(len(animals))
+    seen = [{animals[other] for other in rows if data.fold_of_row[other] != data.fold_of_row[row]} for row in rows]
+    unseen = [animals[row] not in seen[row] for row in rows]
+    assert data.splits.unseen.tolist() == unseen
+    assert sum(unseen) >= 3
+    assert any("trains on no row of" in note for note in data.notes)
+    only_rare = competition.ready(folds={"rare_classes": "spread", "num": 20})  # no class has so many rows
+    assert set(only_rare.fold_of_row.tolist()) == set(range(20))
+    path = folds_file(competition, lambda k: k % 3)
+    with pytest.raises(InputError, match="trains on no row"):
+        competition.ready(folds={"file": path})
+    assert competition.ready(folds={"file": path, "rare_classes": "spread"}).splits.unseen.any()
+
+
 # F62, F63, F64: folds
 
 

@@ -148,7 +148,9 @@ def test_f091_an_undefined_score_is_null_in_the_files_and_said_in_the_report(com
     fit_in_process(config)
     run = tmp_path / "runs" / "tiny"
     strict = {"parse_constant": lambda word: pytest.fail(f"{word} is no JSON")}
-    assert json.loads((run / "scores.json").read_text(), **strict)["pooled"] == {"mean_column_auc": None}
+    scores = json.loads((run / "scores.json").read_text(), **strict)
+    assert scores["pooled"] == {"mean_column_auc": None}
+    assert scores["undefined_outputs"] == {"mean_column_auc": ["is_red", "is_green"]}
     assert json.loads((run / "fold_0" / "metrics.jsonl").read_text(), **strict)["val_mean_column_auc"] is None
     assert "undefined" in (run / "report.html").read_text()
     assert main(["fit", "--config", str(config), "--resume"]) == 0
@@ -272,6 +274,27 @@ def test_metrics_with_arguments_score_a_run_by_its_tables_columns_and_by_a_file(
     capsys.readouterr()
     assert main(["fit", "--config", str(config), "--resume"]) == 2
     assert "model.metrics" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_out_of_fold_rows_of_classes_that_their_fold_has_not_seen_are_new(competition, tmp_path):
+    metric = {"map_at_k": {"k": 2, "new": "new", "threshold": 0.3}}
+    config = official(competition, tmp_path, metric, **{"data.folds": {"num": 2, "rare_classes": "spread"}})
+    path = tmp_path / "c" / "train.csv"
+    path.write_text(path.read_text().replace("000,red", "000,pink").replace("001,green", "001,grey"))
+    fit_in_process(config)
+    run, table = tmp_path / "runs" / "tiny", pd.read_csv(path, dtype=str).set_index("id")
+    oof = pd.read_csv(run / "oof.csv", dtype={"id": str}).set_index("id").loc[table.index]
+    classes, total = sorted(set(table["color"])), 0.0
+    for row, wanted in table["color"].items():
+        p = oof.loc[row, classes].astype(float)
+        order = sorted(classes, key=lambda name, p=p: -p[name])
+        answer = [name for name in order if p[name] >= 0.3] + ["new"] + [name for name in order if p[name] < 0.3]
+        wanted = "new" if wanted in ("pink", "grey") else wanted
+        total += next((1 / place for place, name in enumerate(answer[:2], start=1) if name == wanted), 0)
+    pooled = json.loads((run / "scores.json").read_text())["pooled"]
+    assert pooled["map_at_k"] == pytest.approx(total / len(table))
+    assert main(["fit", "--config", str(config), "--resume"]) == 0
 
 
 @pytest.mark.parametrize(

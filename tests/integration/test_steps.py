@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,69 @@ def test_the_datamodule_takes_the_same_steps(competition):
     assert (len(data.train_table), data.test_table.ids) == (24, [f"t{k}" for k in range(1, 7)])
     frame = swinft.read_table(given["train"], competition)
     assert frame["id"].tolist() == data.train_table.ids
+
+
+OLD = """
+import swinft
+
+
+class Old(swinft.TableStep):
+    def apply(self, frame, root):
+        return frame.assign(tags="warm", note=root.name)[::-1]
+"""
+
+
+@pytest.fixture
+def old(copied, tmp_path, monkeypatch):
+    """A config with an extra table and a sample submission that a custom step makes, also inside of other steps."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old_rows.py").write_text(OLD)
+    (copied / "data" / "old.csv").write_text("name;color\nx1;red\nx2;blue\n")
+    for name in ("x1", "x2"):
+        shutil.copy(copied / "data" / "images" / "005.jpg", copied / "data" / "images" / f"{name}.jpg")
+    own = {"class_path": "old_rows.Old"}
+    config = yaml.safe_load((copied / "c.yaml").read_text())
+    steps = [{"concat": [[{"csv": "old.csv"}, own]]}, {"rename": {"name": "id"}}]
+    config["name"], config["data"]["folds"]["extra"] = "old", [{"table": steps, "weight": 0.5}]
+    config["data"]["sample_submission"] = [{"csv": "sample_submission.csv"}, own, {"keep": ["id", "color"]}]
+    yield write_config(copied / "old.yaml", config)
+    sys.modules.pop("old_rows", None)
+
+
+def test_steps_of_custom_classes_are_run_only_if_they_are_allowed(old, capsys):
+    assert main(["check", "--config", str(old)]) == 2
+    assert capsys.readouterr().err.count("'old_rows.Old' is not in a trusted package") == 2
+    assert "old_rows" not in sys.modules
+    assert main(["check", "--config", str(old), "--allow-code", "old_rows"]) == 0
+    out = capsys.readouterr().out
+    assert "data.folds.extra: table: step 1, concat: table 1: step 2, old_rows.Old: 2 rows, 4 columns." in out
+    assert "data.folds.extra: table: 2 rows that every fold trains on and none scores, weight 0.5" in out
+
+
+@pytest.mark.slow
+def test_a_run_with_custom_steps_is_resumed_and_submitted_with_their_table(old, capsys):
+    fit_in_process(old, "--allow-code", "old_rows")
+    run = old.parent / "runs" / "old"
+    assert "data.folds.extra.0" in json.loads((run / "inputs.json").read_text())
+    assert main(["predict", str(run), "--device", "cpu", "--allow-code", "old_rows"]) == 0
+    del sys.modules["old_rows"]
+    assert main(["submit", str(run)]) == 2
+    assert "add --allow-code old_rows" in capsys.readouterr().err
+    assert main(["submit", str(run), "--allow-code", "old_rows"]) == 0
+    sample = (old.parent / "data" / "sample_submission.csv").read_text().split()
+    assert [line.split(",")[0] for line in (run / "submission.csv").read_text().split()[1:]] == [
+        line.split(",")[0] for line in sample[:0:-1]
+    ]
+    (old.parent / "data" / "old.csv").write_text("name;color\nx1;red\nx2;red\n")
+    assert main(["fit", "--config", str(old), "--allow-code", "old_rows", "--resume"]) == 2
+    assert "what the steps of data.folds.extra.0 make" in capsys.readouterr().err
+
+
+def test_options_replace_the_steps_of_a_file(competition, tmp_path, capsys):
+    config = str(write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path, **STEPS)))
+    steps = "[{csv: train.csv}, {where: {column: color, is_not: [blue]}}]"
+    assert main(["check", "--config", config, "--data.train", steps]) == 0
+    assert "data.train: step 2, where: 16 rows, 6 columns; 8 rows left out." in capsys.readouterr().out
+    assert main(["check", "--config", config, "--data.train", steps.replace("blue", "007")]) == 2
+    assert "--data.train: YAML reads `007` as another number: write '007' in quotes." in capsys.readouterr().err

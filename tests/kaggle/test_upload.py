@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import pkgutil
 import re
 import shutil
 import signal
@@ -234,6 +235,32 @@ def test_an_answer_that_is_lost_loses_no_submission(kaggle, run, capsys):
     assert "the connection was lost after everything was sent: looking for the submission" in out
     assert len(kaggle.submissions) == 1
     assert [entry["ref"] for entry in record(run)] == [50000001]
+
+
+@pytest.mark.parametrize("method", ["write_sent", "_send", "Client.submit", "wait_for_score"])
+@pytest.mark.parametrize("is_after", [False, True])
+def test_a_command_that_ends_at_any_point_is_continued_by_the_next(kaggle, run, monkeypatch, method, is_after):
+    """The first call of each step ends the command, before it or after it."""
+    owner, _, name = f"swinft.kaggle.upload.{method}".rpartition(".")
+    real = pkgutil.resolve_name(f"{owner}.{name}")
+
+    def ended(*args, **kwargs):
+        if is_after:
+            real(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{owner}.{name}", ended)
+        with pytest.raises(KeyboardInterrupt):
+            swinft.upload(run, message="m", competition=SLUG, wait=0)
+    has_ref = [entry["ref"] for entry in record(run)] == [50000001]
+    if has_ref:
+        with pytest.raises(InputError, match="was submitted before"):
+            swinft.upload(run, message="m", competition=SLUG, wait=0)
+    else:
+        assert swinft.upload(run, message="m", competition=SLUG, wait=0).ref == 50000001
+    assert len(kaggle.submissions) == 1
+    assert [entry["ref"] for entry in record(run) if entry["status"] != "not sent"] == [50000001]
 
 
 def test_a_submission_that_cannot_be_scored_is_an_error(kaggle, run, capsys):

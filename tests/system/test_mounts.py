@@ -1,11 +1,21 @@
 """Kaggle's mounts, old and new: which folder is taken, and what is said where there is none."""
 
+import shutil
+from pathlib import Path
+
 import pytest
+import yaml
 
 import swinft
+from swinft.cli import main
 from swinft.data import roots
 from swinft.data.roots import resolved_root
+from swinft.run.config.sections import build_parser
+from swinft.run.experiment import Experiment
+from swinft.run.layout import Run
+from swinft.store import commit
 from swinft.system.mounts import find_mount
+from tests.conftest import tiny_config, write_config
 
 
 @pytest.fixture
@@ -60,3 +70,26 @@ def test_a_root_is_a_mount_only_where_it_says_so(inputs, capsys, monkeypatch):
     ]
     with pytest.raises(swinft.InputError, match="is no mount: write kaggle://COMPETITION"):
         resolved_root("kaggle://a/b/c")
+
+
+def test_a_run_keeps_the_name_of_its_mount(tiny_run, competition, inputs, tmp_path, capsys, monkeypatch):
+    """`check` and `submit` read the mount; a run whose config names one is at home on every mount."""
+    run = Run(Path(shutil.copytree(tiny_run, tmp_path / "runs" / "tiny")))
+    config = run.read_config()
+    config["data"]["root"] = "kaggle://pets"
+    commit(run.config, yaml.safe_dump(config).encode(), "swinft fit")
+    shutil.rmtree(inputs / "competitions" / "pets")
+    assert main(["submit", str(run.root), "--output", str(tmp_path / "s.csv")]) == 2
+    assert "kaggle://pets: pets is not mounted" in capsys.readouterr().err
+    (inputs / "pets").symlink_to(competition)
+    assert main(["submit", str(run.root), "--output", str(tmp_path / "s.csv")]) == 0
+    assert (tmp_path / "s.csv").read_bytes() == (tiny_run / "submission.csv").read_bytes()
+    assert f"kaggle://pets: {inputs}/pets" in capsys.readouterr().out
+    own = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "new"))
+    assert main(["check", "--config", str(own), "--data.root", "kaggle://pets"]) == 0
+    assert (
+        Experiment.from_argv(
+            build_parser("check"), ["--config", str(own), "--data.root", "kaggle://pets"]
+        ).config.data.root
+        == "kaggle://pets"
+    )

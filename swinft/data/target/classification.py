@@ -169,7 +169,7 @@ def check_class_sizes(
         table: The table, for messages.
         column: The class column.
     """
-    problems = []
+    problems, set_rare = [], "set data.folds.rare_classes to train or spread"
     groups_of: dict[str, set[str]] = {}
     for name, group in zip(names, groups or [], strict=False):
         groups_of.setdefault(name, set()).add(group)
@@ -177,12 +177,10 @@ def check_class_sizes(
         of_class = groups_of.get(name, set())
         if count < num_folds:
             message = f"the class has fewer rows than the {num_folds} folds"
-            fix = (
-                f"It has {count}. Merge it into another, lower data.folds.num, or set data.folds.rare_classes to train."
-            )
+            fix = f"It has {count}. Merge it into another, lower data.folds.num, or {set_rare}."
         elif len(of_class) == 1:
             message = "all rows of the class are of one group, which is in one fold"
-            fix = f"It is {min(of_class)!r}. Merge the class into another, or set data.folds.rare_classes to train."
+            fix = f"It is {min(of_class)!r}. Merge the class into another, or {set_rare}."
         else:
             continue
         problems.append(Problem(str(table.path), message, fix, column=column, value=name))

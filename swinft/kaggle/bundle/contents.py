@@ -13,6 +13,7 @@ import yaml
 from swinft.errors import InputError, command, listed
 from swinft.inference.provenance import sha256
 from swinft.run.ensemble.predict import placed
+from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
 from swinft.store import RECORDS, has_record, is_committed, verify
 
@@ -64,8 +65,12 @@ class Part:
     items: list[Item]
 
 
-def parts_of(runs: Sequence[Run]) -> list[Part]:
+def parts_of(runs: Sequence[Run], folds: Sequence[FoldId] | None = None) -> list[Part]:
     """The runs of a bundle in the order in which they predict: the members of an ensemble come before it.
+
+    Args:
+        runs: Runs and ensembles.
+        folds: The folds of every run that predict; None for those that score rows.
 
     Raises:
         InputError: A run is not finished, or a member of an ensemble is no run.
@@ -73,15 +78,15 @@ def parts_of(runs: Sequence[Run]) -> list[Part]:
     """
     found: dict[Path, Part] = {}
     for run in runs:
-        _add(run, found)
+        _add(run, folds, found)
     return list(found.values())
 
 
-def _add(run: Run, found: dict[Path, Part]) -> Part:
+def _add(run: Run, folds: Sequence[FoldId] | None, found: dict[Path, Part]) -> Part:
     place = run.root.resolve()
     if place in found:
         return found[place]
-    members = _members(run, found) if run.is_ensemble else {}
+    members = _members(run, folds, found) if run.is_ensemble else {}
     taken = {part.name for part in found.values()}
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", place.name).strip(".-") or "run"
     name = next(each for each in [plain, *(f"{plain}-{k}" for k in range(2, len(taken) + 3))] if each not in taken)
@@ -89,7 +94,7 @@ def _add(run: Run, found: dict[Path, Part]) -> Part:
     if run.is_ensemble:
         files.remove(run.environment)
     else:
-        for fold in run.finished_folds(None) + [name for name in run.trainings_on_all() if run.fold(name).is_done]:
+        for fold in run.finished_folds(folds):
             files += [run.fold(fold).weights, run.fold(fold).result]
     items = [_item(run, name, path) for path in files if has_record(path)]
     missing = [path.name for path in (run.config, run.schema) if not is_committed(path)]
@@ -105,7 +110,7 @@ def _add(run: Run, found: dict[Path, Part]) -> Part:
     return found[place]
 
 
-def _members(run: Run, found: dict[Path, Part]) -> dict[str, str]:
+def _members(run: Run, folds: Sequence[FoldId] | None, found: dict[Path, Part]) -> dict[str, str]:
     """Adds the members of an ensemble; the name of each one's folder by its own.
 
     Raises:
@@ -117,7 +122,7 @@ def _members(run: Run, found: dict[Path, Part]) -> dict[str, str]:
             f"{run.root}: {listed(tables)}: tables of another program, which predict no hidden rows. Make an ensemble "
             f"of runs alone: `{command('ensemble')}`."
         )
-    return {spec.name: _add(Run.open(spec.run), found).name for spec in specs if spec.run is not None}
+    return {spec.name: _add(Run.open(spec.run), folds, found).name for spec in specs if spec.run is not None}
 
 
 def _item(run: Run, name: str, path: Path) -> Item:

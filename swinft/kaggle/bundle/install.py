@@ -30,11 +30,14 @@ def wheels_to_install(folder: Path) -> list[Path]:
         raise RuntimeError(f"{folder} has no wheel of swinft, or no needed.json: upload the dataset of wheels again.")
     needed = json.loads((folder / "needed.json").read_text())
     found: dict[str, str | None] = {}
+    same = {"opencv-python-headless": ["opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"]}
     for name in needed:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
+        found[name] = None
+        for each in [name, *same.get(name, [])]:  # the same modules under other names
+            try:
+                found[name] = found[name] or version(each)
+            except PackageNotFoundError:
+                continue
     lacks = {
         name
         for name, need in needed.items()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -140,22 +141,23 @@ class Kernel:
         return self.bundle.modules or None
 
     def _predict_options(self, name: str, work: Work, test: str | None = None) -> PredictOptions:
-        run, given = self.bundle.run(name), {"test": test} if test else {}
+        run = self.bundle.run(name)
+        given: dict[str, Any] = {"test": test} if test else {}
         whole = self._whole(name)
-        if work.folds < whole.folds:
-            given["folds"] = list(run.finished_folds(None)[: work.folds])  # type: ignore[assignment]
-        if work.views < whole.views:
-            given["views"] = self._views(name)[: work.views]  # type: ignore[assignment]
+        if work.folds < whole.folds or self.bundle.folds:
+            given["folds"] = list(run.finished_folds(self.bundle.folds)[: work.folds])
+        if work.views < whole.views or self.bundle.views:
+            given["views"] = self._views(name)[: work.views]
         devices = {"device": self.device, "devices": self.devices}
         return PredictOptions(root=self.options.root, allow_code=self._modules, **devices, **given)  # type: ignore[arg-type]
 
     def _views(self, name: str) -> list[str]:
         """Names of the views of the config; one for all where some have arguments, which an option cannot give."""
-        views = self.bundle.run(name).read_config()["predict"]["views"]
+        views: list[Any] = self.bundle.views or self.bundle.run(name).read_config()["predict"]["views"]
         return views if all(isinstance(view, str) for view in views) else ["those of the config"]
 
     def _whole(self, name: str) -> Work:
-        return Work(len(self.bundle.run(name).finished_folds(None)), len(self._views(name)))
+        return Work(len(self.bundle.run(name).finished_folds(self.bundle.folds)), len(self._views(name)))
 
     def _within_budget(self, whole: dict[str, Work]) -> dict[str, Work]:
         """The work of each run that fits into the time budget."""

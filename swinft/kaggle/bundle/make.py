@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -28,16 +28,18 @@ from swinft.kaggle.bundle.wheels import (
     wheels_of,
     write_needed,
 )
-from swinft.kaggle.download import downloaded_from
+from swinft.kaggle.download import competition_of
 from swinft.kaggle.slugs import competition_slug
 from swinft.printing import print_line
 from swinft.ranges import POSITIVE, check_ranges
+from swinft.run.config.parser import options_from
+from swinft.run.ensemble.methods import Rank
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.prediction.loaded import RunPredictor
 from swinft.run.prediction.options import PredictOptions
+from swinft.run.python_inputs import plain, python_inputs
 from swinft.store import json_bytes, probe, replace
-from swinft.system.mounts import SCHEME
 
 NOTEBOOK = "notebook.ipynb"
 
@@ -51,6 +53,8 @@ class BundleOptions:
         owner: Your name on Kaggle, which owns datasets and notebook; with `upload` by default that of the credentials.
         title: Title of the notebook, from which slugs and the datasets' titles are made; by default `swinft NAME`.
         competition: Slug or address of the competition; by default that of `swinft download`'s folder in `data.root`.
+        views: Test-time augmentations; by default those of each run's config.
+        folds: Folds that predict; by default those that score rows; `all` for the training on every row.
         max_hours: Time budget of the notebook: fewer views, then fewer folds predict where it would not be kept.
         wheels: `download` for wheels of all packages that swinft needs besides torch, in their versions here, of which
             the notebook installs those that Kaggle's image lacks; `skip` for swinft's own wheel alone; or a folder.
@@ -72,6 +76,8 @@ class BundleOptions:
     owner: str | None = None
     title: str | None = None
     competition: str | None = None
+    views: list[str] | None = None
+    folds: list[int | str] | None = None
     max_hours: float | None = None
     wheels: str = "download"
     python: str = PYTHON
@@ -90,6 +96,8 @@ class BundleOptions:
             raise InputError(
                 f"--python {self.python}: not a version of Python. Give 3.12, or that of the image."
             ) from None
+        if self.server and (self.max_hours is not None or self.only_in_rerun):
+            raise InputError("--max-hours and --only-in-rerun are for a table of rows: a --server is asked row by row.")
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,25 @@ class Names:
         return f"{self.title} {kind}"
 
 
+def bundle(runs: str | Path | Sequence[str | Path], **options: Any) -> Path:
+    """Makes a bundle; does and prints the same as `swinft bundle`.
+
+    Args:
+        runs: The folder of a run or an ensemble, or several.
+        options: As those of `swinft bundle`: `owner`, `competition`, `output`, `title`, `max_hours` and others.
+
+    Returns:
+        The folder of the bundle.
+
+    Raises:
+        InputError: A run is not finished, a name is wrong, or the folder exists.
+        RunError: Wheels cannot be downloaded, or an upload failed.
+    """
+    with python_inputs():
+        folders = [runs] if isinstance(runs, str | PurePath) else list(runs)
+        return make_bundle(list(map(str, folders)), options_from(BundleOptions, plain(options)))
+
+
 def make_bundle(folders: Sequence[str], options: BundleOptions) -> Path:
     """Makes a bundle of runs, checks that it loads, and prints what to do with it.
 
@@ -129,17 +156,22 @@ def make_bundle(folders: Sequence[str], options: BundleOptions) -> Path:
     names = _names(runs, options)
     folder = Path(options.output or Path("bundles") / slug_of(names.title))
     modules = options.allow_code or []
-    needed_packages(options.packages or [], options.python)  # what is wrong with them is said at once
+    if options.server:
+        _check_served(runs)
+    if options.packages:
+        needed_packages(options.packages, options.python)  # what is wrong with them is said at once
     if options.wheels not in ("download", "skip"):
         wheels_of(Path(options.wheels))
     with ExitStack() as stack:
         for root in dict.fromkeys(run.lock for run in runs):
             stack.enter_context(hold_if_writable(root))
-        parts = parts_of(runs)
+        parts = parts_of(runs, options.folds)
     submits = [part.name for run in runs for part in parts if part.run.root.resolve() == run.root.resolve()]
     with _new_folder(folder, options.overwrite) as new:
         items = [item for part in parts for item in part.items] + code_of(modules)
-        packages = _write_weights(new / SUFFIXES[0], parts, items, list(dict.fromkeys(submits)), modules)
+        about: dict[str, Any] = {"runs": [part.name for part in parts], "submits": submits, "modules": modules}
+        about |= {"views": options.views, "folds": options.folds}
+        packages = _write_weights(new / SUFFIXES[0], items, about)
         packages = list(dict.fromkeys([*packages, *(options.packages or [])]))
         described = _write_wheels(new / SUFFIXES[1], packages, options)
         _write_metadata(new, names, parts, options)
@@ -151,12 +183,24 @@ def make_bundle(folders: Sequence[str], options: BundleOptions) -> Path:
     if options.upload:
         from swinft.kaggle.bundle.upload import upload  # Kaggle's client is an extra
 
-        upload(folder, names.owner, names.title)
+        upload(folder, names.owner, names.title, runs[0].root)
     else:
         for kind in SUFFIXES:
             print_line(f"upload: kaggle datasets create -p {folder / kind}")
         print_line(f"then, once both datasets are ready: kaggle kernels push -p {folder / 'kernel'}")
     return folder
+
+
+def _check_served(runs: Sequence[Run]) -> None:
+    """Checks that a server can answer with the runs.
+
+    Raises:
+        InputError: They are several, or an ensemble that compares rows.
+    """
+    if len(runs) > 1:
+        raise InputError("a --server answers with one run: make an ensemble of them with `swinft ensemble`.")
+    if runs[0].is_ensemble and runs[0].read_ensemble()["method"] == Rank.name:
+        raise InputError(f"{runs[0].root} compares the ranks of rows, and a --server has one row at a time.")
 
 
 def _names(runs: Sequence[Run], options: BundleOptions) -> Names:
@@ -176,9 +220,7 @@ def _names(runs: Sequence[Run], options: BundleOptions) -> Names:
         owner = Client().user
     check_owner(owner)
     root = str(runs[0].read_config()["data"]["root"])
-    known = options.competition or downloaded_from(Path(root))
-    if known is None and root.startswith(SCHEME):
-        known = root.removeprefix(SCHEME)
+    known = options.competition or competition_of(root)
     if known is None:
         raise InputError(
             "--competition is missing: the notebook reads the competition's data. Give its slug, as in "
@@ -213,9 +255,7 @@ def _new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_weights(
-    folder: Path, parts: Sequence[Part], items: Sequence[Item], submits: list[str], modules: list[str]
-) -> list[str]:
+def _write_weights(folder: Path, items: Sequence[Item], content: dict[str, Any]) -> list[str]:
     """Writes the dataset of the runs, and loads every network from it; returns packages that it needs."""
     folder.mkdir()
     names = flat_names(items)
@@ -235,12 +275,11 @@ def _write_weights(
         for item, name in zip(items, names, strict=True)
     ]
     about: dict[str, Any] = {"format": FORMAT, "made_by": MAKER, "swinft": metadata.version("swinft")}
-    about |= {"runs": [part.name for part in parts], "submits": submits, "modules": modules, "files": files}
-    replace(folder / MANIFEST, json_bytes(about))
-    return _load_all(folder, modules)
+    replace(folder / MANIFEST, json_bytes({**about, **content, "files": files}))
+    return _load_all(folder)
 
 
-def _load_all(folder: Path, modules: list[str]) -> list[str]:
+def _load_all(folder: Path) -> list[str]:
     """Loads every network of a bundle on the CPU, one at a time; returns the packages of extras that they need."""
     with tempfile.TemporaryDirectory(prefix="swinft-") as work:
         opened = open_bundle(folder, Path(work) / "runs")
@@ -248,9 +287,9 @@ def _load_all(folder: Path, modules: list[str]) -> list[str]:
         for name in opened.runs:
             run = opened.run(name)
             configs.append(run.read_config())
-            for fold in [] if run.is_ensemble else run.finished_folds(None):
-                options = PredictOptions(folds=[fold], device="cpu", precision="32-true", allow_code=modules or None)
-                RunPredictor(run, options)
+            given: dict[str, Any] = {"views": opened.views, "allow_code": opened.modules or None}
+            for fold in [] if run.is_ensemble else run.finished_folds(opened.folds):
+                RunPredictor(run, PredictOptions(folds=[fold], device="cpu", precision="32-true", **given))
         methods = [opened.run(name).read_ensemble()["method"] for name in opened.runs if opened.run(name).is_ensemble]
     print_line(f"every network of {number_of(len(opened.runs), 'run')} was loaded from the bundle")
     return used_packages(configs, methods)

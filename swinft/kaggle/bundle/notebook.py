@@ -38,7 +38,8 @@ WORKING = Path(os.environ.get("SWINFT_KAGGLE_WORKING", "/kaggle/working"))
 def run(*words):
     \"\"\"Runs Python with these words and shows what it prints; a failure ends the notebook with its last lines.\"\"\"
     process = subprocess.Popen(
-        [sys.executable, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        encoding="utf-8", errors="replace",
         env={{**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}},
     )
     lines = []

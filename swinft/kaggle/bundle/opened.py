@@ -29,12 +29,16 @@ class Bundle:
         runs: Their names in the order in which they predict; those after which no other comes submit.
         submits: Those whose predictions are submitted, as a mean where they are several.
         modules: The user's modules that they need.
+        views: Views of every run; None for those of its config.
+        folds: Folds of every run; None for those that score rows.
     """
 
     folder: Path
     runs: list[str]
     submits: list[str]
     modules: list[str]
+    views: list[str] | None = None
+    folds: list[int | str] | None = None
 
     def run(self, name: str) -> Run:
         """One of its runs."""
@@ -49,11 +53,13 @@ def open_bundle(folder: Path, into: Path) -> Bundle:
         into: A new folder for the runs; large files are links in it.
 
     Raises:
-        InputError: It is no bundle, or files are missing or have changed.
+        InputError: It is no bundle, files are missing or have changed, or `into` is not new.
     """
     manifest = _manifest(folder)
     files = manifest["files"]
     _check(folder, files)
+    if into.is_dir() and any(into.iterdir()):
+        raise InputError(f"{into} is not empty: name a new folder for the runs.")
     for each in files:
         path, source = into / each["path"], folder / each["name"]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +77,7 @@ def open_bundle(folder: Path, into: Path) -> Bundle:
         sys.path.append(str(code))
         paths = [os.environ.get("PYTHONPATH", ""), str(code)]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))  # of processes for several devices
-    return Bundle(into, manifest["runs"], manifest["submits"], manifest["modules"])
+    return Bundle(into, *(manifest[name] for name in ("runs", "submits", "modules", "views", "folds")))
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def load(bundle: str | Path, **options: Any) -> RunPredictor | EnsemblePredictor
             f"the bundle has the runs {listed(opened.submits)}, and a server answers with one: make an ensemble of "
             f"them with `swinft ensemble`, and a bundle of it."
         )
-    return open_run(opened.folder / opened.submits[0], opened.modules).predictor(**options)
+    chosen = {name: value for name, value in (("views", opened.views), ("folds", opened.folds)) if value}
+    return open_run(opened.folder / opened.submits[0], opened.modules).predictor(**{**chosen, **options})
 
 
 def rows_of(*given: Any, id_column: str = "id") -> tuple[pd.DataFrame, dict[str, Any]]:

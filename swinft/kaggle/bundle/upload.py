@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from swinft.errors import InputError, RunError
+from swinft.errors import InputError, RunError, command
 from swinft.kaggle.bundle.metadata import SUFFIXES, slug_of
 from swinft.kaggle.client import Client
 from swinft.printing import print_line
@@ -13,13 +13,14 @@ POLL_SECONDS, MOST_SECONDS = 10.0, 1800.0
 sleep = time.sleep
 
 
-def upload(folder: Path, owner: str, title: str) -> None:
+def upload(folder: Path, owner: str, title: str, run: Path) -> None:
     """Creates the datasets of a bundle, or new versions of them, and then the notebook, which Kaggle runs.
 
     Args:
         folder: The bundle.
         owner: The user.
         title: Title of the notebook.
+        run: The run whose submission it is.
 
     Raises:
         InputError: Kaggle refuses a name.
@@ -45,7 +46,10 @@ def upload(folder: Path, owner: str, title: str) -> None:
     made = client.kernel_push(folder / "kernel")
     for note in made.notes:
         print_line(f"  {note}")
-    print_line(f"{owner}/{slug_of(title)}: version {made.version}: {made.url}")
+    name = f"{owner}/{slug_of(title)}"
+    print_line(f"{name}: version {made.version}: {made.url}")
+    submits = ["--message", "TEXT", "--kernel", name, "--kernel-version", made.version or "N"]
+    print_line(f"once it has ended: {command('submit', run, *submits)}")
 
 
 def _wait(client: Client, name: str) -> None:

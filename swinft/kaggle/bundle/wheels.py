@@ -25,7 +25,7 @@ OF_IMAGE = re.compile(r"(torch|torchvision|torchaudio|triton|pytorch-triton|(nvi
 PYTHON = "3.12"  # of Kaggle's image
 # Of glibc 2.35, in Kaggle's image: pip does not take an older platform for a newer one by itself.
 PLATFORMS = [
-    *(f"manylinux_2_{minor}_x86_64" for minor in (35, 34, 31, 28, 27, 26, 24, 17)),
+    *(f"manylinux_2_{minor}_x86_64" for minor in range(35, 4, -1)),
     *(f"manylinux{year}_x86_64" for year in ("2014", "2010", "1")),
 ]
 COMPILED_WITH = "numpy"  # whose next major version other packages do not accept
@@ -104,6 +104,8 @@ class _Tree:
             self.versions[name] = None
             return
         new = {(name, extra) for extra in ("", *wanted.extras)} - self._seen
+        if not new:
+            return
         self._seen |= new
         try:
             package = metadata.distribution(wanted.name)
@@ -113,7 +115,7 @@ class _Tree:
                 f"or remove it from --packages."
             ) from None
         self.versions[name] = package.version.partition("+")[0]
-        for text in (package.requires or []) if new else []:
+        for text in package.requires or []:
             each = Requirement(text)
             environments = [_notebook(self.python, extra) for _, extra in new]
             if each.marker is None or any(each.marker.evaluate(environment) for environment in environments):

@@ -143,7 +143,7 @@ class MAPAtK(ClassMetric):
         new: Answer for a class that is in no training row, such as `new_whale`. It ranks below every class of a
             probability of `threshold` or more, and above the others. A held-out row whose class no training row of its
             fold has counts as new, so that a threshold can be chosen on out-of-fold predictions.
-        threshold: See `new`; needed with it.
+        threshold: See `new`; null for 0.5, to which the rule `new_class` moves a fitted one.
     """
 
     name = "map_at_k"
@@ -153,8 +153,9 @@ class MAPAtK(ClassMetric):
         self.k = self._number("k", k, COUNT, whole=True)
         self.new = None if new is None else self._name("new", new)
         self.threshold = None if threshold is None else float(self._number("threshold", threshold, FINITE))
-        if (new is None) != (threshold is None):
-            raise InputError("map_at_k: new and threshold belong together. Give both of them, or none.")
+        if new is None and threshold is not None:
+            raise InputError("map_at_k: threshold is for the answer `new`. Give both of them, or none.")
+        self.threshold = 0.5 if new is not None and threshold is None else self.threshold
 
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
         """The score."""

@@ -34,6 +34,11 @@ class AUC(OrderMetric):
     name = "auc"
     kinds = CLASSES
 
+    def undefined_outputs(self, targets: Array) -> list[str]:
+        """Classes that no row has, or that all have."""
+        counts = np.bincount(targets, minlength=len(self.outputs)) if targets.ndim == 1 else np.zeros(0)
+        return [name for name, count in zip(self.outputs, counts, strict=False) if not 0 < count < len(targets)]
+
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
         """The score."""
         if predictions.shape[1] == 2:

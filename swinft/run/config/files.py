@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from swinft.class_spec import parameters_of
+from swinft.data.roots import resolved_root
 from swinft.data.target.kinds import TARGETS
 from swinft.inference.rules.expected_cost import completed
 from swinft.model.metrics import METRICS, word_of
@@ -40,7 +41,7 @@ def _found(given: Any, config: Namespace) -> Iterator[tuple[str, Any]]:
         return
     known = arguments or {}
     if metric is HierarchicalDistance and isinstance(known.get("taxonomy"), str):
-        yield "taxonomy", read_taxonomy(Path(config.data.root) / known["taxonomy"])
+        yield "taxonomy", read_taxonomy(Path(resolved_root(config.data.root)) / known["taxonomy"])
     target = TARGETS.get(config.data.target_kind) if isinstance(config.data.target_kind, str) else None
     by_threshold = "threshold" in parameters_of(metric) and target is not None and "labels" in target.formats
     if by_threshold and known.get("threshold") is None and config.submission.threshold != 0.5:

@@ -17,6 +17,7 @@ from swinft.data.schema import Schema
 from swinft.errors import InputError, listed, number_of
 from swinft.model.training.distillation import Teacher
 from swinft.ranges import settings_of
+from swinft.run.config.parser import plain
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import FoldId, held_out_by
 from swinft.run.folds.pretrained import count_leaked, is_trained_on
@@ -217,7 +218,7 @@ def teachers_of(experiment: Experiment) -> list[TeacherRun]:
         InputError: One is no finished run.
     """
     config = experiment.config
-    extra = [settings_of(ExtraTable, EXTRA, each).labels for each in config.data.folds.extra or []]
+    extra = [settings_of(ExtraTable, EXTRA, each).labels for each in plain(config.data.folds.extra or [])]
     named = [(DISTILL, config.distill.run), *((LABELS, name) for name in dict.fromkeys(extra))]
     return [TeacherRun.open(name, key, experiment) for key, name in named if name is not None]
 

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from swinft.data.columns import Columns
+from swinft.data.roots import resolved_root
 from swinft.data.samples import Rows
 from swinft.data.schema import Schema
 from swinft.data.tables.steps.make import given_table, read_given
@@ -238,7 +239,7 @@ def rows_to_predict(
         raise InputError(f"{next(iter(names.values()))} reads columns of the rows to predict: set data.test.")
     problems: list[Problem] = []
     id, setting = columns.id_of(data["id"], is_sample=not data["test"])
-    root, follow_links = Path(data["root"]), data["loading"]["follow_links"]
+    root, follow_links = Path(resolved_root(data["root"])), data["loading"]["follow_links"]
     table = read_given(given, root, id, names, problems, columns.encoding, setting, follow_links)
     if table is None or problems:
         raise DataError(problems, data["loading"]["download"])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.columns import Columns
+from swinft.data.roots import resolved_root
 from swinft.data.tables.numbers import NUMBER
 from swinft.data.tables.steps.make import given_table, read_given
 from swinft.data.tables.table import DataError, Problem, Table
@@ -148,7 +149,7 @@ def read_sample(
     problems: list[Problem] = []
     id, setting = columns.id_of(data["id"], is_sample=True)
     more = columns.encoding, setting, data["loading"]["follow_links"]
-    table = read_given(given, Path(data["root"]), id, {}, problems, *more)
+    table = read_given(given, Path(resolved_root(data["root"])), id, {}, problems, *more)
     if table is None or problems:
         raise DataError(problems, data["loading"]["download"])
     return Sample.of(table)

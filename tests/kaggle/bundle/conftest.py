@@ -30,3 +30,17 @@ def mount(bundle: Path, competition: Path, inputs: Path) -> Path:
         place = inputs / "datasets" / "me" / f"swinft-tiny-{kind}"
         shutil.copytree(bundle / kind, place, ignore=shutil.ignore_patterns("dataset-metadata.json"))
     return inputs
+
+
+@pytest.fixture
+def _not_loaded(monkeypatch):
+    """Bundles are not loaded again, and have an empty wheel: that takes most of the time."""
+    module = "swinft.kaggle.bundle.make"
+    monkeypatch.setattr(f"{module}._load_all", lambda *_: [])
+    monkeypatch.setattr(f"{module}.own_wheel", lambda folder: write(folder / "swinft-0-py3-none-any.whl"))
+    monkeypatch.setattr(f"{module}.needed_packages", lambda *_: {})
+
+
+def write(path: Path) -> Path:
+    path.write_bytes(b"")
+    return path

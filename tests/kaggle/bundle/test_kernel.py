@@ -70,6 +70,21 @@ def test_an_ensemble_and_a_mean_are_those_of_the_commands(runs, competition, tmp
     assert not np.allclose(made[0].values, made[1].values, atol=1e-6)
 
 
+@pytest.mark.slow  # two predictions with two views
+@pytest.mark.usefixtures("_not_loaded")
+def test_views_and_folds_are_those_of_the_bundle(tiny_run, competition, tmp_path):
+    out, target, work = tmp_path / "out", tmp_path / "submission.csv", tmp_path / "work"
+    assert make(str(tiny_run), "--views", "identity,hflip", "--folds", "1", "--output", str(out)) == 0
+    assert not [path for path in (out / "weights").iterdir() if "fold_0" in path.name]
+    words = ["--root", str(competition), "--output", str(target), "--device", "cpu", "--work", str(work)]
+    assert main([str(out / "weights"), *words]) == 0
+    expected = swinft.open_run(tiny_run).predict(
+        views=["identity", "hflip"], folds=[1], device="cpu", output=tmp_path / "p.csv"
+    )
+    assert (work / "tiny" / "test_predictions.csv").read_bytes() == expected.to_bytes()
+    assert main([str(out / "weights"), *words]) == 2  # not a new folder
+
+
 def test_nothing_is_left_where_an_input_is_missing(inputs, tmp_path, capsys):
     weights, output = inputs / "datasets/me/swinft-tiny-weights", tmp_path / "submission.csv"
     for words, says in (
@@ -85,15 +100,17 @@ def test_nothing_is_left_where_an_input_is_missing(inputs, tmp_path, capsys):
         assert not output.exists() or words[1] == "--rot"
 
 
-def test_only_the_rerun_predicts_if_that_is_wanted(inputs, tiny_run, competition, tmp_path, capsys, monkeypatch):
+def test_only_the_rerun_predicts_if_that_is_wanted(inputs, competition, tmp_path, capsys, monkeypatch):
     words = [inputs / "datasets/me/swinft-tiny-weights", tmp_path / "submission.csv", "--only-in-rerun", "true"]
     monkeypatch.delenv(kernel.RERUN, raising=False)
     assert predict(*words) == 0
     assert words[1].read_bytes() == (competition / "sample_submission.csv").read_bytes()
     assert "KAGGLE_IS_COMPETITION_RERUN is not set" in capsys.readouterr().out
     monkeypatch.setenv(kernel.RERUN, "1")
-    assert predict(*words) == 0
-    assert words[1].read_bytes() == (tiny_run / "submission.csv").read_bytes()
+    monkeypatch.setattr(kernel.Kernel, "predictions", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predict(*words)
+    assert not words[1].exists()
 
 
 @pytest.mark.slow  # ten predictions, to be timed

@@ -26,12 +26,6 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.fixture
-def _not_loaded(monkeypatch):
-    """Bundles are not loaded again: that takes most of the time."""
-    monkeypatch.setattr("swinft.kaggle.bundle.make._load_all", lambda *_: [])
-
-
 def test_it_has_what_predicts_and_nothing_of_rows(tiny_bundle, tiny_run):
     found = files(tiny_bundle / "weights")
     names = "config.yaml schema.json folds.csv inputs.json sample.json environment.json devices.json choice.json"
@@ -89,6 +83,7 @@ def test_the_wheel_is_of_the_installed_package(tiny_bundle, tmp_path):
     assert [entry.value for entry in found.entry_points] == ["swinft.cli:entry"]
 
 
+@pytest.mark.slow  # an ensemble is made
 @pytest.mark.usefixtures("_not_loaded")
 def test_an_ensemble_is_bundled_with_its_members(runs, monkeypatch, tmp_path):
     monkeypatch.setattr("swinft.run.ensemble.ensemble.write_report", lambda *_: None)
@@ -114,6 +109,7 @@ def test_runs_of_one_name_are_kept_apart(tiny_run, tmp_path):
     assert manifest["runs"] == manifest["submits"] == ["tiny", "tiny-2"]
 
 
+@pytest.mark.slow  # networks are loaded with them
 def test_modules_of_ones_own_are_in_the_bundle(tiny_run, tmp_path, monkeypatch):
     run = Run(Path(shutil.copytree(tiny_run, tmp_path / "tiny")))
     package = tmp_path / "mine_of_bundle"
@@ -148,7 +144,8 @@ def test_modules_of_ones_own_are_in_the_bundle(tiny_run, tmp_path, monkeypatch):
         (["--max-hours", "0"], "--max-hours is 0"),
         (["--python", "three"], "not a version of Python"),
         (["--wheels", "nowhere"], "--wheels nowhere: there is no such folder"),
-        (["--packages", "no_such_package_here", "--wheels", "download"], "no_such_package_here is not installed here"),
+        (["--folds", "7"], "names .7., but the run has folds"),
+        (["--server", "x.Y", "--max-hours", "3"], "--max-hours and --only-in-rerun are for a table of rows"),
         (["--allow-code", "no_such_module_here"], "there is no module of this name"),
         (["--wheel", "skip"], "Did you mean '--wheels'|wheels"),
     ],
@@ -219,7 +216,8 @@ def test_the_upload_makes_two_datasets_and_then_the_notebook(tiny_run, kaggle, t
     assert main([*words, "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert re.search(
-        r"/swinft-tiny-weights: created.*\n.*/swinft-tiny-wheels: created.*\n.*/swinft-tiny: version 1", said
+        r"/swinft-tiny-weights: created.*\n.*/swinft-tiny-wheels: created.*\n.*/swinft-tiny: version 1.*\n.*--kernel-version 1",
+        said,
     )
     assert main([*words, "--output", str(tmp_path / "out"), "--overwrite"]) == 0
     assert "swinft-tiny-weights: a new version" in capsys.readouterr().out

@@ -60,6 +60,7 @@ def serving_cells(bundle: Path) -> str:
     return "".join(notebook["cells"][-1]["source"])
 
 
+@pytest.mark.usefixtures("_not_loaded")
 def test_the_notebook_answers_row_by_row(tiny_run, data, tmp_path, monkeypatch):
     server = ["--server", "fake_inference_server.FakeInferenceServer"]
     assert make(str(tiny_run), "--output", str(tmp_path / "out"), *server) == 0
@@ -139,7 +140,10 @@ def test_other_things_are_refused(given, says):
         rows_of(*given)
 
 
-def test_a_server_answers_with_one_run(tiny_bundle, tmp_path):
+def test_a_server_answers_with_one_run(tiny_bundle, tiny_run, tmp_path, capsys):
+    other = shutil.copytree(tiny_run, tmp_path / "other")
+    assert make(str(tiny_run), str(other), "--server", "a.B", "--output", str(tmp_path / "out")) == 2
+    assert "a --server answers with one run" in capsys.readouterr().err
     weights = Path(shutil.copytree(tiny_bundle / "weights", tmp_path / "weights"))
     manifest = json.loads((weights / "bundle.json").read_text())
     (weights / "bundle.json").write_text(json.dumps(manifest | {"submits": ["tiny", "other"]}))

@@ -24,9 +24,14 @@ def test_every_requirement_of_swinft_is_there_and_torch_is_the_images():
     assert found["scipy"].compiled_with == ["numpy"]
     assert {"docstring-parser", "typeshed-client"} <= set(found)  # of an extra of jsonargparse
     assert "openvino" not in found
+    with pytest.raises(swinft.InputError, match="no_such_package_here is not installed here"):
+        needed_packages(["no_such_package_here"])
+    with pytest.raises(swinft.InputError, match="not the name of a package"):
+        needed_packages(["a b"])
     assert "openvino" in needed_packages(["swinft[openvino]"])
 
 
+@pytest.mark.slow  # two runs of pip
 def test_wheels_are_downloaded_in_the_versions_of_this_machine(tmp_path, monkeypatch):
     (tmp_path / "index").mkdir()
     (tmp_path / "out").mkdir()

@@ -573,7 +573,7 @@ def test_distances_are_the_hosts():
         ({"weighted_r2": {"weights": {"x": 1}, "column": "c"}}, "regression", LABELS, "tables with one output"),
         ({"weighted_r2": {"weights": {"x": 1}, "column": "gruop"}}, "regression", ["t"], "which the table lacks"),
         ({"weighted_r2": {"weights": {"g1": 1}, "column": "group"}}, "regression", ["t"], "2 names have no weight"),
-        ({"map_at_k": {"new": "new"}}, "classification", TWO, "new and threshold belong together"),
+        ({"map_at_k": {"threshold": 0.4}}, "classification", TWO, "threshold is for the answer `new`"),
         ({"top_k_accuracy": {"k": 0}}, "classification", TWO, "k is 0. Allowed: a whole number from 1"),
         ({"grouped_log_loss": {"column": "group", "any_class": "yes"}}, "classification", TWO, "any_by missing"),
         (

@@ -27,7 +27,7 @@ def ensemble(runs, monkeypatch) -> swinft.Run:
     return swinft.ensemble([runs / name for name in "abc"], "E", method="power", runs=runs, **options)
 
 
-def test_members_and_method_are_those_of_the_command(ensemble, competition):
+def test_members_and_method_are_those_of_the_command_and_what_predicts_no_other_rows_is_refused(ensemble, competition):
     rows = pd.read_csv(competition / "test.csv", dtype=str)
     predictor = ensemble.predictor(**CPU)
     found = predictor.predict(rows)
@@ -38,9 +38,6 @@ def test_members_and_method_are_those_of_the_command(ensemble, competition):
     assert repr(predictor) == f"predictor of {ensemble.folder}: power of 3 members: a, b, c"
     members = [swinft.open_run(ensemble.folder.parent / name).predictor(**CPU).predict(rows).values for name in "abc"]
     assert not np.allclose(members[0], members[1], atol=1e-6)
-
-
-def test_what_cannot_predict_other_rows_is_refused(ensemble, tmp_path):
     told = Run(shutil.copytree(ensemble.folder, ensemble.folder.with_name("F")))
     recipe = json.loads(told.ensemble.read_text())
     for changed, says in (

@@ -23,6 +23,6 @@ def finished_with(
     config["data"] |= data | ({"sample_submission": str(sample)} if sample else {})
     commit(copied.config, yaml.safe_dump(config).encode(), "swinft fit")
     experiment = Experiment.of_run(copied, "fit", None)
-    freeze_inputs(copied, experiment.config)
+    freeze_inputs(copied, experiment.config, {})
     join(copied, experiment)  # what `fit` does once the folds are finished
     return copied

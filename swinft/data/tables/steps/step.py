@@ -90,6 +90,23 @@ class CustomStep(BuiltinStep):
 
     def run(self, frame: Frame, context: Context) -> Frame:
         """The step's result; rows with a new index come from the step itself."""
+        found, again = self._applied(frame, context), self._applied(frame, context)
+        if not found.equals(again):
+            raise InputError(f"{context.where}: `apply` returns another table when it is called again.")
+        names = list(found.columns)
+        if odd := [name for name in names if not isinstance(name, str) or not name or names.count(name) > 1]:
+            raise InputError(f"{context.where}: the column {odd[0]!r} has no unique name that is text.")
+        cells = {name: self._cells(name, found[name], context) for name in names}
+        known, places = set(frame.places), found.index.tolist()
+        made = context.places(self.word, range(1, len(places) + 1))
+        return Frame(cells, [old if old in known else new for old, new in zip(places, made, strict=True)])
+
+    def _applied(self, frame: Frame, context: Context) -> pd.DataFrame:
+        """What the step returns.
+
+        Raises:
+            InputError: It fails, or returns no DataFrame.
+        """
         columns = {name: list(cells) for name, cells in frame.columns.items()}
         try:
             given = pd.DataFrame(columns, index=pd.Index(frame.places, dtype="int64"), dtype=object)
@@ -100,13 +117,7 @@ class CustomStep(BuiltinStep):
             raise InputError(f"{context.where}: it fails with {type(error).__name__}: {error}") from error
         if not isinstance(found, pd.DataFrame):
             raise InputError(f"{context.where}: `apply` returns a {type(found).__name__}, and must return a DataFrame.")
-        names = list(found.columns)
-        if odd := [name for name in names if not isinstance(name, str) or not name or names.count(name) > 1]:
-            raise InputError(f"{context.where}: the column {odd[0]!r} has no unique name that is text.")
-        cells = {name: self._cells(name, found[name], context) for name in names}
-        known, places = set(frame.places), found.index.tolist()
-        made = context.places(self.word, range(1, len(places) + 1))
-        return Frame(cells, [old if old in known else new for old, new in zip(places, made, strict=True)])
+        return found
 
     def _cells(self, name: str, cells: "pd.Series[Any]", context: Context) -> list[str]:
         """A column as text; a missing value is an empty cell.
@@ -148,7 +159,7 @@ def built(step: type[BuiltinStep], given: Any) -> BuiltinStep:
 
 
 def _name(key: Any) -> Any:
-    return "on" if key is True else key  # YAML reads the key `on` as true
+    return "on" if key is True or key == "true" else key  # YAML reads the key `on` as true, and JSON writes it so
 
 
 def text(key: str, given: Any) -> str:

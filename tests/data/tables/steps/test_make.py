@@ -204,6 +204,8 @@ def test_the_hash_is_that_of_the_table_and_not_of_its_files(root):
 class Doubled(swinft.TableStep):
     """Repeats cells."""
 
+    calls = 0
+
     def __init__(self, how: str) -> None:
         self.how = how
 
@@ -214,6 +216,9 @@ class Doubled(swinft.TableStep):
             return []
         if self.how == "fails":
             raise KeyError("x")
+        if self.how == "other":
+            Doubled.calls += 1
+            return frame.assign(x=str(Doubled.calls))
         if self.how == "new":
             return pd.DataFrame({"id": ["n", None]})
         frame["x"] = frame["x"] + frame["x"]
@@ -230,6 +235,7 @@ def test_a_custom_step_keeps_places_and_must_return_text(root):
         "numbers": "column 'x' contains int, such as 1, and must be text",
         "list": "`apply` returns a list, and must return a DataFrame",
         "fails": "it fails with KeyError: 'x'",
+        "other": "`apply` returns another table when it is called again",
     }.items():
         with pytest.raises(swinft.InputError, match=f"step 2, {Doubled.__module__}.Doubled: {said}"):
             swinft.read_table([A, Doubled(how)], root)
