@@ -8,11 +8,12 @@ from swinft.propose.roles import Roles
 from swinft.propose.tables import Column, TableFacts
 from swinft.propose.targets import Target
 
+# A word for what rows belong to, as the last word of a name, or before a word for an id: not `patient_age`.
 OWNERS = re.compile(
     r"(^|[^a-z])(patient|subject|person|participant|case|study|exam|specimen|slide|wsi|animal|individual|dog|cat|plant|tree|"
     r"plot|field|farm|site|location|scene|camera|cam|video|clip|sequence|seq|session|trip|flight|station|hospital|institution|"
     r"rescuer|user|owner|author|photographer|uploader|observer|date|day|batch|donor|mouse|image|group|family|lesion)"
-    r"([^a-z]|id|$)"
+    r"([^a-z]?(instance)?[^a-z]?(id|ids|uid|uuid|name|number|no|nr|code|index|key|hash))?$"
 )
 PRECEDENCE = (
     "patient", "subject", "person", "participant", "donor", "individual", "animal", "case", "study", "specimen",
@@ -58,12 +59,12 @@ def find_group(
         if name in target.columns or name == id or not _repeats(train, column):
             continue
         shown = f"'{name}' repeats: {len(column.values):,} values in {train.num_kept:,} rows"
-        named, crossing = OWNERS.search(_words(name)), _crossing(column, roles)
+        named, crossing = OWNERS.search(words_of(name)), _crossing(column, roles)
         apart = ", and no value of it is in the rows to predict" if crossing == 0 else ""
         if _same(column, train, target):
             weighed += [f"{shown}, but its values are those of the target"] if named else []
         elif named:
-            place = next((k for k, word in enumerate(PRECEDENCE) if word in _words(name)), len(PRECEDENCE))
+            place = next((k for k, word in enumerate(PRECEDENCE) if word in words_of(name)), len(PRECEDENCE))
             found.append((1 + place, name, f"{shown}; by its name, they belong together{apart}"))
         elif crossing == 0 and len(column.values) > 20 and not _is_measured(column):
             found.append((50, name, f"{shown}{apart}"))
@@ -93,7 +94,7 @@ def _holds(coarse: Column, fine: Column) -> bool:
     return len({*zip(fine.cells, coarse.cells, strict=True)}) == len({*fine.cells})
 
 
-def _words(name: str) -> str:
+def words_of(name: str) -> str:
     """A column's name as lower-case words: `PatientID` as `patient_id`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
@@ -155,7 +156,7 @@ def find_metadata(train: TableFacts, roles: Roles, used: Sequence[str]) -> Metad
         column, other = train.columns[name], roles.test.columns[name]
         if len(column.values) < 2:
             left_out[name] = "it has one value"
-        elif IDS.search(_words(name)):
+        elif IDS.search(words_of(name)):
             left_out[name] = "by its name, it is an id"
         elif column.is_number and (other.is_number or not other.values):
             numbers.append(name)

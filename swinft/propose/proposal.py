@@ -10,6 +10,7 @@ from swinft.propose.grouping import Group, Metadata, find_group, find_metadata
 from swinft.propose.images import Shown, look_at
 from swinft.propose.known import KNOWN, Known
 from swinft.propose.lines import Line
+from swinft.propose.patterns import patterns_of
 from swinft.propose.reshape import by_folders, reshaped, with_flags
 from swinft.propose.roles import Roles, find_roles, id_column
 from swinft.propose.shape import Reshaped
@@ -73,12 +74,12 @@ def propose(slug: str, facts: Facts, root: str) -> Proposal:
     target = _add_target(draft, roles, shape, ids)
     group = _group(draft, roles, shape, target, ids[0] if ids else "")
     used = [*ids, *(target.columns if target else []), *shape.used, *([group.column] if group else [])]
-    _add_metadata(draft, find_metadata(shape.train, roles, used), shape)
+    _add_metadata(draft, find_metadata(shape.train, roles, used), shape, roles)
     draft.lines += size_lines(shown, shape.train.num_rows)
     if target is not None:
         draft.lines += fold_lines(shape, target, group)
         draft.lines += model_lines(target, draft.known)
-        draft.lines.append(metric_line(target, shape.train, facts, draft.known, slug, roles.sample is not None))
+        draft.lines.append(metric_line(target, shape.train, facts, draft.known, slug, roles.sample))
         for key, value in target.submission.items():
             draft.add(f"submission.{key}", value, "the sample submission has other names for them")
         for key, value in (draft.known.submission if draft.known else {}).items():
@@ -160,7 +161,7 @@ def _group(draft: Draft, roles: Roles, shape: Reshaped, target: Target | None, i
     return replace(group, others=(*group.others, *weighed)) if group else None
 
 
-def _add_metadata(draft: Draft, found: Metadata, shape: Reshaped) -> None:
+def _add_metadata(draft: Draft, found: Metadata, shape: Reshaped, roles: Roles) -> None:
     """Metadata columns; and those that only training rows have, which may tell the target."""
     if found.only_train:
         place = max(k for k, line in enumerate(draft.lines) if line.key in ("data.train", "data.target"))
@@ -178,9 +179,10 @@ def _add_metadata(draft: Draft, found: Metadata, shape: Reshaped) -> None:
         else f"; {', '.join(draft.known.notes if draft.known else ())}"
     )
     left = [f"not used: {name}, because {reason}" for name, reason in [*found.left_out.items()][:4]]
+    every = [*shape.train.columns, *(roles.test.columns if roles.test else ())]
     for name, columns in {"numeric_features": found.numbers, "categorical_features": categories}.items():
         if columns:
-            add(f"data.columns.{name}", columns, why, *left)
+            add(f"data.columns.{name}", patterns_of(columns, every), why, *left)
             why, left = "", []
     if uses and found.blanks:
         draft.add("data.columns.missing_features", "fill", f"some cells are empty in {some(found.blanks, 4)}")

@@ -20,6 +20,7 @@ AN_ID = re.compile(r"(^|_| )ids?$|individual|identity|^id$")
 RLE = re.compile(r"[0-9]+ [0-9]+( [0-9]+ [0-9]+)*")
 DELIMITERS = (" ", "|", ",", ";", "/", "+")
 MOST_CLASSES = 30  # whole numbers with more distinct values are measured, not classes
+MOST_NAMES = 0.7  # classes per row: with more, nearly every row would be a class of its own
 SUM = 1e-3
 
 
@@ -77,6 +78,9 @@ def find_target(train: TableFacts, roles: Roles, used: Sequence[str], known: Kno
     if chosen is None:
         return None
     what, why, delimiter = kind_of(train, chosen, sample, known)
+    column = train.columns[chosen.columns[0]]
+    if what == "classes" and len(column.values) > MOST_NAMES * max(1, len(column.filled)):
+        return None  # text that hardly repeats: a caption or an id, not a class
     return Target(chosen.columns, what, chosen.why, why, delimiter, chosen.submission, chosen.others)
 
 

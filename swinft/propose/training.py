@@ -151,11 +151,13 @@ def model_lines(target: Target, known: Known | None) -> list[Line]:
 
 
 def metric_line(
-    target: Target, train: TableFacts, facts: Facts, known: Known | None, slug: str, has_sample: bool
+    target: Target, train: TableFacts, facts: Facts, known: Known | None, slug: str, sample: TableFacts | None
 ) -> Line:
     """The metrics; the first one selects epochs and formats."""
     names, why = METRICS.get(target.what, (["rmse"], ""))
-    if target.what == "label_sets" and not has_sample:
+    cells = [cell for column in [*sample.columns.values()][1:] for cell in column.values] if sample else []
+    has_whole = bool(cells) and all(cell in ("0", "1") for cell in cells)
+    if target.what == "label_sets" and sample is None:
         names, why = METRICS["labels"]
     if known and known.metrics:
         official, *rest = known.metrics
@@ -166,6 +168,8 @@ def metric_line(
                 return Line("model.metrics", names, f"{missing}; then: {{{TAXONOMY}: {{taxonomy: FILE}}}}")
             official = {TAXONOMY: {"taxonomy": path}}
         return Line("model.metrics", [official, *rest], f"the first is the official metric of {slug} ({known.source})")
+    if target.what == "binary" and has_whole:
+        why = "the sample submission's cells are 0 or 1: if it wants classes, put accuracy or f1 first"
     advice = "Put the competition's official metric first; `swinft metrics` lists them"
     return Line("model.metrics", names, f"a guess: {why}. {advice}")
 

@@ -77,7 +77,11 @@ def chest_xrays(root: Path, numbers: Random) -> None:
         present = [CHEST[k] for k in range(4) if numbers.random() < 0.35] or ["No Finding"]
         sets.append("|".join(present))
         save(root / f"images_{1 + row // 20:03d}" / "images" / names[-1], of_class(numbers, len(present), 5, SIDE))
-    more = {"Follow-up #": [row % 3 for row in range(60)], "Patient ID": patients, "Patient Age": [50] * 30 + [60] * 30}
+    more = {
+        "Follow-up #": [row % 3 for row in range(60)],
+        "Patient ID": patients,
+        "Patient Age": [20 + row // 6 for row in range(60)],
+    }
     more |= {"Patient Gender": ["M", "F"] * 30, "View Position": ["PA", "AP", "PA"] * 20}
     write(root / "Data_Entry_2017.csv", {"Image Index": names, "Finding Labels": sets, **more})
     (root / "test_list.txt").write_text("\n".join(names[:6]))

@@ -12,6 +12,7 @@ import yaml
 
 import swinft
 from swinft.cli import main
+from swinft.propose.grouping import OWNERS, words_of
 from swinft.propose.known import SPINE
 from tests.conftest import ROOT
 from tests.integration.layouts import LAYOUTS
@@ -45,7 +46,7 @@ EXPECTED: dict[str, tuple[str, object, str, object, str | None, dict[str, object
     "imagenette": ("classification", "label", "path", "{path}", None, {"data.folds.column": "fold", "data.sample_submission": None}),
     "csiro": ("regression", 5, "image_id", "{image_path}", "Sampling_Date", {"data.columns.test_image": None}),
     "planttraits": ("regression", 6, "id", "train_images/{id}.jpeg", None,
-                    {"data.columns.missing_features": "fill", "submission.columns": {name: f"{name}_mean" for name in TRAITS}}),
+                    {"data.columns.numeric_features": ["WORLDCLIM_*", "SOIL_*", "MODIS_*", "VOD_*"], "submission.columns": {name: f"{name}_mean" for name in TRAITS}}),
     "aerial_cactus": ("classification", "has_cactus", "id", "train.zip/train/{id}", None, {"data.loading.source": "zip"}),
     "histopathologic": ("classification", "label", "id", "train/{id}.tif", None, {"data.train": "train_labels.csv"}),
     "isic_2024": ("classification", "target", "isic_id", "train-image/image/{isic_id}.jpg", "patient_id",
@@ -259,6 +260,26 @@ def test_hundreds_of_thousands_of_files_take_seconds(tmp_path):
     assert (group.count, group.is_exact, len(group.folders)) == (1200, False, 1200)
     assert made_.facts.listing.num_files == 400
     assert len(group.names) <= 240
+
+
+@pytest.mark.parametrize(
+    ("name", "is_group"),
+    [
+        ("Patient ID", True), ("PatientID", True), ("StudyInstanceUID", True), ("Sampling_Date", True), ("site", True),
+        ("Patient Age", False), ("image_width", False), ("plant_height", False), ("date_quality", False), ("category", False),
+    ],
+)  # fmt: skip
+def test_a_column_of_groups_is_named_by_what_rows_belong_to_and_not_by_what_is_measured(name, is_group):
+    assert bool(OWNERS.search(words_of(name))) == is_group
+
+
+def test_text_that_hardly_repeats_is_no_class(tmp_path, capsys):
+    root = tmp_path / "data"
+    ids = [f"a{row}" for row in range(30)]
+    one_of_each([f"images/{id}.png" for id in ids], root, np.random.default_rng(0))
+    write(root / "train.csv", {"id": ids, "label": [f"a dog, number {row}" for row in range(30)]})
+    assert new(root) == 2
+    assert "data.target could not be decided" in capsys.readouterr().err
 
 
 PAGE = ROOT / "docs" / "new.md"
