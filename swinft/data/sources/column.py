@@ -10,33 +10,46 @@ from typing import Literal
 import numpy as np
 
 from swinft.data.sources.files import state_of
-from swinft.data.sources.pixels import SET_SHAPE, image_shape, netpbm, row_levels
+from swinft.data.sources.pixels import SET_SHAPE, array_file, image_shape, row_levels, row_numbers
 from swinft.data.sources.source import Source
 from swinft.data.tables.table import Problem, Table
+from swinft.errors import InputError, suggest
 from swinft.ranges import COUNT, check_ranges
 
 
 class ColumnSource(Source):
     """Pixels in columns: `image: pixel*` for pixel0, pixel1, …; `image: pixels` for one cell of numbers and blanks.
 
-    Values are whole numbers in 0–255, in row-major order, channels last. Columns are sorted by the numbers in their
-    names, not by their order in the table.
+    Values are in row-major order, channels last. Columns are sorted by the numbers in their names, not by their order
+    in the table.
 
     Args:
         height: In pixels; null to derive it from the width, or for a square image.
         width: In pixels; null to derive it from the height, or for a square image.
         channels: 1 for grey, 3 for RGB.
+        values: `levels` for whole numbers in 0–255; `numbers` for any numbers, which need
+            `data.loading.image_rules: {keep: float32, range: [black, white]}`.
     """
 
-    def __init__(self, height: int | None = None, width: int | None = None, channels: Literal[1, 3] = 1) -> None:
-        self.height, self.width, self.channels = height, width, channels
+    def __init__(
+        self,
+        height: int | None = None,
+        width: int | None = None,
+        channels: Literal[1, 3] = 1,
+        values: Literal["levels", "numbers"] = "levels",
+    ) -> None:
+        self.height, self.width, self.channels, self.values = height, width, channels, values
+        if values not in ("levels", "numbers"):
+            raise InputError(f"data.loading.source: values is {values!r}.{suggest(str(values), ['levels', 'numbers'])}")
         check_ranges("data.loading.source", vars(self), dict.fromkeys(("height", "width", "channels"), COUNT))
         self._images: dict[str, tuple[bytes, int, tuple[int, int, int], tuple[int, ...]]] = {}
 
     def read(self, reference: str) -> bytes:
         """A row's pixels, encoded as an image file."""
         pixels, row, shape, _ = self._images[reference]
-        return netpbm(np.frombuffer(pixels, np.uint8, math.prod(shape), row * math.prod(shape)).reshape(shape))
+        dtype = np.dtype(np.uint8 if self.values == "levels" else np.float32)
+        size = math.prod(shape)
+        return array_file(np.frombuffer(pixels, dtype, size, row * size * dtype.itemsize).reshape(shape))
 
     def stat(self, reference: str) -> tuple[int, ...]:
         """State of the table's file when it was read; the pixels in memory do not change."""
@@ -69,7 +82,8 @@ class ColumnSource(Source):
             problems.append(Problem(str(table.path), what, fix, 1, column=template))
             return [""] * len(table)
         size = math.prod(shape)
-        pixels = b"".join(row_levels(table, row, numbers, size, problems) for row, numbers in enumerate(rows))
+        parse = row_levels if self.values == "levels" else row_numbers
+        pixels = b"".join(parse(table, row, numbers, size, problems) for row, numbers in enumerate(rows))
         found = [f"{table.path}/{template}/{id}" for id in table.ids]
         state = state_of(os.stat(table.path)) if table.sha256 is None else _state(table.sha256)
         self._images |= {reference: (pixels, row, shape, state) for row, reference in enumerate(found)}

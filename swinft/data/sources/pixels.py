@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.tables.numbers import NUMBER
 from swinft.data.tables.table import Problem, Table
 
 # All spellings of a level: a dictionary is faster than parsing, and accepts nothing else.
@@ -90,3 +91,18 @@ def row_levels(table: Table, row: int, numbers: Sequence[str], size: int, proble
         fix = f"{error} must be a whole number in 0–255."
         problems.append(table.problem(row, "a pixel is not a grey level", fix))
         return bytes(size)
+
+
+def row_numbers(table: Table, row: int, numbers: Sequence[str], size: int, problems: list[Problem]) -> bytes:
+    """Parses a row's pixel values as float32, of any size; arguments and zeros as `row_levels`."""
+    if len(numbers) != size:
+        row_levels(table, row, numbers, size, problems)
+        return bytes(4 * size)
+    wrong = [each for each in numbers if not NUMBER.fullmatch(each) and each.casefold() != "nan"]
+    with np.errstate(over="ignore"):
+        found = np.array(["0"] if wrong else numbers, dtype=np.float64).astype(np.float32)
+    wrong += [numbers[place] for place in np.flatnonzero(np.isinf(found)).tolist()]
+    if wrong:
+        problems.append(table.problem(row, "a pixel is not a number", f"'{wrong[0]}' must be a number like -12.5."))
+        return bytes(4 * size)
+    return found.tobytes()

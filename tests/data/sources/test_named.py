@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swinft.data.images.arrays import read_array
 from swinft.data.images.decode import decode
 from swinft.data.sources import archives
 from swinft.data.sources.column import ColumnSource
@@ -261,6 +262,11 @@ def test_columns_are_pixels_in_the_order_of_their_numbers(tmp_path):
     assert np.array_equal(image, np.arange(12).reshape(2, 2, 3))
     image, _ = columns(tmp_path, ColumnSource(), "pixels", "id,pixels", "a,0 1 2 3", "b,4 5 6 7")
     assert np.array_equal(image, [[0, 1], [2, 3]])
+    source = ColumnSource(values="numbers")
+    (first, *_), problems = found(source, tmp_path, "pixels", "a,-27.5 1e-1 nan 3", header="id,pixels")
+    assert not problems
+    samples, _ = read_array(read_image(first, source))
+    np.testing.assert_array_equal(samples[..., 0], np.array([[-27.5, 0.1], [np.nan, 3]], np.float32))
 
 
 @pytest.mark.parametrize(
@@ -273,6 +279,9 @@ def test_columns_are_pixels_in_the_order_of_their_numbers(tmp_path):
         (ColumnSource(height=1), "p*", "a,1,256,3", "'256' must be a whole number in 0–255"),
         (ColumnSource(height=1), "p*", "a,1,,3", "'' must be a whole number in 0–255"),
         (ColumnSource(height=1), "p*", "a,1,0.5,3", "'0.5' must be"),
+        (ColumnSource(height=1, values="numbers"), "p*", "a,1,-0.5e1,x", "'x' must be a number"),
+        (ColumnSource(height=1, values="numbers"), "p*", "a,1,,3", "'' must be a number"),
+        (ColumnSource(height=1, values="numbers"), "p*", "a,1,1e60,3", "'1e60' must be a number"),
         (ColumnSource(height=2), "p0", "a,1,2,3", "an image has 0 values"),
     ],
 )

@@ -19,6 +19,7 @@ from swinft.data.tables.steps.csv import CSVStep
 from swinft.data.tables.steps.files import FilesStep
 from swinft.data.tables.steps.formats import HDF5Step, ParquetStep
 from swinft.data.tables.steps.group import GroupStep
+from swinft.data.tables.steps.json import JSONStep
 from swinft.data.tables.steps.rows import ConcatStep, ExplodeStep, UniqueStep, WhereStep
 from swinft.data.tables.steps.sequence import StepList
 from swinft.data.tables.steps.shapes import JoinStep, MeltStep, PivotStep
@@ -31,6 +32,7 @@ BUILTIN = (
     ParquetStep,
     HDF5Step,
     COCOStep,
+    JSONStep,
     JoinStep,
     ConcatStep,
     PivotStep,

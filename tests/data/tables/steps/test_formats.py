@@ -10,6 +10,7 @@ import pytest
 from pyarrow import parquet
 
 import swinft
+from swinft.data.tables.table import DataError
 from tests.data.tables.steps.test_make import problems
 
 
@@ -83,3 +84,27 @@ def test_names_of_hdf5_are_those_of_datasets_in_any_group_without_links(tmp_path
     (tmp_path / "bad.hdf5").write_bytes(b"no")
     assert "it cannot be read" in problems(tmp_path, {"hdf5": "bad.hdf5"})[0]
     assert "Did you mean 't.hdf5'?" in problems(tmp_path, {"hdf5": "tt.hdf5"})[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"id": 1}', "it is no list of records"),
+        ("[]", "it is no list of records"),
+        ('[{"id": 1}, 7]', "it is no list of records"),
+        ('[{"id": "a", "pixels": [[1], [2]]}]', "a value is no number or text, and no list of them"),
+        ('[{"id": "a"}, {"id": {"b": 1}}]', "a value is no number or text, and no list of them"),
+        ("[{", "it is no JSON"),
+    ],
+)
+def test_json_that_is_no_list_of_records_is_refused(text, said, tmp_path):
+    (tmp_path / "train.json").write_text(text)
+    with pytest.raises(DataError, match=said):
+        swinft.read_table([{"json": "train.json"}], tmp_path)
+
+
+def test_json_keeps_ids_and_pixels_and_a_missing_key_is_empty(tmp_path):
+    (tmp_path / "train.json").write_text('[{"id": "007", "p": [0.1, -2, null]}, {"id": "1e5", "y": true}]')
+    assert swinft.read_table([{"json": "train.json"}], tmp_path).to_csv(index=False) == (
+        "id,p,y\n007,0.1 -2 nan,\n1e5,,True\n"
+    )
