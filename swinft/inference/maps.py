@@ -1,6 +1,6 @@
 """Probability maps of segmentation: levels of 8 bits at the network's image size, with the sizes of the image files.
 
-On disk they are one file beside the CSV of the predictions, with the ending `.npy`: two arrays of NumPy one after
+On disk they are one file beside the CSV of the predictions, `oof.maps.npy` of `oof.csv`: two arrays of NumPy one after
 another, first a table of the rows (`id`, `height`, `width` of the image's file), then the maps, uint8 (N, K, H, W),
 where 255 is probability 1. `numpy.load` of the open file reads one after the other.
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swinft.errors import RunError
+from swinft.inference.provenance import maps_beside
 from swinft.store import commit, has_record, replace, verify
 
 WHITE = 255
@@ -105,11 +106,6 @@ class Maps:
             file.write(np.ascontiguousarray(self.levels[start : start + CHUNK]).tobytes())
 
 
-def beside(path: Path) -> Path:
-    """The file of maps beside a CSV of predictions."""
-    return path.with_suffix(".npy")
-
-
 def write_maps(path: Path, maps: Maps, ids: Sequence[str], producer: str, is_own: bool = True) -> None:
     """Writes the maps of a CSV of predictions, with a commit record if they are an artefact of a run.
 
@@ -121,9 +117,9 @@ def write_maps(path: Path, maps: Maps, ids: Sequence[str], producer: str, is_own
         is_own: Whether it is a run's.
     """
     if is_own:
-        commit(beside(path), lambda file: maps.write(file, ids), producer)
+        commit(maps_beside(path), lambda file: maps.write(file, ids), producer)
     else:
-        replace(beside(path), lambda file: maps.write(file, ids))
+        replace(maps_beside(path), lambda file: maps.write(file, ids))
 
 
 def read_maps(path: Path, ids: Sequence[str], coverage: NDArray[np.float32]) -> Maps | None:
@@ -137,7 +133,7 @@ def read_maps(path: Path, ids: Sequence[str], coverage: NDArray[np.float32]) -> 
     Raises:
         RunError: The maps are of other predictions than the CSV.
     """
-    file = beside(path)
+    file = maps_beside(path)
     if not file.is_file():
         return None
     if has_record(file):

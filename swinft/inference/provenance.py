@@ -81,6 +81,11 @@ def beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}.made_from.json")
 
 
+def maps_beside(path: Path) -> Path:
+    """Path of the maps of segmentation beside their CSV."""
+    return path.with_name(f"{path.stem}.maps.npy")
+
+
 def read_made_from(path: Path, maker: str) -> dict[str, Any] | None:
     """The provenance record of a file; None if `maker` did not write the file, or it has changed since."""
     try:

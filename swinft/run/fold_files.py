@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swinft.inference.provenance import maps_beside
 from swinft.store import has_record, is_committed, verify
 
 FoldId = int | str  # 3, "3_seed_1", "all", "all_seed_1"
@@ -156,7 +157,7 @@ class Fold:
     def is_done(self) -> bool:
         """Whether the fold is finished and has all files needed to predict with it."""
         only_predicts = self.held_out is None or (self.root.parent / BUNDLED).is_file()
-        maps = self.oof.with_suffix(".npy")  # of segmentation only
+        maps = maps_beside(self.oof)  # of segmentation only
         scored = [] if only_predicts else [self.oof, *([maps] if has_record(maps) else [])]
         return all(is_committed(path) for path in (self.weights, *scored, self.result))
 

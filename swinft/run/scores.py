@@ -50,7 +50,7 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     if len(of_seeds) > 1:
         found = mean_of(list(of_seeds.values()))
     if data.schema.base.are_maps and found.maps is None:
-        raise StoreError(f"the maps oof.npy of folds in {run.root} are missing. Restore them from a copy.")
+        raise StoreError(f"the maps oof.maps.npy of folds in {run.root} are missing. Restore them from a copy.")
     oof = replace(found, fold=data.fold_of_row, status=data.splits.status if data.may_skip else None)
     oof.write(run.oof, "swinft fit")
     results = [run.fold(index).read_result() for index in run.planned_folds()]

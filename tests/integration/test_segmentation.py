@@ -93,7 +93,7 @@ def test_the_pooled_score_is_that_of_the_stored_maps_at_full_size(run, salt):
 
 
 def test_plain_numpy_reads_the_maps(run):
-    with (run / "test_predictions.npy").open("rb") as file:
+    with (run / "test_predictions.maps.npy").open("rb") as file:
         table, levels = np.load(file), np.load(file)
     assert table["id"].tolist() == ["t3", "t2", "t1", "t0"]
     assert (levels.dtype, levels.shape) == (np.uint8, (4, 1, 32, 32))
@@ -152,10 +152,10 @@ def test_another_order_of_rows_gives_the_same_masks_by_id(run, salt, tmp_path):
 def test_maps_of_other_predictions_are_not_taken_for_those_of_a_table(run, tmp_path, capsys):
     for name in ("test_predictions.csv", "test_predictions.made_from.json"):
         shutil.copy(run / name, tmp_path / name.replace("test_", ""))
-    shutil.copy(run / "oof.npy", tmp_path / "predictions.npy")
+    shutil.copy(run / "oof.maps.npy", tmp_path / "predictions.maps.npy")
     assert main(["submit", str(run), "--predictions", str(tmp_path / "predictions.csv"), "--dry-run"]) != 0
     assert "does not hold the maps of predictions.csv" in capsys.readouterr().err
-    (tmp_path / "predictions.npy").unlink()
+    (tmp_path / "predictions.maps.npy").unlink()
     assert main(["submit", str(run), "--predictions", str(tmp_path / "predictions.csv"), "--dry-run"]) == 2
     assert "have no maps" in capsys.readouterr().err
 
@@ -166,7 +166,7 @@ def test_a_fold_that_was_interrupted_after_its_first_epoch_ends_with_the_same_by
     with power_gone_after(1):
         main(["fit", "--config", str(config), "--fold", "0"])
     assert main(["fit", "--config", str(config), "--fold", "0", "--resume"]) == 0
-    for name in ("weights.safetensors", "oof.npy", "oof.csv"):
+    for name in ("weights.safetensors", "oof.maps.npy", "oof.csv"):
         assert (tmp_path / "runs" / "tiny" / "fold_0" / name).read_bytes() == (run / "fold_0" / name).read_bytes(), name
 
 

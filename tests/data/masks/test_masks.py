@@ -1,5 +1,7 @@
 """Masks of a table: read, checked, and in the geometry of their images."""
 
+from dataclasses import replace
+
 import albumentations as A
 import cv2
 import numpy as np
@@ -8,6 +10,7 @@ from PIL import Image
 
 from swinft.data.augment.pipelines import apply_to_both, eval_pipeline
 from swinft.data.datamodule import CSVDataModule
+from swinft.data.schema import Schema, check_kind
 from swinft.data.tables.table import DataError
 from swinft.data.target.segmentation import Segmentation
 from swinft.errors import InputError
@@ -195,3 +198,22 @@ def test_a_padded_map_comes_back_to_its_image():
             expected[top:bottom, left:right] = 1
             np.testing.assert_array_equal(mask[..., 0], expected, err_msg=f"{full} {size}")
             assert restored(mask[..., 0] * np.uint8(200), full, "pad").min() == 200
+
+
+def test_masks_that_changed_since_the_start_of_a_run_are_noticed(salt):
+    schema = ready(salt).schema
+    check_kind(schema, Schema.from_dict(schema.to_dict()))
+    other = replace(schema, kind_check=[schema.kind_check[0] + 0.01, schema.kind_check[1]])
+    with pytest.raises(InputError, match="masks of the training rows have changed"):
+        check_kind(other, Schema.from_dict(schema.to_dict()))
+
+
+def test_images_that_are_shrunk_keep_the_size_of_their_file_and_their_masks(tmp_path):
+    root = write_salt(tmp_path / "large", 6, 1, (160, 208))
+    data = ready(root, image_size=(40, 52), loading={"cache": False, "shrink": True})
+    item = data.make_dataset("val", np.arange(6))[3]
+    assert item["size"].tolist() == [160, 208]
+    expected = cv2.resize(disc(3, (160, 208)).astype(np.float32), (52, 40), interpolation=cv2.INTER_AREA)
+    found = item["target"][0].numpy()
+    assert (found[expected > 0.9] == 1).all()
+    assert (found[expected < 0.1] == 0).all()
