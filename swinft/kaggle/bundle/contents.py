@@ -12,6 +12,7 @@ import yaml
 
 from swinft.errors import InputError, command, listed
 from swinft.inference.provenance import sha256
+from swinft.run.config.secrets import mask
 from swinft.run.ensemble.predict import placed
 from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
@@ -131,11 +132,11 @@ def _item(run: Run, name: str, path: Path) -> Item:
 
 
 def _without_paths(run: Run) -> bytes:
-    """A config without the folders of this machine."""
+    """A config without the folders of this machine; secrets that somebody has written into it are masked."""
     config = run.read_config()
     config["runs"], config["data"]["root"] = "runs", "."
     config["data"]["loading"]["cache_dir"] = None
-    return str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True)).encode()
+    return mask(str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))).encode()
 
 
 def _numbers_of_folds(run: Run) -> bytes:

@@ -1,49 +1,60 @@
-"""Which of swinft's extras a run needs to predict: those whose packages its networks and images import."""
+"""Which of swinft's extras a run needs to predict, by its config."""
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
-# They do not predict: development, Kaggle's client, formats for other programs, training alone.
-NOT_TO_PREDICT = {"dev", "kaggle", "export", "openvino", "schedulefree"}
-OF_SOURCES = {"hdf5": "h5py"}  # imported with the first image
-OF_METHODS = {"gbdt": "lightgbm"}
+# The packages of each extra that predicts, and the words of a config that tell of it.
+PACKAGES = {
+    "hdf5": ["h5py"],
+    "parquet": ["pyarrow"],
+    "dicom": ["pydicom", "python-gdcm"],
+    "gbdt": ["lightgbm"],
+    "segmentation": ["segmentation-models-pytorch"],
+}
+WORDS = {
+    "hdf5": ("hdf5", ".h5"),
+    "parquet": ("parquet",),
+    "dicom": ("dicom", ".dcm"),
+    "segmentation": ("segmentation",),
+    "gbdt": ("gbdt",),
+}
+TABLES = ("train", "test", "sample_submission")  # of steps, whose words are keys
 
 
 def used_packages(configs: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> list[str]:
-    """Names of the packages.
+    """Names of the packages that are installed here; one too many does no harm.
 
     Args:
-        configs: The configs of the runs, whose networks have been loaded in this process.
+        configs: The configs of the runs.
         methods: The methods of the ensembles.
     """
-    sources = [config["data"]["loading"].get(key) for config in configs for key in ("source", "test_source")]
-    named = {OF_SOURCES[source] for source in sources if isinstance(source, str) and source in OF_SOURCES}
-    named |= {OF_METHODS[method] for method in methods if method in OF_METHODS}
-    modules = _modules()
-    imported = {name for name in _of_extras() if any(module in sys.modules for module in modules.get(name, ()))}
-    return sorted(named | imported - set(OF_SOURCES.values()) - set(OF_METHODS.values()))
+    texts = [text.lower() for config in configs for text in _texts(config["data"])] + list(methods)
+    extras = [extra for extra, words in WORDS.items() if any(word in text for word in words for text in texts)]
+    return [name for extra in extras for name in PACKAGES[extra] if _is_installed(name)]
 
 
-def _of_extras() -> set[str]:
-    """Packages of the extras that may be needed to predict."""
-    found = set()
-    for text in metadata.requires("swinft") or []:
-        each = Requirement(text)
-        extras = {str(value) for value in metadata.metadata("swinft").get_all("Provides-Extra") or []} - NOT_TO_PREDICT
-        if each.marker and any(each.marker.evaluate({"extra": extra}) for extra in extras):
-            found.add(str(canonicalize_name(each.name)))
-    return found - {"swinft"}
+def _texts(data: Mapping[str, Any]) -> Iterator[str]:
+    """Values of the section, and the keys of steps."""
+    for name, value in data.items():
+        yield from _inside(value, with_keys=name in TABLES)
 
 
-def _modules() -> dict[str, list[str]]:
-    """The modules that each installed package brings."""
-    found: dict[str, list[str]] = {}
-    for module, packages in metadata.packages_distributions().items():
-        for package in packages:
-            found.setdefault(str(canonicalize_name(package)), []).append(module)
-    return found
+def _inside(value: Any, with_keys: bool) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from [str(key)] * with_keys
+            yield from _inside(each, with_keys)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _inside(each, with_keys)
+    elif isinstance(value, str):
+        yield value
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -45,6 +45,20 @@ def test_it_has_what_predicts_and_nothing_of_rows(tiny_bundle, tiny_run):
     assert yaml.safe_load(found["tiny--config.yaml"])["data"]["root"] == "."
 
 
+@pytest.mark.usefixtures("_not_loaded")
+def test_secrets_stay_here(tiny_run, tmp_path):
+    run = Run(Path(shutil.copytree(tiny_run, tmp_path / "tiny")))
+    config = run.read_config()
+    config["trainer"]["logger"] = [
+        {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"api_key": "s3cret"}}
+    ]
+    commit(run.config, yaml.safe_dump(config).encode(), "swinft fit")
+    assert make(str(run.root), "--output", str(tmp_path / "out")) == 0
+    found = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert b"s3cret" not in found
+    assert b"***" in found
+
+
 def test_its_metadata_is_right_by_the_rules_of_kaggles_client(tiny_bundle):
     slugify = pytest.importorskip("slugify").slugify
     sources = []
