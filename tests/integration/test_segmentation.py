@@ -12,9 +12,11 @@ import pytest
 import yaml
 from PIL import Image
 
+import swinft
 from swinft.cli import main
 from swinft.data.masks.rle import decode, encode, parse, text_of
 from swinft.inference.predictions import Predictions
+from swinft.kaggle.bundle.kernel import main as kernel
 from tests.conftest import ROOT, fit_in_process, in_this_process, power_gone_after, tiny_config, write_config
 from tests.data.masks.salt import SIZE, disc, write_salt
 from tests.integration.layouts import LAYOUTS
@@ -243,3 +245,27 @@ def test_land_and_ocean_of_real_tiles_are_told_apart(tmp_path):
     fit_in_process(config)
     scores = json.loads((tmp_path / "runs" / "tiny" / "scores.json").read_text())
     assert scores["pooled"]["dice"] >= 0.9, scores["pooled"]
+
+
+@pytest.mark.slow  # every network is loaded three times
+def test_a_predictor_and_a_bundle_give_the_same_masks(run, salt, tmp_path, capsys):
+    given = pd.read_csv(salt / "sample_submission.csv", dtype=str)[["id"]]
+    found = swinft.open_run(run).predictor(device="cpu").predict(given)
+    stored = Predictions.read(run / "test_predictions.csv", 1)
+    assert found.maps is not None
+    for id in given["id"]:
+        place, other = found.ids.index(id), stored.ids.index(id)
+        assert np.array_equal(found.maps.levels[place], stored.maps.levels[other])
+    words = ["--owner", "me", "--competition", "salt", "--wheels", "skip", "--output", str(tmp_path / "out")]
+    assert main(["bundle", str(run), *words]) == 0
+    needed = json.loads((tmp_path / "out" / "wheels" / "needed.json").read_text())
+    assert "segmentation-models-pytorch" in needed
+    output = tmp_path / "submission.csv"
+    assert (
+        kernel([str(tmp_path / "out" / "weights"), "--root", str(salt), "--output", str(output), "--device", "cpu"])
+        == 0
+    )
+    assert output.read_bytes() == (run / "submission.csv").read_bytes()
+    other = shutil.copytree(run, tmp_path / "other")
+    assert main(["bundle", str(run), str(other), *words]) == 2
+    assert "masks of several runs have no mean" in capsys.readouterr().err

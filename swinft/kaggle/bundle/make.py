@@ -11,6 +11,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+from swinft.data.schema import Schema
 from swinft.errors import InputError, number_of
 from swinft.kaggle.bundle.contents import MANIFEST, Item, Part, code_of, flat_names, parts_of
 from swinft.kaggle.bundle.extras import used_packages
@@ -158,6 +159,8 @@ def make_bundle(folders: Sequence[str], options: BundleOptions) -> Path:
     modules = options.allow_code or []
     if options.server:
         _check_served(runs)
+    if len(runs) > 1 and any(Schema.from_dict(run.read_schema()).base.are_maps for run in runs):
+        raise InputError("masks of several runs have no mean: make a bundle of one run.")
     if options.packages:
         needed_packages(options.packages, options.python)  # what is wrong with them is said at once
     if options.wheels not in ("download", "skip"):
