@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from swinft.data.roots import resolved_root
 from swinft.errors import InputError, listed, suggest
 from swinft.inference.rules.arguments import BuiltinRule
 from swinft.inference.rules.rule import Values
@@ -107,7 +108,7 @@ def completed(given: Any, root: str | Path) -> Any:
         return given
     read: dict[str, Any] = {"costs": read_costs, "taxonomy": read_taxonomy}
     files = {key: arguments[key] for key in FILES if isinstance(arguments.get(key), str)}
-    found = {key: read[key](Path(root) / path) for key, path in files.items()}
+    found = {key: read[key](Path(resolved_root(str(root))) / path) for key, path in files.items()}
     return {ExpectedCostRule.name: {**arguments, **found}} if found else given
 
 
