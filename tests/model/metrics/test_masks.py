@@ -22,9 +22,10 @@ from swinft.model.metrics.masks import (
 EMPTY, FULL = np.zeros((4, 4), bool), np.ones((4, 4), bool)
 
 
-def test_dice_and_iou_are_scikit_learns_on_200_draws():
+@pytest.mark.parametrize("draws", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_dice_and_iou_are_scikit_learns(draws):
     rng = np.random.default_rng(0)
-    pairs = [[rng.random((2, *rng.integers(1, 12, 2))) < rng.random((2, 1, 1))] for _ in range(200)]
+    pairs = [[rng.random((2, *rng.integers(1, 12, 2))) < rng.random((2, 1, 1))] for _ in range(draws)]
     counts = np.stack([overlap(*pair[0]) for pair in pairs])
     for (given, wanted), found, ious in zip((pair[0] for pair in pairs), dice_of(counts), iou_of(counts), strict=True):
         either = given.any() or wanted.any()

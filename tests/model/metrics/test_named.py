@@ -19,7 +19,7 @@ from swinft.model.metrics.named import NameWithArguments
 from swinft.model.scoring import score
 from tests.conftest import ROOT
 
-FEW, MANY = range(25), range(25, 225)  # draws against an independent answer
+FEW, MANY = range(8), range(8, 208)  # draws against an independent answer
 CLASSES, LABELS, GRADES = ["a", "b", "c", "d"], ["x", "y", "z"], ["normal", "moderate", "severe"]
 PATHS = {
     name: ["root", *path] for name, path in {"a": ["p", "a"], "b": ["p", "b"], "c": ["c"], "d": ["p", "b", "d"]}.items()
