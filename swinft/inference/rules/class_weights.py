@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from swinft.inference.rules.fitted import Score
 from swinft.inference.rules.rule import Values
-from swinft.inference.rules.searches import LEAST_GAIN, candidates
+from swinft.inference.rules.searches import LEAST_GAIN, TRIED
 from swinft.inference.rules.thresholds import BuiltinFittedRule
 from swinft.ranges import check_whole
 
+ENOUGH = 1e-4  # of the metric, in a round over all classes
+FEWEST = 16  # weights that are tried of each of many classes
 ROUNDS = 4  # of the coordinate ascent
 FLOOR = 1e-12  # of a probability before its logarithm
 LARGEST = 20.0  # logarithm of a weight
@@ -44,6 +46,7 @@ class ClassWeightsRule(BuiltinFittedRule):
 
     def fit(self, values: Values, targets: Values, rows: pd.DataFrame, score: Score) -> dict[str, Any]:
         """The weights, by class."""
+        self._check_decides(score)
         counts = np.nansum(targets, 0)
         searched = counts >= max(self.min_positives, 1)
         equal = np.ones(len(counts))
@@ -115,19 +118,41 @@ def _gain_of(values: Values, targets: Values, score: Score, tried: tuple[Values,
 
 def _climbed(logs: Values, start: Values, gain: Callable[[Chosen], float], searched: NDArray[np.bool_]) -> Values:
     """Logarithms of weights (K,): each step is the best weight of one class."""
-    weights, best = start.copy(), gain((logs + start).argmax(1))
+    weights, best, rows = start.copy(), gain((logs + start).argmax(1)), np.arange(len(logs))
+    first, second = _two_best(logs + start)
+    most = max(FEWEST, TRIED * FEWEST // max(len(start), FEWEST))
     for _ in range(ROUNDS):
         before = best
         for k in np.flatnonzero(searched).tolist():
-            others = logs + weights
-            others[:, k] = -np.inf
-            second = others.argmax(1)
             # The weight with which a row becomes one of class k: the metric changes only at these.
-            needed = np.clip(others.max(1) - logs[:, k], -LARGEST, LARGEST)
-            for cut in candidates(needed).tolist():
-                found = gain(np.where(needed < cut, k, second))
-                if found > best + LEAST_GAIN:
-                    best, weights = found, np.where(np.arange(len(weights)) == k, cut, weights)
-        if best <= before + LEAST_GAIN:
+            others = np.where(first == k, second, first)
+            needed = np.clip((logs[rows, others] + weights[others]) - logs[:, k], -LARGEST, LARGEST)
+            cuts = _cuts(needed, weights[k], most)
+            found, cut = max(((gain(np.where(needed < cut, k, others)), cut) for cut in cuts), default=(best, 0.0))
+            if found > best + LEAST_GAIN:
+                best, weights[k] = found, cut
+                first, second = _two_best(logs + weights)
+        if best <= before + ENOUGH:
             break
     return weights
+
+
+def _cuts(needed: Values, now: float, most: int) -> list[float]:
+    """Weights of a class between those that rows need: for few to many rows, and for about as many as now."""
+    ordered = np.sort(needed)
+    own, last = max(int(np.searchsorted(ordered, now)), 1), len(ordered) - 1
+    tried = np.concatenate([np.geomspace(1, max(last, 1), most // 2), own * np.geomspace(0.5, 2, most // 2)])
+    places = np.unique(np.clip(np.rint(tried), 1, max(last, 1))).astype(int)
+    low, high = ordered[places - 1], ordered[np.minimum(places, last)]
+    cuts: list[float] = ((low + high) / 2)[low < high].tolist()
+    return cuts
+
+
+def _two_best(scores: Values) -> tuple[Chosen, Chosen]:
+    """The positions of the largest and the second largest of each row, (N,)."""
+    if scores.shape[1] < 2:
+        return np.zeros(len(scores), np.int64), np.zeros(len(scores), np.int64)
+    first = scores.argmax(1)
+    rest = scores.copy()
+    rest[np.arange(len(scores)), first] = -np.inf
+    return first, rest.argmax(1)

@@ -39,11 +39,13 @@ class Score:
         name: Name of the metric.
         gain: Predictions (N, K) to the metric, higher is better; NaN if it is undefined.
         weights: What each row counts, (N,).
+        compares_order: Whether only the order of the rows by each output counts.
     """
 
     name: str
     gain: Callable[[Values], float]
     weights: Values
+    compares_order: bool = False
 
     def __call__(self, values: Values) -> float:
         """The metric of predictions (N, K): higher is better, minus infinity if it is undefined."""
@@ -166,6 +168,7 @@ def fit_rows(
             metric.name,
             lambda values: sign * score([metric], values, numbers, outputs)[metric.name],
             counts[numbers],
+            metric.compares_order,
         )
 
     return FitRows(predictions, wanted, rows, schema, scorer)

@@ -14,19 +14,17 @@ from numpy.typing import NDArray
 
 from swinft.errors import InputError
 from swinft.inference.rules.arguments import BuiltinRule
+from swinft.inference.rules.f1 import f1_thresholds, recognised, with_best
 from swinft.inference.rules.fitted import FittedRule, Score
 from swinft.inference.rules.rule import Values
 from swinft.inference.rules.searches import (
     MIDDLE,
     candidates,
-    f1_thresholds,
     global_threshold,
     kappa_cuts,
     lifted,
-    recognised,
     scored_thresholds,
     shifted,
-    with_best,
 )
 from swinft.ranges import UNIT, check_whole
 
@@ -43,6 +41,18 @@ class BuiltinFittedRule(BuiltinRule, FittedRule):
         if given is not None and not isinstance(given, str):
             raise InputError(f"{self.name}: metric is {given!r}. Give the name of a metric, or null for the first one.")
         self.metric = given
+
+    def _check_decides(self, score: Score) -> None:
+        """Checks that the metric scores decisions.
+
+        Raises:
+            InputError: It compares the order of the rows, which the rule does not change.
+        """
+        if score.compares_order:
+            raise InputError(
+                f"submission.rules: {self.name}: {score.name} compares the order of rows, which the rule does not "
+                f"change. Set its `metric` to one of decisions, such as samples_f1 or accuracy."
+            )
 
 
 class ThresholdsRule(BuiltinFittedRule):
@@ -80,6 +90,7 @@ class ThresholdsRule(BuiltinFittedRule):
 
     def fit(self, values: Values, targets: Values, rows: pd.DataFrame, score: Score) -> dict[str, Any]:
         """The thresholds, by label."""
+        self._check_decides(score)
         if self.schema.base.are_classes:
             values, targets = values[:, 1:], targets[:, 1:]
 

@@ -6,6 +6,9 @@ from typing import Any
 from swinft.data.schema import Schema
 from swinft.data.target.kinds import TARGETS
 from swinft.errors import InputError, suggest
+from swinft.inference.rules.builtin import AloneRule
+from swinft.inference.rules.rule import Rule
+from swinft.inference.rules.thresholds import NewClassRule, ThresholdsRule
 from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat
 from swinft.run.submission.plan import SubmissionConfig
 from swinft.run.submission.ranked import TopK
@@ -60,6 +63,20 @@ def check_config(sample: Sample, schema: Schema, config: SubmissionConfig, file:
         problems.append("submission.keep keeps a sample submission's cells, but data.sample_submission is not set.")
     if problems:
         raise InputError("\n  ".join(["the submission's settings are wrong:", *problems]))
+
+
+def check_halves(rules: Sequence[Rule], config: SubmissionConfig, format_: SubmissionFormat) -> None:
+    """Refuses a threshold of the format other than 0.5, to which rules move theirs.
+
+    Raises:
+        InputError: There is one.
+    """
+    for rule in rules:
+        of_labels = isinstance(rule, ThresholdsRule | AloneRule) and config.threshold != 0.5
+        of_new = isinstance(rule, NewClassRule) and isinstance(format_, TopK) and format_.threshold != 0.5
+        if of_labels or of_new:
+            key = "submission.threshold" if of_labels else "submission.format: top_k: threshold"
+            raise InputError(f"{key} is not 0.5, to which the rule {rule.name} moves a threshold. Remove the key.")
 
 
 def check_cells(sample: Sample, format_: SubmissionFormat) -> None:

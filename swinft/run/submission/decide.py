@@ -16,7 +16,7 @@ from swinft.inference.rules.builtin import ClipRule, NormalizeRule
 from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import Rule, after_rules, check_rules
 from swinft.model.metrics import Traits
-from swinft.run.submission.checks import check_acts, check_cells, check_config, format_word
+from swinft.run.submission.checks import check_acts, check_cells, check_config, check_halves, format_word
 from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat, checked_cells
 from swinft.run.submission.long import long_sample
 from swinft.run.submission.matching import in_yaml, knows_words, match_columns, positive_class, resolve_words
@@ -73,6 +73,7 @@ def plan_submission(
         if not schema.base.are_maps:  # samples have placeholders like 1 1, or empty cells
             check_cells(sample, decision.format)
     check_acts(config, schema, decision.format)
+    check_halves(rules, config, decision.format)
     return SubmissionPlan(sample, schema, decision.format, decision.reason, kept, decision.notes, long)
 
 

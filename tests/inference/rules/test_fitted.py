@@ -283,6 +283,16 @@ def test_a_line_is_that_of_least_squares():
     assert factor["line"]["grade"] == pytest.approx([(values * truth).sum() / (values**2).sum(), 0])
 
 
+class Known(Metric):
+    """Share of the known labels that are right."""
+
+    higher_is_better = True
+
+    def compute(self, predictions, targets, rows):
+        known = ~np.isnan(targets)
+        return float(((predictions >= 0.5) == targets)[known].mean())
+
+
 def test_labels_that_are_missing_are_left_out():
     values, targets = labels(200)
     targets[::3, 1] = np.nan
@@ -291,8 +301,9 @@ def test_labels_that_are_missing_are_left_out():
     for rule in ("calibrate", {"calibrate": {"how": "isotonic"}}):
         (how, of_all), (_, of_known) = (next(iter(fitted(rule, each)[0].items())) for each in (rows, alone))
         assert np.ravel(of_all["b"]) == pytest.approx(np.ravel(of_known["b"])), how
-    for rule in ("thresholds", "temperature", "clip_fitted"):
+    for rule in ("temperature", "clip_fitted"):
         assert np.isfinite(fitted(rule, rows)[1]).all()
+    assert np.isfinite(fitted("thresholds", given(LABELS, values, targets, Known()))[1]).all()
 
 
 def constants(schema: Schema, targets: np.ndarray) -> list[np.ndarray]:
@@ -453,6 +464,8 @@ def test_a_custom_rule_gets_copies_and_a_score_that_is_higher_where_better():
         ({"thresholds": {"per_label": "no"}}, LABELS, "per_label is 'no'. Give true or false"),
         ({"thresholds": {"min_positives": 1.5}}, LABELS, "min_positives is 1.5"),
         ({"thresholds": {"metric": "f2"}}, LABELS, "there is no metric 'f2'"),
+        ("thresholds", LABELS, "mean_column_auc compares the order of rows, which the rule does not change"),
+        ({"class_weights": {"metric": "auc"}}, CLASSES, "auc compares the order of rows"),
         ({"class_weights": {"metric": "rmse"}}, CLASSES, "'rmse' does not score classification"),
         ("cuts", CLASSES, "the classes have no order. Set data.columns.class_order"),
         ("cuts", LABELS, "it is for classification and regression"),
@@ -472,7 +485,7 @@ def test_a_wrong_fitted_rule_is_refused(rule, schema, message):
 def test_every_fitted_rule_bears_rows_that_say_nothing():
     """One row, equal predictions, one class only: no rule fails or makes a prediction that is none."""
     for rule, schema, first in [
-        *((rule.name, LABELS, "mean_column_auc") for rule in FITTED if "multilabel" in rule.kinds),
+        *((rule.name, LABELS, Known()) for rule in FITTED if "multilabel" in rule.kinds),
         *((rule.name, PAIR, "log_loss") for rule in FITTED if "classification" in rule.kinds and rule.name != "cuts"),
         *((rule.name, GRADES, "quadratic_kappa") for rule in FITTED if "regression" in rule.kinds),
     ]:

@@ -120,6 +120,10 @@ def test_a_new_class_that_is_a_class_of_the_training_rows_ranks_by_the_threshold
         ({"format": {"top5": {}}}, "submission.format is 'top5'"),
         ({"format": "top_k", "threshold": 0.4}, "submission.threshold: no effect"),
         ({"format": "top_k", "words": {"w1": "w 1"}}, "contain ' ', the delimiter"),
+        (
+            {"format": {"top_k": {"new": "n", "threshold": 0.4}}, "rules": ["new_class"]},
+            "is not 0.5, to which the rule new_class",
+        ),
         ({"format": "labels"}, "a classification run can write probabilities or label or top_k"),
     ],
 )
