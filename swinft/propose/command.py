@@ -135,12 +135,12 @@ def _shown(line: Line) -> str:
 
 
 def _check(path: Path) -> None:
-    """Checks the config, as `swinft check` does.
+    """Checks the config, as `swinft check` does, but with random weights: those of the hub may not be here yet.
 
     Raises:
         InputError: Config, tables or images are wrong.
     """
-    experiment = Experiment.from_argv(build_parser("check"), ["--config", str(path)])
+    experiment = Experiment.from_argv(build_parser("check"), ["--config", str(path), "--model.pretrained", "false"])
     experiment.config.devices_per_fold = None
     checked = check_run(experiment)
     print(format_summary(checked.data.summary()))

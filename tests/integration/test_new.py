@@ -12,6 +12,7 @@ import yaml
 
 import swinft
 from swinft.cli import main
+from swinft.propose import training
 from swinft.propose.grouping import OWNERS, words_of
 from swinft.propose.known import SPINE
 from tests.conftest import ROOT
@@ -83,7 +84,7 @@ FAST = (
     "csiro",
     "fathomnet",
 )
-CHECKED = ("cassava", "siim", "dogs_vs_cats", "csiro")
+CHECKED = ("siim", "dogs_vs_cats", "csiro")
 ALL = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in EXPECTED]
 
 
@@ -234,6 +235,23 @@ def test_semicolons_cp1252_blanks_and_unicode_names(tmp_path):
     assert "data.target" not in config
 
 
+def test_the_command_ends_with_the_check_and_names_what_comes_next(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "BACKBONE", "test_convnext")
+    layout = LAYOUTS["cassava"](tmp_path, 3)
+    config = tmp_path / "cassava.yaml"
+    assert main(["new", layout.slug, "--data", str(layout.root), "--output", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "submission: writes the most probable class in label" in out
+    assert out.rstrip().endswith(f"swinft submit runs/{layout.slug}")
+
+
+@pytest.mark.slow
+def test_images_inside_of_json_are_named_as_what_is_missing(tmp_path, capsys):
+    layout = LAYOUTS["statoil"](tmp_path, 3)
+    assert main(["new", layout.slug, "--data", str(layout.root), "--output", str(tmp_path / "c.yaml")]) == 2
+    assert "train.json: 30 records of JSON (id, band_1, band_2, inc_angle, is_iceberg)" in capsys.readouterr().out
+
+
 def test_two_candidates_for_everything_are_named_and_not_guessed(tmp_path, capsys):
     root = tmp_path / "data"
     ids = [f"a{row}" for row in range(40)]
@@ -271,6 +289,18 @@ def test_hundreds_of_thousands_of_files_take_seconds(tmp_path):
 )  # fmt: skip
 def test_a_column_of_groups_is_named_by_what_rows_belong_to_and_not_by_what_is_measured(name, is_group):
     assert bool(OWNERS.search(words_of(name))) == is_group
+
+
+def test_rows_of_one_image_are_the_groups_where_no_column_holds_them_together(tmp_path):
+    """Two rows per image; `camera` repeats, but the rows of an image have two of its values; `site` is the class."""
+    root = tmp_path / "data"
+    images = [f"a{row // 2}" for row in range(60)]
+    one_of_each([f"images/{name}.png" for name in set(images)], root, np.random.default_rng(0))
+    cells = {"row": range(60), "image": images, "camera": [f"c{row % 7}" for row in range(60)]}
+    labels = [row % 6 for row in range(60)]
+    write(root / "train.csv", {**cells, "site": [f"s{k}" for k in labels], "label": labels})
+    config = proposed("mine", root, tmp_path)
+    assert [config["data.folds.group"], config["data.id"], config["data.target"]] == ["image", "row", "label"]
 
 
 def test_text_that_hardly_repeats_is_no_class(tmp_path, capsys):
