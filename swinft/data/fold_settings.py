@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from swinft.data.folds import ALL_ROWS, FoldKind
 from swinft.data.tables.steps.make import given_table
+from swinft.data.tables.steps.named import AsWritten
 from swinft.data.tables.steps.sequence import StepList
 from swinft.errors import InputError
 from swinft.ranges import (
@@ -144,7 +145,7 @@ class FoldConfig:
     seed: int = 42
     column: str | None = None
     fraction: float | None = None
-    extra: list[dict[str, Any]] | None = None
+    extra: list[dict[str, AsWritten]] | None = None
     all: bool = False
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ import yaml
 from PIL import ImageFile
 
 from swinft.errors import InputError
+from swinft.run.config.yaml_text import yaml_text
 from swinft.system.process_state import restored_process_state
 
 FRAME = "DataFrame"  # file name of a DataFrame, which messages show
@@ -60,7 +61,7 @@ def nested(keys: Mapping[str, Any]) -> dict[str, Any]:
 def write_keys(path: Path, keys: dict[str, Any]) -> Path:
     """Writes keys as a YAML file."""
     try:
-        path.write_text(yaml.safe_dump(keys, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        path.write_text(yaml_text(keys), encoding="utf-8")
     except yaml.YAMLError as error:
         raise InputError(f"a value in {path.name} cannot be written as YAML: {error}") from None
     return path

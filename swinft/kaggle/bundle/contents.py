@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from swinft.errors import InputError, command, listed
 from swinft.inference.provenance import sha256
 from swinft.run.config.secrets import mask
+from swinft.run.config.yaml_text import yaml_text
 from swinft.run.ensemble.predict import placed
 from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
@@ -136,7 +135,7 @@ def _without_paths(run: Run) -> bytes:
     config = run.read_config()
     config["runs"], config["data"]["root"] = "runs", "."
     config["data"]["loading"]["cache_dir"] = None
-    return mask(str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))).encode()
+    return mask(yaml_text(config)).encode()
 
 
 def _numbers_of_folds(run: Run) -> bytes:

@@ -4,6 +4,8 @@ from typing import Any
 
 import yaml
 
+from swinft.run.config.yaml_text import yaml_text
+
 SECTIONS = {
     "data.columns": (
         "test_id",
@@ -77,7 +79,7 @@ def migrated(text: str) -> str:
     for section, (part, name), value in moved:
         known = VALUES.get(f"{section}.{name}", {})
         config[section].setdefault(part, {})[name] = known.get(value, value) if isinstance(value, str) else value
-    return str(yaml.safe_dump(config, sort_keys=False, allow_unicode=True)) if moved or gone else text
+    return yaml_text(config) if moved or gone else text
 
 
 def _with_rules(config: dict[str, Any]) -> bool:

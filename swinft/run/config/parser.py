@@ -11,16 +11,23 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_dumper, set_parsing_settings
 from jsonargparse._common import parsing_settings  # process-wide, so they are restored for the host program
+from jsonargparse.typing import register_type
 
+from swinft.data.tables.steps.named import AsWritten
 from swinft.errors import InputError, suggest
 from swinft.run.config.explain import explain
 from swinft.run.config.help import DescriptiveHelpFormatter, hide_sections, short_help, usage
 from swinft.run.config.old_keys import migrated
+from swinft.run.config.yaml_text import yaml_text
 from swinft.run.layout import is_frozen
 
 T = TypeVar("T")
+
+FORMAT = "swinft"  # of dumps, beside those of jsonargparse
+set_dumper(FORMAT, yaml_text)
+register_type(AsWritten, serializer=lambda value: value, type_check=lambda value, kind: True)
 
 _is_limited: ContextVar[bool] = ContextVar("is_limited", default=False)
 
@@ -107,7 +114,7 @@ class Parser(ArgumentParser):
         with limit_imports(self.packages), warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"\s*Dump of a value that does not round-trip: a tuple")
             warnings.filterwarnings("ignore", rf"\s*{NO_PATH}")
-            return str(super().dump(*args, **kwargs)).replace(NO_PATH, "")
+            return str(super().dump(*args, **{"format": FORMAT, **kwargs})).replace(NO_PATH, "")
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """The most used keys, or every key."""

@@ -14,6 +14,7 @@ import yaml
 from jsonargparse import Namespace
 
 from swinft.errors import InputError
+from swinft.run.config.yaml_text import yaml_text
 
 MASK = "***"
 VARIABLE = "SWINFT_SECRETS"
@@ -28,7 +29,7 @@ def mask(text: str) -> str:
     if not found:
         return text
     _replace(config, lambda path, value: _masked(value) if path in found else value)
-    return str(yaml.safe_dump(config, sort_keys=False))
+    return yaml_text(config)
 
 
 def environment(text: str) -> dict[str, str]:

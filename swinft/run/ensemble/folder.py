@@ -13,6 +13,7 @@ import yaml
 from swinft.errors import InputError
 from swinft.inference.predictions import Predictions
 from swinft.run.config.old_keys import migrated
+from swinft.run.config.yaml_text import yaml_text
 from swinft.run.layout import Run
 from swinft.store import commit, is_committed, json_bytes, probe, verify
 
@@ -84,6 +85,6 @@ def write_files(
 def config_of(base: Run, name: str) -> bytes:
     """The config of the base with the ensemble's name: `data`, `model.metrics` and `submission` act."""
     config = yaml.safe_load(migrated(verify(base.config).read_text(encoding="utf-8")))
-    text = yaml.safe_dump({**config, "name": name}, sort_keys=False, allow_unicode=True)
+    text = yaml_text({**config, "name": name})
     head = f"# An ensemble, see ensemble.yaml. The rows, metrics and submission are those of {base.root.name}.\n"
     return (head + text).encode()

@@ -31,9 +31,9 @@ class FilesStep(BuiltinStep):
 
     def run(self, frame: Frame, context: Context) -> Frame:
         """The files that fit."""
-        search = Search(context, self.expressions, self.folder)
+        search, before = Search(context, self.expressions, self.folder), len(context.problems)
         found = sorted(search.matches(), key=lambda each: natural(each[0]))
-        if not found and not context.problems:
+        if not found and len(context.problems) == before:
             context.fail("no file fits the pattern", search.hint(), context.path(self.pattern), is_missing=True)
         if search.others:
             context.details.append(f"{number_of(search.others, 'other file')}, such as '{search.other}', not used")

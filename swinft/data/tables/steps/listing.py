@@ -40,6 +40,8 @@ class Search:
         """What to do if nothing fits."""
         if not os.path.isdir(self.inside) and containing_file(self.inside) is None:
             return missing_folder(Path(self.inside))
+        if not self.others and not os.path.isdir(self.inside):
+            return self.archives.missing(self.inside)
         if self.others:
             return f"There is '{self.other}': correct the pattern; upper and lower case differ."
         return "Correct the pattern, or restore the files."

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from swinft.class_spec import from_spec
 from swinft.data.tables.steps.coco import COCOStep
@@ -50,9 +50,17 @@ BUILTIN = (
     GroupStep,
 )
 STEPS: dict[str, type[BuiltinStep]] = {step.word: step for step in BUILTIN}
+if TYPE_CHECKING:
+    AsWritten = Any
+else:
+
+    class AsWritten:
+        """A value that the parser of configs takes as YAML reads it: it would read the text '007' as a number."""
+
+
 # A table as a config gives it: the path of a CSV, or a list of steps: mappings of a word to its arguments, or custom
-# steps. Text in the list is an error that is explained here, in fewer words than the parser's.
-GivenTable = str | list[TableStep | dict[str, Any] | str]
+# steps.
+GivenTable = str | list[AsWritten]
 
 
 def steps_of(key: str, given: Any) -> StepList:

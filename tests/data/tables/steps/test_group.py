@@ -12,7 +12,7 @@ from tests.data.tables.steps.test_make import problems
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    rows = ["p2,2020,b,1.50", "p1,2020,a,9007199254740993", "p2,2021,,0.1", "p1,2020,c,9007199254740992", "p3,2020,,"]
+    rows = ["p2,2020,b,1.50", "p1,2020,a,9007199254740992", "p2,2021,,0.1", "p1,2020,c,9007199254740993", "p3,2020,,"]
     (tmp_path / "a.csv").write_text("\n".join(["patient,year,label,x", *rows]) + "\n")
     return tmp_path
 

@@ -137,6 +137,9 @@ def test_a_join_keeps_the_order_and_number_of_its_rows_whatever_the_order_of_the
     (root / "b.csv").write_text("group,word\ng9,none\ng2,two\n g1 ,one\n")
     steps = steps_of("data.train", [A, {"join": {"table": "b.csv", "on": "group"}}])
     assert read_given(steps, root, "id", {}, []).columns["word"] == ["one", "two", "one"]
+    (root / "c.csv").write_text("id,group\n1,caf\u00e9\n")
+    (root / "d.csv").write_text("group,word\ncafe\u0301,same\n")
+    assert made(root, {"csv": "c.csv"}, {"join": {"table": "d.csv", "on": "group"}})[1][2] == "same"
     left = made(root, A, {"join": {"table": [{"csv": "b.csv"}, {"where": {"column": "word", "is": "two"}}], "on": "group", "how": "left"}})  # fmt: skip
     assert [row[-1] for row in left[1:]] == ["", "two", ""]
     inner = made(root, A, {"join": {"table": [{"csv": "b.csv"}, {"where": {"column": "word", "is": "two"}}], "on": "group", "how": "inner"}})  # fmt: skip

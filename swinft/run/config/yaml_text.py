@@ -1,0 +1,28 @@
+"""Writes YAML in which text stays text: the parser of configs reads `1e5` as a number, and PyYAML does not quote it."""
+
+import re
+from typing import Any
+
+import yaml
+
+EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")  # PyYAML wants a dot and a sign in it
+
+
+class _Dumper(yaml.SafeDumper):
+    """A dumper of its own, so that the representer of text is not that of other programs."""
+
+
+def _represent(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if EXPONENT.fullmatch(text) else None)
+
+
+_Dumper.add_representer(str, _represent)
+
+
+def yaml_text(value: Any) -> str:
+    """Plain values as YAML; keys keep their order.
+
+    Raises:
+        yaml.YAMLError: A value is not plain.
+    """
+    return str(yaml.dump(value, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False))
