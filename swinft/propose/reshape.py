@@ -27,17 +27,20 @@ def reshaped(facts: Facts, roles: Roles, known: Known | None) -> Reshaped | None
     if roles.train is not None:
         for make in (_pixels, _long, pivoted, _plain, _scattered, joined):
             if (found := make(facts, roles, roles.train)) is not None:
-                return _of_kind(found, known.image) if known and known.image else found
+                return _of_kind(found, roles, known.image) if known and known.image else found
     return by_folders(facts, roles)
 
 
-def _of_kind(found: Reshaped, part: str) -> Reshaped:
-    """The images whose path has a part, where several kinds of images fit."""
+def _of_kind(found: Reshaped, roles: Roles, part: str) -> Reshaped:
+    """The images whose path has a part, where several kinds of images fit, in training rows and in those to predict."""
     every = [each for each in (found.image, *found.other_images) if each is not None]
     chosen = [each for each in every if part in each.path]
-    if not chosen or chosen[0] == found.image:
+    if not chosen:
         return found
-    return replace(found, image=chosen[0], other_images=tuple(each for each in every if each != chosen[0]))
+    tests = [each for each in roles.test_images if part in each.path]
+    test = replace(found.test, image=tests[0]) if tests else found.test
+    others = tuple(each for each in every if each != chosen[0])
+    return replace(found, image=chosen[0], other_images=others, test=test)
 
 
 def _long(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:

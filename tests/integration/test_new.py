@@ -53,7 +53,7 @@ EXPECTED: dict[str, tuple[str, object, str, object, str | None, dict[str, object
     "isic_2024": ("classification", "target", "isic_id", "train-image/image/{isic_id}.jpg", "patient_id",
                   {"data.columns.test_image": "test-image.hdf5/{isic_id}", "data.loading.test_source": "hdf5"}),
     "fathomnet": ("classification", "category", "annotation_id", "train/rois/{image_id}_{annotation_id}.png", "image_id", {}),
-    "hms": ("classification", 6, "spectrogram_id", "train_spectrograms/{spectrogram_id}.parquet", "patient_id", {"data.columns.test_id": "eeg_id"}),
+    "hms": ("classification", 6, "label_id", "train_spectrograms/{spectrogram_id}.parquet", "patient_id", {"data.columns.test_id": "eeg_id"}),
     "happywhale": ("classification", "individual_id", "image", "train_images/{image}", None, {"data.folds.rare_classes": "train"}),
     "tgs_salt": ("segmentation", "rle_mask", "id", "train/images/{id}.png", None, {}),
     "rsna_2024": ("classification", "value", "row_id", {"path": "train_images/{study_id}/{series_id}/*.dcm", "max": 16}, "study_id", {}),

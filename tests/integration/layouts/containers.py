@@ -192,10 +192,10 @@ def hms(folder: Path, seed: int) -> Layout:
 
     def train(root: Path, numbers: Random) -> Frame:
         table: dict[str, list[object]] = {}
-        labels = classes_of(numbers, 24, 6)
+        labels = [k for k in classes_of(numbers, 12, 6) for _ in range(2)]  # two rows of each recording
         ids = numerals(numbers, 9, 24)
         for row, (id, k) in enumerate(zip(ids, labels, strict=True)):
-            eeg, spectrogram = 1628180742 + row // 2, 353733 + row
+            eeg, spectrogram = 1628180742 + row // 2, 353733 + row // 2
             files(root, numbers, "train", str(spectrogram), str(eeg), k, row == 3)
             cells = [eeg, row % 2, 6.0 * (row % 2), spectrogram, 0, 0.0, id, 42516 + row // 4]
             names = ["eeg_id", "eeg_sub_id", "eeg_label_offset_seconds", "spectrogram_id", "spectrogram_sub_id",

@@ -71,6 +71,7 @@ def dicom(path: Path, pixels: NDArray[np.uint8], number: int, most: int = 1500) 
 
 def graded(outputs: Frame) -> Frame:
     """RSNA 2024: a row per study and disc. Predictions are such rows already, or have columns `{disc}_{grade}`."""
+    outputs = outputs.rename(columns=dict(zip(WRITTEN, GRADES, strict=True)))
     if {*outputs.columns} == {*GRADES}:
         return outputs[GRADES]
     ids = [f"{study}_{disc}" for study in outputs.index for disc in DISCS]
