@@ -296,11 +296,11 @@ def test_rows_of_one_image_are_the_groups_where_no_column_holds_them_together(tm
     root = tmp_path / "data"
     images = [f"a{row // 2}" for row in range(60)]
     one_of_each([f"images/{name}.png" for name in set(images)], root, np.random.default_rng(0))
-    cells = {"row": range(60), "image": images, "camera": [f"c{row % 7}" for row in range(60)]}
+    cells = {"row": range(60), "file": images, "camera": [f"c{row % 7}" for row in range(60)]}
     labels = [row % 6 for row in range(60)]
     write(root / "train.csv", {**cells, "site": [f"s{k}" for k in labels], "label": labels})
     config = proposed("mine", root, tmp_path)
-    assert [config["data.folds.group"], config["data.id"], config["data.target"]] == ["image", "row", "label"]
+    assert [config["data.folds.group"], config["data.id"], config["data.target"]] == ["file", "row", "label"]
 
 
 def test_text_that_hardly_repeats_is_no_class(tmp_path, capsys):
