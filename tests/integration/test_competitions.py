@@ -111,7 +111,7 @@ def from_check_to_submissions(layout: Layout, words: list[str], run: Path, capsy
     said = command(capsys, "fit", *words)
     scores = json.loads((run / "scores.json").read_text())["pooled"]
     found = next(value for name, value in scores.items() if re.match(rf"{metric.name}\b", name))
-    has_masks = (run / "oof.npy").exists()
+    has_masks = (run / "oof.maps.npy").exists()
     if not has_masks:  # masks are decided by what is fitted on them
         known = layout.answer(table(run / "oof.csv"))
         assert found == pytest.approx(metric.score(layout.train.loc[known.index], known), abs=1e-6)
