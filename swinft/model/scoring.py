@@ -281,10 +281,3 @@ def _check_probabilities(metrics: Sequence[Metric], predictions: Array) -> None:
             f"{', '.join(wrong)} needs probabilities in 0–1, and the predictions are from {low:.4g} to {high:.4g}. "
             f"A head's `decode` must end in a softmax or a sigmoid; or choose another metric (model.metrics)."
         )
-
-
-def names_by_kind() -> str:
-    """Names of the metrics, each once, by kinds, for `--help`: `classification: accuracy, …; regression: …`."""
-    kinds = dict.fromkeys(tuple(metric.kinds) for metric in METRICS.values())
-    named = {each: ", ".join(name for name, metric in METRICS.items() if tuple(metric.kinds) == each) for each in kinds}
-    return "; ".join(f"{', '.join(each)}: {listed}" for each, listed in named.items())

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
+from swinft.run.config.yaml_text import yaml_text
 
 WIDTH = 110
+ONE_LINE = 10**9
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _entry(name: str, value: Any, indent: str) -> list[str]:
     if are_steps or (is_long and any(isinstance(each, dict) for each in value)):
         return [f"{indent}{_flow(name)}:", *(line for each in value for line in _item(each, indent))]
     if isinstance(value, dict) and value and name in ("head",):
-        block = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=10**6)
+        block = yaml_text({name: value}, width=ONE_LINE)
         return [indent + line for line in block.splitlines()]
     if is_long:
         return _wrapped(f"{indent}{_flow(name)}: ", value)
@@ -96,7 +97,7 @@ def _item(value: Any, indent: str) -> list[str]:
     flow = f"{indent}- {_flow(value)}"
     if len(flow) <= WIDTH:
         return [flow]
-    block = yaml.safe_dump([value], default_flow_style=None, allow_unicode=True, sort_keys=False, width=10**9)
+    block = yaml_text([value], flow=None, width=ONE_LINE)
     return [indent + line for line in block.splitlines()]
 
 
@@ -116,5 +117,5 @@ def _flow(value: Any) -> str:
     """A value as one line of YAML."""
     if value is None:
         return "null"
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**9)
-    return str(text).strip().removesuffix("\n...").strip()
+    text = yaml_text(value, flow=True, width=ONE_LINE)
+    return text.strip().removesuffix("\n...").strip()

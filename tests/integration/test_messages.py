@@ -202,7 +202,7 @@ def test_f111_help_shows_the_keys_that_people_set_and_all_of_them_on_request(cap
         assert out.startswith("usage: swinft fit --config FILE [--KEY VALUE ...]\n")
         assert len(out.splitlines()) <= most
         assert all(f"--{key}" in out for key in ("data.target", "model.backbone", "trainer.max_epochs", "resume"))
-        assert all(name in out for name in METRICS)
+        assert "swinft metrics" in out
         keys = [key for key, hint in key_types(build_parser("fit")).items() if hint is not None]
         assert all(f"--{key}" in out for key in keys) == (words != ["--help"])
         assert "--print_shtab" not in out

@@ -23,7 +23,6 @@ from swinft.data.settings import LoadingConfig
 from swinft.errors import InputError
 from swinft.inference.tta import View
 from swinft.model.compiling import CompilePolicy
-from swinft.model.scoring import names_by_kind
 from swinft.model.task import FineTuneTask
 from swinft.ranges import COUNT, check_ranges
 from swinft.run.compute.out_of_memory import Policy
@@ -129,8 +128,6 @@ def new_parser(command: str) -> Parser:
     parser.add_class_arguments(PredictConfig, "predict")
     parser.add_class_arguments(SubmissionConfig, "submission")
     parser.lists |= {key for key, hint in key_types(parser).items() if _is_list(hint)}
-    metrics = next(action for action in parser._actions if action.dest == "model.metrics")
-    metrics.help = f"{names_by_kind()}; {metrics.help}"
     parser.set_defaults(
         {
             "trainer.max_epochs": 10,

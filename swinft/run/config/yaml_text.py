@@ -19,10 +19,16 @@ def _represent(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent)
 
 
-def yaml_text(value: Any) -> str:
+def yaml_text(value: Any, flow: bool | None = False, width: float | None = None) -> str:
     """Plain values as YAML; keys keep their order.
+
+    Args:
+        value: Text, numbers, lists and dictionaries.
+        flow: Whether lists and dictionaries are written on one line; None for the innermost ones only.
+        width: Longest line; None for PyYAML's.
 
     Raises:
         yaml.YAMLError: A value is not plain.
     """
-    return str(yaml.dump(value, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False))
+    layout: dict[str, Any] = {"default_flow_style": flow} | ({} if width is None else {"width": width})
+    return str(yaml.dump(value, Dumper=_Dumper, allow_unicode=True, sort_keys=False, **layout))

@@ -77,7 +77,7 @@ def write_files(
     commit(run.environment, json.dumps(versions, indent=1).encode(), MAKER)
     oof.write(run.oof, MAKER)
     commit(run.scores, json_bytes(scores), MAKER)
-    commit(run.root / "ensemble.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode(), MAKER)
+    commit(run.root / "ensemble.yaml", yaml_text(recipe).encode(), MAKER)
     commit(run.ensemble, json_bytes(found), MAKER)
     commit(run.config, config_of(base, str(recipe["name"])), MAKER)
 

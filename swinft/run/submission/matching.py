@@ -4,11 +4,10 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-import yaml
-
 from swinft.data.schema import Schema
 from swinft.data.tables.text import twin_key
 from swinft.errors import InputError
+from swinft.run.config.yaml_text import yaml_text
 from swinft.run.submission.sample import Sample
 
 SHOWN_NAMES = 10
@@ -218,7 +217,7 @@ def in_yaml(value: Mapping[str, str] | Sequence[str]) -> str:
     is_map = isinstance(value, Mapping)
     shown = dict(list(value.items())[:SHOWN_NAMES]) if isinstance(value, Mapping) else list(value)[:SHOWN_NAMES]
     rest = [] if len(value) <= SHOWN_NAMES else ["…"]
-    written = yaml.safe_dump(shown, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**9).strip()
+    written = yaml_text(shown, flow=True, width=10**9).strip()
     return ", ".join([written[:-1], *rest]) + ("}" if is_map else "]")
 
 

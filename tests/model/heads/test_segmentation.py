@@ -173,5 +173,5 @@ def test_a_network_in_a_plain_trainer_learns_masks_and_logs_their_metrics():
     task = make_task(head=head, num_outputs=1, metrics=["dice", "map_over_iou"], optim=OptimConfig(lr=1e-2))
     trainer = fit(task, MaskRows(12), max_epochs=12)
     assert trainer.logged_metrics["val_dice"] > 0.9
-    batch = trainer.predict(task, torch.utils.data.DataLoader(MaskRows(12), 5))[0]
+    batch = trainer.predict(task, torch.utils.data.DataLoader(MaskRows(12), batch_size=5))[0]
     assert batch["prediction"].shape == (5, 1, 32, 32)
