@@ -107,19 +107,27 @@ class _Tree:
         if not new:
             return
         self._seen |= new
-        try:
-            package = metadata.distribution(wanted.name)
-        except metadata.PackageNotFoundError:
+        package = _installed(wanted.name)
+        if package is None:
             raise InputError(
                 f"{wanted.name} is not installed here, so that its version is not known: pip install {wanted.name}, "
                 f"or remove it from --packages."
-            ) from None
+            )
         self.versions[name] = package.version.partition("+")[0]
         for text in package.requires or []:
             each = Requirement(text)
             environments = [_notebook(self.python, extra) for _, extra in new]
             if each.marker is None or any(each.marker.evaluate(environment) for environment in environments):
                 self.add(each, name)
+
+
+def _installed(name: str) -> metadata.Distribution | None:
+    """A package as pip installed it; None if it is not.
+
+    A clone has an `egg-info` besides, which may be older, and which a process in its folder finds first.
+    """
+    found = [*metadata.distributions(name=name)]
+    return next((each for each in found if each.read_text("METADATA")), found[0] if found else None)
 
 
 def _notebook(python: str, extra: str) -> dict[str, str]:
@@ -189,8 +197,13 @@ def own_wheel(folder: Path) -> Path:
 
     Returns:
         Its path.
+
+    Raises:
+        InputError: It is not installed, but imported from a folder.
     """
-    package = metadata.distribution("swinft")
+    package = _installed("swinft")
+    if package is None or not package.read_text("METADATA"):
+        raise InputError("swinft is imported from a folder here, not installed: `pip install -e` the folder.")
     root = Path(swinft.__file__).parent
     files = [path for path in sorted(root.rglob("*")) if path.is_file() and not IGNORED & {*path.parts}]
     content = {f"swinft/{path.relative_to(root).as_posix()}": path.read_bytes() for path in files}

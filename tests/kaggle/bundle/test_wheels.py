@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import zipfile
 from importlib import metadata
 
 import pytest
@@ -66,6 +67,19 @@ def test_wheels_of_a_folder(tmp_path):
     (source / "odd.whl").write_bytes(b"")
     with pytest.raises(swinft.InputError, match=r"not the name of a wheel.*'odd'"):
         copy_wheels(source, target)
+
+
+def test_an_older_egg_info_of_a_clone_is_not_taken_for_the_installation(tmp_path, monkeypatch):
+    found, version = needed_packages(), metadata.version("swinft")
+    info = tmp_path / "swinft.egg-info"
+    info.mkdir()
+    (info / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: swinft\nVersion: 0.0.9\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert metadata.version("swinft") == "0.0.9"
+    assert needed_packages() == found
+    wheel = own_wheel(tmp_path)
+    assert wheel.name == f"swinft-{version}-py3-none-any.whl"
+    assert f"swinft-{version}.dist-info/METADATA" in zipfile.ZipFile(wheel).namelist()
 
 
 def test_the_same_wheel_each_time(tmp_path):
