@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swinft.errors import InputError
+from swinft.extras import import_extra
 from swinft.inference.parity import Predicting, example_inputs, largest_difference
 from swinft.model.backbones.memory_format import set_layout
 from swinft.model.network import ImageModel
@@ -118,11 +119,7 @@ def compile_net(
 
 
 def _import_openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise InputError("OpenVINO is not installed: pip install 'swinft[openvino]'") from error
-    return openvino
+    return import_extra("openvino", "openvino", "OpenVINO")
 
 
 def _convert(openvino: Any, net: ImageModel, image_size: tuple[int, int]) -> Any:

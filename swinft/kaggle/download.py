@@ -1,7 +1,6 @@
 """Downloads a competition's data: whole files only, checked, unpacked safely, and recorded."""
 
 import csv
-import hashlib
 import io
 import json
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from swinft.errors import InputError, StoreError, command, number_of, suggest
+from swinft.inference.provenance import sha256_of
 from swinft.kaggle.client import Client
 from swinft.kaggle.failures import NotFound, status_of
 from swinft.kaggle.slugs import competition_slug
@@ -153,7 +153,7 @@ def _moved(got: Transferred, folder: Path, name: str, options: DownloadOptions) 
         InputError: There is another file.
     """
     path = folder / name
-    if path.is_dir() or (path.exists() and not options.overwrite and _sha256(path) != got.sha256):
+    if path.is_dir() or (path.exists() and not options.overwrite and sha256_of(path) != got.sha256):
         raise InputError(f"{path} is there already and differs. Choose another --output, or add --overwrite.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,11 +227,6 @@ def _unpack_inner_of(folder: Path, record: dict[str, Any], options: DownloadOpti
 def _is_file(folder: Path, file: FileRecord) -> bool:
     path = folder / file.name
     return path.is_file() and path.stat().st_size == file.size
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _diagnosed(client: Client, slug: str, file: str | None, error: InputError) -> InputError:

@@ -1,6 +1,5 @@
 """Submits to Kaggle: checked before, recorded before and after, never twice, and waits for the score."""
 
-import hashlib
 import re
 import sys
 import tempfile
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swinft.errors import InputError, RunError, StoreError, command
+from swinft.inference.provenance import sha256
 from swinft.kaggle.answers import Submitted
 from swinft.kaggle.client import Client, UnknownOutcome
 from swinft.kaggle.download import competition_of
@@ -149,7 +149,7 @@ def _entry(run: Run, content: bytes, options: UploadOptions) -> Sent:
     slug, message = options.competition or "", options.message or ""
     if options.kernel:
         return Sent(slug, message, options.kernel_file, kernel=f"{options.kernel}/{options.kernel_version}", sent=now())
-    digest = hashlib.sha256(content).hexdigest()
+    digest = sha256(content)
     name = f"{re.sub('[^A-Za-z0-9._-]+', '_', run.root.resolve().name)[:60]}-{digest[:12]}.csv"
     return Sent(slug, message, name, digest, len(content), sent=now())
 

@@ -23,6 +23,7 @@ from swinft.data.images.to_rgb import MAX_BITS, scaled_to_bytes
 from swinft.data.sources.files import FileSource
 from swinft.data.sources.source import ImageError, Source, read_image
 from swinft.errors import InputError
+from swinft.extras import import_extra
 
 SUFFIXES = (".dcm", ".dicom")
 STARTS = (b"\x02\0", b"\x08\0")  # the first group of a file without a preamble
@@ -122,11 +123,7 @@ def _pydicom() -> Any:
     Raises:
         InputError: It is not installed.
     """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise InputError("pydicom, which reads DICOM files, is not installed: pip install 'swinft[dicom]'") from error
-    return pydicom
+    return import_extra("pydicom", "dicom", "pydicom, which reads DICOM files,")
 
 
 def _dataset(content: bytes, **options: Any) -> Any:

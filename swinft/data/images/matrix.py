@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.images.rules import KEY, ImageRules
-from swinft.errors import InputError, suggest
+from swinft.errors import suggest
+from swinft.extras import import_parquet
 
 
 def is_matrix(content: bytes) -> bool:
@@ -44,13 +45,7 @@ def read_matrix(content: bytes, rules: ImageRules) -> NDArray[Any]:
 
 
 def _opened(content: bytes) -> Any:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError(
-            "pyarrow, which reads parquet files, is not installed: pip install 'swinft[parquet]'"
-        ) from error
-    return parquet.ParquetFile(io.BytesIO(content))
+    return import_parquet().ParquetFile(io.BytesIO(content))
 
 
 def _chosen(file: Any, rules: ImageRules) -> list[str]:

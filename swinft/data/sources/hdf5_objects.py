@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from swinft.errors import InputError
+from swinft.extras import import_extra
 
 
 def find(file: Any, inner: str) -> Any:
@@ -52,8 +52,4 @@ def import_h5py() -> Any:
     Raises:
         InputError: It is not installed.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError("h5py, which reads HDF5 files, is not installed: pip install 'swinft[hdf5]'") from error
-    return h5py
+    return import_extra("h5py", "hdf5", "h5py, which reads HDF5 files,")

@@ -13,11 +13,12 @@ from packaging.version import InvalidVersion, Version
 
 from swinft.data.schema import Schema
 from swinft.errors import InputError, number_of
+from swinft.inference.provenance import sha256_of
 from swinft.kaggle.bundle.contents import MANIFEST, Item, Part, code_of, flat_names, parts_of
 from swinft.kaggle.bundle.extras import used_packages
 from swinft.kaggle.bundle.metadata import SUFFIXES, check_owner, check_title, slug_of, write_dataset, write_kernel
 from swinft.kaggle.bundle.notebook import NotebookText, write_notebook
-from swinft.kaggle.bundle.opened import FORMAT, MAKER, digest_of, open_bundle
+from swinft.kaggle.bundle.opened import FORMAT, MAKER, open_bundle
 from swinft.kaggle.bundle.wheels import (
     PYTHON,
     copy_wheels,
@@ -272,7 +273,7 @@ def _write_weights(folder: Path, items: Sequence[Item], content: dict[str, Any])
             "name": name,
             "path": item.path,
             "size": (folder / name).stat().st_size,
-            "sha256": digest_of(folder / name),
+            "sha256": sha256_of(folder / name),
             "producer": item.producer,
         }
         for item, name in zip(items, names, strict=True)

@@ -1,6 +1,5 @@
 """A bundle in a notebook: its files are compared with their SHA-256, and put in run folders as they were."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swinft.errors import InputError, listed, number_of
+from swinft.inference.provenance import sha256_of
 from swinft.kaggle.bundle.contents import CODE, MANIFEST
 from swinft.run.fold_files import BUNDLED
 from swinft.run.layout import Run
@@ -113,16 +113,10 @@ def _check(folder: Path, files: list[dict[str, Any]]) -> None:
             problems.append(f"{each['name']} is missing")
         elif path.stat().st_size != each["size"]:
             problems.append(f"{each['name']} has {path.stat().st_size:,} bytes instead of {each['size']:,}")
-        elif digest_of(path) != each["sha256"]:
+        elif sha256_of(path) != each["sha256"]:
             problems.append(f"{each['name']} has changed: its SHA-256 is not that of {MANIFEST}")
     if problems:
         found = number_of(len(problems), "file is", "files are")
         raise InputError(
             "\n  ".join([f"{found} not as `{MAKER}` wrote them to {folder}. Upload the dataset again:", *problems[:10]])
         )
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

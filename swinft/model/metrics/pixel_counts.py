@@ -19,14 +19,12 @@ THRESHOLD = 0.5  # probability from which a pixel is in a mask, until another is
 LEVELS = 256  # of stored probabilities: 255 is 1
 
 
-def dice(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
+def dice(predictions: Array, targets: Array, weights: Array | None = None) -> float:
     """Dice coefficient of masks: the mean over images and classes; 1 where a mask is empty and predicted empty."""
     return _mean(dice_of(_counts(predictions, targets)), targets, weights)
 
 
-def dice_of_present(
-    predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None
-) -> float:
+def dice_of_present(predictions: Array, targets: Array, weights: Array | None = None) -> float:
     """The same over the masks that are not both empty and predicted empty."""
     scores = dice_of(_counts(predictions, targets), math.nan)
     shares = np.repeat(np.ones(len(targets)) if weights is None else weights, targets.shape[1])
@@ -34,7 +32,7 @@ def dice_of_present(
     return float(np.average(scores[counted], weights=shares[counted])) if counted.any() else math.nan
 
 
-def pooled_dice(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
+def pooled_dice(predictions: Array, targets: Array, weights: Array | None = None) -> float:
     """Dice coefficient of the pixels of all images together; the mean over classes that are true or predicted."""
     shares = np.ones(len(targets)) if weights is None else weights
     counts = _counts(predictions, targets).reshape(*targets.shape, 3) * shares[:, None, None]
@@ -43,14 +41,12 @@ def pooled_dice(predictions: Array, targets: Array, grades: Array | None = None,
     return float(np.mean(defined)) if defined else math.nan
 
 
-def iou(predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None) -> float:
+def iou(predictions: Array, targets: Array, weights: Array | None = None) -> float:
     """Intersection over union of masks: the mean over images and classes; 1 where both are empty."""
     return _mean(iou_of(_counts(predictions, targets)), targets, weights)
 
 
-def map_over_iou(
-    predictions: Array, targets: Array, grades: Array | None = None, weights: Array | None = None
-) -> float:
+def map_over_iou(predictions: Array, targets: Array, weights: Array | None = None) -> float:
     """Fraction of the thresholds 0.50, 0.55 … 0.95 that the IoU of a mask exceeds; the mean over images and classes.
 
     1 where a mask is empty and predicted empty, 0 where only one of both is.

@@ -1,5 +1,6 @@
 """Metrics of masks by name: means over images and classes, from counts of pixels."""
 
+from collections.abc import Callable
 from typing import Any
 
 from swinft.model.metrics import pixel_counts
@@ -12,46 +13,39 @@ class MaskMetric(BuiltinMetric):
     kinds = ("segmentation",)
     higher_is_better = True
     gaps = "own"
+    score: Callable[[Array, Array, Array | None], float]
+
+    def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
+        """The score."""
+        return self.score(predictions, targets, self.weights)
 
 
 class Dice(MaskMetric):
     """Dice coefficient of masks: the mean over images and classes; 1 where a mask is empty and predicted empty."""
 
     name = "dice"
-
-    def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
-        """The score."""
-        return pixel_counts.dice(predictions, targets, weights=self.weights)
+    score = staticmethod(pixel_counts.dice)
 
 
 class DiceOfPresent(MaskMetric):
     """Dice coefficient of the masks that are not both empty and predicted empty: the mean over images and classes."""
 
     name = "dice_of_present"
-
-    def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
-        """The score."""
-        return pixel_counts.dice_of_present(predictions, targets, weights=self.weights)
+    score = staticmethod(pixel_counts.dice_of_present)
 
 
 class PooledDice(MaskMetric):
     """Dice coefficient of the pixels of all images together; the mean over classes that are true or predicted."""
 
     name = "pooled_dice"
-
-    def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
-        """The score."""
-        return pixel_counts.pooled_dice(predictions, targets, weights=self.weights)
+    score = staticmethod(pixel_counts.pooled_dice)
 
 
 class IoU(MaskMetric):
     """Intersection over union of masks: the mean over images and classes; 1 where both are empty."""
 
     name = "iou"
-
-    def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
-        """The score."""
-        return pixel_counts.iou(predictions, targets, weights=self.weights)
+    score = staticmethod(pixel_counts.iou)
 
 
 class MAPOverIoU(MaskMetric):
@@ -61,7 +55,4 @@ class MAPOverIoU(MaskMetric):
     """
 
     name = "map_over_iou"
-
-    def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
-        """The score."""
-        return pixel_counts.map_over_iou(predictions, targets, weights=self.weights)
+    score = staticmethod(pixel_counts.map_over_iou)

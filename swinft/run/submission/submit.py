@@ -4,7 +4,6 @@ The file has the header, ids and order of the sample submission. Its text is par
 earlier file.
 """
 
-import hashlib
 import io
 import json
 import shlex
@@ -20,7 +19,7 @@ from swinft.data.schema import Schema
 from swinft.data.tables.steps.frame import is_pattern
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions, read_foreign
-from swinft.inference.provenance import Provenance, other_views, read_provenance
+from swinft.inference.provenance import Provenance, other_views, read_provenance, sha256
 from swinft.inference.rules.fitted import fitted_of
 from swinft.inference.rules.rule import Rule, apply_rules, columns_of
 from swinft.model.metrics import Traits, traits_of
@@ -269,6 +268,6 @@ def _first_metric(run: Run, config: dict[str, Any]) -> Traits:
 def _file(path: str, predictions: Predictions | None = None) -> dict[str, str | None]:
     """Path and SHA-256 of an input file; for predictions given as an object, the SHA-256 of their CSV."""
     if predictions is not None:
-        return {"path": None, "sha256": hashlib.sha256(predictions.to_bytes()).hexdigest()}
+        return {"path": None, "sha256": sha256(predictions.to_bytes())}
     content = Path(path).read_bytes() if Path(path).is_file() else None
-    return {"path": path, "sha256": hashlib.sha256(content).hexdigest() if content is not None else None}
+    return {"path": path, "sha256": sha256(content) if content is not None else None}

@@ -1,12 +1,11 @@
 """The step `coco`: reads a JSON file of the COCO format."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swinft.data.tables.steps.cells import cell_text
 from swinft.data.tables.steps.frame import Context, Frame
-from swinft.data.tables.steps.located import read_file
+from swinft.data.tables.steps.located import read_json
 from swinft.data.tables.steps.step import BuiltinStep, name, word
 
 BOX = ("x", "y", "width", "height")
@@ -31,13 +30,8 @@ class COCOStep(BuiltinStep):
 
     def run(self, frame: Frame, context: Context) -> Frame:
         """The rows in the order of the file; each is named by its number in its list, from 1."""
-        content, file = read_file(self.path, context), context.path(self.path)
-        if content is None:
-            return frame
-        try:
-            given = json.loads(content)
-        except ValueError as error:
-            context.fail(f"it is no JSON: {error}", "Download it again.", file)
+        given, file = read_json(self.path, context), context.path(self.path)
+        if given is None:
             return frame
         known = given if isinstance(given, Mapping) else {}
         lists = {key: known.get(key) or [] for key in LISTS}

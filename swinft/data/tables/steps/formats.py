@@ -14,7 +14,8 @@ from swinft.data.tables.steps.frame import Context, Frame, lost_patterns, matche
 from swinft.data.tables.steps.located import read_file
 from swinft.data.tables.steps.step import BuiltinStep, name, texts
 from swinft.data.tables.text import strip
-from swinft.errors import InputError, suggest
+from swinft.errors import suggest
+from swinft.extras import import_parquet
 
 
 class ParquetStep(BuiltinStep):
@@ -53,7 +54,7 @@ class ParquetStep(BuiltinStep):
         content, file = read_file(path, context), context.path(path)
         if content is None:
             return None
-        parquet = _import_parquet()
+        parquet = import_parquet()
         try:
             opened = parquet.ParquetFile(io.BytesIO(content))
             names = opened.schema_arrow.names
@@ -83,21 +84,6 @@ def _values(column: Any) -> Iterator[Any]:
     for chunk in column.chunks:
         numbers = chunk.to_numpy(zero_copy_only=False)
         yield from (numbers[row] if chunk[row].is_valid else None for row in range(len(chunk)))
-
-
-def _import_parquet() -> Any:
-    """Pyarrow's module for parquet, an optional dependency.
-
-    Raises:
-        InputError: It is not installed.
-    """
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise InputError(
-            "pyarrow, which reads parquet files, is not installed: pip install 'swinft[parquet]'"
-        ) from error
-    return parquet
 
 
 class HDF5Step(BuiltinStep):

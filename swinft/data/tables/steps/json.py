@@ -1,12 +1,11 @@
 """The step `json`: reads a JSON file that is a list of records."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from swinft.data.tables.steps.cells import cell_text
 from swinft.data.tables.steps.frame import Context, Frame
-from swinft.data.tables.steps.located import read_file
+from swinft.data.tables.steps.located import read_json
 from swinft.data.tables.steps.step import BuiltinStep, name
 from swinft.data.tables.text import strip
 
@@ -28,13 +27,8 @@ class JSONStep(BuiltinStep):
 
     def run(self, frame: Frame, context: Context) -> Frame:
         """The rows in the order of the file; each is named by its number, from 1."""
-        content, file = read_file(self.path, context), context.path(self.path)
-        if content is None:
-            return frame
-        try:
-            records = json.loads(content)
-        except ValueError as error:
-            context.fail(f"it is no JSON: {error}", "Download it again.", file)
+        records, file = read_json(self.path, context), context.path(self.path)
+        if records is None:
             return frame
         if not isinstance(records, list) or not records or not all(isinstance(each, Mapping) for each in records):
             fix = "It needs a list of records, [{…}, {…}]; `coco` reads files of the COCO format."

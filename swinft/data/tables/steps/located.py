@@ -1,7 +1,9 @@
 """Files that steps read: on the disk, or inside a zip or tar archive."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from swinft.data.sources.files import containing_file
 from swinft.data.sources.zip import ZipSource
@@ -26,6 +28,22 @@ def read_file(path: str, context: Context) -> bytes | None:
     except (InputError, OSError, ValueError) as error:
         context.fail(f"it cannot be read: {error}", "Restore the file.", full)
     return None
+
+
+def read_json(path: str, context: Context) -> Any:
+    """What a JSON file contains; None if it cannot be read or is no JSON, which is a problem; arguments as `read_file`.
+
+    A file that contains nothing but `null` is an empty list.
+    """
+    content = read_file(path, context)
+    if content is None:
+        return None
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        context.fail(f"it is no JSON: {error}", "Download it again.", context.path(path))
+        return None
+    return [] if found is None else found
 
 
 def _member(path: str, archive: str) -> bytes:
