@@ -58,8 +58,8 @@ def test_metrics_are_scikit_learns_on_pixels():
     pooled = [f1_score(TRUE[:, k].ravel(), FOUND[:, k].ravel()) for k in range(2)]
     assert pooled_dice(*given) == pytest.approx(np.mean(pooled))
     weights = np.array([0.0, 0, 1, 0, 0])
-    assert dice(*given, None, weights) == pytest.approx(dice(given[0][2:3], given[1][2:3]))
-    assert pooled_dice(*given, None, weights) == pytest.approx(dice(given[0][2:3], given[1][2:3]))
+    assert dice(*given, weights) == pytest.approx(dice(given[0][2:3], given[1][2:3]))
+    assert pooled_dice(*given, weights) == pytest.approx(dice(given[0][2:3], given[1][2:3]))
 
 
 @pytest.mark.parametrize(
