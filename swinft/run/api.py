@@ -42,6 +42,7 @@ def fit(
     overwrite: bool = False,
     accept: bool = False,
     devices_per_fold: int | None = None,
+    on: str = "local",
     allow_code: str | Sequence[str] = (),
     **keys: Any,
 ) -> "Run | None":
@@ -54,6 +55,7 @@ def fit(
         overwrite: Delete the run's folder first.
         accept: With `resume`: accept files whose commit record is missing or damaged as they are.
         devices_per_fold: Number of GPUs for each fold.
+        on: Where the folds run: `local`, `ray`, `HOST:PORT` or `ray://HOST:PORT` of a Ray cluster.
         allow_code: Packages or modules whose classes the config may name, besides the trusted ones.
         keys: More overrides: `name="second"`, `trainer={"max_epochs": 3}`.
 
@@ -69,12 +71,10 @@ def fit(
         if isinstance(resume, str | PurePath):
             words += [f"--resume={resume}"]
             config = Path(resume) / "config.yaml" if config is None else config
-        elif resume:
-            words += ["--resume"]
         words += config_words(folder, config, {**(overrides or {}), **keys}, allow_code)
-        flags = {"--overwrite": overwrite, "--accept": accept}
-        words += [option for option, is_set in flags.items() if is_set]
-        words += [f"--devices-per-fold={devices_per_fold}"] if devices_per_fold is not None else []
+        options: dict[str, Any] = {"resume": resume is True, "overwrite": overwrite, "accept": accept, "on": on}
+        options |= {"devices-per-fold": devices_per_fold}
+        words += [f"--{name}={value}" for name, value in options.items() if value not in (None, False)]
         run = fit_from_argv(words)
     return None if run is None else Run(run.root, allow_code)
 

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from jsonargparse import Namespace
+
+from swinft.data.roots import resolved_root
 from swinft.errors import InputError, RunError, command, number_of
 from swinft.run.checked_images import CheckedImages
 from swinft.run.compute.devices import describe_slots, parallel_folds_variable, slots_for
@@ -23,6 +26,8 @@ from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.scores import join, summary
 from swinft.store import probe, sweep
+from swinft.system.cluster.checks import check_nodes
+from swinft.system.cluster.place import LOCAL, check_place
 from swinft.system.orphans import is_child
 from swinft.system.processes import Child, launcher_ranks, rank, run_children
 
@@ -52,11 +57,11 @@ def fit(experiment: Experiment) -> Run | None:
             )
         fit_fold(run, experiment, None)
         return run
+    _check_place(config, run)
     if config.trainer.fast_dev_run:
         fit_dry_run(experiment)
         return None
-    probe(run.root.parent)
-    if config.fold is not None and config.seeds and seed_in(config.fold) is None:
+    if _has_seeds_of_fold(config):
         with hold(run.lock, root=run.root):
             found = prepare(run, experiment, run.lock)
             fit_each(run, experiment, found, trainings_of([config.fold], config.seeds))
@@ -72,6 +77,34 @@ def fit(experiment: Experiment) -> Run | None:
         sweep(run.root)
         fit_all(run, experiment, found)
     return run
+
+
+def _check_place(config: Namespace, run: Run) -> None:
+    """Checks the folder of the runs, and for `--on` the nodes of the cluster.
+
+    Raises:
+        InputError: The folder is not writable, or a node lacks what a fold needs there.
+    """
+    runs_here = config.trainer.fast_dev_run or (config.fold is not None and not _has_seeds_of_fold(config))
+    if check_place(config.on) != LOCAL and runs_here:
+        raise InputError(f"--on {config.on}: a dry run and a fold given by --fold run in this process. Remove --on.")
+    if not config.trainer.fast_dev_run:
+        probe(run.root.parent)
+    if config.on != LOCAL:
+        check_nodes(config.on, run.root.parent, files_to_read(config))
+
+
+def _has_seeds_of_fold(config: Namespace) -> bool:
+    """Whether `--fold` names a fold of which every seed is trained, each in a process of its own."""
+    return config.fold is not None and bool(config.seeds) and seed_in(config.fold) is None
+
+
+def files_to_read(config: Namespace) -> list[Path]:
+    """The data's folder and the tables in it that every node must have."""
+    root = Path(resolved_root(config.data.root))
+    names = [getattr(config.data, key, None) for key in ("train", "test", "sample_submission")]
+    tables = [root / name for name in names if isinstance(name, str)]
+    return [root, *(table for table in tables if table.is_file())]
 
 
 def fit_dry_run(experiment: Experiment) -> None:
@@ -120,13 +153,16 @@ def fit_each(run: Run, experiment: Experiment, found: CheckedImages | None, fold
     waiting = [index for index in folds if not run.fold(index).is_done]
     if not waiting:
         return
-    slots = slots_for(config, run.devices_per_fold(), len(waiting))
-    for line in describe_slots(config, slots, run.devices_per_fold(), len(waiting)):
+    slots = slots_for(config, run.devices_per_fold(), len(waiting), config.on)
+    if config.on != LOCAL:
+        print(f"{config.on}: {number_of(len(waiting), 'fold')} on {number_of(len(slots), 'place')} at a time")
+    for line in [] if config.on != LOCAL else describe_slots(config, slots, run.devices_per_fold(), len(waiting)):
         print(line)
     variables = experiment.secrets() | (found.environment if found else {})
     variables |= deadline(run, config, len(slots)) | parallel_folds_variable(slots)
     try:
-        codes = run_children({index: fold_child(run, index, config.allow_code, variables) for index in waiting}, slots)
+        children = {index: fold_child(run, index, config.allow_code, variables) for index in waiting}
+        codes = run_children(children, slots, on=config.on)
     except (KeyboardInterrupt, SystemExit):
         print(f"\ninterrupted; finished epochs are saved. Resume with: {run.resume_command}", file=sys.stderr)
         raise

@@ -25,7 +25,7 @@ def fit_from_argv(argv: list[str]) -> Run | None:
     """
     argv = with_run_options(argv)
     refuse_if_in_use(argv)
-    from swinft.run.config.sections import fit_parser  # slow to import
+    from swinft.run.config.fit_options import fit_parser  # slow to import
     from swinft.run.experiment import Experiment
     from swinft.run.fit import fit
 

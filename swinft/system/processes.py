@@ -15,14 +15,15 @@ from types import FrameType
 from typing import IO, TextIO, TypeVar
 
 from swinft.errors import InputError
+from swinft.system.cluster.place import LOCAL
+from swinft.system.cluster.remote import start_remote
+from swinft.system.import_paths import IMPORT_PATHS, child_environment
 from swinft.system.live import LIVE, LineSplitter, Screen
 from swinft.system.orphans import CHILD
 
 K = TypeVar("K", int, str, int | str)
 Slot = dict[str, str]  # devices of one child, as environment variables
 
-# Environment variable of a child: the `sys.path` of its parent, a notebook or a user's program.
-IMPORT_PATHS = "SWINFT_IMPORT_PATHS"
 POLL_SECONDS = 0.05
 INTERRUPTED_SECONDS = 2.0  # for children to end by themselves: a terminal sends Ctrl-C to them too
 TERMINATED_SECONDS = 10.0  # for children and their loader workers to end after SIGTERM; then they are killed
@@ -43,13 +44,19 @@ class Child:
     log: Path | None = None
 
 
-def run_children(children: Mapping[K, Child], slots: Sequence[Slot], together: bool = False) -> dict[K, int]:
+def run_children(
+    children: Mapping[K, Child], slots: Sequence[Slot], together: bool = False, on: str = LOCAL
+) -> dict[K, int]:
     """Runs children, as many at a time as there are slots.
+
+    On a cluster, a child that is lost with its node is started again there: its command must continue where it ended,
+    as `fit --resume` does, or write its files again.
 
     Args:
         children: By a number or a name that the caller chooses.
         slots: Devices of the children that run at the same time.
         together: Whether a failure ends the other children. Otherwise those that run continue, and no other is started.
+        on: Where they run, as `check_place` returns it; on a cluster, slots are those of `cluster_slots`.
 
     Returns:
         The exit code of each child that was started; 128 + signal if a signal ended it.
@@ -57,6 +64,7 @@ def run_children(children: Mapping[K, Child], slots: Sequence[Slot], together: b
     Raises:
         KeyboardInterrupt: Ctrl-C. No child is left.
         SystemExit: SIGTERM, with the code 143. No child is left.
+        InputError: There is no such cluster.
     """
     waiting, free, codes = list(children), list(slots), dict[K, int]()
     running: dict[K, tuple[_Process, Slot]] = {}
@@ -65,7 +73,7 @@ def run_children(children: Mapping[K, Child], slots: Sequence[Slot], together: b
         while running or (waiting and not any(codes.values())):
             while waiting and free and not any(codes.values()):
                 number, slot = waiting.pop(0), free.pop(0)
-                running[number] = (_Process(number, children[number], slot, screen), slot)
+                running[number] = (_Process(number, children[number], slot, screen, on), slot)
             time.sleep(POLL_SECONDS)
             for number, (process, slot) in list(running.items()):
                 if (code := process.poll()) is not None:
@@ -97,29 +105,6 @@ def run_module(module: str, words: Sequence[str], seconds: float) -> tuple[str, 
         return "", f"did not answer within {seconds:.0f} s"
     last = (done.stderr.strip().splitlines() or [""])[-1]
     return done.stdout, f"ended with exit code {done.returncode}: {last}"
-
-
-def child_environment() -> dict[str, str]:
-    """The environment of a child process that must import the same `swinft` as this one.
-
-    By default, `python -m swinft` would prefer a folder `swinft` in the working folder, such as a clone.
-    """
-    package = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    if Path(package).name not in ("site-packages", "dist-packages"):  # those are on the path anyway
-        before = os.environ.get("PYTHONPATH")
-        environment["PYTHONPATH"] = os.pathsep.join([package, before] if before else [package])
-    return environment
-
-
-def add_parent_import_paths() -> None:
-    """Appends the parent's `sys.path` and the working folder to this process's.
-
-    They come last, so that nothing there hides an installed package.
-    """
-    for path in [*os.environ.get(IMPORT_PATHS, "").split(os.pathsep), os.getcwd()]:
-        if path and path not in sys.path:
-            sys.path.append(path)
 
 
 def rank() -> int:
@@ -154,7 +139,7 @@ def launcher_ranks() -> Iterator[tuple[str, str]]:
 class _Process:
     """A running child, and the threads that copy its output."""
 
-    def __init__(self, number: int | str, child: Child, slot: Slot, screen: Screen) -> None:
+    def __init__(self, number: int | str, child: Child, slot: Slot, screen: Screen, on: str) -> None:
         environment = {**child_environment(), **child.environment, **slot, CHILD: str(os.getpid())}
         environment[IMPORT_PATHS] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         environment["PYTHONUNBUFFERED"] = "1"  # otherwise the last lines of a killed child are lost
@@ -163,10 +148,14 @@ class _Process:
             child.log.parent.mkdir(parents=True, exist_ok=True)
             if child.log.is_symlink():  # a run from elsewhere may hold one that points outside the run
                 child.log.unlink()
-        command = [sys.executable, "-m", "swinft", *child.words]
+        words = ["-m", "swinft", *child.words]
         # Standard input is never written to: when it closes, the child knows that this process has ended.
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
+        self._process = (
+            subprocess.Popen([sys.executable, *words], env=environment, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
+            if on == LOCAL
+            else start_remote(on, words, environment)
+        )
         self._copying = [
             threading.Thread(target=_copy, args=(stream, shown, child.log, screen, (number, name)), daemon=True)
             for name, stream, shown in (

@@ -14,8 +14,9 @@ from swinft.cli import main
 from swinft.data.summary import format_summary, image_grid
 from swinft.errors import InputError, suggest
 from swinft.model.metrics import METRICS
+from swinft.run.config.fit_options import fit_parser
 from swinft.run.config.parser import key_types
-from swinft.run.config.sections import build_parser, fit_parser, load
+from swinft.run.config.sections import build_parser, load
 from swinft.run.layout import Run
 from swinft.system.processes import Child, run_children
 from tests.conftest import fit_in_process, tiny_config, write_config

@@ -160,7 +160,7 @@ def test_f053_what_a_fold_says_is_shown_and_kept_in_its_log(tmp_path, capfd, mon
 )
 def test_f053_a_fold_that_ended_badly_is_explained(codes, words, advises, competition, tmp_path, capsys, monkeypatch):
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
-    monkeypatch.setattr(fit, "run_children", lambda *_: codes)
+    monkeypatch.setattr(fit, "run_children", lambda *_, **__: codes)
     assert main(["fit", "--config", str(config)]) == codes[0]
     err = capsys.readouterr().err
     assert words in err

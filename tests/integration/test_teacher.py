@@ -13,7 +13,7 @@ from swinft.cli import main
 from swinft.inference.predictions import Predictions
 from swinft.model.training.distillation import Teacher
 from swinft.run.compute import selection
-from swinft.run.config.sections import fit_parser
+from swinft.run.config.fit_options import fit_parser
 from swinft.run.experiment import Experiment
 from swinft.run.folds.teacher import teacher_of, teachers_of
 from swinft.store import commit

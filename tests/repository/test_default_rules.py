@@ -8,7 +8,8 @@ import re
 import pytest
 
 from swinft.model.training.defaults import FIXED, RATES, Rule, Training, rates_of
-from swinft.run.config.sections import fit_parser, load
+from swinft.run.config.fit_options import fit_parser
+from swinft.run.config.sections import load
 from tests.conftest import ROOT, write_config
 
 PAGE = ROOT / "docs" / "defaults.md"

@@ -20,8 +20,9 @@ from swinft.run.compute.devices import FOLDS_AT_A_TIME
 from swinft.run.folds import hours, progress, recorder
 from swinft.run.folds.epoch_table import WIDTH, EpochTable
 from swinft.run.folds.progress import makespan
-from swinft.system import live, orphans, processes
+from swinft.system import live, orphans
 from swinft.system import progress as passes
+from swinft.system.import_paths import child_environment
 from swinft.system.live import LineSplitter
 from swinft.system.processes import Child, run_children
 from tests.conftest import power_gone_after, tiny_config, write_config
@@ -363,7 +364,7 @@ def test_a_child_of_a_child_does_not_believe_the_first_parent(monkeypatch, capfd
     assert not orphans.is_child()
     live.LiveLine().show("text")
     assert capfd.readouterr().out == ""
-    assert processes.child_environment()[live.LIVE] == "1"
+    assert child_environment()[live.LIVE] == "1"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])

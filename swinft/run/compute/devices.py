@@ -11,6 +11,9 @@ from jsonargparse import Namespace
 from swinft.errors import InputError, number_of
 from swinft.run.layout import Run
 from swinft.store import commit
+from swinft.system.cluster.environment import SLOTS_ON_NODE
+from swinft.system.cluster.place import LOCAL
+from swinft.system.cluster.slots import cluster_slots
 from swinft.system.device import HIDE, check_usable, slot_of, visible_gpus
 from swinft.system.precision import training_device
 from swinft.system.processes import Slot
@@ -94,17 +97,24 @@ def check_devices(run: Run, config: Namespace) -> None:
         )
 
 
-def slots_for(config: Namespace, per_fold: int, num_waiting: int) -> list[Slot]:
-    """Divides this machine's GPUs among unfinished folds.
+def slots_for(config: Namespace, per_fold: int, num_waiting: int, on: str = LOCAL) -> list[Slot]:
+    """Divides the GPUs of this machine, or of a cluster, among unfinished folds.
 
     Args:
         config: `trainer.accelerator` and `trainer.devices`.
         per_fold: Devices per fold.
         num_waiting: Unfinished folds.
+        on: Where they run.
 
     Returns:
         One entry per fold that can run at the same time.
+
+    Raises:
+        InputError: The cluster does not have what a fold takes.
     """
+    if on != LOCAL:
+        has_gpu = training_device(config.trainer.accelerator).type != "cpu"
+        return cluster_slots(on, per_fold if has_gpu else 0, num_waiting, config.trainer.accelerator == "cpu")
     names = _gpus_for(config)
     if len(names) < 2 or config.trainer.devices != "auto":
         return [{}]
@@ -120,6 +130,11 @@ def parallel_folds_variable(slots: list[Slot]) -> dict[str, str]:
 def folds_at_a_time() -> int:
     """How many folds run in parallel, from the parent process; 1 without one."""
     return int(os.environ.get(FOLDS_AT_A_TIME, "1"))
+
+
+def folds_on_machine() -> int:
+    """How many folds share this machine's cores."""
+    return int(os.environ.get(SLOTS_ON_NODE, folds_at_a_time()))
 
 
 def describe_slots(config: Namespace, slots: list[Slot], per_fold: int, num_waiting: int) -> list[str]:

@@ -36,8 +36,8 @@ from swinft.run.folds.kept import SoupConfig
 from swinft.run.layout import check_name
 from swinft.run.submission.plan import SubmissionConfig
 from swinft.run.trainer import LoggerName
+from swinft.system.import_paths import add_parent_import_paths
 from swinft.system.precision import Precision
-from swinft.system.processes import add_parent_import_paths
 
 
 @dataclass
@@ -88,7 +88,7 @@ MANAGED_TRAINER_KEYS = {
 SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 PrecisionSpelling = Precision | Literal["32", "16", "bf16", 32, 16]
 # Options that say how to run, not what: never part of a frozen config.
-RUN_KEYS = ("fold", "resume", "overwrite", "accept", "devices_per_fold")
+RUN_KEYS = ("fold", "resume", "overwrite", "accept", "devices_per_fold", "on")
 COMMAND_KEYS = ("config", "allow_code", "trial", "what", "steps", *RUN_KEYS)
 
 HELP = ("-h", "--help", "--help-all", "--help_all")
@@ -210,39 +210,6 @@ def _add_trainer(parser: Parser) -> None:
     parser.add_argument(
         "--trainer.precision", type=PrecisionSpelling, default="auto", help="`auto` depends on the hardware"
     )
-
-
-@built_once
-def fit_parser() -> Parser:
-    """The parser of `swinft fit`."""
-    parser = new_parser("fit")
-    parser.add_argument(
-        "--fold",
-        type=int | str | None,
-        default=None,
-        help="fit this fold only, in this process; `all` trains on every row once the folds are finished",
-    )
-    parser.add_argument(
-        "--resume",
-        type=bool,
-        default=False,
-        help="resume the config's run; or `--resume RUN` with the run's folder, without --config",
-    )
-    parser.add_argument(
-        "--accept",
-        type=bool,
-        default=False,
-        help="with --resume: accept files whose commit record is missing or damaged as they are",
-    )
-    parser.add_argument(
-        "--devices_per_fold",
-        type=int | None,
-        default=None,
-        help="number of GPUs for each fold, fixed for the run; by default one, or more if there are more GPUs than "
-        "folds",
-    )
-    parser.add_argument("--overwrite", type=bool, default=False, help="delete the run's folder first")
-    return parser
 
 
 def _is_list(hint: Any) -> bool:

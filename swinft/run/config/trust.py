@@ -42,7 +42,7 @@ from swinft.model.pooling import Pooling
 from swinft.run.config.callbacks import refusal
 from swinft.run.config.explain import untrusted
 from swinft.run.submission.formats import SubmissionFormat
-from swinft.system.processes import add_parent_import_paths
+from swinft.system.import_paths import add_parent_import_paths
 
 TRUSTED_PACKAGES = ("swinft", "albumentations", "lightning", "timm", "torch", "torchmetrics", "torchvision")
 # The keys of tables: a path, which is never a class, or steps, which may also be inside of other steps.

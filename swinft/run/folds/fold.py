@@ -31,7 +31,7 @@ from swinft.model.task import FineTuneTask
 from swinft.printing import format_seconds
 from swinft.run.checked_images import CheckedImages, checked_images, inherited_cache
 from swinft.run.compute.choices import Choice, choice_here
-from swinft.run.compute.devices import folds_at_a_time
+from swinft.run.compute.devices import folds_on_machine
 from swinft.run.compute.out_of_memory import (
     LackOfMemory,
     explain_after_training,
@@ -95,7 +95,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
     keep_freed_memory(device)
     trainer = experiment.trainer(fold.root, precision, recorder, **_trainer_changes(experiment, fold))
     _check_rank(trainer, fold)
-    data.destination = Destination(device, folds_at_a_time(), trainer.num_devices, is_command=True)
+    data.destination = Destination(device, folds_on_machine(), trainer.num_devices, is_command=True)
     if trainer.is_global_zero:
         if not newest and (note := note_of_leak(config, data, fold)):
             print(note, file=sys.stderr)

@@ -407,7 +407,7 @@ def test_s11_fit_prints_the_plan(competition, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("swinft.run.fit.prepare", lambda *_: None)
     monkeypatch.setattr("swinft.run.layout.Run.planned_folds", lambda _: [0, 1, 2, 3, 4])
     monkeypatch.setattr("swinft.run.layout.Run.devices_per_fold", lambda _: 1)
-    monkeypatch.setattr("swinft.run.fit.run_children", lambda _, slots: said.extend(slots) or {0: 2})
+    monkeypatch.setattr("swinft.run.fit.run_children", lambda _, slots, **__: said.extend(slots) or {0: 2})
     config = auto(competition, tmp_path, **{"trainer.devices": 1, "data.folds.num": 5})
     assert main(["fit", "--config", config]) == 2
     assert "1 of 2 GPUs stay idle, because trainer.devices is 1" in capsys.readouterr().out

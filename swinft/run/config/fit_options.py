@@ -1,0 +1,44 @@
+"""The parser of `swinft fit`: a config, and the options that say how to run."""
+
+from swinft.run.config.parser import Parser, built_once
+from swinft.run.config.sections import new_parser
+from swinft.system.cluster.place import LOCAL
+
+ON_HELP = (
+    "where the folds run: `local`; `ray`, a Ray cluster of this machine; `HOST:PORT`, a Ray cluster that this machine "
+    "belongs to, or `ray://HOST:PORT` by Ray Client: see docs/cluster.md"
+)
+
+
+@built_once
+def fit_parser() -> Parser:
+    """The parser of `swinft fit`."""
+    parser = new_parser("fit")
+    parser.add_argument(
+        "--fold",
+        type=int | str | None,
+        default=None,
+        help="fit this fold only, in this process; `all` trains on every row once the folds are finished",
+    )
+    parser.add_argument(
+        "--resume",
+        type=bool,
+        default=False,
+        help="resume the config's run; or `--resume RUN` with the run's folder, without --config",
+    )
+    parser.add_argument(
+        "--accept",
+        type=bool,
+        default=False,
+        help="with --resume: accept files whose commit record is missing or damaged as they are",
+    )
+    parser.add_argument(
+        "--devices_per_fold",
+        type=int | None,
+        default=None,
+        help="number of GPUs for each fold, fixed for the run; by default one, or more if there are more GPUs than "
+        "folds",
+    )
+    parser.add_argument("--overwrite", type=bool, default=False, help="delete the run's folder first")
+    parser.add_argument("--on", type=str, default=LOCAL, help=ON_HELP)
+    return parser

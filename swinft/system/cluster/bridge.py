@@ -1,0 +1,258 @@
+"""The process that is connected to a cluster: `python -m swinft.system.cluster.bridge ADDRESS`.
+
+It reads requests from its standard input and writes what happens to its standard output, a line of JSON each. When its
+input ends, it ends its children, and a cluster that it has started.
+"""
+
+import base64
+import json
+import os
+import queue
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from swinft.system.cluster import runner
+from swinft.system.cluster.place import OWN
+
+READ_SECONDS = 5.0  # that a node waits for output before it answers without any
+WAIT_SECONDS = 0.1
+PATIENCE = 30.0  # until a child that no node has room for is said to wait
+STORE_BYTES = 80 * 1024**2  # the least that Ray accepts; nothing is stored
+PREFIX = "swinft-ray-"
+
+
+class Bridge:
+    """The children of one command.
+
+    Args:
+        ray: The package.
+        say: Writes a line.
+    """
+
+    def __init__(self, ray: Any, say: Callable[[dict[str, Any]], None]) -> None:
+        self._ray, self._say = ray, say
+        self._children = dict[int, Any]()  # actors, by key
+        self._starting = dict[Any, tuple[int, float]]()  # key and time, by reference
+        self._reading = dict[Any, int]()  # key, by reference
+        ray.cloudpickle.register_pickle_by_value(runner)
+        self._actor = ray.remote(runner.Runner)
+
+    def run(self, requests: "queue.Queue[dict[str, Any] | None]") -> None:
+        """Answers requests and passes on output, until there are no more requests."""
+        while True:
+            with suppress(queue.Empty):
+                while True:
+                    idle = not (self._starting or self._reading)
+                    request = requests.get(timeout=WAIT_SECONDS) if idle else requests.get_nowait()
+                    if request is None:
+                        return
+                    self._handle(request)
+            if waiting := [*self._starting, *self._reading]:
+                for ref in self._ray.wait(waiting, timeout=WAIT_SECONDS)[0]:
+                    self._arrived(ref)
+                self._mention_waiting()
+
+    def end_all(self) -> None:
+        """Ends every child."""
+        for actor in self._children.values():
+            with suppress(Exception):  # it or the cluster is gone
+                self._ray.kill(actor)
+
+    def _handle(self, request: dict[str, Any]) -> None:
+        if request["do"] == "start" and request["key"] not in self._children:
+            self._start(request)
+        elif request["do"] == "signal" and (actor := self._children.get(request["key"])):
+            actor.signal.remote(request["signal"])
+            if request["signal"] == signal.SIGKILL or request["key"] in [key for key, _ in self._starting.values()]:
+                self._ray.kill(actor)
+        elif request["do"] == "nodes":
+            self._say({"number": request["number"], "answer": self._nodes()})
+        elif request["do"] == "look":
+            self._say({"number": request["number"], "answer": self._look(request)})
+
+    def _start(self, request: dict[str, Any]) -> None:
+        needs = {"num_gpus": request["gpus"], "num_cpus": request["cpus"], "scheduling_strategy": "SPREAD"}
+        actor = self._actor.options(max_concurrency=4, max_restarts=0, **needs).remote()
+        self._children[request["key"]] = actor
+        given = [request[name] for name in ("words", "environment", "prefixes", "folder")]
+        self._starting[actor.start.remote(*given)] = request["key"], time.monotonic()
+
+    def _arrived(self, ref: Any) -> None:
+        """Handles an answer of a node, or its loss."""
+        is_start = ref in self._starting
+        key = self._starting.pop(ref)[0] if is_start else self._reading.pop(ref)
+        actor = self._children[key]
+        try:
+            answer = self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:  # raised by our code there
+            self._drop(key)
+            self._say({"key": key, "refused": f"it cannot be started: {error.cause}"})
+            return
+        except self._ray.exceptions.RayError as error:
+            self._drop(key)
+            self._say({"key": key, "lost": reason(error)})
+            return
+        if not is_start:
+            output, code = answer
+            for stream, content in output:
+                self._say({"key": key, "stream": stream, "data": base64.b64encode(content).decode()})
+            if code is not None:
+                self._drop(key)
+                lost = code == -signal.SIGTERM  # nobody here has sent it, or it would be known
+                self._say({"key": key, "lost": "its node ended it (SIGTERM)"} if lost else {"key": key, "code": code})
+                return
+        self._reading[actor.read.remote(READ_SECONDS)] = key
+
+    def _drop(self, key: int) -> None:
+        with suppress(Exception):  # it is gone
+            self._ray.kill(self._children.pop(key))
+
+    def _mention_waiting(self) -> None:
+        for ref, (key, since) in self._starting.items():
+            if 0 < since < time.monotonic() - PATIENCE:
+                self._starting[ref] = key, 0.0
+                self._say({"key": key, "note": "waiting for a node with free CPUs and GPUs"})
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        found = []
+        for each in self._ray.nodes():
+            if each["Alive"]:
+                name = each["NodeManagerHostname"], each["NodeManagerAddress"]
+                resources = {kind: each["Resources"].get(kind.upper()[:3], 0.0) for kind in ("cpus", "gpus")}
+                found.append({"id": each["NodeID"], "name": f"{name[0]} ({name[1]})", **resources})
+        return found
+
+    def _look(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        """What a child would find on each node that can have one."""
+        given = [request[name] for name in ("environment", "prefixes", "folder", "paths")]
+        look = self._ray.remote(runner.look)
+        pinned = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        nodes = [node for node in self._nodes() if node["cpus"] or node["gpus"]]
+        refs = [
+            look.options(num_cpus=0, scheduling_strategy=pinned(node["id"], soft=False)).remote(*given)
+            for node in nodes
+        ]
+        answers = []
+        for node, ref in zip(nodes, refs, strict=True):
+            try:
+                answers.append({"node": node["name"], **self._ray.get(ref, timeout=runner.LOOK_SECONDS)})
+            except self._ray.exceptions.RayError as error:
+                answers.append({"node": node["name"], "problem": reason(error)})
+        return answers
+
+
+def reason(error: Exception) -> str:
+    """Ray's error in one sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if "died" in line or "dead" in line or "OOM" in line or "memory" in line]
+    return f"{type(error).__name__}: {(causes or lines or ['no reason is known'])[0][:300]}"
+
+
+def connect(ray: Any, address: str) -> None:
+    """Connects to a cluster, or starts one on this machine, which listens to 127.0.0.1 alone."""
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == OWN:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=STORE_BYTES,
+            _temp_dir=own_folder(),
+            **quiet,
+        )
+    else:
+        ray.init(address=address, **quiet)
+
+
+def own_folder() -> str:
+    """A folder for the files of a cluster on this machine; those of clusters that were killed are deleted."""
+    parent = Path(tempfile.gettempdir())
+    parent = parent if len(str(parent)) < 20 else Path("/tmp")  # a socket's path in it has 107 characters at most
+    for left in parent.glob(f"{PREFIX}*"):
+        pid = left.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent)
+
+
+def explained(error: Exception, address: str) -> str:
+    """Why there is no connection, and what to do."""
+    text = str(error)
+    if "ersion mismatch" in text or "version" in text.lower():
+        return f"this machine and the cluster have different versions: {' '.join(text.split())[:600]}"
+    if "Ray Client requires" in text:
+        return "ray:// needs Ray Client: pip install 'ray[client]'"
+    if "AuthenticationError" in text or "Auth" in type(error).__name__:
+        return "the cluster wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on its nodes"
+    if address == OWN:
+        return f"Ray does not start on this machine: {' '.join(text.split())[-600:]}"
+    joins = "" if address.startswith("ray://") else " This machine must be a node of it: `ray start --address`."
+    return f"there is no cluster: {type(error).__name__}: {text.strip().splitlines()[0][:300]}.{joins}"
+
+
+def main(address: str) -> None:
+    """Connects, and answers requests until there are none."""
+    said = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # what Ray prints must not be between our lines
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
+
+    def say(frame: dict[str, Any]) -> None:
+        with suppress(OSError, ValueError):  # nobody listens: the input has ended, too
+            said.write(json.dumps(frame) + "\n")
+            said.flush()
+
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    if address == OWN:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's word for: listen to 127.0.0.1 alone
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    import ray
+
+    try:
+        connect(ray, address)
+    except Exception as error:
+        say({"error": explained(error, address)})
+        os._exit(2)
+    bridge = Bridge(ray, say)
+    say({"ready": True})
+    try:
+        bridge.run(requests)
+    finally:
+        _end(ray, bridge)
+
+
+def _read_requests(requests: "queue.Queue[dict[str, Any] | None]") -> None:
+    for line in sys.stdin:
+        requests.put(json.loads(line))
+    requests.put(None)
+    time.sleep(15)
+    _end_session()  # Ray hangs
+
+
+def _end(ray: Any, bridge: Bridge) -> None:
+    bridge.end_all()
+    folder = (
+        Path(ray._private.worker._global_node.get_temp_dir_path()) if not ray.util.client.ray.is_connected() else None
+    )
+    ray.shutdown()
+    if folder and folder.name.startswith(PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
+    _end_session()
+
+
+def _end_session() -> None:
+    """Ends this process with all that it has started, in a session of its own."""
+    with suppress(OSError):
+        os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
