@@ -29,9 +29,7 @@ def replace(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> None:
     try:
         _move(_write(path, content)[0], path)
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written: {error.strerror or error}. An earlier file there is unchanged."
-        ) from error
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}. What was there stays.") from error
 
 
 def commit(path: Path, content: bytes | Callable[[IO[bytes]], None], producer: str) -> None:
@@ -80,7 +78,7 @@ def verify(path: Path) -> Path:
             f"{path} cannot be verified: its commit record {record_path} {what}. Restore the record from a copy, or "
             f"add --accept to `swinft fit --resume` to accept the files of a run as they are."
         )
-    if path.stat().st_size != record["size"] or _sha256(path) != record["sha256"]:
+    if path.stat().st_size != record["size"] or sha256_of(path) != record["sha256"]:
         raise StoreError(
             f"{path} has changed since it was written (size or SHA-256 differ from its commit record): the disk or a "
             f"program damaged it. Restore it from a copy{_how_to_remake(record)}."
@@ -122,7 +120,7 @@ def record_existing(path: Path, producer: str) -> None:
         StoreError: The record cannot be written.
     """
     try:
-        _write_record(path, _sha256(path), producer)
+        _write_record(path, sha256_of(path), producer)
     except OSError as error:
         raise StoreError(f"the record of {path} cannot be written: {error.strerror or error}.") from error
 
@@ -345,6 +343,7 @@ def _check(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

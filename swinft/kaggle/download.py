@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 import sys
 import zipfile
 from dataclasses import asdict, dataclass
@@ -10,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from swinft.errors import InputError, StoreError, command, number_of, suggest
-from swinft.inference.provenance import sha256_of
+from swinft.errors import InputError, StoreError, command, listed, number_of, suggest
 from swinft.kaggle.client import Client
 from swinft.kaggle.failures import NotFound, status_of
 from swinft.kaggle.slugs import competition_slug
@@ -19,12 +19,13 @@ from swinft.kaggle.transfer import Remote, Transfer, Transferred
 from swinft.kaggle.unpack import FileRecord, inner_zips, unpack
 from swinft.printing import print_line
 from swinft.run.lock import hold
-from swinft.store import json_bytes, probe, replace, sweep
+from swinft.store import json_bytes, probe, replace, sha256_of, sweep
 from swinft.system.limits import format_bytes
 from swinft.system.mounts import SCHEME
 
 STATE = ".download"  # in the data's folder: part files, and afterwards the record
 RECORD, FILES = "record.json", "files.csv"
+PACKED = (".7z", ".rar")  # archives that Python cannot read by itself
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def download_data(address: str, options: DownloadOptions) -> Path:
                 _write_record(folder, record, files, options.file, _entry(got))
                 transfer.done()
                 _print_files(folder, files)
+                _print_archives(folder, files)
         except InputError as error:
             raise _diagnosed(client, slug, options.file, error) from error
     print(f"next: {command('new', slug, '--data', folder)}")
@@ -305,3 +307,15 @@ def _print_files(folder: Path, files: list[FileRecord]) -> None:
     for name, each in sorted(sizes.items(), key=lambda item: -sum(item[1]))[:15]:
         count = f"{number_of(len(each), 'file')}, " if name.endswith("/") else ""
         print_line(f"  {name:<32} {count}{format_bytes(sum(each))}")
+
+
+def _print_archives(folder: Path, files: list[FileRecord]) -> None:
+    """Prints what is still packed, and how it is read or unpacked."""
+    names = sorted(file.name for file in files if file.name.lower().endswith((".zip", *PACKED)))
+    if zips := [name for name in names if name.lower().endswith(".zip")]:
+        print_line(f"packed: {listed(zips, 5)}: images and tables are read from them; --inner-zips unpacks them")
+    for name in [name for name in names if name not in zips]:
+        path = folder / name
+        is_7z = name.lower().endswith(".7z")
+        tool = ["7z", "x", f"-o{path.parent}", f"{path}"] if is_7z else ["unrar", "x", f"{path}", f"{path.parent}/"]
+        print_line(f"packed: {name}: neither read nor unpacked by swinft; unpack it with `{shlex.join(tool)}`")

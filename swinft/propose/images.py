@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from swinft.data.sources.named import make_source
@@ -103,21 +104,26 @@ def _matrices(root: Path, group: Group) -> Shown:
     import pandas as pd
     import pyarrow  # noqa: F401  # pandas reads Parquet with it, and says less clearly that it is missing
 
-    found, samples, has_gaps = [], [], False
+    found, samples = [], []
     for name in spread(group.names, TRIED_NUMBERS):
         try:
             numbers = pd.read_parquet(root / name).select_dtypes("number").to_numpy(np.float64)
         except (OSError, ValueError):
             continue
         found.append((numbers.shape[1], numbers.shape[0]))
-        finite = numbers[np.isfinite(numbers)]
-        has_gaps |= finite.size < numbers.size
-        samples.append(finite)
-    everything = np.concatenate(samples) if samples else np.zeros(0)
-    if not everything.size:
+        samples.append(numbers.ravel())
+    if not (rules := number_rules(samples)):
         return _shown(found)
-    low, high = (float(f"{value:.3g}") for value in np.quantile(everything, [0.01, 0.99]))
+    return _shown(found, rules, f"matrices of numbers: 1 and 99 % of those in {len(found)} files are black and white")
+
+
+def number_rules(samples: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
+    """`data.loading.image_rules` for images of any numbers, from the numbers of some; empty where none is finite."""
+    everything = np.concatenate(samples) if samples else np.zeros(0)
+    finite = everything[np.isfinite(everything)]
+    if not finite.size:
+        return {}
+    low, high = (float(f"{value:.3g}") for value in np.quantile(finite, [0.01, 0.99]))
     rules: dict[str, Any] = {"keep": "float32", "range": [low, high if high > low else low + 1]}
     rules |= {"scale": "log"} if low > 0 and high > 100 * low else {}
-    rules |= {"fill_nan": low} if has_gaps else {}
-    return _shown(found, rules, f"matrices of numbers: 1 and 99 % of those in {len(found)} files are black and white")
+    return rules | ({"fill_nan": low} if finite.size < everything.size else {})

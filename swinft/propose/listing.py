@@ -76,7 +76,7 @@ class Listing:
         root: The folder.
         groups: Its images.
         tables: Paths of files that may be tables, relative to the root.
-        archives: Zip and tar files without images in them, relative to the root.
+        archives: Zip and tar files without images in them, and archives that are not read, relative to the root.
         problems: Files that cannot be read, one line each.
         num_files: How many files there are; at least so many where a folder was sampled.
     """
@@ -149,6 +149,9 @@ class _Walk:
                 for name in names[:50]:
                     if not name.lower().endswith(TABLES):
                         found += self._container(_join(inside, name), lower)
+            elif lower in (".7z", ".rar"):
+                self.archives += [_join(inside, name) for name in names[:50]]
+                self.problems += [f"{_join(inside, name)}: not read: unpack it first" for name in names[:50]]
             if depth <= 3 and len(names) <= 50:
                 self.tables += [_join(inside, name) for name in names if name.lower().endswith(TABLES)]
         return found

@@ -1,11 +1,8 @@
-"""Makes one row per image of what was downloaded: names of files, pixels in columns, long tables."""
+"""Makes one row per image of what was downloaded: names of files, several tables, long tables."""
 
 import difflib
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from swinft.propose.facts import Facts
 from swinft.propose.folders import folder_table, purpose
@@ -13,19 +10,18 @@ from swinft.propose.joins import joined, long, pivoted
 from swinft.propose.known import Known
 from swinft.propose.listing import Group
 from swinft.propose.patterns import patterns_of
+from swinft.propose.pixels import pixels
 from swinft.propose.roles import Roles
 from swinft.propose.shape import Reshaped, ToPredict
 from swinft.propose.tables import TableFacts, made
 from swinft.propose.targets import Target
 from swinft.propose.templates import Template
 
-PIXELS = re.compile(r"(.*?)([0-9]+)")
-
 
 def reshaped(facts: Facts, roles: Roles, known: Known | None) -> Reshaped | None:
     """The training rows; None where neither a table nor files give them."""
     if roles.train is not None:
-        for make in (_pixels, _long, pivoted, _plain, _scattered, joined):
+        for make in (pixels, _long, pivoted, _plain, _scattered, joined):
             if (found := make(facts, roles, roles.train)) is not None:
                 return _of_kind(found, roles, known.image) if known and known.image else found
     return by_folders(facts, roles)
@@ -81,54 +77,6 @@ def _scattered(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None
 def _alike(one: str, other: str) -> float:
     """How alike two templates are."""
     return difflib.SequenceMatcher(None, one, other).ratio()
-
-
-def _pixels(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:
-    """A table with the pixels of each image in its columns."""
-    prefix, columns = _pixel_columns(train)
-    if not columns:
-        return None
-    side = round(math.sqrt(len(columns)))
-    why = f"its {len(columns):,} columns {prefix}* hold images of {side} × {side} pixels"
-    group = Group("", "", "files", train.num_rows, [])
-    image = Template(f"{prefix}*", group, 1.0, 1.0)
-    id = next((name for name in train.columns if train.is_unique(name) and name not in columns), None)
-    name = id or roles.sample_id or "row"
-    steps: list[dict[str, Any]] = [{"csv": train.path}, {"number": {"column": name, "start": 1}}]
-    cells = {each: [*column.cells] for each, column in train.columns.items() if each not in columns}
-    if id is None:
-        cells[name] = [str(row + 1) for row in range(train.num_kept)]
-        train = made(train.path, cells, train.num_rows, is_whole=train.is_whole, steps=tuple(steps))
-    else:
-        train = made(train.path, cells, train.num_rows, is_whole=train.is_whole)
-    test_steps: list[dict[str, Any]] = []
-    if roles.test is not None and name not in roles.test.columns:
-        test_steps = [{"csv": roles.test.path}, {"number": {"column": name, "start": 1}}]
-    return Reshaped(
-        train, f"{roles.reasons['train']}; {why}", image,
-        ToPredict(image, name, test_steps, "the rows to predict, numbered like the sample submission's ids"),
-        id=(name, "the number of the row" if id is None else "a unique column"), used=(name,),
-        loading=(("data.loading.source", "column", "pixels are in columns of the table"),), side=side,
-    )  # fmt: skip
-
-
-def _pixel_columns(table: TableFacts) -> tuple[str, list[str]]:
-    """Columns of grey values, 0 to 255, whose names differ by a number, and what their names start with."""
-    by_prefix: dict[str, list[str]] = {}
-    for name in table.columns:
-        if match := PIXELS.fullmatch(name):
-            by_prefix.setdefault(match[1], []).append(name)
-    for prefix, names in by_prefix.items():
-        side = math.isqrt(len(names))
-        tried: Sequence[str] = names[:: max(1, len(names) // 20)]
-        if len(names) >= 64 and side * side == len(names) and all(_are_grey(table, name) for name in tried):
-            return prefix, names
-    return "", []
-
-
-def _are_grey(table: TableFacts, name: str) -> bool:
-    column = table.columns[name]
-    return column.is_whole and all(0 <= number <= 255 for number in column.numbers[:200])
 
 
 def with_flags(shape: Reshaped, columns: Sequence[str]) -> Reshaped:

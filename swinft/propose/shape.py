@@ -47,6 +47,7 @@ class Reshaped:
         categories: Columns that tell rows of one image apart: metadata.
         group: The column of the folds' groups, and why, where the shape tells it.
         side: Of the images in pixels, where the table tells it.
+        channels: Columns that each hold a channel of the image, where there are several.
     """
 
     train: TableFacts
@@ -64,3 +65,4 @@ class Reshaped:
     categories: tuple[str, ...] = ()
     group: tuple[str, str] | None = None
     side: int | None = None
+    channels: tuple[str, ...] = ()

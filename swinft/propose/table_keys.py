@@ -17,9 +17,9 @@ def add_tables(draft: Draft, roles: Roles, shape: Reshaped, shown: Shown) -> Non
     if shape.test.steps:
         draft.add("data.test", shape.test.steps, shape.test.why)
     elif roles.test is not None:
-        draft.add("data.test", roles.test.path, roles.reasons["test"])
+        draft.add("data.test", [*roles.test.steps] or roles.test.path, roles.reasons["test"])
     if roles.sample is not None:
-        given = shape.test.sample_steps or roles.sample.path
+        given = shape.test.sample_steps or [*roles.sample.steps] or roles.sample.path
         more = "" if roles.test or shape.test.steps else roles.reasons["test"]
         draft.add("data.sample_submission", given, roles.reasons["sample_submission"], more)
     elif roles.test is None and not shape.test.steps:
@@ -42,7 +42,9 @@ def _add_images(draft: Draft, roles: Roles, shape: Reshaped, shown: Shown) -> No
     why = f"{image.found:.0%} of a sample of rows have this file; {image.group.pattern}: {image.group.count:,} files"
     others = [f"also possible: {each.path}" for each in shape.other_images[:3]]
     is_made = image.path == "{path}" or "{" not in image.path
-    draft.add("data.image", _several(image.path), "" if is_made else why, *others)
+    given_image = {"path": [*shape.channels], "channels": "grey"} if shape.channels else _several(image.path)
+    why = "a channel of the image each" if shape.channels else "" if is_made else why
+    draft.add("data.image", given_image, why, *others)
     if roles.predicted is not None or shape.test.steps:
         if test_image is None:
             guess = re.sub(r"\btrain(ing)?(?=[\W_]|$)", "test", image.path)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,10 +13,14 @@ from typing import Any
 
 from swinft.data.tables.csv_lines import UnreadableError, read_lines
 from swinft.data.tables.numbers import NUMBER
+from swinft.data.tables.steps.make import read_table
+from swinft.data.tables.table import DataError
 from swinft.data.tables.text import MISSING_WORDS, normal, strip
 
 MOST_CELLS = 3_000_000  # of a table that are kept
 WHOLE_BYTES = 2**25  # a file up to this size is read by the reader of the run
+MOST_JSON = 2**31  # bytes of a JSON file, which is read whole
+COCO = (b'"images"', b'"annotations"')
 BLOCK = 64  # rows that are kept together: rows of one image often follow each other
 FULLY_COUNTED = 8  # columns whose distinct values are counted in every row
 WHOLE = re.compile(r"[+-]?[0-9]+(\.0*)?")
@@ -156,7 +159,7 @@ def read_facts(root: Path, path: str, problems: list[str]) -> TableFacts | None:
     """
     whole = root / path
     if whole.suffix.lower() == ".json":
-        return _coco(whole, path, problems)
+        return _json(root, path, problems)
     if whole.suffix.lower() in (".txt", ".list") and not _looks_like_csv(whole):
         return None
     error: UnreadableError | None = None
@@ -236,29 +239,26 @@ def _looks_like_csv(path: Path) -> bool:
     )
 
 
-def _coco(whole: Path, path: str, problems: list[str]) -> TableFacts | None:
-    """The annotations of a COCO file, one row each; None for other JSON, whose records are a problem."""
+def _json(root: Path, path: str, problems: list[str]) -> TableFacts | None:
+    """Records of a JSON file, or the annotations of a COCO file, as a run reads them; None for other JSON."""
+    whole = root / path
     try:
-        if whole.stat().st_size > 2**29:
-            return None
-        found = json.loads(whole.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with open(whole, "rb") as file:
+            is_list = file.read(1000).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    except OSError as error:
+        problems.append(f"{path}: it cannot be read: {error.strerror}")
         return None
-    if isinstance(found, list) and found and isinstance(found[0], dict):
-        shown = ", ".join([*map(str, found[0])][:8])
-        problems.append(
-            f"{path}: {len(found):,} records of JSON ({shown}), which are not read: make a CSV and files of images"
-        )
-    if not isinstance(found, dict) or not {"images", "annotations"} <= set(found):
+    if (size := whole.stat().st_size) > MOST_JSON:
+        problems.append(f"{path}: {size / 2**30:.1f} GB of JSON, too large to look at; the steps json and coco read it")
         return None
-    names = {str(each.get("id")): str(each.get("name", "")) for each in found.get("categories", [])}
-    files = {str(each.get("id")): str(each.get("file_name", "")) for each in found["images"]}
-    cells: dict[str, list[str]] = {name: [] for name in ("annotation_id", "image_id", "file_name", "category")}
-    for each in found["annotations"]:
-        image = str(each.get("image_id"))
-        row = (str(each.get("id")), image, files.get(image, ""), names.get(str(each.get("category_id")), ""))
-        for column, cell in zip(cells.values(), row, strict=True):
-            column.append(cell)
-    if not any(cells["category"]):
-        del cells["category"]
-    return made(path, cells, len(found["annotations"]), steps=({"coco": path},))
+    if not is_list and not all(key in whole.read_bytes() for key in COCO):
+        return None
+    word = "json" if is_list else "coco"
+    steps = ({word: path},)
+    try:
+        table = read_table(steps, root)
+    except DataError as error:
+        problems.append(f"{path}: {error.problems[0].message.removeprefix(f'the table: step 1, {word}: ')}")
+        return None
+    cells = {str(name): table[name].tolist() for name in table}
+    return made(path, {name: column for name, column in cells.items() if any(column)}, len(table), steps=steps)

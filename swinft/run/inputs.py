@@ -1,6 +1,5 @@
 """The tables that a run was started with, identified by their SHA-256 and not by their path."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from swinft.data.tables.steps.sequence import StepList
 from swinft.errors import InputError
 from swinft.run.config.parser import plain
 from swinft.run.layout import Run
-from swinft.store import commit, verify
+from swinft.store import commit, sha256_of, verify
 
 TABLES = ("train", "test", "sample_submission")
 
@@ -86,7 +85,7 @@ def _sha256(config: Namespace, given: str | StepList) -> str | None:
     root = Path(resolved_root(config.data.root))
     if isinstance(given, StepList):
         return made_sha256(given, root, config.data.columns.encoding, config.data.loading.follow_links)
-    return hashlib.sha256((root / given).read_bytes()).hexdigest() if (root / given).is_file() else None
+    return sha256_of(root / given) if (root / given).is_file() else None
 
 
 def _frozen(frozen: dict[str, str], name: str) -> str | None:

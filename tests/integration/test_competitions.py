@@ -21,7 +21,6 @@ from tests.integration.layouts import LAYOUTS, Layout
 
 FAST = ("plant_2020",)  # the others in the slow tests
 FAST_NEW = ("paddy",)
-UNDECIDED = ("statoil",)  # `swinft new` says what is missing: the table of a JSON file
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml") if "bluemarble" not in path.stem)
 # Probabilities may be in columns whose cells are 0 in the sample.
 ALSO = {"whole numbers": ("whole numbers", "numbers"), "numbers": ("whole numbers", "numbers"), "words": ("words",)}
@@ -165,12 +164,7 @@ def test_every_config_has_a_layout_and_says_what_is_needed():
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(
-            name, marks=[pytest.mark.slow] * (name not in FAST_NEW) + [pytest.mark.xfail] * (name in UNDECIDED)
-        )
-        for name in LAYOUTS
-    ],
+    [pytest.param(name, marks=[] if name in FAST_NEW else [pytest.mark.slow]) for name in LAYOUTS],
 )
 def test_a_config_that_swinft_new_proposes_goes_to_a_submission_without_an_edit(name, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("swinft.run.fit.run_children", in_this_process)

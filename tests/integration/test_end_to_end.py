@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 from swinft.cli import main
 from swinft.data.schema import Schema
@@ -139,13 +140,14 @@ KINDS = {
         "data.target_kind": "multilabel",
         "data.columns.label_delimiter": " ",
         "model.head": {"class_path": "swinft.MultilabelHead"},
+        "model.metrics": ["samples_f1", "mean_column_auc"],
         "sample": "id,tags",
     },
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_target_runs_to_a_submission(kind, competition, tmp_path):
+def test_every_kind_of_target_runs_to_a_submission(kind, competition, tmp_path, capsys):
     changes = dict(KINDS[kind])
     header = changes.pop("sample")
     ids = [row["id"] for row in read_rows(competition / "sample_submission.csv")]
@@ -165,6 +167,28 @@ def test_every_kind_of_target_runs_to_a_submission(kind, competition, tmp_path):
         assert all(20 <= float(row["brightness"]) <= 100 for row in rows)
     if kind == "multilabel-string":
         assert all(set(row["tags"].split(" ")) <= {"warm", "cool", "plant"} for row in rows)
+        check_another_threshold(run, competition, capsys)
+
+
+def check_another_threshold(run: str, competition: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`submit --threshold` prints the out-of-fold score with it."""
+    oof, labels = read_rows(Path(run) / "oof.csv"), ["cool", "plant", "warm"]
+    values = np.array([[float(row[name]) for name in labels] for row in oof])
+    threshold = float(np.median(values))
+    tags = {row["id"]: row["tags"].split() for row in read_rows(competition / "train.csv")}
+    true = np.array([[name in tags[row["id"]] for name in labels] for row in oof])
+    chosen = (values >= threshold) | (
+        (values < threshold).all(1, keepdims=True) & (values == values.max(1, keepdims=True))
+    )
+    known = Run.open(run).read_scores()["pooled"]["samples_f1"]
+    wanted = f1_score(true, chosen, average="samples", zero_division=0)
+    assert f"{wanted:.4f}" != f"{known:.4f}"
+    capsys.readouterr()
+    assert main(["submit", run, f"--threshold={threshold!r}"]) == 0
+    out = capsys.readouterr().out
+    assert f"samples_f1 {known:.4f} as scored before, {wanted:.4f} with threshold" in out
+    assert main(["submit", run, "--threshold=0.5"]) == 0
+    assert "with threshold" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("with_metadata", [False, True], ids=["images", "images-and-metadata"])

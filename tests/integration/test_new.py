@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -50,6 +51,8 @@ EXPECTED: dict[str, tuple[str, object, str, object, str | None, dict[str, object
                     {"data.columns.numeric_features": ["WORLDCLIM_*", "SOIL_*", "MODIS_*", "VOD_*"], "submission.columns": {name: f"{name}_mean" for name in TRAITS}}),
     "aerial_cactus": ("classification", "has_cactus", "id", "train.zip/train/{id}", None, {"data.loading.source": "zip"}),
     "histopathologic": ("classification", "label", "id", "train/{id}.tif", None, {"data.train": "train_labels.csv"}),
+    "statoil": ("classification", "is_iceberg", "id", {"path": ["band_1", "band_2"], "channels": "grey"}, None,
+                {"data.train": [{"json": "train.json"}], "data.test": [{"json": "test.json"}], "data.columns.numeric_features": ["inc_angle"]}),
     "isic_2024": ("classification", "target", "isic_id", "train-image/image/{isic_id}.jpg", "patient_id",
                   {"data.columns.test_image": "test-image.hdf5/{isic_id}", "data.loading.test_source": "hdf5"}),
     "fathomnet": ("classification", "category", "annotation_id", "train/rois/{image_id}_{annotation_id}.png", "image_id", {}),
@@ -70,7 +73,7 @@ METRIC: dict[str, object] = {
     "fathomnet": {"hierarchical_distance": {"taxonomy": "taxa.csv"}}, "hms": "kl_divergence",
     "happywhale": {"map_at_k": {"k": 5, "new": "new_individual", "threshold": 0.5}}, "tgs_salt": "map_over_iou",
     "rsna_2024": {"grouped_log_loss": SPINE}, "rsna_2025": {"weighted_auc": {"weights": {"Aneurysm Present": 13}}},
-    "rsna_knee": "mean_column_auc",
+    "rsna_knee": "mean_column_auc", "statoil": "kaggle_log_loss",
 }  # fmt: skip
 FAST = (
     "petfinder",
@@ -245,11 +248,38 @@ def test_the_command_ends_with_the_check_and_names_what_comes_next(tmp_path, cap
     assert out.rstrip().endswith(f"swinft submit runs/{layout.slug}")
 
 
-@pytest.mark.slow
-def test_images_inside_of_json_are_named_as_what_is_missing(tmp_path, capsys):
-    layout = LAYOUTS["statoil"](tmp_path, 3)
-    assert main(["new", layout.slug, "--data", str(layout.root), "--output", str(tmp_path / "c.yaml")]) == 2
-    assert "train.json: 30 records of JSON (id, band_1, band_2, inc_angle, is_iceberg)" in capsys.readouterr().out
+def records(side: int, low: float, high: float, num: int = 30) -> list[dict[str, object]]:
+    """Rows with two lists of side × side numbers, and without a unique id."""
+    numbers = np.random.default_rng(0).uniform(low, high, (num, 2, side * side)).round(3).tolist()
+    return [{"band_1": a, "band_2": b, "angle": row % 7 / 2, "label": row % 2} for row, (a, b) in enumerate(numbers)]
+
+
+def test_lists_of_numbers_in_json_are_channels_of_an_image(tmp_path, capsys):
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "train.json").write_text(json.dumps(records(9, -40, 10)))
+    (root / "labels.json").write_text('["a", "b"]')
+    assert new(root, "--no-check") == 0
+    config = yaml.safe_load((tmp_path / "mine.yaml").read_text())["data"]
+    assert config["train"] == [{"json": "train.json"}, {"number": {"column": "row", "start": 1}}]
+    assert config["image"] == {"path": ["band_1", "band_2"], "channels": "grey"}
+    assert config["loading"]["source"]["init_args"] == {"values": "numbers"}
+    low, high = config["loading"]["image_rules"]["range"]
+    assert (low, high) == (pytest.approx(-39.5, abs=0.5), pytest.approx(9.5, abs=0.5))
+    assert "labels.json: it is no list of records" in capsys.readouterr().out
+
+
+def test_a_cell_of_grey_levels_is_an_image_unless_a_file_is(tmp_path):
+    root, ids = tmp_path / "data", [f"a{row}" for row in range(40)]
+    levels = [" ".join(map(str, each)) for each in np.random.default_rng(0).integers(0, 256, (40, 64)).tolist()]
+    write(root / "train.csv", {"id": ids, "pixels": levels, "label": ["r", "g"] * 20})
+    assert new(root, "--no-check") == 0
+    config = yaml.safe_load((tmp_path / "mine.yaml").read_text())["data"]
+    assert (config["image"], config["loading"]["source"]) == ("pixels", "column")
+    one_of_each([f"images/{id}.png" for id in ids], root, np.random.default_rng(0))
+    (tmp_path / "mine.yaml").unlink()
+    assert new(root, "--no-check") == 0
+    assert yaml.safe_load((tmp_path / "mine.yaml").read_text())["data"]["image"] == "images/{id}.png"
 
 
 def test_two_candidates_for_everything_are_named_and_not_guessed(tmp_path, capsys):

@@ -86,10 +86,20 @@ def test_one_file_is_downloaded_and_taken_out_of_the_zip_that_kaggle_makes(kaggl
 def test_inner_zips_are_unpacked_only_where_that_is_asked_for(kaggle, capsys):
     inner = {"train.zip": zipped({"train/1.jpg": b"one"}), "flat.zip": zipped({"2.jpg": b"two"})}
     kaggle.contests[SLUG].files = {**inner, "deep.zip": zipped({"deeper.zip": zipped({"3.jpg": b"three"})})}
-    said(capsys, SLUG)
+    assert "packed: deep.zip, flat.zip, train.zip: images and tables are read from them" in said(capsys, SLUG)
     assert set(in_place()) == {"train.zip", "flat.zip", "deep.zip"}
     said(capsys, SLUG, "--inner-zips", "--output", "all")
     assert in_place(Path("all")) == {"train/1.jpg": b"one", "flat/2.jpg": b"two", "deep/deeper/3.jpg": b"three"}
+
+
+def test_the_command_that_unpacks_an_archive_of_another_kind_is_printed(kaggle, capsys):
+    kaggle.contests[SLUG].files = {"train.json.7z": b"7z\xbc\xaf\x27\x1c", "more/a.RAR": b"Rar!"}
+    out = said(capsys, SLUG, "--inner-zips", "--output", "my data")
+    assert (
+        "train.json.7z: neither read nor unpacked by swinft; unpack it with `7z x '-omy data' 'my data/train.json.7z'`"
+        in out
+    )
+    assert "with `unrar x 'my data/more/a.RAR' 'my data/more/'`" in out
 
 
 def test_what_is_asked_for_later_is_done_without_another_download(kaggle, capsys):
@@ -238,6 +248,16 @@ def test_a_key_that_was_revoked_is_not_printed(kaggle, capsys, monkeypatch):
     out = said(capsys, SLUG, code=2)
     assert "Kaggle does not accept the credentials (401" in out
     assert "revoked-and-secret" not in out
+
+
+@pytest.mark.parametrize("name", ["VERBOSE", "VERBOSE_OUTPUT"])
+def test_variables_of_other_programs_do_not_make_the_client_print_requests_with_the_key(
+    kaggle, capsys, monkeypatch, name
+):
+    monkeypatch.setenv(name, "true")
+    out = said(capsys, SLUG)
+    assert KEY not in out
+    assert "Authorization" not in out
 
 
 def test_without_the_client_the_extra_is_named(kaggle, capsys, monkeypatch):

@@ -29,8 +29,8 @@ NOT_A_CSV = {
     b"version https://git-lfs": ("a git-lfs pointer", "Run `git lfs pull`."),
     b"<!doctype": ("a web page", "Download the file again, signed in."),
     b"<html": ("a web page", "Download the file again, signed in."),
-    b"[{": ("JSON", "Save it with pandas.read_json(…).to_csv(…, index=False)."),
-    b'{"': ("JSON", "Save it with pandas.read_json(…).to_csv(…, index=False)."),
+    b"[{": ("JSON", "Read it with a step, as data.train: [{json: FILE}], or {coco: FILE}."),
+    b'{"': ("JSON", "Read it with a step, as data.train: [{json: FILE}], or {coco: FILE}."),
 }
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"PK\x03\x04": "zip"}
 OPENERS: dict[str, Any] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}

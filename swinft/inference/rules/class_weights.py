@@ -5,6 +5,7 @@ Shapes: N rows, K classes.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -92,15 +93,50 @@ class Counts:
 
     def __call__(self, chosen: Chosen) -> float:
         """The metric of one class of each row, (N,)."""
-        right = np.bincount(self.truth, self.weights * (chosen == self.truth), self.number)
+        return float(self._metric(*self._sums(chosen))[0])
+
+    def of_cuts(self, needed: Values, cuts: list[float], k: int, others: Chosen) -> list[float]:
+        """The metric for each of C ascending cuts: of class k are the rows (N,) below it, the rest of other classes.
+
+        Only what changes between two cuts is counted.
+        """
+        right, given = self._sums(others)
+        step = np.searchsorted(cuts, needed, side="right")  # the first cut above it
+        moved = step < len(cuts)
+        place, weights, truth = step[moved] * self.number, self.weights[moved], self.truth[moved]
+        size, shape = len(cuts) * self.number, (len(cuts), self.number)
+        left, was_right = place + others[moved], others[moved] == truth
+        lost = np.bincount(left, weights, size).reshape(shape)
+        lost_right = np.bincount(left, weights * was_right, size).reshape(shape)
+        lost[:, k] -= lost.sum(1)
+        lost_right[:, k] -= np.bincount(step[moved], weights * (truth == k), len(cuts))
+        found: list[float] = self._metric(right - lost_right.cumsum(0), given - lost.cumsum(0)).tolist()
+        return found
+
+    def _sums(self, chosen: Chosen) -> tuple[Values, Values]:
+        """Weighted rows of each class (K,) that are right, and that get it."""
+        return self._count(self.truth, self.weights * (chosen == self.truth)), self._count(chosen, self.weights)
+
+    def _count(self, classes: Chosen, weights: Values) -> Values:
+        return np.bincount(classes, weights, self.number).astype(np.float64)
+
+    @cached_property
+    def _wanted(self) -> Values:
+        """Weighted rows of each class, (K,)."""
+        return self._count(self.truth, self.weights)
+
+    def _metric(self, right: Values, given: Values) -> Values:
+        """The metric (C,) of sums (C, K), or of one row of them."""
+        right, given = np.atleast_2d(right), np.atleast_2d(given)
         if self.name == "accuracy":
-            return float(right.sum() / self.weights.sum())
-        wanted = np.bincount(self.truth, self.weights, self.number)
-        given = np.bincount(chosen, self.weights, self.number)
-        total, hits = (wanted, right) if self.name == "balanced" else (wanted + given, 2 * right)
-        counted = total > 0
-        mean = (hits[counted] / total[counted]).sum() / (self.number if self.name == "all_f1" else counted.sum())
-        return float(mean)
+            accuracy: Values = right.sum(1) / self.weights.sum()
+            return accuracy
+        total, hits = (
+            (self._wanted + 0 * given, right) if self.name == "balanced" else (self._wanted + given, 2 * right)
+        )
+        parts = np.where(total > 0, hits / np.where(total > 0, total, 1), 0)
+        mean: Values = parts.sum(1) / (self.number if self.name == "all_f1" else (total > 0).sum(-1))
+        return mean
 
 
 def _gain_of(values: Values, targets: Values, score: Score, tried: tuple[Values, ...]) -> Callable[[Chosen], float]:
@@ -121,20 +157,31 @@ def _climbed(logs: Values, start: Values, gain: Callable[[Chosen], float], searc
     weights, best, rows = start.copy(), gain((logs + start).argmax(1)), np.arange(len(logs))
     first, second = _two_best(logs + start)
     most = max(FEWEST, TRIED * FEWEST // max(len(start), FEWEST))
+    columns = np.ascontiguousarray(logs.T)
     for _ in range(ROUNDS):
         before = best
         for k in np.flatnonzero(searched).tolist():
             # The weight with which a row becomes one of class k: the metric changes only at these.
             others = np.where(first == k, second, first)
-            needed = np.clip((logs[rows, others] + weights[others]) - logs[:, k], -LARGEST, LARGEST)
+            needed = np.clip((logs[rows, others] + weights[others]) - columns[k], -LARGEST, LARGEST)
             cuts = _cuts(needed, weights[k], most)
-            found, cut = max(((gain(np.where(needed < cut, k, others)), cut) for cut in cuts), default=(best, 0.0))
+            found, cut = max(zip(_gains(gain, needed, cuts, k, others), cuts, strict=True), default=(best, 0.0))
             if found > best + LEAST_GAIN:
                 best, weights[k] = found, cut
-                first, second = _two_best(logs + weights)
+                # Other rows keep their two best classes.
+                limit = logs[rows, second] + weights[second]
+                changed = np.flatnonzero((first == k) | (second == k) | (columns[k] + cut >= limit))
+                first[changed], second[changed] = _two_best(logs[changed] + weights)
         if best <= before + ENOUGH:
             break
     return weights
+
+
+def _gains(gain: Callable[[Chosen], float], needed: Values, cuts: list[float], k: int, others: Chosen) -> list[float]:
+    """The metric for each cut; of metrics that are known, for all cuts at once."""
+    if isinstance(gain, Counts):
+        return gain.of_cuts(needed, cuts, k, others) if cuts else []
+    return [gain(np.where(needed < cut, k, others)) for cut in cuts]
 
 
 def _cuts(needed: Values, now: float, most: int) -> list[float]:

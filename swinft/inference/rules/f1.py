@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.inference.rules.searches import (
+    LARGE,
     LEAST_GAIN,
     MIDDLE,
     MOST_ROUNDS,
@@ -46,7 +47,7 @@ class Sums:
 
     def changed(self, kind: "F1", k: int, before: Bools, after: Bools) -> "Sums":
         """The sums after label k was chosen for other rows."""
-        change, target = after.astype(np.int64) - before, kind.targets[:, k]
+        change, target = after.astype(np.int64) - before, kind.columns[k]
         label_hits, label_number = self.label_hits.copy(), self.label_number.copy()
         label_hits[k], label_number[k] = kind.weights @ (after & target), kind.weights @ after
         return Sums(self.row_hits + change * target, self.row_number + change, label_hits, label_number)
@@ -86,6 +87,11 @@ class F1:
         return float(np.mean(self._f1(*sums)))
 
     @cached_property
+    def columns(self) -> Bools:
+        """Labels that are present, by label, (K, N): a column is read as fast as a row."""
+        return np.ascontiguousarray(self.targets.T)
+
+    @cached_property
     def of_rows(self) -> Values:
         """Number of labels that are present in each row, (N,)."""
         counts: Values = self.targets.sum(1).astype(np.float64)
@@ -97,17 +103,24 @@ class F1:
         return Sums(hits.sum(1), chosen.sum(1), self.weights @ hits, self.weights @ chosen)
 
     def sweep(self, chosen: Bools, sums: "Sums", k: int, order: NDArray[np.int64]) -> Values:
-        """The scores if label k is chosen for the first n rows of an order, n from 0 to N, (N + 1,)."""
+        """The scores if label k is chosen for the first n rows of an order, n from 0 to N, (N + 1,).
+
+        Args:
+            chosen: Labels that are chosen, by label, (K, N).
+            sums: Their sums.
+            k: The label.
+            order: Rows, (N,).
+        """
         if self.average == "macro":
             return self._sweep_macro(chosen, sums, k, order)
-        own = chosen[:, k]
-        others, hits = sums.row_number - own, sums.row_hits - (own & self.targets[:, k])
+        own, target = chosen[k], self.columns[k]
+        others, hits = sums.row_number - own, sums.row_hits - (own & target)
         off_hits, off_chosen = hits.astype(float), others.astype(float)
         if self.best is not None:
             alone = np.flatnonzero(others == 0)
             off_chosen[alone] = 1
             off_hits[alone] = self.targets[alone, self.best[alone]]
-        on_hits, on_chosen = hits + self.targets[:, k], others + 1
+        on_hits, on_chosen = hits + target, others + 1
         if self.average == "samples":
             off = self._f1(off_hits, off_chosen, self.of_rows) * self.weights
             on = self._f1(on_hits, on_chosen, self.of_rows) * self.weights
@@ -119,9 +132,9 @@ class F1:
 
     def _sweep_macro(self, chosen: Bools, sums: "Sums", k: int, order: NDArray[np.int64]) -> Values:
         if self.best is not None:
-            return self._sweep_lifted(chosen, k, order, self.best)
+            return self._sweep_lifted(chosen.T, k, order, self.best)
         counts = self.weights[order]
-        hits = np.append(0, np.cumsum(counts * self.targets[order, k]))
+        hits = np.append(0, np.cumsum(counts * self.columns[k][order]))
         own = self._f1(hits, np.append(0, np.cumsum(counts)), np.full(len(hits), self.of_labels[k]))
         all_labels = self._f1(sums.label_hits, sums.label_number, self.of_labels)
         total: Values = (own + all_labels.sum() - all_labels[k]) / len(all_labels)
@@ -187,23 +200,31 @@ def f1_thresholds(values: Values, kind: F1, start: Values, searched: Bools) -> V
     """
     if kind.average == "macro" and values.shape[1] > MOST_LIFTED:
         kind = replace(kind, best=None)
-    thresholds = start.copy()
-    chosen = values >= thresholds
-    sums, best = kind.sums(chosen), kind.of(chosen)
+    thresholds, columns = start.copy(), np.ascontiguousarray(values.T)
+    chosen = columns >= thresholds[:, None]
+    sums, best, sorted_labels = kind.sums(chosen.T), kind.of(chosen.T), dict[int, tuple[NDArray[np.int64], Values]]()
     for _ in range(MOST_ROUNDS):
         before = best
         for k in np.flatnonzero(searched).tolist():
-            order = np.argsort(-values[:, k], kind="stable")
-            cuts = midpoints(values[order, k])
-            gains = np.where(np.isnan(cuts), -math.inf, kind.sweep(chosen, sums, k, order))
+            order, cuts = sorted_labels.get(k) or _sorted(columns[k])
+            if values.size <= LARGE:
+                sorted_labels[k] = order, cuts
+            gains = kind.sweep(chosen, sums, k, order)
+            gains[np.isnan(cuts)] = -math.inf
             if gains.max() > best + LEAST_GAIN:
                 thresholds[k], best = nearest(cuts, gains, thresholds[k]), float(gains.max())
-                own = values[:, k] >= thresholds[k]
-                sums = sums.changed(kind, k, chosen[:, k], own)
-                chosen[:, k] = own
+                own = columns[k] >= thresholds[k]
+                sums = sums.changed(kind, k, chosen[k], own)
+                chosen[k] = own
         if best <= before + LEAST_GAIN:
             break
     return thresholds
+
+
+def _sorted(values: Values) -> tuple[NDArray[np.int64], Values]:
+    """The rows of a label (N,), the most probable first, and the thresholds between them (N + 1,)."""
+    order = np.argsort(-values, kind="stable")
+    return order, midpoints(values[order])
 
 
 def with_best(kind: F1, values: Values) -> F1:

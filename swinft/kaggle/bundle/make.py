@@ -13,7 +13,6 @@ from packaging.version import InvalidVersion, Version
 
 from swinft.data.schema import Schema
 from swinft.errors import InputError, number_of
-from swinft.inference.provenance import sha256_of
 from swinft.kaggle.bundle.contents import MANIFEST, Item, Part, code_of, flat_names, parts_of
 from swinft.kaggle.bundle.extras import used_packages
 from swinft.kaggle.bundle.metadata import SUFFIXES, check_owner, check_title, slug_of, write_dataset, write_kernel
@@ -41,7 +40,7 @@ from swinft.run.lock import hold_if_writable
 from swinft.run.prediction.loaded import RunPredictor
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.python_inputs import plain, python_inputs
-from swinft.store import json_bytes, probe, replace
+from swinft.store import json_bytes, probe, replace, sha256_of
 
 NOTEBOOK = "notebook.ipynb"
 

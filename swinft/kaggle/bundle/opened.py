@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from swinft.errors import InputError, listed, number_of
-from swinft.inference.provenance import sha256_of
 from swinft.kaggle.bundle.contents import CODE, MANIFEST
 from swinft.run.fold_files import BUNDLED
 from swinft.run.layout import Run
-from swinft.store import record_existing
+from swinft.store import record_existing, sha256_of
 
 FORMAT = 1  # of the manifest
 LINKED = 1_000_000  # bytes from which on a file is linked, not copied

@@ -44,6 +44,9 @@ class Metric(InitArgsMixin, ABC):
     needs_probabilities: bool = False
     """Whether it is undefined for predictions outside 0–1, which are then an error."""
 
+    needs_sum_one: bool = False
+    """Whether its scorer on Kaggle refuses rows that do not sum to 1: `submit` does so, where the sample's rows do."""
+
     scores_grades: bool = False
     """Whether it measures the distance between grades: classes need an order, and a submission has whole numbers."""
 

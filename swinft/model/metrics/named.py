@@ -1,6 +1,7 @@
 """The built-in metrics by name, and metrics as a config names them: a word, a word with arguments, or an object."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from swinft.model.metrics.classes import (
     TopKAccuracy,
 )
 from swinft.model.metrics.groups import GroupedLogLoss, ProbabilisticF1
-from swinft.model.metrics.labels import MacroF1, MicroF1, SamplesF1
+from swinft.model.metrics.labels import LabelSetMetric, MacroF1, MicroF1, SamplesF1
 from swinft.model.metrics.numbers import MAE, MAPE, R2, RMSE, RMSLE, SMAPE, Pearson, PooledRMSE, Spearman, WeightedR2
 from swinft.model.metrics.probabilities import Brier, KaggleLogLoss, KLDivergence, LogLoss, MeanColumnLogLoss
 from swinft.model.metrics.ranking import AUC, Gini, MeanAveragePrecision, MeanColumnAUC, PartialAUC, WeightedAUC
@@ -98,3 +99,23 @@ def traits_of(metric: Any) -> Traits:
     """The traits of a metric, given as in a config or as an object; the defaults for an unknown name."""
     found = metric if isinstance(metric, Metric) else METRICS.get(word_of(metric))
     return Traits(found.name, found.wants_probabilities, found.scores_grades) if found else Traits()
+
+
+def at_threshold(metrics: Sequence[Any], threshold: float, before: float) -> list[Any]:
+    """Metrics with another threshold of labels; those with one of their own keep it.
+
+    Args:
+        metrics: Names, mappings of a name to its arguments, and metrics.
+        threshold: Labels with at least this probability are chosen.
+        before: The threshold that is replaced, `submission.threshold`.
+    """
+    found = []
+    for given in metrics:
+        metric = copy.copy(metric_of(given))
+        if (
+            isinstance(metric, LabelSetMetric | F1)
+            and (0.5 if metric.threshold is None else metric.threshold) == before
+        ):
+            metric.threshold = threshold
+        found.append(metric)
+    return found

@@ -60,6 +60,7 @@ class KLDivergence(ProbabilityMetric):
     """
 
     name = "kl_divergence"
+    needs_sum_one = True
 
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
         """The score."""

@@ -15,7 +15,7 @@ from swinft.errors import InputError
 from swinft.inference.rules.builtin import ClipRule, NormalizeRule
 from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import Rule, after_rules, check_rules
-from swinft.model.metrics import Traits
+from swinft.model.metrics import METRICS, Traits
 from swinft.run.submission.checks import check_acts, check_cells, check_config, check_halves, format_word
 from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat, checked_cells
 from swinft.run.submission.long import long_sample
@@ -296,7 +296,9 @@ def _values(inputs: _Inputs, name: str, filled: dict[str, int]) -> Numbers:
     limits = np.array(schema.ranges, dtype=np.float64) if schema.ranges else None
     clip = _whole_limits(inputs, limits) if name == "integer" else None
     sums_to_one = inputs.sample.sums_to_one(list(filled))
-    return Numbers(name, schema.outputs, filled, clip, limits, sums_to_one)
+    metric = METRICS.get(inputs.metric.name)
+    sum_metric = inputs.metric.name if sums_to_one and metric is not None and metric.needs_sum_one else ""
+    return Numbers(name, schema.outputs, filled, clip, limits, sums_to_one, sum_metric)
 
 
 def _whole_limits(inputs: _Inputs, limits: NDArray[np.float64] | None) -> NDArray[np.float64] | None:

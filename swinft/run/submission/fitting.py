@@ -17,7 +17,7 @@ from swinft.inference.provenance import sha256
 from swinft.inference.rules.fitted import FittedRule, ScoreSome, cross_fit, fit_rows, fit_rules, fitted_of
 from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import Rule, apply_rules, columns_of, label, numbered
-from swinft.model.metrics import Metric
+from swinft.model.metrics import Metric, at_threshold
 from swinft.printing import format_score
 from swinft.run.layout import Run
 from swinft.run.submission.grouping import KEY as GROUP
@@ -138,7 +138,12 @@ def _scorers(data: "CSVDataModule", scored: NDArray[np.int64]) -> ScoreSome:
 
 
 def known_scores(
-    run: Run, rules: Sequence[Rule], root: str | None, allow_code: Sequence[str], group: GroupConfig | None = None
+    run: Run,
+    rules: Sequence[Rule],
+    root: str | None,
+    allow_code: Sequence[str],
+    group: GroupConfig | None = None,
+    threshold: float | None = None,
 ) -> Found:
     """Out-of-fold scores without and with rules: those that the run has stored, or new ones for other rules.
 
@@ -148,6 +153,7 @@ def known_scores(
         root: The data's folder, if it differs from that of the training.
         allow_code: Packages or modules whose classes the run's config may name.
         group: How several rows become one of the submission.
+        threshold: From which labels are written, if the run was scored with another one; else None.
 
     Returns:
         `without` and `with`, each metric's score; instead of them `problem`, if it is not known. For rules with
@@ -160,12 +166,13 @@ def known_scores(
         stored = scores.get("with_rules")
         found = stored
         is_same = stored is not None and stored["rules"] == _plain(rules) and _is_of(stored, group)
-        if not is_same or not _is_current(run, scores["with_rules"]):
-            found = _rescored(run, rules, list(scores["pooled"]), root, allow_code, group)
+        if threshold is not None or not is_same or not _is_current(run, scores["with_rules"]):
+            found = _rescored(run, rules, list(scores["pooled"]), root, allow_code, group, threshold)
     except (InputError, StoreError) as error:
         return {"problem": str(error).partition("\n")[0]} | _same_fit(run, rules, group)
     assert found
     more = {name: found[name] for name in ("in_sample", "fitted") if name in found}
+    more |= {} if threshold is None else {"threshold": threshold}
     if "problem" in found:
         return {"problem": found["problem"]} | more
     return {"without": scores["pooled"], "with": found["pooled"]} | more
@@ -211,9 +218,11 @@ def describe_scores(found: Found) -> str:
         more = f"; {_of_fit(inside)}" if inside else ""
         return f"out-of-fold: the score with these rules is not known: {found['problem']}{more}"
     inside, parts = found.get("in_sample"), []
+    changed = f"with threshold {found['threshold']:g}" if "threshold" in found else "with them"
+    before = "as scored before" if "threshold" in found else "without rules"
     for name, value in found["without"].items():
         more = f" (fitted on other folds; {format_score(inside[name])} on the rows of the fit)" if inside else ""
-        parts.append(f"{name} {format_score(value)} without rules, {format_score(found['with'][name])} with them{more}")
+        parts.append(f"{name} {format_score(value)} {before}, {format_score(found['with'][name])} {changed}{more}")
     return f"out-of-fold: {'; '.join(parts)}"
 
 
@@ -267,8 +276,9 @@ def _rescored(
     root: str | None,
     allow_code: Sequence[str],
     group: GroupConfig | None,
+    threshold: float | None,
 ) -> Found:
-    """The scores of a run's out-of-fold predictions with other rules, by its training table."""
+    """The scores of a run's out-of-fold predictions with other rules or another threshold, by its training table."""
     from swinft.run.experiment import Experiment  # slow to import, as the next one
     from swinft.run.scoring import training_rows
 
@@ -276,6 +286,8 @@ def _rescored(
     if root:
         experiment.config.data.root = root
     data, metrics = training_rows(run, experiment), experiment.section("model")["metrics"] or names
+    if threshold is not None:
+        metrics = at_threshold(metrics, threshold, experiment.config.submission.threshold)
     names = [*columns_of(rules), *(group.columns if group else [])]
     missing = [name for name in names if name not in data.train_table.columns]
     if missing:

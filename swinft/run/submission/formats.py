@@ -121,6 +121,7 @@ class Numbers(SubmissionFormat):
         clip: Smallest and largest whole number of each output, (K, 2); None for no limit.
         limits: Range of the training targets (K, 2), outside which values are counted; None if unknown.
         sums_to_one: Whether the sample's rows sum to one.
+        sum_metric: The metric whose scorer refuses other rows; empty if there is none.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Numbers(SubmissionFormat):
     clip: NDArray[np.float64] | None = None
     limits: NDArray[np.float64] | None = None
     sums_to_one: bool = False
+    sum_metric: str = ""
 
     @property
     def columns(self) -> list[str]:
@@ -177,13 +179,31 @@ class Numbers(SubmissionFormat):
                 if outside
                 else []
             )
-        sums = self._written(values)[:, chosen].sum(axis=1)
-        if self.sums_to_one and np.abs(sums - 1).max(initial=0) > SUM_SLACK:
+        if sums := self._other_sums(values):
             lines.append(
-                f"the sample's rows sum to 1, these to {sums.min():.6g}–{sums.max():.6g}; a competition that requires "
-                f"1 refuses them; the rule `normalize` (submission.rules) divides each row by its sum"
+                f"{sums}; a competition that requires 1 refuses them; the rule `normalize` (submission.rules) divides "
+                f"each row by its sum"
             )
         return lines
+
+    def _other_sums(self, values: Values) -> str:
+        """What the rows sum to, where those of the sample sum to one and some of them do not; else empty."""
+        sums = self._written(values)[:, list(self.filled.values())].sum(axis=1)
+        if not self.sums_to_one or np.abs(sums - 1).max(initial=0) <= SUM_SLACK:
+            return ""
+        return f"the sample's rows sum to 1, these to {sums.min():.6g}–{sums.max():.6g}"
+
+    def check_sums(self, values: Values) -> None:
+        """Refuses rows that the competition's scorer refuses, since they do not sum to one.
+
+        Raises:
+            InputError: There are some.
+        """
+        if self.sum_metric and (sums := self._other_sums(values)):
+            raise InputError(
+                f"{sums}, which the scorer of {self.sum_metric} refuses; nothing is written. Divide each row by its "
+                f"sum: put `normalize` last in submission.rules, or `swinft submit RUN --rules '[normalize]'`."
+            )
 
     def describe(self) -> str:
         """A description for messages."""

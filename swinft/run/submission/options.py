@@ -46,7 +46,7 @@ class SubmitOptions(SectionOptions):
         output: File of the submission; by default the run's submission.csv.
         format: `probabilities`, `label`, `number`, `integer`, `labels`, `top_k` or `'{top_k: {k: 5}}'`; `auto`: by
             sample, target and first metric; or the class path of a custom format.
-        threshold: Labels with at least this probability are written, in 0–1.
+        threshold: Labels with at least this probability are written, in 0–1; the out-of-fold score with it is printed.
         delimiter: Text between labels.
         id: Id column of the sample submission.
         columns: Outputs of the sample's columns with other names: `'{X4: X4_mean}'`.
@@ -74,6 +74,10 @@ class SubmitOptions(SectionOptions):
         """Finds a mount of Kaggle."""
         if self.root:
             object.__setattr__(self, "root", resolved_root(self.root))
+
+    def new_threshold(self, frozen: float) -> float | None:
+        """The threshold, if it is another one than that with which the run is scored."""
+        return None if self.threshold == frozen else self.threshold
 
     def last_rules(self) -> list[Rule]:
         """The rule of `clip`.

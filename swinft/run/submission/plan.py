@@ -19,7 +19,7 @@ from swinft.inference.predictions import Predictions
 from swinft.inference.rules.named import NamedRule
 from swinft.inference.rules.rule import Rule
 from swinft.ranges import settings_of
-from swinft.run.submission.formats import SubmissionFormat, Values, checked_cells
+from swinft.run.submission.formats import Numbers, SubmissionFormat, Values, checked_cells
 from swinft.run.submission.grouping import KEY as GROUP
 from swinft.run.submission.grouping import GroupConfig
 from swinft.run.submission.long import Long
@@ -140,8 +140,8 @@ def build_submission(plan: SubmissionPlan, predictions: Predictions) -> tuple[pd
         A frame of text with the sample's columns and rows, and notes, one line each.
 
     Raises:
-        InputError: An id has no prediction, two, or one that is not finite or not a probability; or a prediction has
-            no id in the sample.
+        InputError: An id has no prediction, two, or one that is not finite or not a probability; a prediction has no
+            id in the sample; or rows must sum to 1 and do not.
     """
     found = matched(plan, predictions)
     values: Any = found.values.astype(np.float64)
@@ -149,6 +149,8 @@ def build_submission(plan: SubmissionPlan, predictions: Predictions) -> tuple[pd
         if found.maps is None:
             raise InputError("the predictions have no maps, from which masks are made: run `swinft predict` again.")
         values = found.maps
+    if isinstance(plan.format, Numbers):
+        plan.format.check_sums(values)
     return plan.rows(values), plan.format.changes(values)
 
 

@@ -89,10 +89,12 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         rules = requested_rules(run, frozen.get("rules", []), options.rules, allowed, root)
         rules += options.last_rules()
         group = options.over({**frozen, "format": "auto", "rules": []}).group
-        oof = known_scores(run, rules, options.root, allowed, group) if rules or group else {}
+        schema = Schema.from_dict(run.read_schema())
+        threshold = options.new_threshold(frozen.get("threshold", 0.5)) if "labels" in schema.base.formats else None
+        is_changed = rules or group or threshold is not None
+        oof = known_scores(run, rules, options.root, allowed, group, threshold) if is_changed else {}
         rules = with_parameters(run, rules, oof)
         settings = options.over({**frozen, "format": _format(run, frozen, options), "rules": rules})
-        schema = Schema.from_dict(run.read_schema())
         source = Path(options.predictions) if options.predictions else run.test_predictions
         if predictions is not None:
             source, made_with = Path("the predictions given"), predictions.provenance

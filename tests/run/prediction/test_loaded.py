@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 import swinft
 from swinft.inference.predictions import Predictions
+from swinft.run.prediction import loaded
 from tests.run.test_api import state
 
 CPU = {"device": "cpu"}
@@ -71,11 +73,23 @@ def test_rows_alone_and_in_any_order_have_the_same_values_up_to_rounding(predict
         assert np.allclose(alone.values[0], whole.values[place], atol=1e-6)
 
 
-def test_threads_share_a_predictor(predictor, rows):
+def test_threads_share_a_predictor_one_after_another(predictor, rows, monkeypatch):
     alone = [predictor.predict(rows.iloc[[place]]) for place in range(6)]
+    inside, most, predicted = [], [], loaded.predicted
+
+    def counted(*words: object) -> Predictions:
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.002)  # another thread would come in
+        found = predicted(*words)
+        inside.pop()
+        return found
+
+    monkeypatch.setattr(loaded, "predicted", counted)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda place: predictor.predict(rows.iloc[[place % 6]]), range(18)))
     assert [each.to_bytes() for each in found] == [each.to_bytes() for each in alone] * 3
+    assert max(most) == 1
 
 
 def test_images_of_another_root(predictor, competition, rows, whole, tmp_path):

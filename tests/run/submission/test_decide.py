@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from swinft.errors import InputError
 from swinft.inference.predictions import Predictions
 from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import apply_rules, check_rules
-from swinft.model.metrics import Traits
+from swinft.model.metrics import Traits, traits_of
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.grouping import GroupConfig, check_ids, join_groups
 from swinft.run.submission.plan import SubmissionConfig, as_csv, build_submission, check_submission
@@ -267,3 +268,16 @@ def test_rows_that_should_sum_to_one_and_do_not_are_noted(tmp_path):
     for value, is_noted in ((0.50002, True), (0.500005, False)):
         _, notes = written(sample, MANY, ["1"], np.array([[0.2, 0.3, value]]), SubmissionConfig())
         assert any("the sample's rows sum to 1" in note for note in notes) == is_noted
+
+
+@pytest.mark.parametrize(("cells", "metric", "refused"), [
+    ("0.2,0.3,0.5", "kl_divergence", True), ("0,0,0", "kl_divergence", False), ("0.2,0.3,0.5", "log_loss", False),
+])  # fmt: skip
+def test_rows_that_a_scorer_refuses_for_their_sum_are_refused(tmp_path, cells, metric, refused):
+    plan = plan_submission(sample_of(f"id,a,b,c\n1,{cells}\n", tmp_path), MANY, traits_of(metric), SubmissionConfig())
+    for value, is_refused in ((0.4, refused), (0.5, False)):
+        values = np.array([[0.2, 0.3, value]])
+        with (
+            pytest.raises(InputError, match=r"0\.9, which the scorer of kl_divergence") if is_refused else nullcontext()
+        ):
+            build_submission(plan, Predictions(["1"], values, ["a", "b", "c"]))

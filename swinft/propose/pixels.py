@@ -1,0 +1,124 @@
+"""Pixels in a table: a column for each, or lists of numbers in cells, of which several are channels of one image."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from swinft.data.tables.numbers import NUMBER
+from swinft.propose.facts import Facts
+from swinft.propose.images import number_rules
+from swinft.propose.listing import Group, spread
+from swinft.propose.roles import Roles
+from swinft.propose.shape import Reshaped, ToPredict
+from swinft.propose.tables import TableFacts, made
+from swinft.propose.templates import Template
+
+NUMBERED = re.compile(r"(.*?)([0-9]+)")
+LEAST = 64  # pixels of an image
+TRIED, TRIED_LISTS = 20, 24  # columns of pixels, and cells of lists, that are read
+Loading = tuple[tuple[str, Any, str], ...]
+
+
+def pixels(facts: Facts, roles: Roles, train: TableFacts) -> Reshaped | None:
+    """A table with the pixels of each image in its columns."""
+    prefix, columns = _of_columns(train)
+    if columns:
+        side = math.isqrt(len(columns))
+        why = f"its {len(columns):,} columns {prefix}* hold images of {side} × {side} pixels"
+        loading: Loading = (("data.loading.source", "column", "pixels are in columns of the table"),)
+        return _numbered(roles, train, [f"{prefix}*"], columns, side, why, loading)
+    if roles.train_images or facts.scattered(train):
+        return None  # lists of numbers beside files of images are no images
+    columns, side, numbers = _of_lists(train)
+    if not columns:
+        return None
+    each = f"lists of {side * side:,} numbers: images of {side} × {side} pixels"
+    why = (
+        f"its column {columns[0]} holds {each}"
+        if len(columns) == 1
+        else f"its columns {', '.join(columns)} hold {each}"
+    )
+    return _numbered(roles, train, columns, columns, side, why, _list_loading(numbers))
+
+
+def _numbered(
+    roles: Roles, train: TableFacts, paths: list[str], columns: Sequence[str], side: int, why: str, loading: Loading
+) -> Reshaped:
+    """The table without its pixels, with the number of the row as id where it has none."""
+    image = Template(paths[0], Group("", "", "files", train.num_rows, []), 1.0, 1.0)
+    id = next((name for name in train.columns if train.is_unique(name) and name not in columns), None)
+    name = id or roles.sample_id or "row"
+    cells = {each: [*column.cells] for each, column in train.columns.items() if each not in columns}
+    steps, test, test_steps = train.steps, roles.test, list[dict[str, Any]]()
+    if id is None:
+        cells[name] = [str(row + 1) for row in range(train.num_kept)]
+        steps = _with_number(train, name)
+    if test is not None and name not in test.columns:
+        test_steps = [*_with_number(test, name)]
+    has_pixels = test is None or {*columns} <= {*test.columns}
+    why_test = "the rows to predict, numbered like the sample submission's ids" if test_steps else ""
+    table = made(train.path, cells, train.num_rows, is_whole=train.is_whole, encoding=train.encoding, steps=steps)
+    return Reshaped(
+        table, f"{roles.reasons['train']}; {why}", image,
+        ToPredict(image if has_pixels else None, name, test_steps, why_test),
+        id=(name, "the number of the row" if id is None else "a unique column"), used=(name,), loading=loading,
+        side=side, channels=tuple(paths) if len(paths) > 1 else (),
+    )  # fmt: skip
+
+
+def _with_number(table: TableFacts, name: str) -> tuple[dict[str, Any], ...]:
+    return (*(table.steps or ({"csv": table.path},)), {"number": {"column": name, "start": 1}})
+
+
+def _of_columns(table: TableFacts) -> tuple[str, list[str]]:
+    """Columns of grey values, 0 to 255, whose names differ by a number, and what their names start with."""
+    by_prefix: dict[str, list[str]] = {}
+    for name in table.columns:
+        if match := NUMBERED.fullmatch(name):
+            by_prefix.setdefault(match[1], []).append(name)
+    for prefix, names in by_prefix.items():
+        side = math.isqrt(len(names))
+        tried: Sequence[str] = names[:: max(1, len(names) // TRIED)]
+        if len(names) >= LEAST and side * side == len(names) and all(_are_grey(table, name) for name in tried):
+            return prefix, names
+    return "", []
+
+
+def _are_grey(table: TableFacts, name: str) -> bool:
+    column = table.columns[name]
+    return column.is_whole and all(0 <= number <= 255 for number in column.numbers[:200])
+
+
+def _of_lists(table: TableFacts) -> tuple[list[str], int, list[list[str]]]:
+    """Columns whose cells are lists of equally many numbers, which make a square; its side, and some of the lists."""
+    found: dict[int, list[str]] = {}
+    numbers: dict[int, list[list[str]]] = {}
+    for name, column in table.columns.items():
+        lists = [cell.split() for cell in spread([*column.cells], TRIED_LISTS)]
+        lengths = {len(each) for each in lists}
+        side = math.isqrt(min(lengths, default=0))
+        if lengths == {side * side} and side * side >= LEAST and all(map(_are_numbers, lists)):
+            found.setdefault(side, []).append(name)
+            numbers.setdefault(side, []).extend(lists)
+    side = next(iter(found), 0)
+    return found.get(side, []), side, numbers.get(side, [])
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    return all(NUMBER.fullmatch(cell) or cell == "nan" for cell in cells)
+
+
+def _list_loading(lists: Sequence[Sequence[str]]) -> Loading:
+    """How lists of numbers are read: as grey levels, or as any numbers between black and white."""
+    why = "pixels are in cells of the table"
+    if all(cell.isdigit() and int(cell) <= 255 for each in lists for cell in each):
+        return (("data.loading.source", "column", why),)
+    rules = number_rules([np.array(each, np.float64) for each in lists])
+    source = {"class_path": "swinft.ColumnSource", "init_args": {"values": "numbers"}}
+    return (
+        ("data.loading.source", source, f"{why}: not grey levels of 0–255, but other numbers"),
+        ("data.loading.image_rules", rules, f"1 and 99 % of the numbers in {len(lists)} cells are black and white"),
+    )
