@@ -12,7 +12,7 @@ from swinft.propose.facts import Facts
 from swinft.propose.images import number_rules
 from swinft.propose.listing import Group, spread
 from swinft.propose.roles import Roles
-from swinft.propose.shape import Reshaped, ToPredict
+from swinft.propose.shape import Pixels, Reshaped, ToPredict
 from swinft.propose.tables import TableFacts, made
 from swinft.propose.templates import Template
 
@@ -65,7 +65,7 @@ def _numbered(
         table, f"{roles.reasons['train']}; {why}", image,
         ToPredict(image if has_pixels else None, name, test_steps, why_test),
         id=(name, "the number of the row" if id is None else "a unique column"), used=(name,), loading=loading,
-        side=side, channels=tuple(paths) if len(paths) > 1 else (),
+        pixels=Pixels(side, tuple(paths) if len(paths) > 1 else ()),
     )  # fmt: skip
 
 

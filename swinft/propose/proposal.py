@@ -67,7 +67,7 @@ def propose(slug: str, facts: Facts, root: str) -> Proposal:
         shape = by_folders(facts, roles) or shape
     if (found := _target_of(shape, roles, draft.known)) is not None and found.what == "labels":
         shape = with_flags(shape, found.columns)
-    side, image = shape.side or 0, shape.image
+    side, image = shape.pixels.side if shape.pixels else 0, shape.image
     shown = look_at(facts.root, image.group) if image and not side else Shown(side, side, shape.train.num_rows)
     add_tables(draft, roles, shape, shown)
     ids = add_ids(draft, roles, shape)

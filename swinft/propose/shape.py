@@ -28,6 +28,19 @@ class ToPredict:
 
 
 @dataclass(frozen=True)
+class Pixels:
+    """Images whose pixels are in a table.
+
+    Args:
+        side: In pixels.
+        channels: Columns that each hold a channel, where there are several.
+    """
+
+    side: int
+    channels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Reshaped:
     """The training rows as a run reads them, one per image.
 
@@ -46,8 +59,7 @@ class Reshaped:
         notes: What is to be known, one sentence each.
         categories: Columns that tell rows of one image apart: metadata.
         group: The column of the folds' groups, and why, where the shape tells it.
-        side: Of the images in pixels, where the table tells it.
-        channels: Columns that each hold a channel of the image, where there are several.
+        pixels: The images, where the table holds them.
     """
 
     train: TableFacts
@@ -64,5 +76,4 @@ class Reshaped:
     notes: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     group: tuple[str, str] | None = None
-    side: int | None = None
-    channels: tuple[str, ...] = ()
+    pixels: Pixels | None = None

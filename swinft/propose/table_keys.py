@@ -42,8 +42,9 @@ def _add_images(draft: Draft, roles: Roles, shape: Reshaped, shown: Shown) -> No
     why = f"{image.found:.0%} of a sample of rows have this file; {image.group.pattern}: {image.group.count:,} files"
     others = [f"also possible: {each.path}" for each in shape.other_images[:3]]
     is_made = image.path == "{path}" or "{" not in image.path
-    given_image = {"path": [*shape.channels], "channels": "grey"} if shape.channels else _several(image.path)
-    why = "a channel of the image each" if shape.channels else "" if is_made else why
+    channels = shape.pixels.channels if shape.pixels else ()
+    given_image = {"path": [*channels], "channels": "grey"} if channels else _several(image.path)
+    why = "a channel of the image each" if channels else "" if is_made else why
     draft.add("data.image", given_image, why, *others)
     if roles.predicted is not None or shape.test.steps:
         if test_image is None:

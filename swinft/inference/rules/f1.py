@@ -86,6 +86,51 @@ class F1:
             sums = [each.sum() for each in sums]
         return float(np.mean(self._f1(*sums)))
 
+    def of_cuts(self, values: Values, cuts: Values) -> Values:
+        """The scores (C,) of labels whose probabilities (N, K) are at each of C ascending thresholds or above it."""
+        place = np.searchsorted(cuts, values, side="right")  # chosen for the thresholds before it
+        if self.average == "samples":
+            size = max(1, LARGE // (len(cuts) + 1))  # rows at a time
+            rows = [slice(start, start + size) for start in range(0, len(values), size)]
+            total = sum(self._rows_of_cuts(place[each], len(cuts), each) for each in rows)
+            samples: Values = total / self.weights.sum()
+            return samples
+        counts = np.broadcast_to(self.weights[:, None], values.shape)
+        number, hits = (self._label_sums(place, len(cuts), each) for each in (counts, counts * self.targets))
+        if self.best is not None:  # chosen from the first threshold on that no label of the row reaches
+            every, first = np.arange(len(values)), place.max(1)
+            label = place * 0
+            label[every, self.best] = first
+            lone = np.zeros_like(self.targets, dtype=np.float64)
+            lone[every, self.best] = self.weights
+            number += lone.sum(0) - self._label_sums(label, len(cuts), lone)
+            lone *= self.targets
+            hits += lone.sum(0) - self._label_sums(label, len(cuts), lone)
+        wanted = self.of_labels
+        if self.average == "micro":
+            number, hits, wanted = number.sum(1, keepdims=True), hits.sum(1, keepdims=True), wanted.sum(keepdims=True)
+        return np.asarray(self._f1(hits, number, wanted).mean(1))
+
+    def _label_sums(self, place: NDArray[np.int64], count: int, counts: Values) -> Values:
+        """The sums (C, K) of counts (N, K) of cells that are chosen for each of C thresholds."""
+        index, width = place + np.arange(place.shape[1]) * (count + 1), place.shape[1]
+        sums = np.bincount(index.ravel(), counts.ravel(), width * (count + 1)).reshape(width, count + 1)
+        found: Values = sums[:, :0:-1].cumsum(1)[:, ::-1].T
+        return found
+
+    def _rows_of_cuts(self, place: NDArray[np.int64], count: int, rows: slice) -> Values:
+        """The weighted F1 of some rows, summed, for each of C thresholds."""
+        targets = self.targets[rows]
+        index, size = place + np.arange(len(place))[:, None] * (count + 1), len(place) * (count + 1)
+        sums = (np.bincount(each.ravel(), minlength=size) for each in (index, index[targets]))
+        number, hits = (each.reshape(-1, count + 1)[:, :0:-1].cumsum(1)[:, ::-1] for each in sums)
+        if self.best is not None:
+            alone = number == 0
+            of_best = targets[np.arange(len(place)), self.best[rows]]
+            number, hits = np.where(alone, 1, number), np.where(alone, of_best[:, None], hits)
+        found: Values = self.weights[rows] @ self._f1(hits, number, self.of_rows[rows, None])
+        return found
+
     @cached_property
     def columns(self) -> Bools:
         """Labels that are present, by label, (K, N): a column is read as fast as a row."""

@@ -4,7 +4,7 @@ Shapes: N rows, K labels, G grades.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,14 +70,19 @@ def scored_thresholds(
     return thresholds
 
 
-def global_threshold(values: Values, gain: Callable[[float], float]) -> float:
-    """One threshold for all labels: the best of up to `TRIED`, then of those between its neighbours; 0.5 wins a tie."""
-    best, best_gain = MIDDLE, gain(MIDDLE)
+def global_threshold(values: Values, gains_of: Callable[[Values], Sequence[float] | Values]) -> float:
+    """One threshold for all labels: the best of up to `TRIED`, then of those between its neighbours; 0.5 wins a tie.
+
+    Args:
+        values: Probabilities.
+        gains_of: The metric for each of some thresholds, in ascending order.
+    """
+    best, best_gain = MIDDLE, gains_of(np.array([MIDDLE]))[0]
     most = TRIED if values.size < LARGE else FEWER
     cuts = candidates(values.ravel(), most)
     for _ in range(2):
-        gains = [gain(float(cut)) for cut in cuts]
-        if gains and max(gains) > best_gain + LEAST_GAIN:
+        gains = gains_of(cuts) if len(cuts) else []
+        if len(gains) and max(gains) > best_gain + LEAST_GAIN:
             best, best_gain = nearest(cuts, np.array(gains), best), max(gains)
         below, above = cuts[cuts < best].max(initial=0), cuts[cuts > best].min(initial=1)
         cuts = candidates(values[(values >= below) & (values <= above)], most)

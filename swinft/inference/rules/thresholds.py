@@ -103,7 +103,11 @@ class ThresholdsRule(BuiltinFittedRule):
         known = recognised(values, targets, gain, score.weights)
         if known and self.never_empty:
             known = with_best(known, values)
-        every = global_threshold(values, lambda t: known.of(values >= t) if known else gain(decided(t)))
+
+        def gains_of(cuts: Values) -> Values:
+            return known.of_cuts(values, cuts) if known else np.array([gain(decided(cut)) for cut in cuts])
+
+        every = global_threshold(values, gains_of)
         found = np.full(values.shape[1], every)
         searched = np.nansum(targets, 0) >= max(self.min_positives, 1)
         if self.per_label and len(found) > 1 and searched.any():
@@ -158,7 +162,7 @@ class NewClassRule(BuiltinFittedRule):
         if self.rate is not None:
             return {"rate": self.rate}
         likely = np.sort(values, axis=1)[:, -RANKED:]  # no metric looks further
-        return {"threshold": global_threshold(likely, lambda threshold: score(shifted(values, threshold)))}
+        return {"threshold": global_threshold(likely, lambda cuts: [score(shifted(values, cut)) for cut in cuts])}
 
     def apply(self, values: Values, rows: pd.DataFrame) -> Values:
         """The probabilities, with the threshold at 0.5."""

@@ -157,8 +157,10 @@ def known_scores(
 
     Returns:
         `without` and `with`, each metric's score; instead of them `problem`, if it is not known. For rules with
-        parameters also `in_sample`, and `fitted`.
+        parameters also `in_sample`, and `fitted`. Nothing where nothing changes the predictions.
     """
+    if not rules and not group and threshold is None:
+        return {}
     if not is_committed(run.scores):
         return {"problem": "not every fold is finished"}
     try:

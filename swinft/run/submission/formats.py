@@ -180,10 +180,7 @@ class Numbers(SubmissionFormat):
                 else []
             )
         if sums := self._other_sums(values):
-            lines.append(
-                f"{sums}; a competition that requires 1 refuses them; the rule `normalize` (submission.rules) divides "
-                f"each row by its sum"
-            )
+            lines.append(f"{sums}; where 1 is required, the rule `normalize` (submission.rules) divides by the sum")
         return lines
 
     def _other_sums(self, values: Values) -> str:

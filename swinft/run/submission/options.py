@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from swinft.data.roots import resolved_root
+from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import Rule
@@ -75,9 +76,10 @@ class SubmitOptions(SectionOptions):
         if self.root:
             object.__setattr__(self, "root", resolved_root(self.root))
 
-    def new_threshold(self, frozen: float) -> float | None:
-        """The threshold, if it is another one than that with which the run is scored."""
-        return None if self.threshold == frozen else self.threshold
+    def new_threshold(self, frozen: dict[str, Any], schema: Schema) -> float | None:
+        """The threshold of labels, if it is another one than that with which the run is scored."""
+        is_new = "labels" in schema.base.formats and self.threshold != frozen.get("threshold", 0.5)
+        return self.threshold if is_new else None
 
     def last_rules(self) -> list[Rule]:
         """The rule of `clip`.

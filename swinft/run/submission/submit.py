@@ -90,9 +90,7 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         rules += options.last_rules()
         group = options.over({**frozen, "format": "auto", "rules": []}).group
         schema = Schema.from_dict(run.read_schema())
-        threshold = options.new_threshold(frozen.get("threshold", 0.5)) if "labels" in schema.base.formats else None
-        is_changed = rules or group or threshold is not None
-        oof = known_scores(run, rules, options.root, allowed, group, threshold) if is_changed else {}
+        oof = known_scores(run, rules, options.root, allowed, group, options.new_threshold(frozen, schema))
         rules = with_parameters(run, rules, oof)
         settings = options.over({**frozen, "format": _format(run, frozen, options), "rules": rules})
         source = Path(options.predictions) if options.predictions else run.test_predictions
@@ -102,7 +100,7 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
             made_with = read_provenance(source) if options.predictions else predictions_made_with(run)
         if made_with:
             check_weights(run, made_with, source)
-        config["data"]["root"] = options.root or config["data"]["root"]
+        config["data"]["root"] = root
         sample = read_sample(config["data"], settings.id, bool(group or columns_of(rules)), allowed)
         if sample and is_committed(run.sample):
             sample = sample.decided_by(json.loads(verify(run.sample).read_bytes()))

@@ -20,6 +20,8 @@ from swinft import FittedRule, Metric
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.inference.predictions import Predictions
+from swinft.inference.rules.class_weights import Counts
+from swinft.inference.rules.f1 import f1_kinds
 from swinft.inference.rules.fitted import FitRows, cross_fit, fit_rows, fit_rules, try_fit
 from swinft.inference.rules.named import FITTED, rules_of
 from swinft.inference.rules.rule import apply_rules, check_rules
@@ -222,6 +224,20 @@ class Recall(Metric):
 
     def compute(self, predictions, targets, rows):
         return balanced_accuracy_score(targets, predictions.argmax(1))
+
+
+@pytest.mark.parametrize("weights", [np.ones(60), np.linspace(0.5, 2, 60)], ids=["equal", "weighted"])
+def test_scores_of_many_thresholds_at_once_are_those_of_each_alone(weights):
+    numbers = np.random.default_rng(1)
+    values, targets = numbers.uniform(size=(60, 4)).round(1), numbers.uniform(size=(60, 4)) < 0.4
+    cuts = np.array([0.0, 0.15, 0.3, 0.55, 0.9, 0.95, 1.0])
+    for kind in f1_kinds(targets, weights, values.argmax(1)):
+        assert kind.of_cuts(values, cuts) == pytest.approx([kind.of(values >= cut) for cut in cuts], abs=1e-12)
+    truth, others, needed = numbers.integers(0, 5, 60), numbers.integers(0, 4, 60), numbers.normal(size=60).round(1)
+    for name in ("accuracy", "balanced", "f1", "all_f1"):
+        counts = Counts(name, truth, weights, 6)
+        alone = [counts(np.where(needed < cut, 4, others)) for cut in (-1, 0.1, 0.15, 5)]
+        assert counts.of_cuts(needed, [-1, 0.1, 0.15, 5], 4, others) == pytest.approx(alone, abs=1e-12)
 
 
 def test_class_weights_raise_the_metric_of_the_most_probable_class():
