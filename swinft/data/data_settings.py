@@ -13,6 +13,7 @@ from swinft.data.augment.pipelines import Preset
 from swinft.data.columns import Columns
 from swinft.data.fold_settings import FoldConfig
 from swinft.data.found_images import Finding
+from swinft.data.masks.tiles import TileConfig
 from swinft.data.roots import resolved_root
 from swinft.data.row_images import RowImages, row_images
 from swinft.data.settings import LoadingConfig, transform_problems
@@ -175,7 +176,7 @@ class DataSettings:
                 "data.loading.augment_on is 'device', which knows one image per row, and data.image gives several, or "
                 "parts or channels: set data.loading.augment_on to cpu."
             )
-        if self.loading.policy is True and not self.is_shrunk and not on_device:
+        if self.loading.policy is True and not self.is_shrunk and not on_device and self.tile is None:
             found.append(
                 "data.loading.cache is true, but the cache stores shrunk images: set data.loading.shrink to true too."
             )
@@ -216,7 +217,15 @@ class DataSettings:
     @property
     def mask_form(self) -> dict[str, Any]:
         """How masks are written, for a schema; empty for other kinds of target."""
-        return {"order": self.kind.order, "resize": self.loading.resize} if isinstance(self.kind, Segmentation) else {}
+        if not isinstance(self.kind, Segmentation):
+            return {}
+        more = {} if self.kind.classes == "independent" else {"classes": self.kind.classes}
+        return {"order": self.kind.order, "resize": self.loading.resize, **more}
+
+    @property
+    def tile(self) -> TileConfig | None:
+        """Tiles of large images; None where images are resized to `image_size`."""
+        return self.kind.tile if isinstance(self.kind, Segmentation) else None
 
     @property
     def kind_name(self) -> str:
@@ -249,6 +258,8 @@ class DataSettings:
     def is_shrunk(self) -> bool:
         """Whether images are decoded at the size that training needs instead of full size."""
         shrink = self.loading.shrink
+        if self.tile is not None:
+            return False  # they are cut from images at full size
         return not self.has_custom_transforms if shrink == "auto" else shrink
 
     @property
@@ -304,6 +315,15 @@ def mask_problems(settings: DataSettings) -> list[str]:
             columns.on_missing_target != "error"
         ),
     }
+    if settings.tile is not None:
+        wrong |= {
+            f"data.loading.{name} is {value}, and tiles are cut from images at full size; remove it": is_so
+            for name, value, is_so in (
+                ("resize", loading.resize, loading.resize != "squash"),
+                ("shrink", "true", loading.shrink is True),
+                ("cache", "true", loading.cache is True),
+            )
+        }
     return [f"data.target_kind is segmentation, and {text}." for text, is_so in wrong.items() if is_so]
 
 

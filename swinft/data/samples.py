@@ -306,6 +306,19 @@ def read_groups(table: Table, column: str, rules: TextRules, problems: list[Prob
     return groups
 
 
+def check_answers(settings: "DataSettings", table: Table) -> None:
+    """Checks that a test table is labelled.
+
+    Raises:
+        InputError: It has no targets.
+    """
+    absent = [name for name in settings.kind.table_columns(settings.targets) if name not in table.columns]
+    if settings.predicts_sample or absent:
+        reason = "is the sample submission" if settings.predicts_sample else f"has no column '{absent[0]}'"
+        what = "data.test is not set" if settings.test is None else f"{table.path} {reason}"
+        raise InputError(f"there is nothing to test: {what}. Use Trainer.predict for rows without targets.")
+
+
 def read_test_targets(settings: "DataSettings", table: Table, schema: Schema) -> NDArray[Any]:
     """Targets of a labelled test table: int64 (N,) or float32 (N, K).
 
@@ -313,11 +326,7 @@ def read_test_targets(settings: "DataSettings", table: Table, schema: Schema) ->
         InputError: The table has no targets.
         DataError: Targets are wrong, or unknown to the training table.
     """
-    absent = [name for name in settings.targets if name not in table.columns]
-    if settings.predicts_sample or absent:
-        reason = "is the sample submission" if settings.predicts_sample else f"has no column '{absent[0]}'"
-        what = "data.test is not set" if settings.test is None else f"{table.path} {reason}"
-        raise InputError(f"there is nothing to test: {what}. Use Trainer.predict for rows without targets.")
+    check_answers(settings, table)
     problems: list[Problem] = []
     cells = TargetCells(table, settings.targets, settings.columns.label_delimiter, settings.columns.rules)
     is_masked = schema.has_gaps and not schema.base.are_classes

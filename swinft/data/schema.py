@@ -41,8 +41,9 @@ class Schema:
         is_soft: Whether the targets of classes are soft: a column for each class.
         has_gaps: Whether some rows may lack some of their targets.
         auxiliary: The auxiliary targets, each with `name`, `kind`, `outputs`, `weight` and `head`; for training only.
-        masks: How masks are written: `order` of their pixels in run-length encoding, and `resize`, how images are
-            resized for the network; for segmentation only.
+        masks: How masks are written: `order` of their pixels in run-length encoding, `resize`, how images are resized
+            for the network, and `classes` of a pixel if they are not independent; and the `sha256` of the training
+            masks; for segmentation only.
         kind_class: Class path of a custom kind; None for a built-in kind.
         kind_check: Fingerprint of the training targets that a custom kind encodes, or of the coverage of masks.
         custom: The object of the kind, if one was given; it is not stored.
@@ -201,7 +202,7 @@ def recognised(schema: Schema, kind: GivenKind) -> Schema:
 
 
 def check_kind(schema: Schema, known: Schema) -> None:
-    """Checks that a custom kind encodes the training table as it did for a run, and that masks cover as much.
+    """Checks that a custom kind encodes the training table as it did for a run, and that masks are the same.
 
     Args:
         schema: Current schema of the table.
@@ -211,7 +212,9 @@ def check_kind(schema: Schema, known: Schema) -> None:
         InputError: Outputs or targets differ.
     """
     is_other = schema.kind_class != known.kind_class or schema.outputs != known.outputs
-    if schema.base.are_maps and not is_same(schema.kind_check, known.kind_check):
+    digests = [each.masks.get("sha256") for each in (schema, known)]  # runs of earlier versions have none
+    has_other = None not in digests and digests[0] != digests[1]
+    if schema.base.are_maps and (has_other or not is_same(schema.kind_check, known.kind_check)):
         raise InputError(
             "the masks of the training rows have changed since the run was started: restore them, or give a new run "
             "another --name."
@@ -223,8 +226,15 @@ def check_kind(schema: Schema, known: Schema) -> None:
         )
 
 
-def with_prior(schema: Schema, targets: NDArray[Any]) -> Schema:
-    """The schema with the mean and, for numbers, the range of each output over the training rows' targets."""
+def with_prior(schema: Schema, targets: NDArray[Any], masks_sha256: str | None = None) -> Schema:
+    """The schema with the mean and, for numbers, the range of each output over the training rows' targets.
+
+    Args:
+        schema: The schema.
+        targets: Targets of the rows.
+        masks_sha256: SHA-256 of their masks; None for other kinds of target.
+    """
     prior = schema.target.prior(targets, len(schema.outputs))
     check = fingerprint(targets) if schema.kind_class is not None or schema.base.are_maps else []
-    return replace(schema, prior=prior, ranges=schema.target.ranges(targets), kind_check=check)
+    masks = schema.masks if masks_sha256 is None else {**schema.masks, "sha256": masks_sha256}
+    return replace(schema, prior=prior, ranges=schema.target.ranges(targets), kind_check=check, masks=masks)

@@ -212,7 +212,7 @@ class Splits:
         self.loss_weights(fold)
         order = self.sampled_order(fold)
         if order is None:
-            return len(self.trained_on(fold))
+            return len(self.trained_on(fold)) * (self.settings.tile.per_image if self.settings.tile else 1)
         order.check()
         return order.length
 
@@ -252,7 +252,7 @@ class Splits:
         assert train.targets is not None
         used, config = train.is_used, self.settings.folds
         answered, is_main = used & train.has_target, ~train.is_extra
-        schema = with_prior(schema, train.targets[answered & is_main])
+        schema = with_prior(schema, train.targets[answered & is_main], train.masks.digest() if train.masks else None)
         if schema.kind_check and self.known_schema:
             check_kind(schema, Schema.from_dict(json.loads(verify(self.known_schema).read_bytes())))
         folds = assign_folds(config, replace(train, targets=schema.target.strata(train.targets)), self.image_files)

@@ -61,7 +61,8 @@ def nets_by_torch(
     """Networks for `predict_rows`: weights in 16 bit if autocast would cast them, compiled according to `policy`."""
     assert loader.batch_size is not None
     passes = len(loader) * len(nets) * len(views)
-    return nets_for_passes(nets, passes, loader.batch_size, device, policy, precision, image_size)
+    size = getattr(loader.dataset, "per_pass", 0) or loader.batch_size  # tiles, of which a batch is one image
+    return nets_for_passes(nets, passes, size, device, policy, precision, image_size)
 
 
 def nets_for_passes(

@@ -1,12 +1,16 @@
-"""Probability maps of segmentation: levels of 8 bits at the network's image size, with the sizes of the image files.
+"""Probability maps of segmentation: levels of 8 bits, with the sizes of the image files.
 
-On disk they are one file beside the CSV of the predictions, `oof.maps.npy` of `oof.csv`: two arrays of NumPy one after
-another, first a table of the rows (`id`, `height`, `width` of the image's file), then the maps, uint8 (N, K, H, W),
-where 255 is probability 1. `numpy.load` of the open file reads one after the other.
+Maps have the network's image size; where images are predicted in tiles, each has the size of its image. On disk they
+are one file beside the CSV of the predictions, `oof.maps.npy` of `oof.csv`: two arrays of NumPy one after another,
+first a table of the rows (`id`, `height`, `width` of the image's file), then the maps, uint8 (N, K, H, W), where 255 is
+probability 1. Maps of different sizes are one array (levels,), row after row, and the table also has `map_height` and
+`map_width`. `numpy.load` of the open file reads one after the other.
 
-Shapes: N rows, K classes, (H, W) the network's image size.
+Shapes: N rows, K classes, (H, W) a map's size.
 """
 
+import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +22,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swinft.errors import RunError
+from swinft.errors import InputError, RunError
 from swinft.inference.provenance import maps_beside
 from swinft.store import commit, has_record, replace, verify
 
 WHITE = 255
-CHUNK = 64  # maps that are written at a time
+SIZE_NAMES, MAP_NAMES = ("height", "width"), ("map_height", "map_width")
+Levels = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 Resize = Literal["squash", "crop", "pad"]
 
 
@@ -32,16 +37,16 @@ class Maps:
     """Maps of N rows.
 
     Args:
-        levels: uint8 (N, K, H, W).
+        levels: uint8 (N, K, H, W); of different sizes a list of N arrays (K, H, W), which may be in a mapped file.
         sizes: Height and width of each image's file, int64 (N, 2); 0 where there is no image.
     """
 
-    levels: NDArray[np.uint8]
+    levels: Levels
     sizes: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        if self.levels.ndim != 4 or self.sizes.shape != (len(self.levels), 2):
-            raise ValueError(f"maps {self.levels.shape} with sizes {self.sizes.shape} are not (N, K, H, W) and (N, 2)")
+        if any(each.ndim != 3 for each in self.levels) or self.sizes.shape != (len(self.levels), 2):
+            raise ValueError(f"{len(self.levels)} maps with sizes {self.sizes.shape} are not (K, H, W) each and (N, 2)")
 
     def __len__(self) -> int:
         return len(self.levels)
@@ -49,8 +54,15 @@ class Maps:
     @property
     def coverage(self) -> NDArray[np.float32]:
         """The mean probability of each map, float32 (N, K)."""
-        found = [each.mean(axis=(1, 2), dtype=np.float64) for each in self.levels]
-        return (np.array(found).reshape(self.levels.shape[:2]) / WHITE).astype(np.float32)
+        found = [each.sum(axis=(1, 2), dtype=np.int64) / max(1, each[0].size) for each in self.levels]
+        return (np.array(found).reshape(len(self), self.num_classes) / WHITE).astype(np.float32)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return (
+            self.levels.shape[1] if isinstance(self.levels, np.ndarray) else len(self.levels[0]) if self.levels else 0
+        )
 
     def copy(self) -> "Maps":
         """The same maps, whose pixels are not copied: they may be in a file that is mapped into memory."""
@@ -58,30 +70,48 @@ class Maps:
 
     def of_classes(self, classes: Sequence[int]) -> "Maps":
         """The maps of some classes."""
-        same = list(classes) == list(range(self.levels.shape[1]))
-        return self if same else Maps(self.levels[:, list(classes)], self.sizes)
+        chosen = list(classes)
+        if chosen == list(range(self.num_classes)):
+            return self
+        if isinstance(self.levels, np.ndarray):
+            return Maps(self.levels[:, chosen], self.sizes)
+        return Maps([each[chosen] for each in self.levels], self.sizes)
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Maps":
         """The maps of some rows."""
-        return Maps(self.levels[rows], self.sizes[rows])
+        if isinstance(self.levels, np.ndarray):
+            return Maps(self.levels[rows], self.sizes[rows])
+        return Maps([self.levels[row] for row in rows], self.sizes[rows])
 
     @classmethod
     def concat(cls, parts: Sequence["Maps"]) -> "Maps":
         """The maps of several parts."""
-        return cls(np.concatenate([part.levels for part in parts]), np.concatenate([part.sizes for part in parts]))
+        sizes, arrays = np.concatenate([part.sizes for part in parts]), [part.levels for part in parts]
+        if all(isinstance(levels, np.ndarray) for levels in arrays):
+            return cls(np.concatenate(arrays), sizes)
+        return cls([each for levels in arrays for each in levels], sizes)
 
     @classmethod
     def mean(cls, parts: Sequence["Maps"]) -> "Maps":
         """The mean of maps of the same rows."""
-        found = [np.mean(each, axis=0, dtype=np.float32) for each in zip(*(part.levels for part in parts), strict=True)]
-        return cls(np.rint(np.array(found)).astype(np.uint8), parts[0].sizes)
+        file = LevelsFile()
+        for each in zip(*(part.levels for part in parts), strict=True):
+            file.add(np.rint(np.mean(each, axis=0, dtype=np.float32)).astype(np.uint8))
+        found = file.read()
+        return cls(np.array(found) if isinstance(parts[0].levels, np.ndarray) else found, parts[0].sizes)
 
     def among(self, places: Sequence[int], count: int) -> "Maps":
         """The maps at these places of `count` rows; the others are empty, and of no size."""
-        levels = np.zeros((count, *self.levels.shape[1:]), np.uint8)
         sizes = np.zeros((count, 2), np.int64)
-        levels[places], sizes[places] = self.levels, self.sizes
-        return Maps(levels, sizes)
+        sizes[places] = self.sizes
+        if isinstance(self.levels, np.ndarray):
+            levels = np.zeros((count, *self.levels.shape[1:]), np.uint8)
+            levels[places] = self.levels
+            return Maps(levels, sizes)
+        found = [np.zeros((self.num_classes, 0, 0), np.uint8)] * count
+        for place, each in zip(places, self.levels, strict=True):
+            found[place] = each
+        return Maps(found, sizes)
 
     def full(self, row: int, k: int, resize: Resize) -> NDArray[np.uint8]:
         """The map of a row and class at the size of the image's file.
@@ -92,18 +122,75 @@ class Maps:
             resize: How images were resized for the network.
         """
         height, width = self.sizes[row].tolist()
-        return restored(self.levels[row, k], (height, width), resize)
+        return restored(self.levels[row][k], (height, width), resize)
+
+    def decided(self, row: int, resize: Resize, classes: str) -> NDArray[np.uint8]:
+        """The maps of a row at the size of the image's file, (K, H, W), from which masks are made by a threshold.
+
+        Args:
+            row: Its position.
+            resize: How images were resized for the network.
+            classes: Of a pixel, as in `swinft.Segmentation`. If it has one at most, the map of the most probable class
+                is 255 there and all others 0; background has the rest of the probability.
+        """
+        found = np.stack([self.full(row, k, resize) for k in range(self.num_classes)])
+        if classes == "independent":
+            return found
+        highest, rest = found.max(0), WHITE - found.sum(0, dtype=np.int64)
+        is_class = np.ones_like(highest, dtype=bool) if classes == "complete" else highest >= np.maximum(rest, 1)
+        is_most = np.arange(len(found))[:, None, None] == found.argmax(0)
+        return np.where(is_most & is_class, WHITE, 0).astype(np.uint8)
 
     def write(self, file: IO[bytes], ids: Sequence[str]) -> None:
         """Writes the two arrays."""
-        longest = max((len(id) for id in ids), default=1)
-        table = np.zeros(len(self), dtype=[("id", f"<U{max(1, longest)}"), ("height", "<i4"), ("width", "<i4")])
-        table["id"], table["height"], table["width"] = list(ids), self.sizes[:, 0], self.sizes[:, 1]
+        longest, is_even = max((len(id) for id in ids), default=1), isinstance(self.levels, np.ndarray)
+        names = [*SIZE_NAMES, *([] if is_even else MAP_NAMES)]
+        table = np.zeros(len(self), dtype=[("id", f"<U{max(1, longest)}"), *((name, "<i4") for name in names)])
+        table["id"] = list(ids)
+        shapes = np.array([each.shape[1:] for each in self.levels], dtype=np.int64).reshape(-1, 2)
+        for name, values in zip(names, [*self.sizes.T, *shapes.T], strict=False):
+            table[name] = values
         np.lib.format.write_array(file, table, allow_pickle=False)
-        header = {"descr": "|u1", "fortran_order": False, "shape": self.levels.shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, len(self), CHUNK):
-            file.write(np.ascontiguousarray(self.levels[start : start + CHUNK]).tobytes())
+        shape = self.levels.shape if isinstance(self.levels, np.ndarray) else (sum(each.size for each in self.levels),)
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for each in self.levels:
+            file.write(np.ascontiguousarray(each).tobytes())
+
+
+class LevelsFile:
+    """Maps of different sizes, one after another in a temporary file without a name: memory never holds all of them."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="swinft_maps_")  # noqa: SIM115, the maps outlive this object
+        self._shapes: list[tuple[int, ...]] = []
+
+    def add(self, levels: NDArray[np.uint8]) -> None:
+        """Appends the maps of a row, (K, H, W).
+
+        Raises:
+            InputError: The disk is full.
+        """
+        try:
+            self._file.write(np.ascontiguousarray(levels).tobytes())
+        except OSError as error:
+            raise InputError(
+                f"maps cannot be written to a temporary file in {tempfile.gettempdir()}: {error}. Set the environment "
+                f"variable TMPDIR to a folder with more space."
+            ) from error
+        self._shapes.append(levels.shape)
+
+    def read(self) -> list[NDArray[np.uint8]]:
+        """The maps of every row, mapped into memory."""
+        self._file.flush()
+        return parts_of(
+            np.memmap(self._file, np.uint8, "r") if any(map(math.prod, self._shapes)) else None, self._shapes
+        )
+
+
+def parts_of(flat: NDArray[np.uint8] | None, shapes: Sequence[tuple[int, ...]]) -> list[NDArray[np.uint8]]:
+    """Arrays of these shapes, one after another in a flat one, which is None where all are empty."""
+    found, ends = np.zeros(0, np.uint8) if flat is None else np.asarray(flat), np.cumsum([0, *map(math.prod, shapes)])
+    return [found[ends[k] : ends[k + 1]].reshape(shape) for k, shape in enumerate(shapes)]
 
 
 def write_maps(path: Path, maps: Maps, ids: Sequence[str], producer: str, is_own: bool = True) -> None:
@@ -144,9 +231,10 @@ def read_maps(path: Path, ids: Sequence[str], coverage: NDArray[np.float32]) -> 
             np.lib.format.read_magic(opened)
             shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
             start = opened.tell()
-        levels: NDArray[np.uint8] = (
-            np.memmap(file, dtype, "r", start, shape) if 0 not in shape else np.zeros(shape, dtype)
-        )
+        levels: Levels = np.memmap(file, dtype, "r", start, shape) if 0 not in shape else np.zeros(shape, dtype)
+        if len(shape) == 1:
+            sizes = zip(table[MAP_NAMES[0]].tolist(), table[MAP_NAMES[1]].tolist(), strict=True)
+            levels = parts_of(np.asarray(levels), [(coverage.shape[1], *size) for size in sizes])
         maps = Maps(levels, np.stack([table["height"], table["width"]], axis=1).astype(np.int64))
         known = np.isfinite(coverage).all(1)  # a row without a prediction has an empty map
         is_same = table["id"].tolist() == list(ids) and np.allclose(maps.coverage[known], coverage[known], atol=1e-4)

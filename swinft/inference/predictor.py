@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 from swinft.data.loading.workers import last_pass
 from swinft.errors import number_of
 from swinft.inference.finite import Origin, check_finite
-from swinft.inference.maps import Maps, levels_of
+from swinft.inference.maps import LevelsFile, Maps, levels_of
 from swinft.inference.tta import View, predict_views
+from swinft.model.tiles import Tiling, bands
 from swinft.system.precision import Precision, autocast
 from swinft.system.progress import Progress
 
@@ -66,28 +67,40 @@ def predict_rows(
     rows: list[Tensor] = []
     values: list[Tensor] = []
     sizes: list[Tensor] = []
+    of_tiles: LevelsFile | None = None
     shown = nullcontext() if progress is None else Progress(progress, len(loader), FIRST_LINE_SECONDS)
     with torch.inference_mode(), autocast(precision, device), shown as counter, last_pass(loader):
         for batch in loader:
-            predictions = _predict_batch(nets, batch, views, device)
             is_real = batch["row"] >= 0
             rows.append(batch["row"][is_real])
-            values.append(predictions.cpu()[is_real])
-            is_finite = values[-1].flatten(1).isfinite().all(1)  # on the CPU already: no extra synchronisation
+            if (tiling := Tiling.of(batch)) is None:
+                found = _predict_batch(nets, batch, views, device).cpu()[is_real]
+                is_finite = found.flatten(1).isfinite().all(1)  # on the CPU already: no extra synchronisation
+                values.append(levels_of(found) if found.ndim == 4 else found)
+            else:
+                of_tiles = of_tiles or LevelsFile()
+                is_finite = torch.ones(0, dtype=torch.bool)
+                if is_real.all():
+                    levels, is_finite = _tiled(nets, batch, views, device, tiling)
+                    of_tiles.add(levels)
             if not is_finite.all():
                 at_fault = [k for k, net in enumerate(nets) if not _is_finite(net, batch, views, device)]
                 check_finite(rows[-1], is_finite, at_fault, precision, origin)
-            if predictions.ndim == 4:
-                values[-1] = levels_of(values[-1])
+            if of_tiles is not None or values[-1].ndim == 4:
                 sizes.append(batch["size"][is_real])
             if counter:
                 counter.add(len(rows[-1]))
-    found = torch.cat(values).numpy()
-    return torch.cat(rows).numpy(), Maps(found, torch.cat(sizes).numpy()) if sizes else found
+    numbers = torch.cat(rows).numpy()
+    if of_tiles is None and not sizes:
+        return numbers, torch.cat(values).numpy()
+    maps = torch.cat(values).numpy() if of_tiles is None else of_tiles.read()
+    return numbers, Maps(maps, torch.cat(sizes).numpy())
 
 
 def _is_finite(net: Predictor, batch: dict[str, Tensor], views: Sequence[View], device: torch.device) -> bool:
     """Whether all predictions of one network for a batch are finite."""
+    if (tiling := Tiling.of(batch)) is not None:
+        return bool(_tiled([net], batch, views, device, tiling)[1].all())
     return bool(_predict_batch([net], batch, views, device).cpu()[batch["row"] >= 0].isfinite().all())
 
 
@@ -115,6 +128,21 @@ def _predict_batch(
     non_blocking = device.type == "cuda"  # unsafe on MPS: the source may be overwritten before it is copied
     images = batch["image"].to(device, non_blocking=non_blocking)
     names = [name for name in ("features", "image_mask") if name in batch]
-    more = {name: batch[name].to(device, non_blocking=non_blocking) for name in names}
-    per_net = [predict_views(partial(net.predict, **more), images, views) for net in nets]
-    return torch.stack(per_net).mean(0)
+    return _mean(nets, images, views, {name: batch[name].to(device, non_blocking=non_blocking) for name in names})
+
+
+def _mean(nets: Sequence[Predictor], images: Tensor, views: Sequence[View], more: dict[str, Tensor]) -> Tensor:
+    """Mean prediction of images over networks and views."""
+    return torch.stack([predict_views(partial(net.predict, **more), images, views) for net in nets]).mean(0)
+
+
+def _tiled(
+    nets: Sequence[Predictor], batch: dict[str, Tensor], views: Sequence[View], device: torch.device, tiling: Tiling
+) -> tuple[NDArray[np.uint8], Tensor]:
+    """The levels of a batch of one image, (K, H, W), blended of its tiles; and whether they are finite, bool (1,)."""
+    image = batch["image"][0].to(device, non_blocking=device.type == "cuda")
+    parts, is_finite = [], True
+    for band in bands(lambda tiles, _: _mean(nets, tiles, views, {}), image, tiling):
+        is_finite = is_finite and bool(band.isfinite().all())
+        parts.append(levels_of(band).cpu().numpy())
+    return np.concatenate(parts, axis=1), torch.tensor([is_finite])

@@ -1,4 +1,4 @@
-"""Evaluated rows, gathered from all batches and ranks: each row once, in row order.
+"""Predictions and evaluated rows of a batch, of images or of tiles; evaluated rows of all batches and ranks, each once.
 
 Shapes: B rows, K outputs, A auxiliary targets.
 """
@@ -8,6 +8,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from swinft.model.auxiliary import KEY
+from swinft.model.heads.contract import decoded, encoded_targets, evaluated, row_losses
+from swinft.model.network import ImageModel
+from swinft.model.tiles import LogitsOf, Tiling, evaluated_tiles, predicted_tiles
 
 
 class Evaluated(NamedTuple):
@@ -37,3 +42,29 @@ def pooled_rows(of_ranks: Sequence[Evaluated]) -> Evaluated:
     is_first[1:] = pooled.rows[order][1:] != pooled.rows[order][:-1]
     chosen = order[is_first & (pooled.rows[order] >= 0)]
     return Evaluated(*(None if part is None else part[chosen] for part in pooled))  # type: ignore[arg-type]
+
+
+def predicted_batch(net: ImageModel, logits_of: LogitsOf, batch: dict[str, Tensor]) -> Tensor:
+    """Predictions (B, K), or maps (B, K, H, W), in the competition's units; arguments as of `evaluated_batch`."""
+    if (tiling := Tiling.of(batch)) is not None:
+        return predicted_tiles(net.head, logits_of, batch, tiling)
+    return decoded(net.head, logits_of(batch)[0])
+
+
+def evaluated_batch(net: ImageModel, logits_of: LogitsOf, batch: dict[str, Tensor]) -> Evaluated:
+    """Rows, predictions, targets and losses of a batch.
+
+    Args:
+        net: The network that predicts.
+        logits_of: A batch to logits (B, …) of the head, and to those of the auxiliary targets.
+        batch: With its targets; of one image if that is predicted in tiles.
+    """
+    head = net.head
+    if (tiling := Tiling.of(batch)) is not None:
+        return Evaluated(batch["row"], *evaluated_tiles(head, logits_of, batch, tiling))
+    logits, others = logits_of(batch)
+    losses = row_losses(head, logits, encoded_targets(head, batch["target"], len(logits)))
+    found = Evaluated(batch["row"], *evaluated(head, logits, batch["target"]), losses)
+    if net.auxiliary is not None and KEY.format(0) in batch:  # a test table may lack them
+        found = found._replace(auxiliary=net.auxiliary.evaluated(others, batch))
+    return found

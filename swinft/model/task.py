@@ -16,19 +16,17 @@ from torch import Tensor
 from swinft.class_spec import Named, plain_spec, to_spec
 from swinft.errors import InputError
 from swinft.model.attention.swin import set_attention
-from swinft.model.auxiliary import KEY, check_context
+from swinft.model.auxiliary import check_context
 from swinft.model.backbones.memory_format import plain_where_needed, set_layout, uses_channels_last
 from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.compiling import COMPILED_STEPS, CompileState, should_compile
-from swinft.model.evaluation import Evaluated
+from swinft.model.evaluation import evaluated_batch, predicted_batch
 from swinft.model.fusion import PoolingConfig
 from swinft.model.heads import Head
 from swinft.model.heads.contract import (
     check_fits,
     check_logits,
-    decoded,
     encoded_targets,
-    evaluated,
     head_from,
     row_losses,
 )
@@ -311,7 +309,7 @@ class FineTuneTask(OptimizedTask):
             `row` int64 (B,), row indices of the datamodule's table, and `prediction` (B, K) in the competition's units,
             without padding.
         """
-        predictions = decoded(self.predictor.head, self._logits(batch)[0])
+        predictions = predicted_batch(self.predictor, self._logits, batch)
         is_real = batch["row"] >= 0
         return {"row": batch["row"][is_real], "prediction": predictions[is_real]}
 
@@ -332,12 +330,7 @@ class FineTuneTask(OptimizedTask):
 
     def _evaluate(self, batch: Batch) -> None:
         """Stores rows, predictions, targets and losses of a batch."""
-        head, (logits, others) = self.predictor.head, self._logits(batch)
-        losses = row_losses(head, logits, encoded_targets(head, batch["target"], len(logits)))
-        found = Evaluated(batch["row"], *evaluated(head, logits, batch["target"]), losses)
-        if self.predictor.auxiliary is not None and KEY.format(0) in batch:  # a test table may lack them
-            found = found._replace(auxiliary=self.predictor.auxiliary.evaluated(others, batch))
-        self._evaluated.append(found)
+        self._evaluated.append(evaluated_batch(self.predictor, self._logits, batch))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Prevents `load_from_checkpoint` from loading pretrained weights, which the checkpoint's replace."""

@@ -93,9 +93,9 @@ def count_pixels(maps: Maps, masks: Masks, rows: Sequence[int] | NDArray[Any], r
         planes = masks.planes(int(rows[place]))
         if planes.shape[:2] != tuple(maps.sizes[place].tolist()):
             return f"{planes.shape[:2]} and {tuple(maps.sizes[place].tolist())}"
-        for k in range(masks.num_classes):
+        for k, levels in enumerate(maps.decided(place, resize, masks.classes)):
             mask = planes[..., k] > 0
-            inside, every = level_counts(maps.full(place, k, resize), mask).T
+            inside, every = level_counts(levels, mask).T
             both[place, k], found[place, k], true[place, k] = inside, every, mask.sum()
         return ""
 

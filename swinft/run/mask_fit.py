@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.datamodule import CSVDataModule
+from swinft.errors import number_of
 from swinft.inference.predictions import Predictions
+from swinft.model.metrics.pixel_counts import THRESHOLD
 from swinft.model.scoring import chosen_metrics
-from swinft.printing import format_score
+from swinft.printing import format_score, visible
 from swinft.run.mask_counts import MaskCounts, MaskDecision, count_pixels
 from swinft.run.scoring import row_scorer
 
@@ -49,8 +51,15 @@ def fit_masks(oof: Predictions, data: CSVDataModule, metrics: Sequence[Any]) -> 
         "min_area": dict(zip(outputs, map(int, every.min_areas), strict=True)),
         "metric": fit.metric.name,
     }
+    if masks.classes != "independent":
+        del found["threshold"]
     if len(np.unique(folds)) > 1:
         found["cross_fitted"] = row_scorer(metrics, data, scored, counts.true)(predictions, None)
+        if len(outputs) > 1:
+            found["of_classes"] = {
+                name: row_scorer(metrics, data, scored, counts.true[:, [k]])(predictions[:, [k]], None, [name])
+                for k, name in enumerate(outputs)
+            }
     return {"masks": found}
 
 
@@ -59,7 +68,8 @@ def fitted(scores: dict[str, Any], outputs: Sequence[str]) -> MaskDecision | Non
     found = scores.get("masks")
     if found is None:
         return None
-    return MaskDecision([found["threshold"][name] for name in outputs], [found["min_area"][name] for name in outputs])
+    thresholds = found.get("threshold", dict.fromkeys(outputs, THRESHOLD))
+    return MaskDecision([thresholds[name] for name in outputs], [found["min_area"][name] for name in outputs])
 
 
 def describe(scores: dict[str, Any]) -> list[str]:
@@ -67,12 +77,25 @@ def describe(scores: dict[str, Any]) -> list[str]:
     found = scores.get("masks")
     if found is None:
         return []
-    parts = [f"{name} {value:g}, {found['min_area'][name]} pixels" for name, value in found["threshold"].items()]
-    line = f"masks: threshold and smallest area by {found['metric']}: {'; '.join(parts)}"
+    areas = {name: number_of(area, "pixel") for name, area in found["min_area"].items()}
+    if "threshold" in found:
+        parts = [f"{name} {value:g}, {areas[name]}" for name, value in found["threshold"].items()]
+    else:
+        parts = [f"{name} {area}" for name, area in areas.items()]
+    what = (
+        "threshold and smallest area"
+        if "threshold" in found
+        else "the most probable class of each pixel, smallest area"
+    )
+    line = f"masks: {what} by {found['metric']}: {'; '.join(parts)}"
     if "cross_fitted" in found:
         values = ", ".join(f"{name} {format_score(value)}" for name, value in found["cross_fitted"].items())
         line += f"; cross-fitted: {values}"
-    return [line]
+    lines = [line]
+    for name, of_class in found.get("of_classes", {}).items():
+        values = ", ".join(f"{metric} {format_score(value)}" for metric, value in of_class.items())
+        lines.append(f"  {visible(name)}, cross-fitted: {values}")
+    return lines
 
 
 class _Fit:
@@ -83,6 +106,8 @@ class _Fit:
     ) -> None:
         self.metric = chosen_metrics(metrics, data.schema.kind)[0]
         self.counts, self.data, self.rows = counts, data, rows
+        masks = data.splits.train.masks
+        self.classes = "independent" if masks is None else masks.classes
 
     def decision(self, chosen: NDArray[np.int64]) -> MaskDecision:
         """The best threshold of each class, and then its best smallest area; the first of equal ones."""
@@ -91,9 +116,11 @@ class _Fit:
             counts = self.counts.take(chosen).of_class(k)
             score = row_scorer([self.metric], self.data, self.rows[chosen], counts.true)
             # Those nearest to 0.5 first: they win where scores are equal.
-            best = self._best(counts, [(t, 0) for t in sorted(THRESHOLDS, key=lambda t: (abs(t - 0.5), t))], score)
+            tried = THRESHOLDS if self.classes == "independent" else [THRESHOLD]
+            best = self._best(counts, [(t, 0) for t in sorted(tried, key=lambda t: (abs(t - 0.5), t))], score)
             known = counts.true[counts.true > 0]
-            quantiles = np.quantile(known, AREAS).astype(int).tolist() if len(known) else []
+            is_fitted = len(known) and self.classes != "complete"  # of which no pixel can be left without a class
+            quantiles = np.quantile(known, AREAS).astype(int).tolist() if is_fitted else []
             best = self._best(counts, [(best[0], area) for area in dict.fromkeys([0, *quantiles])], score)
             thresholds.append(best[0])
             areas.append(best[1])

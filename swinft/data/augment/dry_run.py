@@ -15,6 +15,7 @@ from swinft.data.augment.pipelines import Image, Preprocessing, apply, check_ima
 from swinft.data.images.depth import as_unit
 from swinft.data.images.resize import min_shrunk_shape
 from swinft.data.loading.dataset import ImageDataset
+from swinft.data.loading.mask_dataset import MaskDataset
 from swinft.data.sources.source import ImageError
 from swinft.errors import InputError
 
@@ -101,6 +102,7 @@ def transform_notes(augment: object, resize: str, shrink: object, shrunk_for: tu
 
 
 def _try_augment(dataset: ImageDataset, image: Image) -> None:
+    image = dataset.tried(image) if isinstance(dataset, MaskDataset) else image
     for number in range(TRIES):
         try:
             result = apply(dataset.pipeline, image, seed=0, epoch=0, row=number)

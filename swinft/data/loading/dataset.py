@@ -230,7 +230,7 @@ class ShuffledSampler(Sampler[Key]):
     """Training order, a pure function of (seed, epoch): a resumed run sees the same rows as an uninterrupted one.
 
     Args:
-        rows: Positions in the table.
+        rows: Positions in the table; a row that is there several times is visited as often.
         parts: Number of virtual epochs that together visit every row once. A remainder of fewer rows than parts is
             dropped, different rows each time.
         seed: Seed of the order.
@@ -239,8 +239,8 @@ class ShuffledSampler(Sampler[Key]):
         current_epoch: Called at the start of each epoch; None without a Trainer. Lightning's own `set_epoch` comes too
             late for the first epoch after a resume: by then workers have fetched rows of epoch 0.
         next_epoch: Called instead without a Trainer, unless `set_epoch` was called.
-        sampled_order: The custom sampler's order; None to visit each row once, shuffled. A row that repeats within an
-            epoch gets a different key, and so a different augmentation.
+        sampled_order: The custom sampler's order; None for `rows`, shuffled. A row that repeats within an epoch gets a
+            different key, and so a different augmentation.
     """
 
     def __init__(
@@ -279,9 +279,9 @@ class ShuffledSampler(Sampler[Key]):
             rows = np.random.default_rng([self.seed, visit]).permutation(self.rows)
         else:
             rows = self.sampled_order.visit(visit)
-        order = rows[part * self._length : (part + 1) * self._length]
-        whole = np.resize(order, len(self) * self.num_ranks)  # repeats from the start
-        again = np.zeros_like(whole) if self.sampled_order is None else cumcount(whole)
+        whole = np.resize(rows[part * self._length : (part + 1) * self._length], len(self) * self.num_ranks)  # repeats
+        is_once = self.sampled_order is None and len(np.unique(self.rows)) == len(self.rows)
+        again = np.zeros_like(whole) if is_once else cumcount(whole)
         mine = slice(self.rank, None, self.num_ranks)
         return zip((epoch + REPEAT_OFFSET * again[mine]).tolist(), whole[mine].tolist(), strict=True)
 

@@ -1,7 +1,7 @@
 """The loaders of a datamodule: datasets, samplers and worker plans combined."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ from swinft.data.loading.device_loader import AugmentParamsDataset, DeviceLoader
 from swinft.data.loading.loader_state import LoaderState, device_of, is_running, rank_and_world_size
 from swinft.data.loading.mask_dataset import MaskDataset
 from swinft.data.loading.workers import TimedLoader, Work, plan_loader
+from swinft.data.masks.masks import read_test_masks
 from swinft.data.pseudo_labels import check_labelled
 from swinft.data.samples import Rows
 from swinft.data.splits import Splits
@@ -62,6 +63,7 @@ class Loaders:
         rank, num_ranks = rank_and_world_size(context.trainer)
         check_labelled(self.splits.train)
         follows, parts = is_running(context.trainer), self.settings.loading.virtual_epochs
+        rows = rows if self.settings.tile is None else np.repeat(rows, self.settings.tile.per_image)
         epoch = partial(self.state.epoch, context.trainer) if follows else None
         seed = self._seed("order", context)
         order = self.splits.sampled_order(context.fold)
@@ -78,7 +80,9 @@ class Loaders:
     def in_order(
         self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], work: Work, context: LoaderContext
     ) -> TimedLoader:
-        """A loader in table order, each row once over all ranks."""
+        """A loader in table order, each row once over all ranks; of tiles one image is a batch."""
+        if self.settings.tile is not None:
+            context = replace(context, batch_size=1)
         return self._loader(dataset, OrderedSampler(rows, *rank_and_world_size(context.trainer)), work, context)
 
     def images(
@@ -110,7 +114,15 @@ class Loaders:
             targets = (
                 self.splits.test_targets() if split == "test" else rows.learnt if split == "train" else rows.targets
             )
-        return (partial(MaskDataset, masks=rows.masks) if are_maps else ImageDataset)(
+        masks = rows.masks
+        if are_maps and split == "test":
+            assert self.splits.schema is not None
+            masks = read_test_masks(settings, rows, self.splits.schema.outputs)
+        make: Any = ImageDataset
+        if are_maps:
+            per_pass = 0 if settings.tile is None or split == "train" else context.batch_size
+            make = partial(MaskDataset, masks=masks, tile=settings.tile, per_pass=per_pass)
+        dataset: ImageDataset = make(
             RowNames.of(rows.table),
             ImageSet(rows.paths, settings.root, shrunk_for, loading.image_rules, rows.source),
             pipeline,
@@ -126,6 +138,7 @@ class Loaders:
             visited=visited,
             shown=rows.shown,
         )
+        return dataset
 
     def _more(self, split: Split, rows: Rows, fold: int) -> dict[str, NDArray[Any]]:
         """Weights and auxiliary targets of the rows, by their keys in a batch."""
@@ -180,7 +193,10 @@ class Loaders:
         height, width = self.settings.image_size
         pixels = self.settings.image.num_channels * (self.settings.image.num_images or 1)
         pixels *= 4 if self.settings.loading.image_rules.keep else 1
-        batch_bytes = context.batch_size * (200 if work == "draw" else pixels * height * width)
+        area = height * width
+        if isinstance(dataset, MaskDataset):
+            area = dataset.most_pixels()
+        batch_bytes = context.batch_size * (200 if work == "draw" else pixels * area)
         num_batches = -(-len(sampler) // context.batch_size)
         to = self.state.resolve_destination(context.trainer)
         plan = plan_loader(self.settings.loading.num_workers, to, batch_bytes, num_batches, work)

@@ -3,6 +3,7 @@
 Shapes: N rows, K classes, (H, W) size of a row's image.
 """
 
+import hashlib
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +19,13 @@ from swinft.data.image_paths import Search, filled_parts
 from swinft.data.images.decode import probe
 from swinft.data.images.rules import RULES, ImageRules
 from swinft.data.inspection.scan import in_order
-from swinft.data.masks.rle import Order, Runs, area, decode, encode, runs_problem
+from swinft.data.masks.rle import Order, Runs, area, classes_problem, decode, encode, runs_problem
+from swinft.data.samples import check_answers
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import ImageError, Source, read_image
 from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.target.base import TargetCells
-from swinft.data.target.segmentation import RLE_FIX, Segmentation
+from swinft.data.target.segmentation import RLE_FIX, PixelClasses, Segmentation
 from swinft.errors import number_of
 from swinft.system.limits import available_cores
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 Planes = NDArray[np.uint8]  # (H, W, K), 0 and 1
 SHOWN_VALUES = 8
+CLASSES_FIX = "Correct the masks, or set `classes` of data.target_kind to what they are."
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +48,14 @@ class Masks:
         shapes: Height and width of each row's image, int32 (N, 2); 0 where it is skipped.
         order: Of the runs.
         num_classes: K.
+        classes: Of each pixel, as in `Segmentation`.
     """
 
     runs: Sequence[list[Runs] | None]
     shapes: NDArray[np.int32]
     order: Order
     num_classes: int
+    classes: PixelClasses = "independent"
 
     def planes(self, row: int) -> Planes:
         """The masks of a row at full size, uint8 (H, W, K).
@@ -63,6 +68,14 @@ class Masks:
             raise ValueError(f"row {row} has no masks")
         shape = (int(self.shapes[row, 0]), int(self.shapes[row, 1]))
         return np.stack([decode(each, shape, self.order) for each in runs], axis=2).view(np.uint8)
+
+    def digest(self) -> str:
+        """SHA-256 of all masks, with the sizes of their images."""
+        found = hashlib.sha256(np.ascontiguousarray(self.shapes, dtype="<i8").tobytes())
+        for row in self.runs:
+            for runs in () if row is None else row:
+                found.update(len(runs).to_bytes(8, "little") + np.ascontiguousarray(runs, dtype="<i8").tobytes())
+        return found.hexdigest()
 
     def coverage(self) -> NDArray[np.float32]:
         """Fraction of each image that a mask covers, float32 (N, K); NaN for rows that are skipped."""
@@ -87,12 +100,23 @@ def with_masks(settings: "DataSettings", rows: "Rows", schema: "Schema") -> "Row
     return replace(rows, table=table, masks=masks, targets=masks.coverage())
 
 
+def read_test_masks(settings: "DataSettings", rows: "Rows", outputs: Sequence[str]) -> Masks:
+    """Masks of a labelled test table, for `Trainer.test`.
+
+    Raises:
+        InputError: The table has no columns of masks.
+        DataError: As for `read_masks`.
+    """
+    check_answers(settings, rows.table)
+    return read_masks(settings, rows, outputs, [])
+
+
 def read_masks(settings: "DataSettings", rows: "Rows", outputs: Sequence[str], notes: list[str]) -> Masks:
-    """Reads and checks the masks of training rows.
+    """Reads and checks the masks of rows.
 
     Args:
         settings: Settings of the datamodule; its kind of target is segmentation.
-        rows: The training rows; skipped ones are left out.
+        rows: The rows; skipped ones are left out.
         outputs: Names of the K classes.
         notes: Notes on the files are appended.
 
@@ -113,12 +137,16 @@ def read_masks(settings: "DataSettings", rows: "Rows", outputs: Sequence[str], n
         _check_inside(found, shapes[used], cells, problems)
     else:
         found = _from_files(kind, settings, table, shapes[used], outputs, paths, problems, notes)
+    if not problems and kind.classes != "independent":
+        for row, (runs, shape) in enumerate(zip(found, shapes[used].tolist(), strict=True)):
+            if problem := classes_problem(runs, (shape[0], shape[1]), kind.classes == "complete"):
+                problems.append(table.problem(row, f"the masks {problem.replace('has', 'have', 1)}", CLASSES_FIX))
     if problems:
         raise DataError(problems, settings.loading.download)
     every: list[list[Runs] | None] = [None] * len(rows.table)
     for row, runs in zip(used.tolist(), found, strict=True):
         every[row] = runs
-    return Masks(every, shapes, kind.order, len(outputs))
+    return Masks(every, shapes, kind.order, len(outputs), kind.classes)
 
 
 def image_shapes(
@@ -207,6 +235,8 @@ def _from_files(
             others |= set(np.unique(pixels).tolist()).difference({0}, values)
             if len(others) > 1 and kind.values is None:
                 return [], _too_many(path, others), set()
+            if others and kind.values is not None and kind.classes != "independent":
+                return [], _unnamed(path, others), set()
             runs += [encode(pixels != 0 if value is None else pixels == value, kind.order) for value in values]
         return runs, "", others if kind.values is not None else set()
 
@@ -232,6 +262,11 @@ def _too_many(path: str, values: set[int]) -> str:
         f"{path} has the values {shown} besides 0, and a mask of one class has one. Name the pixel value of each class "
         f"(data.target_kind: Segmentation, values: {{NAME: VALUE}}); a file with lossy compression cannot be used."
     )
+
+
+def _unnamed(path: str, values: set[int]) -> str:
+    shown = ", ".join(map(str, sorted(values)[:SHOWN_VALUES]))
+    return f"{path} has the values {shown}, which `values` of data.target_kind does not name: name a class for each."
 
 
 def _paths(

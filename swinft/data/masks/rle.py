@@ -3,10 +3,13 @@
 Shapes: R runs, (H, W) image size.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from swinft.errors import number_of
 
 Order = Literal["columns", "rows"]
 Runs = NDArray[np.int64]  # (R, 2): start, counted from 0, and length, in the order of the pixels
@@ -89,6 +92,22 @@ def runs_problem(runs: Runs, shape: tuple[int, int] | None = None) -> str:
             f"{shape[0] * shape[1]} pixels"
         )
     return ""
+
+
+def classes_problem(of_classes: Sequence[Runs], shape: tuple[int, int], is_complete: bool) -> str:
+    """What is wrong with the masks of classes of which a pixel is in one, as the end of a sentence; empty if nothing.
+
+    Args:
+        of_classes: The runs of every class.
+        shape: Height and width of the image.
+        is_complete: Whether every pixel must be in a class.
+    """
+    runs = np.concatenate(list(of_classes))
+    runs = runs[runs[:, 0].argsort(kind="stable")]
+    if (twice := np.flatnonzero(runs[1:, 0] < runs[:-1].sum(1))).size:
+        return f"has pixels in several classes, the first is number {runs[twice[0] + 1, 0] + 1}"
+    missing = shape[0] * shape[1] - area(runs)
+    return f"has {number_of(missing, 'pixel')} in no class" if is_complete and missing else ""
 
 
 def text_of(runs: Runs) -> str:

@@ -12,19 +12,22 @@ from numpy.typing import NDArray
 from swinft.class_spec import InitArgsMixin
 from swinft.data.image_paths import fields
 from swinft.data.masks.rle import Order, Runs, area, parse
+from swinft.data.masks.tiles import KEY as TILE_KEY
+from swinft.data.masks.tiles import TileConfig
 from swinft.data.tables.table import Problem
 from swinft.data.target.base import Target, TargetCells
 from swinft.errors import InputError, listed
 from swinft.printing import visible
-from swinft.ranges import is_whole
+from swinft.ranges import is_whole, settings_of
 
 MissingMask = Literal["error", "empty"]
+PixelClasses = Literal["independent", "exclusive", "complete"]
 KEY = "data.target_kind: Segmentation"
 RLE_FIX = "Write pairs of start and length, sorted, with starts from 1, as '1 3 10 5'; an empty cell is an empty mask."
 
 
 class Segmentation(InitArgsMixin, Target):
-    """A mask of each of K classes; a pixel may be in several. The targets of the table are their areas (N, K).
+    """A mask of each of K classes. The targets of the table are their areas (N, K).
 
     Args:
         files: Template of the mask files, `masks/{id}.png`, relative to `data.root`; or one for each class, by the
@@ -34,6 +37,10 @@ class Segmentation(InitArgsMixin, Target):
         order: How run-length encoding counts pixels, in the table and in the submission: down the `columns`, one after
             another, as on Kaggle, or along the `rows`.
         missing: A mask file that is not there is an `error`, or an `empty` mask.
+        classes: Of each pixel: `independent`, several or none; `exclusive`, at most one, else it is background;
+            `complete`, exactly one. The last two are predicted by `swinft.SoftmaxSegmentationHead`.
+        tile: Images are predicted as overlapping tiles of `data.image_size`, and trained on random ones; null to resize
+            whole images. As in `swinft.TileConfig`.
 
     Raises:
         InputError: A value is wrong.
@@ -49,13 +56,17 @@ class Segmentation(InitArgsMixin, Target):
         values: dict[str, int] | None = None,
         order: Order = "columns",
         missing: MissingMask = "error",
+        classes: PixelClasses = "independent",
+        tile: TileConfig | None = None,
     ) -> None:
-        self.files, self.values, self.order, self.missing = files, values, order, missing
+        self.files, self.values, self.order, self.missing, self.classes = files, values, order, missing, classes
+        self.tile = None if tile is None else settings_of(TileConfig, TILE_KEY, tile)
         found = [
             f"{KEY}: {name} is {given!r}. Allowed: {', '.join(allowed)}."
             for name, given, allowed in (
                 ("order", order, get_args(Order)),
                 ("missing", missing, get_args(MissingMask)),
+                ("classes", classes, get_args(PixelClasses)),
             )
             if given not in allowed
         ]
@@ -63,8 +74,11 @@ class Segmentation(InitArgsMixin, Target):
             found.append(f"{KEY}: missing is for mask files (files); an empty cell is an empty mask. Remove it.")
         if values is not None and not isinstance(files, str):
             found.append(f"{KEY}: values are for files of one template; set files to it, or remove values.")
-        if wrong := [name for name, value in (values or {}).items() if not is_whole(value) or not 0 < value < 65536]:
-            found.append(f"{KEY}: values has '{wrong[0]}': {(values or {})[wrong[0]]!r}. Allowed: 1 to 65535.")
+        least = 0 if classes == "complete" else 1  # what is in no class is 0
+        if wrong := [
+            name for name, value in (values or {}).items() if not is_whole(value) or not least <= value < 65536
+        ]:
+            found.append(f"{KEY}: values has '{wrong[0]}': {(values or {})[wrong[0]]!r}. Allowed: {least} to 65535.")
         if values is not None and len(set(values.values())) < len(values):
             found.append(f"{KEY}: values {values} give two classes one value.")
         if wrong := [path for path in self.templates.values() if not isinstance(path, str) or not fields(path)]:
@@ -80,7 +94,12 @@ class Segmentation(InitArgsMixin, Target):
         return dict(self.files) if isinstance(self.files, Mapping) else {"": self.files}
 
     def check_columns(self, columns: list[str], delimiter: str | None) -> None:
-        """Files and values must name the classes of `data.target`."""
+        """Files and values must name the classes of `data.target`, of which `complete` needs several."""
+        if self.classes == "complete" and len(columns) < 2:
+            raise InputError(
+                f"{KEY}: classes is complete, and data.target names one class: every pixel would be in it. Name all "
+                f"classes, or set classes to independent."
+            )
         named = {"values": self.values, "files": self.files if isinstance(self.files, Mapping) else None}
         for key, given in named.items():
             if given is not None and list(given) != columns:
@@ -122,12 +141,6 @@ class Segmentation(InitArgsMixin, Target):
             return np.zeros((len(cells.table), len(outputs)), np.float32)
         found = [[area(runs) for runs in row] for row in self.runs(cells, problems)]
         return np.array(found, np.float32).reshape(len(cells.table), len(outputs))
-
-    def encode_answers(self, cells: TargetCells, outputs: Sequence[str], problems: list[Problem]) -> NDArray[Any]:
-        """Masks of a labelled test table cannot be read."""
-        raise InputError(
-            "Trainer.test scores masks only of the training table: use Trainer.validate, or the run's oof.csv."
-        )
 
     def training_problems(self, cells: TargetCells, targets: NDArray[Any], outputs: Sequence[str]) -> list[Problem]:
         """Classes without any mask."""

@@ -14,12 +14,19 @@ from swinft.model.heads.classification import ClassificationHead
 from swinft.model.heads.label_distribution import LabelDistributionHead
 from swinft.model.heads.label_losses import AsymmetricLoss, SigmoidFocalLoss, SigmoidPolyLoss
 from swinft.model.heads.loss import Loss
-from swinft.model.heads.mask_losses import DiceLoss, FocalMaskLoss, LovaszLoss
+from swinft.model.heads.mask_losses import (
+    DiceLoss,
+    FocalMaskLoss,
+    LovaszLoss,
+    SoftmaxDiceLoss,
+    SoftmaxFocalMaskLoss,
+    SoftmaxLovaszLoss,
+)
 from swinft.model.heads.multilabel import MultilabelHead
 from swinft.model.heads.number_losses import ConcordanceLoss, HuberLoss, PearsonLoss, R2Loss
 from swinft.model.heads.ordinal import OrdinalHead, OrdinalRegressionHead
 from swinft.model.heads.regression import RegressionHead
-from swinft.model.heads.segmentation import SegmentationHead
+from swinft.model.heads.segmentation import SegmentationHead, SoftmaxSegmentationHead
 
 __all__ = [
     "ArcFaceHead",
@@ -49,4 +56,8 @@ __all__ = [
     "SegmentationHead",
     "SigmoidFocalLoss",
     "SigmoidPolyLoss",
+    "SoftmaxDiceLoss",
+    "SoftmaxFocalMaskLoss",
+    "SoftmaxLovaszLoss",
+    "SoftmaxSegmentationHead",
 ]

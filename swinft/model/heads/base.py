@@ -109,6 +109,10 @@ class Head(InitArgsMixin, nn.Module):
         """What metrics get of a batch instead of predictions and targets, a row for each image; None for these."""
         return None
 
+    def counted(self, predictions: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The same of a part of each image, from its predictions: numbers that are added up; None for none."""
+        return None
+
     def example_targets(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """Targets of a trial step at a height and width, from what the table says of the rows; by default these."""
         return targets

@@ -200,6 +200,15 @@ def check_fits(head: Head, num_metadata: int, metrics: Collection[Any], schema: 
             f"model.head {class_path_of(type(head))} is for {head.kind}, but data.target_kind is '{schema.kind_name}'. "
             f"Change one of the two."
         )
+    given, wanted = getattr(head, "classes", ""), schema.masks.get("classes", "independent")
+    if head.reads == "maps" and given and given != wanted:
+        name = "SegmentationHead" if wanted == "independent" else "SoftmaxSegmentationHead"
+        more = " with classes: complete" if wanted == "complete" else ""
+        raise InputError(
+            f"model.head {class_path_of(type(head))} is for {given} classes of pixels, and `classes` of "
+            f"data.target_kind is {wanted}. Set model.head to swinft.{name}{more}, "
+            f"or change `classes` of data.target_kind."
+        )
     made_for = {"outputs": head.num_outputs, "metadata features": num_metadata}
     has = {"outputs": len(schema.outputs), "metadata features": schema.num_features}
     for what, number in made_for.items():

@@ -4,7 +4,7 @@ Shapes: B batch, K classes, (H, W) image size.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,14 @@ from swinft.model.heads.loss import Loss
 from swinft.ranges import NOT_NEGATIVE, POSITIVE, UNIT, check_ranges
 
 MaskLossName = Literal["bce", "dice", "focal", "lovasz"]  # the names of `MASK_LOSSES`
+SoftmaxLossName = Literal["ce", "dice", "focal", "lovasz"]  # the names of `SOFTMAX_LOSSES`
 
 
 class MaskLoss(Loss):
-    """A loss of the sigmoid probabilities of pixels."""
+    """A loss of the probabilities of pixels: sigmoids, or a softmax over classes and background."""
 
     kinds = ("segmentation",)
+    is_softmax: ClassVar[bool] = False
 
 
 class PixelLoss(MaskLoss):
@@ -45,9 +47,13 @@ class DiceLoss(MaskLoss):
         check_ranges("DiceLoss", {"smooth": smooth}, {"smooth": POSITIVE})
         self.smooth = smooth
 
+    def activated(self, logits: Tensor) -> Tensor:
+        """Probabilities of each class and pixel."""
+        return logits.sigmoid()
+
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of every image (B,)."""
-        found, wanted = logits.sigmoid().flatten(2), target.flatten(2)
+        found, wanted = self.activated(logits).flatten(2), target.flatten(2)
         both = (found * wanted).sum(2)
         return (1 - (2 * both + self.smooth) / (found.sum(2) + wanted.sum(2) + self.smooth)).mean(1)
 
@@ -94,24 +100,84 @@ def _lovasz_gradient(wanted: Tensor) -> Tensor:
     return torch.cat([jaccard[..., :1], jaccard[..., 1:] - jaccard[..., :-1]], dim=2)
 
 
+class SoftmaxPixelLoss(MaskLoss):
+    """Cross-entropy of the softmax over classes, averaged over pixels."""
+
+    is_softmax = True
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of every image (B,)."""
+        return -(logits.log_softmax(1) * target).sum(1).flatten(1).mean(1)
+
+
+class SoftmaxDiceLoss(DiceLoss):
+    """The same as `DiceLoss` for the softmax over classes, background included.
+
+    Args:
+        smooth: As in `DiceLoss`.
+    """
+
+    is_softmax = True
+
+    def activated(self, logits: Tensor) -> Tensor:
+        """Probabilities of each class and pixel."""
+        return logits.softmax(1)
+
+
+class SoftmaxFocalMaskLoss(MaskLoss):
+    """Focal loss of pixels (arXiv 1708.02002) for the softmax over classes, averaged over pixels.
+
+    Args:
+        gamma: Exponent of the factor by which pixels that are predicted well count less, 0 or more.
+    """
+
+    is_softmax = True
+
+    def __init__(self, gamma: float = 2.0) -> None:
+        super().__init__()
+        check_ranges("SoftmaxFocalMaskLoss", {"gamma": gamma}, {"gamma": NOT_NEGATIVE})
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of every image (B,)."""
+        log = logits.log_softmax(1)
+        return -((1 - log.exp()) ** self.gamma * log * target).sum(1).flatten(1).mean(1)
+
+
+class SoftmaxLovaszLoss(MaskLoss):
+    """Lovász-softmax (arXiv 1705.08790), averaged over the classes that an image has, background included."""
+
+    is_softmax = True
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Loss of every image (B,)."""
+        wanted = (target.flatten(2) >= 0.5).to(logits.dtype)
+        errors, order = (wanted - logits.softmax(1).flatten(2)).abs().sort(dim=2, descending=True)
+        losses = (errors * _lovasz_gradient(wanted.gather(2, order))).sum(2)
+        is_there = (wanted.sum(2) > 0).to(logits.dtype)
+        return (losses * is_there).sum(1) / is_there.sum(1).clamp(min=1)
+
+
 class SumLoss(MaskLoss):
     """A weighted sum of losses.
 
     Args:
         losses: Weight of each loss, above 0, by its name.
+        named: The class of each loss; None for those of independent classes.
     """
 
-    def __init__(self, losses: Mapping[str, float]) -> None:
+    def __init__(self, losses: Mapping[str, float], named: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        wrong = next((name for name in losses if name not in MASK_LOSSES), None)
+        known = MASK_LOSSES if named is None else named
+        wrong = next((name for name in losses if name not in known), None)
         if wrong is not None or not losses:
             raise InputError(
-                f"SegmentationHead: loss is {dict(losses)}; name some of {', '.join(MASK_LOSSES)}, each with its "
-                f"weight.{suggest(str(wrong), MASK_LOSSES) if wrong is not None else ''}"
+                f"SegmentationHead: loss is {dict(losses)}; name some of {', '.join(known)}, each with its "
+                f"weight.{suggest(str(wrong), known) if wrong is not None else ''}"
             )
         check_ranges("SegmentationHead: loss", dict(losses), dict.fromkeys(losses, POSITIVE))
         self.weights = [float(weight) for weight in losses.values()]
-        self.parts = nn.ModuleList(MASK_LOSSES[name]() for name in losses)
+        self.parts = nn.ModuleList(known[name]() for name in losses)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of every image (B,)."""
@@ -126,4 +192,10 @@ MASK_LOSSES: dict[str, Any] = {
     "dice": DiceLoss,
     "focal": FocalMaskLoss,
     "lovasz": LovaszLoss,
+}
+SOFTMAX_LOSSES: dict[str, Any] = {
+    "ce": SoftmaxPixelLoss,
+    "dice": SoftmaxDiceLoss,
+    "focal": SoftmaxFocalMaskLoss,
+    "lovasz": SoftmaxLovaszLoss,
 }

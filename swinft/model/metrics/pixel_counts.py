@@ -71,7 +71,7 @@ def level_of(threshold: float) -> int:
 
 
 def _counts(predictions: Array, targets: Array) -> Array:
-    """Counts as of `overlap` of every image and class, (N · K, 3)."""
+    """Pixels in both masks, in the predicted and in the true one, of every image and class, (N · K, 3)."""
     return np.concatenate([predictions, targets[..., None]], axis=2).reshape(-1, 3)
 
 

@@ -12,6 +12,7 @@ from swinft.inference.rules.thresholds import NewClassRule, ThresholdsRule
 from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat
 from swinft.run.submission.plan import SubmissionConfig
 from swinft.run.submission.ranked import TopK
+from swinft.run.submission.run_lengths import RunLengths
 from swinft.run.submission.sample import Sample
 
 
@@ -97,9 +98,10 @@ def check_acts(config: SubmissionConfig, schema: Schema, format_: SubmissionForm
     """Refuses settings without an effect in a format."""
     writes_labels = isinstance(format_, LabelSets | Flags)
     writes_words = isinstance(format_, LabelSets | OneClass | TopK)
-    names_outputs = isinstance(format_, Numbers | Flags)
+    names_outputs = isinstance(format_, Numbers | Flags | RunLengths)
+    has_threshold = writes_labels or (isinstance(format_, RunLengths) and format_.classes == "independent")
     acts: list[tuple[str, bool, bool]] = [
-        ("threshold", config.threshold != 0.5, writes_labels),
+        ("threshold", config.threshold != 0.5, has_threshold),
         ("delimiter", config.delimiter not in (None, " "), isinstance(format_, LabelSets)),
         ("columns", bool(config.columns), names_outputs),
         ("words", bool(config.words), writes_words),

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from swinft.data.masks.rle import Order, decode, encode, parse, text_of
 from swinft.data.schema import Schema
@@ -27,6 +28,7 @@ class RunLengths(SubmissionFormat):
         order: Of the pixels.
         resize: How images were resized for the network.
         decision: Which pixels are in a mask.
+        classes: Of a pixel, as in `swinft.Segmentation`.
         source: Where the decision comes from, in words.
     """
 
@@ -35,6 +37,7 @@ class RunLengths(SubmissionFormat):
     order: Order
     resize: Resize
     decision: MaskDecision
+    classes: str = "independent"
     source: str = "submission.threshold"
     name = "rle"
 
@@ -42,7 +45,8 @@ class RunLengths(SubmissionFormat):
     def of(cls, schema: Schema, filled: dict[str, int], threshold: float) -> "RunLengths":
         """The format of a run's classes, with one threshold for all."""
         decision = MaskDecision.default(len(schema.outputs), threshold)
-        return cls(list(schema.outputs), filled, schema.masks["order"], schema.masks["resize"], decision)
+        how, classes = (schema.masks["order"], schema.masks["resize"]), schema.masks.get("classes", "independent")
+        return cls(list(schema.outputs), filled, *how, decision, classes)
 
     @property
     def columns(self) -> list[str]:
@@ -57,10 +61,15 @@ class RunLengths(SubmissionFormat):
         """
         if not isinstance(values, Maps):
             return {column: [""] * len(values) for column in self.filled}
-        return {column: [self._cell(values, row, k) for row in range(len(values))] for column, k in self.filled.items()}
+        found: dict[str, list[str]] = {column: [] for column in self.filled}
+        for row in range(len(values)):
+            levels = values.decided(row, self.resize, self.classes)
+            for column, k in self.filled.items():
+                found[column].append(self._cell(levels[k], row, k))
+        return found
 
-    def _cell(self, maps: Maps, row: int, k: int) -> str:
-        mask = self.decision.mask(maps.full(row, k, self.resize), k)
+    def _cell(self, levels: NDArray[np.uint8], row: int, k: int) -> str:
+        mask = self.decision.mask(levels, k)
         text = text_of(encode(mask, self.order))
         if not np.array_equal(decode(parse(text), mask.shape, self.order), mask):
             raise InputError(f"the mask of row {row + 1} does not decode to itself; nothing is written.")
@@ -77,7 +86,10 @@ class RunLengths(SubmissionFormat):
     def changes(self, values: Any) -> list[str]:
         """Where the threshold comes from, and how many masks are empty."""
         pairs = {column: (self.decision.thresholds[k], self.decision.min_areas[k]) for column, k in self.filled.items()}
-        shown = "; ".join(f"{column} from {t:g}, at least {number_of(a, 'pixel')}" for column, (t, a) in pairs.items())
+        least = "" if self.classes != "independent" else " from {t:g},"
+        shown = "; ".join(
+            f"{column}{least.format(t=t)} at least {number_of(a, 'pixel')}" for column, (t, a) in pairs.items()
+        )
         empty = sum(cell == "" for cells in self.cells(values).values() for cell in cells)
         return [f"masks ({self.source}): {shown}; {empty:,} of {len(values) * len(self.filled):,} are empty"]
 
@@ -103,6 +115,8 @@ def with_decision(plan: SubmissionPlan, run: Run, threshold: float | None, confi
     if not isinstance(form, RunLengths):
         return plan
     classes = len(form.outputs)
+    if threshold is not None and form.classes != "independent":
+        raise InputError("--threshold: each pixel has its most probable class, for which there is none. Remove it.")
     if threshold is not None:
         return replace(
             plan, format=replace(form, decision=MaskDecision.default(classes, threshold), source="--threshold")

@@ -206,6 +206,19 @@ def test_masks_that_changed_since_the_start_of_a_run_are_noticed(salt):
     other = replace(schema, kind_check=[schema.kind_check[0] + 0.01, schema.kind_check[1]])
     with pytest.raises(InputError, match="masks of the training rows have changed"):
         check_kind(other, Schema.from_dict(schema.to_dict()))
+    of_earlier_version = replace(schema, masks={"order": "columns", "resize": "squash"})
+    check_kind(schema, Schema.from_dict(of_earlier_version.to_dict()))
+
+
+def test_masks_of_the_same_area_in_another_place_are_noticed(tmp_path):
+    root, files = write_salt(tmp_path / "c", 6, 1), Segmentation(files="masks/{id}.png")
+    known = ready(root, target="salt", target_kind=files).schema
+    path = root / "masks" / "002.png"
+    Image.fromarray(np.asarray(Image.open(path))[:, ::-1]).save(path)
+    schema = ready(root, target="salt", target_kind=files).schema
+    assert schema.kind_check == known.kind_check
+    with pytest.raises(InputError, match="masks of the training rows have changed"):
+        check_kind(schema, known)
 
 
 def test_images_that_are_shrunk_keep_the_size_of_their_file_and_their_masks(tmp_path):

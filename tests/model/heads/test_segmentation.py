@@ -9,9 +9,18 @@ from sklearn.metrics import f1_score, jaccard_score
 from torch.nn import functional
 
 from swinft.errors import InputError
+from swinft.inference.maps import Maps, levels_of
 from swinft.model.backbones.feature_maps import padded_size
 from swinft.model.backbones.timm_backbone import create_backbone
-from swinft.model.heads import DiceLoss, LovaszLoss, SegmentationHead
+from swinft.model.heads import (
+    DiceLoss,
+    LovaszLoss,
+    SegmentationHead,
+    SoftmaxDiceLoss,
+    SoftmaxLovaszLoss,
+    SoftmaxSegmentationHead,
+)
+from swinft.model.heads.mask_losses import SoftmaxFocalMaskLoss, SoftmaxPixelLoss
 from swinft.model.metrics.pixel_counts import (
     dice,
     dice_of_present,
@@ -175,3 +184,60 @@ def test_a_network_in_a_plain_trainer_learns_masks_and_logs_their_metrics():
     assert trainer.logged_metrics["val_dice"] > 0.9
     batch = trainer.predict(task, torch.utils.data.DataLoader(MaskRows(12), batch_size=5))[0]
     assert batch["prediction"].shape == (5, 1, 32, 32)
+
+
+def test_softmax_losses_are_those_of_torch_of_another_library_and_of_plain_loops():
+    import segmentation_models_pytorch as smp
+
+    generator = torch.Generator().manual_seed(1)
+    logits, index = torch.randn(4, 3, 6, 5, generator=generator), torch.randint(0, 3, (4, 6, 5), generator=generator)
+    index[0] = index[0].clamp(max=1)  # the last class is missing
+    target = functional.one_hot(index, 3).permute(0, 3, 1, 2).float()
+    expected = functional.cross_entropy(logits, index, reduction="none").flatten(1).mean(1)
+    torch.testing.assert_close(SoftmaxPixelLoss()(logits, target), expected)
+    torch.testing.assert_close(SoftmaxFocalMaskLoss(gamma=0)(logits, target), expected)
+    likely = logits.softmax(1).gather(1, index[:, None])
+    focal = -((1 - likely) ** 2 * likely.log()).flatten(1).mean(1)
+    torch.testing.assert_close(SoftmaxFocalMaskLoss()(logits, target), focal)
+    lovasz = smp.losses.LovaszLoss("multiclass")
+    alone = torch.stack([lovasz(logits[[i]], index[[i]]) for i in range(4)])
+    torch.testing.assert_close(SoftmaxLovaszLoss()(logits, target), alone)
+    for i, value in enumerate(SoftmaxDiceLoss()(logits, target).tolist()):
+        shares = [
+            (2 * (p * (index[i] == k)).sum() + 1) / (p.sum() + (index[i] == k).sum() + 1)
+            for k, p in enumerate(logits[i].softmax(0))
+        ]
+        assert value == pytest.approx(1 - float(sum(shares)) / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("classes", ["exclusive", "complete"])
+def test_a_pixel_is_decided_for_one_class_alike_in_network_and_stored_maps(classes):
+    head = SoftmaxSegmentationHead(8, 3, classes=classes)
+    logits = 2 * torch.randn(2, head.num_logits, 9, 8, generator=torch.Generator().manual_seed(0))
+    probabilities = head.decode(logits)
+    found, index = head.decided(probabilities), logits.argmax(1)
+    assert found.sum(1).max() == 1
+    assert (found.sum(1) == 0).any() == (classes == "exclusive")
+    for k in range(3):
+        assert torch.equal(found[:, k], index == k)
+    maps = Maps(levels_of(probabilities).numpy(), np.array([[9, 8], [9, 8]]))
+    stored = np.stack([maps.decided(row, "squash", classes) for row in range(2)])
+    assert set(np.unique(stored).tolist()) == {0, 255}
+    assert ((stored > 0) != found.numpy()).sum() <= 2  # 8 bits have ties
+    target = found.to(torch.uint8)
+    encoded = head.encode(target)
+    assert encoded.shape == logits.shape
+    assert torch.equal(encoded.sum(1), torch.ones(2, 9, 8))
+    counts, true = head.evaluated(logits, target)
+    assert torch.equal(counts[..., 0], true)
+
+
+def test_a_loss_for_the_other_kind_of_classes_is_refused():
+    with pytest.raises(InputError, match="SoftmaxDiceLoss is for the other kind"):
+        SegmentationHead(8, 2, loss=SoftmaxDiceLoss())
+    with pytest.raises(InputError, match="DiceLoss is for the other kind"):
+        SoftmaxSegmentationHead(8, 2, loss=DiceLoss())
+    with pytest.raises(InputError, match="ce, dice, focal, lovasz"):
+        SoftmaxSegmentationHead(8, 2, loss={"bce": 1})
+    with pytest.raises(InputError, match="exclusive, complete"):
+        SoftmaxSegmentationHead(8, 2, classes="independent")
