@@ -10,6 +10,8 @@ PACKAGES = {
     "parquet": ["pyarrow"],
     "dicom": ["pydicom", "python-gdcm"],
     "gbdt": ["lightgbm"],
+    "xgboost": ["xgboost-cpu"],
+    "catboost": ["catboost"],
     "segmentation": ["segmentation-models-pytorch"],
 }
 WORDS = {
@@ -17,7 +19,9 @@ WORDS = {
     "parquet": ("parquet",),
     "dicom": ("dicom", ".dcm"),
     "segmentation": ("segmentation",),
-    "gbdt": ("gbdt",),
+    "gbdt": ("lightgbm",),
+    "xgboost": ("xgboost",),
+    "catboost": ("catboost",),
 }
 TABLES = ("train", "test", "sample_submission")  # of steps, whose words are keys
 
@@ -27,7 +31,7 @@ def used_packages(configs: Sequence[Mapping[str, Any]], methods: Sequence[str]) 
 
     Args:
         configs: The configs of the runs.
-        methods: The methods of the ensembles.
+        methods: The methods of the ensembles; for gradient boosting the library.
     """
     texts = [text.lower() for config in configs for text in _texts(config["data"])] + list(methods)
     extras = [extra for extra, words in WORDS.items() if any(word in text for word in words for text in texts)]

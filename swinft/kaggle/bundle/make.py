@@ -34,6 +34,7 @@ from swinft.kaggle.slugs import competition_slug
 from swinft.printing import print_line
 from swinft.ranges import POSITIVE, check_ranges
 from swinft.run.config.parser import options_from
+from swinft.run.ensemble.boosting import Boosting, engine_of
 from swinft.run.ensemble.methods import Rank
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
@@ -293,7 +294,8 @@ def _load_all(folder: Path) -> list[str]:
             given: dict[str, Any] = {"views": opened.views, "allow_code": opened.modules or None}
             for fold in [] if run.is_ensemble else run.finished_folds(opened.folds):
                 RunPredictor(run, PredictOptions(folds=[fold], device="cpu", precision="32-true", **given))
-        methods = [opened.run(name).read_ensemble()["method"] for name in opened.runs if opened.run(name).is_ensemble]
+        recipes = [opened.run(name).read_ensemble() for name in opened.runs if opened.run(name).is_ensemble]
+        methods = [engine_of(each["fitted"]) if each["method"] == Boosting.name else each["method"] for each in recipes]
     print_line(f"every network of {number_of(len(opened.runs), 'run')} was loaded from the bundle")
     return used_packages(configs, methods)
 

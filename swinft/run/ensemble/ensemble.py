@@ -24,7 +24,8 @@ from swinft.printing import print_line
 from swinft.run.ensemble.boosting import Boosting
 from swinft.run.ensemble.compare import Comparison, compare
 from swinft.run.ensemble.folder import check_name_is_free, new_folder, write_files
-from swinft.run.ensemble.members import Base, Member, common_rows, lacks_test, read_oof
+from swinft.run.ensemble.leaks import notes_on_members
+from swinft.run.ensemble.members import Base, Member, common_rows, lacks_test, read_oof, refuse_maps
 from swinft.run.ensemble.nested import Problem
 from swinft.run.ensemble.predict import predict_ensemble
 from swinft.run.ensemble.recipe import Recipe
@@ -79,12 +80,15 @@ def make_ensemble(recipe: Recipe) -> Run:
     with hold(run.lock, root=run.root):
         check_name_is_free(run, recipe.overwrite)
         base = Base.open(_base_folder(recipe), recipe.allow_code)
+        refuse_maps(base.run, base.data.schema)
         members = [read_oof(spec, base, recipe.allow_code) for spec in recipe.specs]
         rows = common_rows(members, base, recipe.common_rows)
         (metric,) = chosen_metrics(base.metrics[:1], base.data.schema.kind)
         problem = make_problem(base, members, rows, metric)
         print_line(f"{number_of(len(members), 'member')}, {number_of(len(rows), 'row')} that all of them predicted")
+        notes = notes_on_members(members, base, recipe.allow_code)
         comparison = compare(problem, recipe, metric.name)
+        comparison.table["warnings"] += notes
         with new_folder(run) as part:
             write(part, run, Made(recipe, base, members, rows, problem, metric, comparison))
         for line in table_lines(comparison.table):
@@ -133,6 +137,8 @@ def make_problem(base: Base, members: Sequence[Member], rows: NDArray[np.int64],
         compares_order=metric.compares_order,
         groups=None if splits.groups is None else np.array(splits.groups)[rows],
         features=None if splits.features is None else splits.features[rows].astype(np.float64),
+        outputs=schema.outputs,
+        by_columns=metric.columns,
     )
 
 

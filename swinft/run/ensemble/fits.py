@@ -18,6 +18,7 @@ STEPS = 100  # of hill climbing: weights are multiples of 1 % at the finest
 PATIENCE = 20  # steps without a better score, after which it ends
 EVALUATIONS = 100  # of the metric by Nelder-Mead, for each member
 MOST_EVALUATIONS = 1000
+SWEEPS = 2  # over the outputs: of exclusive classes, the weights of one depend on those of the others
 ALPHAS = np.logspace(-3, 2, 16)  # of ridge regression, for each row
 SHRINKAGE = 1e-3  # of logistic stacking, to the geometric mean
 
@@ -60,6 +61,8 @@ def climb(members: Array, gain: Callable[[Array], float]) -> Array:
 def least_squares_weights(members: Array, targets: Array, weights: Array) -> Array:
     """Weights (M,) of 0 or more and sum 1 that minimise the squared error of the known targets."""
     known, scale = ~np.isnan(targets), np.sqrt(weights)[:, None]
+    if not known.any():
+        return np.full(len(members), 1 / len(members))
     columns = [(member * scale)[known] for member in [*members, targets]]
     # The triangular factor has the same squared errors, with a row for each member instead of each target.
     triangle: Array = np.linalg.qr(np.stack(columns, 1), mode="r")  # type: ignore[assignment]
@@ -86,6 +89,37 @@ def searched_weights(members: Array, gain: Callable[[Array], float]) -> Array:
         lambda given: -gain(np.tensordot(normalized(given), members, 1)), start, method="Nelder-Mead", options=options
     )
     return normalized(found.x)
+
+
+def of_each_output(members: Array, fit: Callable[..., Array], gain: Callable[[Array], float]) -> Array:
+    """Weights (M, K) of each output, by a fit of one output after the other with the others as they are.
+
+    It starts from the weights that the outputs share, and takes others only where the score is better.
+
+    Args:
+        members: Predictions (M, N, K).
+        fit: A function of members and gain that returns weights (M,): `climb` or `searched_weights`.
+        gain: The score of combined predictions (N, K), higher is better; those of classes may not sum to 1.
+    """
+    weights = np.repeat(fit(members, gain)[:, None], members.shape[2], 1)
+    values = np.einsum("mk,mnk->nk", weights, members)
+    best = gain(values)
+    for _ in range(SWEEPS):
+        first = best
+        for k in range(members.shape[2]):
+
+            def alone(column: Array, k: int = k) -> float:
+                changed = values.copy()
+                changed[:, k] = column[:, 0]
+                return gain(changed)
+
+            found = fit(members[:, :, [k]], alone)
+            column = np.tensordot(found, members[:, :, [k]], 1)
+            if (now := alone(column)) > best:
+                best, weights[:, k], values[:, k] = now, found, column[:, 0]
+        if best == first:
+            break
+    return weights
 
 
 def ridge(columns: Array, targets: Array, weights: Array) -> tuple[Array, float]:

@@ -92,6 +92,19 @@ def check_finished(run: Run) -> None:
         raise InputError(f"{run.root} has no out-of-fold predictions yet. Run `{run.resume_command}` first.")
 
 
+def refuse_maps(run: Run, schema: Schema) -> None:
+    """Refuses runs of segmentation.
+
+    Raises:
+        InputError: The run predicts masks.
+    """
+    if schema.base.are_maps:
+        raise InputError(
+            f"{run.root} predicts masks ({schema.kind}), which ensembles do not combine: their members would "
+            f"need the maps of every row at once. `seeds` in one config averages the maps of several trainings."
+        )
+
+
 def read_oof(spec: MemberSpec, base: Base, allow_code: list[str] | None) -> Member:
     """Reads a member's out-of-fold predictions, and compares ids, outputs, targets and folds with those of the base.
 
@@ -111,8 +124,7 @@ def read_oof(spec: MemberSpec, base: Base, allow_code: list[str] | None) -> Memb
         with hold_if_writable(run.lock):
             check_finished(run)
             schema = Schema.from_dict(run.read_schema())
-            if schema.base.are_maps:
-                raise InputError(f"{run.root} predicts masks ({schema.kind}), which ensembles do not combine.")
+            refuse_maps(run, schema)
             if schema.kind_name != base.data.schema.kind_name:
                 raise InputError(
                     f"{run.root} predicts {schema.kind_name}, and {base.run.root} {base.data.schema.kind_name}: the "

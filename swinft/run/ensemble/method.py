@@ -80,3 +80,24 @@ class Weighted(Method):
     def apply(self, fitted: Fitted, members: Array, features: Array | None) -> Array:
         """The weighted mean."""
         return np.tensordot(np.array(fitted["weights"]), members, 1)
+
+
+class PerOutput(Method):
+    """A weighted mean of each output, with weights of its own, which are 0 or more and sum to 1."""
+
+    def refusal(self, members: Array, target: Target, compares_order: bool) -> str:
+        """There is one output."""
+        return "" if members.shape[2] > 1 else "there is one output"
+
+    def weights(self, rows: Rows) -> Array:
+        """Weights (M, K)."""
+        raise NotImplementedError
+
+    def fit(self, rows: Rows) -> Fitted:
+        """The weights."""
+        return {"weights_per_output": self.weights(rows).tolist()}
+
+    def apply(self, fitted: Fitted, members: Array, features: Array | None) -> Array:
+        """The weighted means; those of classes may not sum to 1."""
+        found: Array = np.einsum("mk,mnk->nk", np.array(fitted["weights_per_output"]), members)
+        return found

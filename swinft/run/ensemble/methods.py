@@ -7,7 +7,8 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from swinft.data.target.base import Target
-from swinft.run.ensemble.boosting import Boosting
+from swinft.run.ensemble.boosting import Boosting, engine_of
+from swinft.run.ensemble.engines import ENGINES, EngineName
 from swinft.run.ensemble.fits import (
     LEAST,
     climb,
@@ -15,11 +16,12 @@ from swinft.run.ensemble.fits import (
     log_linear,
     log_odds,
     mean_rank,
+    of_each_output,
     power_mean,
     ridge,
     searched_weights,
 )
-from swinft.run.ensemble.method import Array, Fitted, Method, Rows, Weighted
+from swinft.run.ensemble.method import Array, Fitted, Method, PerOutput, Rows, Weighted
 
 EXPONENTS = (1.0, 0.25, 0.5, 1.5, 2.0, 3.0, 4.0, 6.0)  # of power means; the first one wins a tie
 
@@ -112,6 +114,40 @@ class NelderMead(Weighted):
         return searched_weights(rows.members, rows.gain)
 
 
+class HillPerOutput(PerOutput):
+    """Hill climbing of the weights of each output in turn."""
+
+    name, is_automatic = "hill-per-output", False
+
+    def weights(self, rows: Rows) -> Array:
+        """Those that hill climbing finds, where they are better than one weight of a member."""
+        return of_each_output(rows.members, climb, lambda values: rows.gain(rows.target.valid(values)))
+
+
+class NNLSPerOutput(PerOutput):
+    """Non-negative least squares for each output."""
+
+    name = "nnls-per-output"
+
+    def weights(self, rows: Rows) -> Array:
+        """The weights of the least squared error of each output."""
+        found = [
+            least_squares_weights(rows.members[:, :, [k]], rows.targets[:, [k]], rows.weights)
+            for k in range(rows.members.shape[2])
+        ]
+        return np.stack(found, 1)
+
+
+class NelderMeadPerOutput(PerOutput):
+    """The search of Nelder and Mead of the weights of each output in turn."""
+
+    name, is_automatic = "nelder-mead-per-output", False
+
+    def weights(self, rows: Rows) -> Array:
+        """Those that the search finds, where they are better than one weight of a member."""
+        return of_each_output(rows.members, searched_weights, lambda values: rows.gain(rows.target.valid(values)))
+
+
 class Ridge(Method):
     """Ridge regression of each output on the members' predictions of it."""
 
@@ -151,9 +187,9 @@ class Logistic(Method):
         return found
 
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
+def methods_with(engine: EngineName | None) -> dict[str, Method]:
+    """The methods by name, with the library that grows the trees; None for the default."""
+    found: tuple[Method, ...] = (
         Mean(),
         Geometric(),
         Rank(),
@@ -161,8 +197,19 @@ METHODS: dict[str, Method] = {
         Hill(),
         NNLS(),
         NelderMead(),
+        HillPerOutput(),
+        NNLSPerOutput(),
+        NelderMeadPerOutput(),
         Ridge(),
         Logistic(),
-        Boosting(),
+        Boosting(engine or ENGINES[0]),
     )
-}
+    return {method.name: method for method in found}
+
+
+METHODS = methods_with(None)
+
+
+def method_of(name: str, fitted: Fitted) -> Method:
+    """The method of an ensemble, with what it learned."""
+    return Boosting(engine_of(fitted)) if name == Boosting.name else METHODS[name]

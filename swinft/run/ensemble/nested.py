@@ -34,6 +34,8 @@ class Problem:
         compares_order: Whether it compares the order of rows only.
         groups: Group of each row, (N,), where the folds keep groups together.
         features: Metadata of the rows, (N, F).
+        outputs: Names of the K outputs.
+        by_columns: Columns of the table that the metric reads.
     """
 
     names: list[str]
@@ -47,6 +49,8 @@ class Problem:
     compares_order: bool = False
     groups: NDArray[Any] | None = None
     features: Array | None = None
+    outputs: Sequence[str] = ()
+    by_columns: Sequence[str] = ()
 
     @property
     def num_folds(self) -> int:
@@ -82,7 +86,7 @@ class Problem:
         return method.refusal(self.members, self.target, self.compares_order)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A member, or a method with what it learned.
 
@@ -99,6 +103,11 @@ class Candidate:
     gain: float
     in_sample: float | None = None
     fitted: Fitted | None = None
+
+    @property
+    def is_member(self) -> bool:
+        """Whether it is a member, and no method."""
+        return self.fitted is None
 
 
 def member_candidates(problem: Problem) -> list[Candidate]:
@@ -165,8 +174,6 @@ def differences(
 ) -> list[tuple[float, float] | None]:
     """Intervals that hold 95 % of the resampled differences to a reference, higher is better.
 
-    Candidates and reference are scored on the same resampled rows, or groups of rows.
-
     Args:
         problem: The rows.
         candidates: What is compared.
@@ -177,18 +184,33 @@ def differences(
     Returns:
         The interval of each candidate; None for the reference itself, and without defined differences.
     """
+    gains = resampled_gains(problem, [reference, *candidates], count, seed)
+    found = zip(candidates, gains[:, 1:].T, strict=True)
+    return [None if each is reference else interval(own - gains[:, 0]) for each, own in found]
+
+
+def resampled_gains(problem: Problem, candidates: Sequence[Candidate], count: int, seed: int) -> Array:
+    """The scores of candidates on resampled rows, or groups of rows, which are the same for all of them.
+
+    Args:
+        problem: The rows.
+        candidates: C candidates.
+        count: Number of resamples.
+        seed: Seed of the ensemble.
+
+    Returns:
+        Higher is better, (count, C); NaN where the metric is undefined.
+    """
     generator = np.random.default_rng(seed_for("resampling", seed))
-    found: list[list[float]] = [[] for _ in candidates]
     groups = None if problem.groups is None else _rows_of_groups(problem.groups)
     number = len(problem.folds) if groups is None else len(groups)
-    for _ in range(count):
+    found = np.empty((count, len(candidates)))
+    for each in found:
         drawn = generator.integers(number, size=number)
         rows = drawn if groups is None else np.concatenate([groups[group] for group in drawn])
-        base = problem.gain(reference.values[rows].astype(np.float64), rows)
-        for position, candidate in enumerate(candidates):
-            if candidate is not reference:
-                found[position].append(problem.gain(candidate.values[rows].astype(np.float64), rows) - base)
-    return [_interval(each) for each in found]
+        each[:] = [problem.gain(candidate.values[rows].astype(np.float64), rows) for candidate in candidates]
+    found[~np.isfinite(found)] = np.nan
+    return found
 
 
 def _rows_of_groups(groups: NDArray[Any]) -> list[NDArray[np.int64]]:
@@ -198,8 +220,9 @@ def _rows_of_groups(groups: NDArray[Any]) -> list[NDArray[np.int64]]:
     return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float] | None:
-    defined = np.array([value for value in values if math.isfinite(value)])
+def interval(values: Array) -> tuple[float, float] | None:
+    """The interval that holds 95 % of the defined values; None without any."""
+    defined = values[np.isfinite(values)]
     if not len(defined):
         return None
     low, high = np.quantile(defined, (0.025, 0.975))

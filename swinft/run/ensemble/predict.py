@@ -14,7 +14,7 @@ from swinft.inference.provenance import PREDICT, Provenance
 from swinft.printing import print_line
 from swinft.run.ensemble.members import lacks_test, read_test, same_rows
 from swinft.run.ensemble.method import Array
-from swinft.run.ensemble.methods import METHODS
+from swinft.run.ensemble.methods import method_of
 from swinft.run.ensemble.nested import combined
 from swinft.run.ensemble.recipe import MemberSpec
 from swinft.run.experiment import Experiment
@@ -103,7 +103,7 @@ def by_method(
         InputError: The method cannot combine them.
     """
     recipe, members = run.read_ensemble(), np.stack([test.values for test in tests]).astype(np.float64)
-    method = METHODS[recipe["method"]]
+    method = method_of(recipe["method"], recipe["fitted"])
     if reason := method.refusal(members, schema.base, compares_order=True):
         raise InputError(f"method {method.name} cannot combine these test predictions: {reason}.")
     values = combined(method, recipe["fitted"], members, features, schema.base)

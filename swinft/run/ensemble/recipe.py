@@ -7,10 +7,26 @@ from typing import Any, Literal
 
 from swinft.errors import InputError, listed, suggest
 from swinft.ranges import Range, SettingsError, range_problems, whole_problems
+from swinft.run.ensemble.engines import EngineName
 from swinft.run.layout import check_name
 
+AUTO, ALL = "auto", "all"
 MethodName = Literal[
-    "auto", "mean", "geometric", "rank", "power", "hill", "nnls", "nelder-mead", "ridge", "logistic", "gbdt"
+    "auto",
+    "all",
+    "mean",
+    "geometric",
+    "rank",
+    "power",
+    "hill",
+    "nnls",
+    "nelder-mead",
+    "hill-per-output",
+    "nnls-per-output",
+    "nelder-mead-per-output",
+    "ridge",
+    "logistic",
+    "gbdt",
 ]
 KEYS = ("name", "run", "oof", "test")
 
@@ -91,9 +107,12 @@ class Recipe:
         members: Runs and pairs of tables: `runs/a`, `oof.csv:test.csv`, `{name: b, oof: oof.csv, test: test.csv}`.
         runs: Folder of all runs.
         base: The run with the training table, the folds and the metric; by default the first run among the members.
-        method: How predictions are combined: `mean`, `geometric`, `rank`, `power`, `hill`, `nnls`, `nelder-mead`,
-            `ridge`, `logistic`, `gbdt` (needs `pip install 'swinft[gbdt]'`); `auto` for the one with the best nested
-            score, of all but `gbdt`.
+        method: How predictions are combined: `mean`, `geometric`, `rank`, `power`, `hill`, `nnls`, `nelder-mead`;
+            the last three with weights of each output as `hill-per-output` and so on; `ridge`, `logistic`, `gbdt`.
+            `all` for the one with the best nested score, `auto` for that without the slow ones: `gbdt` and the two
+            searches per output.
+        engine: The library of `gbdt`: `lightgbm` (`pip install 'swinft[gbdt]'`), `xgboost` (`swinft[xgboost]`) or
+            `catboost` (`swinft[catboost]`); null for `lightgbm`.
         common_rows: Use the training rows that all members predicted; otherwise it is an error if they differ.
         bootstrap: Number of resamples for the intervals; 0 for none.
         leave_one_out: Whether to measure what each member adds, by fitting without it.
@@ -110,6 +129,7 @@ class Recipe:
     runs: str = "runs"
     base: str | None = None
     method: MethodName = "auto"
+    engine: EngineName | None = None
     common_rows: bool = False
     bootstrap: int = 500
     leave_one_out: bool = True
@@ -122,6 +142,10 @@ class Recipe:
         problems += range_problems("", vars(self), {"bootstrap": Range(0, 100_000)}) if not problems else []
         if problems:
             raise SettingsError(problems)
+        if self.engine is not None and self.method not in ("gbdt", ALL):
+            raise InputError(
+                f"engine {self.engine} is for method gbdt, and the method is {self.method}: remove one of them."
+            )
         if not self.name:
             raise InputError("give the ensemble a name: --name NAME.")
         check_name(self.name)
@@ -150,5 +174,5 @@ class Recipe:
 
     def to_plain(self) -> dict[str, Any]:
         """The recipe as plain values, with every key that decides on the result."""
-        kept = ("name", "runs", "base", "method", "common_rows", "bootstrap", "leave_one_out", "seed")
+        kept = ("name", "runs", "base", "method", "engine", "common_rows", "bootstrap", "leave_one_out", "seed")
         return {"members": [spec.to_plain() for spec in self.specs], **{key: getattr(self, key) for key in kept}}

@@ -6,8 +6,10 @@ from typing import Any
 
 from swinft.errors import listed
 from swinft.printing import format_score, visible, width
+from swinft.run.ensemble.pairs import CERTAIN, SHOWN, pair_rows
 
 MOST_WEIGHTS = 12
+MOST_OUTPUTS = 6  # with weights of their own
 
 
 def table_lines(found: Mapping[str, Any]) -> list[str]:
@@ -22,7 +24,7 @@ def table_lines(found: Mapping[str, Any]) -> list[str]:
     header = ["", "nested", "in-sample", "optimism", reference, "95 % interval"]
     methods = [[each["name"], *_numbers(each)] for each in found["methods"]]
     lines = [f"{found['metric']}, {direction} is better; {found['rows']:,} rows in {found['folds']} folds"]
-    lines += _aligned([header, *methods])
+    lines += aligned([header, *methods])
     lines += [f"  {name}: not tried, {reason}" for name, reason in found["refused"].items()]
     header = ["member", "score", reference, "95 % interval", "mean correlation", "adds"]
     members = [
@@ -35,7 +37,13 @@ def table_lines(found: Mapping[str, Any]) -> list[str]:
         ]
         for each in found["members"]
     ]
-    return [*lines, "", *_aligned([header, *members]), "", *notes(found)]
+    lines += ["", *aligned([header, *members]), ""]
+    for are_members, what in ((False, "methods"), (True, "members")):
+        rows = pair_rows(found.get("differences", ()), are_members)  # ensembles of before have none
+        if len(rows) > 2 + are_members:  # one difference of two members is their gain
+            best = f"the {SHOWN} best " if len(found[what]) > SHOWN else ""
+            lines += [f"differences of {best}{what}, row less column:", *aligned(rows), ""]
+    return [*lines, *notes(found)]
 
 
 def notes(found: Mapping[str, Any]) -> list[str]:
@@ -46,7 +54,10 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     ]
     if found["bootstrap"]:
         resampled = "groups of rows" if found["are_groups"] else "rows"
-        lines.append(f"intervals: {found['bootstrap']:,} resamples of the {resampled}, the same for both.")
+        lines.append(
+            f"intervals: {found['bootstrap']:,} resamples of the {resampled}, the same for all; {CERTAIN} if that of a "
+            f"difference is on one side of 0. All differences: scores.json."
+        )
     chosen = found["method"]
     if found["is_automatic"]:
         lines.append(
@@ -60,9 +71,18 @@ def notes(found: Mapping[str, Any]) -> list[str]:
             f"{chosen} predicts ranks in 0–1, not probabilities or the target's units: for metrics of the order only."
         )
     if found["weights"]:
-        sized = sorted(found["weights"].items(), key=lambda item: -item[1])
-        lines.append("weights: " + listed([f"{visible(name)} {weight:.3f}" for name, weight in sized], MOST_WEIGHTS))
-    return lines
+        lines.append(f"weights: {_weights(found['weights'])}")
+    per_output = found.get("weights_per_output") or {}
+    lines += [f"weights of {visible(name)}: {_weights(each)}" for name, each in list(per_output.items())[:MOST_OUTPUTS]]
+    if len(per_output) > MOST_OUTPUTS:
+        lines.append(f"weights of {len(per_output) - MOST_OUTPUTS} more outputs: scores.json")
+    return [*lines, *found.get("warnings", ())]
+
+
+def _weights(found: Mapping[str, float]) -> str:
+    """`a 0.700 and b 0.300`, the largest first."""
+    sized = sorted(found.items(), key=lambda item: -item[1])
+    return listed([f"{visible(name)} {weight:.3f}" for name, weight in sized], MOST_WEIGHTS)
 
 
 def _numbers(each: Mapping[str, Any]) -> list[str]:
@@ -81,7 +101,7 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None or math.isnan(value) else format(value, form)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows with columns as wide as their widest cell: the first one to the left, the others to the right."""
     widths = [max(width(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [

@@ -9,7 +9,7 @@ from swinft.kaggle.bundle.extras import PACKAGES, WORDS, used_packages
 from tests.conftest import ROOT
 
 # They do not predict: development, Kaggle's client, formats for other programs, training alone.
-NOT_TO_PREDICT = {"dev", "kaggle", "export", "openvino", "schedulefree"}
+NOT_TO_PREDICT = {"dev", "kaggle", "export", "openvino", "schedulefree", "ray"}
 
 
 def test_every_extra_that_predicts_is_known():
@@ -26,7 +26,9 @@ def test_every_extra_that_predicts_is_known():
         ({"image": "train/{id}.dcm"}, [], ["pydicom", "python-gdcm"]),
         ({"loading": {"source": "hdf5"}}, [], ["h5py"]),
         ({"test": [{"parquet": "test.pq"}, {"join": {"table": [{"hdf5": "x"}]}}]}, [], ["h5py", "pyarrow"]),
-        ({"target_kind": "segmentation"}, ["gbdt"], ["segmentation-models-pytorch", "lightgbm"]),
+        ({"target_kind": "segmentation"}, ["lightgbm"], ["segmentation-models-pytorch", "lightgbm"]),
+        ({}, ["nnls", "xgboost"], ["xgboost-cpu"]),
+        ({}, ["catboost"], ["catboost"]),
     ],
 )
 def test_words_of_a_config_tell_of_extras(data, methods, expected, monkeypatch):

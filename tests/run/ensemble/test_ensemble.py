@@ -16,7 +16,7 @@ from swinft.cli import main
 from swinft.inference.predictions import Predictions
 from swinft.inference.provenance import sha256
 from swinft.run.ensemble import folder
-from swinft.run.ensemble.boosting import PARAMETERS
+from swinft.run.ensemble.engines import PARAMETERS
 from swinft.run.ensemble.fits import climb
 from swinft.run.ensemble.members import Base
 from swinft.run.ensemble.methods import METHODS
@@ -118,17 +118,64 @@ def test_fitted_weights_are_applied_to_the_fold_that_they_did_not_see(runs, comp
     assert "weights: " in capsys.readouterr().out
 
 
+def test_a_table_of_targets_is_a_member_that_looks_too_good(runs, competition, tmp_path, capsys):
+    oof, test = pair(runs, "c", tmp_path)
+    truth = pd.read_csv(competition / "train.csv", dtype=str).set_index("id")["color"]
+    table = pd.read_csv(oof, dtype={"id": str})
+    for name in ("blue", "green", "red"):
+        table[name] = (table["id"].map(truth) == name).astype(float)
+    table.to_csv(oof, index=False)
+    words = [str(runs / "a"), str(runs / "b"), f"{oof}:{test}", "--name=E", f"--runs={runs}", "--method=nnls", *QUICK]
+    assert main(["ensemble", *words]) == 0
+    assert "WARNING: c_oof predicts the targets with less than a fifth of the error" in capsys.readouterr().out
+    table = json.loads((runs / "E" / "scores.json").read_text())["ensemble"]
+    assert "c_oof predicts the targets" in table["warnings"][0]
+    assert len(table["differences"]) == 10  # of two methods and three members
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["xgboost", "catboost"])
+def test_all_methods_are_compared_with_trees_of_any_engine(engine, runs, capsys):
+    pytest.importorskip(engine, reason=f"{engine} is not installed")
+    assert combine(runs, "--method", "all", "--engine", engine) == 0
+    table = json.loads((runs / "E" / "scores.json").read_text())["ensemble"]
+    assert {each["name"] for each in table["methods"]} == set(METHODS) - {"rank"}
+    assert combine(runs, "--method", "gbdt", "--engine", engine, "--overwrite") == 0
+    assert Run(runs / "E").read_ensemble()["fitted"]["engine"] == engine
+    before = (runs / "E" / "test_predictions.csv").read_bytes()
+    assert combine(runs, "--method", "gbdt", "--engine", engine, "--overwrite") == 0
+    assert main(["predict", str(runs / "E")]) == 0
+    assert (runs / "E" / "test_predictions.csv").read_bytes() == before
+    assert main(["submit", str(runs / "E")]) == 0
+    assert combine(runs, "--method", "mean", "--engine", engine, "--overwrite") == 2
+    assert f"engine {engine} is for method gbdt" in error(capsys)
+
+
+@pytest.mark.slow
+def test_weights_of_each_output_predict_the_test_rows(runs, capsys):
+    assert combine(runs, "--method", "nnls-per-output") == 0
+    assert "weights of blue: " in capsys.readouterr().out
+    weights = np.array(Run(runs / "E").read_ensemble()["fitted"]["weights_per_output"])
+    assert np.allclose(weights.sum(0), 1)
+    tests = np.stack([values(runs / name, "test_predictions.csv") for name in "abc"])
+    expected = np.einsum("mk,mnk->nk", weights, tests)
+    found = values(runs / "E", "test_predictions.csv")
+    assert np.allclose(found, expected / expected.sum(1, keepdims=True), atol=1e-6)
+    assert np.allclose(found.sum(1), 1, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_auto_prints_every_method_and_what_choosing_costs(runs, capsys):
     assert main(["ensemble", *(str(runs / name) for name in "abc"), "--name=E", f"--runs={runs}"]) == 0
     said = capsys.readouterr().out
     table = json.loads((runs / "E" / "scores.json").read_text())["ensemble"]
     order = [each["name"] for each in table["methods"]]
-    assert set(order) == {"mean", "geometric", "power", "hill", "nnls", "nelder-mead", "ridge", "logistic"}
+    expected = {"mean", "geometric", "power", "hill", "nnls", "nelder-mead", "nnls-per-output", "ridge", "logistic"}
+    assert set(order) == expected
     shown = [line.split()[0] for line in said.splitlines() if line.startswith(tuple(f"{name} " for name in order))]
     assert shown == order
     assert table["method"] == order[0]
-    assert f"auto chose {order[0]}, the best nested score of 8 methods" in said
+    assert f"auto chose {order[0]}, the best nested score of 9 methods" in said
     assert "is a small optimism of its own" in said
     assert "rank: not tried, the metric compares values" in said
     assert all(each["adds"] is not None for each in table["members"])
@@ -507,7 +554,7 @@ def test_trees_see_the_metadata_of_test_rows_and_a_metric_the_table(competition,
         config = write_config(tmp_path / f"{name}.yaml", tiny_config(data, Path("runs"), **changes))
         assert main(["fit", "--config", str(config), "--allow-code", "seen"]) == 0
         assert main(["predict", f"runs/{name}", "--device", "cpu", "--allow-code", "seen"]) == 0
-    monkeypatch.setattr("swinft.run.ensemble.boosting.PARAMETERS", {**PARAMETERS, "min_data_in_leaf": 2})
+    monkeypatch.setitem(PARAMETERS, "lightgbm", {**PARAMETERS["lightgbm"], "min_data_in_leaf": 2})
     words = ["ensemble", "runs/x", "runs/y", "--name", "E", "--method", "gbdt", "--bootstrap", "10"]
     assert main(words) == 2
     assert "--allow-code seen" in error(capsys)

@@ -8,12 +8,14 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss
 
+from swinft.data.target.kinds import TARGETS
 from swinft.run.ensemble.fits import (
     climb,
     least_squares_weights,
     log_linear,
     log_odds,
     mean_rank,
+    of_each_output,
     power_mean,
     ridge,
     searched_weights,
@@ -67,6 +69,42 @@ def test_weights_of_a_metric_of_steps_are_those_of_the_grid():
     best = max(gain(np.tensordot(weights, found, 1)) for weights in grid(2))
     assert gain(np.tensordot(climb(found, gain), found, 1)) >= best - 1 / 90
     assert gain(np.tensordot(searched_weights(found, gain), found, 1)) >= best - 2 / 90
+
+
+@pytest.mark.parametrize("how", [climb, searched_weights])
+def test_weights_of_each_output_are_those_of_a_grid_of_each(how):
+    """Labels, whose log loss is a sum over the outputs: the best weights of one do not depend on the other."""
+    rng = np.random.default_rng(2)
+    truth = rng.integers(0, 2, (80, 2)).astype(float)
+    odds = 2 * truth - 1 + rng.normal(0, 1, (2, 80, 2)) * np.array([[[1.0, 3.0]], [[2.0, 1.0]]])
+    found = 1 / (1 + np.exp(-odds))
+    losses = lambda values: -(truth * np.log(values) + (1 - truth) * np.log(1 - values))  # noqa: E731
+    gain = lambda values: -float(losses(np.clip(values, 1e-9, 1 - 1e-9)).mean())  # noqa: E731
+    weights = of_each_output(found, how, gain)
+    assert weights.sum(0) == pytest.approx([1, 1])
+    for k in range(2):
+        alone = [-losses(np.tensordot(each, found, 1))[:, k].mean() for each in grid(2)]
+        assert np.abs(weights[:, k] - grid(2)[int(np.argmax(alone))]).max() <= 0.04
+    shared = np.tensordot(how(found, gain), found, 1)
+    assert gain(np.einsum("mk,mnk->nk", weights, found)) > gain(shared)
+
+
+@pytest.mark.parametrize("how", [climb, searched_weights])
+def test_weights_of_exclusive_classes_are_those_of_a_grid_of_all(how):
+    """Three classes whose probabilities are divided by their sum: every combination of weights in steps of a tenth."""
+    rng = np.random.default_rng(5)
+    truth = rng.integers(0, 3, 60)
+    spread = np.array([[[0.5, 2.5, 1.0]], [[2.5, 0.5, 1.0]]])
+    found = softmax(1.5 * np.eye(3)[truth] + rng.normal(0, 1, (2, 60, 3)) * spread, -1)
+
+    def gain(values: np.ndarray) -> float:
+        inside = np.clip(TARGETS["classification"].valid(values), 1e-9, 1)
+        return float(np.log(inside[np.arange(60), truth]).mean())
+
+    steps = np.linspace(0, 1, 11)
+    combined = [np.array(each) * found[0] + (1 - np.array(each)) * found[1] for each in product(steps, repeat=3)]
+    weights = of_each_output(found, how, gain)
+    assert gain(np.einsum("mk,mnk->nk", weights, found)) >= max(map(gain, combined)) - 2e-3
 
 
 def test_a_member_is_climbed_to_again_and_a_bad_one_never():

@@ -8,25 +8,32 @@ import pytest
 
 from swinft.data.target.kinds import TARGETS
 from swinft.errors import InputError
-from swinft.model.scoring import score
+from swinft.model.scoring import chosen_metrics, score
+from swinft.run.ensemble.boosting import Boosting
 from swinft.run.ensemble.compare import compare, methods_to_try
+from swinft.run.ensemble.engines import ENGINES
 from swinft.run.ensemble.fits import mean_rank
 from swinft.run.ensemble.methods import METHODS
 from swinft.run.ensemble.nested import Problem, correlations, differences, evaluate, member_candidates, nested_values
+from swinft.run.ensemble.pairs import every_pair
 from swinft.run.ensemble.recipe import Recipe
-from swinft.run.ensemble.table import notes
+from swinft.run.ensemble.suspects import warnings_of
+from swinft.run.ensemble.table import notes, table_lines
 
-FITTED = [name for name, method in METHODS.items() if method.is_fitted and method.is_automatic]
+FITTED = [name for name, method in METHODS.items() if method.is_fitted and name != "gbdt"]
 SEARCHES = ("hill", "nelder-mead")  # which score thousands of times
+SLOW = ("nelder-mead", "hill-per-output", "nelder-mead-per-output")
 
 
 def problem(kind: str, metric: str, members: np.ndarray, targets: np.ndarray, **changes: object) -> Problem:
     names = [f"m{number}" for number in range(len(members))]
     folds = np.arange(members.shape[1]) % 4
     dense = np.eye(members.shape[2])[targets] if targets.ndim == 1 else targets
-    given = {"higher_is_better": metric != "rmse" and metric != "log_loss", "compares_order": "auc" in metric}
-    scored = lambda values, rows: score([metric], kind, values, targets[rows])[metric]  # noqa: E731
-    return Problem(names, members, dense, folds, np.ones(len(folds)), TARGETS[kind], scored, **{**given, **changes})
+    given = {"weights": np.ones(len(folds)), "target": TARGETS[kind]}
+    given |= {"higher_is_better": metric != "rmse" and metric != "log_loss", "compares_order": "auc" in metric}
+    chosen = chosen_metrics([metric], kind)
+    scored = lambda values, rows: score(chosen, kind, values, targets[rows])[metric]  # noqa: E731
+    return Problem(names, members, dense, folds, score=scored, **{**given, **changes})
 
 
 def of_numbers(rows: int = 80, seed: int = 0) -> Problem:
@@ -72,9 +79,7 @@ def test_the_printed_table_tells_noise_from_gain():
 
 
 @pytest.mark.parametrize("made", [of_numbers, of_labels])
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "nelder-mead")) for name in FITTED]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FITTED])
 def test_no_row_is_predicted_by_what_was_fitted_on_it(name, made):
     """Other targets of a fold change the predictions of other folds, and none of its own."""
     before = made()
@@ -92,7 +97,7 @@ def test_no_row_is_predicted_by_what_was_fitted_on_it(name, made):
         assert not np.array_equal(first[~inside], second[~inside])
 
 
-@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FITTED])
 def test_what_was_learned_is_applied_to_rows_of_any_number_and_order(name):
     made = of_labels()
     method = METHODS[name]
@@ -103,7 +108,7 @@ def test_what_was_learned_is_applied_to_rows_of_any_number_and_order(name):
         assert np.allclose(method.apply(fitted, made.members[:, :1], None), whole[:1])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in METHODS])
 def test_probabilities_stay_probabilities(name):
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 60)
@@ -136,11 +141,11 @@ def test_methods_that_make_no_sense_are_refused():
     assert one.refusal(METHODS["ridge"]) == ""
     alone = problem("multilabel", "mean_column_auc", labels.members, labels.targets)
     object.__setattr__(alone, "folds", np.zeros(80, dtype=np.int64))
-    tried, refused = methods_to_try(alone, "auto")
+    tried, refused = methods_to_try(alone, Recipe("e", ["x"]))
     assert [method.name for method in tried] == ["mean", "geometric", "rank"]
     assert "one fold alone" in refused["hill"]
     with pytest.raises(InputError, match="--method hill: one fold alone is scored"):
-        methods_to_try(alone, "hill")
+        methods_to_try(alone, Recipe("e", ["x"], method="hill"))
 
 
 def test_ranks_are_said_to_leave_the_unit():
@@ -163,24 +168,69 @@ def test_auto_takes_the_best_nested_score_and_the_simplest_of_a_tie():
     assert compare(labels, Recipe("e", ["x"], bootstrap=0, leave_one_out=False), "auc").chosen.name == "mean"
 
 
-def test_boosted_trees_are_nested_and_see_the_metadata():
-    pytest.importorskip("lightgbm", reason="LightGBM is not installed: pip install 'swinft[gbdt]'")
-    made = of_numbers(400)
-    noise = np.random.default_rng(1).normal(0, 5, (400, 1))
+@pytest.mark.parametrize("engine", ENGINES)
+def test_boosted_trees_are_nested_and_see_the_metadata(engine, monkeypatch):
+    monkeypatch.setattr("swinft.run.ensemble.engines.ROUNDS", 40)
+    pytest.importorskip(engine, reason=f"{engine} is not installed")
+    method, made = Boosting(engine), of_numbers(200)
+    noise = np.random.default_rng(1).normal(0, 5, (200, 1))
     hidden = problem("regression", "rmse", made.members, made.targets + noise)
     seen = problem("regression", "rmse", made.members, made.targets + noise, features=noise)
-    blind, helped = (evaluate(each, METHODS["gbdt"]) for each in (hidden, seen))
-    assert helped.gain > blind.gain + 1  # the noise of the target is in the metadata
+    blind, helped = (evaluate(each, method) for each in (hidden, seen))
+    assert helped.gain > blind.gain + 0.5  # the noise of the target is in the metadata
     assert blind.in_sample > blind.gain + 0.2
-    method, fitted = METHODS["gbdt"], helped.fitted
-    again = method.apply(json.loads(json.dumps(fitted)), seen.members[:, :5], noise[:5])
+    fitted = json.loads(json.dumps(helped.fitted))
+    again = METHODS["gbdt"].apply(fitted, seen.members[:, :5], noise[:5])  # by the engine that is stored
     assert np.array_equal(again, method.apply(fitted, seen.members, noise)[:5])
-    assert np.array_equal(nested_values(seen, method), helped.values)  # the same trees each time
+    assert method.fit(seen.rows(np.arange(200))) == helped.fitted  # the same text each time
+    assert fitted["engine"] == engine
     with pytest.raises(InputError, match="metadata columns have changed"):
         method.apply(fitted, seen.members, None)
-    labels = of_labels(200)
-    values = evaluate(labels, method).values
-    assert 0 <= values.min() <= values.max() <= 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_boosted_trees_count_weights_and_leave_out_missing_labels(engine, monkeypatch):
+    monkeypatch.setattr("swinft.run.ensemble.engines.ROUNDS", 40)
+    pytest.importorskip(engine, reason=f"{engine} is not installed")
+    method, made = Boosting(engine), of_labels(160)
+    targets, half, some = made.targets, np.arange(160) < 80, made.members[:, :80]
+    gaps = np.where(half[:, None], targets, np.nan)
+    weighted = problem("multilabel", "mean_column_auc", made.members, targets, weights=half.astype(float))
+    trees = [
+        method.fit(each.rows(np.arange(each.members.shape[1])))["trees"]
+        for each in (
+            problem("multilabel", "mean_column_auc", some, targets[:80]),
+            problem("multilabel", "mean_column_auc", made.members, gaps),
+            weighted,
+            made,
+        )
+    ]
+    assert trees[0] == trees[1] == trees[2] != trees[3]
+    values = method.apply(method.fit(made.rows(np.arange(160))), made.members, None)
+    assert 0 < values.min() < values.max() < 1
+    assert ((values > 0.5) == targets).mean() > 0.8
+    constant = problem("multilabel", "mean_column_auc", made.members, np.zeros((160, 2)))
+    assert method.fit(constant.rows(np.arange(160)))["trees"] == [0.0, 0.0]
+
+
+def test_trees_of_before_there_were_several_engines_are_those_of_lightgbm():
+    pytest.importorskip("lightgbm", reason="lightgbm is not installed")
+    made = of_numbers(60)
+    fitted = METHODS["gbdt"].fit(made.rows(np.arange(60)))
+    old = {key: fitted[key] for key in ("trees", "features")}
+    both = [METHODS["gbdt"].apply(each, made.members, None) for each in (fitted, old)]
+    assert np.array_equal(*both)
+
+
+def test_an_engine_that_is_not_installed_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setattr("swinft.run.ensemble.boosting.is_installed", lambda engine: engine != "catboost")
+    with pytest.raises(InputError, match=r"it needs catboost: pip install 'swinft\[catboost\]'"):
+        methods_to_try(of_numbers(), Recipe("e", ["x"], method="gbdt", engine="catboost"))
+    tried, refused = methods_to_try(of_numbers(), Recipe("e", ["x"], method="all", engine="catboost"))
+    assert "gbdt" in refused
+    assert "hill" in [each.name for each in tried]
+    with pytest.raises(InputError, match="engine xgboost is for method gbdt, and the method is auto"):
+        Recipe("e", ["x"], engine="xgboost")
 
 
 def test_leave_one_out_is_the_score_without_the_member():
@@ -214,6 +264,81 @@ def test_a_difference_is_paired_and_groups_are_drawn_whole():
     for rows in drawn:
         counts = np.bincount(rows, minlength=400).reshape(4, 100)
         assert (counts == counts[:, :1]).all()
+
+
+def test_every_two_methods_and_members_are_compared_on_the_same_resamples():
+    made = of_numbers(200)
+    found = compare(made, Recipe("e", ["x"], method="nnls", bootstrap=60, leave_one_out=False), "rmse").table
+    names = {(pair["first"], pair["second"]) for pair in found["differences"]}
+    every = [*(each["name"] for each in found["methods"]), "m0", "m1", "m2"]
+    assert len(names) == len(found["differences"]) == len(every) * (len(every) - 1) / 2
+    scores = {each["name"]: each["score"] for each in [*found["methods"], *found["members"]]}
+    for pair in found["differences"]:
+        assert pair["difference"] == pytest.approx(scores[pair["second"]] - scores[pair["first"]])
+        assert pair["interval"][0] <= pair["interval"][1]
+    alone = next(pair for pair in found["differences"] if (pair["first"], pair["second"]) == ("m0", "m2"))
+    members = {each.name: each for each in member_candidates(made)}
+    assert alone["interval"] == differences(made, [members["m0"]], members["m2"], 60, 42)[0]
+    assert alone["interval"][0] > 0
+    assert alone["better"] == 1
+    assert alone["first_is_member"]
+    lines = [line for line in table_lines(found) if line.startswith(("1 m0", "2 m1", "1 nnls"))]
+    assert [line.count("*") for line in lines][1:] == [2, 1]
+    gains = np.array([[1.0, 2.0], [np.nan, 2.0], [3.0, 3.0]])
+    (pair,) = every_pair([members["m0"], members["m1"]], gains)
+    assert pair["better"] == 0.25  # a tie is half, and what is undefined does not count
+    (pair,) = every_pair([members["m0"], members["m1"]], np.empty((0, 2)))
+    assert pair["interval"] is pair["better"] is None
+
+
+def test_suspicious_members_are_named():
+    made = of_labels(members=4)
+    assert warnings_of(made) == []
+    truth, flat = made.targets, np.full_like(made.targets, 0.4)
+    leaks = problem("multilabel", "mean_column_auc", np.stack([*made.members, truth]), truth)
+    assert "WARNING: m4 predicts the targets with less than a fifth of the error" in warnings_of(leaks)[0]
+    near = 0.97 * truth + 0.03 * made.members[0]
+    leaks = problem("multilabel", "mean_column_auc", np.stack([*made.members, truth, near]), truth)
+    assert "WARNING: m4, m5 predict the targets" in warnings_of(leaks)[0]
+    assert "m0 predicts" in warnings_of(problem("multilabel", "mean_column_auc", truth[None], truth))[0]
+    twins = problem("multilabel", "mean_column_auc", np.stack([made.members[0], flat, made.members[0]]), truth)
+    assert "the same predictions of every row: m0 and m2" in warnings_of(twins)[0]
+    assert "the same prediction for every row: m1" in warnings_of(twins)[1]
+    read = problem("multilabel", "mean_column_auc", made.members, truth, by_columns=["patient"])
+    assert "the metric reads column 'patient'" in warnings_of(read)[0]
+
+
+@pytest.mark.parametrize("members", [1, 40])
+def test_one_member_and_forty(members):
+    made = of_labels(members=members)
+    recipe = Recipe("e", ["x"], method="auto" if members == 1 else "nnls-per-output", bootstrap=3, leave_one_out=False)
+    found = compare(made, recipe, "mean_column_auc").table
+    names = [each["name"] for each in found["methods"]]
+    assert set(names) == ({"ridge", "logistic"} if members == 1 else {"mean", "nnls-per-output"})
+    assert ("at least 2 members" in found["refused"].get("mean", "")) == (members == 1)
+    lines = table_lines(found)
+    assert any("differences of the 10 best members" in line for line in lines) == (members == 40)
+    assert max(map(len, lines[: 2 * members])) < 200
+
+
+def test_several_numbers_and_a_worse_direction_take_every_method():
+    """Two target columns of other sizes, some cells missing, weights of rows; lower is better."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(50, [9, 900], (120, 2))
+    noise = rng.normal(0, 1, (3, 120, 2)) * np.array([[[3, 900]], [[6, 300]], [[4, 600]]])
+    gaps = truth.copy()
+    gaps[::7, 1] = np.nan
+    made = problem("regression", "rmse", truth + noise, gaps, weights=rng.random(120))
+    for name in ("mean", "nnls", "nnls-per-output", "ridge"):
+        values = evaluate(made, METHODS[name])
+        assert np.isfinite(values.values).all()
+        assert values.gain > min(made.gain(member) for member in made.members)
+    shared, own = (evaluate(made, METHODS[name]) for name in ("nnls", "nnls-per-output"))
+    assert own.gain > shared.gain  # each column has another best member
+    table = compare(made, Recipe("e", ["x"], method="nnls-per-output", bootstrap=0, leave_one_out=False), "rmse").table
+    assert list(table["weights_per_output"]["1"]) == ["m0", "m1", "m2"]
+    assert max(table["weights_per_output"]["1"].items(), key=lambda each: each[1])[0] == "m1"
+    assert any(line.startswith("weights of 1: m1 0.") for line in notes(table))
 
 
 def test_correlations_are_those_of_numpy():
