@@ -1,6 +1,7 @@
 """Imports of optional packages, which are extras of swinft."""
 
 import importlib
+from importlib.util import find_spec
 from typing import Any
 
 from swinft.errors import InputError
@@ -21,6 +22,13 @@ def import_extra(module: str, extra: str, what: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise InputError(f"{what} is not installed: pip install 'swinft[{extra}]'") from error
+
+
+def check_extra(module: str, extra: str, what: str) -> None:
+    """Checks that an optional package is installed, without importing it. Arguments and errors as of `import_extra`."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:  # a folder of that name is no package
+        raise InputError(f"{what} is not installed: pip install 'swinft[{extra}]'")
 
 
 def import_parquet() -> Any:

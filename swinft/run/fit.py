@@ -3,10 +3,12 @@
 A fold's process runs the same command with `--fold k`, so callbacks, GPU memory and crashes never affect other folds.
 """
 
+import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,11 +29,15 @@ from swinft.run.lock import hold
 from swinft.run.scores import join, summary
 from swinft.store import probe, sweep
 from swinft.system.cluster.checks import check_nodes
+from swinft.system.cluster.copies import list_data
+from swinft.system.cluster.environment import is_on_cluster
 from swinft.system.cluster.place import LOCAL, check_place
 from swinft.system.orphans import is_child
 from swinft.system.processes import Child, launcher_ranks, rank, run_children
 
+FIRST_RANK_SECONDS = 3600.0  # for rank 0 to check every image
 ORPHAN_SECONDS = 30.0  # for an orphaned process of the same fold to finish writing and end
+LOST_SECONDS = 90.0  # for one on a node that cannot be reached; it notices within 30 s, and its lock outlives it by 20
 
 
 def fit(experiment: Experiment) -> Run | None:
@@ -55,6 +61,7 @@ def fit(experiment: Experiment) -> Run | None:
                 f"{name} is {value} in the environment, as if several processes fitted a fold together, but no --fold "
                 f"is given. Unset {name} to fit all folds from this process, or give --fold to each process."
             )
+        wait_for_first_rank(run, config)
         fit_fold(run, experiment, None)
         return run
     _check_place(config, run)
@@ -69,7 +76,8 @@ def fit(experiment: Experiment) -> Run | None:
     if config.fold is not None:
         lock = run.fold(config.fold).lock
         # After a killed parent, the earlier process of this fold may need a moment to end.
-        with hold(lock, patience=ORPHAN_SECONDS if is_child() else 0, root=run.root):
+        patience = LOST_SECONDS if is_on_cluster() else ORPHAN_SECONDS
+        with hold(lock, patience=patience if is_child() else 0, root=run.root):
             fit_fold(run, experiment, prepare(run, experiment, lock))
         return run
     with hold(run.lock, root=run.root):
@@ -79,19 +87,45 @@ def fit(experiment: Experiment) -> Run | None:
     return run
 
 
+def wait_for_first_rank(run: Run, config: Namespace) -> None:
+    """Waits until rank 0 has checked and frozen the run: torchrun and SLURM start every rank at once.
+
+    Raises:
+        InputError: Rank 0 deletes the run first, so that this rank cannot tell the old one from the new one.
+        RunError: There is no run after `FIRST_RANK_SECONDS`.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ and "SLURM_PROCID" not in os.environ:
+        return  # started by Lightning in rank 0, after its checks
+    if config.overwrite:
+        raise InputError(f"--overwrite with processes that a launcher starts: delete {run.root} first, without it.")
+    until = time.monotonic() + FIRST_RANK_SECONDS
+    while not run.is_run():
+        if time.monotonic() > until:
+            raise RunError(f"rank {rank()}: rank 0 has not written {run.config} within {FIRST_RANK_SECONDS:.0f} s.")
+        time.sleep(0.5)
+
+
 def _check_place(config: Namespace, run: Run) -> None:
     """Checks the folder of the runs, and for `--on` the nodes of the cluster.
 
     Raises:
-        InputError: The folder is not writable, or a node lacks what a fold needs there.
+        InputError: The folder is not writable, or a node lacks what a fold needs there; or one fold is for several
+            machines, and no launcher has started this process.
     """
+    if config.trainer.num_nodes > 1 and (config.fold is None or not list(launcher_ranks())):
+        raise InputError(
+            f"trainer.num_nodes is {config.trainer.num_nodes}: a launcher such as torchrun must start `swinft fit "
+            f"--fold K` on each of them, see docs/cluster.md. --on fits each fold on one machine."
+        )
     runs_here = config.trainer.fast_dev_run or (config.fold is not None and not _has_seeds_of_fold(config))
     if check_place(config.on) != LOCAL and runs_here:
         raise InputError(f"--on {config.on}: a dry run and a fold given by --fold run in this process. Remove --on.")
     if not config.trainer.fast_dev_run:
         probe(run.root.parent)
     if config.on != LOCAL:
-        check_nodes(config.on, run.root.parent, files_to_read(config))
+        check_nodes(config.on, run.root.parent, [] if config.copy_data else files_to_read(config))
+    elif config.copy_data:
+        raise InputError("--copy-data copies the data to the nodes of a cluster: give --on, too.")
 
 
 def _has_seeds_of_fold(config: Namespace) -> bool:
@@ -161,8 +195,11 @@ def fit_each(run: Run, experiment: Experiment, found: CheckedImages | None, fold
     variables = experiment.secrets() | (found.environment if found else {})
     variables |= deadline(run, config, len(slots)) | parallel_folds_variable(slots)
     try:
-        children = {index: fold_child(run, index, config.allow_code, variables) for index in waiting}
-        codes = run_children(children, slots, on=config.on)
+        with data_on_nodes(config) as (words, listed):
+            children = {
+                index: fold_child(run, index, config.allow_code, variables | listed, words) for index in waiting
+            }
+            codes = run_children(children, slots, on=config.on)
     except (KeyboardInterrupt, SystemExit):
         print(f"\ninterrupted; finished epochs are saved. Resume with: {run.resume_command}", file=sys.stderr)
         raise
@@ -170,7 +207,20 @@ def fit_each(run: Run, experiment: Experiment, found: CheckedImages | None, fold
         raise _failure(run, failed)
 
 
-def fold_child(run: Run, index: FoldId, allow_code: list[str], variables: dict[str, str]) -> Child:
+@contextmanager
+def data_on_nodes(config: Namespace) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Options and environment variables of a child whose node gets a copy of the data; none without `--copy-data`."""
+    if not config.copy_data:
+        yield [], {}
+        return
+    with TemporaryDirectory() as folder:
+        root, listed = list_data(Path(resolved_root(config.data.root)), config.copy_data, Path(folder) / "files.json")
+        yield [f"--data.root={root}"], listed
+
+
+def fold_child(
+    run: Run, index: FoldId, allow_code: list[str], variables: dict[str, str], more: Sequence[str] = ()
+) -> Child:
     """The process that fits a fold.
 
     Args:
@@ -178,8 +228,9 @@ def fold_child(run: Run, index: FoldId, allow_code: list[str], variables: dict[s
         index: Its name.
         allow_code: The option of this process.
         variables: Additional environment variables, such as secrets and the state of the images.
+        more: Additional options.
     """
-    words = ["fit", "--config", str(run.config), "--fold", str(index), "--resume"]
+    words = ["fit", "--config", str(run.config), "--fold", str(index), "--resume", *more]
     words += ["--allow-code", ",".join(allow_code)] if allow_code else []
     return Child(words, variables, run.fold(index).log)
 

@@ -1,10 +1,16 @@
-"""File locks: one process per run folder and per fold; a second one fails and names the first."""
+"""File locks: one process per run folder and per fold; a second one fails and names the first.
+
+The operating system releases a lock when its process ends. Some file systems that machines share do not show a lock to
+other machines: there, the holder's sign of life counts, a file that it touches every few seconds.
+"""
 
 import errno
 import json
 import os
+import secrets
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,6 +19,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from swinft.errors import InputError
+
+BEAT_SECONDS = 4.0  # between two signs of life
+LEASE_SECONDS = 20.0  # without a sign of life: the holder's machine is gone, or its process is
 
 
 @contextmanager
@@ -43,12 +52,10 @@ def hold(
     except Timeout:
         raise InputError(f"{path.stem} is in use by {_describe(holder)}. {advice}") from None
     try:
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        holder.unlink(missing_ok=True)  # an archive of runs may contain a symlink to another file
-        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
-        yield
+        _wait_for_other_machine(path, holder, patience, advice)
+        with _signs_of_life(holder):
+            yield
     finally:
-        holder.unlink(missing_ok=True)
         if root and not root.exists():
             with suppress(OSError):  # Windows cannot delete an open file
                 path.unlink()
@@ -83,6 +90,71 @@ def refuse_if_held(path: Path) -> None:
     if path.is_file():
         with hold(path):
             pass
+
+
+def _wait_for_other_machine(path: Path, holder: Path, patience: float, advice: str) -> None:
+    """Waits until a holder on another machine has given no sign of life for `LEASE_SECONDS`, or has ended.
+
+    No clocks are compared: both times are the file server's, and the holder's file is watched.
+
+    Raises:
+        InputError: It gives signs of life, and not only within the patience.
+    """
+    beat = _beat(holder)
+    if beat is None or beat[0].get("host", socket.gethostname()) == socket.gethostname():
+        return
+    os.utime(path)
+    age = path.stat().st_mtime - beat[1] / 1e9
+    silent_at, patient_until = time.monotonic() + LEASE_SECONDS - max(0.0, age), time.monotonic() + patience
+    if time.monotonic() < silent_at:
+        print(f"{path.stem}: waiting for signs of life of {_describe(holder)}", file=sys.stderr, flush=True)
+    while time.monotonic() < silent_at:
+        time.sleep(min(1.0, BEAT_SECONDS / 2))
+        now = _beat(holder)
+        if now is None:
+            return
+        if now != beat:
+            if time.monotonic() >= patient_until:
+                raise InputError(f"{path.stem} is in use by {_describe(holder)}. {advice}")
+            beat, silent_at = now, time.monotonic() + LEASE_SECONDS
+
+
+@contextmanager
+def _signs_of_life(holder: Path) -> Iterator[None]:
+    """Writes who holds a lock, and touches that file while the block runs.
+
+    A process that was suspended for so long that another machine holds its lock now ends at once, before it writes.
+    """
+    who = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+    own, ended = json.dumps({**who, "token": secrets.token_hex(8)}), threading.Event()
+    holder.unlink(missing_ok=True)  # an archive of runs may contain a symlink to another file
+    holder.write_text(own)
+
+    def touch() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            with suppress(OSError):  # it was deleted, or its disk does not answer
+                if holder.read_text() not in (own, ""):
+                    print(f"{holder.stem} was taken over by {_describe(holder)}: this process ends", file=sys.stderr)
+                    os._exit(1)
+                os.utime(holder)
+
+    thread = threading.Thread(target=touch, name="signs-of-life", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        holder.unlink(missing_ok=True)
+
+
+def _beat(holder: Path) -> tuple[dict[str, object], int] | None:
+    """The holder and its last sign of life; None if there is none. Opened, since attributes alone may be cached."""
+    try:
+        with holder.open() as file:
+            return dict(json.load(file)), os.fstat(file.fileno()).st_mtime_ns
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _describe(holder: Path) -> str:

@@ -41,4 +41,11 @@ def fit_parser() -> Parser:
     )
     parser.add_argument("--overwrite", type=bool, default=False, help="delete the run's folder first")
     parser.add_argument("--on", type=str, default=LOCAL, help=ON_HELP)
+    parser.add_argument(
+        "--copy_data",
+        type=str | None,
+        default=None,
+        help="with --on: copy data.root once to this folder of every node, compared by SHA-256; by default nodes read "
+        "data.root itself, on a file system that they share",
+    )
     return parser

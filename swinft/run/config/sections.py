@@ -88,7 +88,7 @@ MANAGED_TRAINER_KEYS = {
 SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 PrecisionSpelling = Precision | Literal["32", "16", "bf16", 32, 16]
 # Options that say how to run, not what: never part of a frozen config.
-RUN_KEYS = ("fold", "resume", "overwrite", "accept", "devices_per_fold", "on")
+RUN_KEYS = ("fold", "resume", "overwrite", "accept", "devices_per_fold", "on", "copy_data")
 COMMAND_KEYS = ("config", "allow_code", "trial", "what", "steps", *RUN_KEYS)
 
 HELP = ("-h", "--help", "--help-all", "--help_all")

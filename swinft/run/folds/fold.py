@@ -57,6 +57,7 @@ from swinft.run.scoring import score_rows
 from swinft.run.trainer import silence_lightning
 from swinft.store import commit, discard, json_bytes, sweep, verify
 from swinft.system.allocator import keep_freed_memory
+from swinft.system.cluster.environment import is_on_cluster
 from swinft.system.precision import Precision, prediction_precision, resolve_precision, training_precision
 from swinft.system.processes import launcher_ranks, rank
 
@@ -127,6 +128,8 @@ def fold_data(run: Run, experiment: Experiment, found: CheckedImages | None) -> 
     data = experiment.datamodule(run, folds={"held_out": ALL_ROWS if held_out is None else held_out})
     shorten(data, config)
     known = found.path if found else inherited_cache()
+    if is_on_cluster() and not (known and Path(known).is_file()):
+        known = None  # this node reads the images itself, which may be others
     if known is not None:
         data.image_files.use_known_cache(known)
     data.setup("fit")

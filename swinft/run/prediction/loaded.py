@@ -158,6 +158,7 @@ def check_predictor_options(options: dict[str, Any]) -> None:
         "test": "the rows are given to each call of `predict`",
         "output": "a predictor writes no file: write `found.to_frame()`",
         "devices": "a predictor is on one device: make one for each, with device='cuda:0' and device='cuda:1'",
+        "on": "a predictor is in this process",
         "part": "give each predictor its part of the rows",
         "allow_code": "it is an argument of swinft.open_run",
     }

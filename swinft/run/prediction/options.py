@@ -10,6 +10,7 @@ from swinft.data.roots import resolved_root
 from swinft.errors import InputError, number_of
 from swinft.model.compiling import CompilePolicy
 from swinft.ranges import COUNT, check_ranges
+from swinft.system.cluster.place import LOCAL, check_place
 from swinft.system.device import check_usable
 from swinft.system.precision import Precision, choose_device
 
@@ -29,6 +30,8 @@ class PredictOptions:
         num_workers: Loader workers per device, or `auto`; by default the config's.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         devices: Number of devices of this type that divide the rows, one process each.
+        on: Where these processes run: `local`; `ray`, a Ray cluster of this machine; `HOST:PORT` or `ray://HOST:PORT`
+            of a Ray cluster.
         backend: `torch`, or `openvino` for CPUs: several times as fast there; it needs
             `pip install 'swinft[openvino]'`, and is compared with torch before it is used.
         compile: Compile the backbone with `torch.compile`, or `auto`; by default the config's `predict.compile`.
@@ -50,6 +53,7 @@ class PredictOptions:
     num_workers: NumWorkers | None = None
     device: str = "auto"
     devices: int = 1
+    on: str = LOCAL
     backend: Literal["torch", "openvino"] = "torch"
     compile: CompilePolicy | None = None
     precision: Precision = "auto"
@@ -62,7 +66,13 @@ class PredictOptions:
         check_ranges("", {"--batch-size": self.batch_size, "--devices": self.devices}, limits)
         if self.root:
             object.__setattr__(self, "root", resolved_root(self.root))
+        check_place(self.on)
         self.share()
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether other processes predict."""
+        return self.devices > 1 or self.on != LOCAL
 
     def share(self) -> tuple[int, int]:
         """`1/4` as (1, 4); all rows as (0, 1)."""
@@ -70,9 +80,9 @@ class PredictOptions:
             return 0, 1
         index, _, count = self.part.partition("/")
         is_part = index.isdigit() and count.isdigit() and int(index) < int(count)
-        if not is_part or self.devices > 1 or not self.output:
+        if not is_part or self.is_divided or not self.output:
             raise InputError(
-                f"--part {self.part}: write 0/4 to 3/4 for four parts, with --output and without --devices."
+                f"--part {self.part}: write 0/4 to 3/4 for four parts, with --output and without --devices and --on."
             )
         return int(index), int(count)
 
@@ -84,7 +94,7 @@ class PredictOptions:
         """
         openvino = self.backend == "openvino"
         device = choose_device("cpu" if openvino and self.device == "auto" else self.device)
-        if self.devices > 1:
+        if self.is_divided:
             self._check_devices(device)
         if openvino and device.type != "cpu":
             raise InputError(f"--backend openvino predicts on the CPU, not on {device}. Remove --device or --backend.")
@@ -93,7 +103,7 @@ class PredictOptions:
         if openvino and self.precision not in ("auto", "32-true"):
             raise InputError(f"--backend openvino is 32-true, not {self.precision}. Remove --precision or --backend.")
         first, used = device.index or 0, [device]
-        if device.type == "cuda":
+        if device.type == "cuda" and self.on == LOCAL:
             used = [torch.device("cuda", first + index) for index in range(self.devices)]
         check_usable(used, "add --device cpu")
         return device
@@ -106,10 +116,9 @@ class PredictOptions:
         """
         kind, _, index = self.device.partition(":")
         if index:
-            raise InputError(
-                f"--device {self.device} names one device, --devices {self.devices} several: give --device {kind}."
-            )
-        if device.type == "cuda" and self.devices > torch.cuda.device_count():
+            several = f"--devices {self.devices} several" if self.on == LOCAL else f"--on {self.on} one of a node"
+            raise InputError(f"--device {self.device} names one device, {several}: give --device {kind}.")
+        if device.type == "cuda" and self.on == LOCAL and self.devices > torch.cuda.device_count():
             raise InputError(
                 f"--devices is {self.devices}, but there {number_of(torch.cuda.device_count(), 'GPU', verb='is')} here."
             )

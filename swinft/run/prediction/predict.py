@@ -64,7 +64,7 @@ def predict(run: Run, options: PredictOptions, writes: bool = True) -> Predictio
         check_views(networks.views, *data.settings.shown_to_network)
         made_with = networks.provenance()
         started = time.perf_counter()
-        if options.devices > 1:
+        if options.is_divided:
             resolved = replace(options, precision=networks.precision)
             found = predict_parts(run, resolved, path, networks.device.type, data)
         else:

@@ -11,6 +11,9 @@ from swinft.errors import InputError, RunError
 from swinft.inference.predictions import Predictions
 from swinft.run.layout import Run
 from swinft.run.prediction.options import PredictOptions
+from swinft.system.cluster.checks import check_nodes
+from swinft.system.cluster.place import LOCAL
+from swinft.system.cluster.slots import cluster_slots
 from swinft.system.device import slot_of, visible_gpus
 from swinft.system.processes import Child, Slot, run_children
 
@@ -33,10 +36,10 @@ def predict_parts(run: Run, options: PredictOptions, path: Path | None, kind: st
         InputError: A process has ended with exit code 2; its output says why.
         RunError: A process failed, or the parts do not have every id exactly once.
     """
-    if path is None:
+    if path is None and options.on == LOCAL:
         folder = Path(tempfile.mkdtemp(prefix="swinft-parts-"))
     else:
-        folder = run.parts if path == run.test_predictions else path.with_name(f".{path.name}.parts")
+        folder = run.parts if path in (None, run.test_predictions) else path.with_name(f".{path.name}.parts")
     devices = min(options.devices, len(data.test_table))
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices))} if kind == "cpu" else {}
     shutil.rmtree(folder, ignore_errors=True)  # files of a prediction that was killed
@@ -45,10 +48,9 @@ def predict_parts(run: Run, options: PredictOptions, path: Path | None, kind: st
     for index, part in enumerate(parts):
         words = ["predict", str(run.root), *_words(options), "--part", f"{index}/{devices}", "--output", str(part)]
         children[index] = Child([*words, "--device", kind], threads)
-    # If a process saw all GPUs, it would open a second context, of hundreds of MB, on the first one.
-    slots: list[Slot] = [slot_of([name]) for name in visible_gpus()[:devices]] if kind == "cuda" else [{}] * devices
     try:
-        codes = run_children(children, slots, together=True)
+        slots = _slots(options, kind, devices, folder)
+        codes = run_children(children, slots, together=True, on=options.on)
         if any(codes.values()):
             problem = f"the processes that predict ended with the exit codes {codes}; no predictions are written."
             raise InputError(f"{problem} What to change is above.") if 2 in codes.values() else RunError(problem)
@@ -58,9 +60,23 @@ def predict_parts(run: Run, options: PredictOptions, path: Path | None, kind: st
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _slots(options: PredictOptions, kind: str, devices: int, folder: Path) -> list[Slot]:
+    """The devices of the processes.
+
+    Raises:
+        InputError: A node of the cluster lacks what a process needs there.
+    """
+    if options.on != LOCAL:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_nodes(options.on, folder, [Path(path) for path in (options.root, options.test) if path])
+        return cluster_slots(options.on, int(kind == "cuda"), devices, options.device == "cpu")
+    # If a process saw all GPUs, it would open a second context, of hundreds of MB, on the first one.
+    return [slot_of([name]) for name in visible_gpus()[:devices]] if kind == "cuda" else [{}] * devices
+
+
 def _words(options: PredictOptions) -> list[str]:
     """The given options as command-line arguments, without those that differ between the processes."""
-    own = ("part", "output", "device", "devices")
+    own = ("part", "output", "device", "devices", "on")
     given = {name: value for name, value in asdict(options).items() if value is not None and name not in own}
     texts = {
         name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in given.items()

@@ -15,12 +15,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swinft.errors import number_of
 from swinft.system.cluster import runner
+from swinft.system.cluster.copies import batches, read_listing
 from swinft.system.cluster.place import OWN
 
 READ_SECONDS = 5.0  # that a node waits for output before it answers without any
@@ -43,6 +46,7 @@ class Bridge:
         self._children = dict[int, Any]()  # actors, by key
         self._starting = dict[Any, tuple[int, float]]()  # key and time, by reference
         self._reading = dict[Any, int]()  # key, by reference
+        self._copying = dict[Any, _Copying]()
         ray.cloudpickle.register_pickle_by_value(runner)
         self._actor = ray.remote(runner.Runner)
 
@@ -51,12 +55,12 @@ class Bridge:
         while True:
             with suppress(queue.Empty):
                 while True:
-                    idle = not (self._starting or self._reading)
+                    idle = not (self._starting or self._reading or self._copying)
                     request = requests.get(timeout=WAIT_SECONDS) if idle else requests.get_nowait()
                     if request is None:
                         return
                     self._handle(request)
-            if waiting := [*self._starting, *self._reading]:
+            if waiting := [*self._starting, *self._reading, *self._copying]:
                 for ref in self._ray.wait(waiting, timeout=WAIT_SECONDS)[0]:
                     self._arrived(ref)
                 self._mention_waiting()
@@ -72,7 +76,7 @@ class Bridge:
             self._start(request)
         elif request["do"] == "signal" and (actor := self._children.get(request["key"])):
             actor.signal.remote(request["signal"])
-            if request["signal"] == signal.SIGKILL or request["key"] in [key for key, _ in self._starting.values()]:
+            if request["signal"] == signal.SIGKILL or request["key"] not in self._reading.values():
                 self._ray.kill(actor)
         elif request["do"] == "nodes":
             self._say({"number": request["number"], "answer": self._nodes()})
@@ -83,34 +87,67 @@ class Bridge:
         needs = {"num_gpus": request["gpus"], "num_cpus": request["cpus"], "scheduling_strategy": "SPREAD"}
         actor = self._actor.options(max_concurrency=4, max_restarts=0, **needs).remote()
         self._children[request["key"]] = actor
+        listing = read_listing(request["environment"])
+        if listing is None:
+            self._start_on(actor, request)
+        else:
+            copying = _Copying(request, Path(listing["root"]))
+            self._copying[actor.missing.remote(listing["to"], listing["files"])] = copying
+
+    def _start_on(self, actor: Any, request: dict[str, Any]) -> None:
         given = [request[name] for name in ("words", "environment", "prefixes", "folder")]
         self._starting[actor.start.remote(*given)] = request["key"], time.monotonic()
 
     def _arrived(self, ref: Any) -> None:
         """Handles an answer of a node, or its loss."""
+        copying = self._copying.pop(ref, None)
         is_start = ref in self._starting
-        key = self._starting.pop(ref)[0] if is_start else self._reading.pop(ref)
+        key = copying.request["key"] if copying else self._starting.pop(ref)[0] if is_start else self._reading.pop(ref)
         actor = self._children[key]
         try:
             answer = self._ray.get(ref)
-        except self._ray.exceptions.RayTaskError as error:  # raised by our code there
+            if copying:
+                self._copy(actor, copying, answer)
+                return
+        except (self._ray.exceptions.RayTaskError, OSError) as error:  # raised by our code there, or by the data here
             self._drop(key)
-            self._say({"key": key, "refused": f"it cannot be started: {error.cause}"})
+            self._say({"key": key, "refused": f"it cannot be started: {getattr(error, 'cause', error)}"})
             return
         except self._ray.exceptions.RayError as error:
             self._drop(key)
             self._say({"key": key, "lost": reason(error)})
             return
-        if not is_start:
-            output, code = answer
-            for stream, content in output:
-                self._say({"key": key, "stream": stream, "data": base64.b64encode(content).decode()})
-            if code is not None:
-                self._drop(key)
-                lost = code == -signal.SIGTERM  # nobody here has sent it, or it would be known
-                self._say({"key": key, "lost": "its node ended it (SIGTERM)"} if lost else {"key": key, "code": code})
-                return
-        self._reading[actor.read.remote(READ_SECONDS)] = key
+        if is_start:
+            self._say({"key": key, "note": f"on {answer}"})
+        if is_start or not self._is_end(key, *answer):
+            self._reading[actor.read.remote(READ_SECONDS)] = key
+
+    def _is_end(self, key: int, output: list[tuple[str, bytes]], code: int | None) -> bool:
+        """Passes on what a child has written; whether it has ended."""
+        for stream, content in output:
+            self._say({"key": key, "stream": stream, "data": base64.b64encode(content).decode()})
+        if code is None:
+            return False
+        self._drop(key)
+        lost = code == -signal.SIGTERM  # nobody here has sent it, or it would be known
+        self._say({"key": key, "lost": "its node ended it (SIGTERM)"} if lost else {"key": key, "code": code})
+        return True
+
+    def _copy(self, actor: Any, copying: "_Copying", answer: Any) -> None:
+        """Sends the next part of the data to a node; starts the child once the node has all of it."""
+        if copying.parts is None:
+            copying.lacking = answer
+            copying.parts = batches(copying.root, answer)
+            if answer:
+                note = f"copying {number_of(len(answer), 'file')} of the data to its node"
+                self._say({"key": copying.request["key"], "note": note})
+        if (part := next(copying.parts, None)) is not None:
+            self._copying[actor.put.remote(part)] = copying
+        elif copying.lacking:
+            self._copying[actor.complete.remote(copying.lacking)] = copying
+            copying.lacking = []
+        else:
+            self._start_on(actor, copying.request)
 
     def _drop(self, key: int) -> None:
         with suppress(Exception):  # it is gone
@@ -148,6 +185,23 @@ class Bridge:
             except self._ray.exceptions.RayError as error:
                 answers.append({"node": node["name"], "problem": reason(error)})
         return answers
+
+
+@dataclass
+class _Copying:
+    """A child whose node is getting the data.
+
+    Args:
+        request: What starts it.
+        root: The data's folder here.
+        lacking: Files that the node lacked.
+        parts: Their content; None before the node has said what it lacks.
+    """
+
+    request: dict[str, Any]
+    root: Path
+    lacking: list[str] = field(default_factory=list)
+    parts: Iterator[list[tuple[str, int, bytes]]] | None = None
 
 
 def reason(error: Exception) -> str:

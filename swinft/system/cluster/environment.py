@@ -9,6 +9,7 @@ SHARED: tuple[str, ...] = (
     *("TRITON_", "HF_", "WANDB_", "KAGGLE_", "SWINFT_", "XDG_CACHE_HOME", "PYTHONHASHSEED", "LANG", "LC_", "TZ"),
 )
 SLOTS_ON_NODE = "SWINFT_SLOTS_ON_NODE"  # environment variable: children that share a node's cores
+ON_CLUSTER = "SWINFT_ON_CLUSTER"  # environment variable of such a child
 GPUS, CPUS = "SWINFT_SLOT_GPUS", "SWINFT_SLOT_CPUS"  # environment variables of a slot on a cluster: what it takes
 
 
@@ -20,3 +21,8 @@ def shared(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name.startswith(SHARED) or (own.get(name) != value and not name.endswith("_VISIBLE_DEVICES"))
     }
+
+
+def is_on_cluster() -> bool:
+    """Whether this process was started on a node by a command elsewhere."""
+    return ON_CLUSTER in os.environ

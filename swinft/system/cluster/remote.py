@@ -10,8 +10,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,11 +19,10 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from swinft.errors import InputError, RunError
-from swinft.extras import import_extra
+from swinft.extras import check_extra
+from swinft.system.cluster.bridge_process import check_listens, end_bridge, start_bridge
 from swinft.system.cluster.environment import CPUS, GPUS, SHARED, shared
-from swinft.system.import_paths import child_environment
 
-BRIDGE = "swinft.system.cluster.bridge"
 CONNECT_SECONDS = 120.0  # for a bridge to connect; a cluster of this machine starts in 5 to 20 s
 MOST_LOSSES = 10  # of one child, after which it is not started again
 RECONNECTS = 10  # attempts to reach a cluster whose head is gone, PAUSE_SECONDS apart
@@ -60,7 +57,7 @@ class Cluster:
     """
 
     def __init__(self, on: str) -> None:
-        import_extra("ray", "ray", "ray, which runs children on several machines,")
+        check_extra("ray", "ray", "ray, which runs children on several machines,")
         self.on = on
         self._children = dict[int, RemoteProcess]()
         self._answers = dict[int, Any]()
@@ -114,6 +111,7 @@ class Cluster:
         Raises:
             InputError: There is no such cluster, or it is another version of Ray or Python.
         """
+        check_listens(self.on)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # what Ray writes; shown only where the bridge fails
         self._bridge = start_bridge(self.on, self._log)
         late = threading.Timer(CONNECT_SECONDS, self._bridge.kill)
@@ -216,6 +214,7 @@ class RemoteProcess:
 
     def __init__(self, cluster: Cluster, number: int, request: dict[str, Any]) -> None:
         self.number, self.request = number, request
+        self._label = label(request["words"])
         self._cluster = cluster
         self._code: int | None = None
         self._losses = 0
@@ -250,7 +249,7 @@ class RemoteProcess:
 
     def say(self, text: str) -> None:
         """Writes a line to its standard error."""
-        self.write("err", f"{text}\n".encode())
+        self.write("err", f"{self._label}: {text}\n".encode())
 
     def end(self, code: int, problem: str = "") -> None:
         """Ends it here, where it has ended there or cannot be reached any more."""
@@ -278,26 +277,10 @@ class RemoteProcess:
         self._cluster.send({"do": "signal", "key": self.number, "signal": number})
 
 
-def start_bridge(on: str, log: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """Starts a bridge, in a session of its own: Ctrl-C on a terminal is for the children, which are asked to end."""
-    environment = {**child_environment(), "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", BRIDGE, on]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=log, start_new_session=True)
-
-
-def end_bridge(bridge: "subprocess.Popen[bytes]") -> None:
-    """Closes a bridge's input, at which it ends its children; one that hangs is killed."""
-    with suppress(OSError):
-        assert bridge.stdin
-        bridge.stdin.close()
-    try:
-        bridge.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        bridge.kill()
-        bridge.wait()
-    with suppress(OSError):  # what a cluster of this machine has left
-        os.killpg(bridge.pid, signal.SIGKILL)
+def label(words: Sequence[str]) -> str:
+    """What a child is called where something is said about it: `fold 3`, `part 0/4`, or its command."""
+    named = [f"{option[2:]} {value}" for option, value in itertools.pairwise(words) if option in ("--fold", "--part")]
+    return (*named, *words[2:3], "child")[0]
 
 
 _clusters = dict[str, Cluster]()

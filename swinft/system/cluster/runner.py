@@ -3,22 +3,26 @@
 Ray gets this module by value, so that a node without swinft can say so. It uses the standard library alone.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 SILENCE_SECONDS = 30.0  # without a question from the command: its machine is lost, and the child ends
 CHUNK = 65536  # bytes
 CHUNKS = 64  # that wait to be fetched; then the child waits, as at a full pipe
 LOOK_SECONDS = 150.0  # for all nodes to say what a child would find there
+COMPLETE = ".swinft-complete"  # in a copy of the data, once every file of it was compared
 DYING_SECONDS = 1.0  # after a kill: where the node is being ended, this process ends too, and the child was lost
 
 
@@ -29,10 +33,13 @@ class Runner:
         self._output: queue.Queue[tuple[str, bytes]] = queue.Queue(CHUNKS)
         self._asked = time.monotonic()
         self._process: Any = None
+        self._lock: Any = None
         self._copying: list[threading.Thread] = []
 
     def start(self, words: list[str], environment: dict[str, str], prefixes: list[str], folder: str) -> str:
         """Starts `python WORDS…` in a folder; returns this node's name, or raises OSError."""
+        if self._lock:
+            self._lock.close()
         own = {name: value for name, value in os.environ.items() if not name.startswith((*prefixes, "RAY_"))}
         own.pop("PYTHONBREAKPOINT", None)  # Ray's
         marked = {**own, **environment, "SWINFT_CHILD": str(os.getpid()), "SWINFT_ON_CLUSTER": "1"}
@@ -47,18 +54,58 @@ class Runner:
             thread.start()
         return f"{socket.gethostname()} (process {self._process.pid})"
 
+    def missing(self, to: str, files: dict[str, tuple[int, str]]) -> list[str]:
+        """Files that the copy of the data lacks here; its lock is held until the child is started.
+
+        Another child that needs the same copy on this node waits for it. Raises OSError if there is too little space.
+        """
+        done = os.path.join(to, COMPLETE)
+        os.makedirs(to, exist_ok=True)
+        self._lock = open(f"{to}.lock", "w")  # noqa: SIM115  # closed by `start`, or by the end of this process
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        if os.path.exists(done):
+            return []
+        self._files, self._to = files, to
+        lacking = [
+            name for name, (size, digest) in files.items() if not _is_whole(os.path.join(to, name), size, digest)
+        ]
+        needed, free = sum(files[name][0] for name in lacking), shutil.disk_usage(to).free
+        if needed > free:
+            raise OSError(f"{to} has {free / 1e9:.1f} GB free, the copy of the data needs {needed / 1e9:.1f} GB")
+        return lacking
+
+    def put(self, parts: list[tuple[str, int, bytes]]) -> None:
+        """Writes parts of files."""
+        for name, offset, content in parts:
+            path = os.path.join(self._to, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "r+b" if offset else "wb") as file:
+                file.seek(offset)
+                file.write(content)
+
+    def complete(self, lacking: list[str]) -> None:
+        """Compares what was copied with the list; raises OSError if a file differs."""
+        for name in lacking:
+            size, digest = self._files[name]
+            if not _is_whole(os.path.join(self._to, name), size, digest):
+                raise OSError(f"{name} has changed since the command listed it, or was damaged on its way to this node")
+        os.sync()
+        with open(os.path.join(self._to, COMPLETE), "w"):
+            pass
+
     def read(self, seconds: float) -> tuple[list[tuple[str, bytes]], int | None]:
         """What the child has written since, after at most some seconds; and its exit code, once all of it is read."""
         self._asked = time.monotonic()
         found = []
-        try:
+        with suppress(queue.Empty):
             found.append(self._output.get(timeout=seconds))
             while len(found) < CHUNKS:
                 found.append(self._output.get_nowait())
-        except queue.Empty:
-            pass
         self._asked = time.monotonic()
-        code = self._process.poll()
+        if not any(thread.is_alive() for thread in self._copying):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=seconds)
+        code, found = self._process.poll(), [each for each in found if each[1]]
         if found or code is None:
             return found, None
         for thread in self._copying:  # with a timeout: a process that the child started may keep the pipe open
@@ -77,10 +124,13 @@ class Runner:
     def _copy(self, name: str, stream: Any) -> None:
         while content := stream.read(CHUNK):
             self._output.put((name, content))
+        self._output.put((name, b""))  # wakes `read`
 
     def _end_in_silence(self) -> None:
         while time.monotonic() - self._asked < SILENCE_SECONDS:
-            time.sleep(1)
+            time.sleep(min(1.0, SILENCE_SECONDS))
+            if self._process.poll() is not None:
+                return
         self._process.kill()
         os._exit(1)
 
@@ -122,6 +172,10 @@ def look(environment: dict[str, str], prefixes: list[str], folder: str, paths: l
     if done.returncode:
         return {"host": host, "problem": f"python fails there: {done.stderr.strip().splitlines()[-1:]}"}
     return {"host": host, "versions": json.loads(done.stdout), "files": {path: _content(path) for path in paths}}
+
+
+def _is_whole(path: str, size: int, digest: str) -> bool:
+    return os.path.isfile(path) and os.path.getsize(path) == size and _content(path) == digest
 
 
 def _content(path: str) -> str:
