@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from swinft.data.features import FillRules, MissingFeatures, UnknownCategories
+from swinft.data.sample_rows import PAIR
 from swinft.data.tables.text import MISSING_WORDS, TextRules, Twins
 from swinft.data.target.auxiliary import AuxiliaryTarget, auxiliary_of
 from swinft.ranges import SettingsError, list_problems, settings_of, text_problems, word_problems
@@ -67,7 +68,8 @@ class Columns:
             `target_kind` and, if needed, `weight` (1.0), `label_delimiter`, `head` and `name`:
             `[{target: breed, target_kind: classification, weight: 0.3}]`. They may be missing in some rows. They are
             neither predicted nor scored; `metrics.jsonl` contains their loss on the held-out rows.
-        sample_id: Id column of the sample submission, if its name differs there; `submission.id` in a config.
+        sample_id: Id column of the sample submission, if its name differs there; or two, of the id and of the output
+            that a row is for; `submission.id` in a config.
         weight: Column of numbers from 0, such as votes or confidence: a factor on the training loss of each row. They
             are divided by their mean over the rows that a fold trains on, so that they do not change the size of a
             step; the loss of a batch is the sum of its weighted losses over its number of rows. `val_loss` has none.
@@ -89,7 +91,7 @@ class Columns:
     unknown_categories: UnknownCategories = "other"
     on_missing_target: OnMissingTarget = "error"
     encoding: str = "utf-8"
-    sample_id: str | None = None
+    sample_id: str | list[str] | None = None
     auxiliary: list[AuxiliaryTarget] | None = None
     weight: str | RowWeights | None = None
 
@@ -102,8 +104,11 @@ class Columns:
             "on_missing_target": get_args(OnMissingTarget),
         }
         lists = ("class_order", "missing_words", "numeric_features", "categorical_features")
-        optional = ("test_id", "label_delimiter", "sample_id")
+        optional = ("test_id", "label_delimiter", *([] if isinstance(self.sample_id, list) else ["sample_id"]))
         problems = word_problems("data.columns", vars(self), words)
+        pair = self.sample_id
+        if isinstance(pair, list) and (len({*map(str, pair)}) != 2 or len(pair) != 2):
+            problems.append(f"submission.id is {pair}. Allowed: a column, or two: [id, class].")
         problems += text_problems("data.columns", vars(self), ("encoding",), optional)
         wrong_lists = list_problems("data.columns", vars(self), lists)
         problems += wrong_lists or self._contradictions()
@@ -181,7 +186,9 @@ class Columns:
             id: Id column of the training table.
             is_sample: Whether the table is the sample submission.
         """
-        if is_sample and self.sample_id:
+        if is_sample and isinstance(self.sample_id, list):
+            return PAIR, "submission.id"
+        if is_sample and isinstance(self.sample_id, str) and self.sample_id:
             return self.sample_id, "submission.id"
         if self.test_id:
             return self.test_id, "data.columns.test_id"

@@ -127,6 +127,11 @@ class DataSettings:
         if self.folds.rare_classes != "error" and (not are_classes or self.kind.is_soft):
             found.append("data.folds.rare_classes is for classification with one column of classes; remove it.")
         found += self._gap_problems()
+        if isinstance(pair := self.columns.sample_id, list) and self.predicts_sample:
+            found.append(
+                f"submission.id is {pair}, so that the sample submission has several rows for an id: set data.test to "
+                f"the rows to predict, as [{{csv: {self.sample_submission}}}, {{unique: [{pair[0]}]}}]."
+            )
         found += [
             f"data.folds.extra: {' and '.join(each.for_labels)} of {each.name} are for classes and labels, whose "
             f"predictions are probabilities; remove them."

@@ -1,17 +1,33 @@
-"""How the rows of a sample submission come from rows to predict: one each, one per output, or one per group of rows."""
+"""How the rows of a sample submission come from rows to predict: one each, one per output, or one per group of rows.
+
+A sample with a row for each id and output in two columns, `id,class,segmentation`, is read with ids made of both.
+"""
 
 import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from swinft.data.tables.steps.columns import FormatStep
+from swinft.data.tables.steps.named import steps_of
+from swinft.data.tables.steps.sequence import StepList
 from swinft.data.tables.table import Problem, Table
 from swinft.data.tables.text import Spellings
 from swinft.errors import InputError, listed, number_of
 
 ROW, OUTPUT = "id", "output"  # the fields of a pattern
 FIELDS = re.compile(r"\{([^{}]*)\}")
+PAIR, BETWEEN = "id and output", " | "  # the column of ids of two columns, and what is between their cells
 SIGNS = re.compile(r"[^0-9A-Za-z]+")
+
+
+def with_pair(given: str | StepList, names: str | Sequence[str] | None) -> str | StepList:
+    """The table of a sample submission; with the column `PAIR` if two columns name the id and the output of a row."""
+    if names is None or isinstance(names, str):
+        return given
+    key = "data.sample_submission"
+    steps = given.steps if isinstance(given, StepList) else steps_of(key, [{"csv": given}]).steps
+    return StepList(key, [*steps, FormatStep({PAIR: BETWEEN.join(f"{{{name}}}" for name in names)})])
 
 
 def checked_sample(sample: Table | None, test: Table | None, problems: list[Problem]) -> Table | None:
@@ -19,6 +35,8 @@ def checked_sample(sample: Table | None, test: Table | None, problems: list[Prob
 
     The sample may also have a row for each row and output, or for each group of rows; a submission then says how.
     """
+    if sample is not None and sample.id_column == PAIR:
+        return sample  # compared with the rows to predict when its rows are matched with the outputs
     if sample is None or test is None or _is_made_of(sample.ids, test.ids) or group_column(sample.ids, test):
         return sample
     for one, other in ((sample, test), (test, sample)):

@@ -21,7 +21,7 @@ from swinft.data.given_rows import GivenRows
 from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.masks.masks import with_masks
 from swinft.data.pseudo_labels import PseudoLabels, awaiting_labels, with_labels
-from swinft.data.sample_rows import checked_sample
+from swinft.data.sample_rows import checked_sample, with_pair
 from swinft.data.sampled_order import SampledOrder
 from swinft.data.samples import Rows, read_test, read_test_targets, read_train
 from swinft.data.sampling import TrainingRows, make_sampler
@@ -336,7 +336,8 @@ class Splits:
         if not settings.sample_submission or settings.predicts_sample:
             return rows if settings.sample_submission else None
         id, setting = settings.columns.id_of(settings.id, is_sample=True)
-        return checked_sample(settings.read(settings.sample_submission, id, {}, problems, setting), rows, problems)
+        given = with_pair(settings.sample_submission, settings.columns.sample_id)
+        return checked_sample(settings.read(given, id, {}, problems, setting), rows, problems)
 
     def _read_train(self, problems: list[Problem]) -> tuple[Rows, Schema] | None:
         if self.settings.train is None:

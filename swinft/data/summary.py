@@ -11,6 +11,7 @@ from swinft.data.folds import Folds
 from swinft.data.images.depth import as_bytes
 from swinft.data.loading.device_loader import DeviceLoader
 from swinft.data.loading.workers import TimedLoader
+from swinft.data.masks.overlay import add_legend, filled_masks
 from swinft.data.schema import Schema
 from swinft.printing import plain_names, visible, width
 
@@ -74,7 +75,7 @@ def format_summary(summary: dict[str, Any]) -> str:
 
 
 def batch_figure(loader: TimedLoader, n: int, titles: Callable[[list[int]], list[str]]) -> "Figure":
-    """The first images of a loader's next pass, as the network sees them; no others are decoded.
+    """The first images of a loader's next pass, as the network sees them, with their masks; no others are decoded.
 
     Args:
         loader: A loader of a datamodule.
@@ -86,12 +87,17 @@ def batch_figure(loader: TimedLoader, n: int, titles: Callable[[list[int]], list
         images = loader.images(keys)
     else:
         images = [in_a_row(loader.dataset[key]) for key in keys]
-    return image_grid(images, titles([row for _, row in keys]))
+    return image_grid(images, titles([row for _, row in keys]), getattr(loader.dataset, "classes", ()))
 
 
 def in_a_row(item: dict[str, Any]) -> NDArray[np.uint8]:
-    """The images of an item as one, uint8 (H, W, 3): those of a row side by side, and so are channels beyond three."""
+    """The images of an item as one, uint8 (H, W, 3), with its masks, if there are any.
+
+    Images of a row are side by side, and so are channels beyond three.
+    """
     image = as_bytes(np.asarray(item["image"]))
+    if "target" in item and item["target"].ndim == 3:
+        return filled_masks(image, item["target"].numpy().transpose(1, 2, 0))
     if image.ndim == 4:
         there = np.asarray(item["image_mask"]) if "image_mask" in item else np.ones(len(image), dtype=bool)
         return np.concatenate(list(image[there]), axis=1)
@@ -101,12 +107,13 @@ def in_a_row(item: dict[str, Any]) -> NDArray[np.uint8]:
     return np.concatenate([np.repeat(plane, 3 // plane.shape[2], axis=2) for plane in planes], axis=1)
 
 
-def image_grid(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> "Figure":
-    """A figure of images (H, W, 3) with titles."""
+def image_grid(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], classes: Sequence[str] = ()) -> "Figure":
+    """A figure of images (H, W, 3) with titles, and the names of classes whose masks are drawn."""
     import matplotlib.pyplot as plt
 
-    with plain_names(titles) as drawable:
+    with plain_names([*titles, *classes]) as drawable:
         figure = _grid(images, ["\n".join(map(drawable, title.split("\n"))) for title in titles])
+        add_legend(figure, [drawable(name) for name in classes])
     plt.close(figure)  # a notebook shows the returned figure; an open one would be shown a second time
     return figure
 

@@ -188,7 +188,10 @@ def _plan_submission(
     schema = with_prior(schema, rows.targets[rows.is_used & rows.has_target & ~rows.is_extra])
     test = data.splits.tables[2] if data.splits.tables else None
     predicted = predicted_ids(test.table, options.group) if test else None
-    sample, delimiter = Sample.of(data.splits.sample), config.data.columns.label_delimiter
+    sample, delimiter = (
+        Sample.of(data.splits.sample, data.settings.columns.sample_id),
+        config.data.columns.label_delimiter,
+    )
     plan = plan_submission(sample, schema, first, options, delimiter, predicted)
     if test and predicted is not None:
         check_ids(plan.sample, test.table, predicted, options.group)

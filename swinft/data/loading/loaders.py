@@ -115,13 +115,19 @@ class Loaders:
                 self.splits.test_targets() if split == "test" else rows.learnt if split == "train" else rows.targets
             )
         masks = rows.masks
-        if are_maps and split == "test":
-            assert self.splits.schema is not None
-            masks = read_test_masks(settings, rows, self.splits.schema.outputs)
+        schema = self.splits.schema
+        if are_maps and split == "test" and schema is not None:
+            masks = read_test_masks(settings, rows, schema.outputs)
         make: Any = ImageDataset
         if are_maps:
             per_pass = 0 if settings.tile is None or split == "train" else context.batch_size
-            make = partial(MaskDataset, masks=masks, tile=settings.tile, per_pass=per_pass)
+            make = partial(
+                MaskDataset,
+                masks=masks,
+                tile=settings.tile,
+                per_pass=per_pass,
+                classes=schema.outputs if schema else (),
+            )
         dataset: ImageDataset = make(
             RowNames.of(rows.table),
             ImageSet(rows.paths, settings.root, shrunk_for, loading.image_rules, rows.source),

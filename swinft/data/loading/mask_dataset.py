@@ -4,6 +4,7 @@ Shapes: N rows, K classes, (H, W) image size.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +34,13 @@ class MaskDataset(ImageDataset):
         masks: Masks of the rows; None for rows to predict.
         tile: Tiles of large images; None where images are resized to the network's input.
         per_pass: Tiles of a forward pass; 0 for random tiles.
+        classes: Names of the K classes.
     """
 
     masks: Masks | None = None
     tile: TileConfig | None = None
     per_pass: int = 0
+    classes: Sequence[str] = ()
 
     def __getitem__(self, key: Key | int) -> dict[str, Any]:
         epoch, row = self.key(key)

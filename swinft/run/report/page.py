@@ -19,6 +19,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.images.decode import decode
 from swinft.data.images.depth import displayed
 from swinft.data.inspection.scan import ImageSet
+from swinft.data.masks.overlay import hex_color
 from swinft.data.schema import Schema
 from swinft.data.sources.source import ImageError
 from swinft.errors import InputError, StoreError
@@ -29,6 +30,7 @@ from swinft.run.ensemble.table import table_lines
 from swinft.run.layout import Run
 from swinft.run.provenance import predictions_made_with
 from swinft.run.report.errors import error_table
+from swinft.run.report.masks import mask_groups
 from swinft.store import commit
 
 NUM_WORST = 12
@@ -49,7 +51,8 @@ def write_report(run: Run, data: CSVDataModule) -> None:
     environment = run.read_environment()
     config = run.read_config()
     outputs = data.schema.outputs
-    values = Predictions.read(run.oof, len(outputs)).join(data.train_table.ids, str(run.oof)).values
+    oof = Predictions.read(run.oof, len(outputs)).join(data.train_table.ids, str(run.oof))
+    values = oof.values
     made_with = _current_predictions(run)
     scored = data.is_scored
     with plain_names(outputs) as drawable:
@@ -73,10 +76,20 @@ def write_report(run: Run, data: CSVDataModule) -> None:
         backbone=config["model"]["backbone"],
         image_size=config["data"]["image_size"],
         figures=figures,
-        worst=worst_rows(values, data),
+        worst=[] if oof.maps else worst_rows(values, data),
+        masks=_drawn_masks(oof, data, scores),
+        classes=[{"name": name, "color": hex_color(k)} for k, name in enumerate(outputs)],
     )
     commit(run.errors, as_bytes(error_table(values, data)), "swinft report")
     commit(run.report, page.encode(), "swinft report")
+
+
+def _drawn_masks(oof: Predictions, data: CSVDataModule, scores: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of `mask_groups`, their images as data URIs."""
+    groups = mask_groups(oof, data, scores)
+    for row in (row for rows in groups.values() for row in rows):
+        row["image"] = "" if row["image"] is None else _jpeg(Image.fromarray(row["image"]))
+    return groups
 
 
 def _current_predictions(run: Run) -> Provenance | None:
@@ -246,6 +259,10 @@ def _thumbnail(images: ImageSet) -> str:
     image = Image.new("RGB", (sum(each.width for each in found), max(each.height for each in found)))
     for number, each in enumerate(found):
         image.paste(each, (sum(before.width for before in found[:number]), 0))
+    return _jpeg(image)
+
+
+def _jpeg(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

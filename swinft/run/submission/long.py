@@ -36,7 +36,7 @@ class Long:
             cells[word][row_of[id]] = cell
         deciding = self.sample.deciding
         known = None if deciding is None else dict.fromkeys(words, deciding[self.column])
-        id = self.sample.id
+        id = self.sample.keys[0] if len(self.sample.keys) > 1 else self.sample.id
         return Sample(self.sample.source, id, [id, *words], rows, cells, deciding=known)
 
     def first(self) -> "Long":
@@ -47,11 +47,15 @@ class Long:
         """The cells of the id and the values, from the columns of a wide submission."""
         at = {row: number for number, row in enumerate(wide[id])}
         values = [wide[word][at[row]] for row, word in zip(self.ids.rows, self.ids.words, strict=True)]
-        return {id: list(self.sample.ids), self.column: values}
+        keys = self.sample.keys
+        own = {name: list(self.sample.cells[name]) for name in keys} if len(keys) > 1 else {id: list(self.sample.ids)}
+        return {**own, self.column: values}
 
 
 def long_sample(sample: Sample, keep: Sequence[str], pattern: str | None, predicted: Sequence[str]) -> Long | None:
     """The long form of a sample; None if it has a row for each row to predict.
+
+    Where two columns name the id and the output of a row, they decide.
 
     Args:
         sample: The sample.
@@ -62,9 +66,16 @@ def long_sample(sample: Sample, keep: Sequence[str], pattern: str | None, predic
     Raises:
         InputError: The pattern does not fit, or several columns are to be filled.
     """
-    if pattern is None and (not sample.cells or set(sample.ids) == set(predicted)):
+    is_pair = len(sample.keys) > 1
+    if is_pair and pattern is not None:
+        raise InputError(f"submission.rows takes ids apart, and submission.id is {[*sample.keys]}: remove one of them.")
+    if pattern is None and not is_pair and (not sample.cells or set(sample.ids) == set(predicted)):
         return None
-    found = long_ids(sample.ids, predicted) if pattern is None else split_ids(sample.ids, predicted, pattern)
+    if is_pair:
+        named = [list(sample.cells[name]) for name in sample.keys]
+        found: LongIds | None = LongIds(", ".join(f"{{{name}}}" for name in sample.keys), named[0], named[1])
+    else:
+        found = long_ids(sample.ids, predicted) if pattern is None else split_ids(sample.ids, predicted, pattern)
     if found is None:
         return None
     free = [column for column in sample.targets if column not in keep]

@@ -44,7 +44,8 @@ class SubmissionConfig:
         threshold: Labels with at least this probability are written, in 0–1. If all labels of a row are below it, the
             most probable one is written.
         delimiter: Text between labels; null for that of the sample's cells, or `data.columns.label_delimiter`.
-        id: Id column of the sample submission, if its name differs from that in the test table.
+        id: Id column of the sample submission, if its name differs from that in the test table; `[id, class]` if a row
+            is for an id and an output, named in the second column.
         columns: Outputs of the sample's columns with other names: `{X4: X4_mean}`; for one column with the probability
             of one of two classes, that class: `{label: dog}`.
         words: Text of classes or labels, if the sample has other names for them: `{cat: '0', dog: '1'}`.
@@ -66,7 +67,7 @@ class SubmissionConfig:
     format: NamedFormat | SubmissionFormat = "auto"
     threshold: float = 0.5
     delimiter: str | None = None
-    id: str | None = None
+    id: str | list[str] | None = None
     columns: dict[str, str] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
     keep: list[str] = field(default_factory=list)
@@ -188,7 +189,6 @@ def check_submission(text: str, plan: SubmissionPlan) -> list[str]:
     problems = []
     if len(rows) - 1 != len(sample.ids):
         problems.append(f"{number_of(len(rows) - 1, 'row')}, {sample.source} has {len(sample.ids)}")
-    position = sample.columns.index(sample.id)
     place = {column: k for k, column in enumerate(sample.columns)}
     filled = [(place[column], column) for column in plan.format.columns] if plan.long is None else []
     seen: set[str] = set()
@@ -198,11 +198,11 @@ def check_submission(text: str, plan: SubmissionPlan) -> list[str]:
         if len(row) != len(sample.columns):
             problems.append(f"line {line}: {number_of(len(row), 'field')} instead of {len(sample.columns)}")
             continue
-        if row[position] in seen:
-            problems.append(f"line {line}: id '{row[position]}' is there twice")
-        elif row[position] != wanted:
-            problems.append(f"line {line}: id '{row[position]}' where {sample.source} has '{wanted}'")
-        seen.add(row[position])
+        if (id := sample.id_of(row)) in seen:
+            problems.append(f"line {line}: id '{id}' is there twice")
+        elif id != wanted:
+            problems.append(f"line {line}: id '{id}' where {sample.source} has '{wanted}'")
+        seen.add(id)
         problems += [
             f"line {line}, column '{column}': {problem}"
             for k, column in filled

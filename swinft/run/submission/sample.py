@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from swinft.data.columns import Columns
 from swinft.data.roots import resolved_root
+from swinft.data.sample_rows import BETWEEN, PAIR, with_pair
 from swinft.data.tables.numbers import NUMBER
 from swinft.data.tables.steps.make import given_table, read_given
 from swinft.data.tables.table import DataError, Problem, Table
@@ -34,6 +35,7 @@ class Sample:
         header: The names exactly as in the file; None for `columns`.
         deciding: The cells at the time of the fit, which decide the format; None for `cells`. A hidden test set has
             another sample submission, whose cells must not change the format.
+        keys: The columns of the id; two where a row is for an id and an output.
     """
 
     source: str
@@ -43,15 +45,17 @@ class Sample:
     cells: Mapping[str, list[str]] = field(default_factory=dict)
     header: list[str] | None = None
     deciding: Mapping[str, list[str]] | None = None
+    keys: Sequence[str] = ()
 
     @classmethod
-    def of(cls, table: Table) -> "Sample":
-        """The sample submission in a table.
+    def of(cls, table: Table, given: str | Sequence[str] | None = None) -> "Sample":
+        """The sample submission in a table, and `submission.id`.
 
         Raises:
             InputError: A column has no name, or two have the same name.
         """
-        columns = [normal(name) for name in table.header]
+        header = [name for name in table.header if name != PAIR]
+        columns = [normal(name) for name in header]
         odd = [name for name, count in Counter(columns).items() if count > 1 or not name]
         if odd:
             raise InputError(
@@ -59,7 +63,12 @@ class Sample:
                 f"data.sample_submission to the competition's own file."
             )
         cells = {name: table.column(name) for name in columns if name != table.id_column}
-        return cls(str(table.path), table.id_column, columns, table.ids, cells, list(table.header))
+        keys = [table.id_column] if given is None or isinstance(given, str) else list(given)
+        return cls(str(table.path), table.id_column, columns, table.ids, cells, header, keys=keys)
+
+    def id_of(self, row: Sequence[str]) -> str:
+        """The id of a row of cells, of both columns where it has two."""
+        return BETWEEN.join(row[self.columns.index(name)] for name in self.keys or [self.id])
 
     def distinct(self) -> dict[str, list[str]]:
         """The cells of distinct rows, which suffice to decide the format."""
@@ -78,8 +87,8 @@ class Sample:
 
     @property
     def targets(self) -> list[str]:
-        """All columns except the id."""
-        return [column for column in self.columns if column != self.id]
+        """All columns except those of the id."""
+        return [column for column in self.columns if column not in (self.id, *self.keys)]
 
     @property
     def written_header(self) -> list[str]:
@@ -127,13 +136,13 @@ def _allow_steps(data: Mapping[str, Any], reads_rows: bool, allow_code: Sequence
 
 
 def read_sample(
-    data: Mapping[str, Any], sample_id: str | None, reads_rows: bool, allow_code: Sequence[str]
+    data: Mapping[str, Any], sample_id: str | list[str] | None, reads_rows: bool, allow_code: Sequence[str]
 ) -> Sample | None:
     """The sample submission of a config; None if it has none.
 
     Args:
         data: The section `data` of a run's config.
-        sample_id: Name of the id column there, if it differs.
+        sample_id: `submission.id`.
         reads_rows: Whether columns of the rows to predict are read too, so that their steps are allowed.
         allow_code: Packages or modules whose classes the config may name.
 
@@ -149,7 +158,8 @@ def read_sample(
     problems: list[Problem] = []
     id, setting = columns.id_of(data["id"], is_sample=True)
     more = columns.encoding, setting, data["loading"]["follow_links"]
+    given = with_pair(given, sample_id)
     table = read_given(given, Path(resolved_root(data["root"])), id, {}, problems, *more)
     if table is None or problems:
         raise DataError(problems, data["loading"]["download"])
-    return Sample.of(table)
+    return Sample.of(table, sample_id)
