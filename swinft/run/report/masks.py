@@ -9,7 +9,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.images.decode import decode
 from swinft.data.images.depth import displayed
 from swinft.data.images.resize import nearest, resized
-from swinft.data.masks.overlay import outlined
+from swinft.data.masks.overlay import filled_masks, outlined
 from swinft.data.sources.source import ImageError
 from swinft.inference.predictions import Predictions
 from swinft.model.scoring import chosen_metrics
@@ -59,7 +59,7 @@ def mask_groups(oof: Predictions, data: CSVDataModule, scores: dict[str, Any]) -
 def _overlay(
     data: CSVDataModule, row: int, true: NDArray[np.uint8], predicted: NDArray[np.uint8]
 ) -> NDArray[np.uint8] | None:
-    """A row's image with the outlines of its true masks (solid) and predicted ones (dashed); None if it is missing."""
+    """A row's image with its true masks, filled, and the dashed outlines of predicted ones; None if it is missing."""
     images = data.images_of("fit", [row])
     try:
         image = displayed(decode(images.paths[0], images.rules, images.source))
@@ -67,5 +67,5 @@ def _overlay(
         return None
     scale = SIDE / max(image.shape[:2])
     size = max(1, round(scale * image.shape[0])), max(1, round(scale * image.shape[1]))
-    small = outlined(resized(image, *size).astype(np.uint8), nearest(true, *size))
+    small = filled_masks(resized(image, *size).astype(np.uint8), nearest(true, *size))
     return outlined(small, nearest(predicted, *size), is_dashed=True)
