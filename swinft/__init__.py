@@ -110,6 +110,7 @@ _PUBLIC = {
     "fit": "swinft.run.api",
     "new": "swinft.propose.command",
     "open_run": "swinft.run.api",
+    "tune": "swinft.tuning.command",
     "upload": "swinft.kaggle.upload",
 }
 __all__ = sorted(_PUBLIC)

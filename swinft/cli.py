@@ -30,6 +30,7 @@ COMMANDS = {
         "swinft.commands.fit:main", "train every fold of a config; writes oof.csv, the pooled score, a report"
     ),
     "find": Command("swinft.commands.find:main", "find a learning rate and a batch size for a config; writes nothing"),
+    "tune": Command("swinft.commands.tune:main", "search settings of a config: train its folds with other values"),
     "predict": Command("swinft.commands.predict:main", "predict the test rows with all folds of a run"),
     "submit": Command("swinft.commands.submit:main", "turn a run's predictions into a checked submission.csv; send it"),
     "submissions": Command("swinft.commands.submissions:main", "list what a run has sent to Kaggle, with its scores"),

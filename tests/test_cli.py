@@ -18,6 +18,7 @@ def test_the_commands_are_these():
         "check",
         "fit",
         "find",
+        "tune",
         "predict",
         "submit",
         "submissions",

@@ -105,7 +105,7 @@ def check_run(experiment: Experiment, select: Select = select_compute) -> Checke
         problems, lambda: check_trainer(experiment, folds.planned * len(config.seeds or [0]) if folds else 1)
     )
     _collect(problems, lambda: check_pretrained(config))
-    _collect(problems, lambda: _check_numbers(config))
+    _collect(problems, lambda: check_numbers(config))
     teachers = _collect(problems, lambda: teachers_of(experiment)) or []
     if data and folds:
         _collect(problems, lambda: check_views(experiment.views(), *data.settings.shown_to_network))
@@ -154,7 +154,7 @@ def _check_fold(config: Namespace, num_folds: int) -> None:
         raise InputError(f"--fold {fold}: the folds are {names}. `{ALL}` trains on every row.")
 
 
-def _check_numbers(config: Namespace) -> None:
+def check_numbers(config: Namespace) -> None:
     """Checks the numbers that no section's class checks in its constructor.
 
     Raises:

@@ -64,7 +64,7 @@ def fit(experiment: Experiment) -> Run | None:
         wait_for_first_rank(run, config)
         fit_fold(run, experiment, None)
         return run
-    _check_place(config, run)
+    check_run_place(config, run)
     if config.trainer.fast_dev_run:
         fit_dry_run(experiment)
         return None
@@ -105,7 +105,7 @@ def wait_for_first_rank(run: Run, config: Namespace) -> None:
         time.sleep(0.5)
 
 
-def _check_place(config: Namespace, run: Run) -> None:
+def check_run_place(config: Namespace, run: Run) -> None:
     """Checks the folder of the runs, and for `--on` the nodes of the cluster.
 
     Raises:

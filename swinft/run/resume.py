@@ -85,11 +85,11 @@ def _check_config(run: Run, experiment: Experiment) -> bool:
     text = verify(run.config).read_text(encoding="utf-8")
     before = experiment.with_config(read_frozen(experiment.parser, run.config, experiment.config.allow_code))
     # The parser of this version adds new keys with their defaults.
-    frozen = dict(_flat(yaml.safe_load(before.dump())))
-    wanted = dict(_flat(yaml.safe_load(experiment.dump())))
+    frozen = dict(flat_keys(yaml.safe_load(before.dump())))
+    wanted = dict(flat_keys(yaml.safe_load(experiment.dump())))
     keys = [key for key in {**frozen, **wanted} if frozen.get(key, ABSENT) != wanted.get(key, ABSENT)]
     lines = {key: f"{key}: was {frozen.get(key, ABSENT)!r}, is {wanted.get(key, ABSENT)!r}" for key in keys}
-    refused = [line for key, line in lines.items() if not _may_change(key)]
+    refused = [line for key, line in lines.items() if not may_change(key)]
     if refused:
         title = f"{run.root} was started with another config; resuming would mix the two."
         fix = "Undo the change, or give the new run another --name."
@@ -98,20 +98,21 @@ def _check_config(run: Run, experiment: Experiment) -> bool:
     changed = [line for key, line in lines.items() if key not in ("name", "runs")]
     if changed:
         print(f"changed since the start, without an effect on results: {'; '.join(changed)}")
-    if added := sorted(set(frozen) - set(dict(_flat(yaml.safe_load(migrated(text)))))):
+    if added := sorted(set(frozen) - set(dict(flat_keys(yaml.safe_load(migrated(text)))))):
         print(f"keys that are new in this version, set to their defaults: {', '.join(added)}")
     return bool(keys or added or migrated(text) != text)
 
 
-def _may_change(key: str) -> bool:
+def may_change(key: str) -> bool:
+    """Whether a key may differ from a run's start: it does not change weights and predictions."""
     return any(key == each or key.startswith(f"{each}.") for each in CHANGEABLE)
 
 
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat_keys(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys with their values; lists and empty sections are values."""
     if isinstance(node, dict) and node:
         for key, value in node.items():
-            yield from _flat(value, f"{prefix}.{key}".lstrip("."))
+            yield from flat_keys(value, f"{prefix}.{key}".lstrip("."))
     else:
         yield prefix, node
 

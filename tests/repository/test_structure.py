@@ -22,7 +22,7 @@ ORDER = [
     ["data", "model"],
     ["inference"],
     ["run"],
-    ["kaggle", "propose"],
+    ["kaggle", "propose", "tuning"],
     ["commands"],
     ["cli"],
 ]

@@ -123,8 +123,8 @@ def slots_for(config: Namespace, per_fold: int, num_waiting: int, on: str = LOCA
 
 
 def parallel_folds_variable(slots: list[Slot]) -> dict[str, str]:
-    """The environment variable with the number of folds that run in parallel and share the cores."""
-    return {FOLDS_AT_A_TIME: str(len(slots))}
+    """The environment variable with the number of folds that run in parallel, of all trials, and share the cores."""
+    return {FOLDS_AT_A_TIME: str(folds_at_a_time() * len(slots))}
 
 
 def folds_at_a_time() -> int:

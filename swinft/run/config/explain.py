@@ -75,6 +75,9 @@ def unknown_key(what: str, key: str, known: Iterable[str], managed: Mapping[str,
         known: All known dotted keys.
         managed: Keys that swinft sets itself, with the reason.
     """
+    if key.partition(".")[0] == "tune":
+        advice = "only `swinft tune` reads the section `tune`: keep it in a file of its own, for its option --space."
+        return f"{what.format(key)}: {advice}"
     if key in managed:
         return f"{what.format(key)}: swinft sets this itself: {managed[key]}"
     if new := current_key(key):

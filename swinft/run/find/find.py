@@ -129,7 +129,7 @@ class _Finder:
         config.runs = str(folder / "runs")
         self._config, self._experiment, self._folder = config, experiment.with_config(config), folder
         self._run = Run.at(Path(config.runs) / config.name)
-        checked = check_run(self._experiment, _by_rule)
+        checked = check_run(self._experiment, by_rule)
         self._data: CSVDataModule = checked.data
         trainings = (int(self._data.fold_of_row.max()) + 1) * len(config.seeds or [0])
         self._devices = devices_per_fold(config, trainings)
@@ -225,9 +225,7 @@ class _Finder:
         return answer
 
 
-def _by_rule(
-    experiment: Experiment, schema: Schema, tried: TriedTask, device: torch.device, planned: Planned
-) -> Choice:
+def by_rule(experiment: Experiment, schema: Schema, tried: TriedTask, device: torch.device, planned: Planned) -> Choice:
     """The choice without a trial, which would need the batch that is to be found."""
     return default_choice(experiment.config, device)
 

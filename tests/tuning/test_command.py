@@ -1,0 +1,123 @@
+"""`swinft tune` through the front door."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+
+import swinft
+from swinft.cli import main
+from swinft.errors import InputError
+from swinft.tuning.command import split
+from tests.conftest import in_this_process, tiny_config, write_config
+
+SPACE = {"model.optim.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "data.augment": ["none", "light"]}
+
+
+@pytest.fixture
+def config(competition, tmp_path):
+    """A config with a space, of one epoch."""
+    return write_config(
+        tmp_path / "config.yaml",
+        tiny_config(competition, tmp_path / "runs", **{"trainer.max_epochs": 1, "tune": dict(SPACE)}),
+    )
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    monkeypatch.setattr("swinft.run.fit.run_children", in_this_process)
+
+
+def test_options_of_a_search_and_keys_of_a_config_are_told_apart(tmp_path):
+    own, words = split(
+        ["--config", "c.yaml", "--trials", "5", "--folds", "0,1", "--model.optim.lr=1", "--json", "--on", "ray"]
+    )
+    assert own == ["--trials=5", "--folds=0,1", "--json"]
+    assert words == ["--config", "c.yaml", "--model.optim.lr=1", "--on", "ray"]
+    assert split(["--resume", "--config", "c.yaml"]) == (["--resume=true"], ["--config", "c.yaml"])
+    with pytest.raises(InputError, match=r"is not a search: it has no study\.json"):
+        split(["--resume", str(tmp_path)])
+
+
+def test_every_value_is_checked_before_anything_is_written(config, tmp_path, capsys):
+    space = {
+        "model.optim.lr": {"low": -1.0, "high": 1.0},
+        "data.augment": ["light", "lihgt"],
+        "model.backbone": ["swin_tiny_patch4_window7_224", "swin_tny"],
+    }
+    path = write_config(tmp_path / "space.yaml", space)
+    assert main(["tune", "--config", str(config), "--space", str(path), "--trials", "2"]) == 2
+    err = capsys.readouterr().err
+    for message in (
+        "model.optim.lr is -1.0. Allowed: a number above 0",
+        "`lihgt` is not",
+        "timm has no model 'swin_tny'",
+    ):
+        assert message in err
+    assert not (tmp_path / "runs" / "tiny").exists()
+
+
+def test_other_commands_name_the_option_for_the_section(config, capsys):
+    assert main(["fit", "--config", str(config)]) == 2
+    assert "only `swinft tune` reads the section `tune`" in capsys.readouterr().err
+
+
+def test_errors_name_the_users_file_and_line(config, capsys):
+    config.write_text(config.read_text().replace("tune:", "tune:  # searched").replace("seed:", "seed:") + "sede: 1\n")
+    assert main(["tune", "--config", str(config)]) == 2
+    err = capsys.readouterr().err
+    assert f"{config}:{len(config.read_text().splitlines())}: unknown key 'sede'" in err
+
+
+def test_a_search_of_one_fold(config, tmp_path, capsys, in_process):
+    words = ["tune", "--config", str(config), "--folds", "0", "--json"]
+    assert main([*words, "--trials", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    folder = tmp_path / "runs" / "tiny"
+    assert [each["state"] for each in found["trials"]] == ["complete"]
+    # What best.yaml is: the values of the best trial in a config that `fit` takes.
+    best = yaml.safe_load((folder / "best.yaml").read_text())
+    row = pd.read_csv(folder / "trials.csv").iloc[found["best"]]
+    assert (best["model"]["optim"]["lr"], best["data"]["augment"]) == (row["model.optim.lr"], row["data.augment"])
+    assert best["name"] == "tiny_best"
+    changed = write_config(tmp_path / "space.yaml", {**SPACE, "data.augment": ["none", "medium"]})
+    assert main([*words, "--trials", "3", "--resume", "--space", str(changed), "--model.ema_decay", "0.5"]) == 2
+    err = capsys.readouterr().err
+    assert "space: was" in err
+    assert "model.ema_decay: was 0.9, is 0.5" in err
+
+
+@pytest.mark.slow
+def test_a_search_is_continued_checked_and_refused(config, tmp_path, capsys, in_process):
+    words = ["tune", "--config", str(config), "--folds", "0"]
+    folder = tmp_path / "runs" / "tiny"
+    assert main([*words, "--trials", "1"]) == 0
+    assert main([*words, "--trials", "2"]) == 2
+    assert "--resume continues it" in capsys.readouterr().err
+    assert main(["tune", "--resume", str(folder), "--trials", "2", "--data.loading.num_workers", "0"]) == 0
+    assert len(pd.read_csv(folder / "trials.csv")) == 2
+    assert yaml.safe_load((folder / "best.yaml").read_text())["data"]["loading"]["num_workers"] == 0
+    assert main(["check", "--config", str(folder / "best.yaml")]) == 0
+    assert main([*words, "--overwrite", "--trials", "1"]) == 0
+    assert len(pd.read_csv(folder / "trials.csv")) == 1
+
+
+@pytest.mark.slow
+def test_trials_of_a_search_are_runs(config, competition, tmp_path, capsys, in_process):
+    """Folds one by one, a combination that is impossible, weights of the best only, an ensemble of two trials."""
+    space = {**SPACE, "model.backbone_args.window_size": [4, 0]}  # no window has no pixels
+    found = swinft.tune(config, space, trials=5, keep=1, pruner="none", sampler="grid")
+    states = found.trials["state"].tolist()
+    assert {"complete", "failed"} >= set(states)
+    capsys.readouterr()
+
+
+@pytest.mark.slow
+def test_two_objectives_and_two_jobs(config, tmp_path, capsys):
+    words = ["--trials", "4", "--objective", "score,parameters", "--jobs", "2", "--sampler", "random", "--json"]
+    assert main(["tune", "--config", str(config), *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["number"] for each in found["trials"]] == [0, 1, 2, 3]
+    assert found["front"]
+    assert found["nested_score"] is not None
