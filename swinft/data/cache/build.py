@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from swinft.data.cache.budget import CacheBudget, does_not_fit
-from swinft.data.cache.folder import FORMAT, HEADER, INDEX, PIXELS
+from swinft.data.cache.folder import FORMAT, HEADER, INDEX, PIXELS, temporary_file
 from swinft.data.images.depth import Pixels
 from swinft.data.inspection.index import ImageIndex
 from swinft.data.inspection.scan import ImageSet, scan
@@ -64,7 +64,7 @@ class _CacheFile:
     def __init__(self, folder: Path, key: str, budget: CacheBudget | None, rows: int) -> None:
         self.folder, self.key, self.budget, self.rows = folder, key, budget, rows
         self.problem = ""
-        self.temporary = folder / f".{key}.{os.getpid()}.tmp"  # same folder: renaming is atomic only there
+        self.temporary = temporary_file(folder, key)  # in the same folder: renaming is atomic only there
         self.file = self.temporary.open("wb")
         self.file.write(bytes(HEADER))
         self.num_images = self.written = 0

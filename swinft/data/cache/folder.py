@@ -7,9 +7,11 @@ any reason. A locked file is not deleted.
 import json
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -29,6 +31,7 @@ PIXELS, INDEX = ".pixels", ".index"  # suffixes of a file with pixels, and of on
 KEEP_DAYS = 30  # a cache unused for longer is deleted when another is built
 KEEP_SHARE = 0.5  # of the disk (free space plus caches) that caches may use when another is built
 DAY = 86_400
+ABANDONED_SECONDS = 3600.0  # without a write to its file: a build on another machine was killed
 
 
 @dataclass(frozen=True)
@@ -155,16 +158,32 @@ def _purpose(path: Path) -> str:
         return "damaged"
 
 
+def temporary_file(folder: Path, key: str) -> Path:
+    """The file of a build by this process, in a folder that other machines may share, where process ids recur."""
+    return folder / f".{key}.{os.getpid()}@{socket.gethostname()}.tmp"
+
+
+def leftovers(folder: Path, key: str) -> list[Path]:
+    """Files of killed builds, while their lock is held: another machine may not see it, so its files must be old."""
+    own, now = f"@{socket.gethostname()}.tmp", time.time()
+    found = []
+    for path in folder.glob(f".{key}.*.tmp"):
+        with suppress(OSError):  # it is finished
+            if "@" not in path.name or path.name.endswith(own) or now - path.stat().st_mtime > ABANDONED_SECONDS:
+                found.append(path)
+    return found
+
+
 def _delete_leftovers(folder: Path, kept: Collection[str]) -> None:
     """Deletes files of killed builds, and unused locks of deleted caches."""
     for lock in folder.glob(".*.lock"):
         key = lock.name[1:].removesuffix(".lock")
-        leftovers = list(folder.glob(f".{key}.*.tmp"))
-        if key in kept and not leftovers:
+        left = leftovers(folder, key)
+        if key in kept and not left:
             continue
         try:
             with FileLock(lock, timeout=0):
-                for path in leftovers:
+                for path in left:
                     path.unlink(missing_ok=True)
         except (Timeout, OSError):  # it is being built
             continue

@@ -25,7 +25,7 @@ from PIL import features
 
 from swinft.data.cache.budget import CacheBudget, Policy, does_not_fit
 from swinft.data.cache.build import build
-from swinft.data.cache.folder import FORMAT, HEADER, INDEX, PIXELS, lock_for_reading, prune_before_build
+from swinft.data.cache.folder import FORMAT, HEADER, INDEX, PIXELS, leftovers, lock_for_reading, prune_before_build
 from swinft.data.images.decode import CONVERSION
 from swinft.data.images.depth import WHITE, Pixels
 from swinft.data.images.resize import GEOMETRY
@@ -180,7 +180,7 @@ def load_or_build(images: ImageSet, folder: Path, policy: Policy, workers: int |
     with _locked(folder / f".{key}.lock"):
         if found := _load(images, folder, key, policy):  # another process may have built it meanwhile
             return found
-        for left in folder.glob(f".{key}.*.tmp"):
+        for left in leftovers(folder, key):
             left.unlink(missing_ok=True)
         prune_before_build(folder)
         budget = None if policy is False else CacheBudget.of(folder, exists=False, is_required=policy is True)
