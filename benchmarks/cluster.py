@@ -224,7 +224,7 @@ def kill(what: str, nodes: TwoNodes) -> None:
             os.kill(found[0], signal.SIGKILL)
         return
     name = "head" if what == "head" else "second"
-    os.kill(nodes.raylet(name), signal.SIGKILL)
+    os.kill(wait_until(partial(nodes.raylet, name)), signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
         nodes.nodes[name].wait(20)
     nodes.end(name)

@@ -208,7 +208,8 @@ def reason(error: Exception) -> str:
     """Ray's error in one sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if "died" in line or "dead" in line or "OOM" in line or "memory" in line]
-    return f"{type(error).__name__}: {(causes or lines or ['no reason is known'])[0][:300]}"
+    first = (causes or lines or ["no reason is known"])[0].split(". ")[0]
+    return f"{type(error).__name__}: {first[:160].rstrip('.')}"
 
 
 def connect(ray: Any, address: str) -> None:

@@ -118,7 +118,7 @@ def test_a_key_runs_once_at_a_time_and_again_after_it_was_lost(bridge):
         bridge.start("import time; print('starts', flush=True); time.sleep(60)")
     assert "data" in bridge.said()
     bridge.ray.kill(bridge.ray.actors[0])
-    assert bridge.said() == {"key": 5, "lost": "RayError: The actor died because its node died."}
+    assert bridge.said() == {"key": 5, "lost": "RayError: The actor died because its node died"}
     assert len(bridge.ray.actors) == 1
     bridge.start("")
     assert bridge.said() == {"key": 5, "code": 0}
