@@ -223,8 +223,8 @@ class Run:
                 is made of, and metadata; ids as text (`pd.read_csv(path, dtype=str)`). None for the rows of the config:
                 their predictions are written to the run's test_predictions.csv. Predictions of other rows are returned,
                 and written only if `output` is given.
-            options: `views`, `folds`, `root`, `batch_size`, `num_workers`, `device`, `devices`, `backend`, `compile`,
-                `precision`, `output`: as those of `swinft predict`.
+            options: `views`, `folds`, `root`, `batch_size`, `num_workers`, `device`, `devices`, `on`, `backend`,
+                `compile`, `precision`, `output`: as those of `swinft predict`.
 
         Returns:
             Ids, values and outputs; `.to_frame()` converts them to a DataFrame.

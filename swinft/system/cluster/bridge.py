@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import queue
+import re
 import secrets
 import shutil
 import signal
@@ -233,15 +234,18 @@ def own_folder() -> str:
     parent = parent if len(str(parent)) < 20 else Path("/tmp")  # a socket's path in it has 107 characters at most
     for left in parent.glob(f"{PREFIX}*"):
         pid = left.name.removeprefix(PREFIX).partition("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(PermissionError, ValueError):  # another user's, or another program's
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                shutil.rmtree(left, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent)
 
 
 def explained(error: Exception, address: str) -> str:
     """Why there is no connection, and what to do."""
     text = str(error)
-    if "ersion mismatch" in text or "version" in text.lower():
+    if re.search(r"versions? (mismatch|differ)", text, re.IGNORECASE):
         return f"this machine and the cluster have different versions: {' '.join(text.split())[:600]}"
     if "Ray Client requires" in text:
         return "ray:// needs Ray Client: pip install 'ray[client]'"

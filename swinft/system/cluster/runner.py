@@ -3,7 +3,6 @@
 Ray gets this module by value, so that a node without swinft can say so. It uses the standard library alone.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -59,6 +58,8 @@ class Runner:
 
         Another child that needs the same copy on this node waits for it. Raises OSError if there is too little space.
         """
+        import fcntl  # not on Windows, where no node is
+
         done = os.path.join(to, COMPLETE)
         os.makedirs(to, exist_ok=True)
         self._lock = open(f"{to}.lock", "w")  # noqa: SIM115  # closed by `start`, or by the end of this process
