@@ -24,11 +24,13 @@ from typing import Any
 
 from swinft.errors import number_of
 from swinft.system.cluster import runner
+from swinft.system.cluster.bridge_process import end_session
 from swinft.system.cluster.copies import batches, read_listing
 from swinft.system.cluster.place import OWN
 
 READ_SECONDS = 5.0  # that a node waits for output before it answers without any
 WAIT_SECONDS = 0.1
+HANG_SECONDS = 15.0  # for Ray to end, before this process is ended without it
 PATIENCE = 30.0  # until a child that no node has room for is said to wait
 STORE_BYTES = 80 * 1024**2  # the least that Ray accepts; nothing is stored
 PREFIX = "swinft-ray-"
@@ -285,32 +287,40 @@ def main(address: str) -> None:
     try:
         bridge.run(requests)
     finally:
-        _end(ray, bridge)
+        _end(ray, bridge, address)
 
 
 def _read_requests(requests: "queue.Queue[dict[str, Any] | None]") -> None:
     for line in sys.stdin:
         requests.put(json.loads(line))
     requests.put(None)
-    time.sleep(15)
-    _end_session()  # Ray hangs
+    time.sleep(HANG_SECONDS)
+    _exit()
 
 
-def _end(ray: Any, bridge: Bridge) -> None:
+def _end(ray: Any, bridge: Bridge, address: str) -> None:
     bridge.end_all()
-    folder = (
-        Path(ray._private.worker._global_node.get_temp_dir_path()) if not ray.util.client.ray.is_connected() else None
-    )
-    ray.shutdown()
-    if folder and folder.name.startswith(PREFIX):
+    if address == OWN:
+        folder = Path(ray._private.worker._global_node.get_temp_dir_path())
+        if not _end_own_session():
+            ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-    _end_session()
+    else:
+        ray.shutdown()
+    _exit()
 
 
-def _end_session() -> None:
-    """Ends this process with all that it has started, in a session of its own."""
-    with suppress(OSError):
-        os.killpg(0, signal.SIGKILL)
+def _exit() -> None:
+    _end_own_session()
+    os._exit(0)
+
+
+def _end_own_session() -> bool:
+    """Ends what this process has started; False where it has no session of its own, or the system does not list it."""
+    if os.getsid(0) != os.getpid() or not Path("/proc/self/stat").exists():
+        return False
+    end_session(os.getpid())
+    return True
 
 
 if __name__ == "__main__":
