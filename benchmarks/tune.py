@@ -223,14 +223,14 @@ def main() -> None:
         Search(study, Planted(STEP_SECONDS, given.log), KILLED_TRIALS, 3).run()
         return
     path = RESULTS / "tune.json"
-    results = json.loads(path.read_text()) if path.is_file() else {}
     os.environ["PYTHONUNBUFFERED"] = "1"
     os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
     measured = {"regret": regrets, "kills": kills_of_planted, "two processes": two_processes, "real": kills_of_real}
     for part in given.part:
         with TemporaryDirectory() as folder:
             found = measured[part](Path(folder))
-        results = {**results, "machine": machine("optuna", "cmaes"), part: found}
+        before = json.loads(path.read_text()) if path.is_file() else {}
+        results = {**before, "machine": machine("optuna", "cmaes"), part: found}
         path.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps({key: value for key, value in results.items() if key != "machine"}, indent=1))
 

@@ -24,7 +24,7 @@ from swinft.system.processes import Child, run_children
 from swinft.tuning.objective import FitObjective
 from swinft.tuning.options import TuneOptions
 from swinft.tuning.report import write_report
-from swinft.tuning.results import COMPLETE, best_of, read_rows, write_results
+from swinft.tuning.results import COMPLETE, best_of, write_results
 from swinft.tuning.search import Search
 from swinft.tuning.source import without_section
 from swinft.tuning.start import Started, start
@@ -183,8 +183,7 @@ def _finish(started: Started, objective: FitObjective, options: TuneOptions) -> 
     """Writes the results and the report, and prints the table."""
     study, settings = started.study, started.study.settings
     folder = study.folder
-    write_results(study, read_rows(study), objective, options.keep)
-    rows = read_rows(study)
+    rows = write_results(study, objective, options.keep)
     nested = objective.nested([row.number for row in rows if row.state == COMPLETE])
     found = as_json(rows, settings, folder, nested)
     write_report(study, rows, nested)

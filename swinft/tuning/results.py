@@ -108,11 +108,15 @@ def kept(rows: Sequence[Row], settings: Settings, keep: int) -> set[int]:
     return {row.number for row in best} if keep else set()
 
 
-def write_results(study: Study, rows: Sequence[Row], objective: Objective, keep: int) -> None:
-    """Writes `trials.csv` and `best.yaml`, and deletes what is large of trials that are not among the best."""
+def write_results(study: Study, objective: Objective, keep: int) -> list[Row]:
+    """Writes `trials.csv` and `best.yaml`, and deletes what is large of trials that are not among the best.
+
+    Returns:
+        The finished trials, of other processes too.
+    """
     folder, settings = study.folder, study.settings
     with hold(folder.claims, PATIENCE):
-        rows = read_rows(study)  # of other processes too
+        rows = read_rows(study)
         commit(folder.table, table_csv(rows, study), MAKER)
         best = best_of(rows, settings)
         if best is not None:
@@ -121,6 +125,7 @@ def write_results(study: Study, rows: Sequence[Row], objective: Objective, keep:
         for row in rows:
             if row.number not in stay:
                 objective.drop(row.number)
+    return rows
 
 
 def table_csv(rows: Sequence[Row], study: Study) -> bytes:

@@ -6,6 +6,7 @@ every trial has generators of its own, so that a search that was killed goes on 
 
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from swinft.errors import InputError
@@ -116,12 +117,19 @@ def open_storage(url: str) -> Any:
     """
     optuna = import_optuna()
     sqlalchemy = import_extra("sqlalchemy", "tune", "sqlalchemy, which opens databases,")
+    url = url.replace("{", "{{").replace("}", "}}")  # Optuna takes it as a template
     waits = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs=waits)
     except (ImportError, ValueError, RuntimeError, sqlalchemy.exc.SQLAlchemyError) as error:
         reason = str(getattr(error, "orig", None) or error)
         raise InputError(f"--storage {masked(url)} cannot be opened: {without_secret(reason, url)}") from None
+
+
+def url_of(path: Path) -> str:
+    """The URL of a database in a file, whatever its name is."""
+    sqlalchemy = import_extra("sqlalchemy", "tune", "sqlalchemy, which opens databases,")
+    return str(sqlalchemy.engine.URL.create("sqlite", database=str(path)).render_as_string(hide_password=False))
 
 
 def masked(url: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from swinft.errors import InputError, RunError, StoreError, number_of
 from swinft.printing import format_brief, format_score, print_line
 from swinft.tuning.objective import FULL, SIGNALS, Measured, Objective
-from swinft.tuning.results import Row, best_of, read_rows, write_results
+from swinft.tuning.results import Row, best_of, write_results
 from swinft.tuning.study import Claim, Study
 
 SAME_FAILURES = 3  # in a row, before any trial has succeeded, that end the search
@@ -123,9 +123,7 @@ class Search:
 
     def _write(self) -> Row | None:
         """Writes the table and the best config, deletes large files of other trials, and returns the best trial."""
-        rows = read_rows(self.study)
-        write_results(self.study, rows, self.objective, self._keep)
-        return best_of(rows, self.study.settings)
+        return best_of(write_results(self.study, self.objective, self._keep), self.study.settings)
 
 
 def _next(steps: Iterator[Measured]) -> Measured | None:

@@ -71,7 +71,7 @@ def _split(path: Path) -> tuple[str, Any]:
         text = migrated(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
-    if not re.search(rf"^['\"]?{SECTION}['\"]?\s*:", text, re.MULTILINE):
+    if not re.search(rf"(^|[{{,]\s*)['\"]?{SECTION}['\"]?\s*:", text, re.MULTILINE):
         return text, None
     root = read_nodes(Source(str(path)), text)
     if not isinstance(root, yaml.MappingNode):

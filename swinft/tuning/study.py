@@ -17,7 +17,7 @@ from swinft.errors import InputError, command
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.store import RECORDS, commit, has_record, is_temporary, json_bytes, verify
-from swinft.tuning.sampling import SeededSampler, import_optuna, open_storage, pruner, suggested
+from swinft.tuning.sampling import SeededSampler, import_optuna, open_storage, pruner, suggested, url_of
 from swinft.tuning.space import Space
 
 MAKER = "swinft tune"
@@ -194,7 +194,7 @@ class Study:
         self.folder, self.settings, self.space = folder, settings, space
         grid = space.grid() if settings.sampler == "grid" else None
         self.study = optuna.create_study(
-            storage=open_storage(storage or f"sqlite:///{folder.database}"),
+            storage=open_storage(storage or url_of(folder.database)),
             sampler=SeededSampler(settings.sampler, settings.seed, grid),
             pruner=pruner(settings.pruner, settings.num_steps),
             study_name=settings.name,

@@ -31,7 +31,8 @@ def table_lines(rows: Sequence[Row], settings: Settings, folder: Folder, nested:
     if not is_single and best:
         lines.append(f"trials that no other beats in {' and '.join(settings.objective)}:")
     keys = list(dict.fromkeys(key for row in best for key in row.labels))
-    lines += aligned([["trial", "score", "time", "parameters", *keys], *(_cells(row, keys) for row in best)])
+    header = ["trial", "score", "time", "parameters", *_short(keys)]
+    lines += aligned([header, *(_cells(row, keys) for row in best)])
     failed = [row for row in rows if row.state == FAILED]
     lines += [f"trial {row.number} failed: {visible(row.reason.splitlines()[0])}" for row in failed[:SHOWN]]
     lines += [f"and {len(failed) - SHOWN} more, in {folder.table}"] if len(failed) > SHOWN else []
@@ -92,6 +93,12 @@ def _cells(row: Row, keys: Sequence[str]) -> list[str]:
     shown = [_shown(labels[key]) if key in labels else "–" for key in keys]
     parameters = format_number(row.parameters) if row.parameters else "–"
     return [str(row.number), format_score(row.score), format_brief(row.seconds), parameters, *shown]
+
+
+def _short(keys: Sequence[str]) -> list[str]:
+    """The last part of each key, where no other key ends in the same."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,7 @@
 """`swinft tune` through the front door."""
 
 import json
+from contextlib import redirect_stderr, redirect_stdout
 
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ import swinft
 from swinft.cli import main
 from swinft.errors import InputError
 from swinft.tuning.command import split
-from tests.conftest import in_this_process, tiny_config, write_config
+from tests.conftest import fit_in_process, in_this_process, tiny_config, write_config
 
 SPACE = {"model.optim.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "data.augment": ["none", "light"]}
 
@@ -26,7 +27,15 @@ def config(competition, tmp_path):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    monkeypatch.setattr("swinft.run.fit.run_children", in_this_process)
+    def run(children, *_, **__):
+        codes = {}
+        for name, child in children.items():
+            child.log.parent.mkdir(parents=True, exist_ok=True)
+            with child.log.open("a") as log, redirect_stdout(log), redirect_stderr(log):
+                codes |= in_this_process({name: child})
+        return codes
+
+    monkeypatch.setattr("swinft.run.fit.run_children", run)
 
 
 def test_options_of_a_search_and_keys_of_a_config_are_told_apart(tmp_path):
@@ -70,7 +79,8 @@ def test_errors_name_the_users_file_and_line(config, capsys):
     assert f"{config}:{len(config.read_text().splitlines())}: unknown key 'sede'" in err
 
 
-def test_a_search_of_one_fold(config, tmp_path, capsys, in_process):
+def test_a_search_of_one_fold(config, tmp_path, capsys, in_process, monkeypatch):
+    monkeypatch.setattr("swinft.tuning.command.write_report", lambda *_: None)  # its figures take half of the time
     words = ["tune", "--config", str(config), "--folds", "0", "--json"]
     assert main([*words, "--trials", "1"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -81,11 +91,6 @@ def test_a_search_of_one_fold(config, tmp_path, capsys, in_process):
     row = pd.read_csv(folder / "trials.csv").iloc[found["best"]]
     assert (best["model"]["optim"]["lr"], best["data"]["augment"]) == (row["model.optim.lr"], row["data.augment"])
     assert best["name"] == "tiny_best"
-    changed = write_config(tmp_path / "space.yaml", {**SPACE, "data.augment": ["none", "medium"]})
-    assert main([*words, "--trials", "3", "--resume", "--space", str(changed), "--model.ema_decay", "0.5"]) == 2
-    err = capsys.readouterr().err
-    assert "space: was" in err
-    assert "model.ema_decay: was 0.9, is 0.5" in err
 
 
 @pytest.mark.slow
@@ -97,27 +102,64 @@ def test_a_search_is_continued_checked_and_refused(config, tmp_path, capsys, in_
     assert "--resume continues it" in capsys.readouterr().err
     assert main(["tune", "--resume", str(folder), "--trials", "2", "--data.loading.num_workers", "0"]) == 0
     assert len(pd.read_csv(folder / "trials.csv")) == 2
+    assert (folder / "report.html").read_text().count("<img ") == 2
     assert yaml.safe_load((folder / "best.yaml").read_text())["data"]["loading"]["num_workers"] == 0
     assert main(["check", "--config", str(folder / "best.yaml")]) == 0
+    changed = write_config(tmp_path / "space.yaml", {**SPACE, "data.augment": ["none", "medium"]})
+    assert main([*words, "--trials", "3", "--resume", "--space", str(changed), "--model.ema_decay", "0.5"]) == 2
+    err = capsys.readouterr().err
+    assert "space: was" in err
+    assert "model.ema_decay: was 0.9, is 0.5" in err
     assert main([*words, "--overwrite", "--trials", "1"]) == 0
     assert len(pd.read_csv(folder / "trials.csv")) == 1
 
 
 @pytest.mark.slow
-def test_trials_of_a_search_are_runs(config, competition, tmp_path, capsys, in_process):
-    """Folds one by one, a combination that is impossible, weights of the best only, an ensemble of two trials."""
-    space = {**SPACE, "model.backbone_args.window_size": [4, 0]}  # no window has no pixels
-    found = swinft.tune(config, space, trials=5, keep=1, pruner="none", sampler="grid")
-    states = found.trials["state"].tolist()
-    assert {"complete", "failed"} >= set(states)
-    capsys.readouterr()
+def test_trials_of_a_search_are_runs(config, tmp_path, in_process):
+    """Values that do not fit together, a training that diverges, weights of the best alone, members of an ensemble."""
+    space = {"data.image_size": [32, 34], "model.optim.lr": [3e-3, 1e-3, 1e20]}
+    found = swinft.tune(config, space, trials=50, keep=1, pruner="none", sampler="grid")
+    trials = found.trials.set_index(["data.image_size", "model.optim.lr"])
+    assert len(trials) == 6
+    assert trials.loc["34", "state"].tolist() == ["failed"] * 3
+    assert all("34 x 34" in reason for reason in trials.loc["34", "reason"])
+    diverged = trials.loc[("32", "1e+20")]
+    assert diverged["state"] == "failed"
+    assert "finite" in diverged["reason"] or "diverged" in diverged["reason"]
+    complete = [
+        found.folder / "trials" / f"{int(number):04d}" for number in found.trials.query("state == 'complete'").trial
+    ]
+    assert len(complete) == 2
+    assert sorted(len(list(trial.glob("fold_*/weights.safetensors"))) for trial in complete) == [0, 2]
+    blend = swinft.ensemble(complete, "blend", runs=str(tmp_path / "runs"), method="mean", bootstrap=10)
+    assert len(blend.oof) == 24
+    # The same run by `swinft fit`, byte for byte.
+    fit_in_process(complete[0] / "config.yaml", "--name", "again", "--runs", str(tmp_path / "runs"))
+    assert (tmp_path / "runs" / "again" / "oof.csv").read_bytes() == (complete[0] / "oof.csv").read_bytes()
+    assert found.nested_score is not None
+    assert swinft.fit(found.config, {"trainer.fast_dev_run": True}) is None
+
+
+@pytest.mark.slow
+def test_the_default_space_is_one_that_trials_have(competition, tmp_path, capsys, in_process):
+    config = write_config(
+        tmp_path / "c.yaml",
+        tiny_config(competition, tmp_path / "runs", **{"trainer.max_epochs": 2, "model.ema_decay": None}),
+    )
+    assert main(["tune", "--config", str(config), "--trials", "3", "--folds", "0,1"]) == 0
+    out = capsys.readouterr().out
+    assert "the default one for Swin, random weights" in out
+    assert "model.drop_path_rate: {'low': 0.0, 'high': 0.4}" in out
+    assert set(pd.read_csv(tmp_path / "runs" / "tiny" / "trials.csv").state) <= {"complete", "pruned"}
 
 
 @pytest.mark.slow
 def test_two_objectives_and_two_jobs(config, tmp_path, capsys):
-    words = ["--trials", "4", "--objective", "score,parameters", "--jobs", "2", "--sampler", "random", "--json"]
+    words = ["--trials", "3", "--objective", "score,parameters", "--jobs", "2", "--sampler", "random", "--json"]
+    words += ["--storage", f"sqlite:///{tmp_path / 'other.db'}"]
     assert main(["tune", "--config", str(config), *words]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [each["number"] for each in found["trials"]] == [0, 1, 2, 3]
+    assert [each["number"] for each in found["trials"]] == [0, 1, 2]
+    assert not (tmp_path / "runs" / "tiny" / "study.db").exists()
     assert found["front"]
     assert found["nested_score"] is not None

@@ -80,6 +80,7 @@ def test_a_search_that_was_killed_ends_as_if_it_had_not_been(tmp_path, sampler, 
     assert stop.places == []
 
 
+@pytest.mark.slow
 def test_a_trial_that_died_between_two_of_its_values_gets_the_same_ones(tmp_path, monkeypatch):
     searched(tmp_path / "a" / "search", 4, sampler="cmaes")
     number = [0]
