@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -28,7 +28,7 @@ from swinft.tuning.results import COMPLETE, best_of, write_results
 from swinft.tuning.search import Search
 from swinft.tuning.source import without_section
 from swinft.tuning.start import Started, start
-from swinft.tuning.study import Folder, Settings
+from swinft.tuning.study import Folder, Study
 from swinft.tuning.table import as_json, table_lines
 
 STORAGE = "SWINFT_TUNE_STORAGE"  # environment variable with the URL of a database, which may hold a password
@@ -75,14 +75,12 @@ def tune_from_argv(argv: Sequence[str]) -> Tuned | None:
     given = parser.parse_args(own).as_dict()
     options = TuneOptions(**{**given, "storage": given["storage"] or os.environ.get(STORAGE)})
     named = {word[2:].partition("=")[0].replace("-", "_") for word in own if word.startswith("--")}
-    if not options.json:
-        return _tuned(options, words, named)
-    with redirect_stdout(sys.stderr):
-        found = _tuned(options, words, named)
-    if found is not None:
-        folder = Folder(found.folder)
-        print((folder.root / "trials.json").read_text(encoding="utf-8"))
-    return found
+    with redirect_stdout(sys.stderr) if options.json else nullcontext():
+        study = _searched(options, words, named)
+        found = None if study is None else _finish(*study, options)
+    if found is not None and options.json:
+        print(json.dumps(found[1], indent=1))
+    return None if found is None else found[0]
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -134,11 +132,16 @@ Searches settings: trains the folds of a config with other values, and keeps wha
 can be overridden, as with `swinft fit`; `swinft fit --help all` lists them. docs/tune.md has the details."""
 
 
-def _tuned(options: TuneOptions, words: Sequence[str], named: set[str]) -> Tuned | None:
+def _searched(options: TuneOptions, words: Sequence[str], named: set[str]) -> tuple[Study, FitObjective] | None:
+    """Runs the trials; None in a process that runs them for another one."""
     with without_section(words) as source:
         started = start(options, source, named)
     study, base, settings = started.study, started.base, started.study.settings
     objective = FitObjective(base, study.folder, settings, started.words)
+    if not is_child():
+        done = sum(trial.state.is_finished() for trial in study.trials())
+        logs = study.folder.log(0).parent
+        print_line(f"{study.folder.root}: {done} of {options.trials} trials done; what each prints is in {logs}")
     until = None if options.hours is None else time.monotonic() + 3600 * options.hours
     try:
         if options.jobs > 1 and not is_child():  # processes on this machine, whose folds may run on others
@@ -150,9 +153,7 @@ def _tuned(options: TuneOptions, words: Sequence[str], named: set[str]) -> Tuned
             advice = f"Resume with: {study.folder.resume_command}"
             print(f"\ninterrupted; every finished epoch is saved. {advice}", file=sys.stderr)
         raise
-    if is_child():
-        return None
-    return _finish(started, objective, options)
+    return None if is_child() else (study, objective)
 
 
 def _run_jobs(options: TuneOptions, started: Started) -> None:
@@ -179,24 +180,21 @@ def _run_jobs(options: TuneOptions, started: Started) -> None:
         )
 
 
-def _finish(started: Started, objective: FitObjective, options: TuneOptions) -> Tuned:
-    """Writes the results and the report, and prints the table."""
-    study, settings = started.study, started.study.settings
-    folder = study.folder
+def _finish(study: Study, objective: FitObjective, options: TuneOptions) -> tuple[Tuned, dict[str, Any]]:
+    """Writes the results and the report, prints the table, and returns what was found, for Python and as JSON."""
+    settings, folder = study.settings, study.folder
     rows = write_results(study, objective, options.keep)
     nested = objective.nested([row.number for row in rows if row.state == COMPLETE])
-    found = as_json(rows, settings, folder, nested)
     write_report(study, rows, nested)
     for line in table_lines(rows, settings, folder, nested):
         print_line(line)
-    if options.json:
-        (folder.root / "trials.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     best = best_of(rows, settings)
     if best is None and rows:
         raise RunError(f"none of {len(rows)} trials is complete; why is in {folder.table}.")
     trials = pd.read_csv(folder.table, dtype=str, keep_default_na=False)
     values = {} if best is None else study.space.values(best.labels)
-    return Tuned(folder.root, trials, values, None if best is None else best.score, nested)
+    found = Tuned(folder.root, trials, values, None if best is None else best.score, nested)
+    return found, as_json(rows, settings, folder, nested)
 
 
 def tune(
@@ -236,6 +234,3 @@ def tune(
         found = tune_from_argv(words)
     assert found is not None, "this process is no child of another search"
     return found
-
-
-__all__ = ["Settings", "Tuned", "tune", "tune_from_argv"]

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import safe_open
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.errors import InputError, RunError
+from swinft.errors import InputError, RunError, StoreError
 from swinft.inference.predictions import Predictions, mean_of
 from swinft.run.experiment import Experiment
 from swinft.run.fit import fit_each
@@ -126,13 +126,19 @@ class FitObjective:
             self._metrics = list(task.scored_by[:1])
 
     def _check_folds(self, run: Run) -> None:
-        """Compares a run's folds with those of the first trial.
+        """Compares a run's tables and folds with those of the first trial.
 
         Raises:
-            InputError: They differ.
+            StoreError: A table has changed since: no trial could be compared with the earlier ones.
+            InputError: The values of this trial change the folds.
         """
         others = (self._folder.run(number) for number in range(int(run.root.name)))
         first = next((other for other in others if is_committed(other.folds)), run)
+        if digest(first.inputs) != digest(run.inputs):
+            raise StoreError(
+                f"a table of the data has changed since {first.root} was started, so that scores cannot be compared. "
+                f"Restore it, delete {run.root}, and continue; or start another search."
+            )
         if digest(first.folds) != digest(run.folds):
             raise InputError("these values change the folds, so that the score cannot be compared with that of others.")
 
