@@ -15,6 +15,7 @@ from swinft.run.experiment import Experiment
 from swinft.run.fit import fit_each
 from swinft.run.fold_files import trainings_of
 from swinft.run.freeze import prepare
+from swinft.run.inputs import frozen_sha256
 from swinft.run.layout import Run
 from swinft.run.scores import join
 from swinft.run.scoring import score_rows, training_rows
@@ -126,17 +127,18 @@ class FitObjective:
             self._metrics = list(task.scored_by[:1])
 
     def _check_folds(self, run: Run) -> None:
-        """Compares a run's tables and folds with those of the first trial.
+        """Compares a run's training table and folds with those of the first trial.
 
         Raises:
-            StoreError: A table has changed since: no trial could be compared with the earlier ones.
+            StoreError: The training table has changed since: no trial could be compared with the earlier ones.
             InputError: The values of this trial change the folds.
         """
         others = (self._folder.run(number) for number in range(int(run.root.name)))
         first = next((other for other in others if is_committed(other.folds)), run)
-        if digest(first.inputs) != digest(run.inputs):
+        train = self._base.keys["data"]["train"]
+        if frozen_sha256(first, train) != frozen_sha256(run, train):
             raise StoreError(
-                f"a table of the data has changed since {first.root} was started, so that scores cannot be compared. "
+                f"the training table has changed since {first.root} was started, so that scores cannot be compared. "
                 f"Restore it, delete {run.root}, and continue; or start another search."
             )
         if digest(first.folds) != digest(run.folds):
