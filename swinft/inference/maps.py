@@ -136,10 +136,15 @@ class Maps:
         found = np.stack([self.full(row, k, resize) for k in range(self.num_classes)])
         if classes == "independent":
             return found
-        highest, rest = found.max(0), WHITE - found.sum(0, dtype=np.int64)
-        is_class = np.ones_like(highest, dtype=bool) if classes == "complete" else highest >= np.maximum(rest, 1)
-        is_most = np.arange(len(found))[:, None, None] == found.argmax(0)
-        return np.where(is_most & is_class, WHITE, 0).astype(np.uint8)
+        highest = found.max(0)
+        is_free = np.ones_like(highest, dtype=bool)
+        if classes != "complete":
+            is_free = highest >= np.maximum(WHITE - found.sum(0, dtype=np.int16), 1)
+        for levels in found:  # the first of equal ones; in place, as images may be large
+            is_most = is_free & (levels == highest)
+            is_free &= ~is_most
+            levels[:] = WHITE * is_most.astype(np.uint8)
+        return found
 
     def write(self, file: IO[bytes], ids: Sequence[str]) -> None:
         """Writes the two arrays."""

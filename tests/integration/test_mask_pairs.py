@@ -8,6 +8,7 @@ import pytest
 from swinft.cli import main
 from swinft.data.masks.rle import decode, parse
 from swinft.data.schema import Schema
+from swinft.errors import InputError
 from swinft.inference.maps import Maps
 from swinft.inference.predictions import Predictions
 from swinft.model.metrics import Traits
@@ -40,8 +41,9 @@ def sample_of(root, names=("id", "class")):
     return read_sample({**data, "loading": {"follow_links": False, "download": None}}, list(names), False, [])
 
 
-def plan_of(root, **options):
-    schema = Schema("segmentation", ["ball", "sea"], masks={"order": "columns", "resize": "squash"}, prior=[0.1, 0.2])
+def plan_of(root, masks=None, **options):
+    masks = {"order": "columns", "resize": "squash", **(masks or {})}
+    schema = Schema("segmentation", ["ball", "sea"], masks=masks, prior=[0.1, 0.2])
     config = SubmissionConfig(id=["id", "class"], **options)
     return plan_submission(sample_of(root), schema, Traits(), config, None, ["e3", "e0", "e1", "e2"])
 
@@ -83,6 +85,12 @@ def test_two_rows_of_one_id_and_class_and_unknown_classes_are_named(pairs, tmp_p
         plan_of(pairs, rows="{id}_{output}")
     with pytest.raises(Exception, match="klass"):
         sample_of(pairs, ("id", "klass"))
+
+
+def test_a_threshold_of_the_config_acts_where_there_is_one(pairs):
+    assert plan_of(pairs, threshold=0.3).format.decision.thresholds == [0.3, 0.3]
+    with pytest.raises(InputError, match=r"submission.threshold: no effect"):
+        plan_of(pairs, {"classes": "exclusive"}, threshold=0.3)
 
 
 def pair_config(root, runs, **changes):

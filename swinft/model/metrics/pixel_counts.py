@@ -16,6 +16,7 @@ from swinft.model.metrics.masks import dice_of, iou_of, map_over_iou_of, pooled_
 
 Array = NDArray[Any]
 THRESHOLD = 0.5  # probability from which a pixel is in a mask, until another is fitted
+AT_A_TIME = 2**20  # pixels: NumPy counts in 8 bytes a pixel, which for a large image and many threads is much
 LEVELS = 256  # of stored probabilities: 255 is 1
 
 
@@ -61,8 +62,13 @@ def level_counts(levels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[
         levels: Probabilities as levels, (H, W).
         mask: True pixels, (H, W).
     """
-    every, inside = (np.bincount(each, minlength=LEVELS) for each in (levels.ravel(), levels[mask]))
-    return np.stack([inside, every], axis=1)[::-1].cumsum(0)[::-1]
+    found = np.zeros((LEVELS, 2), np.int64)
+    flat, is_inside = levels.ravel(), mask.ravel()
+    for start in range(0, len(flat), AT_A_TIME):
+        part = flat[start : start + AT_A_TIME]
+        for column, chosen in enumerate((part[is_inside[start : start + AT_A_TIME]], part)):
+            found[:, column] += np.bincount(chosen, minlength=LEVELS)
+    return found[::-1].cumsum(0)[::-1]
 
 
 def level_of(threshold: float) -> int:
