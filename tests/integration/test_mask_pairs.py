@@ -107,6 +107,15 @@ def pair_config(root, runs, **changes):
     return index_config(root, runs, **{**own, **changes})
 
 
+def test_two_training_rows_of_one_id_and_class_are_an_error(pairs, tmp_path, capsys):
+    lines = (pairs / "train_pairs.csv").read_text().splitlines()
+    (tmp_path / "twice.csv").write_text("\n".join([*lines, lines[1]]) + "\n")
+    changes = {"data.train": [{"csv": str(tmp_path / "twice.csv")}, pair_config(pairs, tmp_path)["data"]["train"][1]]}
+    config = write_config(tmp_path / "c.yaml", pair_config(pairs, tmp_path, **changes))
+    assert main(["check", "--config", str(config)]) == 2
+    assert "r0" in capsys.readouterr().err
+
+
 def test_check_says_what_is_written_and_asks_for_the_rows_to_predict(pairs, tmp_path, capsys):
     config = write_config(tmp_path / "c.yaml", pair_config(pairs, tmp_path))
     assert main(["check", "--config", str(config)]) == 0

@@ -53,10 +53,10 @@ def shapes(tmp_path_factory):
     return write_shapes(tmp_path_factory.mktemp("shapes"))
 
 
-def data_of(root, **arguments):
+def data_of(root, **tile):
     return swinft.CSVDataModule(
         target=["ball", "sea"],
-        target_kind=swinft.Segmentation(classes="exclusive", tile={"overlap": 0.5, "masked": 0.5}, **arguments),
+        target_kind=swinft.Segmentation(classes="exclusive", tile={"overlap": 0.5, "masked": 0.5, **tile}),
         train="train.csv",
         test="test.csv",
         image="images/{id}.png",
@@ -101,11 +101,29 @@ def test_a_plain_trainer_trains_on_tiles_and_scores_and_predicts_whole_images(sh
     assert set(next(iter(data.train_dataloader()))) == {"image", "size", "target", "row"}
 
 
+def test_images_are_scaled_before_tiles_are_cut_and_maps_have_the_size_of_the_file_again(shapes):
+    data = data_of(shapes, scale=0.5)
+    data.setup("fit")
+
+    class Colours:
+        def predict(self, image, **_):
+            return image[:, :2].float() / 255
+
+    rows, maps = predict_rows([Colours()], data.val_dataloader(), [VIEWS["vflip"]], torch.device("cpu"), "32-true")
+    for place, row in enumerate(rows.tolist()):
+        height, width = SHAPES[row % 4]
+        assert maps.levels[place].shape == (2, max(1, round(height / 2)), width // 2)
+        pixels = np.asarray(Image.open(shapes / "images" / f"r{row}.png")).astype(int)
+        found = maps.full(place, 0, "squash")
+        assert found.shape == (height, width)
+        assert abs(found.mean() - pixels[..., 0].mean()) < 3
+        assert np.corrcoef(found.ravel(), pixels[..., 0].ravel())[0, 1] > 0.6
+
+
 def test_several_tiles_of_an_image_in_an_epoch_are_different_ones(shapes):
     data = data_of(shapes)
     data.setup("fit")
-    several = data_of(shapes)
-    several.splits.settings.kind.tile = swinft.TileConfig(per_image=3)
+    several = data_of(shapes, per_image=3)
     several.setup("fit")
     once, thrice = (list(each.train_dataloader().sampler) for each in (data, several))
     assert len(thrice) == 3 * len(once) == several.splits.num_training_rows(0)

@@ -47,13 +47,13 @@ class DiceLoss(MaskLoss):
         check_ranges("DiceLoss", {"smooth": smooth}, {"smooth": POSITIVE})
         self.smooth = smooth
 
-    def activated(self, logits: Tensor) -> Tensor:
+    def activated(self, logits: Tensor, target: Tensor) -> Tensor:
         """Probabilities of each class and pixel."""
         return logits.sigmoid()
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of every image (B,)."""
-        found, wanted = self.activated(logits).flatten(2), target.flatten(2)
+        found, wanted = self.activated(logits, target).flatten(2), target.flatten(2)
         both = (found * wanted).sum(2)
         return (1 - (2 * both + self.smooth) / (found.sum(2) + wanted.sum(2) + self.smooth)).mean(1)
 
@@ -113,15 +113,17 @@ class SoftmaxPixelLoss(MaskLoss):
 class SoftmaxDiceLoss(DiceLoss):
     """The same as `DiceLoss` for the softmax over classes, background included.
 
+    Pixels in no class, such as those that a transform adds around an image, do not count, as in all softmax losses.
+
     Args:
         smooth: As in `DiceLoss`.
     """
 
     is_softmax = True
 
-    def activated(self, logits: Tensor) -> Tensor:
+    def activated(self, logits: Tensor, target: Tensor) -> Tensor:
         """Probabilities of each class and pixel."""
-        return logits.softmax(1)
+        return logits.softmax(1) * target.sum(1, keepdim=True)
 
 
 class SoftmaxFocalMaskLoss(MaskLoss):
@@ -152,7 +154,9 @@ class SoftmaxLovaszLoss(MaskLoss):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of every image (B,)."""
         wanted = (target.flatten(2) >= 0.5).to(logits.dtype)
-        errors, order = (wanted - logits.softmax(1).flatten(2)).abs().sort(dim=2, descending=True)
+        is_known = wanted.sum(1, keepdim=True)
+        errors = (wanted - logits.softmax(1).flatten(2)).abs() * is_known
+        errors, order = errors.sort(dim=2, descending=True)
         losses = (errors * _lovasz_gradient(wanted.gather(2, order))).sum(2)
         is_there = (wanted.sum(2) > 0).to(logits.dtype)
         return (losses * is_there).sum(1) / is_there.sum(1).clamp(min=1)

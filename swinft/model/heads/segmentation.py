@@ -112,6 +112,8 @@ class SegmentationHead(Head):
     def counted(self, predictions: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels of each class that are predicted and true, and predicted, float64 (B, K, 2); those true (B, K)."""
         found, wanted = self.decided(predictions).flatten(2), (target > 0).flatten(2)
+        if self.classes == "complete":  # pixels in no class are beyond the image
+            found = found & wanted.any(1, keepdim=True)
         counts = torch.stack([(found & wanted).sum(2), found.sum(2)], dim=2).double()
         is_nan = predictions.isnan().flatten(1).any(1)
         return counts.masked_fill(is_nan[:, None, None], math.nan), wanted.sum(2).double()

@@ -210,6 +210,19 @@ def test_softmax_losses_are_those_of_torch_of_another_library_and_of_plain_loops
         assert value == pytest.approx(1 - float(sum(shares)) / 3, abs=1e-6)
 
 
+def test_pixels_in_no_class_do_not_count_where_every_pixel_of_an_image_is_in_one():
+    head = SoftmaxSegmentationHead(8, 3, classes="complete")
+    generator = torch.Generator().manual_seed(1)
+    logits, index = torch.randn(2, 3, 6, 5, generator=generator), torch.randint(0, 3, (2, 6, 5), generator=generator)
+    target = functional.one_hot(index, 3).permute(0, 3, 1, 2)
+    around = [functional.pad(each, (2, 2, 1, 1)) for each in (logits, target)]
+    around[0][..., :2] = torch.randn(2, 3, 8, 2, generator=generator)
+    for one, other in zip(head.counted(head.decode(around[0]), around[1]), head.evaluated(logits, target), strict=True):
+        assert torch.equal(one, other)
+    for loss in (SoftmaxDiceLoss(), SoftmaxLovaszLoss()):
+        torch.testing.assert_close(loss(around[0], around[1].float()), loss(logits, target.float()))
+
+
 @pytest.mark.parametrize("classes", ["exclusive", "complete"])
 def test_a_pixel_is_decided_for_one_class_alike_in_network_and_stored_maps(classes):
     head = SoftmaxSegmentationHead(8, 3, classes=classes)
