@@ -21,7 +21,7 @@ def classes_of(pixels):
     pixels = pixels.astype(int)
     is_land = pixels[..., 2] < 1.25 * pixels[..., :2].max(2) + 8
     is_ice = is_land & (pixels.max(2) > 200)
-    return (is_land + is_ice).astype(np.uint8)
+    return is_land.astype(np.uint8) + is_ice
 
 
 def write_mosaics(root, down, across, count):
