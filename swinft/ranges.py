@@ -166,6 +166,22 @@ def list_problems(section: str, values: Mapping[str, Any], keys: Sequence[str]) 
     ]
 
 
+def named_runs(key: str, given: Any) -> list[str]:
+    """The folders of a key that takes one, a list of them, or None.
+
+    Raises:
+        InputError: It is neither, or a folder is named twice.
+    """
+    if given is None:
+        return []
+    names = [given] if isinstance(given, str) else given
+    if not names or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise SettingsError([f"{key} is {given!r}; write the folder of a run, or a list of them."])
+    if len(set(names)) < len(names):
+        raise SettingsError([f"{key} is {given!r}: name each run once."])
+    return list(names)
+
+
 def settings_of(cls: type[Settings], key: str, given: Any) -> Settings:
     """Creates a settings object from a dictionary, as in YAML and in checkpoints; objects are returned unchanged.
 

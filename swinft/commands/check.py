@@ -6,13 +6,19 @@ from swinft.data.summary import format_summary
 from swinft.printing import print_line
 from swinft.run.check import check_run
 from swinft.run.compute.selection import run_trial
+from swinft.run.config.fit_options import add_rounds
 from swinft.run.config.parser import Parser, built_once
 from swinft.run.config.sections import new_parser
 from swinft.run.experiment import Experiment
+from swinft.run.fit_command import has_rounds
+from swinft.run.rounds.command import check_rounds
 
 
 def main(argv: list[str]) -> int:
     """`swinft check --config FILE`."""
+    if has_rounds(argv):
+        check_rounds(argv, _parser())
+        return 0
     experiment = Experiment.from_argv(_parser(), argv)
     if experiment.config.trial:
         run_trial(experiment, Path(experiment.config.trial))
@@ -29,6 +35,7 @@ def main(argv: list[str]) -> int:
 def _parser() -> Parser:
     """The options of a config, and one for the command's own children."""
     parser = new_parser("check")
+    add_rounds(parser)
     help_text = "internal: run the timed trial that a folder requests"
     parser.add_argument("--trial", type=str | None, default=None, help=help_text)
     return parser

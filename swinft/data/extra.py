@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.features import encode_features
-from swinft.data.fold_settings import ExtraTable
+from swinft.data.fold_settings import EXTRA, ExtraTable
 from swinft.data.folds import Folds
 from swinft.data.inspection.duplicates import cluster_groups
+from swinft.data.inspection.image_files import ImageFiles
 from swinft.data.labelled import read_labelled, read_unlabelled
 from swinft.data.row_images import joined as joined_images
 from swinft.data.samples import Rows, needed_columns, read_groups
@@ -25,7 +26,8 @@ from swinft.data.tables.numbers import weights
 from swinft.data.tables.table import Problem, Table, joined
 from swinft.data.target.auxiliary import read_more_auxiliary
 from swinft.data.target.gaps import all_missing, encode_other, with_skipped
-from swinft.errors import number_of
+from swinft.errors import listed, number_of
+from swinft.ranges import named_runs
 
 if TYPE_CHECKING:
     from swinft.data.data_settings import DataSettings
@@ -148,6 +150,15 @@ def _doubled_ids(tables: Sequence[Table]) -> list[Problem]:
     return problems
 
 
+def find_leaks(train: Rows, folds: Folds, known: Path | None, images: ImageFiles) -> NDArray[np.bool_] | None:
+    """Which extra rows each fold leaves out, from an earlier run's `extra.csv` or from a look at their images."""
+    if not train.is_extra.any():
+        return None
+    if known:
+        return read_leaks(known, train, int(folds.max()) + 1)
+    return left_out(train, folds, images.clusters_with_extra(train))
+
+
 def left_out(train: Rows, folds: Folds, clusters: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which extra rows a fold must not train on, bool (K, N): their image or group is among its held-out rows.
 
@@ -173,7 +184,11 @@ def extra_notes(train: Rows, leaks: NDArray[np.bool_], extra: Sequence[ExtraTabl
         used = (parts == number) & train.is_used
         said = f"{path}: {number_of(int(used.sum()), 'row')} that every fold trains on and none scores"
         said += f", weight {given.factor:g}" if given.factor != 1 else ""
-        said += f", labelled by {given.labels}, each fold by its networks of the same fold" if given.labels else ""
+        said += (
+            f", labelled by {listed(named_runs(EXTRA, given.labels))}, each fold by its networks of the same fold"
+            if given.labels
+            else ""
+        )
         counts = (leaks & used).sum(1).tolist()
         if any(counts):
             each = ", ".join(f"{count:,} of fold {fold}" for fold, count in enumerate(counts) if count)

@@ -15,6 +15,7 @@ from swinft.ranges import (
     UNIT,
     Range,
     SettingsError,
+    named_runs,
     range_problems,
     settings_of,
     text_problems,
@@ -39,7 +40,7 @@ class ExtraTable:
         image: Path of a row's image, if it differs from `data.image`.
         weight: Factor on the training loss of its rows, from 0; or `confidence`, for that of the labels of `labels`.
         labels: Folder of another run with the same folds, whose networks label the rows: for each fold those of the
-            same number. None for a table with targets.
+            same number. A list of runs labels with their mean. None for a table with targets.
         kind: `soft` for the predicted probabilities as labels, `hard` for the likeliest class, or for labels 0 or 1.
         min_confidence: Rows whose label is less probable are left out, in 0–1: the likeliest class; of several labels
             the least certain one. None for all rows.
@@ -51,14 +52,18 @@ class ExtraTable:
     table: str | list[Any]
     image: str | None = None
     weight: float | Literal["confidence"] = 1.0
-    labels: str | None = None
+    labels: str | list[str] | None = None
     kind: Literal["soft", "hard"] = "soft"
     min_confidence: float | None = None
     source: str | StepList = field(init=False, repr=False, compare=False, default="")
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        problems = text_problems(EXTRA, vars(self), (), ("image", "labels"))
+        problems = text_problems(EXTRA, vars(self), (), ("image",))
+        try:
+            named_runs(f"{EXTRA}.labels", self.labels)
+        except SettingsError as error:
+            problems += error.problems
         try:
             source = given_table(f"{EXTRA}: table", self.table)
         except InputError as error:
@@ -130,6 +135,8 @@ class FoldConfig:
             same fold predict them, with `kind` (soft, hard), `min_confidence`, and `weight` a number or `confidence`.
         all: After the folds, train once more on every row, as `swinft fit --fold all` does: for the mean number of
             epochs that the folds predict with, and without a score. `swinft predict --folds all` predicts with it.
+        drop: CSV of rows that a fold does not train on, though others score them, relative to the working folder:
+            columns `id` and `fold` (a number, or `all`), a line for each; `rounds` writes such files.
 
     Raises:
         InputError: Settings are wrong or contradict each other; all of them are listed.
@@ -147,6 +154,7 @@ class FoldConfig:
     fraction: float | None = None
     extra: list[dict[str, AsWritten]] | None = None
     all: bool = False
+    drop: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the values that do not depend on other settings."""
@@ -159,7 +167,7 @@ class FoldConfig:
         lowest = {} if self.num is None else {"num": 2}
         lowest |= {} if self.held_out == ALL_ROWS else {"held_out": 0}
         problems = whole_problems("data.folds", vars(self), lowest)
-        problems += text_problems("data.folds", vars(self), (), ("file", "group", "column"))
+        problems += text_problems("data.folds", vars(self), (), ("file", "group", "column", "drop"))
         problems += whole_problems("", vars(self), {"seed": 0})
         if self.fraction is not None:
             problems += range_problems("data.folds", vars(self), {"fraction": INSIDE_UNIT})

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from swinft.data.augment.dry_run import transform_notes
 from swinft.data.column_patterns import by_schema
 from swinft.data.data_settings import DataSettings
-from swinft.data.extra import extra_notes, leaks_csv, left_out, read_leaks, with_extra
+from swinft.data.dropped import Dropped, dropped_notes, read_dropped
+from swinft.data.extra import extra_notes, find_leaks, leaks_csv, with_extra
 from swinft.data.fold_assignment import assign_folds
 from swinft.data.folds import ALL_ROWS, NO_FOLD, Folds, check_folds, unseen_rows
 from swinft.data.gap_checks import check_gaps
@@ -56,6 +57,7 @@ class Splits:
         self.known_leaks: Path | None = None  # an earlier run's extra.csv
         self.fold_of_row: Folds = np.empty(0, dtype=np.int64)  # int64 (N,); −1 for rows that no fold scores
         self._leaks: NDArray[np.bool_] | None = None  # which extra rows each fold leaves out, bool (folds, N)
+        self._dropped: Dropped = {}
 
     @property
     def schema(self) -> Schema | None:
@@ -157,8 +159,9 @@ class Splits:
             raise InputError(f"fold is {fold}; the folds are 0 to {last}.")
 
     def trained_on(self, fold: int) -> NDArray[np.int64]:
-        """Rows that are trained on if `fold` is held out: all others, except skipped ones and extra rows that leak."""
+        """Rows that are trained on if `fold` is held out: all but skipped and dropped ones, and leaking extra."""
         chosen = self.train.is_used & (self.fold_of_row != fold)
+        chosen[self._dropped.get(fold, [])] = False
         return np.flatnonzero(chosen if self._leaks is None or fold == ALL_ROWS else chosen & ~self._leaks[fold])
 
     def num_left_out(self, fold: int) -> int:
@@ -262,7 +265,8 @@ class Splits:
             folds[answered], train.targets[answered], schema.outputs, groups, config.source, config.spreads
         )
         check_gaps(train, schema, folds)
-        self._leaks = self._find_leaks(train, folds)
+        self._leaks = find_leaks(train, folds, self.known_leaks, self.image_files)
+        self._dropped = read_dropped(config.drop, train, folds)
         self.schema, self._test, self.fold_of_row = schema, test, folds
         self._train = awaiting_labels(train, config.extra_tables)
         sample = None if self.settings.predicts_sample else self.sample
@@ -271,6 +275,7 @@ class Splits:
             *(note for table in tables for note in table.notes),
             *schema.target.notes(train.targets[answered], schema.outputs),
             *(extra_notes(train, self._leaks, config.extra_tables) if self._leaks is not None else []),
+            *dropped_notes(config.drop, self._dropped),
             *notes,
             *(order.notes() if (order := self.sampled_order(config.held_out)) else []),
             *self._transform_notes(),
@@ -321,14 +326,6 @@ class Splits:
         """Marks the rows that `on_bad_image: skip` skips."""
         skips = self.settings.loading.on_bad_image != "error"
         return rows.without_images(*self.image_files.bad_images(rows, self.known_images)) if skips else rows
-
-    def _find_leaks(self, train: Rows, folds: Folds) -> NDArray[np.bool_] | None:
-        """Which extra rows each fold leaves out, from an earlier run's `extra.csv` or from a look at their images."""
-        if not train.is_extra.any():
-            return None
-        if self.known_leaks:
-            return read_leaks(self.known_leaks, train, int(folds.max()) + 1)
-        return left_out(train, folds, self.image_files.clusters_with_extra(train))
 
     def _read_sample(self, test: Rows | None, problems: list[Problem]) -> Table | None:
         """The sample submission; if there is no test table, it is the rows to predict."""

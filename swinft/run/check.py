@@ -20,7 +20,7 @@ from swinft.inference.rules.rule import Rule
 from swinft.inference.tta import check_views
 from swinft.model.metrics import Metric, Traits, traits_of
 from swinft.model.trial import try_step
-from swinft.ranges import POSITIVE, Range, check_ranges
+from swinft.ranges import POSITIVE, Range, check_ranges, named_runs
 from swinft.run.compute.choices import Choice
 from swinft.run.compute.devices import check_training_devices
 from swinft.run.compute.selection import select_compute
@@ -86,12 +86,13 @@ class CheckedRun:
         return [*found, "submission: data.sample_submission is not set, so the competition's format is unknown"]
 
 
-def check_run(experiment: Experiment, select: Select = select_compute) -> CheckedRun:
+def check_run(experiment: Experiment, select: Select = select_compute, absent: Sequence[str] = ()) -> CheckedRun:
     """Builds and checks all that a run needs; `check` and `fit` refuse the same configs because both call this.
 
     Args:
         experiment: The experiment of `check`, `fit` or `find`.
         select: Chooses precision and attention; of `find` without a step of a full batch.
+        absent: Folders of runs that it learns from and that are not there yet: they are not opened.
 
     Raises:
         InputError: Config, tables or images are wrong. All problems found before images are decoded are listed at once.
@@ -106,7 +107,7 @@ def check_run(experiment: Experiment, select: Select = select_compute) -> Checke
     )
     _collect(problems, lambda: check_pretrained(config))
     _collect(problems, lambda: check_numbers(config))
-    teachers = _collect(problems, lambda: teachers_of(experiment)) or []
+    teachers = _collect(problems, lambda: teachers_of(experiment, absent)) or []
     if data and folds:
         _collect(problems, lambda: check_views(experiment.views(), *data.settings.shown_to_network))
         _collect(problems, lambda: None if folds.is_given else _check_fold(config, folds.planned))
@@ -126,7 +127,7 @@ def check_run(experiment: Experiment, select: Select = select_compute) -> Checke
     for teacher in teachers:
         teacher.check_unseen(data)
         for table in data.settings.folds.extra_tables:
-            if teacher.key == LABELS and table.labels == teacher.named:
+            if teacher.key == LABELS and teacher.group in named_runs(LABELS, table.labels):
                 rows_of(experiment, table, teacher)
     problems = step_problems(config, data, trainer.world_size)
     if problems:

@@ -135,6 +135,7 @@ class Experiment:
         arguments = {name: plain(value) if name in TABLES else value for name, value in self.section("data").items()}
         own: dict[str, Any] = {"seed": self.config.seed}
         if run:
+            own |= {"drop": str(verify(run.dropped))} if self.config.data.folds.drop else {}
             own |= {"file": str(verify(run.folds)), "kind": "auto", "num": None}
             spreads = self.config.data.folds.rare_classes == "spread"  # what such folds score is allowed still
             own |= {

@@ -1,5 +1,7 @@
 """The command `fit`: finds the run and checks that it is not in use, before imports that take seconds."""
 
+import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import yaml
 
 from swinft.errors import InputError
 from swinft.run.fold_files import read_fold_id
-from swinft.run.layout import Run, check_name, is_frozen
+from swinft.run.layout import ROUNDS, Run, check_name, is_frozen
 from swinft.run.lock import refuse_if_held
 from swinft.system.orphans import is_child
 from swinft.system.processes import rank
@@ -25,11 +27,23 @@ def fit_from_argv(argv: list[str]) -> Run | None:
     """
     argv = with_run_options(argv)
     refuse_if_in_use(argv)
+    if has_rounds(argv):
+        from swinft.run.rounds.command import fit_rounds  # slow to import
+
+        return fit_rounds(argv)
     from swinft.run.config.fit_options import fit_parser  # slow to import
     from swinft.run.experiment import Experiment
     from swinft.run.fit import fit
 
-    return fit(Experiment.from_argv(fit_parser(), argv))
+    experiment = Experiment.from_argv(fit_parser(), argv)
+    if experiment.config.rounds is not None:
+        raise InputError("--rounds: rounds are read from a YAML file (--config), as their errors name its lines.")
+    return fit(experiment)
+
+
+def has_rounds(argv: list[str]) -> bool:
+    """Whether a config file of a command line has rounds."""
+    return any("rounds" in _names_in_config(Path(value), ("rounds",)) for value in config_files(argv))
 
 
 def refuse_if_in_use(argv: list[str]) -> None:
@@ -61,6 +75,7 @@ def with_run_options(argv: list[str]) -> list[str]:
     folder = None
     if resumes:
         folder = Path(words[resumes[0] + 1])
+        _refuse_rounds(folder)
         words = [*words[: resumes[0]], "--resume=true", *words[resumes[0] + 2 :]]
         Run.open(folder)
         words = words if configs else [f"--config={folder / 'config.yaml'}", *words]  # first: later options override it
@@ -70,6 +85,20 @@ def with_run_options(argv: list[str]) -> list[str]:
         return argv if folder is None else words
     folder = folder if folder.name not in ("", "..") else folder.resolve()
     return [*words, f"--name={folder.name}", f"--runs={folder.parent}"]
+
+
+def _refuse_rounds(folder: Path) -> None:
+    """Refuses to resume a folder of rounds without its config.
+
+    Raises:
+        InputError: It is one.
+    """
+    if (folder / ROUNDS).is_file():
+        plan = json.loads((folder / ROUNDS).read_text(encoding="utf-8"))
+        raise InputError(
+            f"{folder} holds the rounds {', '.join(plan['rounds'])}: resume all of them with `{plan['command']}`, or "
+            f"name one: --resume {folder / plan['last']}."
+        )
 
 
 def _is_option(word: str) -> bool:
@@ -102,9 +131,16 @@ def _lock_of(argv: list[str]) -> Path | None:
     return run.lock if name is None else run.fold(name).lock
 
 
-def _names_in_config(path: Path) -> dict[str, str]:
+def config_files(argv: list[str]) -> list[str]:
+    """The values of `--config`."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    return [value for option, value in pairwise(words) if option == "--config"]
+
+
+def _names_in_config(path: Path, keys: Sequence[str] = ("name", "runs")) -> dict[str, str]:
+    """The values of some keys in a file, as text."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, RecursionError, ValueError, yaml.YAMLError):  # the full parser reports it
         return {}
-    return {key: str(config[key]) for key in ("name", "runs") if key in config} if isinstance(config, dict) else {}
+    return {key: str(config[key]) for key in keys if key in config} if isinstance(config, dict) else {}

@@ -93,6 +93,8 @@ def write_run(run: Run, experiment: Experiment, checked: CheckedRun, devices: in
     commit(run.folds, folds_csv(data.train_table.ids, data.fold_of_row).encode(), "swinft fit")
     if data.splits.leaks_csv is not None:
         commit(run.extra, data.splits.leaks_csv.encode(), "swinft fit")
+    if data.settings.folds.drop:
+        commit(run.dropped, Path(data.settings.folds.drop).read_bytes(), "swinft fit")
     commit(run.images, data.images_csv().encode(), "swinft fit")
     tables = {"train": data.train_table, "sample_submission": data.splits.sample}
     tables |= {"test": data.test_table} if data.settings.test else {}

@@ -18,6 +18,7 @@ from swinft.store import RECORDS, has_record, is_temporary, verify
 
 NO_FOLD = -1  # as in `swinft.data.folds`, whose imports would slow down commands that only read a run
 
+ROUNDS, FILTERS = "rounds.json", "filters"  # in the folder of a config with rounds, which holds a run for each
 LONGEST_NAME = 200  # bytes: file systems allow 255, and the names of locks are longer
 
 
@@ -55,12 +56,14 @@ class Run:
 
     @classmethod
     def open(cls, root: str | Path) -> "Run":
-        """Opens an existing run.
+        """Opens an existing run; of a folder with rounds the last round.
 
         Raises:
-            InputError: The folder does not exist, or is not a run.
+            InputError: The folder does not exist, or is not a run; or the last round is not there yet.
         """
         run = cls.at(Path(root))
+        if (run.root / ROUNDS).is_file():
+            return cls.at(_last_round(run.root))
         if not run.root.is_dir():
             siblings = [str(path.parent) for path in run.root.parent.glob("*/config.yaml")]
             raise InputError(f"there is no run folder '{root}'.{suggest(str(root), siblings)}")
@@ -113,7 +116,7 @@ class Run:
         if not self.root.is_dir() or has_record(self.config):
             return False
         first = [self.config, self.schema, self.folds, self.images, self.inputs, self.sample, self.extra]
-        first += [self.devices, self.choice, self.environment, self.teachers]
+        first += [self.devices, self.choice, self.environment, self.teachers, self.dropped]
         ours = {RECORDS, *(path.name for path in first)}
         names = [path.name for path in self.root.iterdir()]
         return bool(names) and all(name in ours or is_temporary(name) for name in names)
@@ -146,6 +149,11 @@ class Run:
     def extra(self) -> Path:
         """Id of each row of the extra tables, and the folds that leave it out; none where there are no such tables."""
         return self.root / "extra.csv"
+
+    @property
+    def dropped(self) -> Path:
+        """Rows that folds score, and others do not train on; none without `data.folds.drop`."""
+        return self.root / "dropped.csv"
 
     @property
     def teachers(self) -> Path:
@@ -309,6 +317,23 @@ class Run:
     def fold(self, index: FoldId) -> Fold:
         """The folder of a training."""
         return Fold(self.root / f"fold_{index}", index)
+
+
+def _last_round(root: Path) -> Path:
+    """The folder of the last round.
+
+    Raises:
+        InputError: It is not there yet.
+    """
+    plan = json.loads((root / ROUNDS).read_text(encoding="utf-8"))
+    found = root / str(plan["last"])
+    if not Run(found).is_run():
+        made = [str(root / name) for name in plan["rounds"] if Run(root / name).is_run()]
+        raise InputError(
+            f"the last round of {root}, {plan['last']}, is not there yet. Run `{plan['command']}`, or name "
+            f"another one: {listed(made) or 'none has been started'}."
+        )
+    return found
 
 
 def is_frozen(path: Path) -> bool:

@@ -18,6 +18,7 @@ from swinft.model.training.sizes import at_size
 from swinft.ranges import POSITIVE, UNIT, check_ranges
 
 RANGES = {"weight": UNIT, "temperature": POSITIVE}
+Size = int | tuple[int, int] | None
 METADATA = "teacher metadata.{}"  # metadata as network number k of the teacher encodes it
 
 
@@ -30,26 +31,35 @@ class Teacher:
 
     Args:
         nets: Networks with the same outputs as the task's and the same inputs, in evaluation mode from here on.
-        image_size: Side, or height and width, in pixels, of their images; None for that of the task's.
+        image_size: Side, or height and width, in pixels, of their images; None for that of the task's. A list has one
+            for each network.
         weight: Share of the loss towards their prediction, in 0–1; the rest is the head's own loss.
         temperature: Of the softmax of both, above 0; 1 for none. For one of K classes only.
+        shares: What each network counts in the mean, from 0, with the sum 1; None for all alike.
 
     Raises:
-        InputError: There is no network, or a number is out of its range.
+        InputError: There is no network, a number is out of its range, or a list has another length than `nets`.
     """
 
     def __init__(
         self,
         nets: Sequence[ImageModel],
-        image_size: int | tuple[int, int] | None = None,
+        image_size: Size | list[Size] = None,
         weight: float = 0.5,
         temperature: float = 1.0,
+        shares: Sequence[float] | None = None,
     ) -> None:
         check_ranges("distill", {"weight": weight, "temperature": temperature}, RANGES)
         if not nets:
             raise InputError("a teacher needs at least one network.")
         self.nets = [net.eval().requires_grad_(False) for net in nets]
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        sizes = image_size if isinstance(image_size, list) else [image_size] * len(nets)
+        lengths = {"image_size": len(sizes), "shares": len(nets if shares is None else shares)}
+        for name, length in lengths.items():
+            if length != len(nets):
+                raise InputError(f"Teacher: {name} has {length} values for {len(nets)} networks: give one for each.")
+        self.sizes = [(size, size) if isinstance(size, int) else size for size in sizes]
+        self.shares = shares
         self.weight, self.temperature = weight, temperature
 
     def to(
@@ -93,12 +103,14 @@ class Teacher:
             images: Pixels (B, C, H, W) or (B, V, C, H, W), at any size.
             more: What else belongs to the rows: what `encode` returns, and `image_mask`, if any.
         """
-        images = images if self.image_size is None else at_size(images, self.image_size)
-        found = []
-        for k, net in enumerate(self.nets):
-            logits = net.logits(images, more.get(METADATA.format(k)), more.get("image_mask"))
+        found, resized = [], dict[tuple[int, int] | None, Tensor]()
+        for k, (net, size) in enumerate(zip(self.nets, self.sizes, strict=True)):
+            if size not in resized:
+                resized[size] = images if size is None else at_size(images, size)
+            logits = net.logits(resized[size], more.get(METADATA.format(k)), more.get("image_mask"))
             found.append(decoded(net.head, logits).float())
-        return torch.stack(found).mean(0)
+        every = torch.stack(found)
+        return every.mean(0) if self.shares is None else torch.tensordot(every.new_tensor(self.shares), every, 1)
 
     def blended(self, head: Head, logits: Tensor, own: Tensor, prediction: Tensor) -> Tensor:
         """Losses of a batch (B,): `own`, and the loss towards the teacher's prediction, by their weights.

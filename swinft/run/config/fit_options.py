@@ -1,5 +1,6 @@
 """The parser of `swinft fit`: a config, and the options that say how to run."""
 
+from swinft.data.tables.steps.named import AsWritten
 from swinft.run.config.parser import Parser, built_once
 from swinft.run.config.sections import new_parser
 from swinft.system.cluster.place import LOCAL
@@ -9,11 +10,22 @@ ON_HELP = (
     "belongs to, or `ray://HOST:PORT` by Ray Client: see docs/cluster.md"
 )
 
+ROUNDS_HELP = (
+    "runs of this config that learn from one another, one after another, in a YAML file: a list of mappings with "
+    "`name`, `from`, `drop_noisy`, `pseudo_labels`, `distill` and `set` (docs/rounds.md)"
+)
+
+
+def add_rounds(parser: Parser) -> None:
+    """Adds the key `rounds`, which YAML files may have."""
+    parser.add_argument("--rounds", type=list[dict[str, AsWritten]] | None, default=None, help=ROUNDS_HELP)
+
 
 @built_once
 def fit_parser() -> Parser:
     """The parser of `swinft fit`."""
     parser = new_parser("fit")
+    add_rounds(parser)
     parser.add_argument(
         "--fold",
         type=int | str | None,

@@ -89,7 +89,7 @@ SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 PrecisionSpelling = Precision | Literal["32", "16", "bf16", 32, 16]
 # Options that say how to run, not what: never part of a frozen config.
 RUN_KEYS = ("fold", "resume", "overwrite", "accept", "devices_per_fold", "on", "copy_data")
-COMMAND_KEYS = ("config", "allow_code", "trial", "what", "steps", *RUN_KEYS)
+COMMAND_KEYS = ("config", "allow_code", "trial", "what", "steps", "rounds", *RUN_KEYS)
 
 HELP = ("-h", "--help", "--help-all", "--help_all")
 PURPOSES = {
@@ -278,7 +278,7 @@ def _allow(parser: Parser, allow_code: list[str]) -> Allowed:
     if allow_code:
         add_parent_import_paths()
     parser.packages = (*TRUSTED_PACKAGES, *allow_code)
-    hints = {key: hint for key, hint in key_types(parser).items() if key not in COMMAND_KEYS}
+    hints = {key: hint for key, hint in key_types(parser).items() if key not in COMMAND_KEYS or key == "rounds"}
     return Allowed(hints, parser.managed, allow_code)
 
 

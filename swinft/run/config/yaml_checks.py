@@ -115,7 +115,7 @@ def option_problems(option: str, value: str, allowed: Allowed) -> list[str]:
     if not isinstance(root, yaml.ScalarNode):
         _merge(root)
     problems = list(class_problems(source, root, named or key, BASES.get(named or key, ()), allowed))
-    problems += _number_problems(source, root, key)
+    problems += number_problems(source, root, key)
     return problems + (list(_key_problems(source, root, f"{key}.", allowed)) if is_section else [])
 
 
@@ -176,7 +176,7 @@ def _key_problems(source: Source, node: yaml.Node, prefix: str, allowed: Allowed
             yield f"{source.location(key_node)}: {refusal}"
         elif allowed.types[key] is not None:
             yield from _text_problems(source, value, key, allowed.types[key])
-            yield from _number_problems(source, value, key)
+            yield from number_problems(source, value, key)
         elif isinstance(value, yaml.MappingNode):
             yield from _key_problems(source, value, f"{key}.", allowed)
         else:
@@ -202,16 +202,16 @@ def _text_problems(source: Source, node: yaml.Node, key: str, hint: Any) -> Iter
             yield f"{source.location(each)}: {key}: {text}"
 
 
-def _number_problems(source: Source, node: yaml.Node, key: str, is_inside: bool = False) -> Iterator[str]:
+def number_problems(source: Source, node: yaml.Node, key: str, is_inside: bool = False) -> Iterator[str]:
     """Numbers in the steps of a table that lose their digits: `007`, `1e5`, `0.10`; cells are compared as text."""
     is_inside |= key in TABLES
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
-            yield from _number_problems(source, child, key, is_inside)
+            yield from number_problems(source, child, key, is_inside)
     elif isinstance(node, yaml.MappingNode):
         for name, value in node.value:
-            yield from _number_problems(source, name, "", is_inside)
-            yield from _number_problems(source, value, f"{key}.{name.value}", is_inside)
+            yield from number_problems(source, name, "", is_inside)
+            yield from number_problems(source, value, f"{key}.{name.value}", is_inside)
     elif is_inside and isinstance(node, yaml.ScalarNode) and node.style is None and _changes(node):
         yield f"{source.location(node)}: YAML reads `{node.value}` as another number: write '{node.value}' in quotes."
 

@@ -7,7 +7,6 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,14 @@ from swinft.run.ensemble.leaks import notes_on_members
 from swinft.run.ensemble.members import Base, Member, common_rows, lacks_test, read_oof, refuse_maps
 from swinft.run.ensemble.nested import Problem
 from swinft.run.ensemble.predict import predict_ensemble
+from swinft.run.ensemble.problem import make_problem as make_problem
 from swinft.run.ensemble.recipe import Recipe
 from swinft.run.ensemble.table import table_lines
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.report.page import write_report
-from swinft.run.scoring import row_scorer, score_rows
+from swinft.run.scoring import score_rows
 from swinft.run.submission.fitting import scores_with_rules
 
 NOT_COMMON = "not predicted by every member"
@@ -118,28 +118,6 @@ def _base_folder(recipe: Recipe) -> Path:
             "metric."
         )
     return first if recipe.base is None and first else Path(str(recipe.base))
-
-
-def make_problem(base: Base, members: Sequence[Member], rows: NDArray[np.int64], metric: Metric) -> Problem:
-    """The members' predictions of some training rows, with their targets, folds and metric."""
-    data, schema = base.data, base.data.schema
-    scores = row_scorer(base.metrics[:1], data, rows)
-    targets, weights, splits = data.targets[rows], data.score_weights, data.splits.train
-    return Problem(
-        names=[member.spec.name for member in members],
-        members=np.stack([member.oof.values[rows] for member in members]).astype(np.float64),
-        targets=np.eye(len(schema.outputs))[targets] if targets.ndim == 1 else targets.astype(np.float64),
-        folds=data.fold_of_row[rows],
-        weights=np.ones(len(rows)) if weights is None else weights[rows].astype(np.float64),
-        target=schema.base,
-        score=lambda values, chosen: scores(values, chosen)[metric.name],
-        higher_is_better=metric.higher_is_better,
-        compares_order=metric.compares_order,
-        groups=None if splits.groups is None else np.array(splits.groups)[rows],
-        features=None if splits.features is None else splits.features[rows].astype(np.float64),
-        outputs=schema.outputs,
-        by_columns=metric.columns,
-    )
 
 
 def write(part: Run, run: Run, made: Made) -> None:

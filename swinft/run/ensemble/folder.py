@@ -19,7 +19,7 @@ from swinft.store import commit, is_committed, json_bytes, probe, verify
 
 MAKER = "swinft ensemble"
 PACKAGES = ("swinft", "numpy", "scipy", "scikit-learn")
-COPIED = ("schema", "folds", "images", "inputs", "sample", "extra")
+COPIED = ("schema", "folds", "images", "inputs", "sample", "extra", "dropped")
 
 
 def check_name_is_free(run: Run, overwrite: bool) -> None:

@@ -322,4 +322,4 @@ def _truth(data: CSVDataModule, schema: Schema) -> dict[str, tuple[str, ...]]:
 
 def lacks_test(spec: MemberSpec) -> bool:
     """Whether a member has no test predictions yet."""
-    return spec.test is None if spec.run is None else not Run.at(spec.run).test_predictions.is_file()
+    return spec.test is None if spec.run is None else not Run.open(spec.run).test_predictions.is_file()

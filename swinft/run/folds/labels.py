@@ -1,6 +1,7 @@
 """Pseudo-labels of a fold: before it trains, another run's networks of the same fold predict rows of extra tables."""
 
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,10 +19,11 @@ from swinft.inference.finite import Origin
 from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
 from swinft.printing import print_line
+from swinft.ranges import named_runs
 from swinft.run.environment import trained_in
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import Fold
-from swinft.run.folds.teacher import LABELS, TeacherRun
+from swinft.run.folds.teacher import LABELS, TeacherRun, by_share
 from swinft.store import is_committed
 from swinft.system.precision import prediction_precision
 from swinft.system.processes import rank
@@ -48,11 +50,11 @@ def label_extra_rows(
     tables, found = data.settings.folds.extra_tables, []
     for number, rows in rows_to_label(data.splits.train, tables).items():
         table, path = tables[number], fold.labels(number)
-        teacher = next(each for each in teachers if each.key == LABELS and each.named == table.labels)
+        named = by_share(teachers, LABELS, named_runs(LABELS, table.labels), fold.index)
         if not is_committed(path) and not rank():
             # New networks draw random weights: what the fold draws must not depend on whether labels are there already.
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                _predicted(experiment, fold, table, teacher, device).write(path, "swinft fit")
+                _blended(experiment, fold, table, named, device).write(path, "swinft fit")
         _wait_for(path, fold)
         given = Predictions.read(path, len(data.schema.outputs))
         place = {id: row for row, id in enumerate(given.ids)}
@@ -62,18 +64,19 @@ def label_extra_rows(
         labels = PseudoLabels(table, rows[kept], values)
         found.append(labels)
         if not rank():
-            print_line(f"fold {fold.index}: {_described(labels, data, teacher, fold)}")
+            print_line(f"fold {fold.index}: {_described(labels, data, [*named], fold)}")
     if found:
         data.splits.label(found)
 
 
-def _described(labels: PseudoLabels, data: CSVDataModule, teacher: TeacherRun, fold: Fold) -> str:
+def _described(labels: PseudoLabels, data: CSVDataModule, teachers: Sequence[TeacherRun], fold: Fold) -> str:
     """How many rows of a table are trained on, and whose labels they have."""
-    names = [teacher.run.fold(name).root.name for name in teacher.trainings(fold.index)]
+    names = [(each, [each.run.fold(name).root.name for name in each.trainings(fold.index)]) for each in teachers]
     used, least = int(labels.is_confident(data.schema).sum()), labels.table.min_confidence
     many = f"{used:,} of the {number_of(len(labels.rows), 'row')} of {labels.table.name}"
     limit = "" if least is None else f" have labels of confidence {least:g} or more,"
-    return f"{many}{limit or ' have labels,'} predicted by {', '.join(names)} of {teacher.named}"
+    who = [f"{', '.join(folders)} of {each.named}" for each, folders in names]
+    return f"{many}{limit or ' have labels,'} predicted by {' and '.join(who)}"
 
 
 def _wait_for(path: Any, fold: Fold) -> None:
@@ -117,6 +120,19 @@ def rows_of(experiment: Experiment, table: ExtraTable, teacher: TeacherRun) -> C
     data.schema = teacher.schema
     data.setup("predict")
     return data
+
+
+def _blended(
+    experiment: Experiment, fold: Fold, table: ExtraTable, teachers: Mapping[TeacherRun, float], device: torch.device
+) -> Predictions:
+    """The predictions of all teachers for a table, averaged by what each counts."""
+    found = [_predicted(experiment, fold, table, teacher, device) for teacher in teachers]
+    if len(found) == 1:
+        return found[0]
+    common = set(found[0].ids).intersection(*(each.ids for each in found[1:]))  # each skips images that it cannot use
+    ids = [id for id in found[0].ids if id in common]
+    values = np.stack([each.among(ids, np.nan).values for each in found]).astype(np.float64)
+    return Predictions.of(ids, np.tensordot([*teachers.values()], values, 1).astype(np.float32), found[0].outputs)
 
 
 def _predicted(

@@ -1,8 +1,9 @@
 """Teachers: finished runs that label what a run trains on, each fold by the network that did not train on its rows."""
 
 import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from swinft.data.fold_settings import EXTRA, ExtraTable
 from swinft.data.row_images import row_images
 from swinft.data.schema import Schema
 from swinft.errors import InputError, listed, number_of
+from swinft.model.network import ImageModel
 from swinft.model.training.distillation import Teacher
-from swinft.ranges import settings_of
+from swinft.ranges import named_runs, settings_of
 from swinft.run.config.parser import plain
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import FoldId, held_out_by
+from swinft.run.folds.blend import blend_of
 from swinft.run.folds.pretrained import count_leaked, is_trained_on
 from swinft.run.layout import Run
 from swinft.store import commit, digest, verify
@@ -28,7 +31,7 @@ DISTILL, LABELS = "distill.run", "data.folds.extra.labels"
 Hashes = dict[str, dict[str, str]]  # SHA-256 of a teacher's files, by its folder as configured
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TeacherRun:
     """A run that another one learns from.
 
@@ -38,6 +41,9 @@ class TeacherRun:
         key: The setting that names it.
         experiment: Its frozen experiment.
         schema: Its outputs and metadata.
+        group: The folder as configured of which it is a part: itself, or an ensemble.
+        shares: What its prediction counts among those of the same key, by the fold that is held out, None for a
+            training on every row.
     """
 
     run: Run
@@ -45,6 +51,8 @@ class TeacherRun:
     key: str
     experiment: Experiment
     schema: Schema
+    group: str = ""
+    shares: Mapping[int | None, float] = field(default_factory=dict)
 
     @classmethod
     def open(cls, named: str, key: str, student: Experiment) -> "TeacherRun":
@@ -183,22 +191,18 @@ class TeacherRun:
             str(path.relative_to(self.run.root)): digest(path) for path in (self.run.config, self.run.schema, *folds)
         }
 
+    def share(self, fold: FoldId) -> float:
+        """What its prediction counts among those of the same key, for a training."""
+        return self.shares[held_out_by(fold)] if self.shares else 1.0
+
     def files(self, fold: FoldId) -> list[Path]:
         """The weights of the networks that may label what a training trains on."""
         return [self.run.fold(name).weights for name in self.trainings(fold)]
 
-    def teacher(self, fold: FoldId, weight: float, temperature: float) -> Teacher:
-        """The networks for a training, with verified weights, on the CPU.
-
-        Args:
-            fold: The training that learns from them.
-            weight: As of `Teacher`.
-            temperature: As of `Teacher`.
-        """
-        files = self.files(fold)
-        cpu = torch.device("cpu")  # its attention is chosen on the device where it trains
-        nets = [self.experiment.network(self.schema, file, cpu, fast_attention=False) for file in files]
-        return Teacher(nets, self.experiment.config.data.image_size, weight, temperature)
+    def networks(self, fold: FoldId) -> list[ImageModel]:
+        """The networks for a training, with verified weights, on the CPU: their attention is chosen where it trains."""
+        cpu = torch.device("cpu")
+        return [self.experiment.network(self.schema, file, cpu, fast_attention=False) for file in self.files(fold)]
 
 
 def _metadata(schema: Schema) -> tuple[Any, ...]:
@@ -211,16 +215,53 @@ def _images(config: Namespace) -> tuple[Any, ...]:
     return images.for_network, images.names
 
 
-def teachers_of(experiment: Experiment) -> list[TeacherRun]:
-    """The runs that an experiment learns from.
+def teachers_of(experiment: Experiment, absent: Sequence[str] = ()) -> list[TeacherRun]:
+    """The runs that an experiment learns from; those of one key count alike, and members of an ensemble by its weights.
+
+    Args:
+        experiment: The experiment.
+        absent: Folders that are left out: their runs are not there yet.
 
     Raises:
         InputError: One is no finished run.
     """
     config = experiment.config
     extra = [settings_of(ExtraTable, EXTRA, each).labels for each in plain(config.data.folds.extra or [])]
-    named = [(DISTILL, config.distill.run), *((LABELS, name) for name in dict.fromkeys(extra))]
-    return [TeacherRun.open(name, key, experiment) for key, name in named if name is not None]
+    given = [
+        (DISTILL, named_runs(DISTILL, config.distill.run)),
+        *((LABELS, named_runs(LABELS, each)) for each in extra),
+    ]
+    found: list[TeacherRun] = []
+    for key, names in given:
+        for name in names:
+            if name not in absent and not any((each.key, each.group) == (key, name) for each in found):
+                found += _opened(name, key, experiment)
+    return found
+
+
+def _opened(name: str, key: str, student: Experiment) -> list[TeacherRun]:
+    """A run, or the members of an ensemble."""
+    if not Run.at(Path(name)).is_ensemble:
+        return [replace(TeacherRun.open(name, key, student), group=name)]
+    folders, shares = blend_of(Run.open(name), key, student.config.get("allow_code"))
+    members = zip(folders, zip(*shares.values(), strict=True), strict=True)
+    return [
+        replace(TeacherRun.open(folder, key, student), group=name, shares=dict(zip(shares, each, strict=True)))
+        for folder, each in members
+    ]
+
+
+def by_share(teachers: Sequence[TeacherRun], key: str, names: Sequence[str], fold: FoldId) -> dict[TeacherRun, float]:
+    """What labels or teaches a training, with what each counts; the sum is 1, and what counts nothing is left out.
+
+    Args:
+        teachers: As of `teachers_of`.
+        key: The setting that names them.
+        names: The folders that it names.
+        fold: The training.
+    """
+    chosen = [each for each in teachers if each.key == key and each.group in names]
+    return {each: each.share(fold) / len(names) for each in chosen if each.share(fold) > 0}
 
 
 def teacher_of(experiment: Experiment, fold: FoldId, teachers: list[TeacherRun]) -> Teacher | None:
@@ -232,14 +273,30 @@ def teacher_of(experiment: Experiment, fold: FoldId, teachers: list[TeacherRun])
         teachers: As of `teachers_of`.
     """
     settings = experiment.config.distill
-    found = [each.teacher(fold, settings.weight, settings.temperature) for each in teachers if each.key == DISTILL]
-    return found[0] if found else None
+    found = by_share(teachers, DISTILL, named_runs(DISTILL, settings.run), fold)
+    nets: list[ImageModel] = []
+    sizes, shares = [], list[float]()
+    for each, share in found.items():
+        own = each.networks(fold)
+        nets += own
+        sizes += [each.experiment.config.data.image_size] * len(own)
+        shares += [share / len(own)] * len(own)
+    if not nets:
+        return None
+    are_alike = max(shares) - min(shares) < 1e-12
+    return Teacher(nets, sizes, settings.weight, settings.temperature, None if are_alike else shares)
+
+
+def _hashes(teachers: Sequence[TeacherRun]) -> Hashes:
+    """The SHA-256 of the files that decide what teachers predict."""
+    groups = {each.group for each in teachers if each.group != each.named}
+    ensembles = {group: {"ensemble.json": digest(Run.open(group).ensemble)} for group in sorted(groups)}
+    return {teacher.named: teacher.hashes() for teacher in teachers} | ensembles
 
 
 def freeze_teachers(run: Run, teachers: list[TeacherRun]) -> None:
     """Records the SHA-256 of the files of a run's teachers, if it has any."""
-    found: Hashes = {teacher.named: teacher.hashes() for teacher in teachers}
-    if found:
+    if found := _hashes(teachers):
         commit(run.teachers, json.dumps(found, indent=1).encode(), "swinft fit")
 
 
@@ -252,10 +309,11 @@ def check_teachers(run: Run, teachers: list[TeacherRun]) -> None:
     if not teachers:
         return
     frozen: Hashes = json.loads(verify(run.teachers).read_text(encoding="utf-8"))
-    for teacher in teachers:
-        before, here = frozen.get(teacher.named, {}), teacher.hashes()
+    key_of = {name: each.key for each in teachers for name in (each.named, each.group)}
+    for named, here in _hashes(teachers).items():
+        before = frozen.get(named, {})
         if changed := sorted(name for name in {**before, **here} if before.get(name) != here.get(name)):
             raise InputError(
-                f"{teacher.key} {teacher.named} has changed since {run.root} was started ({listed(changed)}), and the "
+                f"{key_of[named]} {named} has changed since {run.root} was started ({listed(changed)}), and the "
                 f"rest of it would learn from other networks. Restore that run, or give the new run another --name."
             )
