@@ -113,10 +113,11 @@ def print_work(
 ) -> None:
     """Prints the number of forward passes; arguments as in `predict_rows`."""
     num_images: int = len(loader.sampler)  # type: ignore[arg-type]  # of this process only
+    is_tiled = bool(getattr(loader.dataset, "per_pass", 0))  # of which only their number is known
     unit = "image" if getattr(loader.dataset, "shown", None) is None else "row"  # of one or of several images
     print(
         f"{number_of(num_images, unit)} × {number_of(len(nets), 'fold')} × {number_of(len(views), 'view')} "
-        f"= {num_images * len(nets) * len(views)} forwards on {device} in {precision}",
+        f"{'in tiles' if is_tiled else f'= {num_images * len(nets) * len(views)} forwards'} on {device} in {precision}",
         flush=True,
     )
 
