@@ -105,6 +105,7 @@ _PUBLIC = {
     "Predictions": "swinft.inference.predictions",
     "Run": "swinft.run.api",
     "bundle": "swinft.kaggle.bundle.make",
+    "embed": "swinft.run.embed.command",
     "ensemble": "swinft.run.ensemble.command",
     "find": "swinft.run.api",
     "fit": "swinft.run.api",

@@ -37,6 +37,7 @@ COMMANDS = {
     "ensemble": Command(
         "swinft.commands.ensemble:main", "combine several runs, with a score that no weight was fitted on"
     ),
+    "embed": Command("swinft.commands.embed:main", "write the embeddings of a run's rows, and fit a model on them"),
     "report": Command("swinft.commands.report:main", "draw a run as one HTML file"),
     "export": Command("swinft.commands.export:main", "write a fold's weights for timm, ONNX or TorchScript"),
     "bundle": Command(

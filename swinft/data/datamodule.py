@@ -159,7 +159,7 @@ class CSVDataModule(LightningDataModule):
         if split == "train":
             loader = self._train_loader(makes_cache=self.settings.loading.augment_on == "device")
         elif split == "val":
-            loader = self._ordered_loader("val", self.splits.held_out(self.fold))
+            loader = self.ordered_loader("val", self.splits.held_out(self.fold))
         else:
             loader = self.predict_dataloader()
         if isinstance(loader.sampler, ShuffledSampler):
@@ -278,7 +278,7 @@ class CSVDataModule(LightningDataModule):
 
     def val_dataloader(self) -> TimedLoader:
         """The rows of `fold`, each once, in table order."""
-        return self._ordered_loader("val", self.splits.held_out(self.fold), makes_cache=True)
+        return self.ordered_loader("val", self.splits.held_out(self.fold), makes_cache=True)
 
     def predict_dataloader(self, part: tuple[int, int] = (0, 1)) -> TimedLoader:
         """The rows to predict, each once, in table order, without targets; skipped images are padding.
@@ -286,7 +286,7 @@ class CSVDataModule(LightningDataModule):
         Args:
             part: (index, number of parts): the rows of one of several processes that run without a Trainer.
         """
-        return self._ordered_loader("predict", np.arange(part[0], len(self.test_table), part[1]))
+        return self.ordered_loader("predict", np.arange(part[0], len(self.test_table), part[1]))
 
     def test_dataloader(self) -> TimedLoader:
         """The rows of a labelled test table, each once, in table order, with their targets.
@@ -295,7 +295,7 @@ class CSVDataModule(LightningDataModule):
             InputError: The table has no targets.
             DataError: Targets are wrong, or unknown to the training table.
         """
-        return self._ordered_loader("test", np.arange(len(self.test_table)))
+        return self.ordered_loader("test", np.arange(len(self.test_table)))
 
     def make_dataset(self, split: Split, rows: NDArray[np.int64], makes_cache: bool = False) -> Dataset[dict[str, Any]]:
         """The dataset of a loader; a subclass may return a custom one, or wrap this one.
@@ -317,9 +317,9 @@ class CSVDataModule(LightningDataModule):
         rows = self.splits.trained_on(self.fold)
         return self._loaders.train(self.make_dataset("train", rows, makes_cache), rows, self._context)
 
-    def _ordered_loader(self, split: Split, rows: NDArray[np.int64], makes_cache: bool = False) -> TimedLoader:
-        if split != "test" and self.max_batches is not None:
-            rows = rows[: self.max_batches * self.batch_size]
+    def ordered_loader(self, split: Split, rows: NDArray[np.int64], makes_cache: bool = False) -> TimedLoader:
+        """Some rows of a split, each once, in this order, without augmentation; arguments as of `make_dataset`."""
+        rows = rows[: None if split == "test" or self.max_batches is None else self.max_batches * self.batch_size]
         dataset = self.make_dataset(split, rows, makes_cache)
         return self._loaders.in_order(dataset, rows, "validate" if split == "val" else "predict", self._context)
 

@@ -168,12 +168,16 @@ class ImageModel(nn.Module):
         """Pixels, encoded metadata and which images are there to the features that the heads get: (B, D), or maps."""
         if self.maps is not None:
             return self.backbone(self._laid_out(padded(image, self.maps.stride)), self.maps)
-        embedding = self._embedding(image) if self.fusion is None else self._fused(image, image_mask)
+        embedding = self.pooled(image, image_mask)
         if self.metadata is not None:
             if metadata is None:
                 raise InputError("the network takes metadata, and the batch has no `features`.")
             embedding = torch.cat([embedding, self.metadata.embed(metadata).to(embedding.dtype)], dim=1)
         return embedding
+
+    def pooled(self, image: Tensor, image_mask: Tensor | None = None) -> Tensor:
+        """Pixels, and which of several images are there, to pooled features of the rows (B, D), without metadata."""
+        return self._embedding(image) if self.fusion is None else self._fused(image, image_mask)
 
     def _laid_out(self, image: Tensor) -> Tensor:
         return image if self.image_format is None else image.contiguous(memory_format=self.image_format)

@@ -42,12 +42,14 @@ def check_members(run: Run, made_with: Provenance, path: Path) -> None:
         print_line(f"  note: {found[name]} is not here: whether this member has changed since is unknown")
     changed = [name for name, file in found.items() if file.is_file() and not _is_same(file, made_with.weights[name])]
     if changed:
-        fitted = {name for member in run.read_ensemble()["members"] for name in member["files"]}
+        recipe = run.read_ensemble()
+        fitted = {name for member in recipe["members"] for name in member["files"]}
         again = "make the ensemble again with `swinft ensemble` and --overwrite"
+        again = f"run `{recipe['remake']}`" if "remake" in recipe else again
         fix = again if fitted & set(changed) else f"run `{command('predict', run.root)}` again"
         files = listed(str(Path(os.path.normpath(found[name]))) for name in changed)
         raise InputError(
-            f"{path} is out of date: these tables of members have changed since: {files}. To use them, {fix}."
+            f"{path} is out of date: these files of members have changed since: {files}. To use them, {fix}."
         )
 
 

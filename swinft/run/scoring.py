@@ -1,6 +1,7 @@
 """Scores predictions of training rows, by metrics that may read the table's columns."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,6 +54,27 @@ def score_rows(
     counts = count_pixels(values, masks, rows, data.settings.loading.resize)
     decision = MaskDecision.default(masks.num_classes)
     return row_scorer(metrics, data, rows, counts.true)(counts.decided(decision), None)
+
+
+def scores_by_fold(
+    metrics: Sequence[Any], data: CSVDataModule, rows: NDArray[np.int64], values: NDArray[np.float32]
+) -> dict[str, Any]:
+    """What scores.json holds of predictions that no training made: pooled scores, those of each fold, their spread.
+
+    Args:
+        metrics: As for `score_rows`.
+        data: Set up for the training rows.
+        rows: Numbers of N training rows.
+        values: Their predictions (N, K).
+    """
+    folds, pooled = [], score_rows(metrics, data, rows, values)
+    for fold in np.unique(data.fold_of_row[rows]).tolist():
+        inside = data.fold_of_row[rows] == fold
+        found = score_rows(metrics, data, rows[inside], values[inside])
+        folds.append({"fold": fold, "rows": int(inside.sum()), "oof": found})
+    spread = {name: float(np.std([each["oof"][name] for each in folds])) for name in pooled}
+    spread = spread if len(folds) > 1 else dict.fromkeys(pooled, math.nan)
+    return {"pooled": pooled, "spread": spread, "folds": folds, "rows": len(rows)}
 
 
 def row_scorer(

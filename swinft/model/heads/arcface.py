@@ -92,14 +92,17 @@ class ArcFaceHead(Head):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (B, D) to `scale` times the cosines (B, K), in float32."""
-        features = self.dropout(features)
-        features = features if self.embedding is None else self.embedding(features)
+        features = self.neck(self.dropout(features))
         with torch.autocast(features.device.type, enabled=False):
             given = functional.normalize(features.float(), dim=1)
             directions = functional.normalize(self.weight.float(), dim=2).flatten(0, 1)
             cosines = (given @ directions.T).reshape(-1, self.num_outputs, self.weight.shape[1]).amax(2)
             scaled: Tensor = self.scale * cosines
         return scaled
+
+    def neck(self, features: Tensor) -> Tensor:
+        """Features (B, D) through the layer before the cosines, if there is one."""
+        return features if self.embedding is None else self.embedding(features)
 
     def encode(self, target: Tensor) -> Tensor:
         """Class indices (B,) to one-hot rows (B, K)."""

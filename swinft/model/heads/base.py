@@ -57,6 +57,10 @@ class Head(InitArgsMixin, nn.Module):
         """Features (B, D) to logits (B, …), in any form that `loss` and `decode` accept."""
         raise NotImplementedError
 
+    def neck(self, features: Tensor) -> Tensor:
+        """Features (B, D) to what the last layer reads, (B, E): by default the features."""
+        return features
+
     def encode(self, target: Tensor) -> Tensor:
         """Targets of a batch to encoded targets for the loss, float (B, …), which mixup can mix."""
         raise NotImplementedError

@@ -3,7 +3,6 @@
 Shapes: M members, N rows, K outputs.
 """
 
-import math
 import os
 import sys
 from collections import Counter
@@ -34,7 +33,7 @@ from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.report.page import write_report
-from swinft.run.scoring import score_rows
+from swinft.run.scoring import scores_by_fold
 from swinft.run.submission.fitting import scores_with_rules
 
 NOT_COMMON = "not predicted by every member"
@@ -161,19 +160,9 @@ def _placed(member: Member, run: Run) -> dict[str, Any]:
 
 def _scores(made: Made, status: list[str]) -> dict[str, Any]:
     """The content of scores.json: as that of a run, with the table of the ensemble."""
-    data, metrics, chosen = made.base.data, made.base.metrics, made.comparison.chosen
-    folds = []
-    for fold in np.unique(made.problem.folds).tolist():
-        inside = made.problem.folds == fold
-        found = score_rows(metrics, data, made.rows[inside], chosen.values[inside])
-        folds.append({"fold": fold, "rows": int(inside.sum()), "oof": found})
-    pooled = score_rows(metrics, data, made.rows, chosen.values)
-    spread = {name: float(np.std([each["oof"][name] for each in folds])) for name in pooled}
+    chosen = made.comparison.chosen
     return {
-        "pooled": pooled,
-        "spread": spread if len(folds) > 1 else dict.fromkeys(pooled, math.nan),
-        "folds": folds,
-        "rows": len(made.rows),
+        **scores_by_fold(made.base.metrics, made.base.data, made.rows, chosen.values),
         "not_scored": dict(Counter(word for word in status if word != OK)),
         "checkpoint": chosen.name,
         "views": [],

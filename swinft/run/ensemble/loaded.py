@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from swinft.errors import InputError, listed
+from swinft.errors import InputError, command, listed
 from swinft.inference.predictions import Predictions
 from swinft.run.ensemble.members import check_range, selected
 from swinft.run.ensemble.methods import Rank
@@ -18,6 +18,11 @@ from swinft.run.prediction.options import PredictOptions
 
 def make_predictor(run: Run, options: PredictOptions, on_bad_image: str | None) -> "RunPredictor | EnsemblePredictor":
     """The predictor of a run or of an ensemble; arguments and errors as of `RunPredictor`."""
+    if run.is_ensemble and "embedding" in run.read_ensemble():
+        raise InputError(
+            f"{run.root} is fitted on embeddings, and predicts whole tables only: `{command('predict', run.root)}`, or "
+            f"`run.predict(rows)`."
+        )
     return (EnsemblePredictor if run.is_ensemble else RunPredictor)(run, options, on_bad_image)
 
 

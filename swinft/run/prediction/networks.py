@@ -67,7 +67,7 @@ class Networks:
         choice = choice_to_predict(run, experiment.config, device)
         experiment = experiment.with_config(halved(experiment.config, choice.halvings))
         oof_views = experiment.views()
-        views = oof_views if options.views is None else _requested_views(options)
+        views = oof_views if options.views is None else requested_views(options)
         requested: Precision = "32-true" if options.backend == "openvino" else options.precision
         precision, note = prediction_precision(requested, trained_in(run, folds), device)
         if note:
@@ -121,7 +121,7 @@ class Networks:
         return nets_for_passes(loaded, passes, data.batch_size, device, self.policy, precision, data.image_size)
 
 
-def _requested_views(options: PredictOptions) -> list[View]:
+def requested_views(options: PredictOptions) -> list[View]:
     """The views of a command line: names, and class paths of custom views, which get no arguments.
 
     Raises:

@@ -53,6 +53,10 @@ def predict(run: Run, options: PredictOptions, writes: bool = True) -> Predictio
         InputError: A fold is not finished, or the rows are wrong.
         RunError: One of several processes failed.
     """
+    if run.is_ensemble and "embedding" in run.read_ensemble():
+        from swinft.run.embed.predict import predict_member  # it imports this module
+
+        return predict_member(run, options, writes)
     if run.is_ensemble:
         return predict_ensemble(run, options, writes)
     path = (Path(options.output) if options.output else run.test_predictions) if writes else None

@@ -26,6 +26,7 @@ from swinft.errors import InputError, StoreError
 from swinft.inference.predictions import Predictions, as_bytes
 from swinft.inference.provenance import Provenance
 from swinft.printing import format_score, plain_names
+from swinft.run.embed.table import comparison_lines
 from swinft.run.ensemble.table import table_lines
 from swinft.run.layout import Run
 from swinft.run.provenance import predictions_made_with
@@ -71,7 +72,8 @@ def write_report(run: Run, data: CSVDataModule) -> None:
         test_predictions=made_with.describe() if made_with else "",
         environment=environment,
         environment_text=json.dumps(environment, indent=1),
-        ensemble="\n".join(table_lines(scores["ensemble"])) if run.is_ensemble else "",
+        described=run.read_ensemble()["described"] if run.is_ensemble else "",
+        ensemble="\n".join(_compared(scores)) if run.is_ensemble else "",
         config=run.config.read_text(encoding="utf-8"),
         backbone=config["model"]["backbone"],
         image_size=config["data"]["image_size"],
@@ -90,6 +92,11 @@ def _drawn_masks(oof: Predictions, data: CSVDataModule, scores: dict[str, Any]) 
     for row in (row for rows in groups.values() for row in rows):
         row["image"] = "" if row["image"] is None else _jpeg(Image.fromarray(row["image"]))
     return groups
+
+
+def _compared(scores: dict[str, Any]) -> list[str]:
+    """What an ensemble, or a model on embeddings, is compared with."""
+    return table_lines(scores["ensemble"]) if "ensemble" in scores else comparison_lines(scores["embedding"])
 
 
 def _current_predictions(run: Run) -> Provenance | None:
