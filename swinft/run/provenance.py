@@ -45,12 +45,18 @@ def check_members(run: Run, made_with: Provenance, path: Path) -> None:
         recipe = run.read_ensemble()
         fitted = {name for member in recipe["members"] for name in member["files"]}
         again = "make the ensemble again with `swinft ensemble` and --overwrite"
-        again = f"run `{recipe['remake']}`" if "remake" in recipe else again
+        again = f"run `{remake_command(run)}`" if "remake" in recipe else again
         fix = again if fitted & set(changed) else f"run `{command('predict', run.root)}` again"
         files = listed(str(Path(os.path.normpath(found[name]))) for name in changed)
         raise InputError(
             f"{path} is out of date: these files of members have changed since: {files}. To use them, {fix}."
         )
+
+
+def remake_command(run: Run) -> str:
+    """The command that fits again what was fitted on the embeddings of a run, wherever both are now."""
+    recipe = run.read_ensemble()
+    return command("embed", os.path.normpath(run.root / recipe["members"][0]["run"]), *recipe["remake"])
 
 
 def _is_same(path: Path, expected: str) -> bool:

@@ -12,6 +12,7 @@ from swinft.run.embed.make import make_embeddings
 from swinft.run.embed.makers import Maker
 from swinft.run.embed.member import make_member
 from swinft.run.embed.options import EmbedOptions, FitOptions
+from swinft.run.embed.started import run_of
 from swinft.run.lock import hold_if_writable
 from swinft.run.python_inputs import plain, python_inputs
 
@@ -42,7 +43,7 @@ def embed(
     """Makes embeddings of a run's rows; does and prints the same as `swinft embed`.
 
     Args:
-        run: The run, or its folder.
+        run: The run, or its folder; or with `backbone` a YAML file, whose run is started without training.
         fit: A model that is fitted on the embeddings of each fold: `"svr"`, or `{"svr": {"C": 10}}`.
         name: Name of what is fitted: its folder beside the run's.
         allow_code: Packages or modules whose classes the run's config may name, besides the trusted ones.
@@ -61,5 +62,5 @@ def embed(
         own = {key: value for key, value in options.items() if key in names} | {"fit": fit, "name": name}
         rest = {key: value for key, value in options.items() if key not in names} | {"allow_code": allowed or None}
         given = options_from(EmbedOptions, plain(rest)), options_from(FitOptions, plain(own))
-        made = embed_run(layout.Run.open(folder), *given)
+        made = embed_run(run_of(folder, given[0]), *given)
     return Embeddings(made) if isinstance(made, Maker) else api.Run(made.root, allow_code)

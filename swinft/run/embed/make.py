@@ -241,7 +241,7 @@ def current_table(maker: Maker, name: str, rows: str, of_rows: dict[str, str] | 
         InputError: They are missing, or out of date.
     """
     path = path_of(maker, name, rows)
-    again = f"Run `{command(*maker.command_words)}` {'again' if path.is_file() else 'first'}."
+    again = f"Run `{command('embed', maker.run.root, *maker.command_words)}` {'again' if path.is_file() else 'first'}."
     if not path.is_file():
         raise InputError(f"{path} is missing. {again}")
     table, wanted = read_table(path), {**maker.made_with(name), "rows": rows}

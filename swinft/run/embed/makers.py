@@ -154,11 +154,11 @@ class Maker:
 
     @property
     def command_words(self) -> list[str]:
-        """The arguments of the command that makes these embeddings again."""
+        """The options of the command that makes these embeddings again."""
         options = self.options
         words = ["--layer", options.layer] if options.backbone is None else ["--backbone", options.backbone]
         words += ["--views", ",".join(options.views)] if options.views else []
-        return ["embed", str(self.run.root), *words]
+        return words
 
     @property
     def data_changes(self) -> dict[str, Any]:

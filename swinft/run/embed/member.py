@@ -180,7 +180,7 @@ def write(part: Run, run: Run, made: Made, comparison: dict[str, Any]) -> None:
         "first_metric": asdict(traits_of(made.metrics[0])),
         "has_features": made.options.metadata,
         "members": [{"name": parent.root.name, "run": os.path.relpath(parent.root.resolve(), here), "files": files}],
-        "remake": command(*words),
+        "remake": words,
         "embedding": {
             "options": {name: getattr(maker.options, name) for name in KEPT},
             "weights": maker.weights,

@@ -1,6 +1,6 @@
 """The options of `swinft embed`, and their checks."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from swinft.data.loading.workers import NumWorkers
@@ -113,8 +113,3 @@ class FitOptions:
         check_name(self.name)
         check_whole("swinft embed", "--bootstrap", self.bootstrap, 0)
         check_whole("swinft embed", "--seed", self.seed, 0)
-
-
-def for_rows(options: EmbedOptions, rows: RowSet) -> EmbedOptions:
-    """The options for other rows."""
-    return replace(options, rows=rows)

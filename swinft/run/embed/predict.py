@@ -27,7 +27,7 @@ from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.prediction.predict import complete
-from swinft.run.provenance import check_output, write_made_from
+from swinft.run.provenance import check_output, remake_command, write_made_from
 from swinft.store import verify
 
 TAKEN = ("root", "test", "batch_size", "num_workers", "device", "precision", "output", "allow_code")  # options that act
@@ -92,7 +92,7 @@ def maker_of(run: Run, options: PredictOptions) -> Maker:
     if changed:
         raise InputError(
             f"{parent.root}: {listed(changed)} {'have' if len(changed) > 1 else 'has'} other weights than when "
-            f"{run.root} was fitted on the embeddings. Run `{recipe['remake']}`."
+            f"{run.root} was fitted on the embeddings. Run `{remake_command(run)}`."
         )
     return maker
 

@@ -134,11 +134,11 @@ def test_a_row_is_predicted_only_by_what_never_saw_it(runs, competition, monkeyp
 
 
 def test_what_a_fold_learns_and_searches_does_not_depend_on_the_rows_that_it_holds_out(runs):
-    spec = '{"svr": {"C": [0.01, 10], "kernel": ["rbf", "linear"], "pca": 3}}'
+    spec = '{"svr": {"C": [0.01, 10], "pca": 3}}'
     assert fit(runs, spec) == 0
     before = (runs / "made" / "model_fold_0.safetensors").read_bytes()
     tried = json.loads((runs / "made" / "ensemble.json").read_text())["embedding"]["models"][0]["tried"]
-    assert len(tried) == 4
+    assert len(tried) == 2
     garbage = np.random.default_rng(1).normal(0, 9, (24, 24)).astype(np.float32)
     rewrite(
         parquets(runs)[0],
@@ -152,6 +152,7 @@ def test_what_a_fold_learns_and_searches_does_not_depend_on_the_rows_that_it_hol
     assert (changed == ~read_table(parquets(runs)[0]).is_trained_on).all()
 
 
+@pytest.mark.slow
 def test_the_same_bytes_again_and_from_files_with_rows_in_another_order(runs):
     names = ["oof.csv", "test_predictions.csv", "scores.json", "model_fold_1.safetensors", "ensemble.json"]
     before = [(runs / "svr" / name).read_bytes() for name in names]
@@ -219,6 +220,7 @@ def test_a_network_that_has_changed_since_is_an_error_that_names_the_command(run
     assert "out of date (weights), made again" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_ensemble_and_a_report_take_what_is_fitted_as_a_member(runs, capsys):
     assert fit(runs, "logistic") == 0
     said = capsys.readouterr().out
@@ -235,16 +237,23 @@ def test_an_ensemble_and_a_report_take_what_is_fitted_as_a_member(runs, capsys):
     assert "an ensemble of runs" in error(capsys)
 
 
-def test_a_pretrained_backbone_is_one_space_for_all_rows(runs, tmp_path, capsys):
-    weights = load_file(runs / "tiny" / "fold_0" / "weights.safetensors")
+BACKBONE = "swin_tiny_patch4_window7_224"
+
+
+def backbone_words(run: Path, folder: Path) -> list[str]:
+    """The backbone of a run's fold 0 as a pretrained one."""
+    weights = load_file(run / "fold_0" / "weights.safetensors")
     own = {name.removeprefix("backbone.model."): each for name, each in weights.items() if name.startswith("backbone.")}
-    save_file(own, tmp_path / "backbone.safetensors")
-    name = "swin_tiny_patch4_window7_224"
-    words = ["--backbone", name, "--backbone-weights", str(tmp_path / "backbone.safetensors")]
-    words += ["--backbone-args", json.dumps(TINY_SWIN)]
-    assert fit(runs, "ridge", *words) == 0
+    save_file(own, folder / "backbone.safetensors")
+    words = ["--backbone", BACKBONE, "--backbone-weights", str(folder / "backbone.safetensors")]
+    return [*words, "--backbone-args", json.dumps(TINY_SWIN)]
+
+
+@pytest.mark.slow
+def test_a_pretrained_backbone_is_one_space_for_all_rows(runs, tmp_path, capsys):
+    assert fit(runs, "ridge", *backbone_words(runs / "tiny", tmp_path)) == 0
     assert "has seen no label" in capsys.readouterr().out
-    frame = pd.read_parquet(runs / "tiny" / "embeddings" / f"{name}-identity" / "backbone.train.parquet")
+    frame = pd.read_parquet(runs / "tiny" / "embeddings" / f"{BACKBONE}-identity" / "backbone.train.parquet")
     of_run = pd.read_parquet(parquets(runs)[0])
     assert not frame["is_trained_on"].any()
     assert np.allclose(frame.filter(regex=r"^e\d"), of_run.filter(regex=r"^e\d"), atol=2e-3)
@@ -252,6 +261,7 @@ def test_a_pretrained_backbone_is_one_space_for_all_rows(runs, tmp_path, capsys)
         "model_fold_0.safetensors",
         "model_fold_1.safetensors",
     ]
+    own = load_file(tmp_path / "backbone.safetensors")
     save_file({**own, "norm.bias": own["norm.bias"] + 1}, tmp_path / "backbone.safetensors")
     assert main(["predict", str(runs / "made"), "--device", "cpu"]) == 2
     assert "backbone has other weights" in error(capsys)
