@@ -26,7 +26,7 @@ def test_masks_are_refused():
 def finished(competition: Path, folder: Path, monkeypatch, **changes: object) -> Path:
     monkeypatch.setattr("swinft.run.fit.run_children", in_this_process)
     monkeypatch.setattr("swinft.run.scores.write_report", lambda *_: None)
-    changes = {"trainer.max_epochs": 1, "submission.format": "probabilities", **changes}
+    changes = {"trainer.max_epochs": 1, **changes}
     config = write_config(folder / "c.yaml", tiny_config(competition, folder / "runs", **changes))
     assert main(["fit", "--config", str(config)]) == 0
     return folder / "runs" / "tiny"

@@ -32,7 +32,7 @@ def test_classes_get_probabilities_of_sum_1(name):
     assert found.shape == (30, 3)
     assert np.allclose(found.sum(1), 1, atol=1e-6)
     assert (found >= 0).all()
-    assert (found.argmax(1) == CLASSES[60:]).mean() > 0.6
+    assert (found.argmax(1) == CLASSES[60:]).mean() > 0.5
 
 
 @pytest.mark.parametrize("model", [Logistic(), KNN(), Retrieval(), Ridge(), SVR()])
