@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.run.embed.inputs import Array, Arrays, Metadata
-from swinft.run.embed.methods import Learnt, Model
+from swinft.run.embed.model import Learnt, Model
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from swinft.errors import InputError, suggest
 from swinft.run.config.parser import options_from
 from swinft.run.embed.learner import Learner, Targets
-from swinft.run.embed.methods import MODELS, Model
+from swinft.run.embed.methods import MODELS
+from swinft.run.embed.model import Model
 
 MOST = 200  # combinations of values in a search
 Parts = list[tuple[NDArray[np.int64], NDArray[np.int64]]]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from swinft.errors import InputError
-from swinft.run.config.sections import fit_parser
+from swinft.run.config.fit_options import fit_parser
 from swinft.run.embed.options import EmbedOptions
 from swinft.run.experiment import Experiment
 from swinft.run.freeze import prepare

@@ -8,7 +8,10 @@ from swinft.errors import InputError
 from swinft.run.embed.files import Table, read_table, write_table
 from swinft.run.embed.inputs import Metadata
 from swinft.run.embed.learner import Learner, Targets
-from swinft.run.embed.methods import KNN, MODELS, SVR, Logistic, Retrieval, Ridge
+from swinft.run.embed.linear import SVR, Logistic, Ridge
+from swinft.run.embed.methods import MODELS
+from swinft.run.embed.model import Learnt
+from swinft.run.embed.neighbours import KNN, Retrieval
 
 RNG = np.random.default_rng(0)
 EMBEDDINGS = RNG.normal(size=(90, 8)).astype(np.float32)
@@ -75,8 +78,6 @@ def test_grades_are_fitted_as_numbers_where_the_metric_measures_their_distance()
 
 
 def _learnt(numbers: np.ndarray):
-    from swinft.run.embed.methods import Learnt
-
     return Learnt(numbers[:, None].astype(np.float64), np.ones(len(numbers)), schema("regression", ["y"]).base)
 
 
