@@ -89,7 +89,7 @@ def test_one_and_two_workers_write_the_same_bytes(tiny_run, tmp_path):
 
 @pytest.mark.slow
 def test_a_config_alone_has_rows_and_folds_for_a_backbone(competition, tiny_run, tmp_path, capsys):
-    from tests.run.embed.test_embed import backbone_words
+    from tests.run.embed.test_member import backbone_words
 
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
     assert main(["embed", str(config)]) == 2
