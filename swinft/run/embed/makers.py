@@ -6,6 +6,7 @@ Shapes: B batch, V images of a row, D dimensions, G networks.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.row_images import row_images
-from swinft.errors import InputError, number_of
+from swinft.errors import InputError, command, number_of
 from swinft.inference.tta import View
 from swinft.model.backbones.timm_backbone import Backbone, Channels, create_backbone
 from swinft.model.network import ImageModel
@@ -138,6 +139,7 @@ class Maker:
         sides = experiment.config.data.image_size if options.image_size is None else options.image_size
         size = (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
         pretrained = options.backbone_weights or True
+        _check_pretrained(options)
         with torch.random.fork_rng([]):
             torch.manual_seed(0)  # layers that the weights lack are the same in each process
             backbone = create_backbone(
@@ -218,6 +220,22 @@ class Maker:
         views = ", ".join(view.name for view in self.views)
         what = f"layer {self.options.layer} of {number_of(len(self.weights), 'network')} of {self.run.root.name}"
         return f"{self.options.backbone or what}, views {views}, in {self.precision}"
+
+
+def _check_pretrained(options: EmbedOptions) -> None:
+    """Refuses the weights of a run as those of a backbone that has seen no label.
+
+    Raises:
+        InputError: The file is in the folder of a run.
+    """
+    given = options.backbone_weights
+    folders = [] if given is None else [each for each in Path(given).resolve().parents if Run(each).is_run()]
+    if folders:
+        raise InputError(
+            f"--backbone-weights {given} are of the run {folders[0]}, which was trained on labels: scores on its "
+            f"embeddings of all rows would be too good. Embed its networks, each for its fold: "
+            f"`{command('embed', folders[0])}`."
+        )
 
 
 def tensors_sha256(module: torch.nn.Module) -> str:

@@ -28,6 +28,7 @@ from swinft.run.embed.search import Wanted, read_fit
 from swinft.run.embed.table import comparison_lines
 from swinft.run.ensemble.ensemble import make_problem
 from swinft.run.ensemble.folder import check_name_is_free, new_folder, write_files
+from swinft.run.ensemble.leaks import notes_on_members
 from swinft.run.ensemble.members import Base, Member
 from swinft.run.ensemble.nested import Candidate, correlations, differences
 from swinft.run.ensemble.recipe import MemberSpec
@@ -131,6 +132,7 @@ def compared(made: Made) -> dict[str, Any]:
         "run_score": None,
         "has_seen_labels": made.maker.networks is not None,
         "searched": searched_lines(made.models),
+        "warnings": [],
         "bootstrap": made.options.bootstrap,
     }
     values = made.oof.values[rows]
@@ -140,7 +142,10 @@ def compared(made: Made) -> dict[str, Any]:
     theirs = Predictions.read(parent.oof, len(made.oof.outputs)).select(made.oof.outputs)
     theirs = theirs.join(made.oof.ids, str(parent.oof))
     base = Base(parent, made.maker.experiment, made.data, list(made.metrics))
-    problem = make_problem(base, [Member(MemberSpec(parent.root.name, parent.root), theirs, {})], rows, metric)
+    member = Member(MemberSpec(parent.root.name, parent.root), theirs, {})
+    if made.maker.networks is not None:
+        found["warnings"] = notes_on_members([member], base, made.maker.options.allow_code)
+    problem = make_problem(base, [member], rows, metric)
     both = [Candidate(str(made.options.name), values, problem.gain(values.astype(np.float64)))]
     both += [Candidate(parent.root.name, theirs.values[rows], problem.gain(problem.members[0]))]
     interval = differences(problem, both, both[1], made.options.bootstrap, made.options.seed)[0]
@@ -199,7 +204,7 @@ def write(part: Run, run: Run, made: Made, comparison: dict[str, Any]) -> None:
     recipe = {"name": made.options.name, "run": parent.root.name, **asdict(made.options), "fit": made.wanted.given}
     recipe |= {name: getattr(maker.options, name) for name in KEPT}
     del recipe["overwrite"]
-    write_files(part, parent, recipe, learned, made.oof, scores)
+    write_files(part, parent, recipe, learned, made.oof, scores, MAKER)
 
 
 def _described(model: FoldModel) -> dict[str, Any]:

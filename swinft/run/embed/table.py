@@ -35,4 +35,5 @@ def comparison_lines(found: Mapping[str, Any]) -> list[str]:
             f"correlation of the two predictions: {found['correlation']:.3f}",
         ]
     lines += [f"searched: {line}" for line in found["searched"]]
+    lines += found["warnings"]
     return [*lines, OPTIMISTIC if found["has_seen_labels"] else HONEST]

@@ -57,7 +57,13 @@ def new_folder(run: Run) -> Iterator[Run]:
 
 
 def write_files(
-    run: Run, base: Run, recipe: dict[str, Any], found: dict[str, Any], oof: Predictions, scores: dict[str, Any]
+    run: Run,
+    base: Run,
+    recipe: dict[str, Any],
+    found: dict[str, Any],
+    oof: Predictions,
+    scores: dict[str, Any],
+    maker: str = MAKER,
 ) -> None:
     """Writes the files of an ensemble; the config comes last.
 
@@ -68,18 +74,19 @@ def write_files(
         found: What the method learned, and the members.
         oof: Out-of-fold predictions of all training rows.
         scores: The content of scores.json.
+        maker: The command, stored in the commit records.
     """
     for name in COPIED:
         source: Path = getattr(base, name)
         if is_committed(source):
-            commit(run.root / source.name, verify(source).read_bytes(), MAKER)
+            commit(run.root / source.name, verify(source).read_bytes(), maker)
     versions = {"versions": {package: version(package) for package in PACKAGES}}
-    commit(run.environment, json.dumps(versions, indent=1).encode(), MAKER)
-    oof.write(run.oof, MAKER)
-    commit(run.scores, json_bytes(scores), MAKER)
-    commit(run.root / "ensemble.yaml", yaml_text(recipe).encode(), MAKER)
-    commit(run.ensemble, json_bytes(found), MAKER)
-    commit(run.config, config_of(base, str(recipe["name"])), MAKER)
+    commit(run.environment, json.dumps(versions, indent=1).encode(), maker)
+    oof.write(run.oof, maker)
+    commit(run.scores, json_bytes(scores), maker)
+    commit(run.root / "ensemble.yaml", yaml_text(recipe).encode(), maker)
+    commit(run.ensemble, json_bytes(found), maker)
+    commit(run.config, config_of(base, str(recipe["name"])), maker)
 
 
 def config_of(base: Run, name: str) -> bytes:

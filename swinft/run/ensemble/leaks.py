@@ -40,7 +40,8 @@ def notes_on_members(members: list[Member], base: Base, allow_code: list[str] | 
 
 def _notes_on(run: Run, base: Base, allow_code: list[str] | None) -> list[str]:
     if run.is_ensemble:
-        return list(run.read_scores()["ensemble"].get("warnings", ()))
+        scores = run.read_scores()
+        return list(scores.get("ensemble", scores.get("embedding", {})).get("warnings", ()))
     experiment = Experiment.of_run(run, "ensemble", allow_code)
     _check_teachers(run, experiment, base)
     notes, extra = [], experiment.config.data.folds.extra or []

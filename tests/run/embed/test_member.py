@@ -283,9 +283,14 @@ def test_a_pretrained_backbone_is_one_space_for_all_rows(runs, tmp_path, capsys)
         (["--backbone-weights", "x.pth"], "name it with --backbone"),
         (["--backbone", "resnet18", "--layer", "neck"], "only the layer pooled"),
         (["--views", "hflop"], "hflop"),
+        (
+            ["--backbone", "resnet18", "--backbone-weights", "RUNS/tiny/fold_0/weights.safetensors"],
+            "was trained on labels",
+        ),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(runs, words, said, capsys):
+    words = [word.replace("RUNS", str(runs)) for word in words]
     assert main(["embed", str(runs / "tiny"), "--device", "cpu", *words]) == 2
     assert said in error(capsys)
     assert not (runs / "x").exists()
