@@ -23,6 +23,7 @@ def test_the_commands_are_these():
         "submit",
         "submissions",
         "ensemble",
+        "embed",
         "report",
         "export",
         "bundle",
