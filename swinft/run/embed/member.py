@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ def make_member(parent: Run, embed: EmbedOptions, options: FitOptions) -> Run:
         check_name_is_free(run, options.overwrite)
         _check_overwritten(run)
         with hold_if_writable(parent.lock):
-            made = fitted(make_embeddings(parent, embed), wanted, options)
+            made = fitted(make_embeddings(parent, replace(embed, rows="all")), wanted, options)
         comparison = compared(made)
         with new_folder(run) as part:
             write(part, run, made, comparison)
