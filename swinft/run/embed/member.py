@@ -26,11 +26,11 @@ from swinft.run.embed.options import EmbedOptions, FitOptions
 from swinft.run.embed.predict import model_file, predict_member
 from swinft.run.embed.search import Wanted, read_fit
 from swinft.run.embed.table import comparison_lines
-from swinft.run.ensemble.ensemble import make_problem
 from swinft.run.ensemble.folder import check_name_is_free, new_folder, write_files
 from swinft.run.ensemble.leaks import notes_on_members
 from swinft.run.ensemble.members import Base, Member
 from swinft.run.ensemble.nested import Candidate, correlations, differences
+from swinft.run.ensemble.problem import make_problem
 from swinft.run.ensemble.recipe import MemberSpec
 from swinft.run.layout import Run
 from swinft.run.lock import hold, hold_if_writable
