@@ -196,13 +196,13 @@ def kills_of_real(folder: Path) -> dict[str, Any]:
     for place in ("whole", "parts"):
         (folder / place).mkdir()
         (folder / place / "config.yaml").write_text(yaml.safe_dump({**config, "name": "search"}))
-        command = [sys.executable, "-m", "swinft", "tune", "--config", "config.yaml", "--trials", "4"]
+        command = [sys.executable, "-m", "swinft", "tune", "--config", "config.yaml", "--trials", "3"]
         if place == "whole":
             subprocess.run(command, cwd=folder / place, check=True, stdout=sys.stderr)
             tables[place] = (folder / place / "runs" / "search" / "trials.csv").read_text()
             continue
         resume = "test -e runs/search/study.json && R=--resume; exec " + " ".join(command) + " $R"
-        result = killed(folder / place, ["bash", "-c", resume], "runs/search/trials.csv", random.Random(2), 60.0)
+        result = killed(folder / place, ["bash", "-c", resume], "runs/search/trials.csv", random.Random(2), 35.0)
         tables[place] = result.pop("table")
     oof = [sorted((folder / place).glob("runs/search/trials/*/oof.csv")) for place in ("whole", "parts")]
     same = [a.read_bytes() == b.read_bytes() for a, b in zip(*oof, strict=True)]
