@@ -63,6 +63,8 @@ def start(options: TuneOptions, source: Words, named: set[str]) -> Started:
     for option in ("fold", "accept"):
         if config[option]:
             raise InputError(f"--{option} is for `swinft fit`: a search has --folds.")
+    if config.rounds is not None:
+        raise InputError("rounds are several runs, and a trial is one: remove `rounds`, and search before them.")
     if config.trainer.fast_dev_run:
         raise InputError("trainer.fast_dev_run tries a run, and saves nothing that could be compared: remove it.")
     folder = Folder(Run.at(Path(config.runs) / config.name).root)

@@ -72,6 +72,12 @@ def test_other_commands_name_the_option_for_the_section(config, capsys):
     assert "only `swinft tune` reads the section `tune`" in capsys.readouterr().err
 
 
+def test_rounds_are_not_searched(config, capsys):
+    config.write_text(config.read_text() + "rounds: [{name: a}, {name: b}]\n")
+    assert main(["tune", "--config", str(config)]) == 2
+    assert "rounds are several runs, and a trial is one" in capsys.readouterr().err
+
+
 def test_errors_name_the_users_file_and_line(config, capsys):
     config.write_text(config.read_text().replace("tune:", "tune:  # searched").replace("seed:", "seed:") + "sede: 1\n")
     assert main(["tune", "--config", str(config)]) == 2
