@@ -34,6 +34,7 @@ HANG_SECONDS = 15.0  # for Ray to end, before this process is ended without it
 PATIENCE = 30.0  # until a child that no node has room for is said to wait
 STORE_BYTES = 80 * 1024**2  # the least that Ray accepts; nothing is stored
 PREFIX = "swinft-ray-"
+OUT_OF_MEMORY = re.compile(r"low on memory|out of memory|OutOfMemory|\bOOM\b", re.IGNORECASE)  # in Ray's reasons
 
 
 class Bridge:
@@ -118,7 +119,11 @@ class Bridge:
             return
         except self._ray.exceptions.RayError as error:
             self._drop(key)
-            self._say({"key": key, "lost": reason(error)})
+            if OUT_OF_MEMORY.search(str(error)):  # as if the system had killed it: it would need as much again
+                self._say({"key": key, "note": f"Ray killed it, because its node lacks memory: {reason(error)}"})
+                self._say({"key": key, "code": -signal.SIGKILL})
+            else:
+                self._say({"key": key, "lost": reason(error)})
             return
         if is_start:
             self._say({"key": key, "note": f"on {answer}"})

@@ -6,7 +6,8 @@ import shutil
 import sys
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor, wait
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -29,16 +30,18 @@ class Actor:
     """An object whose methods run in threads; a killed one answers no more."""
 
     def __init__(self, kind):
-        self.object, self.threads, self.futures = kind(), ThreadPoolExecutor(4), []
+        self.object, self.threads, self.futures, self.end = kind(), ThreadPoolExecutor(4), [], None
 
     def __getattr__(self, name):
         def remote(*given):
             future = self.threads.submit(getattr(self.object, name), *given)
             self.futures.append(shown := Future())
+            if self.end:
+                shown.set_exception(self.end)
 
             def passed_on(done):
-                if not shown.done():
-                    error = done.exception()
+                error = done.exception()
+                with suppress(InvalidStateError):  # it was killed
                     shown.set_exception(RayTaskError(error)) if error else shown.set_result(done.result())
 
             future.add_done_callback(passed_on)
@@ -70,11 +73,12 @@ class Ray:
         return future.result(timeout)
 
     def kill(self, actor, reason="The actor died because its node died."):
+        actor.end = RayError(f"a title\n{reason}")
+        for future in actor.futures:
+            with suppress(InvalidStateError):  # done
+                future.set_exception(actor.end)
         if actor.object._process:
             actor.object._process.kill()
-        for future in actor.futures:
-            if not future.done():
-                future.set_exception(RayError(f"a title\n{reason}"))
 
 
 @pytest.fixture
@@ -122,6 +126,14 @@ def test_a_key_runs_once_at_a_time_and_again_after_it_was_lost(bridge):
     assert len(bridge.ray.actors) == 1
     bridge.start("")
     assert bridge.said() == {"key": 5, "code": 0}
+
+
+def test_what_ray_kills_for_lack_of_memory_is_not_tried_again(bridge):
+    bridge.start("import time; print('starts', flush=True); time.sleep(60)")
+    assert "data" in bridge.said()
+    bridge.ray.kill(bridge.ray.actors[0], "Task was killed due to the node running low on memory.")
+    assert "its node lacks memory" in bridge.said()["note"]
+    assert bridge.said() == {"key": 5, "code": -9}
 
 
 def test_what_nobody_here_has_ended_was_preempted(bridge):
