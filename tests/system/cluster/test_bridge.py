@@ -119,7 +119,7 @@ def test_output_comes_before_the_exit_code_and_the_environment_is_that_of_the_co
 
 def test_a_key_runs_once_at_a_time_and_again_after_it_was_lost(bridge):
     for _ in range(2):
-        bridge.start("import time; print('starts', flush=True); time.sleep(60)")
+        bridge.start("import os, time; os.write(1, b'starts'); time.sleep(60)")
     assert "data" in bridge.said()
     bridge.ray.kill(bridge.ray.actors[0])
     assert bridge.said() == {"key": 5, "lost": "RayError: The actor died because its node died"}
@@ -129,7 +129,7 @@ def test_a_key_runs_once_at_a_time_and_again_after_it_was_lost(bridge):
 
 
 def test_what_ray_kills_for_lack_of_memory_is_not_tried_again(bridge):
-    bridge.start("import time; print('starts', flush=True); time.sleep(60)")
+    bridge.start("import os, time; os.write(1, b'starts'); time.sleep(60)")
     assert "data" in bridge.said()
     bridge.ray.kill(bridge.ray.actors[0], "Task was killed due to the node running low on memory.")
     assert "its node lacks memory" in bridge.said()["note"]
