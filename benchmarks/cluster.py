@@ -1,15 +1,14 @@
 """Folds and predictions on a Ray cluster of two nodes: the same bytes as on one machine, also where nodes are lost.
 
 `python -m benchmarks.cluster CASE…` starts two raylets on this machine, runs the cases and writes results/cluster.json:
-`same` compares a fit of 5 folds and a prediction in shards with local ones; `worker`, `raylet`, `head`, `child` and
-`driver` kill that process several times during a fit, with SIGKILL, and compare what is left at the end.
+`same` compares a fit of 5 folds and a prediction in shards with local ones, `client` a fit by Ray Client; `worker`,
+`raylet`, `head` and `driver` kill that process several times during a fit, with SIGKILL, and compare what is left.
 """
 
 import argparse
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -199,6 +198,7 @@ def trained_more(case: Case, name: str, before: dict[int, int], process: "subpro
 def kills(case: Case, nodes: TwoNodes, what: str, count: int) -> dict[str, Any]:
     """Fits with kills in the middle of an epoch, and compares with the local run."""
     name, done = what, 0
+    said = case.output().count("lost, because")
     process = case.fit(name, "--on", nodes.address)
     while done < count:
         wait_until(partial(trained_more, case, name, case.epochs(name), process), 200)
@@ -212,16 +212,21 @@ def kills(case: Case, nodes: TwoNodes, what: str, count: int) -> dict[str, Any]:
             kill(what, nodes)
         done += 1
     case.wait(process)
-    return {"kills": done, "differing files": differing(case, name)}
+    lost = case.output().count("lost, because") - said
+    return {"kills": done, "started again": lost, "files": len(FILES), "differing files": differing(case, name)}
 
 
 def kill(what: str, nodes: TwoNodes) -> None:
     """Kills a process of the cluster; a node that is gone is started again."""
-    if what in ("worker", "child"):
-        mark = "ray::Runner" if what == "worker" else "-m swinft fit"
-        found = [pid for node in nodes.nodes.values() for pid, words in processes(node.pid) if mark in words]
-        if found:
-            os.kill(found[0], signal.SIGKILL)
+    if what == "worker":
+
+        def worker() -> int:
+            """The id of one that has a fold."""
+            return next(
+                pid for node in nodes.nodes.values() for pid, words in processes(node.pid) if "ray::Runner" in words
+            )
+
+        os.kill(wait_until(worker), signal.SIGKILL)
         return
     name = "head" if what == "head" else "second"
     os.kill(wait_until(partial(nodes.raylet, name)), signal.SIGKILL)
@@ -250,17 +255,33 @@ def same(case: Case, nodes: TwoNodes) -> dict[str, Any]:
         case.wait(case.swinft("predict", str(case.folder / "runs" / name), "--device", "cpu", "--devices", "3", *words))
     predicted = [(case.folder / "runs" / name / "test_predictions.csv").read_bytes() for name in ("local", "cluster")]
     return {
+        "files": len(FILES),
         "differing files": differing(case, "cluster"),
         "same predictions": predicted[0] == predicted[1],
         "seconds": round(took, 1),
-        "nodes used": sorted(set(re.findall(r"^(?:on|started on) (\S+)", case.output(), re.MULTILINE))),
     }
+
+
+def page_rows(found: dict[str, Any]) -> list[str]:
+    """The rows of the table in docs/cluster.md."""
+    names = {
+        "same": "nothing (and a prediction in 3 shards)",
+        "client": "nothing, by Ray Client",
+        "worker": "a Ray worker with a fold",
+        "raylet": "the raylet of the second node, which comes back",
+        "head": "the raylet of the head, whose node ends and comes back",
+        "driver": "the command, started again with `--resume`",
+    }
+    return [
+        f"| {names[name]} | {case.get('kills', 0)} | {len(case['differing files'])} of {len(FILES)} |"
+        for name, case in found.items()
+    ]
 
 
 def main() -> None:
     """Runs the cases."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("cases", nargs="+", choices=["same", "worker", "raylet", "head", "child", "driver"])
+    parser.add_argument("cases", nargs="+", choices=["same", "client", "worker", "raylet", "head", "driver"])
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--folder", type=Path, help="of the runs, which is kept: the local run is not made again")
     given = parser.parse_args()
@@ -274,7 +295,11 @@ def main() -> None:
             case.environment |= {name: nodes.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
             for name in given.cases:
                 started = time.monotonic()
-                result = same(case, nodes) if name == "same" else kills(case, nodes, name, given.kills)
+                if name == "client":
+                    case.wait(case.fit(name, "--on", nodes.client_address))
+                    result = {"files": len(FILES), "differing files": differing(case, name)}
+                else:
+                    result = same(case, nodes) if name == "same" else kills(case, nodes, name, given.kills)
                 found[name] = result
                 print(name, json.dumps(result), f"{time.monotonic() - started:.0f} s", flush=True)
                 RESULTS.write_text(json.dumps(found, indent=1) + "\n")

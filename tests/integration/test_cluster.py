@@ -1,6 +1,7 @@
 """Runs on several machines, as far as one machine can be several: options, a Ray cluster, torchrun, SLURM's variables."""
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cluster import page_rows
 from swinft.cli import main
 from tests.conftest import ROOT, fit_in_process, tiny_config, write_config
 
@@ -80,6 +82,14 @@ def test_a_fold_on_a_node_without_the_cache_reads_its_images_itself(config, comp
         assert "id '000': the image is not that of the run's start" in capsys.readouterr().err
     finally:
         image.write_bytes(content)
+
+
+def test_the_page_shows_what_was_measured_and_nothing_was_lost():
+    found = json.loads((ROOT / "benchmarks" / "results" / "cluster.json").read_text())
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    assert all(row in page for row in page_rows(found))
+    assert [name for name, case in found.items() if case["differing files"]] == []
+    assert found["same"]["same predictions"]
 
 
 def digests(run: Path, files=FILES) -> list[str]:
