@@ -27,6 +27,7 @@ from swinft.system.cluster import runner
 from swinft.system.cluster.bridge_process import end_session
 from swinft.system.cluster.copies import batches, read_listing
 from swinft.system.cluster.place import OWN
+from swinft.system.cluster.watch import end_without_cluster
 
 READ_SECONDS = 5.0  # that a node waits for output before it answers without any
 WAIT_SECONDS = 0.1
@@ -289,6 +290,7 @@ def main(address: str) -> None:
         os._exit(2)
     bridge = Bridge(ray, say)
     say({"ready": True})
+    threading.Thread(target=end_without_cluster, args=(ray, _exit), daemon=True).start()
     try:
         bridge.run(requests)
     finally:
