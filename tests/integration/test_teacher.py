@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
@@ -67,6 +68,45 @@ def test_a_training_on_every_row_learns_from_the_mean_of_all_folds(tiny_run, com
     for fold, expected in {0: [0, 0, 1], "0_seed_3": [0, 0, 1], 1: [1, 0, 0], "all": [0.5, 0, 0.5]}.items():
         found = teacher_of(experiment, fold, teachers_of(experiment))
         torch.testing.assert_close(found.predict(images, {}), torch.tensor([expected], dtype=torch.float))
+
+
+@pytest.mark.slow
+def test_several_runs_teach_with_their_mean_and_an_ensemble_with_weights_of_the_other_folds(
+    tiny_run, competition, tmp_path, monkeypatch, capsys
+):
+    a, b = (teacher_that_says(tiny_run, tmp_path / name, classes) for name, classes in (("a", [2, 0]), ("b", [1, 0])))
+    for folder in (a, b):
+        (folder / "test_predictions.csv").unlink()
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+
+    def predicted(teacher, fold):
+        words = ["--config", str(config(competition, tmp_path, tiny_run)), "--distill.run", teacher]
+        experiment = Experiment.from_argv(fit_parser(), words)
+        return teacher_of(experiment, fold, teachers_of(experiment)).predict(images, {})
+
+    several = f"[{a},{b}]"
+    for fold, expected in {0: [0, 0.5, 0.5], 1: [1, 0, 0], "all": [0.5, 0.25, 0.25]}.items():
+        torch.testing.assert_close(predicted(several, fold), torch.tensor([expected], dtype=torch.float))
+    words = ["ensemble", str(a), str(b), "--runs", str(tmp_path), "--bootstrap", "0", "--name"]
+    assert main([*words, "blend", "--method", "nnls"]) == 0
+
+    def weights(self, rows):
+        """Of a method that tells which rows it was fitted on."""
+        return np.array([1.0, 0.0]) if len(rows.targets) == 24 else np.array([0.25, 0.75])
+
+    monkeypatch.setattr("swinft.run.ensemble.methods.NNLS.weights", weights)
+    torch.testing.assert_close(predicted(str(tmp_path / "blend"), 0), torch.tensor([[0, 0.75, 0.25]]))
+    hashes = [
+        each.group
+        for each in teachers_of(
+            Experiment.from_argv(fit_parser(), ["--config", str(config(competition, tmp_path, tmp_path / "blend"))])
+        )
+    ]
+    assert hashes == [str(tmp_path / "blend")] * 2
+    assert main([*words, "stack", "--method", "ridge"]) == 0
+    capsys.readouterr()
+    assert main(["check", "--config", str(config(competition, tmp_path, tmp_path / "stack"))]) == 2
+    assert "its method ridge is not one weight for each member" in capsys.readouterr().err
 
 
 def folds_of(tiny_run, folder, edit):
