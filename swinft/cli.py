@@ -31,6 +31,7 @@ COMMANDS = {
     ),
     "find": Command("swinft.commands.find:main", "find a learning rate and a batch size for a config; writes nothing"),
     "tune": Command("swinft.commands.tune:main", "search settings of a config: train its folds with other values"),
+    "plan": Command("swinft.commands.plan:main", "say how long the run of a config takes, here or on other GPUs"),
     "predict": Command("swinft.commands.predict:main", "predict the test rows with all folds of a run"),
     "submit": Command("swinft.commands.submit:main", "turn a run's predictions into a checked submission.csv; send it"),
     "submissions": Command("swinft.commands.submissions:main", "list what a run has sent to Kaggle, with its scores"),

@@ -19,6 +19,7 @@ def test_the_commands_are_these():
         "fit",
         "find",
         "tune",
+        "plan",
         "predict",
         "submit",
         "submissions",

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def one_device(config: Namespace) -> list[int] | int:
     return _indices(chosen, 0)[:1] if is_named else 1
 
 
-def devices_per_fold(config: Namespace, num_folds: int) -> int:
+def devices_per_fold(config: Namespace, num_folds: int, gpus: Sequence[str] | None = None) -> int:
     """The number of devices per fold for a run that starts here.
 
     A fold on one GPU needs no communication: folds run in parallel, one GPU each. Several GPUs work on one fold only if
@@ -53,11 +54,13 @@ def devices_per_fold(config: Namespace, num_folds: int) -> int:
     Args:
         config: `trainer.accelerator`, `trainer.devices` and `devices_per_fold`.
         num_folds: All folds of the run, with the finished ones.
+        gpus: Names of GPUs to plan for, in the place of those here.
 
     Raises:
         InputError: There are fewer GPUs than `devices_per_fold`, or `trainer.devices` contradicts it.
     """
-    names, wanted, configured = _gpus_for(config), config.devices_per_fold, config.trainer.devices
+    names = _gpus_for(config) if gpus is None else gpus
+    wanted, configured = config.devices_per_fold, config.trainer.devices
     if configured != "auto":
         if wanted is not None:
             raise InputError(
@@ -97,7 +100,9 @@ def check_devices(run: Run, config: Namespace) -> None:
         )
 
 
-def slots_for(config: Namespace, per_fold: int, num_waiting: int, on: str = LOCAL) -> list[Slot]:
+def slots_for(
+    config: Namespace, per_fold: int, num_waiting: int, on: str = LOCAL, gpus: Sequence[str] | None = None
+) -> list[Slot]:
     """Divides the GPUs of this machine, or of a cluster, among unfinished folds.
 
     Args:
@@ -105,6 +110,7 @@ def slots_for(config: Namespace, per_fold: int, num_waiting: int, on: str = LOCA
         per_fold: Devices per fold.
         num_waiting: Unfinished folds.
         on: Where they run.
+        gpus: Names of GPUs to plan for, in the place of those here.
 
     Returns:
         One entry per fold that can run at the same time.
@@ -115,7 +121,7 @@ def slots_for(config: Namespace, per_fold: int, num_waiting: int, on: str = LOCA
     if on != LOCAL:
         has_gpu = training_device(config.trainer.accelerator).type != "cpu"
         return cluster_slots(on, per_fold if has_gpu else 0, num_waiting, config.trainer.accelerator == "cpu")
-    names = _gpus_for(config)
+    names = _gpus_for(config) if gpus is None else gpus
     if len(names) < 2 or config.trainer.devices != "auto":
         return [{}]
     count = max(1, min(len(names) // per_fold, num_waiting))

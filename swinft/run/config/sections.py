@@ -89,13 +89,14 @@ SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 PrecisionSpelling = Precision | Literal["32", "16", "bf16", 32, 16]
 # Options that say how to run, not what: never part of a frozen config.
 RUN_KEYS = ("fold", "resume", "overwrite", "accept", "devices_per_fold", "on", "copy_data")
-COMMAND_KEYS = ("config", "allow_code", "trial", "what", "steps", "rounds", *RUN_KEYS)
+COMMAND_KEYS = ("config", "allow_code", "trial", "what", "steps", "rounds", "gpus", "json", "seconds", *RUN_KEYS)
 
 HELP = ("-h", "--help", "--help-all", "--help_all")
 PURPOSES = {
     "check": "Checks the tables, images and folds of a config, and all else that a fit needs; trains nothing.",
     "find": "Finds a learning rate and a batch size for a config, and prints the keys to paste into it.",
     "fit": "Trains every fold of a config: out-of-fold predictions, their pooled score, a report.",
+    "plan": "Says how long a config's run takes, here or on GPUs that are not here, and whether it fits into memory.",
 }
 
 

@@ -13,8 +13,7 @@ from swinft.run.find.brief import Brief
 from swinft.run.find.rate import find_rate
 from swinft.run.folds.fold import exit_on_signals
 from swinft.run.layout import Run
-
-REQUEST, ANSWER = "request.json", "answer.json"
+from swinft.run.throw_away import ANSWER, REQUEST
 
 
 def run_request(experiment: Experiment, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Finds a learning rate and a batch size for a config, in throw-away processes beside a throw-away run."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,30 +9,22 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from swinft.data.datamodule import CSVDataModule
 from swinft.data.schema import Schema
 from swinft.errors import InputError, RunError, number_of
 from swinft.printing import print_line
 from swinft.ranges import Range, check_ranges
-from swinft.run.check import check_run
-from swinft.run.checked_images import checked_images
 from swinft.run.compute.choices import Choice, default_choice
-from swinft.run.compute.devices import devices_per_fold
-from swinft.run.compute.selection import KILLED
 from swinft.run.compute.trial import TriedTask
 from swinft.run.config.parser import Parser, built_once
 from swinft.run.config.sections import new_parser
 from swinft.run.experiment import Experiment
 from swinft.run.find.batch import MARGIN, MOST, VERIFIED_STEPS, batch_for
-from swinft.run.find.child import ANSWER, REQUEST, run_request
+from swinft.run.find.child import run_request
 from swinft.run.find.rate import LAST, LEAST_STEPS
-from swinft.run.fold_files import fold_id
 from swinft.run.folds.planned import Planned, fold_steps
-from swinft.run.freeze import write_run
-from swinft.run.layout import Run
 from swinft.run.python_inputs import nested
+from swinft.run.throw_away import ThrowAway
 from swinft.system.precision import training_device
-from swinft.system.processes import Child, run_children
 
 What = Literal["lr", "batch_size"]
 STEPS = 100  # of a range test, as in fastai and Lightning
@@ -125,21 +116,13 @@ class _Finder:
     """
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
-        config = experiment.config.clone()
-        config.runs = str(folder / "runs")
-        self._config, self._experiment, self._folder = config, experiment.with_config(config), folder
-        self._run = Run.at(Path(config.runs) / config.name)
-        checked = check_run(self._experiment, by_rule)
-        self._data: CSVDataModule = checked.data
-        trainings = (int(self._data.fold_of_row.max()) + 1) * len(config.seeds or [0])
-        self._devices = devices_per_fold(config, trainings)
-        self._run.root.mkdir(parents=True)
-        write_run(self._run, self._experiment, checked, 1)
-        self._images = checked_images(self._data)
-        number = self._data.splits.num_training_rows(0)
+        self._run = ThrowAway.of(experiment, folder, by_rule)
+        checked, config = self._run.checked, self._run.experiment.config
+        self._config, self._devices = config, self._run.devices
+        number = checked.data.splits.num_training_rows(0)
         self._rows = number // self._devices // config.data.loading.virtual_epochs
         self._epochs = fold_steps(config, number, self._devices).epochs
-        words = f"fold 0: {number_of(len(self._data.training_targets), 'row')} to train on, the others are not read"
+        words = f"fold 0: {number_of(len(checked.data.training_targets), 'row')} to train on, the others are not read"
         print(f"{words}; precision {checked.choice.precision} ({checked.choice.reason})", flush=True)
 
     def batch(self) -> Found:
@@ -205,23 +188,10 @@ class _Finder:
 
     def _ask(self, what: str, size: int, step: int, **more: Any) -> dict[str, Any]:
         """The answer of a new process."""
-        config = self._config
-        seed = config.seeds[0] if config.seeds else None
-        request = {"what": what, "fold": fold_id(0, seed), "seed": config.seed if seed is None else seed}
-        request |= {"batch_size": size, "accumulate_grad_batches": step, **more}
-        (self._folder / ANSWER).unlink(missing_ok=True)
-        (self._folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
-        words = ["find", "--config", str(self._run.config), "--trial", str(self._folder)]
-        words += ["--allow-code", ",".join(config.allow_code)] if config.allow_code else []
-        child = Child(words, self._experiment.secrets() | self._images.environment)
-        code = run_children({0: child}, [{}])[0]
-        if code == KILLED and what == "verified":
-            return {"fits": False}
-        if code and not (code == KILLED and what == "batch_size" and (self._folder / ANSWER).is_file()):
-            raise RunError(f"the process that measures ended with exit code {code}; its output is above.")
-        answer: dict[str, Any] = json.loads((self._folder / ANSWER).read_text(encoding="utf-8"))
-        if "error" in answer:
-            raise InputError(answer["error"])
+        request = {"what": what, "batch_size": size, "accumulate_grad_batches": step, **more}
+        answer = self._run.ask("find", request, may_be_killed=what in ("verified", "batch_size"))
+        if not answer and what == "batch_size":
+            raise RunError("the process that measures was killed before it began; its output is above.")
         return answer
 
 

@@ -23,12 +23,19 @@ def dry_run_config(config: Namespace) -> Namespace:
     for option in ("resume", "overwrite", "fold", "devices_per_fold"):
         if config[option] not in (None, False):
             raise InputError(f"trainer.fast_dev_run tries the first fold and saves nothing: --{option} does nothing.")
-    short: Namespace = config.clone()
-    short.fold, short.max_hours = trainings_of([0], config.seeds)[0], None
-    short.trainer.max_epochs, short.trainer.max_steps = 1, -1
-    short.trainer.limit_train_batches = int(config.trainer.fast_dev_run)
-    short.trainer.devices, short.trainer.strategy, short.trainer.sync_batchnorm = 1, "auto", False
+    short = shortened(config, int(config.trainer.fast_dev_run))
+    short.fold = trainings_of([0], config.seeds)[0]
     short.trainer.logger = "csv" if config.trainer.logger else False  # in the temporary folder
+    return short
+
+
+def shortened(config: Namespace, batches: int) -> Namespace:
+    """A config of one epoch of a few batches on one device, at the last image size."""
+    short: Namespace = config.clone()
+    short.max_hours = None
+    short.trainer.max_epochs, short.trainer.max_steps = 1, -1
+    short.trainer.limit_train_batches = batches
+    short.trainer.devices, short.trainer.strategy, short.trainer.sync_batchnorm = 1, "auto", False
     warmup = config.model.optim.warmup_epochs
     short.model.optim.warmup_epochs = warmup if warmup == "auto" else min(1.0, warmup)
     short.model.freeze_epochs = min(1, config.model.freeze_epochs)

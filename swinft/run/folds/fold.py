@@ -269,7 +269,7 @@ def _finish(
     config, device = experiment.config, trainer.strategy.root_device
     precision = _precision_of_oof(config, recorder, device)
     network = partial(experiment.network, data.schema, fold.weights, device, choice.prediction, precision)
-    predict = partial(_predict_held_out, fold, experiment, data, device, precision)
+    predict = partial(predict_held_out, fold, experiment, data, device, precision)
     epochs = make_soup(recorder, data, network, predict, device, precision)
     num_rows, scores = 0, dict[str, float]()
     if fold.held_out is not None:
@@ -298,7 +298,7 @@ def _finish(
         discard(checkpoint)
 
 
-def _predict_held_out(
+def predict_held_out(
     fold: Fold,
     experiment: Experiment,
     data: CSVDataModule,

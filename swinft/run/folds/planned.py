@@ -123,6 +123,13 @@ def fold_steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:
     Raises:
         InputError: An epoch has no rows or no batches.
     """
+    trainer = config.trainer
+    batches = epoch_batches(config, num_rows, num_ranks)
+    return count_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
+
+
+def epoch_batches(config: Namespace, num_rows: int, num_ranks: int) -> int:
+    """The batches of an epoch on each device; arguments and errors as of `fold_steps`."""
     trainer, parts, batch_size = config.trainer, config.data.loading.virtual_epochs, config.data.batch_size
     rows = math.ceil(num_rows // parts / num_ranks)
     if not rows:
@@ -137,5 +144,4 @@ def fold_steps(config: Namespace, num_rows: int, num_ranks: int) -> Steps:
             f"trainer.limit_train_batches is {limit} of {number_of(batches, 'batch', 'batches')}, which is "
             f"none. Set it to {1 / batches:.2g} or more, or to a number of batches."
         )
-    batches = batches if limit is None else int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-    return count_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
+    return batches if limit is None else int(batches * limit) if isinstance(limit, float) else min(batches, limit)
