@@ -14,6 +14,7 @@ import yaml
 import swinft
 from swinft.cli import main
 from swinft.model.task import FineTuneTask
+from swinft.run import throw_away
 from swinft.run.find import batch
 from swinft.run.find import find as finder
 from swinft.run.layout import Run
@@ -26,7 +27,7 @@ HEADS = "tests.integration.gpu.heads"
 @pytest.fixture
 def config(competition, tmp_path, monkeypatch):
     """A config; what child processes would do is done in this one."""
-    monkeypatch.setattr(finder, "run_children", in_this_process)
+    monkeypatch.setattr(throw_away, "run_children", in_this_process)
     return write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs"))
 
 
