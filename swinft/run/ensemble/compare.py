@@ -4,6 +4,7 @@ Shapes: M members, N rows, K outputs.
 """
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from swinft.errors import InputError
+from swinft.printing import format_brief, print_line
 from swinft.run.ensemble.method import Method
-from swinft.run.ensemble.methods import METHODS, methods_with
+from swinft.run.ensemble.methods import methods_with
 from swinft.run.ensemble.nested import (
     Candidate,
     Problem,
@@ -27,6 +29,8 @@ from swinft.run.ensemble.pairs import every_pair
 from swinft.run.ensemble.recipe import ALL, AUTO, Recipe
 from swinft.run.ensemble.suspects import warnings_of
 
+LONG_SECONDS = 30.0
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -39,11 +43,6 @@ class Comparison:
 
     chosen: Candidate
     table: dict[str, Any]
-
-    @property
-    def method(self) -> Method:
-        """The chosen method."""
-        return METHODS[self.chosen.name]
 
 
 def methods_to_try(problem: Problem, recipe: Recipe) -> tuple[list[Method], dict[str, str]]:
@@ -78,7 +77,8 @@ def compare(problem: Problem, recipe: Recipe, metric: str) -> Comparison:
     best = max(singles, key=lambda each: each.gain)
     if best.gain == -math.inf:
         raise InputError(f"the metric {metric} is undefined for the predictions of every member.")
-    tried = sorted([evaluate(problem, method) for method in methods], key=lambda each: -each.gain)
+    seconds: dict[str, float] = {}
+    tried = sorted([_timed(problem, method, seconds) for method in methods], key=lambda each: -each.gain)
     chosen = next((each for each in tried if each.name == recipe.method), tried[0])
     method = next(each for each in methods if each.name == chosen.name)
     ranked = sorted(singles, key=lambda each: -each.gain)
@@ -86,7 +86,10 @@ def compare(problem: Problem, recipe: Recipe, metric: str) -> Comparison:
     against = gains[:, len(tried) + ranked.index(best)]
     bounds = [interval(own - against) for own in gains.T]
     entries = [_entry(*each, best, problem) for each in zip([*tried, *ranked], bounds, strict=True)]
-    adds = leave_one_out(problem, method, chosen) if recipe.leave_one_out else [math.nan] * len(singles)
+    adds = [math.nan] * len(singles)
+    if recipe.leave_one_out:
+        _say_how_long(seconds[method.name] * len(singles))
+        adds = leave_one_out(problem, method, chosen)
     table = {
         "method": chosen.name,
         "engine": (chosen.fitted or {}).get("engine"),
@@ -107,6 +110,22 @@ def compare(problem: Problem, recipe: Recipe, metric: str) -> Comparison:
         "warnings": warnings_of(problem),
     }
     return Comparison(chosen, table)
+
+
+def _timed(problem: Problem, method: Method, seconds: dict[str, float]) -> Candidate:
+    """A method's score; its time is noted."""
+    started = time.perf_counter()
+    found = evaluate(problem, method)
+    seconds[method.name] = time.perf_counter() - started
+    return found
+
+
+def _say_how_long(seconds: float) -> None:
+    """Prints how long the fits without each member take, if it is long."""
+    if seconds > LONG_SECONDS:
+        print_line(
+            f"fitting without each member in turn, about {format_brief(seconds)}: --leave-one-out false does without"
+        )
 
 
 def _entry(each: Candidate, bounds: Sequence[float] | None, best: Candidate, problem: Problem) -> dict[str, Any]:

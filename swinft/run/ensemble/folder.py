@@ -14,6 +14,7 @@ from swinft.errors import InputError
 from swinft.inference.predictions import Predictions
 from swinft.run.config.old_keys import migrated
 from swinft.run.config.yaml_text import yaml_text
+from swinft.run.ensemble.engines import library
 from swinft.run.layout import Run
 from swinft.store import commit, is_committed, json_bytes, probe, verify
 
@@ -80,7 +81,10 @@ def write_files(
         source: Path = getattr(base, name)
         if is_committed(source):
             commit(run.root / source.name, verify(source).read_bytes(), maker)
-    versions = {"versions": {package: version(package) for package in PACKAGES}}
+    versions: dict[str, Any] = {"versions": {package: version(package) for package in PACKAGES}}
+    # The module says it, as xgboost and xgboost-cpu install one of the same name.
+    if engine := (found.get("fitted") or {}).get("engine"):
+        versions["versions"][engine] = library(engine).__version__
     commit(run.environment, json.dumps(versions, indent=1).encode(), maker)
     oof.write(run.oof, maker)
     commit(run.scores, json_bytes(scores), maker)

@@ -142,6 +142,7 @@ def test_all_methods_are_compared_with_trees_of_any_engine(engine, runs, capsys)
     assert {each["name"] for each in table["methods"]} == set(METHODS) - {"rank"}
     assert combine(runs, "--method", "gbdt", "--engine", engine, "--overwrite") == 0
     assert Run(runs / "E").read_ensemble()["fitted"]["engine"] == engine
+    assert engine in Run(runs / "E").read_environment()["versions"]
     before = (runs / "E" / "test_predictions.csv").read_bytes()
     assert combine(runs, "--method", "gbdt", "--engine", engine, "--overwrite") == 0
     assert main(["predict", str(runs / "E")]) == 0
@@ -149,6 +150,15 @@ def test_all_methods_are_compared_with_trees_of_any_engine(engine, runs, capsys)
     assert main(["submit", str(runs / "E")]) == 0
     assert combine(runs, "--method", "mean", "--engine", engine, "--overwrite") == 2
     assert f"engine {engine} is for method gbdt" in error(capsys)
+
+
+@pytest.mark.slow
+def test_masks_are_refused(runs, capsys):
+    path = runs / "b" / "schema.json"
+    schema = json.loads(path.read_text())
+    commit(path, json.dumps({**schema, "kind": "segmentation"}).encode(), "swinft fit")
+    assert combine(runs, "--method", "mean") == 2
+    assert "b predicts masks (segmentation), which ensembles do not combine" in error(capsys)
 
 
 @pytest.mark.slow

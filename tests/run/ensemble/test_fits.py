@@ -89,6 +89,15 @@ def test_weights_of_each_output_are_those_of_a_grid_of_each(how):
     assert gain(np.einsum("mk,mnk->nk", weights, found)) > gain(shared)
 
 
+def test_weights_of_an_output_that_score_worse_are_not_taken():
+    found, truth = numbers(0)
+    both, wanted = np.concatenate([found, found], 2), np.concatenate([truth, truth], 1)
+    good = np.array([0.7, 0.3, 0.0])
+    answers = iter([good, *[np.array([0.0, 0.0, 1.0])] * 2])
+    weights = of_each_output(both, lambda *_: next(answers), of_squares(wanted))
+    assert np.allclose(weights, good[:, None])
+
+
 @pytest.mark.parametrize("how", [climb, searched_weights])
 def test_weights_of_exclusive_classes_are_those_of_a_grid_of_all(how):
     """Three classes whose probabilities are divided by their sum: every combination of weights in steps of a tenth."""

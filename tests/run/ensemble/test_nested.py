@@ -14,10 +14,18 @@ from swinft.run.ensemble.compare import compare, methods_to_try
 from swinft.run.ensemble.engines import ENGINES
 from swinft.run.ensemble.fits import mean_rank
 from swinft.run.ensemble.methods import METHODS
-from swinft.run.ensemble.nested import Problem, correlations, differences, evaluate, member_candidates, nested_values
-from swinft.run.ensemble.pairs import every_pair
+from swinft.run.ensemble.nested import (
+    Problem,
+    correlations,
+    differences,
+    evaluate,
+    member_candidates,
+    nested_values,
+    resampled_gains,
+)
+from swinft.run.ensemble.pairs import every_pair, pair_rows
 from swinft.run.ensemble.recipe import Recipe
-from swinft.run.ensemble.suspects import warnings_of
+from swinft.run.ensemble.suspects import mean_errors, warnings_of
 from swinft.run.ensemble.table import notes, table_lines
 
 FITTED = [name for name, method in METHODS.items() if method.is_fitted and name != "gbdt"]
@@ -206,6 +214,8 @@ def test_boosted_trees_count_weights_and_leave_out_missing_labels(engine, monkey
         )
     ]
     assert trees[0] == trees[1] == trees[2] != trees[3]
+    heavy = problem("multilabel", "mean_column_auc", made.members, targets, weights=np.where(half, 3.0, 1.0))
+    assert method.fit(heavy.rows(np.arange(160)))["trees"] != trees[3]
     values = method.apply(method.fit(made.rows(np.arange(160))), made.members, None)
     assert 0 < values.min() < values.max() < 1
     assert ((values > 0.5) == targets).mean() > 0.8
@@ -287,14 +297,19 @@ def test_every_two_methods_and_members_are_compared_on_the_same_resamples():
     gains = np.array([[1.0, 2.0], [np.nan, 2.0], [3.0, 3.0]])
     (pair,) = every_pair([members["m0"], members["m1"]], gains)
     assert pair["better"] == 0.25  # a tie is half, and what is undefined does not count
+    assert [row[1] for row in pair_rows([pair], True)[1:]] == [f"{pair['difference']:+.3g} ", ""]  # from -1 to 0
     (pair,) = every_pair([members["m0"], members["m1"]], np.empty((0, 2)))
     assert pair["interval"] is pair["better"] is None
+    object.__setattr__(made, "score", lambda values, rows: math.nan)
+    assert np.isnan(resampled_gains(made, list(members.values()), 2, 1)).all()
 
 
 def test_suspicious_members_are_named():
     made = of_labels(members=4)
     assert warnings_of(made) == []
     truth, flat = made.targets, np.full_like(made.targets, 0.4)
+    good = (truth + made.members[0]) / 2
+    assert warnings_of(problem("multilabel", "mean_column_auc", np.stack([*made.members, good]), truth)) == []
     leaks = problem("multilabel", "mean_column_auc", np.stack([*made.members, truth]), truth)
     assert "WARNING: m4 predicts the targets with less than a fifth of the error" in warnings_of(leaks)[0]
     near = 0.97 * truth + 0.03 * made.members[0]
@@ -306,6 +321,14 @@ def test_suspicious_members_are_named():
     assert "the same prediction for every row: m1" in warnings_of(twins)[1]
     read = problem("multilabel", "mean_column_auc", made.members, truth, by_columns=["patient"])
     assert "the metric reads column 'patient'" in warnings_of(read)[0]
+
+
+def test_errors_of_outputs_of_other_sizes_count_alike():
+    rng = np.random.default_rng(0)
+    truth, noise = rng.normal(0, 1, (50, 2)), rng.normal(0, 1, (2, 50, 2))
+    small = problem("regression", "rmse", truth + noise, truth)
+    large = problem("regression", "rmse", (truth + noise) * [1, 1000], truth * [1, 1000])
+    assert mean_errors(small) == pytest.approx(mean_errors(large))
 
 
 @pytest.mark.parametrize("members", [1, 40])
