@@ -302,6 +302,21 @@ def measure(load):
     return load("measure")
 
 
+def test_the_table_of_ensembles_says_what_the_results_say(load, measure):
+    script = load("ensembles")
+    found = measure.read_results()["ensembles"]
+    written = script.table(found)
+    assert f"{script.BEGIN}{written}{script.END}" in script.PAGE.read_text()
+    for name, data in found["data_sets"].items():
+        best = max(data["methods"], key=lambda each: each["gain"])
+        assert best["name"] == data["best_method"]
+        assert data["best_method_is_at_least_best_member"] == (best["gain"] >= 0)
+        assert len(data["members"]) >= 8
+        assert f"{name}, {data['rows']} rows: the best method, {best['name']}," in written
+    found["data_sets"]["digits"]["best_method_is_at_least_best_member"] = False
+    assert "is worse than the best member" in script.table(found)
+
+
 def test_the_page_says_what_the_results_say(measure):
     assert (ROOT / "benchmarks" / "README.md").read_text() == measure.page(measure.read_results())
 
