@@ -100,6 +100,8 @@ _PUBLIC = {
     "SizeStage": "swinft.model.training.sizes",
     "Teacher": "swinft.model.training.distillation",
     "download": "swinft.kaggle.download",
+    "Comparison": "swinft.run.compare.command",
+    "compare": "swinft.run.compare.command",
     "create_backbone": "swinft.model.backbones.timm_backbone",
     "export": "swinft.run.export",
     "Predictions": "swinft.inference.predictions",
@@ -111,6 +113,7 @@ _PUBLIC = {
     "fit": "swinft.run.api",
     "new": "swinft.propose.command",
     "open_run": "swinft.run.api",
+    "runs": "swinft.kaggle.ledger",
     "tune": "swinft.tuning.command",
     "upload": "swinft.kaggle.upload",
 }

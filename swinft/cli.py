@@ -39,6 +39,10 @@ COMMANDS = {
         "swinft.commands.ensemble:main", "combine several runs, with a score that no weight was fitted on"
     ),
     "embed": Command("swinft.commands.embed:main", "write the embeddings of a run's rows, and fit a model on them"),
+    "runs": Command("swinft.commands.runs:main", "list the runs of a folder: scores, times, notes, submissions"),
+    "compare": Command(
+        "swinft.commands.compare:main", "compare runs on the same rows; chances on a private leaderboard"
+    ),
     "report": Command("swinft.commands.report:main", "draw a run as one HTML file"),
     "export": Command("swinft.commands.export:main", "write a fold's weights for timm, ONNX or TorchScript"),
     "bundle": Command(

@@ -25,6 +25,8 @@ def test_the_commands_are_these():
         "submissions",
         "ensemble",
         "embed",
+        "runs",
+        "compare",
         "report",
         "export",
         "bundle",

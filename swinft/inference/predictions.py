@@ -294,10 +294,15 @@ def _folds(table: Table, schema: Schema, problems: list[Problem]) -> NDArray[np.
     return np.nan_to_num(found).astype(np.int64)
 
 
+def header(path: Path) -> list[str]:
+    """The names in the first line of a CSV; none if there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        return [name.strip() for name in next(csv.reader(file), [])]
+
+
 def _id_column(path: Path, names: Sequence[str]) -> str:
     """The first of the names in a CSV's header; if there is none, the first name, whose absence is an error later."""
-    if not path.is_file():
-        return names[0]
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = [name.strip() for name in next(csv.reader(file), [])]
-    return next((name for name in names if name in header), names[0])
+    known = header(path)
+    return next((name for name in names if name in known), names[0])

@@ -226,6 +226,11 @@ class Run:
         return self.root / "errors.csv"
 
     @property
+    def note(self) -> Path:
+        """A person's note on the run."""
+        return self.root / "note.txt"
+
+    @property
     def report(self) -> Path:
         """The report as one HTML page."""
         return self.root / "report.html"

@@ -441,3 +441,22 @@ def test_the_committed_comparisons_follow_from_the_trainings(load):
     assert len(committed["not measured"]) == comparisons.count(None)
     assert {each["practice"] for each in committed["comparisons"]} == set(script.PRACTICES)
     assert all(each["seeds"] >= 3 for each in committed["comparisons"])
+
+
+def test_the_page_of_comparisons_has_the_committed_figures_which_cover_what_they_claim(load):
+    script = load("medals")
+    results, page = json.loads(script.RESULT.read_text()), script.PAGE.read_text()
+    assert page == script.page(page, results)
+    found = results["petfinder"]
+    assert found["repetitions"] == 1000
+    for name in ("private score", "private difference"):
+        assert 870 <= found["coverage"][name]["per 1,000"] <= 930
+
+
+def test_a_simulated_competition_is_measured(load):
+    script = load("medals")
+    case = dataclasses.replace(script.CASES["groups"], known=60, private=30)
+    found = script.measure(case, 3)
+    assert found["repetitions"] == 3
+    assert set(found["coverage"]) > {"private score", "private score, groups ignored"}
+    assert "→" in "".join(script.tables({"groups": found}))

@@ -179,7 +179,7 @@ class PartialAUC(OrderMetric, OneClassMetric):
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
         """The score."""
         rates = _roc(*self.of_one(predictions, targets))
-        return math.nan if rates is None else _area_above(*rates, self.min_tpr)
+        return math.nan if rates is None else float(area_above(*rates, self.min_tpr))
 
 
 def binary_auc(scores: Array, is_positive: Array, weights: Array | None) -> float:
@@ -223,10 +223,11 @@ def _roc(scores: Array, is_positive: Array, weights: Array | None) -> tuple[Arra
     return rates[0], rates[1]
 
 
-def _area_above(false_rates: Array, true_rates: Array, least: float) -> float:
-    """Area between a curve of straight lines and a lower limit."""
+def area_above(false_rates: Array, true_rates: Array, least: float) -> Array:
+    """Area between curves of straight lines, (..., points), and a lower limit."""
     above, steps = true_rates - least, np.diff(false_rates)
-    left, right = above[:-1], above[1:]
+    left, right = above[..., :-1], above[..., 1:]
     crosses = (left < 0) & (right > 0)  # of such a segment, only the triangle above the limit counts
     width = np.where(crosses, right / np.where(crosses, right - left, 1), 1) * steps
-    return float((width * (np.maximum(left, 0) + np.maximum(right, 0)) / 2).sum())
+    found: Array = (width * (np.maximum(left, 0) + np.maximum(right, 0)) / 2).sum(-1)
+    return found

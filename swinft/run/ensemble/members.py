@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.schema import Schema
 from swinft.errors import InputError, RunError, listed, number_of
-from swinft.inference.predictions import ID, Predictions, read_foreign
+from swinft.inference.predictions import FOLD, ID, Predictions, header, read_foreign
 from swinft.inference.provenance import sha256
 from swinft.printing import print_line
 from swinft.run.ensemble.recipe import MemberSpec
@@ -105,8 +105,14 @@ def refuse_maps(run: Run, schema: Schema) -> None:
         )
 
 
-def read_oof(spec: MemberSpec, base: Base, allow_code: list[str] | None) -> Member:
+def read_oof(spec: MemberSpec, base: Base, allow_code: list[str] | None, same_folds: bool = True) -> Member:
     """Reads a member's out-of-fold predictions, and compares ids, outputs, targets and folds with those of the base.
+
+    Args:
+        spec: The member.
+        base: The base.
+        allow_code: Packages or modules whose classes the run's config may name.
+        same_folds: Whether its folds must be those of the base; if not, another program's table may lack them.
 
     Raises:
         InputError: They differ.
@@ -114,7 +120,10 @@ def read_oof(spec: MemberSpec, base: Base, allow_code: list[str] | None) -> Memb
     if spec.run is None:
         assert spec.oof is not None
         path = spec.oof
-        found, notes = read_foreign(path, base.data.schema, [ID, base.data.settings.id], has_folds=True)
+        has_folds = same_folds or FOLD in header(path)
+        found, notes = read_foreign(path, base.data.schema, [ID, base.data.settings.id], has_folds=has_folds)
+        if found.fold is None:
+            found = replace(found, fold=np.full(len(found), NO_FOLD))
         for note in notes:
             print_line(f"  {note}")
         found, sha = _among_rows(found, base, path), sha256(path.read_bytes())
@@ -133,7 +142,8 @@ def read_oof(spec: MemberSpec, base: Base, allow_code: list[str] | None) -> Memb
             found = selected(Predictions.read(path, len(schema.outputs)), base.data.schema, path)
             found, sha = _joined(found, base.data.train_table.ids, path), digest(path)
             _check_targets(run, base, allow_code)
-    _check_folds(found, base, path)
+    if same_folds:
+        _check_folds(found, base, path)
     check_range(found, base.data.schema, path)
     return Member(spec, found, {str(path): sha})
 

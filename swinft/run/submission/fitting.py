@@ -5,7 +5,7 @@ Parameters are stored in scores.json with the SHA-256 of the oof.csv that they w
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,6 +95,45 @@ def score_with_rules(
     except InputError as error:
         found["problem"] = str(error)
     return found
+
+
+def cross_fitted(
+    rules: Sequence[Rule],
+    oof: Predictions,
+    data: "CSVDataModule",
+    metrics: Sequence[str | Metric],
+    group: GroupConfig | None = None,
+) -> tuple[NDArray[np.int64], Predictions]:
+    """Out-of-fold predictions after rules, of which those with parameters are fitted on the other folds.
+
+    Args:
+        rules: The rules.
+        oof: Predictions of all rows of the training table, in its order, NaN for rows that do not count; with folds.
+        data: The datamodule, set up for the training rows.
+        metrics: The metrics.
+        group: How several rows become one of the submission, before the rules.
+
+    Returns:
+        Numbers of the training rows, of groups the first row of each; and their predictions.
+
+    Raises:
+        InputError: A rule fails, or cannot be fitted on other folds.
+    """
+    scored, predictions = _scored_rows(oof, data, group)
+    if oof.fold is not None:  # those of the run, which may differ from the data's
+        predictions = replace(predictions, fold=oof.fold[scored])
+    if not rules:
+        return scored, predictions
+    rows = cells_of(data.train_table.take(scored), columns_of(rules), data.settings.columns.rules)
+    if not fitted_of(rules):
+        return scored, apply_rules(rules, predictions, rows, data.schema)[0]
+    weights = None if data.score_weights is None else data.score_weights[scored]
+    score = _scorers(data, scored)
+    given = fit_rows(predictions, data.targets[scored], rows, data.schema, weights, metrics, score)
+    if any(rule.uses_targets for rule in fitted_of(rules)):
+        return scored, cross_fit(rules, given)[0]
+    whole = fit_rules(rules, given, np.arange(len(scored)))
+    return scored, apply_rules(whole, predictions, rows, data.schema)[0]
 
 
 def _scored_rows(
