@@ -72,9 +72,9 @@ def fit(
             words += [f"--resume={resume}"]
             config = Path(resume) / "config.yaml" if config is None else config
         words += config_words(folder, config, {**(overrides or {}), **keys}, allow_code)
-        options: dict[str, Any] = {"resume": resume is True, "overwrite": overwrite, "accept": accept, "on": on}
-        options |= {"devices-per-fold": devices_per_fold}
-        words += [f"--{name}={value}" for name, value in options.items() if value not in (None, False)]
+        flags = {"resume": resume is True, "overwrite": overwrite, "accept": accept}
+        words += [f"--on={on}", *(f"--{name}" for name, is_set in flags.items() if is_set)]
+        words += [] if devices_per_fold is None else [f"--devices-per-fold={devices_per_fold}"]
         run = fit_from_argv(words)
     return None if run is None else Run(run.root, allow_code)
 

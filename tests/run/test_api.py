@@ -78,11 +78,11 @@ def test_a_run_goes_on_wherever_it_lies(run, monkeypatch):
 
 
 def test_a_fold_that_fails_is_an_error_with_the_way_to_go_on(competition, tmp_path, monkeypatch):
-    monkeypatch.setattr("swinft.run.fit.run_children", lambda *_: {0: 137, 1: 2})
+    monkeypatch.setattr("swinft.run.fit.run_children", lambda *_, **__: {0: 137, 1: 2})
     with pytest.raises(swinft.RunError, match="fold 0 ended with exit code 137") as error:
         swinft.fit(tiny_config(competition, tmp_path))
     assert error.value.code == 137
-    monkeypatch.setattr("swinft.run.fit.run_children", lambda *_: {1: 2})
+    monkeypatch.setattr("swinft.run.fit.run_children", lambda *_, **__: {1: 2})
     with pytest.raises(swinft.InputError, match="fold 1 ended with exit code 2"):
         swinft.fit(tiny_config(competition, tmp_path), resume=True)
 
@@ -158,6 +158,11 @@ def test_odd_ids_of_a_frame_stay_what_they_are(tiny_run, competition, tmp_path):
     assert np.allclose(found.values[0], Predictions.read(tiny_run / "test_predictions.csv", 3).values[0], atol=1e-6)
 
 
+def test_no_device_for_a_fold_is_refused_and_not_taken_for_the_default(competition, tmp_path):
+    with pytest.raises(swinft.InputError, match="--devices-per-fold is 0"):
+        swinft.fit(tiny_config(competition, tmp_path), devices_per_fold=0)
+
+
 def test_code_is_allowed_by_one_name_or_several(tiny_run, monkeypatch):
     said = []
     monkeypatch.setattr("swinft.run.api.fit_from_argv", said.extend)
@@ -165,7 +170,9 @@ def test_code_is_allowed_by_one_name_or_several(tiny_run, monkeypatch):
     assert swinft.fit(tiny_run / "config.yaml", allow_code=["mine", "yours"], overwrite=True) is None
     assert [word for word in said if "--config" not in word] == [
         "--allow-code=mine",
+        "--on=local",
         "--allow-code=mine,yours",
+        "--on=local",
         "--overwrite",
     ]
 

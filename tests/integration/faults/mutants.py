@@ -87,7 +87,7 @@ MUTANTS = [
         "    per_fold = max(1, len(names) // num_waiting)\n    count = 1\n",
         ("tests/integration/test_processes.py", "-k", "f039"),
     ),
-    Mutant("SHA-256 not compared", "swinft/store.py", ' or _sha256(path) != record["sha256"]', "", (CORRUPTION,)),
+    Mutant("SHA-256 not compared", "swinft/store.py", ' or sha256_of(path) != record["sha256"]', "", (CORRUPTION,)),
     Mutant(
         "records not checked",
         "swinft/store.py",

@@ -9,7 +9,7 @@ from swinft.kaggle.bundle.extras import PACKAGES, WORDS, used_packages
 from tests.conftest import ROOT
 
 # They do not predict: development, Kaggle's client, formats for other programs, training alone.
-NOT_TO_PREDICT = {"dev", "kaggle", "export", "openvino", "schedulefree", "ray"}
+NOT_TO_PREDICT = {"dev", "kaggle", "export", "openvino", "schedulefree", "ray", "noise", "tune"}
 
 
 def test_every_extra_that_predicts_is_known():

@@ -80,7 +80,7 @@ def test_a_killed_fold_averages_to_the_same_bytes(competition, tmp_path, monkeyp
     newest = max((tmp_path / "again" / "runs" / "tiny" / "fold_0").glob("epoch-*.ckpt"))
     newest.write_bytes(newest.read_bytes()[:-9])  # the crash has damaged it: the one before is gone on from
     with monkeypatch.context() as patch:
-        patch.setattr(fold_module, "_predict_held_out", lambda *_: pytest.fail("killed"))
+        patch.setattr(fold_module, "predict_held_out", lambda *_: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception, match="killed"):
             fit(competition, tmp_path / "again", "--resume", **changes)
     again = fit(competition, tmp_path / "again", "--resume", **changes)
