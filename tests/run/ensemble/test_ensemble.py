@@ -401,7 +401,7 @@ def test_a_member_that_changed_is_seen(runs, capsys):
     write_test(Run(runs / "b"), values(runs / "c", "test_predictions.csv"))
     capsys.readouterr()
     assert main(["submit", str(runs / "E")]) == 2
-    assert "tables of members have changed since" in (said := error(capsys))
+    assert "files of members have changed since" in (said := error(capsys))
     assert f"{runs / 'b' / 'test_predictions.csv'}" in said
     assert f"run `swinft predict {runs / 'E'}` again" in said
     assert main(["predict", str(runs / "E")]) == 0
@@ -450,11 +450,19 @@ def test_commands_that_need_networks_say_that_it_has_none(runs, capsys, tmp_path
     for words in (["fit", "--resume", made], ["export", made, "--fold", "0", "--to", "timm"]):
         assert main(words) == 2
         assert "E is an ensemble and has no networks: name the run of a member: a, b, c" in error(capsys)
-    config = str(runs / "a" / "config.yaml")
-    for key in ("model.pretrained", "distill.run"):
-        words = ["fit", "--config", config, "--name", "new", "--runs", str(tmp_path), "--fold", "0", f"--{key}", made]
-        assert main(words) == 2
-        assert "E is an ensemble and has no networks" in error(capsys)
+    words = [
+        "fit",
+        "--config",
+        str(runs / "a" / "config.yaml"),
+        "--name",
+        "new",
+        "--runs",
+        str(tmp_path),
+        "--fold",
+        "0",
+    ]
+    assert main([*words, "--model.pretrained", made]) == 2
+    assert "E is an ensemble and has no networks" in error(capsys)
     assert main(["predict", made, "--views", "hflip"]) == 2
     assert "--views: " in (said := error(capsys))
     assert "predict with the members' own runs first" in said
