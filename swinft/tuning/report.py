@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from swinft.printing import format_brief, format_score, plain_names
@@ -101,12 +101,20 @@ def slices(study: Study, rows: Sequence[Row], matters: dict[str, float], drawabl
             axis.set_xticks(range(len(each.labels)), [drawable(label)[:16] for label in each.labels])
             axis.set_xlim(-0.5, len(each.labels) - 0.5)
         elif each.log:
-            axis.set_xscale("log")
+            _logarithmic(axis, each.high / each.low)
         share = f" ({matters[each.key]:.0%})" if each.key in matters else ""
         _label(axis, "", f"{drawable(each.key)}{share}")
     for axis in axes[len(keys) :]:
         axis.remove()
     return figure
+
+
+def _logarithmic(axis: Axes, ratio: float) -> None:
+    """A logarithmic axis with plain numbers: matplotlib labels it with mathematical text, which is not drawn here."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if ratio > 20 else (1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _scores(rows: Sequence[Row]) -> NDArray[np.float64]:
