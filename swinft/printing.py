@@ -1,8 +1,8 @@
-"""Formats for text that is printed or drawn: names without mark-up and line breaks; scores, rates and durations."""
+"""Formats for text that is printed or drawn: names without mark-up and line breaks; tables, scores, rates, durations."""
 
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -44,11 +44,40 @@ def width(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many columns; a longer one ends with an ellipsis."""
+    if width(text) <= most:
+        return text
+    kept = ""
+    for character in text:
+        if width(kept + character) >= most:
+            break
+        kept += character
+    return f"{kept}…"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows with columns as wide as their widest cell: the first one to the left, the others to the right."""
+    widths = [max(width(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell + " " * (size - width(cell)) if column == 0 else " " * (size - width(cell)) + cell
+            for column, (cell, size) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
 def format_score(value: float | None) -> str:
     """A score with four decimals, or with four significant digits if it is below 0.001."""
     if value is None or math.isnan(value):
         return "undefined"
     return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.4g}"
+
+
+def format_known(value: float | None, form: str) -> str:
+    """A number in a format such as `+.4g`; a dash if it is not known or undefined."""
+    return "–" if value is None or math.isnan(value) else format(value, form)
 
 
 def format_rate(rate: float) -> str:

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swinft.errors import command, number_of
-from swinft.printing import format_brief, format_number, format_score, visible
-from swinft.run.ensemble.table import aligned
+from swinft.printing import aligned, format_brief, format_number, format_score, visible
 from swinft.tuning.results import COMPLETE, FAILED, PRUNED, Row, best_of, pareto, ranked
 from swinft.tuning.study import Folder, Settings
 

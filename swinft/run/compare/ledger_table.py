@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from swinft.errors import listed
-from swinft.printing import format_brief, format_score, visible, width
+from swinft.printing import format_brief, format_score, shortened, visible, width
 from swinft.run.compare.ledger import Entry
 
 WIDTH = 100
@@ -83,18 +83,6 @@ def _line(row: dict[str, str], sizes: dict[str, int]) -> str:
         space = " " * (size - width(row[name]))
         padded.append(row[name] + space if name in LEFT else space + row[name])
     return "  ".join(padded).rstrip()
-
-
-def shortened(text: str, most: int) -> str:
-    """A text of at most so many columns; a longer one ends with an ellipsis."""
-    if width(text) <= most:
-        return text
-    kept = ""
-    for character in text:
-        if width(kept + character) >= most:
-            break
-        kept += character
-    return f"{kept}…"
 
 
 def cut(text: str) -> list[str]:

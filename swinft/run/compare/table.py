@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swinft.errors import listed, number_of
-from swinft.printing import format_score, visible, width
-from swinft.run.compare.ledger_table import WIDTH, shortened
+from swinft.printing import aligned, format_known, format_score, shortened, visible, width
+from swinft.run.compare.ledger_table import WIDTH
 
 NAME, KEYS, IDS = 24, 30, 5
 
@@ -39,7 +39,7 @@ def _scores(found: Mapping[str, Any]) -> list[str]:
         correlation = found["correlations"][0][place] if found["correlations"] else math.nan
         cells = ["", "", ""]
         if place:
-            cells = [_signed(each["gain"]), _interval(each["interval"], "+.4g"), _number(correlation, ".3f")]
+            cells = [_signed(each["gain"]), _interval(each["interval"], "+.4g"), format_known(correlation, ".3f")]
         rows.append([_name(each["name"]), format_score(each["score"]), *cells])
     return [*aligned(rows), f"gain over {_name(found['reference'])}, positive is better; and correlation with it"]
 
@@ -135,11 +135,7 @@ def _notes(found: Mapping[str, Any]) -> list[str]:
 
 
 def _signed(value: float) -> str:
-    return _number(value, "+.4g")
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None or math.isnan(value) else format(value, form)
+    return format_known(value, "+.4g")
 
 
 def _interval(values: Sequence[float] | None, form: str) -> str:
@@ -162,13 +158,3 @@ def _percent(value: float) -> str:
 def _value(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
     return shortened(visible(text), NAME)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows with columns as wide as their widest cell: the first one to the left, the others to the right."""
-    widths = [max(width(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [" " * (size - width(cell)) for cell, size in zip(row, widths, strict=True)]
-        lines.append("  ".join([row[0] + cells[0], *(s + c for s, c in zip(cells[1:], row[1:], strict=True))]).rstrip())
-    return lines

@@ -1,11 +1,10 @@
 """The table that an ensemble prints: methods and members by their honest score."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from swinft.errors import listed
-from swinft.printing import format_score, visible, width
+from swinft.printing import aligned, format_known, format_score, visible
 from swinft.run.ensemble.pairs import CERTAIN, SHOWN, pair_rows
 
 MOST_WEIGHTS = 12
@@ -32,8 +31,8 @@ def table_lines(found: Mapping[str, Any]) -> list[str]:
             visible(each["name"]),
             format_score(each["score"]),
             *_difference(each),
-            _number(each["correlation"], ".3f"),
-            _number(each["adds"], "+.4g"),
+            format_known(each["correlation"], ".3f"),
+            format_known(each["adds"], "+.4g"),
         ]
         for each in found["members"]
     ]
@@ -86,7 +85,7 @@ def _weights(found: Mapping[str, float]) -> str:
 
 
 def _numbers(each: Mapping[str, Any]) -> list[str]:
-    optimism = _number(each["optimism"], "+.4g") if each["in_sample"] is not None else "–"
+    optimism = format_known(each["optimism"], "+.4g") if each["in_sample"] is not None else "–"
     in_sample = format_score(each["in_sample"]) if each["in_sample"] is not None else "–"
     return [format_score(each["score"]), in_sample, optimism, *_difference(each)]
 
@@ -94,20 +93,4 @@ def _numbers(each: Mapping[str, Any]) -> list[str]:
 def _difference(each: Mapping[str, Any]) -> list[str]:
     low_high = each["interval"]
     interval = "" if low_high is None else f"{low_high[0]:+.4g} to {low_high[1]:+.4g}"
-    return [_number(each["gain"], "+.4g"), interval]
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None or math.isnan(value) else format(value, form)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows with columns as wide as their widest cell: the first one to the left, the others to the right."""
-    widths = [max(width(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell + " " * (size - width(cell)) if column == 0 else " " * (size - width(cell)) + cell
-            for column, (cell, size) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return [format_known(each["gain"], "+.4g"), interval]

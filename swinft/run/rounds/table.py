@@ -11,12 +11,11 @@ from swinft.data.schema import Schema
 from swinft.errors import command, number_of
 from swinft.inference.predictions import Predictions
 from swinft.model.scoring import chosen_metrics
-from swinft.printing import format_score, format_seconds, visible
+from swinft.printing import aligned, format_score, format_seconds, visible
 from swinft.run.ensemble.members import Base, common_rows, read_oof
 from swinft.run.ensemble.nested import differences, member_candidates
 from swinft.run.ensemble.problem import make_problem
 from swinft.run.ensemble.recipe import MemberSpec
-from swinft.run.ensemble.table import aligned
 from swinft.run.layout import Run
 from swinft.run.rounds.plan import Plan
 from swinft.run.rounds.settings import Round
