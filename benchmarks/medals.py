@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 
 from swinft.run.compare.counted import Counted, RankedColumn, weighted_means
-from swinft.run.compare.draws import Units
-from swinft.run.compare.outlook import LEVEL, Outlook, chance, interval, medal_chances, rarity_of, simulate
+from swinft.run.compare.outlook import LEVEL, Outlook, medal_chances, rarity_of, simulate
+from swinft.run.resamples import Units, chance, interval
 from swinft.store import replace as write_file
 
 RESULT = Path(__file__).parent / "results" / "medals.json"
@@ -227,7 +227,7 @@ def medals(case: Case, outlook: Outlook, truth: np.ndarray, rng: np.random.Gener
 
 def holds(values: np.ndarray, truth: float) -> bool:
     """Whether the interval of simulated values holds what is so."""
-    low_high = interval(values[np.isfinite(values)])
+    low_high = interval(values, LEVEL)
     return low_high is not None and low_high[0] <= truth <= low_high[1]
 
 

@@ -1,4 +1,4 @@
-"""Formats for text that is printed or drawn: names without mark-up and line breaks; tables, scores, rates, durations."""
+"""Formats for text that is printed or drawn: names on one line; columns of tables; scores, rates and durations."""
 
 import math
 import unicodedata

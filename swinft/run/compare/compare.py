@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from swinft.data.roots import resolved_root
 from swinft.errors import InputError
 from swinft.inference.predictions import Predictions
-from swinft.run.compare.draws import Units
 from swinft.run.compare.members import Compared
 from swinft.run.compare.options import CompareOptions
-from swinft.run.compare.outlook import LEVEL, Outlook, chance, interval, medal_chances, rarity_of, simulate
+from swinft.run.compare.outlook import LEVEL, Outlook, medal_chances, rarity_of, simulate
 from swinft.run.ensemble.nested import correlations
 from swinft.run.layout import Run
+from swinft.run.resamples import Units, chance, interval
 from swinft.seeding import seed_for
 from swinft.store import is_committed, verify
 
-WIDE = 0.95  # level of the interval of the out-of-fold difference, as of ensembles
 SHOWN_IDS = 20
 STUB_ROWS = 50  # a test table with fewer rows is that of a code competition, whose rows are hidden
 PLACES = ("name", "runs", "config", "allow_code")
@@ -85,15 +84,15 @@ def _run(place: int, found: Compared, outlook: Outlook, medals: dict[str, float]
     entry: dict[str, Any] = {"name": found.names[place], "score": float(outlook.observed[place])}
     if place:
         whole = outlook.whole_gains(place, 0)
-        entry |= {"gain": outlook.gain(place, 0), "interval": interval(whole, WIDE)}
+        entry |= {"gain": outlook.gain(place, 0), "interval": interval(whole)}
         entry["undefined"] = _undefined(whole, outlook)
     if not has_private:
         return entry
     scores = outlook.scores(place)
-    entry["private"] = {"interval": interval(scores), "undefined": _undefined(scores, outlook)}
+    entry["private"] = {"interval": interval(scores, LEVEL), "undefined": _undefined(scores, outlook)}
     if place:
         gains = outlook.gains(place, 0)
-        entry["private"] |= {"gain_interval": interval(gains), "beats_reference": chance(gains)}
+        entry["private"] |= {"gain_interval": interval(gains, LEVEL), "beats_reference": chance(gains)}
     if medals:
         entry["private"]["medals"] = medal_chances(scores, medals, found.metric.higher_is_better)
     return entry

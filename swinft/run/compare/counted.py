@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from swinft.model.metrics import BuiltinMetric, Metric, mean_of_defined
 from swinft.model.metrics.ranking import AUC, Gini, MeanColumnAUC, PartialAUC, area_above
-from swinft.run.compare.draws import Counts
+from swinft.run.resamples import Counts
 
 Array = NDArray[np.float64]
 Score = Callable[[NDArray[np.int64]], float]  # of some rows, by their numbers; a row may come several times

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.run.compare.counted import Array, Counted
-from swinft.run.compare.draws import Units
+from swinft.run.resamples import Units
 
 LEVEL = 0.9  # of the intervals of private scores
 MOST_UNITS = 1000  # whose influence is measured
@@ -208,19 +208,6 @@ def influences(counted: Sequence[Counted], units: Units, chosen: NDArray[np.int6
         counts = 1.0 + (chosen[start : start + at_once, None] == of_row[None])
         parts.append(np.stack([each(counts) for each in counted], 1) - base)
     return np.concatenate(parts)
-
-
-def interval(values: Array, level: float = LEVEL) -> tuple[float, float] | None:
-    """The interval that holds a share of simulated values, and leaves out as many on both sides."""
-    if not len(values):
-        return None
-    low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
-    return float(low), float(high)
-
-
-def chance(gains: Array) -> float:
-    """The share of gains above 0; of those that are 0, half."""
-    return float(((gains > 0) + 0.5 * (gains == 0)).mean()) if len(gains) else float("nan")
 
 
 def medal_chances(scores: Array, medals: Mapping[str, float], higher_is_better: bool) -> dict[str, float]:

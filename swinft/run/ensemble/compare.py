@@ -20,7 +20,6 @@ from swinft.run.ensemble.nested import (
     Problem,
     correlations,
     evaluate,
-    interval,
     leave_one_out,
     member_candidates,
     resampled_gains,
@@ -28,6 +27,7 @@ from swinft.run.ensemble.nested import (
 from swinft.run.ensemble.pairs import every_pair
 from swinft.run.ensemble.recipe import ALL, AUTO, Recipe
 from swinft.run.ensemble.suspects import warnings_of
+from swinft.run.resamples import interval
 
 LONG_SECONDS = 30.0
 

@@ -6,6 +6,7 @@ Shapes: M members, N rows, K outputs.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from swinft.data.target.base import Target
 from swinft.run.ensemble.method import Array, Fitted, Method, Rows
+from swinft.run.resamples import Units, interval
 from swinft.seeding import seed_for
 
 Scorer = Callable[[Array, NDArray[np.int64]], float]
@@ -202,31 +204,14 @@ def resampled_gains(problem: Problem, candidates: Sequence[Candidate], count: in
         Higher is better, (count, C); NaN where the metric is undefined.
     """
     generator = np.random.default_rng(seed_for("resampling", seed))
-    groups = None if problem.groups is None else _rows_of_groups(problem.groups)
-    number = len(problem.folds) if groups is None else len(groups)
-    found = np.empty((count, len(candidates)))
-    for each in found:
-        drawn = generator.integers(number, size=number)
-        rows = drawn if groups is None else np.concatenate([groups[group] for group in drawn])
+    units = Units.of(problem.groups, len(problem.folds))
+    every, found = np.arange(units.rows), np.empty((count, len(candidates)))
+    drawn = chain.from_iterable(units.resamples(generator, units.number, count))
+    for each, counts in zip(found, drawn, strict=True):
+        rows = np.repeat(every, counts.astype(np.int64))
         each[:] = [problem.gain(candidate.values[rows].astype(np.float64), rows) for candidate in candidates]
     found[~np.isfinite(found)] = np.nan
     return found
-
-
-def _rows_of_groups(groups: NDArray[Any]) -> list[NDArray[np.int64]]:
-    """The numbers of the rows of each group."""
-    numbers = np.unique(groups, return_inverse=True)[1]
-    order = np.argsort(numbers, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
-
-
-def interval(values: Array) -> tuple[float, float] | None:
-    """The interval that holds 95 % of the defined values; None without any."""
-    defined = values[np.isfinite(values)]
-    if not len(defined):
-        return None
-    low, high = np.quantile(defined, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def correlations(members: Array) -> Array:

@@ -7,11 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from swinft.printing import visible
 from swinft.run.ensemble.method import Array
-from swinft.run.ensemble.nested import Candidate, interval
+from swinft.run.ensemble.nested import Candidate
+from swinft.run.resamples import chance, interval
 
 SHOWN = 10  # candidates in a printed table, the best ones: all are in scores.json
 UNKNOWN, CERTAIN = "–", "*"
@@ -33,7 +32,7 @@ def every_pair(candidates: Sequence[Candidate], gains: Array) -> list[dict[str, 
     for first, one in enumerate(candidates):
         for second, other in enumerate(candidates[first + 1 :], start=first + 1):
             resampled = gains[:, first] - gains[:, second]
-            defined, difference = resampled[np.isfinite(resampled)], one.gain - other.gain
+            bounds, difference = interval(resampled), one.gain - other.gain
             pairs.append(
                 {
                     "first": one.name,
@@ -41,8 +40,8 @@ def every_pair(candidates: Sequence[Candidate], gains: Array) -> list[dict[str, 
                     "second": other.name,
                     "second_is_member": other.is_member,
                     "difference": difference if math.isfinite(difference) else None,
-                    "interval": interval(resampled),
-                    "better": float((defined > 0).mean() + (defined == 0).mean() / 2) if len(defined) else None,
+                    "interval": bounds,
+                    "better": None if bounds is None else chance(resampled),
                 }
             )
     return pairs

@@ -9,17 +9,15 @@ from swinft.model.metrics import metric_of
 from swinft.model.metrics.ranking import PartialAUC
 from swinft.model.scoring import score
 from swinft.run.compare.counted import RankedColumn, counted, weighted_means
-from swinft.run.compare.draws import Units
 from swinft.run.compare.outlook import (
     Outlook,
-    chance,
     freedom_of,
-    interval,
     medal_chances,
     rarity_of,
     simulate,
     some_units,
 )
+from swinft.run.resamples import Units, chance, interval
 
 ROWS = 60
 RNG = np.random.default_rng(3)

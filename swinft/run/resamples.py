@@ -1,4 +1,4 @@
-"""Resamples of rows, or of groups of rows, as counts: how often each row was drawn.
+"""Resamples of rows, or of groups of rows, as counts: how often each row was drawn; and what their scores say.
 
 Shapes: R resamples, r of them in a block, N rows, G groups.
 """
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Counts = NDArray[np.float64]  # whole numbers, as they are multiplied with losses and weights
 CELLS = 2_000_000  # counts of a block: 16 MB
+WIDE = 0.95  # level of the interval of an out-of-fold difference
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,18 @@ class Units:
             drawn += np.arange(block)[:, None] * number
             counts = np.bincount(drawn.ravel(), minlength=block * number).reshape(block, number).astype(np.float64)
             yield counts if self.of_row is None else counts[:, self.of_row]
+
+
+def interval(values: NDArray[np.float64], level: float = WIDE) -> tuple[float, float] | None:
+    """The interval that holds a share of the defined values, and leaves out as many on both sides; None without any."""
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return None
+    low, high = np.quantile(defined, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
+
+
+def chance(gains: NDArray[np.float64]) -> float:
+    """The share of the defined gains that are above 0; of those that are 0, half; NaN without any."""
+    defined = gains[np.isfinite(gains)]
+    return float(((defined > 0) + 0.5 * (defined == 0)).mean()) if len(defined) else float("nan")
