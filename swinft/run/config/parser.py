@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -216,6 +217,30 @@ def options_from(kind: type[T], given: Mapping[str, Any]) -> T:
     parser = Parser(prog=kind.__name__)
     parser.add_class_arguments(kind)
     return kind(**parser.parse_object(dict(given)).as_dict())
+
+
+def option_words(options: Any, names: Iterable[str]) -> list[str]:
+    """Options as words of a command line, without those that have their default; the inverse of `options_from`.
+
+    Args:
+        options: A dataclass.
+        names: Its fields to take.
+    """
+    defaults = {field.name: field.default for field in fields(options)}
+    words: list[str] = []
+    for name in names:
+        value, option = getattr(options, name), f"--{name.replace('_', '-')}"
+        if value is True and defaults[name] is False:
+            words.append(option)
+        elif value != defaults[name]:
+            words += [option, _word(value)]
+    return words
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def plain(value: Any) -> Any:

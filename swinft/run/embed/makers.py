@@ -18,7 +18,8 @@ from swinft.errors import InputError, command, number_of
 from swinft.inference.tta import View
 from swinft.model.backbones.timm_backbone import Backbone, Channels, create_backbone
 from swinft.model.network import ImageModel
-from swinft.run.embed.options import EmbedOptions, Layer
+from swinft.run.config.parser import option_words
+from swinft.run.embed.options import DECIDING, EmbedOptions, Layer
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import held_out_by
 from swinft.run.layout import Run
@@ -159,8 +160,7 @@ class Maker:
         """The options of the command that makes these embeddings again."""
         options = self.options
         words = ["--layer", options.layer] if options.backbone is None else ["--backbone", options.backbone]
-        words += ["--views", ",".join(options.views)] if options.views else []
-        return words
+        return words + option_words(options, [name for name in DECIDING if name not in ("layer", "backbone")])
 
     @property
     def data_changes(self) -> dict[str, Any]:

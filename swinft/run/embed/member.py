@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,12 @@ from swinft.inference.predictions import Predictions
 from swinft.model.metrics import Metric, traits_of
 from swinft.model.scoring import chosen_metrics
 from swinft.printing import print_line
+from swinft.run.config.parser import option_words
 from swinft.run.embed.files import MAKER
 from swinft.run.embed.fit import Fitting, FoldModel, searched_lines
 from swinft.run.embed.make import make_embeddings, names_test, training_data
 from swinft.run.embed.makers import Maker
-from swinft.run.embed.options import EmbedOptions, FitOptions
+from swinft.run.embed.options import DECIDING, EmbedOptions, FitOptions
 from swinft.run.embed.predict import model_file, predict_member
 from swinft.run.embed.search import Wanted, read_fit
 from swinft.run.embed.table import comparison_lines
@@ -39,8 +40,6 @@ from swinft.run.report.page import write_report
 from swinft.run.scoring import scores_by_fold
 from swinft.run.submission.fitting import scores_with_rules
 from swinft.store import commit, is_committed
-
-KEPT = ("layer", "views", "backbone", "backbone_weights", "backbone_args", "image_size", "precision")
 
 
 @dataclass(frozen=True)
@@ -83,13 +82,15 @@ def make_member(parent: Run, embed: EmbedOptions, options: FitOptions) -> Run:
     Raises:
         InputError: The run is not finished, its folder exists, or the model does not fit.
     """
+    if embed.rows != "all":
+        raise InputError(f"--rows {embed.rows}: --fit needs the embeddings of all rows: remove --rows, or --fit.")
     wanted = read_fit(options.fit)
     run = Run.at(parent.root.parent / str(options.name))
     with hold(run.lock, root=run.root):
         check_name_is_free(run, options.overwrite)
         _check_overwritten(run)
         with hold_if_writable(parent.lock):
-            made = fitted(make_embeddings(parent, replace(embed, rows="all")), wanted, options)
+            made = fitted(make_embeddings(parent, embed), wanted, options)
         comparison = compared(made)
         with new_folder(run) as part:
             write(part, run, made, comparison)
@@ -179,6 +180,7 @@ def write(part: Run, run: Run, made: Made, comparison: dict[str, Any]) -> None:
         for name, folder in weights.items()
     }
     words = [*maker.command_words, "--fit", _given(made.wanted), "--name", str(made.options.name), "--overwrite"]
+    words += option_words(made.options, ("metadata", "bootstrap", "seed"))
     learned = {
         "method": made.wanted.name,
         "described": made.described,
@@ -187,7 +189,7 @@ def write(part: Run, run: Run, made: Made, comparison: dict[str, Any]) -> None:
         "members": [{"name": parent.root.name, "run": os.path.relpath(parent.root.resolve(), here), "files": files}],
         "remake": words,
         "embedding": {
-            "options": {name: getattr(maker.options, name) for name in KEPT},
+            "options": {name: getattr(maker.options, name) for name in DECIDING},
             "weights": maker.weights,
             "fits_grades": made.models[0].learner.fits_grades,
             "models": [_described(model) for model in made.models],
@@ -202,7 +204,7 @@ def write(part: Run, run: Run, made: Made, comparison: dict[str, Any]) -> None:
         "embedding": comparison,
     } | scores_with_rules(maker.experiment, made.oof, data, list(made.metrics))
     recipe = {"name": made.options.name, "run": parent.root.name, **asdict(made.options), "fit": made.wanted.given}
-    recipe |= {name: getattr(maker.options, name) for name in KEPT}
+    recipe |= {name: getattr(maker.options, name) for name in DECIDING}
     del recipe["overwrite"]
     write_files(part, parent, recipe, learned, made.oof, scores, MAKER)
 

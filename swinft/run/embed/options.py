@@ -1,6 +1,6 @@
 """The options of `swinft embed`, and their checks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from swinft.data.loading.workers import NumWorkers
@@ -12,6 +12,8 @@ from swinft.system.precision import Precision
 
 Layer = Literal["pooled", "neck", "logits"]
 RowSet = Literal["train", "test", "all"]
+# Options that decide what the embeddings are, and not how they are made.
+DECIDING = ("layer", "views", "backbone", "backbone_weights", "backbone_args", "image_size", "precision")
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         if self.fit is None:
-            defaults = {"name": None, "metadata": False, "overwrite": False}
-            if odd := [name for name, value in defaults.items() if getattr(self, name) != value]:
+            if odd := [field.name for field in fields(self) if getattr(self, field.name) != field.default]:
                 raise InputError(f"--{odd[0]} is of what is fitted on embeddings: add --fit, or remove --{odd[0]}.")
             return
         if self.name is None:

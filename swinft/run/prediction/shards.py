@@ -3,12 +3,13 @@
 import os
 import shutil
 import tempfile
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError, RunError
 from swinft.inference.predictions import Predictions
+from swinft.run.config.parser import option_words
 from swinft.run.layout import Run
 from swinft.run.prediction.options import PredictOptions
 from swinft.system.cluster.checks import check_nodes
@@ -16,6 +17,8 @@ from swinft.system.cluster.place import LOCAL
 from swinft.system.cluster.slots import cluster_slots
 from swinft.system.device import slot_of, visible_gpus
 from swinft.system.processes import Child, Slot, run_children
+
+OWN = ("part", "output", "device", "devices", "on")  # options of each process, or of their parent
 
 
 def predict_parts(run: Run, options: PredictOptions, path: Path | None, kind: str, data: CSVDataModule) -> Predictions:
@@ -45,8 +48,9 @@ def predict_parts(run: Run, options: PredictOptions, path: Path | None, kind: st
     shutil.rmtree(folder, ignore_errors=True)  # files of a prediction that was killed
     parts = [folder / f"{index}-of-{devices}.csv" for index in range(devices)]
     children = {}
+    shared = [field.name for field in fields(options) if field.name not in OWN]
     for index, part in enumerate(parts):
-        words = ["predict", str(run.root), *_words(options), "--part", f"{index}/{devices}", "--output", str(part)]
+        words = ["predict", str(run.root), *option_words(options, shared), "--part", f"{index}/{devices}", "--output", str(part)]
         children[index] = Child([*words, "--device", kind], threads)
     try:
         slots = _slots(options, kind, devices, folder)
@@ -72,13 +76,3 @@ def _slots(options: PredictOptions, kind: str, devices: int, folder: Path) -> li
         return cluster_slots(options.on, int(kind == "cuda"), devices, options.device == "cpu")
     # If a process saw all GPUs, it would open a second context, of hundreds of MB, on the first one.
     return [slot_of([name]) for name in visible_gpus()[:devices]] if kind == "cuda" else [{}] * devices
-
-
-def _words(options: PredictOptions) -> list[str]:
-    """The given options as command-line arguments, without those that differ between the processes."""
-    own = ("part", "output", "device", "devices", "on")
-    given = {name: value for name, value in asdict(options).items() if value is not None and name not in own}
-    texts = {
-        name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in given.items()
-    }
-    return [word for name, text in texts.items() for word in (f"--{name}", text)]

@@ -220,6 +220,20 @@ def test_a_network_that_has_changed_since_is_an_error_that_names_the_command(run
     assert "out of date (weights), made again" in capsys.readouterr().out
 
 
+def test_the_command_that_fits_again_has_every_option_that_decides(runs):
+    assert fit(runs, "ridge", "--seed", "3", "--views", "identity,hflip", "--precision", "32-true") == 0
+    check_made_again(runs)
+
+
+def check_made_again(runs: Path) -> None:
+    """The command that `made` names makes the same again."""
+    files = [runs / "made" / name for name in ("ensemble.json", "ensemble.yaml", "oof.csv")]
+    before = [path.read_bytes() for path in files]
+    words = json.loads(before[0])["remake"]
+    assert main(["embed", str(runs / "tiny"), *words, "--device", "cpu"]) == 0
+    assert [path.read_bytes() for path in files] == before
+
+
 @pytest.mark.slow
 def test_an_ensemble_and_a_report_take_what_is_fitted_as_a_member(runs, capsys):
     assert fit(runs, "logistic") == 0
@@ -253,6 +267,7 @@ def backbone_words(run: Path, folder: Path) -> list[str]:
 def test_a_pretrained_backbone_is_one_space_for_all_rows(runs, tmp_path, capsys):
     assert fit(runs, "ridge", *backbone_words(runs / "tiny", tmp_path)) == 0
     assert "has seen no label" in capsys.readouterr().out
+    check_made_again(runs)
     frame = pd.read_parquet(runs / "tiny" / "embeddings" / f"{BACKBONE}-identity" / "backbone.train.parquet")
     of_run = pd.read_parquet(parquets(runs)[0])
     assert not frame["is_trained_on"].any()
@@ -278,6 +293,8 @@ def test_a_pretrained_backbone_is_one_space_for_all_rows(runs, tmp_path, capsys)
         (["--fit", '{"svr": {"pca": 99}}', "--name", "x"], "pca is 99"),
         (["--fit", "svr"], "--name NAME"),
         (["--name", "x"], "add --fit"),
+        (["--seed", "1"], "--seed is of what is fitted on embeddings: add --fit"),
+        (["--fit", "svr", "--name", "x", "--rows", "train"], "remove --rows"),
         (["--fit", "svr", "--name", "x", "--metadata"], "no metadata columns"),
         (["--fit", "svr", "--name", "tiny"], "exists"),
         (["--backbone-weights", "x.pth"], "name it with --backbone"),
