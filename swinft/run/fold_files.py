@@ -21,6 +21,12 @@ BUNDLED = "bundled.json"  # in a copy of a run that only predicts, without out-o
 FORM = re.compile(r"(\d{1,9}|all)(?:_seed_(\d{1,10}))?")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a committed JSON file; errors as of `verify`."""
+    found: dict[str, Any] = json.loads(verify(path).read_text(encoding="utf-8"))
+    return found
+
+
 def fold_id(fold: int | str, seed: int | None) -> FoldId:
     """The name of a training.
 
@@ -148,7 +154,7 @@ class Fold:
 
     def read_result(self) -> dict[str, Any]:
         """Scores (NaN if undefined), epochs, seconds, and the fold's environment."""
-        result: dict[str, Any] = json.loads(verify(self.result).read_text(encoding="utf-8"))
+        result = read_json(self.result)
         for part in ("oof", "last_epoch", "best_epoch"):
             result[part] = {name: math.nan if value is None else value for name, value in result[part].items()}
         return result

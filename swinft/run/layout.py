@@ -13,7 +13,7 @@ import yaml
 
 from swinft.errors import InputError, command, listed, suggest
 from swinft.run.config.old_keys import migrated
-from swinft.run.fold_files import ALL, Fold, FoldId, expanded, trainings_of
+from swinft.run.fold_files import ALL, Fold, FoldId, expanded, read_json, trainings_of
 from swinft.store import RECORDS, has_record, is_temporary, verify
 
 NO_FOLD = -1  # as in `swinft.data.folds`, whose imports would slow down commands that only read a run
@@ -180,10 +180,14 @@ class Run:
         """Whether `swinft ensemble` made the folder, which then has no folds of its own."""
         return self.ensemble.is_file()
 
+    @property
+    def is_embedding(self) -> bool:
+        """Whether `swinft embed --fit` made the folder: models on the embeddings of a run, its only member."""
+        return self.is_ensemble and "embedding" in self.read_ensemble()
+
     def read_ensemble(self) -> dict[str, Any]:
         """The members, the method, and what the method learned."""
-        found: dict[str, Any] = json.loads(verify(self.ensemble).read_text(encoding="utf-8"))
-        return found
+        return read_json(self.ensemble)
 
     def check_trained(self) -> None:
         """Checks that the run has networks of its own.
@@ -242,18 +246,15 @@ class Run:
 
     def read_environment(self) -> dict[str, Any]:
         """The environment of the run's start."""
-        environment: dict[str, Any] = json.loads(verify(self.environment).read_text(encoding="utf-8"))
-        return environment
+        return read_json(self.environment)
 
     def read_scores(self) -> dict[str, Any]:
         """The scores, pooled and per fold."""
-        scores: dict[str, Any] = json.loads(verify(self.scores).read_text(encoding="utf-8"))
-        return scores
+        return read_json(self.scores)
 
     def read_schema(self) -> dict[str, Any]:
         """The committed schema as plain values."""
-        schema: dict[str, Any] = json.loads(verify(self.schema).read_text(encoding="utf-8"))
-        return schema
+        return read_json(self.schema)
 
     def planned_folds(self) -> list[FoldId]:
         """The trainings that score rows: the folds of folds.csv, each with every seed."""
@@ -317,7 +318,7 @@ class Run:
 
     def devices_per_fold(self) -> int:
         """The number of devices per fold."""
-        return int(json.loads(verify(self.devices).read_text(encoding="utf-8"))["devices_per_fold"])
+        return int(read_json(self.devices)["devices_per_fold"])
 
     def fold(self, index: FoldId) -> Fold:
         """The folder of a training."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from swinft.errors import InputError, command, listed
-from swinft.inference.provenance import Provenance, beside, read_made_from, read_provenance, sha256
+from swinft.inference.provenance import PREDICT, Provenance, beside, read_made_from, read_provenance, sha256
 from swinft.printing import print_line
 from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
@@ -102,6 +102,11 @@ def is_own(run: Run, path: Path, maker: str) -> bool:
     """Whether a path is the command's default output in the run's folder."""
     own = run.test_predictions if maker == "swinft predict" else run.submission
     return path.resolve() == own.resolve()
+
+
+def submit_command(run: Run, path: Path) -> str:
+    """The command that makes a submission of predictions in a file."""
+    return command("submit", run.root, *([] if is_own(run, path, PREDICT) else ["--predictions", path]))
 
 
 def check_output(run: Run, path: Path, maker: str) -> None:

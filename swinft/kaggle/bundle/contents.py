@@ -86,7 +86,7 @@ def _add(run: Run, folds: Sequence[FoldId] | None, found: dict[Path, Part]) -> P
     place = run.root.resolve()
     if place in found:
         return found[place]
-    if run.is_ensemble and "embedding" in run.read_ensemble():
+    if run.is_embedding:
         raise InputError(f"{run.root} is fitted on embeddings, which a bundle does not hold yet: bundle runs.")
     members = _members(run, folds, found) if run.is_ensemble else {}
     taken = {part.name for part in found.values()}

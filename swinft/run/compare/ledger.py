@@ -210,9 +210,7 @@ def _of_config(run: Run) -> dict[str, Any]:
 
 def _kind(run: Run) -> str:
     """What made a run's folder."""
-    if not run.is_ensemble:
-        return "run"
-    return "embed" if "embedding" in run.read_ensemble() else "ensemble"
+    return "embed" if run.is_embedding else "ensemble" if run.is_ensemble else "run"
 
 
 def _text(value: Any) -> str | None:

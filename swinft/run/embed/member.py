@@ -233,7 +233,7 @@ def _check_overwritten(run: Run) -> None:
     Raises:
         InputError: The folder is one.
     """
-    if run.root.exists() and "embedding" not in run.read_ensemble():
+    if run.root.exists() and not run.is_embedding:
         raise InputError(f"{run.root} is an ensemble of runs, which `{MAKER}` does not delete: give another --name.")
 
 

@@ -1,6 +1,6 @@
 """Predicts rows with models that were fitted on embeddings: each fold's on those of its network, then the mean."""
 
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,9 @@ from safetensors.numpy import load
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.schema import Schema
-from swinft.errors import InputError, listed, number_of
+from swinft.errors import InputError, listed
 from swinft.inference.predictions import Predictions
-from swinft.inference.provenance import PREDICT, Provenance
-from swinft.printing import print_line
+from swinft.inference.provenance import Provenance
 from swinft.run.config.parser import options_from
 from swinft.run.embed.files import is_same_source, read_about, read_table, rounded
 from swinft.run.embed.inputs import Metadata
@@ -22,12 +21,12 @@ from swinft.run.embed.make import TEST, data_to_predict, embed_test, path_of, st
 from swinft.run.embed.makers import Maker
 from swinft.run.embed.methods import MODELS
 from swinft.run.embed.options import EmbedOptions
-from swinft.run.ensemble.predict import placed
+from swinft.run.ensemble.predict import check_taken, placed, predict_by
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
+from swinft.run.prediction.complete import complete
 from swinft.run.prediction.options import PredictOptions
-from swinft.run.prediction.predict import complete
-from swinft.run.provenance import check_output, remake_command, write_made_from
+from swinft.run.provenance import remake_command
 from swinft.store import verify
 
 TAKEN = ("root", "test", "batch_size", "num_workers", "device", "precision", "output", "allow_code")  # options that act
@@ -53,25 +52,15 @@ def predict_member(run: Run, options: PredictOptions, writes: bool = True) -> Pr
     Raises:
         InputError: A network has changed since the fit, the rows are wrong, or an option does not act.
     """
-    given = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
-    if odd := [f"--{name.replace('_', '-')}" for name in given if name not in TAKEN]:
-        raise InputError(f"{listed(odd)}: {run.root} predicts with the views and folds of its fit: remove it.")
-    path = (Path(options.output) if options.output else run.test_predictions) if writes else None
-    with hold_if_writable(run.lock):
-        if path:
-            check_output(run, path, PREDICT)
+    check_taken(options, TAKEN, f"{run.root} predicts with the views and folds of its fit: remove it.")
+
+    def made() -> Predictions:
         maker = maker_of(run, options)
         with hold_if_writable(maker.run.lock):
-            data = data_to_predict(maker, options.test)
-            found = replace(predicted(run, maker, data), provenance=_provenance(run, maker))
-        if path:
-            assert found.provenance
-            made_from = {"rows": len(found), "provenance": asdict(found.provenance)}
-            write_made_from(run, path, found.to_bytes(), PREDICT, made_from)
-    where = f": {path}" if path else ""
-    print_line(f"{number_of(len(found), 'row')}, columns {listed(found.outputs)}{where}")
-    print_line(f"  {run.read_ensemble()['described']}")
-    return found
+            found = predicted(run, maker, data_to_predict(maker, options.test))
+        return replace(found, provenance=_provenance(run, maker))
+
+    return predict_by(made, run, options, writes)
 
 
 def maker_of(run: Run, options: PredictOptions) -> Maker:

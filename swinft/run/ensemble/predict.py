@@ -1,6 +1,7 @@
 """Predicts the test rows with an ensemble: its method on the current test predictions of its members."""
 
 import os
+from collections.abc import Callable, Container
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.prediction.options import PredictOptions
-from swinft.run.provenance import check_output, write_made_from
+from swinft.run.provenance import check_output, submit_command, write_made_from
 
 TAKEN = ("output", "root", "allow_code")  # the options that act
 
@@ -40,17 +41,44 @@ def predict_ensemble(run: Run, options: PredictOptions, writes: bool = True) -> 
     Raises:
         InputError: A member has no test predictions, or other rows than the first one; or another option is given.
     """
+    refusal = (
+        f"{run.root} is an ensemble, which combines the test predictions of its members: predict with the members' own "
+        f"runs first, and give such options there."
+    )
+    check_taken(options, TAKEN, refusal)
+    return predict_by(lambda: combine(run, options), run, options, writes)
+
+
+def check_taken(options: PredictOptions, taken: Container[str], refusal: str) -> None:
+    """Refuses options that do not act.
+
+    Args:
+        options: The options.
+        taken: Names of those that act.
+        refusal: Why the others do not, and what to do.
+
+    Raises:
+        InputError: Another one is given.
+    """
     given = [field.name for field in fields(options) if getattr(options, field.name) != field.default]
-    if odd := [f"--{name.replace('_', '-')}" for name in given if name not in TAKEN]:
-        raise InputError(
-            f"{listed(odd)}: {run.root} is an ensemble, which combines the test predictions of its members: predict "
-            f"with the members' own runs first, and give such options there."
-        )
+    if odd := [f"--{name.replace('_', '-')}" for name in given if name not in taken]:
+        raise InputError(f"{listed(odd)}: {refusal}")
+
+
+def predict_by(make: Callable[[], Predictions], run: Run, options: PredictOptions, writes: bool) -> Predictions:
+    """Makes predictions of a run that has members, writes them, and prints a summary.
+
+    Args:
+        make: Returns the predictions with their provenance; it is called with the run's lock.
+        run: The run.
+        options: Of which `output` acts.
+        writes: As of `predict_ensemble`.
+    """
     path = (Path(options.output) if options.output else run.test_predictions) if writes else None
     with hold_if_writable(run.lock):
         if path:
             check_output(run, path, PREDICT)
-        found = combine(run, options)
+        found = make()
         if path:
             assert found.provenance
             made_from = {"rows": len(found), "provenance": asdict(found.provenance)}
@@ -59,7 +87,7 @@ def predict_ensemble(run: Run, options: PredictOptions, writes: bool = True) -> 
     print_line(f"{number_of(len(found), 'row')}, columns {listed(found.outputs)}{where}")
     print_line(f"  {run.read_ensemble()['described']}")
     if path:
-        print_line(f"next: {command('submit', run.root)}")
+        print_line(f"next: {submit_command(run, path)}")
     return found
 
 

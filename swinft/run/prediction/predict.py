@@ -1,6 +1,5 @@
 """Predicts rows with all folds and views of a run, and averages in the competition's units."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -8,33 +7,30 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.data.inspection.scan import scan
 from swinft.data.loading.workers import Destination, explain_worker_crash
 from swinft.data.schema import Schema
-from swinft.data.sources.source import is_absent
-from swinft.data.splits import OK
-from swinft.errors import RunError, command, number_of
+from swinft.errors import number_of
 from swinft.inference.finite import Origin
-from swinft.inference.maps import Maps, write_maps
+from swinft.inference.maps import write_maps
 from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import Predictor, predict_rows, print_work
 from swinft.inference.provenance import PREDICT, other_views
 from swinft.inference.tta import View, check_views
 from swinft.printing import format_seconds, print_line
 from swinft.run.compute.out_of_memory import explain_in_prediction, out_of_memory_explained
+from swinft.run.embed.predict import predict_member
 from swinft.run.ensemble.predict import predict_ensemble
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
+from swinft.run.prediction.complete import complete
 from swinft.run.prediction.networks import Networks
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.prediction.shards import predict_parts
-from swinft.run.provenance import check_output, is_own, write_made_from
+from swinft.run.provenance import check_output, is_own, submit_command, write_made_from
 from swinft.system.allocator import keep_freed_memory
 
 
@@ -53,12 +49,8 @@ def predict(run: Run, options: PredictOptions, writes: bool = True) -> Predictio
         InputError: A fold is not finished, or the rows are wrong.
         RunError: One of several processes failed.
     """
-    if run.is_ensemble and "embedding" in run.read_ensemble():
-        from swinft.run.embed.predict import predict_member  # it imports this module
-
-        return predict_member(run, options, writes)
     if run.is_ensemble:
-        return predict_ensemble(run, options, writes)
+        return (predict_member if run.is_embedding else predict_ensemble)(run, options, writes)
     path = (Path(options.output) if options.output else run.test_predictions) if writes else None
     with nullcontext() if options.part else hold_if_writable(run.lock):  # for a part, the parent holds the lock
         if path:
@@ -162,35 +154,4 @@ def _print_summary(run: Run, path: Path | None, found: Predictions, took: str, o
     if note := other_views(found.provenance, [view.name for view in oof_views]):
         print_line(f"  {note}")
     if path:
-        is_own = path.resolve() == run.test_predictions.resolve()
-        print(f"next: {command('submit', run.root, *([] if is_own else ['--predictions', path]))}")
-
-
-def complete(
-    rows: NDArray[np.int64], values: NDArray[np.float32] | Maps, data: CSVDataModule, wanted: Sequence[int]
-) -> Predictions:
-    """The predictions of test rows, in the table's order.
-
-    Args:
-        rows: Rows that were predicted, each once.
-        values: Their predictions (N, K), or maps.
-        data: The datamodule. If it skips bad images, their rows get the mean of the training rows.
-        wanted: All rows that must be predicted.
-
-    Raises:
-        RunError: A row is predicted twice, or not at all although it may not be skipped, or a prediction is not finite.
-    """
-    if not isinstance(values, Maps) and not np.isfinite(values).all():
-        raise RunError("predictions are NaN or infinite: nothing is written.")
-    skipped = sorted(set(wanted) - set(rows.tolist())) if data.settings.loading.on_bad_image == "skip" else []
-    ids, expected = data.test_table.ids, set(wanted) - set(skipped)
-    for row in skipped:
-        errors = scan(data.images_of("predict", [row])).errors.values()
-        missing = [] if data.splits.test.shown is None else [f"id '{ids[row]}' has no image."]
-        for problem in [error for error in errors if not is_absent(error)] or missing:
-            print(f"skipped, predicted as the mean of the training rows: {problem}", file=sys.stderr)
-    found = Predictions.of([ids[row] for row in rows], values, data.schema.outputs)
-    whole = found.join([ids[row] for row in wanted if row in expected], "what was predicted")
-    status = ["bad image" if row in skipped else OK for row in wanted] if data.may_skip else None
-    filler: Any = np.nan if not skipped else data.schema.prior if found.maps is None else 0.0
-    return replace(whole.among([ids[row] for row in wanted], filler), status=status)
+        print(f"next: {submit_command(run, path)}")

@@ -50,8 +50,8 @@ def predict_parts(run: Run, options: PredictOptions, path: Path | None, kind: st
     children = {}
     shared = [field.name for field in fields(options) if field.name not in OWN]
     for index, part in enumerate(parts):
-        words = ["predict", str(run.root), *option_words(options, shared), "--part", f"{index}/{devices}", "--output", str(part)]
-        children[index] = Child([*words, "--device", kind], threads)
+        own = ["--part", f"{index}/{devices}", "--output", str(part), "--device", kind]
+        children[index] = Child(["predict", str(run.root), *option_words(options, shared), *own], threads)
     try:
         slots = _slots(options, kind, devices, folder)
         codes = run_children(children, slots, together=True, on=options.on)

@@ -18,7 +18,7 @@ from swinft.errors import RunError
 from swinft.inference.predictor import predict_rows
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
-from swinft.run.prediction.predict import complete
+from swinft.run.prediction.complete import complete
 from tests.conftest import ROOT, tiny_config, write_config
 from tests.integration.faults import ranks
 

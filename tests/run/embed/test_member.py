@@ -193,7 +193,9 @@ def test_new_rows_are_predicted_in_any_order(runs, competition, tmp_path, capsys
     (tmp_path / "new.csv").write_text("id\n" + "".join(f"{id}\n" for id in ids))
     output = tmp_path / "new_predictions.csv"
     words = ["predict", str(runs / "svr"), "--device", "cpu", "--test", str(tmp_path / "new.csv")]
+    capsys.readouterr()
     assert main([*words, "--output", str(output)]) == 0
+    assert f"next: swinft submit {runs / 'svr'} --predictions {output}\n" in capsys.readouterr().out
     found, known = pd.read_csv(output), pd.read_csv(runs / "svr" / "test_predictions.csv").set_index("id")
     assert found["id"].tolist() == ids
     assert np.allclose(found[COLORS], known.loc[ids, COLORS], atol=1e-5)

@@ -99,6 +99,8 @@ def test_a_mean_is_a_run_of_its_own_with_a_report(runs, competition, capsys):
     assert "mean of 3 members" in page
     assert "last epoch" not in page
     assert (made / "errors.csv").read_text().count("\n") == 25
+    assert main(["predict", str(made), "--output", str(runs / "p.csv")]) == 0
+    assert f"next: swinft submit {made} --predictions {runs / 'p.csv'}\n" in capsys.readouterr().out
 
 
 def test_fitted_weights_are_applied_to_the_fold_that_they_did_not_see(runs, competition, capsys):
