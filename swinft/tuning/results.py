@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from swinft.run.config.yaml_text import yaml_text
+from swinft.run.config.yaml_text import read_yaml, yaml_text
 from swinft.run.lock import hold
 from swinft.store import commit
 from swinft.tuning.base import Base
 from swinft.tuning.objective import Objective
 from swinft.tuning.sampling import import_optuna
-from swinft.tuning.space import read_yaml
 from swinft.tuning.study import MAKER, PATIENCE, Settings, Study
 
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"

@@ -13,7 +13,8 @@ import yaml
 from swinft.errors import InputError, suggest
 from swinft.run.config.old_keys import migrated
 from swinft.run.config.yaml_checks import Source, read_nodes
-from swinft.tuning.space import SECTION, read_yaml
+from swinft.run.config.yaml_text import read_yaml
+from swinft.tuning.space import SECTION
 
 
 @dataclass

@@ -3,17 +3,14 @@
 import itertools
 import json
 import math
-import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from swinft.errors import InputError, suggest
 from swinft.run.config.explain import unknown_key
-from swinft.run.config.yaml_text import EXPONENT
+from swinft.run.config.yaml_text import read_yaml
 
 SECTION = "tune"
 MOST_VALUES = 100  # of a parameter in a grid
@@ -26,20 +23,6 @@ REFUSED = (
     *("model.metrics", "submission"),
 )
 ALLOWED_BELOW = ("data.folds.extra",)  # rows that no fold scores
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads `1e-5` as a number, as the parser of configs does."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(rf"^(?:{EXPONENT.pattern})$"), list("-+.0123456789")
-)
-
-
-def read_yaml(text: str) -> Any:
-    """Plain values of YAML in which `1e-5` is a number."""
-    return yaml.load(text, Loader=_Loader)
 
 
 @dataclass(frozen=True)

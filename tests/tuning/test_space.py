@@ -5,7 +5,8 @@ from typing import Any, Literal
 import pytest
 
 from swinft.errors import InputError
-from swinft.tuning.space import label_of, parse_space, read_yaml
+from swinft.run.config.yaml_text import read_yaml
+from swinft.tuning.space import label_of, parse_space
 
 TYPES: dict[str, Any] = {
     "name": str,

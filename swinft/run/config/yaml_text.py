@@ -1,4 +1,4 @@
-"""Writes YAML in which text stays text: the parser of configs reads `1e5` as a number, and PyYAML does not quote it."""
+"""Reads and writes YAML as the parser of configs does: it reads `1e5` as a number, which PyYAML takes for text."""
 
 import re
 from typing import Any
@@ -19,8 +19,26 @@ def _represent(dumper: _Dumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent)
 
 
+class _Loader(yaml.SafeLoader):
+    """A loader of its own, so that the numbers of other programs stay as they are."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(rf"^(?:{EXPONENT.pattern})$"), list("-+.0123456789")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Plain values of YAML in which `1e-5` is a number.
+
+    Raises:
+        yaml.YAMLError: It is not valid YAML.
+    """
+    return yaml.load(text, Loader=_Loader)
+
+
 def yaml_text(value: Any, flow: bool | None = False, width: float | None = None) -> str:
-    """Plain values as YAML; keys keep their order.
+    """Plain values as YAML in which text like `1e5` has quotes; keys keep their order.
 
     Args:
         value: Text, numbers, lists and dictionaries.

@@ -13,6 +13,7 @@ from swinft.model.training.distillation import RANGES
 from swinft.ranges import INSIDE_UNIT, SettingsError, range_problems, settings_of, word_problems
 from swinft.run.config.sections import COMMAND_KEYS
 from swinft.run.config.yaml_checks import Source, number_problems, read_nodes
+from swinft.run.config.yaml_text import read_yaml
 from swinft.run.layout import FILTERS, check_name
 from swinft.run.python_inputs import nested
 
@@ -99,11 +100,12 @@ def read_rounds(path: Path) -> list[Round]:
         InputError: Something is wrong with them; all problems are listed.
     """
     source = Source(str(path))
-    root = read_nodes(source, path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    root = read_nodes(source, text)
     node = next(value for key, value in root.value if key.value == ROUNDS)
     if not isinstance(node, yaml.SequenceNode) or not node.value:
         raise InputError(f"{source.location(node)}: rounds is a list of mappings, such as [{{name: base}}].")
-    given = yaml.safe_load(path.read_text(encoding="utf-8"))[ROUNDS]
+    given = read_yaml(text)[ROUNDS]
     rounds, problems = list[Round](), list[str]()
     for position, (each, keys) in enumerate(zip(node.value, given, strict=True)):
         place = source.location(each)
