@@ -12,7 +12,7 @@ import yaml
 
 from swinft.errors import InputError, suggest
 from swinft.run.config.old_keys import migrated
-from swinft.run.config.yaml_checks import Source, read_nodes
+from swinft.run.config.yaml_checks import Source, read_nodes, repeated_keys
 from swinft.run.config.yaml_text import read_yaml
 from swinft.tuning.space import SECTION
 
@@ -94,11 +94,10 @@ def _with_keys_once(path: Path, node: yaml.Node, text: str) -> Any:
     """The plain values of a node; `{}` for an empty section, which is an error later.
 
     Raises:
-        InputError: A key is given twice.
+        InputError: A key is given twice, in the section or in a mapping inside of it.
     """
-    names = [str(name.value) for name, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"{path}: {SECTION}: {twice[0]} is given twice. Keep one of them.")
+    if twice := next(repeated_keys(node), None):
+        raise InputError(f"{path}: {SECTION}: {twice.value} is given twice. Keep one of them.")
     return read_yaml(text)[SECTION] or {}
 
 

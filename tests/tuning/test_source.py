@@ -36,6 +36,9 @@ def test_errors_name_the_users_file(tmp_path):
     path.write_text("tune:\n  x: [1]\n  x: [2]\n")
     with pytest.raises(InputError, match="x is given twice"):
         split(path)
+    path.write_text("tune:\n  x:\n    lr: [1]\n    lr: [2]\n")
+    with pytest.raises(InputError, match="lr is given twice"):
+        split(path)
     path.write_text("{name: a, tune: {x: [1]}}")
     with pytest.raises(InputError, match="on lines of its own"):
         split(path)

@@ -251,6 +251,20 @@ def _duplicates(source: Source, node: yaml.Node, prefix: str, allowed: Allowed) 
             yield from _duplicates(source, value, f"{key}.", allowed)
 
 
+def repeated_keys(node: yaml.Node) -> Iterator[yaml.Node]:
+    """Keys that are given twice in a mapping, anywhere below a node."""
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            yield from repeated_keys(child)
+    elif isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen and key.value != "<<":
+                yield key
+            seen.add(key.value)
+            yield from repeated_keys(value)
+
+
 def _merge(root: yaml.Node) -> None:
     """Resolves merge keys (`<<: *base`) everywhere, in place: a mapping's own keys override the merged ones."""
     loader, waiting, seen = yaml.SafeLoader(""), [root], set()

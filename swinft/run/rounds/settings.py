@@ -12,7 +12,7 @@ from swinft.errors import InputError, listed, suggest
 from swinft.model.training.distillation import RANGES
 from swinft.ranges import INSIDE_UNIT, SettingsError, range_problems, settings_of, word_problems
 from swinft.run.config.sections import COMMAND_KEYS
-from swinft.run.config.yaml_checks import Source, number_problems, read_nodes
+from swinft.run.config.yaml_checks import Source, number_problems, read_nodes, repeated_keys
 from swinft.run.config.yaml_text import read_yaml
 from swinft.run.layout import FILTERS, check_name
 from swinft.run.python_inputs import nested
@@ -112,7 +112,7 @@ def read_rounds(path: Path) -> list[Round]:
         if not isinstance(each, yaml.MappingNode) or "name" not in keys or not isinstance(keys["name"], str):
             problems.append(f"{place}: round {position + 1} is no mapping with a `name`, such as {{name: base}}.")
             continue
-        problems += [f"{source.location(twice)}: key '{twice.value}' is given twice." for twice in _twice(each)]
+        problems += [f"{source.location(twice)}: key '{twice.value}' is given twice." for twice in repeated_keys(each)]
         problems += _table_problems(source, each)
         found, wrong = _read(keys, place, [known.name for known in rounds])
         problems += [f"{place}: round '{keys['name']}': {problem}" for problem in wrong]
@@ -237,20 +237,6 @@ def _dotted(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
-
-
-def _twice(node: yaml.Node) -> Iterator[yaml.Node]:
-    """Keys that are given twice in a mapping, anywhere below a node."""
-    if isinstance(node, yaml.SequenceNode):
-        for child in node.value:
-            yield from _twice(child)
-    elif isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen and key.value != "<<":
-                yield key
-            seen.add(key.value)
-            yield from _twice(value)
 
 
 def _table_problems(source: Source, node: yaml.MappingNode) -> Iterator[str]:
