@@ -68,6 +68,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def format_interval(low_high: Sequence[float] | None, unknown: str = "") -> str:
+    """An interval of a difference, `-0.001 to +0.02`, or what stands for an unknown one."""
+    return unknown if low_high is None else f"{low_high[0]:+.4g} to {low_high[1]:+.4g}"
+
+
 def format_score(value: float | None) -> str:
     """A score with four decimals, or with four significant digits if it is below 0.001."""
     if value is None or math.isnan(value):

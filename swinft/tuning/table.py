@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swinft.errors import command, number_of
-from swinft.printing import aligned, format_brief, format_number, format_score, visible
+from swinft.printing import aligned, format_brief, format_number, format_score, shortened, visible
 from swinft.tuning.results import COMPLETE, FAILED, PRUNED, Row, best_of, pareto, ranked
 from swinft.tuning.study import Folder, Settings
 
 SHOWN = 10
-LONGEST = 28  # characters of a value
+LONGEST = 28  # columns of a value
 
 
 def table_lines(rows: Sequence[Row], settings: Settings, folder: Folder, nested: float | None) -> list[str]:
@@ -101,5 +101,4 @@ def _short(keys: Sequence[str]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else visible(str(value))
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return f"{value:.4g}" if isinstance(value, float) else shortened(visible(str(value)), LONGEST)

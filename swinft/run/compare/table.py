@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from swinft.errors import listed, number_of
-from swinft.printing import aligned, format_known, format_score, shortened, visible, width
+from swinft.printing import aligned, format_interval, format_known, format_score, shortened, visible, width
 from swinft.run.compare.ledger_table import WIDTH
 
 NAME, KEYS, IDS = 24, 30, 5
@@ -39,7 +39,7 @@ def _scores(found: Mapping[str, Any]) -> list[str]:
         correlation = found["correlations"][0][place] if found["correlations"] else math.nan
         cells = ["", "", ""]
         if place:
-            cells = [_signed(each["gain"]), _interval(each["interval"], "+.4g"), format_known(correlation, ".3f")]
+            cells = [_signed(each["gain"]), format_interval(each["interval"], "–"), format_known(correlation, ".3f")]
         rows.append([_name(each["name"]), format_score(each["score"]), *cells])
     return [*aligned(rows), f"gain over {_name(found['reference'])}, positive is better; and correlation with it"]
 
@@ -136,10 +136,6 @@ def _notes(found: Mapping[str, Any]) -> list[str]:
 
 def _signed(value: float) -> str:
     return format_known(value, "+.4g")
-
-
-def _interval(values: Sequence[float] | None, form: str) -> str:
-    return "–" if values is None else f"{values[0]:{form}} to {values[1]:{form}}"
 
 
 def _percent(value: float) -> str:

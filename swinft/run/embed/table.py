@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from swinft.printing import format_score, visible
+from swinft.printing import format_interval, format_known, format_score, visible
 
 OPTIMISTIC = (
     "each model was fitted on the embeddings of rows whose labels their network has seen, and is scored on rows that "
@@ -25,13 +25,11 @@ def comparison_lines(found: Mapping[str, Any]) -> list[str]:
         f"  {visible(found['name'])}: {format_score(found['score'])}",
     ]
     if found["run_score"] is not None:
-        low_high = found["interval"]
-        interval = (
-            "" if low_high is None else f", 95 % interval of resampled rows {low_high[0]:+.4g} to {low_high[1]:+.4g}"
-        )
+        gain, low_high = format_known(found["gain"], "+.4g"), format_interval(found["interval"])
+        interval = f", 95 % interval of resampled rows {low_high}" if low_high else ""
         lines += [
             f"  {visible(found['run'])}: {format_score(found['run_score'])}",
-            f"gain over {visible(found['run'])}, positive where it is better: {found['gain']:+.4g}{interval}",
+            f"gain over {visible(found['run'])}, positive where it is better: {gain}{interval}",
             f"correlation of the two predictions: {found['correlation']:.3f}",
         ]
     lines += [f"searched: {line}" for line in found["searched"]]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swinft.errors import listed
-from swinft.printing import aligned, format_known, format_score, visible
+from swinft.printing import aligned, format_interval, format_known, format_score, visible
 from swinft.run.ensemble.pairs import CERTAIN, SHOWN, pair_rows
 
 MOST_WEIGHTS = 12
@@ -91,6 +91,4 @@ def _numbers(each: Mapping[str, Any]) -> list[str]:
 
 
 def _difference(each: Mapping[str, Any]) -> list[str]:
-    low_high = each["interval"]
-    interval = "" if low_high is None else f"{low_high[0]:+.4g} to {low_high[1]:+.4g}"
-    return [format_known(each["gain"], "+.4g"), interval]
+    return [format_known(each["gain"], "+.4g"), format_interval(each["interval"])]

@@ -11,7 +11,7 @@ from swinft.data.schema import Schema
 from swinft.errors import command, number_of
 from swinft.inference.predictions import Predictions
 from swinft.model.scoring import chosen_metrics
-from swinft.printing import aligned, format_score, format_seconds, visible
+from swinft.printing import aligned, format_interval, format_known, format_score, format_seconds, visible
 from swinft.run.ensemble.members import Base, common_rows, read_oof
 from swinft.run.ensemble.nested import differences, member_candidates
 from swinft.run.ensemble.problem import make_problem
@@ -111,8 +111,7 @@ def table_lines(found: Mapping[str, Any], plan: Plan, seconds: float) -> list[st
 def _difference(given: Mapping[str, Any] | None) -> list[str]:
     if given is None:
         return ["–", ""]
-    low_high = given["interval"]
-    return [f"{given['gain']:+.4g}", "" if low_high is None else f"{low_high[0]:+.4g} to {low_high[1]:+.4g}"]
+    return [format_known(given["gain"], "+.4g"), format_interval(given["interval"])]
 
 
 def _range(counts: Mapping[str, int], sign: str) -> str:
