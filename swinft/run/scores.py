@@ -61,7 +61,7 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     scores |= scores_with_rules(experiment, oof, data, _metrics(experiment, results))
     commit(run.scores, json_bytes(scores), "swinft fit")
     try:
-        write_report(run, data)
+        write_report(run, data, _metrics(experiment, results))
     except Exception as error:  # the scores must be shown all the same
         print(
             f"the report could not be written: {error!r}. `{command('report', run.root)}` tries again.", file=sys.stderr

@@ -18,6 +18,7 @@ from swinft.cli import main
 from swinft.data.masks.rle import decode, encode, parse, text_of
 from swinft.inference.predictions import Predictions
 from swinft.kaggle.bundle.kernel import main as kernel
+from swinft.model.metrics.masks import dice_of
 from tests.conftest import ROOT, fit_in_process, in_this_process, power_gone_after, tiny_config, write_config
 from tests.data.masks.salt import SIZE, disc, write_salt
 from tests.integration.layouts import LAYOUTS
@@ -105,6 +106,26 @@ def test_the_report_draws_the_worst_the_best_and_random_masks_with_their_scores(
     assert worst == sorted(worst)
     assert best == sorted(best, reverse=True)
     assert worst[0] < best[0] == 1
+
+
+class OwnDice(swinft.Metric):
+    kinds, higher_is_better = ("segmentation",), True
+
+    def compute(self, predictions, targets, rows):
+        return float(dice_of(np.dstack([predictions, targets])).mean())
+
+
+def test_rows_of_the_report_are_ordered_by_a_custom_metric(salt, tmp_path):
+    own = {"class_path": f"{__name__}.OwnDice", "init_args": {}}
+    changes = {"model.metrics": [own, "dice"], "trainer.max_epochs": 1}
+    config = write_config(tmp_path / "c.yaml", salt_config(salt, tmp_path / "runs", **changes))
+    fit_in_process(config, "--allow-code", "tests")
+    run = tmp_path / "runs" / "tiny"
+    pooled, page = json.loads((run / "scores.json").read_text())["pooled"], (run / "report.html").read_text()
+    assert pooled["OwnDice"] == pytest.approx(pooled["dice"])
+    assert "Masks: worst, by OwnDice" in page
+    assert main(["report", str(run), "--allow-code", "tests"]) == 0
+    assert (run / "report.html").read_text() == page
 
 
 def test_plain_numpy_reads_the_maps(run):

@@ -1,5 +1,6 @@
 """Out-of-fold masks of the report: the best, the worst and random rows, with true and predicted outlines."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,16 @@ SIDE = 320  # pixels of the longer side
 SEED = 0
 
 
-def mask_groups(oof: Predictions, data: CSVDataModule, scores: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def mask_groups(
+    oof: Predictions, data: CSVDataModule, scores: dict[str, Any], metrics: Sequence[Any]
+) -> dict[str, list[dict[str, Any]]]:
     """Rows to draw by title, each with `id`, `fold`, `score` and `image`, uint8 (H, W, 3); none without maps.
 
     Args:
         oof: Out-of-fold predictions in the order of the table.
         data: The datamodule after `setup("fit")`.
         scores: The content of scores.json; masks are decided as for a submission, by the fitted decision.
+        metrics: Those of the config, of which the first one orders the rows; none for the head's.
     """
     masks = data.splits.train.masks
     if oof.maps is None or masks is None:
@@ -36,7 +40,7 @@ def mask_groups(oof: Predictions, data: CSVDataModule, scores: dict[str, Any]) -
     scored, resize, outputs = np.flatnonzero(data.is_scored), data.settings.loading.resize, data.schema.outputs
     decision = fitted(scores, outputs) or MaskDecision.default(len(outputs))
     counts = count_pixels(oof.maps.take(scored), masks, scored, resize)
-    metric = chosen_metrics(list(scores["pooled"])[:1], data.schema.kind)[0]
+    metric = chosen_metrics(metrics or list(scores["pooled"]), data.schema.kind)[0]
     score, decided = row_scorer([metric], data, scored, counts.true), counts.decided(decision)
     places = np.arange(len(scored))
     found = np.array([score(decided[[place]], places[[place]])[metric.name] for place in places])

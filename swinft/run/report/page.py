@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,12 +42,13 @@ SHOWN_OUTPUTS = 12  # more panels or bars would be unreadable
 INK, ACCENT, SECOND = "#1c2733", "#1f6f8b", "#d1773c"
 
 
-def write_report(run: Run, data: CSVDataModule) -> None:
+def write_report(run: Run, data: CSVDataModule, metrics: Sequence[Any] = ()) -> None:
     """Writes the report of a finished run.
 
     Args:
         run: The run.
         data: Its datamodule after `setup("fit")`.
+        metrics: Those of its config; none for the head's.
     """
     scores = run.read_scores()
     environment = run.read_environment()
@@ -79,16 +81,15 @@ def write_report(run: Run, data: CSVDataModule) -> None:
         image_size=config["data"]["image_size"],
         figures=figures,
         worst=[] if oof.maps else worst_rows(values, data),
-        masks=_drawn_masks(oof, data, scores),
+        masks=_encoded(mask_groups(oof, data, scores, metrics)),
         classes=[{"name": name, "color": hex_color(k)} for k, name in enumerate(outputs)],
     )
     commit(run.errors, as_bytes(error_table(values, data)), "swinft report")
     commit(run.report, page.encode(), "swinft report")
 
 
-def _drawn_masks(oof: Predictions, data: CSVDataModule, scores: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _encoded(groups: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
     """The rows of `mask_groups`, their images as data URIs."""
-    groups = mask_groups(oof, data, scores)
     for row in (row for rows in groups.values() for row in rows):
         row["image"] = "" if row["image"] is None else _jpeg(Image.fromarray(row["image"]))
     return groups
