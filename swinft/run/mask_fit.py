@@ -22,11 +22,25 @@ THRESHOLDS = [round(0.05 * step, 2) for step in range(1, 20)]
 AREAS = (0.01, 0.02, 0.05, 0.1, 0.2)  # quantiles of the areas of true masks that are not empty
 
 
-def fit_masks(oof: Predictions, data: CSVDataModule, metrics: Sequence[Any]) -> dict[str, Any]:
-    """What scores.json contains about the decision which pixels are in a mask.
+def count_scored(oof: Predictions, data: CSVDataModule) -> MaskCounts | None:
+    """Pixels of the out-of-fold masks of the scored rows; None for other kinds of target.
 
     Args:
         oof: Predictions of all rows of the training table, in its order, with their maps.
+        data: The datamodule, set up for the training rows.
+    """
+    masks = data.splits.train.masks
+    if oof.maps is None or masks is None:
+        return None
+    scored = np.flatnonzero(data.is_scored)
+    return count_pixels(oof.maps.take(scored), masks, scored, data.settings.loading.resize)
+
+
+def fit_masks(counts: MaskCounts | None, data: CSVDataModule, metrics: Sequence[Any]) -> dict[str, Any]:
+    """What scores.json contains about the decision which pixels are in a mask.
+
+    Args:
+        counts: What `count_scored` returns.
         data: The datamodule, set up for the training rows.
         metrics: The metrics; the first one decides.
 
@@ -35,10 +49,9 @@ def fit_masks(oof: Predictions, data: CSVDataModule, metrics: Sequence[Any]) -> 
         fold's rows are decided by what was fitted on those of the others. Empty for other kinds of target.
     """
     masks = data.splits.train.masks
-    if oof.maps is None or masks is None:
+    if counts is None or masks is None:
         return {}
     scored, outputs = np.flatnonzero(data.is_scored), data.schema.outputs
-    counts = count_pixels(oof.maps.take(scored), masks, scored, data.settings.loading.resize)
     folds = data.fold_of_row[scored]
     fit = _Fit(counts, data, metrics, scored)
     every = fit.decision(np.arange(len(scored)))
@@ -113,7 +126,7 @@ class _Fit:
         """The best threshold of each class, and then its best smallest area; the first of equal ones."""
         thresholds, areas = [], []
         for k in range(self.counts.true.shape[1]):
-            counts = self.counts.take(chosen).of_class(k)
+            counts = self.counts.of_class(k).take(chosen)
             score = row_scorer([self.metric], self.data, self.rows[chosen], counts.true)
             # Those nearest to 0.5 first: they win where scores are equal.
             tried = THRESHOLDS if self.classes == "independent" else [THRESHOLD]

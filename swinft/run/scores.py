@@ -20,7 +20,8 @@ from swinft.run.experiment import Experiment
 from swinft.run.folds.kept import kept_epochs
 from swinft.run.folds.recorder import WHOLE
 from swinft.run.layout import Run
-from swinft.run.mask_fit import describe, fit_masks
+from swinft.run.mask_counts import MaskCounts
+from swinft.run.mask_fit import count_scored, describe, fit_masks
 from swinft.run.report.page import write_report
 from swinft.run.scoring import score_rows, undefined_outputs
 from swinft.run.submission.fitting import scores_with_rules
@@ -54,14 +55,15 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     oof = replace(found, fold=data.fold_of_row, status=data.splits.status if data.may_skip else None)
     oof.write(run.oof, "swinft fit")
     results = [run.fold(index).read_result() for index in run.planned_folds()]
-    scores = _scores(oof, data, results, experiment)
+    metrics, counts = _metrics(experiment, results), count_scored(oof, data)
+    scores = _scores(oof, counts, data, results, experiment)
     if experiment.config.seeds:
         scores |= _of_seeds(of_seeds, data, results, experiment)
-    scores |= fit_masks(oof, data, _metrics(experiment, results))
-    scores |= scores_with_rules(experiment, oof, data, _metrics(experiment, results))
+    scores |= fit_masks(counts, data, metrics)
+    scores |= scores_with_rules(experiment, oof, data, metrics)
     commit(run.scores, json_bytes(scores), "swinft fit")
     try:
-        write_report(run, data, _metrics(experiment, results))
+        write_report(run, data, metrics, counts)
     except Exception as error:  # the scores must be shown all the same
         print(
             f"the report could not be written: {error!r}. `{command('report', run.root)}` tries again.", file=sys.stderr
@@ -70,12 +72,17 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
 
 
 def _scores(
-    oof: Predictions, data: CSVDataModule, results: list[dict[str, Any]], experiment: Experiment
+    oof: Predictions,
+    counts: MaskCounts | None,
+    data: CSVDataModule,
+    results: list[dict[str, Any]],
+    experiment: Experiment,
 ) -> dict[str, Any]:
     """The pooled score of every metric, the folds' own, and their spread (standard deviation over folds)."""
     names = list(results[0]["oof"])
     scored = np.flatnonzero(data.is_scored)
-    pooled = score_rows(_metrics(experiment, results), data, scored, oof.values_of(scored))
+    values = oof.values[scored] if counts is None else counts
+    pooled = score_rows(_metrics(experiment, results), data, scored, values)
     spread = {name: float(np.std([each["oof"][name] for each in results])) for name in names}
     spread = spread if len(results) > 1 else dict.fromkeys(names, math.nan)  # of one fold there is none
     undefined = undefined_outputs(_metrics(experiment, results), data, scored)

@@ -15,7 +15,7 @@ from swinft.model.scoring import chosen_metrics, reads_table, score
 from swinft.run.experiment import Experiment
 from swinft.run.inputs import check_inputs
 from swinft.run.layout import Run
-from swinft.run.mask_counts import MaskDecision, count_pixels
+from swinft.run.mask_counts import MaskCounts, MaskDecision, count_pixels
 
 Values = NDArray[np.floating[Any]]
 
@@ -34,7 +34,10 @@ def training_rows(run: Run, experiment: Experiment) -> CSVDataModule:
 
 
 def score_rows(
-    metrics: Sequence[Any], data: CSVDataModule, rows: NDArray[np.int64], values: NDArray[np.float32] | Maps
+    metrics: Sequence[Any],
+    data: CSVDataModule,
+    rows: NDArray[np.int64],
+    values: NDArray[np.float32] | Maps | MaskCounts,
 ) -> dict[str, float]:
     """Every metric's value.
 
@@ -42,18 +45,19 @@ def score_rows(
         metrics: Names, mappings of a name to its arguments, and metrics.
         data: Set up for the training rows.
         rows: Numbers of N training rows.
-        values: Their predictions (N, K), or maps, of which pixels from 0.5 are in a mask.
+        values: Their predictions (N, K), or maps, of which pixels from 0.5 are in a mask, or their pixels counted.
 
     Raises:
         InputError: A custom metric fails.
     """
-    if not isinstance(values, Maps):
+    if isinstance(values, Maps):
+        masks = data.splits.train.masks
+        assert masks is not None
+        values = count_pixels(values, masks, rows, data.settings.loading.resize)
+    if not isinstance(values, MaskCounts):
         return row_scorer(metrics, data, rows)(values, None)
-    masks = data.splits.train.masks
-    assert masks is not None
-    counts = count_pixels(values, masks, rows, data.settings.loading.resize)
-    decision = MaskDecision.default(masks.num_classes)
-    return row_scorer(metrics, data, rows, counts.true)(counts.decided(decision), None)
+    decision = MaskDecision.default(values.true.shape[1])
+    return row_scorer(metrics, data, rows, values.true)(values.decided(decision), None)
 
 
 def scores_by_fold(

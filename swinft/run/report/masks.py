@@ -14,8 +14,8 @@ from swinft.data.masks.overlay import filled_masks, outlined
 from swinft.data.sources.source import ImageError
 from swinft.inference.predictions import Predictions
 from swinft.model.scoring import chosen_metrics
-from swinft.run.mask_counts import MaskDecision, count_pixels
-from swinft.run.mask_fit import fitted
+from swinft.run.mask_counts import MaskCounts, MaskDecision
+from swinft.run.mask_fit import count_scored, fitted
 from swinft.run.scoring import row_scorer
 
 NUM_BEST, NUM_WORST, NUM_RANDOM = 4, 8, 4
@@ -24,7 +24,7 @@ SEED = 0
 
 
 def mask_groups(
-    oof: Predictions, data: CSVDataModule, scores: dict[str, Any], metrics: Sequence[Any]
+    oof: Predictions, data: CSVDataModule, scores: dict[str, Any], metrics: Sequence[Any], counts: MaskCounts | None
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows to draw by title, each with `id`, `fold`, `score` and `image`, uint8 (H, W, 3); none without maps.
 
@@ -33,13 +33,13 @@ def mask_groups(
         data: The datamodule after `setup("fit")`.
         scores: The content of scores.json; masks are decided as for a submission, by the fitted decision.
         metrics: Those of the config, of which the first one orders the rows; none for the head's.
+        counts: What `count_scored` returns; None to count now.
     """
-    masks = data.splits.train.masks
-    if oof.maps is None or masks is None:
+    masks, counts = data.splits.train.masks, count_scored(oof, data) if counts is None else counts
+    if oof.maps is None or masks is None or counts is None:
         return {}
     scored, resize, outputs = np.flatnonzero(data.is_scored), data.settings.loading.resize, data.schema.outputs
     decision = fitted(scores, outputs) or MaskDecision.default(len(outputs))
-    counts = count_pixels(oof.maps.take(scored), masks, scored, resize)
     metric = chosen_metrics(metrics or list(scores["pooled"]), data.schema.kind)[0]
     score, decided = row_scorer([metric], data, scored, counts.true), counts.decided(decision)
     places = np.arange(len(scored))

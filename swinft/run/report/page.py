@@ -30,6 +30,7 @@ from swinft.printing import format_score, plain_names
 from swinft.run.embed.table import comparison_lines
 from swinft.run.ensemble.table import table_lines
 from swinft.run.layout import Run
+from swinft.run.mask_counts import MaskCounts
 from swinft.run.provenance import predictions_made_with
 from swinft.run.report.errors import error_table
 from swinft.run.report.masks import mask_groups
@@ -42,13 +43,14 @@ SHOWN_OUTPUTS = 12  # more panels or bars would be unreadable
 INK, ACCENT, SECOND = "#1c2733", "#1f6f8b", "#d1773c"
 
 
-def write_report(run: Run, data: CSVDataModule, metrics: Sequence[Any] = ()) -> None:
+def write_report(run: Run, data: CSVDataModule, metrics: Sequence[Any] = (), counts: MaskCounts | None = None) -> None:
     """Writes the report of a finished run.
 
     Args:
         run: The run.
         data: Its datamodule after `setup("fit")`.
         metrics: Those of its config; none for the head's.
+        counts: Pixels of its out-of-fold masks, if they are counted.
     """
     scores = run.read_scores()
     environment = run.read_environment()
@@ -81,7 +83,7 @@ def write_report(run: Run, data: CSVDataModule, metrics: Sequence[Any] = ()) -> 
         image_size=config["data"]["image_size"],
         figures=figures,
         worst=[] if oof.maps else worst_rows(values, data),
-        masks=_encoded(mask_groups(oof, data, scores, metrics)),
+        masks=_encoded(mask_groups(oof, data, scores, metrics, counts)),
         classes=[{"name": name, "color": hex_color(k)} for k, name in enumerate(outputs)],
     )
     commit(run.errors, as_bytes(error_table(values, data)), "swinft report")
