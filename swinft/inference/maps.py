@@ -78,9 +78,12 @@ class Maps:
         return Maps([each[chosen] for each in self.levels], self.sizes)
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Maps":
-        """The maps of some rows."""
+        """The maps of some rows; if these are consecutive, pixels are not copied."""
         if isinstance(self.levels, np.ndarray):
-            return Maps(self.levels[rows], self.sizes[rows])
+            chosen = np.asarray(rows, dtype=np.int64)
+            if len(chosen) and chosen[0] >= 0 and (np.diff(chosen) == 1).all():
+                return Maps(self.levels[chosen[0] : chosen[-1] + 1], self.sizes[chosen])
+            return Maps(self.levels[chosen], self.sizes[chosen])
         return Maps([self.levels[row] for row in rows], self.sizes[rows])
 
     @classmethod
@@ -94,14 +97,25 @@ class Maps:
     @classmethod
     def mean(cls, parts: Sequence["Maps"]) -> "Maps":
         """The mean of maps of the same rows."""
+        means = (
+            np.rint(np.mean(each, axis=0, dtype=np.float32)).astype(np.uint8)
+            for each in zip(*(part.levels for part in parts), strict=True)
+        )
+        first = parts[0].levels
+        if isinstance(first, np.ndarray):
+            levels = np.empty(first.shape, np.uint8)
+            for row, mean in enumerate(means):
+                levels[row] = mean
+            return cls(levels, parts[0].sizes)
         file = LevelsFile()
-        for each in zip(*(part.levels for part in parts), strict=True):
-            file.add(np.rint(np.mean(each, axis=0, dtype=np.float32)).astype(np.uint8))
-        found = file.read()
-        return cls(np.array(found) if isinstance(parts[0].levels, np.ndarray) else found, parts[0].sizes)
+        for mean in means:
+            file.add(mean)
+        return cls(file.read(), parts[0].sizes)
 
     def among(self, places: Sequence[int], count: int) -> "Maps":
         """The maps at these places of `count` rows; the others are empty, and of no size."""
+        if list(places) == list(range(count)):
+            return self
         sizes = np.zeros((count, 2), np.int64)
         sizes[places] = self.sizes
         if isinstance(self.levels, np.ndarray):

@@ -68,3 +68,11 @@ def test_views_that_lose_pixels_or_say_nothing_of_maps_are_refused():
         check_views(["identity", view], (8, 8))
         with pytest.raises(InputError, match="cannot bring masks back"):
             check_views(["identity", view], (8, 8), are_maps=True)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [1, 2], [2], [2, 1], [0, 2], []])
+def test_consecutive_rows_of_maps_are_taken_without_a_copy(rows):
+    found = MAPS.take(rows)
+    np.testing.assert_array_equal(found.levels, MAPS.levels[np.array(rows, int)])
+    assert found.sizes.tolist() == SIZES[np.array(rows, int)].tolist()
+    assert np.shares_memory(found.levels, MAPS.levels) == (rows in ([0, 1, 2], [1, 2], [2]))
