@@ -82,7 +82,7 @@ def bands(predict: Callable[[Tensor, Places], Tensor], image: Tensor, tiling: Ti
         tiles = torch.stack([image[:, top : top + height, left : left + width] for top, left in places])
         maps = predict(tiles, places).float()
         bottom = places[-1][0] + height
-        pending = _grown(pending, maps.new_zeros(maps.shape[1], bottom - base, image.shape[2]))
+        pending = _grown(pending, maps, bottom - base, image.shape[2])
         for (r, c), (top, left), each in zip(chosen, places, maps, strict=True):
             share = down[r][:, None] * across[c]
             pending[:, top - base : top - base + height, left : left + width] += each * share
@@ -93,9 +93,12 @@ def bands(predict: Callable[[Tensor, Places], Tensor], image: Tensor, tiling: Ti
             pending, base = pending[:, end - base :], end
 
 
-def _grown(pending: Tensor | None, empty: Tensor) -> Tensor:
-    """Maps with more rows below them, up to the size of empty ones."""
-    return empty if pending is None else torch.cat([pending, empty[:, pending.shape[1] :]], dim=1)
+def _grown(pending: Tensor | None, maps: Tensor, rows: int, width: int) -> Tensor:
+    """Blended maps (K, rows, width), to which maps of tiles (T, K, h, w) are added; rows that lack are empty."""
+    if pending is None:
+        return maps.new_zeros(maps.shape[1], rows, width)
+    more = rows - pending.shape[1]
+    return torch.cat([pending, maps.new_zeros(maps.shape[1], more, width)], dim=1) if more else pending
 
 
 def predicted_tiles(head: Head, logits_of: LogitsOf, batch: dict[str, Tensor], tiling: Tiling) -> Tensor:

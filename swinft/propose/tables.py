@@ -239,6 +239,11 @@ def _looks_like_csv(path: Path) -> bool:
     )
 
 
+def _is_coco(path: Path) -> bool:
+    content = path.read_bytes()
+    return all(key in content for key in COCO)
+
+
 def _json(root: Path, path: str, problems: list[str]) -> TableFacts | None:
     """Records of a JSON file, or the annotations of a COCO file, as a run reads them; None for other JSON."""
     whole = root / path
@@ -251,7 +256,7 @@ def _json(root: Path, path: str, problems: list[str]) -> TableFacts | None:
     if (size := whole.stat().st_size) > MOST_JSON:
         problems.append(f"{path}: {size / 2**30:.1f} GB of JSON, too large to look at; the steps json and coco read it")
         return None
-    if not is_list and not all(key in whole.read_bytes() for key in COCO):
+    if not is_list and not _is_coco(whole):
         return None
     word = "json" if is_list else "coco"
     steps = ({word: path},)

@@ -258,6 +258,7 @@ class ShuffledSampler(Sampler[Key]):
         self.rows, self.seed, self.rank, self.num_ranks, self.parts = rows, seed, rank, num_ranks, parts
         self.current_epoch = current_epoch or next_epoch or (lambda: 0)
         self.follows_trainer = current_epoch is not None
+        self._is_once = sampled_order is None and len(np.unique(rows)) == len(rows)
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch of all later passes, in a loop without a Trainer."""
@@ -280,8 +281,7 @@ class ShuffledSampler(Sampler[Key]):
         else:
             rows = self.sampled_order.visit(visit)
         whole = np.resize(rows[part * self._length : (part + 1) * self._length], len(self) * self.num_ranks)  # repeats
-        is_once = self.sampled_order is None and len(np.unique(self.rows)) == len(self.rows)
-        again = np.zeros_like(whole) if is_once else cumcount(whole)
+        again = np.zeros_like(whole) if self._is_once else cumcount(whole)
         mine = slice(self.rank, None, self.num_ranks)
         return zip((epoch + REPEAT_OFFSET * again[mine]).tolist(), whole[mine].tolist(), strict=True)
 
