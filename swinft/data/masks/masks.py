@@ -140,7 +140,7 @@ def read_masks(settings: "DataSettings", rows: "Rows", outputs: Sequence[str], n
     if not problems and kind.classes != "independent":
         for row, (runs, shape) in enumerate(zip(found, shapes[used].tolist(), strict=True)):
             if problem := classes_problem(runs, (shape[0], shape[1]), kind.classes == "complete"):
-                problems.append(table.problem(row, f"the masks {problem.replace('has', 'have', 1)}", CLASSES_FIX))
+                problems.append(table.problem(row, f"the masks {problem}", CLASSES_FIX))
     if problems:
         raise DataError(problems, settings.loading.download)
     every: list[list[Runs] | None] = [None] * len(rows.table)

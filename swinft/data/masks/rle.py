@@ -95,7 +95,7 @@ def runs_problem(runs: Runs, shape: tuple[int, int] | None = None) -> str:
 
 
 def classes_problem(of_classes: Sequence[Runs], shape: tuple[int, int], is_complete: bool) -> str:
-    """What is wrong with the masks of classes of which a pixel is in one, as the end of a sentence; empty if nothing.
+    """What is wrong with the masks of classes of which a pixel is in one, after "the masks"; empty if nothing is.
 
     Args:
         of_classes: The runs of every class.
@@ -105,9 +105,9 @@ def classes_problem(of_classes: Sequence[Runs], shape: tuple[int, int], is_compl
     runs = np.concatenate(list(of_classes))
     runs = runs[runs[:, 0].argsort(kind="stable")]
     if (twice := np.flatnonzero(runs[1:, 0] < runs[:-1].sum(1))).size:
-        return f"has pixels in several classes, the first is number {runs[twice[0] + 1, 0] + 1}"
+        return f"have pixels in several classes, the first is number {runs[twice[0] + 1, 0] + 1}"
     missing = shape[0] * shape[1] - area(runs)
-    return f"has {number_of(missing, 'pixel')} in no class" if is_complete and missing else ""
+    return f"have {number_of(missing, 'pixel')} in no class" if is_complete and missing else ""
 
 
 def text_of(runs: Runs) -> str:

@@ -167,12 +167,11 @@ class SumLoss(MaskLoss):
 
     Args:
         losses: Weight of each loss, above 0, by its name.
-        named: The class of each loss; None for those of independent classes.
+        known: The class of each loss that may be named.
     """
 
-    def __init__(self, losses: Mapping[str, float], named: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, losses: Mapping[str, float], known: Mapping[str, Any]) -> None:
         super().__init__()
-        known = MASK_LOSSES if named is None else named
         wrong = next((name for name in losses if name not in known), None)
         if wrong is not None or not losses:
             raise InputError(
