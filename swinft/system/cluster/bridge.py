@@ -234,6 +234,19 @@ def connect(ray: Any, address: str) -> None:
         )
     else:
         ray.init(address=address, **quiet)
+    end_listener(ray)
+
+
+def end_listener(ray: Any) -> None:
+    """Ends Ray's thread that prints a cluster's errors, which nobody reads.
+
+    Where the head is gone, Ray's question for the next error returns at once, and this thread would ask without a pause
+    until this process ends. `ray.shutdown()` ends it in the same way.
+    """
+    with suppress(AttributeError):  # by Ray Client there is no such thread
+        worker = ray._private.worker.global_worker
+        worker.threads_stopped.set()
+        worker.gcs_error_subscriber.close()
 
 
 def own_folder() -> str:

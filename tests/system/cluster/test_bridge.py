@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from swinft.system.cluster import copies, runner
-from swinft.system.cluster.bridge import Bridge, explained
+from swinft.system.cluster.bridge import Bridge, connect, explained
 
 
 class RayError(Exception):
@@ -156,6 +156,17 @@ def test_a_child_whose_command_asks_no_more_ends(tmp_path, monkeypatch):
     assert made._process.wait(10) == -9
     time.sleep(0.05)
     assert ended == [1]
+
+
+def test_rays_thread_that_asks_for_errors_without_a_pause_where_the_head_is_gone_is_ended():
+    ended, closed = threading.Event(), threading.Event()
+    worker = SimpleNamespace(threads_stopped=ended, gcs_error_subscriber=SimpleNamespace(close=closed.set))
+    ray = SimpleNamespace(init=lambda **_: None, _private=SimpleNamespace(worker=SimpleNamespace(global_worker=worker)))
+    connect(ray, "host:6379")
+    assert ended.is_set()  # Ray's loop looks at it after each question
+    assert closed.is_set()  # which ends the question that waits
+    del worker.gcs_error_subscriber
+    connect(ray, "ray://host:10001")
 
 
 @pytest.mark.parametrize(
