@@ -123,17 +123,21 @@ def _wait_for_other_machine(path: Path, holder: Path, patience: float, advice: s
 def _signs_of_life(holder: Path) -> Iterator[None]:
     """Writes who holds a lock, and touches that file while the block runs.
 
-    A process that was suspended for so long that another machine holds its lock now ends at once, before it writes.
+    A process whose lock another machine holds now, because it was suspended for so long or because both have started at
+    the same time, ends at its next sign of life, and leaves the file to the other one.
     """
     who = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
     own, ended = json.dumps({**who, "token": secrets.token_hex(8)}), threading.Event()
     holder.unlink(missing_ok=True)  # an archive of runs may contain a symlink to another file
     holder.write_text(own)
 
+    def is_taken() -> bool:
+        return holder.read_text() not in (own, "")
+
     def touch() -> None:
         while not ended.wait(BEAT_SECONDS):
             with suppress(OSError):  # it was deleted, or its disk does not answer
-                if holder.read_text() not in (own, ""):
+                if is_taken():
                     print(f"{holder.stem} was taken over by {_describe(holder)}: this process ends", file=sys.stderr)
                     os._exit(1)
                 os.utime(holder)
@@ -145,7 +149,9 @@ def _signs_of_life(holder: Path) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        holder.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if not is_taken():
+                holder.unlink()
 
 
 def _beat(holder: Path) -> tuple[dict[str, object], int] | None:

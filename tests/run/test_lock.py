@@ -76,6 +76,13 @@ def test_the_holder_touches_its_file(tmp_path, monkeypatch):
         assert (tmp_path / "a.json").stat().st_mtime > 0
 
 
+def test_the_file_of_a_machine_that_has_taken_the_lock_is_left_to_it(tmp_path):
+    taken = json.dumps({"pid": 7, "host": "elsewhere", "started": "today"})
+    with hold(tmp_path / "a.lock"):
+        (tmp_path / "a.json").write_text(taken)
+    assert (tmp_path / "a.json").read_text() == taken
+
+
 SUSPENDED = """
 import sys, time
 from pathlib import Path
