@@ -7,7 +7,7 @@ import pytest
 
 from swinft.cli import COMMANDS, main
 
-HEAVY = ("torch", "timm", "lightning", "cv2", "pandas", "numpy", "albumentations")
+HEAVY = ("torch", "timm", "lightning", "cv2", "pandas", "numpy", "albumentations", "swinft.system.cluster.remote")
 
 
 def test_the_commands_are_these():

@@ -12,14 +12,16 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, TextIO, TypeVar
+from typing import IO, TYPE_CHECKING, TextIO, TypeVar
 
 from swinft.errors import InputError
 from swinft.system.cluster.place import LOCAL
-from swinft.system.cluster.remote import start_remote
 from swinft.system.import_paths import IMPORT_PATHS, child_environment
 from swinft.system.live import LIVE, LineSplitter, Screen
 from swinft.system.orphans import CHILD
+
+if TYPE_CHECKING:
+    from swinft.system.cluster.remote import RemoteProcess
 
 K = TypeVar("K", int, str, int | str)
 Slot = dict[str, str]  # devices of one child, as environment variables
@@ -148,14 +150,7 @@ class _Process:
             child.log.parent.mkdir(parents=True, exist_ok=True)
             if child.log.is_symlink():  # a run from elsewhere may hold one that points outside the run
                 child.log.unlink()
-        words = ["-m", "swinft", *child.words]
-        # Standard input is never written to: when it closes, the child knows that this process has ended.
-        pipe = subprocess.PIPE
-        self._process = (
-            subprocess.Popen([sys.executable, *words], env=environment, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
-            if on == LOCAL
-            else start_remote(on, words, environment)
-        )
+        self._process = _start(on, ["-m", "swinft", *child.words], environment)
         self._copying = [
             threading.Thread(target=_copy, args=(stream, shown, child.log, screen, (number, name)), daemon=True)
             for name, stream, shown in (
@@ -185,6 +180,18 @@ class _Process:
         """Sends SIGKILL."""
         self._process.kill()
         self._process.wait()
+
+
+def _start(on: str, words: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes] | RemoteProcess":
+    """Starts `python WORDS…` here or on a cluster."""
+    if on != LOCAL:
+        from swinft.system.cluster.remote import start_remote  # most commands, and --help, need none of its imports
+
+        return start_remote(on, words, environment)
+    # Standard input is never written to: when it closes, the child knows that this process has ended.
+    pipe = subprocess.PIPE
+    command = [sys.executable, *words]
+    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0)
 
 
 @contextmanager
