@@ -55,8 +55,9 @@ def refuse_if_in_use(argv: list[str]) -> None:
     Raises:
         InputError: Another process uses the run.
     """
-    lock = _lock_of(argv)
-    if lock and not rank() and not is_child():  # a child waits for its predecessor to end
+    if rank() or is_child():  # a child waits for its predecessor to end
+        return
+    if lock := _lock_of(argv):
         refuse_if_held(lock)
 
 
@@ -71,7 +72,7 @@ def with_run_options(argv: list[str]) -> list[str]:
     """
     words = [part for word in argv for part in (word.split("=", 1) if _is_option(word) else [word])]
     resumes = [index for index, word in enumerate(words[:-1]) if word == "--resume" and not _is_flag(words[index + 1])]
-    configs = [Path(value) for option, value in pairwise(words) if option == "--config"]
+    configs = [Path(value) for value in config_files(words)]
     folder = None
     if resumes:
         folder = Path(words[resumes[0] + 1])
