@@ -188,10 +188,11 @@ def fit_each(run: Run, experiment: Experiment, found: CheckedImages | None, fold
     if not waiting:
         return
     slots = slots_for(config, run.devices_per_fold(), len(waiting), config.on)
-    if config.on != LOCAL:
+    if config.on == LOCAL:
+        for line in describe_slots(config, slots, run.devices_per_fold(), len(waiting)):
+            print(line)
+    else:
         print(f"{config.on}: {number_of(len(waiting), 'fold')} on {number_of(len(slots), 'place')} at a time")
-    for line in [] if config.on != LOCAL else describe_slots(config, slots, run.devices_per_fold(), len(waiting)):
-        print(line)
     variables = experiment.secrets() | (found.environment if found else {})
     variables |= deadline(run, config, len(slots)) | parallel_folds_variable(slots)
     try:

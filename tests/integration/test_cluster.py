@@ -5,16 +5,14 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from benchmarks.cluster import page_rows
+from benchmarks.cluster import free_port, page_rows, processes
 from swinft.cli import main
 from tests.conftest import ROOT, fit_in_process, tiny_config, write_config
 
@@ -96,12 +94,6 @@ def digests(run: Path, files=FILES) -> list[str]:
     return [hashlib.sha256((run / file).read_bytes()).hexdigest() for file in files]
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 def both(*commands: list[str], environments=({}, {})) -> None:
     pipe = subprocess.PIPE
     started = [
@@ -133,13 +125,8 @@ def test_two_nodes_with_a_device_each_fit_as_one_node_with_two(config, tmp_path)
 
 def of_ray() -> set[int]:
     """Processes of a Ray cluster on this machine."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            words = (path / "cmdline").read_bytes().decode(errors="replace")
-            if re.search(r"ray::|raylet/raylet|gcs_server|swinft\.system\.cluster\.bridge", words):
-                found.add(int(path.name))
-    return found
+    ours = re.compile(r"ray::|raylet/raylet|gcs_server|swinft\.system\.cluster\.bridge")
+    return {pid for pid, words in processes() if ours.search(words)}
 
 
 @pytest.mark.slow

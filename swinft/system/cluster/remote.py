@@ -65,8 +65,7 @@ class Cluster:
         self._lock, self._answered = threading.RLock(), threading.Condition()
         self._is_closed = False
         self._connect()
-        self._reader = threading.Thread(target=self._read, name="cluster", daemon=True)
-        self._reader.start()
+        threading.Thread(target=self._read, name="cluster", daemon=True).start()
 
     def ask(self, request: Mapping[str, Any], seconds: float) -> Any:
         """The bridge's answer to a question.
@@ -75,7 +74,7 @@ class Cluster:
             RunError: There is none.
         """
         number = next(self._numbers)
-        self._send({**request, "number": number})
+        self.send({**request, "number": number})
         with self._answered:
             if not self._answered.wait_for(lambda: number in self._answers, seconds):
                 raise RunError(f"the cluster at {self.on} does not answer within {seconds:.0f} s.")
@@ -93,12 +92,15 @@ class Cluster:
         child = RemoteProcess(self, next(self._numbers), request)
         with self._lock:
             self._children[child.number] = child
-        self._send({**request, "key": child.number})
+        self.send({**request, "key": child.number})
         return child
 
     def send(self, request: Mapping[str, Any]) -> None:
-        """Sends a request about a child; nothing happens if the bridge is gone, and its children with it."""
-        self._send(request)
+        """Sends a request; nothing happens if the bridge is gone, and its children with it."""
+        with self._lock, suppress(OSError, ValueError):  # the reader replaces it
+            assert self._bridge.stdin
+            self._bridge.stdin.write(json.dumps(request).encode() + b"\n")
+            self._bridge.stdin.flush()
 
     def close(self) -> None:
         """Ends the bridge, its children and a cluster of this machine."""
@@ -172,7 +174,7 @@ class Cluster:
         if not child.may_start_again(reason):
             self._forget(child)
             return
-        self._send({**child.request, "key": child.number})
+        self.send({**child.request, "key": child.number})
 
     def _reconnect(self) -> bool:
         """Replaces a bridge that has ended; its children are lost, and are started again."""
@@ -195,12 +197,6 @@ class Cluster:
     def _forget(self, child: "RemoteProcess") -> None:
         with self._lock:
             self._children.pop(child.number, None)
-
-    def _send(self, request: Mapping[str, Any]) -> None:
-        with self._lock, suppress(OSError, ValueError):  # the bridge is gone: the reader replaces it
-            assert self._bridge.stdin
-            self._bridge.stdin.write(json.dumps(request).encode() + b"\n")
-            self._bridge.stdin.flush()
 
 
 class RemoteProcess:

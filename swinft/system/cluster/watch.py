@@ -1,5 +1,6 @@
 """Notices that a cluster is gone to which this process is connected."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ def end_without_cluster(ray: Any, end: Callable[[], None]) -> None:
             while own in [node["NodeID"] for node in ray.nodes() if node["Alive"]]:
                 answered = time.monotonic()
                 time.sleep(ASK_SECONDS)
-        answered = -SILENT_SECONDS
+        answered = -math.inf
 
     threading.Thread(target=ask, daemon=True).start()  # it may never return
     while time.monotonic() - answered < SILENT_SECONDS:
