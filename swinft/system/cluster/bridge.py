@@ -238,7 +238,7 @@ def connect(ray: Any, address: str) -> None:
 
 
 def end_listener(ray: Any) -> None:
-    """Ends Ray's thread that prints a cluster's errors, which nobody reads.
+    """Ends Ray's thread that prints a cluster's errors: this process shows them nowhere.
 
     Where the head is gone, Ray's question for the next error returns at once, and this thread would ask without a pause
     until this process ends. `ray.shutdown()` ends it in the same way.
