@@ -1,8 +1,9 @@
 """Folds and predictions on a Ray cluster of two nodes: the same bytes as on one machine, also where nodes are lost.
 
 `python -m benchmarks.cluster CASE…` starts two raylets on this machine, runs the cases and writes results/cluster.json:
-`same` compares a fit of 5 folds and a prediction in shards with local ones, `client` a fit by Ray Client; `worker`,
-`raylet`, `head` and `driver` kill that process several times during a fit, with SIGKILL, and compare what is left.
+`same` compares a fit of 5 folds and a prediction in shards with local ones, `client` a fit by Ray Client, `tune` a
+search of 12 trials and an ensemble of four of them; `worker`, `raylet`, `head` and `driver` kill that process several times
+during a fit, with SIGKILL, and compare what is left.
 """
 
 import argparse
@@ -31,6 +32,7 @@ RESULTS = Path(__file__).parent / "results" / "cluster.json"
 RAY = Path(sys.executable).with_name("ray")
 FOLDS = 5
 EPOCHS = 12
+TRIALS, MEMBERS = 12, 4
 FILES = ["oof.csv", *(f"fold_{fold}/weights.safetensors" for fold in range(FOLDS))]
 
 
@@ -262,18 +264,50 @@ def same(case: Case, nodes: TwoNodes) -> dict[str, Any]:
     }
 
 
+def tune(case: Case, nodes: TwoNodes) -> dict[str, Any]:
+    """A search whose folds are trained on the nodes, and an ensemble of its first trials, beside local ones."""
+    space = case.folder / "space.yaml"
+    space.write_text("model.optim.lr: {low: 1.0e-3, high: 1.0e-1, log: true}\ndata.augment: [light, medium]\n")
+    words = [
+        "--config",
+        str(case.config),
+        "--space",
+        str(space),
+        "--trials",
+        str(TRIALS),
+        "--keep",
+        str(TRIALS),
+        "--pruner",
+        "none",
+    ]
+    words += ["--data.folds.num", "2", "--trainer.max_epochs", "2"]
+    runs, results = case.folder / "runs", []
+    for place, on in (("local", "local"), ("cluster", nodes.address)):
+        case.wait(case.swinft("tune", *words, "--name", f"tune-{place}", "--on", on), 900)
+        members = [str(runs / f"tune-{place}" / "trials" / f"{number:04d}") for number in range(MEMBERS)]
+        case.wait(case.swinft("ensemble", *members, "--name", f"ensemble-{place}", "--runs", str(runs)))
+        files = [*sorted(runs.glob(f"tune-{place}/trials/*/oof.csv")), runs / f"ensemble-{place}" / "oof.csv"]
+        results.append({str(path.relative_to(runs)).replace(place, ""): path.read_bytes() for path in files})
+    local, there = results
+    if len(local) != TRIALS + 1:
+        raise SystemExit(f"{len(local)} predictions of the local search and ensemble, not {TRIALS + 1}")
+    different = [name for name in local.keys() | there.keys() if local.get(name) != there.get(name)]
+    return {"trials": TRIALS, "files": len(local), "differing files": different}
+
+
 def page_rows(found: dict[str, Any]) -> list[str]:
     """The rows of the table in docs/cluster.md."""
     names = {
         "same": "nothing (and a prediction in 3 shards)",
         "client": "nothing, by Ray Client",
+        "tune": f"nothing: `oof.csv` of a search of {TRIALS} trials and of an ensemble of {MEMBERS} of them",
         "worker": "a Ray worker with a fold",
         "raylet": "the raylet of the second node, which comes back",
         "head": "the raylet of the head, whose node ends and comes back",
         "driver": "the command, started again with `--resume`",
     }
     return [
-        f"| {names[name]} | {case.get('kills', 0)} | {len(case['differing files'])} of {len(FILES)} |"
+        f"| {names[name]} | {case.get('kills', 0)} | {len(case['differing files'])} of {case['files']} |"
         for name, case in found.items()
     ]
 
@@ -281,7 +315,7 @@ def page_rows(found: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Runs the cases."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("cases", nargs="+", choices=["same", "client", "worker", "raylet", "head", "driver"])
+    parser.add_argument("cases", nargs="+", choices=["same", "client", "tune", "worker", "raylet", "head", "driver"])
     parser.add_argument("--kills", type=int, default=4)
     parser.add_argument("--folder", type=Path, help="of the runs, which is kept: the local run is not made again")
     given = parser.parse_args()
@@ -299,7 +333,8 @@ def main() -> None:
                     case.wait(case.fit(name, "--on", nodes.client_address))
                     result = {"files": len(FILES), "differing files": differing(case, name)}
                 else:
-                    result = same(case, nodes) if name == "same" else kills(case, nodes, name, given.kills)
+                    compared = {"same": same, "tune": tune}.get(name)
+                    result = compared(case, nodes) if compared else kills(case, nodes, name, given.kills)
                 found[name] = result
                 print(name, json.dumps(result), f"{time.monotonic() - started:.0f} s", flush=True)
                 RESULTS.write_text(json.dumps(found, indent=1) + "\n")

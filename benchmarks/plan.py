@@ -1,19 +1,22 @@
 """How near `swinft plan` is to the time of the fit: three backbones at two image sizes, on this machine's CPU.
 
-    python benchmarks/plan.py
+    python benchmarks/plan.py            # all cases
+    python benchmarks/plan.py --missing  # those that the results do not have, as after an interruption
 
 Plans and fits the Blue Marble climates in two folds, each command in a process of its own, one after the other. Run it
 in the clone's root on a machine that does nothing else; 6 to 8 minutes on 2 cores. Writes benchmarks/results/plan.json.
 """
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from measure import load, machine, write
+from measure import RESULTS, load, machine, write
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 0.2  # allowed difference, as a share of the measured time
@@ -59,14 +62,20 @@ def measured(runs: Path, backbone: str, arguments: str | None, size: int, epochs
 
 
 def main() -> None:
-    """Measures all cases, and writes what is there after each."""
-    cases: list[dict[str, object]] = []
-    result = {"machine": machine(), "limit": LIMIT, "cases": cases}
+    """Measures the cases, and writes what is there after each."""
+    parser = argparse.ArgumentParser(description="`swinft plan` beside the time of the fit.")
+    parser.add_argument("--missing", action="store_true", help="keep the cases of the results, and measure the others")
+    result: dict[str, Any] = {"machine": machine(), "limit": LIMIT, "cases": []}
+    if parser.parse_args().missing:
+        result = json.loads((RESULTS / "plan.json").read_text())
+    have = {(case["backbone"], case["image size"]) for case in result["cases"]}
     with tempfile.TemporaryDirectory() as folder:
-        for case in CASES:
-            cases.append(measured(Path(folder), *case) | {"load after": load()})
-            write("plan", result)
-            print(cases[-1], flush=True)
+        for backbone, arguments, size, epochs in CASES:
+            if (backbone, size) not in have:
+                found = measured(Path(folder), backbone, arguments, size, epochs)
+                result["cases"].append(found | {"load after": load()})
+                write("plan", result)
+                print(found, flush=True)
 
 
 if __name__ == "__main__":

@@ -251,12 +251,10 @@ def test_prediction_with_an_unfinished_fold_is_refused(competition, tmp_path, ca
     assert "folds [0]" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "words"),
-    [
-        pytest.param(signal.SIGINT, 130, [], marks=pytest.mark.slow),
-        (signal.SIGTERM, 143, ["--fold", "0"]),
-    ],
+    [(signal.SIGINT, 130, []), (signal.SIGTERM, 143, ["--fold", "0"])],
     ids=["a-command-and-its-folds", "a-fold"],
 )
 def test_an_interrupted_fold_goes_on_from_its_last_epoch(number, code, words, competition, tmp_path):

@@ -108,9 +108,8 @@ def refused(capsys, argv):
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "names", [["metadata"], pytest.param(["classes", "range", "numbers"], marks=pytest.mark.slow)], ids="-".join
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [["metadata"], ["classes", "range", "numbers"]], ids="-".join)
 def test_files_compute_without_swinft_what_the_fold_predicts(names, runs, tmp_path, capsys):
     expected = {}
     for name in names:

@@ -181,7 +181,11 @@ def evaluate(task: FineTuneTask, batch: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [(name, RegressionHead) for name in BACKBONES] + [("vit_small_patch16_224", head) for head in HEADS[::2]],
+    [
+        pytest.param(name, RegressionHead, marks=pytest.mark.slow if name in ("resnet18", "convnext_tiny") else ())
+        for name in BACKBONES
+    ]
+    + [("vit_small_patch16_224", head) for head in HEADS[::2]],
 )
 def test_s4_no_step_waits_for_the_gpu_or_mixes_devices(name, head, watched):
     task = make_task(name, head)

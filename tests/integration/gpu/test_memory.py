@@ -48,6 +48,7 @@ def settings(batch_size=32, accumulated=1, **changes):
     )
 
 
+@pytest.mark.slow
 def test_c2_a_whole_fit_out_of_memory_ends_with_2_and_names_the_settings_of_the_same_step(competition, tmp_path, capfd):
     config = hungry_config(competition, tmp_path, **{"trainer.accumulate_grad_batches": 2})
     assert main(["fit", "--config", str(config), "--allow-code", "tests.integration.gpu.heads"]) == 2
