@@ -2,8 +2,8 @@
 
 `python -m benchmarks.cluster CASE…` starts two raylets on this machine, runs the cases and writes results/cluster.json:
 `same` compares a fit of 5 folds and a prediction in shards with local ones, `client` a fit by Ray Client, `tune` a
-search of 12 trials and an ensemble of four of them; `worker`, `raylet`, `head` and `driver` kill that process several times
-during a fit, with SIGKILL, and compare what is left.
+search of 12 trials and an ensemble of four of them; `worker`, `raylet`, `head` and `driver` kill that process several
+times during a fit, with SIGKILL, and compare what is left.
 """
 
 import argparse
