@@ -21,6 +21,7 @@ ORDER = [
     ["store", "system"],
     ["data", "model"],
     ["inference"],
+    ["attribution"],
     ["run"],
     ["kaggle", "propose", "tuning"],
     ["commands"],
