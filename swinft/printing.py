@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TextIO
 
 FAMILY = "DejaVu Sans"  # comes with matplotlib
 
@@ -34,9 +34,9 @@ def visible(name: str) -> str:
     return "".join(c if c.isprintable() or c == "\u200d" else _escaped(c) for c in name)  # U+200D joins emoji
 
 
-def print_line(line: str) -> None:
-    """Prints a line; control characters in names from a table, a config or a run folder are escaped."""
-    print(visible(line))
+def print_line(line: str, file: TextIO | None = None) -> None:
+    """Prints a line, to `file` or stdout; control characters in names from a table or a config are escaped."""
+    print(visible(line), file=file)
 
 
 def width(text: str) -> int:

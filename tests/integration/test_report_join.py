@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from swinft.cli import main
 from swinft.errors import RunError
 from swinft.inference.predictions import Predictions
 from swinft.printing import format_number
-from swinft.run.report.page import worst_rows
+from swinft.run.layout import Run
+from swinft.run.report.contents import ReportInput
+from swinft.run.report.sections.worst import worst_rows
 from tests.conftest import fit_in_process, tiny_config, write_config
 
 
@@ -61,24 +62,22 @@ def test_f102_a_join_holds_every_id_once_or_is_an_error(ids):
         Predictions(ids, np.zeros((len(ids), 1), np.float32), ["y"]).join(["a", "b", "c"], "p.csv")
 
 
-def test_f102_the_worst_rows_are_those_of_the_out_of_fold_table(finished):
+def test_f102_the_worst_rows_are_those_of_the_out_of_fold_table(finished, tmp_path):
     """Whatever order oof.csv has."""
-    from swinft.data.datamodule import CSVDataModule
+    from swinft.run.experiment import Experiment
+    from swinft.run.scoring import training_rows
+    from swinft.store import commit
 
-    run = finished / "runs" / "tiny"
-    settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
-    names = ("train", "image", "target", "target_kind", "id", "root")
-    data = CSVDataModule(
-        **{name: settings[name] for name in names}, folds={"file": str(run / "folds.csv")}, loading={"cache": False}
-    )
-    data.setup("fit")
-    oof = Predictions.read(run / "oof.csv", 3)
-    backwards = Predictions(oof.ids[::-1], oof.values[::-1], oof.outputs)
-    shuffled = backwards.join(data.train_table.ids, "oof.csv")
-    assert np.array_equal(shuffled.values, oof.values)
-    worst = worst_rows(shuffled.values, data)
+    copy = Run.open(shutil.copytree(finished / "runs" / "tiny", tmp_path / "tiny"))
+    data = training_rows(copy, Experiment.of_run(copy, "report", None))
+    before = ReportInput.of(copy, data)
+    header, *lines = copy.oof.read_text().splitlines()
+    commit(copy.oof, "\n".join([header, *lines[::-1], ""]).encode(), "test")
+    after = ReportInput.of(copy, data)
+    assert np.array_equal(after.values, before.values)
+    assert worst_rows(after) == worst_rows(before)
     truth = dict(zip(data.train_table.ids, data.train_table.column("color"), strict=True))
-    assert all(row["truth"] == truth[row["id"]] for row in worst)
+    assert all(row["lines"][0] == f"true: {truth[row['id']]}" for row in worst_rows(after))
 
 
 def test_f122_every_row_has_its_truth_prediction_and_error(finished, competition):

@@ -98,11 +98,11 @@ def test_the_pooled_score_is_that_of_the_stored_maps_at_full_size(run, salt):
 
 def test_the_report_draws_the_worst_the_best_and_random_masks_with_their_scores(run):
     page = (run / "report.html").read_text()
-    groups = re.split("<h2>Masks: ", page)[1:]
+    groups = re.split("<h3>Masks: ", page.partition('<section id="settings"')[0])[1:]
     assert [each.partition(",")[0] for each in groups] == ["worst", "best", "random"]
     assert [each.count("<img") for each in groups] == [8, 4, 4]
     assert "Rows with the largest error" not in page
-    worst, best = ([float(x) for x in re.findall(r"</b><br>([0-9.]+), fold", each)] for each in groups[:2])
+    worst, best = ([float(x) for x in re.findall(r"<br><bdi>([0-9.]+), fold", each)] for each in groups[:2])
     assert worst == sorted(worst)
     assert best == sorted(best, reverse=True)
     assert worst[0] < best[0] == 1

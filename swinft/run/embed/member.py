@@ -96,7 +96,7 @@ def make_member(parent: Run, embed: EmbedOptions, options: FitOptions) -> Run:
             write(part, run, made, comparison)
         for line in comparison_lines(comparison):
             print_line(line)
-        _report(run, made.data)
+        _report(run, made.data, made.metrics)
     print_line(f"{number_of(len(made.rows), 'out-of-fold prediction')}: {run.oof}")
     if names_test(made.maker):
         predict_member(run, _prediction(embed))
@@ -243,10 +243,10 @@ def _prediction(embed: EmbedOptions) -> PredictOptions:
     return PredictOptions(**{name: getattr(embed, name) for name in shared})
 
 
-def _report(run: Run, data: CSVDataModule) -> None:
+def _report(run: Run, data: CSVDataModule, metrics: list[Metric]) -> None:
     """Writes the report; what fails is printed, as the folder is complete without it."""
     try:
-        write_report(run, data)
+        write_report(run, data, metrics)
     except Exception as error:
         print(
             f"the report could not be written: {error!r}. `{command('report', run.root)}` tries again.", file=sys.stderr

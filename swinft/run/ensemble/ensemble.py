@@ -173,7 +173,7 @@ def _scores(made: Made, status: list[str]) -> dict[str, Any]:
 def _report(run: Run, base: Base) -> None:
     """Writes the report; what fails is printed, as the ensemble is complete without it."""
     try:
-        write_report(run, base.data)
+        write_report(run, base.data, base.metrics)
     except Exception as error:
         print(
             f"the report could not be written: {error!r}. `{command('report', run.root)}` tries again.", file=sys.stderr

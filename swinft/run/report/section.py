@@ -1,0 +1,47 @@
+"""A section of the report: its heading, and HTML from a template in which every value is escaped."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from swinft.printing import format_score
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page.
+
+    Args:
+        id: Its anchor: lower-case letters and hyphens.
+        title: Its heading, also in the contents.
+        lead: One or two sentences that say what is shown and how to read it, as plain text.
+        body: Its content as HTML, from `render`.
+    """
+
+    id: str
+    title: str
+    lead: str
+    body: Markup
+
+
+def render(template: str, **values: Any) -> Markup:
+    """HTML of a template of this package, such as `sections/worst.html`; every value is escaped.
+
+    Args:
+        template: Path of the template in `swinft/run/report`.
+        values: What its names stand for; a name without a value is an error.
+    """
+    return Markup(_environment().get_template(template).render(**values))
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("swinft.run.report", ".")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["score"] = format_score
+    return environment

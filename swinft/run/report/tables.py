@@ -1,0 +1,54 @@
+"""Tables of the report: cells with the text that is shown and the number that sorts them."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from swinft.printing import format_score
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell.
+
+    Args:
+        text: What is shown.
+        key: The number by which the row is sorted; None to sort by the text.
+    """
+
+    text: str
+    key: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, in a box of its own that scrolls where the page is narrow.
+
+    Args:
+        caption: What it shows, for screen readers.
+        columns: Names of the columns; the first one names the rows.
+        rows: The rows.
+        totals: Rows below, which are not sorted with the others.
+        is_sortable: Whether a click on a column's name sorts the rows by it.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    totals: Sequence[Sequence[Cell]] = field(default=())
+    is_sortable: bool = True
+
+
+def cell(value: Any, form: Callable[[Any], str] | str = format_score) -> Cell:
+    """A cell of a value: a text as it is, a number in a format, a dash for an unknown or undefined number.
+
+    Args:
+        value: A text, a number, or None.
+        form: A function that formats a number, or a format such as `,.0f`.
+    """
+    if isinstance(value, str):
+        return Cell(value)
+    if value is None or math.isnan(value):
+        return Cell("–", -math.inf)
+    return Cell(format(value, form) if isinstance(form, str) else form(value), float(value))
