@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from swinft.errors import InputError, RunError, suggest
+from swinft.json_output import FLAG, Output, failure, write_as_json
 from swinft.printing import visible
 from swinft.system.orphans import end_with_parent
 from swinft.system.processes import rank
 
 
 class Command(NamedTuple):
-    """One command: where its `main(argv) -> exit code` lives, and the line that `--help` prints."""
+    """One command: where its `main(argv) -> output` lives, and the line that `--help` prints."""
 
     target: str
     help: str
@@ -63,6 +64,7 @@ USAGE = """usage: swinft COMMAND [options]
   swinft fit --config configs/petfinder.yaml
   swinft predict runs/petfinder
   swinft submit runs/petfinder
+With --json every command prints its result as one JSON document: docs/json.md.
 """
 
 
@@ -75,7 +77,8 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 complete, 2 wrong use or bad input, 130 interrupted, 1 anything else.
     """
-    words = sys.argv[1:] if argv is None else argv
+    given = sys.argv[1:] if argv is None else argv
+    words = [word for word in given if word != FLAG]  # which no command reads itself
     if not words or words[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))
         lines = [f"  {name:<{width}} {command.help}" for name, command in COMMANDS.items()]
@@ -86,20 +89,37 @@ def main(argv: list[str] | None = None) -> int:
 
         print(version("swinft"))
         return 0
+    if len(words) == len(given) or {"-h", "--help"} & set(words):
+        return _run(words)[0]
+    return write_as_json(lambda: _run(words, as_json=True), is_shown=_is_first())
+
+
+def _run(words: list[str], as_json: bool = False) -> tuple[int, Output]:
+    """Runs a command; returns its exit code, and its output or error."""
     try:
+        if as_json and (printed := next((word for word in words if word.startswith("--print_config")), None)):
+            raise InputError(f"{printed} prints YAML: remove it, or {FLAG}.")
         rank()  # checks the launcher's environment variables before Lightning reads them
-        return _command(words[0])(words[1:])
+        return 0, _command(words[0])(words[1:])
     except InputError as error:
         # An error from a loader worker has the worker's traceback before its message.
         text = str(error).rsplit(f".{type(error).__name__}: ", 1)[-1].rstrip()
         _print_error(words[0], text)
-        return 2
+        return 2, failure(text, 2, error.problems)
     except RunError as error:
         _print_error(words[0], str(error))
-        return error.code
+        return error.code, failure(str(error), error.code)
     except KeyboardInterrupt:
         print("\nswinft: interrupted", file=sys.stderr)
-        return 130
+        return 130, failure("interrupted", 130)
+
+
+def _is_first() -> bool:
+    """Whether this is the first of the processes that fit a fold together."""
+    try:
+        return rank() == 0
+    except InputError:  # reported where the command runs
+        return True
 
 
 def _print_error(command: str, text: str) -> None:
@@ -107,11 +127,11 @@ def _print_error(command: str, text: str) -> None:
     print("\n".join(visible(line) for line in f"swinft {command}: {text}".split("\n")), file=sys.stderr)
 
 
-def _command(name: str) -> Callable[[list[str]], int]:
+def _command(name: str) -> Callable[[list[str]], Output]:
     if name not in COMMANDS:
         raise InputError(f"unknown command '{name}'.{suggest(name, COMMANDS)}")
     module, function = COMMANDS[name].target.split(":")
-    run: Callable[[list[str]], int] = getattr(importlib.import_module(module), function)
+    run: Callable[[list[str]], Output] = getattr(importlib.import_module(module), function)
     return run
 
 

@@ -3,6 +3,7 @@
 import difflib
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
 
 class RunError(RuntimeError):
@@ -27,7 +28,22 @@ class InputError(ValueError):
 
     The message names the thing, its value, what is allowed and the edit that fixes it. Several problems of one
     kind are listed in one error, so that the user can fix them together.
+
+    Args:
+        message: What is printed.
+        problems: The problems in it one by one, for programs: sentences, or objects whose fields name the place.
     """
+
+    def __init__(self, message: object = "", problems: Iterable[Any] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems)
+
+
+def together(problems: "Iterable[str | InputError]") -> InputError:
+    """One error of several problems, each of which may be an error itself."""
+    every = list(problems)
+    listed_ones = [[each] if isinstance(each, str) else each.problems or [str(each)] for each in every]
+    return InputError("\n".join(map(str, every)), [problem for some in listed_ones for problem in some])
 
 
 def command(*words: object) -> str:

@@ -7,7 +7,7 @@ from numbers import Integral
 from pathlib import PurePath
 from typing import Any, TypeVar
 
-from swinft.errors import InputError, suggest
+from swinft.errors import InputError, suggest, together
 
 Settings = TypeVar("Settings")
 
@@ -20,8 +20,8 @@ class SettingsError(InputError):
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = list(dict.fromkeys(problems))
-        super().__init__(self.problems)
+        every = list(dict.fromkeys(problems))
+        super().__init__(every, every)
 
     def __str__(self) -> str:
         return "\n  ".join(["settings are wrong:", *self.problems])
@@ -92,7 +92,7 @@ def check_ranges(section: str, values: Mapping[str, Any], ranges: Mapping[str, R
     """
     problems = range_problems(section, values, ranges)
     if problems:
-        raise InputError("\n".join(problems))
+        raise together(problems)
 
 
 def whole_problems(section: str, values: Mapping[str, Any], lowest: Mapping[str, int]) -> list[str]:

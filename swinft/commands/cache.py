@@ -7,6 +7,7 @@ from pathlib import Path
 from swinft.data.cache.folder import DAY, CacheFile, cache_files, default_cache_folder, is_in_use
 from swinft.data.cache.folder import prune as prune_folder
 from swinft.errors import InputError
+from swinft.json_output import Output
 from swinft.run.config.parser import call
 from swinft.system.limits import format_bytes
 
@@ -14,7 +15,7 @@ UNITS = {"": DAY, "d": DAY, "day": DAY, "days": DAY, "h": 3600, "KB": 10**3, "MB
 TIMES = ("", "d", "day", "days", "h")
 
 
-def cache(dir: str | None = None, prune: str | None = None) -> None:
+def cache(dir: str | None = None, prune: str | None = None) -> Output:
     """List the caches of decoded images, the least recently used first, or delete some of them.
 
     A cache that a running process uses is never deleted. A deleted cache is built again when it is needed.
@@ -28,17 +29,17 @@ def cache(dir: str | None = None, prune: str | None = None) -> None:
     if dir and not folder.is_dir():
         raise InputError(f"--dir {dir} is not a folder. Give that of data.loading.cache_dir, or leave it out.")
     if prune is not None:
-        _prune(folder, prune)
-        return
+        return _prune(folder, prune)
     files = cache_files(folder)
     print(f"{folder}: {_count(files)}")
     for file in files:
         used = _ago(time.time() - file.used)
         print(f"  {format_bytes(file.bytes):>10}  used {used}  {file.purpose}\n              {file.path}")
+    return {"folder": folder, "caches": files}
 
 
-def _prune(folder: Path, limit: str) -> None:
-    """Deletes the caches that `--prune` selects, and prints how many."""
+def _prune(folder: Path, limit: str) -> Output:
+    """Deletes the caches that `--prune` selects, and prints how many; returns those that are left, too."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", limit.strip())
     unit = next((name for name in UNITS if found and name.casefold() == found[2].casefold()), None)
     if found is None or unit is None:
@@ -52,6 +53,7 @@ def _prune(folder: Path, limit: str) -> None:
     used = sum(is_in_use(file.path) for file in left)
     in_use = f"; a running process uses {used:,} of them" if used else ""
     print(f"{folder}: deleted {_count(deleted)}; {_count(left)} left{in_use}")
+    return {"folder": folder, "caches": left, "deleted": deleted}
 
 
 def _count(files: list[CacheFile]) -> str:
@@ -66,6 +68,6 @@ def _ago(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h ago" if seconds < 2 * DAY else f"{seconds / DAY:.0f} days ago"
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> Output:
     """`swinft cache`."""
     return call(cache, "cache", argv)

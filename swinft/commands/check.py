@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from swinft.data.summary import format_summary
-from swinft.printing import print_line
-from swinft.run.check import check_run
+from swinft.json_output import Output
+from swinft.run.check import check_run, print_checked
 from swinft.run.compute.selection import run_trial
 from swinft.run.config.fit_options import add_rounds
 from swinft.run.config.parser import Parser, built_once
@@ -14,21 +13,17 @@ from swinft.run.fit_command import has_rounds
 from swinft.run.rounds.command import check_rounds
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> Output:
     """`swinft check --config FILE`."""
     if has_rounds(argv):
-        check_rounds(argv, _parser())
-        return 0
+        return check_rounds(argv, _parser())
     experiment = Experiment.from_argv(_parser(), argv)
     if experiment.config.trial:
         run_trial(experiment, Path(experiment.config.trial))
-        return 0
+        return {}
     experiment.config.devices_per_fold = None  # an option of `fit`
     checked = check_run(experiment)
-    print(format_summary(checked.data.summary()))
-    for line in checked.lines():
-        print_line(line)
-    return 0
+    return print_checked(checked)
 
 
 @built_once

@@ -2,6 +2,7 @@
 
 from swinft.errors import InputError, listed
 from swinft.inference.export import SUFFIXES, Form
+from swinft.json_output import Output, plain_values
 from swinft.printing import print_line
 from swinft.run.config.parser import call
 from swinft.run.export import export as export_fold
@@ -13,7 +14,7 @@ def export(
     to: Form | None = None,
     output: str | None = None,
     allow_code: list[str] | None = None,
-) -> None:
+) -> Output:
     """Writes the weights of a fold in another format, with a JSON file of the preprocessing beside it.
 
     Args:
@@ -42,8 +43,9 @@ def export(
         )
     for path in made.paths:
         print(path)
+    return {"files": made.paths, **plain_values(made)}
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> Output:
     """`swinft export RUN --fold 0 --to timm`."""
     return call(export, "export", argv)

@@ -1,16 +1,20 @@
 """`swinft metrics`: list every metric with its kinds of target, its direction, its definition and its arguments."""
 
 import inspect
+from typing import Any
 
 from docstring_parser import parse
 
 from swinft.class_spec import parameters_of
 from swinft.data.target.kinds import TargetKind
+from swinft.json_output import Output
 from swinft.model.metrics import METRICS, Metric
 from swinft.run.config.parser import call
 
 
-def metrics(kind: TargetKind | None = None, also: list[str] | None = None, allow_code: list[str] | None = None) -> None:
+def metrics(
+    kind: TargetKind | None = None, also: list[str] | None = None, allow_code: list[str] | None = None
+) -> Output:
     """Lists the metrics that `model.metrics` accepts.
 
     Args:
@@ -26,11 +30,18 @@ def metrics(kind: TargetKind | None = None, also: list[str] | None = None, allow
         from swinft.run.config.trust import named_class  # slow to import
 
         listed += [named_class(name, "model.metrics", allow_code or []) for name in also]
-    for metric in listed:
-        if kind is None or kind in metric.kinds:
-            direction = "higher is better" if metric.higher_is_better else "lower is better"
-            lines = [f"{', '.join(metric.kinds)}; {direction}", definition(metric), *arguments(metric)]
-            print("\n  ".join([metric.name, *lines]))
+    shown = [metric for metric in listed if kind is None or kind in metric.kinds]
+    for metric in shown:
+        direction = "higher is better" if metric.higher_is_better else "lower is better"
+        lines = [f"{', '.join(metric.kinds)}; {direction}", definition(metric), *arguments(metric)]
+        print("\n  ".join([metric.name, *lines]))
+    return {"metrics": [_described(metric) for metric in shown]}
+
+
+def _described(metric: type[Metric]) -> dict[str, Any]:
+    """A metric as plain values."""
+    about = {"name": metric.name, "kinds": metric.kinds, "higher_is_better": metric.higher_is_better}
+    return about | {"definition": definition(metric), "arguments": [line.strip() for line in arguments(metric)]}
 
 
 def definition(metric: type[Metric]) -> str:
@@ -49,6 +60,6 @@ def arguments(metric: type[Metric]) -> list[str]:
     return lines
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> Output:
     """`swinft metrics`."""
     return call(metrics, "metrics", argv)

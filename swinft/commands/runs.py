@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from swinft.errors import InputError, command
+from swinft.json_output import Output
 from swinft.kaggle.ledger import Sort, entries_of
 from swinft.printing import print_line
 from swinft.run.compare.ledger_table import ledger_lines
 from swinft.run.compare.notes import write_note
 from swinft.run.config.parser import Parser
 from swinft.run.layout import Run
-from swinft.store import json_bytes
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,15 @@ class RunsOptions:
             first; `date`: the newest first; `name`. Runs with different metrics, tables or targets are not ranked
             together.
         metric: The metric whose scores are shown; by default each run's first one.
-        json: Print everything as JSON.
     """
 
     sort: Sort = "score"
     metric: str | None = None
-    json: bool = False
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> Output:
     """`swinft runs [FOLDER]`, `swinft runs --note RUN TEXT`."""
-    parser = Parser(prog="swinft runs", flags=("json",))
+    parser = Parser(prog="swinft runs")
     parser.add_argument("folder", nargs="?", type=str, default="runs", help="the folder that holds the folders of runs")
     parser.add_argument("--note", nargs=2, metavar=("RUN", "TEXT"), help="keep a note on a run; '' deletes it")
     filters = "patterns of names, 'swin*', or of other fields, 'backbone=convnext*', kind=ensemble; all must match"
@@ -46,12 +44,8 @@ def main(argv: list[str]) -> int:
         run = Run.open(note[0])
         write_note(run, note[1])
         print_line(f"{run.note}: {'written' if run.note.is_file() else 'deleted'}")
-        return 0
+        return {"run": run.root, "note": note[1] if run.note.is_file() else None}
     entries, others = entries_of(folder, options.sort, options.metric, patterns)
-    if options.json:
-        found = {"folder": folder, "runs": [each.to_plain() for each in entries], "not_runs": others}
-        print(json_bytes(found).decode())
-        return 0
     for line in ledger_lines(entries, others):
         print_line(line)
-    return 0
+    return {"folder": folder, "runs": [each.to_plain() for each in entries], "not_runs": others}

@@ -1,5 +1,6 @@
 """`swinft submissions`: list what a run has submitted to Kaggle, with its scores."""
 
+from swinft.json_output import Output
 from swinft.kaggle.client import Client
 from swinft.kaggle.record import Sent, read_sent
 from swinft.kaggle.scores import describe, refresh
@@ -8,7 +9,7 @@ from swinft.run.config.parser import call
 from swinft.run.layout import Run
 
 
-def submissions(run: str, refresh: bool = False) -> None:
+def submissions(run: str, refresh: bool = False) -> Output:
     """Lists what a run has submitted to Kaggle, with its scores as they were last read.
 
     Args:
@@ -19,11 +20,13 @@ def submissions(run: str, refresh: bool = False) -> None:
     found = read_sent(opened)
     if not found:
         print_line(f"{opened.root} has submitted nothing to Kaggle")
-        return
-    for entry in _refreshed(opened) if refresh else found:
+    elif refresh:
+        found = _refreshed(opened)
+    for entry in found:
         what = f"notebook {entry.kernel}" if entry.kernel else f"SHA-256 {entry.sha256[:12]}"
         print_line(f"{entry.sent}  {entry.competition}  ref {entry.ref or 'unknown'}  '{entry.message}'  {what}")
         print_line(f"  {_state(entry, opened)}")
+    return {"run": opened.root, "submissions": found}
 
 
 def _refreshed(run: Run) -> list[Sent]:
@@ -37,6 +40,6 @@ def _state(entry: Sent, run: Run) -> str:
     return f"{entry.status}{f': {entry.error}' if entry.error else ''}"
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> Output:
     """`swinft submissions RUN`."""
     return call(submissions, "submissions", argv)

@@ -1,5 +1,6 @@
 """`swinft submit`: turn predictions into a `submission.csv` that Kaggle accepts, and send it."""
 
+from swinft.json_output import Output
 from swinft.kaggle.upload import UploadOptions, upload_submission
 from swinft.run.config.parser import call
 from swinft.run.layout import Run
@@ -8,7 +9,7 @@ from swinft.run.submission.submit import print_upload
 from swinft.run.submission.submit import submit as submit_run
 
 
-def submit(run: str, options: SubmitOptions, upload: UploadOptions) -> None:
+def submit(run: str, options: SubmitOptions, upload: UploadOptions) -> Output:
     """Writes and checks a submission, and with --message submits it to Kaggle.
 
     Options default to the run's `submission` section.
@@ -20,13 +21,15 @@ def submit(run: str, options: SubmitOptions, upload: UploadOptions) -> None:
     """
     opened = Run.open(run)
     if not upload.is_asked_for:
-        print_upload(opened, submit_run(opened, options).path)
-        return
+        made = submit_run(opened, options)
+        print_upload(opened, made.path)
+        return {**made.output, "sent": None}
     checked = upload.check(opened)
-    content = "" if checked.kernel else submit_run(opened, options).text
-    upload_submission(opened, content.encode(), checked, options.dry_run)
+    written = None if checked.kernel else submit_run(opened, options)
+    sent = upload_submission(opened, written.text.encode() if written else b"", checked, options.dry_run)
+    return {**(written.output if written else {}), "sent": sent}
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> Output:
     """`swinft submit RUN`."""
     return call(submit, "submit", argv, SubmitOptions, UploadOptions)

@@ -9,6 +9,7 @@ from swinft.data.roots import resolved_root
 from swinft.data.tables.steps.make import as_csv, make_frame
 from swinft.data.tables.steps.named import steps_of
 from swinft.errors import InputError, command
+from swinft.json_output import Output
 from swinft.printing import print_line, visible
 from swinft.run.config.parser import call, plain
 from swinft.run.config.sections import build_parser
@@ -24,7 +25,7 @@ def table(
     output: str | None = None,
     root: str | None = None,
     allow_code: list[str] | None = None,
-) -> None:
+) -> Output:
     """Makes a table of a config: reads its CSV, or runs its steps.
 
     Args:
@@ -49,10 +50,19 @@ def table(
     text = as_csv(frame.columns)
     if output is None:
         _print(text, notes)
-        return
-    replace(Path(output), text.encode())
-    for line in [*notes, f"written: {output}"]:
-        print_line(line)
+    else:
+        replace(Path(output), text.encode())
+        for line in [*notes, f"written: {output}"]:
+            print_line(line)
+    cells = {} if output else {"cells": frame.columns}
+    return {
+        "table": which,
+        "columns": list(frame.columns),
+        "rows": len(frame),
+        "notes": notes,
+        "output": output,
+        **cells,
+    }
 
 
 def _print(text: str, notes: list[str]) -> None:
@@ -66,6 +76,6 @@ def _print(text: str, notes: list[str]) -> None:
         print(visible(note), file=sys.stderr)
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> Output:
     """`swinft table`."""
     return call(table, "table", argv)

@@ -192,7 +192,7 @@ def _is_here(folder: Path, record: dict[str, Any], transfer: Transfer, options: 
     found = record["downloads"].get(options.file or "")
     if found is None:
         return False
-    files = _read_files(folder, options.file or "")
+    files = read_files(folder, options.file or "")
     missing = [file.name for file in files if not _is_file(folder, file)]
     remote = transfer.remote()
     if missing:
@@ -216,7 +216,7 @@ def _is_here(folder: Path, record: dict[str, Any], transfer: Transfer, options: 
 def _unpack_inner_of(folder: Path, record: dict[str, Any], options: DownloadOptions) -> None:
     """Unpacks zips of an earlier download, if that is asked for now."""
     download = options.file or ""
-    files = _read_files(folder, download)
+    files = read_files(folder, download)
     own = record["downloads"][download]
     inside = [file for file in files if options.file or file.sha256 != own["sha256"]]
     if options.inner_zips and any(inner_zips(folder, inside)):
@@ -290,7 +290,7 @@ def _read_rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-def _read_files(folder: Path, download: str) -> list[FileRecord]:
+def read_files(folder: Path, download: str) -> list[FileRecord]:
     """Every file of an earlier download."""
     rows = [row for row in _read_rows(folder) if row["download"] == download]
     return [FileRecord(row["name"], int(row["size"]), row["sha256"]) for row in rows]

@@ -4,13 +4,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from swinft.data.summary import format_summary
 from swinft.errors import InputError, command
+from swinft.json_output import Output
 from swinft.printing import print_line
 from swinft.propose.facts import Facts, look
 from swinft.propose.lines import Line, to_yaml
 from swinft.propose.proposal import Proposal, propose
-from swinft.run.check import check_run
+from swinft.run.check import check_run, print_checked
 from swinft.run.config.sections import build_parser
 from swinft.run.experiment import Experiment
 from swinft.run.layout import check_name
@@ -98,8 +98,11 @@ def commands(slug: str, path: Path) -> list[str]:
     return [command(*each) for each in words]
 
 
-def new_from_options(slug: str, options: NewOptions) -> None:
+def new_from_options(slug: str, options: NewOptions) -> Output:
     """Does what `swinft new` does, and prints it.
+
+    Returns:
+        All of it as plain values, for `--json`.
 
     Raises:
         InputError: There is no such folder, the output exists, something is undecided, or `check` refuses the config.
@@ -118,13 +121,16 @@ def new_from_options(slug: str, options: NewOptions) -> None:
         raise InputError(
             f"{made.path} is written, and cannot be used yet: {', '.join(undecided)} could not be decided, and "
             f"{'is' if len(undecided) == 1 else 'are'} in it as a comment. Fill in what is missing, then: "
-            f"{commands(slug, made.path)[0]}"
+            f"{commands(slug, made.path)[0]}",
+            [{"key": line.key, "message": line.why} for line in made.proposal.lines if line.is_open],
         )
-    if not options.no_check:
-        _check(made.path)
+    checked = None if options.no_check else _check(made.path)
+    following = commands(slug, made.path)[0 if options.no_check else 1 :]
     print_line("next:")
-    for each in commands(slug, made.path)[0 if options.no_check else 1 :]:
+    for each in following:
         print_line(f"  {each}")
+    about = {"config": made.path, "data": [*made.facts.describe(), *made.facts.problems], "keys": made.proposal.lines}
+    return {**about, "notes": made.proposal.notes, "check": checked, "next": following}
 
 
 def _shown(line: Line) -> str:
@@ -134,7 +140,7 @@ def _shown(line: Line) -> str:
     return f"  {line.key}: {'undecided' if line.is_open else value}{f'  # {line.why}' if line.why else ''}"
 
 
-def _check(path: Path) -> None:
+def _check(path: Path) -> Output:
     """Checks the config, as `swinft check` does, but with random weights: those of the hub may not be here yet.
 
     Raises:
@@ -142,7 +148,4 @@ def _check(path: Path) -> None:
     """
     experiment = Experiment.from_argv(build_parser("check"), ["--config", str(path), "--model.pretrained", "false"])
     experiment.config.devices_per_fold = None
-    checked = check_run(experiment)
-    print(format_summary(checked.data.summary()))
-    for line in checked.lines():
-        print_line(line)
+    return print_checked(check_run(experiment))

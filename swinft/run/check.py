@@ -15,11 +15,14 @@ from jsonargparse import Namespace
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.samples import Rows
 from swinft.data.schema import Schema, with_prior
-from swinft.errors import InputError
+from swinft.data.summary import format_summary
+from swinft.errors import InputError, together
 from swinft.inference.rules.rule import Rule
 from swinft.inference.tta import check_views
+from swinft.json_output import Output
 from swinft.model.metrics import Metric, Traits, traits_of
 from swinft.model.trial import try_step
+from swinft.printing import print_line
 from swinft.ranges import POSITIVE, Range, check_ranges, named_runs
 from swinft.run.compute.choices import Choice
 from swinft.run.compute.devices import check_training_devices
@@ -99,7 +102,7 @@ def check_run(experiment: Experiment, select: Select = select_compute, absent: S
     """
     config = experiment.config
     check_training_devices(config)  # first: with a device that does not start, much of what follows fails
-    problems: list[str] = []
+    problems: list[str | InputError] = []
     data = _collect(problems, experiment.datamodule)
     folds = data.settings.folds if data else None
     trainer = _collect(
@@ -120,7 +123,7 @@ def check_run(experiment: Experiment, select: Select = select_compute, absent: S
         problems += monitor_problems(callbacks_of(trainer), tried.task.scored_by)
     frozen = None if problems else _collect(problems, experiment.dump)
     if data is None or trainer is None or tried is None or frozen is None:
-        raise InputError("\n".join(problems))
+        raise together(problems)
     data.setup("fit")
     _check_fold(config, int(data.fold_of_row.max()) + 1)
     check_unseen(config, data)
@@ -129,9 +132,8 @@ def check_run(experiment: Experiment, select: Select = select_compute, absent: S
         for table in data.settings.folds.extra_tables:
             if teacher.key == LABELS and teacher.group in named_runs(LABELS, table.labels):
                 rows_of(experiment, table, teacher)
-    problems = step_problems(config, data, trainer.world_size)
-    if problems:
-        raise InputError("\n".join(problems))
+    if found := step_problems(config, data, trainer.world_size):
+        raise together(found)
     started = time.perf_counter()
     data.check()
     took = time.perf_counter() - started
@@ -140,6 +142,16 @@ def check_run(experiment: Experiment, select: Select = select_compute, absent: S
     choice = select(experiment, data.schema, tried, device, planned(config, data, trainer.world_size))
     group = SubmissionConfig(**experiment.section("submission")).group
     return CheckedRun(frozen, data, num_parameters, choice, took, plan, teachers, rules or [], group)
+
+
+def print_checked(checked: CheckedRun) -> Output:
+    """Prints what a config's check has found; returns it as plain values, for `--json`."""
+    summary, lines = checked.data.summary(), checked.lines()
+    print(format_summary(summary))
+    for line in lines:
+        print_line(line)
+    about = {"parameters": checked.num_parameters, "precision": checked.choice.precision, "lines": lines}
+    return {"summary": {name.replace(" ", "_"): value for name, value in summary.items()}, **about, "problems": []}
 
 
 def _check_fold(config: Namespace, num_folds: int) -> None:
@@ -246,10 +258,11 @@ def _check_task(
     return TriedTask(task, targets, features, size, seconds)
 
 
-def _collect(problems: list[str], check: Callable[[], T]) -> T | None:
-    """The result of a check; None if it fails, with its message added to the list once."""
+def _collect(problems: list[str | InputError], check: Callable[[], T]) -> T | None:
+    """The result of a check; None if it fails, with its error added to the list once."""
     try:
         return check()
     except InputError as error:
-        problems.extend({str(error)}.difference(problems))
+        if str(error) not in map(str, problems):
+            problems.append(error)
         return None

@@ -50,7 +50,7 @@ def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) ->
             changed.append(f"{path} (SHA-256 was {(before or 'absent')[:12]}, is {(here or 'absent')[:12]})")
     if changed:
         title = f"{run.root} was started with other data. Restore these files, or give the new run another --name:"
-        raise InputError("\n  ".join([title, *changed]))
+        raise InputError("\n  ".join([title, *changed]), changed)
 
 
 def frozen_sha256(run: Run, given: Any) -> str | None:

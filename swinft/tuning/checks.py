@@ -38,7 +38,7 @@ def check_values(base: Base, space: Space) -> None:
             if problem := _alone(base, space, by_key[key], value):
                 problems.append(f"{SECTION}: {key}: {problem}")
     if problems:
-        raise InputError("\n  ".join(["the search space is wrong:", *dict.fromkeys(problems)]))
+        raise InputError("\n  ".join(["the search space is wrong:", *dict.fromkeys(problems)]), dict.fromkeys(problems))
 
 
 def _conditional(chosen: Mapping[str, Any], space: Space) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -33,7 +32,7 @@ from swinft.tuning.table import as_json, table_lines
 
 STORAGE = "SWINFT_TUNE_STORAGE"  # environment variable with the URL of a database, which may hold a password
 OWN = tuple(each.name for each in fields(TuneOptions))
-FLAGS = ("resume", "overwrite", "json")
+FLAGS = ("resume", "overwrite")
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Tuned:
         best: The values of the best trial by config key; empty if no trial is complete.
         score: Its score, the best of all trials and so too good by chance; None if no trial is complete.
         nested_score: The score if each fold's trial is chosen by the other folds; None if it is not known.
+        output: All of it as plain values, for `--json`.
     """
 
     folder: Path
@@ -53,6 +53,7 @@ class Tuned:
     best: dict[str, Any] = field(default_factory=dict)
     score: float | None = None
     nested_score: float | None = None
+    output: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def config(self) -> Path:
@@ -75,12 +76,8 @@ def tune_from_argv(argv: Sequence[str]) -> Tuned | None:
     given = parser.parse_args(own).as_dict()
     options = TuneOptions(**{**given, "storage": given["storage"] or os.environ.get(STORAGE)})
     named = {word[2:].partition("=")[0].replace("-", "_") for word in own if word.startswith("--")}
-    with redirect_stdout(sys.stderr) if options.json else nullcontext():
-        study = _searched(options, words, named)
-        found = None if study is None else _finish(*study, options)
-    if found is not None and options.json:
-        print(json.dumps(found[1], indent=1))
-    return None if found is None else found[0]
+    study = _searched(options, words, named)
+    return None if study is None else _finish(*study, options)
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -180,8 +177,8 @@ def _run_jobs(options: TuneOptions, started: Started) -> None:
         )
 
 
-def _finish(study: Study, objective: FitObjective, options: TuneOptions) -> tuple[Tuned, dict[str, Any]]:
-    """Writes the results and the report, prints the table, and returns what was found, for Python and as JSON."""
+def _finish(study: Study, objective: FitObjective, options: TuneOptions) -> Tuned:
+    """Writes the results and the report, prints the table, and returns what was found."""
     settings, folder = study.settings, study.folder
     rows = write_results(study, objective, options.keep)
     nested = objective.nested([row.number for row in rows if row.state == COMPLETE])
@@ -193,8 +190,8 @@ def _finish(study: Study, objective: FitObjective, options: TuneOptions) -> tupl
         raise RunError(f"none of {len(rows)} trials is complete; why is in {folder.table}.")
     trials = pd.read_csv(folder.table, dtype=str, keep_default_na=False)
     values = {} if best is None else study.space.values(best.labels)
-    found = Tuned(folder.root, trials, values, None if best is None else best.score, nested)
-    return found, as_json(rows, settings, folder, nested)
+    score, output = None if best is None else best.score, as_json(rows, settings, folder, nested)
+    return Tuned(folder.root, trials, values, score, nested, output)
 
 
 def tune(

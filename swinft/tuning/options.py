@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from swinft.errors import InputError
+from swinft.errors import InputError, together
 from swinft.ranges import COUNT, NOT_NEGATIVE, POSITIVE, Range, check_ranges
 
 Objective = Literal["score", "seconds", "parameters"]
@@ -32,7 +32,6 @@ class TuneOptions:
         storage: URL of a database of SQLAlchemy; null for study.db in the search's folder.
         resume: Continue the config's search; or `--resume FOLDER`, without --config.
         overwrite: Delete the earlier search of this name.
-        json: Print the trials as JSON, and all else to standard error.
     """
 
     space: str | None = None
@@ -47,7 +46,6 @@ class TuneOptions:
     storage: str | None = None
     resume: bool = False
     overwrite: bool = False
-    json: bool = False
 
     def __post_init__(self) -> None:
         """Checks ranges, and that the options fit together."""
@@ -65,7 +63,7 @@ class TuneOptions:
         if self.resume and self.overwrite:
             problems.append("--resume continues a search, --overwrite deletes it: give one of them.")
         if problems:
-            raise InputError("\n".join(problems))
+            raise together(problems)
 
     def pruner_for(self, num_folds: int) -> str:
         """The pruner that a trial of so many folds has.

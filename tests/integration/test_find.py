@@ -20,6 +20,7 @@ from swinft.run.find import find as finder
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from tests.conftest import in_this_process, tiny_config, write_config
+from tests.json_documents import document_of
 
 HEADS = "tests.integration.gpu.heads"
 
@@ -172,8 +173,8 @@ def test_a_killed_process_has_tried_too_large_a_batch(config, capsys, monkeypatc
     monkeypatch.setattr(finder, "run_children", killed)
     monkeypatch.setattr("swinft.run.find.child.fits", fits)
     monkeypatch.setattr(batch, "fits", fits)
-    assert find(config, "--what", "batch_size") == 0
-    assert "  batch_size: 3\n" in capsys.readouterr().out
+    found = document_of(capsys, "find", "--config", str(config), "--what", "batch_size")
+    assert found["keys"]["data.batch_size"] == 3
     assert tried[-1] == (3, 2)
 
 

@@ -21,6 +21,7 @@ from tests.integration.layouts import LAYOUTS
 from tests.integration.layouts.layout import write
 from tests.integration.layouts.some_numbers import TRAITS, WEIGHTS
 from tests.integration.new_layouts import FACES, made, one_of_each
+from tests.json_documents import document, documented
 
 SMALL = ["--model.backbone", "test_convnext", "--model.pretrained", "false", "--data.image_size", "32"]
 SMALL += ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
@@ -203,9 +204,10 @@ def test_a_folder_without_tables_or_images_says_what_is_missing(what, tmp_path, 
         write(root / "train.csv", {"id": range(9), "label": [0, 1, 2] * 3})
     if what == "images":
         one_of_each([f"{number}.png" for number in range(9)], root, np.random.default_rng(0))
-    assert new(root) == 2
-    err = capsys.readouterr().err
+    assert new(root, "--json") == 2
+    out, err = capsys.readouterr()
     assert "data.train could not be decided" in err
+    assert "data.train" in [each["key"] for each in document(out, "Errors")["problems"]]
     text = (tmp_path / "mine.yaml").read_text()
     assert "# train: train.csv" in text
     missing = "neither folders nor the names of files hold a class" if what == "images" else "no images were found"
@@ -242,10 +244,13 @@ def test_the_command_ends_with_the_check_and_names_what_comes_next(tmp_path, cap
     monkeypatch.setattr(training, "BACKBONE", "test_convnext")
     layout = LAYOUTS["cassava"](tmp_path, 3)
     config = tmp_path / "cassava.yaml"
-    assert main(["new", layout.slug, "--data", str(layout.root), "--output", str(config)]) == 0
-    out = capsys.readouterr().out
-    assert "submission: writes the most probable class in label" in out
-    assert out.rstrip().endswith(f"swinft submit runs/{layout.slug}")
+    assert main(["new", layout.slug, "--data", str(layout.root), "--output", str(config), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "submission: writes the most probable class in label" in err
+    assert err.rstrip().endswith(f"swinft submit runs/{layout.slug}")
+    found = document(out, "new")
+    assert found["next"][-1] == f"swinft submit runs/{layout.slug}"
+    assert set(found["check"]) == documented()["check"][0]
 
 
 def records(side: int, low: float, high: float, num: int = 30) -> list[dict[str, object]]:

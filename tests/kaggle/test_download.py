@@ -15,6 +15,7 @@ import swinft
 from swinft.cli import main
 from swinft.kaggle.download import downloaded_from
 from tests.conftest import ROOT
+from tests.json_documents import document_of
 from tests.kaggle.conftest import SLUG
 from tests.kaggle.fake_server import KEY, SIGNATURE, TOKEN, Contest, Fault, zipped
 
@@ -49,7 +50,9 @@ def test_a_competition_is_downloaded_unpacked_recorded_and_not_downloaded_again(
     assert len(rows) == 5
     assert not list((FOLDER / ".download").glob("*.part"))
     before = len(kaggle.ranges)
-    assert "everything is in" in said(capsys, SLUG)
+    found = document_of(capsys, "download", SLUG)
+    assert found["competition"] == SLUG
+    assert len(found["files"]) == 4
     assert len(kaggle.ranges) == before + 1  # its headers only
     (FOLDER / "train" / "007.jpg").unlink()
     assert "1 file of the earlier download changed or missing, such as train/007.jpg" in said(capsys, SLUG)

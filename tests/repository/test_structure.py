@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 # A package or module may import those of the lines before its own, and its own.
 ORDER = [
     ["errors", "seeding"],
-    ["ranges", "printing", "class_spec", "extras"],
+    ["ranges", "printing", "class_spec", "extras", "json_output"],
     ["store", "system"],
     ["data", "model"],
     ["inference"],

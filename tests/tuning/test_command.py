@@ -12,6 +12,7 @@ from swinft.cli import main
 from swinft.errors import InputError
 from swinft.tuning.command import split
 from tests.conftest import fit_in_process, in_this_process, tiny_config, write_config
+from tests.json_documents import document_of
 
 SPACE = {"model.optim.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "data.augment": ["none", "light"]}
 
@@ -39,10 +40,8 @@ def in_process(monkeypatch):
 
 
 def test_options_of_a_search_and_keys_of_a_config_are_told_apart(tmp_path):
-    own, words = split(
-        ["--config", "c.yaml", "--trials", "5", "--folds", "0,1", "--model.optim.lr=1", "--json", "--on", "ray"]
-    )
-    assert own == ["--trials=5", "--folds=0,1", "--json"]
+    own, words = split(["--config", "c.yaml", "--trials", "5", "--folds", "0,1", "--model.optim.lr=1", "--on", "ray"])
+    assert own == ["--trials=5", "--folds=0,1"]
     assert words == ["--config", "c.yaml", "--model.optim.lr=1", "--on", "ray"]
     assert split(["--resume", "--config", "c.yaml"]) == (["--resume=true"], ["--config", "c.yaml"])
     with pytest.raises(InputError, match=r"is not a search: it has no study\.json"):
@@ -87,9 +86,7 @@ def test_errors_name_the_users_file_and_line(config, capsys):
 
 def test_a_search_of_one_fold(config, tmp_path, capsys, in_process, monkeypatch):
     monkeypatch.setattr("swinft.tuning.command.write_report", lambda *_: None)  # its figures take half of the time
-    words = ["tune", "--config", str(config), "--folds", "0", "--json"]
-    assert main([*words, "--trials", "1"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = document_of(capsys, "tune", "--config", str(config), "--folds", "0", "--trials", "1")
     folder = tmp_path / "runs" / "tiny"
     assert [each["state"] for each in found["trials"]] == ["complete"]
     # What best.yaml is: the values of the best trial in a config that `fit` takes.

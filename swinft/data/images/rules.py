@@ -95,7 +95,7 @@ class ImageRules:
         wrong = [f"{KEY}.{text}." for text, is_right in allowed.items() if not is_right] or self._range_problems()
         wrong = wrong or self._sample_problems()
         if wrong:
-            raise InputError("\n  ".join(["the image rules are wrong:", *wrong]))
+            raise InputError("\n  ".join(["the image rules are wrong:", *wrong]), wrong)
         if self.range is not None:
             object.__setattr__(self, "range", (float(self.range[0]), float(self.range[1])))
 

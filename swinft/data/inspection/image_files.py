@@ -222,7 +222,7 @@ class ImageFiles:
             ids = [train.table.ids[row] for row in rows.tolist()]
             notes = duplicate_notes(of_images[images], index.take(images), ids, folds[rows], targets[rows])
         if refuses_leaks and fold_leaks(labels, folds):
-            raise InputError("\n  ".join(["the same or similar images are in more than one fold:", *notes]))
+            raise InputError("\n  ".join(["the same or similar images are in more than one fold:", *notes]), notes)
         if test is not None:
             # Images to predict may also be waiting for labels among the training rows.
             answered = train.images_of([row for row in range(len(train.table)) if train.skipped.get(row) != AWAITS])

@@ -85,7 +85,7 @@ class DataError(InputError):
             message += f"\nAll of them are listed in {listed}"
         if download and any(problem.is_missing for problem in self.problems):
             message += f"\nTo get the data:\n{download.rstrip()}"
-        super().__init__(message)
+        super().__init__(message, self.problems)
 
 
 def _shortened(text: str) -> str:

@@ -16,7 +16,7 @@ from swinft.data.masks.tiles import KEY as TILE_KEY
 from swinft.data.masks.tiles import TileConfig
 from swinft.data.tables.table import Problem
 from swinft.data.target.base import Target, TargetCells
-from swinft.errors import InputError, listed
+from swinft.errors import InputError, listed, together
 from swinft.printing import visible
 from swinft.ranges import is_whole, settings_of
 
@@ -84,7 +84,7 @@ class Segmentation(InitArgsMixin, Target):
         if wrong := [path for path in self.templates.values() if not isinstance(path, str) or not fields(path)]:
             found.append(f"{KEY}: files '{wrong[0]}' names no column; write one in braces: 'masks/{{id}}.png'.")
         if found:
-            raise InputError("\n".join(found))
+            raise together(found)
 
     @property
     def templates(self) -> dict[str, str]:

@@ -134,7 +134,7 @@ def check_rules(rules: Sequence[Rule], schema: Schema) -> None:
         else:
             schema = _extended(schema, number, rule)
     if problems:
-        raise InputError("\n  ".join(["the rules are wrong:", *problems]))
+        raise InputError("\n  ".join(["the rules are wrong:", *problems]), problems)
 
 
 def apply_rules(

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swinft.errors import InputError
+from swinft.errors import InputError, together
 from swinft.ranges import NOT_NEGATIVE, UNIT, check_ranges, word_problems
 
 # Where a network blends rows, besides the names of modules of its backbone.
@@ -57,7 +57,7 @@ class MixConfig:
         if self.mixup_at != "images" and not self.mixup_alpha:
             problems.append("model.mix.mixup_at does nothing without model.mix.mixup_alpha: set it.")
         if problems:
-            raise InputError("\n".join(problems))
+            raise together(problems)
 
 
 @dataclass(frozen=True)

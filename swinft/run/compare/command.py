@@ -1,7 +1,5 @@
 """Reads the command line of `swinft compare`, and compares from Python."""
 
-import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,6 @@ from swinft.run.compare.options import CompareOptions
 from swinft.run.compare.table import comparison_lines
 from swinft.run.config.parser import Parser, options_from
 from swinft.run.python_inputs import plain, python_inputs
-from swinft.store import json_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,26 +48,22 @@ class Comparison:
         return str(self.to_frame()._repr_html_())  # type: ignore[operator]
 
 
-def compare_from_argv(argv: Sequence[str]) -> None:
-    """Compares the runs of a command line, and prints the result.
+def compare_from_argv(argv: Sequence[str]) -> Mapping[str, Any]:
+    """Compares the runs of a command line, prints the result, and returns it as plain values.
 
     Raises:
         InputError: An option is wrong, or the runs cannot be compared.
     """
-    parser = Parser(prog="swinft compare", flags=("json", "common_rows", "rules"), lists=("allow_code",))
+    parser = Parser(prog="swinft compare", flags=("common_rows", "rules"), lists=("allow_code",))
     parser.add_argument("run", nargs="*", type=str, default=[], help="runs, ensembles, or OOF.csv of another program")
     parser.add_class_arguments(CompareOptions)
     given = parser.parse_args(argv).as_dict()
     members = given.pop("run")
     options = CompareOptions(**given)
-    # Notes of tables of other programs are printed while they are read.
-    with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
-        table = compared(read_compared(member_specs(members), options), options)
-    if options.json:
-        print(json_bytes(table).decode())
-        return
+    table = compared(read_compared(member_specs(members), options), options)
     for line in comparison_lines(table):
         print_line(line)
+    return table
 
 
 def compare(runs: Sequence[Any], **options: Any) -> Comparison:

@@ -27,7 +27,6 @@ class CompareOptions:
         common_rows: Compare on the training rows that all have predicted; otherwise it is an error if they differ.
         resamples: Number of resamples.
         seed: Seed of the resamples.
-        json: Print everything as JSON.
         allow_code: Packages or modules whose classes the runs' configs may name, besides the trusted ones.
 
     Raises:
@@ -43,7 +42,6 @@ class CompareOptions:
     common_rows: bool = False
     resamples: int = 2000
     seed: int = 42
-    json: bool = False
     allow_code: list[str] | None = None
 
     def __post_init__(self) -> None:

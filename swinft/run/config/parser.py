@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, Namespace, set_dumper, set_parsing_sett
 from jsonargparse._common import parsing_settings  # process-wide, so they are restored for the host program
 from jsonargparse.typing import register_type
 
+from swinft import json_output
 from swinft.data.tables.steps.named import AsWritten
 from swinft.errors import InputError, suggest
 from swinft.run.config.explain import explain
@@ -120,11 +121,14 @@ class Parser(ArgumentParser):
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """The most used keys, or every key."""
         if self.purpose and not self.shows_all:
-            return short_help(self, self.purpose)
-        if self.purpose:
-            self.usage = usage(self)
-            hide_sections(self, {key for key, hint in key_types(self).items() if hint is None})
-        return str(super().format_help(*args, **kwargs))
+            text = short_help(self, self.purpose)
+        else:
+            if self.purpose:
+                self.usage = usage(self)
+                hide_sections(self, {key for key, hint in key_types(self).items() if hint is None})
+            text = str(super().format_help(*args, **kwargs))
+        is_command = str(self.prog).startswith("swinft ") and not getattr(self, "_inner_parser", False)
+        return f"{text}\nOf every command:\n  {json_output.FLAG:<20}  {json_output.HELP}\n" if is_command else text
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises the parser's error as an `InputError`, without the long usage text."""
@@ -172,7 +176,7 @@ def built_once(build: Callable[..., Parser]) -> Callable[..., Parser]:
     return copied
 
 
-def call(function: Callable[..., None], command: str, argv: list[str], *options: type) -> int:
+def call(function: Callable[..., T], command: str, argv: list[str], *options: type) -> T:
     """Runs a function whose signature is a command's interface.
 
     Args:
@@ -183,7 +187,7 @@ def call(function: Callable[..., None], command: str, argv: list[str], *options:
             type.
 
     Returns:
-        Exit code 0; failures are exceptions.
+        What the function returns: the output of the command. Failures are exceptions.
     """
     hints = get_type_hints(function)
     places = {name: hint for name, hint in hints.items() if hint in options}
@@ -197,8 +201,7 @@ def call(function: Callable[..., None], command: str, argv: list[str], *options:
         parser.add_class_arguments(each)
     given = parser.parse_args(argv).as_dict()
     built = {name: kind(**{each.name: given.pop(each.name) for each in fields(kind)}) for name, kind in places.items()}
-    function(**given, **built)
-    return 0
+    return function(**given, **built)
 
 
 def options_from(kind: type[T], given: Mapping[str, Any]) -> T:

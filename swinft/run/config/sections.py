@@ -89,7 +89,7 @@ SPELLINGS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 PrecisionSpelling = Precision | Literal["32", "16", "bf16", 32, 16]
 # Options that say how to run, not what: never part of a frozen config.
 RUN_KEYS = ("fold", "resume", "overwrite", "accept", "devices_per_fold", "on", "copy_data")
-COMMAND_KEYS = ("config", "allow_code", "trial", "what", "steps", "rounds", "gpus", "json", "seconds", *RUN_KEYS)
+COMMAND_KEYS = ("config", "allow_code", "trial", "what", "steps", "rounds", "gpus", "seconds", *RUN_KEYS)
 
 HELP = ("-h", "--help", "--help-all", "--help_all")
 PURPOSES = {
@@ -285,7 +285,7 @@ def _allow(parser: Parser, allow_code: list[str]) -> Allowed:
 
 def _refuse(problems: list[str]) -> None:
     if problems:
-        raise InputError("\n  ".join(["the config is wrong:", *problems]))
+        raise InputError("\n  ".join(["the config is wrong:", *problems]), problems)
 
 
 def dump(parser: Parser, config: Namespace) -> str:

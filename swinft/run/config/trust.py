@@ -110,7 +110,7 @@ def check_named(config: Namespace, allow_code: Sequence[str]) -> None:
     """
     problems = list(_named_problems(config, "", (), allow_code))
     if problems:
-        raise InputError("\n  ".join(["the config is wrong:", *problems]))
+        raise InputError("\n  ".join(["the config is wrong:", *problems]), problems)
 
 
 def class_problem(name: str, key: str, bases: tuple[type, ...], allow_code: Sequence[str]) -> str | None:

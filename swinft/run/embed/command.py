@@ -8,7 +8,7 @@ from typing import Any
 from swinft.run import api, layout
 from swinft.run.config.parser import options_from
 from swinft.run.embed.embeddings import Embeddings
-from swinft.run.embed.make import make_embeddings
+from swinft.run.embed.make import folder_of, make_embeddings
 from swinft.run.embed.makers import Maker
 from swinft.run.embed.member import make_member
 from swinft.run.embed.options import EmbedOptions, FitOptions
@@ -30,6 +30,13 @@ def embed_run(run: layout.Run, options: EmbedOptions, fit: FitOptions) -> "Maker
         return make_member(run, options, fit)
     with hold_if_writable(run.lock):
         return make_embeddings(run, options)
+
+
+def embedded_output(maker: Maker) -> dict[str, Any]:
+    """Embeddings as plain values, for `--json`: their folder, their files, and what made them."""
+    folder = folder_of(maker)
+    about = {"views": [view.name for view in maker.views], "layer": maker.label, "precision": maker.precision}
+    return {"run": maker.run.root, "folder": folder, "files": sorted(folder.glob("*.parquet")), **about}
 
 
 def embed(

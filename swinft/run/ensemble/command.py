@@ -37,7 +37,7 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     for word, value in pairwise(words):
         if word == "--config" and (problems := file_problems(Path(value), Allowed(types, {}, []))):
-            raise InputError("\n  ".join(["the recipe is wrong:", *problems]))
+            raise InputError("\n  ".join(["the recipe is wrong:", *problems]), problems)
     given = parser.parse_args(words).as_dict()
     del given["config"]
     positional = given.pop("run")

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 
-from swinft.errors import InputError
+from swinft.errors import together
 from swinft.run.compute.devices import devices_per_fold
 from swinft.run.config.callbacks import callback_problems
 from swinft.run.experiment import Experiment
@@ -43,7 +43,7 @@ def check_trainer(experiment: Experiment, num_folds: int) -> Trainer:
     config = experiment.config
     problems = _value_problems(config.trainer)
     if problems:
-        raise InputError("\n".join(problems))
+        raise together(problems)
     _, precision, _ = training_precision(config.trainer.accelerator, config.trainer.precision)
     # A fold sees only its own GPUs.
     has_choice = config.trainer.devices == "auto"
@@ -53,7 +53,7 @@ def check_trainer(experiment: Experiment, num_folds: int) -> Trainer:
     problems = callback_problems(callbacks_of(trainer), bool(trainer.loggers), config.checkpoint == "last")
     problems += _device_problems(trainer, config.trainer, precision)
     if problems:
-        raise InputError("\n".join(problems))
+        raise together(problems)
     return trainer
 
 

@@ -1,11 +1,8 @@
 """`swinft plan`: the cost of a config's whole run, from a short training here, or for GPUs that are not here."""
 
-import json
 import math
-import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,14 +46,12 @@ AFTER = 2.0  # seconds of scores and report after the last fold; they are not me
 def plan_parser() -> Parser:
     """The parser of `swinft plan`."""
     parser = new_parser("plan")
-    parser.flags.add("json")
     parser.add_argument(
         "--gpus",
         type=str | None,
         default=None,
         help=f"GPUs that are not here, as 8xA100: an estimate from operations and data sheets. {', '.join(GPUS)}",
     )
-    parser.add_argument("--json", type=bool, default=False, help="print the plan as JSON")
     parser.add_argument(
         "--seconds", type=float, default=SECONDS, help="seconds of training steps to measure; more are more precise"
     )
@@ -75,11 +70,6 @@ def plan_from_argv(argv: list[str]) -> Plan | None:
     if experiment.config.trial:
         measure(experiment, Path(experiment.config.trial))
         return None
-    if experiment.config.json:
-        with redirect_stdout(sys.stderr):  # what checks and processes say is no JSON
-            plan = plan_of(experiment)
-        print(json.dumps(plan.to_dict(), indent=1))
-        return plan
     plan = plan_of(experiment)
     for line in described(plan):
         print_line(line)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from swinft.data.folds import folds_csv
-from swinft.data.summary import format_summary
-from swinft.errors import InputError, listed, number_of
+from swinft.errors import InputError, listed, number_of, together
+from swinft.json_output import Output
 from swinft.printing import print_line
 from swinft.ranges import named_runs
-from swinft.run.check import CheckedRun, check_run
+from swinft.run.check import CheckedRun, check_run, print_checked
 from swinft.run.compute.choices import Choice, default_choice
 from swinft.run.config.fit_options import fit_parser
 from swinft.run.config.parser import Parser
@@ -33,12 +33,15 @@ from swinft.system.processes import launcher_ranks, rank
 Checked = dict[str, tuple[Experiment, CheckedRun]]
 
 
-def check_rounds(argv: list[str], parser: Parser) -> None:
+def check_rounds(argv: list[str], parser: Parser) -> Output:
     """Checks a config with rounds, and prints what each will do.
 
     Args:
         argv: The words of the command line.
         parser: That of the command.
+
+    Returns:
+        What was found, of the first round as by `print_checked`.
 
     Raises:
         InputError: Something is wrong with a round; what is wrong with the keys of all rounds is listed at once.
@@ -46,11 +49,11 @@ def check_rounds(argv: list[str], parser: Parser) -> None:
     with _plan(argv, parser) as plan:
         found = _checked(plan, resume=None)
         first = found[plan.rounds[0].name][1]
-        print(format_summary(first.data.summary()))
-        for line in first.lines():
-            print_line(line)
+        output = print_checked(first)
         for line in _described(plan, first):
             print_line(line)
+        rounds = [{"name": each.name, "does": each.does, "from": each.sources} for each in plan.rounds]
+        return {**output, "folder": plan.folder, "rounds": rounds}
 
 
 def fit_rounds(argv: list[str]) -> Run:
@@ -153,7 +156,7 @@ def _collecting(problems: list[str], each: Round) -> Iterator[None]:
 
 def _raise(problems: Sequence[str]) -> None:
     if problems:
-        raise InputError("\n".join(problems))
+        raise together(problems)
 
 
 def _check_same(first: CheckedRun, other: CheckedRun) -> None:

@@ -118,7 +118,7 @@ def read_rounds(path: Path) -> list[Round]:
         problems += [f"{place}: round '{keys['name']}': {problem}" for problem in wrong]
         rounds.append(found)
     if problems:
-        raise InputError("\n  ".join(["the rounds are wrong:", *dict.fromkeys(problems)]))
+        raise InputError("\n  ".join(["the rounds are wrong:", *dict.fromkeys(problems)]), dict.fromkeys(problems))
     return rounds
 
 

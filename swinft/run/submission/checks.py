@@ -63,7 +63,7 @@ def check_config(sample: Sample, schema: Schema, config: SubmissionConfig, file:
     if config.keep and not file.cells:
         problems.append("submission.keep keeps a sample submission's cells, but data.sample_submission is not set.")
     if problems:
-        raise InputError("\n  ".join(["the submission's settings are wrong:", *problems]))
+        raise InputError("\n  ".join(["the submission's settings are wrong:", *problems]), problems)
 
 
 def check_halves(rules: Sequence[Rule], config: SubmissionConfig, format_: SubmissionFormat) -> None:

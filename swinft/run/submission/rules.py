@@ -81,7 +81,7 @@ def check_on_tables(
         if name not in table.columns
     ]
     if problems:
-        raise InputError("\n  ".join(["the rules are wrong:", *problems]))
+        raise InputError("\n  ".join(["the rules are wrong:", *problems]), problems)
     groups = [name for rule in rules if isinstance(rule, GroupRule) for name in rule.columns]
     groups += [config.group.by] if config.group else []
     found = [twin_problems(table, name, Counter(table.names(name)), text) for name in groups for table in tables]

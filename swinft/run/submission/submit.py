@@ -22,6 +22,7 @@ from swinft.inference.predictions import Predictions, read_foreign
 from swinft.inference.provenance import Provenance, other_views, read_provenance, sha256
 from swinft.inference.rules.fitted import fitted_of
 from swinft.inference.rules.rule import Rule, apply_rules, columns_of
+from swinft.json_output import Output
 from swinft.model.metrics import Traits, traits_of
 from swinft.printing import print_line
 from swinft.run.layout import Run
@@ -62,6 +63,13 @@ class Submission:
     path: Path | None
     text: str
     plan: SubmissionPlan
+
+    @property
+    def output(self) -> Output:
+        """All but its text as plain values, for `--json`."""
+        sample = self.plan.sample
+        about = {"sample": sample.source, "rows": len(sample.ids), "columns": sample.columns}
+        return {"submission": self.path, **about, "format": self.plan.describe(), "notes": self.plan.notes}
 
     def to_frame(self) -> pd.DataFrame:
         """The file's cells, as text."""

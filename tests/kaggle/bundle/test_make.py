@@ -19,6 +19,7 @@ from swinft.kaggle.bundle.opened import open_bundle
 from swinft.run.layout import Run
 from swinft.store import commit
 from tests.conftest import ROOT
+from tests.json_documents import document
 from tests.kaggle.bundle.conftest import COMPETITION, make
 
 
@@ -46,14 +47,17 @@ def test_it_has_what_predicts_and_nothing_of_rows(tiny_bundle, tiny_run):
 
 
 @pytest.mark.usefixtures("_not_loaded")
-def test_secrets_stay_here(tiny_run, tmp_path):
+def test_secrets_stay_here(tiny_run, tmp_path, capsys):
     run = Run(Path(shutil.copytree(tiny_run, tmp_path / "tiny")))
     config = run.read_config()
     config["trainer"]["logger"] = [
         {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"api_key": "s3cret"}}
     ]
     commit(run.config, yaml.safe_dump(config).encode(), "swinft fit")
-    assert make(str(run.root), "--output", str(tmp_path / "out")) == 0
+    capsys.readouterr()
+    assert make(str(run.root), "--output", str(tmp_path / "out"), "--json") == 0
+    made = document(capsys.readouterr().out, "bundle")
+    assert all(Path(each).exists() for each in [*made["datasets"], made["notebook"]])
     found = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert b"s3cret" not in found
     assert b"***" in found

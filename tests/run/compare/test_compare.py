@@ -1,7 +1,6 @@
 """`swinft compare` through the front door: what it says, what it refuses, and tables of other programs."""
 
 import csv
-import json
 import shutil
 from pathlib import Path
 
@@ -19,14 +18,14 @@ from swinft.run.ensemble.members import Base
 from swinft.run.layout import Run
 from swinft.run.submission.fitting import score_with_rules
 from swinft.store import commit
+from tests.json_documents import document_of
 from tests.run.ensemble.conftest import write_oof
 
 QUICK = ["--resamples", "100"]
 
 
 def compared(capsys, *words: object) -> dict:
-    assert main(["compare", *map(str, words), "--json", *QUICK]) == 0
-    return json.loads(capsys.readouterr().out)
+    return document_of(capsys, "compare", *map(str, words), *QUICK)
 
 
 def refused(capsys, *words: object) -> str:

@@ -1,6 +1,5 @@
 """`swinft runs` through the front door: order, what is unfinished or damaged, notes, submissions."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from swinft.kaggle.record import COMPLETE, Sent, write_sent
 from swinft.run.compare.ledger_table import WIDTH
 from swinft.run.layout import Run
 from swinft.store import commit, json_bytes, verify
+from tests.json_documents import document_of
 
 
 @pytest.fixture
@@ -26,9 +26,7 @@ def folder(tiny_run, tmp_path) -> Path:
 
 
 def listed(folder: Path, capsys, *words: str) -> dict[str, dict]:
-    capsys.readouterr()
-    assert main(["runs", str(folder), "--json", *words]) == 0
-    return {each["name"]: each for each in json.loads(capsys.readouterr().out)["runs"]}
+    return {each["name"]: each for each in document_of(capsys, "runs", str(folder), *words)["runs"]}
 
 
 def test_runs_are_ranked_by_the_direction_of_their_metric_and_apart_by_metric(folder, capsys):

@@ -20,6 +20,7 @@ from swinft.run.embed.files import read_table, write_table
 from swinft.run.layout import Run
 from swinft.store import commit, digest
 from tests.conftest import TINY_SWIN
+from tests.json_documents import document
 from tests.run.embed.conftest import FOLDER, QUICK
 
 COLORS = ["blue", "green", "red"]
@@ -180,9 +181,10 @@ def test_the_same_bytes_again_and_from_files_with_rows_in_another_order(runs):
 
 def test_only_what_is_missing_is_made_again(runs, capsys):
     parquets(runs)[1].unlink()
-    capsys.readouterr()
-    assert main(["embed", str(runs / "tiny"), "--device", "cpu"]) == 0
-    said = capsys.readouterr().out
+    assert main(["embed", str(runs / "tiny"), "--device", "cpu", "--json"]) == 0
+    out, said = capsys.readouterr()
+    found = document(out, "embed")
+    assert set(found["files"]) >= set(map(str, parquets(runs)))
     assert "24 images × 1 fold × 1 view" in said
     assert "rows to predict by 2 networks are there already" in said
     assert parquets(runs)[1].is_file()

@@ -25,6 +25,7 @@ from swinft.run.lock import hold
 from swinft.run.scoring import row_scorer, score_rows
 from swinft.store import commit, record_existing
 from tests.conftest import ROOT, in_this_process, tiny_config, write_config
+from tests.json_documents import document
 from tests.run.ensemble.conftest import write_oof, write_test
 
 QUICK = ["--bootstrap", "20", "--leave-one-out", "false"]
@@ -68,9 +69,11 @@ def pair(runs: Path, name: str, folder: Path) -> tuple[Path, Path]:
 
 
 def test_a_mean_is_a_run_of_its_own_with_a_report(runs, competition, capsys):
-    assert combine(runs, "--method", "mean") == 0
-    said = capsys.readouterr().out
+    assert combine(runs, "--method", "mean", "--json") == 0
+    out, said = capsys.readouterr()
+    found = document(out, "fit", "ensemble")
     made = runs / "E"
+    assert (found["run"], found["folds"], found["ensemble"]["method"]) == (str(made), [], "mean")
     mean = np.mean([values(runs / name) for name in "abc"], 0)
     assert np.allclose(values(made), mean, atol=1e-6)
     assert np.allclose(

@@ -1,15 +1,13 @@
 """What `swinft plan` says: sums that can be done by hand, GPUs by name, and a plan beside the fit that it is of."""
 
-import json
-
 import pytest
 
-from swinft.cli import main
 from swinft.errors import InputError
 from swinft.run.plan.cost import Costs, Plan, Work, fold_seconds, limited
 from swinft.run.plan.gpus import GPUS, parsed
 from swinft.run.plan.stopwatch import of_batches
 from tests.conftest import in_this_process, tiny_config, write_config
+from tests.json_documents import document_of
 
 COSTS = Costs(
     start_up=5, first=2, epoch=1, batch={"224x224": 0.5, "128x128": 0.2}, frozen=0.4, validation=(0.25, 1), saving=3,
@@ -66,9 +64,7 @@ def test_gpus_are_given_by_number_and_name():
 
 
 def plan_of(capsys, config, *words: str) -> dict:
-    capsys.readouterr()
-    assert main(["plan", "--config", str(config), "--json", *words]) == 0
-    return json.loads(capsys.readouterr().out)
+    return document_of(capsys, "plan", "--config", str(config), *words)
 
 
 def test_a_plan_for_gpus_that_are_not_here_spreads_the_folds_and_tells_whether_a_batch_fits(
