@@ -18,7 +18,7 @@ from swinft.data.loading.workers import last_pass
 from swinft.errors import number_of
 from swinft.inference.finite import Origin, check_finite
 from swinft.inference.maps import LevelsFile, Maps, levels_of
-from swinft.inference.tta import View, predict_views
+from swinft.inference.tta import View, predictions_by_view
 from swinft.model.tiles import Tiling, bands
 from swinft.system.precision import Precision, autocast
 from swinft.system.progress import Progress
@@ -36,6 +36,28 @@ class Predictor(Protocol):
         ...
 
 
+class ViewValues:
+    """Collects the predictions of each view, which `predict_rows` averages: float32 (V, N, K) after the last batch."""
+
+    def __init__(self) -> None:
+        self._batches: list[Tensor] = []
+
+    def add(self, of_nets: Sequence[Tensor], is_real: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            of_nets: Each network's predictions (V, B, K), whose mean is kept.
+            is_real: Which rows are no padding, bool (B,).
+        """
+        self._batches.append(torch.stack(list(of_nets)).mean(0).cpu()[:, is_real])
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """The predictions of each view, in the rows' order, float32 (V, N, K)."""
+        found: NDArray[np.float32] = torch.cat(self._batches, 1).numpy()
+        return found
+
+
 def predict_rows(
     nets: Sequence[Predictor],
     loader: DataLoader[Any],
@@ -44,6 +66,7 @@ def predict_rows(
     precision: Precision,
     origin: Origin | None = None,
     progress: str | None = None,
+    by_view: ViewValues | None = None,
 ) -> tuple[NDArray[np.int64], Values]:
     """Predicts every row of a loader once.
 
@@ -57,6 +80,7 @@ def predict_rows(
         precision: A resolved precision.
         origin: Names of rows and networks, for the error about predictions that are not finite.
         progress: Prefix of the progress line, such as `part 1/4`; None for no progress line.
+        by_view: Also gets the predictions of each view, of other targets than masks.
 
     Returns:
         Row indices (N,) in the loader's order, and float32 predictions (N, K) in the competition's units, or maps.
@@ -74,7 +98,10 @@ def predict_rows(
             is_real = batch["row"] >= 0
             rows.append(batch["row"][is_real])
             if (tiling := Tiling.of(batch)) is None:
-                found = _predict_batch(nets, batch, views, device).cpu()[is_real]
+                of_nets = None if by_view is None else list[Tensor]()
+                found = _predict_batch(nets, batch, views, device, of_nets).cpu()[is_real]
+                if by_view is not None and of_nets:
+                    by_view.add(of_nets, is_real)
                 is_finite = found.flatten(1).isfinite().all(1)  # on the CPU already: no extra synchronisation
                 values.append(levels_of(found) if found.ndim == 4 else found)
             else:
@@ -123,18 +150,35 @@ def print_work(
 
 
 def _predict_batch(
-    nets: Sequence[Predictor], batch: dict[str, Tensor], views: Sequence[View], device: torch.device
+    nets: Sequence[Predictor],
+    batch: dict[str, Tensor],
+    views: Sequence[View],
+    device: torch.device,
+    of_nets: list[Tensor] | None = None,
 ) -> Tensor:
-    """Mean prediction (B, K), or maps (B, K, H, W), of one batch over networks and views."""
+    """Mean prediction (B, K), or maps (B, K, H, W), of one batch over networks and views; `of_nets` as of `_mean`."""
     non_blocking = device.type == "cuda"  # unsafe on MPS: the source may be overwritten before it is copied
     images = batch["image"].to(device, non_blocking=non_blocking)
     names = [name for name in ("features", "image_mask") if name in batch]
-    return _mean(nets, images, views, {name: batch[name].to(device, non_blocking=non_blocking) for name in names})
+    more: dict[str, Tensor] = {name: batch[name].to(device, non_blocking=non_blocking) for name in names}
+    return _mean(nets, images, views, more, of_nets)
 
 
-def _mean(nets: Sequence[Predictor], images: Tensor, views: Sequence[View], more: dict[str, Tensor]) -> Tensor:
-    """Mean prediction of images over networks and views."""
-    return torch.stack([predict_views(partial(net.predict, **more), images, views) for net in nets]).mean(0)
+def _mean(
+    nets: Sequence[Predictor],
+    images: Tensor,
+    views: Sequence[View],
+    more: dict[str, Tensor],
+    of_nets: list[Tensor] | None = None,
+) -> Tensor:
+    """Mean prediction of images over networks and views; each network's predictions (V, B, K) go to `of_nets`."""
+    means = []
+    for net in nets:
+        of_views = predictions_by_view(partial(net.predict, **more), images, views)
+        means.append(of_views.mean(0))
+        if of_nets is not None:
+            of_nets.append(of_views)
+    return torch.stack(means).mean(0)
 
 
 def _tiled(

@@ -188,10 +188,16 @@ def _problem(view: View, shape: tuple[int, ...], dtype: torch.dtype) -> str:
 
 
 def predict_views(predict: Callable[[Tensor], Tensor], images: Tensor, views: Sequence[str | View]) -> Tensor:
-    """The mean prediction over views, in the competition's units.
+    """The mean prediction over views, (B, K) or maps (B, K, H, W); arguments as of `predictions_by_view`.
 
     Predictions are averaged after decoding: the submission needs the mean of probabilities or target values, and the
     mean of logits would be another number.
+    """
+    return predictions_by_view(predict, images, views).mean(0)  # (V, B, K) -> (B, K)
+
+
+def predictions_by_view(predict: Callable[[Tensor], Tensor], images: Tensor, views: Sequence[str | View]) -> Tensor:
+    """The predictions of each view, in the competition's units.
 
     Args:
         predict: Images to decoded predictions (B, K).
@@ -199,7 +205,7 @@ def predict_views(predict: Callable[[Tensor], Tensor], images: Tensor, views: Se
         views: Names in `VIEWS`, and custom views.
 
     Returns:
-        float32 predictions (B, K); maps (B, K, H, W), where the images were before the views.
+        float32 predictions (V, B, K); maps (V, B, K, H, W), where the images were before the views.
 
     Raises:
         InputError: A view cannot bring maps back.
@@ -209,7 +215,7 @@ def predict_views(predict: Callable[[Tensor], Tensor], images: Tensor, views: Se
     for view in chosen_views(views):
         values = predict(view.apply(flat).reshape(images.shape)).float()
         found.append(values if values.ndim == 2 else _inverted(view, values))
-    return torch.stack(found).mean(0)  # (V, B, K) -> (B, K)
+    return torch.stack(found)
 
 
 def _inverted(view: View, maps: Tensor) -> Tensor:

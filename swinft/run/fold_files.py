@@ -140,6 +140,11 @@ class Fold:
         return self.root / "oof.csv"
 
     @property
+    def oof_by_view(self) -> Path:
+        """The same predictions by each view alone, float32 (V, N, K); none with one view, and none of masks."""
+        return self.root / "oof_by_view.npy"
+
+    @property
     def result(self) -> Path:
         """Score, epochs and seconds. Written last: a fold with a result is done."""
         return self.root / "result.json"

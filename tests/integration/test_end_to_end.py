@@ -22,6 +22,7 @@ from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
+from swinft.store import verify
 from tests.conftest import ROOT, TINY_SWIN, fit_in_process, power_gone_after, tiny_config, write_config
 from tests.integration.layouts.some_numbers import petfinder
 
@@ -157,6 +158,7 @@ def test_every_kind_of_target_runs_to_a_submission(kind, competition, tmp_path, 
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     fit_in_process(config)
     run = str(tmp_path / "runs" / "tiny")
+    check_single_views(Run.open(run))
     assert main(["predict", run, "--device", "cpu"]) == 0
     assert main(["submit", run]) == 0
     rows = read_rows(tmp_path / "runs" / "tiny" / "submission.csv")
@@ -167,6 +169,20 @@ def test_every_kind_of_target_runs_to_a_submission(kind, competition, tmp_path, 
     if kind == "multilabel-string":
         assert all(set(row["tags"].split(" ")) <= {"warm", "cool", "plant"} for row in rows)
         check_another_threshold(run, competition, capsys)
+
+
+def check_single_views(run: Run) -> None:
+    """Each fold keeps what each view predicts alone: their mean is its out-of-fold predictions."""
+    experiment = Experiment.of_run(run, "predict", None)
+    schema, fold = Schema.from_dict(run.read_schema()), run.fold(1)
+    by_view = np.load(verify(fold.oof_by_view))
+    np.testing.assert_allclose(by_view.mean(0), Predictions.read(fold.oof, len(schema.outputs)).values, rtol=1e-5)
+    data = experiment.datamodule(run, folds={"held_out": 1})
+    data.setup("fit")
+    net = experiment.network(schema, fold.weights, CPU)
+    alone = [predict_rows([net], data.val_dataloader(), [view], CPU, "32-true")[1] for view in ("identity", "hflip")]
+    np.testing.assert_array_equal(by_view, alone)
+    assert (by_view[0] != by_view[1]).any()
 
 
 def check_another_threshold(run: str, competition: Path, capsys: pytest.CaptureFixture[str]) -> None:

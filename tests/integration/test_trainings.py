@@ -145,6 +145,7 @@ def test_a_run_killed_in_its_second_seed_goes_on_byte_for_byte(competition, tmp_
         "model.mix": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0},
         "model.drop_path_rate": 0.2,
         "checkpoint": {"soup": "last", "epochs": 2},
+        "predict": {"views": ["identity", "hflip"]},
         "trainer.max_epochs": 3,
     }
     for name in ("whole", "cut"):
@@ -157,7 +158,7 @@ def test_a_run_killed_in_its_second_seed_goes_on_byte_for_byte(competition, tmp_
     assert not (runs[1] / "fold_0_seed_1" / "result.json").exists()
     assert fit(competition, tmp_path / "cut", "--resume", **keys) == 0
     names = [f"fold_{fold}_seed_{seed}" for fold in (0, 1) for seed in (0, 1)]
-    files = [f"{name}/{file}" for name in names for file in ("weights.safetensors", "oof.csv")]
+    files = [f"{name}/{file}" for name in names for file in ("weights.safetensors", "oof.csv", "oof_by_view.npy")]
     for file in [*files, "oof.csv"]:
         assert (runs[0] / file).read_bytes() == (runs[1] / file).read_bytes(), file
 

@@ -26,7 +26,7 @@ except ImportError:  # Windows, where a mapped file cannot be deleted
     fcntl = None  # type: ignore[assignment]
 
 HEADER = 4096  # bytes of JSON at a file's start: one page, so that the pixels start on one
-FORMAT = "swinft-pixels-2"
+FORMAT = "swinft-pixels-3"
 PIXELS, INDEX = ".pixels", ".index"  # suffixes of a file with pixels, and of one without
 KEEP_DAYS = 30  # a cache unused for longer is deleted when another is built
 KEEP_SHARE = 0.5  # of the disk (free space plus caches) that caches may use when another is built

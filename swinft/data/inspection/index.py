@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.inspection.statistics import STATISTICS
 from swinft.data.sources.source import is_absent
 
 HASH_SIDE = 16  # the perceptual hash has its square of bits
@@ -39,11 +40,13 @@ RECORD = np.dtype(
         ("dropped_bands", "u1"),
         ("used_bits", "u1"),
         ("altered", "<f4"),
+        ("statistics", "<f4", (len(STATISTICS),)),  # of the pixels as training sees them
         ("mode", "S12"),  # Pillow's name of the pixel format
         ("format", "S8"),
     ]
 )
-COLUMNS = ("split", "id", *SIGNATURE, "content", "pixels", "perceptual", "problem")
+SIZES = ("height", "width")  # of the file in pixels; these and the statistics are empty for unusable files
+COLUMNS = ("split", "id", *SIGNATURE, "content", "pixels", "perceptual", *SIZES, *STATISTICS, "problem")
 EXTENSIONS = {"JPEG": {".jpg", ".jpeg", ".jfif"}, "MPO": {".jpg", ".jpeg"}, "TIFF": {".tif", ".tiff"}}
 
 
@@ -136,8 +139,9 @@ def write_images(splits: Mapping[str, tuple[Sequence[str], ImageIndex]]) -> str:
     writer.writerow(COLUMNS)
     for split, (ids, index) in splits.items():
         states = index.records["signature"].tolist()
-        for row, (id, state, codes) in enumerate(zip(ids, states, _codes(index.records), strict=True)):
-            writer.writerow((split, id, *state, *codes, index.errors.get(row, "")))
+        lines = zip(ids, states, _codes(index.records), _numbers(index.records), strict=True)
+        for row, (id, state, codes, numbers) in enumerate(lines):
+            writer.writerow((split, id, *state, *codes, *numbers, index.errors.get(row, "")))
     return text.getvalue()
 
 
@@ -171,6 +175,16 @@ def _codes(records: NDArray[np.void]) -> Iterator[tuple[str, str, str]]:
     content = _hexadecimal(records["content"], np.asarray(records["content"].any(axis=1)))
     pixels = _hexadecimal(records["pixels"], is_usable)
     return zip(content, pixels, _hexadecimal(records["perceptual"], is_usable & ~records["is_flat"]), strict=True)
+
+
+def _numbers(records: NDArray[np.void]) -> Iterator[list[str]]:
+    """Height, width and statistics of each file as text; empty if it is unusable."""
+    none = [""] * (len(SIZES) + len(STATISTICS))
+    sizes = zip(*(records[name].tolist() for name in SIZES), strict=True)
+    for is_usable, size, values in zip(
+        records["is_usable"].tolist(), sizes, records["statistics"].tolist(), strict=True
+    ):
+        yield [*map(str, size), *(f"{value:.5g}" for value in values)] if is_usable else none
 
 
 def _hexadecimal(values: NDArray[Any], is_there: NDArray[np.bool_]) -> Iterator[str]:

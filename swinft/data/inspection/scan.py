@@ -20,6 +20,7 @@ from swinft.data.images.depth import Pixels, level
 from swinft.data.images.resize import load_image_and_info
 from swinft.data.images.rules import RULES, ImageRules
 from swinft.data.inspection.index import HASH_SIDE, RECORD, SIGNATURE, ImageIndex
+from swinft.data.inspection.statistics import statistics
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import ImageError, Source, read_image
 from swinft.errors import InputError, listed
@@ -165,6 +166,7 @@ def scan_image(images: ImageSet, row: int, record: NDArray[np.void]) -> Pixels |
     record["mode"], record["format"] = info.mode.encode(), info.format.encode()
     for name in ("height", "width", "frames", "is_rotated", "bits", "dropped_bands", "used_bits", "altered"):
         record[name] = getattr(info, name)
+    record["statistics"] = statistics(pixels)
     record["is_usable"] = True
     return pixels
 

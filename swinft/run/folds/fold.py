@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from jsonargparse import Namespace
+from numpy.lib.format import write_array
 from numpy.typing import NDArray
 
 from swinft.data.datamodule import CSVDataModule
@@ -24,7 +25,7 @@ from swinft.errors import InputError, number_of
 from swinft.inference.compiled import nets_by_torch
 from swinft.inference.finite import Origin
 from swinft.inference.predictions import Predictions
-from swinft.inference.predictor import Values, predict_rows
+from swinft.inference.predictor import Values, ViewValues, predict_rows
 from swinft.model.metrics import traits_of
 from swinft.model.network import ImageModel
 from swinft.model.task import FineTuneTask
@@ -273,10 +274,13 @@ def _finish(
     epochs = make_soup(recorder, data, network, predict, device, precision)
     num_rows, scores = 0, dict[str, float]()
     if fold.held_out is not None:
-        rows, values = predict(network(), f"fold {fold.index}  out-of-fold predictions")
+        by_view = ViewValues() if len(config.predict.views) > 1 and not data.schema.base.are_maps else None
+        rows, values = predict(network(), f"fold {fold.index}  out-of-fold predictions", by_view)
         ids = np.asarray(data.train_table.ids)[rows].tolist()
         oof = Predictions.of(ids, values, data.schema.outputs, np.full(len(rows), fold.held_out))
         oof.write(fold.oof, "swinft fit")
+        if by_view is not None:
+            commit(fold.oof_by_view, partial(write_array, array=by_view.values, allow_pickle=False), "swinft fit")
         num_rows, scores = len(rows), score_rows(recorder.metrics, data, rows, values)
     made = made_with(config, trainer.world_size) | choice.described()
     result = {
@@ -306,13 +310,14 @@ def predict_held_out(
     precision: Precision,
     net: ImageModel,
     label: str | None = None,
+    by_view: ViewValues | None = None,
 ) -> tuple[NDArray[np.int64], Values]:
-    """Numbers and predictions of the held-out rows, by a network that may be cast for it."""
+    """Numbers and predictions of the held-out rows, by a network that may be cast for it; `by_view` as given on."""
     loader, views = data.val_dataloader(), experiment.views()
     policy = experiment.config.predict.compile
     nets = nets_by_torch([net], loader, views, device, policy, precision, data.image_size)
     origin = Origin(data.train_table.ids, [fold.weights], "Set trainer.precision to 32-true, under another --name.")
-    return predict_rows(nets, loader, views, device, precision, origin, label)
+    return predict_rows(nets, loader, views, device, precision, origin, label, by_view)
 
 
 def _precision_of_oof(config: Namespace, recorder: FoldRecorder, device: torch.device) -> Precision:

@@ -56,24 +56,36 @@ def suspicious(
         Positions int64 (m,), and qualities float64 (m,).
     """
     most = len(given) if share is None else int(share * len(given))
+    quality = label_quality(target, given, predicted)
     if not target.are_probabilities:
-        scale = np.maximum(given.std(0), np.finfo(np.float32).tiny)
-        quality = np.exp(-np.abs((predicted - given) / scale).max(1))
         worst = np.argsort(quality, kind="stable")[:most]
         return worst, quality[worst]
     probable = np.asarray(target.valid(predicted))
     if target.are_classes:
         find = import_extra("cleanlab.filter", "noise", WHAT).find_label_issues
-        quality = probable[np.arange(len(given)), given.astype(np.int64)]
         found = find(given.astype(np.int64), probable, return_indices_ranked_by="self_confidence", n_jobs=1)
     else:
-        quality = np.where(given > 0.5, probable, 1 - probable).min(1)
         labels = [np.flatnonzero(row > 0.5).tolist() for row in given]
         find = import_extra("cleanlab.multilabel_classification.filter", "noise", WHAT).find_label_issues
         rows = np.flatnonzero(find(labels, probable, n_jobs=1))
         found = rows[np.argsort(quality[rows], kind="stable")]
     worst = np.asarray(found, dtype=np.int64)[:most]
     return worst, quality[worst]
+
+
+def label_quality(target: Target, given: NDArray[np.number], predicted: Values) -> Values:
+    """The quality of labels, in 0–1, low is bad, float64 (n,); arguments as of `suspicious`.
+
+    It is the predicted probability of the class that is given, or of the least probable of the labels that are given or
+    not; of numbers exp(−d), where d is the residual in standard deviations of the output, the largest of several.
+    """
+    if not target.are_probabilities:
+        scale = np.maximum(given.std(0), np.finfo(np.float32).tiny)
+        return np.asarray(np.exp(-np.abs((predicted - given) / scale).max(1)))
+    probable = np.asarray(target.valid(predicted))
+    if target.are_classes:
+        return np.asarray(probable[np.arange(len(given)), given.astype(np.int64)])
+    return np.asarray(np.where(given > 0.5, probable, 1 - probable).min(1))
 
 
 def pairings(num_folds: int) -> list[list[tuple[int, int]]]:

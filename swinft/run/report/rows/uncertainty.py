@@ -1,0 +1,88 @@
+"""How uncertain predictions are: entropy and margin of probabilities; the spread of several predictions of a number.
+
+Shapes: N rows, K outputs, P predictions of each row (views, and networks of several seeds), H × W pixels of a map.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.data.target.base import Target
+from swinft.inference.maps import WHITE, Maps
+
+Array = NDArray[np.float64]
+MOST_PIXELS = 256  # of a side of a map: more say the same of its mean
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """The uncertainty of some rows.
+
+    Args:
+        name: What is measured: `entropy` or `spread`.
+        values: (N,); larger is less certain. Entropy is in 0–1: of the largest that K classes or a label can have.
+            Spread is in standard deviations of the target.
+        margin: How far the likeliest class is before the second one, or the least decided label from 0.5, times two, in
+            0–1, (N,); None for numbers and masks.
+        description: What the values are, as a sentence.
+    """
+
+    name: str
+    values: Array
+    margin: Array | None
+    description: str
+
+
+def uncertainty(
+    target: Target, values: NDArray[np.float32], several: NDArray[np.float32] | None, deviation: Array | None = None
+) -> Uncertainty | None:
+    """The uncertainty of predictions; None of numbers of which there is one prediction each.
+
+    Args:
+        target: The kind of target.
+        values: Predictions (N, K).
+        several: The predictions of the same rows that were averaged, (P, N, K); None if there is one.
+        deviation: Of numbers: standard deviation of each output's targets, (K,).
+    """
+    if not target.are_probabilities:
+        if several is None or len(several) < 2:
+            return None
+        scale = np.ones(values.shape[1]) if deviation is None else np.where(deviation > 0, deviation, 1.0)
+        spread = (several.astype(np.float64).std(0) / scale).max(1)
+        what = "The standard deviation of a row's predictions by different views or seeds, in those of the target"
+        return Uncertainty("spread", spread, None, what + ("." if len(scale) == 1 else "; the largest of all outputs."))
+    shares = np.asarray(target.valid(values), dtype=np.float64)
+    if target.are_classes:
+        if shares.shape[1] < 2:
+            return None
+        entropy = _entropy(shares).sum(1) / np.log(shares.shape[1])
+        two = np.sort(shares, axis=1)[:, -2:]
+        what = "The entropy of a row's probabilities, as a share of the largest there can be: 1 where all are equal."
+        return Uncertainty("entropy", entropy, two[:, 1] - two[:, 0], what)
+    entropy = (_entropy(shares) + _entropy(1 - shares)) / np.log(2)
+    what = "The entropy of a row's least certain label, in bits: 1 where its probability is 0.5."
+    return Uncertainty("entropy", entropy.max(1), 2 * np.abs(shares - 0.5).min(1), what)
+
+
+def map_uncertainty(maps: Maps) -> Uncertainty:
+    """The uncertainty of masks: the mean entropy of their pixels, of the least certain class."""
+    levels = np.arange(WHITE + 1) / WHITE
+    bits = (_entropy(levels) + _entropy(1 - levels)) / np.log(2)
+    found = [_of_map(np.asarray(maps.levels[row]), bits) for row in range(len(maps))]
+    what = "The mean entropy of the pixels of a row's map, in bits, of its least certain class."
+    return Uncertainty("entropy", np.array(found, dtype=np.float64), None, what)
+
+
+def _of_map(levels: NDArray[np.uint8], bits: Array) -> float:
+    """The mean entropy of a map (K, H, W), of its least certain class; of a large map every few pixels count."""
+    if not levels.size:
+        return 0.0
+    step = max(1, max(levels.shape[1:]) // MOST_PIXELS)
+    return float(bits[levels[:, ::step, ::step]].mean((1, 2)).max())
+
+
+def _entropy(shares: Array) -> Array:
+    """−p log p, 0 for 0."""
+    found: Array = -shares * np.log(np.where(shares > 0, shares, 1))
+    return found
