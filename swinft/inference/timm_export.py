@@ -74,6 +74,7 @@ def as_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str]
     source = net.backbone.model
     if not getattr(source, "pretrained_cfg", None):
         raise InputError("--to timm: the backbone is not a timm model. Export to onnx, torchscript or safetensors.")
+    _check_timms(source)
     why = _why_no_classifier(net)
     model = None if why else _with_classifier(net, len(outputs), example)
     pooling = _pooling_argument(net) if model is not None else {}
@@ -95,6 +96,19 @@ def as_timm(net: ImageModel, example: tuple[Tensor, ...], outputs: Sequence[str]
     }
     config = _config(fresh, data, [] if why else list(outputs))
     return TimmExport(content, fresh, config, f"{why}: the file holds the backbone, for num_classes=0" if why else "")
+
+
+def _check_timms(source: Any) -> None:
+    """Checks that timm alone can build a model.
+
+    Raises:
+        InputError: Its class is swinft's, or its activations are not those with which timm builds it.
+    """
+    name, other = source.pretrained_cfg["architecture"], "Export to onnx, torchscript or safetensors."
+    if type(source).__module__.startswith("swinft."):
+        raise InputError(f"--to timm: timm without swinft has no model '{name}'. {other}")
+    if activation := getattr(source, "replaced_activation", None):
+        raise InputError(f"--to timm: timm's '{name}' cannot be built with the activation '{activation}'. {other}")
 
 
 def per_channel(pixels: Tensor) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+import swinft
 from swinft import ClassificationHead, FineTuneTask
 from swinft.cli import main
 from swinft.errors import InputError
@@ -154,3 +155,25 @@ def test_every_family_does_what_the_committed_table_says(sweep):
         found = sweep.row(family)
         for key in ("at native", "at other"):
             assert (found[key] == "works") == (row[key] == "works"), (family, found)
+
+
+def test_swin_mixer_and_another_activation_train_and_are_exported_where_timm_is_not_needed(
+    competition, tmp_path, capsys
+):
+    small = {"embed_dim": 12, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+    for name, backbone, arguments in (
+        ("mixer", "swin_mlp_tiny_c24_patch4_window8_256", small),
+        ("relu", "swin_tiny_patch4_window7_224", {**small, "act_layer": "relu"}),
+    ):
+        changes = {"model.backbone": backbone, "model.backbone_args": arguments, "trainer.max_epochs": 1}
+        config = tiny_config(competition, tmp_path, name=name, **changes)
+        assert main(["fit", "--config", str(write_config(tmp_path / f"{name}.yaml", config)), "--fold", "0"]) == 0
+        run = swinft.open_run(tmp_path / name)
+        assert run.config["model"]["backbone_args"] == arguments
+        kinds = {type(module).__name__ for module in run.network(0).backbone.modules()}
+        assert kinds & {"SwinMLPBlock", "ReLU", "GELU"} == ({"ReLU"} if name == "relu" else {"SwinMLPBlock", "GELU"})
+        assert main(["export", str(run.folder), "--fold", "0", "--to", "timm"]) == 2
+        assert main(["export", str(run.folder), "--fold", "0", "--to", "safetensors"]) == 0
+    errors = capsys.readouterr().err
+    assert "timm without swinft has no model 'swin_mlp_tiny_c24_patch4_window8_256'" in errors
+    assert "timm's 'swin_tiny_patch4_window7_224' cannot be built with the activation 'relu'" in errors

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from swinft.class_spec import Named, plain_spec, spec_name
 from swinft.errors import InputError, suggest
+from swinft.model.backbones import swin_mlp  # noqa: F401  registers its models with timm
+from swinft.model.backbones.activations import with_activation
 from swinft.model.backbones.custom import custom_module, normalisation, refuse_hub
 from swinft.model.backbones.input_size import resize
 from swinft.model.backbones.unpooled import pooled
@@ -126,7 +128,8 @@ def create_backbone(
         pretrained: True for the hub's weights, a .safetensors or .pth file, or False for none.
         drop_path_rate: Probability of skipping a residual branch in the deepest block, in [0, 1); None for the model's.
         grad_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
-        backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`).
+        backbone_args: More arguments of the timm model (`embed_dim`, `depths`, `window_size`). `act_layer: relu` sets
+            the activation of any model, as in `swinft.model.backbones.activations`.
         channels: What its images hold; pretrained weights of the first layer are adapted to them as timm does.
 
     Raises:
@@ -173,7 +176,9 @@ def recomputes_activations(name: Named, backbone_args: dict[str, Any] | None = N
         return False  # known only once the object exists
     try:
         with torch.device("meta"):  # without weights
-            model: Any = timm.create_model(name, num_classes=0, **(backbone_args or {}))
+            model: Any = with_activation(
+                lambda given: timm.create_model(name, num_classes=0, **given), backbone_args or {}
+            )
             model.set_grad_checkpointing(True)
     except Exception:  # some constructors compute, which meta tensors cannot
         return False
@@ -251,7 +256,12 @@ def _build(name: str, pretrained: bool | str, arguments: dict[str, Any]) -> tupl
         raise InputError(f"timm has no model '{name}' (model.backbone).{suggest(base, timm.list_models())}")
     file = weights_file(name, pretrained)
     try:
-        model: Any = timm.create_model(name, pretrained=bool(pretrained) and not file, num_classes=0, **arguments)
+        model: Any = with_activation(
+            lambda given: timm.create_model(name, pretrained=bool(pretrained) and not file, num_classes=0, **given),
+            arguments,
+        )
+    except InputError:
+        raise
     except Exception as error:  # a model may raise anything for wrong arguments or tags
         fix = " To build it without them, remove model.backbone_args (--model.backbone_args null)." if arguments else ""
         raise InputError(f"timm cannot build '{name}' with {arguments}: {error} (model.backbone_args).{fix}") from error

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from timm.models import adapt_input_conv, load_state_dict
 
 from swinft.errors import InputError
+from swinft.model.backbones.activations import with_activation
 
 
 def without_prefix(state: dict[str, Any], names: Collection[str], file: Path) -> dict[str, Any]:
@@ -130,11 +131,15 @@ def load_weights(
 
 def _classifier_keys(model: Any, name: str, arguments: dict[str, Any]) -> set[str]:
     """Names of the classifier's weights, which a file may contain for any number of classes."""
+
+    def build(given: dict[str, Any]) -> Any:
+        return timm.create_model(name, pretrained=False, **given)
+
     try:
         with torch.device("meta"):  # names only; some constructors compute, which meta tensors cannot
-            whole = timm.create_model(name, pretrained=False, **arguments)
+            whole = with_activation(build, arguments)
     except (RuntimeError, NotImplementedError):
-        whole = timm.create_model(name, pretrained=False, **arguments)
+        whole = with_activation(build, arguments)
     return set(whole.state_dict()) - set(model.state_dict())
 
 

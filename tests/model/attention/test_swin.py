@@ -21,7 +21,7 @@ V1, V2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
 # One pair of plain and shifted blocks per stage; few channels. Depth and width do not change what a block computes.
 NARROW = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "drop_path_rate": 0.0}
 NARROW_FOUR = {**NARROW, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
-DEFINITIONS = [name for name in timm.list_models(["swin_*", "swinv2_*"]) if not name.startswith("swinv2_cr")]
+DEFINITIONS = [name for name in timm.list_models(["swin_*", "swinv2_*"]) if "v2_cr" not in name and "_mlp_" not in name]
 AT_ALL_SIZES = {
     "swin_tiny_patch4_window7_224",
     "swin_base_patch4_window12_384",
