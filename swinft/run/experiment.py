@@ -184,7 +184,7 @@ class Experiment:
             InputError: Lightning rejects a value, or a package that the config needs is not installed.
         """
         arguments = {**self.section("trainer"), "precision": precision, **changes}
-        return make_trainer(arguments, self.config.name, root, recorder)
+        return make_trainer(arguments, root, recorder)
 
     def network(
         self,

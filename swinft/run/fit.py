@@ -27,6 +27,7 @@ from swinft.run.freeze import prepare
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.scores import join, summary
+from swinft.run.trackers.run_records import send_run
 from swinft.store import probe, sweep
 from swinft.system.cluster.checks import check_nodes
 from swinft.system.cluster.copies import list_data
@@ -177,6 +178,7 @@ def fit_all(run: Run, experiment: Experiment, found: CheckedImages | None) -> No
     if on_all := run.trainings_on_all():
         fit_each(run, experiment, found, on_all)
         print(f"trained on every row: {command('predict', run.root, '--folds', ALL)}")
+    send_run(run, experiment)
 
 
 def fit_each(run: Run, experiment: Experiment, found: CheckedImages | None, folds: Sequence[FoldId]) -> None:

@@ -20,6 +20,7 @@ from swinft.run.inputs import freeze_inputs
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.resume import check_resume
+from swinft.run.trackers.run_records import check_trackers, trackers_of
 from swinft.store import commit, probe
 
 
@@ -56,6 +57,8 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
             waiting = [name for name in expanded([config.fold], known) if not run.fold(name).is_done]
         if waiting and config.fold is None:
             check_teachers(run, teachers_of(experiment))
+        if waiting:
+            check_trackers(trackers_of(experiment))
         if inherited_cache() is not None or not waiting:
             return None
         return recheck_images(run, experiment)

@@ -3,28 +3,26 @@
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger
 
 from swinft.errors import InputError
 from swinft.run.config.explain import reason
+from swinft.run.trackers.configured import CSV, loggers_of
 from swinft.store import commit, discard, verify
 
-LoggerName = Literal["csv", "tensorboard", "wandb"]
 
-
-def make_trainer(arguments: dict[str, Any], name: str, root: Path, recorder: Checkpoint) -> Trainer:
+def make_trainer(arguments: dict[str, Any], root: Path, recorder: Checkpoint) -> Trainer:
     """Lightning's Trainer, which writes every file inside `root` and saves through the store.
 
     Args:
         arguments: Arguments of the section `trainer:`, with a resolved precision.
-        name: Name of the run, for loggers.
         root: The fold's folder.
         recorder: The callback that saves; Lightning calls it after all callbacks of the config.
 
@@ -37,7 +35,7 @@ def make_trainer(arguments: dict[str, Any], name: str, root: Path, recorder: Che
             arguments["benchmark"] = not arguments["deterministic"]
         configured = arguments.pop("callbacks") or []
         callbacks: list[Callback] = configured if isinstance(configured, list) else [configured]
-        arguments["logger"] = _logger(arguments["logger"], name, root)
+        arguments["logger"] = _loggers(arguments["logger"], root)
         if any(isinstance(callback, ProgressBar) for callback in callbacks):
             arguments["enable_progress_bar"] = True  # with our default of False, Lightning would refuse the bar
         return Trainer(
@@ -60,18 +58,12 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return callbacks
 
 
-def _logger(wanted: Any, name: str, root: Path) -> Any:
-    """The logger that the config names, with its files in the fold's folder; logger objects are returned unchanged.
+def _loggers(wanted: Any, root: Path) -> Any:
+    """The loggers that the config names; trackers are opened by the fold, in the run's folder.
 
-    Every start logs to a new version folder: Lightning's CSV logger deletes the files of an earlier logger.
+    Every start writes to a new version folder: Lightning's CSV logger deletes the files of an earlier logger.
     """
-    if wanted is True or wanted == "csv":
-        return CSVLogger(root, name="logs")
-    if wanted == "tensorboard":
-        return TensorBoardLogger(root, name="logs")
-    if wanted == "wandb":
-        return WandbLogger(name=f"{name}/{root.name}", save_dir=root, group=name)
-    return wanted
+    return [CSVLogger(root, name="logs") if each == CSV else each for each in loggers_of(wanted)] or False
 
 
 def silence_lightning() -> None:

@@ -19,6 +19,7 @@ from swinft.run.inputs import frozen_sha256
 from swinft.run.layout import Run
 from swinft.run.scores import join
 from swinft.run.scoring import score_rows, training_rows
+from swinft.run.trackers.run_records import send_run
 from swinft.store import digest, discard, is_committed
 from swinft.tuning.base import Base
 from swinft.tuning.study import Folder, Settings
@@ -102,6 +103,7 @@ class FitObjective:
             yield self._measured(run, number, folds[:done])
         if not run.unfinished_folds() and not is_committed(run.scores):
             join(run, experiment)
+            send_run(run, experiment)
 
     def _fit(self, run: Run, experiment: Experiment, found: Any, folds: list[int]) -> None:
         """Trains folds, each in its own process.

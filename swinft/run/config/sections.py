@@ -35,7 +35,7 @@ from swinft.run.config.yaml_checks import Allowed, file_problems, option_problem
 from swinft.run.folds.kept import SoupConfig
 from swinft.run.layout import check_name
 from swinft.run.submission.plan import SubmissionConfig
-from swinft.run.trainer import LoggerName
+from swinft.run.trackers.configured import LoggerName
 from swinft.system.import_paths import add_parent_import_paths
 from swinft.system.precision import Precision
 
@@ -204,9 +204,10 @@ def _add_trainer(parser: Parser) -> None:
     )
     parser.add_argument(
         "--trainer.logger",
-        type=bool | LoggerName | Logger | list[Logger],
+        type=bool | LoggerName | Logger | list[LoggerName | Logger],
         default=False,  # metrics.jsonl is always written
-        help="`csv` (true), `tensorboard` or `wandb` in the fold's folder; or the class_path of another logger",
+        help="`wandb`, `tensorboard`, `mlflow` or `trackio` (docs/trackers.md), `csv` (true), the class_path of a "
+        "logger, or a list of them",
     )
     parser.add_argument(
         "--trainer.precision", type=PrecisionSpelling, default="auto", help="`auto` depends on the hardware"

@@ -55,6 +55,8 @@ from swinft.run.folds.soup import make_soup
 from swinft.run.folds.teacher import check_teachers, teacher_of, teachers_of
 from swinft.run.layout import Run
 from swinft.run.scoring import score_rows
+from swinft.run.trackers.configured import trackers_in
+from swinft.run.trackers.fold_records import FoldRecords
 from swinft.run.trainer import silence_lightning
 from swinft.store import commit, discard, json_bytes, sweep, verify
 from swinft.system.allocator import keep_freed_memory
@@ -102,6 +104,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
         if not newest and (note := note_of_leak(config, data, fold)):
             print(note, file=sys.stderr)
         _announce(recorder, data, newest, f"{precision} ({choice.reason})")
+        recorder.records = FoldRecords.open(run, fold, trackers_in(trainer.loggers), data)
     explained = partial(_explain_memory, run, config, recorder, device)
     saved = "Finished epochs are saved: continue with --resume. "
     loaders_explained = partial(explain_worker_crash, f"fold {fold.index}: ", saved, "--data.loading.num_workers 0")
@@ -110,6 +113,7 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
         loaders_explained(),
         out_of_memory_explained(explained),
         checked_images(data).in_environment(),
+        recorder.records.left_on_error(),
     ):
         if newest is None or not recorder.has_ended(newest, task):
             with as_interrupt():
@@ -118,8 +122,9 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
     if trainer.is_global_zero:
         if recorder.kept.checkpoint == "last":
             save_net(task.predictor, fold.weights)
-        with out_of_memory_explained(explained), loaders_explained():
+        with out_of_memory_explained(explained), loaders_explained(), recorder.records.left_on_error():
             _finish(fold, experiment, choice, data, recorder, trainer)
+            recorder.records.finish(fold)
 
 
 def fold_data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVDataModule:

@@ -21,6 +21,7 @@ from swinft.run.folds.hours import TimeLimit
 from swinft.run.folds.kept import Kept, SoupConfig
 from swinft.run.folds.progress import FoldProgress
 from swinft.run.folds.recipe import STEP_WORDS, recipe_of, step_parts, weight_norms
+from swinft.run.trackers.fold_records import FoldRecords
 from swinft.run.trainer import StoreCheckpointIO, callbacks_of
 from swinft.store import commit, discard, json_bytes
 from swinft.system.memory import memory_use
@@ -61,6 +62,7 @@ class FoldRecorder(Checkpoint):
         self.limit = limit
         self.stop_after = stop_after
         self.progress = progress or FoldProgress(fold, [metric.name for metric in metrics], 1, limit, None)
+        self.records = FoldRecords()  # at the trackers; set before training
         self.history: list[dict[str, float]] = []
         self.peak: dict[str, int] | None = None  # of the device's memory, in bytes; None before the first epoch ends
         self.precision: str | None = None  # of the training; None before the first epoch
@@ -194,6 +196,7 @@ class FoldRecorder(Checkpoint):
             for old in self.fold.checkpoints[KEPT_CHECKPOINTS:]:
                 discard(old)
             self.kept.tidy(self.history)
+            self.records.send(self.history, steps_of(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks again that the weights, which are saved after this, are the validated ones."""

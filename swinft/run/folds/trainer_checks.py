@@ -18,6 +18,8 @@ from swinft.errors import together
 from swinft.run.compute.devices import devices_per_fold
 from swinft.run.config.callbacks import callback_problems
 from swinft.run.experiment import Experiment
+from swinft.run.trackers.configured import trackers_in
+from swinft.run.trackers.run_records import check_trackers
 from swinft.run.trainer import callbacks_of, silence_lightning
 from swinft.system.precision import Precision, training_precision
 
@@ -54,6 +56,7 @@ def check_trainer(experiment: Experiment, num_folds: int) -> Trainer:
     problems += _device_problems(trainer, config.trainer, precision)
     if problems:
         raise together(problems)
+    check_trackers(trackers_in(trainer.loggers))
     return trainer
 
 

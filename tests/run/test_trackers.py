@@ -1,0 +1,266 @@
+"""Records at trackers, read back by the trackers' own readers: folds, config, every epoch once, and the pooled score."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from swinft.cli import main
+from swinft.run.trackers import sender
+from swinft.run.trackers.fold_records import FoldRecords
+from swinft.run.trackers.tracker import Tracker
+from tests.conftest import ROOT, fit_in_process, tiny_config, write_config
+
+HERE = "tests.run.test_trackers"
+
+
+@pytest.fixture
+def tracked(competition, tmp_path):
+    """Writes a config with a value of trainer.logger."""
+
+    def make(logger: object, **changes: object) -> Path:
+        config = tiny_config(competition, tmp_path / "runs", **{"trainer.logger": logger, **changes})
+        return write_config(tmp_path / "c.yaml", config)
+
+    return make
+
+
+def epochs_of(fold: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (fold / "metrics.jsonl").read_text().splitlines()]
+
+
+def pooled_of(run: Path) -> dict[str, float]:
+    return json.loads((run / "scores.json").read_text())["pooled"]
+
+
+@pytest.fixture
+def killed_before_sending(monkeypatch):
+    """The process dies once: epoch 2 of a fold is saved, and no tracker has it yet."""
+
+    def die(records: FoldRecords, history: list[dict[str, float]], steps: object) -> None:
+        if len(history) == 2:
+            raise RuntimeError("the power is gone")
+        send(records, history, steps)
+
+    send = FoldRecords.send
+    monkeypatch.setattr(FoldRecords, "send", die)
+    return lambda: monkeypatch.setattr(FoldRecords, "send", send)
+
+
+def fit_with_a_kill(config: Path, power_is_back, *options: str) -> None:
+    with pytest.raises(RuntimeError, match="power"):
+        main(["fit", "--config", str(config), "--fold", "0", *options])
+    power_is_back()
+    for rest in (["--fold", "0"], ["--fold", "1"], []):
+        assert main(["fit", "--config", str(config), "--resume", *rest, *options]) == 0
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = accumulator.EventAccumulator(str(folder), {"scalars": 0, "images": 0, "tensors": 0}).Reload()
+    return {tag: [(each.step, each.value) for each in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def tags(folder: Path, kind: str) -> list[str]:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    return accumulator.EventAccumulator(str(folder)).Reload().Tags()[kind]
+
+
+def test_tensorboard_has_every_epoch_once_after_a_kill(tracked, tmp_path, killed_before_sending, tiny_run):
+    monitor = {"class_path": "lightning.pytorch.callbacks.LearningRateMonitor", "init_args": {"logging_interval": "step"}}
+    config = tracked("tensorboard", **{"trainer.callbacks": [monitor], "trainer.log_every_n_steps": 1})
+    fit_with_a_kill(config, killed_before_sending)
+    run = tmp_path / "runs" / "tiny"
+    for fold in ("fold_0", "fold_1"):
+        read, saved = scalars(run / "tensorboard" / fold), epochs_of(run / fold)
+        assert [step for step, _ in read["epoch"]] == [1, 2]
+        assert [value for _, value in read["global_step"]] == [2, 4]
+        for name in ("train_loss", "val_loss", "val_accuracy", "lr"):
+            assert read[name] == [(line["epoch"], pytest.approx(line[name])) for line in saved]
+        assert read["oof_accuracy"] == [(0, pytest.approx(json.loads((run / fold / "result.json").read_text())["oof"]["accuracy"]))]
+        assert "augmented_batch" in tags(run / "tensorboard" / fold, "images")
+        assert "config/text_summary" in tags(run / "tensorboard" / fold, "tensors")
+    assert any(name.startswith("lr-") and len(steps) == 4 for name, steps in scalars(run / "tensorboard" / "fold_1").items())
+    pooled = scalars(run / "tensorboard" / "pooled")
+    assert {name: pooled[f"oof_{name}"] for name in pooled_of(run)} == {n: [(0, pytest.approx(v))] for n, v in pooled_of(run).items()}
+    assert "worst_rows/1" in tags(run / "tensorboard" / "pooled", "images")
+    assert (run / "oof.csv").read_bytes() == (tiny_run / "oof.csv").read_bytes()  # trackers change no result
+
+
+def wandb_entries(file: Path) -> list[tuple[str, dict[str, object]]]:
+    """The entries of a file of the offline mode, by wandb's own messages; the file is a log of LevelDB."""
+    messages = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    data, at, entry, found = file.read_bytes(), 7, b"", []
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        entry += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # the whole, or its last part
+            message = messages.Record()
+            message.ParseFromString(entry)
+            found.append((message.WhichOneof("record_type"), message))
+            entry = b""
+    return found
+
+
+def wandb_record(folder: Path) -> dict[str, object]:
+    """Group, name, config, epochs, summary and artefacts of a folder of the offline mode."""
+    (file,) = folder.glob("run-*.wandb")
+    record: dict[str, object] = {"epochs": [], "summary": {}, "artifacts": []}
+    for kind, message in wandb_entries(file):
+        if kind == "run":
+            config = {each.key: json.loads(each.value_json) for each in message.run.config.update}
+            record |= {"group": message.run.run_group, "name": message.run.display_name, "config": config}
+        elif kind == "history":
+            line = {(each.key or each.nested_key[0]): json.loads(each.value_json) for each in message.history.item}
+            record["epochs"] += [line] if "train_loss" in line else []
+        elif kind == "summary":
+            record["summary"] |= {each.key or each.nested_key[0]: each.value_json for each in message.summary.update}
+        elif kind == "artifact":
+            record["artifacts"].append(message.artifact.name)
+    return record
+
+
+def test_offline_wandb_has_one_file_of_a_fold_with_every_epoch_once(tracked, tmp_path, killed_before_sending, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path))
+    fit_with_a_kill(tracked("wandb"), killed_before_sending)
+    run = tmp_path / "runs" / "tiny"
+    records = [wandb_record(folder) for folder in run.glob("wandb/offline-run-*")]
+    found = {record["name"]: record for record in records}
+    assert (len(records), sorted(found)) == (3, ["fold_0", "fold_1", "pooled"])
+    for fold in ("fold_0", "fold_1"):
+        saved = epochs_of(run / fold)
+        assert found[fold]["group"] == "tiny"
+        assert found[fold]["config"]["data"]["target"] == "color"
+        names = ("epoch", "train_loss", "val_loss", "val_accuracy", "lr")
+        assert [[line[name] for name in names] for line in found[fold]["epochs"]] == [
+            [pytest.approx(line[name]) for name in names] for line in saved
+        ]
+    summary = {name: json.loads(value) for name, value in found["pooled"]["summary"].items() if name.startswith("oof_")}
+    assert {name: summary[f"oof_{name}"] for name in pooled_of(run)} == pytest.approx(pooled_of(run))
+    assert any(name.startswith("report-") for name in found["pooled"]["artifacts"])
+
+
+def test_a_service_that_cannot_be_used_is_found_before_anything_is_trained(tracked, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("wandb")
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    assert main(["fit", "--config", str(tracked("wandb"))]) == 2
+    assert "wandb is not logged in to http://127.0.0.1:9. Run `wandb login`" in capsys.readouterr().err
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    assert main(["fit", "--config", str(tracked("wandb"))]) == 2
+    err = capsys.readouterr().err
+    assert "http://127.0.0.1:9 cannot be reached" in err
+    assert "Set WANDB_MODE=offline" in err
+    assert "0123456789" not in err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("logger", "words"),
+    [
+        (["csv", True], "csv more than once"),
+        (["wandb", {"class_path": "swinft.WandbTracker"}], "wandb more than once"),
+        ("wanbd", "trainer.logger"),
+        ({"class_path": "swinft.TensorBoardTracker", "init_args": {"images": -1}}, "images"),
+    ],
+)
+def test_what_a_logger_cannot_be_is_an_error(logger, words, tracked, capsys):
+    assert main(["check", "--config", str(tracked(logger))]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra(tracked, tmp_path, monkeypatch, capsys):
+    for word, package in (("wandb", "wandb"), ("mlflow", "mlflow"), ("trackio", "trackio")):
+        monkeypatch.setitem(sys.modules, package, None)
+        assert main(["fit", "--config", str(tracked(word))]) == 2
+        assert ("docs/trackers.md" if word == "trackio" else f"pip install 'swinft[{word}]'") in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+class Unsteady(Tracker):
+    """A service in a list, which fails at its first epochs and at nothing else."""
+
+    word = "unsteady"
+    failures = 0
+    sent: list[object] = []  # noqa: RUF012
+
+    def check(self):
+        pass
+
+    def start(self, record):
+        self.sent.append((record.name, record.is_known))
+
+    def last_epoch(self):
+        return max([each for each in self.sent if isinstance(each, int)], default=0)
+
+    def write(self, epoch):
+        if type(self).failures:
+            type(self).failures -= 1
+            raise ConnectionError("no route to 10.0.0.7")
+        self.sent.append(epoch.epoch)
+
+    def write_images(self, name, images, epoch):
+        self.sent.append((name, len(images)))
+
+    def write_result(self, values):
+        self.sent.append(sorted(values))
+
+    def write_file(self, path):
+        self.sent.append(path.name)
+
+    def finish(self):
+        self.sent.append("end")
+
+    def close(self):
+        pass
+
+
+def test_a_service_that_fails_stops_nothing_and_gets_what_it_missed(tracked, monkeypatch, capsys):
+    monkeypatch.setattr(sender, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(Unsteady, "failures", 2)
+    monkeypatch.setattr(Unsteady, "sent", [])
+    config = tracked({"class_path": f"{HERE}.Unsteady", "init_args": {"images": 0}})
+    assert main(["fit", "--config", str(config), "--fold", "0", "--allow-code", HERE]) == 0
+    err = capsys.readouterr()
+    assert err.err.count("unsteady: epoch 1 could not be sent (ConnectionError: no route to 10.0.0.7)") == 1
+    assert "swinft fit --resume" in err.err
+    assert "fold 0: unsteady answers again" in err.out
+    starts = [("fold_0", False), ("fold_0", True), ("fold_0", True)]
+    result = ["best_epoch", "oof_accuracy", "oof_log_loss", "oof_macro_f1", "seconds_of_training"]
+    assert Unsteady.sent == [*starts, 1, 2, result, "end"]
+
+
+def test_a_service_that_is_added_later_gets_finished_folds_too(tracked, tmp_path, monkeypatch, capsys):
+    config = tracked(False, **{"trainer.max_epochs": 1})
+    fit_in_process(config)
+    monkeypatch.setattr(Unsteady, "sent", [])
+    logger = ["--trainer.logger", f"{HERE}.Unsteady", "--allow-code", HERE]
+    monkeypatch.setattr(Unsteady, "failures", 1)
+    assert main(["fit", "--config", str(config), "--resume", *logger]) == 0
+    assert "unsteady lacks fold_0, fold_1, pooled: `swinft fit --resume" in capsys.readouterr().err
+    Unsteady.sent.clear()
+    assert main(["fit", "--config", str(config), "--resume", *logger]) == 0
+    assert [each for each in Unsteady.sent if not isinstance(each, list)][:2] == [("fold_0", True), 1]
+    assert ("pooled", False) in Unsteady.sent
+    assert ("worst_rows", 8) in Unsteady.sent
+    assert "report.html" in Unsteady.sent
+    assert "unsteady has 3 records of group tiny" in capsys.readouterr().out
+    assert yaml.safe_load((tmp_path / "runs" / "tiny" / "config.yaml").read_text())["trainer"]["logger"]
