@@ -371,11 +371,10 @@ def test_f036_a_profile_and_a_summary_that_are_asked_for_appear(competition, tmp
     assert "Trainable params" in said
 
 
-@pytest.mark.skipif(bool(importlib.util.find_spec("tensorboard")), reason="tensorboard is installed")
 def test_f125_a_logger_that_is_not_installed_is_said_before_anything_is_made(competition, tmp_path, capsys):
-    logger = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": str(tmp_path)}}
+    logger = {"class_path": "lightning.pytorch.loggers.CometLogger"}
     changes = {"trainer.logger": logger}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 2
-    assert "tensorboard" in capsys.readouterr().err
+    assert "comet" in capsys.readouterr().err
     assert not list((tmp_path / "runs").glob("[!.]*"))

@@ -1,5 +1,6 @@
 """W&B: a run of its own for each record, online or offline."""
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -47,7 +48,7 @@ class WandbTracker(Tracker):
 
     def check(self) -> None:
         """Checks package, login and connection; in offline mode the package alone."""
-        settings = _wandb().setup().settings
+        settings = _settings()
         mode = self._mode(settings)
         if mode in OFFLINE or mode == "disabled":
             return
@@ -64,7 +65,7 @@ class WandbTracker(Tracker):
     def start(self, record: Record) -> None:
         """Starts or continues the run with the record's id."""
         wandb = _wandb()
-        settings = wandb.setup().settings
+        settings = _settings()
         mode = self._mode(settings)
         self._is_offline = mode in OFFLINE
         self.close()
@@ -171,6 +172,13 @@ class WandbTracker(Tracker):
 
 def _wandb() -> Any:
     return import_extra("wandb", "wandb", "wandb, which trainer.logger: wandb sends with,")
+
+
+def _settings() -> Any:
+    """The settings of wandb's files and of the environment as it is now."""
+    settings = _wandb().setup().settings.model_copy()
+    settings.update_from_env_vars(dict(os.environ))
+    return settings
 
 
 def _key_of_netrc(base_url: str) -> str | None:

@@ -6,7 +6,20 @@ from collections.abc import Mapping
 # Variables that decide on a child's result or on what it may open: on every node those of this process, and no others.
 SHARED: tuple[str, ...] = (
     *("OMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "KMP_", "TORCH", "PYTORCH_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32"),
-    *("TRITON_", "HF_", "WANDB_", "KAGGLE_", "SWINFT_", "XDG_CACHE_HOME", "PYTHONHASHSEED", "LANG", "LC_", "TZ"),
+    *(
+        "TRITON_",
+        "HF_",
+        "WANDB_",
+        "MLFLOW_",
+        "TRACKIO_",
+        "KAGGLE_",
+        "SWINFT_",
+        "XDG_CACHE_HOME",
+        "PYTHONHASHSEED",
+        "LANG",
+        "LC_",
+        "TZ",
+    ),
 )
 SLOTS_ON_NODE = "SWINFT_SLOTS_ON_NODE"  # environment variable: children that share a node's cores
 ON_CLUSTER = "SWINFT_ON_CLUSTER"  # environment variable of such a child
