@@ -64,6 +64,8 @@ from swinft.system.cluster.environment import is_on_cluster
 from swinft.system.precision import Precision, prediction_precision, resolve_precision, training_precision
 from swinft.system.processes import launcher_ranks, rank
 
+SAVED = "Finished epochs are saved: continue with --resume. "
+
 
 def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> None:
     """Fits one fold in this process, or resumes it after its last whole epoch.
@@ -106,14 +108,12 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
         _announce(recorder, data, newest, f"{precision} ({choice.reason})")
         recorder.records = FoldRecords.open(run, fold, trackers_in(trainer.loggers), data)
     explained = partial(_explain_memory, run, config, recorder, device)
-    saved = "Finished epochs are saved: continue with --resume. "
-    loaders_explained = partial(explain_worker_crash, f"fold {fold.index}: ", saved, "--data.loading.num_workers 0")
+    loaders_explained = partial(explain_worker_crash, f"fold {fold.index}: ", SAVED, "--data.loading.num_workers 0")
     with (
         exit_on_signals(),
         loaders_explained(),
         out_of_memory_explained(explained),
         checked_images(data).in_environment(),
-        recorder.records.left_on_error(),
     ):
         if newest is None or not recorder.has_ended(newest, task):
             with as_interrupt():
@@ -124,7 +124,6 @@ def fit_fold(run: Run, experiment: Experiment, found: CheckedImages | None) -> N
             save_net(task.predictor, fold.weights)
         with out_of_memory_explained(explained), loaders_explained(), recorder.records.left_on_error():
             _finish(fold, experiment, choice, data, recorder, trainer)
-            recorder.records.finish(fold)
 
 
 def fold_data(run: Run, experiment: Experiment, found: CheckedImages | None) -> CSVDataModule:
@@ -305,6 +304,7 @@ def _finish(
     # No longer needed; a checkpoint is several times the size of the weights.
     for checkpoint in (*fold.checkpoints, *fold.candidates):
         discard(checkpoint)
+    recorder.records.finish(fold)
 
 
 def predict_held_out(

@@ -160,8 +160,9 @@ class FoldRecorder(Checkpoint):
         self.progress.validated(trainer, batch, batch_idx)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Removes the live line."""
+        """Removes the live line, and leaves the trackers' records as incomplete."""
         self.progress.close()
+        self.records.close()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops the clock of the validation."""

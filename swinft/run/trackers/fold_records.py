@@ -56,14 +56,18 @@ class FoldRecords:
         for each in self._senders:
             each.finish(fold.read_history(), result_values(fold))
 
+    def close(self) -> None:
+        """Leaves the records as incomplete."""
+        for each in self._senders:
+            each.close()
+
     @contextmanager
     def left_on_error(self) -> Iterator[None]:
         """Leaves the records as incomplete when an exception or a signal ends the block."""
         try:
             yield
         except BaseException:
-            for each in self._senders:
-                each.close()
+            self.close()
             raise
 
 

@@ -14,7 +14,7 @@ from swinft.run.trackers.fold_records import FoldRecords
 from swinft.run.trackers.tracker import Tracker
 from tests.conftest import tiny_config, write_config
 
-HERE = "tests.run.test_trackers"
+HERE = "tests.integration.test_trackers"
 
 
 @pytest.fixture
