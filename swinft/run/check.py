@@ -5,7 +5,8 @@ Fast checks come first: the settings before a table is read, the network and the
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -114,7 +115,7 @@ def check_run(experiment: Experiment, select: Select = select_compute, absent: S
     if data and folds:
         _collect(problems, lambda: check_views(experiment.views(), *data.settings.shown_to_network))
         _collect(problems, lambda: None if folds.is_given else _check_fold(config, folds.planned))
-    tables = _collect(problems, data.splits.read_tables) if data else None
+    tables = _collect(problems, partial(_tables, data)) if data else None
     tried = _collect(problems, lambda: _check_task(experiment, data, *tables, teachers)) if data and tables else None
     plan = _collect(problems, lambda: _plan_submission(experiment, data, *tables, tried)) if data and tables else None
     metrics = tried.task.scored_by if tried else []
@@ -211,6 +212,16 @@ def _plan_submission(
     if note := disagreement(plan.format, tried.task.scored_by[0] if tried else None):
         plan.notes.append(note)
     return plan
+
+
+def _tables(data: CSVDataModule) -> tuple[Rows, Schema]:
+    """The training rows and the schema, with the ranges of numbers: rules ask for them."""
+    rows, schema = data.splits.read_tables()
+    if rows.targets is None:
+        return rows, schema
+    return rows, replace(
+        schema, ranges=schema.target.ranges(rows.targets[rows.is_used & rows.has_target & ~rows.is_extra])
+    )
 
 
 def _check_rules(

@@ -59,6 +59,28 @@ def test_what_is_wrong_is_found_before_training(rules, message, competition, tmp
     assert err.count(message) == 1  # found by one check, not by two
 
 
+KINDS = {
+    "classification": {"model.metrics": ["log_loss", "accuracy"], "data.columns.class_order": ["blue", "green", "red"]},
+    "regression": {
+        "data.target": "is_red", "model.head": {"class_path": "swinft.RegressionHead"}, "model.metrics": ["quadratic_kappa"],
+    },
+    "multilabel": {
+        "data.target": ["is_red", "is_green"], "model.head": {"class_path": "swinft.MultilabelHead"},
+        "model.metrics": ["macro_f1"],
+    },
+}  # fmt: skip
+ALLOWED = [(rule.name, kind) for rule in FITTED for kind in rule.kinds if rule.name != "new_class" and kind in KINDS]
+
+
+@pytest.mark.parametrize(("name", "kind"), ALLOWED)
+def test_every_fitted_rule_of_a_kind_of_target_passes_check(name, kind, competition, tmp_path, capsys):
+    changes = {"data.target_kind": kind, "data.sample_submission": None, **KINDS[kind]}
+    if (name, kind) == ("thresholds", "classification"):  # for two classes
+        changes |= {"data.target": "is_red", "data.columns.class_order": None, "model.metrics": ["accuracy"]}
+    metric = {} if kind != "classification" or name != "class_weights" else {"metric": "accuracy"}
+    assert check(competition, tmp_path, {name: metric} if metric else name, **changes) == 0, capsys.readouterr().err
+
+
 def test_check_prints_rules_and_groups_in_several_folds(grouped, tmp_path, capsys):
     assert check(grouped, tmp_path, {"group": {"by": "patient", "how": "max"}}, *POWER) == 0
     out = capsys.readouterr().out
