@@ -5,7 +5,7 @@ SWINFT := $(VENV)/bin/swinft
 # What each phase took, in seconds, printed at its end.
 PHASE = @bash -c 'started=$$(date +%s); "$$@"; code=$$?; echo "[$$0: $$(( $$(date +%s) - started )) s]"; exit $$code'
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test lint docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
@@ -36,5 +36,8 @@ lint: install  ## ruff, ruff format and mypy, as CI runs them
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: install  ## the site, into site/; a warning or a link to nothing ends it
+	$(PHASE) "docs" env NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
+
 clean:  ## delete the virtual environment, keep the runs
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

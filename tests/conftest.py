@@ -55,7 +55,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def competition(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 training and 6 test images in three colours, with labels of every kind; some ids are all digits."""
-    root = tmp_path_factory.mktemp("competition")
+    return make_competition(tmp_path_factory.mktemp("competition"))
+
+
+def make_competition(root: Path) -> Path:
+    """Writes what the fixture `competition` has."""
     rng = np.random.default_rng(0)
     colors = {"red": (200, 40, 40), "green": (40, 190, 40), "blue": (40, 40, 200)}
     lines = ["id,color,brightness,is_red,is_green,tags"]

@@ -24,9 +24,14 @@ BACKBONES = {
     "resnet50": ((224, 256), {"layers": [1, 1, 1, 1]}),
     "tf_efficientnet_lite0": ((224, 256), None),  # small enough as it is
     "mixer_s32_224": ((224,), None),  # the smallest; timm takes no arguments that would shrink it
+    "mobilenetv3_small_100": ((224, 256), None),
+    "regnety_002": ((224, 256), None),
+    "pvt_v2_b0": ((224, 256), None),
+    "edgenext_xx_small": ((224, 256), None),
 }
+IN_EVERY_SUITE = [*BACKBONES][:8]
 CASES = [
-    pytest.param(name, size, args, marks=pytest.mark.slow if size != sizes[-1] else ())
+    pytest.param(name, size, args, marks=pytest.mark.slow if size != sizes[-1] or name not in IN_EVERY_SUITE else ())
     for name, (sizes, args) in BACKBONES.items()
     for size in sizes
 ]
