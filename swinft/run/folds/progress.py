@@ -105,6 +105,12 @@ class FoldProgress:
         if self._batches:
             self._batches.close()
 
+    @property
+    def rate(self) -> float:
+        """Training images per second in this epoch, without its validation."""
+        taken = self._trained_until - self._started
+        return self._images / taken if taken > 0 else 0.0
+
     def lines(self, trainer: Trainer, values: dict[str, float], validation: float, is_best: bool) -> list[str]:
         """The lines to print for an epoch that has ended.
 
@@ -116,13 +122,11 @@ class FoldProgress:
         """
         assert self._table
         self._seconds.append(values["seconds"])
-        taken = self._trained_until - self._started
         fold_left, run_left = self._time_left(trainer, validation)
         is_rough = len(self._seconds) == 1
         self._left = fold_left, run_left
-        rate = self._images / taken if taken > 0 else 0.0
         run = None if run_left is None else (run_left, is_rough)
-        line = self._table.line(values, rate, (fold_left, is_rough), run, is_best)
+        line = self._table.line(values, self.rate, (fold_left, is_rough), run, is_best)
         before = [] if len(self._seconds) > 1 else [*self._notes(trainer), self._table.header()]
         return [*before, line, *self._note_of_waiting(trainer, values)]
 

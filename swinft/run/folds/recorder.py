@@ -223,7 +223,10 @@ class FoldRecorder(Checkpoint):
         seconds = time.monotonic() - self._started
         waited = _wait_share(trainer)
         metrics |= {} if waited is None else {"loader_wait": round(waited, 4)}
-        return {"epoch": len(self.history) + 1, **metrics, "lr": max(rates), "seconds": round(seconds, 2)}
+        times = {"seconds": round(seconds, 2), "images_per_second": round(self.progress.rate, 2)}
+        if self.fold.held_out is not None:
+            times["val_seconds"] = round(self._validation_seconds, 2)
+        return {"epoch": len(self.history) + 1, **metrics, "lr": max(rates), **times}
 
     def _measure(self, device: torch.device) -> None:
         """Records the peak of the device's memory, and prints it after the first epoch of this process."""

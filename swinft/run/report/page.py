@@ -18,11 +18,43 @@ from swinft.run.mask_counts import MaskCounts
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.errors import error_table
 from swinft.run.report.section import Section, render
-from swinft.run.report.sections import ensemble, masks, predictions, scores, settings, training, worst
+from swinft.run.report.sections import (
+    calibration,
+    confusion,
+    curves,
+    ensemble,
+    folds,
+    masks,
+    numbers,
+    outputs,
+    scores,
+    settings,
+    subgroups,
+    test_rows,
+    throughput,
+    training,
+    worst,
+)
 from swinft.store import commit
 
 MAKER = "swinft report"
-SECTIONS = (scores, ensemble, training, predictions, masks, worst, settings)
+SECTIONS = (
+    scores,
+    ensemble,
+    training,
+    outputs,
+    confusion,
+    curves,
+    calibration,
+    numbers,
+    subgroups,
+    masks,
+    worst,
+    test_rows,
+    folds,
+    throughput,
+    settings,
+)
 """Modules with a function `section(report) -> Section | None`, in the order of the page."""
 
 STYLES = ("page.css", "uplot/uPlot.min.css")

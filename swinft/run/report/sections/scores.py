@@ -1,10 +1,16 @@
 """The pooled score of every metric, the score of each fold, their spread, and the scores with rules."""
 
+import math
 from typing import Any
+
+import numpy as np
+from markupsafe import Markup
 
 from swinft.printing import format_score
 from swinft.run.report.contents import ReportInput
+from swinft.run.report.intervals import Interval, Scorer, groups_of
 from swinft.run.report.section import Section, render
+from swinft.run.report.svg import RIGHT, WIDTH, Scale, figure, label_of, span, text
 from swinft.run.report.tables import Cell, Table, cell
 
 LEAD = "The pooled score is computed once over all out-of-fold rows; it is not the mean of the folds' scores."
@@ -12,8 +18,50 @@ LEAD = "The pooled score is computed once over all out-of-fold rows; it is not t
 
 def section(report: ReportInput) -> Section | None:
     """The section."""
-    body = render("sections/scores.html", scores=report.scores, table=folds_table(report), ruled=_rules(report))
+    scorers = [Scorer(report, metric) for metric in report.metrics]
+    found = {scorer.metric.name: scorer.pooled() for scorer in scorers}
+    body = render(
+        "sections/scores.html",
+        scores=report.scores,
+        intervals={name: _shown(pooled) for name, pooled in found.items()},
+        figure=folds_figure(report, scorers[0], found[scorers[0].metric.name]),
+        table=folds_table(report),
+        ruled=_rules(report),
+        grouped="groups of rows" if groups_of(report) is not None else "rows",
+    )
     return Section("scores", "Scores", LEAD, body)
+
+
+def folds_figure(report: ReportInput, scorer: Scorer, pooled: Interval) -> Markup:
+    """The first metric of each training and of all rows, with their intervals."""
+    scores, name = report.scores, scorer.metric.name
+    of_folds = {fold: scorer.interval(report.folds == fold) for fold in np.unique(report.folds).tolist()}
+    lines = [(f"fold {fold['fold']}", fold["oof"][name], of_folds.get(_held_out(fold))) for fold in scores["folds"]]
+    lines = [*lines, ("pooled", scores["pooled"][name], pooled)]
+    ends = [value for _, score, low_high in lines for value in (score, *(low_high or ()))]
+    height = 56 + 22 * len(lines)
+    x = Scale(*span([math.nan if value is None else value for value in ends]), 110, WIDTH - RIGHT)
+    parts = [Markup('<path class="grid" d="M{0:.1f} 8V{1}"/>').format(float(x(v)), height - 42) for v in x.ticks(5)]
+    parts += [text(float(x(value)), height - 28, label_of(value), "middle", "tick") for value in x.ticks(5)]
+    parts.append(text((x.start + x.end) / 2, height - 8, name))
+    for place, (label, score, low_high) in enumerate(lines):
+        y, style = 20 + 22 * place, "c1" if label == "pooled" else "c0"
+        parts.append(text(102, y + 4, label, "end", "strong", 16))
+        if low_high is not None:
+            low, high = x(low_high)
+            parts.append(Markup('<path class="whisker {}" d="M{:.1f} {}H{:.1f}"/>').format(style, low, y, high))
+        if score is not None and not math.isnan(score):
+            parts.append(Markup('<path class="mark {}" d="M{:.1f} {}h0"/>').format(style, float(x(score)), y))
+    return figure(f"{name} of the folds and of all rows, with 95 % intervals", Markup("").join(parts), height)
+
+
+def _held_out(fold: dict[str, Any]) -> int:
+    """The fold that a training held out: of several seeds, each name begins with it."""
+    return int(str(fold["fold"]).partition("_")[0])
+
+
+def _shown(found: Interval) -> str:
+    return "" if found is None else f"{format_score(found[0])} to {format_score(found[1])}"
 
 
 def folds_table(report: ReportInput) -> Table:

@@ -1,15 +1,73 @@
-"""Losses and scores by epoch."""
+"""Losses, scores and learning rate by epoch; the best epoch is marked."""
 
+import math
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from swinft.run.fold_files import FoldId
+from swinft.run.report.charts import Chart, Line
 from swinft.run.report.contents import ReportInput
-from swinft.run.report.figures import curves, png
 from swinft.run.report.section import Section, render
 
-LEAD = "One line for each fold."
+LEAD = (
+    "One colour for each fold. Validation is on the rows that the fold does not train on; a dot marks its best "
+    "epoch by the first metric. Training losses include mixing, smoothing and dropout, so that they may be above "
+    "those of validation."
+)
+OTHERS = ("epoch", "train_loss", "val_loss", "lr", "seconds", "val_seconds", "images_per_second", "loader_wait")
 
 
 def section(report: ReportInput) -> Section | None:
     """The section; none for an ensemble."""
-    if report.run.is_ensemble:
+    if not report.histories:
         return None
-    figure = png(curves(report.run, next(iter(report.scores["pooled"]))))
-    return Section("training", "Training", LEAD, render("sections/training.html", figure=figure))
+    names = [metric.name for metric in report.metrics]
+    charts = [_losses(report)]
+    charts += [_chart(report, f"val_{name}", f"validation {name}", has_marks=name == names[0]) for name in names]
+    charts.append(_chart(report, "lr", "learning rate"))
+    known = {f"val_{name}" for name in names} | set(OTHERS)
+    every = {key: None for lines in report.histories.values() for line in lines for key in line}
+    charts += [_chart(report, key, key.replace("_", " ")) for key in every if key not in known]
+    return Section(
+        "training", "Training", LEAD, render("sections/figures.html", figures=[each for each in charts if each])
+    )
+
+
+def _losses(report: ReportInput) -> Markup:
+    lines = []
+    for number, (fold, history) in enumerate(report.histories.items()):
+        for key, style in (("train_loss", "dashed"), ("val_loss", "line")):
+            what = "training" if style == "dashed" else "validation"
+            lines.append(_line(f"fold {fold}, {what}", history, key, number, style))
+    values = np.concatenate([np.asarray(line.y, dtype=np.float64) for line in lines])
+    values = values[np.isfinite(values)]
+    is_log = bool(len(values) and values.min() > 0 and values.max() / values.min() > 20)
+    title = "Loss: training dashed, validation solid"
+    return Chart(title, "epoch", "loss", lines, is_log=is_log).html()
+
+
+def _chart(report: ReportInput, key: str, title: str, has_marks: bool = False) -> Markup:
+    lines, marks = [], []
+    for number, (fold, history) in enumerate(report.histories.items()):
+        lines.append(_line(f"fold {fold}", history, key, number))
+        if has_marks and (best := best_epoch(report, fold)) is not None:
+            value = next((_number(line.get(key)) for line in history if line["epoch"] == best), math.nan)
+            marks.append((float(best), value, number))
+    return Chart(title[:1].upper() + title[1:], "epoch", title, lines, marks).html()
+
+
+def best_epoch(report: ReportInput, fold: FoldId) -> int | None:
+    """The best epoch of a training, by the first metric."""
+    found = next((each for each in report.scores["folds"] if str(each["fold"]) == str(fold)), None)
+    return None if found is None else int(found["best_epoch"]["epoch"])
+
+
+def _line(name: str, history: list[dict[str, Any]], key: str, number: int, style: str = "line") -> Line:
+    epochs = [float(line["epoch"]) for line in history]
+    return Line(name, epochs, [_number(line.get(key)) for line in history], number, style)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,75 @@
+"""Scores of parts of the rows, and their intervals by resamples; groups that folds keep together are drawn together.
+
+Shapes: n scored rows, K outputs, R resamples.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinft.errors import InputError
+from swinft.model.metrics import Metric
+from swinft.run.compare.counted import counted
+from swinft.run.mask_counts import MaskDecision
+from swinft.run.report.contents import ReportInput
+from swinft.run.resamples import Counts, Units, interval
+from swinft.run.scoring import row_scorer
+
+MOST, LEAST = 1000, 100  # resamples
+CELLS = 5e8  # predictions that all resamples may hold: seconds for a metric that is computed for each of them
+SEED = 0
+
+Interval = tuple[float, float] | None
+
+
+class Scorer:
+    """A metric of some of a run's scored rows.
+
+    Args:
+        report: The run.
+        metric: The metric.
+    """
+
+    def __init__(self, report: ReportInput, metric: Metric) -> None:
+        self.metric = metric
+        rows, values, masks = report.rows, report.values.astype(np.float64), None
+        if report.counts is not None:
+            values, masks = report.counts.decided(MaskDecision.default(len(report.outputs))), report.counts.true
+        self._values, self._score = values, row_scorer([metric], report.data, rows, masks)
+        targets = report.targets if masks is None else masks
+        weights = None if report.data.score_weights is None else report.data.score_weights[rows].astype(np.float64)
+        self._units = Units.of(groups_of(report), len(rows))
+        self._of_counts = counted(self._of_rows, metric, values, targets, weights, report.outputs)
+        self._count = int(np.clip(CELLS / max(1, values.size), LEAST, MOST))
+        self._few: Counts | None = None
+
+    def score(self, inside: NDArray[np.bool_]) -> float:
+        """The score of the rows of a mask, (n,); NaN where it is undefined for them."""
+        return self._of_rows(np.flatnonzero(inside))
+
+    def pooled(self) -> Interval:
+        """The interval of the score of all rows that holds 95 % of its resamples; None if it is undefined in all."""
+        blocks = self._resamples(self._count)
+        return interval(np.concatenate([self._of_counts(counts) for counts in blocks]))
+
+    def interval(self, inside: NDArray[np.bool_]) -> Interval:
+        """The same of the rows of a mask, (n,), from fewer resamples."""
+        if self._few is None:
+            self._few = np.concatenate(list(self._resamples(LEAST)))
+        drawn = self._few * inside
+        drawn = drawn[drawn.any(axis=1)]
+        return interval(self._of_counts(drawn)) if len(drawn) else None
+
+    def _resamples(self, count: int) -> list[Counts]:
+        return list(self._units.resamples(np.random.default_rng(SEED), self._units.number, count))
+
+    def _of_rows(self, chosen: NDArray[np.int64]) -> float:
+        try:
+            return float(self._score(self._values[chosen], chosen)[self.metric.name])
+        except InputError:  # a metric may refuse rows that it cannot score
+            return float("nan")
+
+
+def groups_of(report: ReportInput) -> NDArray[np.str_] | None:
+    """The group of each scored row, (n,); None where rows have none."""
+    groups = report.data.splits.train.groups
+    return None if groups is None else np.array(groups)[report.rows]

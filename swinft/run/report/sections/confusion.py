@@ -1,0 +1,108 @@
+"""Which classes are taken for which: a matrix, and the most frequent mistakes."""
+
+import base64
+import io
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from swinft.printing import visible
+from swinft.run.report.contents import ReportInput
+from swinft.run.report.outcomes import confusion_counts, true_classes
+from swinft.run.report.section import Section, render
+from swinft.run.report.svg import WIDTH, text
+from swinft.run.report.tables import Cell, Table, cell
+
+COUNTED = 12  # classes whose counts are written into the matrix
+NAMED = 40  # classes whose names stand beside it; more are drawn as an image
+PAIRS = 30
+LEAD = (
+    "A line of the matrix holds the rows of one true class, by the class that is predicted; darker is a larger "
+    "share of the line. What is off the diagonal is wrong."
+)
+SIDE = 116  # of the names beside the matrix
+SQUARE = (
+    '<rect class="heat" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill-opacity="{:.3f}">'
+    "<title>{}</title></rect>"
+)
+WHOLE = (
+    '<figure class="chart"><div class="box"><svg class="wide" viewBox="0 0 {0:.0f} {1:.0f}" width="{0:.0f}" '
+    'height="{1:.0f}" role="img"><title>Confusion matrix</title>{2}</svg></div></figure>'
+)
+PIXELS = (
+    '<figure class="chart"><figcaption>{} classes in their order, true from top to bottom, predicted from left to right'
+    '</figcaption><img class="pixels" alt="Confusion matrix" src="{}"></figure>'
+)
+
+
+def section(report: ReportInput) -> Section | None:
+    """The section; none where there are no classes to be taken for one another."""
+    if not report.schema.base.are_classes or len(report.outputs) < 2 or not len(report.rows):
+        return None
+    counts = confusion_counts(true_classes(report), report.values.argmax(1), len(report.outputs))
+    table = _mistakes(counts, report.outputs)
+    return Section(
+        "confusion",
+        "Confusion",
+        LEAD,
+        render("sections/confusion.html", matrix=matrix(counts, report.outputs), table=table),
+    )
+
+
+def matrix(counts: NDArray[np.int64], names: list[str]) -> Markup:
+    """The matrix as a figure.
+
+    Args:
+        counts: Rows by true and predicted class, (K, K).
+        names: Names of the classes.
+    """
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    many = len(names)
+    if many > NAMED:
+        return _image(shares)
+    cell_side = min(44.0, max(14.0, (2 * WIDTH - SIDE) / many)) if many > COUNTED else (WIDTH + 60 - SIDE) / many
+    cell_side = min(cell_side, 60)
+    side = cell_side * many
+    parts = []
+    for (true, said), count in np.ndenumerate(counts):
+        x, y, share = SIDE + said * cell_side, 22 + true * cell_side, float(shares[true, said])
+        title = f"{names[true]} predicted as {names[said]}: {count:,} rows, {share:.1%} of the class"
+        size = cell_side - 1
+        parts.append(Markup(SQUARE).format(x, y, size, size, 0.04 + 0.96 * share, visible(title)))
+        if many <= COUNTED and count:
+            style = "inverse" if share > 0.5 else "strong"
+            parts.append(text(x + size / 2, y + size / 2 + 4, f"{count:,}", more=f"{style} on-heat"))
+    for k, name in enumerate(names):
+        middle = (k + 0.5) * cell_side
+        parts.append(text(SIDE - 6, 22 + middle + 4, name, "end", "tick", 17))
+        turned = Markup('<g transform="translate({:.1f} {:.1f}) rotate(-40)">{}</g>')
+        parts.append(turned.format(SIDE + middle + 4, 34 + side, text(0, 0, name, "end", "tick", 15)))
+    parts.append(text(SIDE + side / 2, 14, "predicted (below), true (left)"))
+    return Markup(WHOLE).format(SIDE + side + 8, 22 + side + 92, Markup("").join(parts))
+
+
+def _image(shares: NDArray[np.float64]) -> Markup:
+    """A matrix of many classes: a pixel each, the opacity of one colour, which is right in light and dark."""
+    pixels = np.zeros((*shares.shape, 4), np.uint8)
+    pixels[..., :3] = (38, 139, 170)
+    pixels[..., 3] = np.where(shares > 0, np.maximum(40, 255 * np.sqrt(shares)), 10).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels, "RGBA").save(file, "PNG", optimize=True)
+    uri = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return Markup(PIXELS).format(len(shares), uri)
+
+
+def _mistakes(counts: NDArray[np.int64], names: list[str]) -> Table:
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+    rows = []
+    for true, said in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if number := int(wrong[true, said]):
+            of_true, of_said = number / counts[true].sum(), number / counts[:, said].sum()
+            shares = [cell(float(of_true), ".1%"), cell(float(of_said), ".1%")]
+            rows.append([Cell(names[true]), Cell(names[said]), cell(number, ",d"), *shares])
+    columns = ["true", "predicted", "rows", "of the true class", "of those predicted so"]
+    return Table("Most frequent mistakes", columns, rows)
