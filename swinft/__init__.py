@@ -116,6 +116,7 @@ _PUBLIC = {
     "ensemble": "swinft.run.ensemble.command",
     "find": "swinft.run.api",
     "fit": "swinft.run.api",
+    "lab": "swinft.laboratory.command",
     "new": "swinft.propose.command",
     "open_run": "swinft.run.api",
     "runs": "swinft.kaggle.ledger",

@@ -44,6 +44,7 @@ COMMANDS = {
     "compare": Command(
         "swinft.commands.compare:main", "compare runs on the same rows; chances on a private leaderboard"
     ),
+    "lab": Command("swinft.commands.lab:main", "measure trained networks layer by layer, and how robust they are"),
     "report": Command("swinft.commands.report:main", "draw a run as one HTML file"),
     "export": Command("swinft.commands.export:main", "write a fold's weights for timm, ONNX or TorchScript"),
     "bundle": Command(

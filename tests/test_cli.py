@@ -27,6 +27,7 @@ def test_the_commands_are_these():
         "embed",
         "runs",
         "compare",
+        "lab",
         "report",
         "export",
         "bundle",

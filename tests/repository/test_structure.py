@@ -23,7 +23,7 @@ ORDER = [
     ["inference"],
     ["attribution"],
     ["run"],
-    ["kaggle", "propose", "tuning"],
+    ["kaggle", "propose", "tuning", "laboratory"],
     ["commands"],
     ["cli"],
 ]

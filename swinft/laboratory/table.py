@@ -1,0 +1,65 @@
+"""The instruments by name: where each one is, and the line that `swinft lab --help` prints. Imports none of them."""
+
+import importlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from swinft.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    from swinft.laboratory.instrument import Instrument
+
+
+class Entry(NamedTuple):
+    """One instrument.
+
+    Args:
+        target: Its class, as `module:Class`.
+        settings: The dataclass of its options, as `module:Class`.
+        help: One line.
+    """
+
+    target: str
+    settings: str
+    help: str
+
+
+OPTIONS = "swinft.laboratory.options"
+INSTRUMENTS: dict[str, Entry] = {
+    "frequency": Entry(
+        "swinft.laboratory.frequency:Frequency",
+        f"{OPTIONS}:NoSettings",
+        "the Fourier spectrum of every layer: low-pass and high-pass layers",
+    ),
+    "variance": Entry(
+        "swinft.laboratory.variance:Variance",
+        f"{OPTIONS}:NoSettings",
+        "the variance of every layer's feature map: averaging and spreading layers",
+    ),
+}
+
+
+def entry_of(name: str) -> Entry:
+    """The entry of an instrument.
+
+    Raises:
+        InputError: There is none of this name.
+    """
+    if name not in INSTRUMENTS:
+        raise InputError(f"there is no instrument '{name}'.{suggest(name, INSTRUMENTS)}")
+    return INSTRUMENTS[name]
+
+
+def settings_class(name: str) -> type:
+    """The dataclass of an instrument's options."""
+    return _found(entry_of(name).settings)
+
+
+def instrument_class(name: str) -> "type[Instrument[Any]]":
+    """The class of an instrument; importing it may take seconds."""
+    return _found(entry_of(name).target)
+
+
+def _found(target: str) -> type:
+    module, name = target.split(":")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
