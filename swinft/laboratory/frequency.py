@@ -68,7 +68,7 @@ class Frequency(Instrument[LayerSettings]):
     def measure(self, subject: Subject, step: str) -> list[Line]:
         """The spectrum of every layer, a line for each frequency."""
         assert isinstance(subject, RunSubject)
-        layers = subject.layers()
+        layers = subject.layers
 
         def read(_: Layer, features: Tensor) -> dict[str, Tensor]:
             return {"amplitudes": log_amplitudes(features)}

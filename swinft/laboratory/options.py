@@ -1,9 +1,10 @@
 """The options of `swinft lab`: those of every instrument, and those of each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from swinft.ranges import POSITIVE, SettingsError, is_whole, range_problems, whole_problems
+from swinft.errors import suggest
+from swinft.ranges import POSITIVE, Range, SettingsError, is_whole, range_problems, whole_problems
 
 RowCount = int | Literal["all"]
 
@@ -49,6 +50,112 @@ class LabOptions:
         problems += range_problems("", {"seconds": self.seconds}, {"seconds": POSITIVE})
         if problems:
             raise SettingsError(problems)
+
+
+@dataclass(frozen=True)
+class ScaleSettings:
+    """What `swinft lab scale` measures.
+
+    Args:
+        sides: Sides of the images in pixels; by default 1, 2, 3 and 4 times the native one. Windows are those of the
+            smallest.
+        repeats: Timed forward passes, of which the fastest counts.
+
+    Raises:
+        InputError: A value is wrong.
+    """
+
+    sides: list[int] | None = None
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        problems = whole_problems("", vars(self), {"repeats": 1})
+        if self.sides is not None and (len(set(self.sides)) < len(self.sides) or not self.sides):
+            problems.append(f"sides is {self.sides}: name at least one, each once.")
+        problems += range_problems("", {"sides": self.sides}, {"sides": Range(8)})
+        if problems:
+            raise SettingsError(problems)
+
+
+Way = Literal["remove", "shuffle", "block"]
+
+
+@dataclass(frozen=True)
+class LesionSettings:
+    """What `swinft lab lesion` does to a network.
+
+    Args:
+        ways: `remove` a residual branch, `shuffle` the positions of its output, skip a `block` of several branches.
+
+    Raises:
+        InputError: A value is wrong.
+    """
+
+    ways: list[Way] = field(default_factory=lambda: ["remove", "shuffle", "block"])
+
+    def __post_init__(self) -> None:
+        if not self.ways or len(set(self.ways)) < len(self.ways):
+            raise SettingsError([f"ways is {self.ways}: name at least one, each once."])
+
+
+@dataclass(frozen=True)
+class RobustSettings:
+    """What `swinft lab robust` does to images.
+
+    Args:
+        corruptions: Names of corruptions, as gaussian_noise,jpeg; by default all of them, docs/lab.md has the list.
+        severities: From 1 to 5.
+        bands: Number of bands of frequencies, each with noise of its own; 0 for none.
+        noise: Standard deviation of this noise, as a share of the range of a pixel.
+
+    Raises:
+        InputError: A value is wrong.
+    """
+
+    corruptions: list[str] | None = None
+    severities: list[int] = field(default_factory=lambda: [1, 3, 5])
+    bands: int = 10
+    noise: float = 0.1
+
+    def __post_init__(self) -> None:
+        problems = whole_problems("", vars(self), {"bands": 0})
+        given = self.corruptions or []
+        problems += [
+            f"no corruption '{name}'.{suggest(name, CORRUPTION_NAMES)}"
+            for name in given
+            if name not in CORRUPTION_NAMES
+        ]
+        for name, values in (("corruptions", given), ("severities", self.severities)):
+            problems += [f"{name} is {values}: name each once."] if len(set(values)) < len(values) else []
+        if not self.severities:
+            problems.append("severities is empty: name at least one, from 1 to 5.")
+        ranges = {"severities": Range(1, 5), "noise": Range(0, 1, above=True), "bands": Range(0, 50)}
+        problems += range_problems("", vars(self), ranges)
+        if problems:
+            raise SettingsError(problems)
+
+
+CORRUPTION_NAMES = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "speckle_noise",
+    "gaussian_blur",
+    "defocus_blur",
+    "motion_blur",
+    "zoom_blur",
+    "brightness",
+    "darkness",
+    "contrast",
+    "saturation",
+    "fog",
+    "elastic",
+    "pixelate",
+    "jpeg",
+    "rotation",
+    "shift",
+    "occlusion",
+)
 
 
 @dataclass(frozen=True)

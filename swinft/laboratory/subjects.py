@@ -1,4 +1,4 @@
-"""What is measured: the network of a run's fold with held-out rows, a network of timm, or a config.
+"""What is measured of a run: the network of a fold, with rows that the fold holds out.
 
 Shapes: B batch, V images of a row, C channels, H and W pixels, N rows, K outputs.
 """
@@ -6,7 +6,7 @@ Shapes: B batch, V images of a row, C channels, H and W pixels, N rows, K output
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import timm
@@ -17,11 +17,12 @@ from torch import Tensor
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.loading.workers import Destination
 from swinft.data.roots import resolved_root
-from swinft.errors import InputError, suggest
+from swinft.errors import InputError
 from swinft.inference.finite import Origin, check_finite
 from swinft.inference.tta import View, check_views, predict_views
 from swinft.laboratory.layers import Layers
 from swinft.laboratory.options import LabOptions
+from swinft.laboratory.subject import BackboneSubject, ConfigSubject, Subject
 from swinft.model.metrics import Metric
 from swinft.model.network import ImageModel
 from swinft.model.scoring import chosen_metrics
@@ -31,82 +32,22 @@ from swinft.run.fold_files import Fold, FoldId, held_out_by
 from swinft.run.inputs import check_inputs
 from swinft.run.layout import Run
 from swinft.run.scoring import row_scorer
-from swinft.seeding import seed_for
 from swinft.store import digest
-from swinft.system.device import check_usable
-from swinft.system.precision import choose_device
 
+__all__ = ["BackboneSubject", "Batch", "ConfigSubject", "Intact", "RunSubject", "Subject", "subject_of"]
 Batch = dict[str, Tensor]
 
 
-class Subject:
-    """What is measured.
+class Intact(NamedTuple):
+    """What a network predicts as it is.
 
     Args:
-        given: What the user named.
-        options: The options of the command.
+        values: (N, K), in the competition's units.
+        scores: By the run's metrics.
     """
 
-    kind = ""
-
-    def __init__(self, given: str, options: LabOptions) -> None:
-        self.given, self.options = given, options
-        self.label = visible(given)
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder in which its steps lie; None for that of the page."""
-        return None
-
-    def made_with(self) -> dict[str, Any]:
-        """What it depends on, as plain values: weights, rows, seed."""
-        return {"kind": self.kind, "seed": self.options.seed}
-
-    def describe(self) -> str:
-        """One line for the page."""
-        return self.given
-
-    @cached_property
-    def device(self) -> torch.device:
-        """Where it is measured."""
-        device = choose_device(self.options.device)
-        check_usable([device], "add --device cpu")
-        return device
-
-    def generator(self, what: str) -> np.random.Generator:
-        """Random numbers for one use: the same in each process, whatever was drawn before.
-
-        Args:
-            what: What they are for, such as the name of the step and of a row.
-        """
-        return np.random.default_rng([seed_for("resampling", self.options.seed), *what.encode()])
-
-
-class BackboneSubject(Subject):
-    """A network of timm by its name, without trained weights."""
-
-    kind = "network"
-
-    def __init__(self, given: str, options: LabOptions) -> None:
-        super().__init__(given, options)
-        if not timm.is_model(given.split(".")[0]):
-            raise InputError(
-                f"'{given}' is neither a folder of a run nor a network of timm.{suggest(given, timm.list_models())}"
-            )
-
-    def made_with(self) -> dict[str, Any]:
-        """Its name and the seed of its weights."""
-        return {**super().made_with(), "network": self.given}
-
-
-class ConfigSubject(Subject):
-    """A config, for instruments that train."""
-
-    kind = "config"
-
-    def made_with(self) -> dict[str, Any]:
-        """The text of the file."""
-        return {**super().made_with(), "config": Path(self.given).read_text(encoding="utf-8")}
+    values: NDArray[np.float32]
+    scores: dict[str, float]
 
 
 class RunSubject(Subject):
@@ -213,6 +154,7 @@ class RunSubject(Subject):
                 module.fused_attn = False  # type: ignore[assignment]
         return net
 
+    @cached_property
     def layers(self) -> Layers:
         """The layers of `net`, with their hooks."""
         net, first = self.net, self.batches[0]
@@ -288,6 +230,12 @@ class RunSubject(Subject):
     def scores(self, values: NDArray[np.float32]) -> dict[str, float]:
         """The run's metrics of predictions of the rows; NaN where a metric is undefined for them."""
         return self._scorer(values, None)
+
+    @cached_property
+    def intact(self) -> Intact:
+        """The predictions and the scores of `net` as it is."""
+        values = self.predict(self.net)
+        return Intact(values, self.scores(values))
 
     def losses(self, values: Mapping[str, float], base: Mapping[str, float]) -> float:
         """How much worse a score is than another one: positive whatever the direction of the metric is."""

@@ -25,6 +25,11 @@ class Entry(NamedTuple):
 
 OPTIONS = "swinft.laboratory.options"
 INSTRUMENTS: dict[str, Entry] = {
+    "scale": Entry(
+        "swinft.laboratory.scale:Scale",
+        f"{OPTIONS}:ScaleSettings",
+        "operations and time against the size of the image; also of networks of timm",
+    ),
     "frequency": Entry(
         "swinft.laboratory.frequency:Frequency",
         f"{OPTIONS}:NoSettings",
@@ -34,6 +39,16 @@ INSTRUMENTS: dict[str, Entry] = {
         "swinft.laboratory.variance:Variance",
         f"{OPTIONS}:NoSettings",
         "the variance of every layer's feature map: averaging and spreading layers",
+    ),
+    "lesion": Entry(
+        "swinft.laboratory.lesion:Lesion",
+        f"{OPTIONS}:LesionSettings",
+        "the loss of score without each attention, MLP, convolution or block",
+    ),
+    "robust": Entry(
+        "swinft.laboratory.robust:Robust",
+        f"{OPTIONS}:RobustSettings",
+        "the loss of score on corrupted images, and with noise of each band of frequencies",
     ),
 }
 

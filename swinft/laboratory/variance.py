@@ -43,7 +43,7 @@ class Variance(Instrument[LayerSettings]):
     def measure(self, subject: Subject, step: str) -> list[Line]:
         """Both variances of every layer."""
         assert isinstance(subject, RunSubject)
-        layers = subject.layers()
+        layers = subject.layers
 
         def read(_: Layer, features: Tensor) -> dict[str, Tensor]:
             found = features.double()
