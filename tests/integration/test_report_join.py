@@ -77,7 +77,7 @@ def test_f102_the_worst_rows_are_those_of_the_out_of_fold_table(finished, tmp_pa
     assert np.array_equal(after.values, before.values)
     assert worst_rows(after) == worst_rows(before)
     truth = dict(zip(data.train_table.ids, data.train_table.column("color"), strict=True))
-    assert all(row["lines"][0] == f"true: {truth[row['id']]}" for row in worst_rows(after))
+    assert all(row.lines[0] == f"true: {truth[row.id]}" for row in worst_rows(after))
 
 
 def test_f122_every_row_has_its_truth_prediction_and_error(finished, competition):

@@ -98,7 +98,7 @@ def test_the_pooled_score_is_that_of_the_stored_maps_at_full_size(run, salt):
 
 def test_the_report_draws_the_worst_the_best_and_random_masks_with_their_scores(run):
     page = (run / "report.html").read_text()
-    groups = re.split("<h3>Masks: ", page.partition('<section id="settings"')[0])[1:]
+    groups = re.split("<h3>Masks: ", page.partition('<section id="masks"')[2].partition("</section>")[0])[1:]
     assert [each.partition(",")[0] for each in groups] == ["worst", "best", "random"]
     assert [each.count("<img") for each in groups] == [8, 4, 4]
     assert "Rows with the largest error" not in page

@@ -18,11 +18,14 @@ from swinft.inference.predictions import Predictions
 from swinft.inference.provenance import Provenance
 from swinft.model.metrics import Metric
 from swinft.model.scoring import chosen_metrics
+from swinft.run.experiment import Experiment
 from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
 from swinft.run.mask_counts import MaskCounts
 from swinft.run.mask_fit import count_scored
 from swinft.run.provenance import predictions_made_with
+from swinft.run.report.rows.facts import RowFacts
+from swinft.run.report.rows.gradcams import GradCams
 from swinft.run.report.thumbnails import Thumbnails
 
 Array = NDArray[np.float64]
@@ -44,6 +47,7 @@ class ReportInput:
         made_with: What the test predictions were made with.
         given_counts: Pixels of its out-of-fold masks, if they are counted already.
         thumbnails: Thumbnails of its rows.
+        experiment: Its experiment, where its networks may be loaded; None while a run is fitted.
     """
 
     run: Run
@@ -57,10 +61,16 @@ class ReportInput:
     made_with: Provenance | None
     given_counts: MaskCounts | None
     thumbnails: Thumbnails
+    experiment: Experiment | None = None
 
     @classmethod
     def of(
-        cls, run: Run, data: CSVDataModule, metrics: Sequence[Any] = (), counts: MaskCounts | None = None
+        cls,
+        run: Run,
+        data: CSVDataModule,
+        metrics: Sequence[Any] = (),
+        counts: MaskCounts | None = None,
+        experiment: Experiment | None = None,
     ) -> "ReportInput":
         """Reads the files of a finished run.
 
@@ -69,6 +79,7 @@ class ReportInput:
             data: Its datamodule after `setup("fit")`.
             metrics: Those of its config; none for the head's.
             counts: Pixels of its out-of-fold masks, if they are counted.
+            experiment: Its experiment, where its networks may be loaded.
         """
         scores, outputs = run.read_scores(), data.schema.outputs
         made_with = _current_predictions(run)
@@ -84,6 +95,7 @@ class ReportInput:
             made_with=made_with,
             given_counts=counts,
             thumbnails=Thumbnails(data),
+            experiment=experiment,
         )
 
     @property
@@ -141,6 +153,21 @@ class ReportInput:
         """The lines of metrics.jsonl of every training that scores rows; none in an ensemble."""
         run = self.run
         return {} if run.is_ensemble else {name: run.fold(name).read_history() for name in run.planned_folds()}
+
+    @cached_property
+    def facts(self) -> RowFacts:
+        """What is known about the scored rows besides their errors."""
+        return RowFacts(self.run, self.data, self.oof, self.scores.get("views", ()))
+
+    @cached_property
+    def explained(self) -> GradCams:
+        """The Grad-CAMs of rows, made when they are asked for."""
+        return GradCams(self.run, self.data, self.experiment)
+
+    def gradcams(self, places: Sequence[int]) -> dict[int, str]:
+        """Grad-CAMs of scored rows as data URIs, by their positions among them; of those that could be made."""
+        found = self.explained.of([int(self.rows[place]) for place in places])
+        return {place: found[row] for place in places if (row := int(self.rows[place])) in found}
 
     def prediction_text(self, place: int) -> str:
         """The prediction of a scored row, by its position among them, as short text."""

@@ -41,7 +41,7 @@ def draw(run: Run, allow_code: list[str] | None = None) -> Path:
         made_with = predictions_made_with(run) if is_committed(run.test_predictions) else None
         data = experiment.datamodule(run)
         data.setup("fit")
-        write_report(run, data, experiment.section("model")["metrics"] or ())
+        write_report(run, data, experiment.section("model")["metrics"] or (), experiment=experiment)
     if made_with:
         print_line(f"test predictions: {made_with.describe()}")
     return run.report

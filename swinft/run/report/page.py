@@ -13,18 +13,23 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError
 from swinft.inference.predictions import as_bytes
 from swinft.printing import print_line
+from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
 from swinft.run.mask_counts import MaskCounts
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.errors import error_table
 from swinft.run.report.section import Section, render
 from swinft.run.report.sections import (
+    augmented,
     calibration,
     confusion,
     curves,
+    drift,
+    duplicates,
     ensemble,
     folds,
     masks,
+    mislabelled,
     numbers,
     outputs,
     scores,
@@ -33,27 +38,18 @@ from swinft.run.report.sections import (
     test_rows,
     throughput,
     training,
+    uncertain,
+    views,
     worst,
 )
 from swinft.store import commit
 
 MAKER = "swinft report"
+ROWS = (worst, uncertain, mislabelled, duplicates, augmented, views, drift)
 SECTIONS = (
-    scores,
-    ensemble,
-    training,
-    outputs,
-    confusion,
-    curves,
-    calibration,
-    numbers,
-    subgroups,
-    masks,
-    worst,
-    test_rows,
-    folds,
-    throughput,
-    settings,
+    *(scores, ensemble, training, outputs, confusion, curves, calibration, numbers, subgroups, masks),
+    *ROWS,
+    *(test_rows, folds, throughput, settings),
 )
 """Modules with a function `section(report) -> Section | None`, in the order of the page."""
 
@@ -61,7 +57,13 @@ STYLES = ("page.css", "uplot/uPlot.min.css")
 SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js")
 
 
-def write_report(run: Run, data: CSVDataModule, metrics: Sequence[Any] = (), counts: MaskCounts | None = None) -> None:
+def write_report(
+    run: Run,
+    data: CSVDataModule,
+    metrics: Sequence[Any] = (),
+    counts: MaskCounts | None = None,
+    experiment: Experiment | None = None,
+) -> None:
     """Writes the report of a finished run.
 
     Args:
@@ -69,10 +71,20 @@ def write_report(run: Run, data: CSVDataModule, metrics: Sequence[Any] = (), cou
         data: Its datamodule after `setup("fit")`.
         metrics: Those of its config; none for the head's.
         counts: Pixels of its out-of-fold masks, if they are counted.
+        experiment: Its experiment, to load its networks for Grad-CAM; None while it is fitted.
     """
-    report = ReportInput.of(run, data, metrics, counts)
-    commit(run.errors, as_bytes(error_table(report.oof.values, data)), MAKER)
+    report = ReportInput.of(run, data, metrics, counts, experiment)
+    commit(run.errors, as_bytes(error_table(report.oof.values, data, _facts(report))), MAKER)
     commit(run.report, page_of(report).encode(errors="backslashreplace"), MAKER)
+
+
+def _facts(report: ReportInput) -> dict[str, Any]:
+    """More columns of errors.csv; none where they cannot be computed: errors and truths are written all the same."""
+    try:
+        return report.facts.columns()
+    except Exception as error:
+        print_line(f"WARNING: errors.csv lacks the uncertainty and the label quality: {error!r}", file=sys.stderr)
+        return {}
 
 
 def page_of(report: ReportInput) -> str:

@@ -76,8 +76,9 @@ class Embeddings:
         else:
             of_folds: dict[int, list[str]] = {fold: [] for fold in folds}
             for name in names:
-                held = held_out_by(read_fold_id(name.removeprefix("fold_")) or "all")
-                if held in of_folds:
+                known = read_fold_id(name.removeprefix("fold_"))
+                held = None if known is None else held_out_by(known)
+                if held is not None and held in of_folds:
                     of_folds[held].append(name)
             found = cls(folder, {fold: sorted(every) for fold, every in of_folds.items()})
         if not all(found.of_folds.values()):

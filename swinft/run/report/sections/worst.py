@@ -1,35 +1,36 @@
 """The rows with the largest out-of-fold error, with their images."""
 
-from typing import Any
-
 import numpy as np
 
 from swinft.run.report.contents import ReportInput
+from swinft.run.report.rows.cards import NUM_ROWS, Card, cards, near_note
 from swinft.run.report.section import Section, render
 
-NUM_WORST = 12
 LEAD = (
     "Where the network is furthest from the truth: hard rows, wrong labels, damaged images. errors.csv lists all rows."
 )
+OVER = "Beside an image is its Grad-CAM: the brighter, the more a place raises what the network predicts."
 
 
 def section(report: ReportInput) -> Section | None:
     """The section; none for masks, which have one of their own."""
     if report.oof.maps is not None or not len(report.rows):
         return None
-    body = render("sections/worst.html", rows=worst_rows(report))
+    found = worst_rows(report)
+    notes = [OVER if any(card.gradcam for card in found) else "", near_note(report), gradcam_note(report)]
+    body = render("sections/rows.html", cards=found, notes=notes)
     return Section("worst", "Rows with the largest error", LEAD, body)
 
 
-def worst_rows(report: ReportInput) -> list[dict[str, Any]]:
-    """The rows with the largest error, the largest first: `id`, `lines` of text, a `note`, and the `image`."""
-    chosen = np.argsort(-report.row_errors, kind="stable")[:NUM_WORST]
-    return [
-        {
-            "id": report.ids[place],
-            "lines": [f"true: {report.captions[place]}", f"predicted: {report.prediction_text(place)}"],
-            "note": f"fold {report.folds[place]}",
-            "image": report.thumbnails.of(int(report.rows[place])),
-        }
-        for place in chosen.tolist()
-    ]
+def worst_rows(report: ReportInput) -> list[Card]:
+    """The rows with the largest error, the largest first."""
+    chosen = np.argsort(-report.row_errors, kind="stable")[:NUM_ROWS]
+    return cards(report, chosen.tolist(), lambda place: f"error {report.row_errors[place]:.3g}")
+
+
+def gradcam_note(report: ReportInput) -> str:
+    """What is said of Grad-CAMs that are not there."""
+    if report.experiment is None and not report.run.is_ensemble:
+        return f"`swinft report {report.run.root}` adds Grad-CAMs: networks are not loaded at the end of a fit."
+    note = report.explained.note()
+    return f"Rows without a Grad-CAM: {note}." if note else ""
