@@ -117,6 +117,8 @@ _PUBLIC = {
     "find": "swinft.run.api",
     "fit": "swinft.run.api",
     "lab": "swinft.laboratory.command",
+    "Inspection": "swinft.architecture.command",
+    "inspect": "swinft.architecture.command",
     "new": "swinft.propose.command",
     "open_run": "swinft.run.api",
     "runs": "swinft.kaggle.ledger",

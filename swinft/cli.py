@@ -50,6 +50,9 @@ COMMANDS = {
     "bundle": Command(
         "swinft.commands.bundle:main", "make the datasets and the notebook that predict on Kaggle, without internet"
     ),
+    "inspect": Command(
+        "swinft.commands.inspect:main", "show what a backbone or a run's network consists of, stage by stage"
+    ),
     "metrics": Command(
         "swinft.commands.metrics:main", "list every metric with its kinds of target, direction, definition"
     ),

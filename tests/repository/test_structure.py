@@ -23,7 +23,7 @@ ORDER = [
     ["inference"],
     ["attribution"],
     ["run"],
-    ["kaggle", "propose", "tuning", "laboratory"],
+    ["kaggle", "propose", "tuning", "laboratory", "architecture"],
     ["commands"],
     ["cli"],
 ]

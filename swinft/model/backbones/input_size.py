@@ -31,7 +31,7 @@ def resize(model: Any, name: str, size: tuple[int, int], window: Window | None) 
     Raises:
         InputError: A part of the image would be cropped, or no window divides the model's grids.
     """
-    patch = _patch(model)
+    patch = patch_sides(model)
     if any(side % length for side, length in zip(size, patch, strict=True)):
         raise InputError(
             f"data.image_size {size[0]} x {size[1]} px is no multiple of the {patch[0]} px patches of '{name}': the "
@@ -75,7 +75,7 @@ def scaled_windows(model: Any, at: tuple[int, int], size: tuple[int, int]) -> li
     return list(zip(*sides, strict=True)) if all(sides) else []
 
 
-def _patch(model: Any) -> tuple[int, int]:
+def patch_sides(model: Any) -> tuple[int, int]:
     """Sides of a patch if the grid of patches is not padded: timm then drops the remainder of the image; else 1."""
     embed = getattr(model, "patch_embed", None)
     proj = getattr(embed, "proj", None)
