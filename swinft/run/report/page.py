@@ -28,6 +28,7 @@ from swinft.run.report.sections import (
     duplicates,
     ensemble,
     folds,
+    images,
     masks,
     mislabelled,
     numbers,
@@ -49,7 +50,7 @@ ROWS = (worst, uncertain, mislabelled, duplicates, augmented, views, drift)
 SECTIONS = (
     *(scores, ensemble, training, outputs, confusion, curves, calibration, numbers, subgroups, masks),
     *ROWS,
-    *(test_rows, folds, throughput, settings),
+    *(test_rows, folds, images, throughput, settings),
 )
 """Modules with a function `section(report) -> Section | None`, in the order of the page."""
 

@@ -31,6 +31,7 @@ class Table:
         rows: The rows.
         totals: Rows below, which are not sorted with the others.
         is_sortable: Whether a click on a column's name sorts the rows by it.
+        is_text: Whether cells are texts, which are broken into lines, and not numbers.
     """
 
     caption: str
@@ -38,6 +39,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     totals: Sequence[Sequence[Cell]] = field(default=())
     is_sortable: bool = True
+    is_text: bool = False
 
 
 def cell(value: Any, form: Callable[[Any], str] | str = format_score) -> Cell:

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from swinft.cli import main
 from tests.conftest import fit_in_process, tiny_config, write_config
@@ -21,6 +22,7 @@ NAMES = [
     "שלום \u200f עולם",
     "🎉 party 👩‍🔬",
 ]
+ODD = "<img src=x onerror=alert(2)> black"
 RUN = "<i>run {{7*7}} 🎉"
 
 
@@ -34,6 +36,8 @@ def hostile(competition, tmp_path_factory):
         writer.writerow(["name", "file", "label", "<u>place"])
         for place, name in enumerate(files):
             writer.writerow([f"<img src=x onerror=alert(2)>{place}", name, NAMES[place % 6], f"</td>{place % 2}"])
+        writer.writerow([ODD, "odd", NAMES[0], "</td>0"])
+    Image.new("RGB", (300, 30)).save(competition / "images" / "odd.jpg")
     changes = {
         "name": RUN,
         "data.train": "hostile_names.csv",
@@ -92,6 +96,11 @@ def test_hostile_names_stay_text(hostile):
         assert page.locator("main b:not(.card b):not(figcaption b), main i:not(.legend i), main u, style").count() == 1
         assert "<img src=x onerror=alert(2)>" in page.inner_text("#worst")
         assert "By <u>place" in page.inner_text("#parts")
+        assert page.locator("#images figcaption b").first.inner_text() == ODD
+        assert (
+            "25 train images, 0 of which cannot be used; 2 different sizes, width × height: 36 × 40 (24), 300 × 30 (1)"
+            in (page.inner_text("#images"))
+        )
         assert "49" not in page.inner_text("h1")
 
 
@@ -174,8 +183,6 @@ def test_masks_have_a_report(tmp_path):
 
 @pytest.mark.slow
 def test_a_report_of_ten_thousand_rows_has_at_most_five_megabytes(tmp_path):
-    from PIL import Image
-
     rng, root = np.random.default_rng(0), tmp_path / "data"
     (root / "images").mkdir(parents=True)
     lines = ["id,y,z"]

@@ -72,14 +72,14 @@ def matrix(counts: NDArray[np.int64], names: list[str]) -> Markup:
         size = cell_side - 1
         parts.append(Markup(SQUARE).format(x, y, size, size, 0.04 + 0.96 * share, visible(title)))
         if many <= COUNTED and count:
-            style = "inverse" if share > 0.5 else "strong"
+            style = "inverse" if share > 0.65 else "strong"
             parts.append(text(x + size / 2, y + size / 2 + 4, f"{count:,}", more=f"{style} on-heat"))
     for k, name in enumerate(names):
         middle = (k + 0.5) * cell_side
         parts.append(text(SIDE - 6, 22 + middle + 4, name, "end", "tick", 17))
         turned = Markup('<g transform="translate({:.1f} {:.1f}) rotate(-40)">{}</g>')
         parts.append(turned.format(SIDE + middle + 4, 34 + side, text(0, 0, name, "end", "tick", 15)))
-    parts.append(text(SIDE + side / 2, 14, "predicted (below), true (left)"))
+    parts.append(text(SIDE + side / 2, 14, "predicted below, true on the left", most=40))
     return Markup(WHOLE).format(SIDE + side + 8, 22 + side + 92, Markup("").join(parts))
 
 

@@ -28,7 +28,9 @@ def section(report: ReportInput) -> Section | None:
     body = render(
         "sections/settings.html",
         command=_command(report),
-        changes=Table("Keys that differ from the defaults", ["key", "value", "default"], changed_keys(text)),
+        changes=Table(
+            "Keys that differ from the defaults", ["key", "value", "default"], changed_keys(text), is_text=True
+        ),
         environment=Table("Environment", ["", "version or value"], [*versions, *others], is_sortable=False),
         config=text,
     )
@@ -36,12 +38,12 @@ def section(report: ReportInput) -> Section | None:
 
 
 def _command(report: ReportInput) -> str:
-    """The command that makes the run again; of an ensemble of runs, its members and options are in ensemble.yaml."""
+    """The command that makes the run again, in the folder that holds it; of an ensemble, from its ensemble.yaml."""
     if report.run.is_embedding:
         return remake_command(report.run)
     if report.run.is_ensemble:
-        return command("ensemble", str(report.run.root / "ensemble.yaml"))
-    return command("fit", "--config", str(report.run.config), "--name", "NAME")
+        return command("ensemble", f"{report.run.root.name}/ensemble.yaml", "--name", "NAME")
+    return command("fit", "--config", f"{report.run.root.name}/config.yaml", "--name", "NAME")
 
 
 def changed_keys(text: str) -> list[list[Cell]]:

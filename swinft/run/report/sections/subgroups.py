@@ -1,4 +1,4 @@
-"""The first metric in parts of the rows: by metadata, by group of columns, by fold."""
+"""The first metric in parts of the rows: by metadata, and by the size and the look of images."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -10,12 +10,14 @@ from swinft.data.schema import MISSING_CATEGORY
 from swinft.printing import format_number
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.intervals import Scorer
+from swinft.run.report.rows.images import ImageLines
 from swinft.run.report.section import Section, render
 from swinft.run.report.tables import Cell, Table, cell
 
 LEVELS = 12  # of a category: the most frequent ones
 PARTS = 4  # of a number: quarters of the rows
 FEWEST = 2  # rows
+OF_IMAGES = ("width", "aspect ratio", "brightness", "sharpness")  # statistics of image files
 LEAD = (
     "The first metric of parts of the rows, with 95 % intervals. A part whose interval lies apart from the score of"
     " all rows is where there is something to win, or a column that tells more than it should."
@@ -50,6 +52,9 @@ def _columns(report: ReportInput) -> Iterator[tuple[str, list[tuple[str, NDArray
     if schema.numeric_features and data.splits.train.features is not None:
         for place, name in enumerate(schema.numeric_features):
             yield name, quarters(data.splits.train.features[report.rows, place].astype(np.float64))
+    found = ImageLines.read(report.run).statistics("train", data.splits.train)
+    if found is not None:
+        yield from ((name, quarters(found[name].to_numpy(np.float64)[report.rows])) for name in OF_IMAGES)
 
 
 def _levels(cells: NDArray[np.str_]) -> list[tuple[str, NDArray[np.bool_]]]:
