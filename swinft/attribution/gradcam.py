@@ -69,7 +69,7 @@ def gradcam_maps(
         activation, grid, coarse = _deepest(network, found, of_row, _padded(network, images))
     maps = _at_image_size(network, coarse.detach().float().view(-1, *grid), images)
     if images.ndim == 5:
-        maps = _of_images(maps, images, mask)
+        maps = of_images(maps, images, mask)
     return maps, activation.layer
 
 
@@ -117,7 +117,7 @@ def _at_image_size(network: ImageModel, maps: Tensor, images: Tensor) -> Tensor:
     return full[:, 0, : images.shape[-2], : images.shape[-1]]
 
 
-def _of_images(maps: Tensor, images: Tensor, mask: Tensor | None) -> Tensor:
+def of_images(maps: Tensor, images: Tensor, mask: Tensor | None) -> Tensor:
     """Maps of the images that the backbone saw to maps of all images (B, V, H, W); 0 where there is no image."""
     rows, several = images.shape[:2]
     there = torch.ones(rows, several, dtype=torch.bool, device=maps.device) if mask is None else mask > 0
