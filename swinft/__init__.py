@@ -114,6 +114,7 @@ _PUBLIC = {
     "bundle": "swinft.kaggle.bundle.make",
     "embed": "swinft.run.embed.command",
     "ensemble": "swinft.run.ensemble.command",
+    "explain": "swinft.run.explain.command",
     "find": "swinft.run.api",
     "fit": "swinft.run.api",
     "lab": "swinft.laboratory.command",

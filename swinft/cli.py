@@ -40,6 +40,9 @@ COMMANDS = {
         "swinft.commands.ensemble:main", "combine several runs, with a score that no weight was fitted on"
     ),
     "embed": Command("swinft.commands.embed:main", "write the embeddings of a run's rows, and fit a model on them"),
+    "explain": Command(
+        "swinft.commands.explain:main", "show what in an image a prediction comes from; PNGs and a page"
+    ),
     "runs": Command("swinft.commands.runs:main", "list the runs of a folder: scores, times, notes, submissions"),
     "compare": Command(
         "swinft.commands.compare:main", "compare runs on the same rows; chances on a private leaderboard"

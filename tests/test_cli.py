@@ -25,6 +25,7 @@ def test_the_commands_are_these():
         "submissions",
         "ensemble",
         "embed",
+        "explain",
         "runs",
         "compare",
         "lab",

@@ -1,16 +1,16 @@
 """Baselines: images without content, from which attributions start, or with which parts of an image are covered."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from swinft.attribution.names import BaselineName
 from swinft.errors import InputError, suggest
 from swinft.model.network import ImageModel
 
-BaselineName = Literal["mean", "black", "white", "blur"]
 WHITE = 255.0
 BLUR = 8  # pixels of the shorter side to which `blur` shrinks an image: no object is left
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from swinft.attribution.baselines import BaselineName, baseline_of
+from swinft.attribution.baselines import baseline_of
+from swinft.attribution.names import BaselineName
 from swinft.attribution.objective import chosen_outputs, mask_of, objective
 from swinft.attribution.prepared import prepared
 from swinft.extras import import_extra

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from swinft.attribution.baselines import BaselineName, baseline_of
+from swinft.attribution.baselines import baseline_of
+from swinft.attribution.names import BaselineName
 from swinft.attribution.objective import chosen_outputs, mask_of, objective
 from swinft.attribution.prepared import prepared
 from swinft.errors import InputError

@@ -10,7 +10,6 @@ Shapes: B images, V images of a row, T tokens of a grid, W' windows, h heads, N 
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,12 +17,11 @@ from torch.nn import functional
 
 from swinft.attribution.attention import Attended, Attention, Merging, attended
 from swinft.attribution.gradcam import of_images
+from swinft.attribution.names import RolloutBy
 from swinft.attribution.objective import chosen_outputs, objective
 from swinft.attribution.prepared import prepared
 from swinft.errors import InputError
 from swinft.model.network import ImageModel
-
-RolloutBy = Literal["mean", "gradient"]
 
 
 def rollout(
