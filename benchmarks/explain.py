@@ -1,0 +1,263 @@
+"""Do explanations point at the object that decides the class, where its place is known?
+
+    python -m benchmarks.explain                # 5 minutes on one core; writes results/explain.json
+    python -m benchmarks.explain --figures docs  # also the figures of docs/explain.md
+
+Each image is a satellite tile of Blue Marble with a handwritten digit (scikit-learn's) pasted at a random place, which
+alone decides the class, by its shape and the colour of its ink. EfficientNet-Lite0 starts from its ImageNet weights, and
+a small Swin from random ones; each is trained by `swinft.fit` in two folds. Held-out rows that their network predicts
+right are explained by `swinft.explain`, and the energy of a map, its sum over pixels, is compared inside the object's
+box and everywhere. A box has 1/16 of an image: that is the share by chance. Control (Adebayo et al., arXiv 1810.03292):
+the same rows and outputs by the same network with shuffled weights, and the rank correlation of both maps.
+"""
+
+import argparse
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.stats import spearmanr
+from sklearn.datasets import load_digits
+
+import swinft
+from benchmarks.convert_lite0 import convert
+from swinft.attribution.gradcam import gradcam_maps
+from swinft.attribution.rollout import rollout
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "explain.json"
+SIDE, BOX = 96, 24
+DIGITS = {1: (230, 40, 200), 4: (255, 140, 0), 7: (200, 255, 0)}  # with the colour of their ink
+NETWORKS: dict[str, dict[str, Any]] = {
+    "tf_efficientnet_lite0": {
+        "model": {"backbone": "tf_efficientnet_lite0", "optim": {"lr": 1e-3}},
+        "trainer": {"max_epochs": 4},
+    },
+    "swin": {
+        "model": {
+            "backbone": "swin_tiny_patch4_window7_224",
+            "backbone_args": {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4], "window_size": 6},
+            "pretrained": False,
+            "optim": {"lr": 3e-3, "layer_decay": 1.0},
+        },
+        "trainer": {"max_epochs": 12},
+    },
+}
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gradcam": ("gradcam", {}),
+    "rollout": ("rollout", {}),
+    "rollout by gradient": ("rollout", {"by": "gradient"}),
+    "integrated-gradients": ("integrated-gradients", {"steps": 32}),
+    "occlusion": ("occlusion", {"patch": 12}),
+}
+ROWS = 3  # of a figure
+PIXELS = {"integrated gradients": METHODS["integrated-gradients"], "occlusion": METHODS["occlusion"]}
+FIGURES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "tf_efficientnet_lite0": {"Grad-CAM": METHODS["gradcam"], **PIXELS},
+    "swin": {
+        "Grad-CAM": METHODS["gradcam"],
+        "rollout": METHODS["rollout"],
+        "rollout by gradient": METHODS["rollout by gradient"],
+        "shifted windows": ("windows", {"stage": 0, "block": 1}),
+        **PIXELS,
+    },
+}
+
+
+def make_images(root: Path, count: int, seed: int = 0) -> None:
+    """Writes images and train.csv: id, digit, and top and left of the object's box."""
+    rng = np.random.default_rng(seed)
+    tiles = sorted((ROOT / "competitions" / "bluemarble" / "images").glob("*.jpg"))
+    digits = load_digits()
+    (root / "images").mkdir(parents=True)
+    lines = ["id,digit,top,left"]
+    for number in range(count):
+        digit = list(DIGITS)[number % len(DIGITS)]
+        ink = digits.images[rng.choice(np.flatnonzero(digits.target == digit))] / 16
+        shape = Image.fromarray((255 * ink).astype(np.uint8)).resize((BOX, BOX), Image.Resampling.BICUBIC)
+        with Image.open(tiles[rng.integers(len(tiles))]) as tile:
+            image = tile.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        top, left = (int(each) for each in rng.integers(0, SIDE - BOX + 1, 2))
+        image.paste(Image.new("RGB", (BOX, BOX), DIGITS[digit]), (left, top), shape)
+        image.save(root / "images" / f"{number:04d}.png")
+        lines.append(f"{number:04d},d{digit},{top},{left}")
+    (root / "train.csv").write_text("\n".join(lines) + "\n")
+
+
+def trained(root: Path, name: str, changes: Mapping[str, Any], runs: Path) -> Any:
+    """The finished run of a network."""
+    weights = {"pretrained": str(convert(runs / "lite0.safetensors"))} if "lite0" in name else {}
+    config = {
+        "name": name,
+        "runs": str(runs),
+        "data": {
+            "root": str(root),
+            "train": "train.csv",
+            "image": "images/{id}.png",
+            "target": "digit",
+            "target_kind": "classification",
+            "image_size": SIDE,
+            "batch_size": 32,
+            "augment": "none",
+            "folds": {"num": 2},
+        },
+        "model": {
+            **changes["model"],
+            **weights,
+            "head": {"class_path": "swinft.ClassificationHead"},
+            "ema_decay": None,
+        },
+        "trainer": {"accelerator": "cpu", "precision": "32-true", **changes["trainer"]},
+    }
+    return swinft.fit(config)
+
+
+def shares(maps: NDArray[np.float32], boxes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The share of each map's energy in its box, (N,): of positive values, of attention above its least value."""
+    found = []
+    for map, (top, left) in zip(maps, boxes, strict=True):
+        energy = np.clip(map.astype(np.float64), 0, None)
+        total = energy.sum()
+        found.append(energy[top : top + BOX, left : left + BOX].sum() / total if total > 0 else np.nan)
+    return np.array(found)
+
+
+def summary(values: NDArray[np.float64], others: NDArray[np.float64] | None = None) -> dict[str, Any]:
+    """Mean share in multiples of chance, with an interval of resamples, and how many maps are empty."""
+    known = values[np.isfinite(values)] / (BOX / SIDE) ** 2
+    draws = np.random.default_rng(0).choice(known, (2000, len(known))).mean(1)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {
+        "times_chance": round(float(known.mean()), 2),
+        "interval": [round(float(low), 2), round(float(high), 2)],
+        "images": len(known),
+        "empty": int(len(values) - len(known)),
+    }
+
+
+def randomised(net: Any) -> Any:
+    """The network with the entries of each weight shuffled: the same distribution, nothing learnt."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            flat = parameter.flatten()
+            parameter.copy_(flat[torch.randperm(len(flat), generator=generator)].view_as(parameter))
+    return net
+
+
+def attention_above_least(name: str, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Attention is nowhere 0: as in the figures, its least value is the zero of the scale."""
+    return maps - maps.min(axis=(1, 2), keepdims=True) if name.startswith("rollout") else maps
+
+
+def measured(run: Any, table: pd.DataFrame, count: int, folder: Path) -> dict[str, Any]:
+    """Shares of every method, and of the network with random weights."""
+    oof = run.oof.set_index("id")
+    names = [f"d{digit}" for digit in DIGITS]
+    right = [id for id in table.index if oof.loc[id, names].astype(float).idxmax() == table.loc[id, "digit"]]
+    ids = right[:count]
+    boxes = table.loc[ids, ["top", "left"]].astype(int).to_numpy()
+    result: dict[str, Any] = {"accuracy": round(run.scores["pooled"]["accuracy"], 3), "methods": {}, "randomised": {}}
+    for name, (method, options) in METHODS.items():
+        if method == "rollout" and "swin" not in run.folder.name:
+            continue
+        found = swinft.explain(run, ids, method, device="cpu", folder=str(folder / name.replace(" ", "-")), **options)
+        maps = attention_above_least(name, np.stack([row.maps[0] for row in found.rows]))
+        result["methods"][name] = summary(shares(maps, boxes))
+        if name in ("gradcam", "rollout", "rollout by gradient"):
+            control = _control(run, ids, table, name)
+            ranks = [float(spearmanr(one.ravel(), two.ravel())[0]) for one, two in zip(maps, control, strict=True)]
+            result["randomised"][name] = {
+                **summary(shares(control, boxes)),
+                "rank_correlation": round(float(np.nanmean(ranks)), 2),
+            }
+    return result
+
+
+def _control(run: Any, ids: list[str], table: pd.DataFrame, name: str) -> NDArray[np.float32]:
+    """The maps of the same rows and outputs by networks with random weights."""
+    oof = run.oof.set_index("id")
+    nets = {fold: randomised(run.network(fold)) for fold in run.folds}
+    found = []
+    for id in ids:
+        with Image.open(Path(run.config["data"]["root"]) / "images" / f"{id}.png") as image:
+            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        net, output = (
+            nets[int(oof.loc[id, "fold"])],
+            sorted(f"d{digit}" for digit in DIGITS).index(table.loc[id, "digit"]),
+        )
+        if name == "gradcam":
+            maps = gradcam_maps(net, pixels, output)[0]
+        else:
+            maps = rollout(net, pixels, output, by="gradient" if "gradient" in name else "mean")
+        found.append(maps[0].numpy())
+    return attention_above_least(name, np.stack(found))
+
+
+def draw(path: Path, run: Any, table: pd.DataFrame, columns: Mapping[str, tuple[str, dict[str, Any]]]) -> None:
+    """A figure of the first rows: the image with the object's box, and the overlay of each method."""
+    oof = run.oof.set_index("id")
+    names = [f"d{digit}" for digit in DIGITS]
+    right = [id for id in table.index if oof.loc[id, names].astype(float).idxmax() == table.loc[id, "digit"]]
+    ids = right[:ROWS]
+    figure = Figure(figsize=(2 * (1 + len(columns)), 2.05 * ROWS + 0.2), layout="constrained")
+    axes = figure.subplots(ROWS, 1 + len(columns), squeeze=False)
+    with TemporaryDirectory() as temporary:
+        overlays = {
+            title: swinft.explain(run, ids, method, device="cpu", folder=f"{temporary}/{title}", **options).rows
+            for title, (method, options) in columns.items()
+        }
+        for row, id in enumerate(ids):
+            top, left = (int(table.loc[id, side]) for side in ("top", "left"))
+            shown = [Image.open(Path(run.config["data"]["root"]) / "images" / f"{id}.png")]
+            shown += [Image.open(each[row].files["overlay"][0]) for each in overlays.values()]
+            for axis, image, title in zip(axes[row], shown, [f"{id}, {table.loc[id, 'digit']}", *columns], strict=True):
+                scale = image.width / SIDE
+                axis.imshow(image)
+                box = ((left - 0.5) * scale, (top - 0.5) * scale)
+                axis.add_patch(Rectangle(box, BOX * scale, BOX * scale, fill=False, color="white", linewidth=1))
+                axis.set_title(title if row == 0 or axis is axes[row][0] else "", fontsize=9)
+                axis.axis("off")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    Image.open(buffer).convert("RGB").quantize(128).save(path, optimize=True)
+
+
+def main() -> None:
+    """Trains, explains, and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--explain", type=int, default=60)
+    parser.add_argument("--only", choices=list(NETWORKS))
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--figures", type=Path, help="folder of the figures")
+    parser.add_argument("--keep", type=Path, help="folder for runs and pictures; by default a temporary one")
+    given = parser.parse_args()
+    with TemporaryDirectory() as temporary:
+        folder = given.keep or Path(temporary)
+        make_images(folder / "data", given.images)
+        table = pd.read_csv(folder / "data" / "train.csv", dtype=str).set_index("id")
+        (folder / "runs").mkdir(exist_ok=True)
+        result: dict[str, Any] = {"images": given.images, "box": BOX, "side": SIDE, "networks": {}}
+        for name, changes in NETWORKS.items():
+            if given.only in (None, name):
+                run = trained(folder / "data", name, changes, folder / "runs")
+                result["networks"][name] = measured(run, table, given.explain, folder / "pictures" / name)
+                if given.figures:
+                    draw(given.figures / f"explain_{name}.png", run, table, FIGURES[name])
+                print(name, json.dumps(result["networks"][name]), flush=True)
+    given.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
