@@ -4,8 +4,8 @@
     python -m benchmarks.explain --figures docs  # also the figures of docs/explain.md
 
 Each image is a satellite tile of Blue Marble with a handwritten digit (scikit-learn's) pasted at a random place, which
-alone decides the class, by its shape and the colour of its ink. EfficientNet-Lite0 starts from its ImageNet weights, and
-a small Swin from random ones; each is trained by `swinft.fit` in two folds. Held-out rows that their network predicts
+alone decides the class, by its shape and the colour of its ink. EfficientNet-Lite0 starts from ImageNet weights, and a
+small Swin from random ones; each is trained by `swinft.fit` in two folds. Held-out rows that their network predicts
 right are explained by `swinft.explain`, and the energy of a map, its sum over pixels, is compared inside the object's
 box and everywhere. A box has 1/16 of an image: that is the share by chance. Control (Adebayo et al., arXiv 1810.03292):
 the same rows and outputs by the same network with shuffled weights, and the rank correlation of both maps.
