@@ -36,7 +36,7 @@ from swinft.attribution.rollout import rollout
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "explain.json"
-SIDE, BOX = 96, 24
+SIDE, BOX = 192, 48
 DIGITS = {1: (230, 40, 200), 4: (255, 140, 0), 7: (200, 255, 0)}  # with the colour of their ink
 NETWORKS: dict[str, dict[str, Any]] = {
     "tf_efficientnet_lite0": {
@@ -46,11 +46,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "swin": {
         "model": {
             "backbone": "swin_tiny_patch4_window7_224",
-            "backbone_args": {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4], "window_size": 6},
+            "backbone_args": {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4], "window_size": 6, "patch_size": 8},
             "pretrained": False,
             "optim": {"lr": 3e-3, "layer_decay": 1.0},
         },
-        "trainer": {"max_epochs": 12},
+        "trainer": {"max_epochs": 20},
     },
 }
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -58,7 +58,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "rollout": ("rollout", {}),
     "rollout by gradient": ("rollout", {"by": "gradient"}),
     "integrated-gradients": ("integrated-gradients", {"steps": 32}),
-    "occlusion": ("occlusion", {"patch": 12}),
+    "occlusion": ("occlusion", {"patch": 24}),
 }
 ROWS = 3  # of a figure
 PIXELS = {"integrated gradients": METHODS["integrated-gradients"], "occlusion": METHODS["occlusion"]}
@@ -236,7 +236,7 @@ def draw(path: Path, run: Any, table: pd.DataFrame, columns: Mapping[str, tuple[
 def main() -> None:
     """Trains, explains, and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--images", type=int, default=360)
     parser.add_argument("--explain", type=int, default=60)
     parser.add_argument("--only", choices=list(NETWORKS))
     parser.add_argument("--output", type=Path, default=RESULTS)
