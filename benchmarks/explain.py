@@ -46,7 +46,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "swin": {
         "model": {
             "backbone": "swin_tiny_patch4_window7_224",
-            "backbone_args": {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4], "window_size": 6, "patch_size": 8},
+            "backbone_args": {
+                "embed_dim": 24,
+                "depths": [2, 2],
+                "num_heads": [2, 4],
+                "window_size": 6,
+                "patch_size": 8,
+            },
             "pretrained": False,
             "optim": {"lr": 3e-3, "layer_decay": 1.0},
         },
