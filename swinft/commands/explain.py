@@ -2,7 +2,7 @@
 
 from swinft.json_output import Output
 from swinft.run.config.parser import call
-from swinft.run.explain.options import ExplainOptions
+from swinft.run.explain.options import ExplainOptions, MethodOptions
 from swinft.run.layout import Run
 
 IDS = "--ids"
@@ -12,18 +12,19 @@ def main(argv: list[str]) -> Output:
     """`swinft explain RUN --ids A B --method gradcam`."""
     words, ids = split_ids(argv)
 
-    def explain(run: str, options: ExplainOptions) -> Output:
+    def explain(run: str, options: ExplainOptions, own: MethodOptions) -> Output:
         """Explains predictions of rows: `swinft explain RUN --ids ID [ID ...]`; ids are text, as in the table.
 
         Args:
             run: The run folder.
-            options: The method and its settings.
+            options: The method, and what is explained.
+            own: Options of the method.
         """
         from swinft.run.explain.command import explain_run  # imports torch
 
-        return explain_run(Run.open(run), ids, options).output()
+        return explain_run(Run.open(run), ids, options, own).output()
 
-    return call(explain, "explain", words, ExplainOptions)
+    return call(explain, "explain", words, ExplainOptions, MethodOptions)
 
 
 def split_ids(argv: list[str]) -> tuple[list[str], list[str]]:

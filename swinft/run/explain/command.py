@@ -19,7 +19,7 @@ from swinft.printing import format_score, print_line
 from swinft.run import api, layout
 from swinft.run.config.parser import options_from
 from swinft.run.explain.maps import Explained, chosen_outputs, explained
-from swinft.run.explain.options import ExplainOptions
+from swinft.run.explain.options import OF_METHODS, ExplainOptions, MethodOptions
 from swinft.run.explain.overlay import colored, enlarged, overlaid, rgb_of, scaled
 from swinft.run.explain.page import page_of
 from swinft.run.explain.rows import Row, rows_of
@@ -82,13 +82,14 @@ class Explanations:
         return {"page": str(self.page), "method": self.method, "rows": [row.to_dict() for row in self.rows]}
 
 
-def explain_run(run: layout.Run, ids: Sequence[str], options: ExplainOptions) -> Explanations:
+def explain_run(run: layout.Run, ids: Sequence[str], options: ExplainOptions, own: MethodOptions) -> Explanations:
     """Explains rows of a run, writes images and page, and prints a line of each.
 
     Raises:
         InputError: A row, an output or a network does not exist, or the method does not fit the backbone.
         RunError: The networks do not predict what the run has committed.
     """
+    own.check(options.method)
     if options.method == "integrated-gradients":
         check_extra("captum", "explain", "captum, which computes integrated gradients,")
     run.check_trained()
@@ -100,7 +101,7 @@ def explain_run(run: layout.Run, ids: Sequence[str], options: ExplainOptions) ->
         found, shown = [], []
         for row in rows_of(run, ids, options):
             for output in chosen_outputs(row, schema, options, threshold):
-                each = explained(row, output, schema, options)
+                each = explained(row, output, schema, options, own)
                 made, pictures = _written(folder, row, each, options)
                 found.append(made)
                 shown.append((made, pictures))
@@ -140,9 +141,12 @@ def explain(
     with python_inputs():
         folder = run.folder if isinstance(run, api.Run) else run
         allowed = [allow_code] if isinstance(allow_code, str) else list(allow_code)
-        given = plain({**options, "method": method, "allow_code": allowed or None})
+        own = {name: value for name, value in options.items() if name in OF_METHODS}
+        rest = {name: value for name, value in options.items() if name not in OF_METHODS}
+        rest |= {"method": method, "allow_code": allowed or None}
+        given = options_from(ExplainOptions, plain(rest)), options_from(MethodOptions, plain(own))
         names = [ids] if isinstance(ids, str) else [str(id) for id in ids]
-        return explain_run(layout.Run.open(folder), names, options_from(ExplainOptions, given))
+        return explain_run(layout.Run.open(folder), names, *given)
 
 
 def file_name(name: str) -> str:

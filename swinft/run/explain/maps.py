@@ -17,7 +17,7 @@ from swinft.attribution.windows import window_attention
 from swinft.data.schema import Schema
 from swinft.errors import InputError, suggest
 from swinft.model.network import ImageModel
-from swinft.run.explain.options import ExplainOptions
+from swinft.run.explain.options import ExplainOptions, MethodOptions
 from swinft.run.explain.rows import Row
 
 
@@ -64,14 +64,14 @@ def chosen_outputs(row: Row, schema: Schema, options: ExplainOptions, threshold:
     return list(range(len(names)))
 
 
-def explained(row: Row, output: int, schema: Schema, options: ExplainOptions) -> Explained:
+def explained(row: Row, output: int, schema: Schema, options: ExplainOptions, own: MethodOptions) -> Explained:
     """The maps of an output of a row, the mean over its networks.
 
     Raises:
         InputError: The method cannot explain the backbone, or an option does not fit it.
         RunError: Attention weights do not give what a network computes.
     """
-    found = [METHODS[options.method](net, row, output, options) for net in row.nets]
+    found = [METHODS[options.method](net, row, output, own, options.batch_size) for net in row.nets]
     maps = torch.stack([each[0] for each in found]).mean(0)
     facts, cuts = found[0][1], found[0][2]
     errors = [each[1]["completeness_error"] for each in found if "completeness_error" in each[1]]
@@ -89,18 +89,18 @@ Made = tuple[Tensor, dict[str, Any], tuple[list[float], list[float]]]
 NO_CUTS: tuple[list[float], list[float]] = ([], [])
 
 
-def _gradcam(net: ImageModel, row: Row, output: int, options: ExplainOptions) -> Made:
+def _gradcam(net: ImageModel, row: Row, output: int, options: MethodOptions, batch_size: int) -> Made:
     maps, layer = gradcam_maps(net, row.image, output, row.features, row.image_mask, options.layer)
     return maps, {"layer": layer}, NO_CUTS
 
 
-def _rollout(net: ImageModel, row: Row, output: int, options: ExplainOptions) -> Made:
+def _rollout(net: ImageModel, row: Row, output: int, options: MethodOptions, batch_size: int) -> Made:
     by = options.by or "mean"
     maps = rollout(net, row.image, output, row.features, row.image_mask, by)
     return maps, {"by": by}, NO_CUTS
 
 
-def _windows(net: ImageModel, row: Row, output: int, options: ExplainOptions) -> Made:
+def _windows(net: ImageModel, row: Row, output: int, options: MethodOptions, batch_size: int) -> Made:
     query = None if options.query is None else (options.query[0], options.query[1])
     place = (options.stage, options.block, options.head, query)
     found = window_attention(net, row.image, *place, row.features, row.image_mask)
@@ -108,18 +108,18 @@ def _windows(net: ImageModel, row: Row, output: int, options: ExplainOptions) ->
     return found.maps, facts, (found.rows, found.columns)
 
 
-def _integrated(net: ImageModel, row: Row, output: int, options: ExplainOptions) -> Made:
+def _integrated(net: ImageModel, row: Row, output: int, options: MethodOptions, batch_size: int) -> Made:
     steps, baseline = options.steps or 64, options.baseline or "mean"
-    given = (row.features, row.image_mask, baseline, steps, options.batch_size)
+    given = (row.features, row.image_mask, baseline, steps, batch_size)
     found = integrated_gradients(net, row.image, output, *given)
     facts = {"baseline": baseline, "steps": steps, "score": float(found.score[0])}
     facts |= {"at_baseline": float(found.at_baseline[0]), "completeness_error": float(found.completeness_error[0])}
     return found.maps, facts, NO_CUTS
 
 
-def _occlusion(net: ImageModel, row: Row, output: int, options: ExplainOptions) -> Made:
+def _occlusion(net: ImageModel, row: Row, output: int, options: MethodOptions, batch_size: int) -> Made:
     baseline = options.baseline or "mean"
-    sizes = (options.patch, options.stride, options.batch_size)
+    sizes = (options.patch, options.stride, batch_size)
     return (
         occlusion(net, row.image, output, row.features, row.image_mask, baseline, *sizes),
         {"baseline": baseline},
@@ -127,7 +127,7 @@ def _occlusion(net: ImageModel, row: Row, output: int, options: ExplainOptions) 
     )
 
 
-METHODS: dict[str, Callable[[ImageModel, Row, int, ExplainOptions], Made]] = {
+METHODS: dict[str, Callable[[ImageModel, Row, int, MethodOptions, int], Made]] = {
     "gradcam": _gradcam,
     "rollout": _rollout,
     "windows": _windows,

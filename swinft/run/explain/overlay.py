@@ -14,6 +14,7 @@ from torch import Tensor
 Rgb = NDArray[np.uint8]
 LEAST_SIDE = 256  # pixels of the shorter side of a file: smaller images are enlarged by a whole factor
 OPACITY = 0.65
+STRONGEST = 0.998
 POSITIVE, SIGNED = "inferno", "RdBu_r"
 LINE = (255, 255, 255, 190)
 
@@ -31,12 +32,14 @@ def scaled(maps: NDArray[np.float32], is_signed: bool, from_least: bool = False)
 
     Args:
         maps: (V, H, W).
-        is_signed: Divide by the largest absolute value.
+        is_signed: Divide by the absolute value that one in 500 pixels exceeds.
         from_least: Subtract the least value first: attention is nowhere 0.
     """
     found = maps - maps.min() if from_least and not is_signed else maps
-    largest = float(np.abs(found).max()) if found.size else 0.0
-    return (found / largest if largest > 0 else np.zeros_like(found)).astype(np.float32)
+    # Single pixels of a signed map are many times as strong as all others, which would be invisible.
+    largest = float(np.quantile(np.abs(found), STRONGEST) if is_signed else found.max(initial=0.0))
+    largest = largest or float(np.abs(found).max(initial=0.0))
+    return (found / largest if largest > 0 else np.zeros_like(found)).clip(-1, 1).astype(np.float32)
 
 
 def colored(map: NDArray[np.float32], is_signed: bool) -> Rgb:
@@ -50,7 +53,7 @@ def colored(map: NDArray[np.float32], is_signed: bool) -> Rgb:
 def overlaid(image: Rgb, map: NDArray[np.float32], is_signed: bool) -> Rgb:
     """The image under a scaled map, which is the more opaque the larger it is."""
     grey = image.astype(np.float32).mean(2, keepdims=True) * 0.5 + image * 0.5
-    alpha = OPACITY * np.abs(map)[..., None] if is_signed else OPACITY * np.sqrt(np.clip(map, 0, 1))[..., None]
+    alpha = OPACITY * np.sqrt(np.abs(map))[..., None]
     found: Rgb = (grey * (1 - alpha) + colored(map, is_signed) * alpha).round().astype(np.uint8)
     return found
 
