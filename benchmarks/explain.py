@@ -36,7 +36,7 @@ from swinft.attribution.rollout import rollout
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "explain.json"
-SIDE, BOX = 192, 48
+SIDE, BOX = 160, 40
 DIGITS = {1: (230, 40, 200), 4: (255, 140, 0), 7: (200, 255, 0)}  # with the colour of their ink
 NETWORKS: dict[str, dict[str, Any]] = {
     "tf_efficientnet_lite0": {
@@ -50,7 +50,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
                 "embed_dim": 24,
                 "depths": [2, 2],
                 "num_heads": [2, 4],
-                "window_size": 6,
+                "window_size": 5,
                 "patch_size": 8,
             },
             "pretrained": False,
@@ -63,8 +63,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "gradcam": ("gradcam", {}),
     "rollout": ("rollout", {}),
     "rollout by gradient": ("rollout", {"by": "gradient"}),
-    "integrated-gradients": ("integrated-gradients", {"steps": 32}),
-    "occlusion": ("occlusion", {"patch": 24}),
+    "integrated-gradients": ("integrated-gradients", {"steps": 16}),
+    "occlusion": ("occlusion", {"patch": 40, "stride": 20}),
 }
 ROWS = 3  # of a figure
 PIXELS = {"integrated gradients": METHODS["integrated-gradients"], "occlusion": METHODS["occlusion"]}
@@ -210,6 +210,23 @@ def _control(run: Any, ids: list[str], table: pd.DataFrame, name: str) -> NDArra
     return attention_above_least(name, np.stack(found))
 
 
+def table_of(result: Mapping[str, Any]) -> str:
+    """The table of docs/explain.md."""
+    lines = [
+        "| network | method | energy in the box, × chance | with shuffled weights | rank correlation of both |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, found in result["networks"].items():
+        for method, values in found["methods"].items():
+            low, high = values["interval"]
+            control = found["randomised"].get(method)
+            others = (
+                "| |" if control is None else f"{control['times_chance']:.2f} | {control['rank_correlation']:.2f} |"
+            )
+            lines.append(f"| {name} | {method} | {values['times_chance']:.2f} ({low:.2f} to {high:.2f}) | {others}")
+    return "\n".join(lines)
+
+
 def draw(path: Path, run: Any, table: pd.DataFrame, columns: Mapping[str, tuple[str, dict[str, Any]]]) -> None:
     """A figure of the first rows: the image with the object's box, and the overlay of each method."""
     oof = run.oof.set_index("id")
@@ -236,13 +253,13 @@ def draw(path: Path, run: Any, table: pd.DataFrame, columns: Mapping[str, tuple[
                 axis.axis("off")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
-    Image.open(buffer).convert("RGB").quantize(128).save(path, optimize=True)
+    Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def main() -> None:
     """Trains, explains, and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=360)
+    parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--explain", type=int, default=60)
     parser.add_argument("--only", choices=list(NETWORKS))
     parser.add_argument("--output", type=Path, default=RESULTS)

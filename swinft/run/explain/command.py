@@ -97,7 +97,7 @@ def explain_run(run: layout.Run, ids: Sequence[str], options: ExplainOptions, ow
     with hold_if_writable(run.lock):
         probe(folder, what="explanations", advice="Name another folder with --folder.")
         schema = Schema.from_dict(run.read_schema())
-        threshold = float((run.read_config().get("submission") or {}).get("threshold") or 0.5)
+        threshold = float((run.read_config().get("submission") or {}).get("threshold", 0.5))
         found, shown = [], []
         for row in rows_of(run, ids, options):
             for output in chosen_outputs(row, schema, options, threshold):
