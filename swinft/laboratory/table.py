@@ -24,6 +24,7 @@ class Entry(NamedTuple):
 
 
 OPTIONS = "swinft.laboratory.options"
+TRAINING = "swinft.laboratory.training_options"
 INSTRUMENTS: dict[str, Entry] = {
     "scale": Entry(
         "swinft.laboratory.scale:Scale",
@@ -49,6 +50,26 @@ INSTRUMENTS: dict[str, Entry] = {
         "swinft.laboratory.robust:Robust",
         f"{OPTIONS}:RobustSettings",
         "the loss of score on corrupted images, and with noise of each band of frequencies",
+    ),
+    "hessian": Entry(
+        "swinft.laboratory.hessian:Hessian",
+        f"{TRAINING}:HessianSettings",
+        "eigenvalues of the Hessian of the training loss: sharp and negative directions",
+    ),
+    "landscape": Entry(
+        "swinft.laboratory.landscape:Landscape",
+        f"{TRAINING}:LandscapeSettings",
+        "the training loss over two directions of the weights: contours, rise and convexity",
+    ),
+    "act": Entry(
+        "swinft.laboratory.act:Act",
+        f"{TRAINING}:ActSettings",
+        "other activations: in the trained network, and trained alike and compared",
+    ),
+    "mixer": Entry(
+        "swinft.laboratory.mixer:Mixer",
+        f"{TRAINING}:MixerSettings",
+        "a Swin-Mixer of the run's Swin, trained alike and compared",
     ),
 }
 
