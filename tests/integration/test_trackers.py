@@ -1,9 +1,13 @@
 """Records at trackers, read back by the trackers' own readers: folds, config, every epoch once, and the pooled score."""
 
 import json
+import os
 import shutil
+import signal
 import struct
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +16,11 @@ from swinft.cli import main
 from swinft.run.trackers import sender
 from swinft.run.trackers.fold_records import FoldRecords
 from swinft.run.trackers.tracker import Tracker
-from tests.conftest import tiny_config, write_config
+from tests.conftest import ROOT, tiny_config, write_config
 
 HERE = "tests.integration.test_trackers"
+# What trackio needs besides packages that the extras bring.
+TRACKIO = ["trackio>=0.43", "brotli>=1", "gradio-client>=2,<3", "orjson>=3", "python-multipart>=0.0.9"]
 
 
 @pytest.fixture
@@ -269,3 +275,76 @@ def test_a_service_that_is_added_later_gets_finished_folds_too(tiny_run, tmp_pat
     others = [("fold_1", False), ("pooled", False), ("worst_rows", 8), "report.html"]
     assert [each for each in others if each not in Unsteady.sent] == []
     assert "unsteady has 3 records of group tiny" in capsys.readouterr().out
+
+
+def runs_of_mlflow(uri: str) -> dict[str, object]:
+    mlflow = pytest.importorskip("mlflow")
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("swinft")
+    return {each.info.run_name: (client, each) for each in client.search_runs([experiment.experiment_id])}
+
+
+@pytest.mark.slow  # three processes, and the tables of a new database
+def test_mlflow_has_every_epoch_once_after_kill_9_and_with_two_processes_at_a_time(tracked, tmp_path):
+    config = tracked("mlflow", **{"trainer.max_epochs": 6})
+    run = tmp_path / "runs" / "tiny"
+    words = [sys.executable, "-m", "swinft", "fit", "--config", str(config)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    first = subprocess.Popen([*words, "--fold", "0"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    metrics = run / "fold_0" / "metrics.jsonl"
+    until = time.monotonic() + 240
+    while not (metrics.is_file() and len(metrics.read_bytes().splitlines()) >= 2):
+        assert first.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    rest = [subprocess.Popen([*words, "--fold", fold, "--resume"], cwd=ROOT, env=environment) for fold in ("0", "1")]
+    assert [each.wait(240) for each in rest] == [0, 0]
+    assert main(["fit", "--config", str(config), "--resume"]) == 0
+    assert main(["fit", "--config", str(config), "--resume"]) == 0  # nothing is sent twice
+    found = runs_of_mlflow(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    assert sorted(found) == ["fold_0", "fold_1", "tiny"]
+    parent = found["tiny"][1]
+    for fold in ("fold_0", "fold_1"):
+        client, record = found[fold]
+        assert record.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert record.info.status == "FINISHED"
+        assert record.data.params["data.target"] == "color"
+        for name in ("epoch", "train_loss", "val_loss", "lr"):
+            history = client.get_metric_history(record.info.run_id, name)
+            values = sorted((each.step, each.value) for each in history)
+            assert values == [(line["epoch"], pytest.approx(line[name])) for line in epochs_of(run / fold)]
+    pooled = {name: parent.data.metrics[f"oof_{name}"] for name in pooled_of(run)}
+    assert pooled == pytest.approx(pooled_of(run))
+    assert {"report.html", "worst_rows"} <= {each.path for each in client.list_artifacts(parent.info.run_id)}
+
+
+@pytest.mark.slow  # packages in a folder of their own: trackio asks for a Pillow before 13
+def test_trackio_has_folds_epochs_and_pooled_score(tracked, tmp_path):
+    target = tmp_path / "packages"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), *TRACKIO]
+    if subprocess.run(install, check=False).returncode:
+        pytest.skip("its packages cannot be downloaded here")
+    environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio"), "PYTHONPATH": str(target)}
+    words = [sys.executable, "-m", "swinft", "fit", "--config", str(tracked("trackio"))]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "trackio has 3 records of group tiny" in done.stdout
+    code = (
+        "import json, trackio\nruns = trackio.Api().runs('swinft')\n"
+        "from trackio.sqlite_storage import SQLiteStorage as S\n"
+        "print(json.dumps({r.name: S.get_logs('swinft', r.name) for r in runs}, default=str))"
+    )
+    read = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    logs = json.loads(read.stdout.splitlines()[-1])
+    assert sorted(logs) == ["tiny/fold_0", "tiny/fold_1", "tiny/pooled"]
+    for fold in ("fold_0", "fold_1"):
+        lines = [line for line in logs[f"tiny/{fold}"] if "train_loss" in line]
+        saved = epochs_of(tmp_path / "runs" / "tiny" / fold)
+        assert [(line["step"], line["train_loss"]) for line in lines] == [
+            (line["epoch"], pytest.approx(line["train_loss"])) for line in saved
+        ]
+    pooled = next(line for line in logs["tiny/pooled"] if "oof_accuracy" in line)
+    names = pooled_of(tmp_path / "runs" / "tiny")
+    assert {name: pooled[f"oof_{name}"] for name in names} == pytest.approx(names)

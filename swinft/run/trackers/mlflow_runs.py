@@ -21,7 +21,6 @@ BATCH = 100  # MLflow's limit of params in one request
 LONGEST_KEY, LONGEST_VALUE = 250, 6000  # MLflow's limits
 # A server that is down must not hold up every epoch: MLflow's own defaults are 7 retries of 2 minutes.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-# With several folds in one file of sqlite.
 LOCAL_FIX = "Start the server, set MLFLOW_TRACKING_URI to another one, or remove it: a file in `runs` is used then"
 
 
@@ -147,10 +146,14 @@ class MLflowTracker(Tracker):
 
     def _experiment(self, artifacts: str | None) -> str:
         """The id of the experiment, which is created if there is none."""
-        found = self._client.get_experiment_by_name(self.experiment_name)
-        if found is not None:
+        if (found := self._client.get_experiment_by_name(self.experiment_name)) is not None:
             return str(found.experiment_id)
-        return str(self._client.create_experiment(self.experiment_name, artifact_location=artifacts))
+        try:
+            return str(self._client.create_experiment(self.experiment_name, artifact_location=artifacts))
+        except Exception:
+            if (found := self._client.get_experiment_by_name(self.experiment_name)) is None:
+                raise
+            return str(found.experiment_id)  # another run has just created it
 
     def _find_or_create(self, experiment: str, name: str, id: str, tags: dict[str, str]) -> str:
         found = self._client.search_runs([experiment], f"tags.`{RECORD}` = '{id}'", max_results=1)

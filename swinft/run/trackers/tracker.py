@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from swinft.ranges import Range, check_ranges
 from swinft.run.trackers.record import CaptionedImage, EpochValues, Record
@@ -98,6 +99,7 @@ class Tracker(Logger):
         """Nothing: records have their own ids."""
         return ""
 
+    @rank_zero_only  # of the processes that fit a fold together, one has a record
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keeps what Lightning logs until the epoch is saved."""
         self._between.append((step or 0, dict(metrics)))
