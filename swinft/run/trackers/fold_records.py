@@ -54,7 +54,7 @@ class FoldRecords:
     def finish(self, fold: Fold) -> None:
         """Sends the result of the finished training."""
         for each in self._senders:
-            each.finish(fold.read_history(), result_values(fold))
+            each.finish(fold.read_history(), lambda: result_values(fold))
 
     def close(self) -> None:
         """Leaves the records as incomplete."""

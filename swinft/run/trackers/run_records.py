@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,9 @@ def send_run(run: Run, experiment: Experiment) -> None:
         pooled = sender_of(run, tracker, None)
         if not missing:
             files = [path for path in (run.report, run.scores) if path.is_file()]
-            pooled.finish([], pooled_values(run), {"worst_rows": lambda most: worst_rows(run, experiment, most)}, files)
+            pooled.finish(
+                [], lambda: pooled_values(run), {"worst_rows": lambda most: worst_rows(run, experiment, most)}, files
+            )
         missing += [pooled] if pooled.problem or not pooled.is_complete else []
         if missing:
             names = listed(each.record.name for each in missing)
@@ -81,7 +84,7 @@ def _send_folds(run: Run, tracker: Tracker) -> list[Sender]:
         if not fold.is_done or sender.is_complete:
             continue
         if not missing:
-            sender.finish(fold.read_history(), result_values(fold))
+            sender.finish(fold.read_history(), partial(result_values, fold))
         if missing or sender.problem:
             missing.append(sender)
     return missing

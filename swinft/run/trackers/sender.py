@@ -69,7 +69,7 @@ class Sender:
     def finish(
         self,
         history: Sequence[Mapping[str, float]],
-        values: Mapping[str, float],
+        results: Callable[[], Mapping[str, float]],
         images: Mapping[str, Images] | None = None,
         files: Sequence[Path] = (),
     ) -> None:
@@ -77,13 +77,13 @@ class Sender:
 
         Args:
             history: All epochs.
-            values: The final values.
+            results: Makes the final values.
             images: Makes images, by name.
             files: Files, which are sent as artefacts.
         """
         with self._said("its results could not be sent"):
             self._send(history, self.tracker.take_between(history[-1]) if history else [])
-            self.tracker.write_result(values)
+            self.tracker.write_result(results())
             for name, make in (images or {}).items():
                 self._write_images(name, make, len(history))
             for path in files:
