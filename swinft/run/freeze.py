@@ -20,7 +20,7 @@ from swinft.run.inputs import freeze_inputs
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.resume import check_resume
-from swinft.run.trackers.run_records import check_trackers, trackers_of
+from swinft.run.trackers.checks import check_trackers, trackers_of
 from swinft.store import commit, probe
 
 

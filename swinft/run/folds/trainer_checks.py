@@ -18,8 +18,8 @@ from swinft.errors import together
 from swinft.run.compute.devices import devices_per_fold
 from swinft.run.config.callbacks import callback_problems
 from swinft.run.experiment import Experiment
+from swinft.run.trackers.checks import check_trackers
 from swinft.run.trackers.configured import trackers_in
-from swinft.run.trackers.run_records import check_trackers
 from swinft.run.trainer import callbacks_of, silence_lightning
 from swinft.system.precision import Precision, training_precision
 

@@ -1,49 +1,28 @@
 """The record of a whole run: pooled scores and report; and what the records of its folds still lack."""
 
 import sys
-from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from swinft.data.datamodule import CSVDataModule
 from swinft.data.images.decode import decode
 from swinft.data.images.depth import displayed
 from swinft.data.sources.source import ImageError
 from swinft.errors import command, listed, number_of
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
-from swinft.run.trackers.configured import loggers_of, trackers_in
+from swinft.run.report.contents import ReportInput
+from swinft.run.report.intervals import Scorer
+from swinft.run.trackers.checks import trackers_of
 from swinft.run.trackers.fold_records import result_values, sender_of
 from swinft.run.trackers.record import CaptionedImage
 from swinft.run.trackers.sender import Sender
 from swinft.run.trackers.tracker import Tracker
-from swinft.system.orphans import is_child
-from swinft.system.processes import rank
 
 LONGEST_SIDE = 512  # pixels of an image of a row
-
-
-def trackers_of(experiment: Experiment) -> list[Tracker]:
-    """The trackers of a config.
-
-    Raises:
-        InputError: A class does not accept its arguments.
-    """
-    return trackers_in(loggers_of(experiment.section("trainer")["logger"]))
-
-
-def check_trackers(trackers: Sequence[Tracker]) -> None:
-    """Checks before a training that every tracker is installed and answers; in the command's own process only.
-
-    Raises:
-        InputError: One does not.
-    """
-    if is_child() or rank():
-        return
-    for tracker in trackers:
-        tracker.check()
 
 
 def send_run(run: Run, experiment: Experiment) -> None:
@@ -58,9 +37,8 @@ def send_run(run: Run, experiment: Experiment) -> None:
         pooled = sender_of(run, tracker, None)
         if not missing:
             files = [path for path in (run.report, run.scores) if path.is_file()]
-            pooled.finish(
-                [], lambda: pooled_values(run), {"worst_rows": lambda most: worst_rows(run, experiment, most)}, files
-            )
+            ended = _RunEnd(run, experiment)
+            pooled.finish([], ended.values, {"worst_rows": ended.worst_rows}, files)
         missing += [pooled] if pooled.problem or not pooled.is_complete else []
         if missing:
             names = listed(each.record.name for each in missing)
@@ -90,43 +68,53 @@ def _send_folds(run: Run, tracker: Tracker) -> list[Sender]:
     return missing
 
 
-def pooled_values(run: Run) -> dict[str, float]:
-    """The pooled score of every metric and its spread over the folds."""
-    scores = run.read_scores()
-    values = {f"oof_{name}": value for name, value in scores["pooled"].items()}
-    values |= {f"oof_{name}_spread": value for name, value in scores["spread"].items()}
-    return {name: float("nan" if value is None else value) for name, value in values.items()} | {
-        "rows": float(scores["rows"]),
-        "folds": float(len(scores["folds"])),
-    }
-
-
-def worst_rows(run: Run, experiment: Experiment, most: int) -> list[CaptionedImage]:
-    """The rows with the largest out-of-fold error, with truth and prediction as in `errors.csv`.
+class _RunEnd:
+    """What the pooled record gets at the end; its rows are read when they are asked for.
 
     Args:
-        run: The run, with its report.
+        run: A run with scores and report.
         experiment: Its experiment.
-        most: Rows at most; those whose image cannot be read are left out.
     """
-    if not run.errors.is_file():
-        return []
-    table = pd.read_csv(run.errors, dtype=str, keep_default_na=False, nrows=most)
-    data = experiment.datamodule(run)
-    data.image_files.use_known_cache("")  # nothing is checked again
-    data.setup("fit")
-    rows = {id: row for row, id in enumerate(data.train_table.ids)}
-    found = []
-    for line in table.to_dict("records"):
-        images = data.images_of("fit", [rows[line["id"]]])
-        try:
-            pixels = displayed(decode(images.paths[0], images.rules, images.source)) if images.paths else None
-        except ImageError:
-            continue
-        if pixels is not None:
-            caption = ", ".join(f"{name} {value}" for name, value in line.items())
-            found.append(CaptionedImage(_shrunk(pixels), caption))
-    return found
+
+    def __init__(self, run: Run, experiment: Experiment) -> None:
+        self._run, self._experiment = run, experiment
+
+    @cached_property
+    def _data(self) -> CSVDataModule:
+        data = self._experiment.datamodule(self._run)
+        data.image_files.use_known_cache("")  # images are not checked again
+        data.setup("fit")
+        return data
+
+    def values(self) -> dict[str, float]:
+        """The pooled score of every metric with its 95 % interval, as in the report, and its spread over the folds."""
+        scores = self._run.read_scores()
+        values = {f"oof_{name}": value for name, value in scores["pooled"].items()}
+        values |= {f"oof_{name}_spread": value for name, value in scores["spread"].items()}
+        report = ReportInput.of(self._run, self._data, self._experiment.section("model")["metrics"] or ())
+        for metric in report.metrics:
+            ends = Scorer(report, metric).pooled() or ()
+            values |= dict(zip((f"oof_{metric.name}_low", f"oof_{metric.name}_high"), ends, strict=False))
+        values |= {"rows": scores["rows"], "folds": len(scores["folds"])}
+        return {name: float("nan" if value is None else value) for name, value in values.items()}
+
+    def worst_rows(self, most: int) -> list[CaptionedImage]:
+        """The rows with the largest out-of-fold error, as in `errors.csv`, except those whose image cannot be read."""
+        if not self._run.errors.is_file():
+            return []
+        table = pd.read_csv(self._run.errors, dtype=str, keep_default_na=False, nrows=most)
+        rows = {id: row for row, id in enumerate(self._data.train_table.ids)}
+        found = []
+        for line in table.to_dict("records"):
+            images = self._data.images_of("fit", [rows[line["id"]]])
+            try:
+                pixels = displayed(decode(images.paths[0], images.rules, images.source)) if images.paths else None
+            except ImageError:
+                continue
+            if pixels is not None:
+                caption = ", ".join(f"{name} {value}" for name, value in line.items() if value)
+                found.append(CaptionedImage(_shrunk(pixels), caption))
+        return found
 
 
 def _shrunk(
