@@ -148,7 +148,7 @@ class WandbTracker(Tracker):
 
     def where(self) -> str:
         """The address of the run, or the folder of its files."""
-        return str(self._run.settings.sync_dir if self._is_offline else self._run.url)
+        return str(self._run.settings.sync_dir if self._is_offline else self._run.url or "")
 
     def how_to_see(self, folder: Path) -> str:
         """The command that sends what was written offline."""
