@@ -21,6 +21,7 @@ from swinft.store import commit, json_bytes, probe, sweep
 if TYPE_CHECKING:
     import pandas as pd
 
+    from swinft.laboratory.figures import Drawing
     from swinft.laboratory.instrument import Instrument
     from swinft.laboratory.page import Measured
     from swinft.laboratory.subjects import Subject
@@ -45,11 +46,13 @@ class LabResult:
         folder: The folder with the CSV and the page.
         summary: The numbers of every subject, as in the JSON file beside the page.
         lines: The lines of the CSV.
+        drawings: The figures of the page.
     """
 
     folder: Path
     summary: dict[str, Any]
     lines: list[dict[str, Any]] = field(repr=False)
+    drawings: "list[Drawing]" = field(repr=False, default_factory=list)
 
     @property
     def page(self) -> Path:
@@ -264,7 +267,7 @@ def _written(instrument: "Instrument[Any]", measured: "list[Measured]", folder: 
     for line in _summary_lines(measured):
         print_line(line)
     print_line(f"{folder / f'{name}.html'}")
-    return LabResult(folder, json.loads(json_bytes(summary)), lines)
+    return LabResult(folder, json.loads(json_bytes(summary)), lines, drawings)
 
 
 def _summary_lines(measured: "Sequence[Measured]") -> list[str]:

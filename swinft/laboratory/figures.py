@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 WIDTH = 10.0  # inches: at 72 per inch about that of the page
 # Colours that stand for those of the page, which are variables in its style; no palette has them.
 INK, SOFT, GRID = "#010203", "#040506", "#070809"
-VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", GRID: "var(--line)"}
+COLORS = {INK: ("--ink", "#1c2733"), SOFT: ("--soft", "#5b6b7b"), GRID: ("--line", "#dde4ea")}
 # Told apart by readers with any colour vision, on white and on black (Okabe and Ito).
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8c564b")
 STYLE: dict[Any, Any] = {
@@ -59,8 +59,12 @@ class Drawing:
     draw: Callable[[Figure], None]
     height: float = 3.6
 
-    def svg(self) -> str:
-        """The figure as inline SVG; the same bytes each time."""
+    def svg(self, standalone: bool = False) -> str:
+        """The figure as SVG; the same bytes each time.
+
+        Args:
+            standalone: For a file of its own, with fixed colours on white, in the place of those of a page.
+        """
         with matplotlib.rc_context({**STYLE, "svg.hashsalt": self.caption}):
             figure = Figure(figsize=(WIDTH, self.height), layout="constrained")
             self.draw(figure)
@@ -68,8 +72,10 @@ class Drawing:
             figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         text = buffer.getvalue()
         text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-        for color, variable in VARIABLES.items():
-            text = text.replace(color, variable)
+        for color, (variable, fixed) in COLORS.items():
+            text = text.replace(color, fixed if standalone else f"var({variable})")
+        if standalone:
+            text = text.replace("<svg", '<svg style="background: #ffffff"', 1)
         # The page scales it: a width in points would be wider than a phone.
         for side in ("width", "height"):
             text = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", text, count=1)
