@@ -60,7 +60,7 @@ def _lead(found: list[Given]) -> str:
     )
     seen = [name for name, each in found if each.is_seen]
     if not seen:
-        return f"{what} No drift is seen: every interval contains 0.5."
+        return f"{what} No drift is seen: no interval is above 0.5."
     return (
         f"{what} Drift is seen by {' and by '.join(seen)}: the out-of-fold score may not hold for the rows to predict."
     )

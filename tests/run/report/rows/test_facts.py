@@ -107,8 +107,8 @@ def test_the_area_and_its_error_are_those_of_scikit_learn_and_of_resamples():
     auc, error = _auc(low, high)
     truth = np.repeat([0, 1], [200, 150])
     assert auc == pytest.approx(roc_auc_score(truth, np.concatenate([low, high])))
-    drawn = [roc_auc_score(truth, np.concatenate([rng.choice(low, 200), rng.choice(high, 150)])) for _ in range(300)]
-    assert error == pytest.approx(np.std(drawn), rel=0.15)
+    drawn = [roc_auc_score(truth, np.concatenate([rng.choice(low, 200), rng.choice(high, 150)])) for _ in range(150)]
+    assert error == pytest.approx(np.std(drawn), rel=0.2)
 
 
 def test_planted_drift_is_seen_and_none_without_it():
