@@ -1,14 +1,16 @@
 """Do explanations point at the object that decides the class, where its place is known?
 
-    python -m benchmarks.explain                # 5 minutes on one core; writes results/explain.json
-    python -m benchmarks.explain --figures docs  # also the figures of docs/explain.md
+    python -m benchmarks.explain --figures docs   # minutes on one core; writes results/explain.json
 
-Each image is a satellite tile of Blue Marble with a handwritten digit (scikit-learn's) pasted at a random place, which
-alone decides the class, by its shape and the colour of its ink. EfficientNet-Lite0 starts from ImageNet weights, and a
-small Swin from random ones; each is trained by `swinft.fit` in two folds. Held-out rows that their network predicts
-right are explained by `swinft.explain`, and the energy of a map, its sum over pixels, is compared inside the object's
-box and everywhere. A box has 1/16 of an image: that is the share by chance. Control (Adebayo et al., arXiv 1810.03292):
-the same rows and outputs by the same network with shuffled weights, and the rank correlation of both maps.
+`photos`: EfficientNet-Lite0 with its ImageNet weights and classifier; the flower of scikit-learn's photo, a daisy to
+the network, is pasted at random places of satellite tiles (Blue Marble), and Grad-CAM of that class is asked for.
+`swin`: a small Swin, trained here by `swinft.fit` in two folds from random weights: a handwritten digit of scikit-learn
+at a random place of a tile decides the class, by its shape and the colour of its ink. Held-out rows that their network
+predicts right are explained by `swinft.explain`.
+
+The energy of a map, its sum over pixels, is compared inside the object's box and everywhere; by chance it is the box's
+share of the image. Control (Adebayo et al., arXiv 1810.03292): the same images and outputs by the same network with
+shuffled weights, and the rank correlation of both maps.
 """
 
 import argparse
@@ -26,23 +28,25 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file
 from scipy.stats import spearmanr
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_image
+from torch import Tensor
 
 import swinft
 from benchmarks.convert_lite0 import convert
-from swinft.attribution.gradcam import gradcam_maps
+from swinft import ClassificationHead, FineTuneTask, TaskContext
+from swinft.attribution.gradcam import gradcam, gradcam_maps
 from swinft.attribution.rollout import rollout
+from swinft.model.network import ImageModel
+from swinft.run.explain.overlay import overlaid, rgb_of
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "explain.json"
 SIDE, BOX = 160, 40
+PHOTO, FLOWER, DAISY = 224, 72, 985  # sides in pixels; the class of ImageNet
 DIGITS = {1: (230, 40, 200), 4: (255, 140, 0), 7: (200, 255, 0)}  # with the colour of their ink
 NETWORKS: dict[str, dict[str, Any]] = {
-    "tf_efficientnet_lite0": {
-        "model": {"backbone": "tf_efficientnet_lite0", "optim": {"lr": 1e-3}},
-        "trainer": {"max_epochs": 4},
-    },
     "swin": {
         "model": {
             "backbone": "swin_tiny_patch4_window7_224",
@@ -69,7 +73,6 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 ROWS = 3  # of a figure
 PIXELS = {"integrated gradients": METHODS["integrated-gradients"], "occlusion": METHODS["occlusion"]}
 FIGURES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
-    "tf_efficientnet_lite0": {"Grad-CAM": METHODS["gradcam"], **PIXELS},
     "swin": {
         "Grad-CAM": METHODS["gradcam"],
         "rollout": METHODS["rollout"],
@@ -102,7 +105,6 @@ def make_images(root: Path, count: int, seed: int = 0) -> None:
 
 def trained(root: Path, name: str, changes: Mapping[str, Any], runs: Path) -> Any:
     """The finished run of a network."""
-    weights = {"pretrained": str(convert(runs / "lite0.safetensors"))} if "lite0" in name else {}
     config = {
         "name": name,
         "runs": str(runs),
@@ -119,7 +121,6 @@ def trained(root: Path, name: str, changes: Mapping[str, Any], runs: Path) -> An
         },
         "model": {
             **changes["model"],
-            **weights,
             "head": {"class_path": "swinft.ClassificationHead"},
             "ema_decay": None,
         },
@@ -128,19 +129,25 @@ def trained(root: Path, name: str, changes: Mapping[str, Any], runs: Path) -> An
     return swinft.fit(config)
 
 
-def shares(maps: NDArray[np.float32], boxes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The share of each map's energy in its box, (N,): of positive values, of attention above its least value."""
+def shares(maps: NDArray[np.float32], boxes: NDArray[np.int64], box: int = BOX) -> NDArray[np.float64]:
+    """The share of each map's energy in its box in multiples of chance, (N,); NaN for a map of zeros.
+
+    Args:
+        maps: (N, H, W), of which positive values count.
+        boxes: Top and left of each box, (N, 2).
+        box: Its side.
+    """
     found = []
     for map, (top, left) in zip(maps, boxes, strict=True):
         energy = np.clip(map.astype(np.float64), 0, None)
         total = energy.sum()
-        found.append(energy[top : top + BOX, left : left + BOX].sum() / total if total > 0 else np.nan)
-    return np.array(found)
+        found.append(energy[top : top + box, left : left + box].sum() / total if total > 0 else np.nan)
+    return np.array(found) / (box / maps.shape[1]) ** 2
 
 
-def summary(values: NDArray[np.float64], others: NDArray[np.float64] | None = None) -> dict[str, Any]:
+def summary(values: NDArray[np.float64]) -> dict[str, Any]:
     """Mean share in multiples of chance, with an interval of resamples, and how many maps are empty."""
-    known = values[np.isfinite(values)] / (BOX / SIDE) ** 2
+    known = values[np.isfinite(values)]
     draws = np.random.default_rng(0).choice(known, (2000, len(known))).mean(1)
     low, high = np.quantile(draws, [0.025, 0.975])
     return {
@@ -175,8 +182,6 @@ def measured(run: Any, table: pd.DataFrame, count: int, folder: Path) -> dict[st
     boxes = table.loc[ids, ["top", "left"]].astype(int).to_numpy()
     result: dict[str, Any] = {"accuracy": round(run.scores["pooled"]["accuracy"], 3), "methods": {}, "randomised": {}}
     for name, (method, options) in METHODS.items():
-        if method == "rollout" and "swin" not in run.folder.name:
-            continue
         found = swinft.explain(run, ids, method, device="cpu", folder=str(folder / name.replace(" ", "-")), **options)
         maps = attention_above_least(name, np.stack([row.maps[0] for row in found.rows]))
         result["methods"][name] = summary(shares(maps, boxes))
@@ -208,6 +213,53 @@ def _control(run: Any, ids: list[str], table: pd.DataFrame, name: str) -> NDArra
             maps = rollout(net, pixels, output, by="gradient" if "gradient" in name else "mean")
         found.append(maps[0].numpy())
     return attention_above_least(name, np.stack(found))
+
+
+def photos(count: int, folder: Path) -> tuple[ImageModel, Tensor, NDArray[np.int64], int]:
+    """EfficientNet-Lite0 with its classifier, images uint8 (N, 3, H, W), boxes (N, 2), and the flower's class.
+
+    Args:
+        count: N.
+        folder: Where the weights are written.
+    """
+    file = convert(folder / "lite0.safetensors")
+    context = TaskContext(image_size=PHOTO)
+    net = FineTuneTask(
+        ClassificationHead, "tf_efficientnet_lite0", pretrained=str(file), num_outputs=1000, context=context
+    ).net.eval()
+    weights = load_file(file)
+    net.head.linear.weight.data.copy_(weights["classifier.weight"])
+    net.head.linear.bias.data.copy_(weights["classifier.bias"])
+    flower = Image.fromarray(load_sample_image("flower.jpg")).crop((220, 90, 480, 350))
+    rng, images, boxes = np.random.default_rng(0), [], []
+    tiles = sorted((ROOT / "competitions" / "bluemarble" / "images").glob("*.jpg"))
+    for _ in range(count):
+        with Image.open(tiles[rng.integers(len(tiles))]) as tile:
+            image = tile.convert("RGB").resize((PHOTO, PHOTO), Image.Resampling.BICUBIC)
+        top, left = (int(each) for each in rng.integers(0, PHOTO - FLOWER + 1, 2))
+        image.paste(flower.resize((FLOWER, FLOWER)), (left, top))
+        images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+        boxes.append((top, left))
+    return net, torch.stack(images), np.array(boxes), DAISY
+
+
+def measured_photos(count: int, folder: Path, figure: Path | None = None) -> dict[str, Any]:
+    """Grad-CAM of the flower, and of the network with shuffled weights; draws a figure of the first images."""
+    net, images, boxes, output = photos(count, folder)
+    maps = _batched(net, images, output)
+    if figure is not None:
+        over = [overlaid(rgb_of(image), map, False) for image, map in zip(images[:6], maps[:6], strict=True)]
+        rows = [np.concatenate([rgb_of(each) for each in images[:6]], 1), np.concatenate(over, 1)]
+        drawn = Image.fromarray(np.concatenate(rows)).resize((6 * 128, 2 * 128), Image.Resampling.LANCZOS)
+        drawn.quantize(128).save(figure, optimize=True)
+    control = _batched(randomised(net), images, output)
+    ranks = [float(spearmanr(one.ravel(), two.ravel())[0]) for one, two in zip(maps, control, strict=True)]
+    others = {**summary(shares(control, boxes, FLOWER)), "rank_correlation": round(float(np.nanmean(ranks)), 2)}
+    return {"methods": {"gradcam": summary(shares(maps, boxes, FLOWER))}, "randomised": {"gradcam": others}}
+
+
+def _batched(net: ImageModel, images: Tensor, output: int) -> NDArray[np.float32]:
+    return np.concatenate([gradcam(net, part, output).numpy() for part in images.split(10)])
 
 
 def table_of(result: Mapping[str, Any]) -> str:
@@ -261,7 +313,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--explain", type=int, default=60)
-    parser.add_argument("--only", choices=list(NETWORKS))
+    parser.add_argument("--only", choices=["photos", *NETWORKS])
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--figures", type=Path, help="folder of the figures")
     parser.add_argument("--keep", type=Path, help="folder for runs and pictures; by default a temporary one")
@@ -272,6 +324,9 @@ def main() -> None:
         table = pd.read_csv(folder / "data" / "train.csv", dtype=str).set_index("id")
         (folder / "runs").mkdir(exist_ok=True)
         result: dict[str, Any] = {"images": given.images, "box": BOX, "side": SIDE, "networks": {}}
+        if given.only in (None, "photos"):
+            figure = given.figures and given.figures / "explain_photos.png"
+            result["networks"]["photos"] = measured_photos(given.explain, folder, figure)
         for name, changes in NETWORKS.items():
             if given.only in (None, name):
                 run = trained(folder / "data", name, changes, folder / "runs")
