@@ -304,8 +304,8 @@ def draw(path: Path, run: Any, table: pd.DataFrame, columns: Mapping[str, tuple[
                 axis.set_title(title if row == 0 or axis is axes[row][0] else "", fontsize=9)
                 axis.axis("off")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    Image.open(buffer).convert("RGB").quantize(256).save(path, optimize=True)
+    figure.savefig(buffer, format="png", dpi=68)
+    Image.open(buffer).convert("RGB").quantize(96).save(path, optimize=True)
 
 
 def main() -> None:

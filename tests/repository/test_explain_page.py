@@ -8,12 +8,12 @@ from benchmarks.explain import RESULTS, measured_photos, table_of
 from tests.conftest import ROOT
 
 
-def test_the_page_has_the_measured_table_and_its_figure():
+def test_the_page_has_the_measured_table_and_its_figures():
     page = (ROOT / "docs" / "explain.md").read_text()
     assert table_of(json.loads(RESULTS.read_text())) in page
-    figure = ROOT / "docs" / "explain_photos.png"
-    assert f"({figure.name})" in page
-    assert figure.stat().st_size <= 150_000
+    for figure in (ROOT / "docs" / "explain_photos.png", ROOT / "docs" / "explain_swin.png"):
+        assert f"({figure.name})" in page
+        assert figure.stat().st_size <= 150_000
 
 
 @pytest.mark.slow
