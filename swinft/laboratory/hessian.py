@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swinft.laboratory.figures import SOFT, Drawing, color_of, label, panels
+from swinft.laboratory.figures import SOFT, Drawing, color_of, label, logarithmic, panels
 from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.spectrum import Product, hessian_product, lanczos, largest, power_iteration
 from swinft.laboratory.subjects import RunSubject, Subject
@@ -136,7 +136,7 @@ class Hessian(Instrument[HessianSettings]):
                     values, weights = _of(lines, loss, DENSITY)
                     if len(values):
                         axis.plot(*smoothed(values, weights), color=color_of(place), linewidth=1.4, label=name)
-                axis.set_yscale("log")
+                logarithmic(axis, "y")
                 axis.set_ylim(1e-5, None)
                 axis.axvline(0, color=SOFT, linewidth=1, linestyle="--")
                 label(axis, loss, "eigenvalue", "density")

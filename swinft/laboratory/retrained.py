@@ -108,5 +108,5 @@ def gains_panel(figure: Figure, measured: Mapping[str, list[Line]], names: Seque
     axis.axvline(0, color=SOFT, linewidth=1, linestyle="--")
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    label(axis, "", "gain over the run's own network, with its interval", "")
+    label(axis, "", "gain over the run's own network", "")
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=6)

@@ -146,3 +146,4 @@ def test_figures_of_several_runs_also_where_nothing_is_negative():
     pictures = [drawing.svg() for drawing in instrument.figures({"one": lines, "$two$ <b>": lines})]
     assert len(pictures) == 2
     assert all("$two$ &lt;b&gt;" in picture for picture in pictures)
+    assert not any("mathdefault" in picture for picture in pictures)  # labels of axes are no mathematical text
