@@ -42,6 +42,7 @@ REFERENCE = {
     "data": ("Data", ("swinft.data",)),
     "model": ("Networks, heads, losses, training", ("swinft.model",)),
     "predictions": ("Predictions, views, rules", ("swinft.inference",)),
+    "networks": ("Looking into networks", ("swinft.architecture", "swinft.attribution", "swinft.laboratory")),
 }
 # Code is not searched for links: fences, then code in a line.
 CODE = re.compile(r"(^[ ]*```.*?^[ ]*```[ ]*$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
@@ -95,6 +96,10 @@ def _add_notebook(files: Files, config: MkDocsConfig, path: Path, page: str) -> 
 def _generated() -> dict[str, str]:
     """The pages of the reference by name."""
     pages = {"commands": _commands()}
+    packages = tuple(package for _, several in REFERENCE.values() for package in several)
+    for public in swinft.__all__:
+        if not inspect.getmodule(getattr(swinft, public)).__name__.startswith(packages):
+            LOG.warning(f"swinft.{public} is on no page of the reference: add its package to REFERENCE")
     for name, (title, packages) in REFERENCE.items():
         lines = [f"# {title}", ""]
         for public in swinft.__all__:
