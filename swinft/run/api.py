@@ -188,9 +188,9 @@ class Run:
         """Id, fold, error, truth and out-of-fold prediction of every scored row, the largest error first."""
         self._check_finished(self._files.errors)
         text = pd.read_csv(verify(self._files.errors), dtype=str, keep_default_na=False)
-        names = {ID} if "true" not in text.columns else {ID, "true", "predicted"}
+        names = {ID, "true", "predicted", "is_suspicious", "near_duplicate"}
         numbers = {name: "float64" for name in text.columns if name not in names}
-        return text.astype({**numbers, "fold": "int64"})
+        return text.replace({name: {"": "nan"} for name in numbers}).astype({**numbers, "fold": "int64"})
 
     def network(self, fold: FoldId, device: str = "cpu") -> ImageModel:
         """The network of a finished fold, with verified weights, in evaluation mode.
