@@ -11,8 +11,8 @@ from swinft.architecture.axis import PADDING
 from swinft.architecture.drawings import Drawing, Pixels, cut, joined
 from swinft.architecture.layout import Layout
 
-SIDE, BAR = 280, 26  # pixels of the longer side of the image, and of the line of text below it
-COLORS_OF_GIF = 96
+SIDE, BAR = 224, 26  # pixels of the longer side of the image, and of the line of text below it
+COLORS_OF_GIF = 64
 HOLD, STEP = 1600, 90  # milliseconds of a frame that is to be read, and of one of the roll
 QUERY, KEY = (228, 87, 46), (255, 236, 120)
 
@@ -111,7 +111,7 @@ def _frame(
         _box(draw, row, column, token, KEY, 1)
     for row, column in np.argwhere(placed == query):
         _box(draw, row, column, token, QUERY, 3)
-    draw.text((6, height + 5), text, fill=(40, 50, 60), font=ImageFont.load_default(13))
+    draw.text((6, height + 5), text, fill=(40, 50, 60), font=ImageFont.load_default(11))
     return frame
 
 

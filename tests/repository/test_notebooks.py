@@ -16,6 +16,7 @@ SHOWN = {
     "error_analysis": ({"image/png", "text/html"}, ["with 95 % confidence", "wrong labels are among the 40"]),
     "first_submission": ({"image/png", "text/html"}, ["pooled", "fold 1  epoch 6/6", "'report.html'"]),
     "kaggle_offline": ({"text/html"}, ["60 rows, first hidden_", "of the hidden rows are right"]),
+    "swin_explained": ({"image/png", "image/gif"}, ["13.81×", "opposite edges attend to each other"]),
     "plain_lightning": ({"text/html"}, ["Predictions of 102 rows", "t02_36"]),
 }
 WITHOUT_OUTPUTS = {"plain_lightning"}
