@@ -16,6 +16,7 @@ from swinft.printing import format_score, format_seconds, print_line
 from swinft.run.layout import Run
 from swinft.store import is_committed
 from swinft.system.live import LiveLine
+from swinft.system.status import Status
 
 POLL_SECONDS = (2, 3, 5, 8, 12, 20, 30)  # the last again and again
 sleep = time.sleep
@@ -86,7 +87,7 @@ def _polled(client: Client, entry: Sent, seconds: float) -> Submitted | None:
             live.clear()
         if found.status != PENDING:
             return found
-        live.show(f"submission {entry.ref} is being scored")
+        live.show(Status(f"submission {entry.ref} is being scored"))
     live.clear()
     return found
 

@@ -20,6 +20,7 @@ from swinft.printing import format_brief
 from swinft.store import json_bytes, replace
 from swinft.system.limits import format_bytes
 from swinft.system.live import LiveLine
+from swinft.system.status import Status
 
 ATTEMPTS = 5  # in a row without a byte
 CHUNK = 1 << 20
@@ -192,7 +193,7 @@ class Transfer:
                 for chunk in answer.iter_content(CHUNK):
                     file.write(chunk)
                     digest.update(chunk)
-                    live.show(_progress(remote, file.tell(), first, time.monotonic() - started))
+                    live.show(Status(_progress(remote, file.tell(), first, time.monotonic() - started)))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

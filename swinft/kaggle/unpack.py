@@ -13,6 +13,7 @@ from swinft.errors import InputError, StoreError, listed, number_of
 from swinft.kaggle.transfer import check_space
 from swinft.system.limits import format_bytes
 from swinft.system.live import LiveLine
+from swinft.system.status import Status
 
 CHUNK = 1 << 20
 
@@ -47,7 +48,7 @@ def unpack(archive: Path, folder: Path, shown: str, overwrite: bool = False) -> 
             live, found = LiveLine(), []
             for number, info in enumerate(infos, 1):
                 found.append(_extract(opened, info, folder))
-                live.show(f"unpacking {shown}  {number:,} of {number_of(len(infos), 'file')}")
+                live.show(Status(f"unpacking {shown}  {number:,} of {number_of(len(infos), 'file')}"))
             live.clear()
             return found
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:

@@ -172,17 +172,28 @@ def fit_all(run: Run, experiment: Experiment, found: CheckedImages | None) -> No
         RunError: A fold has failed; with its exit code.
     """
     started = time.perf_counter()
-    fit_each(run, experiment, found, run.planned_folds())
+    on_all = run.trainings_on_all()
+    fit_each(run, experiment, found, run.planned_folds(), sum(not run.fold(name).is_done for name in on_all))
     scores = join(run, experiment)
     print(summary(run, scores, time.perf_counter() - started))
-    if on_all := run.trainings_on_all():
+    if on_all:
         fit_each(run, experiment, found, on_all)
         print(f"trained on every row: {command('predict', run.root, '--folds', ALL)}")
     send_run(run, experiment)
 
 
-def fit_each(run: Run, experiment: Experiment, found: CheckedImages | None, folds: Sequence[FoldId]) -> None:
-    """Fits the unfinished ones of some trainings, each in its own process. Arguments and errors as `fit_all`."""
+def fit_each(
+    run: Run, experiment: Experiment, found: CheckedImages | None, folds: Sequence[FoldId], more: int = 0
+) -> None:
+    """Fits the unfinished ones of some trainings, each in its own process. Arguments and errors as `fit_all`.
+
+    Args:
+        run: The run.
+        experiment: The experiment.
+        found: The checked images.
+        folds: The trainings.
+        more: Trainings that follow; their time is part of what is left.
+    """
     config = experiment.config
     for index in filter(lambda index: run.fold(index).is_done, folds):
         print(f"fold {index}: done, skipped")
@@ -202,7 +213,7 @@ def fit_each(run: Run, experiment: Experiment, found: CheckedImages | None, fold
             children = {
                 index: fold_child(run, index, config.allow_code, variables | listed, words) for index in waiting
             }
-            codes = run_children(children, slots, on=config.on)
+            codes = run_children(children, slots, on=config.on, more=more)
     except (KeyboardInterrupt, SystemExit):
         print(f"\ninterrupted; finished epochs are saved. Resume with: {run.resume_command}", file=sys.stderr)
         raise
@@ -235,7 +246,7 @@ def fold_child(
     """
     words = ["fit", "--config", str(run.config), "--fold", str(index), "--resume", *more]
     words += ["--allow-code", ",".join(allow_code)] if allow_code else []
-    return Child(words, variables, run.fold(index).log)
+    return Child(words, variables, run.fold(index).log, f"fold {index}")
 
 
 def _failure(run: Run, failed: Mapping[FoldId, int]) -> InputError | RunError:

@@ -1,25 +1,29 @@
-"""Live progress lines: overwritten in place on a terminal, never written to a log, a pipe or a notebook."""
+"""A live view of progress, of this process or its children: on a terminal or in a notebook, in no pipe and no log."""
 
 import os
 import re
-import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, TextIO
 
 from swinft.system.orphans import is_child
+from swinft.system.status import SEPARATOR, Status
 
-LIVE = "SWINFT_LIVE"  # in the environment of a child whose parent shows its live lines
-REDRAW_SECONDS = 0.1
-ERASE_BELOW = "\x1b[J"
+LIVE = "SWINFT_LIVE"  # in the environment of a child whose parent shows its progress: the word of its messages
+REDRAW_SECONDS = 0.25
+NOTEBOOK_SECONDS = 1.0  # every update of a notebook's display goes to the browser
+TALK_SECONDS = 0.5  # between the messages of a child
+ERASE_BELOW, ERASE_RIGHT = "\x1b[J", "\x1b[K"
 LONGEST_LINE = 65536  # characters; longer text without a line end is passed on in parts of at least this size
 # Escape sequences for colours, cursor and titles, and every control character except the tab.
 _CONTROLS = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
 )
+View = Callable[[int, int], list[str]]  # columns and rows of a terminal to the lines to draw, with colours
 
 
 def is_terminal() -> bool:
@@ -34,104 +38,159 @@ def is_terminal() -> bool:
     return False
 
 
-class LiveLine:
-    """One line of progress, on the terminal of this process or of its parent.
-
-    A child writes its live line to standard output, ended by a carriage return. `LineSplitter` in the parent recognises
-    the line by this.
-
-    Attributes:
-        is_shown: Whether there is a terminal; without one, `show` does nothing.
-    """
-
-    def __init__(self) -> None:
-        self._screen = Screen() if is_terminal() else None
-        self.is_shown = self._screen is not None or (is_child() and os.environ.get(LIVE) == "1")
-        self._drawn: float | None = None  # `time.monotonic` of the last drawing; None while there is no line
-
-    def show(self, text: str) -> None:
-        """Replaces the line, at most every `REDRAW_SECONDS`."""
-        now = time.monotonic()
-        if self.is_shown and (self._drawn is None or now - self._drawn >= REDRAW_SECONDS):
-            self._drawn = now
-            self._draw(text)
-
-    def clear(self) -> None:
-        """Removes the line: call it before printing, and at the end."""
-        if self._drawn is not None:
-            self._drawn = None
-            self._draw("")
-
-    def _draw(self, text: str) -> None:
-        if self._screen:
-            self._screen.show(0, text)
-        else:
-            with suppress(OSError, ValueError):  # the parent is gone
-                sys.stdout.write(f"{text}\r")
-                sys.stdout.flush()
+def is_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
 
 
 class Screen:
-    """Standard output and error of a process: whole lines, and below them the live lines of its children.
+    """Standard output and error of a process: whole lines, and below them a view that is drawn again and again.
 
-    The cursor is always at the start of the first live line, so that text printed without this class overwrites the
-    live lines and not the other way round. Thread-safe.
+    On a terminal the cursor is always at the start of the view's first line. Text that is printed without this class
+    then overwrites the view and not the other way round, a terminal may change its size at any time, and whatever ends
+    the process leaves nothing behind but a view that the next line overwrites: no hidden cursor, no scroll region. (A
+    live display of rich, which draws the lines here, moves the cursor up by the lines that it remembers.)
+
+    In a notebook the view is one display, which is updated; the notebook saves its last state, which is empty.
+
+    Thread-safe, but a notebook's display must be updated by the thread of its cell.
+
+    Attributes:
+        is_live: Whether there is anything to draw on.
     """
 
     def __init__(self) -> None:
-        self.is_live = is_terminal()
-        self._live = dict[Any, str]()
+        self._is_notebook = is_notebook()
+        self.is_live = self._is_notebook or is_terminal()
+        self.seconds = NOTEBOOK_SECONDS if self._is_notebook else REDRAW_SECONDS
+        self._lines: list[str] = []
+        self._display: Any = None  # of the notebook, once there is one
         self._lock = threading.Lock()
 
     def write(self, stream: TextIO | None, text: str) -> None:
-        """Writes whole lines to a stream, above the live lines."""
+        """Writes whole lines to a stream, above the view."""
         with self._lock:
-            if self._live:
+            if self._lines and not self._is_notebook:
                 self._put(sys.stdout, ERASE_BELOW)
             self._put(stream, text)
             self._draw()
 
-    def show(self, key: Any, text: str) -> None:
-        """Replaces the live line of one writer; an empty text removes it."""
+    def show(self, view: View) -> None:
+        """Draws a view in the place of the last one."""
         if not self.is_live:
             return
+        columns, rows = _size()
+        lines = view(columns - 1, max(1, rows - 1))
         with self._lock:
-            if not text and key not in self._live:
-                return
-            self._live[key] = text
-            if not text:
-                del self._live[key]
-            self._put(sys.stdout, ERASE_BELOW)
+            self._lines = lines
             self._draw()
 
+    def clear(self) -> None:
+        """Removes the view."""
+        with self._lock:
+            had, self._lines = bool(self._lines), []
+            if had and self._is_notebook:
+                self._draw()
+            elif had:
+                self._put(sys.stdout, ERASE_BELOW)
+
     def _draw(self) -> None:
-        if not self._live:
-            return
-        columns, rows = shutil.get_terminal_size()
-        lines = [line[: columns - 1] for _, line in sorted(self._live.items())][: max(1, rows - 1)]
-        up = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
-        self._put(sys.stdout, "\n".join(lines) + up + "\r")
+        if self._is_notebook:
+            self._display = _displayed(self._lines, self._display)
+        elif self._lines:
+            up = f"\x1b[{len(self._lines) - 1}A" if len(self._lines) > 1 else ""
+            self._put(sys.stdout, f"{ERASE_RIGHT}\n".join(self._lines) + ERASE_BELOW + up + "\r")
 
     def _put(self, stream: TextIO | None, text: str) -> None:
         with suppress(OSError, ValueError):  # the reader is gone, or the stream is closed
             if stream:
-                stream.write(text)
+                encoding = getattr(stream, "encoding", None) or "utf-8"
+                stream.write(text.encode(encoding, "replace").decode(encoding))
                 stream.flush()
 
 
-class LineSplitter:
-    """Splits the output of a process into lines and live lines, both without control characters.
+def _size() -> tuple[int, int]:
+    """Columns and rows of the terminal; of a notebook, what a cell has room for."""
+    import shutil
 
-    Text that ends with a line feed is a line. Text that ends with a carriage return is a live line, which the next one
-    will overwrite: `LiveLine` and most progress bars write such lines.
+    return (100, 24) if is_notebook() else shutil.get_terminal_size()
+
+
+def _displayed(lines: list[str], display: Any) -> Any:
+    """Shows lines in a notebook; returns the display, which a later call updates."""
+    import IPython.display as notebook
+
+    from swinft.system.view import as_html
+
+    page = notebook.HTML(as_html(lines))  # type: ignore[no-untyped-call]
+    if display is None:
+        return notebook.display(page, display_id=True) if lines else None  # type: ignore[no-untyped-call]
+    display.update(page)
+    return display
+
+
+class LiveLine:
+    """The progress of this process: on its own screen, or told to its parent.
+
+    Attributes:
+        is_shown: Whether somebody shows it; if not, `show` does nothing.
     """
 
     def __init__(self) -> None:
+        screen, self._word = Screen(), os.environ.get(LIVE, "") if is_child() else ""
+        self._screen = screen if screen.is_live else None
+        self.is_shown = self._screen is not None or bool(self._word)
+        self._drawn: float | None = None  # `time.monotonic` of the last drawing; None while there is no line
+
+    def is_due(self) -> bool:
+        """Whether `show` would show something now."""
+        seconds = self._screen.seconds if self._screen else TALK_SECONDS
+        return self.is_shown and (self._drawn is None or time.monotonic() - self._drawn >= seconds)
+
+    def show(self, status: Status | str) -> None:
+        """Replaces what is shown, now and then; a text is a status without numbers."""
+        if not self.is_due():
+            return
+        status = Status(status) if isinstance(status, str) else status
+        self._drawn = time.monotonic()
+        if self._screen:
+            from swinft.system.view import drawn  # rich is imported where it draws
+
+            self._screen.show(partial(drawn, [status], ""))
+        else:
+            self._tell(status)
+
+    def clear(self) -> None:
+        """Removes it: call it before printing, and at the end."""
+        if self._drawn is not None and self._screen:
+            self._screen.clear()
+        self._drawn = None
+
+    def _tell(self, status: Status) -> None:
+        with suppress(OSError, ValueError):  # the parent is gone
+            sys.stdout.write(status.message(self._word))
+            sys.stdout.flush()
+
+
+class LineSplitter:
+    """Splits the output of a process into lines, live lines and messages; the first two without control characters.
+
+    Text that ends with a line feed is a line. Text that ends with a carriage return is a live line, which the next one
+    will overwrite, as most progress bars write them. A message may start within a line: the output's other threads do
+    not wait for it.
+
+    Args:
+        word: The word of the messages; empty if there are none.
+    """
+
+    def __init__(self, word: str = "") -> None:
+        self._mark = f"{SEPARATOR}{word}" if word else ""
         self._pending = ""
         self._returned: str | None = None  # the last live line, until other text follows: a line feed makes it a line
 
-    def split(self, text: str, is_end: bool = False) -> Iterator[tuple[str, bool]]:
-        """Yields text and whether it is live; text without a line end is kept for the next call.
+    def split(self, text: str, is_end: bool = False) -> Iterator[tuple[str, str]]:
+        """Yields pieces and what they are: `line`, `live` or `message`; text without a line end is kept.
 
         Args:
             text: Any part of the output.
@@ -140,21 +199,25 @@ class LineSplitter:
         pieces = re.split(r"([\r\n])", text)
         for piece, end in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
             self._pending += piece
-            if end == "\r":
+            start = self._pending.rfind(self._mark) if self._mark else -1
+            if start >= 0 and end == "\n":
+                message, self._pending = self._pending[start + len(self._mark) :], self._pending[:start]
+                yield message, "message"
+            elif end == "\r":
                 yield from self._live_line()
             elif end or len(self._pending) >= LONGEST_LINE or (is_end and self._pending):
                 yield from self._line(is_feed=bool(end))
 
-    def _live_line(self) -> Iterator[tuple[str, bool]]:
+    def _live_line(self) -> Iterator[tuple[str, str]]:
         self._returned, self._pending = self._pending, ""
-        yield cleaned(self._returned), True
+        yield cleaned(self._returned), "live"
 
-    def _line(self, is_feed: bool) -> Iterator[tuple[str, bool]]:
+    def _line(self, is_feed: bool) -> Iterator[tuple[str, str]]:
         written = self._returned if self._returned and not self._pending and is_feed else self._pending
         self._returned, self._pending = None, ""
         text = cleaned(written)
         if text or not written:  # lines of only control characters are dropped
-            yield text, False
+            yield text, "line"
 
 
 def cleaned(text: str) -> str:

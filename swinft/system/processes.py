@@ -2,14 +2,17 @@
 
 import codecs
 import os
+import secrets
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, TextIO, TypeVar
@@ -19,6 +22,8 @@ from swinft.system.cluster.place import LOCAL
 from swinft.system.import_paths import IMPORT_PATHS, child_environment
 from swinft.system.live import LIVE, LineSplitter, Screen
 from swinft.system.orphans import CHILD
+from swinft.system.overview import STARTING, Overview
+from swinft.system.status import read_status
 
 if TYPE_CHECKING:
     from swinft.system.cluster.remote import RemoteProcess
@@ -38,16 +43,18 @@ class Child:
     Args:
         words: Arguments after `swinft`.
         environment: Environment variables, added to those of this process.
-        log: File to which its output is appended; None to show it only.
+        log: File to which its output is appended, each line with its time; None to show it only.
+        name: What its progress is called, such as `fold 0`; empty for a process that is not one of several jobs.
     """
 
     words: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
+    name: str = ""
 
 
 def run_children(
-    children: Mapping[K, Child], slots: Sequence[Slot], together: bool = False, on: str = LOCAL
+    children: Mapping[K, Child], slots: Sequence[Slot], together: bool = False, on: str = LOCAL, more: int = 0
 ) -> dict[K, int]:
     """Runs children, as many at a time as there are slots.
 
@@ -59,6 +66,7 @@ def run_children(
         slots: Devices of the children that run at the same time.
         together: Whether a failure ends the other children. Otherwise those that run continue, and no other is started.
         on: Where they run, as `check_place` returns it; on a cluster, slots are those of `cluster_slots`.
+        more: Children like these that the caller will run afterwards: they are part of the time left that is shown.
 
     Returns:
         The exit code of each child that was started; 128 + signal if a signal ended it.
@@ -70,20 +78,23 @@ def run_children(
     """
     waiting, free, codes = list(children), list(slots), dict[K, int]()
     running: dict[K, tuple[_Process, Slot]] = {}
-    screen = Screen()
-    with _end_children_on_error(running):
+    shown = _Shown(children, len(slots), more)
+    with shown, _end_children_on_error(running):
         while running or (waiting and not any(codes.values())):
             while waiting and free and not any(codes.values()):
                 number, slot = waiting.pop(0), free.pop(0)
-                running[number] = (_Process(number, children[number], slot, screen, on), slot)
+                shown.overview.started(number)
+                running[number] = (_Process(number, children[number], slot, shown, on), slot)
             time.sleep(POLL_SECONDS)
             for number, (process, slot) in list(running.items()):
                 if (code := process.poll()) is not None:
                     codes[number] = code
+                    shown.overview.ended(number)
                     free.append(slot)
                     del running[number]
             if together and any(codes.values()):
                 _end([process for process, _ in running.values()], 0)
+            shown.draw()
     return codes
 
 
@@ -138,25 +149,56 @@ def launcher_ranks() -> Iterator[tuple[str, str]]:
             yield name, value
 
 
+class _Shown:
+    """What is shown of children: their lines, and below them where each of them is.
+
+    Args:
+        children: The children.
+        at_a_time: How many of them run at the same time.
+        more: How many like them follow.
+    """
+
+    def __init__(self, children: Mapping[K, Child], at_a_time: int, more: int) -> None:
+        names: dict[int | str, str] = {key: child.name for key, child in children.items()}
+        self._are_jobs = all(names.values())
+        self.overview = Overview(names, at_a_time, more)
+        self.screen = Screen()
+        self._drawn: float | None = None
+
+    def __enter__(self) -> "_Shown":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.screen.clear()
+
+    def draw(self) -> None:
+        """Draws where the children are, now and then; called by the thread that waits for them."""
+        now = time.monotonic()
+        if not self.screen.is_live or (self._drawn is not None and now - self._drawn < self.screen.seconds):
+            return
+        self._drawn = now
+        from swinft.system.view import drawn  # rich is imported where it draws
+
+        rows = [row for row in self.overview.rows() if self._are_jobs or row.stage != STARTING]
+        if rows:
+            self.screen.show(partial(drawn, rows, self.overview.footer() if self._are_jobs else ""))
+
+
 class _Process:
     """A running child, and the threads that copy its output."""
 
-    def __init__(self, number: int | str, child: Child, slot: Slot, screen: Screen, on: str) -> None:
+    def __init__(self, number: int | str, child: Child, slot: Slot, shown: _Shown, on: str) -> None:
         environment = {**child_environment(), **child.environment, **slot, CHILD: str(os.getpid())}
         environment[IMPORT_PATHS] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         environment["PYTHONUNBUFFERED"] = "1"  # otherwise the last lines of a killed child are lost
-        environment[LIVE] = "1" if screen.is_live else "0"
-        if child.log:
-            child.log.parent.mkdir(parents=True, exist_ok=True)
-            if child.log.is_symlink():  # a run from elsewhere may hold one that points outside the run
-                child.log.unlink()
+        word = environment[LIVE] = secrets.token_hex(8) if shown.screen.is_live else ""
+        self._log = _Log(child.log) if child.log else None
+        if self._log:
+            self._log.write([f"--- started: swinft {shlex.join(child.words)}"])
         self._process = _start(on, ["-m", "swinft", *child.words], environment)
         self._copying = [
-            threading.Thread(target=_copy, args=(stream, shown, child.log, screen, (number, name)), daemon=True)
-            for name, stream, shown in (
-                ("out", self._process.stdout, sys.stdout),
-                ("err", self._process.stderr, sys.stderr),
-            )
+            threading.Thread(target=_copy, args=(source, target, self._log, shown, number, word), daemon=True)
+            for source, target in ((self._process.stdout, sys.stdout), (self._process.stderr, sys.stderr))
         ]
         for thread in self._copying:
             thread.start()
@@ -170,7 +212,11 @@ class _Process:
             thread.join(timeout=1)  # with a timeout: a process that the child started may keep the pipe open
         assert self._process.stdin
         self._process.stdin.close()
-        return 128 - code if code < 0 else code  # a signal that ended it is a negative number
+        code = 128 - code if code < 0 else code  # a signal that ended it is a negative number
+        if self._log:
+            self._log.write([f"--- ended with exit code {code}"])
+            self._log = None
+        return code
 
     def terminate(self) -> None:
         """Sends SIGTERM."""
@@ -236,33 +282,56 @@ def _alive(processes: Iterable[_Process]) -> list[_Process]:
     return [process for process in processes if process.poll() is None]
 
 
-def _copy(stream: IO[bytes], shown: TextIO | None, log: Path | None, screen: Screen, writer: tuple[int, str]) -> None:
-    """Shows the output of a child line by line, and appends it to its log without live lines.
+class _Log:
+    """The log of a child: lines with their times, appended by several threads.
 
-    If it cannot be shown or logged, for example on a full disk, it is still read, so that the child does not block.
+    What cannot be written, for example on a full disk, is left out.
 
     Args:
-        stream: The child's output.
-        shown: This process's standard output or error.
-        log: The log file; None to show the output only.
-        screen: Shared by all children.
-        writer: Key of the live line.
+        path: The file.
     """
-    decoder, splitter = codecs.getincrementaldecoder("utf-8")("replace"), LineSplitter()
-    with log.open("ab", buffering=0) if log else nullcontext() as file:
-        while True:
-            content = stream.read(65536)
-            lines = []
-            for text, is_live in splitter.split(decoder.decode(content, final=not content), is_end=not content):
-                if is_live:
-                    screen.show(writer, text)
-                else:
-                    lines.append(f"{text}\n")
-            if lines:
-                with suppress(OSError):
-                    if file:
-                        file.write("".join(lines).encode())
-                screen.write(shown, "".join(lines))
-            if not content:
-                break
-    screen.show(writer, "")
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():  # a run from elsewhere may hold one that points outside the run
+            path.unlink()
+
+    def write(self, lines: Sequence[str]) -> None:
+        """Appends lines."""
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        content = "".join(f"{now}  {line}\n" for line in lines)
+        with suppress(OSError), self._lock, self._path.open("ab", buffering=0) as file:
+            file.write(content.encode(errors="replace"))
+
+
+def _copy(source: IO[bytes], target: TextIO | None, log: _Log | None, shown: _Shown, key: int | str, word: str) -> None:
+    """Shows the output of a child line by line, and appends it to its log without live lines and messages.
+
+    It is read even where it cannot be shown or logged, so that the child does not block.
+
+    Args:
+        source: The child's output.
+        target: This process's standard output or error.
+        log: Its log; None to show the output only.
+        shown: Shared by all children.
+        key: The child's.
+        word: Of its messages.
+    """
+    decoder, splitter = codecs.getincrementaldecoder("utf-8")("replace"), LineSplitter(word)
+    while True:
+        content = source.read(65536)
+        lines = []
+        for text, kind in splitter.split(decoder.decode(content, final=not content), is_end=not content):
+            if kind == "line":
+                lines.append(text)
+            elif kind == "message" and (status := read_status(text)):
+                shown.overview.heard(key, status)
+            elif kind == "live":  # of a progress bar of another library
+                shown.overview.said(key, text)
+        if lines:
+            if log:
+                log.write(lines)
+            shown.screen.write(target, "".join(f"{line}\n" for line in lines))
+        if not content:
+            break

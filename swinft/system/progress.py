@@ -1,10 +1,13 @@
 """Progress of a pass over batches: images per second and the time left."""
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 
 from swinft.printing import format_brief, format_rate
 from swinft.system.live import LiveLine
+from swinft.system.status import Status
 
 LINE_SECONDS = 300.0  # between lines where there is no terminal for a live one
 
@@ -12,11 +15,11 @@ LINE_SECONDS = 300.0  # between lines where there is no terminal for a live one
 class Progress:
     """Counts batches and shows progress, from the second batch on with images per second and the time left.
 
-    The first batch is counted and not timed: it includes memory allocation and compilation. On a terminal this is a
-    live line; elsewhere a line is printed every five minutes.
+    The first batch is counted and not timed: it includes memory allocation and compilation. On a terminal and in a
+    notebook this is a live line, or the parent shows it; elsewhere a line is printed every five minutes.
 
     Args:
-        what: Printed before the numbers, such as `fold 0  epoch 1/10`.
+        what: Printed before the numbers, such as `fold 0  epoch 1/10`: a job, and after two blanks its stage.
         num_batches: Batches of the pass.
         first_line: Seconds until the first line is printed where there is no terminal.
     """
@@ -32,23 +35,23 @@ class Progress:
         self._first = self._last = 0.0
         self._next_line = time.monotonic() + first_line
 
-    def add(self, num_images: int, more: str = "") -> None:
+    def add(self, num_images: int, completed: Callable[[Status], Status] = lambda status: status) -> None:
         """Counts a finished batch.
 
         Args:
             num_images: Images in the batch.
-            more: Shown after the time left, such as `, fold about 12m`.
+            completed: Adds what else is known to a status; called only where it is shown.
         """
         self._batches, self._last = self._batches + 1, time.monotonic()
         if self._batches == 1:
             self._first = self._last
         else:
             self._images += num_images
-        if self.live.is_shown:
-            self.live.show(self._text(more))
-        elif self._last >= self._next_line and self._batches > 1:
+        if self.live.is_due():
+            self.live.show(completed(self._status()))
+        elif not self.live.is_shown and self._last >= self._next_line and self._batches > 1:
             self._next_line = self._last + LINE_SECONDS
-            print(self._text(more), flush=True)
+            print(_text(completed(self._status())), flush=True)
 
     def close(self) -> None:
         """Removes the live line."""
@@ -62,11 +65,26 @@ class Progress:
     ) -> None:
         self.close()
 
-    def _text(self, more: str) -> str:
-        counted = f"{self._what}  batch {self._batches}/{self._num_batches}"
-        timed, taken = self._batches - 1, self._last - self._first
-        if not taken > 0:
-            return counted
-        left = max(0, self._num_batches - self._batches) * taken / timed
-        rate = format_rate(self._images / taken)
-        return f"{counted}  {rate} img/s  left: about {format_brief(left, is_rough=True)}{more}"
+    @property
+    def seconds_per_batch(self) -> float | None:
+        """Seconds of a batch; None before the second one."""
+        taken = self._last - self._first
+        return taken / (self._batches - 1) if taken > 0 and self._batches > 1 else None
+
+    def _status(self) -> Status:
+        what, _, stage = self._what.partition("  ")
+        found = Status(what, stage, self._batches, self._num_batches)
+        if not (seconds := self.seconds_per_batch):
+            return found
+        left = max(0, self._num_batches - self._batches) * seconds
+        return replace(found, rate=self._images / (self._last - self._first), stage_left=left, is_rough=True)
+
+
+def _text(status: Status) -> str:
+    """A status as a line."""
+    counted = f"{'  '.join(filter(None, (status.what, status.stage)))}  batch {status.done}/{status.of}"
+    if status.rate is None or status.stage_left is None:
+        return counted
+    times = {"": status.stage_left, f", {status.what.partition(' ')[0]} ": status.left}
+    said = [f"{name}about {format_brief(left, is_rough=True)}" for name, left in times.items() if left is not None]
+    return f"{counted}  {format_rate(status.rate)} img/s  left: {''.join(said)}"

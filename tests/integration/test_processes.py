@@ -150,7 +150,10 @@ def test_f053_what_a_fold_says_is_shown_and_kept_in_its_log(tmp_path, capfd, mon
         assert processes.run_children({7: processes.Child(["fit"], {}, log)}, [{}]) == {7: 5}
     out, err = capfd.readouterr()
     assert (out, err) == ("said ü\n" * 2, "complained\n" * 2)
-    assert sorted(log.read_text().splitlines()) == ["complained"] * 2 + ["said ü"] * 2
+    lines = [line[21:] for line in log.read_text().splitlines()]  # after date and time
+    assert (lines[0], lines[3]) == ("--- started: swinft fit", "--- ended with exit code 5")
+    assert lines[4:].count("--- started: swinft fit") == 1
+    assert sorted(line for line in lines if "---" not in line) == ["complained"] * 2 + ["said ü"] * 2
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,13 @@ from swinft.printing import format_brief, format_seconds
 from swinft.run.compute.devices import FOLDS_AT_A_TIME
 from swinft.run.folds import hours, progress, recorder
 from swinft.run.folds.epoch_table import WIDTH, EpochTable
-from swinft.run.folds.progress import makespan
 from swinft.system import live, orphans
 from swinft.system import progress as passes
 from swinft.system.import_paths import child_environment
 from swinft.system.live import LineSplitter
+from swinft.system.overview import makespan
 from swinft.system.processes import Child, run_children
+from swinft.system.status import Status, read_status
 from tests.conftest import power_gone_after, tiny_config, write_config
 
 START_UP, STEP, WARM_UP, VALIDATION_STEP = 30.0, 10.0, 60.0, 5.0
@@ -56,9 +57,11 @@ class Terminal:
     def screen(self) -> list[str]:
         """The lines that are left to see."""
         lines, row, column = [""], 0, 0
-        for piece in re.findall(r"\x1b\[\d*[JA]|[\r\n]|[^\x1b\r\n]+", self.close()):
+        for piece in re.findall(r"\x1b\[\d*[JKA]|[\r\n]|[^\x1b\r\n]+", plain(self.close())):
             if piece == "\x1b[J":
                 lines[row:] = [lines[row][:column]]
+            elif piece == "\x1b[K":
+                lines[row] = lines[row][:column]
             elif piece.endswith("A") and piece[0] == "\x1b":
                 row -= int(piece[2:-1])
             elif piece == "\r":
@@ -72,6 +75,11 @@ class Terminal:
         return lines
 
 
+def plain(text: str) -> str:
+    """Text without colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
 @pytest.fixture
 def terminal(monkeypatch):
     """A terminal; standard output is one from `attach` on."""
@@ -82,6 +90,7 @@ def terminal(monkeypatch):
     monkeypatch.setenv("LINES", "40")
     monkeypatch.delenv("JPY_PARENT_PID", raising=False)
     monkeypatch.setattr(live, "REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr(live, "TALK_SECONDS", 0.0)
     yield terminal
     terminal.close()
 
@@ -229,15 +238,17 @@ def test_a_terminal_shows_a_live_line_that_is_gone_at_the_end(terminal, tiny_run
     assert (
         main(["predict", str(tiny_run), "--batch-size", "2", "--device", "cpu", "--output", str(tmp_path / "p")]) == 0
     )
-    written = terminal.close()
-    left = r" +[\d.,]+ img/s  left: about \d+s"
-    assert re.search(rf"\rfold 0  epoch 1/2  batch 5/6{left}\r|\x1b\[Jfold 0  epoch 1/2  batch 5/6{left}\r", written)
-    assert re.search(rf"fold 0  epoch 2/2  batch 5/6{left}, fold about \d+s\r", written)
-    assert re.search(rf"fold 0  validation  batch 5/6{left}", written)
-    assert re.search(rf"fold 0  out-of-fold predictions  batch 5/6{left}", written)
-    assert re.search(rf"predict  batch 3/3{left}", written)
+    written = plain(terminal.close())
+    number, left = r"[\d.,]+", r"~\d+s"
+    assert re.search(r" batch  img/s +loss +memory +left\x1b\[K", written)  # of the first epoch, without scores
+    assert re.search(rf"fold 0  epoch 1/2 .* 5/6 +{number} +{number} +{number}/\d+ GB +{left}\x1b\[J", written)
+    assert re.search(r" batch  img/s +loss +accuracy +best +memory +left\x1b\[K", written)
+    assert re.search(rf"fold 0  epoch 2/2 .* 5/6( +{number}){{4}} +{number}/\d+ GB +{left}\x1b\[J", written)
+    assert re.search(rf"fold 0  validation .* 5/6 .* {left}", written)
+    assert re.search(rf"fold 0  out-of-fold predictions .* 5/6 .* {left}", written)
+    assert re.search(rf"predict .* 3/3 .* {left}", written)
     screen = terminal.screen()
-    assert not [line for line in screen if "batch " in line]
+    assert not [line for line in screen if " 5/6 " in line or ("img/s" in line and "epoch" in line)]
     assert [line[:17] for line in screen if "  epoch " in line] == ["fold 0  epoch 1/2", "fold 0  epoch 2/2"]
     assert screen[-2].startswith("next: swinft submit")
 
@@ -255,8 +266,8 @@ def test_an_error_leaves_no_live_line(terminal, competition, tmp_path, monkeypat
     config = config_of(competition, tmp_path, **{"data.batch_size": 2})
     with pytest.raises(RuntimeError, match="no more"):
         main(["fit", "--config", str(config), "--fold", "0"])
-    assert "fold 0  epoch 1/2  batch 4/6" in terminal.close()
-    assert not [line for line in terminal.screen() if "batch " in line]
+    assert re.search(r"fold 0  epoch 1/2 .* 4/6 ", plain(terminal.close()))
+    assert not [line for line in terminal.screen() if "4/6" in line]
 
 
 @pytest.mark.parametrize(("name", "value"), [("JPY_PARENT_PID", "1"), ("TERM", "dumb")])
@@ -309,16 +320,19 @@ WRITER = f"""#!{sys.executable}
 import os, sys, time
 from swinft.system.live import LiveLine
 from swinft.system.orphans import end_with_parent
+from swinft.system.status import Status
 end_with_parent()
 line = LiveLine()
 print("begins in", "\\x1b[31mred\\x1b[0m")
 for batch in range(3):
-    line.show(f"fold {{sys.argv[3]}}  batch {{batch}}")
-    time.sleep(0.15)
+    line.show(Status(f"fold {{sys.argv[3]}}", f"epoch {{batch}}", left=10.0 * (3 - batch), whole=60.0))
+    time.sleep(0.6)
 line.clear()
 print("between")
-line.show("last")
-time.sleep(0.15)
+sys.stdout.write("within")
+line.show(Status("last", "\\x1b[31m\\n"))
+print(" a line")
+time.sleep(0.6)
 print("\\r 10%\\r 50%\\r100%", file=sys.stderr)
 line.clear()
 sys.stdout.write("ends\\x07 without a line feed")
@@ -332,49 +346,84 @@ def written_by_children(folder: Path, monkeypatch) -> list[str]:
     stub.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stub))
     logs = [folder / f"{number}.txt" for number in range(2)]
-    children = {number: Child([str(number)], {}, log) for number, log in enumerate(logs)}
-    assert run_children(children, [{}, {}]) == {0: 0, 1: 0}
-    return [log.read_text() for log in logs]
+    children = {number: Child([str(number)], {}, log, f"fold {number}") for number, log in enumerate(logs)}
+    assert run_children(children, [{}, {}], more=1) == {0: 0, 1: 0}
+    texts = [log.read_text() for log in logs]
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for text in texts for line in text.splitlines())
+    assert [[line[21:] for line in text.splitlines()][::1000] for text in texts] == [
+        [f"--- started: swinft {number}"] for number in range(2)
+    ]
+    assert all(text.endswith("  --- ended with exit code 0\n") for text in texts)
+    return ["".join(f"{line[21:]}\n" for line in text.splitlines()[1:-1]) for text in texts]
 
 
 def test_a_parent_on_a_terminal_shows_the_live_lines_of_its_children(terminal, tmp_path, monkeypatch):
     terminal.attach()
     logs = written_by_children(tmp_path, monkeypatch)
     assert [sorted(log.splitlines()) for log in logs] == [
-        ["100%", "begins in red", "between", "ends without a line feed"]
+        ["100%", "begins in red", "between", "ends without a line feed", "within a line"]
     ] * 2
-    written = terminal.close()
-    assert re.search(r"fold 0  batch \d\r?\nfold 1  batch \d\x1b\[1A\r", written)  # one above the other
-    assert all(f"fold {number}  batch 2" in written for number in range(2))
+    written = plain(terminal.close())
+    both = (
+        r"fold 0  epoch \d +\d+s\x1b\[K\r?\nfold 1  epoch \d +\d+s\x1b\[K\r?\n"  # one above the other, and all of them
+    )
+    assert re.search(
+        rf"left\x1b\[K\r?\n{both}left for everything: [\w ]+; 0 of 3 folds done after [\d.]+s\x1b\[J", written
+    )
+    assert all(f"fold {number}  epoch 2" in written for number in range(2))
     screen = terminal.screen()
-    assert not [line for line in screen if "batch" in line or "last" in line]
-    assert sorted(screen) == sorted(["begins in red", "between", "ends without a line feed"] * 2 + [""])
+    assert not [line for line in screen if "epoch" in line or "last" in line or "everything" in line]
+    assert sorted(screen) == sorted(
+        ["begins in red", "between", "ends without a line feed", "within a line"] * 2 + [""]
+    )
 
 
 def test_a_parent_without_a_terminal_gets_whole_lines_only(tmp_path, monkeypatch, capfd):
     logs = written_by_children(tmp_path, monkeypatch)
     out, err = capfd.readouterr()
-    assert sorted(out.splitlines()) == sorted(["begins in red", "between", "ends without a line feed"] * 2)
+    assert sorted(out.splitlines()) == sorted(
+        ["begins in red", "between", "ends without a line feed", "within a line"] * 2
+    )
     assert err == "100%\n" * 2
     assert not re.search(r"[\x00-\x08\x0b-\x1f]", out + err + "".join(logs))
 
 
 def test_a_child_of_a_child_does_not_believe_the_first_parent(monkeypatch, capfd):
-    monkeypatch.setenv(live.LIVE, "1")  # inherited, and this process's own output is a pipe of somebody else's
+    monkeypatch.setenv(live.LIVE, "word")  # inherited, and this process's own output is a pipe of somebody else's
     assert not orphans.is_child()
-    live.LiveLine().show("text")
+    live.LiveLine().show(Status("text"))
     assert capfd.readouterr().out == ""
-    assert child_environment()[live.LIVE] == "1"
+    assert child_environment()[live.LIVE] == "word"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_lines_are_the_same_wherever_a_pipe_cuts_them(size):
-    text = "a\r\nb\rc\n\n\x1b[2Kd\r\n\x1b[0m\ne"
-    splitter, found = LineSplitter(), []
+    status = Status("fold 0", "epoch 1/2", 3, 4, left=1.5, is_rough=True)
+    text = (
+        f"a\r\nb\rc\n\n\x1b[2Kd\r\n{status.message('word')}\x1b[0m\ne{status.message('word')}f{status.message('other')}"
+    )
+    splitter, found = LineSplitter("word"), []
     for start in range(0, len(text), size):
         found += splitter.split(text[start : start + size])
     found += splitter.split("", is_end=True)
-    assert [line for line, is_live in found if not is_live] == ["a", "c", "", "d", "e"]
+    assert [line for line, kind in found if kind == "line"][:5] == [
+        "a",
+        "c",
+        "",
+        "d",
+        "ef" + status.message("other")[1:-1],
+    ]
+    assert [read_status(line) for line, kind in found if kind == "message"] == [status] * 2
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", '{"what": 1}', '{"what": "a", "done": 1.5}', "{}", "[" * 10_000])
+def test_what_is_no_status_is_not_read(text):
+    assert read_status(text) is None
+
+
+def test_numbers_that_are_not_finite_and_unknown_keys_are_left_out_of_a_status():
+    assert read_status('{"what": "a", "rate": NaN, "left": Infinity, "loss": 1, "new": []}') == Status("a", loss=1)
+    assert len(read_status(Status("a" * 10_000).message("")[1:]).what) == 200
 
 
 @pytest.mark.parametrize(

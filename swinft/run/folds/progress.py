@@ -1,26 +1,31 @@
 """What a fold prints while it trains: a line per epoch with the time left for fold and run, and a live line."""
 
-import heapq
+import math
 import os
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
+from torch import Tensor
 
 from swinft.data.loading.workers import TimedLoader, advice, is_slow
 from swinft.model.training.steps import steps_of
 from swinft.run.compute.devices import FOLDS_AT_A_TIME, folds_at_a_time
 from swinft.run.fold_files import Fold
-from swinft.run.folds.epoch_table import EpochTable, format_left
+from swinft.run.folds.epoch_table import EpochTable
 from swinft.run.folds.hours import TimeLimit
 from swinft.run.layout import Run
+from swinft.system.memory import memory_use
 from swinft.system.orphans import STARTED
+from swinft.system.overview import makespan
 from swinft.system.progress import Progress
+from swinft.system.status import Status
 
+FORWARD = 1 / 3  # of a training step, until a validation is measured: the backward pass takes twice as long
 RECENT = 5  # the median of so many last epochs is the expected duration of the next ones
 
 
@@ -70,6 +75,11 @@ class FoldProgress:
         self._has_noted = False  # whether the note on waiting for the loader was printed
         self._left: tuple[float, float | None] | None = None  # of fold and run, at the start of this epoch
         self._batches: Progress | None = None  # None if the config has a progress bar
+        self._losses: list[Tensor] = []  # the sum of the epoch's losses so far; read only where it is shown
+        self._num_losses = 0
+        self._known = Status("")  # what is known since the last epoch
+        self._is_resumed = False  # whether this process has not trained the first epoch
+        self._whole: float | None = None  # seconds of a fold like this, from the start of its process
         self._table: EpochTable | None = None
 
     def begin_epoch(self, trainer: Trainer) -> None:
@@ -77,28 +87,38 @@ class FoldProgress:
         self._started = time.monotonic()
         if self._table is None:
             self._start_up = self._started - STARTED
-            planned = steps_of(trainer).epochs
+            planned, self._is_resumed = steps_of(trainer).epochs, trainer.current_epoch > 0
             self._table = EpochTable(self._fold.index, planned, self._metrics, self._folds is not None)
-        self._images = 0
+        self._images, self._losses, self._num_losses = 0, [], 0
         bars = [each for each in trainer.callbacks if isinstance(each, ProgressBar)]  # type: ignore[attr-defined]
         if trainer.is_global_zero and not bars:
             what = f"fold {self._fold.index}  epoch {trainer.current_epoch + 1}/{steps_of(trainer).epochs}"
             self._batches = Progress(what, int(trainer.num_training_batches))
 
-    def trained(self, trainer: Trainer, batch: dict[str, Any]) -> None:
-        """Counts a training batch."""
+    def trained(self, trainer: Trainer, batch: dict[str, Any], loss: Tensor | None = None) -> None:
+        """Counts a training batch.
+
+        Args:
+            trainer: The trainer.
+            batch: The batch.
+            loss: Its loss, as Lightning divides it by the accumulated batches.
+        """
         images = len(batch["row"]) * trainer.world_size
         self._images += images
         self._trained_until = time.monotonic()
+        if self._batches and self._batches.live.is_shown and loss is not None:
+            self._losses = [sum(self._losses, loss.detach())]
+            self._num_losses += 1
         if self._batches:
-            self._batches.add(images, self._more())
+            self._batches.add(images, lambda status: self._completed(trainer, status, is_training=True))
 
     def validated(self, trainer: Trainer, batch: dict[str, Any], index: int) -> None:
         """Counts a validation batch."""
         if self._batches and index == 0:
             self._batches.begin(f"fold {self._fold.index}  validation", int(sum(trainer.num_val_batches)))
         if self._batches:
-            self._batches.add(len(batch["row"]) * trainer.world_size, self._more())
+            images = len(batch["row"]) * trainer.world_size
+            self._batches.add(images, lambda status: self._completed(trainer, status, is_training=False))
 
     def close(self) -> None:
         """Removes the live line; call it before printing."""
@@ -126,6 +146,7 @@ class FoldProgress:
         is_rough = len(self._seconds) == 1
         self._left = fold_left, run_left
         run = None if run_left is None else (run_left, is_rough)
+        self._remember(values, is_best)
         line = self._table.line(values, self.rate, (fold_left, is_rough), run, is_best)
         before = [] if len(self._seconds) > 1 else [*self._notes(trainer), self._table.header()]
         return [*before, line, *self._note_of_waiting(trainer, values)]
@@ -152,23 +173,59 @@ class FoldProgress:
         waits = f"fold {self._fold.index}: {device} waits for its loader {share:.0%} of the time"
         return [f"{waits}; to train faster, {advice(data, loader.num_workers)}"]
 
-    def _more(self) -> str:
-        """The time left for fold and run, shown after that of the epoch; empty in the first epoch."""
-        if self._left is None:
-            return ""
-        is_rough, since = len(self._seconds) == 1, time.monotonic() - self._started
-        named = {"fold": self._left[0], "run": self._left[1]}
-        return "".join(
-            f", {name} {format_left(max(0.0, left - since), is_rough)}"
-            for name, left in named.items()
-            if left is not None
+    def _remember(self, values: dict[str, float], is_best: bool) -> None:
+        """Keeps the scores of an epoch that has ended for the live view."""
+        score = values.get(f"val_{self._metrics[0]}")
+        best = score if is_best or self._known.best is None else self._known.best
+        self._known = Status(f"fold {self._fold.index}", metric=self._metrics[0], score=score, best=best)
+
+    def _completed(self, trainer: Trainer, status: Status, is_training: bool) -> Status:
+        """A status with loss, scores, memory, and the time left for the fold."""
+        loss = None
+        if is_training and self._losses:
+            mean = self._losses[0].float().item() / self._num_losses
+            loss = mean * trainer.accumulate_grad_batches
+        use, limit = memory_use(trainer.strategy.root_device), self._limit
+        left, is_rough = self._left_now(trainer, status, is_training)
+        whole = self._whole
+        if limit:  # a fold that waits gets as much of the time
+            left = None if left is None else min(left, limit.left)
+            whole = None if whole is None else min(whole, time.monotonic() - STARTED + limit.left)
+        return replace(
+            status.after(self._known),
+            loss=loss,
+            memory=f"{use.peak / 1e9:.1f}/{use.total / 1e9:.0f} GB",
+            left=left,
+            whole=whole,
+            is_rough=is_rough,
+            is_resumed=self._is_resumed,
         )
+
+    def _left_now(self, trainer: Trainer, status: Status, is_training: bool) -> tuple[float | None, bool]:
+        """Seconds until the fold is done, None if unknown; and whether they are a rough estimate."""
+        if self._left is not None:
+            return max(0.0, self._left[0] - (time.monotonic() - self._started)), len(self._seconds) == 1
+        assert self._batches
+        seconds = self._batches.seconds_per_batch
+        if seconds is None or status.stage_left is None:
+            return None, True
+        steps, held_out = steps_of(trainer), int(sum(trainer.num_val_batches))
+        if is_training:
+            train, validation = int(trainer.num_training_batches) * seconds, held_out * seconds * FORWARD
+            rest = status.stage_left + validation
+        else:
+            train, validation = self._trained_until - self._started, held_out * seconds
+            rest = status.stage_left
+        epochs = (steps.total - trainer.global_step) / steps.per_epoch
+        epochs = math.ceil(epochs - 1e-9) - 1 if is_training else epochs  # those after this one
+        return rest + max(0.0, epochs) * (train + validation) + validation * self._num_views, True
 
     def _time_left(self, trainer: Trainer, validation: float) -> tuple[float, float | None]:
         """Seconds until the fold is done, and the run; None for the run if unknown."""
         steps = steps_of(trainer)
         epoch = statistics.median(self._seconds[1:][-RECENT:] or self._seconds)
         after = validation * self._num_views  # the out-of-fold predictions
+        self._whole = self._start_up + steps.epochs * epoch + after
         own = after + (
             0.0 if trainer.should_stop else max(0, steps.total - trainer.global_step) / steps.per_epoch * epoch
         )
@@ -200,16 +257,3 @@ class FoldProgress:
         if self._limit and self._limit.run_left is not None:  # every fold trains at least one epoch, whatever the limit
             left = max(makespan(least, self._folds.at_a_time), min(left, self._limit.run_left))
         return left
-
-
-def makespan(seconds: Sequence[float], at_a_time: int) -> float:
-    """The time at which all jobs are done, if they are started in order on `at_a_time` slots.
-
-    Args:
-        seconds: Duration of each job.
-        at_a_time: Jobs that run in parallel.
-    """
-    ends = [0.0] * max(1, at_a_time)
-    for job in seconds:
-        heapq.heappush(ends, heapq.heappop(ends) + job)
-    return max(ends)

@@ -137,7 +137,8 @@ class FoldRecorder(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Updates the progress of the epoch."""
-        self.progress.trained(trainer, batch)
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        self.progress.trained(trainer, batch, loss if isinstance(loss, Tensor) else None)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0

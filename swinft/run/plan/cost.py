@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from swinft.run.folds.progress import makespan
+from swinft.system.overview import makespan
 
 
 @dataclass(frozen=True)

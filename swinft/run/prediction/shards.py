@@ -51,7 +51,9 @@ def predict_parts(run: Run, options: PredictOptions, path: Path | None, kind: st
     shared = [field.name for field in fields(options) if field.name not in OWN]
     for index, part in enumerate(parts):
         own = ["--part", f"{index}/{devices}", "--output", str(part), "--device", kind]
-        children[index] = Child(["predict", str(run.root), *option_words(options, shared), *own], threads)
+        children[index] = Child(
+            ["predict", str(run.root), *option_words(options, shared), *own], threads, name=f"part {index}/{devices}"
+        )
     try:
         slots = _slots(options, kind, devices, folder)
         codes = run_children(children, slots, together=True, on=options.on)

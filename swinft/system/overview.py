@@ -1,0 +1,181 @@
+"""What a parent knows of its children while they run: what each says, and when all of them will be done."""
+
+import heapq
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from swinft.errors import number_of
+from swinft.printing import format_brief
+from swinft.system.status import Status
+
+STARTING = "starting"  # the stage of a job that has not said anything yet
+
+
+@dataclass
+class Job:
+    """A child.
+
+    Args:
+        what: Its name.
+        began: When it was started; None while it waits.
+        took: How long it ran; None while it runs.
+        status: What it said last.
+        heard: When it said it.
+        foretold: When it was going to be done, as it said last while it could say so for the whole job.
+        ended: When it ended.
+    """
+
+    what: str
+    began: float | None = None
+    took: float | None = None
+    status: Status | None = None
+    heard: float = 0.0
+    foretold: float | None = None
+    ended: float = 0.0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self.began is not None and self.took is None
+
+    def whole(self) -> float | None:
+        """Seconds that one like it takes from its start; None if unknown."""
+        if self.took is not None:  # a resumed one has taken less than another will
+            return max(self.took, self.status.whole or 0.0) if self.status and self.status.is_resumed else self.took
+        if self.status is None or self.began is None:
+            return None
+        if self.status.left is not None and self.status.whole is None:
+            return self.heard - self.began + self.status.left
+        return self.status.whole
+
+    def left(self, now: float, like: float | None, late: float | None) -> float | None:
+        """Seconds until it is done; None if unknown.
+
+        Args:
+            now: The time.
+            like: What jobs like it take; None if unknown.
+            late: How much later than they said jobs like it were done; None if none is done yet.
+        """
+        if self.began is None:
+            return like
+        status = self.status or Status(self.what)
+        ends = [] if self.foretold is None else [self.foretold + (late or 0.0)]
+        ends += [self.heard + status.stage_left] if status.left is None and status.stage_left is not None else []
+        by_own = max(0.0, max(ends) - now) if ends else None
+        by_like = None if like is None else max(0.0, like - (now - self.began))
+        if by_own is None or by_like is None:
+            return by_like if by_own is None else by_own
+        is_guess = status.is_rough and status.left is not None and late is not None
+        return (by_own + by_like) / 2 if is_guess else by_own  # both may be wrong: a first epoch, and another fold
+
+
+@dataclass
+class Overview:
+    """Several jobs, some of which run at the same time.
+
+    Args:
+        names: Their names, in the order in which they start.
+        at_a_time: Jobs that run at the same time.
+        more: Jobs like them that follow when all are done.
+        began: When the first one was started.
+    """
+
+    names: Mapping[int | str, str]
+    at_a_time: int
+    more: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        """Makes a job of each name."""
+        self.jobs = {key: Job(name) for key, name in self.names.items()}
+        units = {name.partition(" ")[0] for name in self.names.values()}  # `fold` of `fold 0`
+        unit = units.pop() if len(units) == 1 else ""
+        self.unit = unit if unit.isalpha() else "process"
+
+    def started(self, key: int | str) -> None:
+        """A job was started."""
+        self.jobs[key].began = time.monotonic()
+
+    def ended(self, key: int | str) -> None:
+        """A job has ended."""
+        job = self.jobs[key]
+        job.ended = time.monotonic()
+        job.took = 0.0 if job.began is None else time.monotonic() - job.began
+
+    def heard(self, key: int | str, status: Status) -> None:
+        """A job has said where it is."""
+        job = self.jobs[key]
+        job.status, job.heard = status.after(job.status), time.monotonic()
+        if status.left is not None:
+            job.foretold = job.heard + status.left
+
+    def said(self, key: int | str, text: str) -> None:
+        """A job that has not told a status yet has written a line of a progress bar, such as that of a download."""
+        job = self.jobs[key]
+        if text and (job.status is None or not job.status.of):
+            job.status, job.heard = Status(job.what, text), time.monotonic()
+
+    def rows(self) -> list[Status]:
+        """Where each running job is, now."""
+        now, found = time.monotonic(), []
+        like = self._like()
+        for job in self.jobs.values():
+            if job.is_running:
+                told = Status(job.what, STARTING) if job.status is None else job.status.aged(now - job.heard)
+                left = job.left(now, like, self._late)
+                is_rough = told.is_rough or told.left is None
+                found.append(Status(**{**vars(told), "left": left, "is_rough": is_rough}))
+        return found
+
+    def left(self) -> tuple[float | None, bool]:
+        """Seconds until all jobs are done, None if unknown; and whether they are a rough estimate."""
+        now = time.monotonic()
+        like = self._like()
+        waiting = [job for job in self.jobs.values() if job.took is None]
+        each = [job.left(now, like, self._late) for job in waiting]
+        if like is None and (self.more or None in each):
+            return None, True
+        known = [value for value in each if value is not None]
+        seconds = makespan([*known], self.at_a_time) + makespan([like or 0.0] * self.more, self.at_a_time)
+        is_rough = any(job.status is None or job.status.is_rough for job in waiting if job.is_running)
+        return seconds, is_rough and self._late is None
+
+    def footer(self) -> str:
+        """How many jobs are done, how long they took, and the time left for everything."""
+        done = sum(job.took is not None for job in self.jobs.values())
+        many = "processes" if self.unit == "process" else f"{self.unit}s"
+        all_of = number_of(len(self.jobs) + self.more, self.unit, many)
+        left, is_rough = self.left()
+        when = "not yet known" if left is None else f"{'about ' if is_rough else ''}{format_brief(left, is_rough)}"
+        took = format_brief(time.monotonic() - self.began)
+        return f"left for everything: {when}; {done} of {all_of} done after {took}"
+
+    @property
+    def _late(self) -> float | None:
+        """How much later than they said jobs were done: what follows the last batch is not in their times."""
+        done = [job for job in self.jobs.values() if job.took is not None]
+        late = [job.ended - job.foretold for job in done if job.foretold is not None]
+        return max(0.0, statistics.median(late)) if late else 0.0 if done else None
+
+    def _like(self) -> float | None:
+        """Seconds of a job like these: of those that are done, or as those that run expect; None if unknown."""
+        known: list[float] = []
+        for is_done in (True, False):
+            wholes = [job.whole() for job in self.jobs.values() if (job.took is not None) == is_done]
+            known = known or [seconds for seconds in wholes if seconds is not None]
+        return statistics.median(known) if known else None
+
+
+def makespan(seconds: Sequence[float], at_a_time: int) -> float:
+    """The time at which all jobs are done, if they are started in order on `at_a_time` slots.
+
+    Args:
+        seconds: Duration of each job.
+        at_a_time: Jobs that run in parallel.
+    """
+    ends = [0.0] * max(1, at_a_time)
+    for job in seconds:
+        heapq.heappush(ends, heapq.heappop(ends) + job)
+    return max(ends)
