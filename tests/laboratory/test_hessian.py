@@ -91,7 +91,7 @@ def test_a_stopped_command_continues_with_the_same_bytes(run, tmp_path, monkeypa
         ("resnet18", {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}, {"model.mix": {"mixup_alpha": 0.5}}),
         (
             "convnext_atto",
-            {"depths": [1, 1], "dims": [8, 12]},
+            {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]},
             {
                 "data.target": "brightness",
                 "data.target_kind": "regression",
