@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
 from swinft.errors import InputError
@@ -38,6 +38,8 @@ def make_trainer(arguments: dict[str, Any], root: Path, recorder: Checkpoint) ->
         arguments["logger"] = _loggers(arguments["logger"], root)
         if any(isinstance(callback, ProgressBar) for callback in callbacks):
             arguments["enable_progress_bar"] = True  # with our default of False, Lightning would refuse the bar
+        if arguments["enable_model_summary"] and not any(isinstance(callback, ModelSummary) for callback in callbacks):
+            callbacks = [*callbacks, ModelSummary()]  # plain lines: where rich is installed, Lightning takes its table
         return Trainer(
             **arguments,
             callbacks=[*callbacks, recorder],

@@ -86,7 +86,6 @@ TRAINER = {
     "log_every_n_steps 1": "without a logger",
     "precision 16-mixed": "auto, 32-true, bf16-mixed",
     "logger neptune": "csv, tensorboard, wandb, mlflow, trackio",
-    f"callbacks {CALLBACKS}.RichProgressBar": "rich",
     f"callbacks {CALLBACKS}.LearningRateMonitor": "needs a logger: set trainer.logger to csv",
     f"callbacks {CALLBACKS}.DeviceStatsMonitor": "needs a logger: set trainer.logger to csv",
 }
