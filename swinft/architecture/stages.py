@@ -132,8 +132,8 @@ def _grid(model: Any, shape: Sequence[int], feature: Feature, size: tuple[int, i
         near = min(fitting, key=lambda grid: abs(grid[0] - expected[0]) + abs(grid[1] - expected[1]))
         return int(near[0]), int(near[1])
     if len(shape) == 3 and shape[2] == feature.channels:
-        tokens = shape[1] - int(getattr(model, "num_prefix_tokens", 0))
-        if tokens == expected[0] * expected[1]:
+        prefix = int(getattr(model, "num_prefix_tokens", 0))  # some networks add their class token only in the end
+        if expected[0] * expected[1] in (shape[1], shape[1] - prefix):
             return expected[0], expected[1]
     return None
 
@@ -194,4 +194,7 @@ def _count(module: nn.Module) -> int:
     for child in module.children():
         if isinstance(child, SEQUENCES) and sum(each.numel() for each in child.parameters()) > MOST_OF * size:
             return _count(child)
+    own = [child for child in module.children() if any(True for _ in child.parameters())]
+    if len({type(child) for child in own}) == 1 and all(any(True for _ in child.children()) for child in own):
+        return sum(_count(child) for child in own)  # a stage that holds its blocks by name, as in RegNet
     return 1
