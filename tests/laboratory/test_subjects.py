@@ -42,7 +42,14 @@ CASES = {
         },
         "vit",
     ),
-    "metadata": ({"data.columns": {"numeric_features": ["brightness"]}, "data.test": None}, "resnet"),
+    "metadata": (
+        {
+            "data.columns": {"numeric_features": ["brightness"]},
+            "data.test": None,
+            "data.sample_submission": None,
+        },
+        "resnet",
+    ),
     "seeds": ({"seeds": [1, 2]}, "mixer"),
     "several images": (
         {"data.image": ["images/{id}.jpg", "images/{id}.jpg"], "model.pooling": {"images": "mean"}},
@@ -57,7 +64,7 @@ NETWORKS = {
     "swin": {},
     "vit": of_network("vit_tiny_patch16_224", embed_dim=12, depth=2, num_heads=2, patch_size=8),
     "resnet": of_network("resnet18", channels=[4, 4, 8, 8], layers=[2, 1, 1, 1]),
-    "mixer": of_network("mixer_s16_224", num_blocks=1) | {"data.image_size": 32},
+    "mixer": of_network("mixer_s16_224"),
     "convnext": of_network("convnext_atto", depths=[1, 1, 1, 1], dims=[4, 4, 8, 8]),
 }
 OF_RUNS = ("frequency", "variance", "lesion", "robust")
@@ -98,7 +105,7 @@ def test_an_ensemble_has_no_network(tiny_run, tmp_path, capsys):
     runs = tmp_path / "runs"
     for name in ("a", "b"):
         shutil.copytree(tiny_run, runs / name)
-    words = ["--name", "both", "--method", "mean", "--bootstrap", "0"]
+    words = ["--runs", str(runs), "--name", "both", "--method", "mean", "--bootstrap", "0"]
     assert main(["ensemble", str(runs / "a"), str(runs / "b"), *words]) == 0
     assert main(["lab", "variance", str(runs / "both")]) == 2
     assert "is an ensemble and has no networks: name the run of a member: a, b" in capsys.readouterr().err
