@@ -104,6 +104,7 @@ MODELS = {
     "sknet": "skresnet18",
     "starnet": "starnet_s050",
     "swiftformer": "swiftformer_xs",
+    "swin_mlp": "swin_mlp_tiny_c24_patch4_window8_256",
     "swin_transformer": "swin_tiny_patch4_window7_224",
     "swin_transformer_v2": "swinv2_tiny_window8_256",
     "swin_transformer_v2_cr": "swinv2_cr_tiny_224",

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.errors import InputError
+from swinft.errors import InputError, StoreError
 from swinft.inference.predictions import as_bytes
 from swinft.printing import print_line
 from swinft.run.experiment import Experiment
@@ -83,6 +83,8 @@ def _facts(report: ReportInput) -> dict[str, Any]:
     """More columns of errors.csv; none where they cannot be computed: errors and truths are written all the same."""
     try:
         return report.facts.columns()
+    except (InputError, StoreError):
+        raise
     except Exception as error:
         print_line(f"WARNING: errors.csv lacks the uncertainty and the label quality: {error!r}", file=sys.stderr)
         return {}
@@ -123,7 +125,7 @@ def about(report: ReportInput) -> str:
 def _section(module: Any, report: ReportInput) -> Section | None:
     try:
         found: Section | None = module.section(report)
-    except InputError:
+    except (InputError, StoreError):  # a file of the run is damaged: nothing that is read from it is shown
         raise
     except Exception as error:  # a fault in one figure must not hide the others
         name = module.__name__.rpartition(".")[2]

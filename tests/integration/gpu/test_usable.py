@@ -406,6 +406,7 @@ def test_s11_fit_prints_the_plan(competition, tmp_path, monkeypatch, capsys):
     said = []
     monkeypatch.setattr("swinft.run.fit.prepare", lambda *_: None)
     monkeypatch.setattr("swinft.run.layout.Run.planned_folds", lambda _: [0, 1, 2, 3, 4])
+    monkeypatch.setattr("swinft.run.layout.Run.trainings_on_all", lambda _: [])
     monkeypatch.setattr("swinft.run.layout.Run.devices_per_fold", lambda _: 1)
     monkeypatch.setattr("swinft.run.fit.run_children", lambda _, slots, **__: said.extend(slots) or {0: 2})
     config = auto(competition, tmp_path, **{"trainer.devices": 1, "data.folds.num": 5})

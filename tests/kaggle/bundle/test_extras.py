@@ -8,8 +8,11 @@ from swinft.kaggle.bundle import extras
 from swinft.kaggle.bundle.extras import PACKAGES, WORDS, used_packages
 from tests.conftest import ROOT
 
-# They do not predict: development, Kaggle's client, formats for other programs, training alone.
-NOT_TO_PREDICT = {"dev", "kaggle", "export", "openvino", "schedulefree", "ray", "noise", "tune"}
+# They do not predict: development, Kaggle's client, formats for other programs, training and looking at it alone.
+NOT_TO_PREDICT = {
+    "dev", "docs", "kaggle", "export", "openvino", "schedulefree", "ray", "noise", "tune",
+    "wandb", "tensorboard", "mlflow", "explain",
+}  # fmt: skip
 
 
 def test_every_extra_that_predicts_is_known():
