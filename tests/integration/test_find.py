@@ -82,7 +82,7 @@ def test_the_best_of_three_verified_rates_is_printed(config, tmp_path, steps, ca
 
 
 def test_the_largest_batch_that_fits_is_found_and_accumulated(competition, tmp_path, config, monkeypatch):
-    # A real limit of the process: 8 rows of 100 MB fit, 12 do not; 10 may, in what earlier tests have freed.
+    # A real limit of the process: 8 rows of 100 MB fit, 12 do not; those between may, in what earlier tests have freed.
     monkeypatch.setattr(batch, "available_memory", lambda: 1140 << 20)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what earlier tests have freed goes back to the system
@@ -90,7 +90,7 @@ def test_the_largest_batch_that_fits_is_found_and_accumulated(competition, tmp_p
     given = tiny_config(competition, tmp_path / "runs", **changes)
     found = swinft.find(given, what=["batch_size"], allow_code=HEADS)
     assert found.keys == {"data.batch_size": 6, "trainer.accumulate_grad_batches": 2}
-    assert re.fullmatch(r"largest batch that fits into 90% of the free memory: (8|10) of at most 12", found.lines[0])
+    assert re.fullmatch(r"largest batch that fits into 90% of the free memory: (8|9|10|11) of at most 12", found.lines[0])
     assert yaml.safe_load(found.yaml) == {"data": {"batch_size": 6}, "trainer": {"accumulate_grad_batches": 2}}
     assert not (tmp_path / "runs").exists()
 
