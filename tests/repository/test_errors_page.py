@@ -169,7 +169,7 @@ GROUPS: dict[str, list[Case]] = {
         Case("One class has two spellings", "One spelling in the table, or `--data.columns.twins keep` if they differ.", spoil=edited("train.csv", "000,red", "000,Red"), fixed=MENDED),
         Case("An id stands twice", "One row of an id.", spoil=edited("train.csv", "\n003,", "\n000,"), fixed=MENDED),
         Case("A line has too many fields", "Quote the cell that has a delimiter inside.", spoil=edited("train.csv", "\n003,red", "\n003,red,red"), fixed=MENDED),
-        Case("A class is rarer than the folds", "`--data.folds.rare_classes warn`, fewer folds, or the class merged with another.", spoil=edited("train.csv", "000,red", "000,pink"), fixed={"data.folds.rare_classes": "warn"}),
+        Case("A class is rarer than the folds", "`--data.folds.rare_classes train` or `spread`, fewer folds, or the class merged with another.", spoil=edited("train.csv", "000,red", "000,pink"), fixed={"data.folds.rare_classes": "train"}),
     ],
     "Images": [
         Case("Images are elsewhere", "`--data.image` with the columns of the table in braces, relative to `data.root`.", {"data.image": "image/{id}.jpg"}, fixed={"data.image": "images/{id}.jpg"}),
