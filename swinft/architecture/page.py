@@ -1,17 +1,15 @@
 """The page of `swinft inspect`: tables and drawings in one HTML file, without scripts and without requests."""
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from swinft.architecture.describe import Architecture
 from swinft.architecture.drawings import Drawing
 from swinft.architecture.text import LEGEND, compared_rows, table_rows, title
+from swinft.pages import data_uri, policy_source, templates
 
 BAR = 120  # pixels of a bar of all MACs
 
@@ -25,16 +23,15 @@ def page(networks: Sequence[Architecture], drawings: Sequence[Drawing], drawn: s
         drawn: The network that they are of.
     """
     style = files("swinft.architecture").joinpath("page.css").read_text(encoding="utf-8")
-    template = Environment(loader=PackageLoader("swinft.architecture", "."), autoescape=True, undefined=StrictUndefined)
-    return template.get_template("page.html").render(
+    template = templates("swinft.architecture").get_template("page.html")
+    return template.render(
         title="swinft inspect" if len(networks) > 1 else networks[0].name,
         style=Markup(style),  # a file of the package
-        style_hash=f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}",
+        style_source=policy_source(style),
         networks=[_shown(each) for each in networks],
         compared=compared_rows(networks),
         drawings=[
-            {"title": each.title, "text": each.text, "kind": each.kind, "data": base64.b64encode(each.content).decode()}
-            for each in drawings
+            {"title": each.title, "text": each.text, "uri": data_uri(each.content, each.kind)} for each in drawings
         ],
         drawn=drawn,
         legend=[*LEGEND, "Bars: the share of a part in all MACs; dark is its attention."],

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from swinft.laboratory.figures import Drawing
+from swinft.pages import templates
 from swinft.printing import format_number, visible
 
 MOST_LINES = 400  # of the table on the page; the CSV has all of them
@@ -48,8 +48,7 @@ def page(title: str, about: Sequence[str], subjects: Sequence[Measured], drawing
         drawings: The figures.
         csv: Name of the file with all lines.
     """
-    loader = PackageLoader("swinft.laboratory", ".")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment = templates("swinft.laboratory")
     environment.filters["cell"] = cell
     columns = list(dict.fromkeys(key for each in subjects for line in each.lines for key in line))
     summary = list(dict.fromkeys(key for each in subjects for key in each.summary))

@@ -1,19 +1,18 @@
 """The report of a search as one HTML file: its trials in their order, every parameter, and which of them matter."""
 
-import base64
 import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from swinft.printing import format_brief, format_score, plain_names
+from swinft.pages import data_uri, templates
+from swinft.printing import plain_names
 from swinft.store import commit
 from swinft.tuning.results import COMPLETE, FAILED, PRUNED, Row, best_of, pareto, ranked
 from swinft.tuning.sampling import import_optuna
@@ -38,9 +37,8 @@ def write_report(study: Study, rows: Sequence[Row], nested: float | None) -> Non
     names = [text for row in rows for text in (*row.labels, *map(str, row.labels.values()))]
     with plain_names([*names, settings.metric]) as drawable:
         figures = [_png(history(rows, settings, drawable)), _png(slices(study, rows, matters, drawable))]
-    template = Environment(loader=PackageLoader("swinft.tuning", "."), autoescape=True, undefined=StrictUndefined)
-    template.filters.update(score=format_score, brief=format_brief)
-    page = template.get_template("page.html").render(
+    template = templates("swinft.tuning").get_template("page.html")
+    page = template.render(
         settings=settings,
         rows=ranked(rows, settings) + [row for row in rows if row.state != COMPLETE],
         keys=[each.key for each in study.space.parameters],
@@ -131,4 +129,4 @@ def _label(axis: Axes, title: str, below: str) -> None:
 def _png(figure: Figure) -> str:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
-    return base64.b64encode(file.getvalue()).decode()
+    return data_uri(file.getvalue(), "png")

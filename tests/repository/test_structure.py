@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 ORDER = [
     ["errors", "seeding"],
     ["ranges", "printing", "class_spec", "extras", "json_output"],
-    ["store", "system"],
+    ["store", "system", "pages"],
     ["data", "model"],
     ["inference"],
     ["attribution"],

@@ -1,16 +1,13 @@
 """The page of explanations: one HTML file without scripts, which requests nothing."""
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
-
+from swinft.pages import image_uri, templates
 from swinft.printing import format_score
 from swinft.run.explain.options import ExplainOptions
 
+QUALITY = 88  # of images on the page, as JPEG
 TITLES = {
     "gradcam": "Grad-CAM",
     "rollout": "Attention rollout",
@@ -36,9 +33,7 @@ def page_of(name: str, options: ExplainOptions, shown: Sequence[tuple[Any, Seque
         options: The method and its settings.
         shown: Each `Explanation`, with image and overlay of each of its images.
     """
-    template = Environment(
-        loader=PackageLoader("swinft.run.explain", "."), autoescape=True, undefined=StrictUndefined
-    ).get_template("page.html")
+    template = templates("swinft.run.explain").get_template("page.html")
     rows = [
         {
             "id": made.id,
@@ -51,16 +46,10 @@ def page_of(name: str, options: ExplainOptions, shown: Sequence[tuple[Any, Seque
                 if value is not None
             ],
             "same": "" if made.difference is None else f"{made.difference:.1g}",
-            "images": [(_jpeg(image), _jpeg(overlay)) for image, overlay in pictures],
+            "images": [[image_uri(each, "jpeg", quality=QUALITY) for each in pair] for pair in pictures],
         }
         for made, pictures in shown
     ]
     return template.render(
         name=name, title=TITLES[options.method], meaning=MEANINGS[options.method], method=options.method, rows=rows
     )
-
-
-def _jpeg(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,7 +1,5 @@
 """The report as one HTML file: a heading, the contents, and the sections; nothing is loaded from outside."""
 
-import base64
-import hashlib
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
@@ -12,6 +10,7 @@ from markupsafe import Markup
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError, StoreError
 from swinft.inference.predictions import as_bytes
+from swinft.pages import policy_source
 from swinft.printing import print_line
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
@@ -96,7 +95,9 @@ def page_of(report: ReportInput) -> str:
     A section that fails is replaced by the reason, which is also printed: the others are shown all the same.
     """
     style, script = (_joined(names) for names in (STYLES, SCRIPTS))
-    policy = f"default-src 'none'; img-src data:; style-src {_source(style)}; script-src {_source(script)}; "
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {policy_source(style)}; script-src {policy_source(script)}; "
+    )
     page = render(
         "page.html",
         name=report.run.root.name,
@@ -140,8 +141,3 @@ def _joined(names: Sequence[str]) -> str:
     """Files of this package, one after the other."""
     folder = files("swinft.run.report")
     return "\n".join(folder.joinpath(name).read_text(encoding="utf-8").strip() for name in names)
-
-
-def _source(text: str) -> str:
-    """What a Content-Security-Policy allows: an inline style or script with this hash."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

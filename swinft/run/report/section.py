@@ -1,13 +1,11 @@
 """A section of the report: its heading, and HTML from a template in which every value is escaped."""
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from swinft.printing import format_score
+from swinft.pages import templates
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,4 @@ def render(template: str, **values: Any) -> Markup:
         template: Path of the template in `swinft/run/report`.
         values: What its names stand for; a name without a value is an error.
     """
-    return Markup(_environment().get_template(template).render(**values))
-
-
-@cache
-def _environment() -> Environment:
-    loader = PackageLoader("swinft.run.report", ".")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["score"] = format_score
-    return environment
+    return Markup(templates("swinft.run.report", trims=True).get_template(template).render(**values))

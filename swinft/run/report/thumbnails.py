@@ -1,7 +1,5 @@
 """Thumbnails of rows as data URIs; each image is decoded once for the whole report."""
 
-import base64
-import io
 from typing import Literal
 
 from PIL import Image
@@ -10,6 +8,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.images.decode import decode
 from swinft.data.images.depth import displayed
 from swinft.data.sources.source import ImageError
+from swinft.pages import image_uri
 
 MAX_IMAGES = 4  # of a row
 SIDE = 160  # pixels of the longer side: 5 to 8 kB each
@@ -58,6 +57,4 @@ class Thumbnails:
 
 def jpeg(image: Image.Image) -> str:
     """An image as a data URI."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return image_uri(image, "jpeg", quality=QUALITY)

@@ -1,13 +1,11 @@
 """Which classes are taken for which: a matrix, and the most frequent mistakes."""
 
-import base64
-import io
-
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from swinft.pages import image_uri
 from swinft.printing import visible
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.outcomes import confusion_counts, true_classes
@@ -88,10 +86,7 @@ def _image(shares: NDArray[np.float64]) -> Markup:
     pixels = np.zeros((*shares.shape, 4), np.uint8)
     pixels[..., :3] = (38, 139, 170)
     pixels[..., 3] = np.where(shares > 0, np.maximum(40, 255 * np.sqrt(shares)), 10).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels, "RGBA").save(file, "PNG", optimize=True)
-    uri = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return Markup(PIXELS).format(len(shares), uri)
+    return Markup(PIXELS).format(len(shares), image_uri(Image.fromarray(pixels, "RGBA"), "png", optimize=True))
 
 
 def _mistakes(counts: NDArray[np.int64], names: list[str]) -> Table:
