@@ -29,6 +29,7 @@ from swinft.data.inspection.scan import ImageSet
 from swinft.data.loading.collate import collate
 from swinft.data.sources.source import ImageError, read_image
 from swinft.errors import InputError, StoreError
+from swinft.system.import_paths import child_environment
 
 SIZE = (32, 32)  # cached images cover 37 × 37
 FORK = multiprocessing.get_context("fork")
@@ -341,7 +342,9 @@ def test_what_is_pickled_is_the_path(files, tmp_path, monkeypatch):
     pickled = pickle.dumps(cache)
     assert len(pickled) < 400
     code = f"import pickle; print(pickle.loads({pickled!r}).read(2).sum())"
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path.parent, capture_output=True, text=True, check=True)
+    words = [sys.executable, "-c", code]
+    env = child_environment()  # elsewhere Python would import the package that is installed, not this one
+    run = subprocess.run(words, cwd=tmp_path.parent, env=env, capture_output=True, text=True, check=True)
     assert int(run.stdout) == cache.read(2).sum()
 
 
