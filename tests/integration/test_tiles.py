@@ -218,7 +218,7 @@ def test_a_class_number_outside_the_list_and_pixels_in_two_classes_or_in_none_ar
     assert main(["check", "--config", str(config)]) == 2
     said = capsys.readouterr().err
     assert "id 'r1'" in said
-    assert "masks/r1.png has the values 7, 9, which `values` of data.target_kind does not name" in said
+    assert "masks/r1.png has the values 7, 9 (first 7 in row 0, column 0), which `values` of data.target_kind" in said
     lines = (root / "train.csv").read_text().splitlines()
     lines[3] = "r2,1 5,4 2"
     (root / "train.csv").write_text("\n".join(lines) + "\n")

@@ -4,7 +4,7 @@ Shapes: N rows, K classes, (H, W) image size.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from swinft.data.images.depth import Pixels
 from swinft.data.images.resize import nearest
 from swinft.data.loading.dataset import PADDING, ImageDataset, Key
 from swinft.data.masks.masks import Masks, Planes, shape_of
+from swinft.data.masks.rle import IGNORED
 from swinft.data.masks.tiles import TileConfig, filled, starts
 from swinft.data.sources.source import ImageError
 from swinft.errors import InputError
@@ -121,7 +122,7 @@ class MaskDataset(ImageDataset):
         try:
             ready = image
             if self.preprocess:
-                ready, planes = self.preprocess.both(image, planes)
+                ready, planes = self._bordered(self.preprocess.both, image, planes)
                 if ready.shape != image.shape:
                     raise InputError("it changes the size, and masks are written at the size of the image's file")
                 key = "augment"
@@ -130,7 +131,11 @@ class MaskDataset(ImageDataset):
             elif self.tile:
                 ready, planes = self.tile.random(ready, planes, self.image_size, (self.seed, epoch, row))
             if not self.per_pass:
-                ready, planes = apply_to_both(self.pipeline, ready, planes, self.seed, epoch, row)
+                ready, planes = self._bordered(
+                    lambda image, planes: apply_to_both(self.pipeline, image, planes, self.seed, epoch, row),
+                    ready,
+                    planes,
+                )
         except Exception as error:  # transforms raise anything
             message = f"data.{key} fails on the image of shape {image.shape}"
             raise InputError(str(self.names.problem(row, message, str(error)))) from error
@@ -139,3 +144,22 @@ class MaskDataset(ImageDataset):
         if planes is not None and planes.shape[:2] != expected:
             raise InputError(f"data.augment gives masks of {planes.shape[:2]} for images of {self.image_size}.")
         return (ready if self.dtype == np.uint8 else np.clip(ready, 0, 1) * np.float32(255)), planes
+
+    def _bordered(
+        self,
+        transform: Callable[[Pixels, Planes | None], tuple[Pixels, Planes | None]],
+        image: Pixels,
+        planes: Planes | None,
+    ) -> tuple[Pixels, Planes | None]:
+        """Transforms an image and its masks; what the transform adds around the image is ignored if `ignore` is set.
+
+        A further plane of ones shows what it adds: there it has the 0 with which transforms fill masks.
+        """
+        if planes is None or self.masks is None or self.masks.ignored is None:
+            return transform(image, planes)
+        framed = np.concatenate([planes, np.ones((*planes.shape[:2], 1), np.uint8)], axis=2)
+        ready, changed = transform(image, framed)
+        assert changed is not None
+        found = changed[..., :-1].copy()
+        found[changed[..., -1] == 0] = IGNORED
+        return ready, found

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.masks.rle import IGNORED
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -18,6 +20,7 @@ Planes = NDArray[np.uint8]
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 FILL = 0.35  # of the colour, inside a mask
+VEIL, GREY = 0.7, 128  # how much of the grey covers pixels that do not count
 DASH = 5  # pixels
 SHOWN = 12  # classes in a legend
 
@@ -33,10 +36,12 @@ def hex_color(k: int) -> str:
 
 
 def filled_masks(image: Image, planes: Planes) -> Image:
-    """An image (H, W, 3) with a light fill and an outline of each of its masks (H, W, K)."""
+    """An image (H, W, 3) with a light fill and an outline of each of its masks (H, W, K); what is ignored is grey."""
     found = image.astype(np.float32)
+    is_ignored = (planes == IGNORED).any(2)
+    found[is_ignored] = (1 - VEIL) * found[is_ignored] + VEIL * GREY
     for k in range(planes.shape[2]):
-        is_inside = planes[..., k] > 0
+        is_inside = _inside(planes[..., k])
         found[is_inside] = (1 - FILL) * found[is_inside] + FILL * np.array(color_of(k), np.float32)
     return outlined(found.round().astype(np.uint8), planes)
 
@@ -48,12 +53,18 @@ def outlined(image: Image, planes: Planes, is_dashed: bool = False) -> Image:
     down, across = (np.arange(side) for side in image.shape[:2])
     is_white = ((down[:, None] + across) // (DASH * width)) % 2 == 0
     for k in range(planes.shape[2]):
-        mask = (planes[..., k] > 0).astype(np.uint8)
+        mask = _inside(planes[..., k]).astype(np.uint8)
         # What is outside of the image is no border of a mask.
         edge = mask.astype(bool) & ~cv2.erode(mask, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=1).astype(bool)
         found[edge] = color_of(k)
         if is_dashed:
             found[edge & is_white] = 255
+    return found
+
+
+def _inside(plane: Planes) -> NDArray[np.bool_]:
+    """The pixels that are in a mask (H, W)."""
+    found: NDArray[np.bool_] = (plane > 0) & (plane != IGNORED)
     return found
 
 

@@ -15,6 +15,9 @@ Order = Literal["columns", "rows"]
 Runs = NDArray[np.int64]  # (R, 2): start, counted from 0, and length, in the order of the pixels
 Mask = NDArray[np.bool_]
 
+# A pixel that counts neither in the loss nor in a score, in planes of masks and in the `target` of a batch; otherwise
+# these are 0 and 1. `swinft.model.heads.segmentation` has the same number.
+IGNORED = 255
 NUMPY_ORDER: dict[Order, Literal["F", "C"]] = {"columns": "F", "rows": "C"}
 LARGEST = 2**40  # pixels; a longer number is no position in an image
 
@@ -94,19 +97,20 @@ def runs_problem(runs: Runs, shape: tuple[int, int] | None = None) -> str:
     return ""
 
 
-def classes_problem(of_classes: Sequence[Runs], shape: tuple[int, int], is_complete: bool) -> str:
+def classes_problem(of_classes: Sequence[Runs], shape: tuple[int, int], is_complete: bool, num_ignored: int = 0) -> str:
     """What is wrong with the masks of classes of which a pixel is in one, after "the masks"; empty if nothing is.
 
     Args:
         of_classes: The runs of every class.
         shape: Height and width of the image.
         is_complete: Whether every pixel must be in a class.
+        num_ignored: Pixels that do not count, which are in none.
     """
     runs = np.concatenate(list(of_classes))
     runs = runs[runs[:, 0].argsort(kind="stable")]
     if (twice := np.flatnonzero(runs[1:, 0] < runs[:-1].sum(1))).size:
         return f"have pixels in several classes, the first is number {runs[twice[0] + 1, 0] + 1}"
-    missing = shape[0] * shape[1] - area(runs)
+    missing = shape[0] * shape[1] - area(runs) - num_ignored
     return f"have {number_of(missing, 'pixel')} in no class" if is_complete and missing else ""
 
 

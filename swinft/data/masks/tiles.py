@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from swinft.data.images.depth import Pixels
 from swinft.data.images.resize import nearest, resized
+from swinft.data.masks.rle import IGNORED
 from swinft.ranges import UNIT, Range, SettingsError, range_problems, whole_problems
 
-Planes = NDArray[np.uint8]  # (H, W, K), 0 and 1
+Planes = NDArray[np.uint8]  # (H, W, K), 0, 1 and IGNORED
 KEY = "data.target_kind: Segmentation: tile"
 RANGES = {"overlap": Range(0, 0.75), "scale": Range(0, 4, above=True), "masked": UNIT}
 RANDOM_TILE = 1  # distinguishes the numbers that choose a tile from those of its augmentation
@@ -78,6 +79,7 @@ class TileConfig:
 
 def _holding_mask(planes: Planes, place: list[int], shown: tuple[int, ...], rng: np.random.Generator) -> list[int]:
     """Top and left of a tile that contains a random pixel of a random class; the given ones if all masks are empty."""
+    planes = (planes > 0) & (planes != IGNORED)
     classes = np.flatnonzero(planes.any((0, 1)))
     if not len(classes):
         return place

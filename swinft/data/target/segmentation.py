@@ -39,6 +39,9 @@ class Segmentation(InitArgsMixin, Target):
         missing: A mask file that is not there is an `error`, or an `empty` mask.
         classes: Of each pixel: `independent`, several or none; `exclusive`, at most one, else it is background;
             `complete`, exactly one. The last two are predicted by `swinft.SoftmaxSegmentationHead`.
+        ignore: Pixel value of mask files, or several, from 0 to 65535: pixels that count neither in the loss nor in any
+            score, such as `255`; null if all count. In files of exclusive classes a pixel that one file ignores is
+            ignored in all of them, in those of independent classes only in the class of that file.
         tile: Images are predicted as overlapping tiles of `data.image_size`, and trained on random ones; null to resize
             whole images. As in `swinft.TileConfig`.
 
@@ -58,7 +61,9 @@ class Segmentation(InitArgsMixin, Target):
         missing: MissingMask = "error",
         classes: PixelClasses = "independent",
         tile: TileConfig | None = None,
+        ignore: int | list[int] | None = None,
     ) -> None:
+        self.ignore = ignore
         self.files, self.values, self.order, self.missing, self.classes = files, values, order, missing, classes
         self.tile = None if tile is None else settings_of(TileConfig, TILE_KEY, tile)
         found = [
@@ -81,10 +86,40 @@ class Segmentation(InitArgsMixin, Target):
             found.append(f"{KEY}: values has '{wrong[0]}': {(values or {})[wrong[0]]!r}. Allowed: {least} to 65535.")
         if values is not None and len(set(values.values())) < len(values):
             found.append(f"{KEY}: values {values} give two classes one value.")
+        found += self._ignore_problems()
         if wrong := [path for path in self.templates.values() if not isinstance(path, str) or not fields(path)]:
             found.append(f"{KEY}: files '{wrong[0]}' names no column; write one in braces: 'masks/{{id}}.png'.")
         if found:
             raise together(found)
+
+    def _ignore_problems(self) -> list[str]:
+        """What is wrong with `ignore`, a sentence each."""
+        if self.ignore is None:
+            return []
+        given = self.ignore if isinstance(self.ignore, list) else [self.ignore]
+        if self.files is None:
+            return [
+                f"{KEY}: ignore is a value of mask files (files), and run-length encoding has no values: remove it, or "
+                f"give the masks as files."
+            ]
+        if not given or (wrong := [value for value in given if not is_whole(value) or not 0 <= value < 65536]):
+            return [f"{KEY}: ignore is {self.ignore!r}. Allowed: 0 to 65535, one or several, as in `ignore: 255`."]
+        named = {value: name for name, value in (self.values or {}).items() if is_whole(value)}
+        if wrong := [value for value in given if value in named]:
+            return [f"{KEY}: ignore has {wrong[0]}, which is the value of the class '{named[wrong[0]]}': remove one."]
+        if 0 in given and self.values is None:
+            return [
+                f"{KEY}: ignore has 0, and without values all that is not 0 is the mask: no pixel would be outside of "
+                f"it. Remove 0, or name the value of each class as values."
+            ]
+        return []
+
+    @property
+    def ignored_values(self) -> list[int]:
+        """The values of pixels that do not count."""
+        if self.ignore is None:
+            return []
+        return list(self.ignore) if isinstance(self.ignore, list) else [self.ignore]
 
     @property
     def templates(self) -> dict[str, str]:

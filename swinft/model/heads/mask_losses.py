@@ -16,6 +16,8 @@ from swinft.model.heads.loss import Loss
 from swinft.ranges import NOT_NEGATIVE, POSITIVE, UNIT, check_ranges
 
 MaskLossName = Literal["bce", "dice", "focal", "lovasz"]  # the names of `MASK_LOSSES`
+ABSENT = -1e4  # a logit whose sigmoid is 0, also in float16
+LEAST_SHARE = 1e-9  # of the pixels of an image: where none counts its loss is 0, and not undefined
 SoftmaxLossName = Literal["ce", "dice", "focal", "lovasz"]  # the names of `SOFTMAX_LOSSES`
 
 
@@ -24,10 +26,24 @@ class MaskLoss(Loss):
 
     kinds = ("segmentation",)
     is_softmax: ClassVar[bool] = False
+    is_mean: ClassVar[bool] = False  # over pixels, so that it must be divided by the fraction of them that counts
+
+    def of_counted(self, logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+        """Loss of every image (B,), of the pixels that count.
+
+        Args:
+            logits: (B, K, H, W); pixels that do not count have the values of `neutral`, of loss 0.
+            target: The same shape.
+            counted: Fraction of the pixels that count, (B,).
+        """
+        losses: Tensor = self(logits, target)
+        return losses / counted if self.is_mean else losses
 
 
 class PixelLoss(MaskLoss):
     """Binary cross-entropy, averaged over classes and pixels."""
+
+    is_mean = True
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of every image (B,)."""
@@ -66,6 +82,8 @@ class FocalMaskLoss(MaskLoss):
         alpha: As in `SigmoidFocalLoss`.
     """
 
+    is_mean = True
+
     def __init__(self, gamma: float = 2.0, alpha: float | None = None) -> None:
         super().__init__()
         check_ranges("FocalMaskLoss", {"gamma": gamma, "alpha": alpha}, {"gamma": NOT_NEGATIVE, "alpha": UNIT})
@@ -103,7 +121,7 @@ def _lovasz_gradient(wanted: Tensor) -> Tensor:
 class SoftmaxPixelLoss(MaskLoss):
     """Cross-entropy of the softmax over classes, averaged over pixels."""
 
-    is_softmax = True
+    is_softmax, is_mean = True, True
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of every image (B,)."""
@@ -133,7 +151,7 @@ class SoftmaxFocalMaskLoss(MaskLoss):
         gamma: Exponent of the factor by which pixels that are predicted well count less, 0 or more.
     """
 
-    is_softmax = True
+    is_softmax, is_mean = True, True
 
     def __init__(self, gamma: float = 2.0) -> None:
         super().__init__()
@@ -184,10 +202,35 @@ class SumLoss(MaskLoss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Loss of every image (B,)."""
-        parts: list[Tensor] = [
-            weight * part(logits, target) for weight, part in zip(self.weights, self.parts, strict=True)
-        ]
+        return self.of_counted(logits, target, logits.new_ones(len(logits)))
+
+    def of_counted(self, logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+        """Loss of every image (B,), of the pixels that count."""
+        parts: list[Tensor] = []
+        for weight, part in zip(self.weights, self.parts, strict=True):
+            assert isinstance(part, MaskLoss)
+            parts.append(weight * part.of_counted(logits, target, counted))
         return torch.stack(parts).sum(0)
+
+
+def neutral(logits: Tensor, target: Tensor, is_softmax: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Replaces pixels that do not count by values of loss 0 without a gradient, so that any loss can be used.
+
+    Independent classes are predicted absent with certainty, and are absent. Of classes that exclude each other the
+    pixel is in none, not even background: what all losses of a softmax leave out.
+
+    Args:
+        logits: (B, K, H, W).
+        target: Masks of the same shape; NaN where a pixel does not count.
+        is_softmax: Whether classes exclude each other.
+
+    Returns:
+        Logits, masks, and the fraction of the pixels that count, (B,), above 0.
+    """
+    is_ignored = target.isnan()
+    counted = 1 - is_ignored.flatten(1).float().mean(1)
+    filled = target.masked_fill(is_ignored, 0.0)
+    return logits if is_softmax else logits.masked_fill(is_ignored, ABSENT), filled, counted.clamp(min=LEAST_SHARE)
 
 
 MASK_LOSSES: dict[str, Any] = {

@@ -21,8 +21,11 @@ from swinft.model.heads.mask_losses import (
     MaskLossName,
     SoftmaxLossName,
     SumLoss,
+    neutral,
 )
 from swinft.model.metrics.pixel_counts import THRESHOLD
+
+IGNORED = 255  # in targets: a pixel that does not count; the same as in swinft.data.masks.rle
 
 
 class SegmentationHead(Head):
@@ -35,7 +38,8 @@ class SegmentationHead(Head):
             segmentation-models-pytorch. A backbone whose first map has stride 4, as Swin's, is not for all of them.
         decoder_args: Arguments of the decoder's class to replace: `{decoder_channels: [256, 128, 64, 32, 16]}`.
         loss: `bce`, `dice`, `focal` or `lovasz`; the weights of several, `{bce: 1, dice: 1}`; or a class with
-            arguments, such as `swinft.DiceLoss` or a custom one, of logits and masks (B, K, H, W).
+            arguments, such as `swinft.DiceLoss` or a custom one, of logits and masks (B, K, H, W). Pixels that are
+            ignored come to it as outside of the mask, and predicted so with certainty.
         dropout: Probability of dropping a channel of the decoder's map, in [0, 1).
     """
 
@@ -86,8 +90,12 @@ class SegmentationHead(Head):
         return logits
 
     def encode(self, target: Tensor) -> Tensor:
-        """Masks (B, K, H, W) as float."""
-        return target.float()
+        """Masks (B, K, H, W) as float; NaN where a pixel does not count."""
+        return target.float().masked_fill(self.ignored(target), math.nan)
+
+    def ignored(self, target: Tensor) -> Tensor:
+        """Pixels that do not count, bool (B, K, H, W)."""
+        return target == IGNORED
 
     def example_targets(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """Masks for a trial step, from the coverage of each row (B, K): the upper part of the image."""
@@ -98,7 +106,9 @@ class SegmentationHead(Head):
         """Loss of every image (B,)."""
         check_equal_shapes(self, logits, encoded)
         assert self.own_loss is not None
-        losses: Tensor = self.own_loss(logits.float(), encoded.float())
+        loss, is_softmax = self.own_loss, isinstance(self, SoftmaxSegmentationHead)
+        given, wanted, counted = neutral(logits.float(), encoded.float(), is_softmax)
+        losses: Tensor = loss.of_counted(given, wanted, counted) if isinstance(loss, MaskLoss) else loss(given, wanted)
         return losses
 
     def decode(self, logits: Tensor) -> Tensor:
@@ -110,8 +120,13 @@ class SegmentationHead(Head):
         return self.counted(self.decode(logits), target)
 
     def counted(self, predictions: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels of each class that are predicted and true, and predicted, float64 (B, K, 2); those true (B, K)."""
-        found, wanted = self.decided(predictions).flatten(2), (target > 0).flatten(2)
+        """Pixels of each class that are predicted and true, and predicted, float64 (B, K, 2); those true (B, K).
+
+        Pixels that are ignored are in none of them.
+        """
+        counts_here = ~self.ignored(target)
+        found = (self.decided(predictions) & counts_here).flatten(2)
+        wanted = ((target > 0) & counts_here).flatten(2)
         if self.classes == "complete":  # pixels in no class are beyond the image
             found = found & wanted.any(1, keepdim=True)
         counts = torch.stack([(found & wanted).sum(2), found.sum(2)], dim=2).double()
@@ -161,9 +176,16 @@ class SoftmaxSegmentationHead(SegmentationHead):
         return self.num_outputs + (self.classes == "exclusive")
 
     def encode(self, target: Tensor) -> Tensor:
-        """Masks (B, K, H, W) as float, and where there may be background what is in none of them."""
-        masks = target.float()
-        return masks if self.classes == "complete" else torch.cat([masks, 1 - masks.sum(1, keepdim=True)], dim=1)
+        """Masks (B, K, H, W) as float, and where there may be background what is in none; NaN where none counts."""
+        is_ignored = self.ignored(target)
+        masks = target.float().masked_fill(is_ignored, 0.0)
+        if self.classes != "complete":
+            masks = torch.cat([masks, 1 - masks.sum(1, keepdim=True)], dim=1)
+        return masks.masked_fill(is_ignored[:, :1], math.nan)
+
+    def ignored(self, target: Tensor) -> Tensor:
+        """Pixels that do not count for any class, bool (B, K, H, W)."""
+        return (target == IGNORED).any(1, keepdim=True).expand_as(target)
 
     def example_targets(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """Masks for a trial step: stripes of the classes from the top to the bottom."""

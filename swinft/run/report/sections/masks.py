@@ -9,6 +9,7 @@ from swinft.run.report.masks import mask_groups
 from swinft.run.report.section import Section, render
 from swinft.run.report.thumbnails import jpeg
 
+GREY = " Grey pixels are ignored."
 LEAD = "Filled masks are true, outlines dashed with white are predicted, as a submission would decide them."
 
 
@@ -29,5 +30,7 @@ def section(report: ReportInput) -> Section | None:
         ]
         for title, rows in groups.items()
     }
+    masks = report.data.splits.train.masks
+    lead = LEAD if masks is None or masks.ignored is None else LEAD + GREY
     classes = [{"name": name, "color": hex_color(k)} for k, name in enumerate(report.outputs)]
-    return Section("masks", "Masks", LEAD, render("sections/masks.html", groups=shown, classes=classes))
+    return Section("masks", "Masks", lead, render("sections/masks.html", groups=shown, classes=classes))
