@@ -1,20 +1,26 @@
 """What rounds gain with few or wrong labels, and what a filter that has seen the scored labels adds to a score.
 
-    python benchmarks/rounds.py
+    python benchmarks/rounds.py [filter] [few labels] [wrong labels] [--folder FOLDER]
 
-Three parts. `filter`: random labels, so that every score above one half is a leak; no network. `few labels`: a fifth of
-Blue Marble's training rows with labels, the others as a table for pseudo-labels. `wrong labels`: all of them, of which
-a sixth have another label. Test rows, whose labels no round uses, score the last two. One core, ten minutes. Writes
-benchmarks/results/rounds.json.
+Three cases, of arms that are trained apart. `filter`: random labels, so that every score above one half is a leak; no
+network. `few labels`: a fifth of Blue Marble's training rows with labels, the others as a table for pseudo-labels; an
+arm for each of three fifths. `wrong labels`: all rows, of which a sixth have another label; an arm for each of two
+draws. Test rows, whose labels no round uses, score the last two. Rounds that are compared take about as many optimiser
+steps as each other.
+
+Each case takes at most 8 minutes of one core. Results are written after every arm to benchmarks/results/rounds.json;
+`--missing` leaves out arms that are there, and with `--folder` an arm that was interrupted is resumed.
 """
 
 import argparse
+import contextlib
+import io
 import json
-import os
-import subprocess
+import math
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +32,32 @@ from measure import RESULTS, machine, write
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 
+from swinft.cli import main as swinft
 from swinft.data.target.kinds import TARGETS
 from swinft.run.rounds.noise import paired_folds, pairings, suspicious
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "competitions" / "bluemarble"
-SPLITS = 3
+FILTER, FEW, WRONG = "filter", "few labels", "wrong labels"
+ARMS = {FILTER: 1, FEW: 3, WRONG: 2}
 SHARES = (0.02, 0.05, 0.1, 0.2)
+LABELLED = 0.2  # of the rows, in `few labels`
+MISLABELLED = 1 / 6  # of the rows, in `wrong labels`
+FEW_EPOCHS, WRONG_EPOCHS, BATCH = 16, 6, 16
 SETTINGS = {
     "model.backbone": BACKBONE,
     "model.backbone_args": None,
     "model.optim.lr": 5e-4,
     "model.optim.head_lr": 1e-3,
+    "model.optim.warmup_epochs": "auto",
     "model.ema_decay": None,
-    "trainer.max_epochs": 8,
-    "data.batch_size": 16,
+    "data.batch_size": BATCH,
     "data.augment": "light",
     "data.test": None,
     "data.sample_submission": None,
+    "data.loading.num_workers": 0,
+    "trainer.accelerator": "cpu",
+    "trainer.precision": "32-true",  # the narrow convolutions of EfficientNet are slower in bf16 on CPUs
 }
 
 
@@ -104,103 +118,131 @@ def filter_scores(seeds: int) -> dict[str, Any]:
     }
 
 
-def swinft(*words: str) -> None:
-    """Runs a command on one core."""
-    subprocess.run(
-        [sys.executable, "-m", "swinft", *words],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+def run(*words: str) -> None:
+    """Runs a command in this process; its folds are processes of their own.
+
+    Raises:
+        RuntimeError: It fails.
+    """
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = swinft(list(words))
+    if code != 0:
+        raise RuntimeError(f"swinft {' '.join(words)} ends with {code}:\n{said.getvalue()[-3000:]}")
 
 
-def fit_rounds(folder: Path, name: str, train: pd.DataFrame, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+def fit_rounds(folder: Path, name: str, train: pd.DataFrame, epochs: int, rounds: list[dict[str, Any]]) -> Any:
     """Fits rounds on a training table; the table that they end with, and each one's accuracy on the test rows."""
     config = yaml.safe_load((ROOT / "configs" / "bluemarble.yaml").read_text())
-    for key, value in {**SETTINGS, "model.pretrained": str(folder / "lite0.safetensors")}.items():
-        section, *rest = key.split(".")
-        node = config[section] if len(rest) == 1 else config[section].setdefault(rest[0], {})
-        node[rest[-1]] = value
+    settings = {**SETTINGS, "model.pretrained": str(folder / "lite0.safetensors"), "trainer.max_epochs": epochs}
+    for key, value in settings.items():
+        *sections, last = key.split(".")
+        node = config
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
     train.to_csv(folder / f"{name}.csv", index=False)
     images = str(DATA / "images" / "{image}")
     config |= {"name": name, "runs": str(folder / "runs"), "rounds": rounds}
     config["data"] |= {"root": str(folder), "train": f"{name}.csv", "image": images}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    swinft("fit", "--config", str(folder / f"{name}.yaml"))
-    found = json.loads((folder / "runs" / name / "rounds.json").read_text())["table"]
+    made = folder / "runs" / name
+    run("fit", *(["--resume", str(made)] if made.is_dir() else ["--config", str(folder / f"{name}.yaml")]))
+    found = json.loads((made / "rounds.json").read_text())["table"]
     for each in found["rounds"]:
-        run = folder / "runs" / name / each["name"]
-        each["test_accuracy"] = test_accuracy(run, folder / "test.csv")
+        each["test_accuracy"] = test_accuracy(made / each["name"], folder / "test.csv")
     return found
 
 
-def test_accuracy(run: Path, rows: Path) -> float:
+def test_accuracy(made: Path, rows: Path) -> float:
     """Accuracy of a run on the rows with known answers that it has never seen."""
     output = rows.with_name("predicted.csv")
     output.unlink(missing_ok=True)
-    swinft("predict", str(run), "--test", str(rows), "--root", str(rows.parent), "--output", str(output))
+    run("predict", str(made), "--test", str(rows), "--root", str(rows.parent), "--output", str(output))
     found = pd.read_csv(output).set_index("id")
     truth = pd.read_csv(DATA / "solution.csv").set_index("id").loc[found.index, "climate"]
     return round(float((found.idxmax(axis=1) == truth).mean()), 4)
 
 
 def few_labels(folder: Path, split: int) -> dict[str, Any]:
-    """A fifth of the rows with labels; the others are labelled by the first round's networks."""
+    """A fifth of the rows with labels; the others are labelled by the first round's networks.
+
+    The round with pseudo-labels sees five times as many rows in an epoch, and has a fifth of the epochs.
+    """
     train = pd.read_csv(DATA / "train.csv")
-    labelled = train.groupby("climate", group_keys=False).sample(frac=0.2, random_state=split)
-    train.drop(labelled.index)[["id", "image"]].to_csv(folder / f"rest_{split}.csv", index=False)
+    labelled = train.groupby("climate", group_keys=False).sample(frac=LABELLED, random_state=split)
+    rest = train.drop(labelled.index)[["id", "image"]]
+    rest.to_csv(folder / f"rest_{split}.csv", index=False)
+    own, folds = len(labelled), 3
+    steps = [math.ceil(rows * (folds - 1) / folds / BATCH) for rows in (own, own + len(rest) * folds / (folds - 1))]
+    epochs = max(1, round(FEW_EPOCHS * steps[0] / steps[1]))
     tables = {"table": f"rest_{split}.csv", "weight": "confidence"}
     rounds = [
         {"name": "base"},
-        {"name": "pseudo-labels", "pseudo_labels": tables},
+        {"name": "pseudo-labels", "pseudo_labels": tables, "set": {"trainer.max_epochs": epochs}},
         {"name": "distillation", "from": "base", "distill": {"weight": 0.5, "temperature": 2.0}},
     ]
-    return fit_rounds(folder, f"few_{split}", labelled, rounds)
+    found: dict[str, Any] = fit_rounds(folder, f"few_{split}", labelled, FEW_EPOCHS, rounds)
+    return found | {"epochs": [FEW_EPOCHS, epochs, FEW_EPOCHS], "steps of an epoch": [steps[0], steps[1], steps[0]]}
 
 
-def wrong_labels(folder: Path, share: float = 1 / 6) -> dict[str, Any]:
-    """All rows, some with another label; the filter drops at most twice as many as are wrong."""
-    train, rng = pd.read_csv(DATA / "train.csv"), np.random.default_rng(0)
+def wrong_labels(folder: Path, draw: int) -> dict[str, Any]:
+    """All rows, some with another label, and what the filter drops of them."""
+    train, rng = pd.read_csv(DATA / "train.csv"), np.random.default_rng(draw)
     names = sorted(train["climate"].unique())
-    flipped = rng.choice(len(train), int(share * len(train)), replace=False)
+    flipped = rng.choice(len(train), int(MISLABELLED * len(train)), replace=False)
     for row in flipped:
         others = [name for name in names if name != train.loc[row, "climate"]]
         train.loc[row, "climate"] = rng.choice(others)
-    found = fit_rounds(folder, "wrong", train, [{"name": "base"}, {"name": "filtered", "drop_noisy": {}}])
-    dropped = pd.read_csv(folder / "runs" / "wrong" / "filters" / "filtered" / "dropped.csv", dtype={"fold": str})
+    name, rounds = f"wrong_{draw}", [{"name": "base"}, {"name": "filtered", "drop_noisy": {}}]
+    found: dict[str, Any] = fit_rounds(folder, name, train, WRONG_EPOCHS, rounds)
+    dropped = pd.read_csv(folder / "runs" / name / "filters" / "filtered" / "dropped.csv", dtype={"fold": str})
     wrong, folds = set(train["id"].iloc[flipped]), dropped[dropped["fold"] != "all"]
-    chances = len(wrong) * (dropped["fold"].nunique() - 2)  # each wrong row is trained on by all folds but one
+    chances = len(wrong) * (folds["fold"].nunique() - 1)  # each wrong row is trained on by all folds but one
     is_wrong = folds["id"].isin(wrong)
     return found | {
+        "epochs": WRONG_EPOCHS,
         "wrong rows": len(wrong),
         "wrong among dropped": round(float(is_wrong.mean()), 4),
         "dropped among wrong": round(float(is_wrong.sum() / chances), 4),
     }
 
 
+CASES: dict[str, Callable[[Path, int], dict[str, Any]]] = {
+    FILTER: lambda folder, arm: {"seeds": 20, "accuracy": filter_scores(20)},
+    FEW: few_labels,
+    WRONG: wrong_labels,
+}
+
+
 def main() -> None:
-    """Runs the parts that are named, all by default, and writes the results; others keep theirs."""
+    """Runs the arms of the cases that are named, all by default, and writes the results; others keep theirs."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*", default=["filter", "few labels", "wrong labels"])
-    parts = parser.parse_args().parts
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all unless given")
+    parser.add_argument("--folder", type=Path, help="of the runs, which are kept and resumed")
+    parser.add_argument("--missing", action="store_true", help="only arms without results")
+    options = parser.parse_args()
+    if wrong := set(options.cases) - CASES.keys():
+        parser.error(f"no such case: {', '.join(sorted(wrong))}")
     file = RESULTS / "rounds.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     results["machine"] = machine("scikit-learn", "cleanlab")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = options.folder or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
         convert(folder / "lite0.safetensors")
         (folder / "test.csv").write_text((DATA / "test.csv").read_text())
-        for part in parts:
-            started = time.perf_counter()
-            if part == "filter":
-                results[part] = {"seeds": 20, "accuracy": filter_scores(20)}
-            elif part == "few labels":
-                results[part] = {"splits": [few_labels(folder, split) for split in range(SPLITS)]}
-            else:
-                results[part] = wrong_labels(folder)
-            results[part]["seconds"] = round(time.perf_counter() - started)
-            write("rounds", results)
+        for case in options.cases or CASES:
+            arms = dict(results.get(case, {}).get("arms", {})) if options.missing else {}
+            for arm in range(ARMS[case]):
+                if str(arm) in arms:
+                    continue
+                started = time.perf_counter()
+                found = CASES[case](folder, arm)
+                arms[str(arm)] = {**found, "seconds": round(time.perf_counter() - started)}
+                results[case] = {"arms": arms}
+                write("rounds", results)
+                print(f"{case}, arm {arm}: {arms[str(arm)]['seconds']} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

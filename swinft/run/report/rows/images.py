@@ -86,11 +86,7 @@ def duplicate_clusters(lines: ImageLines, rows: Rows) -> NDArray[np.int64] | Non
     found = lines.of("train", rows)
     if found is None:
         return None
-    records = np.zeros(len(found), dtype=RECORD)
-    records["is_usable"] = (found["perceptual"] != "").to_numpy()  # flat ones have none
-    records["pixels"] = _bytes(found["pixels"], 32)
-    records["perceptual"] = _bytes(found["perceptual"], 32).view(np.uint64)
-    index = ImageIndex(records, {})
+    index = ImageIndex(image_records(found), {})
     counts = rows.is_used & ~rows.is_extra
     if rows.shown is None:
         return find_duplicates(index, counts)
@@ -98,6 +94,15 @@ def duplicate_clusters(lines: ImageLines, rows: Rows) -> NDArray[np.int64] | Non
     of_images = np.zeros(len(index), dtype=bool)
     of_images[files[files >= 0]] = True
     return row_clusters(find_duplicates(index, of_images), files, index)
+
+
+def image_records(lines: pd.DataFrame) -> NDArray[np.void]:
+    """What duplicates are found by, of lines of images.csv: records (M,) of an index, whose other fields are 0."""
+    records = np.zeros(len(lines), dtype=RECORD)
+    records["is_usable"] = (lines["perceptual"] != "").to_numpy()  # flat ones have none
+    records["pixels"] = _bytes(lines["pixels"], 32)
+    records["perceptual"] = _bytes(lines["perceptual"], 32).view(np.uint64)
+    return records
 
 
 def _of_rows(values: pd.DataFrame, files: NDArray[np.int64]) -> pd.DataFrame:
