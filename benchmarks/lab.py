@@ -246,7 +246,7 @@ def write_figures(folder: Path, found: Mapping[str, LabResult]) -> dict[str, lis
     written: dict[str, list[tuple[str, str]]] = {}
     for name, result in found.items():
         for number, drawing in enumerate(result.drawings):
-            text = drawing.svg(standalone=True).encode()
+            text = drawing.svg().encode()
             if len(text) > LARGEST_FIGURE:
                 print(f"{name}: figure {number} has {len(text):,} bytes, and is left out")
                 continue

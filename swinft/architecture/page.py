@@ -1,15 +1,13 @@
-"""The page of `swinft inspect`: tables and drawings in one HTML file, without scripts and without requests."""
+"""The page of `swinft inspect`: tables and drawings in one HTML file, without requests."""
 
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
-
-from markupsafe import Markup
 
 from swinft.architecture.describe import Architecture
 from swinft.architecture.drawings import Drawing
 from swinft.architecture.text import LEGEND, compared_rows, table_rows, title
-from swinft.pages import data_uri, policy_source, templates
+from swinft.pages.page import data_uri, render
+from swinft.pages.tables import Cell, Table, formatted
 
 BAR = 120  # pixels of a bar of all MACs
 
@@ -22,20 +20,23 @@ def page(networks: Sequence[Architecture], drawings: Sequence[Drawing], drawn: s
         drawings: The drawings.
         drawn: The network that they are of.
     """
-    style = files("swinft.architecture").joinpath("page.css").read_text(encoding="utf-8")
-    template = templates("swinft.architecture").get_template("page.html")
-    return template.render(
-        title="swinft inspect" if len(networks) > 1 else networks[0].name,
-        style=Markup(style),  # a file of the package
-        style_source=policy_source(style),
+    return render(
+        "swinft.architecture",
+        "swinft inspect" if len(networks) > 1 else networks[0].name,
+        styles=["page.css"],
         networks=[_shown(each) for each in networks],
-        compared=compared_rows(networks),
+        compared=_side_by_side(networks),
         drawings=[
             {"title": each.title, "text": each.text, "uri": data_uri(each.content, each.kind)} for each in drawings
         ],
         drawn=drawn,
-        legend=[*LEGEND, "Bars: the share of a part in all MACs; dark is its attention."],
+        legend=[*LEGEND, "Bars: the share of a part in all MACs, and in colour that of its attention."],
     )
+
+
+def _side_by_side(networks: Sequence[Architecture]) -> Table:
+    columns, *rows = compared_rows(networks)
+    return Table("Networks side by side", columns, [[Cell(name), *map(formatted, more)] for name, *more in rows])
 
 
 def _shown(network: Architecture) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from typing import Any
 
 from timm.layers import get_act_layer  # type: ignore[attr-defined]
 
-from swinft.laboratory.figures import Drawing
 from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.retrained import check_finished, comparison, gains_panel, retrained
 from swinft.laboratory.subjects import RunSubject, Subject
 from swinft.laboratory.training_options import ActSettings
 from swinft.model.backbones.activations import KEY, activations, check_activation, replace_activations
+from swinft.pages.figures import Drawing
 
 SWAPPED, TRAINED = "swapped", "trained"
 

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from swinft.laboratory.figures import SOFT, color_of, label, logarithmic
 from swinft.laboratory.instrument import Line
 from swinft.laboratory.layers import Layer, Layers
 from swinft.laboratory.options import NoSettings as LayerSettings
 from swinft.laboratory.subjects import RunSubject
+from swinft.pages.figures import SOFT, color_of, label, logarithmic
 
 MARKERS = {"msa": "o", "mlp": "^", "conv": "s", "mixer": "D", "other": "v"}
 NAMES = {"msa": "MSA", "mlp": "MLP", "conv": "convolution", "mixer": "mixer", "other": "other"}

@@ -21,10 +21,10 @@ from swinft.store import commit, json_bytes, probe, sweep
 if TYPE_CHECKING:
     import pandas as pd
 
-    from swinft.laboratory.figures import Drawing
     from swinft.laboratory.instrument import Instrument
     from swinft.laboratory.page import Measured
     from swinft.laboratory.subjects import Subject
+    from swinft.pages.figures import Drawing
 
 USAGE = """usage: swinft lab INSTRUMENT RUN... [options]
 

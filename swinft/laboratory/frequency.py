@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from swinft.laboratory.by_layer import LayerSettings, by_kind, layer_line, layers_panel, watched_means
-from swinft.laboratory.figures import Drawing, label, panels
 from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.layers import Layer
 from swinft.laboratory.subjects import RunSubject, Subject
+from swinft.pages.figures import Drawing, label, panels
 
 SMALLEST = 1e-6  # added to amplitudes before the logarithm, as in the paper's code
 FROM = 2 / 3  # frequencies from here to 1 count as high

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swinft.laboratory.figures import SOFT, Drawing, color_of, label, logarithmic, panels
 from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.spectrum import Product, hessian_product, lanczos, largest, power_iteration
 from swinft.laboratory.subjects import RunSubject, Subject
 from swinft.laboratory.training_loss import ABOUT, TrainingLoss, normal, twice_differentiable
 from swinft.laboratory.training_options import HessianSettings
+from swinft.pages.figures import SOFT, Drawing, color_of, label, logarithmic, panels
 
 NLL, WITH_L2 = "NLL", "NLL + L2"
 LOSSES = (NLL, WITH_L2)

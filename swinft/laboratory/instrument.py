@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from swinft.laboratory.figures import Drawing
 from swinft.laboratory.subjects import Subject
+from swinft.pages.figures import Drawing
 
 S = TypeVar("S")
 Line = dict[str, Any]  # one line of the CSV: text, whole numbers, numbers, or None where there is nothing to say

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from swinft.laboratory.figures import INK, Drawing, color_of, label, panels
 from swinft.laboratory.hessian import LOSSES, NLL
 from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.subjects import RunSubject, Subject
 from swinft.laboratory.training_loss import ABOUT, TrainingLoss, l2, normal
 from swinft.laboratory.training_options import LandscapeSettings
 from swinft.model.network import ImageModel
+from swinft.pages.figures import INK, Drawing, color_of, label, panels
 
 COLUMNS = {NLL: "nll", LOSSES[1]: "nll_l2"}
 

@@ -16,11 +16,11 @@ from torch import Tensor
 from swinft.errors import InputError
 from swinft.laboratory.blocks import channels_last, shuffled
 from swinft.laboratory.by_layer import MARKERS, NAMES, by_kind
-from swinft.laboratory.figures import SOFT, Drawing, color_of, label, panels
 from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.layers import BETWEEN, Layer
 from swinft.laboratory.options import LesionSettings
 from swinft.laboratory.subjects import RunSubject, Subject
+from swinft.pages.figures import SOFT, Drawing, color_of, label, panels
 
 INTACT = "intact"
 WAYS = {"remove": "removed", "shuffle": "shuffled", "block": "whole block removed"}

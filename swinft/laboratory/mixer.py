@@ -7,12 +7,12 @@ from matplotlib.figure import Figure
 from timm.models.swin_transformer import SwinTransformer
 
 from swinft.errors import InputError
-from swinft.laboratory.figures import Drawing
 from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.retrained import check_finished, comparison, gains_panel, retrained, size_of
 from swinft.laboratory.subjects import RunSubject, Subject
 from swinft.laboratory.training_options import MixerSettings
 from swinft.model.backbones.swin_mlp import SwinMLP
+from swinft.pages.figures import Drawing
 from swinft.run.api import Run
 
 BACKBONE = "swin_mlp_tiny_c24_patch4_window8_256"

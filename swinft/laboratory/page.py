@@ -1,13 +1,13 @@
-"""The page of an instrument: one HTML file without scripts, with the figures and the numbers of all its subjects."""
+"""The page of an instrument: one HTML file with the figures and the numbers of all its subjects."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
-
-from swinft.laboratory.figures import Drawing
-from swinft.pages import templates
+from swinft.pages.figures import Drawing, classes_of
+from swinft.pages.page import render
+from swinft.pages.tables import Cell, Table
 from swinft.printing import format_number, visible
 
 MOST_LINES = 400  # of the table on the page; the CSV has all of them
@@ -48,22 +48,38 @@ def page(title: str, about: Sequence[str], subjects: Sequence[Measured], drawing
         drawings: The figures.
         csv: Name of the file with all lines.
     """
-    environment = templates("swinft.laboratory")
-    environment.filters["cell"] = cell
-    columns = list(dict.fromkeys(key for each in subjects for line in each.lines for key in line))
-    summary = list(dict.fromkeys(key for each in subjects for key in each.summary))
-    return environment.get_template("page.html").render(
-        title=title,
+    figures = [drawing.shown() for drawing in drawings]
+    return render(
+        "swinft.laboratory",
+        title,
+        classes=classes_of(figures),
         about=about,
         subjects=subjects,
-        # Made by matplotlib, which escapes the texts in it.
-        figures=[(drawing.caption, Markup(drawing.svg())) for drawing in drawings],
-        summary=summary,
-        columns=columns,
-        lines=[(each.label, line) for each in subjects for line in each.lines][:MOST_LINES],
-        total=sum(len(each.lines) for each in subjects),
-        csv=csv,
+        figures=figures,
+        summary=_summary(subjects),
+        lines=_lines(subjects, csv),
     )
+
+
+def _summary(subjects: Sequence[Measured]) -> Table:
+    """The numbers of all subjects, side by side."""
+    keys = list(dict.fromkeys(key for each in subjects for key in each.summary))
+    rows = [[Cell(key), *(_cell(each.summary.get(key)) for each in subjects)] for key in keys]
+    return Table("Numbers of each subject", ["", *(each.label for each in subjects)], rows, is_sortable=False)
+
+
+def _lines(subjects: Sequence[Measured], csv: str) -> Table:
+    """What was measured, line by line."""
+    columns = list(dict.fromkeys(key for each in subjects for line in each.lines for key in line))
+    lines = [(each.label, line) for each in subjects for line in each.lines]
+    part = f"The first {MOST_LINES} of {len(lines):,}" if len(lines) > MOST_LINES else "All"
+    rows = [[Cell(label), *(_cell(line.get(key)) for key in columns)] for label, line in lines[:MOST_LINES]]
+    return Table(f"{part} lines of {csv}", ["", *columns], rows)
+
+
+def _cell(value: Any) -> Cell:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return Cell(cell(value), float(value) if is_number else None)
 
 
 def cell(value: Any) -> str:

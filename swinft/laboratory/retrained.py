@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
 from swinft.errors import InputError
-from swinft.laboratory.figures import SOFT, color_of, label
 from swinft.laboratory.instrument import Line
 from swinft.laboratory.subjects import RunSubject
 from swinft.model.network import ImageModel
+from swinft.pages.figures import SOFT, color_of, label
 from swinft.run.api import fit
 from swinft.run.compare.command import compare
 from swinft.run.layout import Run

@@ -14,10 +14,10 @@ from torch import Tensor
 from swinft.errors import InputError
 from swinft.inference.predictions import Predictions
 from swinft.laboratory.corruptions import CORRUPTIONS, Pixels, Random, band_noise, corrupted
-from swinft.laboratory.figures import SOFT, Drawing, color_of, label, panels
 from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.options import RobustSettings
 from swinft.laboratory.subjects import Batch, RunSubject, Subject
+from swinft.pages.figures import SOFT, Drawing, color_of, label, panels
 
 CLEAN, BAND = "clean", "band noise"
 THIRD = 1 / 3  # frequencies below it are low, those above two of it high

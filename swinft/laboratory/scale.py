@@ -15,12 +15,12 @@ from timm.models import get_pretrained_cfg
 from torch.utils.flop_counter import FlopCounterMode
 
 from swinft.errors import InputError
-from swinft.laboratory.figures import Drawing, color_of, label, logarithmic
 from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.options import ScaleSettings
 from swinft.laboratory.subjects import RunSubject, Subject
 from swinft.model.backbones.input_size import scaled_windows
 from swinft.model.backbones.timm_backbone import create_backbone
+from swinft.pages.figures import Drawing, color_of, label, logarithmic
 from swinft.run.config.parser import plain
 
 MULTIPLES = (1, 2, 3, 4)  # of the native side: every grid that a window divides at it is divided there, too

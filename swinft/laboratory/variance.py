@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from swinft.laboratory.by_layer import LayerSettings, by_kind, layer_line, layers_panel, watched_means
-from swinft.laboratory.figures import Drawing
 from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.layers import Layer
 from swinft.laboratory.subjects import RunSubject, Subject
+from swinft.pages.figures import Drawing
 
 
 def over_positions(features: Tensor) -> Tensor:

@@ -15,6 +15,4 @@ def run(tiny_run, tmp_path) -> Path:
 @pytest.fixture
 def without_figures(monkeypatch) -> None:
     """Pages without their figures, which take longer to draw than a tiny network takes to be measured."""
-    monkeypatch.setattr(
-        "swinft.laboratory.figures.Drawing.svg", lambda drawing: f"<svg><!-- {drawing.height} --></svg>"
-    )
+    monkeypatch.setattr("swinft.pages.figures.Drawing._drawn", lambda drawing: f"<svg>{drawing.height}</svg>")

@@ -1,9 +1,9 @@
-"""The page of explanations: one HTML file without scripts, which requests nothing."""
+"""The page of explanations: one HTML file, which requests nothing."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from swinft.pages import image_uri, templates
+from swinft.pages.page import image_uri, render
 from swinft.printing import format_score
 from swinft.run.explain.options import ExplainOptions
 
@@ -33,7 +33,6 @@ def page_of(name: str, options: ExplainOptions, shown: Sequence[tuple[Any, Seque
         options: The method and its settings.
         shown: Each `Explanation`, with image and overlay of each of its images.
     """
-    template = templates("swinft.run.explain").get_template("page.html")
     rows = [
         {
             "id": made.id,
@@ -50,6 +49,12 @@ def page_of(name: str, options: ExplainOptions, shown: Sequence[tuple[Any, Seque
         }
         for made, pictures in shown
     ]
-    return template.render(
-        name=name, title=TITLES[options.method], meaning=MEANINGS[options.method], method=options.method, rows=rows
+    title = TITLES[options.method]
+    return render(
+        "swinft.run.explain",
+        f"{name}: {title}",
+        styles=["page.css"],
+        meaning=MEANINGS[options.method],
+        method=title,
+        rows=rows,
     )

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 from markupsafe import Markup
@@ -10,14 +9,14 @@ from markupsafe import Markup
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import InputError, StoreError
 from swinft.inference.predictions import as_bytes
-from swinft.pages import policy_source
+from swinft.pages import page as pages
 from swinft.printing import print_line
 from swinft.run.experiment import Experiment
 from swinft.run.layout import Run
 from swinft.run.mask_counts import MaskCounts
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.errors import error_table
-from swinft.run.report.section import Section, render
+from swinft.run.report.section import Section
 from swinft.run.report.sections import (
     augmented,
     calibration,
@@ -54,7 +53,7 @@ SECTIONS = (
 """Modules with a function `section(report) -> Section | None`, in the order of the page."""
 
 STYLES = ("page.css", "uplot/uPlot.min.css")
-SCRIPTS = ("uplot/uPlot.iife.min.js", "page.js")
+SCRIPTS = ("uplot/uPlot.iife.min.js", "charts.js")
 
 
 def write_report(
@@ -94,20 +93,14 @@ def page_of(report: ReportInput) -> str:
 
     A section that fails is replaced by the reason, which is also printed: the others are shown all the same.
     """
-    style, script = (_joined(names) for names in (STYLES, SCRIPTS))
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {policy_source(style)}; script-src {policy_source(script)}; "
-    )
-    page = render(
-        "page.html",
-        name=report.run.root.name,
+    return pages.render(
+        "swinft.run.report",
+        report.run.root.name,
+        styles=STYLES,
+        scripts=SCRIPTS,
         about=about(report),
-        policy=f"{policy}base-uri 'none'; form-action 'none'",
-        style=Markup(style),
-        script=Markup(script),
         sections=[found for module in SECTIONS if (found := _section(module, report))],
     )
-    return str(page)
 
 
 def about(report: ReportInput) -> str:
@@ -135,9 +128,3 @@ def _section(module: Any, report: ReportInput) -> Section | None:
         title = f"{name.replace('_', ' ').capitalize()} could not be made"
         return Section(name.replace("_", "-"), title, reason, Markup())
     return found
-
-
-def _joined(names: Sequence[str]) -> str:
-    """Files of this package, one after the other."""
-    folder = files("swinft.run.report")
-    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8").strip() for name in names)

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from swinft.pages import templates
+from swinft.pages.page import templates
 
 
 @dataclass(frozen=True)
@@ -32,4 +32,4 @@ def render(template: str, **values: Any) -> Markup:
         template: Path of the template in `swinft/run/report`.
         values: What its names stand for; a name without a value is an error.
     """
-    return Markup(templates("swinft.run.report", trims=True).get_template(template).render(**values))
+    return Markup(templates("swinft.run.report").get_template(template).render(**values))

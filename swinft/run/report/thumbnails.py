@@ -8,7 +8,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.images.decode import decode
 from swinft.data.images.depth import displayed
 from swinft.data.sources.source import ImageError
-from swinft.pages import image_uri
+from swinft.pages.page import image_uri
 
 MAX_IMAGES = 4  # of a row
 SIDE = 160  # pixels of the longer side: 5 to 8 kB each

@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 
 from swinft.cli import main
+from tests.browser import chromium, opened
 from tests.conftest import fit_in_process, tiny_config, write_config
-from tests.run.report.browser import chromium, opened
 
 NAMES = [
     "<script>alert(1)</script>",

@@ -5,13 +5,13 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from swinft.pages import image_uri
+from swinft.pages.page import image_uri
+from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import visible
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.outcomes import confusion_counts, true_classes
 from swinft.run.report.section import Section, render
 from swinft.run.report.svg import WIDTH, text
-from swinft.run.report.tables import Cell, Table, cell
 
 COUNTED = 12  # classes whose counts are written into the matrix
 NAMED = 40  # classes whose names stand beside it; more are drawn as an image

@@ -7,11 +7,11 @@ import pandas as pd
 
 from swinft.data.samples import Rows
 from swinft.errors import StoreError
+from swinft.pages.tables import Table, cell
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.rows.drift import Drift, column_table, drift_of_columns, drift_of_embeddings
 from swinft.run.report.rows.neighbours import TEST, TRAIN, Embeddings
 from swinft.run.report.section import Section, render
-from swinft.run.report.tables import Table, cell
 
 NUM_SHOWN = 6  # rows of each side
 NUM_COLUMNS = 12

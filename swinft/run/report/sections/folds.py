@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from swinft.data.folds import NO_FOLD
+from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_number
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.intervals import groups_of
 from swinft.run.report.outcomes import has_labels, true_classes
 from swinft.run.report.section import Section, render
-from swinft.run.report.tables import Cell, Table, cell
 
 SHOWN = 200  # outputs
 LEAD = (

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_number
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.rows.images import ImageLines
 from swinft.run.report.section import Section, render
-from swinft.run.report.tables import Cell, Table, cell
 
 SHOWN = 30  # problems
 UNUSUAL = 12  # images

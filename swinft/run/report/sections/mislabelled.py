@@ -3,11 +3,11 @@
 import numpy as np
 
 from swinft.errors import number_of
+from swinft.pages.tables import Table, cell
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.rows.cards import NUM_ROWS, cards
 from swinft.run.report.rows.labels import LabelIssues
 from swinft.run.report.section import Section, render
-from swinft.run.report.tables import Table, cell
 
 TITLE = "Labels that look wrong"
 ADVICE = "Look before you change a label: a hard row looks the same to a network."

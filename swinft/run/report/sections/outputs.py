@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_number
 from swinft.run.mask_counts import MaskDecision
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.outcomes import binaries, reliability
 from swinft.run.report.section import Section, render
-from swinft.run.report.tables import Cell, Table, cell
 
 CLASSES = "Each class against all others. Precision, recall and F1 are of the most probable class."
 LABELS = "Precision, recall and F1 are of labels whose probability is at least 0.5. Calibration error: see below."

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_score
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.intervals import Interval, Scorer, groups_of
 from swinft.run.report.section import Section, render
 from swinft.run.report.svg import RIGHT, WIDTH, Scale, figure, label_of, span, text
-from swinft.run.report.tables import Cell, Table, cell
 
 LEAD = "The pooled score is computed once over all out-of-fold rows; it is not the mean of the folds' scores."
 

@@ -7,13 +7,13 @@ from typing import Any
 import yaml
 
 from swinft.errors import command
+from swinft.pages.tables import Cell, Table
 from swinft.run.config.old_keys import migrated
 from swinft.run.config.parser import plain
 from swinft.run.config.sections import build_parser
 from swinft.run.provenance import remake_command
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.section import Section, render
-from swinft.run.report.tables import Cell, Table
 
 LEAD = "With these and the data the run can be made again."
 UNSET = object()

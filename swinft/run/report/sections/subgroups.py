@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.schema import MISSING_CATEGORY
+from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_number
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.intervals import Scorer
 from swinft.run.report.rows.images import ImageLines
 from swinft.run.report.section import Section, render
-from swinft.run.report.tables import Cell, Table, cell
 
 LEVELS = 12  # of a category: the most frequent ones
 PARTS = 4  # of a number: quarters of the rows

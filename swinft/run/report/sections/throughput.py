@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_brief, format_rate
 from swinft.run.report.charts import Chart, Line
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.section import Section, render
-from swinft.run.report.tables import Cell, Table, cell
 
 LEAD = (
     "Means over epochs. Waiting is the part of an epoch's training in which the device had no batch: above a tenth,"

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_score
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.rows.views import view_gain
 from swinft.run.report.section import Section, render
-from swinft.run.report.tables import Cell, Table, cell
 
 TITLE = "Test-time augmentation"
 

@@ -1,7 +1,8 @@
-"""Tables of the report: cells with the text that is shown and the number that sorts them."""
+"""Tables of pages: cells with the text that is shown and the number that sorts them."""
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ class Cell:
 
     Args:
         text: What is shown.
-        key: The number by which the row is sorted; None to sort by the text.
+        key: The number by which the row is sorted; None for a text, or an unknown number, which is last in any order.
     """
 
     text: str
@@ -32,6 +33,7 @@ class Table:
         totals: Rows below, which are not sorted with the others.
         is_sortable: Whether a click on a column's name sorts the rows by it.
         is_text: Whether cells are texts, which are broken into lines, and not numbers.
+        strong: Places of rows that stand out.
     """
 
     caption: str
@@ -40,6 +42,7 @@ class Table:
     totals: Sequence[Sequence[Cell]] = field(default=())
     is_sortable: bool = True
     is_text: bool = False
+    strong: Collection[int] = field(default=())
 
 
 def cell(value: Any, form: Callable[[Any], str] | str = format_score) -> Cell:
@@ -52,5 +55,11 @@ def cell(value: Any, form: Callable[[Any], str] | str = format_score) -> Cell:
     if isinstance(value, str):
         return Cell(value)
     if value is None or math.isnan(value):
-        return Cell("–", -math.inf)
+        return Cell("–")
     return Cell(format(value, form) if isinstance(form, str) else form(value), float(value))
+
+
+def formatted(text: str) -> Cell:
+    """A cell of a number that is formatted already, such as `28,288,354` or `13.81×`; of any text, if it is none."""
+    found = re.match(r"[+-]?(\d[\d,]*)?\.?\d+(e[+-]?\d+)?", text)
+    return Cell(text, float(found[0].replace(",", "")) if found else None)

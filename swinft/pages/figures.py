@@ -1,5 +1,6 @@
 """Figures of the pages: inline SVG whose lines and texts have the colours of the page, light or dark."""
 
+import hashlib
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -7,16 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogFormatter, NullFormatter, StrMethodFormatter
 
 WIDTH = 10.0  # inches: at 72 per inch about that of the page
 # Colours that stand for those of the page, which are variables in its style; no palette has them.
 INK, SOFT, GRID = "#010203", "#040506", "#070809"
-COLORS = {INK: ("--ink", "#1c2733"), SOFT: ("--soft", "#5b6b7b"), GRID: ("--line", "#dde4ea")}
-# Told apart by readers with any colour vision, on white and on black (Okabe and Ito).
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8c564b")
+PALETTE = tuple(f"#0a0b{number:02x}" for number in range(7))
+# Those of `base.css` in light, for a file of its own. The palette is told apart with any colour vision (Okabe and Ito).
+FIXED = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8c564b")
+COLORS = {
+    INK: ("--ink", "#1c2733"),
+    SOFT: ("--soft", "#56657a"),
+    GRID: ("--line", "#dbe2e9"),
+    **{color: (f"--c{number}", FIXED[number]) for number, color in enumerate(PALETTE)},
+}
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # texts stay texts: they can be read aloud, searched and copied
     "font.family": ["DejaVu Sans"],
@@ -59,12 +67,32 @@ class Drawing:
     draw: Callable[[Figure], None]
     height: float = 3.6
 
-    def svg(self, standalone: bool = False) -> str:
-        """The figure as SVG; the same bytes each time.
+    def svg(self) -> str:
+        """The figure as a file of its own, with fixed colours on white; the same bytes each time."""
+        text = self._drawn()
+        for color, (_, fixed) in COLORS.items():
+            text = text.replace(color, fixed)
+        return text.replace("<svg", '<svg style="background: #ffffff"', 1)
 
-        Args:
-            standalone: For a file of its own, with fixed colours on white, in the place of those of a page.
-        """
+    def shown(self) -> "Shown":
+        """The figure as part of a page, in the page's colours, light or dark."""
+        text = re.sub(r"<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", self._drawn(), flags=re.DOTALL)
+        rules: dict[str, str] = {}
+
+        def classed(match: re.Match[str]) -> str:
+            name = f"d{hashlib.sha256(match[2].encode()).hexdigest()[:8]}"
+            rules[name] = match[2]
+            return f'{match[1]}class="{name}"'
+
+        # In tags alone: a text has no "<", but it may have quotes.
+        text = re.sub(r'(<[^<>]*?\s)style="([^"]*)"', classed, text)
+        css = "\n".join(f".{name} {{ {rule} }}" for name, rule in rules.items())
+        for color, (variable, _) in COLORS.items():
+            text, css = (each.replace(color, f"var({variable})") for each in (text, css))
+        # By matplotlib, which escapes the texts in it.
+        return Shown(self.caption, Markup(text), css)
+
+    def _drawn(self) -> str:
         with matplotlib.rc_context({**STYLE, "svg.hashsalt": self.caption}):
             figure = Figure(figsize=(WIDTH, self.height), layout="constrained")
             self.draw(figure)
@@ -72,14 +100,30 @@ class Drawing:
             figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         text = buffer.getvalue()
         text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-        for color, (variable, fixed) in COLORS.items():
-            text = text.replace(color, fixed if standalone else f"var({variable})")
-        if standalone:
-            text = text.replace("<svg", '<svg style="background: #ffffff"', 1)
         # The page scales it: a width in points would be wider than a phone.
         for side in ("width", "height"):
             text = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", text, count=1)
         return text
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure as part of a page, whose policy allows no inline style.
+
+    Args:
+        caption: What it shows.
+        svg: The drawing.
+        css: The rules of its classes, each named by what it says: `page.render(classes=...)`.
+    """
+
+    caption: str
+    svg: Markup
+    css: str
+
+
+def classes_of(figures: Sequence[Shown]) -> str:
+    """The rules of the classes of all figures, each once."""
+    return "\n".join(dict.fromkeys(line for figure in figures for line in figure.css.splitlines()))
 
 
 def color_of(number: int) -> str:
@@ -104,11 +148,21 @@ def panels(figure: Figure, count: int, columns: int = 3, share: bool = False) ->
     return list(grid[:count])
 
 
+class _PlainNumbers(LogFormatter):
+    """Labels of a logarithmic axis as `0.0002`: matplotlib's are mathematical text, which is not drawn here."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def logarithmic(axis: Axes, which: str, ticks: Sequence[float] | None = None) -> None:
-    """A logarithmic axis, `x` or `y`, with plain numbers: matplotlib's would be mathematical text."""
+    """A logarithmic axis, `x` or `y`, with plain numbers, also between powers of ten where there are few of these."""
     getattr(axis, f"set_{which}scale")("log")
     one = axis.xaxis if which == "x" else axis.yaxis
     if ticks is not None:
         one.set_ticks(list(ticks))
-    one.set_major_formatter(StrMethodFormatter("{x:g}"))
-    one.set_minor_formatter(NullFormatter())
+        one.set_major_formatter(StrMethodFormatter("{x:g}"))
+        one.set_minor_formatter(NullFormatter())
+        return
+    for place in (one.set_major_formatter, one.set_minor_formatter):
+        place(_PlainNumbers(minor_thresholds=(1.5, 0.4)))
