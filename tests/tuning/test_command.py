@@ -11,6 +11,7 @@ import swinft
 from swinft.cli import main
 from swinft.errors import InputError
 from swinft.tuning.command import split
+from tests.browser import chromium, opened
 from tests.conftest import fit_in_process, in_this_process, tiny_config, write_config
 from tests.json_documents import document_of
 
@@ -105,7 +106,7 @@ def test_a_search_is_continued_checked_and_refused(config, tmp_path, capsys, in_
     assert "--resume continues it" in capsys.readouterr().err
     assert main(["tune", "--resume", str(folder), "--trials", "2", "--data.loading.num_workers", "0"]) == 0
     assert len(pd.read_csv(folder / "trials.csv")) == 2
-    assert (folder / "report.html").read_text().count("<img ") == 2
+    assert (folder / "report.html").read_text().count("<svg") == 2
     assert yaml.safe_load((folder / "best.yaml").read_text())["data"]["loading"]["num_workers"] == 0
     assert main(["check", "--config", str(folder / "best.yaml")]) == 0
     changed = write_config(tmp_path / "space.yaml", {**SPACE, "data.augment": ["none", "medium"]})
@@ -115,6 +116,26 @@ def test_a_search_is_continued_checked_and_refused(config, tmp_path, capsys, in_
     assert "model.ema_decay: was 0.9, is 0.5" in err
     assert main([*words, "--overwrite", "--trials", "1"]) == 0
     assert len(pd.read_csv(folder / "trials.csv")) == 1
+
+
+@pytest.mark.slow
+def test_the_report_of_a_search_works_in_a_browser(competition, tmp_path, in_process):
+    """Names that could be taken for HTML or for formulas stay text, trials are sorted, light and dark, a phone."""
+    name = "<i>x_1$ $y & {{7*7}} 🎉"
+    changes = {"name": name, "trainer.max_epochs": 1, "tune": dict(SPACE)}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    found = swinft.tune(config, SPACE, trials=3, folds=[0])
+    with chromium() as browser, opened(browser, found.folder / "report.html", color_scheme="light") as watched:
+        watched.check()
+        page = watched.page
+        assert page.title() == page.locator("h1").inner_text() == name
+        scores = "[...document.querySelectorAll('tbody tr')].map((row) => row.cells[2].textContent)"
+        page.locator("th button", has_text="score").click()
+        assert page.evaluate(scores) == sorted(page.evaluate(scores), key=float, reverse=True)
+        assert page.locator("tr.strong").count() == 1
+        assert page.locator("figure.drawing svg").count() == 2
+        with opened(browser, found.folder / "report.html", 360, color_scheme="dark") as phone:
+            phone.check()
 
 
 @pytest.mark.slow
