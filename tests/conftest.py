@@ -1,6 +1,7 @@
 """Tiny competitions on disk, and one tiny run that many tests read."""
 
 import os
+import sys
 
 # Two test processes of two threads each on two cores wait for one another: many times slower. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,7 +22,9 @@ from PIL import Image
 from swinft.cli import main
 from swinft.model.settings import TaskContext
 from swinft.run.folds.recorder import FoldRecorder
+from swinft.system import live
 from swinft.system.processes import Child
+from tests.terminals import Terminal
 
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # decoded images of tests stay out of the user's cache
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would download must fail at once
@@ -50,6 +53,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--faults full` runs every kill and every damage, not a sample of them."""
     parser.addoption("--faults", choices=["fast", "full"], default="fast", help="how many faults to inject")
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """A terminal; standard output is one from `attach` on."""
+    terminal = Terminal()
+    terminal.attach = lambda: monkeypatch.setattr(sys, "stdout", terminal.stream)  # pytest has its own in a fixture
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("LINES", "40")
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    monkeypatch.setattr(live, "REDRAW_SECONDS", 0.0)
+    monkeypatch.setattr(live, "TALK_SECONDS", 0.0)
+    yield terminal
+    terminal.close()
 
 
 @pytest.fixture(scope="session")

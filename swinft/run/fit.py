@@ -8,7 +8,8 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,11 +34,14 @@ from swinft.system.cluster.checks import check_nodes
 from swinft.system.cluster.copies import list_data
 from swinft.system.cluster.environment import is_on_cluster
 from swinft.system.cluster.place import LOCAL, check_place
+from swinft.system.log import logged
 from swinft.system.orphans import is_child
 from swinft.system.processes import Child, launcher_ranks, rank, run_children
+from swinft.system.shown import ALONE, Following
 
 FIRST_RANK_SECONDS = 3600.0  # for rank 0 to check every image
 ORPHAN_SECONDS = 30.0  # for an orphaned process of the same fold to finish writing and end
+JOIN_SECONDS = 4.0  # scores and report of some thousand rows
 LOST_SECONDS = 90.0  # for one on a node that cannot be reached; it notices within 30 s, and its lock outlives it by 20
 
 
@@ -79,13 +83,23 @@ def fit(experiment: Experiment) -> Run | None:
         # After a killed parent, the earlier process of this fold may need a moment to end.
         patience = LOST_SECONDS if is_on_cluster() else ORPHAN_SECONDS
         with hold(lock, patience=patience if is_child() else 0, root=run.root):
-            fit_fold(run, experiment, prepare(run, experiment, lock))
+            found = prepare(run, experiment, lock)
+            with _logged(run, config):
+                fit_fold(run, experiment, found)
         return run
     with hold(run.lock, root=run.root):
         found = prepare(run, experiment, run.lock)
         sweep(run.root)
         fit_all(run, experiment, found)
     return run
+
+
+def _logged(run: Run, config: Namespace) -> AbstractContextManager[None]:
+    """The log of a fold that this process fits; the parent of a child writes it, and one that is done needs none."""
+    fold = run.fold(config.fold)
+    if is_child() or fold.is_done:
+        return nullcontext()
+    return logged(fold.log, fold_child(run, config.fold, config.allow_code, {}).words)
 
 
 def wait_for_first_rank(run: Run, config: Namespace) -> None:
@@ -173,7 +187,8 @@ def fit_all(run: Run, experiment: Experiment, found: CheckedImages | None) -> No
     """
     started = time.perf_counter()
     on_all = run.trainings_on_all()
-    fit_each(run, experiment, found, run.planned_folds(), sum(not run.fold(name).is_done for name in on_all))
+    more = sum(not run.fold(name).is_done for name in on_all)
+    fit_each(run, experiment, found, run.planned_folds(), Following(more, JOIN_SECONDS))
     scores = join(run, experiment)
     print(summary(run, scores, time.perf_counter() - started))
     if on_all:
@@ -183,7 +198,11 @@ def fit_all(run: Run, experiment: Experiment, found: CheckedImages | None) -> No
 
 
 def fit_each(
-    run: Run, experiment: Experiment, found: CheckedImages | None, folds: Sequence[FoldId], more: int = 0
+    run: Run,
+    experiment: Experiment,
+    found: CheckedImages | None,
+    folds: Sequence[FoldId],
+    following: Following = ALONE,
 ) -> None:
     """Fits the unfinished ones of some trainings, each in its own process. Arguments and errors as `fit_all`.
 
@@ -192,7 +211,7 @@ def fit_each(
         experiment: The experiment.
         found: The checked images.
         folds: The trainings.
-        more: Trainings that follow; their time is part of what is left.
+        following: What is shown besides, and what the time left includes.
     """
     config = experiment.config
     for index in filter(lambda index: run.fold(index).is_done, folds):
@@ -211,9 +230,13 @@ def fit_each(
     try:
         with data_on_nodes(config) as (words, listed):
             children = {
-                index: fold_child(run, index, config.allow_code, variables | listed, words) for index in waiting
+                index: replace(
+                    fold_child(run, index, config.allow_code, variables | listed, words),
+                    part=part_left(run, index, config.trainer.max_epochs),
+                )
+                for index in waiting
             }
-            codes = run_children(children, slots, on=config.on, more=more)
+            codes = run_children(children, slots, on=config.on, following=following)
     except (KeyboardInterrupt, SystemExit):
         print(f"\ninterrupted; finished epochs are saved. Resume with: {run.resume_command}", file=sys.stderr)
         raise
@@ -247,6 +270,13 @@ def fold_child(
     words = ["fit", "--config", str(run.config), "--fold", str(index), "--resume", *more]
     words += ["--allow-code", ",".join(allow_code)] if allow_code else []
     return Child(words, variables, run.fold(index).log, f"fold {index}")
+
+
+def part_left(run: Run, index: FoldId, max_epochs: int | None) -> float:
+    """What of a fold is still to be trained, from 0 to 1: an earlier process may have trained some of its epochs."""
+    if not max_epochs or max_epochs < 1:
+        return 1.0
+    return max(0.0, 1 - run.fold(index).recorded_epochs() / max_epochs)
 
 
 def _failure(run: Run, failed: Mapping[FoldId, int]) -> InputError | RunError:

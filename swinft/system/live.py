@@ -5,7 +5,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TextIO
@@ -23,18 +23,25 @@ LONGEST_LINE = 65536  # characters; longer text without a line end is passed on 
 _CONTROLS = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-_]|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
 )
-View = Callable[[int, int], list[str]]  # columns and rows of a terminal to the lines to draw, with colours
+# Columns, rows and encoding of a terminal to the lines to draw, with colours.
+View = Callable[[int, int, str], list[str]]
 
 
-def is_terminal() -> bool:
-    """Whether standard output is a terminal that supports ANSI escapes, and not a notebook.
+def unlogged(stream: TextIO) -> TextIO:
+    """The stream below one whose lines are also appended to a log: views are drawn there."""
+    found: TextIO = getattr(stream, "unlogged", stream)
+    return found
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal that supports ANSI escapes, and not a notebook.
 
     A notebook's `!swinft fit` runs on a pseudo-terminal too, and the notebook saves everything that is written there;
     Jupyter sets JPY_PARENT_PID in the environment of its kernels.
     """
-    with suppress(AttributeError, ValueError):  # standard output is missing or closed
+    with suppress(AttributeError, ValueError):  # there is none, or it is closed
         can_draw = os.name == "posix" and os.environ.get("TERM") != "dumb" and "JPY_PARENT_PID" not in os.environ
-        return can_draw and sys.stdout.isatty()
+        return can_draw and stream is not None and stream.isatty()
     return False
 
 
@@ -56,13 +63,16 @@ class Screen:
 
     Thread-safe, but a notebook's display must be updated by the thread of its cell.
 
+    The view stays on what was standard output when this object was made, wherever later text is sent to.
+
     Attributes:
         is_live: Whether there is anything to draw on.
     """
 
     def __init__(self) -> None:
+        self._out = sys.stdout and unlogged(sys.stdout)
         self._is_notebook = is_notebook()
-        self.is_live = self._is_notebook or is_terminal()
+        self.is_live = self._is_notebook or is_terminal(self._out)
         self.seconds = NOTEBOOK_SECONDS if self._is_notebook else REDRAW_SECONDS
         self._lines: list[str] = []
         self._display: Any = None  # of the notebook, once there is one
@@ -72,7 +82,7 @@ class Screen:
         """Writes whole lines to a stream, above the view."""
         with self._lock:
             if self._lines and not self._is_notebook:
-                self._put(sys.stdout, ERASE_BELOW)
+                self._put(self._out, ERASE_BELOW)
             self._put(stream, text)
             self._draw()
 
@@ -81,7 +91,7 @@ class Screen:
         if not self.is_live:
             return
         columns, rows = _size()
-        lines = view(columns - 1, max(1, rows - 1))
+        lines = view(columns - 1, max(1, rows - 1), getattr(self._out, "encoding", None) or "utf-8")
         with self._lock:
             self._lines = lines
             self._draw()
@@ -93,14 +103,14 @@ class Screen:
             if had and self._is_notebook:
                 self._draw()
             elif had:
-                self._put(sys.stdout, ERASE_BELOW)
+                self._put(self._out, ERASE_BELOW)
 
     def _draw(self) -> None:
         if self._is_notebook:
             self._display = _displayed(self._lines, self._display)
         elif self._lines:
             up = f"\x1b[{len(self._lines) - 1}A" if len(self._lines) > 1 else ""
-            self._put(sys.stdout, f"{ERASE_RIGHT}\n".join(self._lines) + ERASE_BELOW + up + "\r")
+            self._put(self._out, f"{ERASE_RIGHT}\n".join(self._lines) + ERASE_BELOW + up + "\r")
 
     def _put(self, stream: TextIO | None, text: str) -> None:
         with suppress(OSError, ValueError):  # the reader is gone, or the stream is closed
@@ -135,12 +145,16 @@ class LiveLine:
 
     Attributes:
         is_shown: Whether somebody shows it; if not, `show` does nothing.
+        is_told: Whether the parent shows it: one row, without a last line.
     """
 
     def __init__(self) -> None:
-        screen, self._word = Screen(), os.environ.get(LIVE, "") if is_child() else ""
+        screen, self._out = Screen(), sys.stdout
+        # What is printed to a file, as by a trial of a search, does not come to the parent.
+        self._word = os.environ.get(LIVE, "") if is_child() and self._out is sys.__stdout__ else ""
         self._screen = screen if screen.is_live else None
-        self.is_shown = self._screen is not None or bool(self._word)
+        self.is_told = self._screen is None and bool(self._word)
+        self.is_shown = self._screen is not None or self.is_told
         self._drawn: float | None = None  # `time.monotonic` of the last drawing; None while there is no line
 
     def is_due(self) -> bool:
@@ -148,18 +162,24 @@ class LiveLine:
         seconds = self._screen.seconds if self._screen else TALK_SECONDS
         return self.is_shown and (self._drawn is None or time.monotonic() - self._drawn >= seconds)
 
-    def show(self, status: Status | str) -> None:
-        """Replaces what is shown, now and then; a text is a status without numbers."""
+    def show(self, status: Status | str | Sequence[Status], footer: str = "") -> None:
+        """Replaces what is shown, now and then.
+
+        Args:
+            status: Where this process is, in one row or several; a text is a status without numbers.
+            footer: A last line.
+        """
         if not self.is_due():
             return
-        status = Status(status) if isinstance(status, str) else status
+        given = Status(status) if isinstance(status, str) else status
+        rows = [given] if isinstance(given, Status) else given
         self._drawn = time.monotonic()
         if self._screen:
             from swinft.system.view import drawn  # rich is imported where it draws
 
-            self._screen.show(partial(drawn, [status], ""))
+            self._screen.show(partial(drawn, rows, footer))
         else:
-            self._tell(status)
+            self._tell(rows[0])
 
     def clear(self) -> None:
         """Removes it: call it before printing, and at the end."""
@@ -169,8 +189,8 @@ class LiveLine:
 
     def _tell(self, status: Status) -> None:
         with suppress(OSError, ValueError):  # the parent is gone
-            sys.stdout.write(status.message(self._word))
-            sys.stdout.flush()
+            self._out.write(status.message(self._word))
+            self._out.flush()
 
 
 class LineSplitter:

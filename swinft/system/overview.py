@@ -1,10 +1,11 @@
 """What a parent knows of its children while they run: what each says, and when all of them will be done."""
 
 import heapq
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from swinft.errors import number_of
 from swinft.printing import format_brief
@@ -19,8 +20,10 @@ class Job:
 
     Args:
         what: Its name.
+        part: What of it is still to be done when it starts, from 0 to 1: an earlier process has done the rest.
         began: When it was started; None while it waits.
         took: How long it ran; None while it runs.
+        has_failed: Whether it has ended without doing what it was to do.
         status: What it said last.
         heard: When it said it.
         foretold: When it was going to be done, as it said last while it could say so for the whole job.
@@ -28,8 +31,10 @@ class Job:
     """
 
     what: str
+    part: float = 1.0
     began: float | None = None
     took: float | None = None
+    has_failed: bool = False
     status: Status | None = None
     heard: float = 0.0
     foretold: float | None = None
@@ -58,6 +63,7 @@ class Job:
             like: What jobs like it take; None if unknown.
             late: How much later than they said jobs like it were done; None if none is done yet.
         """
+        like = None if like is None else like * self.part
         if self.began is None:
             return like
         status = self.status or Status(self.what)
@@ -76,32 +82,38 @@ class Overview:
     """Several jobs, some of which run at the same time.
 
     Args:
-        names: Their names, in the order in which they start.
+        names: Their names, in the order in which they start; empty for processes that are no jobs: how long they will
+            take is what they say.
         at_a_time: Jobs that run at the same time.
         more: Jobs like them that follow when all are done.
+        after: Seconds of what follows then, and is no job.
+        parts: What of each job is still to be done, from 0 to 1, for those with less than all of it.
         began: When the first one was started.
     """
 
     names: Mapping[int | str, str]
     at_a_time: int
     more: int = 0
+    after: float = 0.0
+    parts: Mapping[int | str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         """Makes a job of each name."""
-        self.jobs = {key: Job(name) for key, name in self.names.items()}
+        self.jobs = {key: Job(name, self.parts.get(key, 1.0)) for key, name in self.names.items()}
         units = {name.partition(" ")[0] for name in self.names.values()}  # `fold` of `fold 0`
         unit = units.pop() if len(units) == 1 else ""
         self.unit = unit if unit.isalpha() else "process"
+        self.are_jobs = all(self.names.values())
 
     def started(self, key: int | str) -> None:
         """A job was started."""
         self.jobs[key].began = time.monotonic()
 
-    def ended(self, key: int | str) -> None:
-        """A job has ended."""
+    def ended(self, key: int | str, has_failed: bool = False) -> None:
+        """A job has ended; after a failure no other is started."""
         job = self.jobs[key]
-        job.ended = time.monotonic()
+        job.ended, job.has_failed = time.monotonic(), has_failed
         job.took = 0.0 if job.began is None else time.monotonic() - job.began
 
     def heard(self, key: int | str, status: Status) -> None:
@@ -120,52 +132,73 @@ class Overview:
     def rows(self) -> list[Status]:
         """Where each running job is, now."""
         now, found = time.monotonic(), []
-        like = self._like()
+        like = self._like(now)
         for job in self.jobs.values():
             if job.is_running:
                 told = Status(job.what, STARTING) if job.status is None else job.status.aged(now - job.heard)
-                left = job.left(now, like, self._late)
+                left = job.left(now, like, self._late) if self.are_jobs else told.left
                 is_rough = told.is_rough or told.left is None
-                found.append(Status(**{**vars(told), "left": left, "is_rough": is_rough}))
+                found.append(replace(told, left=left, is_rough=is_rough))
         return found
 
     def left(self) -> tuple[float | None, bool]:
         """Seconds until all jobs are done, None if unknown; and whether they are a rough estimate."""
         now = time.monotonic()
-        like = self._like()
-        waiting = [job for job in self.jobs.values() if job.took is None]
+        like = self._like(now)
+        is_over = any(job.has_failed for job in self.jobs.values())
+        waiting = [job for job in self.jobs.values() if job.took is None and (job.is_running or not is_over)]
+        more, after = (0, 0.0) if is_over else (self.more, self.after)
         each = [job.left(now, like, self._late) for job in waiting]
-        if like is None and (self.more or None in each):
+        if like is None and (more or None in each):
             return None, True
         known = [value for value in each if value is not None]
-        seconds = makespan([*known], self.at_a_time) + makespan([like or 0.0] * self.more, self.at_a_time)
+        seconds = makespan(known, self.at_a_time) + makespan([like or 0.0] * more, self.at_a_time) + after
         is_rough = any(job.status is None or job.status.is_rough for job in waiting if job.is_running)
         return seconds, is_rough and self._late is None
 
     def footer(self) -> str:
         """How many jobs are done, how long they took, and the time left for everything."""
-        done = sum(job.took is not None for job in self.jobs.values())
+        done = sum(job.took is not None and not job.has_failed for job in self.jobs.values())
         many = "processes" if self.unit == "process" else f"{self.unit}s"
         all_of = number_of(len(self.jobs) + self.more, self.unit, many)
         left, is_rough = self.left()
-        when = "not yet known" if left is None else f"{'about ' if is_rough else ''}{format_brief(left, is_rough)}"
-        took = format_brief(time.monotonic() - self.began)
-        return f"left for everything: {when}; {done} of {all_of} done after {took}"
+        # A job that ended sooner says what those that wait will take.
+        is_most = not done and any(job.status.is_most for job in self.jobs.values() if job.status)
+        about = "at most " if is_most else "about " if is_rough else ""
+        when = "not yet known" if left is None else f"{about}{format_brief(left, is_rough)}"
+        counted = f"{done} of {all_of} done after {format_brief(time.monotonic() - self.began)}"
+        if failed := [job.what for job in self.jobs.values() if job.has_failed]:
+            return f"{', '.join(failed)} failed: no other is started; left for those that run: {when}; {counted}"
+        return f"left for everything: {when}; {counted}"
+
+    @property
+    def _done(self) -> list[Job]:
+        return [job for job in self.jobs.values() if job.took is not None and not job.has_failed]
 
     @property
     def _late(self) -> float | None:
         """How much later than they said jobs were done: what follows the last batch is not in their times."""
-        done = [job for job in self.jobs.values() if job.took is not None]
-        late = [job.ended - job.foretold for job in done if job.foretold is not None]
-        return max(0.0, statistics.median(late)) if late else 0.0 if done else None
+        late = [job.ended - job.foretold for job in self._done if job.foretold is not None]
+        return max(0.0, statistics.median(late)) if late else 0.0 if self._done else None
 
-    def _like(self) -> float | None:
-        """Seconds of a job like these: of those that are done, or as those that run expect; None if unknown."""
-        known: list[float] = []
-        for is_done in (True, False):
-            wholes = [job.whole() for job in self.jobs.values() if (job.took is not None) == is_done]
-            known = known or [seconds for seconds in wholes if seconds is not None]
-        return statistics.median(known) if known else None
+    def _like(self, now: float) -> float | None:
+        """Seconds of a job like these; None if unknown.
+
+        The mean of those that are done, with those that run as far as they are: one that turns out to be slower is the
+        latest word on how fast the machine is now. One that may end sooner than it says counts only if none is done.
+        """
+        done = self._done
+        known = [(seconds, math.inf) for job in done if (seconds := job.whole()) is not None]
+        for job in self.jobs.values():
+            is_guess = job.status is not None and (job.status.is_most or job.status.is_rough)
+            if job.is_running and job.began is not None and not (done and is_guess):
+                late = self._late or 0.0
+                known += [(whole + late, now - job.began) for whole in [job.whole()] if whole is not None]
+        if not known:
+            return None
+        mean = statistics.fmean(seconds for seconds, _ in known)
+        weights = [min(1.0, max(1e-6, since / mean if mean > 0 else 1.0)) for _, since in known]
+        return statistics.fmean([seconds for seconds, _ in known], weights)
 
 
 def makespan(seconds: Sequence[float], at_a_time: int) -> float:

@@ -3,16 +3,14 @@
 import codecs
 import os
 import secrets
-import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING, TextIO, TypeVar
@@ -20,9 +18,10 @@ from typing import IO, TYPE_CHECKING, TextIO, TypeVar
 from swinft.errors import InputError
 from swinft.system.cluster.place import LOCAL
 from swinft.system.import_paths import IMPORT_PATHS, child_environment
-from swinft.system.live import LIVE, LineSplitter, Screen
+from swinft.system.live import LIVE, LineSplitter
+from swinft.system.log import Log
 from swinft.system.orphans import CHILD
-from swinft.system.overview import STARTING, Overview
+from swinft.system.shown import ALONE, Following, Shown
 from swinft.system.status import read_status
 
 if TYPE_CHECKING:
@@ -45,16 +44,22 @@ class Child:
         environment: Environment variables, added to those of this process.
         log: File to which its output is appended, each line with its time; None to show it only.
         name: What its progress is called, such as `fold 0`; empty for a process that is not one of several jobs.
+        part: What of the job is still to be done, from 0 to 1; the time left is estimated by it until it says more.
     """
 
     words: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
     name: str = ""
+    part: float = 1.0
 
 
 def run_children(
-    children: Mapping[K, Child], slots: Sequence[Slot], together: bool = False, on: str = LOCAL, more: int = 0
+    children: Mapping[K, Child],
+    slots: Sequence[Slot],
+    together: bool = False,
+    on: str = LOCAL,
+    following: Following = ALONE,
 ) -> dict[K, int]:
     """Runs children, as many at a time as there are slots.
 
@@ -66,7 +71,7 @@ def run_children(
         slots: Devices of the children that run at the same time.
         together: Whether a failure ends the other children. Otherwise those that run continue, and no other is started.
         on: Where they run, as `check_place` returns it; on a cluster, slots are those of `cluster_slots`.
-        more: Children like these that the caller will run afterwards: they are part of the time left that is shown.
+        following: What else is shown.
 
     Returns:
         The exit code of each child that was started; 128 + signal if a signal ended it.
@@ -78,7 +83,9 @@ def run_children(
     """
     waiting, free, codes = list(children), list(slots), dict[K, int]()
     running: dict[K, tuple[_Process, Slot]] = {}
-    shown = _Shown(children, len(slots), more)
+    names: dict[int | str, str] = {key: child.name for key, child in children.items()}
+    parts: dict[int | str, float] = {key: child.part for key, child in children.items()}
+    shown = Shown(names, parts, len(slots), following)
     with shown, _end_children_on_error(running):
         while running or (waiting and not any(codes.values())):
             while waiting and free and not any(codes.values()):
@@ -89,7 +96,7 @@ def run_children(
             for number, (process, slot) in list(running.items()):
                 if (code := process.poll()) is not None:
                     codes[number] = code
-                    shown.overview.ended(number)
+                    shown.overview.ended(number, has_failed=code != 0)
                     free.append(slot)
                     del running[number]
             if together and any(codes.values()):
@@ -149,52 +156,17 @@ def launcher_ranks() -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-class _Shown:
-    """What is shown of children: their lines, and below them where each of them is.
-
-    Args:
-        children: The children.
-        at_a_time: How many of them run at the same time.
-        more: How many like them follow.
-    """
-
-    def __init__(self, children: Mapping[K, Child], at_a_time: int, more: int) -> None:
-        names: dict[int | str, str] = {key: child.name for key, child in children.items()}
-        self._are_jobs = all(names.values())
-        self.overview = Overview(names, at_a_time, more)
-        self.screen = Screen()
-        self._drawn: float | None = None
-
-    def __enter__(self) -> "_Shown":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.screen.clear()
-
-    def draw(self) -> None:
-        """Draws where the children are, now and then; called by the thread that waits for them."""
-        now = time.monotonic()
-        if not self.screen.is_live or (self._drawn is not None and now - self._drawn < self.screen.seconds):
-            return
-        self._drawn = now
-        from swinft.system.view import drawn  # rich is imported where it draws
-
-        rows = [row for row in self.overview.rows() if self._are_jobs or row.stage != STARTING]
-        if rows:
-            self.screen.show(partial(drawn, rows, self.overview.footer() if self._are_jobs else ""))
-
-
 class _Process:
     """A running child, and the threads that copy its output."""
 
-    def __init__(self, number: int | str, child: Child, slot: Slot, shown: _Shown, on: str) -> None:
+    def __init__(self, number: int | str, child: Child, slot: Slot, shown: Shown, on: str) -> None:
         environment = {**child_environment(), **child.environment, **slot, CHILD: str(os.getpid())}
         environment[IMPORT_PATHS] = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         environment["PYTHONUNBUFFERED"] = "1"  # otherwise the last lines of a killed child are lost
-        word = environment[LIVE] = secrets.token_hex(8) if shown.screen.is_live else ""
-        self._log = _Log(child.log) if child.log else None
+        word = environment[LIVE] = secrets.token_hex(8) if shown.is_shown else ""
+        self._log = Log(child.log) if child.log else None
         if self._log:
-            self._log.write([f"--- started: swinft {shlex.join(child.words)}"])
+            self._log.began(child.words)
         self._process = _start(on, ["-m", "swinft", *child.words], environment)
         self._copying = [
             threading.Thread(target=_copy, args=(source, target, self._log, shown, number, word), daemon=True)
@@ -214,7 +186,7 @@ class _Process:
         self._process.stdin.close()
         code = 128 - code if code < 0 else code  # a signal that ended it is a negative number
         if self._log:
-            self._log.write([f"--- ended with exit code {code}"])
+            self._log.ended(code)
             self._log = None
         return code
 
@@ -282,30 +254,7 @@ def _alive(processes: Iterable[_Process]) -> list[_Process]:
     return [process for process in processes if process.poll() is None]
 
 
-class _Log:
-    """The log of a child: lines with their times, appended by several threads.
-
-    What cannot be written, for example on a full disk, is left out.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink():  # a run from elsewhere may hold one that points outside the run
-            path.unlink()
-
-    def write(self, lines: Sequence[str]) -> None:
-        """Appends lines."""
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        content = "".join(f"{now}  {line}\n" for line in lines)
-        with suppress(OSError), self._lock, self._path.open("ab", buffering=0) as file:
-            file.write(content.encode(errors="replace"))
-
-
-def _copy(source: IO[bytes], target: TextIO | None, log: _Log | None, shown: _Shown, key: int | str, word: str) -> None:
+def _copy(source: IO[bytes], target: TextIO | None, log: Log | None, shown: Shown, key: int | str, word: str) -> None:
     """Shows the output of a child line by line, and appends it to its log without live lines and messages.
 
     It is read even where it cannot be shown or logged, so that the child does not block.

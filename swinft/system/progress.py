@@ -7,6 +7,7 @@ from types import TracebackType
 
 from swinft.printing import format_brief, format_rate
 from swinft.system.live import LiveLine
+from swinft.system.pace import Pace
 from swinft.system.status import Status
 
 LINE_SECONDS = 300.0  # between lines where there is no terminal for a live one
@@ -31,8 +32,7 @@ class Progress:
     def begin(self, what: str, num_batches: int, first_line: float = LINE_SECONDS) -> None:
         """Starts another pass; the arguments are those of the constructor."""
         self._what, self._num_batches = what, num_batches
-        self._batches = self._images = 0
-        self._first = self._last = 0.0
+        self._pace, self._images = Pace(), 0
         self._next_line = time.monotonic() + first_line
 
     def add(self, num_images: int, completed: Callable[[Status], Status] = lambda status: status) -> None:
@@ -42,15 +42,13 @@ class Progress:
             num_images: Images in the batch.
             completed: Adds what else is known to a status; called only where it is shown.
         """
-        self._batches, self._last = self._batches + 1, time.monotonic()
-        if self._batches == 1:
-            self._first = self._last
-        else:
-            self._images += num_images
+        now = time.monotonic()
+        self._pace.add(now)
+        self._images += num_images
         if self.live.is_due():
             self.live.show(completed(self._status()))
-        elif not self.live.is_shown and self._last >= self._next_line and self._batches > 1:
-            self._next_line = self._last + LINE_SECONDS
+        elif not self.live.is_shown and now >= self._next_line and self._pace.done > 1:
+            self._next_line = now + LINE_SECONDS
             print(_text(completed(self._status())), flush=True)
 
     def close(self) -> None:
@@ -65,19 +63,14 @@ class Progress:
     ) -> None:
         self.close()
 
-    @property
-    def seconds_per_batch(self) -> float | None:
-        """Seconds of a batch; None before the second one."""
-        taken = self._last - self._first
-        return taken / (self._batches - 1) if taken > 0 and self._batches > 1 else None
-
     def _status(self) -> Status:
         what, _, stage = self._what.partition("  ")
-        found = Status(what, stage, self._batches, self._num_batches)
-        if not (seconds := self.seconds_per_batch):
+        done = self._pace.done
+        found = Status(what, stage, done, self._num_batches)
+        if not (seconds := self._pace.seconds):
             return found
-        left = max(0, self._num_batches - self._batches) * seconds
-        return replace(found, rate=self._images / (self._last - self._first), stage_left=left, is_rough=True)
+        left = max(0, self._num_batches - done) * seconds
+        return replace(found, rate=self._images / done / seconds, stage_left=left, is_rough=True)
 
 
 def _text(status: Status) -> str:

@@ -36,6 +36,7 @@ class Status:
         whole: Expected seconds of the whole job, from the start of its process; None if unknown.
         is_rough: Whether the times are rough estimates.
         is_resumed: Whether the job goes on with what an earlier process has done.
+        is_most: Whether the times are upper limits: the job may end sooner.
     """
 
     what: str
@@ -53,12 +54,14 @@ class Status:
     whole: float | None = None
     is_rough: bool = False
     is_resumed: bool = False
+    is_most: bool = False
 
     def after(self, earlier: "Status | None") -> "Status":
         """This status with what an earlier one of the same job knew besides: scores do not change in every stage."""
         if earlier is None:
             return self
-        kept = {name: getattr(earlier, name) for name in ("metric", "score", "best", "memory", "whole", "is_resumed")}
+        names = ("metric", "score", "best", "memory", "whole", "is_resumed", "is_most")
+        kept = {name: getattr(earlier, name) for name in names}
         return replace(self, **{name: value for name, value in kept.items() if not getattr(self, name)})
 
     def aged(self, seconds: float) -> "Status":
@@ -99,6 +102,7 @@ def _checked(given: Mapping[str, Any]) -> Status:
         "of": int,
         "is_rough": bool,
         "is_resumed": bool,
+        "is_most": bool,
     }
     found: dict[str, Any] = {}
     for name in (field.name for field in fields(Status) if field.name in given):

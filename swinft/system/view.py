@@ -3,7 +3,6 @@
 import html
 import io
 import re
-import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -22,7 +21,7 @@ WIDE_STAGE, NARROW_STAGE = 23, 13  # characters of a stage: `out-of-fold predict
 LEFT_OUT_FIRST = ("", "stage", "memory", "batch", "img/s", "best", "loss", "score")
 
 
-def drawn(rows: Sequence[Status], footer: str, columns: int, lines: int) -> list[str]:
+def drawn(rows: Sequence[Status], footer: str, columns: int, lines: int, encoding: str = "utf-8") -> list[str]:
     """The lines of a view, each within the terminal's columns, with colours where it has them.
 
     Args:
@@ -30,8 +29,9 @@ def drawn(rows: Sequence[Status], footer: str, columns: int, lines: int) -> list
         footer: The last line; empty for none.
         columns: Columns of the terminal.
         lines: Lines that may be drawn.
+        encoding: Of the terminal, by which rich chooses the characters of a bar.
     """
-    console = _console(columns)
+    console = _console(columns, encoding)
     has_header = bool(footer) or any(row.of for row in rows)
     room = max(1, lines - has_header - bool(footer))
     if len(rows) > room > 1:
@@ -53,14 +53,14 @@ def as_html(lines: Sequence[str]) -> str:
 
 
 class _Paper(io.StringIO):
-    """A file with the encoding of standard output, by which rich chooses the characters of a bar."""
+    """A file with the encoding of a terminal."""
 
     encoding = "utf-8"
 
 
-def _console(columns: int) -> Console:
+def _console(columns: int, encoding: str) -> Console:
     paper = _Paper()
-    paper.encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    paper.encoding = encoding
     # Not by rich in a notebook: it would make a display of every line that is captured here.
     return Console(file=paper, width=max(1, columns), force_terminal=True, force_jupyter=False, highlight=False)
 
@@ -103,6 +103,7 @@ def _cells(row: Status, stage: int) -> dict[str, Text | ProgressBar]:
     """The cells of a row by column, with a stage of so many characters; those that are not known are empty."""
     has_batches = row.done is not None and row.of
     left = row.stage_left if row.left is None else row.left
+    sign = "<" if row.is_most else "~" if row.is_rough else ""
     return {
         "job": Text(visible(row.what), style="bold"),
         "stage": Text(shortened(visible(row.stage), stage)),
@@ -113,7 +114,7 @@ def _cells(row: Status, stage: int) -> dict[str, Text | ProgressBar]:
         "score": Text(_number(row.score)),
         "best": Text(_number(row.best), style="green"),
         "memory": Text(visible(row.memory)),
-        "left": Text("" if left is None else f"{'~' if row.is_rough else ''}{format_brief(left, row.is_rough)}"),
+        "left": Text("" if left is None else f"{sign}{format_brief(left, row.is_rough)}"),
     }
 
 

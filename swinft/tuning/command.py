@@ -14,17 +14,19 @@ import pandas as pd
 from swinft.errors import InputError, RunError
 from swinft.printing import print_line
 from swinft.run import api
-from swinft.run.compute.devices import FOLDS_AT_A_TIME, slots_for
+from swinft.run.compute.devices import FOLDS_AT_A_TIME, folds_at_a_time, slots_for
 from swinft.run.config.parser import Parser
 from swinft.run.python_inputs import plain, python_inputs, write_keys
 from swinft.system.device import visible_gpus
 from swinft.system.orphans import is_child
 from swinft.system.processes import Child, run_children
+from swinft.system.shown import Following
 from swinft.tuning.objective import FitObjective
 from swinft.tuning.options import TuneOptions
 from swinft.tuning.report import write_report
 from swinft.tuning.results import COMPLETE, best_of, write_results
-from swinft.tuning.search import Search
+from swinft.tuning.search import Search, trials_of
+from swinft.tuning.search_view import SearchTimes, SearchView
 from swinft.tuning.source import without_section
 from swinft.tuning.start import Started, start
 from swinft.tuning.study import Folder, Study
@@ -134,17 +136,19 @@ def _searched(options: TuneOptions, words: Sequence[str], named: set[str]) -> tu
     with without_section(words) as source:
         started = start(options, source, named)
     study, base, settings = started.study, started.base, started.study.settings
-    objective = FitObjective(base, study.folder, settings, started.words)
     if not is_child():
         done = sum(trial.state.is_finished() for trial in study.trials())
         logs = study.folder.log(0).parent
         print_line(f"{study.folder.root}: {done} of {options.trials} trials done; what each prints is in {logs}")
     until = None if options.hours is None else time.monotonic() + 3600 * options.hours
+    jobs = folds_at_a_time() if is_child() else options.jobs
+    view = SearchView(SearchTimes(study, trials_of(study, options.trials), jobs, until))
+    objective = FitObjective(base, study.folder, settings, started.words, view)
     try:
         if options.jobs > 1 and not is_child():  # processes on this machine, whose folds may run on others
-            _run_jobs(options, started)
+            _run_jobs(options, started, view.times)
         else:
-            Search(study, objective, options.trials, options.keep, until).run()
+            Search(study, objective, options.trials, options.keep, until, view).run()
     except (KeyboardInterrupt, SystemExit):
         if not is_child():
             advice = f"Resume with: {study.folder.resume_command}"
@@ -153,8 +157,13 @@ def _searched(options: TuneOptions, words: Sequence[str], named: set[str]) -> tu
     return None if is_child() else (study, objective)
 
 
-def _run_jobs(options: TuneOptions, started: Started) -> None:
+def _run_jobs(options: TuneOptions, started: Started, times: SearchTimes) -> None:
     """Runs trials in several processes.
+
+    Args:
+        options: Of the search.
+        started: The search.
+        times: How far it is, for the view.
 
     Raises:
         RunError: One of them has failed; its output says why.
@@ -168,7 +177,8 @@ def _run_jobs(options: TuneOptions, started: Started) -> None:
     variables = started.experiment.secrets() | {FOLDS_AT_A_TIME: str(options.jobs)}
     variables |= {STORAGE: options.storage} if options.storage else {}
     children = {number: Child(words, variables) for number in range(options.jobs)}
-    codes = run_children(children, [slots[number % len(slots)] for number in range(options.jobs)])
+    places = [slots[number % len(slots)] for number in range(options.jobs)]
+    codes = run_children(children, places, following=Following(footer=times.footer))
     if failed := [code for code in codes.values() if code]:
         raise RunError(
             f"{len(failed)} of {options.jobs} processes ended with exit code {failed[0]}; their output is above. "

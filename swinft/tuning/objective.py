@@ -21,6 +21,8 @@ from swinft.run.scores import join
 from swinft.run.scoring import score_rows, training_rows
 from swinft.run.trackers.run_records import send_run
 from swinft.store import digest, discard, is_committed
+from swinft.system.log import last_lines
+from swinft.system.shown import Following, Watch
 from swinft.tuning.base import Base
 from swinft.tuning.study import Folder, Settings
 
@@ -81,10 +83,13 @@ class FitObjective:
         folder: The search's folder.
         settings: What the search was started with.
         words: Options of `swinft fit` for every trial.
+        watch: Shows the folds of a trial while they run.
     """
 
-    def __init__(self, base: Base, folder: Folder, settings: Settings, words: Sequence[str] = ()) -> None:
-        self._base, self._folder, self._settings, self._words = base, folder, settings, words
+    def __init__(
+        self, base: Base, folder: Folder, settings: Settings, words: Sequence[str] = (), watch: Watch | None = None
+    ) -> None:
+        self._base, self._folder, self._settings, self._words, self._watch = base, folder, settings, words, watch
         self._data: CSVDataModule | None = None
         self._metrics: list[Any] = []
         self._seeds: list[int] | None = base.keys["seeds"]
@@ -114,7 +119,8 @@ class FitObjective:
         """
         names = trainings_of(folds, self._seeds)
         try:
-            fit_each(run, experiment, found, names)
+            more = len(trainings_of(self._settings.folds, self._seeds)) - len(names)
+            fit_each(run, experiment, found, names, Following(more, watch=self._watch))
         except (InputError, RunError) as error:
             code = getattr(error, "code", 2)
             logs = [run.fold(name).log for name in names if not run.fold(name).is_done and run.fold(name).log.is_file()]
@@ -204,7 +210,7 @@ class FitObjective:
 def _said(logs: Sequence[Path]) -> str:
     """Why the first process failed that says so: its message, or the last line of its traceback."""
     for log in logs:
-        text = log.read_text(encoding="utf-8", errors="replace").strip()
+        text = "\n".join(last_lines(log)).strip()
         if found := text.rpartition(FAILED)[2] if FAILED in text else text.rpartition("\n")[2]:
             return found
     return ""

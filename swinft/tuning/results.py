@@ -31,6 +31,8 @@ class Row:
         reason: Why it failed.
         seconds: Time of training.
         parameters: Numbers in its network.
+        took: Seconds from its beginning to its end; None if several processes have run it, or a version that did not
+            record it.
     """
 
     number: int
@@ -42,6 +44,7 @@ class Row:
     reason: str = ""
     seconds: float = 0.0
     parameters: int = 0
+    took: float | None = None
 
 
 def read_rows(study: Study) -> list[Row]:
@@ -66,6 +69,7 @@ def read_rows(study: Study) -> list[Row]:
                 about.get("reason", ""),
                 about.get("seconds", 0.0),
                 about.get("parameters", 0),
+                about.get("took") if about.get("starts") == 1 else None,
             )
         )
     return sorted(rows, key=lambda row: row.number)

@@ -1,5 +1,6 @@
 """Runs the trials of a search one after another, until as many have ended as were asked for."""
 
+import math
 import re
 import sys
 import time
@@ -13,6 +14,7 @@ from swinft.errors import InputError, RunError, StoreError, number_of
 from swinft.printing import format_brief, format_score, print_line
 from swinft.tuning.objective import FULL, SIGNALS, Measured, Objective
 from swinft.tuning.results import Row, best_of, write_results
+from swinft.tuning.search_view import SearchTimes, SearchView
 from swinft.tuning.study import Claim, Study
 
 SAME_FAILURES = 3  # in a row, before any trial has succeeded, that end the search
@@ -31,15 +33,21 @@ class Search:
         limit: Trials of the whole search.
         keep: Finished trials whose weights are kept.
         until: When no further step is started, in seconds of `time.monotonic`; None for no limit.
+        view: Shows the trials; None for one of this process alone.
     """
 
-    def __init__(self, study: Study, objective: Objective, limit: int, keep: int, until: float | None = None) -> None:
+    def __init__(
+        self,
+        study: Study,
+        objective: Objective,
+        limit: int,
+        keep: int,
+        until: float | None = None,
+        view: SearchView | None = None,
+    ) -> None:
         self.study, self.objective, self._keep, self._until = study, objective, keep, until
-        sizes = study.space.grid() if study.settings.sampler == "grid" else {}
-        count = 1
-        for values in sizes.values():
-            count *= len(values)
-        self.limit = min(limit, count) if sizes else limit
+        self.limit = trials_of(study, limit)
+        self._view = view or SearchView(SearchTimes(study, self.limit, 1, until))
         self._failures: list[str] = []
 
     def run(self) -> None:
@@ -59,6 +67,7 @@ class Search:
             except TimeIsUp:
                 break
             finally:
+                self._view.clear()
                 claim.lock.close()
 
     def _is_time_up(self) -> bool:
@@ -68,6 +77,7 @@ class Search:
         chosen = ", ".join(f"{key} {_short(value)}" for key, value in claim.labels.items())
         print_line(f"trial {claim.number}: {chosen}")
         started = time.monotonic()
+        self._view.begin(claim.number)
         try:
             measured, done, is_pruned = self._measure(claim)
         except (InputError, RunError) as error:
@@ -104,16 +114,16 @@ class Search:
             "parameters": measured.parameters,
         }
         values = None if is_pruned else [float(about[name]) for name in self.study.settings.objective]
-        self.study.finish(claim, values, **about)
-        best = self._write()
+        self.study.finish(claim, values, took=round(took, 1), **about)
+        best, left = self._write(), self._left()
         how = f"pruned after {number_of(done, 'fold')}, " if is_pruned else ""
         ahead = f"; best: {format_score(best.score)} of trial {best.number}" if best else ""
-        print_line(f"trial {claim.number}: {how}{format_score(measured.score)} in {format_brief(took)}{ahead}")
+        print_line(f"trial {claim.number}: {how}{format_score(measured.score)} in {format_brief(took)}{ahead}{left}")
 
     def _fail(self, claim: Claim, reason: str) -> None:
         self.study.finish(claim, None, reason)
-        best = self._write()
-        print_line(f"trial {claim.number}: failed: {reason.splitlines()[0]}")
+        best, left = self._write(), self._left()
+        print_line(f"trial {claim.number}: failed: {reason.splitlines()[0]}{left}")
         self._failures.append(re.sub(r"\d+(\.\d+)?(e[-+]?\d+)?", "0", reason))
         if best is None and self._failures[-SAME_FAILURES:] == [self._failures[-1]] * SAME_FAILURES:
             raise RunError(
@@ -121,9 +131,22 @@ class Search:
                 f"What they printed is in {self.study.folder.log(claim.number).parent}."
             )
 
+    def _left(self) -> str:
+        """The time left for the search, at the end of a line; removes the view before that line."""
+        self._view.clear()
+        times = self._view.times
+        times.read()
+        return f"; left for the search: {times.describe_left([])}" if times.left([])[0] else ""
+
     def _write(self) -> Row | None:
         """Writes the table and the best config, deletes large files of other trials, and returns the best trial."""
         return best_of(write_results(self.study, self.objective, self._keep), self.study.settings)
+
+
+def trials_of(study: Study, limit: int) -> int:
+    """How many trials a search has: as many as asked for, or all that a grid has."""
+    sizes = study.space.grid() if study.settings.sampler == "grid" else {}
+    return min(limit, math.prod(len(values) for values in sizes.values())) if sizes else limit
 
 
 def _next(steps: Iterator[Measured]) -> Measured | None:

@@ -1,11 +1,7 @@
 """What `fit` and `predict` say while they work: a table, times left, and live lines on terminals only."""
 
-import os
-import pty
 import re
 import sys
-import threading
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,74 +21,12 @@ from swinft.system.import_paths import child_environment
 from swinft.system.live import LineSplitter
 from swinft.system.overview import makespan
 from swinft.system.processes import Child, run_children
+from swinft.system.shown import Following
 from swinft.system.status import Status, read_status
 from tests.conftest import power_gone_after, tiny_config, write_config
+from tests.terminals import plain
 
 START_UP, STEP, WARM_UP, VALIDATION_STEP = 30.0, 10.0, 60.0, 5.0
-
-
-class Terminal:
-    """A pseudo-terminal: what was written to it, and what it shows."""
-
-    def __init__(self) -> None:
-        self._main, end = pty.openpty()
-        self.stream = os.fdopen(end, "w")
-        self._content = b""
-        self._reader = threading.Thread(target=self._read, daemon=True)  # else it is full after some thousand bytes
-        self._reader.start()
-
-    def _read(self) -> None:
-        with suppress(OSError):  # of Linux, where the other end is closed
-            while content := os.read(self._main, 65536):
-                self._content += content
-
-    def close(self) -> str:
-        """Everything that was written."""
-        if not self.stream.closed:
-            self.stream.close()
-            self._reader.join(timeout=10)
-            os.close(self._main)
-        return self._content.decode()
-
-    def screen(self) -> list[str]:
-        """The lines that are left to see."""
-        lines, row, column = [""], 0, 0
-        for piece in re.findall(r"\x1b\[\d*[JKA]|[\r\n]|[^\x1b\r\n]+", plain(self.close())):
-            if piece == "\x1b[J":
-                lines[row:] = [lines[row][:column]]
-            elif piece == "\x1b[K":
-                lines[row] = lines[row][:column]
-            elif piece.endswith("A") and piece[0] == "\x1b":
-                row -= int(piece[2:-1])
-            elif piece == "\r":
-                column = 0
-            elif piece == "\n":
-                row += 1
-                lines += [""] * (row + 1 - len(lines))
-            else:
-                lines[row] = lines[row][:column].ljust(column) + piece + lines[row][column + len(piece) :]
-                column += len(piece)
-        return lines
-
-
-def plain(text: str) -> str:
-    """Text without colours."""
-    return re.sub(r"\x1b\[[\d;]*m", "", text)
-
-
-@pytest.fixture
-def terminal(monkeypatch):
-    """A terminal; standard output is one from `attach` on."""
-    terminal = Terminal()
-    terminal.attach = lambda: monkeypatch.setattr(sys, "stdout", terminal.stream)  # pytest has its own in a fixture
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("LINES", "40")
-    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
-    monkeypatch.setattr(live, "REDRAW_SECONDS", 0.0)
-    monkeypatch.setattr(live, "TALK_SECONDS", 0.0)
-    yield terminal
-    terminal.close()
 
 
 class Clock:
@@ -143,11 +77,12 @@ def test_times_left_are_rough_after_one_epoch_and_then_those_of_the_last_ones(
     monkeypatch.setenv(FOLDS_AT_A_TIME, "1")
     config = config_of(competition, tmp_path, **{"trainer.max_epochs": 3})
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
-    # An epoch is 2 steps and 2 of validation, 30 s, the first one a minute more; the other fold is still to start.
+    # An epoch is 2 steps and 2 of validation, 30 s, the first one a minute more; the other fold is still to start, and
+    # needs 30 s, that minute, and 3 × 30 + 10.
     assert times(capsys.readouterr().out.replace(" *", "")) == [
-        ["0.15", "1m 30s", "about 3m", "about 8m"],  # 2 × 90 + 10, and 30 + 3 × 90 + 10 more
-        ["0.6", "30s", "40s", "2m 50s"],  # 30 + 10, and 30 + 3 × 30 + 10 more
-        ["0.6", "30s", "10s", "2m 20s"],
+        ["0.15", "1m 30s", "about 1m", "about 4m"],  # 2 × 30 + 10
+        ["0.6", "30s", "40s", "3m 50s"],  # 30 + 10
+        ["0.6", "30s", "10s", "3m 20s"],
     ]
 
 
@@ -159,7 +94,7 @@ def test_a_resume_counts_what_is_left_and_measures_again(clock, competition, tmp
     capsys.readouterr()
     assert main(["fit", "--config", str(config), "--fold", "0", "--resume"]) == 0
     said = capsys.readouterr().out.replace(" *", "")
-    assert [row[-3:] for row in times(said)] == [["0.15", "1m 30s", "about 2m"], ["0.6", "30s", "10s"]]  # 90 + 10
+    assert [row[-3:] for row in times(said)] == [["0.15", "1m 30s", "about 40s"], ["0.6", "30s", "10s"]]  # 30 + 10
     assert "run left" not in said  # nobody fits the other fold
 
 
@@ -251,6 +186,9 @@ def test_a_terminal_shows_a_live_line_that_is_gone_at_the_end(terminal, tiny_run
     assert not [line for line in screen if " 5/6 " in line or ("img/s" in line and "epoch" in line)]
     assert [line[:17] for line in screen if "  epoch " in line] == ["fold 0  epoch 1/2", "fold 0  epoch 2/2"]
     assert screen[-2].startswith("next: swinft submit")
+    log = (tmp_path / "runs" / "tiny" / "fold_0" / "log.txt").read_text()
+    assert "fold 0  epoch 2/2" in log
+    assert not re.search(r"\x1b|\d/6|img/s +loss|validation  ", log)
 
 
 def test_an_error_leaves_no_live_line(terminal, competition, tmp_path, monkeypatch):
@@ -347,7 +285,7 @@ def written_by_children(folder: Path, monkeypatch) -> list[str]:
     monkeypatch.setattr(sys, "executable", str(stub))
     logs = [folder / f"{number}.txt" for number in range(2)]
     children = {number: Child([str(number)], {}, log, f"fold {number}") for number, log in enumerate(logs)}
-    assert run_children(children, [{}, {}], more=1) == {0: 0, 1: 0}
+    assert run_children(children, [{}, {}], following=Following(more=1)) == {0: 0, 1: 0}
     texts = [log.read_text() for log in logs]
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for text in texts for line in text.splitlines())
     assert [[line[21:] for line in text.splitlines()][::1000] for text in texts] == [

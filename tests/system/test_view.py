@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import partial
 
 import pytest
 
@@ -62,7 +63,7 @@ def test_a_terminal_without_unicode_gets_what_it_can_show(monkeypatch, tmp_path)
         monkeypatch.setattr(sys, "stdout", stream)
         screen = live.Screen()
         screen.is_live = True
-        screen.show(lambda columns, rows: drawn([Status("Hündin", "epoch 1/2", 1, 2)], "", columns, rows))
+        screen.show(partial(drawn, [Status("Hündin", "epoch 1/2", 1, 2)], ""))
         screen.clear()
     assert "H?ndin" in (tmp_path / "out").read_text(encoding="ascii")
 
@@ -147,8 +148,8 @@ def test_what_follows_the_last_batch_is_learnt_from_the_folds_that_are_done(cloc
     folds.ended(0)
     folds.started(1)
     clock.now = 150.0
-    folds.heard(1, Status("fold 1", "epoch 3/9", left=60.0))
-    assert folds.left() == (60 + 10 + 112, False)
+    folds.heard(1, Status("fold 1", "epoch 3/9", left=64.0))  # and 10 s later; it takes 38 s + 74 s as the first one
+    assert folds.left() == (pytest.approx(64 + 10 + 112), False)
 
 
 def test_a_resumed_fold_says_nothing_of_how_long_another_takes(clock):
@@ -159,6 +160,43 @@ def test_a_resumed_fold_says_nothing_of_how_long_another_takes(clock):
     clock.now = 10.0
     folds.ended(0)
     assert folds.left() == (100.0, False)
+
+
+def test_folds_that_wait_take_as_long_as_earlier_ones_and_as_the_one_that_runs(clock):
+    folds = Overview({number: f"fold {number}" for number in range(3)}, 1, began=0.0)
+    folds.started(0)
+    clock.now = 100.0
+    folds.ended(0)
+    folds.started(1)
+    clock.now = 300.0
+    folds.heard(1, Status("fold 1", "epoch 2/3", left=100.0, whole=300.0))  # at a third of the speed
+    assert folds.left() == (pytest.approx(100 + 200), False)  # 100 s and 300 s, whose mean is reached
+    folds.ended(1, has_failed=True)
+    assert folds.left() == (0.0, False)
+    assert folds.footer().startswith("fold 1 failed: no other is started; left for those that run: 0.0s; 1 of 3 folds")
+
+
+def test_a_resumed_fold_that_waits_takes_what_is_left_of_it_and_scores_follow(clock):
+    folds = Overview({0: "fold 0", 1: "fold 1"}, 1, after=7.0, parts={1: 0.25}, began=0.0)
+    folds.started(0)
+    clock.now = 50.0
+    folds.heard(0, Status("fold 0", "epoch 5/10", left=50.0, whole=100.0))
+    assert folds.left() == (50 + 25 + 7, False)
+
+
+def test_an_early_stop_makes_times_upper_limits_until_a_fold_is_done(clock):
+    folds = Overview({0: "fold 0", 1: "fold 1"}, 1, began=0.0)
+    folds.started(0)
+    clock.now = 50.0
+    folds.heard(0, Status("fold 0", "epoch 5/10", left=50.0, whole=100.0, is_most=True))
+    assert folds.footer().startswith("left for everything: at most 2m 30s; 0 of 2 folds")
+    assert re.search("fold 0 .* <50s$", "\n".join(text(drawn(folds.rows(), "", 80, 24))))
+    clock.now = 60.0
+    folds.ended(0)
+    folds.started(1)
+    clock.now = 70.0
+    folds.heard(1, Status("fold 1", "epoch 2/10", left=90.0, whole=100.0, is_most=True))
+    assert folds.footer().startswith("left for everything: 1m 30s; 1 of 2 folds")
 
 
 def test_time_left_of_folds_side_by_side(clock):

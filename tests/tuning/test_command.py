@@ -1,7 +1,6 @@
 """`swinft tune` through the front door."""
 
 import json
-from contextlib import redirect_stderr, redirect_stdout
 
 import pandas as pd
 import pytest
@@ -29,15 +28,7 @@ def config(competition, tmp_path):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    def run(children, *_, **__):
-        codes = {}
-        for name, child in children.items():
-            child.log.parent.mkdir(parents=True, exist_ok=True)
-            with child.log.open("a") as log, redirect_stdout(log), redirect_stderr(log):
-                codes |= in_this_process({name: child})
-        return codes
-
-    monkeypatch.setattr("swinft.run.fit.run_children", run)
+    monkeypatch.setattr("swinft.run.fit.run_children", in_this_process)
 
 
 def test_options_of_a_search_and_keys_of_a_config_are_told_apart(tmp_path):

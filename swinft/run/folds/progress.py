@@ -1,8 +1,6 @@
 """What a fold prints while it trains: a line per epoch with the time left for fold and run, and a live line."""
 
-import math
 import os
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +15,15 @@ from swinft.model.training.steps import steps_of
 from swinft.run.compute.devices import FOLDS_AT_A_TIME, folds_at_a_time
 from swinft.run.fold_files import Fold
 from swinft.run.folds.epoch_table import EpochTable
+from swinft.run.folds.forecast import Forecast
 from swinft.run.folds.hours import TimeLimit
 from swinft.run.layout import Run
+from swinft.run.trainer import callbacks_of
 from swinft.system.memory import memory_use
 from swinft.system.orphans import STARTED
 from swinft.system.overview import makespan
 from swinft.system.progress import Progress
 from swinft.system.status import Status
-
-FORWARD = 1 / 3  # of a training step, until a validation is measured: the backward pass takes twice as long
-RECENT = 5  # the median of so many last epochs is the expected duration of the next ones
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,7 @@ class RunFolds:
 class FoldProgress:
     """Measures a fold's epochs and prints them.
 
-    The first epoch of a process is slower (memory allocation, compilation, a cold cache): estimates from it are printed
-    as "about". Later estimates use the median of the last `RECENT` epochs without the first. Epochs of an earlier
-    process are ignored: they may have been trained on another machine.
+    Estimates from the first epoch of a process are printed as "about".
 
     Args:
         fold: The fold.
@@ -68,27 +63,28 @@ class FoldProgress:
         self, fold: Fold, metrics: list[str], num_views: int, limit: TimeLimit | None, folds: RunFolds | None
     ) -> None:
         self._fold, self._metrics, self._num_views, self._limit, self._folds = fold, metrics, num_views, limit, folds
-        self._seconds: list[float] = []  # of the epochs of this process
+        self._forecast: Forecast | None = None  # None before the first epoch
         self._started = self._trained_until = 0.0
-        self._start_up = 0.0  # seconds from the start of the process to its first epoch
         self._images = 0
         self._has_noted = False  # whether the note on waiting for the loader was printed
-        self._left: tuple[float, float | None] | None = None  # of fold and run, at the start of this epoch
         self._batches: Progress | None = None  # None if the config has a progress bar
         self._losses: list[Tensor] = []  # the sum of the epoch's losses so far; read only where it is shown
         self._num_losses = 0
         self._known = Status("")  # what is known since the last epoch
         self._is_resumed = False  # whether this process has not trained the first epoch
-        self._whole: float | None = None  # seconds of a fold like this, from the start of its process
+        self._may_end_sooner = False  # whether a callback may end the training before its last epoch
         self._table: EpochTable | None = None
 
     def begin_epoch(self, trainer: Trainer) -> None:
         """Starts the clock of an epoch."""
         self._started = time.monotonic()
-        if self._table is None:
-            self._start_up = self._started - STARTED
-            planned, self._is_resumed = steps_of(trainer).epochs, trainer.current_epoch > 0
-            self._table = EpochTable(self._fold.index, planned, self._metrics, self._folds is not None)
+        if self._forecast is None:
+            steps, self._is_resumed = steps_of(trainer), trainer.current_epoch > 0
+            self._table = EpochTable(self._fold.index, steps.epochs, self._metrics, self._folds is not None)
+            self._may_end_sooner = any(isinstance(each, EarlyStopping) for each in callbacks_of(trainer))
+            whole = steps.total / steps.per_epoch
+            self._forecast = Forecast(whole, self._num_views, self._started - STARTED)
+        self._forecast.begin(self._started)
         self._images, self._losses, self._num_losses = 0, [], 0
         bars = [each for each in trainer.callbacks if isinstance(each, ProgressBar)]  # type: ignore[attr-defined]
         if trainer.is_global_zero and not bars:
@@ -106,6 +102,10 @@ class FoldProgress:
         images = len(batch["row"]) * trainer.world_size
         self._images += images
         self._trained_until = time.monotonic()
+        assert self._forecast
+        self._forecast.batches = int(trainer.num_training_batches)
+        self._forecast.held_out = int(sum(trainer.num_val_batches))
+        self._forecast.trained(self._trained_until)
         if self._batches and self._batches.live.is_shown and loss is not None:
             self._losses = [sum(self._losses, loss.detach())]
             self._num_losses += 1
@@ -114,6 +114,8 @@ class FoldProgress:
 
     def validated(self, trainer: Trainer, batch: dict[str, Any], index: int) -> None:
         """Counts a validation batch."""
+        assert self._forecast
+        self._forecast.validated(time.monotonic())
         if self._batches and index == 0:
             self._batches.begin(f"fold {self._fold.index}  validation", int(sum(trainer.num_val_batches)))
         if self._batches:
@@ -131,34 +133,33 @@ class FoldProgress:
         taken = self._trained_until - self._started
         return self._images / taken if taken > 0 else 0.0
 
-    def lines(self, trainer: Trainer, values: dict[str, float], validation: float, is_best: bool) -> list[str]:
+    def lines(self, trainer: Trainer, values: dict[str, float], is_best: bool) -> list[str]:
         """The lines to print for an epoch that has ended.
 
         Args:
             trainer: The trainer.
             values: The epoch, as in `metrics.jsonl`.
-            validation: Seconds of its validation.
             is_best: Whether it is the best epoch so far.
         """
         assert self._table
-        self._seconds.append(values["seconds"])
-        fold_left, run_left = self._time_left(trainer, validation)
-        is_rough = len(self._seconds) == 1
-        self._left = fold_left, run_left
+        assert self._forecast
+        self._forecast.end(time.monotonic())
+        fold_left, is_rough = self._left(trainer) or 0.0, self._forecast.is_rough
+        run_left = self._run_left(fold_left, steps_of(trainer).epochs)
         run = None if run_left is None else (run_left, is_rough)
         self._remember(values, is_best)
         line = self._table.line(values, self.rate, (fold_left, is_rough), run, is_best)
-        before = [] if len(self._seconds) > 1 else [*self._notes(trainer), self._table.header()]
+        before = [] if self._forecast.epochs > 1 else [*self._notes(), self._table.header()]
         return [*before, line, *self._note_of_waiting(trainer, values)]
 
-    def _notes(self, trainer: Trainer) -> list[str]:
+    def _notes(self) -> list[str]:
         """Notes on the table."""
         assert self._table
         notes = []
         hidden = [name for name in self._table.hidden if name != "lr"]
         if hidden:
             notes.append(f"fold {self._fold.index}: {', '.join(hidden)} of every epoch: {self._fold.metrics}")
-        if any(isinstance(each, EarlyStopping) for each in trainer.callbacks):  # type: ignore[attr-defined]
+        if self._may_end_sooner:
             notes.append(f"fold {self._fold.index}: times left are upper limits, since EarlyStopping may end it sooner")
         return notes
 
@@ -185,70 +186,43 @@ class FoldProgress:
         if is_training and self._losses:
             mean = self._losses[0].float().item() / self._num_losses
             loss = mean * trainer.accumulate_grad_batches
-        use, limit = memory_use(trainer.strategy.root_device), self._limit
-        left, is_rough = self._left_now(trainer, status, is_training)
-        whole = self._whole
-        if limit:  # a fold that waits gets as much of the time
-            left = None if left is None else min(left, limit.left)
-            whole = None if whole is None else min(whole, time.monotonic() - STARTED + limit.left)
+        assert self._forecast
+        use, limit, now = memory_use(trainer.strategy.root_device), self._limit, time.monotonic()
+        left, whole = self._left(trainer), self._forecast.whole(now, _epochs_left(trainer), self._is_resumed)
+        if limit and whole is not None:  # a fold that waits gets as much of the time
+            whole = min(whole, now - STARTED + limit.left)
         return replace(
             status.after(self._known),
             loss=loss,
             memory=f"{use.peak / 1e9:.1f}/{use.total / 1e9:.0f} GB",
             left=left,
             whole=whole,
-            is_rough=is_rough,
+            is_rough=self._forecast.is_rough,
             is_resumed=self._is_resumed,
+            is_most=self._may_end_sooner,
         )
 
-    def _left_now(self, trainer: Trainer, status: Status, is_training: bool) -> tuple[float | None, bool]:
-        """Seconds until the fold is done, None if unknown; and whether they are a rough estimate."""
-        if self._left is not None:
-            return max(0.0, self._left[0] - (time.monotonic() - self._started)), len(self._seconds) == 1
-        assert self._batches
-        seconds = self._batches.seconds_per_batch
-        if seconds is None or status.stage_left is None:
-            return None, True
-        steps, held_out = steps_of(trainer), int(sum(trainer.num_val_batches))
-        if is_training:
-            train, validation = int(trainer.num_training_batches) * seconds, held_out * seconds * FORWARD
-            rest = status.stage_left + validation
-        else:
-            train, validation = self._trained_until - self._started, held_out * seconds
-            rest = status.stage_left
-        epochs = (steps.total - trainer.global_step) / steps.per_epoch
-        epochs = math.ceil(epochs - 1e-9) - 1 if is_training else epochs  # those after this one
-        return rest + max(0.0, epochs) * (train + validation) + validation * self._num_views, True
+    def _left(self, trainer: Trainer) -> float | None:
+        """Seconds until the fold is done; None if unknown."""
+        assert self._forecast
+        left = self._forecast.left(time.monotonic(), _epochs_left(trainer))
+        return min(left, self._limit.left) if self._limit and left is not None else left
 
-    def _time_left(self, trainer: Trainer, validation: float) -> tuple[float, float | None]:
-        """Seconds until the fold is done, and the run; None for the run if unknown."""
-        steps = steps_of(trainer)
-        epoch = statistics.median(self._seconds[1:][-RECENT:] or self._seconds)
-        after = validation * self._num_views  # the out-of-fold predictions
-        self._whole = self._start_up + steps.epochs * epoch + after
-        own = after + (
-            0.0 if trainer.should_stop else max(0, steps.total - trainer.global_step) / steps.per_epoch * epoch
-        )
-        if self._limit:
-            own = min(own, self._limit.left)
-        if self._folds is None:
-            return own, None
-        return own, self._run_left(own, steps.epochs, epoch, after)
-
-    def _run_left(self, own: float, planned: int, epoch: float, after: float) -> float:
-        """Seconds until all folds are done, if each is as fast as this one.
+    def _run_left(self, own: float, planned: int) -> float | None:
+        """Seconds until all folds are done, if each is as fast as this one; None in a process that fits one fold.
 
         Args:
             own: Seconds left for this fold.
             planned: Epochs of a fold.
-            epoch: Seconds of an epoch.
-            after: Seconds of the out-of-fold predictions after the training.
         """
-        assert self._folds
+        assert self._forecast
+        if self._folds is None:
+            return None
+        epoch, after = self._forecast.epoch(time.monotonic()) or 0.0, self._forecast.predictions
         unfinished = [fold for fold in self._folds.folds if not fold.result.is_file()]
         whole, least = [], []
         for position, fold in enumerate(unfinished):
-            start = 0.0 if position < self._folds.at_a_time else self._start_up
+            start = 0.0 if position < self._folds.at_a_time else self._forecast.warm_up
             done = fold.recorded_epochs()
             rest = start + max(0, planned - done) * epoch + after
             whole.append(own if fold == self._fold else rest)
@@ -257,3 +231,9 @@ class FoldProgress:
         if self._limit and self._limit.run_left is not None:  # every fold trains at least one epoch, whatever the limit
             left = max(makespan(least, self._folds.at_a_time), min(left, self._limit.run_left))
         return left
+
+
+def _epochs_left(trainer: Trainer) -> float:
+    """Epochs that are still to be trained, with what is left of this one."""
+    steps = steps_of(trainer)
+    return 0.0 if trainer.should_stop else max(0.0, (steps.total - trainer.global_step) / steps.per_epoch)

@@ -181,7 +181,7 @@ class FoldRecorder(Checkpoint):
         self.end = self._why_ended(trainer)
         if trainer.is_global_zero:
             is_best = self.best is line and self.fold.held_out is not None
-            for text in self.progress.lines(trainer, line, self._validation_seconds, is_best):
+            for text in self.progress.lines(trainer, line, is_best):
                 print(text, flush=True)
             if (skips := pl_module.skips) and (note := skips.describe()):
                 print(f"fold {self.fold.index}  epoch {line['epoch']}: {note}", flush=True)
