@@ -274,9 +274,10 @@ def fold_child(
 
 def part_left(run: Run, index: FoldId, max_epochs: int | None) -> float:
     """What of a fold is still to be trained, from 0 to 1: an earlier process may have trained some of its epochs."""
+    done = run.fold(index).recorded_epochs()
     if not max_epochs or max_epochs < 1:
-        return 1.0
-    return max(0.0, 1 - run.fold(index).recorded_epochs() / max_epochs)
+        return 0.99 if done else 1.0  # how much is left is not known here, only that it is not all
+    return max(0.0, 1 - done / max_epochs)
 
 
 def _failure(run: Run, failed: Mapping[FoldId, int]) -> InputError | RunError:

@@ -48,7 +48,7 @@ class Job:
     def whole(self) -> float | None:
         """Seconds that one like it takes from its start; None if unknown."""
         if self.took is not None:  # a resumed one has taken less than another will
-            return max(self.took, self.status.whole or 0.0) if self.status and self.status.is_resumed else self.took
+            return max(self.took, self.status.whole or 0.0) if self.status and self.part < 1 else self.took
         if self.status is None or self.began is None:
             return None
         if self.status.left is not None and self.status.whole is None:

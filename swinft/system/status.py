@@ -35,7 +35,6 @@ class Status:
         left: Seconds until the job is done; None if unknown.
         whole: Expected seconds of the whole job, from the start of its process; None if unknown.
         is_rough: Whether the times are rough estimates.
-        is_resumed: Whether the job goes on with what an earlier process has done.
         is_most: Whether the times are upper limits: the job may end sooner.
     """
 
@@ -53,14 +52,13 @@ class Status:
     left: float | None = None
     whole: float | None = None
     is_rough: bool = False
-    is_resumed: bool = False
     is_most: bool = False
 
     def after(self, earlier: "Status | None") -> "Status":
         """This status with what an earlier one of the same job knew besides: scores do not change in every stage."""
         if earlier is None:
             return self
-        names = ("metric", "score", "best", "memory", "whole", "is_resumed", "is_most")
+        names = ("metric", "score", "best", "memory", "whole", "is_most")
         kept = {name: getattr(earlier, name) for name in names}
         return replace(self, **{name: value for name, value in kept.items() if not getattr(self, name)})
 
@@ -101,7 +99,6 @@ def _checked(given: Mapping[str, Any]) -> Status:
         "done": int,
         "of": int,
         "is_rough": bool,
-        "is_resumed": bool,
         "is_most": bool,
     }
     found: dict[str, Any] = {}

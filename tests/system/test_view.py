@@ -153,9 +153,9 @@ def test_what_follows_the_last_batch_is_learnt_from_the_folds_that_are_done(cloc
 
 
 def test_a_resumed_fold_says_nothing_of_how_long_another_takes(clock):
-    folds = Overview({number: f"fold {number}" for number in range(2)}, 1, began=0.0)
+    folds = Overview({number: f"fold {number}" for number in range(2)}, 1, parts={0: 0.2}, began=0.0)
     folds.started(0)
-    folds.heard(0, Status("fold 0", "epoch 9/10", left=10.0, whole=100.0, is_resumed=True))
+    folds.heard(0, Status("fold 0", "epoch 9/10", left=10.0, whole=100.0))
     folds.heard(0, Status("fold 0", "out-of-fold predictions", stage_left=1.0))
     clock.now = 10.0
     folds.ended(0)

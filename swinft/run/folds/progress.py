@@ -198,7 +198,6 @@ class FoldProgress:
             left=left,
             whole=whole,
             is_rough=self._forecast.is_rough,
-            is_resumed=self._is_resumed,
             is_most=self._may_end_sooner,
         )
 

@@ -38,15 +38,7 @@ class Plan:
 
         def status(stage, epochs):
             left, whole = forecast.left(now, epochs), forecast.whole(now, epochs, bool(self.done))
-            return Status(
-                "",
-                stage,
-                left=left,
-                whole=whole,
-                is_rough=forecast.is_rough,
-                is_most=is_most,
-                is_resumed=bool(self.done),
-            )
+            return Status("", stage, left=left, whole=whole, is_rough=forecast.is_rough, is_most=is_most)
 
         for epoch in range(self.done, self.ends_after or self.epochs):
             forecast.begin(now)
