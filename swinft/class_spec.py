@@ -22,6 +22,12 @@ else:
     Named = str | dict[str, Any]
 
 
+@functools.lru_cache(maxsize=256)  # a search on a metric copies it thousands of times
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature of a function."""
+    return inspect.signature(function)
+
+
 class InitArgsMixin:
     """Base of objects that store the arguments they were created with, for their spec in a checkpoint."""
 
@@ -31,7 +37,7 @@ class InitArgsMixin:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Stores the arguments."""
         made = super().__new__(cls)
-        signature = inspect.signature(cls.__init__)
+        signature = _signature_of(cls.__init__)
         try:
             given = signature.bind_partial(made, *args, **kwargs).arguments
         except TypeError:  # __init__ raises a clearer error

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-Use = Literal["order", "augmentation", "mixing", "dropout", "resampling", "search"]
+Use = Literal["order", "augmentation", "mixing", "dropout", "resampling", "search", "few rows"]
 
 
 def seed_for(use: Use, seed: int, fold: int = 0) -> int:

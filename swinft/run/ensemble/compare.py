@@ -16,10 +16,12 @@ from swinft.printing import format_brief, print_line
 from swinft.run.ensemble.method import Method
 from swinft.run.ensemble.methods import methods_with
 from swinft.run.ensemble.nested import (
+    FEW_ROWS,
     Candidate,
     Problem,
     correlations,
     evaluate,
+    fits_few_rows,
     leave_one_out,
     member_candidates,
     resampled_gains,
@@ -88,8 +90,10 @@ def compare(problem: Problem, recipe: Recipe, metric: str) -> Comparison:
     entries = [_entry(*each, best, problem) for each in zip([*tried, *ranked], bounds, strict=True)]
     adds = [math.nan] * len(singles)
     if recipe.leave_one_out:
-        _say_how_long(seconds[method.name] * len(singles))
-        adds = leave_one_out(problem, method, chosen)
+        is_part = fits_few_rows(problem, method)
+        share = FEW_ROWS / len(problem.folds) if is_part else 1.0
+        _say_how_long(seconds[method.name] * (len(singles) + is_part) * share)
+        adds = leave_one_out(problem, method, chosen, recipe.seed)
     table = {
         "method": chosen.name,
         "engine": (chosen.fitted or {}).get("engine"),
@@ -102,6 +106,7 @@ def compare(problem: Problem, recipe: Recipe, metric: str) -> Comparison:
         "best_member": best.name,
         "bootstrap": recipe.bootstrap,
         "are_groups": problem.groups is not None,
+        "adds_fitted_on": FEW_ROWS if recipe.leave_one_out and fits_few_rows(problem, method) else None,
         "methods": entries[: len(tried)],
         "refused": refused,
         **_of_members(problem, {each["name"]: each for each in entries[len(tried) :]}, adds),

@@ -50,6 +50,9 @@ class Method:
     keeps_unit = True
     """Whether its predictions are in the competition's units."""
 
+    is_search = False
+    """Whether it searches by scoring rows many times, which takes long for many rows."""
+
     fewest = 2
     """The fewest members that it combines."""
 

@@ -87,7 +87,7 @@ class Rank(Method):
 class Hill(Weighted):
     """Hill climbing with replacement (Caruana et al. 2004)."""
 
-    name = "hill"
+    name, is_search = "hill", True
 
     def weights(self, rows: Rows) -> Array:
         """How often each member was added, as a fraction."""
@@ -107,7 +107,7 @@ class NNLS(Weighted):
 class NelderMead(Weighted):
     """Weights by the simplex search of Nelder and Mead."""
 
-    name = "nelder-mead"
+    name, is_search = "nelder-mead", True
 
     def weights(self, rows: Rows) -> Array:
         """The weights of the best score that was found."""
@@ -117,7 +117,7 @@ class NelderMead(Weighted):
 class HillPerOutput(PerOutput):
     """Hill climbing of the weights of each output in turn."""
 
-    name, is_automatic = "hill-per-output", False
+    name, is_automatic, is_search = "hill-per-output", False, True
 
     def weights(self, rows: Rows) -> Array:
         """Those that hill climbing finds, where they are better than one weight of a member."""
@@ -141,7 +141,7 @@ class NNLSPerOutput(PerOutput):
 class NelderMeadPerOutput(PerOutput):
     """The search of Nelder and Mead of the weights of each output in turn."""
 
-    name, is_automatic = "nelder-mead-per-output", False
+    name, is_automatic, is_search = "nelder-mead-per-output", False, True
 
     def weights(self, rows: Rows) -> Array:
         """Those that the search finds, where they are better than one weight of a member."""

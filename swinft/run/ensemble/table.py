@@ -64,7 +64,9 @@ def notes(found: Mapping[str, Any]) -> list[str]:
             f"optimism of its own, which the score does not show."
         )
     if any(each["adds"] is not None for each in found["members"]):
-        lines.append(f"adds: what {chosen} gains with the member, fitted again without it.")
+        part = found.get("adds_fitted_on")  # absent from ensembles of earlier versions
+        on = f", both fitted on {part:,} rows outside of each fold and scored on all" if part else ""
+        lines.append(f"adds: what {chosen} gains with the member, fitted again without it{on}.")
     if not found["keeps_unit"]:
         lines.append(
             f"{chosen} predicts ranks in 0–1, not probabilities or the target's units: for metrics of the order only."

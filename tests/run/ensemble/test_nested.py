@@ -252,6 +252,39 @@ def test_leave_one_out_is_the_score_without_the_member():
     assert found.table["members"][0]["adds"] > found.table["members"][2]["adds"]
 
 
+@pytest.mark.parametrize("name", ["hill", "nelder-mead"])
+def test_a_search_is_fitted_on_some_rows_to_see_what_a_member_adds(name, monkeypatch):
+    monkeypatch.setattr("swinft.run.ensemble.nested.FEW_ROWS", 40)
+    monkeypatch.setattr("swinft.run.ensemble.compare.FEW_ROWS", 40)
+    made, fitted_on = of_numbers(400), []
+    rows_of = type(made).rows
+    monkeypatch.setattr(Problem, "rows", lambda self, numbers: fitted_on.append(numbers) or rows_of(self, numbers))
+    found = compare(made, Recipe("e", ["x"], method=name, bootstrap=0), "rmse").table
+    parts = [numbers for numbers in fitted_on if len(numbers) == 40]
+    assert len(parts) == 4 * (1 + len(made.names))  # each fold, with all members and without one
+    for fold in range(4):
+        for numbers in parts[fold::4]:
+            np.testing.assert_array_equal(numbers, parts[fold])
+            assert not (made.folds[numbers] == fold).any()
+    adds = [each["adds"] for each in found["members"]]
+    assert adds[0] == max(adds) > 0
+    assert found["adds_fitted_on"] == 40
+    assert "fitted on 40 rows outside of each fold and scored on all" in "\n".join(table_lines(found))
+    exact = compare(made, Recipe("e", ["x"], method="nnls", bootstrap=0), "rmse").table
+    assert exact["adds_fitted_on"] is None
+
+
+def test_all_rows_are_fitted_on_where_the_metric_is_undefined_for_some(monkeypatch):
+    monkeypatch.setattr("swinft.run.ensemble.nested.FEW_ROWS", 5)
+    truth = np.zeros((400, 1))
+    truth[:8] = 1  # two positive rows of each fold: 5 drawn ones have mostly none
+    members = np.random.default_rng(0).random((3, 400, 1)) / 2 + truth / 3
+    found = compare(
+        problem("multilabel", "mean_column_auc", members, truth), Recipe("e", ["x"], method="hill", bootstrap=0), "auc"
+    )
+    assert np.isfinite([each["adds"] for each in found.table["members"]]).all()
+
+
 def test_a_difference_is_paired_and_groups_are_drawn_whole():
     made = of_numbers(400)
     first, *_ = member_candidates(made)
