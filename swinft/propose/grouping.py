@@ -114,7 +114,7 @@ def _is_measured(column: Column) -> bool:
 
 def _same(column: Column, train: TableFacts, target: Target) -> bool:
     """Whether a column and the target name the same classes."""
-    if len(target.columns) != 1:
+    if len(target.columns) != 1 or target.columns[0] not in train.columns:  # masks in files have no column
         return False
     pairs = {*zip(column.cells, train.column(target.columns[0]), strict=True)}
     return len(pairs) == len({pair[0] for pair in pairs}) == len({pair[1] for pair in pairs})

@@ -84,7 +84,7 @@ def _entry(name: str, value: Any, indent: str) -> list[str]:
     is_long = len(flow) + len(indent) + len(name) > WIDTH and isinstance(value, list)
     if are_steps or (is_long and any(isinstance(each, dict) for each in value)):
         return [f"{indent}{_flow(name)}:", *(line for each in value for line in _item(each, indent))]
-    if isinstance(value, dict) and value and name in ("head",):
+    if isinstance(value, dict) and value and name in ("head", "target_kind"):
         block = yaml_text({name: value}, width=ONE_LINE)
         return [indent + line for line in block.splitlines()]
     if is_long:

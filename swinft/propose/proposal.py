@@ -10,6 +10,7 @@ from swinft.propose.grouping import Group, Metadata, find_group, find_metadata
 from swinft.propose.images import Shown, look_at
 from swinft.propose.known import KNOWN, Known
 from swinft.propose.lines import Line
+from swinft.propose.masks import TILE, exclusive, of_mask_files, tile_of, with_mask_files
 from swinft.propose.patterns import patterns_of
 from swinft.propose.reshape import by_folders, reshaped, with_flags
 from swinft.propose.roles import Roles, find_roles, id_column
@@ -58,10 +59,12 @@ def propose(slug: str, facts: Facts, root: str) -> Proposal:
     draft.add("name", slug, "the run's folder in runs/")
     draft.add("data.root", root)
     roles = find_roles(facts)
-    shape = reshaped(facts, roles, draft.known)
+    shape = reshaped(facts, roles, draft.known) or of_mask_files(facts, roles)
     if shape is None:
         draft.leave_open("data.train", "train.csv", _why_nothing(facts))
         return Proposal(draft.lines, draft.notes)
+    if _target_of(shape, roles, draft.known) is None:
+        shape = replace(shape, target=with_mask_files(facts, shape))
     # A table of paths whose target cannot be told may repeat what the folders say.
     if shape.image is not None and shape.image.path.startswith("{") and not _target_of(shape, roles, draft.known):
         shape = by_folders(facts, roles) or shape
@@ -71,11 +74,12 @@ def propose(slug: str, facts: Facts, root: str) -> Proposal:
     shown = look_at(facts.root, image.group) if image and not side else Shown(side, side, shape.train.num_rows)
     add_tables(draft, roles, shape, shown)
     ids = add_ids(draft, roles, shape)
-    target = _add_target(draft, roles, shape, ids)
+    target = _add_target(draft, roles, shape, ids, shown)
     group = _group(draft, roles, shape, target, ids[0] if ids else "")
     used = [*ids, *(target.columns if target else []), *shape.used, *([group.column] if group else [])]
-    _add_metadata(draft, find_metadata(shape.train, roles, used), shape, roles)
-    draft.lines += size_lines(shown, shape.train.num_rows)
+    _add_metadata(draft, find_metadata(shape.train, roles, used), shape, roles, target)
+    tile = TILE if target is not None and tile_of(target, shown)[0] else 0
+    draft.lines += size_lines(shown, shape.train.num_rows, tile)
     if target is not None:
         draft.lines += fold_lines(shape, target, group)
         draft.lines += model_lines(target, draft.known)
@@ -109,7 +113,7 @@ def _target_of(shape: Reshaped, roles: Roles, known: Known | None) -> Target | N
     return find_target(shape.train, roles, [*shape.used, *([id] if id else [])], known)
 
 
-def _add_target(draft: Draft, roles: Roles, shape: Reshaped, ids: list[str]) -> Target | None:
+def _add_target(draft: Draft, roles: Roles, shape: Reshaped, ids: list[str], shown: Shown) -> Target | None:
     """The target and its kind."""
     used = [*ids, *shape.used]
     target = shape.target or find_target(shape.train, roles, used, draft.known)
@@ -125,10 +129,27 @@ def _add_target(draft: Draft, roles: Roles, shape: Reshaped, ids: list[str]) -> 
             draft.lines[-1], others=(f"other columns that may be it: {some(list(target.others))}",)
         )
         draft.notes.append(f"data.target: '{target.columns[0]}' by its name; it may be {some(list(target.others))}")
-    draft.add("data.target_kind", KINDS[target.what], target.why)
+    if target.what == "masks":
+        target = _add_masks(draft, shape, target, shown)
+    else:
+        draft.add("data.target_kind", KINDS[target.what], target.why)
     if target.delimiter:
         draft.add("data.columns.label_delimiter", target.delimiter, "between the labels of a cell")
     _add_blanks(draft, shape, target)
+    return target
+
+
+def _add_masks(draft: Draft, shape: Reshaped, target: Target, shown: Shown) -> Target:
+    """The kind of masks: where they are, what a pixel may be, tiles."""
+    weighed = list(target.weighed)
+    if len(target.columns) > 1 and not target.masks:
+        found, why = exclusive(shape.train, target.columns)
+        target = replace(target, masks=found)
+        weighed.append(why)
+    tile, why = tile_of(target, shown)
+    arguments = {**target.masks, **({"tile": tile} if tile else {})}
+    kind = {"class_path": "swinft.Segmentation", "init_args": arguments} if arguments else KINDS["masks"]
+    draft.add("data.target_kind", kind, target.why, *weighed, why)
     return target
 
 
@@ -161,7 +182,7 @@ def _group(draft: Draft, roles: Roles, shape: Reshaped, target: Target | None, i
     return replace(group, others=(*group.others, *weighed)) if group else None
 
 
-def _add_metadata(draft: Draft, found: Metadata, shape: Reshaped, roles: Roles) -> None:
+def _add_metadata(draft: Draft, found: Metadata, shape: Reshaped, roles: Roles, target: Target | None) -> None:
     """Metadata columns; and those that only training rows have, which may tell the target."""
     if found.only_train:
         place = max(k for k, line in enumerate(draft.lines) if line.key in ("data.train", "data.target"))
@@ -170,12 +191,15 @@ def _add_metadata(draft: Draft, found: Metadata, shape: Reshaped, roles: Roles) 
     categories = [*shape.categories, *found.categories]
     if not found.numbers and not categories:
         return
-    uses = draft.known is None or draft.known.features
+    are_masks = target is not None and target.what == "masks"
+    uses = (draft.known is None or draft.known.features) and not are_masks
     add = draft.add if uses else draft.hint
     why = "metadata that the rows to predict have, too"
     why += (
         "; remove it to train on the images alone"
         if uses
+        else "; masks are predicted from the image alone"
+        if are_masks
         else f"; {', '.join(draft.known.notes if draft.known else ())}"
     )
     left = [f"not used: {name}, because {reason}" for name, reason in [*found.left_out.items()][:4]]

@@ -37,6 +37,8 @@ class Target:
         delimiter: Between labels in a cell.
         submission: Keys of `submission` that map it to the sample.
         others: Other columns that may be the target.
+        masks: Arguments of `swinft.Segmentation`.
+        weighed: What was weighed besides, a comment each.
     """
 
     columns: list[str]
@@ -46,6 +48,8 @@ class Target:
     delimiter: str | None = None
     submission: dict[str, Any] = field(default_factory=dict)
     others: tuple[str, ...] = ()
+    masks: dict[str, Any] = field(default_factory=dict)
+    weighed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,15 +200,21 @@ def kind_of(
     column = columns[0]
     wanted = [] if sample is None else [sample.columns[name] for name in [*sample.columns][1:]]
     cells = wanted[0] if len(wanted) == 1 else None
-    if column.values and all(RLE.fullmatch(cell) for cell in list(column.values)[:200]):
+    if _is_run_lengths(column):
         return "masks", "run lengths of a mask, like '1 3 10 5'", None
     if not column.is_number:
         return _kind_of_text(column, cells, chosen)
     return (*_kind_of_numbers(column, cells, chosen), None)
 
 
+def _is_run_lengths(column: Column) -> bool:
+    return bool(column.values) and all(RLE.fullmatch(cell) for cell in list(column.values)[:200])
+
+
 def _kind_of_columns(columns: Sequence[Column]) -> tuple[str, str]:
     count = len(columns)
+    if all(_is_run_lengths(column) for column in columns):
+        return "masks", f"{count} columns of run lengths of a mask, like '1 3 10 5'"
     if all(_flag_pair(column) for column in columns):
         rows = list(zip(*(column.cells for column in columns), strict=True))
         ones = {sum(_is_one(cell) for cell in row) for row in rows}

@@ -60,9 +60,11 @@ METRICS = {
 }
 
 
-def size_lines(size: Shown, num_rows: int) -> list[Line]:
-    """Image size, augmentation and batch."""
-    if not size.tried:
+def size_lines(size: Shown, num_rows: int, tile: int = 0) -> list[Line]:
+    """Image size, augmentation and batch; with the side of a tile, if there are tiles."""
+    if tile:
+        image = Line("data.image_size", tile, "of a tile")
+    elif not size.tried:
         image = Line("data.image_size", 224, "the size of the images could not be read; 224 is the backbone's")
     else:
         shorter = min(size.width, size.height)
@@ -141,7 +143,9 @@ def model_lines(target: Target, known: Known | None) -> list[Line]:
     head: dict[str, Any] = {"class_path": f"swinft.{HEADS[target.what]}"}
     why = ""
     if target.what == "masks":
-        head["init_args"] = {"decoder": "unet", "loss": {"bce": 1, "dice": 1}}
+        is_exclusive = target.masks.get("classes") == "exclusive"
+        head["class_path"] = f"swinft.{'SoftmaxSegmentationHead' if is_exclusive else HEADS['masks']}"
+        head["init_args"] = {"decoder": "unet", "loss": {"ce" if is_exclusive else "bce": 1, "dice": 1}}
         why = "a decoder on the backbone's stages; it needs pip install 'swinft[segmentation]'"
     if target.what == "ranked":
         why = "with thousands of classes of few rows each, try swinft.ArcFaceHead"
