@@ -8,8 +8,9 @@ arm for each of three fifths. `wrong labels`: all rows, of which a sixth have an
 draws. Test rows, whose labels no round uses, score the last two. Rounds that are compared take about as many optimiser
 steps as each other.
 
-Each case takes at most 8 minutes of one core. Results are written after every arm to benchmarks/results/rounds.json;
-`--missing` leaves out arms that are there, and with `--folder` an arm that was interrupted is resumed.
+An arm takes 4 to 6 minutes of a core that other processes use, too. Results are written after every arm to
+benchmarks/results/rounds.json; `--missing` leaves out arms that are there, and with `--folder` an arm that was
+interrupted is resumed.
 """
 
 import argparse

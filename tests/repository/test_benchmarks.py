@@ -317,6 +317,18 @@ def test_the_table_of_ensembles_says_what_the_results_say(load, measure):
     assert "is worse than the best member" in script.table(found)
 
 
+def test_the_pages_of_embeddings_and_rows_say_what_the_results_say(load, measure):
+    script = load("embeddings")
+    found = measure.read_results()["embeddings"]
+    assert found.keys() >= script.CASES.keys()
+    for name, text in script.figures(found).items():
+        assert f"{script.BEGIN}{text}{script.END}" in script.PAGES[name].read_text()
+    copies = found["duplicates"]
+    assert all(0 <= copies[kind][how] <= copies["copies"] for kind in script.ALTERED for how in copies[kind])
+    drifts = found["drift"]["kinds"].values()
+    assert all(each[by]["seen"] == (each[by]["interval"][0] > 0.5) for each in drifts for by in ("files", "embeddings"))
+
+
 def test_the_page_says_what_the_results_say(measure):
     assert (ROOT / "benchmarks" / "README.md").read_text() == measure.page(measure.read_results())
 
