@@ -1,8 +1,9 @@
-"""What instruments share that measure every layer: means over the rows, lines of the CSV, and figures by depth.
+"""The frame of instruments that compare every layer with the one before: means over the rows, lines, figures by depth.
 
 Shapes: B batch, C channels, H and W positions.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,20 +13,50 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from swinft.laboratory.instrument import Line
+from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.layers import Layer, Layers
-from swinft.laboratory.options import NoSettings as LayerSettings
-from swinft.laboratory.subjects import RunSubject
+from swinft.laboratory.options import NoSettings
+from swinft.laboratory.subjects import RunSubject, Subject
 from swinft.pages.figures import SOFT, color_of, label, logarithmic
 
 MARKERS = {"msa": "o", "mlp": "^", "conv": "s", "mixer": "D", "other": "v"}
 NAMES = {"msa": "MSA", "mlp": "MLP", "conv": "convolution", "mixer": "mixer", "other": "other"}
 
-__all__ = ["LayerSettings", "by_kind", "layer_line", "layers_panel", "watched_means"]
+
+class ByLayer(Instrument[NoSettings]):
+    """Reads the feature map of every layer in one pass over the rows, and compares each layer with the one before."""
+
+    @abstractmethod
+    def read(self, features: Tensor) -> Mapping[str, Tensor]:
+        """What is read of a feature map (B, C, H, W): values (B, …) by name, whose means over all images count."""
+
+    @abstractmethod
+    def lines_of(self, layer: Layer, means: Mapping[str, Tensor], before: Line, image: Line) -> list[Line]:
+        """The columns of a layer's lines besides those of the layer itself.
+
+        Args:
+            layer: The layer.
+            means: What was read of it, its mean over all images, float64.
+            before: The last line of the layer before; empty for the image.
+            image: The first line of the image; empty for the image.
+        """
+
+    def steps(self, subject: Subject) -> list[str]:
+        """One pass over the rows."""
+        return ["rows"]
+
+    def measure(self, subject: Subject, step: str) -> list[Line]:
+        """The lines of every layer."""
+        assert isinstance(subject, RunSubject)
+        lines = list[Line]()
+        for layer, means in _watched_means(subject, subject.layers, self.read):
+            before, image = (lines[-1], lines[0]) if lines else ({}, {})
+            lines += [_layer_line(layer) | line for line in self.lines_of(layer, means, before, image)]
+        return lines
 
 
-def watched_means(
-    subject: RunSubject, layers: Layers, read: Callable[[Layer, Tensor], Mapping[str, Tensor]]
+def _watched_means(
+    subject: RunSubject, layers: Layers, read: Callable[[Tensor], Mapping[str, Tensor]]
 ) -> Iterator[tuple[Layer, dict[str, Tensor]]]:
     """Means over all images of what is read of every layer.
 
@@ -42,7 +73,7 @@ def watched_means(
 
     def add(layer: Layer, features: Tensor) -> None:
         counts[layer.number] += len(features)
-        for name, values in read(layer, features).items():
+        for name, values in read(features).items():
             total = values.double().sum(0).cpu()
             before = sums[layer.number].get(name)
             sums[layer.number][name] = total if before is None else before + total
@@ -54,7 +85,7 @@ def watched_means(
         yield layer, {name: total / counts[layer.number] for name, total in sums[layer.number].items()}
 
 
-def layer_line(layer: Layer) -> Line:
+def _layer_line(layer: Layer) -> Line:
     """The first columns of a layer's line."""
     return {
         "number": layer.number,

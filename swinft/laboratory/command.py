@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swinft.errors import InputError, command, number_of
 from swinft.json_output import Output
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from swinft.laboratory.instrument import Instrument
     from swinft.laboratory.page import Measured
+    from swinft.laboratory.steps import Steps
     from swinft.laboratory.subjects import Subject
     from swinft.pages.figures import Drawing
 
@@ -147,8 +148,8 @@ def measure(instrument: "Instrument[Any]", given: Sequence[str], options: LabOpt
         for each in subjects:
             instrument.check(each)
         end = None if options.seconds is None else time.monotonic() + options.seconds
-        measured = [_measured(instrument, each, home, end) for each, home in zip(subjects, homes, strict=True)]
-        return _written(instrument, measured, folder)
+        plans = [_planned(instrument, each, home) for each, home in zip(subjects, homes, strict=True)]
+        return _written(instrument, [_measured(instrument, each, end) for each in plans], folder)
 
 
 def _subjects(instrument: "Instrument[Any]", given: Sequence[str], options: LabOptions) -> "list[Subject]":
@@ -208,17 +209,41 @@ def _locked(folders: Sequence[Path], name: str) -> Iterator[None]:
         yield
 
 
-def _measured(instrument: "Instrument[Any]", subject: "Subject", home: Path, end: float | None) -> "Measured":
-    """All steps of a subject: those on disk, and the others measured now."""
-    from swinft.laboratory.page import Measured
+class _Plan(NamedTuple):
+    """What is to be measured of a subject.
+
+    Args:
+        subject: The subject.
+        steps: Its steps on disk.
+        names: All of its steps, in their order.
+    """
+
+    subject: "Subject"
+    steps: "Steps"
+    names: list[str]
+
+
+def _planned(instrument: "Instrument[Any]", subject: "Subject", home: Path) -> _Plan:
+    """The steps of a subject, and where they lie. Nothing is measured before that is known of all subjects.
+
+    Raises:
+        InputError: The subject cannot be measured.
+    """
     from swinft.laboratory.steps import Steps
-    from swinft.system.live import LiveLine
 
     made_with = {"instrument": instrument.name, "version": instrument.version, **subject.made_with()}
     made_with["settings"] = instrument.decides()
-    steps = Steps(home, made_with, PRODUCER)
     names = instrument.steps(subject)
     assert len(set(names)) == len(names) > 0
+    return _Plan(subject, Steps(home, made_with, PRODUCER), names)
+
+
+def _measured(instrument: "Instrument[Any]", plan: _Plan, end: float | None) -> "Measured":
+    """All steps of a subject: those on disk, and the others measured now."""
+    from swinft.laboratory.page import Measured
+    from swinft.system.live import LiveLine
+
+    subject, steps, names = plan
     found = {name: lines for name in names if (lines := steps.read(name)) is not None}
     print_line(f"{subject.label}: {subject.describe()}")
     if found:
@@ -239,7 +264,7 @@ def _measured(instrument: "Instrument[Any]", subject: "Subject", home: Path, end
     summary = instrument.summarize(lines) if lines else {}
     notes = instrument.notes(summary) if lines else []
     counts = len(found), len(names)
-    return Measured(subject.label, subject.describe(), lines, *counts, summary, notes, made_with)
+    return Measured(subject.label, subject.describe(), lines, *counts, summary, notes, steps.made_with)
 
 
 def _written(instrument: "Instrument[Any]", measured: "list[Measured]", folder: Path) -> LabResult:

@@ -11,10 +11,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from swinft.laboratory.by_layer import LayerSettings, by_kind, layer_line, layers_panel, watched_means
-from swinft.laboratory.instrument import Instrument, Line
+from swinft.laboratory.by_layer import ByLayer, by_kind, layers_panel
+from swinft.laboratory.instrument import Line
 from swinft.laboratory.layers import Layer
-from swinft.laboratory.subjects import RunSubject, Subject
 from swinft.pages.figures import Drawing, label, panels
 
 SMALLEST = 1e-6  # added to amplitudes before the logarithm, as in the paper's code
@@ -46,7 +45,7 @@ def log_amplitudes(features: Tensor) -> Tensor:
     return found
 
 
-class Frequency(Instrument[LayerSettings]):
+class Frequency(ByLayer):
     """Measures the Fourier spectrum of every layer, and how each layer changes it."""
 
     name = "frequency"
@@ -61,34 +60,23 @@ class Frequency(Instrument[LayerSettings]):
         "one size: layers that change the number of positions have none.",
     )
 
-    def steps(self, subject: Subject) -> list[str]:
-        """One pass over the rows."""
-        return ["rows"]
+    def read(self, features: Tensor) -> dict[str, Tensor]:
+        """The spectrum."""
+        return {"amplitudes": log_amplitudes(features)}
 
-    def measure(self, subject: Subject, step: str) -> list[Line]:
-        """The spectrum of every layer, a line for each frequency."""
-        assert isinstance(subject, RunSubject)
-        layers = subject.layers
-
-        def read(_: Layer, features: Tensor) -> dict[str, Tensor]:
-            return {"amplitudes": log_amplitudes(features)}
-
-        lines = list[Line]()
-        before, high_of_image = float("nan"), float("nan")
-        for layer, means in watched_means(subject, layers, read):
-            amplitudes = means["amplitudes"].numpy()
-            frequencies = np.array(diagonal(layer.height, layer.width)[2])
-            delta = amplitudes - amplitudes[0]
-            is_high = frequencies >= FROM
-            high = float(delta[is_high].mean()) if is_high.any() else float("nan")
-            high_of_image = high if layer.kind == "image" else high_of_image
-            change = float("nan") if layer.is_resized else high - before
-            of_layer = {"high": high, "of_image": high - high_of_image, "change": change}
-            for frequency, value, difference in zip(frequencies, amplitudes, delta, strict=True):
-                found = {"frequency": float(frequency), "log_amplitude": float(value), "delta": float(difference)}
-                lines.append(layer_line(layer) | found | of_layer)
-            before = high
-        return lines
+    def lines_of(self, layer: Layer, means: Mapping[str, Tensor], before: Line, image: Line) -> list[Line]:
+        """A line for each frequency."""
+        amplitudes = means["amplitudes"].numpy()
+        frequencies = np.array(diagonal(layer.height, layer.width)[2])
+        delta = amplitudes - amplitudes[0]
+        is_high = frequencies >= FROM
+        high = float(delta[is_high].mean()) if is_high.any() else float("nan")
+        change = float("nan") if layer.is_resized else high - before["high"]
+        of_layer = {"high": high, "of_image": high - image.get("high", high), "change": change}
+        return [
+            {"frequency": float(frequency), "log_amplitude": float(value), "delta": float(difference)} | of_layer
+            for frequency, value, difference in zip(frequencies, amplitudes, delta, strict=True)
+        ]
 
     def summarize(self, lines: list[Line]) -> dict[str, Any]:
         """The mean change of each kind of layer, and how much of the image's high frequencies the last layer has."""

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch.utils.flop_counter import FlopCounterMode
 
 from swinft.errors import InputError
 from swinft.laboratory.instrument import Line
 from swinft.laboratory.subjects import RunSubject
 from swinft.model.network import ImageModel
+from swinft.model.operations import operations
 from swinft.pages.figures import SOFT, color_of, label
 from swinft.run.api import fit
 from swinft.run.compare.command import compare
@@ -81,7 +81,7 @@ def size_of(net: ImageModel, side: tuple[int, int]) -> dict[str, Any]:
     shape = net.image_shape(side)
     more = {"image_mask": torch.ones(1, shape[0], dtype=torch.bool)} if len(shape) == 4 else {}
     device = next(net.parameters()).device
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with operations(net) as counter:
         net.pooled(torch.zeros(1, *shape, device=device), **{name: each.to(device) for name, each in more.items()})
     parameters = sum(parameter.numel() for parameter in net.backbone.parameters())
     return {"parameters": parameters, "gmacs": counter.get_total_flops() / 2e9}

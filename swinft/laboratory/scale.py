@@ -6,23 +6,26 @@ Shapes: H and W pixels, equal here.
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from timm.models import get_pretrained_cfg
-from torch.utils.flop_counter import FlopCounterMode
 
+from swinft.data.row_images import row_images
 from swinft.errors import InputError
 from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.options import ScaleSettings
 from swinft.laboratory.subjects import RunSubject, Subject
 from swinft.model.backbones.input_size import scaled_windows
-from swinft.model.backbones.timm_backbone import create_backbone
+from swinft.model.backbones.timm_backbone import RGB, Backbone, Channels, create_backbone
+from swinft.model.operations import operations
 from swinft.pages.figures import Drawing, color_of, label, logarithmic
 from swinft.run.config.parser import plain
 
+META = torch.device("meta")  # shapes without numbers
 MULTIPLES = (1, 2, 3, 4)  # of the native side: every grid that a window divides at it is divided there, too
 PRODUCTS = ("bmm", "baddbmm", "scaled_dot_product")  # of queries and keys, and of weights and values
 
@@ -43,22 +46,43 @@ class Scale(Instrument[ScaleSettings]):
     )
     takes = ("network", "run")
 
+    def check(self, subject: Subject) -> None:
+        """Refuses sides that a network does not support.
+
+        Raises:
+            InputError: It does not support one.
+        """
+        sides, built = self._sides(subject), _Built.of(subject)
+        for side in sides:
+            with META, suppress(NotImplementedError, RuntimeError):  # some networks are not built without numbers
+                built.at_side(min(sides), side)
+
     def steps(self, subject: Subject) -> list[str]:
         """Every size."""
-        sides = self.settings.sides
-        return [str(side) for side in sides or [multiple * _built_with(subject)[2] for multiple in MULTIPLES]]
+        return [str(side) for side in self._sides(subject)]
+
+    def _sides(self, subject: Subject) -> list[int]:
+        """The sides in pixels.
+
+        Raises:
+            InputError: None are given, and a run's images are not square.
+        """
+        if self.settings.sides is not None:
+            return self.settings.sides
+        height, width = _Built.of(subject).size
+        if height != width:
+            raise InputError(f"{subject.label} has images of {height} × {width} px: name sides, like --sides 224,448.")
+        return [multiple * height for multiple in MULTIPLES]
 
     def measure(self, subject: Subject, step: str) -> list[Line]:
         """The cost at one size."""
         side = int(step)
-        name, arguments, native = _built_with(subject)
-        first = native if self.settings.sides is None else min(self.settings.sides)
-        model = _at_side(name, arguments, first, side).to(subject.device).eval()
-        image = torch.rand(1, 3, side, side, device=subject.device) * 255
+        model = _Built.of(subject).at_side(min(self._sides(subject)), side).to(subject.device).eval()
+        image = torch.rand(1, model.num_channels, side, side, device=subject.device) * 255
+        with operations(model) as counter:
+            model(image)
+        counts = {str(operation): count for operation, count in counter.get_flop_counts()["Global"].items()}
         with torch.inference_mode():
-            with FlopCounterMode(display=False) as counter:
-                model(image)
-            counts = {str(operation): count for operation, count in counter.get_flop_counts()["Global"].items()}
             seconds = min(_timed(model, image) for _ in range(self.settings.repeats))
         products = sum(count for operation, count in counts.items() if any(each in operation for each in PRODUCTS))
         macs, parameters = sum(counts.values()) // 2, sum(each.numel() for each in model.parameters())
@@ -123,39 +147,52 @@ def _timed(model: Any, image: torch.Tensor) -> float:
     return time.perf_counter() - start
 
 
-def _built_with(subject: Subject) -> tuple[Any, dict[str, Any], int]:
-    """The name, the arguments and the native side of a subject's backbone.
+class _Built(NamedTuple):
+    """What a subject's backbone is built with.
 
-    Raises:
-        InputError: A run's images are not square.
+    Args:
+        name: Its name, or its class.
+        arguments: Its arguments.
+        size: Height and width that it is made for.
+        channels: What its images hold.
     """
-    if not isinstance(subject, RunSubject):
-        known: Any = get_pretrained_cfg(subject.given)
-        return subject.given, {}, int(known.input_size[-1]) if known else 224
-    config = subject.experiment.config
-    size = config.data.image_size
-    if not isinstance(size, int) and size[0] != size[1]:
-        raise InputError(f"{subject.label} has images of {size[0]} × {size[1]} px: name sides, like --sides 224,448.")
-    arguments = plain(config.model.backbone_args) or {}
-    return plain(config.model.backbone), arguments, size if isinstance(size, int) else int(size[0])
 
+    name: Any
+    arguments: dict[str, Any]
+    size: tuple[int, int]
+    channels: Channels = RGB
 
-def _at_side(name: Any, arguments: dict[str, Any], first: int, side: int) -> Any:
-    """A backbone without trained weights at a side, with the windows that it has at the first one.
+    @classmethod
+    def of(cls, subject: Subject) -> "_Built":
+        """That of a subject."""
+        if not isinstance(subject, RunSubject):
+            known: Any = get_pretrained_cfg(subject.given)
+            return cls(subject.given, {}, tuple(known.input_size[-2:]) if known else (224, 224))
+        config = subject.experiment.config
+        size, images = config.data.image_size, row_images(config.data.image).for_network
+        sides = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        channels = Channels(images["num_channels"] or RGB.count, images["are_grey"])
+        return cls(plain(config.model.backbone), plain(config.model.backbone_args) or {}, sides, channels)
 
-    Raises:
-        InputError: It does not support the size.
-    """
-    backbone = create_backbone(name, first, False, backbone_args=arguments)
-    if side != first:
-        windows = scaled_windows(backbone.model, (first, first), (side, side))
-        if windows is None:
-            backbone = create_backbone(name, side, False, backbone_args=arguments)
-        elif not windows:
-            raise InputError(f"{name} has no windows at {side} px. Name other sides, multiples of {first}: --sides.")
-        else:
-            backbone.model.set_input_size(img_size=(side, side), window_size=windows)
-    for module in backbone.modules():  # fused functions are counted as one, and computed in another order
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False  # type: ignore[assignment]
-    return backbone
+    def at_side(self, first: int, side: int) -> Backbone:
+        """A backbone without trained weights at a side, with the windows that it has at the first one.
+
+        Raises:
+            InputError: It does not support the size.
+        """
+        more: dict[str, Any] = {"backbone_args": self.arguments, "channels": self.channels}
+        backbone = create_backbone(self.name, first, False, **more)
+        if side != first:
+            windows = scaled_windows(backbone.model, (first, first), (side, side))
+            if windows is None:
+                backbone = create_backbone(self.name, side, False, **more)
+            elif not windows:
+                raise InputError(
+                    f"{self.name} has no windows at {side} px. Name other sides, multiples of {first}: --sides."
+                )
+            else:
+                backbone.model.set_input_size(img_size=(side, side), window_size=windows)
+        for module in backbone.modules():  # fused functions are counted as one, and computed in another order
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = False  # type: ignore[assignment]
+        return backbone

@@ -17,6 +17,7 @@ from torch import Tensor
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.loading.workers import Destination
 from swinft.data.roots import resolved_root
+from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.inference.finite import Origin, check_finite
 from swinft.inference.tta import View, check_views, predict_views
@@ -56,7 +57,8 @@ class RunSubject(Subject):
     Nothing is loaded before it is used.
 
     Raises:
-        InputError: The folder is no run, or has no networks, or the fold is not finished or holds out no row.
+        InputError: The folder is no run, or has no networks, or predicts masks, or the fold is not finished or holds
+            out no row.
     """
 
     kind = "run"
@@ -65,6 +67,8 @@ class RunSubject(Subject):
         super().__init__(given, options)
         self.run = Run.open(given)
         self.run.check_trained()
+        if Schema.from_dict(self.run.read_schema()).base.are_maps:
+            raise InputError(f"{self.run.root} predicts masks: the laboratory measures networks with one answer a row.")
         self.label = visible(self.run.root.resolve().name)
         self.fold = _chosen_fold(self.run, options.fold)
         self.experiment = Experiment.of_run(self.run, "lab", options.allow_code)
@@ -112,8 +116,6 @@ class RunSubject(Subject):
         changes |= {"folds": {"held_out": self.held_out}, "loading": {"num_workers": options.num_workers}}
         check_inputs(self.run, config, ("train",))
         data = self.experiment.datamodule(self.run, **changes)
-        if data.settings.kind.are_maps:
-            raise InputError(f"{self.run.root} predicts masks: the laboratory measures networks with one answer a row.")
         data.image_files.use_known_cache("")
         data.setup("fit")
         check_views(self.views, *data.settings.shown_to_network)

@@ -10,10 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from swinft.laboratory.by_layer import LayerSettings, by_kind, layer_line, layers_panel, watched_means
-from swinft.laboratory.instrument import Instrument, Line
+from swinft.laboratory.by_layer import ByLayer, by_kind, layers_panel
+from swinft.laboratory.instrument import Line
 from swinft.laboratory.layers import Layer
-from swinft.laboratory.subjects import RunSubject, Subject
 from swinft.pages.figures import Drawing
 
 
@@ -22,7 +21,7 @@ def over_positions(features: Tensor) -> Tensor:
     return features.double().flatten(2).var(2, correction=0).mean(1)
 
 
-class Variance(Instrument[LayerSettings]):
+class Variance(ByLayer):
     """Measures the variance of feature maps over positions and over rows."""
 
     name = "variance"
@@ -36,28 +35,18 @@ class Variance(Instrument[LayerSettings]):
         "A ratio compares maps of one size: layers that change the number of positions have none.",
     )
 
-    def steps(self, subject: Subject) -> list[str]:
-        """One pass over the rows."""
-        return ["rows"]
+    def read(self, features: Tensor) -> dict[str, Tensor]:
+        """The variance over positions, and what that over rows is made of."""
+        found = features.double()
+        return {"positions": over_positions(found), "sum": found, "squares": found.square()}
 
-    def measure(self, subject: Subject, step: str) -> list[Line]:
-        """Both variances of every layer."""
-        assert isinstance(subject, RunSubject)
-        layers = subject.layers
-
-        def read(_: Layer, features: Tensor) -> dict[str, Tensor]:
-            found = features.double()
-            return {"positions": over_positions(found), "sum": found, "squares": found.square()}
-
-        lines = list[Line]()
-        before = float("nan")
-        for layer, means in watched_means(subject, layers, read):
-            positions = float(means["positions"])
-            samples = float((means["squares"] - means["sum"].square()).clamp(min=0).mean())
-            ratio = positions / before if before > 0 and not layer.is_resized else float("nan")
-            lines.append(layer_line(layer) | {"positions": positions, "rows": samples, "ratio": ratio})
-            before = positions
-        return lines
+    def lines_of(self, layer: Layer, means: Mapping[str, Tensor], before: Line, image: Line) -> list[Line]:
+        """Both variances."""
+        positions = float(means["positions"])
+        samples = float((means["squares"] - means["sum"].square()).clamp(min=0).mean())
+        is_comparable = not layer.is_resized and before["positions"] > 0
+        ratio = positions / before["positions"] if is_comparable else float("nan")
+        return [{"positions": positions, "rows": samples, "ratio": ratio}]
 
     def summarize(self, lines: list[Line]) -> dict[str, Any]:
         """The geometric mean of the ratios of each kind of layer."""

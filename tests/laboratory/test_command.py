@@ -10,8 +10,10 @@ import pytest
 
 import swinft
 from swinft.cli import main
+from swinft.errors import InputError
 from swinft.laboratory.steps import Steps
 from swinft.laboratory.table import INSTRUMENTS, instrument_class, settings_class
+from swinft.store import commit, json_bytes
 from tests.json_documents import document_of
 
 QUICK = ["--device", "cpu", "--rows", "6"]
@@ -115,6 +117,28 @@ def test_an_unfinished_run_has_no_network(run, capsys):
         (run / f"fold_{fold}" / "result.json").unlink()
     assert main(["lab", "variance", str(run), *QUICK]) == 2
     assert "no fold of" in capsys.readouterr().err
+
+
+def test_nothing_is_measured_before_every_subject_can_be(run, tmp_path, monkeypatch, without_figures, capsys):
+    masks = Path(shutil.copytree(run, tmp_path / "masks"))
+    schema = json.loads((masks / "schema.json").read_text())
+    commit(masks / "schema.json", json_bytes({**schema, "kind": "segmentation"}), "swinft fit")
+    words = [*QUICK, "--output", str(tmp_path / "out")]
+    assert main(["lab", "variance", str(run), str(masks), *words]) == 2
+    assert "masks predicts masks: the laboratory measures networks with one answer a row" in capsys.readouterr().err
+    assert main(["lab", "scale", str(run), "vit_tiny_patch16_224", "--sides", "64,72", *words]) == 2
+    assert "72 x 72 px is no multiple of the 16 px patches" in capsys.readouterr().err
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+
+    def steps(self, subject):
+        if subject.label == "other":
+            raise InputError("it cannot be measured")
+        return ["rows"]
+
+    monkeypatch.setattr("swinft.laboratory.variance.Variance.steps", steps)
+    assert main(["lab", "variance", str(run), str(other), *words]) == 2
+    assert "it cannot be measured" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.json"))
 
 
 def test_steps_of_other_settings_and_odd_names_lie_apart(tmp_path):

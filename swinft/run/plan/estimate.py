@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from swinft.model.operations import operations
 from swinft.model.trial import TrialBatch, TrialSteps
 from swinft.run.compute.trial import TriedTask
 from swinft.run.plan.cost import Costs
@@ -58,8 +59,12 @@ def count(tried: TriedTask, precision: Precision) -> Counted:
     steps = TrialSteps(task, device, autocast("bf16-mixed" if precision != "32-true" else precision, device))
     shape = task.net.image_shape(tried.size)
     small, large = (TrialBatch.of(each, tried.targets, tried.features, shape, device) for each in (SMALL, LARGE))
-    trained = _operations(partial(steps.train, small)) / SMALL
-    predicted = _operations(partial(steps.predict, small)) / SMALL
+    with FlopCounterMode(display=False) as trained_counter:
+        steps.train(small)
+    trained = trained_counter.get_total_flops() / SMALL
+    with operations(task) as counter:
+        steps.predict(small)
+    predicted = counter.get_total_flops() / SMALL
     saved = [_kept(task, partial(steps.train, each)) for each in (small, large)]
     per_image = max(0, saved[1] - saved[0]) // (LARGE - SMALL)
     weights, trainable = (
@@ -101,13 +106,6 @@ def estimate(
         memory=counted.memory(batch),
         of_memory=gpu.memory,
     )
-
-
-def _operations(run: Callable[[], Any]) -> float:
-    """Floating-point operations of matrix products and convolutions."""
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return float(counter.get_total_flops())
 
 
 def _kept(task: nn.Module, run: Callable[[], Any]) -> int:
