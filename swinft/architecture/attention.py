@@ -68,7 +68,7 @@ class Attention:
     """The attention of a stage; numbers are of its first block where they differ.
 
     Args:
-        reach: What a token attends to.
+        reach: What a token attends to; None of a stage without a grid.
         heads: Number of heads; None if it cannot be told.
         keys: Keys of each query, with padding.
         blocks: Number of modules that attend.
@@ -79,7 +79,7 @@ class Attention:
         if_global: MACs of it if every token attended to all: 4hwC² + 2(hw)²C; None if that is what it does.
     """
 
-    reach: Reach
+    reach: Reach | None
     heads: int | None
     keys: int
     blocks: int
@@ -112,16 +112,18 @@ def attention_of(
         grid: The stage's rows and columns.
         images: Number of images of the trace.
     """
-    if not names or grid is None:
+    if not names:
         return None
-    tokens, first = grid[0] * grid[1], names[0]
+    first, tokens = names[0], None if grid is None else grid[0] * grid[1]
     inside = found.inside(first)
-    batch, queries, _, keys = next(each.product for each in inside if each.product)
+    batch, queries, inner, keys = next(each.product for each in inside if each.product)
     heads = _heads(network, first)
-    count = batch // (images * (heads or 1))
-    windows = tuple(each for name in names if (each := windows_of(network, name, grid)) is not None)
-    reach: Reach = (
-        "windows"
+    count = _windows(batch // images, heads or 1, queries, keys, inner, tokens)
+    windows = () if grid is None else tuple(each for name in names if (each := windows_of(network, name, grid)))
+    reach: Reach | None = (
+        None
+        if tokens is None
+        else "windows"
         if count > 1
         else "all tokens"
         if keys >= tokens
@@ -129,12 +131,12 @@ def attention_of(
         if queries >= tokens
         else "channels"
     )
-    if windows and reach == "all tokens" and keys > tokens:
+    if windows and reach == "all tokens" and keys > (tokens or 0):
         reach = "windows"  # one window, larger than the grid
     products = sum(each.macs for each in inside if each.product)
     projections = sum(each.macs for each in inside) - products
     if_global = None
-    if reach in ("windows", "fewer keys") and keys != tokens and queries * count:
+    if tokens and reach in ("windows", "fewer keys") and keys != tokens and queries * count:
         share = tokens / (queries * count) if reach == "windows" else 1.0  # of the padded tokens
         width = products / (images * queries * count * keys)  # of queries and of values, of all heads
         if_global = round(projections * share + images * tokens**2 * width)
@@ -151,12 +153,31 @@ def attention_of(
     )
 
 
+def _windows(matrices: int, heads: int, queries: int, keys: int, inner: int, tokens: int | None) -> int:
+    """Number of windows of an attention.
+
+    Args:
+        matrices: Matrices of queries with keys that are multiplied at once, of one image.
+        heads: Heads of the attention; some multiply one after another.
+        queries: Rows of a matrix.
+        keys: Columns of it.
+        inner: What they are multiplied over: the channels of a head, or all tokens where channels attend.
+        tokens: Positions of the grid, if it has one.
+    """
+    for count in (matrices // heads, matrices):
+        if tokens is not None and count > 1 and queries < tokens <= count * queries:
+            is_of_channels = inner >= tokens and max(queries, keys) < tokens
+            return 1 if is_of_channels else count
+    return max(1, matrices // heads)
+
+
 def _heads(network: Any, name: str) -> int | None:
     """Heads of an attention, by itself or by the module that holds it."""
     for module in (network.get_submodule(name), network.get_submodule(name.rpartition(".")[0])):
-        heads = getattr(module, "num_heads", None)
-        if isinstance(heads, int) and heads > 0:
-            return heads
+        for name in ("num_heads", "heads"):
+            heads = getattr(module, name, None)
+            if isinstance(heads, int) and heads > 0:
+                return heads
     return None
 
 

@@ -167,19 +167,20 @@ class Traced:
     notes: tuple[str, ...] = ()
 
     @property
-    def classifiers(self) -> list[nn.Module]:
-        """The modules that depend on the number of outputs: a run's head, or timm's classifier."""
+    def classifiers(self) -> list[str]:
+        """Names of the modules that depend on the number of outputs: a run's head, or timm's classifier."""
         head = getattr(self.network, "head", None)
         if self.model is not self.network and isinstance(head, nn.Module):
-            return [head]
-        found = self.model.get_classifier() if hasattr(self.model, "get_classifier") else ()
-        several = found if isinstance(found, tuple | list | nn.ModuleList) else (found,)
-        return [each for each in several if isinstance(each, nn.Module)]
+            found: Any = head
+        else:
+            found = self.model.get_classifier() if hasattr(self.model, "get_classifier") else ()
+        own = {id(each) for each in (found if isinstance(found, tuple | list | nn.ModuleList) else (found,))}
+        return [name for name, module in self.network.named_modules() if id(module) in own]
 
     @property
     def spans(self) -> list[Span]:
         """Its parts, as moments."""
-        return spans(self.model, self.trace, self.size, self.prefix)
+        return spans(self.model, self.trace, self.size, self.prefix, self.classifiers)
 
 
 def traced(
@@ -228,11 +229,9 @@ def describe(given: Traced) -> Architecture:
 def _classifier(given: Traced) -> tuple[int, int]:
     """Parameters and MACs of the modules that depend on the number of outputs."""
     parameters, macs = 0, 0
-    own = {id(each) for each in given.classifiers}
-    for name, module in given.network.named_modules():
-        if id(module) in own:
-            parameters += sum(each.numel() for each in module.parameters())
-            macs += sum(each.macs for each in given.trace.inside(name))
+    for name in given.classifiers:
+        parameters += sum(each.numel() for each in given.network.get_submodule(name).parameters())
+        macs += sum(each.macs for each in given.trace.inside(name))
     return parameters, macs
 
 

@@ -86,8 +86,9 @@ def _described(given: Traced, name: str, options: InspectOptions) -> Architectur
         model = backbone(name, options, CPU) if name else given.model
         try:
             fields = measured(model, given.spans, given.size, given.channels, given.prefix)
-        except RuntimeError as error:
-            notes.append(f"Receptive fields cannot be measured: {str(error).splitlines()[0]}")
+        except Exception as error:  # a model may raise anything with the weights that it is given here
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            notes.append(f"Receptive fields cannot be measured: {reason}")
     found = replace(found, notes=tuple(notes))
     return found if fields is None else with_fields(found, fields)
 

@@ -12,6 +12,7 @@ from swinft.architecture.describe import Traced, traced
 from swinft.architecture.options import InspectOptions
 from swinft.data.schema import Schema, recognised
 from swinft.errors import InputError
+from swinft.model.backbones.feature_maps import padded_size
 from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.network import ImageModel
 from swinft.model.training.optim import OptimConfig
@@ -74,22 +75,26 @@ def traced_backbone(name: str, options: InspectOptions) -> Traced:
     Raises:
         InputError: As of `backbone`, or the model does not run.
     """
-    size, model = options.size or _native(name), backbone(name, options)
+    size = options.size or _native(name)
+
+    def traced_on(device: torch.device) -> Traced:
+        model = backbone(name, options, device)
+        return traced(name, model, [torch.zeros(1, 3, *size, device=device)], model, size)
+
     try:
-        found = traced(name, model, [torch.zeros(1, _channels(options), *size, device=META)], model, size)
-    except NotImplementedError:  # it asks for numbers, which meta tensors do not have
-        model = backbone(name, options, CPU)
-        found = traced(name, model, [torch.zeros(1, _channels(options), *size)], model, size)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        raise InputError(
-            f"'{name}' does not run with an image of {size[0]} x {size[1]} px: {type(error).__name__}: {error}. Set "
-            f"--image-size to another size."
-        ) from error
-    return found
-
-
-def _channels(options: InspectOptions) -> int:
-    return int((options.backbone_args or {}).get("in_chans", 3))
+        return traced_on(META)
+    except InputError:
+        raise
+    except Exception:  # whatever asks for numbers, which meta tensors do not have
+        try:
+            return traced_on(CPU)
+        except InputError:
+            raise
+        except Exception as error:  # a model may raise anything for a size that it does not support
+            raise InputError(
+                f"'{name}' does not run with an image of {size[0]} x {size[1]} px: {type(error).__name__}: {error}. "
+                f"Set --image-size to another size."
+            ) from error
 
 
 def opened(folder: str | Path, options: InspectOptions) -> tuple[Run, Experiment]:
@@ -118,6 +123,7 @@ def network_of(run: Run, experiment: Experiment) -> ImageModel:
     net = task.net.eval()
     if done := [name for name in run.trainings() if run.fold(name).is_done]:
         net.load_state_dict(load_file(verify(run.fold(done[0]).weights)))
+    net.auxiliary = None  # for training only
     return net
 
 
@@ -130,11 +136,14 @@ def traced_run(folder: str | Path, options: InspectOptions) -> Traced:
     """
     run, experiment = opened(folder, options)
     net, sides = network_of(run, experiment), experiment.config.data.image_size
-    size = (sides, sides) if isinstance(sides, int) else (int(sides[0]), int(sides[1]))
+    given = (sides, sides) if isinstance(sides, int) else (int(sides[0]), int(sides[1]))
+    size = given if net.maps is None else padded_size(given, net.maps.stride)
     row: list[Any] = [torch.zeros(1, *net.image_shape(size))]
     if num_features := Schema.from_dict(run.read_schema()).num_features:
         row.append(torch.zeros(1, num_features))
     images = net.num_images or 1
     is_trained = any(run.fold(name).is_done for name in run.trainings())
     notes = [] if is_trained else [f"No training of {folder} is finished: its weights are random."]
+    if size != given:
+        notes.append(f"Images of {given[0]} x {given[1]} px are padded to sides that the strides of all maps divide.")
     return traced(str(folder), net, row, net.backbone.model, size, "backbone.model.", images, notes)

@@ -45,7 +45,7 @@ class Feature:
     channels: int
 
 
-def spans(model: Any, found: Trace, size: tuple[int, int], prefix: str = "") -> list[Span]:
+def spans(model: Any, found: Trace, size: tuple[int, int], prefix: str = "", heads: Sequence[str] = ()) -> list[Span]:
     """The parts of a network in their order; a network of which timm knows no feature maps is one stage.
 
     Args:
@@ -53,12 +53,12 @@ def spans(model: Any, found: Trace, size: tuple[int, int], prefix: str = "") -> 
         found: A trace of the network that holds it.
         size: Height and width of the image.
         prefix: Name of the model in the network, with a dot.
+        heads: Names of the modules that depend on the number of outputs.
     """
     end = max((call.ended for call in found.calls.values()), default=0) + 1
     features = _features(model, found, prefix)
     if not features:
-        own = found.calls.get(prefix.removesuffix("."), Call(0, end))
-        return [Span("stage 1", 0, own.ended), Span(HEAD, own.ended + 1, end)]
+        return _without_stages(found, end, prefix, heads)
     groups = list[list[Feature]]()
     for feature in features:  # consecutive ones of one grid and width are one stage, as the blocks of a ViT
         same = groups and (groups[-1][-1].stride, groups[-1][-1].channels) == (feature.stride, feature.channels)
@@ -82,6 +82,13 @@ def spans(model: Any, found: Trace, size: tuple[int, int], prefix: str = "") -> 
         number += parts[-1].name != STEM
         start = last + 1
     return [*parts, Span(HEAD, start, end)]
+
+
+def _without_stages(found: Trace, end: int, prefix: str, heads: Sequence[str]) -> list[Span]:
+    """One stage, and what follows it: the rest of a run's network, or timm's classifier."""
+    last = found.calls.get(prefix.removesuffix("."), Call(0, end)).ended
+    last = min([last, *(found.calls[name].started - 1 for name in heads if name in found.calls)])
+    return [Span("stage 1", 0, last), Span(HEAD, last + 1, end)]
 
 
 def _features(model: Any, found: Trace, prefix: str) -> list[Feature]:
@@ -144,24 +151,34 @@ def span_of(parts: Sequence[Span], moment: int) -> int:
 
 
 def parameters_of(network: nn.Module, found: Trace, parts: Sequence[Span]) -> list[int]:
-    """Numbers of parameters of all parts; those of a module that never ran are those of what holds it.
+    """Numbers of parameters of all parts; those of the network itself, such as position embeddings, are the stem's.
 
-    The parameters of the network itself, such as position embeddings, are the stem's.
+    Those of a module that never ran are of the part in which what holds it ran; if that is several parts, of the part
+    of the module before it.
     """
-    counts, seen = [0] * len(parts), set[int]()
+    counts, seen, before = [0] * len(parts), set[int](), 0
     for name, module in network.named_modules():
+        before = _part_of(found, name, parts, before)
         for parameter in module.parameters(recurse=False):
-            if id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            counts[span_of(parts, _started(found, name))] += parameter.numel()
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                counts[before] += parameter.numel()
     return counts
 
 
-def _started(found: Trace, name: str) -> int:
+def _part_of(found: Trace, name: str, parts: Sequence[Span], before: int) -> int:
+    """The number of the part of a module; `before` is that of the module before it."""
+    own = [found.calls[name]] if name in found.calls else []
+    # Of a module whose other methods are called, as timm's `forward_intermediates`, only those in it are calls.
+    if ran := own or [call for other, call in found.calls.items() if other.startswith(f"{name}.")]:
+        return span_of(parts, min(call.started for call in ran))
     while name and name not in found.calls:
         name = name.rpartition(".")[0]
-    return found.calls[name].started if name in found.calls else 0
+    holds = found.calls.get(name)
+    if holds is None:
+        return before
+    first, last = span_of(parts, holds.started), span_of(parts, holds.ended)
+    return first if first == last else before
 
 
 def blocks_of(model: Any, found: Trace, part: Span, prefix: str = "") -> int:
@@ -178,23 +195,35 @@ def blocks_of(model: Any, found: Trace, part: Span, prefix: str = "") -> int:
             units[name.removeprefix(prefix)] = None
     # A sequence of blocks and the blocks in it are both units: the innermost count.
     inner = [name for name in units if not any(other.startswith(f"{name}.") for other in units)]
-    return sum(_count(model.get_submodule(name)) for name in inner)
+    return sum(_count(model.get_submodule(name), is_element="." in name) for name in inner)
 
 
-SEQUENCES = (nn.Sequential, nn.ModuleList)
+SEQUENCES = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def _count(module: nn.Module) -> int:
-    """Blocks of a module: those of a sequence, those of what it mostly consists of, or itself."""
-    size = sum(each.numel() for each in module.parameters())
-    if not size:
-        return 0
-    if isinstance(module, SEQUENCES):
-        return sum(_count(each) for each in module)
-    for child in module.children():
-        if isinstance(child, SEQUENCES) and sum(each.numel() for each in child.parameters()) > MOST_OF * size:
-            return _count(child)
+def _count(module: nn.Module, is_element: bool = False) -> int:
+    """Blocks of a module: those of a sequence, those of what it mostly consists of, or itself.
+
+    Args:
+        module: The module.
+        is_element: Whether it is an element of a sequence, which is a block unless it holds a sequence.
+    """
     own = [child for child in module.children() if any(True for _ in child.parameters())]
-    if len({type(child) for child in own}) == 1 and all(any(True for _ in child.children()) for child in own):
-        return sum(_count(child) for child in own)  # a stage that holds its blocks by name, as in RegNet
+    if isinstance(module, SEQUENCES):
+        return sum(_count(child, True) for child in own)
+    size = sum(each.numel() for each in module.parameters())
+    if not any(True for _ in module.children()):  # a convolution among others; a norm is no block
+        return int(any(each.ndim > 1 for each in module.parameters()))
+    for child in own:
+        parts = [each for each in child.children() if any(True for _ in each.parameters())]
+        is_stage = isinstance(child, SEQUENCES) and all(_depth(part) > 1 for part in parts)
+        if is_stage and sum(each.numel() for each in child.parameters()) > MOST_OF * size:
+            return _count(child)
+    if not is_element and len({type(child) for child in own}) == 1 and all(_depth(child) > 1 for child in own):
+        return sum(_count(child, True) for child in own)  # a stage that holds its blocks by name, as in RegNet
     return 1
+
+
+def _depth(module: nn.Module) -> int:
+    """Of nested modules: 0 of a layer, 1 of a convolution with its norm, 2 and more of a block of these."""
+    return max((1 + _depth(child) for child in module.children()), default=0)

@@ -46,7 +46,7 @@ def window_text(attention: Attention | None) -> str:
         return ""
     if attention.widest is not None:
         return sides(attention.widest.window)
-    return {"all tokens": "all", "channels": "channels"}.get(attention.reach, f"{attention.keys} keys")
+    return {"all tokens": "all", "channels": "channels"}.get(attention.reach or "", f"{attention.keys} keys")
 
 
 def ratio_text(attention: Attention | None) -> str:

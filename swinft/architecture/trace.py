@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
+
+from swinft.model.operations import operations
 
 aten: Any = torch.ops.aten
 FUSED = "scaled_dot_product"  # in the names of torch's fused attentions
@@ -91,25 +92,24 @@ def trace(network: nn.Module, *inputs: Any) -> Trace:
         inputs: As its `forward` takes them.
     """
     found = Trace()
-    recorder = _Recorder(found, [*network.parameters(), *network.buffers()])
+    recorder = _Recorder(found, inputs)
     was_training = network.training
-    torch_counter: Any = FlopCounterMode(display=False)
     try:
-        with torch.no_grad(), _named_calls(network.eval(), recorder), torch_counter, recorder:
+        with _named_calls(network.eval(), recorder), operations(network) as counter, recorder:
             network(*inputs)
     finally:
         network.train(was_training)
-    found.macs_by_torch = int(torch_counter.get_total_flops()) // 2
+    found.macs_by_torch = counter.get_total_flops() // 2
     return found
 
 
 class _Recorder(TorchDispatchMode):
-    """Records operations; knows which tensors are weights, or made of weights alone."""
+    """Records operations; knows which tensors depend on the inputs, and which are weights or constants."""
 
-    def __init__(self, found: Trace, weights: Iterable[Tensor]) -> None:
+    def __init__(self, found: Trace, inputs: Iterable[Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found, self.moment, self.inside = found, 0, [ROOT]
-        self.weights = {_storage(each) for each in weights}
+        self.dependent = {_storage(each) for each in _tensors(list(inputs))}
 
     def next(self) -> int:
         """The next moment."""
@@ -118,17 +118,19 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        given = list(_tensors((args, kwargs or {})))
         if counted := _counted(func, args, kwargs or {}, out):
-            macs, product = counted
-            is_product = product is not None and not any(_storage(each) in self.weights for each in given)
+            macs, product, factors = counted
+            is_product = product is not None and all(map(self._depends, factors))
             moment = self.next()
             self.found.operations.append(Operation(self.inside[-1], moment, macs, product if is_product else None))
-        # What is made of weights alone stays one; what is not may lie where a weight's copy has been.
-        is_weight = bool(given) and all(_storage(each) in self.weights for each in given)
+        depends = any(map(self._depends, _tensors((args, kwargs or {}))))
+        # What is made of weights alone is one; its storage may be where a dependent tensor's has been.
         for each in _tensors(out):
-            (self.weights.add if is_weight else self.weights.discard)(_storage(each))
+            (self.dependent.add if depends else self.dependent.discard)(_storage(each))
         return out
+
+    def _depends(self, tensor: Tensor) -> bool:
+        return _storage(tensor) in self.dependent
 
 
 @contextmanager
@@ -161,28 +163,33 @@ def _named_calls(network: nn.Module, recorder: _Recorder) -> Iterator[None]:
             handle.remove()
 
 
-def _counted(func: Any, args: Any, kwargs: Any, out: Any) -> tuple[int, tuple[int, int, int, int] | None] | None:
-    """Multiplications of an operation, and its shape where it is a matrix product; None for one that has none."""
+Product = tuple[int, int, int, int]
+
+
+def _counted(func: Any, args: Any, kwargs: Any, out: Any) -> tuple[int, Product | None, Sequence[Tensor]] | None:
+    """Multiplications of an operation, and shape and factors of a matrix product; None for one that has none."""
     packet = func._overloadpacket
     if packet in (aten.mm, aten.addmm):
         first, second = args[-2:]
-        return _product(1, first.shape[0], first.shape[1], second.shape[1])
+        return _product(1, first.shape[0], first.shape[1], second.shape[1], (first, second))
     if packet in (aten.bmm, aten.baddbmm):
         first, second = args[-2:]
-        return _product(first.shape[0], first.shape[1], first.shape[2], second.shape[2])
+        return _product(first.shape[0], first.shape[1], first.shape[2], second.shape[2], (first, second))
     if packet in (aten.convolution, aten._convolution):
         image, weight, is_transposed = args[0], args[1], args[6]
         positions = math.prod(image.shape[2:] if is_transposed else out.shape[2:])
-        return image.shape[0] * positions * weight.numel(), None
+        return image.shape[0] * positions * weight.numel(), None, ()
     if FUSED in packet.__name__ and "backward" not in packet.__name__:
         query, key, value = args[:3]
         batch, rows, inner, keys = math.prod(query.shape[:-2]), query.shape[-2], query.shape[-1], key.shape[-2]
-        return batch * rows * keys * (inner + value.shape[-1]), (batch, rows, inner, keys)
+        return batch * rows * keys * (inner + value.shape[-1]), (batch, rows, inner, keys), (key, value)
     return None
 
 
-def _product(batch: int, rows: int, inner: int, columns: int) -> tuple[int, tuple[int, int, int, int]]:
-    return batch * rows * inner * columns, (batch, rows, inner, columns)
+def _product(
+    batch: int, rows: int, inner: int, columns: int, factors: Sequence[Tensor]
+) -> tuple[int, Product, Sequence[Tensor]]:
+    return batch * rows * inner * columns, (batch, rows, inner, columns), factors
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

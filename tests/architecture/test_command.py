@@ -101,6 +101,31 @@ def test_backbones_of_other_kinds_side_by_side(capsys):
     assert all(each["macs"] == each["macs_by_torch"] for each in (vit, resnet, mixer))
 
 
+def test_attention_is_told_from_products_with_weights(capsys):
+    """A learnt query, position products of queries with weights, and heads that attend one after another."""
+    small = ["--model.backbone_args", '{"depth": 1, "embed_dim": 24, "num_heads": 2}']
+    siglip, sam = inspected(
+        capsys, "--model.backbone", "vit_base_patch16_siglip_224", "samvit_base_patch16_224", *small
+    )
+    assert (stages(siglip)[0]["attention"]["keys"], stages(siglip)[0]["attention"]["reach"]) == (196, "all tokens")
+    assert (stages(sam)[0]["attention"]["keys"], stages(sam)[0]["attention"]["reach"]) == (196, "all tokens")
+    (cascaded,) = inspected(capsys, "--model.backbone", "efficientvit_m0")
+    assert [(part["attention"]["reach"], part["attention"]["keys"]) for part in stages(cascaded)[:2]] == [
+        ("windows", 49),
+        ("all tokens", 49),
+    ]
+    assert all(each["macs"] == each["macs_by_torch"] for each in (siglip, sam, cascaded))
+
+
+def test_attention_counts_also_where_timm_knows_no_grid(capsys):
+    (found,) = inspected(capsys, "--model.backbone", "twins_pcpvt_small")
+    whole = timm.create_model("twins_pcpvt_small")
+    assert [part["name"] for part in found["parts"]] == ["stage 1", "head"]
+    assert found["parts"][1]["parameters"] == sum(each.numel() for each in whole.head.parameters())
+    assert found["attention_share"] > 0.2
+    assert (found["parts"][0]["attention"]["reach"], found["parts"][0]["attention"]["ratio"]) == (None, None)
+
+
 # Parameters as timm builds them, and blocks of each stage.
 FAMILIES = {
     "swinv2_tiny_window8_256": [2, 2, 6, 2],
@@ -119,6 +144,14 @@ FAMILIES = {
     "tf_efficientnet_lite0": [1, 2, 2, 6, 5],
     "tf_efficientnetv2_s": [2, 4, 4, 15, 15],
     "mobilenetv3_small_100": None,
+    "mobilenetv4_conv_small": [1, 2, 2, 6, 7],
+    "repvgg_a0": None,
+    "starnet_s1": [2, 2, 8, 3],
+    "fasternet_t0": None,
+    "vit_base_patch16_siglip_224": [12],
+    "cait_xxs24_224": None,
+    "hiera_tiny_224": [1, 2, 7, 2],
+    "fastvit_t8": [2, 2, 4, 2],
     "mixer_b16_224": [12],
     "resmlp_12_224": [12],
     "gmlp_s16_224": [30],
