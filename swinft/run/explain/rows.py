@@ -4,6 +4,7 @@ Shapes: B rows, V images of a row, C channels, K outputs, (H, W) pixels.
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,6 @@ from swinft.inference.maps import levels_of
 from swinft.inference.predictions import Predictions
 from swinft.inference.tta import predict_views
 from swinft.model.network import ImageModel
-from swinft.model.tiles import Tiling
 from swinft.printing import print_line
 from swinft.run.experiment import Experiment
 from swinft.run.explain.options import ExplainOptions
@@ -71,8 +71,8 @@ def is_training(run: Run, ids: Sequence[str], options: ExplainOptions) -> bool:
     """
     if not ids:
         raise InputError("name the rows to explain: --ids ID [ID ...]")
-    if twice := [id for number, id in enumerate(ids) if id in ids[:number]]:
-        raise InputError(f"--ids names '{twice[0]}' twice.")
+    if twice := [id for id, count in Counter(ids).items() if count > 1]:
+        raise InputError(f"--ids names {_quoted(twice)} more than once.")
     if options.rows is not None:
         return options.rows == "train"
     with verify(run.folds).open(encoding="utf-8", newline="") as file:
@@ -84,7 +84,18 @@ def is_training(run: Run, ids: Sequence[str], options: ExplainOptions) -> bool:
             f"--ids: {listed(inside)} are in the training table, and {listed(outside)} are not: explain training rows "
             f"and rows to predict in two calls.{suggest(outside[0], known)}"
         )
+    data = run.read_config()["data"]
+    if not inside and not (data.get("test") or data.get("sample_submission")):
+        raise InputError(
+            f"--ids: the training table has no row {_quoted(ids)}, and the run has no rows to predict (data.test is "
+            f"not set).{suggest(ids[0], known)}",
+            [f"there is no row '{id}'" for id in ids],
+        )
     return bool(inside)
+
+
+def _quoted(ids: Sequence[str]) -> str:
+    return listed(f"'{id}'" for id in ids)
 
 
 def rows_of(run: Run, ids: Sequence[str], options: ExplainOptions) -> Iterator[Row]:
@@ -100,7 +111,10 @@ def rows_of(run: Run, ids: Sequence[str], options: ExplainOptions) -> Iterator[R
     table = data.train_table if is_train else data.test_table
     place = {id: row for row, id in enumerate(table.ids)}
     if missing := [id for id in ids if id not in place]:
-        raise InputError(f"{table.path}: there is no row '{missing[0]}'.{suggest(missing[0], place)}")
+        raise InputError(
+            f"{table.path}: there is no row {_quoted(missing)}.{suggest(missing[0], place)}",
+            [f"{table.path}: there is no row '{id}'" for id in missing],
+        )
     numbers = [place[id] for id in ids]
     by_networks: dict[tuple[FoldId, ...], list[int]] = {}
     for number in numbers:
@@ -129,14 +143,17 @@ def _data_of(run: Run, is_train: bool, options: ExplainOptions) -> tuple[CSVData
     changes = {"loading": {"num_workers": 0}, "batch_size": 1, "root": config.data.root}
     if is_train:
         check_inputs(run, config, ("train",))
-        data = experiment.datamodule(run, **changes)
+    elif not (config.data.test or config.data.sample_submission):
+        raise InputError("--rows is test, and the run has no rows to predict: data.test is not set.")
+    data = experiment.datamodule(run if is_train else None, **changes)
+    if data.settings.tile is not None:
+        raise InputError(
+            f"{run.root} predicts large images in tiles, and a map is of one forward pass: cut out the part to "
+            f"explain as an image of its own, and predict it with a run without data.target_kind.tile."
+        )
+    if is_train:
         data.setup("fit")
     else:
-        if not (config.data.test or config.data.sample_submission):
-            raise InputError(
-                "--ids are not in the training table, and the run has no rows to predict: data.test is not set."
-            )
-        data = experiment.datamodule(**changes)
         data.schema = Schema.from_dict(run.read_schema())
         data.setup("predict")
     data.destination = Destination(device, is_command=True)
@@ -155,13 +172,18 @@ def _out_of_fold(run: Run, data: CSVDataModule, number: int) -> list[FoldId]:
     if fold == NO_FOLD:
         raise InputError(f"row '{id}' is in no fold: no network can be named that did not train on it.")
     names = [name for name in run.planned_folds() if held_out_by(name) == fold]
-    return run.finished_folds(names, "--ids")
+    if unfinished := [name for name in names if not run.fold(name).is_done]:
+        raise InputError(
+            f"row '{id}' is held out by fold {fold}, and {listed(map(str, unfinished))} of {run.root} is not finished: "
+            f"run `{run.resume_command}`, or explain rows of a finished fold."
+        )
+    return names
 
 
 def _explainable(
     networks: Networks, data: CSVDataModule, numbers: list[int], is_train: bool, device: torch.device
 ) -> Iterator[Row]:
-    run, precision, experiment = networks.run, networks.precision, networks.experiment
+    precision, experiment = networks.precision, networks.experiment
     fast = networks.choice.prediction
     nets = [experiment.network(data.schema, file, device, fast, precision) for file in networks.weights]
     names = [path.parent.name for path in networks.weights]
@@ -174,11 +196,6 @@ def _explainable(
         number = int(batch["row"][0])
         if number < 0:
             raise InputError("the image of a row cannot be used, and is skipped: there is nothing to explain.")
-        if Tiling.of(batch) is not None:
-            raise InputError(
-                f"{run.root} predicts large images in tiles, and a map is of one forward pass: cut out the part to "
-                f"explain as an image of its own, and predict it with a run without data.target_kind.tile."
-            )
         more = {key: batch[key].to(device) for key in ("features", "image_mask") if key in batch}
         image = batch["image"].to(device)
         with torch.inference_mode(), autocast(precision, device):

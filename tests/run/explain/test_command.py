@@ -93,9 +93,11 @@ def test_every_method_writes_a_page_and_one_document(run, method, capsys):
 def test_what_cannot_be_explained_is_refused(run, capsys):
     words = ["explain", str(run), "--device", "cpu"]
     assert "name the rows to explain: --ids" in error_of(words, capsys)
-    assert "there is no row 'x1'" in error_of([*words, "--ids", "x1"], capsys)
+    assert "there is no row 'x1', '../t1'. Allowed: t1, t2" in error_of([*words, "--ids", "x1", "../t1"], capsys)
+    assert "there is no row 't1'" in error_of([*words, "--ids", "t1", "--rows", "train"], capsys)
     assert "001 are in the training table, and t1 are not" in error_of([*words, "--ids", "001", "t1"], capsys)
-    assert "names '001' twice" in error_of([*words, "--ids", "001", "001"], capsys)
+    twice = [*words, "--ids", "001", "002", "001", "002"]
+    assert "names '001', '002' more than once" in error_of(twice, capsys)
     assert "--output is 'rde'. Did you mean 'red'?" in error_of([*words, "--ids", "001", "--output", "rde"], capsys)
     assert "--steps is an option of the method integrated-gradients" in error_of(
         [*words, "--ids", "001", "--steps", "3"], capsys
