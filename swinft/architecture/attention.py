@@ -118,7 +118,7 @@ def attention_of(
     inside = found.inside(first)
     batch, queries, inner, keys = next(each.product for each in inside if each.product)
     heads = _heads(network, first)
-    count = _windows(batch // images, heads or 1, queries, keys, inner, tokens)
+    count = _windows(batch // images, heads, (queries, inner, keys), tokens)
     windows = () if grid is None else tuple(each for name in names if (each := windows_of(network, name, grid)))
     reach: Reach | None = (
         None
@@ -153,22 +153,22 @@ def attention_of(
     )
 
 
-def _windows(matrices: int, heads: int, queries: int, keys: int, inner: int, tokens: int | None) -> int:
+def _windows(matrices: int, heads: int | None, shape: tuple[int, int, int], tokens: int | None) -> int:
     """Number of windows of an attention.
 
     Args:
-        matrices: Matrices of queries with keys that are multiplied at once, of one image.
-        heads: Heads of the attention; some multiply one after another.
-        queries: Rows of a matrix.
-        keys: Columns of it.
-        inner: What they are multiplied over: the channels of a head, or all tokens where channels attend.
+        matrices: Products of queries and keys that are computed at once, of one image: each window's, of each head.
+        heads: Heads of the attention, if known; some compute theirs one after another.
+        shape: Queries, what they are multiplied over, and keys.
         tokens: Positions of the grid, if it has one.
     """
-    for count in (matrices // heads, matrices):
-        if tokens is not None and count > 1 and queries < tokens <= count * queries:
-            is_of_channels = inner >= tokens and max(queries, keys) < tokens
-            return 1 if is_of_channels else count
-    return max(1, matrices // heads)
+    queries, inner, keys = shape
+    count = max(1, matrices // (heads or 1))
+    if tokens is None or queries >= tokens or (heads is not None and 1 < count and tokens <= count * queries):
+        return count
+    if inner >= tokens and max(queries, keys) < tokens:
+        return 1  # channels attend, by products over all tokens
+    return matrices if tokens <= matrices * queries else count  # one head after another
 
 
 def _heads(network: Any, name: str) -> int | None:

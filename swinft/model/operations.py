@@ -1,18 +1,32 @@
-"""Counts the operations of a network's forward pass, by torch's own counter."""
+"""Counts the operations of a network, by torch's own counter."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+
+aten: Any = torch.ops.aten
+# Of the CPU, which torch's counter leaves out.
+ON_CPU = {
+    aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+}
+
+
+def counter() -> FlopCounterMode:
+    """Inside, the operations of matrix products, convolutions and attention are counted.
+
+    A multiplication with its addition counts as two operations.
+    """
+    return FlopCounterMode(display=False, custom_mapping=ON_CPU)
 
 
 @contextmanager
 def operations(network: nn.Module) -> Iterator[FlopCounterMode]:
-    """Inside, the operations of matrix products and convolutions are counted; nothing is differentiated.
-
-    A multiplication with its addition counts as two operations.
+    """Inside, the operations of forward passes are counted, and nothing is differentiated.
 
     Args:
         network: What runs inside. Its parameters need no gradient there: torch's counter fails on modules that are
@@ -27,4 +41,4 @@ def operations(network: nn.Module) -> Iterator[FlopCounterMode]:
             # oneDNN's recurrent layers are one operation, which torch does not count.
             stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
         stack.enter_context(torch.no_grad())
-        yield stack.enter_context(FlopCounterMode(display=False))
+        yield stack.enter_context(counter())

@@ -201,18 +201,20 @@ class Run:
         timm's model; `net.backbone.mean` and `std` normalise its pixels.
 
         Args:
-            fold: Number of the fold.
+            fold: Number of the fold; in a run with several seeds with its seed, like `0_seed_1`.
             device: Device of the network.
 
         Raises:
-            InputError: There is no such fold, or it is not finished.
+            InputError: There is no such fold, or it is not finished, or it was trained with several seeds.
             StoreError: The weights file has changed since the fold saved it.
         """
         with restored_process_state():
             experiment = Experiment.of_run(self._files, "predict", self._allow_code)
             schema = Schema.from_dict(self._files.read_schema())
-            (index,) = self._files.finished_folds([fold])
-            weights = self._files.fold(index).weights
+            found = self._files.finished_folds([fold])
+            if len(found) > 1:
+                raise InputError(f"fold {fold} was trained with several seeds: name one of {listed(map(str, found))}.")
+            weights = self._files.fold(found[0]).weights
             return experiment.network(schema, weights, torch.device(device), fast_attention=False)
 
     def predict(self, rows: pd.DataFrame | str | Path | None = None, **options: Any) -> Predictions:

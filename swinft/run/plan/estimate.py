@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
-from swinft.model.operations import operations
+from swinft.model.operations import counter, operations
 from swinft.model.trial import TrialBatch, TrialSteps
 from swinft.run.compute.trial import TriedTask
 from swinft.run.plan.cost import Costs
@@ -59,12 +58,11 @@ def count(tried: TriedTask, precision: Precision) -> Counted:
     steps = TrialSteps(task, device, autocast("bf16-mixed" if precision != "32-true" else precision, device))
     shape = task.net.image_shape(tried.size)
     small, large = (TrialBatch.of(each, tried.targets, tried.features, shape, device) for each in (SMALL, LARGE))
-    with FlopCounterMode(display=False) as trained_counter:
+    with counter() as of_training:
         steps.train(small)
-    trained = trained_counter.get_total_flops() / SMALL
-    with operations(task) as counter:
+    with operations(task) as of_prediction:
         steps.predict(small)
-    predicted = counter.get_total_flops() / SMALL
+    trained, predicted = (each.get_total_flops() / SMALL for each in (of_training, of_prediction))
     saved = [_kept(task, partial(steps.train, each)) for each in (small, large)]
     per_image = max(0, saved[1] - saved[0]) // (LARGE - SMALL)
     weights, trainable = (
