@@ -50,6 +50,11 @@ class Landscape(Instrument[LandscapeSettings]):
         rows = settings.training_rows // settings.mini_batch * settings.mini_batch
         return self._losses.setdefault(subject.given, TrainingLoss(subject, rows, settings.mini_batch))
 
+    def check(self, subject: Subject) -> None:
+        """Refuses a run with too few rows for a mini-batch."""
+        assert isinstance(subject, RunSubject)
+        self._loss(subject).check()
+
     def _axis(self) -> list[float]:
         """Coordinates of the grid; 0 is one of them exactly."""
         half = self.settings.points // 2

@@ -40,6 +40,9 @@ def lanczos(product: Product, start: Tensor, steps: int) -> Ritz:
         product: The matrix.
         start: A random vector (P,), not zero.
         steps: M, products with the matrix; fewer where the space is exhausted before.
+
+    Returns:
+        NaN where a product is not finite.
     """
     basis = [start / start.norm()]
     diagonal: list[float] = []
@@ -56,6 +59,9 @@ def lanczos(product: Product, start: Tensor, steps: int) -> Ritz:
             break
         basis.append(image / length)
     triangle = np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
+    if not np.isfinite(triangle).all():  # of a loss without finite second derivatives
+        nothing = np.full(len(diagonal), np.nan)
+        return Ritz(nothing, nothing, nothing)
     values, vectors = np.linalg.eigh(triangle)
     return Ritz(values, vectors[0] ** 2, np.abs(beside[-1] * vectors[-1]))
 

@@ -70,6 +70,14 @@ class TrainingLoss:
             )
         return found
 
+    def check(self) -> None:
+        """Decodes the rows.
+
+        Raises:
+            InputError: There is no full mini-batch.
+        """
+        assert self.batches
+
     def of(self, net: ImageModel, number: int) -> Tensor:
         """The mean loss of a mini-batch, with its graph.
 

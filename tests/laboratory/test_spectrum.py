@@ -81,3 +81,12 @@ def test_a_linear_loss_has_a_hessian_of_zeros():
     weight, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
     product = hessian_product((weight * torch.arange(3.0)).sum(), [weight, unused])
     assert torch.equal(product(torch.ones(5)), torch.zeros(5))
+
+
+def test_a_matrix_that_is_not_finite_has_no_eigenvalues():
+    for bad in (float("nan"), float("inf")):
+        found = lanczos(lambda v, bad=bad: bad * v, start(6), 4)
+        assert np.isnan(found.values).all()
+        assert negative_share(found.values[:0], found.weights[:0]) == 0
+        values, _ = power_iteration(lambda v, bad=bad: bad * v, [start(6)])
+        assert not np.isfinite(values).any()
