@@ -89,13 +89,16 @@ class Frequency(ByLayer):
 
     def notes(self, summary: dict[str, Any]) -> list[str]:
         """Which kinds of layer are low-pass or high-pass filters."""
-        start = "change of high frequencies by "
-        return [
-            f"{key.removeprefix(start)} layers are {'low-pass' if value < 0 else 'high-pass'}: {value:+.3g} a layer, a "
-            f"factor of {np.exp(value):.3g} on the amplitude."
-            for key, value in summary.items()
-            if key.startswith(start)
-        ]
+        start, found = "change of high frequencies by ", []
+        for key, value in summary.items():
+            if key.startswith(start):
+                factor = f"{np.exp(value):.3g}"
+                what = (
+                    "neither low-pass nor high-pass" if float(factor) == 1 else "low-pass" if value < 0 else "high-pass"
+                )
+                of_kind = f"{key.removeprefix(start)} layers are {what}: {value:+.3g} a layer, a factor of {factor}"
+                found.append(f"{of_kind} on the amplitude.")
+        return found
 
     def figures(self, measured: Mapping[str, list[Line]]) -> list[Drawing]:
         """The curves of all layers, the highest frequencies by depth, and the change of every layer."""

@@ -55,11 +55,12 @@ class Variance(ByLayer):
 
     def notes(self, summary: dict[str, Any]) -> list[str]:
         """Which kinds of layer reduce the variance."""
-        return [
-            f"{key.removeprefix('variance ratio of ')} layers {'reduce' if value < 1 else 'increase'} the variance: "
-            f"× {value:.3g} a layer."
-            for key, value in summary.items()
-        ]
+        found = []
+        for key, value in summary.items():
+            times = f"{value:.3g}"
+            what = "keep" if float(times) == 1 else "reduce" if value < 1 else "increase"
+            found.append(f"{key.removeprefix('variance ratio of ')} layers {what} the variance: × {times} a layer.")
+        return found
 
     def figures(self, measured: Mapping[str, list[Line]]) -> list[Drawing]:
         """Variances by depth, and the ratio of every layer."""

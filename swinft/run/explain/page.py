@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from swinft.pages.page import image_uri, render
-from swinft.printing import format_score
+from swinft.printing import format_score, visible
 from swinft.run.explain.options import ExplainOptions
 
 QUALITY = 88  # of images on the page, as JPEG
@@ -35,8 +35,8 @@ def page_of(name: str, options: ExplainOptions, shown: Sequence[tuple[Any, Seque
     """
     rows = [
         {
-            "id": made.id,
-            "output": made.output,
+            "id": visible(made.id),
+            "output": visible(made.output),
             "value": format_score(made.value),
             "networks": ", ".join(made.networks),
             "facts": [
