@@ -164,7 +164,7 @@ def _windows(matrices: int, heads: int | None, shape: tuple[int, int, int], toke
     """
     queries, inner, keys = shape
     count = max(1, matrices // (heads or 1))
-    if tokens is None or queries >= tokens or (heads is not None and 1 < count and tokens <= count * queries):
+    if tokens is None or queries >= tokens or (heads is not None and count > 1 and tokens <= count * queries):
         return count
     if inner >= tokens and max(queries, keys) < tokens:
         return 1  # channels attend, by products over all tokens

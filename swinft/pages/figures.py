@@ -3,6 +3,7 @@
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +98,9 @@ class Drawing:
             figure = Figure(figsize=(WIDTH, self.height), layout="constrained")
             self.draw(figure)
             buffer = io.StringIO()
-            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+            with warnings.catch_warnings():  # names in any script are drawn by the browser, with its fonts
+                warnings.filterwarnings("ignore", "Glyph .* missing from font")
+                figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         text = buffer.getvalue()
         text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
         # The page scales it: a width in points would be wider than a phone.
