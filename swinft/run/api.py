@@ -210,12 +210,10 @@ class Run:
         """
         with restored_process_state():
             experiment = Experiment.of_run(self._files, "predict", self._allow_code)
-            schema = Schema.from_dict(self._files.read_schema())
-            found = self._files.finished_folds([fold])
+            found, schema = self._files.finished_folds([fold]), Schema.from_dict(self._files.read_schema())
             if len(found) > 1:
                 raise InputError(f"fold {fold} was trained with several seeds: name one of {listed(map(str, found))}.")
-            weights = self._files.fold(found[0]).weights
-            return experiment.network(schema, weights, torch.device(device), fast_attention=False)
+            return experiment.network(schema, self._files.fold(found[0]).weights, torch.device(device), False)
 
     def predict(self, rows: pd.DataFrame | str | Path | None = None, **options: Any) -> Predictions:
         """Predicts rows with every fold and averages; does and prints the same as `swinft predict`.
