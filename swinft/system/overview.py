@@ -168,7 +168,7 @@ class Overview:
         when = "not yet known" if left is None else f"{about}{format_brief(left, is_rough)}"
         counted = f"{done} of {all_of} done after {format_brief(time.monotonic() - self.began)}"
         if failed := [job.what for job in self.jobs.values() if job.has_failed]:
-            return f"{', '.join(failed)} failed: no other is started; left for those that run: {when}; {counted}"
+            return f"left for {many} that run: {when}; {', '.join(failed)} failed, so no other is started; {counted}"
         return f"left for everything: {when}; {counted}"
 
     @property

@@ -59,8 +59,7 @@ class Status:
         if earlier is None:
             return self
         names = ("metric", "score", "best", "memory", "whole", "is_most")
-        kept = {name: getattr(earlier, name) for name in names}
-        return replace(self, **{name: value for name, value in kept.items() if not getattr(self, name)})
+        return replace(self, **{name: getattr(earlier, name) for name in names if _is_unknown(getattr(self, name))})
 
     def aged(self, seconds: float) -> "Status":
         """This status some seconds later: that much less is left."""
@@ -73,8 +72,13 @@ class Status:
         Args:
             word: What the parent has made up.
         """
-        known = {name: value for name, value in asdict(self).items() if value not in (None, "", False)}
+        known = {name: value for name, value in asdict(self).items() if not _is_unknown(value)}
         return f"{SEPARATOR}{word}{json.dumps(known)}\n"
+
+
+def _is_unknown(value: Any) -> bool:
+    """Whether a value says nothing; a score of 0 does."""
+    return value is None or value is False or value == ""
 
 
 def read_status(text: str) -> Status | None:
@@ -86,7 +90,7 @@ def read_status(text: str) -> Status | None:
 
 
 def _checked(given: Mapping[str, Any]) -> Status:
-    """A status of values with the right types; a number that is not finite is left out.
+    """A status of values with the right types; a number that is not finite is left out, but for losses and scores.
 
     Raises:
         InputError: A value has another type.
@@ -109,6 +113,6 @@ def _checked(given: Mapping[str, Any]) -> Status:
             raise InputError(f"{name} of a status is {value!r}")
         if isinstance(value, str):
             value = value[:LONGEST_TEXT]
-        if not (number and not math.isfinite(value)):
+        if not number or math.isfinite(value) or name in ("loss", "score", "best"):
             found[name] = value
     return Status(**found)

@@ -1,5 +1,6 @@
 """What `fit` and `predict` say while they work: a table, times left, and live lines on terminals only."""
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -361,6 +362,7 @@ def test_what_is_no_status_is_not_read(text):
 
 def test_numbers_that_are_not_finite_and_unknown_keys_are_left_out_of_a_status():
     assert read_status('{"what": "a", "rate": NaN, "left": Infinity, "loss": 1, "new": []}') == Status("a", loss=1)
+    assert read_status('{"what": "a", "score": -Infinity}') == Status("a", score=-math.inf)
     assert len(read_status(Status("a" * 10_000).message("")[1:]).what) == 200
 
 

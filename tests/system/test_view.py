@@ -9,7 +9,7 @@ import pytest
 from swinft.printing import width
 from swinft.system import live, overview
 from swinft.system.overview import Overview
-from swinft.system.status import Status
+from swinft.system.status import Status, read_status
 from swinft.system.view import as_html, drawn
 
 WHOLE = Status(
@@ -47,6 +47,17 @@ def test_hostile_names_stay_on_their_line(name):
     assert max(map(width, found)) <= 80
     assert not re.search(r"[\x00-\x1f]", "".join(found))
     assert "<b>" not in as_html(["<b>"])
+
+
+def test_scores_of_nothing_and_undefined_ones_are_shown(clock):
+    folds = Overview({0: "fold 0"}, 1, began=0.0)
+    folds.started(0)
+    for score, best, shown in ((0.0, 0.0, "0 +0"), (float("nan"), 0.0, "nan +0"), (0.25, 0.25, "0.25 +0.25")):
+        told = Status("fold 0", "epoch 2/9", 1, 2, 5.5, float("nan"), "accuracy", score, best)
+        folds.heard(0, read_status(told.message("word")[5:]))
+        folds.heard(0, Status("fold 0", "validation", 1, 2, 5.5))
+        assert re.search(rf"validation .* {shown}$", text(drawn(folds.rows(), "", 100, 24))[1])
+    assert " nan" in text(drawn([told], "", 100, 24))[1]
 
 
 @pytest.mark.parametrize("lines", [1, 2, 3, 8])
@@ -173,7 +184,7 @@ def test_folds_that_wait_take_as_long_as_earlier_ones_and_as_the_one_that_runs(c
     assert folds.left() == (pytest.approx(100 + 200), False)  # 100 s and 300 s, whose mean is reached
     folds.ended(1, has_failed=True)
     assert folds.left() == (0.0, False)
-    assert folds.footer().startswith("fold 1 failed: no other is started; left for those that run: 0.0s; 1 of 3 folds")
+    assert folds.footer().startswith("left for folds that run: 0.0s; fold 1 failed, so no other is started; 1 of 3 folds")
 
 
 def test_a_resumed_fold_that_waits_takes_what_is_left_of_it_and_scores_follow(clock):
