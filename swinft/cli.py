@@ -4,6 +4,7 @@ Nothing here imports torch, timm, lightning, OpenCV or pandas, so that `swinft -
 """
 
 import importlib
+import io
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -145,4 +146,7 @@ def _command(name: str) -> Callable[[list[str]], Output]:
 def entry() -> None:
     """The console script: `main` with the process's arguments and exit code."""
     end_with_parent()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding lacks is escaped, and ends no command
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -1,11 +1,12 @@
 """The surface: commands, help, unknown words."""
 
+import io
 import subprocess
 import sys
 
 import pytest
 
-from swinft.cli import COMMANDS, main
+from swinft.cli import COMMANDS, entry, main
 
 HEAVY = ("torch", "timm", "lightning", "cv2", "pandas", "numpy", "albumentations", "swinft.system.cluster.remote")
 
@@ -77,3 +78,14 @@ def test_an_unknown_run_suggests_the_nearest(tiny_run, capsys):
 def test_an_unknown_option_suggests_the_nearest(tiny_run, capsys):
     assert main(["predict", str(tiny_run), "--veiws", "[hflip]"]) == 2
     assert "unknown option '--veiws'. Did you mean 'views'?" in capsys.readouterr().err
+
+
+def test_a_character_that_the_terminal_does_not_have_ends_no_command(tmp_path, monkeypatch):
+    folder = tmp_path / "Hündin"
+    folder.mkdir()
+    paper = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", paper)
+    monkeypatch.setattr(sys, "argv", ["swinft", "cache", "--dir", str(folder)])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        entry()
+    assert rb"H\xfcndin: 0 caches" in paper.buffer.getvalue()

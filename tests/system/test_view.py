@@ -184,7 +184,9 @@ def test_folds_that_wait_take_as_long_as_earlier_ones_and_as_the_one_that_runs(c
     assert folds.left() == (pytest.approx(100 + 200), False)  # 100 s and 300 s, whose mean is reached
     folds.ended(1, has_failed=True)
     assert folds.left() == (0.0, False)
-    assert folds.footer().startswith("left for folds that run: 0.0s; fold 1 failed, so no other is started; 1 of 3 folds")
+    assert folds.footer().startswith(
+        "left for folds that run: 0.0s; fold 1 failed, so no other is started; 1 of 3 folds"
+    )
 
 
 def test_a_resumed_fold_that_waits_takes_what_is_left_of_it_and_scores_follow(clock):

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from swinft.tuning import search_view
 from swinft.tuning.objective import Measured
 from swinft.tuning.search import Search
 from swinft.tuning.search_view import SearchTimes, SearchView
+from swinft.tuning.study import Settings
 from tests.terminals import plain
 from tests.tuning.test_search import opened
 
@@ -97,11 +99,21 @@ def test_a_pipe_gets_only_lines(clock, tmp_path, capsys):
     ]  # fmt: skip
 
 
-def test_hours_and_jobs_limit_the_time_left(clock, tmp_path, monkeypatch):
-    study = opened(tmp_path / "search")
-    rows = [search_view.Row(number, "complete", 3, 1.0, {}, {}, took=100.0) for number in range(2)]
-    monkeypatch.setattr(search_view, "read_rows", lambda _: rows)
-    monkeypatch.setattr(study, "trials", lambda: [None] * 4)
+@pytest.fixture
+def planted(monkeypatch):
+    """A search with some complete trials of 100 s each, and others that run."""
+
+    def make(complete, running):
+        rows = [search_view.Row(number, "complete", 3, 1.0, {}, {}, took=100.0) for number in range(complete)]
+        monkeypatch.setattr(search_view, "read_rows", lambda _: rows)
+        settings = Settings("search", {}, ["score"], "tpe", "median", 1, [0, 1, 2], "rmse", False)
+        return SimpleNamespace(settings=settings, trials=lambda: [None] * (complete + running))
+
+    return make
+
+
+def test_hours_and_jobs_limit_the_time_left(clock, planted):
+    study = planted(2, 2)
     running = [Status("trial 2 fold 0", left=30.0, whole=90.0), Status("trial 3 fold 0")]
     times = SearchTimes(study, 9, 2)
     times.read()
@@ -128,12 +140,12 @@ print("trial", sys.argv[3], "done")
 """
 
 
-def test_parallel_trials_are_rows_of_one_view(terminal, tmp_path, monkeypatch):
+def test_parallel_trials_are_rows_of_one_view(terminal, planted, tmp_path, monkeypatch):
     stub = tmp_path / "stub"
     stub.write_text(JOB)
     stub.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(stub))
-    times = SearchTimes(opened(tmp_path / "search"), 6, 2)
+    times = SearchTimes(planted(0, 2), 6, 2)
     terminal.attach()
     children = {number: Child([str(number)]) for number in range(2)}
     assert run_children(children, [{}, {}], following=Following(footer=times.footer)) == {0: 0, 1: 0}
