@@ -41,7 +41,7 @@ from swinft.system.shown import ALONE, Following
 
 FIRST_RANK_SECONDS = 3600.0  # for rank 0 to check every image
 ORPHAN_SECONDS = 30.0  # for an orphaned process of the same fold to finish writing and end
-JOIN_SECONDS = 4.0  # scores and report of some thousand rows
+JOIN_SECONDS, JOIN_SECONDS_PER_ROW = 3.0, 0.0006  # scores and report, for the time left: 9 s for 10,000 rows on a CPU
 LOST_SECONDS = 90.0  # for one on a node that cannot be reached; it notices within 30 s, and its lock outlives it by 20
 
 
@@ -188,7 +188,7 @@ def fit_all(run: Run, experiment: Experiment, found: CheckedImages | None) -> No
     started = time.perf_counter()
     on_all = run.trainings_on_all()
     more = sum(not run.fold(name).is_done for name in on_all)
-    fit_each(run, experiment, found, run.planned_folds(), Following(more, JOIN_SECONDS))
+    fit_each(run, experiment, found, run.planned_folds(), Following(more, join_seconds(run)))
     scores = join(run, experiment)
     print(summary(run, scores, time.perf_counter() - started))
     if on_all:
@@ -270,6 +270,11 @@ def fold_child(
     words = ["fit", "--config", str(run.config), "--fold", str(index), "--resume", *more]
     words += ["--allow-code", ",".join(allow_code)] if allow_code else []
     return Child(words, variables, run.fold(index).log, f"fold {index}")
+
+
+def join_seconds(run: Run) -> float:
+    """About how long scores and report will take, in seconds."""
+    return JOIN_SECONDS + JOIN_SECONDS_PER_ROW * run.folds.read_bytes().count(b"\n")
 
 
 def part_left(run: Run, index: FoldId, max_epochs: int | None) -> float:

@@ -84,7 +84,8 @@ class Screen:
             if self._lines and not self._is_notebook:
                 self._put(self._out, ERASE_BELOW)
             self._put(stream, text)
-            self._draw()
+            if not self._is_notebook:  # whose display stays where it is, and is updated by the thread of its cell alone
+                self._draw()
 
     def show(self, view: View) -> None:
         """Draws a view in the place of the last one."""

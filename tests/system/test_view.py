@@ -105,6 +105,12 @@ def test_a_notebook_has_one_display_that_is_empty_at_the_end(monkeypatch, capsys
     assert all("fold &lt;b&gt;0&lt;/b&gt;  epoch 1/2" in page and "img/s" in page for page in pages[:3])
     assert pages[3] == ""
     assert capsys.readouterr().out == ""
+    screen = live.Screen()
+    pages.clear()
+    screen.show(partial(drawn, [Status("fold 0")], ""))
+    screen.write(sys.stdout, "a line, of the thread of a child\n")
+    assert len(pages) == 1
+    assert capsys.readouterr().out == "a line, of the thread of a child\n"
 
 
 class Clock:
