@@ -31,7 +31,7 @@ class Log:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
+        self.path, self._lock = path, threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():  # a run from elsewhere may hold one that points outside the run
             path.unlink()
@@ -40,7 +40,7 @@ class Log:
         """Appends lines."""
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         content = "".join(f"{now}  {line}\n" for line in lines)
-        with suppress(OSError), self._lock, self._path.open("ab", buffering=0) as file:
+        with suppress(OSError), self._lock, self.path.open("ab", buffering=0) as file:
             file.write(content.encode(errors="replace"))
 
     def began(self, words: Sequence[str]) -> None:
@@ -100,6 +100,7 @@ class _Teed:
     def __init__(self, stream: TextIO | None, log: Log) -> None:
         self.unlogged = stream and unlogged(stream)
         self._stream, self._log, self._lock, self._splitter = stream, log, threading.Lock(), LineSplitter()
+        self._process = os.getpid()
 
     def write(self, text: str) -> int:
         """Writes text."""
@@ -120,6 +121,9 @@ class _Teed:
 
     def log_only(self, text: str, is_end: bool = False) -> None:
         """Appends text to the log; what is no whole line yet waits."""
+        if os.getpid() != self._process:  # a loader process; when it was forked, another thread may have held the locks
+            self._process, self._lock, self._splitter = os.getpid(), threading.Lock(), LineSplitter()
+            self._log = Log(self._log.path)
         with self._lock:
             lines = [line for line, kind in self._splitter.split(text, is_end) if kind == "line"]
         if lines:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from swinft.cli import main
 from swinft.system import overview
 from swinft.system.overview import Overview
 from swinft.system.processes import Child, run_children
@@ -16,6 +17,7 @@ from swinft.tuning.objective import Measured
 from swinft.tuning.search import Search
 from swinft.tuning.search_view import SearchTimes, SearchView
 from swinft.tuning.study import Settings
+from tests.conftest import tiny_config, write_config
 from tests.terminals import plain
 from tests.tuning.test_search import opened
 
@@ -153,3 +155,23 @@ def test_parallel_trials_are_rows_of_one_view(terminal, planted, tmp_path, monke
     both = r"trial 0 fold \d  epoch 1/2 .* 1m \d+s\S*\s+trial 1 fold \d  epoch 1/2 .* 1m \d+s\S*\s+"
     assert re.search(both + r"left for the search: at most [\dm]+; 0 of 6 trials done", written)
     assert sorted(filter(None, terminal.screen())) == ["trial 0 done", "trial 1 done"]
+
+
+@pytest.mark.slow  # a minute: five processes that import torch
+def test_tune_with_jobs_shows_both_trials_with_their_folds(terminal, competition, tmp_path, capfd):
+    space = {"model.optim.lr": {"low": 1e-4, "high": 1e-2, "log": True}}
+    changes = {"trainer.max_epochs": 150, "tune": space}
+    config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    terminal.attach()
+    words = ["tune", "--config", str(config), "--trials", "3", "--jobs", "2", "--pruner", "none", "--folds", "0"]
+    assert main(words) == 0
+    written = plain(terminal.close())
+    assert "left for the search: not yet known; 0 of 3 trials done" in written
+    row = r"trial {} fold 0  epoch \d+/150 .* 1/2 .* \S+ +\S+ +[\d.]+/\d+ GB +\S+\S*\s+"
+    assert re.search(row.format(0) + row.format(1) + r"left for the search: [^;]+; 0 of 3 trials done", written)
+    assert re.search(row.format(2) + r"left for the search: [^;]+; 2 of 3 trials done; best \d\.\d+ of trial", written)
+    assert len(re.findall(r"trial \d: \d\.\d+ in [\dms. ]+; best: \d\.\d+ of trial \d", written)) == 3
+    assert not [line for line in terminal.screen() if "left for the search: " in line and "trials done" in line]
+    logs = "".join(path.read_text() for path in (tmp_path / "runs" / "tiny" / "logs").iterdir())
+    assert "fold 0  epoch 150/150" in logs
+    assert not re.search(r"\x1b|\x1e|trials done", logs + "".join(capfd.readouterr()))

@@ -72,8 +72,8 @@ class Forecast:
 
     @property
     def is_rough(self) -> bool:
-        """Whether no epoch without warm-up was measured from beginning to end."""
-        return self.epochs < 2
+        """Whether not even half an epoch was trained after the first one, which has a warm-up."""
+        return self.epochs == 0 or (self.epochs == 1 and not (self._is_running and self._share >= 0.5))
 
     @property
     def warm_up(self) -> float:
@@ -93,9 +93,8 @@ class Forecast:
         known = [seconds + self._gap for seconds in self._seconds[1:][-RECENT:] or self._seconds]
         weights: list[float] = list(range(1, len(known) + 1))
         if self._is_running and self._training.seconds is not None and self.batches:
-            share = min(1.0, self._training.done / self.batches)
-            known.append(now - self._began + self._of_this_epoch(1 - share))
-            weights.append(len(known) * share)
+            known.append(now - self._began + self._of_this_epoch(1 - self._share))
+            weights.append(len(known) * self._share)
         return sum(weight * seconds for weight, seconds in zip(weights, known, strict=True)) / sum(weights)
 
     def left(self, now: float, epochs: float) -> float | None:
@@ -110,7 +109,7 @@ class Forecast:
             return None
         here, this = self._gap if epochs > 0 else 0.0, 0.0
         if self._is_running:
-            part = 1 - min(1.0, self._training.done / self.batches) if self.batches else 0.0
+            part = 1 - self._share
             this = min(part, epochs)
             here = self._of_this_epoch(this, is_last=epochs <= part)
         return here + max(0.0, epochs - this) * epoch + self.predictions
@@ -129,6 +128,11 @@ class Forecast:
         if is_resumed:
             return self.warm_up + self._planned * epoch + self.predictions
         return self._start_up + now - self._first_began + left
+
+    @property
+    def _share(self) -> float:
+        """What of the training of the epoch that runs is done, from 0 to 1."""
+        return min(1.0, self._training.done / self.batches) if self.batches else 1.0
 
     @property
     def _gap(self) -> float:
