@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from swinft.printing import format_brief, format_score
@@ -69,7 +70,9 @@ class SearchTimes:
     def footer(self, running: Sequence[Status]) -> str:
         """The last line of the view: time left, trials that are done, and the best of them."""
         if self._read is None or time.monotonic() - self._read >= READ_SECONDS:
-            self.read()
+            self._read = time.monotonic()
+            with suppress(Exception):  # of a database that others use: no view ends a search, and the next look is near
+                self.read()
         rows, counts = self._rows, []
         for state in (PRUNED, FAILED):
             if number := sum(row.state == state for row in rows):
@@ -127,6 +130,9 @@ class SearchView:
         left, is_rough = (None, True) if overview is None else overview.left()
         row = max(rows, key=lambda each: each.left or 0.0, default=Status(f"trial {self._number}", STARTING))
         what = f"{row.what} + {len(rows) - 1}" if len(rows) > 1 else row.what
-        whole = None if left is None else time.monotonic() - self._began + left
+        since = time.monotonic() - self._began
+        if left is None and self._known.whole is not None:  # the next fold has begun, and has not said anything yet
+            left = max(0.0, self._known.whole - since)
+        whole = None if left is None else since + left
         self._known = replace(row, what=what, left=left, whole=whole, is_rough=is_rough).after(self._known)
         return self._known
