@@ -18,6 +18,7 @@ import contextlib
 import io
 import json
 import math
+import resource
 import sys
 import tempfile
 import time
@@ -117,6 +118,11 @@ def filter_scores(seeds: int) -> dict[str, Any]:
         }
         for share in SHARES
     }
+
+
+def processor_seconds() -> float:
+    """Seconds computed by this process and by those that it has started and that have ended."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def run(*words: str) -> None:
@@ -238,9 +244,13 @@ def main() -> None:
             for arm in range(ARMS[case]):
                 if str(arm) in arms:
                     continue
-                started = time.perf_counter()
+                started, before = time.perf_counter(), processor_seconds()
                 found = CASES[case](folder, arm)
-                arms[str(arm)] = {**found, "seconds": round(time.perf_counter() - started)}
+                arms[str(arm)] = {
+                    **found,
+                    "seconds": round(processor_seconds() - before),
+                    "elapsed": round(time.perf_counter() - started),
+                }
                 results[case] = {"arms": arms}
                 write("rounds", results)
                 print(f"{case}, arm {arm}: {arms[str(arm)]['seconds']} s", file=sys.stderr)

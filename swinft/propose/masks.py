@@ -26,6 +26,7 @@ from swinft.propose.templates import ENOUGH, TRIED_FILES, Template, is_aside
 LOOKED_AT = 48  # mask files whose pixels are looked at
 MOST_VALUES = 64  # of class numbers; more are grey levels, such as those of a lossy file
 IGNORED = 255  # the usual value of pixels that nobody labelled, beside class numbers
+LARGEST_NUMBER = 127  # of a class beside which 255 is taken for that; masks of 0, 128 and 255 have two classes
 FEWEST_BESIDE = 10  # rows with masks of several classes, without which nothing tells that they exclude each other
 TILED_FROM, TILE = 1024, 512  # pixels: of the shorter side of an image, from which tiles are proposed; of a tile's side
 MOST_TILES = 16  # of an image in an epoch
@@ -122,7 +123,7 @@ def _target(masks: Group, template: str, share: float, counts: Counter[int], loo
     kinds: dict[str, Any] = {"files": template}
     weighed = []
     classes = [value for value in values if value]
-    if len(classes) > 1 and IGNORED in classes and classes[-2] < IGNORED - 1:
+    if len(classes) > 1 and IGNORED in classes and classes[-2] <= LARGEST_NUMBER:
         classes.remove(IGNORED)
         kinds["ignore"] = IGNORED
         weighed.append(

@@ -171,14 +171,16 @@ def test_files_of_each_class_ignore_for_themselves_or_for_all(void, tmp_path):
             (root / name).mkdir(exist_ok=True)
             Image.fromarray(own).save(root / name / f"{id}.png")
     files = {name: f"{name}/{{id}}.png" for name in VALUES}
-    planes = {}
+    planes, digests = {}, set()
     for classes in ("independent", "exclusive"):
         data = data_of(root, swinft.Segmentation(files=files, classes=classes, ignore=255))
         data.setup("fit")
         planes[classes] = data.splits.train.masks.planes(3)
+        digests.add(data.splits.train.masks.digest())
         assert "of the pixels of masks are ignored, in 12 of 12 rows" in "\n".join(data.notes)
     assert [(planes["independent"][..., k] == 255).sum() / 52 for k in range(2)] == [5, 3]
     assert [(planes["exclusive"][..., k] == 255).sum() / 52 for k in range(2)] == [5, 5]
+    assert len(digests) == 2  # a resumed run sees that other pixels are ignored
 
 
 def test_ignored_pixels_are_grey(void):

@@ -76,6 +76,16 @@ def test_one_class_in_files_is_all_that_is_not_0(values, kept, tmp_path):
     assert main(["check", "--config", str(tmp_path / "mine.yaml"), *MADE_SMALL]) == 0
 
 
+def test_three_grey_levels_are_two_classes(tmp_path):
+    root = mask_folder(tmp_path / "data")
+    for path in (root / "train/masks").iterdir():
+        pixels = np.asarray(Image.open(path))
+        Image.fromarray((pixels == 1) * np.uint8(128) + (pixels == 2) * np.uint8(255)).save(path)
+    arguments = proposed("mine", root, tmp_path)["data.target_kind"]["init_args"]
+    assert arguments["values"] == {"class_128": 128, "class_255": 255}
+    assert "ignore" not in arguments
+
+
 def test_photographs_and_colours_are_no_masks(tmp_path, capsys):
     root = mask_folder(tmp_path / "data")
     for path in (root / "train/masks").iterdir():
