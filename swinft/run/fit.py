@@ -84,7 +84,7 @@ def fit(experiment: Experiment) -> Run | None:
         patience = LOST_SECONDS if is_on_cluster() else ORPHAN_SECONDS
         with hold(lock, patience=patience if is_child() else 0, root=run.root):
             found = prepare(run, experiment, lock)
-            with _logged(run, config):
+            with _logged(run, config), _advice_if_interrupted(run, f" --fold {config.fold}"):
                 fit_fold(run, experiment, found)
         return run
     with hold(run.lock, root=run.root):
@@ -92,6 +92,18 @@ def fit(experiment: Experiment) -> Run | None:
         sweep(run.root)
         fit_all(run, experiment, found)
     return run
+
+
+@contextmanager
+def _advice_if_interrupted(run: Run, options: str = "") -> Iterator[None]:
+    """Says how to go on after Ctrl-C or SIGTERM; the parent of a child does."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if not is_child():
+            advice = f"Resume with: {run.resume_command}{options}"
+            print(f"\ninterrupted; finished epochs are saved. {advice}", file=sys.stderr)
+        raise
 
 
 def _logged(run: Run, config: Namespace) -> AbstractContextManager[None]:
@@ -227,19 +239,15 @@ def fit_each(
         print(f"{config.on}: {number_of(len(waiting), 'fold')} on {number_of(len(slots), 'place')} at a time")
     variables = experiment.secrets() | (found.environment if found else {})
     variables |= deadline(run, config, len(slots)) | parallel_folds_variable(slots)
-    try:
-        with data_on_nodes(config) as (words, listed):
-            children = {
-                index: replace(
-                    fold_child(run, index, config.allow_code, variables | listed, words),
-                    part=part_left(run, index, config.trainer.max_epochs),
-                )
-                for index in waiting
-            }
-            codes = run_children(children, slots, on=config.on, following=following)
-    except (KeyboardInterrupt, SystemExit):
-        print(f"\ninterrupted; finished epochs are saved. Resume with: {run.resume_command}", file=sys.stderr)
-        raise
+    with _advice_if_interrupted(run), data_on_nodes(config) as (words, listed):
+        children = {
+            index: replace(
+                fold_child(run, index, config.allow_code, variables | listed, words),
+                part=part_left(run, index, config.trainer.max_epochs),
+            )
+            for index in waiting
+        }
+        codes = run_children(children, slots, on=config.on, following=following)
     if failed := {index: code for index, code in codes.items() if code}:
         raise _failure(run, failed)
 

@@ -15,6 +15,14 @@ from swinft.printing import format_brief, format_rate, shortened, visible
 from swinft.system.status import Status
 
 BAR = 12  # characters
+# What `drawn` uses of ANSI's codes, as CSS that is read on a light and on a dark page.
+CSS = {
+    "1": "font-weight: bold",
+    "2": "opacity: 0.6",
+    "32": "color: #2e9e44",
+    "36": "color: #1a9ba8",
+    "90": "opacity: 0.25",
+}
 WIDE_STAGE, NARROW_STAGE = 23, 13  # characters of a stage: `out-of-fold predictions`, `out-of-fold …`
 # What a narrow terminal lacks first, by column: the bar, the end of the stage's name, and so on. Job, stage and time
 # left always stay.
@@ -47,8 +55,13 @@ def drawn(rows: Sequence[Status], footer: str, columns: int, lines: int, encodin
 
 
 def as_html(lines: Sequence[str]) -> str:
-    """Lines of a view as HTML without colours."""
-    text = html.escape("\n".join(re.sub(r"\x1b\[[\d;]*m", "", line) for line in lines))
+    """Lines of a view as HTML: without the colours of a bar its two parts would look alike."""
+
+    def span(found: re.Match[str]) -> str:
+        return f'<span style="{";".join(CSS.get(code, "") for code in found[1].split(";"))}">{found[2]}</span>'
+
+    text = re.sub(r"\x1b\[([\d;]+)m([^\x1b]*)\x1b\[0m", span, html.escape("\n".join(lines)))
+    text = re.sub(r"\x1b\[[\d;]*m", "", text)
     return f'<pre style="line-height: 1.2; white-space: pre; overflow-x: auto">{text}</pre>' if lines else ""
 
 

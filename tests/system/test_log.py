@@ -42,7 +42,7 @@ def test_a_fold_that_its_own_command_fits_has_a_log_of_every_start(competition, 
         (folds, "fold_data", refused, 2, 2, "swinft fit: data.x is 1.\nAllowed: 2."),
         (folds, "fold_data", interrupted, 130, 130, "swinft: interrupted"),
         (FineTuneTask, "training_step", killed, SystemExit, 143, "fold 0: 12 rows to train on"),
-        (folds, "_finish", killed, SystemExit, 143, "fold 0  epoch 1/1"),
+        (folds, "_finish", killed, SystemExit, 143, "--resume --fold 0"),
     ]
     for number, (where, name, does, raised, code, said) in enumerate(ends):
         with monkeypatch.context() as patch:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from swinft.system.pace import Pace
 
 FORWARD = 1 / 3  # of a training step, until a validation is measured: the backward pass takes twice as long
-RECENT = 5  # so many last epochs say how long the next ones take, the later ones more
+RECENT = 5  # so many last epochs, or a quarter of them, say how long the next ones take, the later ones more
 
 
 class Forecast:
@@ -90,7 +90,7 @@ class Forecast:
         if not self.epochs:
             batch = self._training.seconds
             return None if batch is None else self.batches * batch + self.held_out * self._of_held_out_batch()
-        known = [seconds + self._gap for seconds in self._seconds[1:][-RECENT:] or self._seconds]
+        known = [seconds + self._gap for seconds in self._seconds[1:][-self._recent :] or self._seconds]
         weights: list[float] = list(range(1, len(known) + 1))
         if self._is_running and self._training.seconds is not None and self.batches:
             known.append(now - self._began + self._of_this_epoch(1 - self._share))
@@ -130,13 +130,17 @@ class Forecast:
         return self._start_up + now - self._first_began + left
 
     @property
+    def _recent(self) -> int:
+        return max(RECENT, self.epochs // 4)
+
+    @property
     def _share(self) -> float:
         """What of the training of the epoch that runs is done, from 0 to 1."""
         return min(1.0, self._training.done / self.batches) if self.batches else 1.0
 
     @property
     def _gap(self) -> float:
-        return _mean(self._gaps[-RECENT:])
+        return _mean(self._gaps[1:][-self._recent :] or self._gaps)  # the first one has imports and new files, too
 
     def _of_held_out_batch(self) -> float:
         """Seconds of a validation batch, measured or guessed."""
