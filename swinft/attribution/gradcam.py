@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from swinft.attribution.layers import Activation, layer_names, recorded
+from swinft.attribution.layers import FINAL, Activation, layer_names, recorded
 from swinft.attribution.objective import chosen_outputs, objective
 from swinft.attribution.prepared import prepared
 from swinft.errors import InputError
@@ -27,8 +27,10 @@ def gradcam(
 ) -> Tensor:
     """Where a network sees an output of each row: the Grad-CAM of a batch, scaled to its largest value.
 
-    The layer is the deepest one whose positions the output depends on: for a CNN or a Swin the final features; for a
-    ViT that reads its class token alone an earlier block, as its last one changes no position that is read.
+    The layer is the deepest one whose positions the output depends on: for a CNN the final features; for a ViT that
+    reads its class token alone an earlier block, as its last one changes no position that is read. A norm of the last
+    block's tokens, as in a Swin, is no layer of its own: it makes all positions equally strong, so that a map of it
+    says little about where the output comes from (docs/explain.md has the measurement).
 
     Args:
         network: A network on its device; its mode is restored.
@@ -88,7 +90,7 @@ def _deepest(
         InputError: No layer has one.
     """
     reasons = []
-    for activation in reversed(found):
+    for activation in reversed(_without_norm(found, size)):
         values = activation.positions(activation.tensor, size)
         if values is None or values[1] == (1, 1):
             reasons.append(f"{activation.layer} has no grid ({tuple(activation.tensor.shape)})")
@@ -103,6 +105,14 @@ def _deepest(
         f"Grad-CAM finds no layer of {type(model).__name__} to explain: {'; '.join(reasons) or 'none was computed'}. "
         f"Its layers: {', '.join(layer_names(model))}. Use a larger image, another layer, or the method occlusion."
     )
+
+
+def _without_norm(found: list[Activation], size: tuple[int, int]) -> list[Activation]:
+    """The layers without `final` where that is the last block's output again, or a norm of it."""
+    if len(found) < 2 or found[-1].layer != FINAL or found[-1].channels != found[-2].channels:
+        return found
+    grids = [values and values[1] for values in (each.positions(each.tensor, size) for each in found[-2:])]
+    return found[:-1] if grids[0] == grids[1] else found
 
 
 def _padded(network: ImageModel, images: Tensor) -> tuple[int, int]:

@@ -52,7 +52,8 @@ def test_of_a_swin_with_a_linear_head_it_is_the_class_activation_map():
     cam = (features @ net.head.linear.weight.T)[..., 2].relu()
     full = functional.interpolate(cam[:, None], (64, 64), mode="bilinear")[:, 0]
     expected = full / full.flatten(1).amax(1).view(-1, 1, 1)
-    assert torch.allclose(gradcam(net, images, [2, 2]), expected.detach(), atol=1e-5)
+    assert torch.allclose(gradcam(net, images, [2, 2], layer="final"), expected.detach(), atol=1e-5)
+    assert gradcam_maps(net, images, [2, 2])[1] == "layers.1"  # before the norm, which makes all tokens equally long
 
 
 def test_a_vit_that_reads_its_class_token_is_explained_by_an_earlier_block():

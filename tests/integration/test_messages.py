@@ -237,6 +237,49 @@ def test_f111_errors_of_types_say_what_is_allowed(options, said, check):
     assert len(err.splitlines()) == 1
 
 
+def test_all_values_of_wrong_types_are_listed_with_their_lines(competition, tmp_path, capsys):
+    changes = {
+        "seed": "holdout",
+        "max_hours": "{",
+        "data.batch_size": "x",
+        "data.columns": {"auxiliary": ["a"]},
+        "model.head.init_args": {"label_smoothing": "best"},
+        "submission": {"group": "/etc", "keep": "abc"},
+        "data.nmu": 3,
+        "data.train": 5,
+    }
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["check", "--config", str(path), "--data.image_size", "abc", "--model.ema_decay=q"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "swinft check: the config is wrong:"
+    lines = {line.strip().rstrip(":"): number for number, line in enumerate(path.read_text().splitlines(), 1)}
+
+    def place(text):
+        return f"  {path}:{next(number for line, number in lines.items() if line.startswith(text))}: "
+
+    no = "is not allowed; it must be"
+    assert sorted(said[1:]) == sorted(
+        [
+            f"{place('nmu')}unknown key 'data.nmu'. Did you mean 'data.folds.num'?",
+            f"{place('train: 5')}data.train: YAML reads `5` as a whole number: write '5' in quotes.",
+            f"{place('batch_size')}data.batch_size: `x` {no} a whole number.",
+            f"{place('- a')}data.columns.auxiliary: `['a']` {no} a mapping or null. Keys of each mapping in the list: "
+            "target, target_kind, weight, label_delimiter, head, name.",
+            f"{place('max_hours')}max_hours: `{{` {no} a number or null.",
+            f"{place('label_smoothing')}model.head: label_smoothing: `best` {no} a number.",
+            f"{place('seed')}seed: `holdout` {no} a whole number.",
+            f"{place('group')}submission.group: `/etc` {no} a mapping or null. Its keys: by, how, weight.",
+            f"{place('keep')}submission.keep: `abc` {no} a list in brackets.",
+            f"  --data.image_size: `abc` {no} a whole number or a list in brackets.",
+            f"  --model.ema_decay: `q` {no} a number, a mapping or null. Its keys: decay, warmup, gamma, power, start_steps.",
+        ]
+    )
+    del changes["data.nmu"], changes["data.train"]
+    write_config(path, tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["check", "--config", str(path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 8
+
+
 def test_f112_lists_of_names_are_cut_and_counted(competition, check):
     assert suggest("zzz", map(str, range(784))).endswith("8, 9 and 774 more.")
     header = ",".join(["label", *(f"pixel{i}" for i in range(784))])

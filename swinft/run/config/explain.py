@@ -20,6 +20,10 @@ WORDS = {
     "dict": "a mapping",
     "pair": "two values in brackets",
 }
+SPELT = {  # types that jsonargparse names in other ways
+    "a tuple with 2 elements": "a <class 'pair'>",
+    "a dot import path string": "a <class 'dict'>",  # of a dataclass, which is written as a mapping
+}
 EXPECTED = re.compile(r"Expected (?:an? )?(?:<class '([\w.]+)'>|typing\.Literal(\[[^\]]*\]))")
 NO_TEXT = re.compile(r"Expected a <class 'str'>\. Got value: (.+)")
 GIVEN = re.compile(r"(?:Given value|Got value): (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
@@ -60,7 +64,7 @@ def explain(message: str, known: Iterable[str], managed: Mapping[str, str]) -> s
     if inside and GIVEN.findall(innermost)[-1].startswith(("[", "{")):
         quoted = f"`{inside[1]}` in it is not text. Put in quotes what YAML reads as another kind of value: 'yes', '1'."
         return f"{_keys(message)}{_value(innermost)}{quoted}"
-    expected = EXPECTED.findall(innermost.replace("a tuple with 2 elements", "a <class 'pair'>"))
+    expected = EXPECTED.findall(re.sub("|".join(SPELT), lambda found: SPELT[found[0]], innermost))
     if not expected:
         return message
     return f"{_keys(message)}{_value(innermost)}it must be {_listed(expected)}.{_nearest(innermost, expected)}"

@@ -31,6 +31,7 @@ from swinft.run.config.files import complete
 from swinft.run.config.parser import Parser, built_once, key_types
 from swinft.run.config.secrets import fill, mask, redact
 from swinft.run.config.trust import TRUSTED_PACKAGES, check_allowed, check_named
+from swinft.run.config.value_checks import wrong_values
 from swinft.run.config.yaml_checks import Allowed, file_problems, option_problems
 from swinft.run.folds.kept import SoupConfig
 from swinft.run.layout import check_name
@@ -238,11 +239,19 @@ def load(parser: Parser, argv: list[str]) -> Namespace:
     texts: list[str] = []
     try:
         problems = [problem for path in files for problem in file_problems(path, allowed)]
-        for option, value in _options(argv):
+        options = list(_options(argv))
+        for option, value in options:
             problems += option_problems(option, value, allowed)
-        _refuse(problems)
         texts += [path.read_text(encoding="utf-8") for path in files]
-        config = parser.parse_args(argv)
+        if problems:
+            _refuse([*problems, *wrong_values(files, options, allowed, problems)])
+        try:
+            config = parser.parse_args(argv)
+        except InputError:
+            found = wrong_values(files, options, allowed)
+            if len(found) > 1 or any(not problem.startswith("--") for problem in found):
+                _refuse(found)
+            raise  # of one option, whose error names it
         config.trainer.precision = SPELLINGS.get(str(config.trainer.precision), config.trainer.precision)
         check_name(config.name)
         fill(config)

@@ -70,8 +70,8 @@ def read_nodes(source: Source, text: str) -> yaml.Node:
     return root
 
 
-def file_problems(path: Path, allowed: Allowed) -> list[str]:
-    """All problems with the keys, sections and classes of one file.
+def parsed_file(path: Path) -> tuple[Source, yaml.MappingNode]:
+    """A file as nodes, with its name.
 
     Raises:
         InputError: The file is missing, or not valid YAML.
@@ -88,9 +88,19 @@ def file_problems(path: Path, allowed: Allowed) -> list[str]:
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{path} has no keys.")
     if is_frozen(path) and (moved := migrated(text)) != text:
-        root = read_nodes(source, moved)
+        root = typing.cast(yaml.MappingNode, read_nodes(source, moved))
+    return source, root
+
+
+def file_problems(path: Path, allowed: Allowed) -> list[str]:
+    """All problems with the keys, sections and classes of one file.
+
+    Raises:
+        InputError: The file is missing, or not valid YAML.
+    """
+    source, root = parsed_file(path)
     duplicates = list(_duplicates(source, root, "", allowed))
-    _merge(root)
+    merge(root)
     return [*class_problems(source, root, "", (), allowed), *duplicates, *_key_problems(source, root, "", allowed)]
 
 
@@ -113,7 +123,7 @@ def option_problems(option: str, value: str, allowed: Allowed) -> list[str]:
     if is_section and not isinstance(root, yaml.MappingNode):
         return [_not_a_section(source, root, key)]
     if not isinstance(root, yaml.ScalarNode):
-        _merge(root)
+        merge(root)
     problems = list(class_problems(source, root, named or key, BASES.get(named or key, ()), allowed))
     problems += number_problems(source, root, key)
     return problems + (list(_key_problems(source, root, f"{key}.", allowed)) if is_section else [])
@@ -265,7 +275,7 @@ def repeated_keys(node: yaml.Node) -> Iterator[yaml.Node]:
             yield from repeated_keys(value)
 
 
-def _merge(root: yaml.Node) -> None:
+def merge(root: yaml.Node) -> None:
     """Resolves merge keys (`<<: *base`) everywhere, in place: a mapping's own keys override the merged ones."""
     loader, waiting, seen = yaml.SafeLoader(""), [root], set()
     while waiting:

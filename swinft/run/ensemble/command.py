@@ -8,6 +8,7 @@ from typing import Any
 from swinft.errors import InputError
 from swinft.run import api, layout
 from swinft.run.config.parser import Parser, key_types
+from swinft.run.config.value_checks import wrong_values
 from swinft.run.config.yaml_checks import Allowed, file_problems
 from swinft.run.ensemble.ensemble import make_ensemble
 from swinft.run.ensemble.recipe import Recipe
@@ -35,13 +36,21 @@ def read_recipe(argv: Sequence[str]) -> Recipe:
     parser = _parser()
     types = {key: hint for key, hint in key_types(parser).items() if key not in ONLY_OPTIONS}
     words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    for word, value in pairwise(words):
-        if word == "--config" and (problems := file_problems(Path(value), Allowed(types, {}, []))):
-            raise InputError("\n  ".join(["the recipe is wrong:", *problems]), problems)
-    given = parser.parse_args(words).as_dict()
+    files, allowed = [Path(value) for word, value in pairwise(words) if word == "--config"], Allowed(types, {}, [])
+    problems = [problem for path in files for problem in file_problems(path, allowed)]
+    if problems:
+        raise _refusal([*problems, *wrong_values(files, [], allowed, problems)])
+    try:
+        given = parser.parse_args(words).as_dict()
+    except InputError as error:
+        raise (_refusal(problems) if (problems := wrong_values(files, [], allowed)) else error) from None
     del given["config"]
     positional = given.pop("run")
     return Recipe(**{**given, "members": positional or given["members"]})
+
+
+def _refusal(problems: list[str]) -> InputError:
+    return InputError("\n  ".join(["the recipe is wrong:", *problems]), problems)
 
 
 def _parser() -> Parser:
