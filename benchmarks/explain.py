@@ -1,6 +1,6 @@
 """Do explanations point at the object that decides the class, where its place is known?
 
-    python -m benchmarks.explain --figures docs   # minutes on one core; writes results/explain.json
+    python -m benchmarks.explain --figures docs   # a quarter of an hour on one core; writes results/explain.json
 
 `photos`: EfficientNet-Lite0 with its ImageNet weights and classifier; the flower of scikit-learn's photo, a daisy to
 the network, is pasted at random places of satellite tiles (Blue Marble), and Grad-CAM of that class is asked for.
@@ -65,6 +65,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "gradcam": ("gradcam", {}),
+    "gradcam after the norm": ("gradcam", {"layer": "final"}),
     "rollout": ("rollout", {}),
     "rollout by gradient": ("rollout", {"by": "gradient"}),
     "integrated-gradients": ("integrated-gradients", {"steps": 16}),
@@ -311,7 +312,7 @@ def draw(path: Path, run: Any, table: pd.DataFrame, columns: Mapping[str, tuple[
 def main() -> None:
     """Trains, explains, and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--images", type=int, default=1200)
     parser.add_argument("--explain", type=int, default=60)
     parser.add_argument("--only", choices=["photos", *NETWORKS])
     parser.add_argument("--output", type=Path, default=RESULTS)

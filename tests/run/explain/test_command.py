@@ -47,7 +47,7 @@ def test_training_rows_are_explained_by_the_network_that_did_not_train_on_them(r
     for id in ("003", "001"):
         fold = int(oof.loc[id, "fold"])
         predicted = oof.loc[id, ["blue", "green", "red"]].astype(float).idxmax()
-        assert f"{id}: {predicted} {oof.loc[id, predicted]:.4f} by fold_{fold}; gradcam, layer final" in out
+        assert f"{id}: {predicted} {oof.loc[id, predicted]:.4f} by fold_{fold}; gradcam, layer layers.1" in out
         net = swinft.open_run(run).network(fold)
         expected = gradcam_maps(net, batch_of(run, competition, id), sorted(["blue", "green", "red"]).index(predicted))[
             0
