@@ -132,7 +132,7 @@ def _cells(row: Status, stage: int) -> dict[str, Text | ProgressBar]:
 
 
 def _bar(done: int, of: int) -> ProgressBar:
-    return ProgressBar(of, min(done, of), BAR, complete_style="cyan", finished_style="cyan")
+    return ProgressBar(of, min(done, of), BAR, style="bright_black", complete_style="cyan", finished_style="cyan")
 
 
 def _number(value: float | None) -> str:

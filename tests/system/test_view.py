@@ -97,6 +97,8 @@ def test_a_notebook_has_one_display_that_is_empty_at_the_end(monkeypatch, capsys
     monkeypatch.setattr("IPython.get_ipython", ZMQInteractiveShell)
     monkeypatch.setattr("IPython.display.display", display)
     monkeypatch.setattr(live, "NOTEBOOK_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     line = live.LiveLine()
     for batch in range(3):
         line.show(Status("fold <b>0</b>", "epoch 1/2", batch + 1, 3, 5.5))
@@ -105,7 +107,7 @@ def test_a_notebook_has_one_display_that_is_empty_at_the_end(monkeypatch, capsys
     texts = [re.sub(r"</?(pre|span)[^>]*>", "", page) for page in pages[:3]]
     assert all("fold &lt;b&gt;0&lt;/b&gt;  epoch 1/2" in page and "img/s" in page for page in texts)
     parts = [re.findall(r'<span style="([^"]*)">[━╺╸]+</span>', page) for page in pages[:2]]
-    assert all(len(set(styles)) == 2 for styles in parts)  # what is done, and what is not
+    assert all(len(set(styles)) == 2 and all(styles) for styles in parts)  # what is done, and what is not
     assert pages[3] == ""
     assert capsys.readouterr().out == ""
     screen = live.Screen()
