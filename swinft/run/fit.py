@@ -41,7 +41,7 @@ from swinft.system.shown import ALONE, Following
 
 FIRST_RANK_SECONDS = 3600.0  # for rank 0 to check every image
 ORPHAN_SECONDS = 30.0  # for an orphaned process of the same fold to finish writing and end
-JOIN_SECONDS, JOIN_SECONDS_PER_ROW = 3.0, 0.0006  # scores and report, for the time left: 9 s for 10,000 rows on a CPU
+JOIN_SECONDS, JOIN_SECONDS_PER_ROW = 5.0, 0.0006  # scores and report, for the time left: a CPU's for some thousand rows
 LOST_SECONDS = 90.0  # for one on a node that cannot be reached; it notices within 30 s, and its lock outlives it by 20
 
 

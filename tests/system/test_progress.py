@@ -179,7 +179,7 @@ def test_a_terminal_shows_a_live_line_that_is_gone_at_the_end(terminal, tiny_run
     assert re.search(r" batch  img/s +loss +memory +left\x1b\[K", written)  # of the first epoch, without scores
     assert re.search(rf"fold 0  epoch 1/2 .* 5/6 +{number} +{number} +{number}/\d+ GB +{left}\x1b\[J", written)
     assert re.search(r" batch  img/s +loss +accuracy +best +memory +left\x1b\[K", written)
-    assert re.search(rf"fold 0  epoch 2/2 .* 5/6( +{number}){{4}} +{number}/\d+ GB +{left}\x1b\[J", written)
+    assert re.search(rf"fold 0  epoch 2/2 .* 5/6( +{number}){{4}} +{number}/\d+ GB +[\d.]+s\x1b\[J", written)
     assert re.search(rf"fold 0  validation .* 5/6 .* {left}", written)
     assert re.search(rf"fold 0  out-of-fold predictions .* 5/6 .* {left}", written)
     assert re.search(rf"predict .* 3/3 .* {left}", written)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from swinft.system.pace import Pace
 
 FORWARD = 1 / 3  # of a training step, until a validation is measured: the backward pass takes twice as long
+FIRST_BATCHES = 5  # before them, or half an epoch, nothing is foretold: often each of them is slower than the next
 RECENT = 5  # so many last epochs, or a quarter of them, say how long the next ones take, the later ones more
 
 
@@ -86,10 +87,12 @@ class Forecast:
         return self._num_views * self.held_out * self._of_held_out_batch()
 
     def epoch(self, now: float) -> float | None:
-        """Seconds of an epoch that is still to come, with what is saved after it; None before the second batch."""
+        """Seconds of an epoch that is still to come, with what is saved after it; None in the very first batches."""
         if not self.epochs:
-            batch = self._training.seconds
-            return None if batch is None else self.batches * batch + self.held_out * self._of_held_out_batch()
+            batch, enough = self._training.seconds, min(FIRST_BATCHES, max(2, self.batches // 2))
+            if batch is None or self._training.done < enough:
+                return None
+            return self.batches * batch + self.held_out * self._of_held_out_batch()
         known = [seconds + self._gap for seconds in self._seconds[1:][-self._recent :] or self._seconds]
         weights: list[float] = list(range(1, len(known) + 1))
         if self._is_running and self._training.seconds is not None and self.batches:
@@ -98,7 +101,7 @@ class Forecast:
         return sum(weight * seconds for weight, seconds in zip(weights, known, strict=True)) / sum(weights)
 
     def left(self, now: float, epochs: float) -> float | None:
-        """Seconds until the fold is done; None before the second batch.
+        """Seconds until the fold is done; None in the very first batches.
 
         Args:
             now: The time.
