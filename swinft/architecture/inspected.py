@@ -15,6 +15,7 @@ from swinft.architecture.page import page
 from swinft.architecture.text import giga, sides
 from swinft.errors import InputError, listed
 from swinft.model.backbones.input_size import patch_sides
+from swinft.store import probe
 from swinft.store import replace as replace_file
 
 MOST_MACS = 25_000_000_000  # of a network whose receptive fields are measured unasked: half a minute on one core
@@ -28,29 +29,52 @@ def inspected(
     Raises:
         InputError: A network cannot be built.
     """
+    image = _prepared(options)
     of_runs = replace(options, image_size=None, backbone_args=None, sizing="swinft") if names else options
     traces = [traced_run(run, of_runs) for run in runs] + [traced_backbone(name, options) for name in names]
-    found = tuple(
-        _described(each, name, options) for each, name in zip(traces, [*[""] * len(runs), *names], strict=True)
-    )
+    plain = [describe(each) for each in traces]
+    _check_drawings(plain, options)
+    named = zip(plain, traces, [*[""] * len(runs), *names], strict=True)
+    found = tuple(_described(*each, options) for each in named)
     if options.output is None and options.drawings is None:
         return found, ()
-    drawn, made = _drawings(traces, found, names, options)
+    drawn, made = _drawings(traces, found, names, options, image)
     return found, _written(found, drawn, made, options)
 
 
+def _prepared(options: InspectOptions) -> Any:
+    """The image of the drawings, after what will be written is known to be writable; None without any.
+
+    Raises:
+        InputError: The image cannot be read, or a folder cannot be written.
+    """
+    if options.output is not None:
+        probe(Path(options.output).parent, what="pages", advice="Name another file with --output.")
+    if options.drawings is not None:
+        probe(Path(options.drawings), what="drawings", advice="Name another folder with --drawings.")
+    return None if options.output is None and options.drawings is None else read_image(options.image)
+
+
+def _check_drawings(found: Sequence[Architecture], options: InspectOptions) -> None:
+    """Refuses drawings that were asked for where there is nothing to draw.
+
+    Raises:
+        InputError: No network has shifted windows.
+    """
+    asked = [f"--{name}" for name in ("image", "drawings") if getattr(options, name) is not None]
+    if asked and not any(map(has_shifted_windows, found)):
+        raise InputError(
+            f"none of the networks has shifted windows, of which the drawings are: remove {listed(asked)}, or add a "
+            f"Swin, such as --model.backbone swin_tiny_patch4_window7_224."
+        )
+
+
 def _drawings(
-    traces: Sequence[Traced], found: Sequence[Architecture], names: Sequence[str], options: InspectOptions
+    traces: Sequence[Traced], found: Sequence[Architecture], names: Sequence[str], options: InspectOptions, image: Any
 ) -> tuple[str, list[Drawing]]:
     """The name of the first network with shifted windows, and its drawings; nothing if there is none."""
-    image = read_image(options.image)
     number = next((number for number, each in enumerate(found) if has_shifted_windows(each)), None)
     if number is None:
-        if options.image is not None or options.drawings is not None:
-            raise InputError(
-                "none of the networks has shifted windows, of which the drawings are: remove --image and --drawings, "
-                "or add a Swin, such as --model.backbone swin_tiny_patch4_window7_224."
-            )
         return "", []
     named = number - (len(found) - len(names))
     network = traces[number].network if named < 0 else backbone(names[named], options, CPU)
@@ -73,9 +97,8 @@ def _written(
     return tuple(files)
 
 
-def _described(given: Traced, name: str, options: InspectOptions) -> Architecture:
+def _described(found: Architecture, given: Traced, name: str, options: InspectOptions) -> Architecture:
     """The architecture of a traced network with its receptive fields; `name` is empty for that of a run."""
-    found = describe(given)
     notes = [*found.notes, *_padding_notes(found)]
     fields = derived(found.parts, given.size, _patch(given.model)) if options.receptive_field == "auto" else None
     if fields is None and options.receptive_field == "auto" and found.macs > MOST_MACS:

@@ -53,6 +53,8 @@ class InspectOptions:
             check_ranges("", {"--image-size": sides}, {"--image-size": Range(8, 8192)})
         if self.output is not None and Path(self.output).suffix.lower() not in SUFFIXES:
             raise InputError(f"--output is '{self.output}': it is a web page, name it FILE.html.")
+        if self.output is not None and Path(self.output).is_dir():
+            raise InputError(f"--output: '{self.output}' is a folder: name a file in it, {self.output}/inspect.html.")
         if self.image is not None:
             if self.output is None and self.drawings is None:
                 raise InputError("--image is for drawings: add --output FILE.html or --drawings FOLDER, or remove it.")

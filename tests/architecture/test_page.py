@@ -50,10 +50,16 @@ def test_padded_windows_are_drawn_and_other_networks_are_not(tmp_path, capsys):
     assert main(["inspect", *words, *small]) == 0
     assert {file.stem for file in (tmp_path / "d").iterdir()} == set(NAMES)
     assert main(["inspect", "--model.backbone", "resnet10t", "--drawings", str(tmp_path / "e")]) == 2
-    assert "none of the networks has shifted windows" in capsys.readouterr().err
+    assert "none of the networks has shifted windows, of which the drawings are: remove --drawings, or" in (
+        capsys.readouterr().err
+    )
     (tmp_path / "text.png").write_text("no image")
     assert main(["inspect", *words, *small, "--image", str(tmp_path / "text.png")]) == 2
     assert "--image: " in capsys.readouterr().err
+    (tmp_path / "folder.html").mkdir()
+    for where, message in (("folder.html", "is a folder"), ("text.png/page.html", "with --output")):
+        assert main(["inspect", "--model.backbone", "resnet10t", "--output", str(tmp_path / where)]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_tokens_are_drawn_where_they_are():
