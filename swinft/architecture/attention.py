@@ -116,9 +116,11 @@ def attention_of(
         return None
     first, tokens = names[0], None if grid is None else grid[0] * grid[1]
     inside = found.inside(first)
-    batch, queries, inner, keys = next(each.product for each in inside if each.product)
+    every = [each.product for each in inside if each.product]
+    batch, queries, inner, keys = every[0]
     heads = _heads(network, first)
-    count = _windows(batch // images, heads, (queries, inner, keys), tokens)
+    is_looped = heads is None or (heads > 1 and every.count(every[0]) % heads == 0)  # one head after another
+    count = _windows(batch // images, heads or 1, (queries, inner, keys), tokens, is_looped)
     windows = () if grid is None else tuple(each for name in names if (each := windows_of(network, name, grid)))
     reach: Reach | None = (
         None
@@ -128,7 +130,7 @@ def attention_of(
         else "all tokens"
         if keys >= tokens
         else "fewer keys"
-        if queries >= tokens
+        if queries >= tokens or inner < tokens
         else "channels"
     )
     if windows and reach == "all tokens" and keys > (tokens or 0):
@@ -153,22 +155,23 @@ def attention_of(
     )
 
 
-def _windows(matrices: int, heads: int | None, shape: tuple[int, int, int], tokens: int | None) -> int:
+def _windows(matrices: int, heads: int, shape: tuple[int, int, int], tokens: int | None, is_looped: bool) -> int:
     """Number of windows of an attention.
 
     Args:
         matrices: Products of queries and keys that are computed at once, of one image: each window's, of each head.
-        heads: Heads of the attention, if known; some compute theirs one after another.
+        heads: Heads of the attention; 1 if that is not known.
         shape: Queries, what they are multiplied over, and keys.
         tokens: Positions of the grid, if it has one.
+        is_looped: Whether heads may be computed one after another.
     """
     queries, inner, keys = shape
-    count = max(1, matrices // (heads or 1))
-    if tokens is None or queries >= tokens or (heads is not None and count > 1 and tokens <= count * queries):
+    count = max(1, matrices // heads)
+    if tokens is None or queries >= tokens or (heads > 1 and count > 1 and tokens <= count * queries):
         return count
     if inner >= tokens and max(queries, keys) < tokens:
         return 1  # channels attend, by products over all tokens
-    return matrices if tokens <= matrices * queries else count  # one head after another
+    return matrices if is_looped and tokens <= matrices * queries else count
 
 
 def _heads(network: Any, name: str) -> int | None:

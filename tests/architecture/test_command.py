@@ -114,7 +114,9 @@ def test_attention_is_told_from_products_with_weights(capsys):
         ("windows", 49),
         ("all tokens", 49),
     ]
-    assert all(each["macs"] == each["macs_by_torch"] for each in (siglip, sam, cascaded))
+    (coarse,) = inspected(capsys, "--model.backbone", "efficientformerv2_s0")
+    assert (stages(coarse)[2]["attention"]["reach"], stages(coarse)[2]["attention"]["keys"]) == ("fewer keys", 49)
+    assert all(each["macs"] == each["macs_by_torch"] for each in (siglip, sam, cascaded, coarse))
 
 
 def test_attention_counts_also_where_timm_knows_no_grid(capsys):
@@ -145,9 +147,12 @@ FAMILIES = {
     "tf_efficientnetv2_s": [2, 4, 4, 15, 15],
     "mobilenetv3_small_100": None,
     "mobilenetv4_conv_small": [1, 2, 2, 6, 7],
-    "repvgg_a0": None,
-    "starnet_s1": [2, 2, 8, 3],
-    "fasternet_t0": None,
+    "rdnet_tiny": [3, 4, 16, 4],
+    "dpn68": [3, 4, 12, 3],
+    "efficientvit_m0": [1, 2, 3],
+    "repvgg_a0": [2, 4, 14, 1],
+    "starnet_s1": None,
+    "fasternet_t0": [1, 2, 8, 2],
     "vit_base_patch16_siglip_224": [12],
     "cait_xxs24_224": None,
     "hiera_tiny_224": [1, 2, 7, 2],
@@ -158,7 +163,7 @@ FAMILIES = {
     "maxvit_tiny_tf_224": [2, 2, 5, 2],
     "xcit_nano_12_p16_224": [12],
     "pvt_v2_b0": [2, 2, 2, 2],
-    "halonet26t": None,
+    "halonet26t": [1, 2, 2, 2, 2],
     "vgg11": None,
     "inception_v3": None,
     "hrnet_w18_small": None,
@@ -167,7 +172,7 @@ FAMILIES = {
     "coatnet_nano_rw_224": [3, 4, 6, 3],
     "levit_128s": None,
     "efficientformer_l1": None,
-    "nest_tiny": None,
+    "nest_tiny": [1, 2, 8],
     "twins_svt_small": None,
     "davit_tiny": [2, 2, 6, 2],
     "focalnet_tiny_srf": [2, 2, 6, 2],
@@ -175,7 +180,11 @@ FAMILIES = {
 }
 
 
-NO_MAPS = {"hrnet_w18_small", "twins_svt_small"}  # whose modules return lists, or tokens without their grid
+NO_MAPS = {
+    "hrnet_w18_small",
+    "pit_ti_224",
+    "twins_svt_small",
+}  # whose modules return lists, or tokens without their grid
 
 
 @pytest.mark.slow
