@@ -120,7 +120,7 @@ def attention_of(
     batch, queries, inner, keys = every[0]
     heads = _heads(network, first)
     is_looped = heads is None or (heads > 1 and every.count(every[0]) % heads == 0)  # one head after another
-    count = _windows(batch // images, heads or 1, (queries, inner, keys), tokens, is_looped)
+    count = _windows(batch // images, heads, (queries, inner, keys), tokens, is_looped)
     windows = () if grid is None else tuple(each for name in names if (each := windows_of(network, name, grid)))
     reach: Reach | None = (
         None
@@ -155,19 +155,19 @@ def attention_of(
     )
 
 
-def _windows(matrices: int, heads: int, shape: tuple[int, int, int], tokens: int | None, is_looped: bool) -> int:
+def _windows(matrices: int, heads: int | None, shape: tuple[int, int, int], tokens: int | None, is_looped: bool) -> int:
     """Number of windows of an attention.
 
     Args:
         matrices: Products of queries and keys that are computed at once, of one image: each window's, of each head.
-        heads: Heads of the attention; 1 if that is not known.
+        heads: Heads of the attention, if known.
         shape: Queries, what they are multiplied over, and keys.
         tokens: Positions of the grid, if it has one.
         is_looped: Whether heads may be computed one after another.
     """
     queries, inner, keys = shape
-    count = max(1, matrices // heads)
-    if tokens is None or queries >= tokens or (heads > 1 and count > 1 and tokens <= count * queries):
+    count = max(1, matrices // (heads or 1))
+    if tokens is None or queries >= tokens or (heads is not None and count > 1 and tokens <= count * queries):
         return count
     if inner >= tokens and max(queries, keys) < tokens:
         return 1  # channels attend, by products over all tokens
