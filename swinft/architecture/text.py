@@ -112,7 +112,7 @@ def compared_rows(architectures: Sequence[Architecture]) -> list[list[str]]:
     rows = [list(COMPARED)]
     for each in architectures:
         stages = [part for part in each.parts if part.grid is not None]
-        attending = [part.attention for part in stages if part.attention is not None]
+        attending = [part.attention for part in each.parts if part.attention is not None]
         rows.append(
             [
                 shortened(each.name, LONGEST),

@@ -126,6 +126,8 @@ def test_attention_counts_also_where_timm_knows_no_grid(capsys):
     assert found["parts"][1]["parameters"] == sum(each.numel() for each in whole.head.parameters())
     assert found["attention_share"] > 0.2
     assert (found["parts"][0]["attention"]["reach"], found["parts"][0]["attention"]["ratio"]) == (None, None)
+    printed = str(swinft.inspect(backbone=["twins_pcpvt_small", "resnet18"], receptive_field="off"))
+    assert printed.split("\n\n")[2].splitlines()[1].split()[-2:] == [f"{found['attention_share']:.0%}", "49"]
 
 
 # Parameters as timm builds them, and blocks of each stage.
