@@ -186,7 +186,8 @@ def _rise(lines: list[Line], column: str, centre: float | None, radius: float, s
     """The mean rise of the loss over the points of a ring around the centre, one step of the grid wide."""
     near = sorted({abs(line["x"]) for line in lines})
     width = near[1] if len(near) > 1 else span
-    distances = [(abs(float(np.hypot(line["x"], line["y"])) - radius), line[column]) for line in lines]
+    around = [line for line in lines if line["x"] or line["y"]]  # of a coarse grid the centre is near a small ring
+    distances = [(abs(float(np.hypot(line["x"], line["y"])) - radius), line[column]) for line in around]
     found = [value for distance, value in distances if distance <= width / 2 and value is not None]
     return float(np.mean(found)) - centre if found and centre is not None and radius <= span else None
 

@@ -102,7 +102,7 @@ class Lesion(Instrument[LesionSettings]):
             if known_lines:
                 worst = max(known_lines, key=lambda line: line["loss"])
                 found[f"largest loss, {text}"] = worst["loss"]
-                found[f"of which layer, {text}"] = worst["layer"]
+                found |= {f"of which layer, {text}": worst["layer"]} if worst["loss"] > 0 else {}
         return found
 
     def figures(self, measured: Mapping[str, list[Line]]) -> list[Drawing]:

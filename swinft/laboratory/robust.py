@@ -101,7 +101,8 @@ class Robust(Instrument[RobustSettings]):
             found["mean loss, corruptions"] = float(np.mean([line["loss"] for line in losses]))
             worst = max(losses, key=lambda line: line["loss"])
             found["largest loss, corruptions"] = worst["loss"]
-            found["of which"] = f"{worst['corruption']}, severity {worst['severity']}"
+            of_which = f"{worst['corruption']}, severity {worst['severity']}"
+            found |= {"of which": of_which} if worst["loss"] > 0 else {}
         bands = [line for line in lines if line["corruption"] == BAND and line["loss"] is not None]
         for text, low, high in (("low", 0.0, THIRD), ("high", 1 - THIRD, 1.0)):
             known = [line["loss"] for line in bands if low <= line["level"] <= high]
