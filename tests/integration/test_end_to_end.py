@@ -109,7 +109,7 @@ def test_other_rows_can_be_predicted(tiny_run, competition, tmp_path):
 
 def test_a_finished_fold_leaves_weights_and_no_checkpoints(tiny_run):
     names = {path.name for path in (tiny_run / "fold_0").iterdir()}
-    assert names == {".commits", "weights.safetensors", "metrics.jsonl", "oof.csv", "result.json"}
+    assert names == {".commits", "weights.safetensors", "metrics.jsonl", "oof.csv", "result.json", "log.txt"}
 
 
 def test_the_report_shows_the_run_and_reaches_for_nothing_outside(tiny_run):
