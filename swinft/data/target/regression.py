@@ -52,16 +52,22 @@ class Regression(Target):
         }
 
     def captions(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
-        """A line per column."""
+        """A line per column; a missing number is a question mark."""
         names = [visible(name) for name in outputs]
         return [
-            "\n".join(f"{name} {format_number(value)}" for name, value in zip(names, row, strict=True))
+            "\n".join(
+                f"{name} {'?' if np.isnan(value) else format_number(value)}"
+                for name, value in zip(names, row, strict=True)
+            )
             for row in targets
         ]
 
     def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
-        """The numbers."""
-        return ", ".join(format_number(float(value)) for value in prediction)
+        """The number; of several each with its name."""
+        texts = [format_number(float(value)) for value in prediction]
+        if len(texts) == 1:
+            return texts[0]
+        return ", ".join(f"{visible(name)} {text}" for name, text in zip(outputs, texts, strict=True))
 
     def row_errors(self, values: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
         """The largest absolute difference, in units of each column's standard deviation."""

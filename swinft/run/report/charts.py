@@ -14,6 +14,7 @@ from swinft.printing import visible
 from swinft.run.report.svg import Frame, color, figure, span
 
 FEW = 12  # points of a line that are drawn as dots as well
+DECADES = 1e6  # of a logarithmic axis: a loss may be nearly 0, and of hundreds of powers of ten none is readable
 DIGITS = 5  # significant digits of what is shown on hover
 
 
@@ -50,6 +51,7 @@ class Chart:
         y_range: The ends of the vertical axis; None for those of the values.
         is_log: Whether the vertical axis is logarithmic.
         has_diagonal: Whether a line from corner to corner is drawn.
+        whole: The axes whose values are whole numbers: `x`, `y` or `xy`.
     """
 
     title: str
@@ -61,6 +63,7 @@ class Chart:
     y_range: tuple[float, float] | None = None
     is_log: bool = False
     has_diagonal: bool = False
+    whole: str = ""
 
     def html(self) -> Markup:
         """The figure with its data; empty without any value."""
@@ -69,13 +72,14 @@ class Chart:
         xs, ys = [line.x for line in self.lines], [line.y for line in self.lines]
         x_range = self.x_range or span(*xs)
         y_range = self.y_range or (_log_span(ys) if self.is_log else span(*ys))
-        frame = Frame.of(x_range, y_range, self.x_label, self.y_label, self.is_log)
+        frame = Frame.of(x_range, y_range, self.x_label, self.y_label, self.is_log, self.whole)
         parts = [frame.axes()]
         parts += [frame.line(x_range, y_range, "dashed soft-line")] if self.has_diagonal else []
         for line in self.lines:
-            parts.append(frame.line(line.x, line.y, f"{line.style} {color(line.color)}"))
+            drawn = np.maximum(line.y, y_range[0]) if self.is_log else line.y  # NaN stays NaN
+            parts.append(frame.line(line.x, drawn, f"{line.style} {color(line.color)}"))
             if len(line.x) <= FEW:
-                parts.append(frame.dots(line.x, line.y, f"dots {color(line.color)}"))
+                parts.append(frame.dots(line.x, drawn, f"dots {color(line.color)}"))
         parts += [frame.dots([x], [y], f"mark {color(number)}") for x, y, number in self.marks]
         legend = [(line.name, color(line.color)) for line in self.lines] if len(self.lines) > 1 else []
         shown = figure(self.title, Markup("").join(parts), legend=legend)
@@ -91,6 +95,7 @@ class Chart:
             "yRange": y_range,
             "log": self.is_log,
             "diagonal": self.has_diagonal,
+            "whole": self.whole,
             "lines": [
                 {
                     "name": visible(line.name),
@@ -114,7 +119,7 @@ def _log_span(values: Sequence[ArrayLike]) -> tuple[float, float]:
     every = np.concatenate([np.asarray(each, dtype=np.float64) for each in values])
     every = every[np.isfinite(every) & (every > 0)]
     low, high = (float(every.min()), float(every.max())) if len(every) else (0.1, 1.0)
-    return low / 1.3, high * 1.3
+    return max(low, high / DECADES) / 1.3, high * 1.3
 
 
 def _rounded(values: Iterable[float]) -> list[Any]:

@@ -26,6 +26,7 @@ from swinft.run.mask_fit import count_scored
 from swinft.run.provenance import predictions_made_with
 from swinft.run.report.rows.facts import RowFacts
 from swinft.run.report.rows.gradcams import GradCams
+from swinft.run.report.rows.members import Explaining, explaining
 from swinft.run.report.thumbnails import Thumbnails
 
 Array = NDArray[np.float64]
@@ -47,7 +48,8 @@ class ReportInput:
         made_with: What the test predictions were made with.
         given_counts: Pixels of its out-of-fold masks, if they are counted already.
         thumbnails: Thumbnails of its rows.
-        experiment: Its experiment, where its networks may be loaded; None while a run is fitted.
+        experiment: Its experiment, where networks may be loaded; None while a run is fitted.
+        allow_code: Packages or modules whose classes the configs of an ensemble's members may name.
     """
 
     run: Run
@@ -62,6 +64,7 @@ class ReportInput:
     given_counts: MaskCounts | None
     thumbnails: Thumbnails
     experiment: Experiment | None = None
+    allow_code: Sequence[str] | None = None
 
     @classmethod
     def of(
@@ -71,6 +74,7 @@ class ReportInput:
         metrics: Sequence[Any] = (),
         counts: MaskCounts | None = None,
         experiment: Experiment | None = None,
+        allow_code: Sequence[str] | None = None,
     ) -> "ReportInput":
         """Reads the files of a finished run.
 
@@ -79,7 +83,8 @@ class ReportInput:
             data: Its datamodule after `setup("fit")`.
             metrics: Those of its config; none for the head's.
             counts: Pixels of its out-of-fold masks, if they are counted.
-            experiment: Its experiment, where its networks may be loaded.
+            experiment: Its experiment, where networks may be loaded.
+            allow_code: As above.
         """
         scores, outputs = run.read_scores(), data.schema.outputs
         made_with = _current_predictions(run)
@@ -96,6 +101,7 @@ class ReportInput:
             given_counts=counts,
             thumbnails=Thumbnails(data),
             experiment=experiment,
+            allow_code=allow_code,
         )
 
     @property
@@ -135,8 +141,8 @@ class ReportInput:
 
     @cached_property
     def captions(self) -> list[str]:
-        """Readable targets of the scored rows."""
-        return self.schema.captions(self.targets)
+        """Readable targets of the scored rows, in one line each."""
+        return one_line(self.schema.captions(self.targets))
 
     @cached_property
     def row_errors(self) -> Array:
@@ -161,8 +167,19 @@ class ReportInput:
 
     @cached_property
     def explained(self) -> GradCams:
-        """The Grad-CAMs of rows, made when they are asked for."""
-        return GradCams(self.run, self.data, self.experiment)
+        """The Grad-CAMs of rows, made when they are asked for; of an ensemble by the networks of a member."""
+        if not self.run.is_ensemble:
+            return GradCams(self.networks, self.data)
+        return GradCams(self.networks, self.data, self.oof)
+
+    @cached_property
+    def networks(self) -> Explaining | str:
+        """The networks that explain rows: the run's, or those of the strongest member; or why there are none."""
+        if self.experiment is None:
+            return "no networks are loaded while a run is fitted"
+        if self.run.is_ensemble:
+            return explaining(self.run, self.allow_code)
+        return Explaining("", self.run, self.data, self.experiment)
 
     def gradcams(self, places: Sequence[int]) -> dict[int, str]:
         """Grad-CAMs of scored rows as data URIs, by their positions among them; of those that could be made."""
@@ -172,6 +189,11 @@ class ReportInput:
     def prediction_text(self, place: int) -> str:
         """The prediction of a scored row, by its position among them, as short text."""
         return self.schema.target.prediction_text(self.values[place], self.outputs)
+
+
+def one_line(captions: Sequence[str]) -> list[str]:
+    """Readable targets in one line each; several numbers are lines of their own elsewhere."""
+    return [caption.replace("\n", ", ") for caption in captions]
 
 
 def _current_predictions(run: Run) -> Provenance | None:

@@ -41,7 +41,8 @@ def draw(run: Run, allow_code: list[str] | None = None) -> Path:
         made_with = predictions_made_with(run) if is_committed(run.test_predictions) else None
         data = experiment.datamodule(run)
         data.setup("fit")
-        write_report(run, data, experiment.section("model")["metrics"] or (), experiment=experiment)
+        metrics = experiment.section("model")["metrics"] or ()
+        write_report(run, data, metrics, experiment=experiment, allow_code=allow_code)
     if made_with:
         print_line(f"test predictions: {made_with.describe()}")
     return run.report

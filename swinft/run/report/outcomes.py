@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from swinft.run.report.contents import ReportInput
+from swinft.run.report.rows.labels import has_shares
 
 Array = NDArray[np.float64]
 BINS = 10
@@ -75,10 +76,17 @@ def true_classes(report: ReportInput) -> NDArray[np.int64]:
 
 def has_labels(report: ReportInput) -> bool:
     """Whether targets are 0/1 labels, some of which may be missing; and not shares."""
-    base, targets = report.schema.base, report.targets
+    base = report.schema.base
     if base.are_classes or base.are_maps or not base.are_probabilities:
         return False
-    return bool((np.isin(targets, (0, 1)) | np.isnan(targets)).all())
+    return not has_shares(base, report.targets)
+
+
+def true_shares(report: ReportInput) -> Array:
+    """What each scored row has of each class, (n, K): 1 for its class; of soft targets their shares."""
+    if report.schema.base.is_soft:
+        return report.targets.astype(np.float64)
+    return np.asarray(np.eye(len(report.outputs))[true_classes(report)])
 
 
 def binaries(report: ReportInput) -> list[Binary]:
@@ -110,7 +118,7 @@ def reliability(probabilities: ArrayLike, is_right: ArrayLike) -> tuple[Array, A
 
     Args:
         probabilities: Probabilities, (n,).
-        is_right: Whether what they are of is true, (n,).
+        is_right: Whether what they are of is true, (n,); of soft targets its share.
 
     Returns:
         Of bins of equal width that are not empty: mean probability, share that is right, number of rows; and the

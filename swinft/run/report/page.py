@@ -62,6 +62,7 @@ def write_report(
     metrics: Sequence[Any] = (),
     counts: MaskCounts | None = None,
     experiment: Experiment | None = None,
+    allow_code: Sequence[str] | None = None,
 ) -> None:
     """Writes the report of a finished run.
 
@@ -70,9 +71,10 @@ def write_report(
         data: Its datamodule after `setup("fit")`.
         metrics: Those of its config; none for the head's.
         counts: Pixels of its out-of-fold masks, if they are counted.
-        experiment: Its experiment, to load its networks for Grad-CAM; None while it is fitted.
+        experiment: Its experiment, to load networks for Grad-CAM; None while it is fitted.
+        allow_code: Packages or modules whose classes the configs of an ensemble's members may name.
     """
-    report = ReportInput.of(run, data, metrics, counts, experiment)
+    report = ReportInput.of(run, data, metrics, counts, experiment, allow_code)
     commit(run.errors, as_bytes(error_table(report.oof.values, data, _facts(report))), MAKER)
     commit(run.report, page_of(report).encode(errors="backslashreplace"), MAKER)
 

@@ -15,6 +15,7 @@ from swinft.printing import shortened, visible
 
 WIDTH, HEIGHT = 380, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 40  # room for the labels of the axes
+DIGIT = 6.4  # width of a digit on an axis
 COLORS = 10  # classes c0 to c9 of page.css
 FIGURE = (
     '<figure class="chart"><figcaption>{}</figcaption>{}<svg viewBox="0 0 {} {:.0f}" role="img"><title>{}</title>{}'
@@ -50,6 +51,7 @@ class Scale:
         start: Its point.
         end: Its point.
         is_log: Whether equal ratios are equal distances; then both values are above 0.
+        is_whole: Whether its values are whole numbers, as epochs and counts are.
     """
 
     low: float
@@ -57,6 +59,7 @@ class Scale:
     start: float
     end: float
     is_log: bool = False
+    is_whole: bool = False
 
     def __call__(self, values: ArrayLike) -> NDArray[np.float64]:
         """Points of values."""
@@ -68,15 +71,16 @@ class Scale:
     def ticks(self, most: int = 6) -> list[float]:
         """Round values within the axis."""
         if not self.is_log:
-            return nice_ticks(self.low, self.high, most)
+            return nice_ticks(self.low, self.high, most, self.is_whole)
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         steps = (1, 2, 5) if len(powers) <= 3 else (1,)
         return [v for p in powers for s in steps if self.low * 0.999 <= (v := s * 10.0**p) <= self.high * 1.001]
 
 
-def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten from `low` to `high`, at most so many."""
+def nice_ticks(low: float, high: float, most: int = 6, is_whole: bool = False) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten from `low` to `high`, at most so many; or of whole numbers alone."""
     size = 10 ** math.floor(math.log10((high - low) / most))
+    size = max(1.0, size) if is_whole else size
     step = next(size * each for each in (1, 2, 5, 10, 20) if (high - low) / (size * each) <= most)
     first = math.ceil(low / step - 1e-9)
     return [round(first + k, 0) * step for k in range(math.floor(high / step + 1e-9) - first + 1)]
@@ -129,11 +133,24 @@ class Frame:
         x_label: str,
         y_label: str,
         is_log: bool = False,
+        whole: str = "",
         height: int = HEIGHT,
     ) -> "Frame":
-        """A frame of the whole figure; `is_log` is for the vertical axis."""
-        x = Scale(*x_range, LEFT, WIDTH - RIGHT)
-        return cls(x, Scale(*y_range, height - BOTTOM, TOP, is_log), x_label, y_label)
+        """A frame of the whole figure.
+
+        Args:
+            x_range: The ends of the horizontal axis.
+            y_range: The ends of the vertical axis.
+            x_label: What is below.
+            y_label: What is beside.
+            is_log: Whether the vertical axis is logarithmic.
+            whole: The axes whose values are whole numbers: `x`, `y` or `xy`.
+            height: Its height.
+        """
+        y = Scale(*y_range, height - BOTTOM, TOP, is_log, "y" in whole)
+        widest = max((len(label_of(value)) for value in y.ticks()), default=0)
+        x = Scale(*x_range, max(LEFT, 24 + DIGIT * widest), WIDTH - RIGHT, is_whole="x" in whole)
+        return cls(x, y, x_label, y_label)
 
     def axes(self, x_ticks: Sequence[tuple[float, str]] | None = None) -> Markup:
         """Grid, ticks and labels.
@@ -143,6 +160,8 @@ class Frame:
         """
         x, y = self.x, self.y
         ticks = [(value, label_of(value)) for value in x.ticks(5)] if x_ticks is None else x_ticks
+        if x_ticks is None and sum(len(label) + 2 for _, label in ticks) * DIGIT > x.end - x.start:
+            ticks = ticks[::2]
         parts = []
         for value in y.ticks():
             at = float(y(value))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swinft.errors import StoreError, command
-from swinft.run.report.rows.neighbours import Embeddings, nearest
+from swinft.printing import visible
+from swinft.run.report.rows.neighbours import Embeddings, how_to_embed, nearest
 
 if TYPE_CHECKING:
     from swinft.run.report.contents import ReportInput
@@ -77,13 +78,15 @@ def near_note(report: "ReportInput") -> str:
     """What is said of the nearest rows: whose they are, or which command makes them."""
     embeddings = report.facts.embeddings
     if isinstance(embeddings, Embeddings):
+        whose = f" of the member {visible(embeddings.member)}" if embeddings.member else ""
         return (
             f"Below each row are its {NUM_NEAR} nearest training rows, by the cosine of embeddings "
-            f"({embeddings.folder.name}) of the network that was not trained on the row."
+            f"({embeddings.folder.name}) of the network{whose} that was not trained on the row."
         )
-    if report.run.is_ensemble or report.oof.maps is not None:
-        return ""
-    made = f"`{command('embed', report.run.root)}` and then `{command('report', report.run.root)}` add"
+    how = how_to_embed(report.run)
+    if not how or report.oof.maps is not None:
+        return embeddings
+    made = f"`{how}` and then `{command('report', report.run.root)}` add"
     return " ".join(filter(None, [embeddings, f"{made} the nearest training rows of each row."]))
 
 

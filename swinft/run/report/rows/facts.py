@@ -17,7 +17,8 @@ from swinft.inference.predictions import Predictions
 from swinft.run.layout import Run
 from swinft.run.report.rows.images import ImageLines, duplicate_clusters
 from swinft.run.report.rows.labels import LabelIssues, label_issues
-from swinft.run.report.rows.neighbours import Embeddings
+from swinft.run.report.rows.members import members_of
+from swinft.run.report.rows.neighbours import Embeddings, embeddings_of
 from swinft.run.report.rows.uncertainty import Uncertainty, map_uncertainty, uncertainty
 from swinft.run.report.rows.views import read_views
 
@@ -64,10 +65,10 @@ class RowFacts:
         target, maps = self.data.schema.base, self.oof.maps
         if maps is not None:
             return map_uncertainty(maps.take(self.rows))
-        several = None if target.are_probabilities else self._several()
+        several, by = (None, "") if target.are_probabilities else self._several()
         targets = self.data.targets[self.rows]
         deviation = None if target.are_probabilities else np.nanstd(targets, axis=0, dtype=np.float64)
-        return uncertainty(target, self.oof.values[self.rows], several, deviation)
+        return uncertainty(target, self.oof.values[self.rows], several, deviation, by)
 
     @cached_property
     def issues(self) -> LabelIssues | None:
@@ -90,7 +91,7 @@ class RowFacts:
     @cached_property
     def embeddings(self) -> Embeddings | str:
         """The run's embeddings, or why there are none that could be used; an empty text where none were made."""
-        return Embeddings.of(self.run) if not self.run.is_ensemble else "An ensemble has no embeddings of its own."
+        return embeddings_of(self.run)
 
     def columns(self) -> dict[str, Any]:
         """More columns of errors.csv, by their names, in the order of the scored rows."""
@@ -104,20 +105,39 @@ class RowFacts:
             found[DUPLICATE] = self._duplicate_ids(self.clusters)
         return found
 
-    def _several(self) -> NDArray[np.float32] | None:
-        """Predictions of each view, or else of each seed, (P, N, K)."""
+    def _several(self) -> tuple[NDArray[np.float32] | None, str]:
+        """Predictions of each member of an ensemble, of each view, or else of each seed, (P, N, K); and by what."""
+        if self.run.is_ensemble:
+            found = self._by_member()
+            return (None if found is None else np.stack(found)), "the members"
         if isinstance(self.by_view, np.ndarray):
-            return self.by_view
+            return self.by_view, "different views"
         seeds = self.run.read_config().get("seeds") or []
-        if self.run.is_ensemble or len(seeds) < 2:
-            return None
-        ids, outputs = [self.data.train_table.ids[row] for row in self.rows], len(self.data.schema.outputs)
         folds = [self.run.fold(name) for name in self.run.planned_folds()]
-        found = []
-        for seed in seeds:
-            parts = [Predictions.read(fold.oof, outputs) for fold in folds if fold.seed == seed]
-            found.append(Predictions.concat(parts).join(ids, f"the folds' oof.csv of seed {seed}").values)
-        return np.stack(found)
+        parts = [[Predictions.read(fold.oof, self._width) for fold in folds if fold.seed == seed] for seed in seeds]
+        names = [f"the folds' oof.csv of seed {seed}" for seed in seeds]
+        joined = [Predictions.concat(each).join(self._ids, name) for each, name in zip(parts, names, strict=True)]
+        return (np.stack([each.values for each in joined]) if len(joined) > 1 else None), "different seeds"
+
+    def _by_member(self) -> list[NDArray[np.float32]] | None:
+        """The predictions of each member; None where not all of them are runs that are still what they were."""
+        notes: list[str] = []
+        runs = members_of(self.run, notes)
+        if notes or len(runs) < 2:
+            return None
+        found, ids = [], self.data.train_table.ids
+        for _, run in runs:
+            oof = Predictions.read(run.oof, self._width).select(self.data.schema.outputs)
+            found.append(oof.join(ids, str(run.oof)).values[self.rows])
+        return found
+
+    @property
+    def _ids(self) -> list[str]:
+        return [self.data.train_table.ids[row] for row in self.rows]
+
+    @property
+    def _width(self) -> int:
+        return len(self.data.schema.outputs)
 
     def _duplicate_ids(self, clusters: NDArray[np.int64]) -> list[str]:
         """The id of another row of the same cluster, for each scored row: of the first, or else of the second one."""

@@ -17,7 +17,8 @@ from swinft.run.layout import Run
 from swinft.store import verify
 
 Array = NDArray[np.float64]
-OF_FILES = ("file size (log2 of bytes)", "width", "height", "aspect ratio", "brightness", "contrast")
+FILE_SIZE = "file size (log2 of bytes)"
+OF_FILES = (FILE_SIZE, "width", "height", "aspect ratio", "brightness", "contrast")
 
 
 @dataclass(frozen=True)

@@ -36,14 +36,14 @@ class LabelIssues:
 
 
 def label_issues(target: Target, given: NDArray[np.number], predicted: NDArray[np.float32]) -> LabelIssues | None:
-    """Finds labels that look wrong; None for soft targets and masks, whose labels are no single answers.
+    """Finds labels that look wrong; None for soft targets, shares and masks, whose labels are no single answers.
 
     Args:
         target: The kind of target.
         given: Targets: int64 (N,) classes, or float (N, K); −1 or NaN where missing.
         predicted: Out-of-fold predictions (N, K).
     """
-    if target.is_soft or target.are_maps:
+    if target.is_soft or target.are_maps or (not target.are_classes and has_shares(target, given)):
         return None
     flat = given.reshape(len(given), -1)
     is_there = np.isfinite(predicted).all(1) & ~(flat < 0 if target.are_classes else np.isnan(flat)).any(1)
@@ -80,6 +80,11 @@ def _confident(
     except InputError as error:
         order = np.argsort(quality, kind="stable")
         return order[quality[order] < 0.5], f"Labels with a predicted probability below 0.5. {error}"
+
+
+def has_shares(target: Target, given: NDArray[np.number]) -> bool:
+    """Whether targets of labels are not all 0 or 1, as those of a custom kind may be; NaN is a missing one."""
+    return target.are_probabilities and not bool((np.isin(given, (0, 1)) | np.isnan(given)).all())
 
 
 def robust_scores(residuals: Array) -> Array:

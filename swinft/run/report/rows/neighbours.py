@@ -4,17 +4,19 @@ Shapes: N rows, D dimensions, G networks.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.errors import InputError, RunError, StoreError
+from swinft.errors import InputError, RunError, StoreError, command
+from swinft.printing import visible
 from swinft.run.embed.files import Table, read_about, read_table
 from swinft.run.embed.makers import FROZEN
 from swinft.run.fold_files import held_out_by, read_fold_id
 from swinft.run.layout import Run
+from swinft.run.report.rows.members import runs_behind
 from swinft.store import digest, is_committed
 
 TRAIN, TEST = "train", "test"
@@ -43,10 +45,12 @@ class Embeddings:
         folder: The folder they are in.
         of_folds: The networks of each fold, by its number: with several seeds there are several; a pretrained backbone
             is the network of every fold.
+        member: In an ensemble, the name of the member whose they are; else empty.
     """
 
     folder: Path
     of_folds: dict[int, list[str]]
+    member: str = ""
 
     @classmethod
     def of(cls, run: Run) -> "Embeddings | str":
@@ -106,6 +110,29 @@ class Embeddings:
         """Whether there are embeddings of the rows to predict by every network."""
         names = {name for every in self.of_folds.values() for name in every}
         return all(is_committed(self.folder / f"{name}.{TEST}.parquet") for name in names)
+
+
+def embeddings_of(run: Run) -> Embeddings | str:
+    """The current embeddings of a run; of an ensemble those of the strongest member that has some.
+
+    Returns:
+        They; or why there are none, as a sentence; an empty one where none were made.
+    """
+    if not run.is_ensemble:
+        return Embeddings.of(run)
+    notes: list[str] = []
+    for behind in runs_behind(run, notes):
+        found = Embeddings.of(behind.run)
+        if isinstance(found, Embeddings):
+            return replace(found, member=behind.name)
+        notes += [f"{visible(behind.name)}: {found}"] if found else []
+    return " ".join(dict.fromkeys(notes))
+
+
+def how_to_embed(run: Run) -> str:
+    """The command that makes the embeddings of a run, or of the strongest run behind an ensemble; empty without one."""
+    wanted = next((each.run for each in runs_behind(run, [])), None) if run.is_ensemble else run
+    return "" if wanted is None else command("embed", wanted.root)
 
 
 def nearest(

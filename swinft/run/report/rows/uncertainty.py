@@ -35,7 +35,11 @@ class Uncertainty:
 
 
 def uncertainty(
-    target: Target, values: NDArray[np.float32], several: NDArray[np.float32] | None, deviation: Array | None = None
+    target: Target,
+    values: NDArray[np.float32],
+    several: NDArray[np.float32] | None,
+    deviation: Array | None = None,
+    by: str = "different views or seeds",
 ) -> Uncertainty | None:
     """The uncertainty of predictions; None of numbers of which there is one prediction each.
 
@@ -44,13 +48,14 @@ def uncertainty(
         values: Predictions (N, K).
         several: The predictions of the same rows that were averaged, (P, N, K); None if there is one.
         deviation: Of numbers: standard deviation of each output's targets, (K,).
+        by: What the several predictions are by, in words.
     """
     if not target.are_probabilities:
         if several is None or len(several) < 2:
             return None
         scale = np.ones(values.shape[1]) if deviation is None else np.where(deviation > 0, deviation, 1.0)
         spread = (several.astype(np.float64).std(0) / scale).max(1)
-        what = "The standard deviation of a row's predictions by different views or seeds, in those of the target"
+        what = f"The standard deviation of a row's predictions by {by}, in those of the target"
         return Uncertainty("spread", spread, None, what + ("." if len(scale) == 1 else "; the largest of all outputs."))
     shares = np.asarray(target.valid(values), dtype=np.float64)
     if target.are_classes:

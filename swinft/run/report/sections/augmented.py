@@ -13,7 +13,7 @@ from swinft.data.loading.dataset import ShuffledSampler
 from swinft.data.sources.source import ImageError
 from swinft.data.summary import in_a_row
 from swinft.model.training.mixup import PIXELS, MixConfig, Mixing, draw
-from swinft.run.report.contents import ReportInput
+from swinft.run.report.contents import ReportInput, one_line
 from swinft.run.report.section import Section, render
 from swinft.run.report.thumbnails import SIDE, jpeg
 from swinft.seeding import seed_for
@@ -33,13 +33,14 @@ def section(report: ReportInput) -> Section | None:
         )
         return Section("augmented", TITLE, why, render("sections/augmented.html", rows=[]))
     config = MixConfig(**(report.config["model"].get("mix") or {}))
-    batch, rows = first_batch(report, bool(config.mixup_alpha or config.cutmix_alpha))
+    is_on = bool(config.mixup_alpha or config.cutmix_alpha)
+    batch, rows = first_batch(report, is_on)
     if batch is None:
         return Section(
             "augmented", TITLE, "An image of the first batch is not there.", render("sections/augmented.html", rows=[])
         )
     mixing = _mixing(report, config, batch)
-    captions = report.schema.captions(report.data.splits.targets[rows])
+    captions = one_line(report.schema.captions(report.data.splits.targets[rows]))
     shown = []
     for place in range(min(NUM_SHOWN, len(rows))):
         text = captions[place]
@@ -55,6 +56,8 @@ def section(report: ReportInput) -> Section | None:
             }
         )
     what = "" if mixing is None else f" The batch is mixed by {'cutmix' if mixing.box else 'mixup'}."
+    if mixing is None and is_on and (batch["image"].ndim != 4 or config.mixup_at != "images"):
+        what = " How its rows were mixed afterwards is not shown."
     lead = f"From the first batch of the first epoch with fold 0 held out, after augmentation.{what}"
     sizes = report.config["model"].get("optim", {}).get("sizes")
     lead += " The first epochs were trained on smaller images than these." if sizes else ""

@@ -4,7 +4,7 @@ import numpy as np
 
 from swinft.run.report.charts import Chart, Line
 from swinft.run.report.contents import ReportInput
-from swinft.run.report.outcomes import binaries, has_labels, micro, reliability, true_classes
+from swinft.run.report.outcomes import binaries, has_labels, micro, reliability, true_classes, true_shares
 from swinft.run.report.section import Section, render
 from swinft.run.report.svg import Frame, figure
 
@@ -22,30 +22,35 @@ def section(report: ReportInput) -> Section | None:
     if not len(report.rows):
         return None
     if report.schema.base.are_classes:
-        values = report.values.astype(np.float64)
-        sure, right = values.max(1), values.argmax(1) == true_classes(report)
+        values, shares = report.values.astype(np.float64), true_shares(report)
+        sure, said = values.max(1), values.argmax(1)
+        right = said == true_classes(report)
+        of_said = shares[np.arange(len(said)), said]  # 0 or 1, unless targets are soft
         what = "probability of the predicted class"
-        brier = float(((values - np.eye(values.shape[1])[true_classes(report)]) ** 2).sum(1).mean())
+        brier = float(((values - shares) ** 2).sum(1).mean())
     elif has_labels(report):
         every = micro(binaries(report))
         sure, right, what = every.scores, every.truth, "probability of a label, all labels together"
+        of_said = right.astype(np.float64)
         brier = float(((sure - right) ** 2).mean())
     else:
         return None
-    mean, share, _, error = reliability(sure, right)
+    mean, share, _, error = reliability(sure, of_said)
+    beside = "true share of that class" if report.schema.base.is_soft else "share that is right"
     title = f"Expected calibration error {error:.4f}, Brier score {brier:.4f}"
     diagram = Chart(
         title,
         what,
-        "share that is right",
-        [Line("share that is right", mean, share, 0)],
+        beside,
+        [Line(beside, mean, share, 0)],
         (),
         UNIT,
         UNIT,
         has_diagonal=True,
     ).html()
     rights, wrongs = (np.histogram(sure[each], BINS)[0] for each in (right, ~right))
-    frame = Frame.of(UNIT, (0.0, float(max(1, rights.max(), wrongs.max())) * 1.05), what, "number")
+    counted = "rows" if report.schema.base.are_classes else "labels of rows"
+    frame = Frame.of(UNIT, (0.0, float(max(1, rights.max(), wrongs.max())) * 1.05), what, counted, whole="y")
     names = ("right", "wrong") if report.schema.base.are_classes else ("present", "absent")
     bars = frame.axes() + frame.bars(BINS, rights, "bars c2") + frame.bars(BINS, wrongs, "bars c3")
     histogram = figure("How many have which probability", bars, legend=[(names[0], "c2"), (names[1], "c3")])

@@ -8,6 +8,7 @@ import pandas as pd
 from swinft.data.samples import Rows
 from swinft.errors import StoreError
 from swinft.pages.tables import Table, cell
+from swinft.printing import visible
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.rows.drift import Drift, column_table, drift_of_columns, drift_of_embeddings
 from swinft.run.report.rows.neighbours import TEST, TRAIN, Embeddings
@@ -22,7 +23,7 @@ Given = tuple[str, Drift]
 def section(report: ReportInput) -> Section | None:
     """The section; none without rows to predict, and where images.csv is not of the run."""
     splits = report.data.splits
-    if report.run.is_ensemble or not splits.has_test or not len(splits.test.table):
+    if not splits.has_test or not len(splits.test.table):
         return None
     seed = int(report.config.get("seed") or 0)
     columns, note = _columns(report)
@@ -31,7 +32,8 @@ def section(report: ReportInput) -> Section | None:
         found.append(("files and metadata", of_columns))
     of_embeddings = _by_embeddings(report, seed)
     if isinstance(of_embeddings, Drift):
-        found.append(("embeddings", of_embeddings))
+        member = report.facts.embeddings.member if isinstance(report.facts.embeddings, Embeddings) else ""
+        found.append((f"embeddings of {visible(member)}" if member else "embeddings", of_embeddings))
     notes = [note, of_embeddings if isinstance(of_embeddings, str) else ""]
     if not found:
         return Section(

@@ -9,7 +9,7 @@ from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_number
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.intervals import groups_of
-from swinft.run.report.outcomes import has_labels, true_classes
+from swinft.run.report.outcomes import has_labels, true_shares
 from swinft.run.report.section import Section, render
 
 SHOWN = 200  # outputs
@@ -51,10 +51,11 @@ def _targets(report: ReportInput, folds: list[int]) -> Table:
     """A statistic of each output in each fold, and over all rows."""
     base, outputs = report.schema.base, report.outputs[:SHOWN]
     is_share = base.are_classes or has_labels(report) or base.are_maps
-    what = "share of rows" if base.are_classes or has_labels(report) else "mean"
+    is_counted = (base.are_classes and not base.is_soft) or has_labels(report)
+    what = "share of rows" if is_counted else "mean share" if base.is_soft else "mean"
     of_row: Any = report.targets
     if base.are_classes:
-        of_row = np.eye(len(report.outputs), dtype=np.float32)[true_classes(report)]
+        of_row = true_shares(report)
     form = ".1%" if is_share else format_number
     rows = []
     for k, name in enumerate(outputs):

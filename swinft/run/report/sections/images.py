@@ -1,15 +1,17 @@
 """What the check of the images found: problems, sizes, and images that are unlike the others."""
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from swinft.errors import number_of
 from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_number
 from swinft.run.report.contents import ReportInput
-from swinft.run.report.rows.images import ImageLines
+from swinft.run.report.rows.images import FILE_SIZE, ImageLines
 from swinft.run.report.section import Section, render
 
 SHOWN = 30  # problems
@@ -37,11 +39,11 @@ def _counts(table: pd.DataFrame) -> list[str]:
     found = []
     for split, lines in table.groupby("split", sort=False):
         bad = int((lines["problem"] != "").sum())
-        text = f"{len(lines):,} {split} images, {bad:,} of which cannot be used"
+        text = f"{number_of(len(lines), f'{split} image')}, {bad:,} of which cannot be used"
         if "width" in lines:
             sizes = Counter(f"{w} × {h}" for w, h in zip(lines["width"], lines["height"], strict=True) if w)
             common = ", ".join(f"{size} ({count:,})" for size, count in sizes.most_common(5))
-            text += f"; {len(sizes):,} different sizes, width × height: {common}{', …' if len(sizes) > 5 else ''}"
+            text += f"; {number_of(len(sizes), 'size')}, width × height: {common}{', …' if len(sizes) > 5 else ''}"
         found.append(f"{text}.")
     return found
 
@@ -60,8 +62,17 @@ def _statistics(found: pd.DataFrame) -> Table:
         values = found[name].to_numpy(np.float64)
         known = values[np.isfinite(values)]
         ends = np.quantile(known, (0, 0.05, 0.5, 0.95, 1)).tolist() if len(known) else [None] * 5
-        rows.append([Cell(str(name)), *(cell(value, format_number) for value in ends)])
+        rows.append([Cell(_label(name)), *(cell(value, partial(_text, str(name))) for value in ends)])
     return Table("Statistics of the images", ["", "lowest", "5 %", "median", "95 %", "highest"], rows)
+
+
+def _label(name: str) -> str:
+    return "file size" if name == FILE_SIZE else name
+
+
+def _text(name: str, value: float) -> str:
+    """A statistic as text; the size of a file, of which the logarithm is compared, in its unit."""
+    return f"{2**value / 1000:,.1f} kB" if name == FILE_SIZE else format_number(value)
 
 
 def unusual(report: ReportInput, found: pd.DataFrame) -> list[dict[str, Any]]:
@@ -84,9 +95,10 @@ def unusual(report: ReportInput, found: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {
             "id": report.ids[place],
-            "lines": [f"{found.columns[worst[place]]}: {format_number(values[place, worst[place]])}"],
-            "note": f"median {format_number(median[worst[place]])}",
+            "lines": [f"{_label(name)}: {_text(name, values[place, worst[place]])}"],
+            "note": f"median {_text(name, median[worst[place]])}",
             "image": report.thumbnails.of(int(report.rows[place])),
         }
         for place in chosen
+        for name in [str(found.columns[worst[place]])]
     ]

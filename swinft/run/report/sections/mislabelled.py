@@ -21,7 +21,11 @@ def section(report: ReportInput) -> Section | None:
     found = number_of(len(issues.rows), "row")
     share = len(issues.rows) / len(report.rows)
     lead = f"{found} of {len(report.rows):,} ({share:.1%}), the worst first. {issues.method}"
-    notes = [ADVICE, "errors.csv has the quality of every label (label_quality) and these rows (is_suspicious)."]
+    lead = lead if len(issues.rows) else f"None of {number_of(len(report.rows), 'row')}. {issues.method}"
+    notes = [
+        ADVICE if len(issues.rows) else "",
+        "errors.csv has the quality of every label (label_quality), and whether it looks wrong (is_suspicious).",
+    ]
     chosen = issues.rows[:NUM_ROWS].tolist()
 
     def describe(place: int) -> str:

@@ -5,7 +5,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from swinft.run.report.contents import ReportInput
-from swinft.run.report.outcomes import Binary, binaries
+from swinft.run.report.outcomes import Binary, binaries, has_labels
 from swinft.run.report.section import Section, render
 from swinft.run.report.svg import Frame, figure, span
 
@@ -19,11 +19,12 @@ LABELS = "Probabilities of rows that have the label and of those that do not; th
 
 
 def section(report: ReportInput) -> Section | None:
-    """The section; none for classes, whose confusion says as much, and for masks."""
+    """The section; none for classes that are not soft, whose confusion says as much, and for masks."""
     base = report.schema.base
-    if base.are_classes or base.are_maps or not len(report.rows):
+    if (base.are_classes and not base.is_soft) or base.are_maps or not len(report.rows):
         return None
-    if every := binaries(report):
+    if has_labels(report):
+        every = binaries(report)
         figures = [_separation(each) for each in every[:SHOWN_LABELS]]
         lead = LABELS + _rest(len(every), SHOWN_LABELS)
         return Section("separation", "Probabilities", lead, render("sections/figures.html", figures=figures))
@@ -59,7 +60,7 @@ def _of_output(report: ReportInput, k: int) -> list[Markup]:
     second = residuals.axes() + zero + residuals.dots(said[drawn], error[drawn], style)
     edges = np.linspace(*span(error, [0.0]), BINS + 1)
     counts = np.histogram(error, edges)[0]
-    frame = Frame.of((edges[0], edges[-1]), (0, float(counts.max()) * 1.05), "predicted − true", "rows")
+    frame = Frame.of((edges[0], edges[-1]), (0, float(counts.max()) * 1.05), "predicted − true", "rows", whole="y")
     third = (
         frame.axes()
         + frame.bars(edges, counts, "bars c0")
@@ -77,6 +78,8 @@ def _separation(label: Binary) -> Markup:
     groups: list[NDArray[np.int64]] = [
         np.histogram(label.scores[each], edges)[0] for each in (~label.truth, label.truth)
     ]
-    frame = Frame.of((0.0, 1.0), (0, max(1.0, float(max(each.max() for each in groups))) * 1.05), "probability", "rows")
+    frame = Frame.of(
+        (0.0, 1.0), (0, max(1.0, float(max(each.max() for each in groups))) * 1.05), "probability", "rows", whole="y"
+    )
     content = frame.axes() + frame.bars(edges, groups[0], "bars c0") + frame.bars(edges, groups[1], "bars c1")
     return figure(label.name, content, legend=[("absent", "c0"), ("present", "c1")])

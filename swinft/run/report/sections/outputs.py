@@ -12,9 +12,17 @@ from swinft.run.report.contents import ReportInput
 from swinft.run.report.outcomes import binaries, reliability
 from swinft.run.report.section import Section, render
 
-CLASSES = "Each class against all others. Precision, recall and F1 are of the most probable class."
-LABELS = "Precision, recall and F1 are of labels whose probability is at least 0.5. Calibration error: see below."
-NUMBERS = "In the units of the target. Bias is the mean of predicted minus true."
+AREAS = "AUC is the area under the ROC curve, AP the average precision."
+CLASSES = f"Each class against all others. Precision, recall and F1 are of the most probable class. {AREAS}"
+SOFT = f"{CLASSES} Targets are soft: the true class of a row is the one with the largest share."
+LABELS = (
+    f"Precision, recall and F1 are of labels whose probability is at least 0.5. {AREAS} ECE is the expected "
+    f"calibration error, see below."
+)
+NUMBERS = (
+    "In the units of the target. SD is the standard deviation, bias the mean of predicted minus true, r Pearson's "
+    "correlation, ρ Spearman's."
+)
 MASKS = (
     "Of pixels from probability 0.5, at the size of the image files. Dice: the mean over images that have the class."
 )
@@ -25,7 +33,8 @@ def section(report: ReportInput) -> Section | None:
     if report.schema.base.are_maps:
         title, lead, table = "Classes", MASKS, _masks(report)
     elif report.schema.base.are_classes:
-        title, lead, table = "Classes", CLASSES, _binary(report, "class")
+        lead = SOFT if report.schema.base.is_soft else CLASSES
+        title, table = "Classes", _binary(report, "class")
     elif every := binaries(report):
         del every
         title, lead, table = "Labels", LABELS, _binary(report, "label")
@@ -36,8 +45,8 @@ def section(report: ReportInput) -> Section | None:
 
 def _binary(report: ReportInput, what: str) -> Table:
     is_class = what == "class"
-    columns = [what, "rows", "share", "precision", "recall", "F1", "AUC", "average precision"]
-    columns += ["predicted"] if is_class else ["known", "calibration error"]
+    columns = [what, "rows", "share", "precision", "recall", "F1", "AUC", "AP"]
+    columns += ["predicted"] if is_class else ["known", "ECE"]
     rows = []
     for each in binaries(report):
         number, known = int(each.truth.sum()), len(each.truth)
@@ -54,8 +63,8 @@ def _binary(report: ReportInput, what: str) -> Table:
 
 
 def _numbers(report: ReportInput) -> Table:
-    columns = ["output", "rows", "mean true", "mean predicted", "spread true", "spread predicted"]
-    columns += ["MAE", "RMSE", "bias", "R²", "correlation", "rank correlation"]
+    columns = ["output", "rows", "mean true", "mean predicted", "SD true", "SD predicted"]
+    columns += ["MAE", "RMSE", "bias", "R²", "r", "ρ"]
     rows = []
     for k, name in enumerate(report.outputs):
         known = np.isfinite(report.targets[:, k])

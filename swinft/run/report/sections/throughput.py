@@ -28,7 +28,7 @@ def section(report: ReportInput) -> Section | None:
         Line(f"fold {fold}", [line["epoch"] for line in history], [line["seconds"] for line in history], number)
         for number, (fold, history) in enumerate(report.histories.items())
     ]
-    figure = Chart("Seconds of each epoch, with its validation", "epoch", "seconds", lines).html()
+    figure = Chart("Seconds of each epoch, with its validation", "epoch", "seconds", lines, whole="x").html()
     total = format_brief(sum(line["seconds"] for history in report.histories.values() for line in history))
     body = render("sections/throughput.html", table=table, figures=[figure] if figure else [], total=total)
     return Section("time", "Throughput and time", LEAD, body)

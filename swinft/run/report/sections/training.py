@@ -45,7 +45,7 @@ def _losses(report: ReportInput) -> Markup:
     values = values[np.isfinite(values)]
     is_log = bool(len(values) and values.min() > 0 and values.max() / values.min() > 20)
     title = "Loss: training dashed, validation solid"
-    return Chart(title, "epoch", "loss", lines, is_log=is_log).html()
+    return Chart(title, "epoch", "loss", lines, is_log=is_log, whole="x").html()
 
 
 def _chart(report: ReportInput, key: str, title: str, has_marks: bool = False) -> Markup:
@@ -55,7 +55,7 @@ def _chart(report: ReportInput, key: str, title: str, has_marks: bool = False) -
         if has_marks and (best := best_epoch(report, fold)) is not None:
             value = next((_number(line.get(key)) for line in history if line["epoch"] == best), math.nan)
             marks.append((float(best), value, number))
-    return Chart(title[:1].upper() + title[1:], "epoch", title, lines, marks).html()
+    return Chart(title[:1].upper() + title[1:], "epoch", title, lines, marks, whole="x").html()
 
 
 def best_epoch(report: ReportInput, fold: FoldId) -> int | None:
