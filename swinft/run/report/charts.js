@@ -1,6 +1,7 @@
 // Charts of lines: the drawing in the page is replaced by an interactive one of the same data.
 (() => {
   "use strict";
+  const whole = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 100000, 1000000];
   const short = (value) => (value == null ? "–" : String(Number(value.toPrecision(4))));
   const draw = (holder) => {
     const data = JSON.parse(holder.querySelector("script").textContent);
@@ -36,7 +37,7 @@
       cursor: { drag: { x: true, y: true, uni: 20 } },
       scales: { x: { time: false, range: () => data.xRange },
                 y: { distr: data.log ? 3 : 1, range: () => data.yRange } },
-      axes: [{ ...axis(data.x), size: 34 }, { ...axis(data.y), size: 62, values: (plot, values) => values.map((value) => (value == null ? "" : short(value))) }],
+      axes: [{ ...axis(data.x), size: 34, ...(data.whole.includes("x") ? { incrs: whole } : {}) }, { ...axis(data.y), size: 62, values: (plot, values) => values.map((value) => (value == null ? "" : short(value))) }],
       series: [{ label: data.x, value: (plot, value) => short(value) }, ...data.lines.map((line, number) => ({
         label: line.name, stroke: page.color(`--c${line.color}`), width: 1.8, dash: line.style === "dashed" ? [6, 4] : undefined,
         spanGaps: true, points: { show: data.dots[number], size: 6, fill: page.color(`--c${line.color}`) }, value: (plot, value) => short(value) }))],

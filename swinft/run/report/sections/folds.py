@@ -22,7 +22,9 @@ LEAD = (
 def section(report: ReportInput) -> Section | None:
     """The section."""
     folds = np.unique(report.folds).tolist()
-    body = render("sections/folds.html", table=_sizes(report, folds), targets=_targets(report, folds))
+    more = len(report.outputs) - SHOWN
+    note = f"Shown are the first {SHOWN} of {len(report.outputs):,}." if more > 0 else ""
+    body = render("sections/folds.html", table=_sizes(report, folds), targets=_targets(report, folds), note=note)
     return Section("folds", "Folds", LEAD, body)
 
 

@@ -6,9 +6,10 @@ import numpy as np
 
 from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_brief, format_rate
-from swinft.run.report.charts import Chart, Line
+from swinft.run.report.charts import Chart
 from swinft.run.report.contents import ReportInput
 from swinft.run.report.section import Section, render
+from swinft.run.report.sections.training import lines_of
 
 LEAD = (
     "Means over epochs. Waiting is the part of an epoch's training in which the device had no batch: above a tenth,"
@@ -24,10 +25,7 @@ def section(report: ReportInput) -> Section | None:
     results = {str(each["fold"]): each for each in report.scores["folds"]}
     rows = [_row(str(fold), lines, results.get(str(fold), {})) for fold, lines in report.histories.items() if lines]
     table = Table("Time of each training", COLUMNS, rows)
-    lines = [
-        Line(f"fold {fold}", [line["epoch"] for line in history], [line["seconds"] for line in history], number)
-        for number, (fold, history) in enumerate(report.histories.items())
-    ]
+    lines = lines_of(report, "seconds")
     figure = Chart("Seconds of each epoch, with its validation", "epoch", "seconds", lines, whole="x").html()
     total = format_brief(sum(line["seconds"] for history in report.histories.values() for line in history))
     body = render("sections/throughput.html", table=table, figures=[figure] if figure else [], total=total)

@@ -1,0 +1,59 @@
+"""Reports where a run is not where and not what it was: moved, without its images, of an earlier version."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from swinft.cli import main
+from tests.browser import chromium, opened
+from tests.conftest import ROOT, fit_in_process, tiny_config, write_config
+
+
+@pytest.fixture(scope="module")
+def finished(competition, tmp_path_factory) -> Path:
+    """A folder with data of its own, and a finished run in `runs/tiny`."""
+    folder = tmp_path_factory.mktemp("attacks")
+    shutil.copytree(competition, folder / "data")
+    changes = {"trainer.max_epochs": 1, "predict": {"views": ["identity", "hflip"]}}
+    fit_in_process(write_config(folder / "c.yaml", tiny_config(folder / "data", folder / "runs", **changes)))
+    assert main(["predict", str(folder / "runs" / "tiny"), "--device", "cpu"]) == 0
+    return folder
+
+
+def sections(report: Path) -> list[str]:
+    with chromium() as browser, opened(browser, report, 360) as watched:
+        watched.check()
+        return watched.page.evaluate("[...document.querySelectorAll('main section')].map((each) => each.id)")
+
+
+@pytest.mark.slow
+def test_a_run_that_was_moved_and_whose_images_are_gone_has_its_report(finished, tmp_path, capsys):
+    before = sections(finished / "runs" / "tiny" / "report.html")
+    run = Path(shutil.copytree(finished / "runs" / "tiny", tmp_path / "else where" / "renamed"))
+    images = finished / "data" / "images"
+    hidden = images.rename(images.with_name("hidden"))
+    try:
+        assert main(["report", str(run)]) == 0
+    finally:
+        hidden.rename(images)
+    page = (run / "report.html").read_text()
+    assert page.count("image not found") >= 12
+    assert "<title>renamed</title>" in page
+    assert "WARNING" not in capsys.readouterr().err
+    assert sections(run / "report.html") == before
+    assert main(["report", str(run)]) == 0
+    assert 'alt="Grad-CAM"' in (run / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_run_of_an_earlier_version_has_a_report(competition, tmp_path, monkeypatch):
+    shutil.copytree(competition, tmp_path / "competition")
+    run = Path(shutil.copytree(ROOT / "tests" / "fixtures" / "run_before_rebuild", tmp_path / "runs" / "old"))
+    ids = (competition / "test.csv").read_text().split()[1:]
+    lines = [f"{id},{30 + row}\n" for row, id in enumerate(ids)]
+    (tmp_path / "competition" / "test.csv").write_text("id,brightness\n" + "".join(lines))
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(run)]) == 0
+    found = sections(run / "report.html")
+    assert {"scores", "training", "outputs", "confusion", "worst", "folds", "images", "settings"} <= set(found)
