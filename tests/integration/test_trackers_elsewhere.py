@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from swinft.cli import main
+from swinft.run.trackers.fold_records import FoldRecords
 from tests.conftest import ROOT, tiny_config, write_config
 from tests.integration.test_trackers import epochs_of, pooled_of, runs_of_mlflow, scalars, wandb_record
 
@@ -168,3 +170,43 @@ def test_a_service_that_is_gone_after_the_start_loses_no_fold(word, tracked, tmp
     assert "0123456789" not in said
     assert (run / "oof.csv").read_bytes() == (tiny_run / "oof.csv").read_bytes()
     assert (run / "report.html").is_file()
+
+
+def own_children(word: str) -> list[int]:
+    """Processes that this one has started, whose command has a word."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words, parent = (
+                (folder / "cmdline").read_bytes(),
+                (folder / "stat").read_text().rpartition(")")[2].split()[1],
+            )
+        except OSError:
+            continue
+        found += [int(folder.name)] if word.encode() in words and int(parent) == os.getpid() else []
+    return found
+
+
+@pytest.mark.slow  # the process of W&B starts twice
+def test_a_process_of_wandb_that_is_killed_loses_no_fold(tracked, tmp_path, monkeypatch, capfd, tiny_run):
+    pytest.importorskip("wandb")
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    send, killed = FoldRecords.send, []
+
+    def kill_and_send(records: FoldRecords, history: list[dict[str, float]], steps: object) -> None:
+        if not killed:
+            killed.extend(own_children("wandb-core"))
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+        send(records, history, steps)
+
+    monkeypatch.setattr(FoldRecords, "send", kill_and_send)
+    config = str(tracked("wandb"))
+    assert main(["fit", "--config", config, "--fold", "0"]) == 0
+    assert killed
+    assert "The training goes on" in capfd.readouterr().err
+    monkeypatch.setattr(FoldRecords, "send", send)
+    run = tmp_path / "runs" / "tiny"
+    assert (run / "fold_0" / "oof.csv").read_bytes() == (tiny_run / "fold_0" / "oof.csv").read_bytes()
