@@ -9,14 +9,24 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from swinft.printing import format_brief, format_score
 
-FILTERS: dict[str, Callable[..., str]] = {"score": format_score, "brief": format_brief}
 OWN = "swinft.pages"
 POLICY = "default-src 'none'; img-src data:; style-src {}; script-src {}; base-uri 'none'; form-action 'none'"
+
+
+def coded(text: str) -> Markup:
+    """Text whose parts between backticks are code; one with an odd backtick stays as it is."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(each) if k % 2 else each for k, each in enumerate(parts))
+
+
+FILTERS: dict[str, Callable[..., str]] = {"score": format_score, "brief": format_brief, "coded": coded}
 
 
 @cache

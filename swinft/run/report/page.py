@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.errors import InputError, StoreError
+from swinft.errors import InputError, StoreError, number_of
 from swinft.inference.predictions import as_bytes
 from swinft.pages import page as pages
 from swinft.printing import print_line
@@ -108,7 +108,10 @@ def page_of(report: ReportInput) -> str:
 def about(report: ReportInput) -> str:
     """A line on what the run is."""
     scores, environment = report.scores, report.environment
-    size = f"{scores['rows']:,} rows · {len(scores['folds'])} folds"
+    held_out = {str(each["fold"]).partition("_")[0] for each in scores["folds"]}  # with several seeds, 0_seed_1
+    size = f"{number_of(scores['rows'], 'row')} · {number_of(len(held_out), 'fold')}"
+    seeds = len(scores["folds"]) // max(1, len(held_out))
+    size += f" · {seeds} seeds" if seeds > 1 else ""
     if report.run.is_ensemble:
         return f"{report.run.read_ensemble()['described']} · {size}"
     image_size, checkpoint = report.config["data"]["image_size"], scores["checkpoint"]

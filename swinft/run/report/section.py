@@ -26,7 +26,7 @@ class Section:
 
 
 def render(template: str, **values: Any) -> Markup:
-    """HTML of a template of this package, such as `sections/worst.html`; every value is escaped.
+    """HTML of a template of this package, such as `sections/rows.html`; every value is escaped.
 
     Args:
         template: Path of the template in `swinft/run/report`.

@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pytest
 
 from swinft.attribution.gradcam import gradcam
 from swinft.cli import main
@@ -56,6 +57,7 @@ def test_the_strongest_member_explains_what_the_ensemble_predicts(runs, monkeypa
     assert "runs/a" not in page.partition("Rows with the largest error")[0]
 
 
+@pytest.mark.slow
 def test_neighbours_and_drift_are_of_the_strongest_member_with_embeddings(runs):
     made = combined(runs, "a", "b")
     assert main(["embed", str(runs / "b"), "--device", "cpu"]) == 0
@@ -66,6 +68,7 @@ def test_neighbours_and_drift_are_of_the_strongest_member_with_embeddings(runs):
     assert "of the network of the member a that" in page_of(made)
 
 
+@pytest.mark.slow
 def test_members_that_are_gone_or_have_changed_are_named(runs):
     made = combined(runs, "a", "b")
     (made / "test_predictions.csv").unlink()  # out of date, which is an error of its own
@@ -80,6 +83,7 @@ def test_members_that_are_gone_or_have_changed_are_named(runs):
     assert f"The run of b is not at {runs / 'b'}." in page
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_an_ensemble_is_followed_to_its_runs(runs):
     combined(runs, "a", "b", name="inner")
     outer = combined(runs, "inner", "c", name="outer")
