@@ -2,7 +2,7 @@
 (() => {
   "use strict";
   const whole = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 100000, 1000000];
-  const short = (value) => (value == null ? "–" : String(Number(value.toPrecision(4))));
+  const short = (value) => (value == null ? "–" : value && Math.abs(value) < 1e-3 ? String(Number(value.toPrecision(3)).toExponential()) : String(Number(value.toPrecision(4))));
   const draw = (holder) => {
     const data = JSON.parse(holder.querySelector("script").textContent);
     const place = holder.querySelector("figure");
