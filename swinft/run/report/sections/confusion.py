@@ -21,6 +21,7 @@ LEAD = (
     "share of the line. What is off the diagonal is wrong."
 )
 SIDE = 116  # of the names beside the matrix
+WORDS = 200  # width of the words above it, which a matrix of two classes has not
 SQUARE = (
     '<rect class="heat" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill-opacity="{:.3f}">'
     "<title>{}</title></rect>"
@@ -77,8 +78,8 @@ def matrix(counts: NDArray[np.int64], names: list[str]) -> Markup:
         parts.append(text(SIDE - 6, 22 + middle + 4, name, "end", "tick", 17))
         turned = Markup('<g transform="translate({:.1f} {:.1f}) rotate(-40)">{}</g>')
         parts.append(turned.format(SIDE + middle + 4, 34 + side, text(0, 0, name, "end", "tick", 15)))
-    parts.append(text(SIDE + side / 2, 14, "predicted below, true on the left", most=40))
-    return Markup(WHOLE).format(SIDE + side + 8, 22 + side + 92, Markup("").join(parts))
+    parts.append(text(SIDE, 14, "predicted below, true on the left", "start", most=40))
+    return Markup(WHOLE).format(SIDE + max(side + 8, WORDS), 22 + side + 92, Markup("").join(parts))
 
 
 def _image(shares: NDArray[np.float64]) -> Markup:
