@@ -13,6 +13,9 @@ from swinft.run.report.contents import ReportInput
 from swinft.run.report.rows.members import explaining, runs_behind
 from swinft.run.scoring import training_rows
 from swinft.store import commit
+from tests.run.ensemble.conftest import runs, three_runs
+
+__all__ = ["runs", "three_runs"]  # fixtures
 
 
 def combined(runs, *names, name="E"):
