@@ -51,11 +51,12 @@ def occlusion(
     height, width = int(images.shape[-2]), int(images.shape[-1])
     side = max(1, min(height, width) // PATCHES) if patch is None else patch
     step = max(1, side // 2) if stride is None else stride
-    if not 1 <= side <= min(height, width) or not 1 <= step <= side:
+    if not 1 <= side <= min(height, width):
         raise InputError(
-            f"patch is {side} and stride {step}: an image of {height} x {width} px takes a patch of 1 to "
-            f"{min(height, width)} px, and a stride of 1 to {side} px, so that every pixel is covered."
+            f"patch is {side}: an image of {height} x {width} px takes a patch of 1 to {min(height, width)} px."
         )
+    if not 1 <= step <= side:
+        raise InputError(f"stride is {step}: a patch of {side} px takes a stride of 1 to {side} px, which covers all.")
     with prepared(network), torch.no_grad():
         pixels = images.detach().clone().float()
         more = [None if each is None else each.clone() for each in (features, image_mask)]

@@ -128,7 +128,7 @@ def _panel(axis: Any, lines: list[Line], color: str) -> None:
             points = [line["number"] for line in shown], [line["loss"] for line in shown]
             axis.vlines(points[0], 0, points[1], color=color, linewidth=1)
             axis.plot(*points, color=color, marker=marker, linestyle="none", markersize=5, label=NAMES.get(kind, kind))
-    if lines:
+    if axis.get_legend_handles_labels()[0]:  # a metric may be undefined for the rows
         axis.legend(loc="upper right")
 
 

@@ -115,5 +115,6 @@ def test_wrong_options_are_errors():
     with pytest.raises(InputError, match=r"baseline is 'blak'\. Did you mean 'black'"):
         occlusion(net, IMAGES, 1, baseline="blak")
     for patch, stride in ((33, None), (8, 9), (8, 0), (0, None)):
-        with pytest.raises(InputError, match="takes a patch of 1 to 32 px"):
+        expected = "takes a patch of 1 to 32 px" if stride is None else "a patch of 8 px takes a stride of 1 to 8 px"
+        with pytest.raises(InputError, match=expected):
             occlusion(net, IMAGES, 1, patch=patch, stride=stride)

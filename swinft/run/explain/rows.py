@@ -172,10 +172,10 @@ def _out_of_fold(run: Run, data: CSVDataModule, number: int) -> list[FoldId]:
     if fold == NO_FOLD:
         raise InputError(f"row '{id}' is in no fold: no network can be named that did not train on it.")
     names = [name for name in run.planned_folds() if held_out_by(name) == fold]
-    if unfinished := [name for name in names if not run.fold(name).is_done]:
+    if not all(run.fold(name).is_done for name in names):
         raise InputError(
-            f"row '{id}' is held out by fold {fold}, and {listed(map(str, unfinished))} of {run.root} is not finished: "
-            f"run `{run.resume_command}`, or explain rows of a finished fold."
+            f"row '{id}' is held out by fold {fold}, which is not finished: run `{run.resume_command}`, or explain "
+            f"rows of a finished fold."
         )
     return names
 

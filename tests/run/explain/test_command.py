@@ -106,6 +106,16 @@ def test_what_cannot_be_explained_is_refused(run, capsys):
     assert "no layer 'layer.1'. Did you mean" in error_of([*words, "--ids", "001", "--layer", "layer.1"], capsys)
     assert "stage is 5" in error_of([*words, "--ids", "001", "--method", "windows", "--stage", "5"], capsys)
     assert "--query is [3]" in error_of([*words, "--ids", "001", "--method", "windows", "--query", "3"], capsys)
+    assert "patch is 99: an image of 32 x 32 px takes" in error_of(
+        [*words, "--ids", "001", "--method", "occlusion", "--patch", "99"], capsys
+    )
+    (run / "fold_0" / "result.json").unlink()
+    held_out = next(
+        id for id, fold in zip(*swinft.open_run(run).oof[["id", "fold"]].T.to_numpy(), strict=True) if not fold
+    )
+    assert f"row '{held_out}' is held out by fold 0, which is not finished: run `swinft fit" in error_of(
+        [*words, "--ids", str(held_out)], capsys
+    )
     assert not (run / "explain" / "explain.html").exists()
 
 
