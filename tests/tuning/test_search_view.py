@@ -170,7 +170,7 @@ def test_tune_with_jobs_shows_both_trials_with_their_folds(terminal, competition
     both = r"trial 0 [^\n]*\n[^\n]*trial 1 [^\n]*\n[^\n]*left for the search: [^;]+; 0 of 3 trials done"
     assert re.search(both, written)
     for trial in range(3):  # one of them may wait for its imports while the other one trains
-        assert re.search(rf"trial {trial} fold 0  (epoch \d+/150|validation) .* 1/2 .* \d GB +\S*[smh]", written)
+        assert re.search(rf"trial {trial} fold 0  (epoch \d+/150|validation) .* 1/2 .*\d GB +\S*[smh]", written)
     assert re.search(r"; 2 of 3 trials done; best \d\.\d+ of trial \d", written)
     assert len(re.findall(r"trial \d: \d\.\d+ in [\dms. ]+; best: \d\.\d+ of trial \d", written)) == 3
     assert not [line for line in terminal.screen() if "left for the search: " in line and "trials done" in line]
