@@ -73,91 +73,106 @@ class Direction(NamedTuple):
     holds: Callable[[Mapping[str, float]], bool]
 
 
-HIGH, RATIO = "change of high frequencies by {}", "variance ratio of {}"
-HIGH_NOISE, LOW_NOISE = "mean loss, noise of high frequencies", "mean loss, noise of low frequencies"
-ATTENTION = "exponent of MACs of attention"
-EIGENVALUE, NEGATIVE = "largest eigenvalue", "share of negative eigenvalues"
+FREQUENCY, VARIANCE = ("frequency", "change of high frequencies by {}"), ("variance", "variance ratio of {}")
+LOW_NOISE, HIGH_NOISE = (("robust", f"mean loss, noise of {band} frequencies") for band in ("low", "high"))
+EIGENVALUE, NEGATIVE = ("hessian", "largest eigenvalue"), ("hessian", "share of negative eigenvalues")
+ATTENTION = ("scale", "exponent of MACs of attention")
 VIT_PAPER, SWIN_PAPER = "Park and Kim, ICLR 2022", "Liu et al., ICCV 2021"
 
 
-def _all(is_right: Callable[[float], bool]) -> Callable[[Mapping[str, float]], bool]:
-    return lambda numbers: all(is_right(value) for value in numbers.values())
+def _parts(
+    claim: str, source: str, number: tuple[str, str], parts: Mapping[str, str], holds: Callable[[float], bool]
+) -> Direction:
+    """That a number holds of a kind of layer, in every network that has it.
+
+    Args:
+        claim: What the paper says.
+        source: Where.
+        number: Instrument and key, with braces for the kind of layer.
+        parts: The kind of layer of each network.
+        holds: Whether a number says so.
+    """
+    instrument, key = number
+    numbers = {f"{network}, {kind}": (instrument, network, key.format(kind)) for network, kind in parts.items()}
+    return Direction(claim, source, numbers, lambda found: all(holds(value) for value in found.values()))
 
 
-def _of(instrument: str, key: str, *networks: str) -> dict[str, tuple[str, str, str]]:
-    return {network: (instrument, network, key) for network in networks}
+def _more(claim: str, source: str, number: tuple[str, str], more: str, less: str) -> Direction:
+    """That a number is larger, in absolute value if it is an eigenvalue, of one network than of another."""
+    size = abs if number == EIGENVALUE else float
+    numbers = {network: (number[0], network, number[1]) for network in (more, less)}
+    return Direction(claim, source, numbers, lambda found: size(found[more]) > size(found[less]))
 
 
+def _exponent(claim: str, source: str, network: str, exponent: float) -> Direction:
+    """That attention grows with this power of the number of pixels."""
+    numbers = {network: (ATTENTION[0], network, ATTENTION[1])}
+    return Direction(claim, source, numbers, lambda found: abs(found[network] - exponent) < 0.05)
+
+
+CONVOLUTIONS = {"resnet": "convolution"}
+MSA, MLP = (dict.fromkeys(("swin", "vit"), kind) for kind in ("MSA", "MLP"))
 DIRECTIONS = [
-    Direction(
+    _parts(
         "Attention is a low-pass filter: it reduces high frequencies.",
         f"{VIT_PAPER}, figure 8",
-        _of("frequency", HIGH.format("MSA"), "swin", "vit"),
-        _all(lambda value: value < 0),
+        FREQUENCY,
+        MSA,
+        lambda value: value < 0,
     ),
-    Direction(
+    _parts(
         "Convolutions are high-pass filters: they amplify high frequencies.",
         f"{VIT_PAPER}, figure 8",
-        _of("frequency", HIGH.format("convolution"), "resnet"),
-        _all(lambda value: value > 0),
+        FREQUENCY,
+        CONVOLUTIONS,
+        lambda value: value > 0,
     ),
-    Direction(
-        "MLPs amplify high frequencies.",
-        f"{VIT_PAPER}, figure 8",
-        _of("frequency", HIGH.format("MLP"), "swin", "vit"),
-        _all(lambda value: value > 0),
-    ),
-    Direction(
+    _parts("MLPs amplify high frequencies.", f"{VIT_PAPER}, figure 8", FREQUENCY, MLP, lambda value: value > 0),
+    _parts(
         "Attention reduces the variance of feature maps.",
         f"{VIT_PAPER}, figure 9",
-        _of("variance", RATIO.format("MSA"), "swin", "vit"),
-        _all(lambda value: value < 1),
+        VARIANCE,
+        MSA,
+        lambda value: value < 1,
     ),
-    Direction(
+    _parts(
         "Convolutions and MLPs increase the variance of feature maps.",
         f"{VIT_PAPER}, figure 9",
-        {
-            "resnet, convolution": ("variance", "resnet", RATIO.format("convolution")),
-            "swin, MLP": ("variance", "swin", RATIO.format("MLP")),
-            "vit, MLP": ("variance", "vit", RATIO.format("MLP")),
-        },
-        _all(lambda value: value > 1),
+        VARIANCE,
+        CONVOLUTIONS | MLP,
+        lambda value: value > 1,
     ),
-    Direction(
+    _more(
         "Noise of high frequencies hurts a ResNet more than a ViT.",
         f"{VIT_PAPER}, figure 2b",
-        _of("robust", HIGH_NOISE, "resnet", "vit"),
-        lambda numbers: numbers["resnet"] > numbers["vit"],
+        HIGH_NOISE,
+        more="resnet",
+        less="vit",
     ),
-    Direction(
+    _more(
         "Noise of low frequencies hurts a ViT more than a ResNet.",
         f"{VIT_PAPER}, figure 2b",
-        _of("robust", LOW_NOISE, "resnet", "vit"),
-        lambda numbers: numbers["vit"] > numbers["resnet"],
+        LOW_NOISE,
+        more="vit",
+        less="resnet",
     ),
-    Direction(
+    _more(
         "The loss of a ViT is flatter than that of a ResNet: its largest eigenvalues are smaller.",
         f"{VIT_PAPER}, figures 1 and 4",
-        _of("hessian", EIGENVALUE, "resnet", "vit"),
-        lambda numbers: abs(numbers["vit"]) < abs(numbers["resnet"]),
+        EIGENVALUE,
+        more="resnet",
+        less="vit",
     ),
-    Direction(
+    _more(
         "The loss of a ViT is less convex than that of a ResNet: more of its eigenvalues are negative.",
         f"{VIT_PAPER}, figure 1c",
-        _of("hessian", NEGATIVE, "resnet", "vit"),
-        lambda numbers: numbers["vit"] > numbers["resnet"],
+        NEGATIVE,
+        more="vit",
+        less="resnet",
     ),
-    Direction(
-        "Attention in windows is linear in the number of pixels.",
-        f"{SWIN_PAPER}, equation 2",
-        _of("scale", ATTENTION, "swin"),
-        _all(lambda value: abs(value - 1) < 0.05),
-    ),
-    Direction(
-        "Attention between all positions is quadratic in the number of pixels.",
-        f"{SWIN_PAPER}, equation 1",
-        _of("scale", ATTENTION, "vit"),
-        _all(lambda value: abs(value - 2) < 0.05),
+    _exponent("Attention in windows is linear in the number of pixels.", f"{SWIN_PAPER}, equation 2", "swin", 1),
+    _exponent(
+        "Attention between all positions is quadratic in the number of pixels.", f"{SWIN_PAPER}, equation 1", "vit", 2
     ),
 ]
 
