@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -278,6 +279,21 @@ def test_all_values_of_wrong_types_are_listed_with_their_lines(competition, tmp_
     write_config(path, tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["check", "--config", str(path)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 8
+
+
+def test_null_is_refused_by_every_key_that_is_no_value_without(competition, tmp_path, capsys):
+    """jsonargparse takes null for not given: keys such as `submission.drop` ended in a stack trace, others did nothing."""
+    kinds = {key: hint for key, hint in key_types(build_parser("check")).items() if hint is not None}
+    strict = [key for key, hint in kinds.items() if type(None) not in get_args(hint) and hint is not Any]
+    strict = [key for key in strict if key.partition(".")[0] not in ("config", "allow_code", "runs", "name")]
+    assert {"submission.drop", "model.optim.lr", "predict.views", "data.folds.all", "checkpoint"} <= set(strict)
+    nothing = dict.fromkeys(key for key in strict if key != "model.head")
+    config = tiny_config(competition, tmp_path, **nothing, **{"model.head.init_args": {"dropout": None}})
+    path = write_config(tmp_path / "c.yaml", config)
+    assert main(["check", "--config", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert [key for key in nothing if f": {key}: `null` is not allowed; it must be " not in said] == []
+    assert "model.head: dropout: `null` is not allowed; it must be a number." in said
 
 
 def test_f112_lists_of_names_are_cut_and_counted(competition, check):

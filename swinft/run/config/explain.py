@@ -130,7 +130,9 @@ def _keys(message: str) -> str:
 def _value(text: str) -> str:
     """The user's value, if it is short."""
     given = GIVEN.findall(text)
-    return f"`{given[-1]}` is not allowed; " if given and len(given[-1]) <= 80 else ""
+    if not given or len(given[-1]) > 80:
+        return ""
+    return f"`{'null' if given[-1] == 'None' else given[-1]}` is not allowed; "
 
 
 def _listed(expected: list[tuple[str, str]]) -> str:

@@ -5,6 +5,7 @@ import functools
 import json
 import sys
 import warnings
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,7 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, set_dumper, set_parsing_settings
-from jsonargparse._common import parsing_settings  # process-wide, so they are restored for the host program
+from jsonargparse._common import (
+    lenient_check,
+    parsing_settings,  # process-wide, so they are restored for the host program
+)
 from jsonargparse.typing import register_type
 
 from swinft import json_output
@@ -100,6 +104,13 @@ class Parser(ArgumentParser):
             else:
                 parsed = super().parse_path(path, *args, **kwargs)
         return parsed
+
+    def validate(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
+        """Checks every value; null, too, where the default is another value: jsonargparse takes null for not given."""
+        super().validate(namespace, *args, **kwargs)
+        for action in [] if lenient_check.get() else self._actions:
+            if action.default not in (None, SUPPRESS) and namespace.get(action.dest, ...) is None:
+                self._check_value_key(action, None, action.dest, namespace)
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:
         """Instantiates the classes of a parsed config."""

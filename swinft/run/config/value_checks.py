@@ -55,7 +55,7 @@ def _refused(key: str, allowed: Allowed, parse: typing.Callable[[Parser], Any]) 
     """Why a parser of this key alone refuses its value; empty if it does not."""
     hint = allowed.types[key]
     parser = Parser()
-    parser.add_argument(f"--{key}", type=hint)
+    parser.add_argument(f"--{key}", type=hint).default = ...  # so that null is a value that was given
     parser.packages = (*TRUSTED_PACKAGES, *allowed.code)
     try:
         with limit_imports(parser.packages):
