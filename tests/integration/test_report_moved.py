@@ -29,6 +29,7 @@ def sections(report: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_run_that_was_moved_and_whose_images_are_gone_has_its_report(finished, tmp_path, capsys):
+    assert main(["report", str(finished / "runs" / "tiny")]) == 0
     before = sections(finished / "runs" / "tiny" / "report.html")
     run = Path(shutil.copytree(finished / "runs" / "tiny", tmp_path / "else where" / "renamed"))
     images = finished / "data" / "images"
