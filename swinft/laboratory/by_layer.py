@@ -4,7 +4,7 @@ Shapes: B batch, C channels, H and W positions.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -141,9 +141,17 @@ def layers_panel(
         logarithmic(axis, "y")
     label(axis, "", "depth, as a share of the layers", y)
     subjects: list[Any] = [Line2D([], [], color=color_of(k), label=name) for k, name in enumerate(measured)]
-    kinds = [
-        Line2D([], [], color=SOFT, marker=MARKERS[kind], linestyle="none", label=NAMES[kind])
-        for kind in MARKERS
-        if kind in shown
+    figure.legend(handles=[*subjects, *kind_handles(shown)], loc="outside upper center", ncols=6)
+
+
+def kind_handles(shown: Collection[str]) -> list[Line2D]:
+    """What a legend has of the kinds of layers.
+
+    Args:
+        shown: The kinds that are on the figure; others than those of layers are squares.
+    """
+    kinds = [*(kind for kind in MARKERS if kind in shown), *(kind for kind in shown if kind not in MARKERS)]
+    return [
+        Line2D([], [], color=SOFT, marker=MARKERS.get(kind, "s"), linestyle="none", label=NAMES.get(kind, kind))
+        for kind in kinds
     ]
-    figure.legend(handles=[*subjects, *kinds], loc="outside upper center", ncols=6)

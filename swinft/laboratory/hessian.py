@@ -17,7 +17,7 @@ from swinft.laboratory.spectrum import Product, hessian_product, lanczos, larges
 from swinft.laboratory.subjects import RunSubject, Subject
 from swinft.laboratory.training_loss import ABOUT, TrainingLoss, normal, twice_differentiable
 from swinft.laboratory.training_options import HessianSettings
-from swinft.pages.figures import SOFT, Drawing, color_of, label, logarithmic, panels
+from swinft.pages.figures import SOFT, Drawing, color_of, label, panels, signed_logarithmic
 
 NLL, WITH_L2 = "NLL", "NLL + L2"
 LOSSES = (NLL, WITH_L2)
@@ -131,20 +131,20 @@ class Hessian(Instrument[HessianSettings]):
             _histograms(figure, measured, MAXIMUM)
 
         def density(figure: Figure) -> None:
-            for axis, loss in zip(panels(figure, 2, 2, share=True), LOSSES, strict=True):
-                for place, (name, lines) in enumerate(measured.items()):
-                    values, weights = _of(lines, loss, DENSITY)
+            for axis, loss in zip(panels(figure, 2, 2), LOSSES, strict=True):
+                found = [_of(lines, loss, DENSITY) for lines in measured.values()]
+                linear = signed_logarithmic(axis, *(np.concatenate(each) for each in zip(*found, strict=True)))
+                for place, (name, (values, weights)) in enumerate(zip(measured, found, strict=True)):
                     if len(values):
-                        axis.plot(*smoothed(values, weights), color=color_of(place), linewidth=1.4, label=name)
-                logarithmic(axis, "y")
-                axis.set_ylim(1e-5, None)
+                        along, height = smoothed(np.arcsinh(values / linear), weights)
+                        axis.plot(linear * np.sinh(along), height, color=color_of(place), linewidth=1.4, label=name)
                 axis.axvline(0, color=SOFT, linewidth=1, linestyle="--")
-                label(axis, loss, "eigenvalue", "density")
+                label(axis, loss, "eigenvalue", "share along the axis")
             figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=6)
 
         return [
             Drawing("The largest eigenvalues of all mini-batches: the max-eigenvalue spectrum.", maxima),
-            Drawing("The spectral density, smoothed; below 0 the loss is not convex.", density),
+            Drawing("The spectral density, smoothed along the axis; below 0 the loss is not convex.", density),
         ]
 
 
@@ -183,9 +183,11 @@ def smoothed(values: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple
 
 
 def _histograms(figure: Figure, measured: Mapping[str, list[Line]], what: str) -> None:
-    for axis, loss in zip(panels(figure, 2, 2, share=True), LOSSES, strict=True):
+    for axis, loss in zip(panels(figure, 2, 2), LOSSES, strict=True):
         found = [_of(lines, loss, what)[0] for lines in measured.values()]
-        edges = np.histogram_bin_edges(np.concatenate(found), bins=40)
+        together = np.concatenate(found)
+        linear = signed_logarithmic(axis, together)
+        edges = linear * np.sinh(np.histogram_bin_edges(np.arcsinh(together / linear), bins=40))
         for place, (name, values) in enumerate(zip(measured, found, strict=True)):
             weights = np.full(len(values), 1 / max(1, len(values)))
             axis.hist(

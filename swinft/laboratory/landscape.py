@@ -192,6 +192,10 @@ def _rise(lines: list[Line], column: str, centre: float | None, radius: float, s
     return float(np.mean(found)) - centre if found and centre is not None and radius <= span else None
 
 
+def _short(level: float) -> str:
+    return f"{level:.2g}" if abs(level) < 10 else f"{level:,.0f}"
+
+
 def _contours(measured: Mapping[str, list[Line]], column: str) -> Any:
     def draw(figure: Figure) -> None:
         for axis, (name, lines) in zip(panels(figure, len(measured)), measured.items(), strict=True):
@@ -202,7 +206,12 @@ def _contours(measured: Mapping[str, list[Line]], column: str) -> Any:
                 # Steep walls would hide the valley: levels grow with the square of their number.
                 levels = low + (max(high - low, 1e-9)) * np.linspace(0, 1, 12) ** 2
                 lines_of = axis.contour(x, y, values, levels=levels, cmap="viridis", linewidths=1)
-                axis.clabel(lines_of, levels[2::3], fmt="%.2g", fontsize=7)
+                axis.clabel(
+                    lines_of,
+                    levels[2::3],
+                    fmt=lambda level: f"{level:.2g}" if level < 10 else f"{level:,.0f}",
+                    fontsize=7,
+                )
             axis.plot(0, 0, marker="+", color=INK, markersize=8)
             axis.set_aspect("equal")
             label(axis, name, "", "")

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from swinft.errors import InputError
 from swinft.laboratory.blocks import channels_last, shuffled
-from swinft.laboratory.by_layer import MARKERS, NAMES, by_kind
+from swinft.laboratory.by_layer import MARKERS, by_kind, kind_handles
 from swinft.laboratory.instrument import Instrument, Line
 from swinft.laboratory.layers import BETWEEN, Layer
 from swinft.laboratory.options import LesionSettings
@@ -111,25 +113,31 @@ class Lesion(Instrument[LesionSettings]):
 
         def draw(figure: Figure) -> None:
             axes = panels(figure, len(measured) * len(ways), columns=len(ways), share=False)
+            kinds: dict[str, None] = {}
             for number, (name, lines) in enumerate(measured.items()):
                 for axis, way in zip(axes[number * len(ways) :], ways, strict=False):
-                    _panel(axis, [line for line in lines if line["lesion"] == way], color_of(number))
+                    shown = [line for line in lines if line["lesion"] == way and line["loss"] is not None]
+                    if not shown:  # it has no such part, or the metric is undefined for the rows
+                        axis.set_axis_off()
+                        continue
+                    _panel(axis, shown, color_of(number))
+                    kinds |= dict.fromkeys(line["kind"] for line in shown)
                     label(axis, f"{name}: {WAYS[way]}", "layer", "loss of score")
+            figure.legend(handles=kind_handles(kinds), loc="outside upper center", ncols=6)
 
         text = "How much worse the first metric is without each part of the network, or with its positions shuffled."
         return [Drawing(text, draw, 2.8 * len(measured))] if ways else []
 
 
-def _panel(axis: Any, lines: list[Line], color: str) -> None:
+def _panel(axis: Axes, lines: list[Line], color: str) -> None:
     axis.axhline(0, color=SOFT, linewidth=0.8)
-    for kind, marker in {**MARKERS, "block": "s"}.items():
-        shown = [line for line in lines if line["kind"] == kind and line["loss"] is not None]
-        if shown:
-            points = [line["number"] for line in shown], [line["loss"] for line in shown]
-            axis.vlines(points[0], 0, points[1], color=color, linewidth=1)
-            axis.plot(*points, color=color, marker=marker, linestyle="none", markersize=5, label=NAMES.get(kind, kind))
-    if axis.get_legend_handles_labels()[0]:  # a metric may be undefined for the rows
-        axis.legend(loc="upper right")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for kind in dict.fromkeys(line["kind"] for line in lines):
+        points = [(line["number"], line["loss"]) for line in lines if line["kind"] == kind]
+        axis.vlines([place for place, _ in points], 0, [loss for _, loss in points], color=color, linewidth=1)
+        axis.plot(
+            *zip(*points, strict=True), color=color, marker=MARKERS.get(kind, "s"), linestyle="none", markersize=5
+        )
 
 
 def _damaged(subject: RunSubject, way: str, layer: Layer, step: str) -> AbstractContextManager[None]:

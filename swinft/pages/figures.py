@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,10 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, NullFormatter, StrMethodFormatter
+from numpy.typing import NDArray
+
+from swinft.printing import format_number
 
 WIDTH = 10.0  # inches: at 72 per inch about that of the page
 # Colours that stand for those of the page, which are variables in its style; no palette has them.
@@ -169,3 +174,29 @@ def logarithmic(axis: Axes, which: str, ticks: Sequence[float] | None = None) ->
         return
     for place in (one.set_major_formatter, one.set_minor_formatter):
         place(_PlainNumbers(minor_thresholds=(1.5, 0.4)))
+
+
+def signed_logarithmic(axis: Axes, values: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> float:
+    """A horizontal axis on which values of both signs and very different sizes can be seen.
+
+    Args:
+        axis: The panel.
+        values: What is shown on it.
+        weights: How often each value occurs; by default all alike.
+
+    Returns:
+        The size up to which it is about linear, the median: a place is proportional to asinh(value / size).
+    """
+    sizes = np.abs(values)
+    known = np.isfinite(sizes) & (sizes > 0)
+    order = np.argsort(sizes[known])
+    shares = np.cumsum((np.ones_like(sizes) if weights is None else weights)[known][order])
+    linear = float(sizes[known][order][np.searchsorted(shares, shares[-1] / 2)]) if known.any() else 1.0
+    axis.set_xscale("asinh", linear_width=linear)
+    begin, end = (math.ceil(math.log10(size)) for size in (3 * linear, sizes[known].max(initial=3 * linear)))
+    powers = [10.0**power for power in range(begin, end + 1, max(1, (end - begin + 2) // 3))]
+    ticks = [*(-power for power in reversed(powers)), 0, *powers]
+    axis.set_xticks([tick for tick in ticks if values.min(initial=0) <= tick <= values.max(initial=0)])
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_number(value)))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    return linear
