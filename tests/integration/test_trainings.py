@@ -39,7 +39,7 @@ def test_a_training_on_every_row_follows_the_folds(competition, tmp_path, capsys
     assert "fold all: 24 rows to train on, none held out" in said
     assert "fold all: batches are made without loader processes" in said
     files = {path.name for path in (run / "fold_all").iterdir()}
-    assert files == {".commits", "metrics.jsonl", "result.json", "weights.safetensors"}
+    assert files == {".commits", "log.txt", "metrics.jsonl", "result.json", "weights.safetensors"}
     folds = [json.loads((run / f"fold_{k}" / "result.json").read_text()) for k in (0, 1)]
     assert [each["last_epoch"]["epoch"] for each in folds] == [2, 2]  # stopped: nothing is better by 100
     history = [json.loads(line) for line in (run / "fold_all" / "metrics.jsonl").read_text().splitlines()]

@@ -3,7 +3,10 @@
 import ast
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from swinft.errors import suggest
 from swinft.run.config.old_keys import current_key
@@ -20,10 +23,8 @@ WORDS = {
     "dict": "a mapping",
     "pair": "two values in brackets",
 }
-SPELT = {  # types that jsonargparse names in other ways
-    "a tuple with 2 elements": "a <class 'pair'>",
-    "a dot import path string": "a <class 'dict'>",  # of a dataclass, which is written as a mapping
-}
+PAIR = ("a tuple with 2 elements", "a <class 'pair'>")  # types that jsonargparse names in other ways
+CLASS = ("a dot import path string", "a <class 'dict'>")  # of a dataclass, which is written as a mapping
 EXPECTED = re.compile(r"Expected (?:an? )?(?:<class '([\w.]+)'>|typing\.Literal(\[[^\]]*\]))")
 NO_TEXT = re.compile(r"Expected a <class 'str'>\. Got value: (.+)")
 GIVEN = re.compile(r"(?:Given value|Got value): (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
@@ -38,12 +39,12 @@ REASONS = {  # reasons to refuse a class path or its arguments, the most specifi
 OF_UNIONS = ("Expected", "Does not validate")  # start of errors that only list the types of a union
 
 
-def explain(message: str, known: Iterable[str], managed: Mapping[str, str]) -> str:
+def explain(message: str, known: Mapping[str, Any], managed: Mapping[str, str]) -> str:
     """Rewrites an error: adds the most similar key, the allowed values, or the reason why a class is refused.
 
     Args:
         message: An error of jsonargparse.
-        known: All known dotted keys.
+        known: All known dotted keys, with their types.
         managed: Keys that swinft sets itself, with the reason.
     """
     option = re.search(r"[Uu]nrecognized arguments: --([\w.+-]+)", message)
@@ -64,10 +65,26 @@ def explain(message: str, known: Iterable[str], managed: Mapping[str, str]) -> s
     if inside and GIVEN.findall(innermost)[-1].startswith(("[", "{")):
         quoted = f"`{inside[1]}` in it is not text. Put in quotes what YAML reads as another kind of value: 'yes', '1'."
         return f"{_keys(message)}{_value(innermost)}{quoted}"
-    expected = EXPECTED.findall(re.sub("|".join(SPELT), lambda found: SPELT[found[0]], innermost))
+    keys = keys_of(known.get(re.findall(r'Parser key "([^"]+)"', message)[0]))
+    innermost = innermost.replace(*PAIR).replace(*CLASS if keys else PAIR)
+    expected = EXPECTED.findall(innermost)
     if not expected:
         return message
-    return f"{_keys(message)}{_value(innermost)}it must be {_listed(expected)}.{_nearest(innermost, expected)}"
+    return f"{_keys(message)}{_value(innermost)}it must be {_listed(expected)}.{_nearest(innermost, expected)}{keys}"
+
+
+def keys_of(hint: Any) -> str:
+    """The keys of a mapping that a type is, or may be, or is a list of; empty if it is none."""
+    found = list(_classes(hint))
+    whose = "Keys of each mapping in the list" if any(typing.get_origin(each) is list for each in found) else "Its keys"
+    names = (", ".join(field.name for field in fields(each)) for each in found if is_dataclass(each))
+    return "".join(f" {whose}: {each}." for each in names)
+
+
+def _classes(hint: Any) -> Iterator[Any]:
+    yield hint
+    for argument in typing.get_args(hint):
+        yield from _classes(argument)
 
 
 def unknown_key(what: str, key: str, known: Iterable[str], managed: Mapping[str, str]) -> str:

@@ -145,7 +145,7 @@ class Parser(ArgumentParser):
         """Raises the parser's error as an `InputError`, without the long usage text."""
         if getattr(self, "_inner_parser", False):  # the parser of a class: the config's parser explains its error
             super().error(message, ex)
-        raise InputError(explain(message, known_keys(self), self.managed)) from ex
+        raise InputError(explain(message, key_types(self), self.managed)) from ex
 
     def _spelled(self, args: Sequence[str]) -> list[str]:
         """Arguments of a command line, with shorthands written out for jsonargparse."""
@@ -273,8 +273,3 @@ def key_types(parser: ArgumentParser) -> dict[str, Any]:
             types[action.dest] = getattr(action, "_typehint", None) or action.type or Any
     sections = {key.rsplit(".", depth)[0] for key in types for depth in range(1, key.count(".") + 1)}
     return types | dict.fromkeys(sections)
-
-
-def known_keys(parser: ArgumentParser) -> set[str]:
-    """Every dotted key of the parser, with the sections."""
-    return set(key_types(parser))

@@ -2,7 +2,6 @@
 
 import typing
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +52,14 @@ def _problems(source: Source, node: yaml.Node, prefix: str, allowed: Allowed) ->
 
 def _refused(key: str, allowed: Allowed, parse: typing.Callable[[Parser], Any]) -> str:
     """Why a parser of this key alone refuses its value; empty if it does not."""
-    hint = allowed.types[key]
     parser = Parser()
-    parser.add_argument(f"--{key}", type=hint).default = ...  # so that null is a value that was given
+    parser.add_argument(f"--{key}", type=allowed.types[key]).default = ...  # so that null is a value that was given
     parser.packages = (*TRUSTED_PACKAGES, *allowed.code)
     try:
         with limit_imports(parser.packages):
             parse(parser)
     except InputError as error:
-        return f"{str(error).removeprefix(f'{key}: ')}{_keys_of(hint)}"
+        return str(error).removeprefix(f"{key}: ")
     return ""
 
 
@@ -81,17 +79,3 @@ def _inner(node: yaml.Node, problem: str) -> yaml.Node:
     if isinstance(below, yaml.MappingNode):
         entries |= {str(key.value): value for key, value in below.value}
     return _inner(entries[name], rest) if colon and name in entries else node
-
-
-def _keys_of(hint: Any) -> str:
-    """The keys of a mapping that the type is, or may be, or is a list of."""
-    found = [each for each in _classes(hint) if is_dataclass(each)]
-    is_list = any(typing.get_origin(each) is list for each in _classes(hint))
-    whose = "Keys of each mapping in the list" if is_list else "Its keys"
-    return "".join(f" {whose}: {', '.join(field.name for field in fields(each))}." for each in found)
-
-
-def _classes(hint: Any) -> Iterator[Any]:
-    yield hint
-    for argument in typing.get_args(hint):
-        yield from _classes(argument)

@@ -112,7 +112,7 @@ def test_s1_a_fold_says_how_many_processes_feed_it_and_why(competition, tmp_path
 def test_s1_folds_that_run_side_by_side_know_of_each_other(competition, tmp_path, monkeypatch):
     told = {}
 
-    def children(processes, slots, on, more):
+    def children(processes, slots, on, following):
         told.update(processes[0].environment)
         return {0: 1}
 

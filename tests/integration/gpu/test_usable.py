@@ -409,6 +409,7 @@ def test_s11_fit_prints_the_plan(competition, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("swinft.run.layout.Run.trainings_on_all", lambda _: [])
     monkeypatch.setattr("swinft.run.layout.Run.devices_per_fold", lambda _: 1)
     monkeypatch.setattr("swinft.run.fit.run_children", lambda _, slots, **__: said.extend(slots) or {0: 2})
+    monkeypatch.setattr("swinft.run.fit.join_seconds", lambda _: 0.0)
     config = auto(competition, tmp_path, **{"trainer.devices": 1, "data.folds.num": 5})
     assert main(["fit", "--config", config]) == 2
     assert "1 of 2 GPUs stay idle, because trainer.devices is 1" in capsys.readouterr().out
