@@ -17,8 +17,8 @@ COUNTED = 12  # classes whose counts are written into the matrix
 NAMED = 40  # classes whose names stand beside it; more are drawn as an image
 PAIRS = 30
 LEAD = (
-    "A line of the matrix holds the rows of one true class, by the class that is predicted; darker is a larger "
-    "share of the line. What is off the diagonal is wrong."
+    "A line of the matrix holds the rows of one true class, by the class that is predicted; a stronger colour is a "
+    "larger share of the line. What is off the diagonal is wrong."
 )
 SIDE = 116  # of the names beside the matrix
 WORDS = 200  # width of the words above it, which a matrix of two classes has not
