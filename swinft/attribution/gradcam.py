@@ -3,6 +3,7 @@
 Shapes: B rows, V images of a row, C channels, N positions, K outputs, (H, W) pixels.
 """
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,9 @@ from swinft.attribution.prepared import prepared
 from swinft.errors import InputError
 from swinft.model.backbones.feature_maps import padded_size
 from swinft.model.network import ImageModel
+
+NORM = re.compile("LayerNorm|RmsNorm")  # of autograd's nodes
+MOVES = ("Permute", "Transpose", "View", "UnsafeView", "Reshape", "Clone")  # nodes that compute nothing
 
 
 def gradcam(
@@ -108,11 +112,15 @@ def _deepest(
 
 
 def _without_norm(found: list[Activation], size: tuple[int, int]) -> list[Activation]:
-    """The layers without `final` where that is the last block's output again, or a norm of it."""
+    """The layers without `final` where that is a norm of the last block's tokens, each by itself."""
     if len(found) < 2 or found[-1].layer != FINAL or found[-1].channels != found[-2].channels:
         return found
+    node = found[-1].tensor.grad_fn
+    while node is not None and node.name().startswith(MOVES):
+        node = node.next_functions[0][0]
     grids = [values and values[1] for values in (each.positions(each.tensor, size) for each in found[-2:])]
-    return found[:-1] if grids[0] == grids[1] else found
+    is_norm = node is not None and bool(NORM.search(node.name())) and grids[0] == grids[1]
+    return found[:-1] if is_norm else found
 
 
 def _padded(network: ImageModel, images: Tensor) -> tuple[int, int]:
