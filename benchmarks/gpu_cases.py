@@ -29,13 +29,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from swinft import ClassificationHead, CSVDataModule, FineTuneTask
 from swinft.cli import main as command
-from swinft.commands import predict
 from swinft.inference.predictor import predict_rows
 from swinft.model.attention.swin import Kernel, accelerate
 from swinft.model.backbones.timm_backbone import create_backbone
 from swinft.model.settings import ComputeConfig, TaskContext
 from swinft.model.training.optim import param_groups
 from swinft.model.training.optimizers import make_optimizer
+from swinft.run.prediction import predict
 from swinft.system.precision import autocast
 
 CLASSES = 10
