@@ -2,6 +2,7 @@
 
 import heapq
 import math
+import re
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -130,7 +131,7 @@ class Overview:
             job.status, job.heard = Status(job.what, text), time.monotonic()
 
     def rows(self) -> list[Status]:
-        """Where each running job is, now."""
+        """Where each running job is, now: in the order of the jobs, or by the numbers that processes name."""
         now, found = time.monotonic(), []
         like = self._like(now)
         for job in self.jobs.values():
@@ -139,6 +140,8 @@ class Overview:
                 left = job.left(now, like, self._late) if self.are_jobs else told.left
                 is_rough = told.is_rough or told.left is None
                 found.append(replace(told, left=left, is_rough=is_rough))
+        if not self.are_jobs:  # of two processes the second one may have the first trial
+            found.sort(key=lambda row: [int(number) for number in re.findall(r"\d+", row.what)])
         return found
 
     def left(self) -> tuple[float | None, bool]:
