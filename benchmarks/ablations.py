@@ -13,9 +13,7 @@ seed. Every training is stored in benchmarks/results/ablations.json as soon as i
 """
 
 import argparse
-import contextlib
 import functools
-import io
 import json
 import tempfile
 import time
@@ -29,10 +27,9 @@ import pandas as pd
 import yaml
 from convert_lite0 import BACKBONE, convert
 from defaults import solar_cells
+from in_process import command
 from measure import RESULTS, machine, write
 from observed import Observer
-
-from swinft.cli import main as swinft
 
 ROOT = Path(__file__).parent.parent
 FILE = "ablations.json"
@@ -205,11 +202,7 @@ def train(settings: Settings, root: Path, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as made:
         path = Path(made) / "config.yaml"
         path.write_text(yaml.safe_dump({**config, "name": "a", "runs": made, "seed": seed}))
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            code = swinft(["fit", "--config", str(path), "--fold", "0", "--allow-code", "observed"])
-        if code:
-            raise SystemExit(said.getvalue())
+        command("fit", "--config", str(path), "--fold", "0", "--allow-code", "observed")
         result = json.loads((Path(made) / "a" / "fold_0" / "result.json").read_text())
     return {"scores": result["oof"], **taken(Observer.epochs)}
 

@@ -11,9 +11,7 @@ score within 0.02 of the best of the grid. Writes benchmarks/results/defaults.js
 """
 
 import argparse
-import contextlib
 import importlib.util
-import io
 import json
 import tempfile
 from pathlib import Path
@@ -23,11 +21,10 @@ import numpy as np
 import pandas as pd
 import yaml
 from convert_lite0 import BACKBONE, convert
+from in_process import command
 from measure import RESULTS, machine, write
 from PIL import Image
 from sklearn.datasets import load_digits
-
-from swinft.cli import main as swinft
 
 ROOT = Path(__file__).parent.parent
 GRID = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
@@ -104,11 +101,7 @@ def score(config: dict[str, Any], folder: Path, name: str, epochs: int, seed: in
     # fp32: the narrow convolutions of EfficientNet are slower in bf16 on CPUs.
     words = ["fit", "--config", str(path), "--fold", "0", "--trainer.accelerator", "cpu"]
     words += ["--trainer.precision", "32-true", "--trainer.max_epochs", str(epochs), *options]
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        code = swinft(words)
-    if code:
-        raise SystemExit(said.getvalue())
+    command(*words)
     result = json.loads((folder / "runs" / name / "fold_0" / "result.json").read_text())
     return float(next(iter(result["oof"].values())))
 

@@ -25,12 +25,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import in_process
 import numpy as np
 import pandas as pd
 import timm
 import torch
 import yaml
 from convert_lite0 import BACKBONE, convert
+from in_process import command, with_keys
 from measure import RESULTS, machine, write
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -38,7 +40,6 @@ from PIL.JpegImagePlugin import get_sampling
 from safetensors.torch import save_file
 
 import swinft
-from swinft.cli import main as command_line
 from swinft.data.inspection.duplicates import NEAR_BITS, find_duplicates
 from swinft.data.inspection.index import ImageIndex
 from swinft.run.report.rows.drift import Drift, column_table, drift_of_columns, drift_of_embeddings
@@ -86,38 +87,16 @@ def config_at(folder: Path, name: str, changes: dict[str, Any]) -> Path:
     """The demo's config with other keys, as a file; its runs are in the folder."""
     config = yaml.safe_load((ROOT / "configs" / "bluemarble.yaml").read_text())
     own = {"data.root": str(DATA), "data.loading.num_workers": 0, "trainer.accelerator": "cpu"}
-    for key, value in {**own, "trainer.precision": "32-true", **changes}.items():
-        *sections, last = key.split(".")
-        node = config
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[last] = value
+    with_keys(config, {**own, "trainer.precision": "32-true", **changes})
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**config, "name": name, "runs": str(folder / "runs")}))
     return path
 
 
-def command(*words: str) -> None:
-    """Runs a command in this process.
-
-    Raises:
-        RuntimeError: It fails.
-    """
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = command_line(list(words))
-    if code != 0:
-        raise RuntimeError(f"swinft {' '.join(words)} ends with {code}:\n{said.getvalue()[-3000:]}")
-
-
-def fit(config: Path, folds: int = 3) -> Path:
-    """Fits a run, each fold in this process, or what is missing of it; its folder."""
+def fit(config: Path) -> Path:
+    """Fits a run of three folds, or what is missing of it; its folder."""
     run = config.parent / "runs" / config.stem
-    for fold in range(folds):
-        if not (run / f"fold_{fold}" / "result.json").is_file():
-            command("fit", "--config", str(config), "--fold", str(fold), *(["--resume"] if run.is_dir() else []))
-    if not (run / "scores.json").is_file():
-        command("fit", "--config", str(config), "--resume")
+    in_process.fit(config, run, folds=3)
     return run
 
 

@@ -19,14 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import in_process
 import pandas as pd
 import yaml
 from convert_lite0 import BACKBONE, convert
 from defaults import digits, solar_cells
+from in_process import with_keys
 from measure import RESULTS, machine, write
 
 from swinft import ensemble
-from swinft.cli import main as swinft
 from swinft.run.ensemble.engines import ENGINES
 
 ROOT = Path(__file__).parent.parent
@@ -115,13 +116,9 @@ def config_of(name: str, member: str, folder: Path) -> dict[str, Any]:
         "trainer": {"accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False},
     }
     config["data"]["loading"] = {**config["data"].get("loading", {}), "num_workers": 0}
-    for key, value in changes.items():
-        *sections, last = key.split(".")
-        inside = config
-        for section in sections:
-            inside = inside.setdefault(section, {})
-        inside[last] = str(folder / value) if key == "model.pretrained" and value else value
-    return config
+    if changes.get("model.pretrained"):
+        changes["model.pretrained"] = str(folder / changes["model.pretrained"])
+    return with_keys(config, changes)
 
 
 def fit(name: str, member: str, folder: Path) -> None:
@@ -133,20 +130,8 @@ def fit(name: str, member: str, folder: Path) -> None:
     path = folder / f"{name.replace(' ', '_')}-{member}.yaml"
     path.write_text(yaml.safe_dump(config))
     started = time.process_time()
-    for fold in range(FOLDS):
-        if not (run / f"fold_{fold}" / "result.json").is_file():
-            command(["fit", "--config", str(path), "--fold", str(fold), *(["--resume"] if run.is_dir() else [])])
-    command(["fit", "--config", str(path), "--resume"])
+    in_process.fit(path, run, FOLDS)
     print(f"{name}: {member}, {time.process_time() - started:.0f} s of processor time", flush=True)
-
-
-def command(words: list[str]) -> None:
-    """Runs a command of swinft, and prints its output only if it fails."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        code = swinft(words)
-    if code:
-        raise SystemExit(said.getvalue())
 
 
 def combine(name: str, folder: Path) -> dict[str, Any]:

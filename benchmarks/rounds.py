@@ -14,8 +14,6 @@ interrupted is resumed.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import math
 import resource
@@ -30,11 +28,11 @@ import numpy as np
 import pandas as pd
 import yaml
 from convert_lite0 import BACKBONE, convert
+from in_process import command, with_keys
 from measure import RESULTS, machine, write
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 
-from swinft.cli import main as swinft
 from swinft.data.target.kinds import TARGETS
 from swinft.run.rounds.noise import paired_folds, pairings, suspicious
 
@@ -125,36 +123,18 @@ def processor_seconds() -> float:
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def run(*words: str) -> None:
-    """Runs a command in this process; its folds are processes of their own.
-
-    Raises:
-        RuntimeError: It fails.
-    """
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = swinft(list(words))
-    if code != 0:
-        raise RuntimeError(f"swinft {' '.join(words)} ends with {code}:\n{said.getvalue()[-3000:]}")
-
-
 def fit_rounds(folder: Path, name: str, train: pd.DataFrame, epochs: int, rounds: list[dict[str, Any]]) -> Any:
     """Fits rounds on a training table; the table that they end with, and each one's accuracy on the test rows."""
     config = yaml.safe_load((ROOT / "configs" / "bluemarble.yaml").read_text())
     settings = {**SETTINGS, "model.pretrained": str(folder / "lite0.safetensors"), "trainer.max_epochs": epochs}
-    for key, value in settings.items():
-        *sections, last = key.split(".")
-        node = config
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[last] = value
+    with_keys(config, settings)
     train.to_csv(folder / f"{name}.csv", index=False)
     images = str(DATA / "images" / "{image}")
     config |= {"name": name, "runs": str(folder / "runs"), "rounds": rounds}
     config["data"] |= {"root": str(folder), "train": f"{name}.csv", "image": images}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     made = folder / "runs" / name
-    run("fit", *(["--resume", str(made)] if made.is_dir() else ["--config", str(folder / f"{name}.yaml")]))
+    command("fit", *(["--resume", str(made)] if made.is_dir() else ["--config", str(folder / f"{name}.yaml")]))
     found = json.loads((made / "rounds.json").read_text())["table"]
     for each in found["rounds"]:
         each["test_accuracy"] = test_accuracy(made / each["name"], folder / "test.csv")
@@ -165,7 +145,7 @@ def test_accuracy(made: Path, rows: Path) -> float:
     """Accuracy of a run on the rows with known answers that it has never seen."""
     output = rows.with_name("predicted.csv")
     output.unlink(missing_ok=True)
-    run("predict", str(made), "--test", str(rows), "--root", str(rows.parent), "--output", str(output))
+    command("predict", str(made), "--test", str(rows), "--root", str(rows.parent), "--output", str(output))
     found = pd.read_csv(output).set_index("id")
     truth = pd.read_csv(DATA / "solution.csv").set_index("id").loc[found.index, "climate"]
     return round(float((found.idxmax(axis=1) == truth).mean()), 4)

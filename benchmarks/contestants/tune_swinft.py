@@ -1,17 +1,15 @@
 """swinft, fine-tuning with its defaults, by its command line."""
 
-import contextlib
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
+from in_process import command
 from numpy.typing import NDArray
 
 from contestants.task import Task
-from swinft.cli import main as swinft
 
 OPTIONS: list[str] = []  # more words for `swinft fit`, of peers_scores.py
 
@@ -28,12 +26,7 @@ def predict(task: Task, scratch: Path) -> NDArray[np.floating]:
         ["fit", "--config", str(file), "--fold", "0", *OPTIONS],
         ["predict", str(scratch / "fit"), "--folds", "[0]"],
     ):
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            code = swinft(words)
-        if code:
-            raise RuntimeError(said.getvalue())
-        (scratch / f"{words[0]}.log").write_text(said.getvalue())
+        (scratch / f"{words[0]}.log").write_text(command(*words))
     found = pd.read_csv(scratch / "fit" / "test_predictions.csv", dtype={"id": str}).set_index("id")
     found = found.loc[task.table("test")["id"]]
     return (found.iloc[:, 0] if task.is_regression else found[task.classes]).to_numpy(dtype=float)

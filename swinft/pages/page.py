@@ -12,7 +12,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, Stric
 from markupsafe import Markup, escape
 from PIL import Image
 
-from swinft.printing import format_brief, format_score
+from swinft.printing import format_score
 
 OWN = "swinft.pages"
 POLICY = "default-src 'none'; img-src data:; style-src {}; script-src {}; base-uri 'none'; form-action 'none'"
@@ -26,7 +26,7 @@ def coded(text: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(each) if k % 2 else each for k, each in enumerate(parts))
 
 
-FILTERS: dict[str, Callable[..., str]] = {"score": format_score, "brief": format_brief, "coded": coded}
+FILTERS: dict[str, Callable[..., str]] = {"score": format_score, "coded": coded}
 
 
 @cache

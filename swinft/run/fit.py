@@ -84,7 +84,7 @@ def fit(experiment: Experiment) -> Run | None:
         patience = LOST_SECONDS if is_on_cluster() else ORPHAN_SECONDS
         with hold(lock, patience=patience if is_child() else 0, root=run.root):
             found = prepare(run, experiment, lock)
-            with _logged(run, config), _advice_if_interrupted(run, f" --fold {config.fold}"):
+            with _logged(run, config), advice_if_interrupted(f"{run.resume_command} --fold {config.fold}"):
                 fit_fold(run, experiment, found)
         return run
     with hold(run.lock, root=run.root):
@@ -95,14 +95,18 @@ def fit(experiment: Experiment) -> Run | None:
 
 
 @contextmanager
-def _advice_if_interrupted(run: Run, options: str = "") -> Iterator[None]:
-    """Says how to go on after Ctrl-C or SIGTERM; the parent of a child does."""
+def advice_if_interrupted(command: str, saved: str = "finished epochs are saved") -> Iterator[None]:
+    """Says how to go on after Ctrl-C or SIGTERM; the parent of a child does.
+
+    Args:
+        command: What continues.
+        saved: What is not lost.
+    """
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
         if not is_child():
-            advice = f"Resume with: {run.resume_command}{options}"
-            print(f"\ninterrupted; finished epochs are saved. {advice}", file=sys.stderr)
+            print(f"\ninterrupted; {saved}. Resume with: {command}", file=sys.stderr)
         raise
 
 
@@ -239,7 +243,7 @@ def fit_each(
         print(f"{config.on}: {number_of(len(waiting), 'fold')} on {number_of(len(slots), 'place')} at a time")
     variables = experiment.secrets() | (found.environment if found else {})
     variables |= deadline(run, config, len(slots)) | parallel_folds_variable(slots)
-    with _advice_if_interrupted(run), data_on_nodes(config) as (words, listed):
+    with advice_if_interrupted(run.resume_command), data_on_nodes(config) as (words, listed):
         children = {
             index: replace(
                 fold_child(run, index, config.allow_code, variables | listed, words),

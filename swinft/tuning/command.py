@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,6 +15,7 @@ from swinft.printing import print_line
 from swinft.run import api
 from swinft.run.compute.devices import FOLDS_AT_A_TIME, folds_at_a_time, slots_for
 from swinft.run.config.parser import Parser
+from swinft.run.fit import advice_if_interrupted
 from swinft.run.python_inputs import plain, python_inputs, write_keys
 from swinft.system.device import visible_gpus
 from swinft.system.orphans import is_child
@@ -144,16 +144,11 @@ def _searched(options: TuneOptions, words: Sequence[str], named: set[str]) -> tu
     jobs = folds_at_a_time() if is_child() else options.jobs
     view = SearchView(SearchTimes(study, trials_of(study, options.trials), jobs, until))
     objective = FitObjective(base, study.folder, settings, started.words, view)
-    try:
+    with advice_if_interrupted(study.folder.resume_command, "every finished epoch is saved"):
         if options.jobs > 1 and not is_child():  # processes on this machine, whose folds may run on others
             _run_jobs(options, started, view.times)
         else:
             Search(study, objective, options.trials, options.keep, until, view).run()
-    except (KeyboardInterrupt, SystemExit):
-        if not is_child():
-            advice = f"Resume with: {study.folder.resume_command}"
-            print(f"\ninterrupted; every finished epoch is saved. {advice}", file=sys.stderr)
-        raise
     return None if is_child() else (study, objective)
 
 

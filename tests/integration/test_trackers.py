@@ -16,22 +16,11 @@ from swinft.cli import main
 from swinft.run.trackers import sender
 from swinft.run.trackers.fold_records import FoldRecords
 from swinft.run.trackers.tracker import Tracker
-from tests.conftest import ROOT, tiny_config, write_config
+from tests.conftest import ROOT
 
 HERE = "tests.integration.test_trackers"
 # What trackio needs besides packages that the extras bring.
 TRACKIO = ["trackio>=0.43", "brotli>=1", "gradio-client>=2,<3", "orjson>=3", "python-multipart>=0.0.9"]
-
-
-@pytest.fixture
-def tracked(competition, tmp_path):
-    """Writes a config with a value of trainer.logger."""
-
-    def make(logger: object, **changes: object) -> Path:
-        config = tiny_config(competition, tmp_path / "runs", **{"trainer.logger": logger, **changes})
-        return write_config(tmp_path / "c.yaml", config)
-
-    return make
 
 
 def epochs_of(fold: Path) -> list[dict[str, float]]:

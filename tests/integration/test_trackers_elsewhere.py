@@ -14,21 +14,10 @@ import pytest
 
 from swinft.cli import main
 from swinft.run.trackers.fold_records import FoldRecords
-from tests.conftest import ROOT, tiny_config, write_config
+from tests.conftest import ROOT
 from tests.integration.test_trackers import epochs_of, pooled_of, runs_of_mlflow, scalars, wandb_record
 
 ALL = ["tensorboard", "wandb", "mlflow"]
-
-
-@pytest.fixture
-def tracked(competition, tmp_path):
-    """Writes a config with a value of trainer.logger."""
-
-    def make(logger: object, **changes: object) -> Path:
-        config = tiny_config(competition, tmp_path / "runs", **{"trainer.logger": logger, **changes})
-        return write_config(tmp_path / "c.yaml", config)
-
-    return make
 
 
 @pytest.fixture

@@ -24,21 +24,11 @@ from swinft.system.overview import makespan
 from swinft.system.processes import Child, run_children
 from swinft.system.shown import Following
 from swinft.system.status import Status, read_status
+from tests.clock import Clock
 from tests.conftest import power_gone_after, tiny_config, write_config
 from tests.terminals import plain
 
 START_UP, STEP, WARM_UP, VALIDATION_STEP = 30.0, 10.0, 60.0, 5.0
-
-
-class Clock:
-    """Stands still until a test advances it."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    time = monotonic
 
 
 @pytest.fixture

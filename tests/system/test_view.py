@@ -11,6 +11,7 @@ from swinft.system import live, overview
 from swinft.system.overview import Overview
 from swinft.system.status import Status, read_status
 from swinft.system.view import as_html, drawn
+from tests.clock import Clock
 
 WHOLE = Status(
     "fold 1_seed_7", "epoch 10/100", 1200, 4000, 12_345.6, 0.0123456, "quadratic_kappa", -0.000123456, 0.98765,
@@ -116,13 +117,6 @@ def test_a_notebook_has_one_display_that_is_empty_at_the_end(monkeypatch, capsys
     screen.write(sys.stdout, "a line, of the thread of a child\n")
     assert len(pages) == 1
     assert capsys.readouterr().out == "a line, of the thread of a child\n"
-
-
-class Clock:
-    now = 0.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

@@ -17,16 +17,10 @@ from swinft.tuning.objective import Measured
 from swinft.tuning.search import Search
 from swinft.tuning.search_view import SearchTimes, SearchView
 from swinft.tuning.study import Settings
+from tests.clock import Clock
 from tests.conftest import tiny_config, write_config
 from tests.terminals import plain
 from tests.tuning.test_search import opened
-
-
-class Clock:
-    now = 0.0
-
-    def monotonic(self):
-        return self.now
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from swinft.model.task import FineTuneTask
 from swinft.run import fit
 from swinft.run.compute import devices
 from swinft.run.folds import recorder
+from tests.clock import Clock
 from tests.conftest import merged, tiny_config, write_config
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -243,15 +244,6 @@ def test_waiting_is_counted_from_the_first_batch_to_the_last():
     waits.add(103, 104)
     waits.add(108, 108)
     assert waits.share == 1 / 8
-
-
-class Clock:
-    """A clock that a test advances."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from swinft.system import overview
 from swinft.system.overview import Overview
 from swinft.system.pace import MOST_MARKS, Pace
 from swinft.system.status import Status
+from tests.clock import Clock
 
 
 @dataclass
@@ -58,13 +59,6 @@ class Plan:
             now += self.held_out_batch * self.speed(now)
             yield now, Status("", "out-of-fold", stage_left=(batches - number - 1) * self.held_out_batch)
         yield now + self.tail, None
-
-
-class Clock:
-    now = 0.0
-
-    def monotonic(self):
-        return self.now
 
 
 def simulated(monkeypatch, plans, at_a_time=1, **given):
