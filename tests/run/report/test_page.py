@@ -12,7 +12,7 @@ from PIL import Image
 
 from swinft.cli import main
 from tests.browser import chromium, opened
-from tests.conftest import fit_in_process, tiny_config, write_config
+from tests.conftest import fit_in_process, make_competition, tiny_config, write_config
 
 NAMES = [
     "<script>alert(1)</script>",
@@ -27,9 +27,10 @@ RUN = "<i>run {{7*7}} 🎉"
 
 
 @pytest.fixture(scope="module")
-def hostile(competition, tmp_path_factory):
+def hostile(tmp_path_factory):
     """A run whose classes, ids, metadata and name could be taken for HTML, templates or formulas."""
     folder = tmp_path_factory.mktemp("hostile")
+    competition = make_competition(folder / "data")  # its own, as an image is added
     files = [row.split(",")[0] for row in (competition / "train.csv").read_text().splitlines()[1:]]
     with (competition / "hostile_names.csv").open("w", newline="") as file:
         writer = csv.writer(file)
