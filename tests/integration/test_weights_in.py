@@ -1,7 +1,9 @@
 """Weights in: a run, a fold or a checkpoint as `model.pretrained`."""
 
 import argparse
+import csv
 import re
+from pathlib import Path
 
 import pytest
 import timm
@@ -12,7 +14,7 @@ from timm.layers import resize_rel_pos_bias_table
 from swinft.cli import main
 from swinft.errors import InputError
 from swinft.model.backbones.timm_backbone import create_backbone
-from tests.conftest import TINY_SWIN, tiny_config, write_config
+from tests.conftest import TINY_SWIN, fit_in_process, tiny_config, write_config
 
 SWIN = "swin_tiny_patch4_window7_224"
 FREE = {key: value for key, value in TINY_SWIN.items() if key != "window_size"}  # windows follow the image size
@@ -66,6 +68,23 @@ def test_other_folds_than_the_runs_are_refused_before_anything_is_trained(
     err = capsys.readouterr().err
     assert re.search(said, err), err
     assert not (tmp_path / "runs" / "next").exists()
+
+
+def test_what_the_weights_of_a_run_started_from_has_seen_rows_too(tiny_run, competition, tmp_path, capsys):
+    changes = {"seed": 1, "trainer.max_epochs": 1}
+    first = config_of(competition, tmp_path, f"{tiny_run}/fold_{{fold}}", **changes)
+    fit_in_process(Path(first))  # with a warning, as its folds are others
+    run = tmp_path / "runs" / "next"
+    folds = {"data.folds": {"num": 2, "file": str(run / "folds.csv")}, **changes}
+    capsys.readouterr()
+    assert main(["check", "--config", config_of(competition, tmp_path, run, **folds), "--name", "third"]) == 2
+    err = capsys.readouterr().err
+    seen = re.escape(str(tiny_run / "fold_0" / "weights.safetensors"))
+    before, here = (dict(csv.reader((each / "folds.csv").open())) for each in (tiny_run, run))
+    rows = sum(here[id] == "0" and before[id] != "0" for id in here)
+    assert re.search(rf"its fold 0 started from {seen}, which was trained on {rows} of the 12 rows that fold 0", err)
+    assert main(["ensemble", str(run), "--runs", str(tmp_path / "runs"), "--name", "e", "--method", "logistic"]) == 0
+    assert "WARNING: it started from weights" in capsys.readouterr().out
 
 
 def test_folders_that_are_no_run_and_folds_that_are_not_finished_are_refused(tiny_run, competition, tmp_path, capsys):

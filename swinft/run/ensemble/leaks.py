@@ -8,7 +8,7 @@ from swinft.errors import InputError, listed
 from swinft.printing import visible
 from swinft.run.ensemble.members import Base, Member
 from swinft.run.experiment import Experiment
-from swinft.run.folds.pretrained import count_leaked
+from swinft.run.folds.pretrained import Leak, find_leak
 from swinft.run.folds.teacher import TeacherRun, teachers_of
 from swinft.run.layout import Run
 
@@ -51,24 +51,22 @@ def _notes_on(run: Run, base: Base, allow_code: list[str] | None) -> list[str]:
             f"networks that were trained on all folds, its score is too good: name their run in "
             f"data.folds.extra.labels, which labels the rows for each fold by the networks that did not see it."
         )
-    leaked = [
-        counts
-        for fold in np.unique(base.data.fold_of_row[base.data.is_scored]).tolist()
-        if (counts := _leaked(experiment.config, base, fold))
-    ]
-    if leaked:
-        rows, of = sum(count for count, _ in leaked), sum(every for _, every in leaked)
+    folds = np.unique(base.data.fold_of_row[base.data.is_scored]).tolist()
+    leaks = [leak for fold in folds if (leak := _leak(experiment.config, base, fold))]
+    if leaks:
+        rows, of = sum(leak.rows for leak in leaks), sum(leak.held_out for leak in leaks)
         notes.append(
-            f"WARNING: it started from weights (model.pretrained {experiment.config.model.pretrained}) that were "
-            f"trained on {rows:,} of the {of:,} rows of the folds that they are scored on: its score is too good."
+            f"WARNING: it started from weights (model.pretrained {experiment.config.model.pretrained}), or these from "
+            f"others, that were trained on {rows:,} of the {of:,} rows of the folds that they are scored on, such as "
+            f"{leaks[0].file}: its score is too good."
         )
     return notes
 
 
-def _leaked(config: Any, base: Base, fold: int) -> tuple[int, int] | None:
-    """As `count_leaked`; None if the weights are no longer here."""
+def _leak(config: Any, base: Base, fold: int) -> Leak | None:
+    """As `find_leak`; None if the weights are no longer here."""
     try:
-        return count_leaked(config, base.data, fold)
+        return find_leak(config, base.data, fold)
     except InputError:
         return None
 

@@ -1,21 +1,41 @@
 """Pretrained weights: which file each fold loads, and whether it was trained on the rows that the fold scores.
 
 `model.pretrained` names a file, a fold's folder, or a run's folder; from a run, each fold loads the fold of its number.
+What these weights started from has seen rows as well, and so on: all trainings that a fold comes from are looked at.
 """
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jsonargparse import Namespace
 
 from swinft.data.datamodule import CSVDataModule
-from swinft.errors import InputError, number_of
+from swinft.errors import InputError, RunError, number_of
 from swinft.model.backbones.timm_backbone import weights_file
 from swinft.run.fold_files import ALL, Fold, FoldId, held_out_by, read_fold_id
 from swinft.run.layout import Run
 
 FOLD = "{fold}"  # placeholder in model.pretrained for the fold's number
+GONE = (InputError, RunError, OSError, KeyError, TypeError)  # where what a run started from is no longer here
+
+
+class Leak(NamedTuple):
+    """Held-out rows that weights were trained on.
+
+    Args:
+        rows: Their number.
+        held_out: The number of rows that the fold holds out.
+        file: The weights that saw them: those that the fold starts from, or some that these came from.
+        is_direct: Whether the fold starts from this file.
+    """
+
+    rows: int
+    held_out: int
+    file: Path
+    is_direct: bool
 
 
 def pretrained_of(config: Namespace, fold: FoldId) -> bool | str:
@@ -96,11 +116,13 @@ def check_unseen(config: Namespace, data: CSVDataModule) -> None:
     if not Run.at(Path(pretrained)).is_run():
         return  # a single fold's folder: each fold warns when it starts
     for fold in range(int(data.fold_of_row.max()) + 1):
-        if counts := count_leaked(config, data, fold):
+        if leak := find_leak(config, data, fold):
+            seen = "was trained" if leak.is_direct else f"started from {leak.file}, which was trained"
+            fix = f"Use that run's folds: data.folds.file {Run.at(Path(pretrained)).folds}."
             raise InputError(
-                f"model.pretrained {pretrained}: its fold {fold} was trained on {counts[0]} of the "
-                f"{number_of(counts[1], 'row')} that fold {fold} holds out here, by their ids: the score would be too "
-                f"good. Use that run's folds: data.folds.file {Run.at(Path(pretrained)).folds}. If the ids name other "
+                f"model.pretrained {pretrained}: its fold {fold} {seen} on {leak.rows} of the "
+                f"{number_of(leak.held_out, 'row')} that fold {fold} holds out here, by their ids: the score would be "
+                f"too good. {fix if leak.is_direct else 'Start from other weights.'} If the ids name other "
                 f"images, name the folders of its folds: model.pretrained {pretrained}/fold_{FOLD}."
             )
 
@@ -113,31 +135,64 @@ def note_of_leak(config: Namespace, data: CSVDataModule, fold: Fold) -> str | No
         data: Its rows.
         fold: The fold that is held out.
     """
-    counts = None if fold.held_out is None else count_leaked(config, data, fold.held_out)
-    if counts is None:
+    leak = None if fold.held_out is None else find_leak(config, data, fold.held_out)
+    if leak is None:
         return None
-    file = Path(str(pretrained_of(config, fold.index))).resolve()
+    start = Path(str(pretrained_of(config, fold.index))).resolve()
+    fix = (
+        f"Reuse that run's folds (data.folds.file {leak.file.parent.parent / 'folds.csv'}) and write fold_{FOLD} into "
+        f"model.pretrained: each fold then starts from the fold of its number."
+    )
+    file = leak.file if leak.is_direct else f"{start} started from {leak.file}, which"
     return (
-        f"WARNING: {file} was trained on {counts[0]} of the {number_of(counts[1], 'row')} that fold "
-        f"{fold.held_out} holds out, if their ids mean the same images: its score would be too good. Reuse that run's "
-        f"folds (data.folds.file {file.parent.parent / 'folds.csv'}) and write "
-        f"fold_{FOLD} into model.pretrained: each fold then starts from the fold of its number."
+        f"WARNING: {file} was trained on {leak.rows} of the {number_of(leak.held_out, 'row')} that fold "
+        f"{fold.held_out} holds out, if their ids mean the same images: its score would be too good. "
+        f"{fix if leak.is_direct else 'Start from other weights.'}"
     )
 
 
-def count_leaked(config: Namespace, data: CSVDataModule, fold: int) -> tuple[int, int] | None:
-    """How many of a fold's held-out rows its weights were trained on, by their ids, and how many rows it holds out.
+def find_leak(config: Namespace, data: CSVDataModule, fold: int) -> Leak | None:
+    """Which of a fold's held-out rows its weights were trained on, by their ids.
 
     None if there are no such rows, or if the weights are not those of a swinft fold.
+
+    Raises:
+        InputError: The weights that the fold starts from are not here.
     """
-    file = Path(str(pretrained_of(config, fold))).resolve()
-    table, name = file.parent.parent / "folds.csv", read_fold_id(file.parent.name.removeprefix("fold_"))
-    if name is None or not table.is_file():
-        return None
-    trained = is_trained_on(table, held_out_by(name))
     held_out = [data.train_table.ids[row] for row in np.flatnonzero(data.is_scored & (data.fold_of_row == fold))]
-    leaked = sum(trained.get(id, False) for id in held_out)
-    return (leaked, len(held_out)) if leaked else None
+    leaked: set[str] = set()
+    first: tuple[Path, bool] | None = None
+    for number, file in enumerate(_lineage(config, fold)):
+        name = _training_of(file)
+        trained = is_trained_on(file.parent.parent / "folds.csv", None if name is None else held_out_by(name))
+        if found := {id for id in held_out if trained.get(id, False)}:
+            leaked |= found
+            first = first or (file, number == 0)
+    return Leak(len(leaked), len(held_out), *first) if first else None
+
+
+def _lineage(config: Namespace, fold: FoldId) -> Iterator[Path]:
+    """The weights of swinft folds that a fold comes from: what it starts from, what that started from, and so on.
+
+    It ends with weights of another kind, or with a run whose own start is no longer here.
+    """
+    file, seen = Path(str(pretrained_of(config, fold))).resolve(), set[Path]()
+    while (
+        file not in seen and (name := _training_of(file)) is not None and (file.parent.parent / "folds.csv").is_file()
+    ):
+        seen.add(file)
+        yield file
+        try:
+            given = Run(file.parent.parent).read_config()["model"]["pretrained"]
+            before = Namespace(model=Namespace(pretrained=given))  # type: ignore[no-untyped-call]
+            file = Path(str(pretrained_of(before, name))).resolve()
+        except GONE:
+            return
+
+
+def _training_of(file: Path) -> FoldId | None:
+    """The training that a file of weights is of, by the name of its folder."""
+    return read_fold_id(file.parent.name.removeprefix("fold_"))
 
 
 def is_trained_on(folds: Path, fold: int | None) -> dict[str, bool]:

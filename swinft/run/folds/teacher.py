@@ -23,7 +23,7 @@ from swinft.run.config.parser import plain
 from swinft.run.experiment import Experiment
 from swinft.run.fold_files import FoldId, held_out_by
 from swinft.run.folds.blend import blend_of
-from swinft.run.folds.pretrained import count_leaked, is_trained_on
+from swinft.run.folds.pretrained import find_leak, is_trained_on
 from swinft.run.layout import Run
 from swinft.store import commit, digest, verify
 
@@ -165,14 +165,14 @@ class TeacherRun:
                     f"{number_of(len(held_out), 'row')} that fold {fold} scores here, such as id '{others[0]}': what "
                     f"it says of them would make the score too good. {self._fix()}"
                 )
-            counts = None
+            leak = None
             with suppress(InputError):  # what it started from may be gone
-                counts = count_leaked(self.experiment.config, data, fold)
-            if counts:
+                leak = find_leak(self.experiment.config, data, fold)
+            if leak:
                 raise InputError(
-                    f"{self.key} {self.named}: its fold {fold} started from weights (its model.pretrained) that were "
-                    f"trained on {counts[0]} of the {number_of(counts[1], 'row')} that fold {fold} scores here. Name "
-                    f"another run."
+                    f"{self.key} {self.named}: its fold {fold} started from weights (its model.pretrained: "
+                    f"{leak.file}) that were trained on {leak.rows} of the {number_of(leak.held_out, 'row')} that fold "
+                    f"{fold} scores here. Name another run."
                 )
 
     def describe(self) -> str:
