@@ -35,6 +35,7 @@ class BaseTask(pl.LightningModule):
         warn_of_other_lightning()
         self._evaluated: list[Evaluated] = []
         self._steps, self._losses = StepTracker(), EpochLosses()
+        self._has_stopped = False  # at the last step
         self._prior_shift: Tensor | None = None  # of the sampler; added to the logits in the loss
         self._schema: Any = None  # of the table, if there is one
 
@@ -54,6 +55,11 @@ class BaseTask(pl.LightningModule):
     def on_validation_start(self) -> None:
         """Predicts with the weights that are for it; what is saved after an epoch is what was validated."""
         self._set_weights(trains=False)
+        self._evaluated.clear()  # rows of a pass that was interrupted
+
+    def on_test_start(self) -> None:
+        """Starts without rows of a pass that was interrupted."""
+        self._evaluated.clear()
 
     def _set_weights(self, trains: bool) -> None:
         if self._trainer is not None:  # a plain loop may call the hooks, too
@@ -61,13 +67,18 @@ class BaseTask(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Counts the batch, and stops the training after its last step."""
-        if 0 < self.trainer.max_steps <= self.global_step:
-            self.trainer.should_stop = True  # Lightning then validates, also in the middle of an epoch
+        if 0 < self.trainer.max_steps <= self.global_step and not self.trainer.should_stop:
+            self.trainer.should_stop = self._has_stopped = True  # Lightning then validates, also within an epoch
         if self._steps.is_due or self._steps.is_taken:
             self._losses.end_step(self._steps.is_taken)
         self._steps.end_batch()
         if self.trainer.is_last_batch:
             self._log_loss()
+
+    def on_train_end(self) -> None:
+        """Lets a search train again: Lightning's finders run several short trainings within one fit."""
+        if self._has_stopped:
+            self.trainer.should_stop = self._has_stopped = False
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Records that a step is due; loss scaling may skip it."""

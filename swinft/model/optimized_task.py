@@ -1,16 +1,19 @@
 """A LightningModule with an optimiser: rates per layer, schedule, frozen parts, averaged weights."""
 
-from collections.abc import Sized
-from dataclasses import replace
+from collections.abc import Sequence, Sized
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback
 
 from swinft.model.base_task import BaseTask
+from swinft.model.hyperparameters import plain
 from swinft.model.network import ImageModel
 from swinft.model.training import optim as rates
+from swinft.model.training.callbacks import check_callbacks
 from swinft.model.training.defaults import Training
-from swinft.model.training.ema import AveragedWeights
+from swinft.model.training.ema import AveragedWeights, EMAConfig
 from swinft.model.training.freezing import Freezing
 from swinft.model.training.optim import Groups, OptimConfig
 from swinft.model.training.optimizers import check_schedule_free, make_optimizer
@@ -25,7 +28,9 @@ class OptimizedTask(BaseTask):
 
     optim: OptimConfig
     averaged: AveragedWeights | None
+    ema_config: EMAConfig | None
     net: ImageModel
+    _arguments: dict[str, Any]
     _freezing: Freezing
     _sizes: SizeSchedule | None
     _optimizer: Any = None  # once it is configured
@@ -39,7 +44,20 @@ class OptimizedTask(BaseTask):
 
     @lr.setter
     def lr(self, value: float) -> None:
-        self.optim = replace(self.optim, lr=value)
+        self.optim, self._is_auto = replace(self.optim, lr=value), False
+        self._arguments["optim"] = asdict(self.optim)
+        if "optim" in self.hparams:
+            self.hparams["optim"] = plain(self._arguments["optim"])
+
+    def configure_callbacks(self) -> Sequence[Callback] | Callback:
+        """Adds none; Lightning calls it before the callbacks of the Trainer do anything.
+
+        Raises:
+            InputError: The Trainer has a callback that would be silently wrong beside this task.
+        """
+        found: Any = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        check_callbacks(found, self.optim, getattr(self, "net", None), self.ema_config is not None)
+        return []
 
     def on_train_epoch_start(self) -> None:
         """Freezes what of the backbone is frozen in this epoch."""

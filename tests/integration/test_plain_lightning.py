@@ -44,10 +44,10 @@ def data_of(root: Path, **changes) -> CSVDataModule:
     return CSVDataModule(**merged(arguments, changes))
 
 
-def task_of(head=ClassificationHead, **options) -> FineTuneTask:
+def task_of(head=ClassificationHead, cls=FineTuneTask, **options) -> FineTuneTask:
     pl.seed_everything(42, verbose=False)
     defaults = {"pretrained": False, "backbone_args": dict(TINY_SWIN), "optim": OptimConfig(lr=3e-3, warmup_epochs=0.5)}
-    return FineTuneTask(head, **with_context(**{**defaults, **options}))
+    return cls(head, **with_context(**{**defaults, **options}))
 
 
 def trainer_of(folder: Path | None = None, **options) -> pl.Trainer:

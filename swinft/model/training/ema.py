@@ -158,6 +158,11 @@ class AveragedWeights(nn.Module):
         """Makes the next update collect the modules again, in case some were replaced."""
         self._pairs = []
 
+    def _load_from_state_dict(self, *given: Any) -> None:
+        """Counts on from the steps of what is loaded, also where this average has counted others."""
+        super()._load_from_state_dict(*given)
+        self._num_updates = None
+
     def __getstate__(self) -> dict[str, Any]:
         """Without the pairs of modules: a copy averages another network."""
         return {**self.__dict__, "_pairs": []}

@@ -37,7 +37,12 @@ def count_steps(num_batches: float, accumulate: int, max_epochs: int | None, max
     Raises:
         InputError: There are no batches, or no limit.
     """
-    if not math.isfinite(num_batches) or num_batches < 1:
+    if not math.isfinite(num_batches):
+        raise InputError(
+            "the training loader does not tell how many batches it has, and the schedule needs the length of the "
+            "training. Set the Trainer's limit_train_batches to the batches of an epoch."
+        )
+    if num_batches < 1:
         raise InputError(f"an epoch has {num_batches} training batches; a schedule needs a number from 1.")
     per_epoch = math.ceil(num_batches / accumulate)
     ends = [per_epoch * max_epochs] if max_epochs not in (None, -1) else []
@@ -56,6 +61,8 @@ def steps_of(trainer: Any) -> Steps:
     Raises:
         InputError: As in `count_steps`.
     """
+    if trainer.limit_train_batches == 0:
+        raise InputError("limit_train_batches is 0: nothing would be trained. Remove it, or call Trainer.validate.")
     trainer.fit_loop.setup_data()
     batches = trainer.num_training_batches
     return count_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
