@@ -111,10 +111,10 @@ class LovaszLoss(MaskLoss):
 
 def _lovasz_gradient(wanted: Tensor) -> Tensor:
     """Gradient of the Lovász extension of the Jaccard loss, for pixels sorted by their errors (B, K, pixels)."""
-    total = wanted.sum(2, keepdim=True)
-    intersection = total - wanted.cumsum(2)
-    union = total + (1 - wanted).cumsum(2)
-    jaccard = 1 - intersection / union
+    # Counted in whole numbers: on CUDA, torch 2.11 and before refuses cumsum of others with trainer.deterministic.
+    found = wanted.cumsum(2, dtype=torch.int32)
+    total, places = found[..., -1:], torch.arange(1, wanted.shape[2] + 1, device=wanted.device)
+    jaccard = 1 - (total - found) / (total + places - found)
     return torch.cat([jaccard[..., :1], jaccard[..., 1:] - jaccard[..., :-1]], dim=2)
 
 

@@ -101,8 +101,8 @@ class OrdinalHead(Head):
 
     def encode(self, target: Tensor) -> Tensor:
         """Class indices (B,) to whether the class is above each threshold, 0 or 1 (B, K − 1)."""
-        one_hot = functional.one_hot(target, self.num_outputs).float()
-        return one_hot.flip(1).cumsum(1).flip(1)[:, 1:]
+        one_hot = functional.one_hot(target, self.num_outputs)
+        return one_hot.flip(1).cumsum(1).flip(1)[:, 1:].float()
 
     @torch.no_grad()
     def initialize(self, target: Tensor) -> None:

@@ -136,6 +136,9 @@ class Trial:
             if is_out_of_memory(error):
                 raise
             reason = next(iter(str(error).splitlines()), repr(error))
+            if "deterministic implementation" in reason:  # what torch goes on to say is for who calls it
+                advice = "set trainer.deterministic to warn, or choose another head or loss"
+                reason = f"{reason.partition(',')[0]}: {advice}"
             raise InputError(f"a training step fails on {self._device}: {reason}") from error
         assert seconds is not None  # the budget has just begun
         if not failures and not self._is_compiled:

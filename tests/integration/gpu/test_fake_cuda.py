@@ -25,6 +25,7 @@ from swinft.model.settings import TaskContext
 from swinft.model.training.epoch_losses import EpochLosses
 from swinft.model.training.optimizers import make_optimizer
 from tests.conftest import TINY_SWIN
+from tests.integration.gpu.pretended import WAITS
 
 GPU = torch.device("cuda", 0)
 BATCH, SIDE, OUTPUTS, FEATURES = 4, 32, 3, 2
@@ -39,11 +40,6 @@ BACKBONES = {
 HEADS = [ClassificationHead, RegressionHead, MultilabelHead]
 MIXES = {"none": MixConfig(), "mixup": MixConfig(mixup_alpha=1.0), "cutmix": MixConfig(cutmix_alpha=1.0)}
 
-# Operations whose answer the CPU needs, and those whose result's size is not known before they have run.
-WAITS = {
-    "_local_scalar_dense", "item", "nonzero", "nonzero_numpy", "masked_select", "equal", "is_nonzero", "unique_dim",
-    "_unique2", "unique_consecutive", "bincount", "repeat_interleave",
-}  # fmt: skip
 COPIES = {"_to_copy", "copy_"}
 
 
