@@ -8,6 +8,8 @@ from functools import cache
 from typing import Any, TextIO
 
 FAMILY = "DejaVu Sans"  # comes with matplotlib
+JOINERS = "\u200c\u200d"  # parts of Persian and Indic words, and of emoji
+NO_WIDTH = ("Mn", "Me", "Cf")  # marks over and under other characters, joiners
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def plain_names(names: Iterable[str]) -> Iterator[Callable[[str], str]]:
 
 def visible(name: str) -> str:
     """A name on one line: control characters and line separators are escaped, as Python does."""
-    return "".join(c if c.isprintable() or c == "\u200d" else _escaped(c) for c in name)  # U+200D joins emoji
+    return "".join(c if c.isprintable() or c in JOINERS else _escaped(c) for c in name)
 
 
 def print_line(line: str, file: TextIO | None = None) -> None:
@@ -40,8 +42,16 @@ def print_line(line: str, file: TextIO | None = None) -> None:
 
 
 def width(text: str) -> int:
-    """Width of a text in terminal columns: Chinese characters take two, accents none."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    """Width of a text in terminal columns: Chinese characters take two, accents, marks and joiners none."""
+    if text.isascii():
+        return len(text)
+    return sum(_width(character) for character in text)
+
+
+def _width(character: str) -> int:
+    if unicodedata.category(character) in NO_WIDTH:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def shortened(text: str, most: int) -> str:

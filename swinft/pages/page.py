@@ -12,6 +12,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, Stric
 from markupsafe import Markup, escape
 from PIL import Image
 
+from swinft.pages.bidi import isolated, marked
 from swinft.printing import format_score
 
 OWN = "swinft.pages"
@@ -22,16 +23,28 @@ def coded(text: str) -> Markup:
     """Text whose parts between backticks are code; one with an odd backtick stays as it is."""
     parts = text.split("`")
     if len(parts) % 2 == 0:
-        return escape(text)
-    return Markup("").join(Markup("<code>{}</code>").format(each) if k % 2 else each for k, each in enumerate(parts))
+        return isolated(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(isolated(each)) if k % 2 else isolated(each) for k, each in enumerate(parts)
+    )
 
 
-FILTERS: dict[str, Callable[..., str]] = {"score": format_score, "coded": coded}
+def attribute(text: str) -> Markup:
+    """A text in an attribute, or in an element that holds no others."""
+    return escape(marked(text))
+
+
+def _finished(value: Any) -> Any:
+    """What a template shows of a value."""
+    return isolated(value) if type(value) is str else value
+
+
+FILTERS: dict[str, Callable[..., str]] = {"score": format_score, "coded": coded, "attribute": attribute}
 
 
 @cache
 def templates(package: str) -> Environment:
-    """The templates of a package, and those of this one as `pages/NAME`: every value is escaped.
+    """The templates of a package, and those of this one as `pages/NAME`: every value is escaped, see `bidi` as well.
 
     A name without a value is an error. A line with nothing but a block leaves none on the page.
 
@@ -39,7 +52,14 @@ def templates(package: str) -> Environment:
         package: Its name, such as `swinft.tuning`.
     """
     loader = ChoiceLoader([PackageLoader(package, "."), PrefixLoader({"pages": PackageLoader(OWN, ".")})])
-    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finished,
+    )
     found.filters.update(FILTERS)
     return found
 

@@ -142,7 +142,7 @@ class Classification(Target):
     def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
         """The most probable class."""
         best = int(prediction.argmax())
-        return f"{outputs[best]} {prediction[best]:.2f}"
+        return f"{visible(outputs[best])} {prediction[best]:.2f}"
 
     def row_errors(self, values: NDArray[np.float32], targets: NDArray[Any]) -> NDArray[np.float64]:
         """One minus the true class's probability."""

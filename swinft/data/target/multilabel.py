@@ -85,7 +85,8 @@ class Multilabel(Target):
 
     def prediction_text(self, prediction: NDArray[np.float32], outputs: Sequence[str]) -> str:
         """The labels with a probability of at least 0.5."""
-        likely = [f"{name} {value:.2f}" for name, value in zip(outputs, prediction, strict=True) if value >= 0.5]
+        names = map(visible, outputs)
+        likely = [f"{name} {value:.2f}" for name, value in zip(names, prediction, strict=True) if value >= 0.5]
         return ", ".join(likely) or "none"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
+from swinft.pages.bidi import marked
 from swinft.printing import visible
 from swinft.run.report.svg import Frame, color, figure, span
 
@@ -89,8 +90,8 @@ class Chart:
     def _json(self, x_range: tuple[float, float], y_range: tuple[float, float]) -> Markup:
         """What the script draws; `<` is escaped, so that no name can end the element."""
         content = {
-            "x": visible(self.x_label),
-            "y": visible(self.y_label),
+            "x": marked(visible(self.x_label)),
+            "y": marked(visible(self.y_label)),
             "xRange": x_range,
             "yRange": y_range,
             "log": self.is_log,
@@ -98,7 +99,7 @@ class Chart:
             "whole": self.whole,
             "lines": [
                 {
-                    "name": visible(line.name),
+                    "name": marked(visible(line.name)),
                     "color": line.color % 10,
                     "style": line.style,
                     "x": _rounded(line.x),

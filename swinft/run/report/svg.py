@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
+from swinft.pages.bidi import isolated, marked
 from swinft.printing import shortened, visible
 
 WIDTH, HEIGHT = 380, 260
@@ -36,9 +37,9 @@ def text(x: float, y: float, content: str, anchor: str = "middle", more: str = "
     """
     name = visible(content)
     short = shortened(name, most)
-    title = Markup("<title>{}</title>").format(name) if short != name else ""
+    title = Markup("<title>{}</title>").format(marked(name)) if short != name else ""
     form = '<text x="{:.1f}" y="{:.1f}" text-anchor="{}" class="{}">{}{}</text>'
-    return Markup(form).format(x, y, anchor, more, short, title)
+    return Markup(form).format(x, y, anchor, more, marked(short), title)
 
 
 @dataclass(frozen=True)
@@ -227,9 +228,9 @@ def figure(title: str, content: Markup, height: float = HEIGHT, legend: Sequence
         height: Its height; `WIDTH` is its width.
         legend: Names with the class of their colour.
     """
-    items = Markup("").join(Markup('<li><i class="{}"></i><bdi>{}</bdi></li>').format(c, visible(n)) for n, c in legend)
+    items = Markup("").join(Markup('<li><i class="{}"></i>{}</li>').format(c, isolated(visible(n))) for n, c in legend)
     names = Markup('<ul class="legend">{}</ul>').format(items) if legend else ""
-    return Markup(FIGURE).format(visible(title), names, WIDTH, height, visible(title), content)
+    return Markup(FIGURE).format(isolated(visible(title)), names, WIDTH, height, marked(visible(title)), content)
 
 
 def color(number: int) -> str:

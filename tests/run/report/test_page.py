@@ -22,6 +22,20 @@ NAMES = [
     "שלום \u200f עולם",
     "🎉 party 👩‍🔬",
 ]
+# Of lines such as `predicted: שלום 0.42`: whether the number stands where an English reader looks for it.
+RIGHT_OF_NAME = """[...document.querySelectorAll('#worst figcaption bdi')].flatMap((line) => {
+    const found = /^predicted: .*(0\\.\\d+)$/.exec(line.textContent);
+    const names = [...line.querySelectorAll('bdi')];
+    if (!found || !names.length) return [];
+    const last = line.lastChild, range = document.createRange();
+    range.setStart(last, last.textContent.lastIndexOf(found[1]));
+    range.setEnd(last, last.textContent.length);
+    const number = range.getBoundingClientRect();
+    return names.map((name) => {
+        const box = name.getBoundingClientRect();
+        return number.left >= box.right - 1 || number.top > box.top + 4;
+    });
+})"""
 ODD = "<img src=x onerror=alert(2)> black"
 RUN = "<i>run {{7*7}} 🎉"
 
@@ -102,6 +116,9 @@ def test_hostile_names_stay_text(hostile):
             page.inner_text("#images")
         )
         assert "49" not in page.inner_text("h1")
+        right = page.evaluate(RIGHT_OF_NAME)
+        assert right
+        assert all(right)
 
 
 def test_the_policy_allows_the_style_and_the_script_of_the_page_alone(tiny_run):
@@ -181,6 +198,13 @@ def test_masks_have_a_report(tmp_path):
     with chromium() as browser, opened(browser, tmp_path / "runs" / "tiny" / "report.html", 360) as watched:
         watched.check()
         assert watched.page.locator("#masks img").count() == 16
+    scores = (tmp_path / "runs" / "tiny" / "errors.csv").read_text()
+    (salt / "images").rename(tmp_path / "hidden")  # masks are run lengths in the table, whose sizes the run knows
+    assert main(["report", str(tmp_path / "runs" / "tiny")]) == 0
+    page = (tmp_path / "runs" / "tiny" / "report.html").read_text()
+    assert "image not found" in page.partition('id="masks"')[2]
+    assert "could not be made" not in page
+    assert (tmp_path / "runs" / "tiny" / "errors.csv").read_text() == scores
 
 
 @pytest.mark.slow
