@@ -16,6 +16,7 @@ from swinft.data.images.rules import ImageRules
 from swinft.data.row_images import RowImages, Shown, spread
 from swinft.data.sources.given import GivenImages
 from swinft.data.sources.parts import PartSource, part_names
+from swinft.data.sources.recorded import RecordedImages
 from swinft.data.sources.source import Source
 from swinft.data.tables.table import Problem, Table
 from swinft.errors import number_of
@@ -128,7 +129,11 @@ class Finding:
 
     def _ordered(self, files: list[str]) -> list[str]:
         """The files of wildcards in the order of the setting."""
-        is_series = self.images.order == "auto" and all(file.casefold().endswith(SUFFIXES) for file in files)
+        is_series = (
+            self.images.order == "auto"
+            and not isinstance(self.source, RecordedImages)
+            and all(file.casefold().endswith(SUFFIXES) for file in files)
+        )
         return series_order(files, self.source) if is_series and len(files) > 1 else files
 
     def _listed(

@@ -233,7 +233,15 @@ def with_prior(schema: Schema, targets: NDArray[Any], masks_sha256: str | None =
         schema: The schema.
         targets: Targets of the rows.
         masks_sha256: SHA-256 of their masks; None for other kinds of target.
+
+    Raises:
+        InputError: There are no such rows.
     """
+    if not len(targets):
+        raise InputError(
+            "no training row is left: each lacks its target, or is skipped for its images (data.loading.on_bad_image "
+            "is skip). With it set to error, `swinft check` says what is wrong with each; look at data.image first."
+        )
     prior = schema.target.prior(targets, len(schema.outputs))
     check = fingerprint(targets) if schema.kind_class is not None or schema.base.are_maps else []
     masks = schema.masks if masks_sha256 is None else {**schema.masks, "sha256": masks_sha256}

@@ -49,6 +49,7 @@ class Splits:
         self.sample: Table | None = None
         self.notes: list[str] = []
         self.known_images: Path | None = None  # an earlier run's images.csv
+        self.needs_images = True  # if not, images and the tables of rows to predict may be gone
         self.known_schema: Path | None = None  # an earlier run's, with which a custom kind is compared
         self.tables: tuple[Rows, Schema, Rows | None] | None = None  # as read: train, and to predict
         self._train: Rows | None = None
@@ -233,9 +234,11 @@ class Splits:
             problems: list[Problem] = []
             found = self._read_train(problems)
             schema = found[1] if found else None
+            others: list[Problem] = []
             names_test = self.settings.test or self.settings.sample_submission
-            test = read_test(self.settings, schema, problems) if names_test else None
-            self.sample = self._read_sample(test, problems)
+            test = read_test(self.settings, schema, others) if names_test else None
+            self.sample = self._read_sample(test, others)
+            problems += [problem for problem in others if self.needs_images or not problem.is_missing]
             if problems or found is None:
                 raise DataError(problems, self.settings.loading.download)
             self.tables = *found, test

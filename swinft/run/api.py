@@ -287,14 +287,14 @@ class Run:
             print_upload(self._files, made.path)
             return made
 
-    def report(self) -> Path:
-        """Writes the run's report as one HTML file, and returns its path.
+    def report(self, root: str | Path | None = None) -> Path:
+        """Writes the run's report as one HTML file, and returns its path; `root`: the data's folder if it differs.
 
         Raises:
-            InputError: Not every fold is finished, or train.csv has changed since the run's start.
+            InputError: Not every fold is finished, or train.csv is missing or has changed since the run's start.
         """
         with python_inputs():
-            return draw(self._files, self._allow_code)
+            return draw(self._files, self._allow_code, None if root is None else str(root))
 
     def export(self, fold: FoldId, to: Form, output: str | Path | None = None) -> ExportResult:
         """Writes the weights of a fold in another format, after a comparison with torch; as `swinft.export`."""

@@ -16,6 +16,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.images.libraries import tune_decoders
 from swinft.data.row_images import row_images
 from swinft.data.schema import Schema
+from swinft.data.sources.recorded import with_recorded
 from swinft.errors import InputError, listed
 from swinft.inference.tta import View, chosen_views
 from swinft.model.attention.swin import FastAttention, set_attention
@@ -111,11 +112,13 @@ class Experiment:
         """
         return chosen_views(self.section("predict")["views"])
 
-    def datamodule(self, run: Run | None = None, **changes: Any) -> CSVDataModule:
+    def datamodule(self, run: Run | None = None, needs_images: bool = True, **changes: Any) -> CSVDataModule:
         """The datamodule.
 
         Args:
             run: A run that was started with the config: its verified folds.csv, images.csv and extra.csv are used.
+            needs_images: Missing images are an error. False for what needs the run's rows and targets: images, and the
+                tables of rows to predict, may be gone, and one that is there can be read.
             changes: Arguments to replace; in a section (`folds={"held_out": 1}`), only the keys given.
 
         Raises:
@@ -128,6 +131,10 @@ class Experiment:
             data.use_images_csv(verify(run.images))
             data.splits.known_schema = run.schema
             data.splits.known_leaks = verify(run.extra) if data.settings.folds.extra else None
+            if not needs_images:
+                data.splits.needs_images = False
+                data.splits.settings = with_recorded(data.settings, run.images)
+                data.image_files.use_known_cache("")
         return data
 
     def data_arguments(self, run: Run | None = None, **changes: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from swinft.data.roots import resolved_root
 from swinft.data.tables.steps.make import given_table, made_sha256
 from swinft.data.tables.steps.sequence import StepList
-from swinft.errors import InputError
+from swinft.errors import InputError, listed
 from swinft.run.config.parser import plain
 from swinft.run.layout import Run
 from swinft.store import commit, sha256_of, verify
@@ -38,19 +38,28 @@ def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) ->
         tables: The keys of `data` whose tables are compared.
 
     Raises:
-        InputError: A table has changed: its folds and targets may not match the finished folds.
+        InputError: A table is missing, or has changed: its folds and targets may not match the finished folds.
     """
     frozen = json.loads(verify(run.inputs).read_text(encoding="utf-8"))
     now = _hashes(config, tables)
-    changed = []
+    changed, absent = [], []
     for name, given in _tables(config, tables).items():
         before, here = _frozen(frozen, name), now.get(name)
-        if before != here:
-            path = f"what the steps of {name} make" if isinstance(given, StepList) else Path(config.data.root) / name
+        path = f"what the steps of {name} make" if isinstance(given, StepList) else Path(config.data.root) / name
+        if before and here is None:
+            absent.append(str(path))
+        elif before != here:
             changed.append(f"{path} (SHA-256 was {(before or 'absent')[:12]}, is {(here or 'absent')[:12]})")
     if changed:
         title = f"{run.root} was started with other data. Restore these files, or give the new run another --name:"
-        raise InputError("\n  ".join([title, *changed]), changed)
+        raise InputError("\n  ".join([title, *changed, *(f"{path} is missing" for path in absent)]), changed)
+    if absent:
+        raise InputError(
+            f"{run.root} was started with tables that are not there: {listed(absent)}. Copy them there, or name the "
+            f"data's folder: `swinft fit --resume` takes --data.root FOLDER; report, predict, embed, explain and lab "
+            f"take --root FOLDER.",
+            absent,
+        )
 
 
 def frozen_sha256(run: Run, given: Any) -> str | None:

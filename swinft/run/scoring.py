@@ -21,14 +21,13 @@ Values = NDArray[np.floating[Any]]
 
 
 def training_rows(run: Run, experiment: Experiment) -> CSVDataModule:
-    """A run's datamodule, set up with the training rows; no image is read.
+    """A run's datamodule, set up with the training rows; no image is read, and none needs to be there.
 
     Raises:
         InputError: The training table has changed since the run's start.
     """
     check_inputs(run, experiment.config, ("train",))
-    data = experiment.datamodule(run)
-    data.image_files.use_known_cache("")
+    data = experiment.datamodule(run, needs_images=False)
     data.setup("fit")
     return data
 

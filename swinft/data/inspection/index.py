@@ -147,11 +147,15 @@ def write_images(splits: Mapping[str, tuple[Sequence[str], ImageIndex]]) -> str:
 
 def read_images(path: Path, split: str) -> Iterator[Known]:
     """The lines of one split in an `images.csv`; files of earlier versions have fewer columns."""
+    for line in read_lines(path, split):
+        signature = tuple(int(line[name]) for name in SIGNATURE if name in line)
+        yield Known(line["id"], signature, line.get("content", ""), line["pixels"], line["problem"])
+
+
+def read_lines(path: Path, split: str) -> Iterator[dict[str, str]]:
+    """The cells of the lines of one split in an `images.csv`, by column."""
     with path.open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
-            if line["split"] == split:
-                signature = tuple(int(line[name]) for name in SIGNATURE if name in line)
-                yield Known(line["id"], signature, line.get("content", ""), line["pixels"], line["problem"])
+        yield from (line for line in csv.DictReader(file) if line["split"] == split)
 
 
 def differing(records: NDArray[np.void], known: Sequence[Known]) -> list[int]:

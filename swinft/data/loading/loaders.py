@@ -158,7 +158,7 @@ class Loaders:
         Raises:
             InputError: A transform fails; the message names row and image.
         """
-        if self.settings.has_custom_transforms:
+        if self.settings.has_custom_transforms and self.splits.needs_images:
             is_train = name == "train"
             dataset = self.images("train" if is_train else "predict", None, False, context)
             try_transforms(dataset, rows, is_train and not isinstance(self.settings.augment, str))

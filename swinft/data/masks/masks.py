@@ -20,6 +20,7 @@ from swinft.data.masks.files import read_files
 from swinft.data.masks.rle import IGNORED, Order, Runs, area, classes_problem, decode, runs_problem
 from swinft.data.samples import check_answers
 from swinft.data.sources.files import FILES
+from swinft.data.sources.recorded import RecordedImages
 from swinft.data.sources.source import ImageError, Source
 from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.target.base import TargetCells
@@ -141,7 +142,10 @@ def read_masks(settings: "DataSettings", rows: "Rows", outputs: Sequence[str], n
     table = rows.table.take(used)
     shapes = np.zeros((len(rows.table), 2), np.int32)
     paths = [rows.paths[row] for row in used]
-    shapes[used] = image_shapes(paths, settings.loading.image_rules, rows.source, table, problems)
+    known = rows.source.shapes(table.ids) if isinstance(rows.source, RecordedImages) else None
+    if known is None:
+        known = image_shapes(paths, settings.loading.image_rules, rows.source, table, problems)
+    shapes[used] = known
     if kind.files is None:
         cells = TargetCells(table, settings.targets, None, settings.columns.rules)
         found = kind.runs(cells, problems)

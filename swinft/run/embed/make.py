@@ -70,8 +70,12 @@ def names_test(maker: Maker) -> bool:
     return bool(config.test or config.sample_submission)
 
 
-def training_data(maker: Maker) -> CSVDataModule:
+def training_data(maker: Maker, needs_images: bool = False) -> CSVDataModule:
     """The run's datamodule, set up with the training rows.
+
+    Args:
+        maker: What makes the embeddings.
+        needs_images: Missing images are an error.
 
     Raises:
         InputError: The training table has changed since the run's start, or the run predicts masks.
@@ -79,7 +83,7 @@ def training_data(maker: Maker) -> CSVDataModule:
     config = maker.experiment.config.clone()
     config.data.root = maker.options.root or config.data.root
     check_inputs(maker.run, config, ("train",))
-    data = maker.experiment.datamodule(maker.run, **maker.data_changes)
+    data = maker.experiment.datamodule(maker.run, needs_images, **maker.data_changes)
     check_embeddable(data, maker.run)
     check_views(maker.views, *data.settings.shown_to_network)
     data.setup("fit")
@@ -92,6 +96,7 @@ def make_train(maker: Maker) -> CSVDataModule:
     of_rows = {"folds": digest(run.folds), "images": digest(run.images), "inputs": digest(run.inputs)}
     waiting = _waiting(maker, TRAIN, of_rows)
     if waiting:
+        data = training_data(maker, needs_images=True)
         data.check_unchanged(verify(run.images))
     for names in _groups(maker, waiting, len(data.splits.train.table)):
         found = np.flatnonzero(data.splits.train.is_used)

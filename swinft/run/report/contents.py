@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.schema import Schema
-from swinft.errors import InputError, StoreError
+from swinft.errors import InputError, StoreError, command
 from swinft.inference.predictions import Predictions
 from swinft.inference.provenance import Provenance
 from swinft.model.metrics import Metric
@@ -27,7 +27,7 @@ from swinft.run.provenance import predictions_made_with
 from swinft.run.report.rows.facts import RowFacts
 from swinft.run.report.rows.gradcams import GradCams
 from swinft.run.report.rows.members import Explaining, explaining
-from swinft.run.report.thumbnails import Thumbnails
+from swinft.run.report.thumbnails import Thumbnails, lacking
 
 Array = NDArray[np.float64]
 
@@ -102,6 +102,17 @@ class ReportInput:
             thumbnails=Thumbnails(data),
             experiment=experiment,
             allow_code=allow_code,
+        )
+
+    @cached_property
+    def lacking(self) -> str:
+        """Which images are missing, what the page leaves out for it, and what brings it back; empty if none is."""
+        if not (found := lacking(self.data)):
+            return ""
+        again = command("report", self.run.root, "--root", "FOLDER")
+        return (
+            f"{found} Left out is what needs their pixels: thumbnails, Grad-CAMs and training images. "
+            f"`{again}`, with the data's folder, makes the page with them."
         )
 
     @property

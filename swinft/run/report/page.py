@@ -76,6 +76,8 @@ def write_report(
     """
     report = ReportInput.of(run, data, metrics, counts, experiment, allow_code)
     commit(run.errors, as_bytes(error_table(report.oof.values, data, _facts(report))), MAKER)
+    if report.lacking:
+        print_line(report.lacking.replace("`", ""), file=sys.stderr)
     commit(run.report, page_of(report).encode(errors="backslashreplace"), MAKER)
 
 
@@ -101,6 +103,7 @@ def page_of(report: ReportInput) -> str:
         styles=STYLES,
         scripts=SCRIPTS,
         about=about(report),
+        lacking=report.lacking,
         sections=[found for module in SECTIONS if (found := _section(module, report))],
     )
 

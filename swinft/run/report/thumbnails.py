@@ -7,12 +7,15 @@ from PIL import Image
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.images.decode import decode
 from swinft.data.images.depth import displayed
-from swinft.data.sources.source import ImageError
+from swinft.data.row_images import spread
+from swinft.data.sources.source import ImageError, Source
 from swinft.pages.page import image_uri
+from swinft.printing import visible
 
 MAX_IMAGES = 4  # of a row
 SIDE = 160  # pixels of the longer side: 5 to 8 kB each
 QUALITY = 85
+LOOKED_FOR = 1_000  # images: on a network disk each look takes a millisecond
 
 
 class Thumbnails:
@@ -53,6 +56,29 @@ class Thumbnails:
         for number, each in enumerate(found):
             image.paste(each, (sum(before.width for before in found[:number]), 0))
         return jpeg(image)
+
+
+def lacking(data: CSVDataModule) -> str:
+    """What is missing of the images of training rows, as a sentence; empty where up to 1,000 of them are all there.
+
+    Args:
+        data: The datamodule after `setup("fit")`.
+    """
+    rows = data.splits.train
+    some = [rows.paths[place] for place in spread(len(rows.paths), LOOKED_FOR)]
+    gone = [path for path in some if not _is_there(path, rows.source)]
+    if not gone:
+        return ""
+    which = "The training images are" if len(gone) == len(some) else f"{len(gone):,} of {len(some):,} images are"
+    return f"{which} not there, such as {visible(gone[0])}."
+
+
+def _is_there(path: str, source: Source) -> bool:
+    try:
+        source.stat(path)
+    except (OSError, LookupError, ValueError):
+        return False
+    return True
 
 
 def jpeg(image: Image.Image) -> str:

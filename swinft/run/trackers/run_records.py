@@ -81,8 +81,7 @@ class _RunEnd:
 
     @cached_property
     def _data(self) -> CSVDataModule:
-        data = self._experiment.datamodule(self._run)
-        data.image_files.use_known_cache("")  # images are not checked again
+        data = self._experiment.datamodule(self._run, needs_images=False)
         data.setup("fit")
         return data
 

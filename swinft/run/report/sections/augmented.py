@@ -35,6 +35,8 @@ def section(report: ReportInput) -> Section | None:
     config = MixConfig(**(report.config["model"].get("mix") or {}))
     is_on = bool(config.mixup_alpha or config.cutmix_alpha)
     batch, rows = first_batch(report, is_on)
+    if batch is None and report.lacking:  # said at the top of the page
+        return None
     if batch is None:
         return Section(
             "augmented", TITLE, "An image of the first batch is not there.", render("sections/augmented.html", rows=[])
