@@ -102,6 +102,16 @@ def test_rounds_are_for_all_folds_and_in_a_file(competition, tmp_path, capsys):
     assert "rounds are read from a YAML file" in capsys.readouterr().err
 
 
+def test_a_filter_does_not_start_from_weights_that_have_seen_its_pairs(tiny_run, competition, tmp_path, capsys):
+    rounds = [{"name": "base"}, {"name": "clean", "drop_noisy": {"share": 0.2}}]
+    given = config(competition, tmp_path, rounds, **{"model.pretrained": str(tiny_run / "fold_0")})
+    assert main(["check", "--config", str(given)]) == 2
+    err = capsys.readouterr().err
+    assert "holds out the folds" in err, err
+    assert f"has the weights {tiny_run / 'fold_0' / 'weights.safetensors'}" in err
+    assert "depend on the labels of the fold that is scored" in err
+
+
 @pytest.mark.slow
 def test_rounds_are_runs_that_learn_from_one_another(competition, tmp_path, capsys):
     file = config(competition, tmp_path)

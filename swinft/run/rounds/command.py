@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from swinft.data.datamodule import CSVDataModule
 from swinft.data.folds import folds_csv
 from swinft.errors import InputError, listed, number_of, together
 from swinft.json_output import Output
@@ -21,6 +22,7 @@ from swinft.run.config.parser import Parser
 from swinft.run.experiment import Experiment
 from swinft.run.fit_command import config_files, has_rounds
 from swinft.run.folds.labels import rows_of
+from swinft.run.folds.pretrained import find_leak
 from swinft.run.folds.teacher import DISTILL, LABELS, TeacherRun
 from swinft.run.layout import Run
 from swinft.run.lock import hold
@@ -190,14 +192,32 @@ def _check_filter(plan: Plan, each: Round, first: CheckedRun, folds: Path, resum
     for number, pairs in enumerate(pairings(num_folds) if each.drop_noisy.nested else []):
         file = folds.with_name(f"pairs_{number}.csv")
         file.write_text(folds_csv(data.train_table.ids, paired_folds(data.fold_of_row, pairs)), encoding="utf-8")
-        inner = plan.inner(each, number, file, resume).datamodule()
+        experiment = plan.inner(each, number, file, resume)
+        inner = experiment.datamodule()
         try:
             inner.image_files.use_known_cache("")
             inner.setup("fit")
+            _check_start(experiment, inner, len(pairs))
         except InputError as error:
             raise InputError(
                 f"drop_noisy holds out the folds {listed(f'{a} and {b}' for a, b in pairs)} together, and {error}"
             ) from error
+
+
+def _check_start(experiment: Experiment, data: CSVDataModule, num_pairs: int) -> None:
+    """Checks that no network of a filter starts from weights that were trained on rows which it is to hold out.
+
+    Raises:
+        InputError: One does.
+    """
+    for fold in range(num_pairs):
+        if leak := find_leak(experiment.config, data, fold):
+            raise InputError(
+                f"model.pretrained {experiment.config.model.pretrained} has the weights {leak.file}, which were "
+                f"trained on {leak.rows} of the {number_of(leak.held_out, 'row')} of a pair: what is dropped would "
+                f"depend on the labels of the fold that is scored. Start from weights that have seen none of these "
+                f"rows, or set nested: false, whose score is too good."
+            )
 
 
 def _check_learns(plan: Plan, each: Round, found: Checked) -> None:
