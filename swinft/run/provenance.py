@@ -34,6 +34,8 @@ def check_weights(run: Run, made_with: Provenance, path: Path) -> None:
 def check_members(run: Run, made_with: Provenance, path: Path) -> None:
     """Compares the tables of an ensemble's members with those that it was made of; prints those that are not here.
 
+    Members that are ensembles, or fitted on embeddings, are compared with their own members in turn.
+
     Raises:
         InputError: Some have changed.
     """
@@ -51,6 +53,10 @@ def check_members(run: Run, made_with: Provenance, path: Path) -> None:
         raise InputError(
             f"{path} is out of date: these files of members have changed since: {files}. To use them, {fix}."
         )
+    folders = [os.path.normpath(run.root / each["run"]) for each in run.read_ensemble()["members"] if "run" in each]
+    for member in map(Run.at, map(Path, folders)):
+        if member.is_ensemble and member.test_predictions.is_file():
+            predictions_made_with(member)
 
 
 def remake_command(run: Run) -> str:

@@ -17,6 +17,7 @@ from swinft.ranges import check_whole
 CalibrateHow = Literal["platt", "isotonic"]
 
 LEAST = 1e-7  # a probability before its logarithm: float32's resolution below 1
+LEAST_SPREAD = 1e-24  # of numbers that differ, relative to their squares: float32 has steps of 1e-7, float64 of 1e-16
 LIMITS = np.concatenate([[0.0], np.logspace(-7, -0.7, 64)])  # tried as limits of probabilities, up to 0.2
 TEMPERATURES = (0.05, 20.0)  # beyond these a row is certain, or all classes are equal
 
@@ -166,7 +167,8 @@ class AffineRule(BuiltinFittedRule):
             means = [np.average(each, weights=counts) if is_moved else 0.0 for each in (given, wanted)]
             away = given - means[0]
             spread = float(counts @ away**2)
-            factor = float(counts @ (away * (wanted - means[1]))) / spread if spread > 0 else 1.0
+            is_known = spread > LEAST_SPREAD * float(counts @ given**2)  # of equal numbers it is the rounding of a mean
+            factor = float(counts @ (away * (wanted - means[1]))) / spread if is_known else 1.0
             lines[name] = [factor, float(means[1] - factor * means[0])]
         return {"line": lines}
 

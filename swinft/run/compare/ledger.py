@@ -14,7 +14,7 @@ import yaml
 from swinft.errors import InputError, RunError, listed, number_of
 from swinft.model.metrics import METRICS, word_of
 from swinft.run.compare.notes import read_note
-from swinft.run.layout import Run
+from swinft.run.layout import ROUNDS, Run
 from swinft.store import is_committed
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RunError, yaml.YAMLError)
@@ -158,6 +158,8 @@ def read_entries(
             found.append(read_entry(Run(path), metric, submitted))
         elif (path / "trials").is_dir():
             others.append(f"{path.name} (a search: name {path / 'trials'})")
+        elif (path / ROUNDS).is_file():
+            others.append(f"{path.name} (rounds: name this folder)")
         else:
             others.append(path.name)
     return found, others

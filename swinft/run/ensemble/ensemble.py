@@ -25,7 +25,7 @@ from swinft.run.ensemble.folder import check_name_is_free, new_folder, write_fil
 from swinft.run.ensemble.leaks import notes_on_members
 from swinft.run.ensemble.members import Base, Member, common_rows, lacks_test, read_oof, refuse_maps
 from swinft.run.ensemble.nested import Problem
-from swinft.run.ensemble.predict import predict_ensemble
+from swinft.run.ensemble.predict import predict_ensemble, tests_of
 from swinft.run.ensemble.problem import make_problem as make_problem
 from swinft.run.ensemble.recipe import Recipe
 from swinft.run.ensemble.table import table_lines
@@ -81,6 +81,9 @@ def make_ensemble(recipe: Recipe) -> Run:
         base = Base.open(_base_folder(recipe), recipe.allow_code)
         refuse_maps(base.run, base.data.schema)
         members = [read_oof(spec, base, recipe.allow_code) for spec in recipe.specs]
+        lacking = [spec for spec in recipe.specs if lacks_test(spec)]
+        if not lacking:  # what is wrong with them is said before anything is fitted
+            tests_of(recipe.specs, base.data.schema, base.data.settings.id)
         rows = common_rows(members, base, recipe.common_rows)
         (metric,) = chosen_metrics(base.metrics[:1], base.data.schema.kind)
         problem = make_problem(base, members, rows, metric)
@@ -94,7 +97,7 @@ def make_ensemble(recipe: Recipe) -> Run:
             print_line(line)
         _report(run, base)
     print_line(f"{number_of(len(rows), 'out-of-fold prediction')}: {run.oof}")
-    if lacking := [spec for spec in recipe.specs if lacks_test(spec)]:
+    if lacking:
         print_line(
             f"no test predictions yet of {listed(spec.name for spec in lacking)}: make them, then run "
             f"`{command('predict', run.root)}`"

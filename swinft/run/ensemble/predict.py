@@ -1,7 +1,7 @@
 """Predicts the test rows with an ensemble: its method on the current test predictions of its members."""
 
 import os
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -102,17 +102,30 @@ def combine(run: Run, options: PredictOptions) -> Predictions:
             if commands
             else f"without a table of test predictions: {listed(spec.name for spec in lacking)}. Name it in the recipe."
         )
-    names = [ID, run.read_config()["data"]["id"]]
-    tests: list[Predictions] = []
-    files: dict[str, str] = {}
-    for spec in specs:
-        found, hashes = read_test(spec, schema, names)
-        tests.append(found)
-        files |= hashes
-    tests = same_rows(tests, list(files))
+    tests, files = tests_of(specs, schema, run.read_config()["data"]["id"])
     features = _features(run, tests[0].ids, options) if recipe["has_features"] else None
     hashes = {os.path.relpath(Path(name).resolve(), run.root.resolve()): sha for name, sha in files.items()}
     return by_method(run, tests, schema, features, hashes)
+
+
+def tests_of(specs: Sequence[MemberSpec], schema: Schema, id: str) -> tuple[list[Predictions], dict[str, str]]:
+    """The test predictions of all members in the order of the first ones, and the SHA-256 of their files by path.
+
+    Args:
+        specs: The members.
+        schema: The outputs of the ensemble.
+        id: Name of the id column in the training table, which tables of other programs may have as well.
+
+    Raises:
+        InputError: Some are missing, out of date, or of other rows.
+    """
+    tests: list[Predictions] = []
+    files: dict[str, str] = {}
+    for spec in specs:
+        found, hashes = read_test(spec, schema, [ID, id])
+        tests.append(found)
+        files |= hashes
+    return same_rows(tests, list(files)), files
 
 
 def by_method(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from swinft.errors import listed
+from swinft.errors import listed, number_of
 from swinft.printing import aligned, format_interval, format_known, format_score, visible
 from swinft.run.ensemble.pairs import CERTAIN, SHOWN, pair_rows
 
@@ -22,7 +22,7 @@ def table_lines(found: Mapping[str, Any]) -> list[str]:
     reference = f"gain over {against}"
     header = ["", "nested", "in-sample", "optimism", reference, "95 % interval"]
     methods = [[each["name"], *_numbers(each)] for each in found["methods"]]
-    lines = [f"{found['metric']}, {direction} is better; {found['rows']:,} rows in {found['folds']} folds"]
+    lines = [f"{found['metric']}, {direction} is better; {found['rows']:,} rows in {number_of(found['folds'], 'fold')}"]
     lines += aligned([header, *methods])
     lines += [f"  {name}: not tried, {reason}" for name, reason in found["refused"].items()]
     header = ["member", "score", reference, "95 % interval", "mean correlation", "adds"]

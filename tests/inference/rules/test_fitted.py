@@ -299,6 +299,16 @@ def test_a_line_is_that_of_least_squares():
     assert factor["line"]["grade"] == pytest.approx([(values * truth).sum() / (values**2).sum(), 0])
 
 
+@pytest.mark.parametrize("constant", [0.1, 1.7, 3.3])
+def test_a_line_of_equal_numbers_moves_them_and_stretches_nothing(constant):
+    _, truth = grades(200)
+    weights = np.random.default_rng(0).random(200)  # with which the mean of equal numbers is not quite that number
+    rows = given(GRADES, np.full_like(truth, constant), truth, "rmse", weights=weights)
+    parameters, changed = fitted("affine", rows)
+    assert parameters["line"]["grade"][0] == 1
+    assert changed == pytest.approx(np.full_like(truth, np.average(truth, axis=0, weights=weights)))
+
+
 class Known(Metric):
     """Share of the known labels that are right."""
 

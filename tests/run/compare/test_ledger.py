@@ -58,6 +58,8 @@ def test_unfinished_damaged_and_newer_runs_are_listed_with_what_they_lack(folder
     commit((folder / "c" / "scores.json"), b'{"best": 1}', "a newer swinft")
     damaged = folder / "line\x1b[31m"
     damaged.mkdir()
+    (folder / "several").mkdir()
+    (folder / "several" / "rounds.json").write_text("{}")
     (damaged / "config.yaml").write_text("a: [")
     (folder / "unrelated").mkdir()
     (folder / "dangling").symlink_to(folder / "nowhere")
@@ -70,7 +72,7 @@ def test_unfinished_damaged_and_newer_runs_are_listed_with_what_they_lack(folder
     assert main(["runs", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "\x1b" not in said
-    assert "not runs: unrelated" in said
+    assert "not runs: several (rounds: name this folder) and unrelated" in said
     assert main(["runs", str(folder / "nowhere")]) == 2
     assert "there is no folder" in capsys.readouterr().err
 

@@ -421,6 +421,22 @@ def test_a_member_that_changed_is_seen(runs, capsys):
     assert "whether this member has changed since is unknown" in capsys.readouterr().out
 
 
+def test_a_member_of_a_member_that_changed_is_seen(runs, capsys):
+    assert combine(runs, "--method", "mean", members="ab") == 0
+    assert combine(runs, "--method", "mean", members="Ec", name="F") == 0
+    write_test(Run(runs / "b"), values(runs / "c", "test_predictions.csv"))
+    capsys.readouterr()
+    assert main(["submit", str(runs / "F")]) == 2
+    said = error(capsys)
+    assert f"{runs / 'E' / 'test_predictions.csv'} is out of date" in said
+    assert f"run `swinft predict {runs / 'E'}` again" in said
+    assert main(["predict", str(runs / "E")]) == 0
+    assert main(["submit", str(runs / "F")]) == 2
+    assert f"run `swinft predict {runs / 'F'}` again" in error(capsys)
+    assert main(["predict", str(runs / "F")]) == 0
+    assert main(["submit", str(runs / "F")]) == 0
+
+
 @pytest.mark.slow
 def test_members_without_test_predictions_can_follow_later(runs, capsys):
     for path in (runs / "b").glob("test_predictions*"):
@@ -446,6 +462,7 @@ def test_test_predictions_of_other_rows_are_refused(runs, tmp_path, capsys):
     words = ["ensemble", str(runs / "a"), f"{oof}:{test}", "--name", "E", "--runs", str(runs), "--method=mean", *QUICK]
     assert main(words) == 2
     assert f"{test} does not contain every id exactly once" in error(capsys)
+    assert not (runs / "E").exists()
 
 
 @pytest.mark.slow
