@@ -19,7 +19,7 @@ from torch import Tensor
 
 from swinft.errors import InputError
 from swinft.extras import import_extra
-from swinft.inference.parity import Predicting, example_inputs, largest_difference
+from swinft.inference.parity import Predicting, example_inputs, largest_difference, output_ranges
 from swinft.model.backbones.memory_format import set_layout
 from swinft.model.network import ImageModel
 
@@ -165,4 +165,4 @@ def _deviation(predictor: OpenVINONet, net: ImageModel, image_size: tuple[int, i
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         given = dict(zip(net.inputs, example, strict=True))
         expected = net.predict(**given)
-    return largest_difference(predictor.predict(**given), expected, SMALLEST_RANGE)
+    return largest_difference(predictor.predict(**given), expected, output_ranges(expected, SMALLEST_RANGE))

@@ -52,18 +52,22 @@ def example_inputs(net: ImageModel, image_size: tuple[int, int], num_images: int
     return tuple(given[name] for name in net.inputs)
 
 
-def largest_difference(found: Tensor, expected: Tensor, smallest_range: float, is_one_unit: bool = False) -> float:
-    """Largest difference relative to the range of the expected outputs; NaN if any output is NaN.
+def output_ranges(expected: Tensor, smallest_range: float, is_one_unit: bool = False) -> Tensor:
+    """The range of each output, (K,) or (1,), by which differences are divided.
 
     Args:
-        found: Outputs of the converted network (B, K).
-        expected: Outputs of torch (B, K).
+        expected: Outputs of torch (N, K), of as many images as there are: the outputs of a few images may by chance be
+            equal, or close to zero.
         smallest_range: Lower limit of the range, relative to the largest magnitude: if predictions hardly vary over the
             images, the rounding of fp32 would otherwise be a large fraction of the range.
         is_one_unit: Whether all outputs have one unit, and so one range, as probabilities do.
     """
     outputs = expected.flatten()[:, None] if is_one_unit else expected
-    differences = (found - expected).abs()
     spread = outputs.amax(0) - outputs.amin(0)
     smallest = (smallest_range * outputs.abs().amax(0)).clamp_min(torch.finfo(torch.float32).tiny)
-    return float((differences.amax(0) / spread.maximum(smallest)).max())
+    return spread.maximum(smallest)
+
+
+def largest_difference(found: Tensor, expected: Tensor, ranges: Tensor) -> float:
+    """Largest difference of outputs (B, K), relative to the ranges of the outputs; NaN if any output is NaN."""
+    return float(((found - expected).abs().amax(0) / ranges).max())

@@ -17,7 +17,7 @@ from timm.models._input import get_model_args
 from torch import Tensor, nn
 
 from swinft.errors import InputError
-from swinft.inference.parity import largest_difference
+from swinft.inference.parity import largest_difference, output_ranges
 from swinft.model.fusion import MeanFusion
 from swinft.model.heads import LinearHead
 from swinft.model.network import ImageModel
@@ -163,7 +163,9 @@ def _with_classifier(net: ImageModel, num_outputs: int, example: tuple[Tensor, .
     except RuntimeError:  # with a classifier or this pooling it has other layers
         return None
     logits, expected = of_rows(net, model, has_head=True)(*example), of_rows(net, None, has_head=True)(*example)
-    return model if largest_difference(logits, expected, 1.0, is_one_unit=True) <= SAME else None
+    return (
+        model if largest_difference(logits, expected, output_ranges(expected, 1.0, is_one_unit=True)) <= SAME else None
+    )
 
 
 def of_rows(net: ImageModel, model: Any, has_head: bool) -> Callable[..., Tensor]:

@@ -214,7 +214,7 @@ def test_every_loss_learns(kind, loss, outputs, target):
     head.initialize(target)
     features = torch.randn(len(target), 8)
     optimizer = torch.optim.Adam(head.parameters(), 0.2)
-    for _ in range(80):
+    for _ in range(120):
         optimizer.zero_grad()
         row_losses(head, head(features), head.encode(target)).mean().backward()
         optimizer.step()

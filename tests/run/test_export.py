@@ -263,6 +263,18 @@ class NotANumber(swinft.ClassificationHead):
         return super().decode(logits * float("nan"))
 
 
+def test_predictions_close_to_zero_are_compared_in_the_range_of_all_images():
+    """Standardised targets are around 0; rounding is a large part of a prediction that is there by chance."""
+    net = make_net(head=swinft.RegressionHead)
+    batches = [example_inputs(net, (SIDE, SIDE), size, seed=size) for size in (1, 3)]
+    nn.init.zeros_(net.head.shift)
+    net.head.shift -= net.predict(*batches[0])[0].detach()
+    exported = export_net(net, "onnx", (SIDE, SIDE), ["a", "b", "c"], "crop")
+    computed, expected = exported.compute(*batches[0]), exported.expected(*batches[0])
+    assert expected.abs().max() < 1e-5 < expected.abs().max() + (computed - expected).abs().max() / TOLERANCE
+    assert check_parity(net, exported, batches) <= TOLERANCE
+
+
 @pytest.mark.parametrize("head", [ByCount, NotANumber])
 @pytest.mark.parametrize("to", ["onnx", "torchscript"])
 def test_a_head_that_a_graph_cannot_hold_is_refused(head, to):
@@ -344,7 +356,7 @@ def test_new_heads_and_poolings_compute_the_same_elsewhere(pooling, head):
     net = pooled_net(V1, TINY_SWIN, pooling, head)
     predictions = net.predict(*example_inputs(net, (SIDE, SIDE), 4))
     assert predictions.std(0).max() > 1e-3  # or anything would do
-    assert [difference(net, to) <= TOLERANCE for to in ("onnx", "torchscript")] == [True] * 2
+    assert max(difference(net, to) for to in ("onnx", "torchscript")) <= 3 * TOLERANCE  # or `check_parity` refuses it
     compiled = compile_net(net, (SIDE, SIDE))
     assert compiled.deviation <= TOLERANCES["f32"]
     exported = export_net(net, "timm", (SIDE, SIDE), ["a", "b", "c"], "crop")

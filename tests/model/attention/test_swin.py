@@ -116,6 +116,14 @@ def test_every_definition_equals_timms(name):
     assert shifts == {True, False}
 
 
+@pytest.mark.parametrize("seed", [0, 19, 26, 53, 57])  # each was refused: one gradient of a block was all rounding
+def test_gradients_whose_terms_cancel_are_no_difference(seed):
+    torch.manual_seed(seed)
+    window = 8 if seed == 19 else 5
+    model = create_backbone(V2, 8 * window, False, backbone_args={**NARROW, "window_size": window}).model
+    assert accelerate(model) == 4
+
+
 @pytest.mark.parametrize("name", [V1, V2])
 def test_checkpoints_are_interchangeable(name):
     timms, ours = pair(name)
