@@ -15,13 +15,11 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from swinft.data.strata import classes_of, is_binary, labels_of
+from swinft.data.strata import classes_of, labels_of
 from swinft.data.tables.table import DataError, Problem, Table, read_table
 from swinft.data.tables.text import Spellings
 from swinft.errors import InputError, number_of
 
-SHOWN = 10  # names in a message
-SPLIT = "is in more than one fold, or in one and among the rows that every fold trains on"
 ALL_ROWS = -2  # in the place of a fold that is held out: none is, and every row is trained on
 NO_FOLD = -1  # for a row that no fold scores: it is skipped, or every fold trains on it
 FoldKind = Literal[
@@ -145,79 +143,6 @@ def with_rare_joined(classes: NDArray[np.int64], num_folds: int) -> NDArray[np.i
 def _number_of_groups(classes: NDArray[np.int64], groups: NDArray[np.int64], num_groups: int) -> NDArray[np.int64]:
     """Number of groups that contain each class, int64 (largest class + 1,)."""
     return np.bincount(np.unique(classes * num_groups + groups) // num_groups)
-
-
-def check_folds(
-    folds: Folds,
-    targets: NDArray[Any],
-    names: Sequence[str],
-    groups: Sequence[str] | None = None,
-    source: tuple[str, str] | None = None,
-    may_lack: bool = False,
-) -> list[str]:
-    """Checks that every fold can be trained and scored.
-
-    Args:
-        folds: Fold of each row, int64 (N,).
-        targets: int64 (N,) classes, or float (N, K).
-        names: Names of the K classes, numbers or labels.
-        groups: Group names of the first rows, that must not be split; the other rows have no group.
-        source: The file or column of the folds, and the key that names it; None if they were made.
-        may_lack: A fold may train on no row of a class that it scores.
-
-    Returns:
-        Notes, one line each.
-
-    Raises:
-        InputError: A fold is empty, a group is in two folds, or a class is missing from the rows a fold trains on.
-    """
-    sizes = np.bincount(folds[folds != NO_FOLD])
-    problems = [f"fold {fold} has no row." for fold in np.flatnonzero(sizes == 0)]
-    if not len(sizes):
-        problems.append("every row is in none: nothing is held out.")
-    if len(sizes) == 1 and (folds != NO_FOLD).all():
-        problems.append("there is only one fold: nothing is left to train on.")
-    first: dict[str, int] = {}
-    # Every fold trains on rows without a fold, so no fold may score their groups.
-    known = zip(groups or [], folds.tolist(), strict=False)
-    split = {group for group, fold in known if first.setdefault(group, fold) != fold}
-    problems += [f"group '{group}' {SPLIT}." for group in sorted(split)[:SHOWN]]
-    problems += [f"and {len(split) - SHOWN:,} more groups."] if len(split) > SHOWN else []
-    notes = []
-    counts = count_per_fold(folds, targets, len(names))
-    everywhere = count_per_fold(np.zeros_like(folds), targets, len(names))[0]
-    for fold, held_out in enumerate(counts):
-        unseen = [names[int(k)] for k in np.flatnonzero((everywhere > 0) & (everywhere == held_out))]
-        if unseen and targets.ndim == 1 and not may_lack:
-            problems.append(f"fold {fold} trains on no row of {_first(unseen)}.")
-        elif unseen:
-            what = "row" if targets.ndim == 1 else "positive row"
-            notes.append(f"fold {fold} trains on no {what} of {_first(unseen)}.")
-        unscored = [names[int(k)] for k in np.flatnonzero((counts.sum(0) > 0) & (held_out == 0))]
-        if unscored:
-            notes.append(f"fold {fold} holds out no row of {_first(unscored)}.")
-    if problems:
-        fix = "Lower data.folds.num, choose another data.folds.kind or seed, or set data.folds.rare_classes to train or"
-        fix += " spread."
-        fix = f"Correct {source[0]}, which {source[1]} names, or remove {source[1]}." if source else fix
-        raise InputError("\n  ".join(["the folds cannot be used:", *problems, fix]))
-    return notes
-
-
-def count_per_fold(folds: Folds, targets: NDArray[Any], num_outputs: int) -> NDArray[np.int64]:
-    """Rows of each class, or positive rows of each label, in each fold: int64 (folds, K); (folds, 0) for numbers."""
-    num_folds = int(folds.max()) + 1
-    if targets.ndim == 1:
-        scored = folds != NO_FOLD
-        cells = folds[scored] * num_outputs + targets[scored]
-        return np.bincount(cells, minlength=num_folds * num_outputs).reshape(num_folds, num_outputs)
-    if is_binary(targets):
-        return np.stack([np.nansum(targets[folds == fold], 0) for fold in range(num_folds)]).astype(np.int64)
-    return np.zeros((num_folds, 0), dtype=np.int64)
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
 def folds_csv(ids: Sequence[str], folds: Folds) -> str:

@@ -93,6 +93,11 @@ class Schema:
         ]
 
     @property
+    def unordered_auxiliary(self) -> list[str]:
+        """Names of the auxiliary targets whose classes are not numbers, and have no order."""
+        return [each["name"] for each in self.auxiliary if not all(map(NUMBER.fullmatch, each["outputs"]))]
+
+    @property
     def kind_name(self) -> str:
         """Name of the kind, for messages."""
         return self.kind if self.kind_class is None else f"{self.kind_class}, a {self.kind}"

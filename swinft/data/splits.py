@@ -16,7 +16,8 @@ from swinft.data.data_settings import DataSettings
 from swinft.data.dropped import Dropped, dropped_notes, read_dropped
 from swinft.data.extra import extra_notes, find_leaks, leaks_csv, with_extra
 from swinft.data.fold_assignment import assign_folds
-from swinft.data.folds import ALL_ROWS, NO_FOLD, Folds, check_folds, unseen_rows
+from swinft.data.fold_checks import check_rows
+from swinft.data.folds import ALL_ROWS, NO_FOLD, Folds, unseen_rows
 from swinft.data.gap_checks import check_gaps
 from swinft.data.given_rows import GivenRows
 from swinft.data.inspection.image_files import ImageFiles
@@ -262,11 +263,7 @@ class Splits:
         if schema.kind_check and self.known_schema:
             check_kind(schema, Schema.from_dict(json.loads(verify(self.known_schema).read_bytes())))
         folds = assign_folds(config, replace(train, targets=schema.target.strata(train.targets)), self.image_files)
-        known = None if self.known_images else train.groups  # a run's folds were checked when it was started
-        groups = known and [known[row] for row in np.flatnonzero(answered & is_main)]
-        notes = check_folds(
-            folds[answered], train.targets[answered], schema.outputs, groups, config.source, config.spreads
-        )
+        notes = check_rows(train, folds, schema.outputs, config, self.known_images is not None)
         check_gaps(train, schema, folds)
         self._leaks = find_leaks(train, folds, self.known_leaks, self.image_files)
         self._dropped = read_dropped(config.drop, train, folds)

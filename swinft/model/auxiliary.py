@@ -3,7 +3,7 @@
 Shapes: B batch, N training rows, D features, A auxiliary targets, K outputs of one of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,23 @@ class AuxiliaryHeads(nn.ModuleList):
         self.weights = [float(each["weight"]) for each in targets]
         for each in targets:
             self.append(_head_of(each, in_features))
+
+    def check_orders(self, unordered: Collection[str]) -> None:
+        """Checks that a head of classes in an order gets such.
+
+        Args:
+            unordered: Names of the auxiliary targets whose classes are not numbers.
+
+        Raises:
+            InputError: They have no order.
+        """
+        for name, head in zip(self.names, self, strict=True):
+            if head.needs_order and name in unordered:
+                raise InputError(
+                    f"auxiliary target '{name}': its head {type(head).__name__} is for classes in an order, and its "
+                    f"classes are not numbers. Write them as numbers from the lowest (a step `map` in data.train), or "
+                    f"choose another head."
+                )
 
     def initialize(self, targets: Sequence[Tensor]) -> None:
         """Calls `initialize` of every head with the targets of the training rows, int64 (N,) or float (N, K)."""

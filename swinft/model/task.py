@@ -220,6 +220,8 @@ class FineTuneTask(OptimizedTask):
             InputError: The kind of target or the number of outputs or metadata features differs.
         """
         check_context(self.context, schema)
+        if self.net.auxiliary is not None:
+            self.net.auxiliary.check_orders(schema.unordered_auxiliary)
         check_fits(self.net.head, self.context.num_metadata or 0, self.scored_by, schema)
         self._schema = schema
 

@@ -116,3 +116,30 @@ def test_a_run_of_one_hold_out_goes_from_fit_to_submit(competition, tmp_path):
     assert sum(line.endswith(",,,,-1,in no fold") for line in lines) == 24
     assert main(["predict", str(run), "--device", "cpu"]) == 0
     assert main(["submit", str(run)]) == 0
+
+
+def test_a_group_is_whole_with_rows_that_have_an_auxiliary_target_alone(competition):
+    for row, line in enumerate(competition.train):
+        line["part"] = str(row // 2 % 2)  # owners are whole
+    competition.train[0]["animal"] = ""
+    competition.write()
+    mask = {"on_missing_target": "mask", "auxiliary": [{"target": "sex", "target_kind": "classification"}]}
+    given = {"columns": mask, "folds": {"column": "part", "group": "owner"}}
+    assert 0 in competition.ready(**given).splits.trained_on(1)
+    competition.train[0]["part"] = "1"  # fold 0 would train on it, and hold out the other row of its owner
+    competition.write()
+    with pytest.raises(InputError, match="group 'owner 0' is in more than one fold"):
+        competition.ready(**given)
+
+
+def test_a_class_whose_rows_have_no_weight_is_not_trained_on(competition):
+    for row, line in enumerate(competition.train):
+        line["votes"] = "0" if row % 3 == 1 else "2"
+        line["part"] = str(row % 2)
+    competition.write()
+    given = {"columns": {"weight": "votes"}, "folds": {"column": "part"}}
+    with pytest.raises(InputError, match="fold 1 trains on no row of cat with a weight above 0"):
+        competition.ready(**given)
+    competition.train[1]["votes"] = competition.train[4]["votes"] = "0.1"
+    competition.write()
+    assert competition.ready(**given).fold_of_row[[1, 4]].tolist() == [1, 0]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
-from swinft.data.folds import check_folds, count_per_fold, folds_csv, make_folds, read_folds
+from swinft.data.fold_checks import check_folds, count_per_fold, split_groups
+from swinft.data.folds import folds_csv, make_folds, read_folds
 from swinft.data.strata import target_bins
 from swinft.data.tables.table import DataError, read_table
 from swinft.errors import InputError
@@ -17,7 +18,7 @@ GROUPS = [f"patient {k}" for k in RNG.choice(40, 200)]
 NAMES = ["a", "b", "c", "d"]
 
 
-def split_groups(folds):
+def number_split(folds):
     return sum(len(set(folds[np.array(GROUPS) == group])) > 1 for group in set(GROUPS))
 
 
@@ -36,11 +37,11 @@ def test_every_kind_covers_every_row_with_folds_of_like_size(kind, targets):
     sizes = np.bincount(folds, minlength=5)
     assert sizes.sum() == 200
     assert (abs(sizes - 40) <= (8 if groups else 5)).all(), sizes
-    assert split_groups(folds) == 0 if groups else split_groups(folds) > 0
+    assert number_split(folds) == 0 if groups else number_split(folds) > 0
     assert np.array_equal(folds, make_folds(kind, 5, 1, targets, groups))
     if kind != "group":
         assert not np.array_equal(folds, make_folds(kind, 5, 2, targets, groups))
-    check_folds(folds, targets, NAMES, groups)
+    check_folds(folds, targets, NAMES, split_groups(folds, groups, np.ones(200, dtype=bool)))
 
 
 def test_auto_is_scikit_learns_stratified_split():
@@ -72,7 +73,7 @@ def test_labels_are_shared_out_evenly_with_and_without_groups():
     for groups in (None, GROUPS):
         counts = count_per_fold(make_folds("auto", 5, 1, LABELS, groups), LABELS, 4)
         assert (np.ptp(counts, axis=0) <= [4, 4, 4, 4]).all(), counts
-    assert split_groups(make_folds("auto", 5, 1, LABELS, GROUPS)) == 0
+    assert number_split(make_folds("auto", 5, 1, LABELS, GROUPS)) == 0
 
 
 def test_a_large_group_is_placed_before_the_small_ones_fill_the_folds():
@@ -112,8 +113,10 @@ def test_wrong_use(arguments, expected):
 
 def test_folds_that_do_not_hold_are_refused_with_all_reasons():
     targets = np.array([0, 0, 1, 1, 0, 0])
+    folds = np.array([0, 0, 2, 2, 0, 2])
+    split = split_groups(folds, ["p", "p", "q", "q", "p", "p"], np.ones(6, dtype=bool))
     with pytest.raises(InputError) as caught:
-        check_folds(np.array([0, 0, 2, 2, 0, 2]), targets, ["cat", "dog"], ["p", "p", "q", "q", "p", "p"])
+        check_folds(folds, targets, ["cat", "dog"], split)
     message = str(caught.value)
     assert "fold 1 has no row" in message
     assert "group 'p' is in more than one fold" in message

@@ -415,6 +415,14 @@ def test_classes_that_are_decimals_are_in_the_numbers_order(competition):
     assert competition.ready().schema.outputs == ["0.5", "5.5", "10.5"]
 
 
+@pytest.mark.parametrize("grades", [["-1", "0", "+1"], ["1.", "9.", "10."], ["9", "2e1", "1e2"]])
+def test_classes_that_are_numbers_in_any_form_are_in_the_numbers_order(competition, grades):
+    change(competition, "animal", [grades[k % 3] for k in range(30)])
+    schema = competition.ready().schema
+    assert schema.outputs == grades
+    assert (np.diff(schema.grades) > 0).all()  # a head of grades takes its thresholds between neighbours
+
+
 def test_f065_true_among_numbers_is_no_number(competition):
     change(competition, "weight", ["True", "2.5"])
     found = messages(competition, target="weight", target_kind="regression")

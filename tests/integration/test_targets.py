@@ -148,12 +148,21 @@ WRONG = [
         {"target": "brightness", "target_kind": "regression", "head": {"class_path": "torch.nn.Linear"}},
         "needs a class derived from swinft's Head",
     ),
+    (
+        {"target": "size", "target_kind": "classification", "head": {"class_path": "swinft.OrdinalHead"}},
+        "auxiliary target 'size': its head OrdinalHead is for classes in an order, and its classes are not numbers",
+    ),
+    ({"target": ["is_red", "is_red"], "target_kind": "multilabel"}, "auxiliary.target names is_red more than once"),
 ]
 
 
 @pytest.mark.parametrize(("given", "said"), WRONG)
 def test_a_wrong_auxiliary_target_is_an_error_before_training(given, said, competition, tmp_path, capsys):
-    config = tiny_config(competition, tmp_path / "runs", **{"data.columns": {"auxiliary": [given]}})
+    size = {"format": {"size": "{tags}"}}
+    train = [{"csv": "train.csv"}, size]
+    config = tiny_config(
+        competition, tmp_path / "runs", **{"data.train": train, "data.columns": {"auxiliary": [given]}}
+    )
     assert main(["check", "--config", str(write_config(tmp_path / "c.yaml", config))]) == 2
     assert said in capsys.readouterr().err
 

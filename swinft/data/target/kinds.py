@@ -10,7 +10,7 @@ from swinft.data.target.multilabel import Multilabel
 from swinft.data.target.regression import Regression
 from swinft.data.target.segmentation import Segmentation
 from swinft.data.target.soft import SoftClassification
-from swinft.errors import InputError, suggest
+from swinft.errors import InputError, listed, suggest
 
 TargetKind = Literal["classification", "regression", "multilabel", "segmentation"]
 GivenKind = TargetKind | Target
@@ -73,6 +73,8 @@ def target_columns(target: Target, given: str | list[str], delimiter: str | None
     columns = [given] if isinstance(given, str) else list(given)
     if not columns:
         raise InputError("data.target names no column.")
+    if doubled := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
+        raise InputError(f"data.target names {listed(doubled)} more than once; name each column once.")
     target.check_columns(columns, delimiter)
     if delimiter is not None and (not target.takes_delimiter or len(columns) > 1):
         raise InputError(

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from swinft.data.tables.numbers import NUMBER
 from swinft.data.tables.table import Table
 from swinft.data.tables.text import TextRules
 
@@ -22,8 +23,8 @@ def names_in(table: Table, column: str, rules: TextRules) -> set[str]:
 
 
 def in_order(names: set[str]) -> list[str]:
-    """Sorted names; by number if all are numbers, so that 10 comes after 9."""
-    key: Callable[[str], Any] = float if all(re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", name) for name in names) else str
+    """Sorted names; by number if all are numbers, so that 10 comes after 9, and +1 after -1."""
+    key: Callable[[str], Any] = float if all(map(NUMBER.fullmatch, names)) else str
     return sorted(names, key=lambda name: (key(name), name))
 
 
