@@ -72,7 +72,7 @@ def test_unfinished_damaged_and_newer_runs_are_listed_with_what_they_lack(folder
     assert main(["runs", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "\x1b" not in said
-    assert "not runs: several (rounds: name this folder) and unrelated" in said
+    assert "not runs: several (rounds: name this folder), unrelated" in said
     assert main(["runs", str(folder / "nowhere")]) == 2
     assert "there is no folder" in capsys.readouterr().err
 
