@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -85,6 +86,14 @@ def test_what_the_weights_of_a_run_started_from_has_seen_rows_too(tiny_run, comp
     assert re.search(rf"its fold 0 started from {seen}, which was trained on {rows} of the 12 rows that fold 0", err)
     assert main(["ensemble", str(run), "--runs", str(tmp_path / "runs"), "--name", "e", "--method", "logistic"]) == 0
     assert "WARNING: it started from weights" in capsys.readouterr().out
+    assert main(["compare", str(run), str(tmp_path / "runs" / "e"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [note.partition(" (model")[0] for note in found["notes"]] == [
+        "next: WARNING: it started from weights",
+        "e: next: WARNING: it started from weights",
+    ]
+    assert found["config_differences"]["ensemble.method"] == [None, "logistic"]
+    assert all(key.startswith("ensemble.") for key in found["config_differences"])  # keys of a training say nothing
 
 
 def test_folders_that_are_no_run_and_folds_that_are_not_finished_are_refused(tiny_run, competition, tmp_path, capsys):

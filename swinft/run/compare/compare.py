@@ -26,6 +26,7 @@ from swinft.store import is_committed, verify
 
 SHOWN_IDS = 20
 STUB_ROWS = 50  # a test table with fewer rows is that of a code competition, whose rows are hidden
+ENSEMBLE = "ensemble."  # before the keys of a recipe
 PLACES = ("name", "runs", "config", "allow_code")
 
 
@@ -179,12 +180,19 @@ def _ids(found: Compared) -> dict[str, list[dict[str, Any]]]:
 
 
 def config_differences(found: Compared) -> dict[str, list[Any]]:
-    """The keys in which the runs' configs differ, each with the values of all runs; None for other tables."""
+    """The keys in which the runs' configs differ, each with the values of all runs; None where it is no key of one.
+
+    Keys of a training are compared among runs that were trained: that an ensemble has none of them says nothing.
+    """
     configs = [_flat_config(Path(place)) if place else {} for place in found.folders]
     known = [config for config, place in zip(configs, found.folders, strict=True) if place]
-    keys = list(dict.fromkeys(key for config in known for key in config))
-    differ = [key for key in keys if any(config.get(key) != known[0].get(key) for config in known[1:])]
-    return {key: [config.get(key) for config in configs] for key in differ}
+    trained = [config for config in known if not any(key.startswith(ENSEMBLE) for key in config)]
+    differ = {}
+    for key in dict.fromkeys(key for config in known for key in config):
+        having = known if key.startswith(ENSEMBLE) else trained
+        if any(config.get(key) != having[0].get(key) for config in having[1:]):
+            differ[key] = [config.get(key) for config in configs]
+    return differ
 
 
 def _flat_config(folder: Path) -> dict[str, Any]:
@@ -192,7 +200,7 @@ def _flat_config(folder: Path) -> dict[str, Any]:
     run = Run.open(folder)
     if run.is_ensemble and (folder / "ensemble.yaml").is_file():
         recipe = yaml.safe_load(verify(folder / "ensemble.yaml").read_text(encoding="utf-8"))
-        return {f"ensemble.{key}": value for key, value in _flat(recipe).items() if key not in PLACES}
+        return {f"{ENSEMBLE}{key}": value for key, value in _flat(recipe).items() if key not in PLACES}
     return {key: value for key, value in _flat(run.read_config()).items() if key.partition(".")[0] not in PLACES}
 
 

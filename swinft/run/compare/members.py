@@ -3,7 +3,7 @@
 Shapes: N rows, K outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from swinft.inference.rules.named import rules_of
 from swinft.model.metrics import Metric
 from swinft.run.compare.counted import Array, Counted, counted
 from swinft.run.compare.options import CompareOptions
+from swinft.run.ensemble.leaks import doubts_of
 from swinft.run.ensemble.members import Base, Member, common_rows, read_oof
 from swinft.run.ensemble.recipe import MemberSpec
 from swinft.run.experiment import Experiment
@@ -116,7 +117,7 @@ def read_compared(specs: Sequence[MemberSpec], options: CompareOptions) -> Compa
 
         given = found.values.astype(np.float64)
         scorers.append(counted(of_rows, metric, given, targets, weights, found.outputs))
-    groups = data.splits.train.groups
+    groups, others = data.splits.train.groups, _other_folds(members, base, rows)
     return Compared(
         names=[spec.name for spec in specs],
         base=base,
@@ -127,8 +128,8 @@ def read_compared(specs: Sequence[MemberSpec], options: CompareOptions) -> Compa
         groups=None if groups is None else np.array(groups)[numbers],
         values=[each.predictions.values.astype(np.float64) for each in changed],
         counted=scorers,
-        other_folds=_other_folds(members, base, rows),
-        notes=_notes(members, metric),
+        other_folds=others,
+        notes=[*_notes(members, metric), *_doubts(members, others, base, options.allow_code)],
         folders=[str(spec.run) if spec.run else None for spec in specs],
         has_rules=any(each.has_rules for each in changed),
     )
@@ -189,3 +190,16 @@ def _notes(members: Sequence[Member], metric: Metric) -> list[str]:
         if seeds := scores.get("seeds"):
             notes.append(f"{member.spec.name} is the mean of {number_of(len(seeds), 'seed')}")
     return notes
+
+
+def _doubts(
+    members: Sequence[Member], others: Mapping[str, int], base: Base, allow_code: list[str] | None
+) -> list[str]:
+    """Reasons to doubt the scores of runs that have the folds of the base."""
+    runs = {each.spec.name: Run.open(each.spec.run) for each in members if each.spec.run is not None}
+    return [
+        f"{name}: {doubt}"
+        for name, run in runs.items()
+        if name not in others
+        for doubt in doubts_of(run, base, allow_code)
+    ]

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 from swinft.errors import listed, number_of
@@ -131,7 +132,8 @@ def _notes(found: Mapping[str, Any]) -> list[str]:
     share = max(each.get("private", each).get("undefined", 0) or 0 for each in found["runs"])
     if share > 0:
         lines.append(f"the metric is undefined in up to {share:.1%} of the resamples, which are left out")
-    return ["", *lines, *found["notes"]]
+    notes = [line for note in found["notes"] for line in wrap(visible(note), WIDTH, subsequent_indent="  ")]
+    return ["", *lines, *notes]
 
 
 def _signed(value: float) -> str:

@@ -153,9 +153,12 @@ def write(part: Run, run: Run, made: Made) -> None:
 
 
 def _placed(member: Member, run: Run) -> dict[str, Any]:
-    """A member with paths relative to the ensemble, so that both can be moved together."""
+    """A member with paths relative to the ensemble, so that both can be moved together.
+
+    Of a folder with rounds it is the round that is the last one now: the weights are those of its predictions.
+    """
     spec, here = member.spec, run.root.resolve()
-    paths = {"run": spec.run, "oof": spec.oof, "test": spec.test}
+    paths = {"run": spec.run and Run.open(spec.run).root, "oof": spec.oof, "test": spec.test}
     found = {key: os.path.relpath(path.resolve(), here) for key, path in paths.items() if path}
     files = {os.path.relpath(Path(name).resolve(), here): sha for name, sha in member.files.items()}
     return {"name": spec.name, **found, "files": files}

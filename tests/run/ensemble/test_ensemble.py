@@ -248,6 +248,40 @@ def test_an_ensemble_is_a_member_of_another(runs):
     assert np.allclose(values(runs / "F"), (inner + values(runs / "c")) / 2, atol=1e-6)
 
 
+def test_a_folder_with_rounds_is_the_round_that_was_the_last_one(runs):
+    (runs / "all").mkdir()
+    for name in "ab":
+        (runs / name).rename(runs / "all" / name)
+    plan = {"rounds": {"a": {}, "b": {}}, "last": "a", "command": ""}
+    (runs / "all" / "rounds.json").write_text(json.dumps(plan))
+    assert main(["ensemble", str(runs / "all"), str(runs / "c"), "--name=E", f"--runs={runs}", "--method=mean"]) == 0
+    before = values(runs / "E", "test_predictions.csv")
+    (runs / "all" / "rounds.json").write_text(json.dumps({**plan, "last": "b"}))  # a round was added
+    assert main(["predict", str(runs / "E")]) == 0
+    assert (values(runs / "E", "test_predictions.csv") == before).all()
+
+
+def test_rows_that_were_dropped_by_labels_of_scored_rows_are_a_doubt(runs, capsys):
+    doubt = "WARNING: rows that it does not train on"
+    (runs / "all").mkdir()
+    for name in "ab":
+        (runs / name).rename(runs / "all" / name)
+    marked = [{"name": "a", "is_optimistic": False}, {"name": "b", "is_optimistic": True}]
+    plan = {"rounds": {"a": {}, "b": {}}, "last": "b", "table": {"rounds": marked}}
+    (runs / "all" / "rounds.json").write_text(json.dumps(plan))
+    words = [str(runs / "all" / "a"), str(runs / "all"), str(runs / "c")]
+    for command in (["ensemble", *words, "--name=E", f"--runs={runs}", "--method=mean", *QUICK], ["compare", *words]):
+        assert main(command) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert said.count(doubt) == 1
+        assert f"all: {doubt}" in said
+    config = Run(runs / "c").read_config()
+    config["data"]["folds"]["drop"] = "mine.csv"
+    commit(Run(runs / "c").config, yaml.safe_dump(config).encode(), "swinft fit")
+    assert main(["compare", str(runs / "all" / "a"), str(runs / "c")]) == 0
+    assert f"c: {doubt}" in " ".join(capsys.readouterr().out.split())
+
+
 def fold_of_one(rows):
     rows[3][4] = str(1 - int(rows[3][4]))
     return rows
