@@ -27,23 +27,13 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from gpu_commands import COMMANDS, DRY, Found, Skipped, device, use_this_process
+
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = "configs/bluemarble.yaml"
 RESULTS, RESULT = REPOSITORY / "benchmarks" / "results", "gpu-smoke.json"
 AT_ONCE = 4
 DRY_SECONDS = 3  # seconds on a CPU per second on a GPU
-DRY = os.environ.get("SWINFT_SMOKE_DRY") == "1"
-
-Found = dict[str, Any]
-
-
-class Skipped(Exception):
-    """This step is not possible on this machine."""
-
-
-def device() -> str:
-    """Where networks run."""
-    return "cpu" if DRY else "cuda"
 
 
 def run(*words: str, environment: dict[str, str] | None = None, code: int | None = 0, seconds: int = 120) -> str:
@@ -60,6 +50,14 @@ def run(*words: str, environment: dict[str, str] | None = None, code: int | None
     assert not (code == 0 and "Traceback" in text), text[-3000:]
     assert code is None or ended.returncode == code, f"exit code {ended.returncode} of {words}:\n{text[-3000:]}"
     return text
+
+
+def here(*words: str) -> str:
+    """Output of a command in this process, without what others would try before."""
+    from in_process import command
+
+    use_this_process()
+    return command(*words)
 
 
 def fit_words(folder: Path, name: str, *options: str) -> list[str]:
@@ -273,7 +271,7 @@ def half_step() -> Found:
     found: Found = {}
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("32-true",) if DRY else ("16-mixed", "32-true"):
-            text = run(*fit_words(Path(folder), precision, "--trainer.precision", precision))
+            text = here(*fit_words(Path(folder), precision, "--trainer.precision", precision))
             found[precision] = [line["val_log_loss"] for line in epochs_of(Path(folder), precision)]
             warned = [line for line in text.splitlines() if "Warning" in line]
             found[f"{precision} warnings"] = warned[:5]
@@ -339,7 +337,7 @@ def input_step() -> Found:
     with tempfile.TemporaryDirectory() as folder:
         for name, options in cases.items():
             words = fit_words(Path(folder), name.replace(" ", "_").replace(",", ""), *options)
-            run(*words, environment={"XDG_CACHE_HOME": folder})
+            here(*words, "--data.loading.cache_dir", f"{folder}/cache")
             found[name] = epochs_of(Path(folder), words[words.index("--name") + 1])[-1]["seconds"]
         found["largest difference of an image sampled there, in grey levels"] = sampled_difference(Path(folder))
     return found
@@ -374,7 +372,7 @@ def predict_step() -> Found:
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        run(*fit_words(root, "a"))
+        here(*fit_words(root, "a"))
         tables, seconds = {}, {}
         cases = {"cpu": ["--device", "cpu"], "gpu": ["--device", device()]}
         if not DRY:
@@ -382,8 +380,8 @@ def predict_step() -> Found:
         for name, options in cases.items():
             started = time.perf_counter()
             output = root / f"{name}.csv"
-            run("predict", str(root / "a"), "--folds", "0", "--views", "identity,hflip", "--output", str(output),
-                *options)  # fmt: skip
+            here("predict", str(root / "a"), "--folds", "0", "--views", "identity,hflip", "--output", str(output),
+                 *options)  # fmt: skip
             seconds[name] = round(time.perf_counter() - started, 1)
             tables[name] = pd.read_csv(output).select_dtypes("number").to_numpy()
         worst = {name: float(np.abs(table - tables["cpu"]).max()) for name, table in tables.items()}
@@ -449,20 +447,31 @@ class Step:
     is_alone: bool = False
 
 
-# The most important first: those that determine whether a first run works.
+# The most important first: those that determine whether a first run works, then what was never run on CUDA.
 STEPS = {
     "environment": Step(environment_step, 60, True),
-    "attention": Step(attention_step),
     "whole": Step(whole_step, 240),
     "fit": Step(fit_step),
     "predict": Step(predict_step),
+    "masks": Step(COMMANDS["masks"], 100),
+    "several": Step(COMMANDS["several"], 100),
+    "heads": Step(COMMANDS["heads"], 120),
+    "explain": Step(COMMANDS["explain"], 100),
+    "embed": Step(COMMANDS["embed"], 100),
+    "rounds": Step(COMMANDS["rounds"], 120),
+    "attention": Step(attention_step),
     "half": Step(half_step),
-    "choose": Step(choose_step, 200, True),
+    "find": Step(COMMANDS["find"], 100),
+    "export": Step(COMMANDS["export"], 100),
+    "halve": Step(COMMANDS["halve"], 100),
+    "lab": Step(COMMANDS["lab"], 120),
     "compiled": Step(compiled_step, 300),
     "resume": Step(resume_step, 240),
+    "tune": Step(COMMANDS["tune"], 120),
     "together": Step(together_step),
     "input": Step(input_step, 200),
     "sdpa": Step(sdpa_step),
+    "choose": Step(choose_step, 200, True),
     "memory": Step(memory_step, 120, True),
     "speed": Step(speed_step, 100, True),
     "loop": Step(loop_step, 100, True),
