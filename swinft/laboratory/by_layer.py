@@ -18,6 +18,7 @@ from swinft.laboratory.layers import Layer, Layers
 from swinft.laboratory.options import NoSettings
 from swinft.laboratory.subjects import RunSubject, Subject
 from swinft.pages.figures import SOFT, color_of, label, logarithmic
+from swinft.system.precision import in_float64
 
 MARKERS = {"msa": "o", "mlp": "^", "conv": "s", "mixer": "D", "other": "v"}
 NAMES = {"msa": "MSA", "mlp": "MLP", "conv": "convolution", "mixer": "mixer", "other": "other"}
@@ -74,7 +75,7 @@ def _watched_means(
     def add(layer: Layer, features: Tensor) -> None:
         counts[layer.number] += len(features)
         for name, values in read(features).items():
-            total = values.double().sum(0).cpu()
+            total = in_float64(values).sum(0).cpu()
             before = sums[layer.number].get(name)
             sums[layer.number][name] = total if before is None else before + total
 

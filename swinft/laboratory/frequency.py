@@ -15,6 +15,7 @@ from swinft.laboratory.by_layer import ByLayer, by_kind, layers_panel
 from swinft.laboratory.instrument import Line
 from swinft.laboratory.layers import Layer
 from swinft.pages.figures import Drawing, label, panels
+from swinft.system.precision import in_float64
 
 SMALLEST = 1e-6  # added to amplitudes before the logarithm, as in the paper's code
 FROM = 2 / 3  # frequencies from here to 1 count as high
@@ -40,7 +41,7 @@ def diagonal(height: int, width: int) -> tuple[list[int], list[int], list[float]
 def log_amplitudes(features: Tensor) -> Tensor:
     """The logarithm of the amplitudes on the diagonal of the spectrum of (B, C, H, W), mean over channels, (B, F)."""
     rows, columns, _ = diagonal(features.shape[2], features.shape[3])
-    spectrum = torch.fft.fft2(features.double())[:, :, rows, columns]
+    spectrum = torch.fft.fft2(in_float64(features))[:, :, rows, columns]
     found: Tensor = (spectrum.abs() + SMALLEST).log().mean(1)
     return found
 

@@ -20,6 +20,7 @@ from swinft.model.heads.contract import encoded_targets, row_losses
 from swinft.model.network import ImageModel
 from swinft.model.training.mixup import MixConfig, draw, mixed_logits, mixing_places
 from swinft.model.training.optim import OptimConfig, param_groups
+from swinft.system.precision import in_float64
 
 ABOUT = (
     "The loss is that of the run's training: of the head, with its label smoothing, on training rows with its "
@@ -115,7 +116,7 @@ class TrainingLoss:
 def l2(net: nn.Module, decays: Sequence[float]) -> Tensor:
     """½ · Σ decay · ‖w‖² of a network's parameters, float64."""
     terms = [
-        0.5 * decay * p.double().square().sum() for decay, p in zip(decays, net.parameters(), strict=True) if decay
+        0.5 * decay * in_float64(p).square().sum() for decay, p in zip(decays, net.parameters(), strict=True) if decay
     ]
     return torch.stack(terms).sum() if terms else torch.zeros((), dtype=torch.double)
 

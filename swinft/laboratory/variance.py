@@ -14,11 +14,12 @@ from swinft.laboratory.by_layer import ByLayer, by_kind, layers_panel
 from swinft.laboratory.instrument import Line
 from swinft.laboratory.layers import Layer
 from swinft.pages.figures import Drawing
+from swinft.system.precision import in_float64
 
 
 def over_positions(features: Tensor) -> Tensor:
     """The variance of (B, C, H, W) over positions, its mean over channels, (B,)."""
-    return features.double().flatten(2).var(2, correction=0).mean(1)
+    return in_float64(features).flatten(2).var(2, correction=0).mean(1)
 
 
 class Variance(ByLayer):
@@ -37,7 +38,7 @@ class Variance(ByLayer):
 
     def read(self, features: Tensor) -> dict[str, Tensor]:
         """The variance over positions, and what that over rows is made of."""
-        found = features.double()
+        found = in_float64(features)
         return {"positions": over_positions(found), "sum": found, "squares": found.square()}
 
     def lines_of(self, layer: Layer, means: Mapping[str, Tensor], before: Line, image: Line) -> list[Line]:

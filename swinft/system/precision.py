@@ -191,6 +191,11 @@ def half_dtype(precision: Precision) -> torch.dtype | None:
     return {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
 
 
+def in_float64(values: torch.Tensor) -> torch.Tensor:
+    """Values in float64: on their device, or on the CPU if it has no such numbers, as Apple's MPS."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """The autocast context of a resolved mixed precision; one that does nothing for the others."""
     dtype = half_dtype(precision)

@@ -24,6 +24,7 @@ from swinft.model.heads.mask_losses import (
     neutral,
 )
 from swinft.model.metrics.pixel_counts import THRESHOLD
+from swinft.system.precision import in_float64
 
 IGNORED = 255  # in targets: a pixel that does not count; the same as in swinft.data.masks.rle
 
@@ -129,9 +130,9 @@ class SegmentationHead(Head):
         wanted = ((target > 0) & counts_here).flatten(2)
         if self.classes == "complete":  # pixels in no class are beyond the image
             found = found & wanted.any(1, keepdim=True)
-        counts = torch.stack([(found & wanted).sum(2), found.sum(2)], dim=2).double()
-        is_nan = predictions.isnan().flatten(1).any(1)
-        return counts.masked_fill(is_nan[:, None, None], math.nan), wanted.sum(2).double()
+        counts = in_float64(torch.stack([(found & wanted).sum(2), found.sum(2)], dim=2))
+        is_nan = predictions.isnan().flatten(1).any(1)[:, None, None].to(counts.device)
+        return counts.masked_fill(is_nan, math.nan), in_float64(wanted.sum(2))
 
     def decided(self, predictions: Tensor) -> Tensor:
         """The pixels that are in each mask, bool (B, K, H, W)."""

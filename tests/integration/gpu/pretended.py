@@ -12,10 +12,14 @@ import contextlib
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.accelerators import mps as fabric
+from lightning.pytorch.accelerators import MPSAccelerator
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as Loop
 from torch import Tensor
 from torch._decomp import decompositions
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -89,8 +93,8 @@ MARKS: dict[int, StorageWeakRef] = {}
 class PretendedGPU:
     """What is there, and what was seen."""
 
-    def __init__(self) -> None:
-        self.marks = MARKS
+    def __init__(self, device: torch.device = GPU) -> None:
+        self.device, self.marks = device, MARKS
         self.operations = self.blocking = 0
         self.waits: Counter[str] = Counter()
         self.is_step = False  # in a training step
@@ -118,6 +122,15 @@ class PretendedGPU:
             for key in [key for key, ref in self.marks.items() if ref.expired()]:
                 del self.marks[key]
         return found
+
+    def check_dtype(self, found: Any) -> None:
+        """Refuses float64 on MPS."""
+        if self.device.type == "mps" and any(
+            isinstance(x, Tensor) and x.dtype == torch.double for x in tree_leaves(found)
+        ):
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
 
     def wait(self, name: str) -> None:
         """Notes that the CPU waits for the GPU in a training step, and where."""
@@ -153,7 +166,7 @@ class Kernels(TorchDispatchMode):
         if name not in ("copy_", "_foreach_copy_"):
             beside = [tuple(x.shape) for x in tensors if x.ndim and not gpu.holds(x)]
             if beside and not (name.startswith("index") and gpu.holds(tensors[0])):
-                raise Mixed(f"{name} works on tensors of cuda:0 and on those of the CPU {beside}")
+                raise Mixed(f"{name} works on tensors of the GPU and on those of the CPU {beside}")
             if name.startswith("index") and (beside or any(x.dtype == torch.bool for x in tensors[1:])):
                 gpu.wait(f"{name} by a mask or from the CPU")
         is_sum = name.startswith("cumsum") and (kwargs.get("dtype") or tensors[0].dtype).is_floating_point
@@ -164,6 +177,7 @@ class Kernels(TorchDispatchMode):
         if generator is not None and not isinstance(generator, GeneratorThere):
             raise Mixed(f"Expected a 'cuda' device type for generator of {name} but found 'cpu'")
         found = function(*args, **kwargs)
+        gpu.check_dtype(found)
         return found if name in ("copy_", "_foreach_copy_") else gpu.mark(found)
 
 
@@ -192,13 +206,13 @@ class Calls(TorchFunctionMode):
         if is_between and not kwargs.get("non_blocking", args[2:] == (True,)):
             gpu.wait("copy_ between devices")
         place = kwargs.get("device")
-        if place is not None and name != "__set__" and torch.device(place).type in ("cuda", "cpu"):
+        if place is not None and name != "__set__" and torch.device(place).type in (gpu.device.type, "cpu"):
             kwargs["device"] = CPU
             found = function(*args, **kwargs)
             if torch.device(place).type == "cpu":
                 return found
             if name in ("tensor", "as_tensor"):
-                return self.moved(found, GPU, non_blocking=False)
+                return self.moved(found, gpu.device, non_blocking=False)
             return gpu.mark(found)
         if name in IN_FP32 and torch.is_autocast_enabled("cpu"):
             args, kwargs = tree_map(self.raised, args), tree_map(self.raised, kwargs)
@@ -217,7 +231,7 @@ class Calls(TorchFunctionMode):
         """`Tensor.to`, `cuda` and `cpu`."""
         tensor, rest = args[0], args[1:]
         if name != "to":
-            return self.moved(tensor, GPU if name == "cuda" else CPU, kwargs.get("non_blocking", False))
+            return self.moved(tensor, CPU if name == "cpu" else self.gpu.device, kwargs.get("non_blocking", False))
         for x in rest:
             if isinstance(x, Tensor):
                 kwargs |= {"device": x.device, "dtype": x.dtype}
@@ -234,12 +248,17 @@ class Calls(TorchFunctionMode):
 
     def moved(self, tensor: Tensor, device: torch.device, non_blocking: bool) -> Tensor:
         """A tensor on a device: itself if it is there, else a copy."""
-        if device.type not in ("cuda", "cpu") or (device.type == "cuda") == self.gpu.holds(tensor):
+        is_gpu = device.type == self.gpu.device.type
+        if not (is_gpu or device.type == "cpu") or is_gpu == self.gpu.holds(tensor):
             return tensor
+        if is_gpu:
+            self.gpu.check_dtype(tensor)
+        if is_gpu and device.type == "mps" and non_blocking:
+            raise Mixed("a copy to MPS that does not wait may read memory that is used again")
         if device.type == "cpu" or not non_blocking:
             self.gpu.wait(f"a copy to the {device.type}")
         copy: Tensor = Copied.apply(tensor)
-        return self.gpu.mark(copy) if device.type == "cuda" else copy
+        return self.gpu.mark(copy) if is_gpu else copy
 
 
 class Copied(torch.autograd.Function):
@@ -265,18 +284,19 @@ def pinned(tensor: Tensor, *_: Any) -> Tensor:
 
 
 @contextlib.contextmanager
-def pretended_gpu(patch: pytest.MonkeyPatch, capability: tuple[int, int] = (9, 0)) -> Iterator[PretendedGPU]:
+def pretended_gpu(patch: pytest.MonkeyPatch, place: torch.device = GPU) -> Iterator[PretendedGPU]:
     """Within it there is one GPU.
 
     Args:
         patch: Undone by its owner.
-        capability: Compute capability: (9, 0) of an H100, (7, 5) of a T4, which trains in fp16.
+        place: Its device: `cuda:0`, an H100, or `mps:0`.
     """
-    gpu = PretendedGPU()
+    gpu = PretendedGPU(place)
     patch_commands(patch)
     patch_tensors(patch, gpu)
-    patch_cuda(patch, capability)
-    patch_autocast(patch)
+    (patch_cuda if place.type == "cuda" else patch_mps)(patch)
+    patch_torch(patch)
+    patch_autocast(patch, place.type)
     patch_trainer(patch, gpu)
     calls = Calls(gpu)
     # What torch calls within the handling of a call, where calls are not seen.
@@ -298,9 +318,9 @@ def seen(calls: Calls, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def patch_tensors(patch: pytest.MonkeyPatch, gpu: PretendedGPU) -> None:
     """What tensors, storages and generators say of their device."""
-    tell = lambda tensor: GPU if gpu.holds(tensor) else real_device(tensor)  # noqa: E731
+    tell = lambda tensor: gpu.device if gpu.holds(tensor) else real_device(tensor)  # noqa: E731
     patch.setattr(torch.Tensor, "device", property(tell), raising=False)
-    patch.setattr(torch.Tensor, "is_cuda", property(gpu.holds), raising=False)
+    patch.setattr(torch.Tensor, f"is_{gpu.device.type}", property(gpu.holds), raising=False)
     patch.setattr(torch.Tensor, "is_cpu", property(lambda tensor: not gpu.holds(tensor)), raising=False)
     patch.setattr(torch.Tensor, "get_device", lambda tensor: 0 if gpu.holds(tensor) else -1, raising=False)
     patch.setattr(torch.Tensor, "pin_memory", pinned)
@@ -317,11 +337,11 @@ def patch_tensors(patch: pytest.MonkeyPatch, gpu: PretendedGPU) -> None:
     patch.setattr(
         torch.serialization,
         "location_tag",
-        lambda storage: "cuda:0" if storage._cdata in gpu.marks else location(storage),
+        lambda storage: str(gpu.device) if storage._cdata in gpu.marks else location(storage),
     )
 
     def restored(storage: Any, place: str) -> Any:
-        if str(place).startswith("cuda"):
+        if str(place).startswith(gpu.device.type):
             gpu.marks[storage._cdata] = StorageWeakRef(storage)
             return storage
         return storage
@@ -329,20 +349,17 @@ def patch_tensors(patch: pytest.MonkeyPatch, gpu: PretendedGPU) -> None:
     patch.setattr(torch.serialization, "default_restore_location", restored)
 
 
-def patch_cuda(patch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
-    """What torch says of GPUs."""
-    from types import SimpleNamespace
-
-    name = "NVIDIA H100 80GB HBM3" if capability >= (8, 0) else "Tesla T4"
-    properties = SimpleNamespace(name=name, total_memory=80 * GB, major=capability[0], minor=capability[1],
-                                 multi_processor_count=132, warp_size=32)  # fmt: skip
+def patch_cuda(patch: pytest.MonkeyPatch) -> None:
+    """What torch says of CUDA."""
+    name, many = "NVIDIA H100 80GB HBM3", {"multi_processor_count": 132, "warp_size": 32}
     answers: dict[str, Any] = {
-        "is_available": True, "is_current_stream_capturing": False, "device_count": 1, "current_device": 0, "get_device_name": name,
-        "get_device_capability": capability, "get_arch_list": ["sm_75", "sm_90"], "mem_get_info": (70 * GB, 80 * GB),
-        "get_device_properties": properties, "is_initialized": True, "is_bf16_supported": capability >= (8, 0),
-        "memory_allocated": GB, "memory_reserved": 2 * GB, "max_memory_allocated": GB, "max_memory_reserved": 2 * GB,
-        "get_rng_state": torch.get_rng_state(), "get_rng_state_all": [], "current_stream": SimpleNamespace(
-            wait_stream=lambda *_: None, synchronize=lambda: None),
+        "is_available": True, "is_initialized": True, "is_current_stream_capturing": False, "is_bf16_supported": True,
+        "device_count": 1, "current_device": 0, "get_device_name": name, "get_device_capability": (9, 0),
+        "get_device_properties": SimpleNamespace(name=name, total_memory=80 * GB, major=9, minor=0, **many),
+        "get_arch_list": ["sm_75", "sm_90"], "mem_get_info": (70 * GB, 80 * GB), "memory_allocated": GB,
+        "memory_reserved": 2 * GB, "max_memory_allocated": GB, "max_memory_reserved": 2 * GB,
+        "get_rng_state": torch.get_rng_state(), "get_rng_state_all": [],
+        "current_stream": SimpleNamespace(wait_stream=lambda *_: None, synchronize=lambda: None),
     }  # fmt: skip
     silent = ("set_device", "synchronize", "empty_cache", "init", "_lazy_init", "ipc_collect", "set_rng_state",
               "set_rng_state_all", "reset_peak_memory_stats", "set_per_process_memory_fraction")  # fmt: skip
@@ -350,11 +367,31 @@ def patch_cuda(patch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
         patch.setattr(torch.cuda, each, lambda *_, answer=answer, **__: answer)
     for each in ("manual_seed", "manual_seed_all"):
         patch.setattr(torch.cuda, each, torch.default_generator.manual_seed)
-    patch.setattr(torch.nn.RNNBase, "flatten_parameters", lambda _: None)
     patch.setattr(torch.cuda, "device", lambda *_: contextlib.nullcontext())
-    patch.setattr(torch.nn.utils.clip_grad, "_group_tensors_by_device_and_dtype", grouped)
     patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
-    patch.setattr(torch.cuda.random, "fork_rng", torch.random.fork_rng, raising=False)
+
+
+def patch_mps(patch: pytest.MonkeyPatch) -> None:
+    """What torch and Lightning say of Apple's GPU."""
+    patch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for accelerator in (MPSAccelerator, fabric.MPSAccelerator):
+        patch.setattr(accelerator, "is_available", staticmethod(lambda: True))
+    patch.setattr(torch.mps, "manual_seed", torch.default_generator.manual_seed)
+    answers = {"driver_allocated_memory": GB, "current_allocated_memory": GB, "recommended_max_memory": 16 * GB}
+    for name, answer in {
+        **answers,
+        "synchronize": None,
+        "empty_cache": None,
+        "device_count": 1,
+        "set_per_process_memory_fraction": None,
+    }.items():
+        patch.setattr(torch.mps, name, lambda *_, answer=answer: answer)
+
+
+def patch_torch(patch: pytest.MonkeyPatch) -> None:
+    """What torch's C++ asks of its own device."""
+    patch.setattr(torch.nn.RNNBase, "flatten_parameters", lambda _: None)
+    patch.setattr(torch.nn.utils.clip_grad, "_group_tensors_by_device_and_dtype", grouped)
     patch.setattr(torch.accelerator, "synchronize", lambda *_: None)
     patch.setattr(torch, "Generator", generator)
     for each in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):  # by torch's version
@@ -369,29 +406,27 @@ def grouped(lists: list[list[Any]], with_indices: bool = False) -> Any:
 
 def generator(device: Any = "cpu") -> torch.Generator:
     """In the place of `torch.Generator`."""
-    return GeneratorThere() if torch.device(device).type == "cuda" else REAL_GENERATOR()
+    return GeneratorThere() if torch.device(device).type != "cpu" else REAL_GENERATOR()
 
 
 REAL_GENERATOR = torch.Generator
 
 
-def patch_autocast(patch: pytest.MonkeyPatch) -> None:
-    """Autocast of CUDA is that of the CPU."""
+def patch_autocast(patch: pytest.MonkeyPatch, there: str) -> None:
+    """Autocast of the GPU is that of the CPU."""
     begin = torch.autocast.__init__
 
     def init(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
-        begin(self, "cpu" if device_type == "cuda" else device_type, *args, **kwargs)
+        begin(self, "cpu" if device_type == there else device_type, *args, **kwargs)
 
     patch.setattr(torch.autocast, "__init__", init)
     for name in ("is_autocast_enabled", "get_autocast_dtype"):
         asked = getattr(torch, name)
-        patch.setattr(torch, name, lambda kind="cuda", asked=asked: asked("cpu" if kind == "cuda" else kind))
+        patch.setattr(torch, name, lambda kind=there, asked=asked: asked("cpu" if kind == there else kind))
 
 
 def patch_trainer(patch: pytest.MonkeyPatch, gpu: PretendedGPU) -> None:
     """Marks the time of training steps, with the loading of their batches and the callbacks."""
-    from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as Loop
-
     advance = Loop.advance
 
     def watched(loop: Any, *args: Any, **kwargs: Any) -> Any:

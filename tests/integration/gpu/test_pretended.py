@@ -10,7 +10,7 @@ import torch
 
 import swinft
 from swinft.cli import main
-from swinft.model.heads import LovaszLoss, OrdinalHead, SoftmaxLovaszLoss
+from swinft.model.heads import LovaszLoss, OrdinalHead, SegmentationHead, SoftmaxLovaszLoss
 from swinft.run.layout import Run
 from tests.conftest import make_competition, power_gone_after, tiny_config, write_config
 from tests.data.masks.salt import write_salt
@@ -20,6 +20,8 @@ from tests.integration.test_segmentation import HEAD
 
 __all__ = ["pairs"]  # a fixture
 
+MPS = torch.device("mps", 0)
+ON_MPS = {"trainer.accelerator": "mps", "trainer.precision": "32-true", "trainer.deterministic": False}
 GRAD_SCALER = {"run/folds/fold.py item", "run/folds/fold.py _local_scalar_dense"}  # fp16: was a gradient infinite?
 STEPS = 4  # of an epoch; the last one is not watched
 
@@ -29,6 +31,13 @@ def gpu(monkeypatch):
     with pretended_gpu(monkeypatch) as gpu:
         yield gpu
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def apple(monkeypatch):
+    """Apple's GPU, which has no float64."""
+    with pretended_gpu(monkeypatch, MPS) as gpu:
+        yield gpu
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +180,25 @@ def test_grades_are_encoded_deterministically(gpu):
     assert encoded.dtype == torch.float32
 
 
+def test_pixels_are_counted_on_a_device_without_float64(apple):
+    head = SegmentationHead(8, 2)
+    predictions = torch.tensor([0.2, 0.9]).view(1, 2, 1, 1).expand(1, 2, 4, 4).to(MPS)
+    counts, wanted = head.counted(predictions, torch.ones(1, 2, 4, 4, dtype=torch.uint8, device=MPS))
+    assert (counts.tolist(), wanted.tolist()) == ([[[0, 0], [16, 16]]], [[16, 16]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tile", [None, {"overlap": 0.5, "masked": 0.5}])
+def test_masks_are_trained_and_predicted_by_apples_gpu(tile, salt, tmp_path, apple):
+    kind = {"class_path": "swinft.Segmentation", "init_args": {"tile": tile}}
+    changes = {"model.head": unet("lovasz"), **ON_MPS}
+    if tile:
+        changes |= {"data.target_kind": kind, "data.loading": {"num_workers": 0}, "data.image_size": 32}
+    path = masks_config(salt, tmp_path, **changes)
+    assert main(["fit", "--config", str(path), "--fold", "0"]) == 0
+    assert main(["predict", str(tmp_path / "runs" / "tiny"), "--folds", "0", "--device", "mps"]) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["attention", "mean", "max", "concat", "gru"])
 def test_several_images_of_a_row(fusion, pairs, tmp_path, gpu):
@@ -251,6 +279,27 @@ def test_a_command_works_on_a_run_that_was_trained_there(name, trained, tmp_path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     changes = {"trainer.precision": "bf16-mixed", "trainer.deterministic": False}
     given = {"RUN": run, "OTHER": other, "CONFIG": config(competition, tmp_path, **changes)}
+    words = [str(given.get(word, word)).replace("FOLDER", str(tmp_path)) for word in COMMANDS[name]]
+    assert main(words) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gradcam",
+        "integrated-gradients",
+        "embed",
+        "lab variance",
+        "lab frequency",
+        "lab landscape",
+        "find batch",
+        "plan",
+    ],
+)
+def test_a_command_works_on_apples_gpu(name, trained, tmp_path, apple):
+    (run, _), competition = trained
+    given = {"RUN": run, "CONFIG": config(competition, tmp_path, **ON_MPS), "cuda": "mps"}
     words = [str(given.get(word, word)).replace("FOLDER", str(tmp_path)) for word in COMMANDS[name]]
     assert main(words) == 0
 
