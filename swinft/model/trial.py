@@ -89,7 +89,8 @@ class TrialSteps:
             # It would query the GPU for graph capture, which creates a CUDA context that stays while folds are fitted.
             inner: Any = getattr(self.optimizer, "base", self.optimizer)
             inner._accelerator_graph_capture_health_check = lambda: None
-        self._scaler = torch.amp.GradScaler(device.type, enabled=scales_loss)
+        # From torch's default scale, the first steps may all be skipped, and optimiser state take no memory.
+        self._scaler = torch.amp.GradScaler(device.type, init_scale=1.0, enabled=scales_loss)
 
     def train(self, batch: TrialBatch) -> None:
         """Forward, backward, optimiser step, averaged weights."""

@@ -93,6 +93,27 @@ def test_the_largest_batch_that_fits_is_found_and_accumulated(competition, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
+def test_batches_are_tried_as_the_last_epochs_train_on_them(competition, tmp_path, monkeypatch):
+    """Smaller images, a frozen backbone and a warm-up that is longer than the trial belong to the first epochs."""
+    tried, step = set(), FineTuneTask.training_step
+
+    def seen(task, given, index):
+        is_trained = all(parameter.requires_grad for parameter in task.net.parameters())
+        tried.add((tuple(given["image"].shape[-2:]), is_trained, task._sizes))
+        return step(task, given, index)
+
+    monkeypatch.setattr(FineTuneTask, "training_step", seen)
+    monkeypatch.setattr(throw_away, "run_children", in_this_process)
+    changes = {
+        "model.backbone": "test_resnet", "model.backbone_args": None, "model.compute.fast_attention": False,
+        "model.freeze_epochs": 1, "model.optim.sizes": [{"size": 16, "epochs": 1}], "model.optim.warmup_epochs": 2,
+        "trainer.max_epochs": 4, "data.batch_size": 4,
+    }  # fmt: skip
+    found = swinft.find(tiny_config(competition, tmp_path / "runs", **changes), what=["batch_size"])
+    assert found.keys["data.batch_size"] == 4
+    assert tried == {((32, 32), True, None)}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from swinft.errors import InputError
 from swinft.run.compute.out_of_memory import is_out_of_memory
-from swinft.run.find.brief import Brief, Measured
+from swinft.run.find.brief import Brief, Measured, without_schedule
 from swinft.system.limits import available_memory
 
 MARGIN = 0.9  # of the memory that is free: a training fragments it, and a desktop may take more
@@ -55,7 +55,13 @@ def batch_for(effective: int, largest: int) -> tuple[int, int]:
 
 
 class EvaluatedToo(Measured):
-    """Predicts a batch after the training, before its memory is freed."""
+    """Predicts a batch after the training, before its memory is freed; no step is skipped by loss scaling."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Scales losses by 1: from torch's default, all steps may be skipped, and optimiser state take no memory."""
+        plugin: Any = trainer.precision_plugin
+        if getattr(plugin, "scaler", None) is not None:
+            plugin.scaler = torch.amp.GradScaler(pl_module.device.type, init_scale=1.0)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Predicts a batch of the held-out rows; nobody looks at the predictions."""
@@ -66,10 +72,21 @@ class EvaluatedToo(Measured):
             pl_module.predict_step(batch, 0)
 
 
-def fits(brief: Brief, size: int, accumulate: int, steps: int) -> bool:
-    """Whether some optimiser steps and an evaluated batch fit into memory; call it inside `memory_limit`."""
+def fits(brief: Brief, size: int, accumulate: int, steps: int, epochs: int) -> bool:
+    """Whether some optimiser steps and an evaluated batch fit into memory; call it inside `memory_limit`.
+
+    Frozen layers and smaller images of the first epochs are left out: the last ones need more.
+
+    Args:
+        brief: Trains fold 0.
+        size: Of a batch.
+        accumulate: Batches of a step.
+        steps: That are tried.
+        epochs: That the run plans.
+    """
 
     def change(config: Namespace) -> None:
+        without_schedule(config, epochs, steps)
         config.data.batch_size, config.trainer.accumulate_grad_batches = size, accumulate
 
     measured = EvaluatedToo(f"batch of {size}", steps)
@@ -126,19 +143,22 @@ def _heap_limit(more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def search(brief: Brief, known: dict[int, bool], most: int, tell: Callable[[int], None]) -> dict[int, bool]:
+def search(
+    brief: Brief, known: dict[int, bool], most: int, epochs: int, tell: Callable[[int], None]
+) -> dict[int, bool]:
     """Tries batch sizes until the largest is known.
 
     Args:
         brief: Trains fold 0.
         known: Sizes that have been tried, in an earlier process that the system has killed.
         most: The largest size to try.
+        epochs: That the run plans.
         tell: Called before each trial with the size.
     """
     start = brief.config.data.batch_size
     with memory_limit(brief.device):
         while (size := next_size(known, start, most)) is not None:
             tell(size)
-            known[size] = fits(brief, size, 1, STEPS)
+            known[size] = fits(brief, size, 1, STEPS, epochs)
             print(f"batch of {size}: {'fits' if known[size] else 'out of memory'}", flush=True)
     return known

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from swinft.data.loading.workers import Destination, explain_worker_crash
+from swinft.model.training.freezing import FreezeConfig
 from swinft.printing import format_brief
 from swinft.run.compute.devices import one_device
 from swinft.run.experiment import Experiment
@@ -38,6 +39,27 @@ ALONE: dict[str, Any] = {
     "limit_val_batches": 0,
     "max_epochs": -1,
 }
+
+
+def without_schedule(config: Namespace, epochs: int, steps: int) -> None:
+    """Removes what a config schedules over epochs, of which a short training sees the beginning alone.
+
+    What is frozen for the whole training stays frozen.
+
+    Args:
+        config: Changed in place.
+        epochs: That the run plans.
+        steps: That are trained.
+    """
+    model, optim = config.model, config.model.optim
+    is_constant = optim.schedule == "constant"  # schedule-free optimisers ask for it
+    optim.schedule, optim.schedule_args = "constant" if is_constant else "warmup_cosine", None
+    optim.warmup_epochs, optim.sizes = "auto", None
+    model.freeze_epochs = 0 if model.freeze_epochs < epochs else steps  # an epoch has at least one step
+    if optim.freeze.epochs is not None:
+        if optim.freeze.epochs < epochs:
+            optim.freeze.share, optim.freeze.names = FreezeConfig.share, None
+        optim.freeze.epochs, optim.freeze.gradual = None, False
 
 
 class Measured(Checkpoint):

@@ -51,13 +51,13 @@ def _measured(brief: Brief, request: dict[str, Any], folder: Path) -> dict[str, 
     if request["what"] == "verified":
         size, step = config.data.batch_size, config.trainer.accumulate_grad_batches
         with memory_limit(brief.device):
-            return {"fits": fits(brief, size, step, VERIFIED_STEPS)}
+            return {"fits": fits(brief, size, step, VERIFIED_STEPS, request["epochs"])}
     known = {int(size): fit for size, fit in request["known"].items()}
 
     def tell(size: int) -> None:  # if the system kills this process, it was this size
         _write(folder, {"fits": known, "running": size})
 
-    return {"fits": search(brief, known, request["most"], tell)}
+    return {"fits": search(brief, known, request["most"], request["epochs"], tell)}
 
 
 def _write(folder: Path, answer: dict[str, Any]) -> None:

@@ -181,14 +181,14 @@ class _Finder:
         size, step = self._config.data.batch_size, self._config.trainer.accumulate_grad_batches
         size, step = before.keys.get("data.batch_size", size), before.keys.get("trainer.accumulate_grad_batches", step)
         step *= 1 if self._config.model.optim.name == "sam" else self._devices  # one device takes their whole step
-        answer = self._ask("lr", size, step, steps=self._config.steps, epochs=self._epochs)
+        answer = self._ask("lr", size, step, steps=self._config.steps)
         keys = {"model.optim.lr": answer["lr"]}
         keys |= {} if answer["head_lr"] is None else {"model.optim.head_lr": answer["head_lr"]}
         return Found(keys, _rate_lines(answer, self._config.steps))
 
     def _ask(self, what: str, size: int, step: int, **more: Any) -> dict[str, Any]:
         """The answer of a new process."""
-        request = {"what": what, "batch_size": size, "accumulate_grad_batches": step, **more}
+        request = {"what": what, "batch_size": size, "accumulate_grad_batches": step, "epochs": self._epochs, **more}
         answer = self._run.ask("find", request, may_be_killed=what in ("verified", "batch_size"))
         if not answer and what == "batch_size":
             raise RunError("the process that measures was killed before it began; its output is above.")

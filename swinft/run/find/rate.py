@@ -8,9 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 
 from swinft.errors import InputError, listed
 from swinft.model.task import FineTuneTask
-from swinft.model.training.freezing import FreezeConfig
 from swinft.model.training.optim import OptimConfig
-from swinft.run.find.brief import Brief, Measured
+from swinft.run.find.brief import Brief, Measured, without_schedule
 from swinft.run.find.curve import FIRST, LOWEST, has_diverged, rates, suggested
 
 LEAST_STEPS = 4 * FIRST
@@ -70,8 +69,13 @@ def find_rate(brief: Brief, steps: int, epochs: int) -> dict[str, Any]:
     Raises:
         InputError: The loss is not finite from the start, does not fall, or diverges at all of the verified rates.
     """
+
+    def constant(config: Namespace) -> None:
+        settle(config, epochs, steps)
+        config.model.optim.schedule, config.model.optim.warmup_epochs = "constant", 0.0
+
     test = RangeTest(steps)
-    brief.train(test, steps, lambda config: settle(config, epochs, steps, "constant", 0.0))
+    brief.train(test, steps, constant)
     losses = [loss for loss in test.losses if math.isfinite(loss)]  # the first other one has ended it
     if len(losses) < 2 * FIRST:
         raise InputError(
@@ -105,9 +109,9 @@ def _verified(brief: Brief, rate: float, ratio: float, steps: int, epochs: int, 
     head = None if ratio == 1 else round_rate(rate * ratio)
 
     def change(config: Namespace) -> None:
-        # The rate falls to the end, as in the run: a constant one would favour small rates.
-        is_constant = config.model.optim.schedule == "constant"  # schedule-free optimisers ask for it
-        settle(config, epochs, steps, "constant" if is_constant else "warmup_cosine", "auto")
+        settle(
+            config, epochs, steps
+        )  # the rate falls to the end, as in the run: a constant one would favour small rates
         config.model.optim.lr, config.model.optim.head_lr = rate, head
 
     measured = Measured(f"verification of {rate:g}", steps)
@@ -118,27 +122,19 @@ def _verified(brief: Brief, rate: float, ratio: float, steps: int, epochs: int, 
     return {"lr": rate, "head_lr": head, "loss": None if has_failed else loss}
 
 
-def settle(config: Namespace, epochs: int, steps: int, schedule: str, warmup: Any) -> None:
+def settle(config: Namespace, epochs: int, steps: int) -> None:
     """Changes a config to one whose loss depends on the rate alone, and on nothing that the run schedules over epochs.
 
-    What is frozen for the whole training stays frozen; averaged weights have no part in the training loss.
+    Averaged weights have no part in the training loss.
 
     Args:
         config: Changed in place.
         epochs: That the run plans.
         steps: That are trained.
-        schedule: Of the learning rate.
-        warmup: Its `warmup_epochs`.
     """
-    model, optim = config.model, config.model.optim
-    optim.schedule, optim.schedule_args, optim.warmup_epochs = schedule, None, warmup
-    optim.min_lr_ratio, optim.sizes = OptimConfig.min_lr_ratio, None
-    model.ema_decay, model.compute.compile = None, False
-    model.freeze_epochs = 0 if model.freeze_epochs < epochs else steps  # an epoch has at least one step
-    if optim.freeze.epochs is not None:
-        if optim.freeze.epochs < epochs:
-            optim.freeze.share, optim.freeze.names = FreezeConfig.share, None
-        optim.freeze.epochs, optim.freeze.gradual = None, False
+    without_schedule(config, epochs, steps)
+    config.model.optim.min_lr_ratio = OptimConfig.min_lr_ratio
+    config.model.ema_decay, config.model.compute.compile = None, False
 
 
 def round_rate(rate: float) -> float:

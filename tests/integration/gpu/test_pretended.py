@@ -11,6 +11,8 @@ import torch
 import swinft
 from swinft.cli import main
 from swinft.model.heads import LovaszLoss, OrdinalHead, SegmentationHead, SoftmaxLovaszLoss
+from swinft.model.trial import TrialSteps
+from swinft.run.find.batch import EvaluatedToo
 from swinft.run.layout import Run
 from tests.conftest import make_competition, power_gone_after, tiny_config, write_config
 from tests.data.masks.salt import write_salt
@@ -215,6 +217,26 @@ def test_several_images_of_a_row(fusion, pairs, tmp_path, gpu):
     assert main(["embed", run, "--device", "cuda"]) == 0
     for method in ("gradcam", "occlusion", "integrated-gradients", "rollout"):
         assert main(["explain", run, "--ids", "003", "001", "--device", "cuda", "--method", method]) == 0
+
+
+def test_a_batch_in_fp16_is_tried_with_the_optimisers_state(competition, tmp_path, gpu, monkeypatch):
+    """From the scale that torch begins with, the gradients of these losses overflow in every step of the trial."""
+    held, end = [], EvaluatedToo.on_train_end
+
+    def seen(measured, trainer, task):
+        held.append(len(trainer.optimizers[0].state))
+        end(measured, trainer, task)
+
+    monkeypatch.setattr(EvaluatedToo, "on_train_end", seen)
+    steps, train = [], TrialSteps.train
+    monkeypatch.setattr(TrialSteps, "train", lambda tried, batch: (train(tried, batch), steps.append(tried)))
+    path = config(competition, tmp_path, **NUMBERS, **{"model.head": head("RegressionHead", loss="mse")})
+    assert main(["find", "--config", str(path), "--what", "batch_size"]) == 0
+    assert held
+    assert min(held) > 10
+    assert main(["check", "--config", str(path)]) == 0
+    assert steps
+    assert all(len(tried.optimizer.state) > 10 for tried in steps)
 
 
 @pytest.fixture(scope="module")
