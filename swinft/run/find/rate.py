@@ -109,9 +109,8 @@ def _verified(brief: Brief, rate: float, ratio: float, steps: int, epochs: int, 
     head = None if ratio == 1 else round_rate(rate * ratio)
 
     def change(config: Namespace) -> None:
-        settle(
-            config, epochs, steps
-        )  # the rate falls to the end, as in the run: a constant one would favour small rates
+        # The rate falls to the end, as in the run: a constant one would favour small rates.
+        settle(config, epochs, steps)
         config.model.optim.lr, config.model.optim.head_lr = rate, head
 
     measured = Measured(f"verification of {rate:g}", steps)

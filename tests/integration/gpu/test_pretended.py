@@ -219,6 +219,7 @@ def test_several_images_of_a_row(fusion, pairs, tmp_path, gpu):
         assert main(["explain", run, "--ids", "003", "001", "--device", "cuda", "--method", method]) == 0
 
 
+@pytest.mark.slow
 def test_a_batch_in_fp16_is_tried_with_the_optimisers_state(competition, tmp_path, gpu, monkeypatch):
     """From the scale that torch begins with, the gradients of these losses overflow in every step of the trial."""
     held, end = [], EvaluatedToo.on_train_end
