@@ -321,7 +321,9 @@ class CSVDataModule(LightningDataModule):
         """Some rows of a split, each once, in this order, without augmentation; arguments as of `make_dataset`."""
         rows = rows[: None if split == "test" or self.max_batches is None else self.max_batches * self.batch_size]
         dataset = self.make_dataset(split, rows, makes_cache)
-        return self._loaders.in_order(dataset, rows, "validate" if split == "val" else "predict", self._context)
+        loader = self._loaders.in_order(dataset, rows, "validate" if split == "val" else "predict", self._context)
+        loader.rows_of = (split, self.splits)
+        return loader
 
     @property
     def _context(self) -> LoaderContext:

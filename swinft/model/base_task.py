@@ -9,7 +9,9 @@ import math
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from swinft.model.auxiliary import mean_of_known
@@ -141,11 +143,8 @@ class BaseTask(pl.LightningModule):
         rows, predictions, targets, losses, auxiliary = self._pooled()
         self._evaluated.clear()
         self.log(f"{stage}_loss", losses.mean(), rank_zero_only=True)
-        table = self._columns_of(stage, rows) if reads_table(self.scored_by) else None
-        kind = self.net.head.kind
-        more = {"weights": self._of_rows("score_weights", stage, rows), "unseen": self._of_rows("unseen", stage, rows)}
-        context = self.table_context() | {"rows": table, **more}
-        scores = score(self.scored_by, kind, predictions, targets, **context)
+        context = self._context_of(stage, rows.numpy())
+        scores = score(self.scored_by, self.net.head.kind, predictions, targets, **context)
         # A custom metric may be random: all ranks must use one score for early stopping and checkpoints.
         for name, value in self._of_all_ranks(scores)[0].items():
             self.log(f"{stage}_{name}", value, rank_zero_only=True)
@@ -154,25 +153,38 @@ class BaseTask(pl.LightningModule):
                 if not math.isnan(value):  # NaN: none of the rows has it
                     self.log(f"{stage}_{name}_loss", value, rank_zero_only=True)
 
+    def _context_of(self, stage: str, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """What metrics may use besides predictions and targets of rows: columns of their table, weights, grades."""
+        split, splits = self._evaluated_splits(stage)
+        if splits is None:
+            return self.table_context()
+        if splits.schema is not self._schema:
+            self.check_schema(splits.schema)
+        found = {name: getattr(splits, name) if split == "val" else None for name in ("score_weights", "unseen")}
+        weights, unseen = (None if each is None else each[rows] for each in found.values())
+        table = None
+        if reads_table(self.scored_by):
+            table = (splits.main_table if split == "val" else splits.test.table).frame(rows.tolist())
+        return self.table_context() | {"rows": table, "weights": weights, "unseen": unseen}
+
+    def check_schema(self, schema: Any) -> None:
+        """Keeps the table's schema; a subclass checks that the network fits it."""
+        self._schema = schema
+
     def table_context(self) -> dict[str, Any]:
         """Arguments of `score` that come from the table's schema: names of the outputs, and grades."""
         return {"grades": self._schema.grades, "outputs": self._schema.outputs} if self._schema else {}
 
-    def _columns_of(self, stage: str, rows: Tensor) -> Any:
-        """The table's columns for evaluated rows; None if the batches are not the datamodule's."""
-        table = getattr(self._evaluated_data(), "train_table" if stage == "val" else "test_table", None)
-        return None if table is None else table.frame(rows.tolist())
-
-    def _of_rows(self, name: str, stage: str, rows: Tensor) -> Any:
-        """An attribute of the datamodule's splits for validated rows; None if it has none."""
-        found = getattr(getattr(self._evaluated_data(), "splits", None), name, None) if stage == "val" else None
-        return None if found is None else found[rows.numpy()]
-
-    def _evaluated_data(self) -> Any:
-        """The datamodule that evaluated batches come from; None for other loaders."""
+    def _evaluated_splits(self, stage: str) -> tuple[str, Any]:
+        """The split and the datamodule's `Splits` that evaluated batches come from; None for those of other loaders."""
+        loop = self.trainer._evaluation_loop
+        loaders = loop._combined_loader.flattened if loop._combined_loader else []
+        known: tuple[str, Any] | None = getattr(loaders[0], "rows_of", None) if len(loaders) == 1 else None
+        if known is not None:
+            return known
         data: Any = getattr(self.trainer, "datamodule", None)
         # A datamodule of an earlier fit stays with the Trainer when other loaders are evaluated.
-        return data if self.trainer._evaluation_loop._data_source.instance is data else None
+        return stage, getattr(data, "splits", None) if loop._data_source.instance is data else None
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

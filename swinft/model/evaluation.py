@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from swinft.errors import InputError
 from swinft.model.auxiliary import KEY
 from swinft.model.heads.contract import decoded, encoded_targets, evaluated, row_losses
 from swinft.model.network import ImageModel
@@ -35,12 +36,24 @@ class Evaluated(NamedTuple):
 
 
 def pooled_rows(of_ranks: Sequence[Evaluated]) -> Evaluated:
-    """The rows of all ranks, each once, in row order, without padding."""
+    """The rows of all ranks, each once, in row order, without padding.
+
+    Raises:
+        InputError: Rows with different targets have the same number: one of them would not be scored.
+    """
     pooled = Evaluated.joined(of_ranks)
     order = pooled.rows.argsort(stable=True)
+    order = order[pooled.rows[order] >= 0]
     is_first = torch.ones_like(order, dtype=torch.bool)
     is_first[1:] = pooled.rows[order][1:] != pooled.rows[order][:-1]
-    chosen = order[is_first & (pooled.rows[order] >= 0)]
+    again = (~is_first).nonzero().flatten()
+    before, after = (pooled.targets[order[places]].double() for places in (again - 1, again))
+    if not torch.equal(before.nan_to_num(nan=-1e300), after.nan_to_num(nan=-1e300)):
+        raise InputError(
+            f"two rows with the number {int(pooled.rows[order[again[0]]])} in `row` of the batches have different "
+            f"targets: number each row of the loaders differently, from 0."
+        )
+    chosen = order[is_first]
     return Evaluated(*(None if part is None else part[chosen] for part in pooled))  # type: ignore[arg-type]
 
 

@@ -1,24 +1,25 @@
 """A LightningModule with an optimiser: rates per layer, schedule, frozen parts, averaged weights."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback
 
+from swinft.errors import InputError
 from swinft.model.base_task import BaseTask
 from swinft.model.hyperparameters import plain
 from swinft.model.network import ImageModel
 from swinft.model.training import optim as rates
-from swinft.model.training.callbacks import check_callbacks
+from swinft.model.training.callbacks import check_callbacks, check_launcher
 from swinft.model.training.defaults import Training
 from swinft.model.training.ema import AveragedWeights, EMAConfig
 from swinft.model.training.freezing import Freezing
 from swinft.model.training.optim import Groups, OptimConfig
 from swinft.model.training.optimizers import check_schedule_free, make_optimizer
 from swinft.model.training.sam import SAM
-from swinft.model.training.schedules import describe_schedule, make_schedule
+from swinft.model.training.schedules import advance, describe_schedule, make_schedule
 from swinft.model.training.sizes import SizeSchedule
 from swinft.model.training.steps import steps_of
 
@@ -53,11 +54,26 @@ class OptimizedTask(BaseTask):
         """Adds none; Lightning calls it before the callbacks of the Trainer do anything.
 
         Raises:
-            InputError: The Trainer has a callback that would be silently wrong beside this task.
+            InputError: The Trainer has a callback or a strategy that would be silently wrong with this task.
         """
         found: Any = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it elsewhere
-        check_callbacks(found, self.optim, getattr(self, "net", None), self.ema_config is not None)
+        net = getattr(self, "net", None)
+        check_callbacks(found, self.optim, net, self.ema_config is not None)
+        check_launcher(self.trainer, net)
         return []
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *given: Any, **options: Any) -> Any:
+        """Lightning's and torch's method.
+
+        Raises:
+            InputError: There is no network yet; without `strict`, the weights would silently be left out.
+        """
+        if not hasattr(self, "net"):
+            raise InputError(
+                f"{type(self).__name__} has no network to load weights into: call task.initialize_from(datamodule), or "
+                f"{type(self).__name__}.load_from_checkpoint(path)."
+            )
+        return super().load_state_dict(state_dict, *given, **options)
 
     def on_train_epoch_start(self) -> None:
         """Freezes what of the backbone is frozen in this epoch."""
@@ -108,6 +124,12 @@ class OptimizedTask(BaseTask):
         return len(known) if isinstance(known, Sized) else None
 
     @property
+    def _epochs_done(self) -> int:
+        """Whole epochs of earlier fits of the Trainer, which repeats an interrupted one."""
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
+        return int(progress.processed)
+
+    @property
     def _others(self) -> list[torch.nn.Module]:
         """Pooling, metadata network and head."""
         return [module for name, module in self.net.named_children() if name != "backbone"]
@@ -128,6 +150,8 @@ class OptimizedTask(BaseTask):
         line, steps = rates.describe_rates(self.parameter_groups()), steps_of(self.trainer)
         optimizer = self.make_optimizer(self.device, scales_loss=self._scaler is not None)
         schedule = make_schedule(optimizer, self.optim, steps)
+        if self.trainer.ckpt_path is None:  # a checkpoint has the schedule's own state
+            advance(schedule, min(self.trainer.global_step, steps.total, self._epochs_done * steps.per_epoch))
         self._optimizer = optimizer
         if self._is_auto:
             self.print(f"lr {self.lr:g}: {self._training.describe(self._num_rows())} (model.optim.lr auto)")

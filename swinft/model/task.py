@@ -84,7 +84,7 @@ class FineTuneTask(OptimizedTask):
             probe.
         compute: How the network is computed, with the same result: attention, compilation, activations.
         num_outputs: K, the number of prediction columns. None: taken, like the context, from the Trainer's datamodule
-            when the Trainer starts; there is no network before.
+            when the Trainer starts, or from that of `initialize_from`; there is no network before.
         context: Image size, metadata features and seed, from data and run.
 
     `task(image, features)` returns predictions in the competition's units. In training mode they are of the trained
@@ -207,7 +207,14 @@ class FineTuneTask(OptimizedTask):
             self.averaged.module.load_state_dict(self.net.state_dict())
 
     def initialize_from(self, data: Any) -> None:
-        """Calls `initialize` with a datamodule's `training_targets`, and `training_features` and others, if any."""
+        """Calls `initialize` with a datamodule's `training_targets`, and `training_features` and others, if any.
+
+        It sets the datamodule up, and builds the network, where this has not been done.
+        """
+        if not hasattr(self, "net"):
+            data.setup("fit")
+            self._build(len(data.schema.outputs), data.schema, data)
+            self.check_schema(data.schema)
         features = getattr(data, "training_features", None)
         features = None if features is None else torch.as_tensor(features)
         auxiliary = [torch.as_tensor(each) for each in getattr(data, "training_auxiliary", ())]
@@ -223,7 +230,7 @@ class FineTuneTask(OptimizedTask):
         if self.net.auxiliary is not None:
             self.net.auxiliary.check_orders(schema.unordered_auxiliary)
         check_fits(self.net.head, self.context.num_metadata or 0, self.scored_by, schema)
-        self._schema = schema
+        super().check_schema(schema)
 
     def forward(self, image: Tensor, features: Tensor | None = None, image_mask: Tensor | None = None) -> Tensor:
         """Pixels and metadata to predictions (B, K) in the competition's units; see the class for which weights."""

@@ -16,12 +16,36 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 from lightning.pytorch.tuner import Tuner
+from torch.utils.data import DataLoader
 
-from swinft import ClassificationHead, FineTuneTask, OptimConfig
+from swinft import ClassificationHead, FineTuneTask, Metric, OptimConfig, RegressionHead
+from swinft.data.loading.collate import collate
 from swinft.errors import InputError
 from tests.integration.test_plain_lightning import data_of, task_of, trainer_of
 
 BUILT = {"num_outputs": 3, "image_size": 32}
+
+
+class RowsOfRed(Metric):
+    """The share of rows that are red in the table."""
+
+    name = "rows_of_red"
+    kinds = ("classification",)
+    higher_is_better = True
+
+    def compute(self, predictions, targets, rows):
+        return float((rows["is_red"] == "1").mean())
+
+
+class HighestGrade(Metric):
+    """The highest target of the training rows, by the schema."""
+
+    name = "highest_grade"
+    kinds = ("regression",)
+    higher_is_better = True
+
+    def compute(self, predictions, targets, rows):
+        return -1.0 if self.grades is None else float(self.grades.max())
 
 
 class Interrupt(pl.Callback):
@@ -100,8 +124,8 @@ def test_an_average_that_is_loaded_counts_its_own_steps(competition, tmp_path):
         (lambda: EMAWeightAveraging(decay=0.9), BUILT, "use_buffers=False"),
         (lambda: WeightAveraging(use_buffers=False), {**BUILT, "ema_decay": 0.9}, "or set ema_decay to None"),
         (lambda: StochasticWeightAveraging(1e-3), {"ema_decay": 0.9}, "or set ema_decay to None"),
-        (lambda: WeightAveraging(use_buffers=False), {}, "Give FineTuneTask num_outputs.*or set ema_decay"),
-        (lambda: ModelPruning("l1_unstructured"), {}, "Give FineTuneTask num_outputs"),
+        (lambda: WeightAveraging(use_buffers=False), {}, "Call task.initialize_from.*or set ema_decay"),
+        (lambda: ModelPruning("l1_unstructured"), {}, "Call task.initialize_from"),
         (lambda: BackboneFinetuning(1), {}, "Set freeze_epochs"),
         (lambda: GradientAccumulationScheduler({0: 4}), {}, "accumulate_grad_batches"),
         (lambda: LearningRateFinder(), {}, "lr_find"),
@@ -135,3 +159,89 @@ def test_other_callbacks_work(competition, make, options):
 def test_no_training_batches_are_refused(competition):
     with pytest.raises(InputError, match=r"limit_train_batches is 0: .* call Trainer\.validate"):
         trainer_of(limit_train_batches=0).fit(task_of(), datamodule=data_of(competition))
+
+
+def test_an_interrupted_fit_goes_on_with_its_schedule(competition):
+    options = {"optim": OptimConfig(lr=3e-3, warmup_epochs=0.5)}
+    rates: list[list[float]] = []
+
+    class Rates(pl.Callback):
+        stops_at = 0
+
+        def on_before_optimizer_step(self, trainer, task, optimizer):
+            rates[-1].append(optimizer.param_groups[0]["lr"])
+
+        def on_train_batch_end(self, *_: object):
+            if len(rates[-1]) == self.stops_at:
+                raise KeyboardInterrupt
+
+    for stop in (0, 3):
+        rates.append([])
+        callback, task, data = Rates(), task_of(**options), data_of(competition, batch_size=6)
+        callback.stops_at = stop
+        trainer = trainer_of(callbacks=[callback], max_epochs=3)
+        if stop:
+            with pytest.raises(SystemExit):
+                trainer.fit(task, datamodule=data)
+        trainer.fit(task, datamodule=data)
+    assert len(rates[0]) == 6
+    assert rates[1] == pytest.approx(rates[0][:3] + rates[0][2:])  # Lightning repeats the interrupted epoch
+
+
+@pytest.mark.parametrize("is_built", [False, True])
+def test_weights_come_back_from_the_processes_of_a_notebook(competition, tmp_path, is_built):
+    data = data_of(competition, target="brightness", target_kind="regression", columns={"numeric_features": ["is_red"]})
+    task = task_of(RegressionHead, ema_decay=0.9)
+    trainer = trainer_of(tmp_path, strategy="ddp_fork", devices=2, use_distributed_sampler=False)
+    if not is_built:  # the process that starts them would keep a task without a network, and no error
+        with pytest.raises(Exception, match=r"Call task\.initialize_from\(datamodule\) before trainer\.fit"):
+            trainer.fit(task, datamodule=data)
+        return
+    task.initialize_from(data)
+    before = task.net.state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    trainer.fit(task, datamodule=data)
+    assert int(task.averaged.updates) == 1
+    assert any(not torch.equal(before[name], value) for name, value in task.net.state_dict().items())
+    (validated,) = trainer_of().validate(task, datamodule=data, verbose=False)
+    assert validated["val_rmse"] == pytest.approx(float(trainer.callback_metrics["val_rmse"]), rel=1e-5)
+
+
+def test_weights_for_a_network_that_is_not_there_are_refused(competition):
+    built = task_of(**BUILT)
+    with pytest.raises(InputError, match=r"initialize_from.*load_from_checkpoint"):
+        task_of().load_state_dict(built.state_dict(), strict=False)
+    task = task_of()
+    task.initialize_from(data_of(competition))
+    task.load_state_dict(built.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "metrics"),
+    [
+        ({"columns": {"weight": {"column": "brightness", "in_score": True}}}, ["log_loss"]),
+        ({"target": "brightness", "target_kind": "regression"}, [HighestGrade()]),
+        ({}, [RowsOfRed()]),
+    ],
+)
+def test_loaders_are_scored_like_their_datamodule(competition, changes, metrics):
+    """Weights, grades and columns of the table are those of the rows, whichever way they come."""
+    data = data_of(competition, test="train.csv", **changes)
+    task = task_of(RegressionHead if "target" in changes else ClassificationHead, metrics=metrics)
+    task.initialize_from(data)
+    trainer_of().fit(task, data.train_dataloader(), data.val_dataloader())
+    (expected,) = trainer_of().validate(task, datamodule=data, verbose=False)
+    (found,) = trainer_of().validate(task, dataloaders=data.val_dataloader(), verbose=False)
+    assert found == expected
+    data.setup("test")
+    (expected,) = trainer_of().test(task, datamodule=data, verbose=False)
+    (found,) = trainer_of().test(task, dataloaders=data.test_dataloader(), verbose=False)
+    assert found == expected
+
+
+def test_different_rows_of_one_number_are_refused(competition):
+    data = data_of(competition)
+    data.setup("fit")
+    rows = [{**item, "row": torch.tensor(0)} for item in data.val_dataloader().dataset]
+    with pytest.raises(InputError, match="two rows with the number 0"):
+        trainer_of().validate(task_of(**BUILT), dataloaders=DataLoader(rows, batch_size=4, collate_fn=collate))

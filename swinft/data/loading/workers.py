@@ -221,6 +221,7 @@ class TimedLoader(DataLoader[Any]):
 
     plan: LoaderPlan | None = None
     waits: WaitTime | None = None
+    rows_of: tuple[str, Any] | None = None  # the split and the `Splits` whose rows are evaluated
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # PyTorch's own iterator is what is timed
         self.waits = WaitTime()

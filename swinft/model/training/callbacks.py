@@ -12,15 +12,14 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
     WeightAveraging,
 )
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from swinft.errors import InputError
 from swinft.model.training.optim import OptimConfig
 
-NOT_BUILT = (
-    "it takes the network before the table is read, by which FineTuneTask makes it. Give FineTuneTask num_outputs and "
-    "context=TaskContext(image_size=…), so that it makes the network at once"
-)
+EDIT = "Call task.initialize_from(datamodule) before trainer.fit"
 
 
 def check_callbacks(callbacks: Iterable[Any], config: OptimConfig, net: nn.Module | None, has_average: bool) -> None:
@@ -40,12 +39,33 @@ def check_callbacks(callbacks: Iterable[Any], config: OptimConfig, net: nn.Modul
             raise InputError(f"{type(callback).__name__}: {found}.")
 
 
+def check_launcher(trainer: Any, net: nn.Module | None) -> None:
+    """Refuses a fit in processes from which the weights would not come back.
+
+    Args:
+        trainer: The Trainer; with `ddp_notebook`, `ddp_fork` and `ddp_spawn` it trains copies of the task, and loads
+            what of their weights the task has a place for.
+        net: The network; None if it is made when the table is known.
+
+    Raises:
+        InputError: The task has no network.
+    """
+    is_elsewhere = isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+    if net is None and is_elsewhere and trainer.state.fn == TrainerFn.FITTING:
+        raise InputError(
+            f"this strategy trains in other processes, and a task without num_outputs would have no network for the "
+            f"trained weights. {EDIT}."
+        )
+
+
 def _problem(callback: Any, config: OptimConfig, net: nn.Module | None, has_average: bool) -> str | None:
     averages = isinstance(callback, WeightAveraging | StochasticWeightAveraging)
     if averages and has_average:
         return "it would average the weights that ema_decay averages already. Remove it, or set ema_decay to None"
     if isinstance(callback, WeightAveraging | ModelPruning) and net is None:
-        return NOT_BUILT + (", or set ema_decay, which averages the weights" if averages else "")
+        return f"it takes the network before a task without num_outputs has one. {EDIT}" + (
+            ", or set ema_decay, which averages the weights" if averages else ""
+        )
     # torch averages them as floats and truncates: Swin's bias is then read at wrong positions.
     if isinstance(callback, WeightAveraging) and callback._use_buffers and net is not None and _counts(net):
         return "it would average whole numbers, such as Swin's indices. Give it use_buffers=False, or set ema_decay"

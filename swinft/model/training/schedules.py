@@ -5,6 +5,7 @@ A common factor keeps the ratios between the rates of layers.
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,19 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, steps: Steps) -> LR
     start = ONECYCLE_START if config.schedule == "onecycle" else None
     after = _after_warmup(config, steps, max(1.0, steps.total - warmup))
     return LambdaLR(optimizer, lambda step: _warmed_up(step, warmup, after, start))
+
+
+def advance(schedule: LRScheduler, steps: int) -> None:
+    """Brings a new schedule to its place after some steps: a second fit of a Trainer goes on from those of the first.
+
+    Args:
+        schedule: The schedule.
+        steps: Optimiser steps taken.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step")
+        for _ in range(steps):
+            schedule.step()
 
 
 def describe_schedule(config: OptimConfig, steps: Steps) -> str:
