@@ -62,10 +62,8 @@ class CSVDataModule(LightningDataModule):
             albumentations transforms that end at `image_size` in uint8; in float32 with `image_rules.keep`.
         batch_size: Images per batch and device.
         columns: What the other columns mean, and how cells are read. This and the next two may be dictionaries.
-        folds: The fold of every training row, and which one is held out.
+        folds: The fold of every training row, and which one is held out: `held_out`, or the attribute `fold` once set.
         loading: How image files become the images of a batch.
-
-    `fold` is the held-out fold, `folds.held_out` by default; it may be set.
 
     Raises:
         InputError: Settings are wrong or contradict each other; all of them are listed.
@@ -158,10 +156,9 @@ class CSVDataModule(LightningDataModule):
         """
         if split == "train":
             loader = self._train_loader(makes_cache=self.settings.loading.augment_on == "device")
-        elif split == "val":
-            loader = self.ordered_loader("val", self.splits.held_out(self.fold))
         else:
-            loader = self.predict_dataloader()
+            rows = self.splits.held_out(self.fold) if split == "val" else None
+            loader = self.predict_dataloader() if rows is None else self.ordered_loader("val", rows)
         if isinstance(loader.sampler, ShuffledSampler):
             loader.sampler.set_epoch(self._loaders.state.passes)  # drawing images does not count as a pass
         return batch_figure(loader, n, partial(self.splits.titles, split))
@@ -320,10 +317,7 @@ class CSVDataModule(LightningDataModule):
     def ordered_loader(self, split: Split, rows: NDArray[np.int64], makes_cache: bool = False) -> TimedLoader:
         """Some rows of a split, each once, in this order, without augmentation; arguments as of `make_dataset`."""
         rows = rows[: None if split == "test" or self.max_batches is None else self.max_batches * self.batch_size]
-        dataset = self.make_dataset(split, rows, makes_cache)
-        loader = self._loaders.in_order(dataset, rows, "validate" if split == "val" else "predict", self._context)
-        loader.rows_of = (split, self.splits)
-        return loader
+        return self._loaders.in_order(self.make_dataset(split, rows, makes_cache), rows, split, self._context)
 
     @property
     def _context(self) -> LoaderContext:
@@ -342,6 +336,10 @@ class CSVDataModule(LightningDataModule):
         """Frees the device memory of the training images after training."""
         if stage == "fit":
             self._loaders.on_device.release()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the Trainer, whose schedule cannot be pickled."""
+        return {**self.__dict__, "trainer": None}
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint: the number of completed epochs."""

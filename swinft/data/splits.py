@@ -269,6 +269,8 @@ class Splits:
         self._dropped = read_dropped(config.drop, train, folds)
         self.schema, self._test, self.fold_of_row = schema, test, folds
         self._train = awaiting_labels(train, config.extra_tables)
+        for values in (train.targets, folds):  # a datamodule gives them out
+            values.flags.writeable = False
         sample = None if self.settings.predicts_sample else self.sample
         tables = [train.table, *([test.table] if test else []), *([sample] if sample else [])]
         self.notes = [

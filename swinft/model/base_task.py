@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from swinft.errors import InputError
 from swinft.model.auxiliary import mean_of_known
-from swinft.model.evaluation import Evaluated, pooled_rows
+from swinft.model.evaluation import Evaluated, check_batch, pooled_rows
 from swinft.model.metrics import Metric
 from swinft.model.scoring import reads_table, score
 from swinft.model.training.epoch_losses import BadBatch, EpochLosses
@@ -52,6 +53,7 @@ class BaseTask(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Trains with the weights that are for it."""
+        check_batch(batch, "target")
         self._set_weights(trains=True)
 
     def on_validation_start(self) -> None:
@@ -113,21 +115,39 @@ class BaseTask(pl.LightningModule):
         """The GradScaler of fp16; None in other precisions."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Stores decoded predictions; the scores are computed once, on all rows."""
-        self._evaluate(batch)
+        self._evaluate_checked(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Logs `val_loss` and every metric, over the rows of all ranks."""
         self._log_scores("val")
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """The same for rows of a labelled test table."""
-        self._evaluate(batch)
+        self._evaluate_checked(batch, dataloader_idx)
+
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Checks what a loader gives."""
+        check_batch(batch)
 
     def on_test_epoch_end(self) -> None:
         """Logs `test_loss` and every metric, over the rows of all ranks."""
         self._log_scores("test")
+
+    def _evaluate_checked(self, batch: Any, loader: int) -> None:
+        """Evaluates a batch.
+
+        Raises:
+            InputError: It is of a second loader, or is no batch of this task.
+        """
+        if loader:
+            raise InputError(
+                "the Trainer has several loaders to evaluate, whose rows would be scored as one table. Give it one; "
+                "evaluate each other one by Trainer.validate."
+            )
+        check_batch(batch, "target")
+        self._evaluate(batch)
 
     def _evaluate(self, batch: Any) -> None:
         """Appends a batch to the evaluated rows."""

@@ -3,13 +3,13 @@
 Shapes: B rows, K outputs, A auxiliary targets.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from swinft.errors import InputError
+from swinft.errors import InputError, listed
 from swinft.model.auxiliary import KEY
 from swinft.model.heads.contract import decoded, encoded_targets, evaluated, row_losses
 from swinft.model.network import ImageModel
@@ -55,6 +55,26 @@ def pooled_rows(of_ranks: Sequence[Evaluated]) -> Evaluated:
         )
     chosen = order[is_first]
     return Evaluated(*(None if part is None else part[chosen] for part in pooled))  # type: ignore[arg-type]
+
+
+def check_batch(batch: Any, *more: str) -> None:
+    """Checks the keys of a batch of a loader, which may be a user's own.
+
+    Args:
+        batch: What the loader gave.
+        more: Keys that it must have besides `image` and `row`.
+
+    Raises:
+        InputError: It is no dictionary, or lacks some.
+    """
+    names = ("image", "row", *more)
+    if not isinstance(batch, Mapping):
+        raise InputError(f"a batch is a {type(batch).__name__}; it must be a dictionary with {listed(names)}.")
+    if lacking := [name for name in names if name not in batch]:
+        raise InputError(
+            f"a batch lacks {listed(lacking)}: it must have {listed(names)}; `row` is a number for each row, int64 "
+            f"(B,), by which each is scored once."
+        )
 
 
 def predicted_batch(net: ImageModel, logits_of: LogitsOf, batch: dict[str, Tensor]) -> Tensor:

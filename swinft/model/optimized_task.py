@@ -1,11 +1,12 @@
 """A LightningModule with an optimiser: rates per layer, schedule, frozen parts, averaged weights."""
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback
+from torch import Tensor
 
 from swinft.errors import InputError
 from swinft.model.base_task import BaseTask
@@ -32,6 +33,7 @@ class OptimizedTask(BaseTask):
     ema_config: EMAConfig | None
     net: ImageModel
     _arguments: dict[str, Any]
+    _build: Callable[..., None]
     _freezing: Freezing
     _sizes: SizeSchedule | None
     _optimizer: Any = None  # once it is configured
@@ -61,6 +63,37 @@ class OptimizedTask(BaseTask):
         check_callbacks(found, self.optim, net, self.ema_config is not None)
         check_launcher(self.trainer, net)
         return []
+
+    def initialize(self, targets: Tensor, features: Tensor | None = None, *auxiliary: Tensor) -> None:
+        """Computes the statistics of all training rows that head and metadata network need, before training.
+
+        `Trainer.fit` calls it with the datamodule's rows, unless it was called before or weights were loaded.
+
+        Args:
+            targets: int64 (N,) for classification, else float (N, K).
+            features: float (N, F) if there is metadata.
+            auxiliary: The targets of each auxiliary target.
+
+        Raises:
+            InputError: A head rejects a target.
+        """
+        self.net.initialize(targets, features, *auxiliary)
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(self.net.state_dict())
+
+    def initialize_from(self, data: Any) -> None:
+        """Calls `initialize` with a datamodule's `training_targets`, and `training_features` and others, if any.
+
+        It sets the datamodule up, and builds the network, where this has not been done.
+        """
+        if not hasattr(self, "net"):
+            data.setup("fit")
+            self._build(len(data.schema.outputs), data.schema, data)
+            self.check_schema(data.schema)
+        features = getattr(data, "training_features", None)
+        features = None if features is None else torch.as_tensor(features)
+        auxiliary = [torch.as_tensor(each) for each in getattr(data, "training_auxiliary", ())]
+        self.initialize(torch.as_tensor(data.training_targets), features, *auxiliary)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *given: Any, **options: Any) -> Any:
         """Lightning's and torch's method.

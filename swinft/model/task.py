@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from swinft.class_spec import Named, plain_spec, to_spec
@@ -189,37 +188,6 @@ class FineTuneTask(OptimizedTask):
         assert isinstance(averaged, ImageModel)
         return averaged
 
-    def initialize(self, targets: Tensor, features: Tensor | None = None, *auxiliary: Tensor) -> None:
-        """Computes the statistics of all training rows that head and metadata network need, before training.
-
-        `Trainer.fit` calls it with the datamodule's rows, unless it was called before or weights were loaded.
-
-        Args:
-            targets: int64 (N,) for classification, else float (N, K).
-            features: float (N, F) if there is metadata.
-            auxiliary: The targets of each auxiliary target.
-
-        Raises:
-            InputError: A head rejects a target.
-        """
-        self.net.initialize(targets, features, *auxiliary)
-        if self.averaged is not None:
-            self.averaged.module.load_state_dict(self.net.state_dict())
-
-    def initialize_from(self, data: Any) -> None:
-        """Calls `initialize` with a datamodule's `training_targets`, and `training_features` and others, if any.
-
-        It sets the datamodule up, and builds the network, where this has not been done.
-        """
-        if not hasattr(self, "net"):
-            data.setup("fit")
-            self._build(len(data.schema.outputs), data.schema, data)
-            self.check_schema(data.schema)
-        features = getattr(data, "training_features", None)
-        features = None if features is None else torch.as_tensor(features)
-        auxiliary = [torch.as_tensor(each) for each in getattr(data, "training_auxiliary", ())]
-        self.initialize(torch.as_tensor(data.training_targets), features, *auxiliary)
-
     def check_schema(self, schema: Any) -> None:
         """Checks that the network fits a table's `swinft.Schema`.
 
@@ -311,7 +279,7 @@ class FineTuneTask(OptimizedTask):
         super().on_train_batch_end(outputs, batch, batch_idx)
         self._compiled.say("step", self._started, self.print)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Batch:
         """Predictions of a batch.
 
         Returns:

@@ -1,5 +1,6 @@
 """Lightning's own callbacks, finders and interruptions beside a task, without a run."""
 
+import pickle
 from unittest.mock import Mock
 
 import lightning.pytorch as pl
@@ -245,3 +246,52 @@ def test_different_rows_of_one_number_are_refused(competition):
     rows = [{**item, "row": torch.tensor(0)} for item in data.val_dataloader().dataset]
     with pytest.raises(InputError, match="two rows with the number 0"):
         trainer_of().validate(task_of(**BUILT), dataloaders=DataLoader(rows, batch_size=4, collate_fn=collate))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda item: {name: item[name] for name in ("image", "target")},
+            "a batch lacks row: .* a number for each row",
+        ),
+        (lambda item: {name: item[name] for name in ("image", "row")}, "a batch lacks target"),
+        (lambda item: (torch.as_tensor(item["image"]), item["target"]), "a batch is a list; .* image, row, target"),
+    ],
+)
+def test_batches_of_other_loaders_are_checked(competition, change, message):
+    data = data_of(competition)
+    data.setup("fit")
+    loader = DataLoader([change(item) for item in data.val_dataloader().dataset], batch_size=4)
+    for verb in ("fit", "validate", "test"):
+        with pytest.raises(InputError, match=message):
+            getattr(trainer_of(), verb)(task_of(**BUILT), loader)
+
+
+def test_several_validation_loaders_are_refused(competition):
+    data = data_of(competition)
+    data.setup("fit")
+    with pytest.raises(InputError, match="several loaders to evaluate"):
+        trainer_of().validate(task_of(**BUILT), [data.val_dataloader(), data.val_dataloader()])
+
+
+def test_nothing_that_is_given_out_changes_the_table(competition):
+    data = data_of(competition, target="brightness", target_kind="regression", columns={"numeric_features": ["is_red"]})
+    data.setup("fit")
+    for _ in range(2):
+        item = data.val_dataloader().dataset[0]
+        first = {name: item[name].tolist() for name in ("target", "features")}
+        item["target"].div_(100)
+        item["features"].add_(1)
+    assert {name: value.tolist() for name, value in data.val_dataloader().dataset[0].items() if name in first} == first
+    for values in (data.targets, data.fold_of_row):
+        with pytest.raises(ValueError, match="read-only"):
+            values += 1
+
+
+def test_a_datamodule_is_pickled_after_a_fit(competition):
+    data = data_of(competition)
+    trainer_of(limit_train_batches=1).fit(task_of(), datamodule=data)
+    copied = pickle.loads(pickle.dumps(data))
+    pairs = zip(copied.val_dataloader(), data.val_dataloader(), strict=True)
+    assert all(torch.equal(ours[name], theirs[name]) for ours, theirs in pairs for name in theirs)

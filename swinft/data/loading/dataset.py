@@ -172,7 +172,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {"row": torch.tensor(row)}
         for name, values in {"target": self.targets, "features": self.features, **self.more}.items():
             if values is not None:
-                item[name] = torch.as_tensor(values[self._padding_source if row == PADDING else row])
+                item[name] = torch.tensor(values[self._padding_source if row == PADDING else row])  # not a view
         return item
 
     @cached_property

@@ -78,12 +78,15 @@ class Loaders:
         return loader
 
     def in_order(
-        self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], work: Work, context: LoaderContext
+        self, dataset: Dataset[dict[str, Any]], rows: NDArray[np.int64], split: Split, context: LoaderContext
     ) -> TimedLoader:
         """A loader in table order, each row once over all ranks; of tiles one image is a batch."""
         if self.settings.tile is not None:
             context = replace(context, batch_size=1)
-        return self._loader(dataset, OrderedSampler(rows, *rank_and_world_size(context.trainer)), work, context)
+        sampler = OrderedSampler(rows, *rank_and_world_size(context.trainer))
+        loader = self._loader(dataset, sampler, "validate" if split == "val" else "predict", context)
+        loader.rows_of = (split, self.splits)
+        return loader
 
     def images(
         self, split: Split, visited: NDArray[np.int64] | None, makes_cache: bool, context: LoaderContext
