@@ -61,7 +61,7 @@ def doubts_of(run: Run, base: Base, allow_code: list[str] | None) -> list[str]:
             f"data.folds.extra.labels, which labels the rows for each fold by the networks that did not see it."
         )
     runs = [run, *(teacher.run for teacher in _teachers(experiment))]
-    if found := list(dict.fromkeys(each.root.name for each in runs if _drops_by_seen_labels(each))):
+    if found := list(dict.fromkeys(each.root.name for each in runs if drops_by_seen_labels(each))):
         what = "it does" if found == [run.root.name] else f"{listed(found)} {'does' if len(found) == 1 else 'do'}"
         notes.append(
             f"WARNING: rows that {what} not train on (data.folds.drop, or drop_noisy with nested: false) may have been "
@@ -80,7 +80,7 @@ def doubts_of(run: Run, base: Base, allow_code: list[str] | None) -> list[str]:
     return notes
 
 
-def _drops_by_seen_labels(run: Run) -> bool:
+def drops_by_seen_labels(run: Run) -> bool:
     """Whether a run drops rows by a list of unknown origin, or is marked as possibly too good among its rounds."""
     file = run.root.parent / ROUNDS
     if not file.is_file():

@@ -11,6 +11,7 @@ from swinft.data.tables.steps.named import AsWritten
 from swinft.errors import InputError, command, listed
 from swinft.run.config.distill import DistillConfig
 from swinft.run.config.parser import Parser, plain
+from swinft.run.ensemble.leaks import drops_by_seen_labels
 from swinft.run.experiment import Experiment
 from swinft.run.fit_command import config_files
 from swinft.run.layout import FILTERS, ROUNDS, Run
@@ -79,9 +80,13 @@ class Plan:
         return found
 
     def is_optimistic(self, each: Round) -> bool:
-        """Whether a round, or one that it learns from, drops rows by predictions that have seen the scored ones."""
+        """Whether a round, or what it learns from, drops rows by predictions that have seen the scored ones."""
         above = [other for other in self.rounds if each.name in self.after(other.name)]
-        return any(other.drop_noisy is not None and not other.drop_noisy.nested for other in above)
+        if any(other.drop_noisy is not None and not other.drop_noisy.nested for other in above):
+            return True
+        names = {each.name for each in self.rounds}
+        others = {name for other in above for name in other.sources if name not in names}
+        return any(drops_by_seen_labels(Run.open(name)) for name in sorted(others))
 
     @property
     def words(self) -> list[str]:
