@@ -22,7 +22,7 @@ from swinft.data.row_images import Shown
 from swinft.data.schema import Schema, make_schema
 from swinft.data.sources.files import FILES
 from swinft.data.sources.source import Source, is_absent
-from swinft.data.tables.numbers import weights
+from swinft.data.tables.numbers import precision_problems, weights
 from swinft.data.tables.steps.make import table_name
 from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.tables.text import TextRules
@@ -289,6 +289,7 @@ def read_test(
 def _train_features(
     table: Table, schema: Schema, columns: Columns, problems: list[Problem], notes: list[str]
 ) -> NDArray[np.float32]:
+    problems += precision_problems(table, columns.numbers)
     for name in columns.categories:
         problems += twin_problems(table, name, Counter(table.names(name)), columns.rules)
     return encode_features(table, schema, problems, columns.rules, columns.fill_rules, notes=notes)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinft.data.augment.dry_run import transform_notes
+from swinft.data.column_notes import column_notes
 from swinft.data.column_patterns import by_schema
 from swinft.data.data_settings import DataSettings
 from swinft.data.dropped import Dropped, dropped_notes, read_dropped
@@ -276,6 +277,7 @@ class Splits:
         self.notes = [
             *(note for table in tables for note in table.notes),
             *schema.target.notes(train.targets[answered], schema.outputs),
+            *column_notes(train, schema, self.settings.targets, config.group),
             *(extra_notes(train, self._leaks, config.extra_tables) if self._leaks is not None else []),
             *dropped_notes(config.drop, self._dropped),
             *notes,

@@ -16,6 +16,7 @@ from swinft.data.tables.text import FALSE, TEXT_RULES, TRUE, TextRules, counted
 from swinft.errors import number_of
 
 LARGEST = float(np.finfo(np.float32).max)
+LARGEST_ERROR = 1e-3  # of rounding to float32, as a fraction of the range of a column
 # Numbers that `float` accepts, except `1_000`, `nan` and `inf`.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 GROUPED = re.compile(r"[+-]?\d[\d.]*([,'’\s]|\.\d+\.)[\d.,'’\s]*")  # `1,5`, `1 234`, `1.234.567`
@@ -87,6 +88,30 @@ def weights(table: Table, column: str, problems: list[Problem], rules: TextRules
         fix = "Give some rows a weight above 0, or name another column."
         problems.append(Problem(str(table.path), "all weights are 0: nothing would be learnt", fix, column=column))
     return found
+
+
+def precision_problems(table: Table, columns: Sequence[str]) -> list[Problem]:
+    """Columns of a training table whose numbers differ too little for their size to be told apart as float32.
+
+    Args:
+        table: The table.
+        columns: Columns of numbers; other cells do not count.
+    """
+    problems = []
+    for name in columns:
+        cells = {cell for cell in set(table.column(name)) if number(cell) is not None}
+        values = np.array([float(cell) for cell in cells])
+        spread = np.ptp(values) if len(values) else 0.0
+        error = np.abs(values - values.astype(np.float32)).max(initial=0.0)
+        if spread and error > LARGEST_ERROR * spread:
+            lowest, highest = values.min(), values.max()
+            message = (
+                f"the numbers go from {lowest:.17g} to {highest:.17g}, and as float32, in which networks compute, they "
+                f"are wrong by up to {error:.3g}"
+            )
+            fix = f"Subtract a number from each, such as {lowest:.17g}, or use another unit."
+            problems.append(Problem(str(table.path), message, fix, column=name))
+    return problems
 
 
 def number(cell: str) -> float | None:

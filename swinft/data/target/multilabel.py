@@ -14,7 +14,7 @@ from swinft.data.tables.table import Problem, Table
 from swinft.data.tables.text import TextRules, counted
 from swinft.data.target.base import Target, TargetCells, twin_problems, unknown_names
 from swinft.data.target.names import LIST_FIX, PRINTED_LIST, in_order, label_tokens
-from swinft.errors import InputError, number_of
+from swinft.errors import InputError, listed, number_of
 from swinft.printing import visible
 
 COMMON_DELIMITERS = (",", ";", "|", "/", "\t", " ")
@@ -74,6 +74,14 @@ class Multilabel(Target):
         """Rows with each label; the sum if labels are fractions."""
         sums: NDArray[np.float64] = np.nansum(targets, 0, dtype=np.float64)
         return [int(count) if count.is_integer() else count for count in sums.tolist()]
+
+    def notes(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
+        """Labels of no row, or of all rows that are not missing: nothing can be learnt of them."""
+        lowest, highest = np.fmin.reduce(targets), np.fmax.reduce(targets)
+        never = [visible(name) for name, most in zip(outputs, highest, strict=True) if most == 0]
+        always = [visible(name) for name, least in zip(outputs, lowest, strict=True) if least == 1]
+        found = {"no row has": never, "every row has": always}
+        return [f"{what} {listed(names)}: there is nothing to learn." for what, names in found.items() if names]
 
     def captions(self, targets: NDArray[Any], outputs: Sequence[str]) -> list[str]:
         """Each row's labels; with a question mark those that are missing."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.tables.numbers import precision_problems
 from swinft.data.tables.table import Problem
 from swinft.data.target.base import Target, TargetCells
 from swinft.printing import format_number, visible
@@ -28,7 +29,11 @@ class Regression(Target):
         return self.numbers(cells, problems, notes)
 
     def training_problems(self, cells: TargetCells, targets: NDArray[Any], outputs: Sequence[str]) -> list[Problem]:
-        """Constant outputs."""
+        """Constant outputs, and those whose numbers float32 does not tell apart."""
+        is_own = type(self).encode is Regression.encode  # a custom kind may make other numbers of the cells
+        blurred = precision_problems(cells.table, outputs) if is_own else []
+        if blurred:
+            return blurred
         message, fix = "all rows have the same number", "There is nothing to learn; name another column."
         same = np.flatnonzero(np.fmin.reduce(targets) == np.fmax.reduce(targets)).tolist()
         return [Problem(str(cells.table.path), message, fix, column=outputs[k]) for k in same]
