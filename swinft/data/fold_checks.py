@@ -77,7 +77,8 @@ def check_folds(
     everywhere = count_per_fold(np.zeros_like(folds), targets, len(names))[0]
     for fold, held_out in enumerate(counts):
         others = np.where(learnt & (folds != fold), 0, NO_FOLD)
-        seen = count_per_fold(others, targets, len(names))[0] if (others != NO_FOLD).any() else 0 * everywhere
+        # A fold without any such row is refused by `Splits.loss_weights`.
+        seen = count_per_fold(others, targets, len(names))[0] if (others != NO_FOLD).any() else everywhere
         unseen = [names[int(k)] for k in np.flatnonzero((everywhere > 0) & (seen == 0))]
         if unseen and targets.ndim == 1 and not may_lack:
             problems.append(f"fold {fold} trains on no row of {_first(unseen)}{with_weight}.")
