@@ -69,7 +69,7 @@ def _columns(features: NDArray[np.float32], schema: Schema) -> Iterator[tuple[st
 def _gives_away(values: NDArray[Any], answers: NDArray[Any], schema: Schema, is_category: bool) -> bool:
     """Whether a column says what the target is, class by class, or as a line of numbers."""
     known = np.flatnonzero(np.isfinite(answers) & np.isfinite(values))
-    of_classes = not schema.base.is_soft and schema.kind != "regression"
+    of_classes = schema.base.are_probabilities and not schema.base.is_soft
     if not of_classes and is_category:
         return False
     holds = _is_pure if of_classes else _is_line
