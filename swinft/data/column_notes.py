@@ -19,7 +19,7 @@ SAME = 1 - 1e-6  # correlation of two columns that say the same; both are float3
 
 
 def column_notes(rows: Rows, schema: Schema, target: Sequence[str], group: str | None) -> list[str]:
-    """Notes on the columns of the training table, one line each.
+    """Notes on the target and on other columns of the training table, one line each.
 
     Args:
         rows: The training rows.
@@ -27,14 +27,16 @@ def column_notes(rows: Rows, schema: Schema, target: Sequence[str], group: str |
         target: Names of the target's columns.
         group: Name of the column of groups; None without groups.
     """
-    chosen = np.flatnonzero(rows.is_used & rows.has_target & ~rows.is_extra)
-    notes = []
+    assert rows.targets is not None
+    answered = rows.is_used & rows.has_target
+    notes = schema.target.notes(rows.targets[answered], schema.outputs)
+    chosen = np.flatnonzero(answered & ~rows.is_extra)
     if group and rows.groups and len({rows.groups[row] for row in chosen}) == len(chosen):
         notes.append(
             f"{rows.table.path}: column '{group}': each row has a group of its own, so data.folds.group keeps no rows "
             f"together."
         )
-    if rows.features is None or rows.targets is None or schema.base.are_maps:
+    if rows.features is None or schema.base.are_maps:
         return notes
     targets = rows.targets[chosen]
     named = target if len(target) == 1 and schema.base.are_classes else schema.outputs

@@ -258,9 +258,8 @@ class Splits:
         test = self.tables[2]
         train = with_masks(self.settings, self._without_bad_images(rows), schema)
         assert train.targets is not None
-        used, config = train.is_used, self.settings.folds
-        answered, is_main = used & train.has_target, ~train.is_extra
-        schema = with_prior(schema, train.targets[answered & is_main], train.masks.digest() if train.masks else None)
+        config, known = self.settings.folds, train.is_used & train.has_target & ~train.is_extra
+        schema = with_prior(schema, train.targets[known], train.masks.digest() if train.masks else None)
         if schema.kind_check and self.known_schema:
             check_kind(schema, Schema.from_dict(json.loads(verify(self.known_schema).read_bytes())))
         folds = assign_folds(config, replace(train, targets=schema.target.strata(train.targets)), self.image_files)
@@ -276,7 +275,6 @@ class Splits:
         tables = [train.table, *([test.table] if test else []), *([sample] if sample else [])]
         self.notes = [
             *(note for table in tables for note in table.notes),
-            *schema.target.notes(train.targets[answered], schema.outputs),
             *column_notes(train, schema, self.settings.targets, config.group),
             *(extra_notes(train, self._leaks, config.extra_tables) if self._leaks is not None else []),
             *dropped_notes(config.drop, self._dropped),
