@@ -24,7 +24,12 @@ __all__ = ["pairs"]  # a fixture
 
 MPS = torch.device("mps", 0)
 ON_MPS = {"trainer.accelerator": "mps", "trainer.precision": "32-true", "trainer.deterministic": False}
-GRAD_SCALER = {"run/folds/fold.py item", "run/folds/fold.py _local_scalar_dense"}  # fp16: was a gradient infinite?
+# fp16: was a gradient infinite, and the loss of a step that was skipped?
+GRAD_SCALER = {
+    "run/folds/fold.py item",
+    "run/folds/fold.py _local_scalar_dense",
+    "model/training/epoch_losses.py nonzero",
+}
 STEPS = 4  # of an epoch; the last one is not watched
 
 
