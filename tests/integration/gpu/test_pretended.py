@@ -373,7 +373,7 @@ def test_a_fold_that_was_interrupted_goes_on_there_with_the_same_weights(competi
 
 
 CONTROLS = {
-    "mixed": (lambda x: x + torch.ones(3), "tensors of cuda:0 and on those of the CPU"),
+    "mixed": (lambda x: x + torch.ones(3), "tensors of the GPU and on those of the CPU"),
     "numpy": (lambda x: x.numpy(), "can't convert cuda:0"),
     "asarray": (np.asarray, "can't convert cuda:0"),
     "pinned": (lambda x: x.pin_memory(), "cannot pin"),
