@@ -41,6 +41,11 @@ def void(tmp_path_factory):
     return root
 
 
+def entropy(shares):
+    certain = np.clip(shares, 1e-12, 1 - 1e-12)
+    return -(certain * np.log2(certain) + (1 - certain) * np.log2(1 - certain))
+
+
 def config_of(root, runs, **changes):
     own = {
         "data.target": ["ball", "sea"],
@@ -64,7 +69,8 @@ def test_a_run_scores_only_pixels_that_count(void, tmp_path):
     fit_in_process(config)
     run = tmp_path / "runs" / "tiny"
     oof = Predictions.read(run / "oof.csv", 2)
-    counted, every = [], []
+    errors = pd.read_csv(run / "errors.csv").set_index("id")
+    counted, every, moved = [], [], []
     for place, id in enumerate(oof.ids):
         pixels = masked(void, id)
         known = (pixels != 255) & (pixels != 254)
@@ -72,6 +78,13 @@ def test_a_run_scores_only_pixels_that_count(void, tmp_path):
             found = oof.maps.full(place, k, "pad") >= 128
             counted.append(dice(found & known, pixels == value))
             every.append(dice(found, pixels == value))
+            levels = oof.maps.full(place, k, "pad") / 255
+            said = errors.loc[id, f"predicted {oof.outputs[k]}"]
+            moved.append([abs(levels[known].mean() - value) for value in (said, oof.values[place, k])])
+        bits = [entropy(oof.maps.full(place, k, "pad")[known] / 255).mean() for k in range(2)]
+        assert errors.loc[id, "entropy"] == pytest.approx(max(bits), abs=0.05)
+    near, far = np.mean(moved, axis=0)  # from errors.csv; from oof.csv, which is of all pixels and of the border
+    assert near < far / 4
     scores = json.loads((run / "scores.json").read_text())
     assert scores["pooled"]["dice"] == pytest.approx(np.mean(counted))
     assert abs(np.mean(every) - np.mean(counted)) > 0.01

@@ -4,7 +4,7 @@ Shapes: N training rows, n of them scored, K outputs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,7 @@ from swinft.run.layout import Run
 from swinft.run.mask_counts import MaskCounts
 from swinft.run.mask_fit import count_scored
 from swinft.run.provenance import predictions_made_with
+from swinft.run.report.rows.counted import counted_coverage
 from swinft.run.report.rows.facts import RowFacts
 from swinft.run.report.rows.gradcams import GradCams
 from swinft.run.report.rows.members import Explaining, explaining
@@ -95,7 +96,7 @@ class ReportInput:
             scores=scores,
             metrics=chosen_metrics(metrics or list(scores["pooled"]), data.schema.kind),
             data=data,
-            oof=Predictions.read(run.oof, len(outputs)).join(data.train_table.ids, str(run.oof)),
+            oof=_counted(Predictions.read(run.oof, len(outputs)).join(data.train_table.ids, str(run.oof)), data),
             test=Predictions.read(run.test_predictions, len(outputs)) if made_with else None,
             made_with=made_with,
             given_counts=counts,
@@ -205,6 +206,15 @@ class ReportInput:
 def one_line(captions: Sequence[str]) -> list[str]:
     """Readable targets in one line each; several numbers are lines of their own elsewhere."""
     return [caption.replace("\n", ", ") for caption in captions]
+
+
+def _counted(oof: Predictions, data: CSVDataModule) -> Predictions:
+    """Out-of-fold predictions of masks, with the coverage of the pixels that count, as the targets are."""
+    if oof.maps is None:
+        return oof
+    rows, values = np.flatnonzero(data.is_scored), oof.values.copy()
+    values[rows] = counted_coverage(oof.maps, data, rows)
+    return replace(oof, values=values)
 
 
 def _current_predictions(run: Run) -> Provenance | None:

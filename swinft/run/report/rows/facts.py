@@ -64,7 +64,7 @@ class RowFacts:
         """How uncertain each prediction is; None where nothing tells."""
         target, maps = self.data.schema.base, self.oof.maps
         if maps is not None:
-            return map_uncertainty(maps.take(self.rows))
+            return map_uncertainty(maps, self.data, self.rows)
         several, by = (None, "") if target.are_probabilities else self._several()
         targets = self.data.targets[self.rows]
         deviation = None if target.are_probabilities else np.nanstd(targets, axis=0, dtype=np.float64)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.data.datamodule import CSVDataModule
 from swinft.data.target.base import Target
 from swinft.inference.maps import WHITE, Maps
+from swinft.run.report.rows.counted import Counts, counted_pixels, mean_of
 
 Array = NDArray[np.float64]
 MOST_PIXELS = 256  # of a side of a map: more say the same of its mean
@@ -70,21 +72,30 @@ def uncertainty(
     return Uncertainty("entropy", entropy.max(1), 2 * np.abs(shares - 0.5).min(1), what)
 
 
-def map_uncertainty(maps: Maps) -> Uncertainty:
-    """The uncertainty of masks: the mean entropy of their pixels, of the least certain class."""
+def map_uncertainty(maps: Maps, data: CSVDataModule, rows: NDArray[np.int64]) -> Uncertainty:
+    """The uncertainty of masks: the mean entropy of their pixels that count, of the least certain class.
+
+    Args:
+        maps: Out-of-fold predictions of the training table.
+        data: The datamodule after `setup("fit")`.
+        rows: The N rows' positions in the table.
+    """
     levels = np.arange(WHITE + 1) / WHITE
     bits = (_entropy(levels) + _entropy(1 - levels)) / np.log(2)
-    found = [_of_map(np.asarray(maps.levels[row]), bits) for row in range(len(maps))]
-    what = "The mean entropy of the pixels of a row's map, in bits, of its least certain class."
+    found = [_of_map(levels, counts, bits) for levels, counts in counted_pixels(maps, data, rows)]
+    what = "The mean entropy of the pixels of a row's map that count, in bits, of its least certain class."
     return Uncertainty("entropy", np.array(found, dtype=np.float64), None, what)
 
 
-def _of_map(levels: NDArray[np.uint8], bits: Array) -> float:
-    """The mean entropy of a map (K, H, W), of its least certain class; of a large map every few pixels count."""
+def _of_map(levels: NDArray[np.uint8], counts: Counts | None, bits: Array) -> float:
+    """The mean entropy of a map (K, H, W), of its least certain class; of a large map every few pixels are taken."""
     if not levels.size:
         return 0.0
     step = max(1, max(levels.shape[1:]) // MOST_PIXELS)
-    return float(bits[levels[:, ::step, ::step]].mean((1, 2)).max())
+    some = None if counts is None else counts[:, ::step, ::step]
+    if some is not None and not some.any((1, 2)).all():
+        step, some = 1, counts
+    return float(mean_of(bits[levels[:, ::step, ::step]], some).max())
 
 
 def _entropy(shares: Array) -> Array:
