@@ -195,6 +195,8 @@ def blocks_of(model: Any, found: Trace, part: Span, prefix: str = "") -> int:
             units[name.removeprefix(prefix)] = None
     # A sequence of blocks and the blocks in it are both units: the innermost count.
     inner = [name for name in units if not any(other.startswith(f"{name}.") for other in units)]
+    blocks = [name for name in inner if not _is_between(model.get_submodule(name))]
+    inner = blocks or inner
     return sum(_count(model.get_submodule(name), is_element="." in name) for name in inner)
 
 
@@ -208,15 +210,14 @@ def _count(module: nn.Module, is_element: bool = False) -> int:
         module: The module.
         is_element: Whether it is an element of a sequence, which is a block unless it holds a sequence.
     """
-    own = [child for child in module.children() if any(True for _ in child.parameters())]
+    own = _parts(module)
     if isinstance(module, SEQUENCES):
         return sum(_count(child, True) for child in own)
     size = sum(each.numel() for each in module.parameters())
-    if not any(True for _ in module.children()):  # a convolution among others; a norm is no block
+    if not own:  # a convolution among others; a norm is no block
         return int(any(each.ndim > 1 for each in module.parameters()))
     for child in own:
-        parts = [each for each in child.children() if any(True for _ in each.parameters())]
-        is_stage = isinstance(child, SEQUENCES) and all(_depth(part) > 1 for part in parts)
+        is_stage = isinstance(child, SEQUENCES) and all(_depth(part) > 1 for part in _parts(child))
         if is_stage and sum(each.numel() for each in child.parameters()) > MOST_OF * size:
             return _count(child)
     if not is_element and len({type(child) for child in own}) == 1 and all(_depth(child) > 1 for child in own):
@@ -226,4 +227,14 @@ def _count(module: nn.Module, is_element: bool = False) -> int:
 
 def _depth(module: nn.Module) -> int:
     """Of nested modules: 0 of a layer, 1 of a convolution with its norm, 2 and more of a block of these."""
-    return max((1 + _depth(child) for child in module.children()), default=0)
+    return max((1 + _depth(child) for child in _parts(module)), default=0)
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """The modules in a module that have parameters: the activation inside of timm's norms has none."""
+    return [child for child in module.children() if any(True for _ in child.parameters())]
+
+
+def _is_between(module: nn.Module) -> bool:
+    """Whether a module is a layer with its norm, as in a stem, or from one dense block to the next."""
+    return sum(each.ndim > 1 for each in module.parameters()) < 2

@@ -16,6 +16,8 @@ NAMES = (
     "segmentation",
 )  # fmt: skip
 GRADES = re.compile(r"grade|level|severity|stage|diagnosis|rating|kl_?score|birads")
+HELD_OUT = re.compile(r"k?_?folds?|fold_?id|(is_?)?(split|subset|train|test|val|valid|validation)")
+PARTS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "holdout"}  # values of a split
 AN_ID = re.compile(r"(^|_| )ids?$|individual|identity|^id$")
 RLE = re.compile(r"[0-9]+ [0-9]+( [0-9]+ [0-9]+)*")
 DELIMITERS = (" ", "|", ",", ";", "/", "+")
@@ -170,17 +172,40 @@ def _by_name(train: TableFacts, test: TableFacts | None, free: list[str]) -> Cho
     """The column that is named like a target, or the only one that the rows to predict lack."""
     if test is not None:
         free = [name for name in free if name not in test.columns]
+    free = [name for name in free if not _says_nothing(train, name)]
     if len(free) == 1:
         return Chosen(free, "the only column that is left")
+    flags = [name for name in free if _flag_pair(train.columns[name])]
     by_key = {twin_key(name): name for name in free}
     named = [by_key[name] for name in NAMES if name in by_key]
-    if named:
+    if len(flags) >= 3 and (not named or named[0] in flags) and _ones(train, flags) == {1}:
+        return Chosen(flags, f"{len(flags):,} columns of two values each, with one 1 in every row")
+    are_all = len(flags) >= 3 and len(flags) >= 0.6 * len(free)
+    if named and not (are_all and twin_key(named[0]) == "y" and named[0] in flags):
         others = tuple(name for name in free if name != named[0])
         return Chosen([named[0]], "its name", others=others)
-    flags = [name for name in free if _flag_pair(train.columns[name])]
-    if len(flags) >= 3 and len(flags) >= 0.6 * len(free):
+    if are_all:
         return Chosen(flags, f"{len(flags):,} columns of two values each")
     return None
+
+
+def _says_nothing(train: TableFacts, name: str) -> bool:
+    """Whether a column is no target, whatever its name: one value, a place in the image, or which rows are held out."""
+    column, key = train.columns[name], twin_key(name)
+    if len(column.values) < 2:
+        return True
+    other = {"x": "y", "y": "x"}.get(key)
+    pair = [train.columns[each] for each in train.columns if other and twin_key(each) in (key, other)]
+    if len(pair) == 2 and all(each.is_number and len(each.values) > 2 for each in pair):
+        return True
+    words = {twin_key(value) for value in column.values}
+    return words <= PARTS or (HELD_OUT.fullmatch(key) is not None and (column.is_whole or column.is_flag))
+
+
+def _ones(train: TableFacts, names: Sequence[str]) -> set[int]:
+    """How many of some columns of two values are 1 in a row."""
+    rows = zip(*(train.columns[name].cells for name in names), strict=True)
+    return {sum(_is_one(cell) for cell in row) for row in rows}
 
 
 def _flag_pair(column: Column) -> bool:
@@ -216,8 +241,7 @@ def _kind_of_columns(columns: Sequence[Column]) -> tuple[str, str]:
     if all(_is_run_lengths(column) for column in columns):
         return "masks", f"{count} columns of run lengths of a mask, like '1 3 10 5'"
     if all(_flag_pair(column) for column in columns):
-        rows = list(zip(*(column.cells for column in columns), strict=True))
-        ones = {sum(_is_one(cell) for cell in row) for row in rows}
+        ones = {sum(map(_is_one, row)) for row in zip(*(column.cells for column in columns), strict=True)}
         if ones == {1}:
             return "one_hot", f"{count} columns of 0 and 1, with exactly one 1 in each row: one class of {count}"
         return "labels", f"{count} columns of 0 and 1, with {min(ones)} to {max(ones)} of them in a row"

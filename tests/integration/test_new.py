@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import tempfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from swinft.cli import main
 from swinft.propose import training
 from swinft.propose.grouping import OWNERS, words_of
 from swinft.propose.known import SPINE
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_image
 from tests.integration.layouts import LAYOUTS
 from tests.integration.layouts.layout import write
 from tests.integration.layouts.some_numbers import TRAITS, WEIGHTS
@@ -385,3 +386,48 @@ def test_the_page_shows_what_the_command_prints(tmp_path):
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         PAGE.write_text(page(Path(temporary)))
+
+
+def table_of(draw, rows):
+    """Columns of a table whose target is known, and columns that look like one by their name alone."""
+    letters = draw.sample("abcdefgh", 3)
+    classes = [draw.randrange(4) for _ in range(rows)]
+    one_hot = {
+        name: [int(each == k) for each in classes] for k, name in enumerate([*letters, draw.choice(["y", "class"])])
+    }
+    flags = {name: [draw.randrange(2) for _ in range(rows)] for name in [*letters, "y"]}
+    numbers = {"weight": [round(draw.uniform(0, 9), 3) for _ in range(rows)]}
+    words = {draw.choice(["species", "disease"]): [draw.choice(["oak", "elm", "fir"]) for _ in range(rows)]}
+    target = draw.choice([one_hot, flags, numbers, words])
+    others = {
+        "label": ["one"] * rows,
+        "target": [0] * rows,
+        "grade": [""] * rows,
+        "fold": [k % 5 for k in range(rows)],
+        "split": [draw.choice(["train", "val"]) for _ in range(rows)],
+        "id": [k // 2 for k in range(rows)],
+        "image": [f"/home/me/{k}.tif" for k in range(rows)],
+    }
+    place = {name: [round(draw.uniform(0, 99), 1) for _ in range(rows)] for name in "xy"}
+    chosen = {name: others[name] for name in draw.sample(sorted(others), draw.randrange(len(others)))}
+    return target, (chosen | place if draw.random() < 0.3 and "y" not in target else chosen)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_name_alone_does_not_make_a_target_or_an_id(seed, tmp_path):
+    draw = random.Random(seed)
+    target, others = table_of(draw, 40)
+    if len(target) == 1 and {"image", "id"} & {*others}:
+        others = {name: each for name, each in others.items() if name not in ("image", "id")}  # they may be one
+    columns = [*target.items(), *others.items()]
+    draw.shuffle(columns)
+    for k in range(40):
+        write_image(tmp_path / "img" / f"f{k:03d}.png", (k, k, k), np.random.default_rng(k))
+    lines = [",".join(["key", *(name for name, _ in columns)])]
+    lines += [",".join([f"f{k:03d}", *(str(cells[k]) for _, cells in columns)]) for k in range(40)]
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
+    made = swinft.new("slug", tmp_path, tmp_path / "c.yaml").proposal
+    assert made.target is not None
+    assert sorted(made.target.columns) == sorted(target)
+    assert made.values["data.id"] == "key"
+    assert made.values["data.image"] == "img/{key}.png"
