@@ -15,6 +15,7 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.errors import StoreError
 from swinft.inference.predictions import Predictions
 from swinft.run.layout import Run
+from swinft.run.report.rows.counted import counted_pixels
 from swinft.run.report.rows.images import ImageLines, duplicate_clusters
 from swinft.run.report.rows.labels import LabelIssues, label_issues
 from swinft.run.report.rows.members import members_of
@@ -64,7 +65,7 @@ class RowFacts:
         """How uncertain each prediction is; None where nothing tells."""
         target, maps = self.data.schema.base, self.oof.maps
         if maps is not None:
-            return map_uncertainty(maps, self.data, self.rows)
+            return map_uncertainty(counted_pixels(maps, self.data, self.rows))
         several, by = (None, "") if target.are_probabilities else self._several()
         targets = self.data.targets[self.rows]
         deviation = None if target.are_probabilities else np.nanstd(targets, axis=0, dtype=np.float64)

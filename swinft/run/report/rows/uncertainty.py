@@ -3,15 +3,15 @@
 Shapes: N rows, K outputs, P predictions of each row (views, and networks of several seeds), H × W pixels of a map.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.datamodule import CSVDataModule
 from swinft.data.target.base import Target
-from swinft.inference.maps import WHITE, Maps
-from swinft.run.report.rows.counted import Counts, counted_pixels, mean_of
+from swinft.inference.maps import WHITE
+from swinft.run.report.rows.counted import Counts, mean_of
 
 Array = NDArray[np.float64]
 MOST_PIXELS = 256  # of a side of a map: more say the same of its mean
@@ -72,17 +72,15 @@ def uncertainty(
     return Uncertainty("entropy", entropy.max(1), 2 * np.abs(shares - 0.5).min(1), what)
 
 
-def map_uncertainty(maps: Maps, data: CSVDataModule, rows: NDArray[np.int64]) -> Uncertainty:
+def map_uncertainty(maps: Iterable[tuple[NDArray[np.uint8], Counts | None]]) -> Uncertainty:
     """The uncertainty of masks: the mean entropy of their pixels that count, of the least certain class.
 
     Args:
-        maps: Out-of-fold predictions of the training table.
-        data: The datamodule after `setup("fit")`.
-        rows: The N rows' positions in the table.
+        maps: The map of each row and which of its pixels count, as `counted_pixels` gives them.
     """
     levels = np.arange(WHITE + 1) / WHITE
     bits = (_entropy(levels) + _entropy(1 - levels)) / np.log(2)
-    found = [_of_map(levels, counts, bits) for levels, counts in counted_pixels(maps, data, rows)]
+    found = [_of_map(levels, counts, bits) for levels, counts in maps]
     what = "The mean entropy of the pixels of a row's map that count, in bits, of its least certain class."
     return Uncertainty("entropy", np.array(found, dtype=np.float64), None, what)
 

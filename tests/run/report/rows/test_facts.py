@@ -7,7 +7,6 @@ from scipy.stats import entropy
 from sklearn.metrics import roc_auc_score
 
 from swinft.data.target.kinds import TARGETS
-from swinft.inference.maps import Maps
 from swinft.run.report.rows.drift import _auc, column_table, drift_of_columns, drift_of_embeddings
 from swinft.run.report.rows.labels import label_issues, robust_scores
 from swinft.run.report.rows.uncertainty import map_uncertainty, uncertainty
@@ -43,11 +42,16 @@ def test_the_entropy_of_masks_is_that_of_their_pixels():
     levels = np.zeros((3, 2, 4, 4), np.uint8)
     levels[1, 0, :2] = 127
     levels[2] = 255
-    found = map_uncertainty(Maps(levels, np.full((3, 2), 4)))
+    found = map_uncertainty((each, None) for each in levels)
     np.testing.assert_allclose(found.values, [0, 0.5, 0], atol=1e-4)
     large = np.zeros((1, 600, 600), np.uint8)
     large[:, :300] = 127
-    assert map_uncertainty(Maps([large], np.full((1, 2), 600))).values == pytest.approx([0.5], abs=0.01)
+    assert map_uncertainty([(large, None)]).values == pytest.approx([0.5], abs=0.01)
+    counts = np.zeros_like(large, dtype=bool)
+    counts[0, 0, 0] = counts[0, 599, 599] = True  # one of them is of the pixels that are taken
+    assert map_uncertainty([(large, counts)]).values == pytest.approx([1.0], abs=0.01)
+    counts[0, 0, 0], counts[0, 1, 1] = False, True  # none of them is
+    assert map_uncertainty([(large, counts)]).values == pytest.approx([0.5], abs=0.01)
 
 
 def test_flipped_labels_are_found_and_no_others():
