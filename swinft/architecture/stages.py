@@ -195,7 +195,7 @@ def blocks_of(model: Any, found: Trace, part: Span, prefix: str = "") -> int:
             units[name.removeprefix(prefix)] = None
     # A sequence of blocks and the blocks in it are both units: the innermost count.
     inner = [name for name in units if not any(other.startswith(f"{name}.") for other in units)]
-    blocks = [name for name in inner if not _is_between(model.get_submodule(name))]
+    blocks = [name for name in inner if not _is_layer(model.get_submodule(name))]
     inner = blocks or inner
     return sum(_count(model.get_submodule(name), is_element="." in name) for name in inner)
 
@@ -217,17 +217,12 @@ def _count(module: nn.Module, is_element: bool = False) -> int:
     if not own:  # a convolution among others; a norm is no block
         return int(any(each.ndim > 1 for each in module.parameters()))
     for child in own:
-        is_stage = isinstance(child, SEQUENCES) and all(_depth(part) > 1 for part in _parts(child))
+        is_stage = isinstance(child, SEQUENCES) and not any(map(_is_layer, _parts(child)))
         if is_stage and sum(each.numel() for each in child.parameters()) > MOST_OF * size:
             return _count(child)
-    if not is_element and len({type(child) for child in own}) == 1 and all(_depth(child) > 1 for child in own):
+    if not is_element and len({type(child) for child in own}) == 1 and not any(map(_is_layer, own)):
         return sum(_count(child, True) for child in own)  # a stage that holds its blocks by name, as in RegNet
     return 1
-
-
-def _depth(module: nn.Module) -> int:
-    """Of nested modules: 0 of a layer, 1 of a convolution with its norm, 2 and more of a block of these."""
-    return max((1 + _depth(child) for child in _parts(module)), default=0)
 
 
 def _parts(module: nn.Module) -> list[nn.Module]:
@@ -235,6 +230,6 @@ def _parts(module: nn.Module) -> list[nn.Module]:
     return [child for child in module.children() if any(True for _ in child.parameters())]
 
 
-def _is_between(module: nn.Module) -> bool:
-    """Whether a module is a layer with its norm, as in a stem, or from one dense block to the next."""
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module is a layer, perhaps with its norm, and no block of several ones."""
     return sum(each.ndim > 1 for each in module.parameters()) < 2
