@@ -195,7 +195,9 @@ def blocks_of(model: Any, found: Trace, part: Span, prefix: str = "") -> int:
             units[name.removeprefix(prefix)] = None
     # A sequence of blocks and the blocks in it are both units: the innermost count.
     inner = [name for name in units if not any(other.startswith(f"{name}.") for other in units)]
-    blocks = [name for name in inner if not _is_layer(model.get_submodule(name))]
+    # What leads from one dense block to the next is a kind of sequence, of a norm and a convolution, and no block.
+    modules = {name: model.get_submodule(name) for name in inner}
+    blocks = [name for name, each in modules.items() if not (_is_kind_of_sequence(each) and _is_layer(each))]
     inner = blocks or inner
     return sum(_count(model.get_submodule(name), is_element="." in name) for name in inner)
 
@@ -228,6 +230,10 @@ def _count(module: nn.Module, is_element: bool = False) -> int:
 def _parts(module: nn.Module) -> list[nn.Module]:
     """The modules in a module that have parameters: the activation inside of timm's norms has none."""
     return [child for child in module.children() if any(True for _ in child.parameters())]
+
+
+def _is_kind_of_sequence(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential) and type(module) is not nn.Sequential
 
 
 def _is_layer(module: nn.Module) -> bool:
