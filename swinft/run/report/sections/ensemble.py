@@ -13,6 +13,7 @@ def section(report: ReportInput) -> Section | None:
     if not report.run.is_ensemble:
         return None
     scores = report.scores
-    lines = table_lines(scores["ensemble"]) if "ensemble" in scores else comparison_lines(scores["embedding"])
-    text = "\n".join(lines)
-    return Section("members", "Methods and members", LEAD, render("sections/ensemble.html", text=text))
+    is_table = "ensemble" in scores  # a comparison has sentences, which are broken into lines
+    lines = table_lines(scores["ensemble"]) if is_table else comparison_lines(scores["embedding"])
+    body = render("sections/ensemble.html", text="\n".join(lines), is_table=is_table)
+    return Section("members", "Methods and members", LEAD, body)
