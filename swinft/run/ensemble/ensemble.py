@@ -6,6 +6,7 @@ Shapes: M members, N rows, K outputs.
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from swinft.run.ensemble.folder import check_name_is_free, new_folder, write_fil
 from swinft.run.ensemble.leaks import notes_on_members
 from swinft.run.ensemble.members import Base, Member, common_rows, lacks_test, read_oof, refuse_maps
 from swinft.run.ensemble.nested import Problem
-from swinft.run.ensemble.predict import predict_ensemble, tests_of
+from swinft.run.ensemble.predict import placed, predict_ensemble, tests_of
 from swinft.run.ensemble.problem import make_problem as make_problem
 from swinft.run.ensemble.recipe import Recipe
 from swinft.run.ensemble.table import table_lines
@@ -78,6 +79,7 @@ def make_ensemble(recipe: Recipe) -> Run:
     run = Run.at(recipe.folder)
     with hold(run.lock, root=run.root):
         check_name_is_free(run, recipe.overwrite)
+        _check_not_made_of(run, recipe)
         base = Base.open(_base_folder(recipe), recipe.allow_code)
         refuse_maps(base.run, base.data.schema)
         members = [read_oof(spec, base, recipe.allow_code) for spec in recipe.specs]
@@ -120,6 +122,29 @@ def _base_folder(recipe: Recipe) -> Path:
             "metric."
         )
     return first if recipe.base is None and first else Path(str(recipe.base))
+
+
+def _check_not_made_of(run: Run, recipe: Recipe) -> None:
+    """Refuses to overwrite an ensemble that a member is, or is made of.
+
+    Raises:
+        InputError: A member is.
+    """
+    for spec in recipe.specs:
+        if spec.run is not None and run.root.resolve() in _made_of(Run.open(spec.run)):
+            raise InputError(
+                f"{spec.run} is, or is made of, {run.root}, which --overwrite would delete: give the new ensemble "
+                f"another --name."
+            )
+
+
+def _made_of(run: Run) -> Iterator[Path]:
+    """The folders of a run, of its members, and of theirs, as far as these are here."""
+    yield run.root.resolve()
+    members = run.read_ensemble()["members"] if run.is_ensemble else []
+    for folder in (placed(member, run).run for member in members):
+        if folder is not None and folder.is_dir():
+            yield from _made_of(Run.at(folder))
 
 
 def write(part: Run, run: Run, made: Made) -> None:

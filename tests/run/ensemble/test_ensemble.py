@@ -458,6 +458,11 @@ def test_a_member_that_changed_is_seen(runs, capsys):
 def test_a_member_of_a_member_that_changed_is_seen(runs, capsys):
     assert combine(runs, "--method", "mean", members="ab") == 0
     assert combine(runs, "--method", "mean", members="Ec", name="F") == 0
+    before = values(runs / "E")
+    for members in ("Ec", "Fc"):
+        assert combine(runs, "--method", "mean", "--overwrite", members=members) == 2
+        assert f"{runs / members[0]} is, or is made of, {runs / 'E'}, which --overwrite would delete" in error(capsys)
+    assert (values(runs / "E") == before).all()
     write_test(Run(runs / "b"), values(runs / "c", "test_predictions.csv"))
     capsys.readouterr()
     assert main(["submit", str(runs / "F")]) == 2
