@@ -7,7 +7,6 @@ float32, and are written with enough digits to be read back exactly.
 Shapes: N rows, K outputs.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +18,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from swinft.data.schema import Schema
+from swinft.data.tables.csv_lines import UnreadableError, read_lines
 from swinft.data.tables.numbers import numbers
 from swinft.data.tables.table import DataError, Problem, Table, read_table
+from swinft.data.tables.text import normal
 from swinft.errors import InputError, RunError, listed, number_of, suggest
 from swinft.inference.maps import Maps, read_maps, write_maps
 from swinft.inference.provenance import PREDICT, Provenance, provenance_of, read_made_from
@@ -263,7 +264,7 @@ def read_foreign(
         DataError: The file is not such a table; all problems are listed.
     """
     problems: list[Problem] = []
-    table = read_table(path, _id_column(path, id_names), {}, problems)
+    table = read_table(path, _id_column(path, id_names, schema.outputs), {}, problems)
     if table is None:
         raise DataError(problems)
     for name in schema.outputs:
@@ -294,15 +295,20 @@ def _folds(table: Table, schema: Schema, problems: list[Problem]) -> NDArray[np.
     return np.nan_to_num(found).astype(np.int64)
 
 
-def header(path: Path) -> list[str]:
-    """The names in the first line of a CSV; none if there is no such file."""
-    if not path.is_file():
+def header(path: Path, outputs: Sequence[str]) -> list[str]:
+    """The names in the header of a CSV of predictions, whatever delimits its fields; none if it cannot be read.
+
+    Args:
+        path: The CSV.
+        outputs: Columns that it should have, by which the delimiter is found.
+    """
+    try:
+        return [normal(name) for name in read_lines(path, outputs, "utf-8").header]
+    except UnreadableError:  # said by what reads the table
         return []
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        return [name.strip() for name in next(csv.reader(file), [])]
 
 
-def _id_column(path: Path, names: Sequence[str]) -> str:
+def _id_column(path: Path, names: Sequence[str], outputs: Sequence[str]) -> str:
     """The first of the names in a CSV's header; if there is none, the first name, whose absence is an error later."""
-    known = header(path)
+    known = header(path, outputs)
     return next((name for name in names if name in known), names[0])

@@ -120,7 +120,7 @@ def read_oof(spec: MemberSpec, base: Base, allow_code: list[str] | None, same_fo
     if spec.run is None:
         assert spec.oof is not None
         path = spec.oof
-        has_folds = same_folds or FOLD in header(path)
+        has_folds = same_folds or FOLD in header(path, base.data.schema.outputs)
         found, notes = read_foreign(path, base.data.schema, [ID, base.data.settings.id], has_folds=has_folds)
         if found.fold is None:
             found = replace(found, fold=np.full(len(found), NO_FOLD))

@@ -117,6 +117,15 @@ def test_a_table_of_another_program_is_compared_by_its_ids(runs, capsys, tmp_pat
     assert "add --base" in refused(capsys, tmp_path / "other.csv", tmp_path / "unknown.csv")
 
 
+@pytest.mark.parametrize("name", ["semicolons.csv", "tabs.csv", "packed.csv"])
+def test_folds_of_tables_are_read_whatever_separates_their_fields(name, runs, tmp_path, capsys):
+    table = pd.read_csv(runs / "b" / "oof.csv", dtype=str)
+    table["fold"] = table["fold"].map({"0": "1", "1": "0"})
+    file, how = tmp_path / name, {"semicolons.csv": {"sep": ";"}, "tabs.csv": {"sep": "\t"}}.get(name, {})
+    table.to_csv(file, index=False, compression=None if how else "gzip", **how)
+    assert compared(capsys, runs / "a", file)["other_folds"] == {Path(name).stem: 24}
+
+
 def test_other_folds_are_said_and_other_targets_refused(runs, capsys):
     found = Predictions.read(runs / "b" / "oof.csv", 3)
     Predictions(found.ids, found.values, found.outputs, 1 - found.fold, found.status).write(
