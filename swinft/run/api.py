@@ -147,7 +147,8 @@ class Run:
     """
 
     def __init__(self, folder: str | Path, allow_code: str | Sequence[str] = ()) -> None:
-        self._files = layout.Run.open(folder)
+        # As a full path: a notebook may go to another folder, in which the same path is nothing, or another run.
+        self._files = layout.Run.at(layout.Run.open(folder).root.absolute())
         self._allow_code = _names(allow_code)
 
     def __repr__(self) -> str:

@@ -1,5 +1,6 @@
 """Writes the dictionaries and DataFrames of a Python caller to temporary files, which are checked like any others."""
 
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -9,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 import yaml
 from PIL import ImageFile
 
@@ -68,22 +70,30 @@ def write_keys(path: Path, keys: dict[str, Any]) -> Path:
 
 
 def plain(value: Any) -> Any:
-    """Converts paths and numpy values to plain YAML values."""
+    """Converts paths, devices and numpy values to plain YAML values."""
     if isinstance(value, Mapping):
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    return str(value) if isinstance(value, PurePath) else value
+    return str(value) if isinstance(value, PurePath | torch.device) else value
 
 
 def check_names(frame: pd.DataFrame, names: Sequence[str]) -> None:
     """Refuses ids and names that are not text.
 
     Raises:
-        InputError: A column of names contains other values than text.
+        InputError: A column of names contains other values than text, or is the index, or columns have several levels.
     """
+    if frame.columns.nlevels > 1:
+        raise InputError(
+            f"{FRAME}: its columns have {frame.columns.nlevels} levels, such as {frame.columns[0]!r}. Give them one: "
+            f"frame.columns = frame.columns.get_level_values(0)."
+        )
+    for name in frame.index.names:
+        if name is not None and name in names and name not in frame.columns:
+            raise InputError(f"{FRAME}: '{name}' is its index, and must be a column: call frame.reset_index().")
     for name in dict.fromkeys(names):
         cells = frame[name].tolist() if list(frame.columns).count(name) == 1 else []  # the reader reports the problem
         odd = [cell for cell in cells if not isinstance(cell, str) and pd.notna(cell)]
@@ -107,6 +117,8 @@ def frame_content(frame: pd.DataFrame, names: Sequence[str], encoding: str) -> b
     """
     check_names(frame, names)
     try:
-        return bytes(frame.to_csv(index=False, lineterminator="\n").encode(encoding))
+        # All quoted: pandas leaves a carriage return bare, which ends a line.
+        text = frame.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        return bytes(text.encode(encoding))
     except UnicodeEncodeError as error:
         raise InputError(f"{FRAME}: {error.object!r} cannot be written in data.columns.encoding {encoding}.") from None

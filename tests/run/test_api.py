@@ -152,10 +152,19 @@ def test_odd_ids_of_a_frame_stay_what_they_are(tiny_run, competition, tmp_path):
         shutil.copy(competition / "images" / f"{known}.jpg", tmp_path / "images" / f"{id}.jpg")
     run = swinft.open_run(tiny_run)
     for some in (ids, ids[:1]):
-        frame = pd.DataFrame({"id": some, "a;b;c": "x;y;z"}, index=some)
+        frame = pd.DataFrame({"id": some, "a;b;c": "x;y\rz"}, index=some)
         found = run.predict(frame, root=tmp_path, folds=np.array([0, 1]), **CPU)
         assert found.ids == some
     assert np.allclose(found.values[0], Predictions.read(tiny_run / "test_predictions.csv", 3).values[0], atol=1e-6)
+
+
+def test_a_run_stays_the_same_run_in_another_folder(tiny_run, competition, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_run.parent)
+    run = swinft.open_run(tiny_run.name)
+    monkeypatch.chdir(tmp_path)
+    assert run.folder == tiny_run
+    assert len(run.oof) == 24
+    assert run.predict(rows_of(competition), device=torch.device("cpu")).ids == rows_of(competition)["id"].tolist()
 
 
 def test_no_device_for_a_fold_is_refused_and_not_taken_for_the_default(competition, tmp_path):
@@ -186,6 +195,8 @@ def test_code_is_allowed_by_one_name_or_several(tiny_run, monkeypatch):
         (lambda rows: rows.assign(id=["t1;2", "a,b", 'q"', "x\ny", "", "é"]), "DataFrame"),
         (lambda rows: rows.assign(id=["t1", None, "t2", "t3", "t4", "t5"]), "DataFrame"),
         (lambda rows: rows.iloc[:0], "DataFrame"),
+        (lambda rows: rows.set_index("id"), r"'id' is its index.*reset_index"),
+        (lambda rows: pd.concat({"id": rows}, axis=1), r"columns have 2 levels, such as \('id', 'id'\)"),
     ],
 )
 def test_rows_that_are_not_right_are_refused(edit, says, tiny_run, competition):

@@ -77,6 +77,8 @@ class RowReader:
             return GivenRows(frame_content(rows, names, settings.columns.encoding), len(rows))
         if images not in rows.columns:
             raise InputError(f"images: {FRAME} has no column '{images}'.{suggest(images, map(str, rows.columns))}")
+        if list(rows.columns).count(images) > 1:
+            raise InputError(f"images: {FRAME} has several columns '{images}'. Give them different names.")
         content = frame_content(rows.drop(columns=images), names, settings.columns.encoding)
         return GivenRows(content, len(rows), images, rows[images].tolist())
 
