@@ -219,6 +219,13 @@ def test_f111_help_shows_the_keys_that_people_set_and_all_of_them_on_request(cap
             "trainer.max_epochs: `many` is not allowed; it must be a whole number or null.",
         ),
         (["--data.augment", "strong"], "must be none, light, medium, heavy, crop"),
+        (
+            [
+                "--trainer.callbacks+=lightning.pytorch.callbacks.ThroughputMonitor",
+                "--trainer.callbacks.batch_size_fn=len",
+            ],
+            "trainer.callbacks: batch_size_fn: `len` is not allowed; a config names classes, and no functions.",
+        ),
         (["--data.image_size", "big"], "data.image_size: `big` is not allowed; it must be a whole number or a list"),
         (["--predict.views", "[hflop]"], "Did you mean 'hflip'?"),
         (["--model.head.init_args.class_weights", "rare"], "class_weights: `rare` is not allowed"),

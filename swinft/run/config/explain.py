@@ -27,6 +27,7 @@ PAIR = ("a tuple with 2 elements", "a <class 'pair'>")  # types that jsonargpars
 CLASS = ("a dot import path string", "a <class 'dict'>")  # of a dataclass, which is written as a mapping
 EXPECTED = re.compile(r"Expected (?:an? )?(?:<class '([\w.]+)'>|typing\.Literal(\[[^\]]*\]))")
 NO_TEXT = re.compile(r"Expected a <class 'str'>\. Got value: (.+)")
+FUNCTION = re.compile(r"Expected a dot import path string: (.+)")
 GIVEN = re.compile(r"(?:Given value|Got value): (.*?)(?:\. Got value: .*)?$", re.MULTILINE)
 REASONS = {  # reasons to refuse a class path or its arguments, the most specific first
     r"Option '(.+?)' is not accepted": "the class has no argument '{}'; add `.help` to the option to list them",
@@ -69,7 +70,12 @@ def explain(message: str, known: Mapping[str, Any], managed: Mapping[str, str]) 
     innermost = innermost.replace(*PAIR).replace(*CLASS if keys else PAIR)
     expected = EXPECTED.findall(innermost)
     if not expected:
-        return message
+        path = FUNCTION.search(innermost)
+        return (
+            f"{_keys(message)}`{path[1]}` is not allowed; a config names classes, and no functions."
+            if path
+            else message
+        )
     return f"{_keys(message)}{_value(innermost)}it must be {_listed(expected)}.{_nearest(innermost, expected)}{keys}"
 
 
