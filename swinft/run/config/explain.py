@@ -71,11 +71,8 @@ def explain(message: str, known: Mapping[str, Any], managed: Mapping[str, str]) 
     expected = EXPECTED.findall(innermost)
     if not expected:
         path = FUNCTION.search(innermost)
-        return (
-            f"{_keys(message)}`{path[1]}` is not allowed; a config names classes, and no functions."
-            if path
-            else message
-        )
+        refused = "is not allowed; a config names classes, and no functions."
+        return f"{_keys(message)}`{path[1]}` {refused}" if path else message
     return f"{_keys(message)}{_value(innermost)}it must be {_listed(expected)}.{_nearest(innermost, expected)}{keys}"
 
 

@@ -83,10 +83,15 @@ def _columns(report: ReportInput) -> tuple[tuple[pd.DataFrame, pd.DataFrame] | N
     if train is None or test is None:
         return None, "The rows to predict are others than at the start of the run."
     sides = [
-        pd.concat([each, _metadata(report, rows)], axis=1)
+        pd.concat([each, _metadata(report, rows).rename(columns=_other_than(each))], axis=1)
         for each, rows in ((train, splits.train), (test, splits.test))
     ]
     return (sides[0].iloc[report.rows].reset_index(drop=True), sides[1]), ""
+
+
+def _other_than(statistics: pd.DataFrame) -> dict[str, str]:
+    """New names of metadata that is called like a statistic, such as `brightness`."""
+    return {name: f"{name} (metadata)" for name in statistics.columns}
 
 
 def _metadata(report: ReportInput, rows: Rows) -> pd.DataFrame:
