@@ -147,8 +147,7 @@ class Run:
     """
 
     def __init__(self, folder: str | Path, allow_code: str | Sequence[str] = ()) -> None:
-        # As a full path: a notebook may go to another folder, in which the same path is nothing, or another run.
-        self._files = layout.Run.at(layout.Run.open(folder).root.absolute())
+        self._files = layout.Run.at(layout.Run.open(folder).root.absolute())  # the working folder may change
         self._allow_code = _names(allow_code)
 
     def __repr__(self) -> str:
