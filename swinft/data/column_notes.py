@@ -29,7 +29,7 @@ def column_notes(rows: Rows, schema: Schema, target: Sequence[str], group: str |
     """
     assert rows.targets is not None
     answered = rows.is_used & rows.has_target
-    notes = schema.target.notes(rows.targets[answered], schema.outputs)
+    notes = list(schema.target.notes(rows.targets[answered], schema.outputs))
     chosen = np.flatnonzero(answered & ~rows.is_extra)
     if group and rows.groups and len({rows.groups[row] for row in chosen}) == len(chosen):
         notes.append(
