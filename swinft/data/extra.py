@@ -5,6 +5,7 @@ Shapes: N rows, of the training table and then of the extra ones; K folds.
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from swinft.data.schema import Schema
 from swinft.data.tables.numbers import weights
 from swinft.data.tables.table import Problem, Table, joined
 from swinft.data.target.auxiliary import read_more_auxiliary
+from swinft.data.target.base import twin_problems
 from swinft.data.target.gaps import all_missing, encode_other, with_skipped
 from swinft.errors import listed, number_of
 from swinft.ranges import named_runs
@@ -46,6 +48,7 @@ def with_extra(settings: "DataSettings", main: Rows, schema: Schema, problems: l
     if not found:
         return main
     problems += _doubled_ids([rows.table for rows in (main, *found)])
+    problems += [] if problems else [each for rows in found for each in _other_spellings(settings, main, rows)]
     parts, sizes = [main, *found], [len(rows.table) for rows in (main, *found)]
     starts = np.cumsum([0, *sizes])
     skipped = {
@@ -136,6 +139,14 @@ def _groups(parts: Sequence[Rows]) -> list[str] | None:
         return None
     own = (f"\0{table} {row}" for table, rows in enumerate(parts) for row in range(len(rows.table)))  # no cell's name
     return [name or next(own) for rows in parts for name in rows.groups or [""] * len(rows.table)]
+
+
+def _other_spellings(settings: "DataSettings", main: Rows, extra: Rows) -> list[Problem]:
+    """Groups of an extra table that the training table spells in another way: they would not be known as scored."""
+    if main.groups is None or extra.groups is None:
+        return []
+    counts = Counter(main.groups) + Counter(extra.groups)
+    return twin_problems(extra.table, str(settings.folds.group), counts, settings.columns.rules)
 
 
 def _doubled_ids(tables: Sequence[Table]) -> list[Problem]:

@@ -9,6 +9,7 @@ import yaml
 
 from swinft import CSVDataModule
 from swinft.cli import main
+from swinft.data.tables.table import DataError
 from tests.conftest import fit_in_process, power_gone_after, tiny_config, write_config, write_image
 
 COLORS = {"red": (200, 40, 40), "green": (40, 190, 40), "blue": (40, 40, 200)}
@@ -73,6 +74,16 @@ def test_a_group_that_is_scored_is_not_trained_on_from_an_extra_table(with_old):
         rows = [row for row in data.splits.trained_on(fold).tolist() if row >= 24]
         assert {data.splits.train.groups[row] for row in rows} & groups == set()
         assert {"g0", "g1", "g11"} - groups <= {data.splits.train.groups[row] for row in rows}
+
+
+def test_a_group_that_the_training_table_spells_in_another_way_is_named(with_old):
+    for name, groups in {"train": [f"g{k // 2}" for k in range(24)], "old": ["g0", "G1", "g11", "x", "x", "y"]}.items():
+        lines = (with_old / f"{name}.csv").read_text().splitlines()
+        lines = [f"{line},{group}" for line, group in zip(lines, ["site", *groups], strict=True)]
+        (with_old / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"old.csv: column 'site': 'G1' and 'g1' differ only by case.* \(1, 2 rows\)"):
+        module(with_old, folds={"group": "site"})
+    module(with_old, folds={"group": "site"}, columns={"twins": "distinct"})
 
 
 def test_a_run_trains_on_extra_rows_and_scores_the_training_table_alone(with_old, tmp_path, capsys):
