@@ -270,9 +270,9 @@ def halve_step() -> Found:
 
     if DRY:
         raise Skipped("memory of a GPU")
-    torch.cuda.set_per_process_memory_fraction(1e9 / torch.cuda.mem_get_info()[1])
+    torch.cuda.set_per_process_memory_fraction(3e9 / torch.cuda.mem_get_info()[1])
     with competition() as root:
-        large = {"data.batch_size": 2048, "model.backbone_args": {**SWIN, "embed_dim": 96}, "data.image_size": 256}
+        large = {"data.batch_size": 16, "model.backbone_args": {**SWIN, "embed_dim": 96}, "data.image_size": 768}
         config = config_of(root, "a", on_out_of_memory="halve", **large)
         said = command("fit", "--config", str(config), "--fold", "0")
     halved = [line for line in said.splitlines() if "batch_size" in line]
