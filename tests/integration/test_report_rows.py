@@ -29,14 +29,15 @@ def planted(competition, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("planted")
     data = Path(shutil.copytree(competition, folder / "data"))
     shutil.copy(data / "images" / "000.jpg", data / "images" / "001.jpg")  # red and green
-    lines = ["id"]
+    lines = ["id,brightness"]  # metadata that is called like a statistic of images
     for number in range(12):
         pixels = np.asarray(Image.open(data / "images" / f"{number + 3:03d}.jpg"))
         Image.fromarray(np.clip(pixels * 0.7 + 80, 0, 255).astype(np.uint8)).save(data / "images" / f"b{number}.jpg")
-        lines.append(f"b{number}")
+        lines.append(f"b{number},{number}")
     (data / "test.csv").write_text("\n".join([*lines, ""]))
     changes = {
         "data.sample_submission": None,
+        "data.columns": {"numeric_features": ["brightness"]},
         "predict": {"views": ["identity", "hflip"]},
         "model.mix": {"cutmix_alpha": 1.0},
         "trainer.max_epochs": 1,
