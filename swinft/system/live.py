@@ -75,6 +75,7 @@ class Screen:
         self.is_live = self._is_notebook or is_terminal(self._out)
         self.seconds = NOTEBOOK_SECONDS if self._is_notebook else REDRAW_SECONDS
         self._lines: list[str] = []
+        self._fits = (0, 0)  # columns and rows for which they were made
         self._display: Any = None  # of the notebook, once there is one
         self._lock = threading.Lock()
 
@@ -84,6 +85,8 @@ class Screen:
             if self._lines and not self._is_notebook:
                 self._put(self._out, ERASE_BELOW)
             self._put(stream, text)
+            if self._lines and not self._is_notebook and _size() != self._fits:
+                self._lines = []  # wrapped in a narrower terminal they would take more lines than are erased
             if not self._is_notebook:  # whose display stays where it is, and is updated by the thread of its cell alone
                 self._draw()
 
@@ -94,7 +97,7 @@ class Screen:
         columns, rows = _size()
         lines = view(columns - 1, max(1, rows - 1), getattr(self._out, "encoding", None) or "utf-8")
         with self._lock:
-            self._lines = lines
+            self._lines, self._fits = lines, (columns, rows)
             self._draw()
 
     def clear(self) -> None:

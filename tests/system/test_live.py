@@ -1,11 +1,13 @@
 """The live view in the kernel of a notebook: what it shows while a cell runs, and what the notebook saves."""
 
 import re
+import sys
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from swinft.system.live import Screen
 from tests.conftest import ROOT, tiny_config, write_config
 
 DISPLAYS = ("display_data", "update_display_data")
@@ -48,3 +50,18 @@ def test_a_kernel_shows_one_display_and_saves_it_empty(competition, tmp_path):
     assert all(f"fold {fold}  epoch {epoch}/150" in said for fold in range(2) for epoch in (1, 75, 150))
     assert said.endswith("done\n")
     assert not re.search(r"\x1b|left for everything", said)
+
+
+def test_a_view_for_another_size_is_not_drawn_again(terminal, monkeypatch):
+    """In a terminal that was made narrower its lines would wrap, and some of them would stay."""
+    terminal.attach()
+    screen = Screen()
+    screen.show(lambda columns, rows, encoding: ["x" * columns] * 3)
+    screen.write(sys.stdout, "first\n")
+    monkeypatch.setenv("COLUMNS", "40")
+    screen.write(sys.stdout, "second\n")
+    screen.show(lambda columns, rows, encoding: ["y" * columns] * 3)
+    before, _, after = terminal.close().partition("second")
+    assert before.partition("first")[2].count("x" * 119) == 3
+    assert "x" not in after
+    assert after.count("y" * 39) == 3
