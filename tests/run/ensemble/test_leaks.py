@@ -64,7 +64,8 @@ def test_leaks_of_members_are_said_and_those_of_labels_refused(fitted, capsys):
     assert combine("plain", "started") == 0
     said = capsys.readouterr().out
     assert (
-        "started: WARNING: it started from weights (model.pretrained runs/plain/fold_0) that were trained on 12" in said
+        "started: WARNING: it started from weights (model.pretrained runs/plain/fold_0), or these from others, that were "
+        "trained on 12 of" in said
     )
 
     teacher = Run(fitted / "runs" / "plain")  # as if it had had other folds: the planted leak
