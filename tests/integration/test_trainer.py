@@ -221,7 +221,7 @@ def test_f030_a_trainer_from_python_gets_a_positive_rate_at_every_step(trainer, 
 def test_f030_a_training_without_an_end_is_refused_from_python():
     with pytest.raises(swinft.InputError, match="needs the length of the training"):
         count_steps(3, 1, -1, -1)
-    with pytest.raises(swinft.InputError, match="training batches"):
+    with pytest.raises(swinft.InputError, match="does not tell how many batches"):
         count_steps(float("inf"), 1, 10, -1)
 
 

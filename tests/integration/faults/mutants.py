@@ -141,8 +141,8 @@ MUTANTS = [
     Mutant(
         "pooled rows not made unique",
         "swinft/model/evaluation.py",
-        "order[is_first & (pooled.rows[order] >= 0)]",
-        "order",
+        "chosen = order[is_first]",
+        "chosen = order",
         (RANKS,),
     ),
     Mutant(

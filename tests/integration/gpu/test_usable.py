@@ -67,6 +67,7 @@ def machine(monkeypatch, *cards, built=WHEEL, error=None):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=0: cards[index(device)][0])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=0: cards[index(device)][1])
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(built))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)  # torch 2.11 and older ask the driver
 
 
 P100, V100, GTX = ("Tesla P100-PCIE-16GB", (6, 0)), ("Tesla V100-SXM2-16GB", (7, 0)), ("GeForce GTX 1080", (6, 1))
@@ -436,7 +437,6 @@ def test_c1_work_on_the_cpu_asks_nothing_of_a_gpu(tiny_run, competition, tmp_pat
     """Page-locked memory is the driver's: it takes memory on a GPU, and fails here, where there is none."""
     machine(monkeypatch, P100)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)  # which torch's optimisers ask
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)  # so do those of torch 2.11 and older
     assert main(["predict", str(tiny_run), "--device", "cpu", "--output", str(tmp_path / "o.csv")]) == 0
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **{"trainer.max_epochs": 1}))
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
