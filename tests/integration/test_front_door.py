@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -362,7 +363,10 @@ def test_what_is_refused_replaces_nothing_and_sums_are_said(fault, root, tmp_pat
     assert (path.stat().st_ino, path.read_bytes()) == (inode, before)
 
 
-def test_f036_a_profile_and_a_summary_that_are_asked_for_appear(competition, tmp_path, caplog):
+def test_f036_a_profile_and_a_summary_that_are_asked_for_appear(competition, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(
+        logging.getLogger("lightning.pytorch"), "propagate", True
+    )  # or caplog misses it, by pytest's version
     changes = {"trainer.profiler": "simple", "trainer.enable_model_summary": True, "trainer.max_epochs": 1}
     config = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["fit", "--config", str(config), "--fold", "0"]) == 0
