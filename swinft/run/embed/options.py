@@ -30,7 +30,7 @@ class EmbedOptions:
             seen no label of the run, and its embeddings of all rows are of one space.
         backbone_weights: A .safetensors or .pth file of its weights; by default those of the hub.
         backbone_args: More arguments of the timm model.
-        image_size: Its image size, height and width; by default the run's `data.image_size`.
+        image_size: Its image size, height and width, or one side; by default the run's `data.image_size`.
         root: The data's folder if it differs from that of the training.
         batch_size: Images per batch; by default the config's.
         num_workers: Loader workers, or `auto`; by default the config's.
@@ -49,7 +49,7 @@ class EmbedOptions:
     backbone: str | None = None
     backbone_weights: str | None = None
     backbone_args: dict[str, Any] | None = None
-    image_size: list[int] | None = None
+    image_size: int | list[int] | None = None
     root: str | None = None
     batch_size: int | None = None
     num_workers: NumWorkers | None = None
@@ -68,9 +68,11 @@ class EmbedOptions:
         if self.layer != "pooled":
             raise InputError(f"--layer {self.layer}: a backbone has no head, and only the layer pooled.")
         if self.image_size is not None:
-            if len(self.image_size) != 2:
-                raise InputError(f"--image-size is {self.image_size}: give height and width, like [224, 224].")
-            check_ranges("", {"--image-size": self.image_size}, {"--image-size": Range(8)})
+            sides = [self.image_size] if isinstance(self.image_size, int) else self.image_size
+            if len(sides) not in (1, 2):
+                raise InputError(f"--image-size is {self.image_size}: give one side, or height and width: [224, 288].")
+            check_ranges("", {"--image-size": sides}, {"--image-size": Range(8)})
+            object.__setattr__(self, "image_size", [sides[0], sides[-1]])
 
     @property
     def prediction(self) -> PredictOptions:

@@ -98,7 +98,7 @@ def span(*values: ArrayLike, margin: float = 0.04, floor: float | None = None) -
     every = np.concatenate([np.asarray(each, dtype=np.float64).ravel() for each in values])
     every = every[np.isfinite(every)]
     low, high = (float(every.min()), float(every.max())) if len(every) else (0.0, 1.0)
-    room = (high - low) * margin or max(abs(low) * 0.05, 0.5)
+    room = (high - low) * margin or abs(low) * 0.05 or 0.5
     low, high = low - room, high + room
     return (low if floor is None else max(low, floor)), high
 

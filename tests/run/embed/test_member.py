@@ -264,7 +264,7 @@ def backbone_words(run: Path, folder: Path) -> list[str]:
     own = {name.removeprefix("backbone.model."): each for name, each in weights.items() if name.startswith("backbone.")}
     save_file(own, folder / "backbone.safetensors")
     words = ["--backbone", BACKBONE, "--backbone-weights", str(folder / "backbone.safetensors")]
-    return [*words, "--backbone-args", json.dumps(TINY_SWIN)]
+    return [*words, "--backbone-args", json.dumps(TINY_SWIN), "--image-size", "32"]
 
 
 @pytest.mark.slow
@@ -303,6 +303,7 @@ def test_a_pretrained_backbone_is_one_space_for_all_rows(runs, tmp_path, capsys)
         (["--fit", "svr", "--name", "tiny"], "exists"),
         (["--backbone-weights", "x.pth"], "name it with --backbone"),
         (["--backbone", "resnet18", "--layer", "neck"], "only the layer pooled"),
+        (["--backbone", "resnet18", "--image-size", "[32, 32, 32]"], "give one side, or height and width"),
         (["--views", "hflop"], "hflop"),
         (
             ["--backbone", "resnet18", "--backbone-weights", "RUNS/tiny/fold_0/weights.safetensors"],
