@@ -264,7 +264,8 @@ def read_foreign(
         DataError: The file is not such a table; all problems are listed.
     """
     problems: list[Problem] = []
-    table = read_table(path, _id_column(path, id_names, schema.outputs), {}, problems)
+    setting = f"the table: it needs a column of ids, called {' or '.join(dict.fromkeys(id_names))}"
+    table = read_table(path, _id_column(path, id_names, schema.outputs), {}, problems, id_setting=setting)
     if table is None:
         raise DataError(problems)
     for name in schema.outputs:

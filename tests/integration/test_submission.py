@@ -440,6 +440,7 @@ def test_f126_a_blend_is_checked_as_predictions_are(runs, tmp_path, capsys):
     assert {row[1] for row in read(output)[1:]} == {"0.75"}
     for header, edited, message in [
         (",cat,id,dgo", rows, "there is no such column"),
+        (",cat,idx,dog", rows, "it needs a column of ids, called id. Did you mean 'idx'?"),
         (",cat,id,dog", [rows[0].replace("0.75", "1.75"), *rows[1:]], "outside 0–1"),
         (",cat,id,dog", [rows[0], *rows], "duplicated"),
         (",cat,id,dog", rows[1:], "id '00' has no prediction"),
