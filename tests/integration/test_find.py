@@ -16,7 +16,6 @@ from swinft.cli import main
 from swinft.model.task import FineTuneTask
 from swinft.run import throw_away
 from swinft.run.find import batch
-from swinft.run.find import find as finder
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from tests.conftest import in_this_process, tiny_config, write_config
@@ -181,7 +180,7 @@ def test_three_rows(tmp_path, competition, config, capsys):
 def test_a_killed_process_has_tried_too_large_a_batch(config, capsys, monkeypatch):
     tried = []
 
-    def fits(brief, size, accumulate, steps):
+    def fits(brief, size, accumulate, steps, epochs):
         tried.append((size, accumulate))
         if size > 4:
             raise SystemExit(137)
@@ -193,7 +192,7 @@ def test_a_killed_process_has_tried_too_large_a_batch(config, capsys, monkeypatc
         except SystemExit as stop:
             return {0: stop.code}
 
-    monkeypatch.setattr(finder, "run_children", killed)
+    monkeypatch.setattr(throw_away, "run_children", killed)
     monkeypatch.setattr("swinft.run.find.child.fits", fits)
     monkeypatch.setattr(batch, "fits", fits)
     found = document_of(capsys, "find", "--config", str(config), "--what", "batch_size")

@@ -411,15 +411,15 @@ def test_every_practice_of_the_ablations_trains_other_weights(ablations, measure
     first["arcface"] = dataclasses.replace(ablations.ABLATIONS[0], data="grades")
     assert set(first) == set(ablations.PRACTICES)
     monkeypatch.setattr(ablations, "ABLATIONS", list(first.values()))
-    weights, swinft = [], ablations.swinft
+    weights, command = [], ablations.command
 
-    def fit(words):
-        code = swinft(words)
+    def fit(*words):
+        said = command(*words)
         config = yaml.safe_load(Path(words[2]).read_text())
         weights.append((config["seed"], backbone_after(Path(config["runs"]) / "a")))
-        return code
+        return said
 
-    monkeypatch.setattr(ablations, "swinft", fit)
+    monkeypatch.setattr(ablations, "command", fit)
     assert ablations.measure(ablations.PRACTICES, range(2), 0, False)["comparisons"] == []
     assert weights == []
     found = ablations.measure(ablations.PRACTICES, range(2), 1000, False)

@@ -228,6 +228,7 @@ def spoiled(case: Case, folder: Path, source: Path) -> tuple[int, str]:
 
 def section(case: Case, message: str) -> str:
     """A case on the page."""
+    message = re.sub(r"(keyword argument '\w+')\. Did you mean '\w+'\?", r"\1", message)  # Python 3.13 adds it
     return f"### {case.title}\n```text\n{message}\n```\n**Fix:** {case.fix}\n"
 
 

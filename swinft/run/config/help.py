@@ -84,8 +84,9 @@ class DescriptiveHelpFormatter(DefaultHelpFormatter):
         return text if action.default is not None else text.replace(", default: %(default)s", "")
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        # `--views+` appends to a list: useful in a config, not on a command line.
-        return re.sub(r", --\S+\+( \S+)?", "", super()._format_action_invocation(action))
+        # `--views+` appends to a list: useful in a config, not on a command line. The name of the value is once behind
+        # all options from Python 3.13 on, before that behind each.
+        return re.sub(r"( \S+)?, --\S+\+", "", super()._format_action_invocation(action))
 
 
 def describe_type(hint: Any) -> str:
