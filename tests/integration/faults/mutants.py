@@ -139,10 +139,10 @@ MUTANTS = [
         (RANKS,),
     ),
     Mutant(
-        "pooled rows not made unique",
+        "pooled rows with padding",
         "swinft/model/evaluation.py",
-        "chosen = order[is_first]",
-        "chosen = order",
+        "order = order[pooled.rows[order] >= 0]",
+        "pass",
         (RANKS,),
     ),
     Mutant(
