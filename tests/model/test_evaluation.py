@@ -22,5 +22,5 @@ def test_rows_that_ranks_repeat_and_padding_are_scored_once():
 
 
 def test_one_number_for_two_rows_is_an_error():
-    with pytest.raises(InputError, match="two rows with the number 2 .* number each row of the loaders differently"):
+    with pytest.raises(InputError, match=r"two rows with the number 2 .* number each row of the loaders differently"):
         pooled_rows([rank([1, 2], [0, 1]), rank([2, 3], [0, 1])])
