@@ -13,9 +13,9 @@ from swinft.data.fold_settings import FoldConfig
 from swinft.data.folds import NO_FOLD, Folds
 from swinft.data.samples import Rows
 from swinft.data.strata import is_binary
-from swinft.errors import InputError
+from swinft.errors import InputError, listed
 
-SHOWN = 10  # names in a message
+SHOWN = 10  # groups in a message
 SPLIT = "is in more than one fold, or in one and among the rows that every fold trains on"
 
 
@@ -81,13 +81,13 @@ def check_folds(
         seen = count_per_fold(others, targets, len(names))[0] if (others != NO_FOLD).any() else everywhere
         unseen = [names[int(k)] for k in np.flatnonzero((everywhere > 0) & (seen == 0))]
         if unseen and targets.ndim == 1 and not may_lack:
-            problems.append(f"fold {fold} trains on no row of {_first(unseen)}{with_weight}.")
+            problems.append(f"fold {fold} trains on no row of {listed(unseen)}{with_weight}.")
         elif unseen:
             what = "row" if targets.ndim == 1 else "positive row"
-            notes.append(f"fold {fold} trains on no {what} of {_first(unseen)}{with_weight}.")
+            notes.append(f"fold {fold} trains on no {what} of {listed(unseen)}{with_weight}.")
         unscored = [names[int(k)] for k in np.flatnonzero((counts.sum(0) > 0) & (held_out == 0))]
         if unscored:
-            notes.append(f"fold {fold} holds out no row of {_first(unscored)}.")
+            notes.append(f"fold {fold} holds out no row of {listed(unscored)}.")
     if problems:
         fix = (
             "Lower data.folds.num, choose another data.folds.kind or seed, or set data.folds.rare_classes to train or "
@@ -125,7 +125,3 @@ def count_per_fold(folds: Folds, targets: NDArray[Any], num_outputs: int) -> NDA
     if is_binary(targets):
         return np.stack([np.nansum(targets[folds == fold], 0) for fold in range(num_folds)]).astype(np.int64)
     return np.zeros((num_folds, 0), dtype=np.int64)
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")

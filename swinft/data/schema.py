@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.tables.numbers import NUMBER, is_boolean
+from swinft.data.tables.numbers import are_numbers, is_boolean
 from swinft.data.tables.table import Table
 from swinft.data.tables.text import TEXT_RULES, TextRules
 from swinft.data.target.base import Target, TargetCells
@@ -95,7 +95,7 @@ class Schema:
     @property
     def unordered_auxiliary(self) -> list[str]:
         """Names of the auxiliary targets whose classes are not numbers, and have no order."""
-        return [each["name"] for each in self.auxiliary if not all(map(NUMBER.fullmatch, each["outputs"]))]
+        return [each["name"] for each in self.auxiliary if not are_numbers(each["outputs"])]
 
     @property
     def kind_name(self) -> str:
@@ -119,7 +119,7 @@ class Schema:
     @property
     def are_numbers(self) -> bool:
         """Whether all classes are numbers."""
-        return self.base.are_classes and all(map(NUMBER.fullmatch, self.outputs))
+        return self.base.are_classes and are_numbers(self.outputs)
 
     @property
     def grades(self) -> NDArray[Any] | None:

@@ -163,9 +163,8 @@ def _with_classifier(net: ImageModel, num_outputs: int, example: tuple[Tensor, .
     except RuntimeError:  # with a classifier or this pooling it has other layers
         return None
     logits, expected = of_rows(net, model, has_head=True)(*example), of_rows(net, None, has_head=True)(*example)
-    return (
-        model if largest_difference(logits, expected, output_ranges(expected, 1.0, is_one_unit=True)) <= SAME else None
-    )
+    ranges = output_ranges(expected, 1.0, is_one_unit=True)
+    return model if largest_difference(logits, expected, ranges) <= SAME else None
 
 
 def of_rows(net: ImageModel, model: Any, has_head: bool) -> Callable[..., Tensor]:

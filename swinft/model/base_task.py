@@ -180,12 +180,11 @@ class BaseTask(pl.LightningModule):
             return self.table_context()
         if splits.schema is not self._schema:
             self.check_schema(splits.schema)
-        found = {name: getattr(splits, name) if split == "val" else None for name in ("score_weights", "unseen")}
-        weights, unseen = (None if each is None else each[rows] for each in found.values())
-        table = None
+        context = self.table_context()
         if reads_table(self.scored_by):
-            table = (splits.main_table if split == "val" else splits.test.table).frame(rows.tolist())
-        return self.table_context() | {"rows": table, "weights": weights, "unseen": unseen}
+            context["rows"] = (splits.main_table if split == "val" else splits.test.table).frame(rows.tolist())
+        of_training = {"weights": splits.score_weights, "unseen": splits.unseen} if split == "val" else {}
+        return context | {name: values[rows] for name, values in of_training.items() if values is not None}
 
     def check_schema(self, schema: Any) -> None:
         """Keeps the table's schema; a subclass checks that the network fits it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from swinft.data.tables.csv_lines import UnreadableError, read_lines
-from swinft.data.tables.numbers import NUMBER
+from swinft.data.tables.numbers import are_numbers
 from swinft.data.tables.steps.make import read_table
 from swinft.data.tables.table import DataError
 from swinft.data.tables.text import MISSING_WORDS, normal, strip
@@ -61,7 +61,7 @@ class Column:
     @cached_property
     def is_number(self) -> bool:
         """Whether every cell that is not missing is a number; ids with leading zeros are not."""
-        return bool(self.values) and all(NUMBER.fullmatch(cell) for cell in self.values) and not self.has_zeros
+        return bool(self.values) and are_numbers(self.values) and not self.has_zeros
 
     @cached_property
     def has_zeros(self) -> bool:

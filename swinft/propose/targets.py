@@ -178,7 +178,7 @@ def _by_name(train: TableFacts, test: TableFacts | None, free: list[str]) -> Cho
     flags = [name for name in free if _flag_pair(train.columns[name])]
     by_key = {twin_key(name): name for name in free}
     named = [by_key[name] for name in NAMES if name in by_key]
-    if len(flags) >= 3 and (not named or named[0] in flags) and _ones(train, flags) == {1}:
+    if len(flags) >= 3 and (not named or named[0] in flags) and _ones([train.columns[name] for name in flags]) == {1}:
         return Chosen(flags, f"{len(flags):,} columns of two values each, with one 1 in every row")
     are_all = len(flags) >= 3 and len(flags) >= 0.6 * len(free)
     if named and not (are_all and twin_key(named[0]) == "y" and named[0] in flags):
@@ -202,10 +202,9 @@ def _says_nothing(train: TableFacts, name: str) -> bool:
     return words <= PARTS or (HELD_OUT.fullmatch(key) is not None and (column.is_whole or column.is_flag))
 
 
-def _ones(train: TableFacts, names: Sequence[str]) -> set[int]:
+def _ones(columns: Sequence[Column]) -> set[int]:
     """How many of some columns of two values are 1 in a row."""
-    rows = zip(*(train.columns[name].cells for name in names), strict=True)
-    return {sum(_is_one(cell) for cell in row) for row in rows}
+    return {sum(map(_is_one, row)) for row in zip(*(column.cells for column in columns), strict=True)}
 
 
 def _flag_pair(column: Column) -> bool:
@@ -241,7 +240,7 @@ def _kind_of_columns(columns: Sequence[Column]) -> tuple[str, str]:
     if all(_is_run_lengths(column) for column in columns):
         return "masks", f"{count} columns of run lengths of a mask, like '1 3 10 5'"
     if all(_flag_pair(column) for column in columns):
-        ones = {sum(map(_is_one, row)) for row in zip(*(column.cells for column in columns), strict=True)}
+        ones = _ones(columns)
         if ones == {1}:
             return "one_hot", f"{count} columns of 0 and 1, with exactly one 1 in each row: one class of {count}"
         return "labels", f"{count} columns of 0 and 1, with {min(ones)} to {max(ones)} of them in a row"

@@ -114,6 +114,11 @@ def precision_problems(table: Table, columns: Sequence[str]) -> list[Problem]:
     return problems
 
 
+def are_numbers(cells: Iterable[str]) -> bool:
+    """Whether all cells are numbers."""
+    return all(map(NUMBER.fullmatch, cells))
+
+
 def number(cell: str) -> float | None:
     """The cell as a float32 number; None if it is not a finite one."""
     return value if NUMBER.fullmatch(cell) and abs(value := float(cell)) <= LARGEST else None

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from swinft.data.tables.numbers import NUMBER
+from swinft.data.tables.numbers import are_numbers
 from swinft.data.tables.table import Table
 from swinft.data.tables.text import TextRules
 
@@ -24,7 +24,7 @@ def names_in(table: Table, column: str, rules: TextRules) -> set[str]:
 
 def in_order(names: set[str]) -> list[str]:
     """Sorted names; by number if all are numbers, so that 10 comes after 9, and +1 after -1."""
-    key: Callable[[str], Any] = float if all(map(NUMBER.fullmatch, names)) else str
+    key: Callable[[str], Any] = float if are_numbers(names) else str
     return sorted(names, key=lambda name: (key(name), name))
 
 

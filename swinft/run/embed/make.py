@@ -92,11 +92,11 @@ def training_data(maker: Maker, needs_images: bool = False) -> CSVDataModule:
 
 def make_train(maker: Maker) -> CSVDataModule:
     """Makes the embeddings of the training rows; returns their datamodule."""
-    run, data = maker.run, training_data(maker)
+    run = maker.run
     of_rows = {"folds": digest(run.folds), "images": digest(run.images), "inputs": digest(run.inputs)}
     waiting = _waiting(maker, TRAIN, of_rows)
+    data = training_data(maker, needs_images=bool(waiting))
     if waiting:
-        data = training_data(maker, needs_images=True)
         data.check_unchanged(verify(run.images))
     for names in _groups(maker, waiting, len(data.splits.train.table)):
         found = np.flatnonzero(data.splits.train.is_used)

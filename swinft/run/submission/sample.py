@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from swinft.data.columns import Columns
 from swinft.data.roots import resolved_root
 from swinft.data.sample_rows import BETWEEN, PAIR, with_pair
-from swinft.data.tables.numbers import NUMBER
+from swinft.data.tables.numbers import are_numbers
 from swinft.data.tables.steps.make import given_table, read_given
 from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.tables.text import normal
@@ -103,7 +103,7 @@ class Sample:
     def numbers(self, column: str) -> NDArray[np.float64] | None:
         """A column's distinct cells as numbers; None if one is not a number, or all are empty."""
         words = self.words(column)
-        if not words or not all(NUMBER.fullmatch(word) for word in words):
+        if not words or not are_numbers(words):
             return None
         return np.array([float(word) for word in words])
 
