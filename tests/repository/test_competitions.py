@@ -39,11 +39,14 @@ def test_a_page_has_its_sections_and_commands_that_exist(name):
     for words in named:
         command, rest = (words[1], words[2:]) if words[0] == "swinft" else (words[0], words[1].split())
         assert command in COMMANDS, words
+        assert command != "bundle" or not rest or "--owner" in rest, words
         paths = [word for word in rest if "/" in word and not word.startswith("/kaggle")]
         known = {f"configs/{name}.yaml", f"runs/{name}", f"data/{folder}", "data", folder}
         assert {path.rstrip(".,:") for path in paths} <= known, words
     assert {"check", "fit"} <= {words[1] for words in lines if words[0] == "swinft"}
     assert f"swinft download {folder}" in block or "curl" in block
+    if "zip files inside the download" in page and "zip" not in str(config["data"].get("loading", {}).get("source")):
+        assert "--inner-zips" in block
     for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL):
         assert yaml.safe_load(block)
 
