@@ -53,7 +53,7 @@ class Policy(ImageOnlyTransform):
         """Augments an image."""
         policy = self.policy if img.dtype == np.uint8 else self.policy_on_floats
         with _seeded(seed):
-            pixels = torch.from_numpy(np.ascontiguousarray(img)).permute(2, 0, 1)
+            pixels = torch.from_numpy(np.require(img, requirements=["C", "W"])).permute(2, 0, 1)
             result: Pixels = policy(pixels).permute(1, 2, 0).contiguous().numpy()
         return result
 

@@ -1,5 +1,6 @@
 """RandAugment, TrivialAugment, AugMix: torchvision's numbers, whatever the worker, the threads and the global seed."""
 
+import warnings
 from typing import ClassVar
 
 import albumentations as A
@@ -37,6 +38,20 @@ def test_an_image_is_torchvisions_and_torchs_generator_stays_as_it_was(cls):
     wanted = theirs(torch.from_numpy(IMAGE).permute(2, 0, 1)).permute(1, 2, 0).numpy()
     assert np.array_equal(again, wanted)
     assert np.array_equal(again, found[5])
+
+
+def test_an_image_that_must_not_be_written_to_is_augmented_without_a_warning():
+    """As the pixel cache's are."""
+    image = IMAGE.copy()
+    image.setflags(write=False)
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            swinft.RandAugment().apply(image, seed=1)
+    finally:
+        torch.set_warn_always(False)
+    assert np.array_equal(image, IMAGE)
 
 
 class Watched(swinft.RandAugment):
