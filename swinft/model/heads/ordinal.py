@@ -181,7 +181,7 @@ class OrdinalRegressionHead(Head):
             InputError: A target is outside the grades.
         """
         grades = self.grades.tolist()
-        check_inside(target, grades[0], grades[-1])
+        check_inside(target, grades[0], grades[-1], "grades")
         self.thresholds.start_at(self.encode(target).nanmean(0))
 
     def loss(self, logits: Tensor, encoded: Tensor) -> Tensor:

@@ -162,8 +162,14 @@ class RegressionHead(LinearHead):
         }
 
 
-def check_inside(target: Tensor, low: float | None, high: float | None) -> None:
+def check_inside(target: Tensor, low: float | None, high: float | None, keys: str = "low and high") -> None:
     """Checks that all targets are inside the range of the predictions.
+
+    Args:
+        target: The targets (N, K), NaN where missing.
+        low: The lowest prediction; None for no limit.
+        high: The highest one.
+        keys: The arguments of the head that say so.
 
     Raises:
         InputError: One is outside [low, high].
@@ -173,7 +179,7 @@ def check_inside(target: Tensor, low: float | None, high: float | None) -> None:
     if (low is not None and least < low) or (high is not None and most > high):
         raise InputError(
             f"the targets go from {least:g} to {most:g}, outside the range [{low}, {high}] of model.head: "
-            f"predictions could never reach them. Widen low and high, or correct the targets."
+            f"predictions could never reach them. Widen {keys}, or correct the targets."
         )
 
 

@@ -234,10 +234,16 @@ def with_parameters(run: Run, rules: Sequence[Rule], found: Found) -> list[Rule]
         return list(rules)
     if "fitted" not in found:
         names = listed(label(number, rule) for number, rule in numbered(rules) if isinstance(rule, FittedRule))
-        fix = f"Run `{run.resume_command}` first" if not is_committed(run.scores) else "Point --root to the data"
+        is_done = is_committed(run.scores)
+        fix = (
+            "If the training table is elsewhere, name its folder by --root"
+            if is_done
+            else f"Run `{run.resume_command}`"
+        )
         raise InputError(
             f"{names}: the parameters are fitted on all out-of-fold predictions of {run.root}, and are not known: "
-            f"{found['problem']}. {fix}, or submit without such rules: `{command('submit', run.root)} --rules '[]'`."
+            f"{found['problem'].rstrip('.')}. {fix}; or submit without such rules: "
+            f"`{command('submit', run.root)} --rules '[]'`."
         )
     pairs = zip(rules, found["fitted"]["parameters"], strict=True)
     return [rule.with_parameters(each) if isinstance(rule, FittedRule) else rule for rule, each in pairs]

@@ -29,7 +29,7 @@ from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.provenance import check_output, check_weights, predictions_made_with, write_made_from
 from swinft.run.submission.checks import format_word
-from swinft.run.submission.decide import plan_submission
+from swinft.run.submission.decide import outputs_after, plan_submission
 from swinft.run.submission.fitting import describe_fit, describe_scores, known_scores, with_parameters
 from swinft.run.submission.grouping import join_groups
 from swinft.run.submission.options import SubmitOptions
@@ -94,10 +94,10 @@ def submit(run: Run, options: SubmitOptions, predictions: Predictions | None = N
         config, allowed = run.read_config(), options.allow_code or []
         frozen = config["submission"]
         root = options.root or config["data"]["root"]
-        rules = requested_rules(run, frozen.get("rules", []), options.rules, allowed, root)
-        rules += options.last_rules()
+        rules = requested_rules(run, frozen.get("rules", []), options.rules, allowed, root) + options.last_rules()
         group = options.over({**frozen, "format": "auto", "rules": []}).group
         schema = Schema.from_dict(run.read_schema())
+        outputs_after(rules, group, schema)  # before parameters are fitted
         oof = known_scores(run, rules, options.root, allowed, group, options.new_threshold(frozen, schema))
         rules = with_parameters(run, rules, oof)
         settings = options.over({**frozen, "format": _format(run, frozen, options), "rules": rules})

@@ -149,7 +149,22 @@ def test_without_the_training_table_the_stored_parameters_are_applied(fitted_run
     assert main(["submit", str(copied), "--root", str(tmp_path)]) == 0
     assert (copied / "submission.csv").read_bytes() == (fitted_run / "submission.csv").read_bytes()
     assert main([*words, "--rules", "[clip_fitted]"]) == 2
-    assert "Point --root to the data" in capsys.readouterr().err
+    assert "name its folder by --root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ("[thresholds]", "it is for labels and for two classes, not for 3. See `class_weights`."),
+        ("[cuts]", "the classes have no order. Set data.columns.class_order."),
+        ("[affine]", "it is for regression, not for classification."),
+    ],
+)
+def test_rules_that_are_for_other_outputs_are_refused_before_they_are_fitted(fitted_run, rules, said, capsys):
+    assert main(["submit", str(fitted_run), "--dry-run", "--rules", rules]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "are not known" not in err
 
 
 def test_a_run_without_all_folds_has_no_parameters(fitted_run, tmp_path, capsys):
