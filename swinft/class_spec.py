@@ -18,8 +18,12 @@ T = TypeVar("T")
 # functools.partial of it. The command line's parser does not know these two, which cannot be written as text.
 if TYPE_CHECKING:
     Named = str | dict[str, Any] | Callable[..., Any]
+    AsWritten = Any
 else:
     Named = str | dict[str, Any]
+
+    class AsWritten:
+        """A value that the parser of configs takes as YAML reads it: of `Any` it would read the text '007' as 7."""
 
 
 @functools.lru_cache(maxsize=256)  # a search on a metric copies it thousands of times

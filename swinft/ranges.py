@@ -141,7 +141,7 @@ def word_problems(section: str, values: Mapping[str, Any], words: Mapping[str, S
 
 
 def text_problems(section: str, values: Mapping[str, Any], keys: Sequence[str], optional: Sequence[str]) -> list[str]:
-    """Values that are neither text nor a path; one sentence each.
+    """Values that are empty, or neither text nor a path; one sentence each.
 
     Args:
         section: As in `range_problems`.
@@ -152,7 +152,8 @@ def text_problems(section: str, values: Mapping[str, Any], keys: Sequence[str], 
     return [
         f"{section}.{key} is {values[key]!r}; write a text{' or null' if key in optional else ''}."
         for key in (*keys, *optional)
-        if not isinstance(values[key], str | PurePath) and not (values[key] is None and key in optional)
+        if values[key] == ""
+        or not (isinstance(values[key], str | PurePath) or (values[key] is None and key in optional))
     ]
 
 

@@ -105,6 +105,7 @@ class Columns:
         }
         lists = ("class_order", "missing_words", "numeric_features", "categorical_features")
         optional = ("test_id", "label_delimiter", *([] if isinstance(self.sample_id, list) else ["sample_id"]))
+        optional += ("weight",) if isinstance(self.weight, str) else ()
         problems = word_problems("data.columns", vars(self), words)
         pair = self.sample_id
         if isinstance(pair, list) and (len({*map(str, pair)}) != 2 or len(pair) != 2):

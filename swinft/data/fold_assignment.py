@@ -84,7 +84,8 @@ def _made(config: FoldConfig, rows: Rows, used: NDArray[np.bool_], image_files: 
     with warnings.catch_warnings():  # scikit-learn's on classes with fewer rows than parts: one is held out, not all
         warnings.filterwarnings("ignore", "The least populated class")
         found = make("auto", of, config.seed, targets, names, grouped_by)
-    return np.where((found >= 0) & (found < parts), 0, NO_FOLD)
+    # Evenly spaced ones: rows of a class that has fewer than parts are in parts that follow one another.
+    return np.where((found >= 0) & (found * parts % of < parts), 0, NO_FOLD)
 
 
 def parts_of(share: float) -> tuple[int, int]:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from swinft.class_spec import AsWritten
 from swinft.data.folds import ALL_ROWS, FoldKind
 from swinft.data.tables.steps.make import given_table
-from swinft.data.tables.steps.named import AsWritten
 from swinft.data.tables.steps.sequence import StepList
 from swinft.errors import InputError
 from swinft.ranges import (

@@ -69,6 +69,10 @@ def make_folds(
         kind = f"{kind}_group" if groups is not None else kind  # type: ignore[assignment]
     if kind in ("stratified", "stratified_group") and classes is None:
         raise InputError(f"data.folds.kind '{kind}' needs one target; for several use 'multilabel' or 'auto'.")
+    if "stratified" in kind and classes is not None and np.bincount(classes).max() < num_folds:
+        if groups is None:  # scikit-learn refuses such classes
+            return _dealt_folds(classes, num_folds, seed)
+        kind = "multilabel_group"
     if kind == "multilabel_group":
         return _multilabel_group_folds(labels_of(targets, num_folds), np.asarray(groups), num_folds, seed)
     labels = classes if "stratified" in kind else labels_of(targets, num_folds) if kind == "multilabel" else None
@@ -209,6 +213,14 @@ def _check_counts(kind: str, num_folds: int, num_rows: int, groups: Sequence[str
         raise InputError(
             f"data.folds.num is {num_folds}, but {grouped_by} has only {number_of(len(set(groups)), 'group')}."
         )
+
+
+def _dealt_folds(classes: NDArray[np.int64], num_folds: int, seed: int) -> Folds:
+    """Deals the rows to the folds in turn, class after class: as equal as can be, however few rows a class has."""
+    shuffled = np.random.default_rng(seed).permutation(len(classes))
+    folds = np.empty(len(classes), dtype=np.int64)
+    folds[np.lexsort((shuffled, classes))] = np.arange(len(classes)) % num_folds
+    return folds
 
 
 def _multilabel_group_folds(labels: NDArray[np.int8], groups: NDArray[Any], num_folds: int, seed: int) -> Folds:

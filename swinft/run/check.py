@@ -109,7 +109,7 @@ def check_run(experiment: Experiment, select: Select = select_compute, absent: S
     trainer = _collect(
         problems, lambda: check_trainer(experiment, folds.planned * len(config.seeds or [0]) if folds else 1)
     )
-    _collect(problems, lambda: check_pretrained(config))
+    _collect(problems, lambda: check_pretrained(config, 1 if folds is None or folds.is_given else folds.planned))
     _collect(problems, lambda: check_numbers(config))
     teachers = _collect(problems, lambda: teachers_of(experiment, absent)) or []
     if data and folds:
@@ -126,7 +126,10 @@ def check_run(experiment: Experiment, select: Select = select_compute, absent: S
     if data is None or trainer is None or tried is None or frozen is None:
         raise together(problems)
     data.setup("fit")
-    _check_fold(config, int(data.fold_of_row.max()) + 1)
+    num_folds = int(data.fold_of_row.max()) + 1
+    _check_fold(config, num_folds)
+    if data.settings.folds.is_given:
+        check_pretrained(config, num_folds)
     check_unseen(config, data)
     for teacher in teachers:
         teacher.check_unseen(data)
@@ -161,9 +164,10 @@ def _check_fold(config: Namespace, num_folds: int) -> None:
     Raises:
         InputError: There is no such fold.
     """
-    fold = config.get("fold")  # not an option of `check`
+    if (fold := config.get("fold")) is None:  # not an option of `check`
+        return
     known = trainings_of([*range(num_folds), ALL], config.seeds)
-    if fold is not None and not set(expanded([fold], known)) <= {*known}:
+    if not set(expanded([fold], known)) <= {*known}:
         names = f"{known[0]}, {known[1]}, …, {known[-1]}" if config.seeds else f"0 to {num_folds - 1}"
         raise InputError(f"--fold {fold}: the folds are {names}. `{ALL}` trains on every row.")
 

@@ -33,6 +33,22 @@ def test_a_hold_out_keeps_groups_whole(competition):
     assert not {*owners[found]} & {*owners[data.splits.trained_on(0)]}
 
 
+@pytest.mark.parametrize("fraction", [0.15, 0.35, 0.85])
+@pytest.mark.parametrize("rows", [27, 30])  # at most 9 or 10 of a class, and 20 parts
+def test_a_hold_out_of_more_parts_than_a_class_has_rows_is_stratified(competition, fraction, rows):
+    competition.train = competition.train[:rows]
+    competition.write()
+    data = competition.ready(folds={"kind": "holdout", "fraction": fraction, "duplicates": "ignore"})
+    counts = np.bincount(data.targets[data.fold_of_row == 0], minlength=3)
+    assert abs(counts - rows / 3 * fraction).max() <= 1
+
+
+def test_a_hold_out_of_groups_has_every_class_where_none_has_as_many_rows_as_parts(competition):
+    data, found = held_out(competition, kind="holdout", fraction=0.364, group="owner")  # 4 of 11
+    assert 8 <= len(found) <= 14
+    assert np.bincount(data.targets[found], minlength=3).min() > 0
+
+
 @pytest.mark.parametrize(
     ("share", "parts"),
     [(0.2, (1, 5)), (0.25, (1, 4)), (0.15, (3, 20)), (1 / 3, (1, 3)), (0.01, (1, 99)), (0.8, (4, 5))],
@@ -87,6 +103,7 @@ REFUSED = {
     "kind": ({"fraction": 0.2}, "data.folds.fraction is for data.folds.kind holdout"),
     "range": ({"kind": "holdout", "fraction": 1.0}, "data.folds.fraction is 1.0. Allowed: a number above 0, below 1."),
     "few": ({"kind": "holdout", "fraction": 0.01}, "1 part of 99, and there are only 30 rows"),
+    "empty": ({"group": ""}, "data.folds.group is ''; write a text or null."),
     "groups": ({"kind": "holdout", "fraction": 0.04, "group": "owner"}, "only 15 groups (data.folds.group)"),
 }
 

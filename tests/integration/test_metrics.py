@@ -297,6 +297,21 @@ def test_out_of_fold_rows_of_classes_that_their_fold_has_not_seen_are_new(compet
     assert main(["fit", "--config", str(config), "--resume"]) == 0
 
 
+def test_names_that_yaml_would_read_as_numbers_are_text_where_they_are_quoted(competition, tmp_path, capsys):
+    names = {"red": "007", "green": "1.0", "blue": "True"}
+    table = [{"csv": "train.csv"}, {"map": {"column": "color", "values": names}}]
+    metrics = [{"f1": {"positive": "007", "name": "1.0"}}, {"partial_auc": {"positive": "True"}}]
+    rules = [{"clip": {"min": 0.1, "of": ["1.0", "True"]}}, {"normalize": {"of": ["007", "1.0", "True"]}}]
+    changes = {"data.train": table, "submission.rules": rules, "data.sample_submission": None}
+    path = str(official(competition, tmp_path, *metrics, **changes))
+    assert main(["check", "--config", path]) == 0
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", path, "--print_config"])
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert (found["model"]["metrics"], found["submission"]["rules"]) == (metrics, rules)
+
+
 @pytest.mark.parametrize(
     ("metric", "changes", "said"),
     [

@@ -71,6 +71,19 @@ def test_other_folds_than_the_runs_are_refused_before_anything_is_trained(
     assert not (tmp_path / "runs" / "next").exists()
 
 
+@pytest.mark.parametrize("folds", [{}, {"column": "part"}])
+def test_every_fold_has_its_file_before_anything_is_trained(folds, tiny_run, competition, tmp_path, capsys):
+    for fold in (0, 1):
+        save_file(weights(tiny_run, fold), tmp_path / f"part_{fold}.safetensors")
+    parts = [*range(3), *[0] * 21]
+    table = [{"csv": "train.csv"}, {"number": {"column": "row", "start": 0}}]
+    table += [{"map": {"column": "row", "values": {str(k): str(part) for k, part in enumerate(parts)}, "to": "part"}}]
+    changes = {"data.train": table, "data.folds": folds, "data.folds.rare_classes": "spread"}
+    path = config_of(competition, tmp_path, tmp_path / "part_{fold}.safetensors", **changes)
+    assert main(["check", "--config", path]) == 2
+    assert "part_2.safetensors" in capsys.readouterr().err
+
+
 def test_what_the_weights_of_a_run_started_from_has_seen_rows_too(tiny_run, competition, tmp_path, capsys):
     changes = {"seed": 1, "trainer.max_epochs": 1}
     first = config_of(competition, tmp_path, f"{tiny_run}/fold_{{fold}}", **changes)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from swinft.class_spec import from_word
+from swinft.class_spec import AsWritten, from_word
 from swinft.errors import InputError
 from swinft.inference.rules.builtin import (
     AloneRule,
@@ -44,7 +44,7 @@ RuleName = Literal[
 ]
 # A word, or a word with its arguments. Others than mappings are errors, which are explained here: the parser would read
 # them as a class that lacks its path.
-NamedRule = RuleName | dict[RuleName, dict[str, Any] | list[Any] | float | None]
+NamedRule = RuleName | dict[RuleName, dict[str, AsWritten] | list[AsWritten] | float | None]
 BUILTIN = (
     AloneRule,
     AnyRule,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from swinft.class_spec import from_word
+from swinft.class_spec import AsWritten, from_word
 from swinft.model.metrics.base import BuiltinMetric, Metric
 from swinft.model.metrics.classes import (
     F1,
@@ -51,7 +51,7 @@ NameWithArguments = Literal[
     "weighted_auc",
     "weighted_r2",
 ]
-MetricWithArguments = dict[NameWithArguments, dict[str, Any] | list[Any] | float | str | None]
+MetricWithArguments = dict[NameWithArguments, dict[str, AsWritten] | list[AsWritten] | float | str | None]
 SHOWN_AS = "name"  # an argument of every metric with arguments: the name of its score
 
 

@@ -1,6 +1,6 @@
 """The parser of `swinft fit`: a config, and the options that say how to run."""
 
-from swinft.data.tables.steps.named import AsWritten
+from swinft.class_spec import AsWritten
 from swinft.run.config.parser import Parser, built_once
 from swinft.run.config.sections import new_parser
 from swinft.system.cluster.place import LOCAL

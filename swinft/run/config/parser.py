@@ -21,7 +21,7 @@ from jsonargparse._common import (
 from jsonargparse.typing import register_type
 
 from swinft import json_output
-from swinft.data.tables.steps.named import AsWritten
+from swinft.class_spec import AsWritten
 from swinft.errors import InputError, suggest
 from swinft.run.config.explain import explain
 from swinft.run.config.help import DescriptiveHelpFormatter, hide_sections, short_help, usage

@@ -5,7 +5,8 @@ What these weights started from has seen rows as well, and so on: all trainings 
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,14 +93,18 @@ def source_of(config: Namespace, fold: FoldId) -> Fold | None:
     return found
 
 
-def check_pretrained(config: Namespace) -> None:
+def check_pretrained(config: Namespace, num_folds: int) -> None:
     """Checks that every fold has its weights.
+
+    Args:
+        config: The config.
+        num_folds: Number of folds.
 
     Raises:
         InputError: A file is missing, or the backbone has no weights to download.
     """
     one_each = FOLD in str(config.model.pretrained) or Path(str(config.model.pretrained)).is_dir()
-    several: list[FoldId] = [*range(config.data.folds.num or 1), *([ALL] * config.data.folds.all)]
+    several: Iterable[FoldId] = chain(range(num_folds), [ALL] * config.data.folds.all)
     for fold in several if one_each else (0,):
         weights_file(config.model.backbone, pretrained_of(config, fold))
 

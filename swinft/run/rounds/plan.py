@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swinft.data.tables.steps.named import AsWritten
+from swinft.class_spec import AsWritten
 from swinft.errors import InputError, command, listed
 from swinft.run.config.distill import DistillConfig
 from swinft.run.config.parser import Parser, plain

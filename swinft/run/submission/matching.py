@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 from swinft.data.schema import Schema
@@ -28,6 +29,7 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda word: word,
     lambda word: word.partition(".")[0] if _is_whole(word) else word,
     lambda word: f"{word}.0" if word.lstrip("-").isdigit() else word,
+    lambda word: unicodedata.normalize("NFD", word),  # names of files on a Mac; those of a run are in NFC
     str.lower,
     str.upper,
     str.capitalize,

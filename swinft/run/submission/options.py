@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from swinft.class_spec import AsWritten
 from swinft.data.roots import resolved_root
 from swinft.data.schema import Schema
 from swinft.errors import InputError
@@ -15,7 +16,7 @@ from swinft.run.submission.plan import SubmissionConfig
 class SectionOptions:
     """Options that replace keys of the run's `submission` section."""
 
-    format: str | dict[str, Any] | None = None
+    format: str | dict[str, AsWritten] | None = None
     threshold: float | None = None
     delimiter: str | None = None
     id: str | None = None
@@ -23,7 +24,7 @@ class SectionOptions:
     words: dict[str, str] | None = None
     keep: list[str] | None = None
     drop: list[str] | None = None
-    rules: list[str | dict[str, Any]] | None = None
+    rules: list[str | dict[str, AsWritten]] | None = None
     rows: str | None = None
     group: dict[str, str] | None = None
 

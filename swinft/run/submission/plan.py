@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from swinft.class_spec import AsWritten
 from swinft.data.schema import Schema
 from swinft.errors import InputError, number_of
 from swinft.inference.predictions import Predictions
@@ -27,7 +28,7 @@ from swinft.run.submission.sample import Sample
 
 FormatName = Literal["auto", "probabilities", "label", "number", "integer", "labels", "top_k", "rle"]
 # A word, or `top_k` with its arguments.
-NamedFormat = FormatName | dict[Literal["top_k"], dict[str, Any] | None]
+NamedFormat = FormatName | dict[Literal["top_k"], dict[str, AsWritten] | None]
 SHOWN = 20  # problems printed in full; the rest are counted
 
 

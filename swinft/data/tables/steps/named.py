@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from swinft.class_spec import from_spec
+from swinft.class_spec import AsWritten, from_spec
 from swinft.data.tables.steps.coco import COCOStep
 from swinft.data.tables.steps.columns import (
     DropStep,
@@ -50,14 +50,6 @@ BUILTIN = (
     GroupStep,
 )
 STEPS: dict[str, type[BuiltinStep]] = {step.word: step for step in BUILTIN}
-if TYPE_CHECKING:
-    AsWritten = Any
-else:
-
-    class AsWritten:
-        """A value that the parser of configs takes as YAML reads it: it would read the text '007' as a number."""
-
-
 # A table as a config gives it: the path of a CSV, or a list of steps: mappings of a word to its arguments, or custom
 # steps.
 GivenTable = str | list[AsWritten]
