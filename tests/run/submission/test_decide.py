@@ -281,3 +281,10 @@ def test_rows_that_a_scorer_refuses_for_their_sum_are_refused(tmp_path, cells, m
             pytest.raises(InputError, match=r"0\.9, which the scorer of kl_divergence") if is_refused else nullcontext()
         ):
             build_submission(plan, Predictions(["1"], values, ["a", "b", "c"]))
+
+
+def test_classes_are_written_in_the_unicode_form_of_the_sample():
+    schema = Schema("classification", ["caf\u00e9", "\u00fcber", "tea"])
+    sample = Sample("s.csv", "id", ["id", "kind"], ["1"], {"kind": ["cafe\u0301"]})
+    plan = plan_submission(sample, schema, Traits("accuracy"), SubmissionConfig())
+    assert plan.format.words == ["cafe\u0301", "u\u0308ber", "tea"]
