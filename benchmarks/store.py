@@ -66,8 +66,8 @@ def watched(watch: Stopwatch) -> Iterator[None]:
     stub = SimpleNamespace(sha256=lambda *content: TimedHash(watch, *content), file_digest=hashlib.file_digest)
     with (
         mock.patch.object(os, "fsync", watch.around(os.fsync)),
-        mock.patch("swinft.store.hashlib", stub),
-        mock.patch("swinft.store._sha256", watch.around(store._sha256)),
+        mock.patch("swinft.whole_files.hashlib", stub),
+        mock.patch("swinft.store.sha256_of", watch.around(store.sha256_of)),
     ):
         yield
 

@@ -5,11 +5,14 @@ Nothing here imports torch, timm, lightning, OpenCV or pandas, so that `swinft -
 
 import importlib
 import io
+import os
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import NamedTuple
 
-from swinft.errors import InputError, RunError, suggest
+from swinft.errors import InputError, RunError, disk_error, suggest
 from swinft.json_output import FLAG, Output, failure, write_as_json
 from swinft.printing import visible
 from swinft.system.orphans import end_with_parent
@@ -117,6 +120,11 @@ def _run(words: list[str], as_json: bool = False) -> tuple[int, Output]:
     except RunError as error:
         _print_error(words[0], str(error))
         return error.code, failure(str(error), error.code)
+    except OSError as error:
+        if (shown := disk_error(error)) is None:
+            raise
+        _print_error(words[0], str(shown))
+        return shown.code, failure(str(shown), shown.code)
     except KeyboardInterrupt:
         print("\nswinft: interrupted", file=sys.stderr)
         return 130, failure("interrupted", 130)
@@ -143,9 +151,16 @@ def _command(name: str) -> Callable[[list[str]], Output]:
     return run
 
 
+def _leave(number: int, _: FrameType | None) -> None:
+    """Ends the process at SIGTERM as an error would: what lies in temporary folders is deleted."""
+    signal.signal(number, lambda again, _: os._exit(128 + again))  # a second signal does not wait
+    raise SystemExit(128 + number)
+
+
 def entry() -> None:
     """The console script: `main` with the process's arguments and exit code."""
     end_with_parent()
+    signal.signal(signal.SIGTERM, _leave)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding lacks is escaped, and ends no command
             stream.reconfigure(errors="backslashreplace")

@@ -1,6 +1,7 @@
 """Errors that a user can fix: the command line prints them without a traceback."""
 
 import difflib
+import errno
 import shlex
 from collections.abc import Iterable
 from typing import Any
@@ -21,6 +22,24 @@ class RunError(RuntimeError):
 
 class StoreError(RunError):
     """An artefact cannot be written, is missing, or is not what was committed; the message says which file."""
+
+
+# What a disk or a path is to blame for, and what helps.
+FREE, ALLOW = "Free some space", "Fix the permissions, or name another folder"
+DISK_ERRORS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FREE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), ALLOW),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG), "Name another path"),
+    errno.EIO: "The disk has failed, or its connection: check it",
+}
+
+
+def disk_error(error: OSError) -> RunError | None:
+    """An error of a disk or a path as one that says what to do; None if it is another kind of error."""
+    if (advice := DISK_ERRORS.get(error.errno or 0)) is None:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return RunError(f"{where}{error.strerror}. {advice}, and run the command again.")
 
 
 class InputError(ValueError):

@@ -1,38 +1,45 @@
 """Durable files: written atomically, flushed to disk, then recorded with size and SHA-256.
 
-A file is valid only if it has a commit record, which is written after the file is safely on disk. A crash at any
-point therefore leaves either the old artefact or the new one, never a partial one.
+A file is valid only if it has a commit record, which is written after the file is safely on disk. While an artefact is
+replaced, its record names both contents. A crash at any point therefore leaves either the old artefact or the new one,
+never a partial one.
 """
 
 import hashlib
-import io
 import json
 import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from swinft.errors import InputError, StoreError
+from swinft.whole_files import Content, clear_left, flush, put, write_beside
+from swinft.whole_files import is_temporary as is_temporary
+from swinft.whole_files import sha256_of as sha256_of
 
 RECORDS = ".commits"  # one hidden folder beside the artefacts, so that a listing of a run shows only artefacts
+NEXT = "next"  # in a record: that of the content which is about to take the place of the present one
 
 
-def replace(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> None:
+def replace(path: Path, content: Content) -> None:
     """Writes a file outside a run: atomically, and without a record.
 
     Raises:
         StoreError: The disk is full or not writable; an earlier file is unchanged.
     """
     try:
-        _move(_write(path, content)[0], path)
+        put(path, *write_beside(path, content)[:1])
     except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror or error}. What was there stays.") from error
+        raise StoreError(
+            f"{path} cannot be written: {error.strerror or error}. What was there stays. Free some space, or fix the "
+            f"folder's permissions."
+        ) from error
 
 
-def commit(path: Path, content: bytes | Callable[[IO[bytes]], None], producer: str) -> None:
+def commit(path: Path, content: Content, producer: str) -> None:
     """Writes an artefact atomically, with its commit record.
 
     Args:
@@ -44,11 +51,19 @@ def commit(path: Path, content: bytes | Callable[[IO[bytes]], None], producer: s
         StoreError: The disk is full or not writable; the artefact that was committed before is unchanged.
     """
     try:
-        temporary, digest = _write(path, content)
-        # At no time may the record of the earlier artefact lie beside the new content.
-        _delete_record(path)
-        _move(temporary, path)
-        _write_record(path, digest, producer)
+        temporary, digest = write_beside(path, content)
+        record = {"size": temporary.stat().st_size, "sha256": digest, "producer": producer}
+        try:
+            # At no time is the artefact beside a record of other content alone, or without one.
+            if before := _current(path):
+                _write_record(path, {**before, NEXT: record})
+            else:
+                _delete_record(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        put(path, temporary)
+        _write_record(path, record)
     except OSError as error:
         raise StoreError(
             f"{path} cannot be written: {error.strerror or error}. What was committed before is unchanged. Free some "
@@ -58,8 +73,7 @@ def commit(path: Path, content: bytes | Callable[[IO[bytes]], None], producer: s
 
 def is_committed(path: Path) -> bool:
     """Whether `path` was committed and still has the recorded size. Fast: the content is not read."""
-    record = _read_record(path)
-    return record is not None and path.is_file() and path.stat().st_size == record["size"]
+    return _current(path) is not None
 
 
 def verify(path: Path) -> Path:
@@ -78,7 +92,8 @@ def verify(path: Path) -> Path:
             f"{path} cannot be verified: its commit record {record_path} {what}. Restore the record from a copy, or "
             f"add --accept to `swinft fit --resume` to accept the files of a run as they are."
         )
-    if path.stat().st_size != record["size"] or sha256_of(path) != record["sha256"]:
+    current = _current(path)
+    if current is None or sha256_of(path) != current["sha256"]:
         raise StoreError(
             f"{path} has changed since it was written (size or SHA-256 differ from its commit record): the disk or a "
             f"program damaged it. Restore it from a copy{_how_to_remake(record)}."
@@ -92,11 +107,11 @@ def digest(path: Path) -> str:
     Raises:
         StoreError: The file or its record is missing, or the file has another size.
     """
-    record = _read_record(path)
-    if record is None or not is_committed(path):
+    current = _current(path)
+    if current is None:
         verify(path)  # raises the error
-    assert record
-    return str(record["sha256"])
+    assert current
+    return str(current["sha256"])
 
 
 def _how_to_remake(record: dict[str, Any] | None) -> str:
@@ -120,7 +135,7 @@ def record_existing(path: Path, producer: str) -> None:
         StoreError: The record cannot be written.
     """
     try:
-        _write_record(path, sha256_of(path), producer)
+        _write_record(path, {"size": path.stat().st_size, "sha256": sha256_of(path), "producer": producer})
     except OSError as error:
         raise StoreError(f"the record of {path} cannot be written: {error.strerror or error}.") from error
 
@@ -181,9 +196,9 @@ def probe(folder: Path, needed_bytes: int = 0, what: str = "runs", advice: str =
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f".probe.{os.getpid()}"
-        _move(_write(path, b"probe")[0], path)
-        path.unlink()
+        moved = folder / f".probe.moved.{os.getpid()}.tmp"  # the next probe deletes it if this process is killed
+        put(moved, write_beside(folder / "probe", b"probe")[0])
+        moved.unlink()
         free = shutil.disk_usage(folder).free
     except OSError as error:
         fix = advice or "Choose another folder with --runs."
@@ -195,18 +210,9 @@ def probe(folder: Path, needed_bytes: int = 0, what: str = "runs", advice: str =
         )
 
 
-def is_temporary(name: str) -> bool:
-    """Whether a file's name is that of an unfinished commit."""
-    return name.startswith(".") and name.endswith(".tmp")
-
-
 def sweep(folder: Path) -> None:
     """Deletes temporary files that commits of dead processes left in a folder."""
-    for each in (folder, folder / RECORDS):
-        for path in each.glob(".*.tmp"):
-            pid = path.name.split(".")[-2]
-            if pid.isdigit() and not _is_running(int(pid)):
-                path.unlink(missing_ok=True)
+    clear_left(folder, folder / RECORDS)
 
 
 def discard(path: Path) -> None:
@@ -220,91 +226,12 @@ def _delete_record(path: Path) -> None:
     record = _record(path)
     if record.exists():
         record.unlink(missing_ok=True)
-        _flush(record.parent)
+        flush(record.parent)
 
 
-def _write_record(path: Path, digest: str, producer: str) -> None:
-    """Writes the record of a file that is already on disk."""
-    record = {"size": path.stat().st_size, "sha256": digest, "producer": producer}
+def _write_record(path: Path, record: dict[str, Any]) -> None:
     text = json.dumps({**record, "check": _check(record)}, indent=1)
-    _move(_write(_record(path), text.encode())[0], _record(path))
-
-
-def _write(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> tuple[Path, str]:
-    """Writes and flushes a temporary file beside `path`; returns it with its SHA-256."""
-    _make_folder(path.parent)
-    # In the same folder: a rename across file systems is a copy, which is not atomic.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            hashing = _Hashing(file)
-            try:
-                if isinstance(content, bytes):
-                    hashing.write(content)
-                else:
-                    content(cast(IO[bytes], hashing))
-            except Exception as error:
-                first = error.__context__  # torch.save raises an error of its own after that of a full disk or a signal
-                raise hashing.error or (error if isinstance(first, Exception | None) else first) from None
-            file.flush()
-            os.fsync(file.fileno())
-        return temporary, hashing.digest.hexdigest()
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-class _Hashing(io.RawIOBase):
-    """Writes to a file, hashes what is written, and remembers an error, of a full disk or a signal."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.digest = file, hashlib.sha256()
-        self.error: BaseException | None = None
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Any) -> int:
-        try:
-            self.digest.update(content)
-            return self.file.write(content)
-        except BaseException as error:
-            self.error = error
-            raise
-
-
-def _move(temporary: Path, path: Path) -> None:
-    """Renames, and flushes the folder, so that the new name survives a crash."""
-    temporary.replace(path)
-    _flush(path.parent)
-
-
-def _make_folder(folder: Path) -> None:
-    """Creates a folder with its parents, and flushes them."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for each in reversed(missing):
-        _flush(each.parent)
-
-
-def _flush(folder: Path) -> None:
-    """Flushes a folder's entries to disk."""
-    if hasattr(os, "O_DIRECTORY"):  # Windows can neither open nor flush a folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # a process of another user
-        pass
-    return True
+    put(_record(path), write_beside(_record(path), text.encode())[0])
 
 
 def _how_to_retry(producer: str) -> str:
@@ -338,12 +265,21 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return record if check == _check(record) else None
 
 
+def _current(path: Path) -> dict[str, Any] | None:
+    """The record of the content that a file has, by its size; None if there is none.
+
+    After a crash between the two contents of an artefact, the record has both.
+    """
+    record = _read_record(path)
+    if record is None or not path.is_file():
+        return None
+    following, size = record.pop(NEXT, None), path.stat().st_size
+    fitting = [each for each in (record, following) if each and each["size"] == size]
+    if len(fitting) > 1 and sha256_of(path) == fitting[1]["sha256"]:
+        return dict(fitting[1])
+    return fitting[0] if fitting else None
+
+
 def _check(record: dict[str, Any]) -> str:
     """The SHA-256 that protects the record itself."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from swinft.errors import StoreError
-from swinft.store import _Hashing, commit, discard, is_committed, sweep, verify
+from swinft.store import commit, discard, is_committed, sweep, verify
+from swinft.whole_files import Hashing
 
 
 def test_a_committed_file_reads_back(tmp_path):
@@ -55,14 +56,14 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
 def test_a_signal_that_ends_a_checkpoint_keeps_its_exit_code(number, tmp_path, monkeypatch):
     """torch.save then closes its archive, and may raise an error of its own in the place of SystemExit."""
     commit(tmp_path / "a", b"old", "test")
-    write, calls = _Hashing.write, count()
+    write, calls = Hashing.write, count()
 
     def interrupted(self, content):
         if next(calls) == number:
             raise SystemExit(143)
         return write(self, content)
 
-    monkeypatch.setattr(_Hashing, "write", interrupted)
+    monkeypatch.setattr(Hashing, "write", interrupted)
     with pytest.raises(SystemExit) as stop:
         commit(tmp_path / "a", lambda file: torch.save([torch.ones(1000), torch.zeros(10)], file), "test")
     assert stop.value.code == 143

@@ -228,6 +228,17 @@ def write_maps(path: Path, maps: Maps, ids: Sequence[str], producer: str, is_own
         replace(maps_beside(path), lambda file: maps.write(file, ids))
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a file in the place of the maps of a CSV is not one of maps."""
+    if not maps_beside(path).exists():
+        return False
+    try:
+        found = np.load(maps_beside(path), mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return True
+    return not isinstance(found, np.ndarray) or found.dtype.names is None
+
+
 def read_maps(path: Path, ids: Sequence[str], coverage: NDArray[np.float32]) -> Maps | None:
     """The maps beside a CSV of predictions, mapped into memory; None if there are none.
 
@@ -260,7 +271,9 @@ def read_maps(path: Path, ids: Sequence[str], coverage: NDArray[np.float32]) -> 
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{file} cannot be read: {error}. Predict again.") from error
     if not is_same:
-        raise RunError(f"{file} does not hold the maps of {path.name}: one of the two was written by another command.")
+        raise RunError(
+            f"{file} does not hold the maps of {path.name}: one of the two was written by another command. Predict again."
+        )
     return maps
 
 

@@ -14,6 +14,7 @@ from swinft.run.check import check_run, print_checked
 from swinft.run.config.sections import build_parser
 from swinft.run.experiment import Experiment
 from swinft.run.layout import check_name
+from swinft.store import replace
 
 # What is printed of a proposal; the file has all of it.
 SHOWN = (
@@ -76,8 +77,7 @@ def new(slug: str, data: str | Path, output: str | Path | None = None, overwrite
         raise InputError(f"{path} exists. Choose another --output, or replace it with --overwrite.")
     facts = look(Path(data))
     proposal = propose(slug, facts, str(data))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_yaml(_title(slug, path, facts, proposal), proposal.lines), encoding="utf-8")
+    replace(path, to_yaml(_title(slug, path, facts, proposal), proposal.lines).encode())
     return Proposed(path, facts, proposal)
 
 

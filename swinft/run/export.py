@@ -25,7 +25,8 @@ from swinft.run.fold_files import FoldId, held_out_by
 from swinft.run.folds.kept import kept_epochs
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
-from swinft.store import digest, json_bytes, probe, replace
+from swinft.store import digest, json_bytes, probe
+from swinft.whole_files import is_left, replace_together
 
 MAKER = "swinft export"
 CONFIG = "config.json"  # timm's file name
@@ -144,7 +145,9 @@ def _check_output(path: Path, to: Form, is_default: bool, needed_bytes: int) -> 
 
 
 def _is_ours(file: Path, weights: Path) -> bool:
-    """Whether a file is what an export wrote for `weights`, unchanged."""
+    """Whether a file is what an export wrote for `weights`, unchanged, even if that was interrupted."""
+    if is_left(file, description_of(weights)):
+        return True
     try:
         about = json.loads(description_of(weights).read_bytes())
         is_made_here = about["made_by"] == MAKER
@@ -156,16 +159,13 @@ def _is_ours(file: Path, weights: Path) -> bool:
 
 
 def _write(path: Path, to: Form, exported: Exported, about: dict[str, Any]) -> tuple[Path, Path, Path | None]:
-    """Writes the files, the description last: an export with a description is complete."""
+    """Writes the files; the description is missing until all others are there."""
     config = path.parent / CONFIG if exported.config is not None else None
     files = {path: exported.content} | ({config: exported.config} if config and exported.config else {})
     description = description_of(path)
-    description.unlink(missing_ok=True)
-    for file, content in files.items():
-        replace(file, content)
     digests = {file.name: sha256(content) for file, content in files.items()}
     whole = {"made_by": MAKER, "form": to, "sha256": digests[path.name], "files": digests, **about}
-    replace(description, json_bytes(whole))
+    replace_together({**files, description: json_bytes(whole)})
     return path, description, config
 
 

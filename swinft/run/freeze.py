@@ -1,7 +1,6 @@
 """Checks a run before training, and freezes its config, schema, folds and images into its folder."""
 
 import json
-import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from swinft.run.lock import hold
 from swinft.run.resume import check_resume
 from swinft.run.trackers.checks import check_trackers, trackers_of
 from swinft.store import commit, probe
+from swinft.whole_folders import clear_deleted, delete_folder
 
 
 def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | None:
@@ -43,7 +43,7 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
         raise InputError("--resume continues a run, --overwrite deletes it: give one of them.")
     if config.accept and (not config.resume or config.fold is not None):
         raise InputError("--accept is for the files of a whole run: give it with --resume, without --fold.")
-    _clear_deleted(run)
+    clear_deleted(run.root)
     if run.is_unstarted():
         print(f"{run.root}: an earlier start ended before the first fold; starting again")
     elif config.resume:
@@ -126,15 +126,4 @@ def _delete(run: Run, held: Path) -> None:
     with ExitStack() as locks:
         for lock in {run.lock, *run.fold_locks()} - {held}:
             locks.enter_context(hold(lock))
-        # Renamed first: a partly deleted folder might no longer be recognised as a run that may be deleted.
-        run.root.rename(_name_of_deleted(run))
-        _clear_deleted(run)
-
-
-def _clear_deleted(run: Run) -> None:
-    """Deletes a folder that `--overwrite` has renamed, now or in an earlier process that was killed."""
-    shutil.rmtree(_name_of_deleted(run), ignore_errors=True)
-
-
-def _name_of_deleted(run: Run) -> Path:
-    return run.root.with_name(f".{run.root.name}.overwritten")
+        delete_folder(run.root)

@@ -6,11 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from swinft.errors import InputError, command, listed
-from swinft.inference.provenance import PREDICT, Provenance, beside, read_made_from, read_provenance, sha256
+from swinft.inference.maps import is_foreign
+from swinft.inference.provenance import (
+    PREDICT,
+    Provenance,
+    beside,
+    maps_beside,
+    read_made_from,
+    read_provenance,
+    sha256,
+)
 from swinft.printing import print_line
 from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
-from swinft.store import commit, digest, probe, replace, verify
+from swinft.store import commit, digest, probe, verify
+from swinft.whole_files import is_left, replace_together
 
 
 def check_weights(run: Run, made_with: Provenance, path: Path) -> None:
@@ -100,8 +110,7 @@ def write_made_from(run: Run, path: Path, content: bytes, maker: str, made_from:
         commit(path, content, maker)
         commit(beside(path), text, maker)
     else:
-        replace(path, content)
-        replace(beside(path), text)
+        replace_together({path: content, beside(path): text})
 
 
 def is_own(run: Run, path: Path, maker: str) -> bool:
@@ -123,8 +132,11 @@ def check_output(run: Run, path: Path, maker: str) -> None:
     """
     if path.is_dir():
         raise InputError(f"--output {path} is a folder. Name a file: --output {path / 'FILE.csv'}.")
-    if path.exists() and not is_own(run, path, maker) and read_made_from(path, maker) is None:
+    left = is_left(path, beside(path))  # by the same command, interrupted
+    if path.exists() and not is_own(run, path, maker) and not left and read_made_from(path, maker) is None:
         raise InputError(f"{path} already exists, and not as `{maker}` wrote it: it is not overwritten. Name another.")
     if beside(path).exists() and not is_own(run, path, maker) and '"made_by": "swinft' not in beside(path).read_text():
         raise InputError(f"{beside(path)} already exists, and `{maker}` did not write it. Name another output.")
+    if maker == PREDICT and not is_own(run, path, maker) and is_foreign(path):
+        raise InputError(f"{maps_beside(path)} already exists, and `{maker}` did not write it. Name another output.")
     probe(path.parent, what=path.name, advice="Choose another path with --output FILE.csv.")

@@ -27,6 +27,7 @@ from swinft.tuning.options import TuneOptions
 from swinft.tuning.source import Words, read_space
 from swinft.tuning.space import Space, parse_space
 from swinft.tuning.study import MAKER, Folder, Settings, Study, changed_settings, create, delete
+from swinft.whole_folders import clear_deleted
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def start(options: TuneOptions, source: Words, named: set[str]) -> Started:
         return Started(_opened(folder, options), base, experiment, words)
     check_run_place(config, Run(folder.root))
     with hold(folder.lock):
+        clear_deleted(folder.root)
         if folder.is_search() and not options.overwrite:
             if not options.resume:
                 raise InputError(

@@ -6,7 +6,6 @@ releases the lock, and the next process goes on with the same trial: nothing has
 
 import json
 import secrets
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from swinft.run.lock import hold
 from swinft.store import RECORDS, commit, has_record, is_temporary, json_bytes, verify
 from swinft.tuning.sampling import SeededSampler, import_optuna, open_storage, pruner, suggested, url_of
 from swinft.tuning.space import Space
+from swinft.whole_folders import delete_folder
 
 MAKER = "swinft tune"
 MOST_STARTS = 10  # of a trial that ends its process every time, such as by all of the machine's memory
@@ -309,10 +309,7 @@ def delete(folder: Folder, storage: str | None) -> None:
                 raise InputError(f"the trials of {folder.root} are in another database: give it with --storage too.")
             optuna = import_optuna()
             optuna.delete_study(study_name=Settings.read(folder).name, storage=open_storage(storage))
-        old = folder.root.with_name(f".{folder.root.name}.overwritten")
-        shutil.rmtree(old, ignore_errors=True)
-        folder.root.rename(old)
-    shutil.rmtree(old, ignore_errors=True)
+        delete_folder(folder.root)
 
 
 def changed_settings(before: Settings, now: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,9 @@ from tests.conftest import ROOT
 ORDER = [
     ["errors", "seeding"],
     ["ranges", "printing", "class_spec", "extras", "json_output"],
+    ["whole_files"],
     ["store", "system", "pages"],
+    ["whole_folders"],
     ["data", "model"],
     ["inference"],
     ["attribution"],

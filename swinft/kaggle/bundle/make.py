@@ -2,8 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePath
@@ -37,11 +37,12 @@ from swinft.run.config.parser import options_from
 from swinft.run.ensemble.boosting import Boosting, engine_of
 from swinft.run.ensemble.methods import Rank
 from swinft.run.layout import Run
-from swinft.run.lock import hold_if_writable
+from swinft.run.lock import hold, hold_if_writable
 from swinft.run.prediction.loaded import RunPredictor
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.python_inputs import plain, python_inputs
 from swinft.store import json_bytes, probe, replace, sha256_of
+from swinft.whole_folders import new_folder, restore
 
 NOTEBOOK = "notebook.ipynb"
 
@@ -156,7 +157,7 @@ def make_bundle(folders: Sequence[str], options: BundleOptions) -> Path:
     """
     runs = [Run.open(folder) for folder in folders]
     names = _names(runs, options)
-    folder = Path(options.output or Path("bundles") / slug_of(names.title))
+    folder = Run.at(Path(options.output or Path("bundles") / slug_of(names.title))).root
     modules = options.allow_code or []
     if options.server:
         _check_served(runs)
@@ -166,12 +167,16 @@ def make_bundle(folders: Sequence[str], options: BundleOptions) -> Path:
         needed_packages(options.packages, options.python)  # what is wrong with them is said at once
     if options.wheels not in ("download", "skip"):
         wheels_of(Path(options.wheels))
+    advice = "Choose another folder with --output."
+    probe(folder.parent, what="the bundle", advice=advice)
     with ExitStack() as stack:
-        for root in dict.fromkeys(run.lock for run in runs):
+        stack.enter_context(hold(Run(folder).lock, advice=f"Wait for it. {advice}", root=folder))
+        _check_output(folder, options.overwrite)
+        for root in dict.fromkeys(run.lock for run in runs):  # until their files are copied
             stack.enter_context(hold_if_writable(root))
         parts = parts_of(runs, options.folds)
-    submits = [part.name for run in runs for part in parts if part.run.root.resolve() == run.root.resolve()]
-    with _new_folder(folder, options.overwrite) as new:
+        submits = [part.name for run in runs for part in parts if part.run.root.resolve() == run.root.resolve()]
+        new = stack.enter_context(new_folder(folder, "the bundle", advice))
         items = [item for part in parts for item in part.items] + code_of(modules)
         about: dict[str, Any] = {"runs": [part.name for part in parts], "submits": submits, "modules": modules}
         about |= {"views": options.views, "folds": options.folds}
@@ -233,30 +238,18 @@ def _names(runs: Sequence[Run], options: BundleOptions) -> Names:
     return Names(owner, title, competition_slug(known))
 
 
-@contextmanager
-def _new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """A hidden folder that takes the place of `folder` at the end of the block.
+def _check_output(folder: Path, overwrite: bool) -> None:
+    """Checks that the folder does not exist yet, or is a bundle that may be replaced.
 
     Raises:
-        InputError: The folder exists and may not be replaced, or cannot be written.
+        InputError: It exists and may not be replaced.
     """
+    restore(folder)
     if folder.exists():
         if not overwrite:
             raise InputError(f"{folder} exists. --overwrite replaces an earlier bundle, --output names another folder.")
         if not (folder / SUFFIXES[0] / MANIFEST).is_file():
             raise InputError(f"{folder} is no bundle: --overwrite replaces only those. Name another with --output.")
-    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("unfinished", "replaced"))
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
-    probe(new, what="the bundle", advice="Choose another folder with --output.")
-    try:
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_weights(folder: Path, items: Sequence[Item], content: dict[str, Any]) -> list[str]:

@@ -27,7 +27,7 @@ from swinft.run.embed.options import DECIDING, EmbedOptions, FitOptions
 from swinft.run.embed.predict import model_file, predict_member
 from swinft.run.embed.search import Wanted, read_fit
 from swinft.run.embed.table import comparison_lines
-from swinft.run.ensemble.folder import check_name_is_free, new_folder, write_files
+from swinft.run.ensemble.folder import check_name_is_free, write_files
 from swinft.run.ensemble.leaks import notes_on_members
 from swinft.run.ensemble.members import Base, Member
 from swinft.run.ensemble.nested import Candidate, correlations, differences
@@ -40,6 +40,7 @@ from swinft.run.report.page import write_report
 from swinft.run.scoring import scores_by_fold
 from swinft.run.submission.fitting import scores_with_rules
 from swinft.store import commit, is_committed
+from swinft.whole_folders import new_folder
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ def make_member(parent: Run, embed: EmbedOptions, options: FitOptions) -> Run:
         with hold_if_writable(parent.lock):
             made = fitted(make_embeddings(parent, embed), wanted, options)
         comparison = compared(made)
-        with new_folder(run) as part:
-            write(part, run, made, comparison)
+        with new_folder(run.root, "what is fitted") as part:
+            write(Run(part), run, made, comparison)
         for line in comparison_lines(comparison):
             print_line(line)
         _report(run, made.data, made.metrics)

@@ -22,7 +22,7 @@ from swinft.model.scoring import chosen_metrics
 from swinft.printing import print_line
 from swinft.run.ensemble.boosting import Boosting
 from swinft.run.ensemble.compare import Comparison, compare
-from swinft.run.ensemble.folder import check_name_is_free, new_folder, write_files
+from swinft.run.ensemble.folder import check_name_is_free, write_files
 from swinft.run.ensemble.leaks import notes_on_members
 from swinft.run.ensemble.members import Base, Member, common_rows, lacks_test, read_oof, refuse_maps
 from swinft.run.ensemble.nested import Problem
@@ -36,6 +36,7 @@ from swinft.run.prediction.options import PredictOptions
 from swinft.run.report.page import write_report
 from swinft.run.scoring import scores_by_fold
 from swinft.run.submission.fitting import scores_with_rules
+from swinft.whole_folders import new_folder
 
 NOT_COMMON = "not predicted by every member"
 
@@ -93,8 +94,8 @@ def make_ensemble(recipe: Recipe) -> Run:
         notes = notes_on_members(members, base, recipe.allow_code)
         comparison = compare(problem, recipe, metric.name)
         comparison.table["warnings"] += notes
-        with new_folder(run) as part:
-            write(part, run, Made(recipe, base, members, rows, problem, metric, comparison))
+        with new_folder(run.root, "the ensemble") as part:
+            write(Run(part), run, Made(recipe, base, members, rows, problem, metric, comparison))
         for line in table_lines(comparison.table):
             print_line(line)
         _report(run, base)

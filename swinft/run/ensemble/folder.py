@@ -1,9 +1,6 @@
-"""The folder of an ensemble: written beside its place, and moved there when it is complete."""
+"""The files of an ensemble, and which folders may be overwritten by one."""
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,8 @@ from swinft.run.config.old_keys import migrated
 from swinft.run.config.yaml_text import yaml_text
 from swinft.run.ensemble.engines import library
 from swinft.run.layout import Run
-from swinft.store import commit, is_committed, json_bytes, probe, verify
+from swinft.store import commit, is_committed, json_bytes, verify
+from swinft.whole_folders import restore
 
 MAKER = "swinft ensemble"
 PACKAGES = ("swinft", "numpy", "scipy", "scikit-learn")
@@ -26,35 +24,18 @@ COPIED = ("schema", "folds", "images", "inputs", "sample", "extra", "dropped")
 def check_name_is_free(run: Run, overwrite: bool) -> None:
     """Checks that the folder does not exist yet, or is an ensemble that may be deleted.
 
+    The caller holds the lock of the run.
+
     Raises:
         InputError: It exists, or is not an ensemble.
     """
+    restore(run.root)
     if not run.root.exists():
         return
     if not overwrite:
         raise InputError(f"{run.root} exists. --overwrite deletes it if it is an ensemble, --name NAME makes another.")
     if not run.is_ensemble:
         raise InputError(f"{run.root} is not an ensemble: --overwrite deletes only those. Give another --name.")
-
-
-@contextmanager
-def new_folder(run: Run) -> Iterator[Run]:
-    """A hidden folder that takes the place of the ensemble's at the end of the block, in one step.
-
-    A crash leaves the earlier folder, or none. What it left beside is deleted by the next start.
-    """
-    part, old = (run.root.with_name(f".{run.root.name}.{word}") for word in ("unfinished", "overwritten"))
-    for left in (part, old):
-        shutil.rmtree(left, ignore_errors=True)
-    probe(part, what="the ensemble")
-    try:
-        yield Run(part)
-        if run.root.exists():
-            run.root.rename(old)
-        part.rename(run.root)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_files(

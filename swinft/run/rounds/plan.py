@@ -1,6 +1,5 @@
 """A config with rounds as a config for each round: an ordinary run, whose keys name the runs that it learns from."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from swinft.run.fit_command import config_files
 from swinft.run.layout import FILTERS, ROUNDS, Run
 from swinft.run.python_inputs import write_keys
 from swinft.run.rounds.settings import TEST, Round
+from swinft.whole_folders import delete_folder
 
 FLAGS = ("--resume", "--overwrite", "--accept")
 
@@ -199,10 +199,7 @@ def overwrite(plan: Plan) -> None:
                 f"{plan.folder} does not hold rounds: --overwrite deletes only what `swinft fit` wrote with rounds. "
                 f"Give another --name."
             )
-        old = plan.folder.with_name(f".{plan.folder.name}.overwritten")
-        shutil.rmtree(old, ignore_errors=True)
-        plan.folder.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+        delete_folder(plan.folder)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from swinft.run.rounds.settings import Round
 from swinft.run.rounds.table import compare_rounds, table_lines
 from swinft.run.scoring import training_rows
 from swinft.store import commit, is_committed, is_temporary, json_bytes, sweep, verify
+from swinft.whole_folders import clear_deleted
 
 MAKER = "swinft fit"
 
@@ -37,6 +38,7 @@ def start(plan: Plan, is_resumed: bool, overwrites: bool) -> None:
     """
     if is_resumed and overwrites:
         raise InputError("--resume continues the rounds, --overwrite deletes them: give one of them.")
+    clear_deleted(plan.folder)
     if overwrites:
         overwrite(plan)
     there = [path for path in plan.folder.iterdir() if not is_temporary(path.name)] if plan.folder.exists() else []

@@ -131,7 +131,7 @@ class Point:
 
 def arm(point: Point, root: Path, die: Callable[[], None] = lambda: os.killpg(os.getpid(), signal.SIGKILL)) -> None:
     """Lets this process die at a point."""
-    write, move = store._write, store._move
+    write, put = store.write_beside, store.put
     left = [point.nth]
     is_record = point.stage in ("renamed", "recorded")
 
@@ -155,12 +155,12 @@ def arm(point: Point, root: Path, die: Callable[[], None] = lambda: os.killpg(os
             die()
         return result
 
-    def dying_move(temporary: Path, path: Path) -> None:
-        move(temporary, path)
+    def dying_put(path: Path, temporary: Path) -> None:
+        put(path, temporary)
         if point.stage == "recorded" and hit(path):
             die()
 
-    store._write, store._move = dying_write, dying_move
+    store.write_beside, store.put = dying_write, dying_put
 
 
 def limit_file_size(most: int) -> None:

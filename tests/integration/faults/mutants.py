@@ -52,14 +52,14 @@ MUTANTS = [
     Mutant(
         "no commit record",
         "swinft/store.py",
-        "    _move(_write(_record(path), text.encode())[0], _record(path))\n",
+        "    put(_record(path), write_beside(_record(path), text.encode())[0])\n",
         "",
         (STORE,),
     ),
-    Mutant("no fsync of the file", "swinft/store.py", "            os.fsync(file.fileno())\n", "", (STATES,)),
+    Mutant("no fsync of the file", "swinft/whole_files.py", "            os.fsync(file.fileno())\n", "", (STATES,)),
     Mutant(
         "temporary in the system's folder",
-        "swinft/store.py",
+        "swinft/whole_files.py",
         'path.with_name(f".{path.name}.{os.getpid()}.tmp")',
         'Path("/tmp") / f".{path.name}.{os.getpid()}.tmp"',
         (STORE,),
@@ -67,12 +67,14 @@ MUTANTS = [
     Mutant(
         "the old record stays while the file changes",
         "swinft/store.py",
-        "        _delete_record(path)\n        _move(temporary, path)\n",
-        "        _move(temporary, path)\n",
+        "                _write_record(path, {**before, NEXT: record})\n",
+        "                pass\n",
         (STATES,),
     ),
-    Mutant("a record's deletion not flushed", "swinft/store.py", "        _flush(record.parent)\n", "", (STATES,)),
-    Mutant("new folders not flushed", "swinft/store.py", "        _flush(each.parent)\n", "        pass\n", (STATES,)),
+    Mutant("a record's deletion not flushed", "swinft/store.py", "        flush(record.parent)\n", "", (STATES,)),
+    Mutant(
+        "new folders not flushed", "swinft/whole_files.py", "        flush(each.parent)\n", "        pass\n", (STATES,)
+    ),
     Mutant(
         "children do not watch their parent",
         "swinft/system/orphans.py",
@@ -87,7 +89,7 @@ MUTANTS = [
         "    per_fold = max(1, len(names) // num_waiting)\n    count = 1\n",
         ("tests/integration/test_processes.py", "-k", "f039"),
     ),
-    Mutant("SHA-256 not compared", "swinft/store.py", ' or sha256_of(path) != record["sha256"]', "", (CORRUPTION,)),
+    Mutant("SHA-256 not compared", "swinft/store.py", ' or sha256_of(path) != current["sha256"]', "", (CORRUPTION,)),
     Mutant(
         "records not checked",
         "swinft/store.py",

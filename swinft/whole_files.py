@@ -1,0 +1,198 @@
+"""Whole files: written beside their place, flushed to disk, then renamed, so that none is ever there by half."""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, cast
+
+from swinft.errors import StoreError
+
+Content = bytes | Callable[[IO[bytes]], None]  # the bytes, or a function that writes them to an open binary file
+MOVED = r"\.moved"  # in the name of the file that `probe` renames
+
+
+def write_beside(path: Path, content: Content) -> tuple[Path, str]:
+    """Writes and flushes a temporary file beside `path`; returns it with its SHA-256.
+
+    What killed processes have left of the same file is deleted.
+    """
+    _make_folder(path.parent)
+    _clear_left(path)
+    # In the same folder: a rename across file systems is a copy, which is not atomic.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            hashing = Hashing(file)
+            try:
+                if isinstance(content, bytes):
+                    hashing.write(content)
+                else:
+                    content(cast(IO[bytes], hashing))
+            except Exception as error:
+                first = error.__context__  # torch.save raises an error of its own after that of a full disk or a signal
+                raise hashing.error or (error if isinstance(first, Exception | None) else first) from None
+            file.flush()
+            os.fsync(file.fileno())
+        return temporary, hashing.digest.hexdigest()
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class Hashing(io.RawIOBase):
+    """Writes to a file, hashes what is written, and remembers an error, of a full disk or a signal."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+        self.error: BaseException | None = None
+
+    def writable(self) -> bool:
+        """It is only written to."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Writes and hashes."""
+        try:
+            self.digest.update(content)
+            return self.file.write(content)
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def move(temporary: Path, path: Path) -> None:
+    """Renames, and flushes the folder, so that the new name survives a crash."""
+    temporary.replace(path)
+    flush(path.parent)
+
+
+def put(path: Path, temporary: Path) -> None:
+    """Moves a temporary file to its place, or deletes it if that fails."""
+    try:
+        move(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _make_folder(folder: Path) -> None:
+    """Creates a folder with its parents, and flushes them."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        flush(each.parent)
+
+
+def flush(path: Path) -> None:
+    """Flushes a folder's entries, or a file that another program has written, to disk."""
+    if hasattr(os, "O_DIRECTORY"):  # Windows can neither open nor flush a folder
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def replace_together(files: Mapping[Path, Content]) -> None:
+    """Writes files outside a run, of which the last one describes the others.
+
+    All of them are on disk before the first one is replaced, and the last one is missing until the others are there.
+    What a crash leaves is remembered, for `is_left`.
+
+    Args:
+        files: Paths in one folder, with their content.
+
+    Raises:
+        StoreError: The disk is full or not writable.
+    """
+    last = list(files)[-1]
+    written: dict[Path, Path] = {}
+    try:
+        for path, content in files.items():
+            written[path] = write_beside(path, content)[0]
+        known = {path.name: [_signature(path), _signature(written[path])] for path in files}
+        put(_journal(last), write_beside(_journal(last), json.dumps(known).encode())[0])
+        last.unlink(missing_ok=True)
+        flush(last.parent)
+        for path, temporary in written.items():
+            move(temporary, path)
+        _journal(last).unlink()
+    except OSError as error:
+        raise StoreError(
+            f"{', '.join(map(str, files))} cannot be written: {error.strerror or error}. Free some space, or fix the "
+            f"folder's permissions, and run the command again."
+        ) from error
+    finally:
+        for temporary in written.values():
+            temporary.unlink(missing_ok=True)
+
+
+def is_left(path: Path, last: Path) -> bool:
+    """Whether `path` is as a `replace_together` that was interrupted has left it.
+
+    Args:
+        path: One of the files.
+        last: The one that describes the others.
+    """
+    try:
+        known = json.loads(_journal(last).read_bytes())[path.name]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return path.is_file() and _signature(path) in known
+
+
+def _journal(last: Path) -> Path:
+    return last.with_name(f".{last.name}.unfinished")
+
+
+def _signature(path: Path) -> list[int] | None:
+    """Size and time of a file: renaming does not change them."""
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is that of an unfinished commit."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def clear_left(*folders: Path) -> None:
+    """Deletes temporary files that writes of dead processes left in folders."""
+    for each in folders:
+        for path in each.glob(".*.tmp"):
+            _delete_if_left(path, path.name.split(".")[-2])
+
+
+def _clear_left(path: Path) -> None:
+    """Deletes temporary files of the same name that dead processes left, in folders that nothing sweeps."""
+    name = re.compile(rf"\.{re.escape(path.name)}(?:{MOVED})?\.(\d+)\.tmp")
+    for entry in os.scandir(path.parent):
+        if found := name.fullmatch(entry.name):
+            _delete_if_left(Path(entry.path), found[1])
+
+
+def _delete_if_left(path: Path, pid: str) -> None:
+    if pid.isdigit() and not _is_running(int(pid)):
+        path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # a process of another user
+        pass
+    return True
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
