@@ -27,7 +27,7 @@ def new_folder(folder: Path, what: str, advice: str = "") -> Iterator[Path]:
         StoreError: The disk is full or not writable; what was there stays.
     """
     restore(folder)
-    part, old = _beside(folder, "unfinished"), _beside(folder, "replaced")
+    part, old = unfinished(folder), _beside(folder, "replaced")
     shutil.rmtree(part, ignore_errors=True)
     probe(part, what=what, advice=advice)
     try:
@@ -45,6 +45,11 @@ def new_folder(folder: Path, what: str, advice: str = "") -> Iterator[Path]:
     finally:
         restore(folder)
         shutil.rmtree(part, ignore_errors=True)
+
+
+def unfinished(folder: Path) -> Path:
+    """What `new_folder` writes to before it takes the place of `folder`."""
+    return _beside(folder, "unfinished")
 
 
 def restore(folder: Path) -> None:

@@ -272,7 +272,8 @@ def read_maps(path: Path, ids: Sequence[str], coverage: NDArray[np.float32]) -> 
         raise RunError(f"{file} cannot be read: {error}. Predict again.") from error
     if not is_same:
         raise RunError(
-            f"{file} does not hold the maps of {path.name}: one of the two was written by another command. Predict again."
+            f"{file} does not hold the maps of {path.name}: another command wrote one of the two, or a prediction was "
+            f"interrupted. Predict again."
         )
     return maps
 

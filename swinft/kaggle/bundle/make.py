@@ -42,7 +42,7 @@ from swinft.run.prediction.loaded import RunPredictor
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.python_inputs import plain, python_inputs
 from swinft.store import json_bytes, probe, replace, sha256_of
-from swinft.whole_folders import new_folder, restore
+from swinft.whole_folders import new_folder, restore, unfinished
 
 NOTEBOOK = "notebook.ipynb"
 
@@ -170,7 +170,7 @@ def make_bundle(folders: Sequence[str], options: BundleOptions) -> Path:
     advice = "Choose another folder with --output."
     probe(folder.parent, what="the bundle", advice=advice)
     with ExitStack() as stack:
-        stack.enter_context(hold(Run(folder).lock, advice=f"Wait for it. {advice}", root=folder))
+        stack.enter_context(hold(Run(folder).lock, advice=f"Wait for it. {advice}", root=unfinished(folder)))
         _check_output(folder, options.overwrite)
         for root in dict.fromkeys(run.lock for run in runs):  # until their files are copied
             stack.enter_context(hold_if_writable(root))
