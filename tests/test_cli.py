@@ -1,12 +1,14 @@
 """The surface: commands, help, unknown words."""
 
 import io
+import re
 import subprocess
 import sys
 
 import pytest
 
 from swinft.cli import COMMANDS, entry, main
+from swinft.run.config.sections import COMMAND_KEYS
 
 HEAVY = ("torch", "timm", "lightning", "cv2", "pandas", "numpy", "albumentations", "swinft.system.cluster.remote")
 
@@ -58,6 +60,18 @@ def test_every_command_explains_itself(command, capsys):
         main([command, "--help"])
     assert stop.value.code == 0
     assert f"usage: swinft {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["check", "fit", "find", "plan"])
+def test_the_help_of_a_command_with_a_config_has_all_its_own_options(command, capsys):
+    hidden = {"trial", "rounds"}  # internal; only in files
+    shown = []
+    for words in (["--help"], ["--help", "all"]):
+        with pytest.raises(SystemExit):
+            main([command, *words])
+        shown.append(set(re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE)))
+    assert (shown[1] & set(COMMAND_KEYS)) - hidden == shown[0] & set(COMMAND_KEYS)
+    assert "config" in shown[0]
 
 
 def test_no_command_is_wrong_use(capsys):

@@ -188,7 +188,7 @@ GROUPS: dict[str, list[Case]] = {
         Case("A GPU is asked for, and there is none", "`--trainer.accelerator auto`.", {"trainer.accelerator": "gpu"}, fixed={"trainer.accelerator": "auto"}),
     ],
     "Submissions": [
-        Case("The sample has other columns", "The sample of this competition, or `data.columns.id` with the name of its ids.", spoil=edited("sample_submission.csv", "id,color", "name,color"), fixed=MENDED),
+        Case("The sample has other columns", "The sample of this competition, or `submission.id` with the name of its ids.", spoil=edited("sample_submission.csv", "id,color", "name,color"), fixed=MENDED),
         Case("The sample has ids that the test table lacks", "The sample and the test table of the same competition.", spoil=edited("sample_submission.csv", "t3,", "t33,"), fixed=MENDED),
         Case("The run has no predictions yet", "`swinft predict RUN` first.", words=("submit", "runs/tiny"), before=(*FIT, "--trainer.max_epochs", "1"), fixed=None),
     ],

@@ -13,14 +13,26 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from swinft.run.config.explain import WORDS
 
 COLUMN = 34  # where the descriptions start
-# In the usual order of a config.
-USUAL = (
+# Options of commands, which are no keys of a config.
+OWN = (
     "config",
-    "name",
-    "checkpoint",
+    "what",
+    "steps",
+    "gpus",
+    "seconds",
     "fold",
     "resume",
+    "accept",
     "overwrite",
+    "devices_per_fold",
+    "on",
+    "copy_data",
+    "allow_code",
+)
+# In the usual order of a config.
+USUAL = (
+    "name",
+    "checkpoint",
     "data.root",
     "data.train",
     "data.test",
@@ -58,10 +70,9 @@ def short_help(parser: ArgumentParser, purpose: str) -> str:
     """
     actions = {action.dest: action for action in parser._actions}
     lines = [f"usage: {usage(parser)}", "", *_wrapped(purpose, 0), ""]
-    lines += ["The most used keys, as options or in the file (`--data.train` is `train:` below `data:`):"]
-    for key in USUAL:
-        if key in actions:
-            lines += _entry(actions[key])
+    lines += [line for key in OWN if key in actions for line in _entry(actions[key])]
+    lines += ["", "The most used keys, as options or in the file (`--data.train` is `train:` below `data:`):"]
+    lines += [line for key in USUAL if key in actions for line in _entry(actions[key])]
     command = parser.prog
     more = {
         f"{command} --help all": "every key",

@@ -1,0 +1,100 @@
+"""Every page and the comments of every config: the commands, options, keys and public names that they show exist."""
+
+import re
+import shlex
+import tomllib
+
+import pytest
+
+import swinft
+from swinft.cli import COMMANDS, main
+from swinft.run.config.fit_options import fit_parser
+from swinft.tuning.base import key_types
+from tests.conftest import ROOT
+
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "competitions").glob("*/README.md")),
+]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+WITH_CONFIG = ("check", "fit", "find", "plan", "tune")  # their options are keys, too
+SECTION = "data|model|trainer|predict|submission|distill"
+# Keys of mappings and of objects, which no parser lists; keys of earlier versions; keys of other programs; files.
+OPEN = (
+    "data.image",
+    "data.folds.extra",
+    "data.columns.weight",
+    "model.backbone_args",
+    "model.pooling",
+    "submission.group",
+)
+OTHER = {"data.num_folds", "data.mixup", "model.onnx", "submission.csv", "submission.path", "trainer.current_epoch"}
+OF_TIMM = ("timm", "data.mixup.", "model.timm_image.", "model.onnx.")
+
+
+def text_of(path) -> str:
+    """A page; of a config its comments."""
+    text = path.read_text()
+    return text if path.suffix == ".md" else "\n".join(re.findall(r"#(.*)", text))
+
+
+def shown_commands() -> dict[str, set[str]]:
+    """The options that pages show, by command."""
+    found: dict[str, set[str]] = {}
+    for path in [*PAGES, *CONFIGS]:
+        for name, rest in re.findall(r"(?:^|`|# +)swinft (\w+)((?: [^`#\n]*)?)", text_of(path), re.MULTILINE):
+            if name in COMMANDS:
+                options = re.findall(r"(?<!\S)--([\w.-]+)", rest)
+                found.setdefault(name, set()).update(word.replace("-", "_") for word in options)
+    return found
+
+
+def test_pages_show_commands_that_exist():
+    assert set(shown_commands()) == set(COMMANDS)
+    for path in PAGES:
+        lines = re.findall(r"^```(?:bash)?\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+        words = [
+            shlex.split(line, comments=True) for block in lines for line in block.splitlines() if line[:7] == "swinft "
+        ]
+        assert [line for line in words if line[1] not in COMMANDS and line[1] not in ("COMMAND", "--help")] == [], path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_have_the_options_that_pages_show(name, capsys):
+    words = [[name, "--help", *(["all"] if name in WITH_CONFIG else [])]]
+    if name == "lab":
+        words += [["lab", instrument, "--help"] for instrument in ("scale", "act", "robust", "hessian", "frequency")]
+    for each in words:
+        with pytest.raises(SystemExit):
+            main(each)
+    known = set(re.findall(r"--([\w.]+)", capsys.readouterr().out)) | {"json", "help", "print_config"}
+    keys = set(key_types(fit_parser())) if name in WITH_CONFIG else set()
+    assert shown_commands()[name] - known - keys == set()
+
+
+def test_keys_that_pages_name_exist():
+    known = {*key_types(fit_parser())}
+    sections = {key[: dot.start()] for key in known for dot in re.finditer(r"\.", key)}
+    pattern = re.compile(rf"(?<![\w./-])(?:{SECTION})\.[a-z_]+(?:\.[a-z_]+)*(?![\w/(-])")
+    unknown: dict[str, str] = {}
+    for path in [*PAGES, *CONFIGS]:
+        for key in pattern.findall(text_of(path)):
+            is_open = key.startswith(tuple(f"{each}." for each in OPEN)) or key.startswith(OF_TIMM)
+            if key not in known | sections | OTHER and not is_open:
+                unknown[key] = str(path.relative_to(ROOT))
+    assert unknown == {}
+
+
+def test_names_of_swinft_on_pages_are_public_or_modules():
+    for path in PAGES:
+        names = set(re.findall(r"\bswinft\.([A-Za-z_]\w*)", path.read_text()))
+        modules = {each.stem for each in (ROOT / "swinft").iterdir()}
+        assert names - set(swinft.__all__) - modules == set(), path
+
+
+def test_extras_that_pages_name_exist():
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for path in [*PAGES, *CONFIGS]:
+        for names in re.findall(r"(?:swinft|\.)\[([a-z0-9,]+)\]", text_of(path)):
+            assert set(names.split(",")) <= set(known), path
