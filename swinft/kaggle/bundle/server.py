@@ -1,7 +1,9 @@
 """Answers a competition's inference server, `kaggle_evaluation`, which asks for predictions row by row."""
 
+import atexit
 import importlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -31,7 +33,9 @@ def load(bundle: str | Path, **options: Any) -> RunPredictor | EnsemblePredictor
     Raises:
         InputError: A file is missing or has changed, or the bundle has several runs and no ensemble of them.
     """
-    opened = open_bundle(Path(bundle), Path(tempfile.mkdtemp(prefix="swinft-")))
+    work = tempfile.mkdtemp(prefix="swinft-")  # the predictor reads its tables as long as it is used
+    atexit.register(shutil.rmtree, work, ignore_errors=True)
+    opened = open_bundle(Path(bundle), Path(work))
     if len(opened.submits) > 1:
         raise InputError(
             f"the bundle has the runs {listed(opened.submits)}, and a server answers with one: make an ensemble of "
