@@ -14,8 +14,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import PurePath
 from typing import Any, TextIO
 
-from swinft.errors import InputError
-
 FLAG = "--json"
 HELP = "print the result as one JSON document, and everything else on standard error: docs/json.md"
 Output = Mapping[str, Any]
@@ -55,11 +53,6 @@ def failure(text: str, code: int, problems: Sequence[Any] = ()) -> Output:
     """
     found = [{"message": each} if isinstance(each, str) else _known(plain_values(each)) for each in problems or [text]]
     return {"error": text, "exit_code": code, "problems": found}
-
-
-def problems_of(error: InputError) -> Sequence[Any]:
-    """What an error lists, one by one; empty if it is one problem."""
-    return list(getattr(error, "problems", ()))
 
 
 def plain_values(value: Any) -> Any:

@@ -24,13 +24,11 @@ class Learnt:
         targets: Targets (N, K): 1 for the class of a row, NaN where missing; a grade is one number (N, 1).
         weights: What each row counts, (N,).
         target: The kind of target.
-        has_grades: Whether targets are grades.
     """
 
     targets: Array
     weights: Array
     target: Target
-    has_grades: bool = False
 
 
 @dataclass(frozen=True)
