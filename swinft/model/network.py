@@ -204,11 +204,13 @@ class ImageModel(nn.Module):
         # Images that are not there would be part of the statistics of BatchNorm, and cost their time. What is compiled
         # to predict wants the same number of images each time.
         is_fixed = is_exported or (not self.training and self.backbone._compiled_call_impl is not None)
-        if is_fixed:
+        # The CPU waits for a GPU to count them: once, not at each use of the mask.
+        index = None if is_fixed or mask is None else there.flatten().nonzero().squeeze(1)
+        if index is None or len(index) == len(flat):
             features = self._embedding(flat)
         else:
-            found = self._embedding(flat[there.flatten()])
-            features = found.new_zeros(len(flat), found.shape[1]).index_put((there.flatten(),), found)
+            found = self._embedding(flat.index_select(0, index))
+            features = found.new_zeros(len(flat), found.shape[1]).index_copy(0, index, found)
         features = features.reshape(image.shape[0], image.shape[1], self.width)
         features = torch.where(there[..., None], features, features.new_zeros(()))
         fused: Tensor = self.fusion(features, there)

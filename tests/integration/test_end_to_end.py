@@ -21,6 +21,7 @@ from swinft.data.schema import Schema
 from swinft.inference.predictions import Predictions
 from swinft.inference.predictor import predict_rows
 from swinft.run.experiment import Experiment
+from swinft.run.folds.fold import exit_on_signals
 from swinft.run.layout import Run
 from swinft.store import verify
 from tests.conftest import ROOT, TINY_SWIN, fit_in_process, power_gone_after, tiny_config, write_config
@@ -369,19 +370,21 @@ def test_two_ranks_train_one_fold_and_its_oof_holds_every_row_once(competition, 
     assert line["val_accuracy"] == pytest.approx(result["oof"]["accuracy"])
 
 
-def test_a_second_signal_ends_a_fold_that_hangs_in_its_end(tmp_path):
+def test_a_second_signal_ends_a_fold_that_hangs_in_its_end():
     """The first one unwinds, which may wait for loader processes; the second one does not wait."""
-    code = (
-        "import os, signal, time\n"
-        "from swinft.run.folds.fold import exit_on_signals\n"
-        "with exit_on_signals():\n"
-        "    try:\n"
-        "        os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)\n"
-        "    finally:\n"
-        "        os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=55)
-    assert done.returncode == 130, done.stderr
+    child = os.fork()
+    if not child:
+        try:
+            with exit_on_signals():
+                try:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    time.sleep(60)
+                finally:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(60)
+        finally:
+            os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
 
 
 def read_jsonl(path: Path) -> list[dict[str, float]]:

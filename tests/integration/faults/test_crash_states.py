@@ -140,7 +140,7 @@ def test_whatever_has_a_record_is_whole_and_no_committed_epoch_is_lost(photos, t
 
 
 def test_from_states_all_along_the_fold_ends_as_it_would_have(photos, tmp_path, request):
-    step = 10 if request.config.getoption("--faults") == "full" else 50
+    step = 10 if request.config.getoption("--faults") == "full" else 100
     finished = {name: content for name, content in photos[-1][1].items() if not name.endswith(".tmp")}
     for number, (_, photo) in enumerate(photos[::step]):
         fold = develop(photo, tmp_path / str(number))
