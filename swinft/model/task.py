@@ -52,6 +52,7 @@ from swinft.seeding import Use, seed_for, seed_generators
 
 Batch = dict[str, Tensor]
 
+METADATA_HIDDEN = 32  # the default
 NUMBERS = {"drop_path_rate": BELOW_ONE, "metadata_hidden": COUNT, "freeze_epochs": NOT_NEGATIVE}
 
 
@@ -106,7 +107,7 @@ class FineTuneTask(OptimizedTask):
         backbone_args: dict[str, Any] | None = None,
         drop_path_rate: float | None = None,
         pooling: PoolingName | PoolingConfig | Callable[[int], Pooling] = "avg",
-        metadata_hidden: int = 32,
+        metadata_hidden: int = METADATA_HIDDEN,
         metrics: list[Metric | MetricWithArguments | str] | None = None,
         optim: OptimConfig = OptimConfig(),
         mix: MixConfig = MixConfig(),

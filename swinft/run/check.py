@@ -22,6 +22,7 @@ from swinft.inference.rules.rule import Rule
 from swinft.inference.tta import check_views
 from swinft.json_output import Output
 from swinft.model.metrics import Metric, Traits, traits_of
+from swinft.model.task import METADATA_HIDDEN
 from swinft.model.trial import try_step
 from swinft.printing import print_line
 from swinft.ranges import POSITIVE, Range, check_ranges, named_runs
@@ -185,6 +186,14 @@ def check_numbers(config: Namespace) -> None:
     if config.seeds is not None and (not config.seeds or len({*config.seeds}) < len(config.seeds)):
         raise InputError(f"seeds is {config.seeds}; give at least one, each once, or null.")
     check_ranges("", {"seeds": config.seeds}, {"seeds": Range(0, most)})
+    columns = config.data.columns
+    if config.model.metadata_hidden != METADATA_HIDDEN and not (
+        columns.numeric_features or columns.categorical_features
+    ):
+        raise InputError(
+            "model.metadata_hidden does nothing without metadata: set data.columns.numeric_features or "
+            "categorical_features, or remove it."
+        )
     numbers = {"seed": config.seed, "max_hours": config.max_hours}
     check_ranges("", numbers, {"seed": Range(0, most), "max_hours": POSITIVE})  # each fold adds its number to the seed
 

@@ -116,6 +116,13 @@ class RegressionHead(LinearHead):
         """
         exact = target.cpu().double().clamp(*self.clip)  # not every device has float64
         check_inside(exact, self.low, self.high)
+        is_known, raw = ~exact.isnan(), target.cpu().double()
+        is_at_limit = [(exact == limit)[is_known] for limit in self.clip]
+        if any(map(torch.all, is_at_limit)) and (raw != exact)[is_known].any():
+            raise InputError(
+                f"RegressionHead: all targets are beyond clip={list(self.clip)}, so that they would all be the same: "
+                f"nothing would be learnt. Widen clip to what the targets are."
+            )
         if self.transform is not None:
             self.transform.initialize(exact)
             exact = self._transformed(target.float()).cpu().double()

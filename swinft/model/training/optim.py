@@ -92,6 +92,10 @@ class OptimConfig:
         }
         numbers = {name: None if value == "auto" else value for name, value in vars(self).items()}
         check_ranges("model.optim", {name: numbers[name] for name in ranges}, ranges)
+        if self.layer_decay == 1 and self.layer_decay_min_scale:
+            raise InputError(
+                "model.optim.layer_decay_min_scale does nothing without model.optim.layer_decay: set that below 1."
+            )
 
 
 def resolve_rates(config: OptimConfig, training: Training) -> OptimConfig:

@@ -37,7 +37,8 @@ def check_config(sample: Sample, schema: Schema, config: SubmissionConfig, file:
     problems = []
     word = format_word(config.format)
     if not isinstance(config.format, SubmissionFormat) and word not in ("auto", *allowed):
-        hint = suggest(word, [name for target in TARGETS.values() for name in target.formats])
+        others = [name for target in TARGETS.values() for name in target.formats]
+        hint = "" if word in others else suggest(word, others)
         problems.append(
             f"submission.format is '{word}', but a {schema.kind} run can write {' or '.join(allowed)}.{hint}"
         )
@@ -78,6 +79,11 @@ def check_halves(rules: Sequence[Rule], config: SubmissionConfig, format_: Submi
         if of_labels or of_new:
             key = "submission.threshold" if of_labels else "submission.format: top_k: threshold"
             raise InputError(f"{key} is not 0.5, to which the rule {rule.name} moves a threshold. Remove the key.")
+        if isinstance(rule, NewClassRule) and not (isinstance(format_, TopK) and format_.new):
+            raise InputError(
+                f"submission.rules: {rule.name} moves the threshold of the answer for a new class, and the format "
+                f"'{format_.name}' has none. Set submission.format to {{top_k: {{new: WORD}}}}, or remove the rule."
+            )
 
 
 def check_cells(sample: Sample, format_: SubmissionFormat) -> None:

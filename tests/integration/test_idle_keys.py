@@ -1,0 +1,46 @@
+"""Keys that would act on nothing in their config: `check` refuses each, and says the edit."""
+
+import pytest
+
+from swinft.cli import main
+from tests.conftest import tiny_config, write_config
+
+NUMBERS = {
+    "data.target": "brightness",
+    "data.target_kind": "regression",
+    "model.head": {"class_path": "swinft.RegressionHead", "init_args": {"clip": [1000.0, 2000.0]}},
+}
+IDLE = {
+    "mix": ({"model.mix": {"probability": 0.5}}, "model.mix.probability does nothing without model.mix.mixup_alpha"),
+    "decay": (
+        {"model.optim": {"layer_decay_min_scale": 0.5}},
+        "layer_decay_min_scale does nothing without model.optim.layer_decay: set that below 1",
+    ),
+    "metadata": ({"model.metadata_hidden": 64}, "model.metadata_hidden does nothing without metadata"),
+    "clip": (NUMBERS, "all targets are beyond clip=[1000.0, 2000.0]"),
+    "new": (
+        {"submission.rules": ["new_class"]},
+        "new_class moves the threshold of the answer for a new class, and the format 'label' has none",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IDLE)
+def test_a_key_that_acts_on_nothing_is_refused(case, competition, tmp_path, capsys):
+    changes, said = IDLE[case]
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["check", "--config", str(path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_format_of_another_kind_of_target_is_not_proposed_again(competition, tmp_path, capsys):
+    changes = {"data.target": "brightness", "data.target_kind": "regression", "submission.format": "label"}
+    changes |= {
+        "model.head": {"class_path": "swinft.RegressionHead"},
+        "data.sample_submission": "sample_submission.csv",
+    }
+    path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
+    assert main(["check", "--config", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert "a regression run can write number or integer." in err
+    assert "Did you mean 'label'" not in err
