@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from numbers import Integral
 from pathlib import PurePath
 from typing import Any, TypeVar
@@ -200,6 +200,13 @@ def settings_of(cls: type[Settings], key: str, given: Any) -> Settings:
         raise SettingsError([f"{key} is {given!r}; give a {cls.__name__}, or a dictionary of its fields."])
     known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
     unknown = [f"{key} has no '{name}'.{suggest(str(name), known)}" for name in given if name not in known]
+    needed = [
+        field.name
+        for field in fields(cls)  # type: ignore[arg-type]
+        if field.init and field.default is MISSING and field.default_factory is MISSING
+    ]
+    if lacking := [name for name in needed if name not in given]:
+        unknown.append(f"{key} needs {' and '.join(lacking)}.")
     if unknown:
         raise SettingsError(unknown)
     try:

@@ -160,9 +160,9 @@ def try_step(
         InputError: A step, a prediction or a metric fails, or the network returns wrong shapes.
     """
     cpu = torch.device("cpu")
-    tried = TrialBatch.of(min(batch, MAX_ROWS), targets, features, task.net.image_shape(size), cpu, auxiliary)
     steps = TrialSteps(task, cpu)
     try:
+        tried = TrialBatch.of(min(batch, MAX_ROWS), targets, features, task.net.image_shape(size), cpu, auxiliary)
         started = time.perf_counter()
         steps.train(tried)
         seconds = time.perf_counter() - started

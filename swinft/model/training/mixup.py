@@ -54,7 +54,7 @@ class MixConfig:
         problems = word_problems("model.mix", vars(self), {"labels": LABELS, "mixup_at": PLACES})
         idle = {"labels": self.labels != "mean", "probability": self.probability != 1}
         problems += [
-            f"model.mix.{name} does nothing without model.mix.mixup_alpha or cutmix_alpha: set one."
+            f"model.mix.{name} does nothing without model.mix.mixup_alpha or cutmix_alpha: set one, or remove it."
             for name, is_set in idle.items()
             if is_set and not (self.mixup_alpha or self.cutmix_alpha)
         ]

@@ -94,7 +94,8 @@ class OptimConfig:
         check_ranges("model.optim", {name: numbers[name] for name in ranges}, ranges)
         if self.layer_decay == 1 and self.layer_decay_min_scale:
             raise InputError(
-                "model.optim.layer_decay_min_scale does nothing without model.optim.layer_decay: set that below 1."
+                "model.optim.layer_decay_min_scale does nothing without model.optim.layer_decay: set that below 1, or "
+                "remove it."
             )
 
 

@@ -74,6 +74,7 @@ BASES: dict[str, tuple[type, ...]] = {
     "trainer.profiler": (Profiler,),
     "trainer.strategy": (Strategy,),
 }
+USABLE_BASES = ("data.target_kind", "trainer.callbacks")  # keys whose base classes do something themselves, or nothing
 PLAIN = (type(None), bool, int, float, str, bytes, Enum, PurePath, timedelta)
 LONGEST = 250  # characters of a class path
 GIVEN_TO_HEADS = ("in_features", "num_outputs")  # set from the backbone and the target
@@ -138,6 +139,9 @@ def class_problem(name: str, key: str, bases: tuple[type, ...], allow_code: Sequ
         return f"'{name}' has the wrong type: {key} needs a class derived from {wanted}."
     if lacking := sorted(getattr(found, "__abstractmethods__", ())):
         return f"'{name}' is only a base for other classes: it does not define {', '.join(lacking)}."
+    is_base = found in bases and key not in USABLE_BASES
+    if is_base or (issubclass(found, Head) and not hasattr(found, "kind")):
+        return f"'{name}' is only a base for other classes: name one that derives from it."
     refused = refusal(found)
     if refused:
         return f"{name} is refused: {refused}"

@@ -31,9 +31,9 @@ def given_table(key: str, given: Any) -> str | StepList | None:
     """
     if given is None or isinstance(given, StepList):
         return given
-    if isinstance(given, str | PurePath):
+    if isinstance(given, str | PurePath) and str(given):
         return str(given)
-    if isinstance(given, Sequence):
+    if isinstance(given, Sequence) and not isinstance(given, str):
         return steps_of(key, given)
     raise InputError(
         f"{key} is {given!r}; write the path of a CSV, a list of steps like [{{csv: train.csv}}], or null."

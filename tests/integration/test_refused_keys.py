@@ -1,4 +1,4 @@
-"""Keys that would act on nothing in their config: `check` refuses each, and says the edit."""
+"""Keys that would act on nothing in their config, and values that cannot be: `check` refuses each, and says the edit."""
 
 import pytest
 
@@ -14,10 +14,15 @@ IDLE = {
     "mix": ({"model.mix": {"probability": 0.5}}, "model.mix.probability does nothing without model.mix.mixup_alpha"),
     "decay": (
         {"model.optim": {"layer_decay_min_scale": 0.5}},
-        "layer_decay_min_scale does nothing without model.optim.layer_decay: set that below 1",
+        "layer_decay_min_scale does nothing without model.optim.layer_decay: set that below 1, or remove it",
     ),
     "metadata": ({"model.metadata_hidden": 64}, "model.metadata_hidden does nothing without metadata"),
     "clip": (NUMBERS, "all targets are beyond clip=[1000.0, 2000.0]"),
+    "base": ({"model.head": {}}, "'swinft.Head' is only a base for other classes: name one that derives from it"),
+    "base of a view": ({"predict.views": [{"class_path": "swinft.View"}]}, "'swinft.View' is only a base"),
+    "large": ({"data.image_size": 100_000_000}, "cannot work at 100000000 x 100000000 px (data.image_size)"),
+    "no file": ({"data.test": ""}, "data.test is ''; write the path of a CSV"),
+    "lacking": ({"data.folds.extra": [{}]}, "data.folds.extra needs table."),
     "new": (
         {"submission.rules": ["new_class"]},
         "new_class moves the threshold of the answer for a new class, and the format 'label' has none",
@@ -26,7 +31,7 @@ IDLE = {
 
 
 @pytest.mark.parametrize("case", IDLE)
-def test_a_key_that_acts_on_nothing_is_refused(case, competition, tmp_path, capsys):
+def test_a_key_that_acts_on_nothing_or_cannot_be_is_refused(case, competition, tmp_path, capsys):
     changes, said = IDLE[case]
     path = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path / "runs", **changes))
     assert main(["check", "--config", str(path)]) == 2
