@@ -8,7 +8,6 @@ never a partial one.
 import hashlib
 import json
 import math
-import os
 import shutil
 import sys
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swinft.errors import InputError, StoreError
-from swinft.whole_files import Content, clear_left, flush, put, write_beside
+from swinft.whole_files import Content, clear_left, flush, own_suffix, put, write_beside
 from swinft.whole_files import is_temporary as is_temporary
 from swinft.whole_files import sha256_of as sha256_of
 
@@ -196,7 +195,7 @@ def probe(folder: Path, needed_bytes: int = 0, what: str = "runs", advice: str =
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        moved = folder / f".probe.moved.{os.getpid()}.tmp"  # the next probe deletes it if this process is killed
+        moved = folder / f".probe.moved.{own_suffix()}"  # the next probe deletes it if this process is killed
         put(moved, write_beside(folder / "probe", b"probe")[0])
         moved.unlink()
         free = shutil.disk_usage(folder).free

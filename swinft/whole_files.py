@@ -5,7 +5,10 @@ import io
 import json
 import os
 import re
+import socket
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -13,6 +16,8 @@ from swinft.errors import StoreError
 
 Content = bytes | Callable[[IO[bytes]], None]  # the bytes, or a function that writes them to an open binary file
 MOVED = r"\.moved"  # in the name of the file that `probe` renames
+OWNER = r"\.(\d+)(?:@(.+))?\.tmp"  # how names of temporary files end: process and machine
+ABANDONED_SECONDS = 3600.0  # a temporary file of another machine that was not written to for so long is deleted
 
 
 def write_beside(path: Path, content: Content) -> tuple[Path, str]:
@@ -23,7 +28,7 @@ def write_beside(path: Path, content: Content) -> tuple[Path, str]:
     _make_folder(path.parent)
     _clear_left(path)
     # In the same folder: a rename across file systems is a copy, which is not atomic.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{own_suffix()}")
     try:
         with temporary.open("wb") as file:
             hashing = Hashing(file)
@@ -166,20 +171,33 @@ def clear_left(*folders: Path) -> None:
     """Deletes temporary files that writes of dead processes left in folders."""
     for each in folders:
         for path in each.glob(".*.tmp"):
-            _delete_if_left(path, path.name.split(".")[-2])
+            if found := re.search(f"{OWNER}$", path.name):
+                _delete_if_left(path, *found.groups())
 
 
 def _clear_left(path: Path) -> None:
     """Deletes temporary files of the same name that dead processes left, in folders that nothing sweeps."""
-    name = re.compile(rf"\.{re.escape(path.name)}(?:{MOVED})?\.(\d+)\.tmp")
+    name = re.compile(rf"\.{re.escape(path.name)}(?:{MOVED})?{OWNER}")
     for entry in os.scandir(path.parent):
         if found := name.fullmatch(entry.name):
-            _delete_if_left(Path(entry.path), found[1])
+            _delete_if_left(Path(entry.path), *found.groups())
 
 
-def _delete_if_left(path: Path, pid: str) -> None:
-    if pid.isdigit() and not _is_running(int(pid)):
+def _delete_if_left(path: Path, pid: str, host: str | None) -> None:
+    if is_abandoned(path) if host not in (None, socket.gethostname()) else not _is_running(int(pid)):
         path.unlink(missing_ok=True)
+
+
+def own_suffix() -> str:
+    """The end of the names of this process's temporary files, in folders that machines may share: ids recur there."""
+    return f"{os.getpid()}@{socket.gethostname()}.tmp"
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a temporary file of another machine, whose processes cannot be asked for, is one that nobody writes."""
+    with suppress(FileNotFoundError):  # it is finished
+        return time.time() - path.stat().st_mtime > ABANDONED_SECONDS
+    return False
 
 
 def _is_running(pid: int) -> bool:

@@ -1,7 +1,9 @@
 """Artefacts are whole or absent."""
 
 import os
+import socket
 import subprocess
+import time
 from itertools import count
 
 import pytest
@@ -83,13 +85,24 @@ def test_what_dead_processes_left_half_written_is_swept(tmp_path):
     dead = subprocess.Popen(["true"])
     dead.wait()
     commit(tmp_path / "a.csv", b"x", "test")
+    here, now = socket.gethostname(), time.time()
+    files = [(f"{dead.pid}", 0, False), (f"{os.getpid()}", 0, True), (f"{dead.pid}@{here}", 0, False)]
+    files += [(f"{os.getpid()}@{here}", 2, True), (f"{dead.pid}@there.org", 0, True), ("1@there.org", 2, False)]
     for folder in (tmp_path, tmp_path / ".commits"):
-        for pid in (dead.pid, os.getpid()):
-            (folder / f".b.csv.{pid}.tmp").write_text("half")
+        for owner, hours, _ in files:
+            (folder / f".b.csv.{owner}.tmp").write_text("half")
+            os.utime(folder / f".b.csv.{owner}.tmp", (0, now - 3600 * hours))
     sweep(tmp_path)
-    left = [path.name for path in tmp_path.rglob(".*.tmp")]
-    assert left == [f".b.csv.{os.getpid()}.tmp"] * 2
+    stays = sorted(f".b.csv.{owner}.tmp" for owner, _, is_kept in files if is_kept)
+    assert sorted(path.name for path in tmp_path.glob(".*.tmp")) == stays
+    assert sorted(path.name for path in tmp_path.glob(".commits/.*.tmp")) == stays
     assert verify(tmp_path / "a.csv").read_bytes() == b"x"
+    for folder in (tmp_path, tmp_path / ".commits"):
+        for path in folder.glob(".*.tmp"):
+            os.utime(path, (0, now - 7200))
+    commit(tmp_path / "b.csv", b"x", "test")  # as does the next write of the same file
+    stays = sorted(name for name in stays if "there" not in name and name != f".b.csv.{os.getpid()}@{here}.tmp")
+    assert sorted(path.name for path in tmp_path.glob(".*.tmp")) == stays
 
 
 def test_a_discarded_file_leaves_no_record(tmp_path):

@@ -14,6 +14,7 @@ from swinft.kaggle.transfer import check_space
 from swinft.system.limits import format_bytes
 from swinft.system.live import LiveLine
 from swinft.system.status import Status
+from swinft.whole_files import own_suffix
 
 CHUNK = 1 << 20
 
@@ -132,7 +133,7 @@ def _is_same(path: Path, info: zipfile.ZipInfo) -> bool:
 def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> FileRecord:
     """Writes one member beside its place and moves it there; its checksum is compared while it is read."""
     path, digest = folder / info.filename, hashlib.sha256()
-    temporary = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.{own_suffix()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(info) as source, temporary.open("wb") as target:

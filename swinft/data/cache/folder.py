@@ -11,7 +11,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -19,6 +18,7 @@ from typing import IO
 from filelock import FileLock, Timeout
 
 from swinft.system.limits import format_bytes
+from swinft.whole_files import is_abandoned, own_suffix
 
 try:
     import fcntl
@@ -31,7 +31,6 @@ PIXELS, INDEX = ".pixels", ".index"  # suffixes of a file with pixels, and of on
 KEEP_DAYS = 30  # a cache unused for longer is deleted when another is built
 KEEP_SHARE = 0.5  # of the disk (free space plus caches) that caches may use when another is built
 DAY = 86_400
-ABANDONED_SECONDS = 3600.0  # without a write to its file: a build on another machine was killed
 
 
 @dataclass(frozen=True)
@@ -160,18 +159,17 @@ def _purpose(path: Path) -> str:
 
 def temporary_file(folder: Path, key: str) -> Path:
     """The file of a build by this process, in a folder that other machines may share, where process ids recur."""
-    return folder / f".{key}.{os.getpid()}@{socket.gethostname()}.tmp"
+    return folder / f".{key}.{own_suffix()}"
 
 
 def leftovers(folder: Path, key: str) -> list[Path]:
     """Files of killed builds, while their lock is held: another machine may not see it, so its files must be old."""
-    own, now = f"@{socket.gethostname()}.tmp", time.time()
-    found = []
-    for path in folder.glob(f".{key}.*.tmp"):
-        with suppress(OSError):  # it is finished
-            if "@" not in path.name or path.name.endswith(own) or now - path.stat().st_mtime > ABANDONED_SECONDS:
-                found.append(path)
-    return found
+    own = f"@{socket.gethostname()}.tmp"
+    return [
+        path
+        for path in folder.glob(f".{key}.*.tmp")
+        if "@" not in path.name or path.name.endswith(own) or is_abandoned(path)
+    ]
 
 
 def _delete_leftovers(folder: Path, kept: Collection[str]) -> None:

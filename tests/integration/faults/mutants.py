@@ -60,8 +60,8 @@ MUTANTS = [
     Mutant(
         "temporary in the system's folder",
         "swinft/whole_files.py",
-        'path.with_name(f".{path.name}.{os.getpid()}.tmp")',
-        'Path("/tmp") / f".{path.name}.{os.getpid()}.tmp"',
+        'path.with_name(f".{path.name}.{own_suffix()}")',
+        'Path("/tmp") / f".{path.name}.{own_suffix()}"',
         (STORE,),
     ),
     Mutant(
