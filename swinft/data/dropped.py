@@ -76,7 +76,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         InputError: It is missing, not text, or lacks a column.
     """
     if not path.is_file():
-        raise InputError(f"{KEY}: there is no file {path}.")
+        place = "" if path.is_absolute() else f" in the working folder, {Path.cwd()}"
+        raise InputError(f"{KEY}: there is no file {path}{place}.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)

@@ -8,6 +8,7 @@ import pytest
 
 import swinft
 from swinft.cli import COMMANDS, main
+from swinft.model.metrics import METRICS
 from swinft.run.config.fit_options import fit_parser
 from swinft.tuning.base import key_types
 from tests.conftest import ROOT
@@ -98,3 +99,9 @@ def test_extras_that_pages_name_exist():
     for path in [*PAGES, *CONFIGS]:
         for names in re.findall(r"(?:swinft|\.)\[([a-z0-9,]+)\]", text_of(path)):
             assert set(names.split(",")) <= set(known), path
+
+
+def test_the_page_of_ensembles_names_every_metric_that_compares_the_order_of_rows():
+    row = re.search(r"^\| `rank` \|.*$", (ROOT / "docs" / "ensembles.md").read_text(), re.MULTILINE)
+    named = set(re.findall(r"`(\w+)`", row[0])) - {"rank"}
+    assert named == {name for name, metric in METRICS.items() if metric.compares_order}

@@ -84,7 +84,11 @@ def scaled(
     if rules.fill_nan is not None and samples.dtype.kind == "f":
         samples = np.where(np.isnan(samples), samples.dtype.type(rules.fill_nan), samples)
     if samples.dtype.kind == "f" and (wrong := int(np.count_nonzero(~np.isfinite(samples)))):
-        raise ValueError(f"{wrong:,} of its {samples.size:,} samples are NaN or infinite; replace them in the file")
+        only_nan = rules.fill_nan is None and not np.isinf(samples).any()
+        fix = "set data.loading.image_rules.fill_nan to the number that stands for them, or " if only_nan else ""
+        raise ValueError(
+            f"{wrong:,} of its {samples.size:,} samples are NaN or infinite; {fix}replace them in the file"
+        )
     low, high, found = _range(samples, rules, bits, significant)
     unit = samples.astype(np.result_type(samples.dtype, np.float32))
     if rules.scale == "log":

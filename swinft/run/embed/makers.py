@@ -28,6 +28,18 @@ from swinft.run.provenance import weights_of
 from swinft.system.precision import Precision
 
 FROZEN = "backbone"  # name of the network of a pretrained backbone
+# What messages on the backbone of a config say, and what is so of the options of this command.
+WORDS = {
+    "model.pretrained is true, but ": "--backbone-weights: ",
+    ", or set it to false to start from random weights": "",
+    "set model.pretrained to false or to a file": "name a file as --backbone-weights",
+    "Allowed: true, false, a .safetensors, .pth or .ckpt file; in a config also a run's or a fold's folder": "Name a "
+    ".safetensors, .pth or .ckpt file",
+    "model.pretrained": "--backbone-weights",
+    "model.backbone_args": "--backbone-args",
+    "model.backbone": "--backbone",
+    "data.image_size": "--image-size",
+}
 
 
 class LayerOf:
@@ -143,9 +155,12 @@ class Maker:
         _check_pretrained(options)
         with torch.random.fork_rng([]):
             torch.manual_seed(0)  # layers that the weights lack are the same in each process
-            backbone = create_backbone(
-                str(options.backbone), size, pretrained, backbone_args=options.backbone_args, channels=channels
-            )
+            try:
+                backbone = create_backbone(
+                    str(options.backbone), size, pretrained, backbone_args=options.backbone_args, channels=channels
+                )
+            except InputError as error:
+                raise InputError(_of_options(str(error))) from error
         backbone = backbone.eval().to(device)
         weights = {FROZEN: tensors_sha256(backbone)}
         return cls(run, experiment, options, weights, views, device, precision, None, backbone)
@@ -220,6 +235,13 @@ class Maker:
         views = ", ".join(view.name for view in self.views)
         what = f"layer {self.options.layer} of {number_of(len(self.weights), 'network')} of {self.run.root.name}"
         return f"{self.options.backbone or what}, views {views}, in {self.precision}"
+
+
+def _of_options(message: str) -> str:
+    """A message on the backbone of a config with the options of this command in the place of its keys."""
+    for words, option in WORDS.items():
+        message = message.replace(words, option)
+    return message
 
 
 def _check_pretrained(options: EmbedOptions) -> None:

@@ -88,6 +88,8 @@ class ReportInput:
             allow_code: As above.
         """
         scores, outputs = run.read_scores(), data.schema.outputs
+        oof = Predictions.read(run.oof, len(outputs)).join(data.train_table.ids, str(run.oof))
+        _leave_out(data, oof)
         made_with = _current_predictions(run)
         return cls(
             run=run,
@@ -96,7 +98,7 @@ class ReportInput:
             scores=scores,
             metrics=chosen_metrics(metrics or list(scores["pooled"]), data.schema.kind),
             data=data,
-            oof=_counted(Predictions.read(run.oof, len(outputs)).join(data.train_table.ids, str(run.oof)), data),
+            oof=_counted(oof, data),
             test=Predictions.read(run.test_predictions, len(outputs)) if made_with else None,
             made_with=made_with,
             given_counts=counts,
@@ -206,6 +208,12 @@ class ReportInput:
 def one_line(captions: Sequence[str]) -> list[str]:
     """Readable targets in one line each; several numbers are lines of their own elsewhere."""
     return [caption.replace("\n", ", ") for caption in captions]
+
+
+def _leave_out(data: CSVDataModule, oof: Predictions) -> None:
+    """Skips rows that an ensemble scores no more, since some member has not predicted them: `--common-rows`."""
+    lost = np.flatnonzero(data.is_scored & ~np.isfinite(oof.values).all(1)).tolist()
+    data.splits.train.skipped.update({row: oof.status[row] if oof.status else "not predicted" for row in lost})
 
 
 def _counted(oof: Predictions, data: CSVDataModule) -> Predictions:

@@ -126,7 +126,11 @@ def test_what_has_no_range_or_no_number_is_refused_by_name(tmp_path):
     hole = FLOATS.copy()
     hole[3, 4], hole[5, 6] = np.nan, np.inf
     for content in (npy(hole), tiff(hole, {339: [3]})):
-        assert "2 of its 2,000 samples are NaN or infinite" in refused(tmp_path, content, UNIT)
+        assert "2 of its 2,000 samples are NaN or infinite; replace them in the file" in refused(
+            tmp_path, content, UNIT
+        )
+    hole[5, 6] = np.nan
+    assert "set data.loading.image_rules.fill_nan" in refused(tmp_path, npy(hole), UNIT)
     for content, what in (
         (tiff(FLOATS, {339: [3]}), "floating-point"),
         (png((DEEP >> 8).astype(np.uint8)), "of 8 bits"),

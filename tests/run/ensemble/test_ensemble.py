@@ -431,6 +431,8 @@ def test_common_rows_leave_out_what_a_member_lacks(runs, capsys):
     scores = json.loads((runs / "E" / "scores.json").read_text())
     assert scores["rows"] == 22
     assert scores["not_scored"] == {"not predicted by every member": 2}
+    assert "WARNING" not in capsys.readouterr().err  # the report leaves these rows out
+    assert {"002", "005"}.isdisjoint(pd.read_csv(runs / "E" / "errors.csv", dtype=str)["id"])
 
 
 @pytest.mark.slow

@@ -1,0 +1,97 @@
+"""Tables of pages that list names and defaults of the code: losses, poolings, rules, methods, models, keys."""
+
+import dataclasses
+import inspect
+import re
+from typing import get_args
+
+import swinft
+from swinft.data.masks.tiles import TileConfig
+from swinft.inference.rules.named import BUILTIN, FITTED
+from swinft.model.decoders import DecoderName
+from swinft.model.heads.classification import ClassLossName
+from swinft.model.heads.multilabel import LabelLossName
+from swinft.model.heads.regression import NumberLossName
+from swinft.model.pooling import PoolingName
+from swinft.run.embed.methods import MODELS
+from swinft.run.ensemble.recipe import MethodName
+from swinft.run.rounds.settings import KEYS
+from tests.conftest import ROOT
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text()
+
+
+def section(text: str, title: str) -> str:
+    """From a title to the next one."""
+    return text.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def first_cells(text: str) -> list[str]:
+    """The words in the first column of tables, such as `hill` of "| `hill`, `nnls` | … |"."""
+    cells = re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)
+    return [word for cell in cells for word in re.findall(r"`([\w+-]+)", cell)]
+
+
+def test_heads_have_the_losses_and_defaults_of_their_page():
+    rows = re.findall(r"^\| (.*?)\| (.*?) \| (.*?)\|", section(page("heads"), "Losses"), re.MULTILINE)
+    named: dict[str, set[str]] = {}
+    head = ""
+    for first, losses, call in rows:
+        head = first.strip() or head
+        named.setdefault(head, set()).update(re.findall(r"`(\w+)`", losses))
+        if given := re.search(r"`(\w+)\((.*)\)`", call):
+            shown = dict(pair.split("=") for pair in given[2].split(", ") if pair)
+            known = inspect.signature(getattr(swinft, given[1]).__init__).parameters.items()
+            defaults = {name: each.default for name, each in known if each.kind == each.POSITIONAL_OR_KEYWORD}
+            defaults.pop("self")
+            found = {name: None if value == "null" else float(value) for name, value in shown.items()}
+            assert found == defaults, given[1]
+    assert named["classes"] == set(get_args(ClassLossName))
+    assert named["labels"] == set(get_args(LabelLossName))
+    assert named["numbers"] == set(get_args(NumberLossName))
+
+
+def test_poolings_are_those_of_their_page():
+    assert set(first_cells(section(page("heads"), "Poolings"))) - {"model"} == set(get_args(PoolingName))
+
+
+def test_rules_are_those_of_the_readme_and_their_page():
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("| rule | what it does |") :].partition("\n\n")[0]
+    assert set(first_cells(table)) >= {rule.name for rule in BUILTIN}
+    fitted = section(page("submissions"), "Fitted rules").partition("\n\n- ")[0]
+    assert set(re.findall(r"^\| `(\w+)", fitted, re.MULTILINE)) == {rule.name for rule in FITTED}
+    for rule in FITTED:  # each argument with its default
+        cell = re.search(rf"^\| `{rule.name}(?:: {{(.*?)}})?` \|", fitted, re.MULTILINE)
+        shown = dict(pair.split(": ") for pair in (cell[1] or "").split(", ") if pair)
+        known = {name: each.default for name, each in inspect.signature(rule).parameters.items()}
+        words = {None: "null", True: "true", False: "false"}
+        assert shown == {name: words.get(value, str(value)) for name, value in known.items()}, rule.name
+
+
+def test_methods_of_ensembles_are_those_of_their_page():
+    assert set(first_cells(section(page("ensembles"), "Methods"))) - {"method"} == set(get_args(MethodName))
+
+
+def test_models_of_embeddings_have_the_defaults_of_their_page():
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section(page("embeddings"), "Models"), re.MULTILINE)
+    assert {name for name, _ in rows} == set(MODELS)
+    for name, arguments in rows:
+        shown = dict(re.findall(r"`(\w+)` ([\w.]+)", arguments))
+        known = {field.name: field.default for field in dataclasses.fields(MODELS[name])}
+        for argument, value in shown.items():
+            default = "null" if known[argument] is None else f"{known[argument]}".removesuffix(".0")
+            assert value == default, (name, argument)
+        assert set(known) - set(shown) <= {"normalize", "standardize", "pca"}, name
+
+
+def test_keys_of_rounds_and_tiles_and_decoders_are_those_of_their_pages():
+    assert set(first_cells(section(page("rounds"), "Keys of a round"))) == set(KEYS)
+    text = page("segmentation")
+    tiles = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", section(text, "Tiles of large images"), re.MULTILINE))
+    known = {field.name: field.default for field in dataclasses.fields(TileConfig)}
+    assert {name: float(value) for name, value in tiles.items()} == known
+    named = re.search(r"^- `decoder`: (.*?);", text, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", named[1])) == set(get_args(DecoderName))
