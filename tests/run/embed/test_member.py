@@ -304,7 +304,6 @@ def test_a_pretrained_backbone_is_one_space_for_all_rows(runs, tmp_path, capsys)
         (["--backbone-weights", "x.pth"], "name it with --backbone"),
         (["--backbone", "resnet18", "--backbone-weights", "x.pth"], "--backbone-weights: no file 'x.pth'. Name a .saf"),
         (["--backbone", "resnet18"], "--backbone-weights: the weights of 'resnet18' are not on this machine"),
-        (["--backbone", "resnet18", "--backbone-args", '{"depth": 1}'], "(--backbone-args)"),
         (["--backbone", "resnet18", "--layer", "neck"], "only the layer pooled"),
         (["--backbone", "resnet18", "--image-size", "[32, 32, 32]"], "give one side, or height and width"),
         (["--views", "hflop"], "hflop"),

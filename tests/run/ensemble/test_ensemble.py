@@ -417,7 +417,7 @@ def test_other_targets_are_refused(runs, competition, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_common_rows_leave_out_what_a_member_lacks(runs, capsys):
+def test_common_rows_leave_out_what_a_member_lacks_in_the_report_as_well(runs, capsys):
     found = values(runs / "b").copy()
     found[[2, 5]] = np.nan
     write_oof(Run(runs / "b"), found)
