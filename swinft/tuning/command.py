@@ -79,7 +79,10 @@ def tune_from_argv(argv: Sequence[str]) -> Tuned | None:
     options = TuneOptions(**{**given, "storage": given["storage"] or os.environ.get(STORAGE)})
     named = {word[2:].partition("=")[0].replace("-", "_") for word in own if word.startswith("--")}
     study = _searched(options, words, named)
-    return None if study is None else _finish(*study, options)
+    if study is None:
+        return None
+    with study[0].errors_explained():
+        return _finish(*study, options)
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -144,7 +147,7 @@ def _searched(options: TuneOptions, words: Sequence[str], named: set[str]) -> tu
     jobs = folds_at_a_time() if is_child() else options.jobs
     view = SearchView(SearchTimes(study, trials_of(study, options.trials), jobs, until))
     objective = FitObjective(base, study.folder, settings, started.words, view)
-    with advice_if_interrupted(study.folder.resume_command, "every finished epoch is saved"):
+    with study.errors_explained(), advice_if_interrupted(study.folder.resume_command, "every finished epoch is saved"):
         if options.jobs > 1 and not is_child():  # processes on this machine, whose folds may run on others
             _run_jobs(options, started, view.times)
         else:

@@ -1,5 +1,7 @@
 """What a search measures: anything that scores values step by step; for a config the folds of a run."""
 
+import errno
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,8 @@ from swinft.tuning.study import Folder, Settings
 FAILED = "swinft fit: "  # start of the message with which a fold's process ends
 KILLED = 137
 SIGNALS = (130, 143)  # exit codes of a process that was asked to end
-FULL = ("cannot be written", "No space left")  # in messages that are about the disk, and not about the trial
+# In messages that are about the disk, and not about the trial.
+FULL = ("cannot be written", *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)))
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ every trial has generators of its own, so that a search that was killed goes on 
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from swinft.errors import InputError
+from swinft.errors import InputError, StoreError
 from swinft.extras import import_extra
 from swinft.seeding import seed_for
 from swinft.tuning.space import Parameter
@@ -124,6 +125,26 @@ def open_storage(url: str) -> Any:
     except (ImportError, ValueError, RuntimeError, sqlalchemy.exc.SQLAlchemyError) as error:
         reason = str(getattr(error, "orig", None) or error)
         raise InputError(f"--storage {masked(url)} cannot be opened: {without_secret(reason, url)}") from None
+
+
+@contextmanager
+def storage_explained(url: str, resume_command: str) -> Iterator[None]:
+    """Errors of the database inside the block say what it is and how to go on.
+
+    Raises:
+        StoreError: The database could not be read or written, as on a full disk; the trials in it stay.
+    """
+    optuna = import_optuna()
+    sqlalchemy = import_extra("sqlalchemy", "tune", "sqlalchemy, which opens databases,")
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        cause = error.__cause__ or error
+        reason = without_secret(str(getattr(cause, "orig", None) or cause), url)
+        raise StoreError(
+            f"the trials cannot be written to {masked(url)}: {reason}. What was written stays. Free some space, or "
+            f"start the database again, and continue with: {resume_command}"
+        ) from error
 
 
 def url_of(path: Path) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from swinft.errors import InputError, RunError, StoreError, number_of
+from swinft.errors import InputError, RunError, StoreError, disk_error, number_of
 from swinft.printing import format_brief, format_score, print_line
 from swinft.tuning.objective import FULL, SIGNALS, Measured, Objective
 from swinft.tuning.results import Row, best_of, write_results
@@ -161,6 +161,8 @@ def _next(steps: Iterator[Measured]) -> Measured | None:
         raise
     except Exception as error:
         traceback.print_exc()  # into the log
+        if isinstance(error, OSError) and (shown := disk_error(error)):
+            raise StoreError(str(shown)) from error  # any other trial would fail, too
         raise RunError(f"{type(error).__name__}: {error}") from error
 
 

@@ -7,7 +7,7 @@ releases the lock, and the next process goes on with the same trial: nothing has
 import json
 import secrets
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,15 @@ from swinft.errors import InputError, command
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.store import RECORDS, commit, has_record, is_temporary, json_bytes, verify
-from swinft.tuning.sampling import SeededSampler, import_optuna, open_storage, pruner, suggested, url_of
+from swinft.tuning.sampling import (
+    SeededSampler,
+    import_optuna,
+    open_storage,
+    pruner,
+    storage_explained,
+    suggested,
+    url_of,
+)
 from swinft.tuning.space import Space
 from swinft.whole_folders import delete_folder
 
@@ -192,9 +200,10 @@ class Study:
     def __init__(self, folder: Folder, settings: Settings, space: Space, storage: str | None) -> None:
         optuna = import_optuna()
         self.folder, self.settings, self.space = folder, settings, space
+        self._url = storage or url_of(folder.database)
         grid = space.grid() if settings.sampler == "grid" else None
         self.study = optuna.create_study(
-            storage=open_storage(storage or url_of(folder.database)),
+            storage=open_storage(self._url),
             sampler=SeededSampler(settings.sampler, settings.seed, grid),
             pruner=pruner(settings.pruner, settings.num_steps),
             study_name=settings.name,
@@ -208,6 +217,10 @@ class Study:
                 f"--storage has a study '{settings.name}' of another search, with "
                 f"{len(self.study.get_trials(deepcopy=False))} trials: give this one another --name."
             )
+
+    def errors_explained(self) -> AbstractContextManager[None]:
+        """Errors of the database inside the block are a `StoreError`."""
+        return storage_explained(self._url, self.folder.resume_command)
 
     def trials(self) -> list[Any]:
         """Every trial, finished or not."""

@@ -1,8 +1,11 @@
 """Trials, whatever ends the process that runs them."""
 
+import errno
+import resource
+
 import pytest
 
-from swinft.errors import InputError, RunError
+from swinft.errors import InputError, RunError, StoreError
 from swinft.tuning.objective import Measured
 from swinft.tuning.results import read_rows
 from swinft.tuning.search import Search
@@ -150,14 +153,44 @@ def test_three_equal_failures_from_the_start_end_the_search_with_the_cause(tmp_p
     assert [row.state for row in read_rows(opened(tmp_path / "search"))] == ["failed"] * 3 + ["complete"] * 2
 
 
-def test_a_full_disk_ends_the_search_and_no_trial(tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [
+        RunError("oof.csv cannot be written: No space left on device."),
+        RunError("/runs/oof.csv: Disk quota exceeded."),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EIO, "Input/output error"),
+        PermissionError(errno.EACCES, "Permission denied", "oof.csv"),
+    ],
+    ids=str,
+)
+def test_a_full_disk_ends_the_search_and_no_trial(error, tmp_path):
     def stop(number, step):
-        raise RunError("oof.csv cannot be written: No space left on device.")
+        raise error
 
-    with pytest.raises(RunError, match="No space left"):
+    with pytest.raises(RunError, match=r"No space left|quota|Input/output|Permission"):
         searched(tmp_path / "search", 2, stop)
     assert read_rows(opened(tmp_path / "search")) == []
     assert searched(tmp_path / "search", 2).started == [0, 1]
+
+
+def test_a_database_that_cannot_grow_says_what_to_do_and_keeps_the_trials(tmp_path):
+    study = opened(tmp_path / "search")
+    searched(tmp_path / "search", 2)
+
+    def write() -> None:
+        with study.errors_explained():
+            for name in range(2000):  # until what the file has is full
+                study.study.set_user_attr(str(name), "x" * 1000)
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (study.folder.database.stat().st_size, limits[1]))
+    try:
+        with pytest.raises(StoreError, match=r"study\.db: .*disk.*continue with: swinft tune --resume"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [row.number for row in read_rows(opened(tmp_path / "search"))] == [0, 1]
 
 
 def test_time_that_is_over_leaves_the_trial_for_the_next_start(tmp_path):
