@@ -102,7 +102,8 @@ def write_run(run: Run, experiment: Experiment, checked: CheckedRun, devices: in
     tables = {"train": data.train_table, "sample_submission": data.splits.sample}
     tables |= {"test": data.test_table} if data.settings.test else {}
     made = {f"data.{key}": table.sha256 for key, table in tables.items() if table and table.sha256}
-    freeze_inputs(run, config, made)
+    read = {path: sha256 for table in tables.values() if table for path, sha256 in table.read.items()}
+    freeze_inputs(run, config, made, read)
     freeze_teachers(run, checked.teachers)
     if checked.plan:
         commit(run.sample, json.dumps(checked.plan.sample.distinct(), indent=1).encode(), "swinft fit")

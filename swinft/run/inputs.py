@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jsonargparse import Namespace
@@ -18,15 +19,28 @@ from swinft.store import commit, sha256_of, verify
 TABLES = ("train", "test", "sample_submission")
 
 
-def freeze_inputs(run: Run, config: Namespace, made: Mapping[str, str]) -> None:
+def freeze_inputs(
+    run: Run, config: Namespace, made: Mapping[str, str], read: Mapping[Path, str] = MappingProxyType({})
+) -> None:
     """Records the SHA-256 of every table, by its name in the config.
 
     Args:
         run: The run.
         config: Its config.
         made: The SHA-256 of tables that steps have made, by their key; others are made again.
+        read: The SHA-256 of files as they were when they were checked, by path.
+
+    Raises:
+        InputError: A file has changed since: folds and classes are of its earlier rows.
     """
-    commit(run.inputs, json.dumps(_hashes(config, TABLES, made), indent=1).encode(), "swinft fit")
+    found, root = _hashes(config, TABLES, made), Path(resolved_root(config.data.root))
+    if changed := [str(root / name) for name, sha256 in found.items() if read.get(root / name, sha256) != sha256]:
+        raise InputError(
+            f"{listed(changed)} changed while the images were checked, and folds and classes are of the earlier rows. "
+            f"Run the command again.",
+            changed,
+        )
+    commit(run.inputs, json.dumps(found, indent=1).encode(), "swinft fit")
 
 
 def check_inputs(run: Run, config: Namespace, tables: Sequence[str] = TABLES) -> None:

@@ -5,19 +5,20 @@ stripped (`swinft.data.tables.text.strip`).
 """
 
 import csv
+import hashlib
 import os
 import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from swinft.data.tables.csv_lines import Lines, UnreadableError, read_lines
+from swinft.data.tables.csv_lines import Lines, UnreadableError, read_bytes, read_lines
 from swinft.data.tables.text import HOW_TWINS_DIFFER, normal, strip, twins
 from swinft.errors import InputError, number_of, suggest
 
@@ -124,6 +125,7 @@ class Table:
         sha256: SHA-256 of a table that steps have made, as CSV; None for a file.
         parts: Names of the tables that were joined, in order.
         part_of_row: Which of these each row is of, int (N,); None where none were joined.
+        read: SHA-256 of each file as it was read, by its path.
     """
 
     path: Path
@@ -137,6 +139,7 @@ class Table:
     sha256: str | None = None
     parts: tuple[Path, ...] = ()
     part_of_row: NDArray[np.int64] | None = None
+    read: Mapping[Path, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -198,6 +201,7 @@ def joined(tables: Sequence[Table]) -> Table:
         file_of_row=np.concatenate([start + each for start, each in zip(starts, own, strict=False)]),
         parts=tuple(table.path for table in tables),
         part_of_row=np.repeat(np.arange(len(tables)), [len(table) for table in tables]),
+        read={path: sha256 for table in tables for path, sha256 in table.read.items()},
     )
 
 
@@ -226,7 +230,8 @@ def read_table(
     """
     settings = {id_column: id_setting, **required}
     try:
-        read = read_lines(path, settings, encoding, given)
+        content = read_bytes(path) if given is None else given
+        read = read_lines(path, settings, encoding, content)
     except UnreadableError as error:
         problems.append(Problem(str(path), error.message, error.fix, error.line, is_missing=error.is_missing))
         return None
@@ -246,7 +251,8 @@ def read_table(
     stripped = dict(zip(header, raw, strict=True))
     notes = [*_notes(path, read, header), *_strip_notes(path, stripped, columns, settings)]
     notes += twin_notes(path, columns[id_column])
-    table = Table(path, columns, lines, id_column, tuple(notes), tuple(read.header))
+    known = {path: hashlib.sha256(content).hexdigest()} if given is None else {}
+    table = Table(path, columns, lines, id_column, tuple(notes), tuple(read.header), read=known)
     if not read.cells:
         problems.append(Problem(str(path), "there is a header but no row", "Give a file with rows."))
     problems += id_problems(table)

@@ -3,10 +3,10 @@
 Shapes: N rows, K outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from swinft.data.datamodule import CSVDataModule
 from swinft.data.schema import Schema
 from swinft.errors import InputError, RunError, listed, number_of
 from swinft.inference.predictions import FOLD, ID, Predictions, header, read_foreign
-from swinft.inference.provenance import sha256
 from swinft.printing import print_line
 from swinft.run.ensemble.recipe import MemberSpec
 from swinft.run.experiment import Experiment
@@ -24,8 +23,9 @@ from swinft.run.layout import NO_FOLD, Run
 from swinft.run.lock import hold_if_writable
 from swinft.run.provenance import predictions_made_with
 from swinft.run.scoring import training_rows
-from swinft.store import digest, is_committed
+from swinft.store import digest, is_committed, sha256_of
 
+Read = TypeVar("Read")
 SHOWN = 5  # ids in a message
 TOLERANCE = 1e-2  # of probabilities, as in metrics: the rounding error of a softmax in bf16
 
@@ -121,12 +121,14 @@ def read_oof(spec: MemberSpec, base: Base, allow_code: list[str] | None, same_fo
         assert spec.oof is not None
         path = spec.oof
         has_folds = same_folds or FOLD in header(path, base.data.schema.outputs)
-        found, notes = read_foreign(path, base.data.schema, [ID, base.data.settings.id], has_folds=has_folds)
+        (found, notes), sha = _with_sha256(
+            path, lambda: read_foreign(path, base.data.schema, [ID, base.data.settings.id], has_folds=has_folds)
+        )
         if found.fold is None:
             found = replace(found, fold=np.full(len(found), NO_FOLD))
         for note in notes:
             print_line(f"  {note}")
-        found, sha = _among_rows(found, base, path), sha256(path.read_bytes())
+        found = _among_rows(found, base, path)
     else:
         run = Run.open(spec.run)
         path = run.oof
@@ -165,7 +167,7 @@ def read_test(spec: MemberSpec, schema: Schema, id_names: Sequence[str]) -> tupl
     if spec.run is None:
         assert spec.test is not None
         path = spec.test
-        found, sha = read_foreign(path, schema, id_names)[0], sha256(path.read_bytes())
+        (found, _), sha = _with_sha256(path, lambda: read_foreign(path, schema, id_names))
     else:
         run = Run.open(spec.run)
         path = run.test_predictions
@@ -175,6 +177,19 @@ def read_test(spec: MemberSpec, schema: Schema, id_names: Sequence[str]) -> tupl
             sha = digest(path)
     check_range(found, schema, path)
     return found, {str(path): sha}
+
+
+def _with_sha256(path: Path, read: Callable[[], Read]) -> tuple[Read, str]:
+    """What is read of a file that another program may be writing, and the file's SHA-256.
+
+    Raises:
+        InputError: It changed in the meantime.
+    """
+    before = sha256_of(path) if path.is_file() else ""
+    found = read()
+    if sha256_of(path) != before:
+        raise InputError(f"{path} changed while it was read: run the command again when it is complete.")
+    return found, before
 
 
 def same_rows(tests: Sequence[Predictions], paths: Sequence[str]) -> list[Predictions]:

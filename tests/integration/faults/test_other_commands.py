@@ -13,6 +13,7 @@ from swinft import cli
 from swinft.cli import main
 from swinft.store import verify
 from swinft.whole_files import is_temporary
+from tests.conftest import tiny_config, write_config
 from tests.integration.faults.harness import in_child
 from tests.kaggle.bundle.conftest import _not_loaded, make  # noqa: F401  # a fixture
 
@@ -231,3 +232,22 @@ def test_other_errors_of_the_system_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(cli, "_command", lambda _: fail)
     with pytest.raises(OSError, match="a fault of the program"):
         main(["runs"])
+
+
+def test_a_table_that_changes_while_the_images_are_checked_is_an_error(competition, tmp_path, monkeypatch, capsys):
+    """Its new SHA-256 was recorded: folds were made of the earlier labels, and trained on the new ones."""
+    copied = Path(shutil.copytree(competition, tmp_path / "competition"))
+    config = write_config(tmp_path / "c.yaml", tiny_config(copied, tmp_path / "runs"))
+    table = copied / "train.csv"
+    before = table.read_text()
+
+    def edited(*given: object) -> int:
+        table.write_text(before.replace("001,green", "001,red"))
+        return 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("swinft.run.freeze.devices_per_fold", edited)
+        assert main(["fit", "--config", str(config), "--fold", "0"]) == 2
+    assert "train.csv changed while the images were checked" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "tiny" / "config.yaml").exists()
+    assert main(["fit", "--config", str(config), "--fold", "0"]) == 0

@@ -16,6 +16,7 @@ from swinft.cli import main
 from swinft.inference.predictions import Predictions
 from swinft.inference.provenance import sha256
 from swinft.run.ensemble import folder
+from swinft.run.ensemble import members as reading
 from swinft.run.ensemble.engines import PARAMETERS
 from swinft.run.ensemble.fits import climb
 from swinft.run.ensemble.members import Base
@@ -352,6 +353,22 @@ def test_a_table_that_does_not_fit_is_refused_with_its_file_and_id(change, runs,
     said = error(capsys)
     assert message.replace("column 'fold'", "column fold") in said.replace("'fold'", "fold")
     assert str(oof) in said
+
+
+def test_a_table_that_changes_while_it_is_read_is_refused(runs, tmp_path, capsys, monkeypatch):
+    """The predictions were those before, and the recorded SHA-256 was that of the file afterwards."""
+    oof, test = pair(runs, "c", tmp_path)
+    read = reading.read_foreign
+
+    def written_meanwhile(path, *given, **options):
+        found = read(path, *given, **options)
+        rewrite(path, lambda rows: rows[::-1])
+        return found
+
+    monkeypatch.setattr(reading, "read_foreign", written_meanwhile)
+    words = ["ensemble", str(runs / "a"), f"{oof}:{test}", "--name", "E", "--runs", str(runs), *QUICK]
+    assert main(words) == 2
+    assert f"{oof} changed while it was read" in error(capsys)
 
 
 WORDS = {
