@@ -26,7 +26,7 @@ def write_beside(path: Path, content: Content) -> tuple[Path, str]:
     What killed processes have left of the same file is deleted.
     """
     _make_folder(path.parent)
-    _clear_left(path)
+    clear_left(path.parent, name=f"{re.escape(path.name)}(?:{MOVED})?")
     # In the same folder: a rename across file systems is a copy, which is not atomic.
     temporary = path.with_name(f".{path.name}.{own_suffix()}")
     try:
@@ -167,20 +167,18 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 
 
-def clear_left(*folders: Path) -> None:
-    """Deletes temporary files that writes of dead processes left in folders."""
-    for each in folders:
-        for path in each.glob(".*.tmp"):
-            if found := re.search(f"{OWNER}$", path.name):
-                _delete_if_left(path, *found.groups())
+def clear_left(*folders: Path, name: str = ".*") -> None:
+    """Deletes temporary files that writes of dead processes left in folders.
 
-
-def _clear_left(path: Path) -> None:
-    """Deletes temporary files of the same name that dead processes left, in folders that nothing sweeps."""
-    name = re.compile(rf"\.{re.escape(path.name)}(?:{MOVED})?{OWNER}")
-    for entry in os.scandir(path.parent):
-        if found := name.fullmatch(entry.name):
-            _delete_if_left(Path(entry.path), *found.groups())
+    Args:
+        folders: The folders; those that do not exist are skipped.
+        name: Pattern of the names of the files that were written.
+    """
+    pattern = re.compile(rf"\.{name}{OWNER}", re.DOTALL)
+    for folder in folders:
+        for entry in os.scandir(folder) if folder.is_dir() else ():
+            if found := pattern.fullmatch(entry.name):
+                _delete_if_left(Path(entry.path), *found.groups())
 
 
 def _delete_if_left(path: Path, pid: str, host: str | None) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shlex
 import sys
 import zipfile
@@ -270,7 +271,9 @@ def _entry(got: Transferred) -> dict[str, Any]:
 def _write_record(
     folder: Path, record: dict[str, Any], files: list[FileRecord], file: str | None, entry: dict[str, Any]
 ) -> None:
-    """Records a download, and every file that it brought, with size and SHA-256."""
+    """Records a download, and every file that it brought, with size and SHA-256, once they are on disk."""
+    if hasattr(os, "sync"):  # all at once: a flush of each of many small files takes longer than the download
+        os.sync()
     kept = [row for row in _read_rows(folder) if row["download"] != (file or "")]
     text = io.StringIO()
     writer = csv.DictWriter(text, ["download", "name", "size", "sha256"], lineterminator="\n")

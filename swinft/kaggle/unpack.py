@@ -14,9 +14,10 @@ from swinft.kaggle.transfer import check_space
 from swinft.system.limits import format_bytes
 from swinft.system.live import LiveLine
 from swinft.system.status import Status
-from swinft.whole_files import own_suffix
+from swinft.whole_files import clear_left, own_suffix
 
 CHUNK = 1 << 20
+DIGITS = 16  # of a member's name in that of its temporary file: the name may be as long as a file's can be
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def unpack(archive: Path, folder: Path, shown: str, overwrite: bool = False) -> 
             infos = checked(opened, shown)
             _check_conflicts(infos, folder, shown, overwrite)
             check_space(folder, sum(info.file_size for info in infos if not (folder / info.filename).is_file()))
+            clear_left(*{(folder / info.filename).parent for info in infos}, name=f"[0-9a-f]{{{DIGITS}}}")
             live, found = LiveLine(), []
             for number, info in enumerate(infos, 1):
                 found.append(_extract(opened, info, folder))
@@ -133,7 +135,7 @@ def _is_same(path: Path, info: zipfile.ZipInfo) -> bool:
 def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> FileRecord:
     """Writes one member beside its place and moves it there; its checksum is compared while it is read."""
     path, digest = folder / info.filename, hashlib.sha256()
-    temporary = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.{own_suffix()}")
+    temporary = path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:DIGITS]}.{own_suffix()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(info) as source, temporary.open("wb") as target:

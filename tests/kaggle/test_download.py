@@ -396,3 +396,13 @@ def wait_for(condition, seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_what_a_killed_command_left_half_unpacked_is_deleted_and_nothing_of_other_programs(kaggle, capsys):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (FOLDER / "train").mkdir(parents=True)
+    for name in (f".{'a0' * 8}.{dead.pid}.tmp", f".mine.{dead.pid}.tmp"):
+        (FOLDER / "train" / name).write_bytes(b"half")
+    said(capsys, SLUG)
+    assert set(in_place()) - set(kaggle.contests[SLUG].files) == {f"train/.mine.{dead.pid}.tmp"}
