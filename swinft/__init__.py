@@ -8,7 +8,6 @@ variable in the program that imports it.
 """
 
 import importlib
-import importlib.metadata
 import os
 from typing import Any
 
@@ -131,7 +130,7 @@ __all__ = sorted(_PUBLIC)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("swinft")
+        return importlib.import_module("swinft.versions").VERSION
     if name not in _PUBLIC:
         raise AttributeError(f"module 'swinft' has no attribute '{name}'")
     return getattr(importlib.import_module(_PUBLIC[name]), name)

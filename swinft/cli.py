@@ -17,6 +17,7 @@ from swinft.json_output import FLAG, Output, failure, write_as_json
 from swinft.printing import visible
 from swinft.system.orphans import end_with_parent
 from swinft.system.processes import rank
+from swinft.versions import VERSION
 
 
 class Command(NamedTuple):
@@ -96,9 +97,7 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE.format(commands="\n".join(lines)), end="")
         return 0 if words else 2
     if words[0] == "--version":
-        from importlib.metadata import version
-
-        print(version("swinft"))
+        print(VERSION)
         return 0
     if len(words) == len(given) or {"-h", "--help"} & set(words):
         return _run(words)[0]

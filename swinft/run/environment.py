@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
 from swinft.system.limits import available_cores
 from swinft.system.precision import training_precision
+from swinft.versions import version
 
 PACKAGES = ("swinft", "torch", "lightning", "timm", "albumentations", "torchmetrics", "numpy", "pandas", "pillow")
 COMPARED = ("versions", "python", "device", "precision")

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from swinft.run.folds.kept import kept_epochs
 from swinft.run.layout import Run
 from swinft.run.lock import hold_if_writable
 from swinft.store import digest, json_bytes, probe
+from swinft.versions import version
 from swinft.whole_files import is_left, replace_together
 
 MAKER = "swinft export"

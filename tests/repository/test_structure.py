@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 # A package or module may import those of the lines before its own, and its own.
 ORDER = [
-    ["errors", "seeding"],
+    ["errors", "seeding", "versions"],
     ["ranges", "printing", "class_spec", "extras", "json_output"],
     ["whole_files"],
     ["store", "system", "pages"],

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -42,6 +41,7 @@ from swinft.run.prediction.loaded import RunPredictor
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.python_inputs import plain, python_inputs
 from swinft.store import json_bytes, probe, replace, sha256_of
+from swinft.versions import VERSION
 from swinft.whole_folders import new_folder, restore, unfinished
 
 NOTEBOOK = "notebook.ipynb"
@@ -271,7 +271,7 @@ def _write_weights(folder: Path, items: Sequence[Item], content: dict[str, Any])
         }
         for item, name in zip(items, names, strict=True)
     ]
-    about: dict[str, Any] = {"format": FORMAT, "made_by": MAKER, "swinft": metadata.version("swinft")}
+    about: dict[str, Any] = {"format": FORMAT, "made_by": MAKER, "swinft": VERSION}
     replace(folder / MANIFEST, json_bytes({**about, **content, "files": files}))
     return _load_all(folder)
 

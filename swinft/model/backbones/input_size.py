@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -88,7 +89,10 @@ def patch_sides(model: Any) -> tuple[int, int]:
 
 def _set_size(set_size: Callable[..., None], name: str, size: tuple[int, int], **options: Any) -> None:
     try:
-        set_size(img_size=size, **options)
+        with warnings.catch_warnings():  # how timm resamples position biases: nothing that a user can change
+            warnings.filterwarnings("ignore", "Using a non-tuple sequence for multidimensional indexing")
+            warnings.filterwarnings("ignore", r".*bucketize\(\): input value tensor is non-contiguous")
+            set_size(img_size=size, **options)
     except AssertionError as error:
         raise InputError(f"'{name}' cannot work at {size[0]} x {size[1]} px (data.image_size): {error}") from error
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +25,7 @@ from swinft.run.compute.choices import NAMES, Choice, device_name
 from swinft.run.compute.out_of_memory import is_out_of_memory
 from swinft.system.limits import available_cores
 from swinft.system.precision import Precision, autocast, half_dtype, precision_choices
+from swinft.versions import version
 
 T = TypeVar("T")
 

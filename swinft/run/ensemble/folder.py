@@ -1,7 +1,6 @@
 """The files of an ensemble, and which folders may be overwritten by one."""
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from swinft.run.config.yaml_text import yaml_text
 from swinft.run.ensemble.engines import library
 from swinft.run.layout import Run
 from swinft.store import commit, is_committed, json_bytes, verify
+from swinft.versions import version
 from swinft.whole_folders import restore
 
 MAKER = "swinft ensemble"

@@ -150,8 +150,8 @@ try:
     root = pathlib.Path(swinft.__file__).parent
     files = sorted(root.rglob("*.py"))
     code = hashlib.sha256(b"".join(str(p.relative_to(root)).encode() + p.read_bytes() for p in files))
-    found["swinft"] = f"{version('swinft')} with code {code.hexdigest()[:12]}"
-except (ImportError, PackageNotFoundError) as error:
+    found["swinft"] = f"{swinft.__version__} with code {code.hexdigest()[:12]}"
+except ImportError as error:
     found["swinft"] = f"not importable: {error}"
 print(json.dumps(found))
 """
