@@ -35,7 +35,8 @@ def test_a_page_has_its_sections_and_commands_that_exist(name):
     assert f"{folder}/" in page.partition("## Layout")[2].partition("## ")[0]
     (block,) = re.findall(r"^## From.*?```\n(.*?)```", page, re.DOTALL | re.MULTILINE)
     lines = [shlex.split(line, comments=True) for line in block.splitlines()]
-    named = [words for words in lines if words[0] == "swinft"] + re.findall(r"`swinft (\w+) ([^`]*)`", page)
+    in_text = re.findall(r"`swinft (\w+) ([^`]*)`", " ".join(page.split()))
+    named = [words for words in lines if words[0] == "swinft"] + in_text
     for words in named:
         command, rest = (words[1], words[2:]) if words[0] == "swinft" else (words[0], words[1].split())
         assert command in COMMANDS, words
