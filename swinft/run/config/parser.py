@@ -24,10 +24,13 @@ from swinft import json_output
 from swinft.class_spec import AsWritten
 from swinft.errors import InputError, suggest
 from swinft.run.config.explain import explain
-from swinft.run.config.help import DescriptiveHelpFormatter, hide_sections, short_help, usage
+from swinft.run.config.help import OWN, DescriptiveHelpFormatter, hide_sections, short_help, usage
 from swinft.run.config.old_keys import migrated
 from swinft.run.config.yaml_text import yaml_text
 from swinft.run.layout import is_frozen
+
+# Options of commands that are no keys of a file.
+ONLY_OPTIONS = (*OWN, "run", "trial")
 
 T = TypeVar("T")
 
@@ -124,10 +127,20 @@ class Parser(ArgumentParser):
         Text for an argument that also accepts functions, such as ModelPruning's, stays unchanged: jsonargparse finds no
         import path for it and would write an error message instead, with which the config could not be read again.
         """
+        if hasattr(self, "print_config"):  # `--print_config`: what it prints can be read again
+            args = (self._of_file(args[0]), *args[1:])
         with limit_imports(self.packages), warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"\s*Dump of a value that does not round-trip: a tuple")
             warnings.filterwarnings("ignore", rf"\s*{NO_PATH}")
             return str(super().dump(*args, **{"format": FORMAT, **kwargs})).replace(NO_PATH, "")
+
+    @staticmethod
+    def _of_file(config: Namespace) -> Namespace:
+        """A config without the options of commands, which files may not have, and without a list that is not given."""
+        kept: Namespace = config.clone()
+        for key in [*ONLY_OPTIONS, *(["rounds"] if config.get("rounds") is None else [])]:
+            kept.pop(key, None)
+        return kept
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """The most used keys, or every key."""

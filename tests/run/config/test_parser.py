@@ -25,6 +25,20 @@ def test_every_shipped_config_parses_and_its_header_shows_its_command(path, caps
     assert f"#   swinft fit --config {path.relative_to(ROOT)}\n" in path.read_text()
 
 
+@pytest.mark.parametrize("flags", ["", "=skip_default", "=skip_unset"])
+def test_a_printed_config_can_be_read_again_and_is_the_same(flags, competition, tmp_path, capsys):
+    path, printed = write_config(tmp_path / "c.yaml", tiny_config(competition, tmp_path)), tmp_path / "printed.yaml"
+    texts = []
+    for file in (path, printed):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", "--config", str(file), f"--print_config{flags}"])
+        assert stop.value.code == 0
+        texts.append(capsys.readouterr().out)
+        printed.write_text(texts[-1])
+    assert texts[0] == texts[1]
+    assert main(["check", "--config", str(printed)]) == 0
+
+
 def test_all_wrong_keys_are_listed_with_file_line_and_the_nearest_key(competition, tmp_path, capsys):
     config = tiny_config(competition, tmp_path, **{"data.imge_size": 32, "model.optim.rl": 1, "trainr": 1})
     path = write_config(tmp_path / "c.yaml", config)
