@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -89,10 +88,7 @@ def patch_sides(model: Any) -> tuple[int, int]:
 
 def _set_size(set_size: Callable[..., None], name: str, size: tuple[int, int], **options: Any) -> None:
     try:
-        with warnings.catch_warnings():  # how timm resamples position biases: nothing that a user can change
-            warnings.filterwarnings("ignore", "Using a non-tuple sequence for multidimensional indexing")
-            warnings.filterwarnings("ignore", r".*bucketize\(\): input value tensor is non-contiguous")
-            set_size(img_size=size, **options)
+        set_size(img_size=size, **options)
     except AssertionError as error:
         raise InputError(f"'{name}' cannot work at {size[0]} x {size[1]} px (data.image_size): {error}") from error
 

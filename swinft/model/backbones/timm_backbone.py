@@ -5,6 +5,7 @@ Shapes: B batch, H and W pixels, D features. Nothing here depends on a model's n
 
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -205,9 +206,12 @@ def _at_size(name: str, pretrained: bool | str, arguments: dict[str, Any], size:
     is_native = load(only_as_it_is=True)
     is_fixed = bool(model.pretrained_cfg.get("fixed_input_size"))
     native = tuple(model.pretrained_cfg["input_size"][-2:])
-    is_resized = resize(model, name, size, arguments.get("window_size"))
-    if not is_native:
-        load()
+    with warnings.catch_warnings():  # of how timm resamples position biases: a user can change nothing about it
+        warnings.filterwarnings("ignore", "Using a non-tuple sequence for multidimensional indexing")
+        warnings.filterwarnings("ignore", r"torch.searchsorted\(\): input value tensor is non-contiguous")
+        is_resized = resize(model, name, size, arguments.get("window_size"))
+        if not is_native:
+            load()
     if is_resized or size == native:
         return model
     # Some have a position table without `fixed_input_size`.
