@@ -246,7 +246,7 @@ class CSVDataModule(LightningDataModule):
 
     def images_csv(self) -> str:
         """The results of `check` for every image, as the text of an `images.csv`."""
-        return self.image_files.to_csv(self.splits.by_name)
+        return "".join(self.image_files.csv_blocks(self.splits.by_name))
 
     def use_images_csv(self, path: Path) -> None:
         """Before `setup`: which training images are skipped is read from an earlier run's `images.csv`, not scanned."""

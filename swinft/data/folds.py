@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
+from swinft.data.grouped import grouped_folds, is_too_large
+from swinft.data.iterative import iterative_folds
 from swinft.data.strata import classes_of, labels_of
 from swinft.data.tables.table import DataError, Problem, Table, read_table
 from swinft.data.tables.text import Spellings
@@ -31,7 +32,6 @@ SPLITTERS: dict[str, Any] = {
     "stratified": StratifiedKFold,
     "group": GroupKFold,
     "stratified_group": StratifiedGroupKFold,
-    "multilabel": MultilabelStratifiedKFold,
 }
 
 
@@ -75,7 +75,11 @@ def make_folds(
         kind = "multilabel_group"
     if kind == "multilabel_group":
         return _multilabel_group_folds(labels_of(targets, num_folds), np.asarray(groups), num_folds, seed)
-    labels = classes if "stratified" in kind else labels_of(targets, num_folds) if kind == "multilabel" else None
+    if kind == "multilabel":
+        return iterative_folds(labels_of(targets, num_folds).astype(bool), num_folds, seed)
+    if kind == "stratified_group" and groups is not None and classes is not None and is_too_large(classes, groups):
+        return grouped_folds(classes, groups, num_folds, seed)
+    labels = classes if "stratified" in kind else None
     splitter = SPLITTERS[kind](n_splits=num_folds, shuffle=True, random_state=seed)
     folds = np.full(len(targets), -1, dtype=np.int64)
     by_group = groups if "group" in kind else None

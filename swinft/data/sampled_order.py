@@ -71,12 +71,12 @@ class SampledOrder:
         targets, names = self.rows.targets, self.rows.schema.outputs
         if not (self.rows.are_classes or self.rows.are_labels):
             return np.empty(0), np.empty(0)
-        if self.rows.are_classes:
-            of_row = np.where(targets[:, None] < 0, np.nan, np.eye(len(names))[targets])
-        else:
-            of_row = targets.astype(np.float64)
         visited = self._positions(0)
-        return np.nanmean(of_row, 0), np.nanmean(of_row[visited], 0)
+        if self.rows.are_classes:
+            return _shares(targets, len(names)), _shares(targets[visited], len(names))
+        columns = [column.astype(np.float64) for column in targets.T]
+        own, drawn = (np.array([np.nanmean(each[rows]) for each in columns]) for rows in (slice(None), visited))
+        return own, drawn
 
     def prior_shift(self) -> NDArray[np.float32] | None:
         """Change of the log odds of each output by the sampler, (K,), for the loss to correct; None if it does not.
@@ -141,4 +141,11 @@ def cumcount(order: NDArray[np.int64]) -> NDArray[np.int64]:
     starts = np.flatnonzero(np.diff(order[by_value], prepend=-1))
     found = np.empty_like(order)
     found[by_value] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    return found
+
+
+def _shares(classes: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
+    """Frequency of each class among the rows that have one, (K,)."""
+    counts = np.bincount(classes[classes >= 0], minlength=num_classes)
+    found: NDArray[np.float64] = counts / counts.sum()
     return found

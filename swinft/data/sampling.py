@@ -59,7 +59,7 @@ class TrainingRows:
         """
         self.column(name)
         problems: list[Problem] = []
-        found = weights(self.table.take(self.rows), name, problems)
+        found = weights(self.table.only([name]).take(self.rows), name, problems)
         if problems:
             raise DataError(problems)
         return found.astype(np.float64)
@@ -156,7 +156,8 @@ def _classes_of(rows: TrainingRows) -> list[NDArray[np.int64]]:
         values = targets[:, 0]  # `target_bins` may give bins of equal counts, which are balanced already
         edges = np.linspace(values.min(), values.max(), 2 + int(math.log2(len(values))))
         targets = np.digitize(values, edges[1:-1])
-    return [np.flatnonzero(targets == name) for name in np.unique(targets)]
+    by_class = np.argsort(targets, kind="stable")  # not a pass over all rows for each class: there may be thousands
+    return np.split(by_class, np.flatnonzero(np.diff(targets[by_class])) + 1)
 
 
 def _draw(rows: NDArray[np.int64], number: int, numbers: np.random.Generator) -> NDArray[np.int64]:

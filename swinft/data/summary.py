@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from swinft.data.splits import Splits
 
 
+MOST_OUTPUTS = 40  # of a summary that is printed; of more, the first and the last ones
+SHOWN_FIRST, SHOWN_LAST = 20, 5
+
+
 def fold_summary(folds: Folds, targets: NDArray[Any], schema: Schema) -> list[dict[str, Any]]:
     """One entry per fold: number of rows, and rows per class, positive rows per label, or mean of each target."""
     entries: list[dict[str, Any]] = []
@@ -60,18 +64,34 @@ def summarize(splits: "Splits", notes: list[str]) -> dict[str, Any]:
 
 
 def format_summary(summary: dict[str, Any]) -> str:
-    """Formats a summary as text: one line per entry, and the folds as a table."""
+    """Formats a summary as text: one line per entry, and the folds as a table.
+
+    Of more than `MOST_OUTPUTS` outputs some are shown, those with the most rows first, and none in the table.
+    """
     lines = []
     for name, value in summary.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            lines += [name, *_table(value)]
+            names = list(value[0]) if len(value[0]) <= MOST_OUTPUTS + 2 else ["fold", "rows"]
+            lines += [name, *_table([{key: each[key] for key in names} for each in value])]
         elif isinstance(value, list):
             lines += [name, *(f"  {visible(str(item))}" for item in value)]
         elif isinstance(value, dict):
-            lines += [name, *(f"  {visible(key)}: {_text(item)}" for key, item in value.items())]
+            lines += [name, *_entries(value)]
         else:
             lines.append(f"{name}: {_text(value)}")
     return "\n".join(lines)
+
+
+def _entries(values: dict[str, Any]) -> list[str]:
+    """A line for each output; of many, for those with the largest values and the smallest ones."""
+    if len(values) <= MOST_OUTPUTS:
+        return [f"  {visible(key)}: {_text(item)}" for key, item in values.items()]
+    entries = list(values.items())
+    if not any(isinstance(item, dict) for item in values.values()):
+        entries.sort(key=lambda entry: -entry[1])
+    lines = [f"  {visible(key)}: {_text(item)}" for key, item in (*entries[:SHOWN_FIRST], *entries[-SHOWN_LAST:])]
+    rest = f"  … {len(entries) - SHOWN_FIRST - SHOWN_LAST:,} more; `--json` has all of them"
+    return [*lines[:SHOWN_FIRST], rest, *lines[SHOWN_FIRST:]]
 
 
 def batch_figure(loader: TimedLoader, n: int, titles: Callable[[list[int]], list[str]]) -> "Figure":

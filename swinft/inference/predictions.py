@@ -7,23 +7,21 @@ float32, and are written with enough digits to be read back exactly.
 Shapes: N rows, K outputs.
 """
 
+import hashlib
+import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from swinft.data.schema import Schema
-from swinft.data.tables.csv_lines import UnreadableError, read_lines
-from swinft.data.tables.numbers import numbers
-from swinft.data.tables.table import DataError, Problem, Table, read_table
-from swinft.data.tables.text import normal
-from swinft.errors import InputError, RunError, listed, number_of, suggest
+from swinft.errors import InputError, RunError, listed, number_of
 from swinft.inference.maps import Maps, read_maps, write_maps
+from swinft.inference.prediction_csv import read_rows, write_rows
 from swinft.inference.provenance import PREDICT, Provenance, provenance_of, read_made_from
 from swinft.store import commit, verify
 
@@ -58,8 +56,9 @@ class Predictions:
     maps: Maps | None = None
 
     def __post_init__(self) -> None:
-        values = np.array(self.values, dtype=np.float32)
-        values.setflags(write=False)
+        values = self.values
+        if not _is_frozen(values):
+            values = _frozen(np.array(values, dtype=np.float32))
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "ids", [str(id) for id in self.ids])
         object.__setattr__(self, "outputs", list(self.outputs))
@@ -101,21 +100,44 @@ class Predictions:
             StoreError: The file was never completed or has changed since.
         """
         made_from = read_made_from(path, PREDICT)
-        # The header is read as a row: pandas would rename a duplicate name.
-        text = pd.read_csv(path if made_from else verify(path), dtype=str, keep_default_na=False, header=None)
-        names, cells = [str(name) for name in text.iloc[0]], text.iloc[1:]
-        positions = {name: position for position, name in enumerate(names) if position > num_outputs}
-        ids = cells.iloc[:, 0].tolist()
-        values = cells.iloc[:, 1 : num_outputs + 1].replace("", "nan").to_numpy().astype(np.float32)
-        return cls(
-            ids,
-            values,
-            names[1 : num_outputs + 1],
-            cells.iloc[:, positions[FOLD]].to_numpy().astype(np.int64) if FOLD in positions else None,
-            cells.iloc[:, positions[STATUS]].tolist() if STATUS in positions else None,
-            provenance_of(made_from),
-            read_maps(path, ids, values),
-        )
+        names, ids, values, more = read_rows(path if made_from else verify(path), num_outputs)
+        fold = np.array(more[FOLD], dtype=np.int64) if FOLD in more else None
+        outputs, maps = names[1 : num_outputs + 1], read_maps(path, ids, values)
+        return cls(ids, values, outputs, fold, more.get(STATUS), provenance_of(made_from), maps)
+
+    @classmethod
+    def pooled(
+        cls, parts: Iterable["Predictions"], scored: Sequence[str], ids: Sequence[str], what: str
+    ) -> "Predictions":
+        """Predictions that several parts have of some rows: `concat(parts).join(scored, what).among(ids, nan)`.
+
+        Only one part is in memory at a time, beside the result.
+
+        Args:
+            parts: Each with some of the rows.
+            scored: Ids of all rows that they must have, each once.
+            ids: Ids of more rows, which get NaN.
+            what: Name of these predictions in messages.
+
+        Raises:
+            RunError: Ids are missing, duplicate or unknown.
+        """
+        row_of = {id: row for row, id in enumerate(ids)}
+        found, outputs, values = list[str](), list[str](), np.zeros((0, 0), np.float32)
+        with_maps = list[Predictions]()
+        for part in parts:
+            if part.maps is not None:
+                with_maps.append(part)
+                continue
+            if not len(values):
+                outputs, values = part.outputs, np.full((len(ids), len(part.outputs)), np.nan, np.float32)
+            own = [(row_of[id], row) for row, id in enumerate(part.ids) if id in row_of]
+            values[[row for row, _ in own]] = part.values[[row for _, row in own]]
+            found += part.ids
+        if with_maps:
+            return cls.concat(with_maps).join(scored, what).among(ids, np.nan)
+        check_ids(found, scored, what)
+        return cls(list(ids), _frozen(values), outputs)
 
     @classmethod
     def concat(cls, parts: Sequence["Predictions"]) -> "Predictions":
@@ -142,25 +164,15 @@ class Predictions:
         Raises:
             RunError: Ids are missing, duplicate or unknown.
         """
-        found, wanted = Counter(self.ids), set(ids)
-        problems = {
-            "without a prediction": [id for id in ids if id not in found],
-            "predicted twice": [id for id, count in found.items() if count > 1],
-            "not known": [id for id in found if id not in wanted],
-        }
-        lines = [
-            f"{number_of(len(names), 'id is', 'ids are')} {how}: {', '.join(names[:5])}"
-            for how, names in problems.items()
-            if names
-        ]
-        if lines:
-            raise RunError("\n  ".join([f"{what} does not contain every id exactly once:", *lines]))
+        check_ids(self.ids, ids, what)
+        if self.ids == list(ids):
+            return self
         row_of = {id: row for row, id in enumerate(self.ids)}
         rows = np.array([row_of[id] for id in ids], dtype=np.int64)
         return replace(
             self,
             ids=list(ids),
-            values=self.values[rows],
+            values=_frozen(self.values[rows]),
             fold=None if self.fold is None else self.fold[rows],
             status=None if self.status is None else [self.status[row] for row in rows],
             maps=None if self.maps is None else self.maps.take(rows),
@@ -168,7 +180,7 @@ class Predictions:
 
     def values_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | Maps:
         """What metrics are computed from, of some rows: values, or maps."""
-        return self.values[rows] if self.maps is None else self.maps.take(rows)
+        return rows_of(self.values, rows) if self.maps is None else self.maps.take(rows)
 
     def among(self, ids: Sequence[str], filler: ArrayLike) -> "Predictions":
         """Predictions for more rows: a row without a prediction gets the filler. Fold and status are dropped.
@@ -184,7 +196,7 @@ class Predictions:
         own = [row_of[ids[row]] for row in rows]
         values[rows] = self.values[own]
         maps = None if self.maps is None else self.maps.take(own).among(rows, len(ids))
-        return replace(self, ids=list(ids), values=values, fold=None, status=None, maps=maps)
+        return replace(self, ids=list(ids), values=_frozen(values), fold=None, status=None, maps=maps)
 
     def select(self, outputs: Sequence[str]) -> "Predictions":
         """The predictions of these outputs, in this order.
@@ -192,13 +204,17 @@ class Predictions:
         Raises:
             InputError: An output is missing or duplicate.
         """
-        wrong = [name for name in outputs if self.outputs.count(name) != 1]
+        counts = Counter(self.outputs)
+        wrong = [name for name in outputs if counts[name] != 1]
         if wrong:
             raise InputError(
                 f"the predictions have the outputs {listed(self.outputs)}, and must have each of the run's once: "
                 f"{listed(outputs)}. Missing or duplicate: {listed(wrong)}."
             )
-        positions = [self.outputs.index(name) for name in outputs]
+        if list(outputs) == self.outputs:
+            return self
+        place = {name: position for position, name in enumerate(self.outputs)}
+        positions = [place[name] for name in outputs]
         maps = None if self.maps is None else self.maps.of_classes(positions)
         return replace(self, values=self.values[:, positions], outputs=list(outputs), maps=maps)
 
@@ -221,13 +237,74 @@ class Predictions:
 
     def to_bytes(self) -> bytes:
         """The CSV."""
-        return as_bytes(self.to_frame())
+        file = io.BytesIO()
+        self.write_to(file)
+        return file.getvalue()
+
+    def write_to(self, file: IO[bytes]) -> None:
+        """Writes the CSV to an open file, some rows at a time."""
+        self._write(file.write)
+
+    def _write(self, write: Callable[[bytes], object]) -> None:
+        more = {FOLD: None if self.fold is None else self.fold.tolist(), STATUS: self.status}
+        given = {name: column for name, column in more.items() if column is not None}
+        write_rows(write, [ID, *self.outputs, *given], self.ids, self.values, list(given.values()))
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the CSV."""
+        digest = hashlib.sha256()
+        self._write(digest.update)
+        return digest.hexdigest()
 
     def write(self, path: Path, producer: str) -> None:
         """Commits the CSV, after the maps, if there are any."""
         if self.maps is not None:
             write_maps(path, self.maps, self.ids, producer)
-        commit(path, self.to_bytes(), producer)
+        commit(path, self.write_to, producer)
+
+
+def rows_of(values: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Predictions of some rows; those of all rows in their order are not copied."""
+    return values if len(rows) == len(values) and (np.diff(rows) == 1).all() else values[rows]
+
+
+def _frozen(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An array that nobody else has, read-only from now on."""
+    values.setflags(write=False)
+    return values
+
+
+def _is_frozen(values: Any) -> bool:
+    """Whether an array can never change: it needs no copy."""
+    is_read_only = isinstance(values, np.ndarray) and values.dtype == np.float32 and not values.flags.writeable
+    return is_read_only and (values.base is None or _is_frozen(values.base))
+
+
+def check_ids(found: Sequence[str], ids: Sequence[str], what: str) -> None:
+    """Checks that predictions are of all rows, each once.
+
+    Args:
+        found: The ids of the predictions.
+        ids: All expected ids, each once.
+        what: Name of the predictions in messages.
+
+    Raises:
+        RunError: Ids are missing, duplicate or unknown.
+    """
+    counts, wanted = Counter(found), set(ids)
+    problems = {
+        "without a prediction": [id for id in ids if id not in counts],
+        "predicted twice": [id for id, count in counts.items() if count > 1],
+        "not known": [id for id in counts if id not in wanted],
+    }
+    lines = [
+        f"{number_of(len(names), 'id is', 'ids are')} {how}: {', '.join(names[:5])}"
+        for how, names in problems.items()
+        if names
+    ]
+    if lines:
+        raise RunError("\n  ".join([f"{what} does not contain every id exactly once:", *lines]))
 
 
 def mean_of(parts: Sequence[Predictions]) -> Predictions:
@@ -237,79 +314,13 @@ def mean_of(parts: Sequence[Predictions]) -> Predictions:
         mean = Maps.mean(maps)
         known = np.isfinite(parts[0].values)
         return replace(parts[0], values=np.where(known, mean.coverage, np.nan), maps=mean)
-    return replace(parts[0], values=np.mean([part.values for part in parts], 0, dtype=np.float32))
+    total = parts[0].values.copy()
+    for part in parts[1:]:
+        total += part.values
+    return replace(parts[0], values=_frozen(total / np.float32(len(parts))))
 
 
 def as_bytes(table: pd.DataFrame) -> bytes:
     """A table as CSV: UTF-8, Unix line endings, no index column."""
     # 9 significant digits are the fewest from which every float32 is read back exactly.
     return bytes(table.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
-
-
-def read_foreign(
-    path: Path, schema: Schema, id_names: Sequence[str], has_folds: bool = False
-) -> tuple[Predictions, list[str]]:
-    """Reads predictions that no run wrote: a blend, or those of another program.
-
-    Args:
-        path: A CSV with an id column and a column per output, in any order.
-        schema: The schema of the run.
-        id_names: Allowed names of the id column; the first that exists is used.
-        has_folds: Whether the column `fold` is read, which must then exist.
-
-    Returns:
-        The predictions, and notes about the file, one line each.
-
-    Raises:
-        DataError: The file is not such a table; all problems are listed.
-    """
-    problems: list[Problem] = []
-    setting = f"the table: it needs a column of ids, called {' or '.join(dict.fromkeys(id_names))}"
-    table = read_table(path, _id_column(path, id_names, schema.outputs), {}, problems, id_setting=setting)
-    if table is None:
-        raise DataError(problems)
-    for name in schema.outputs:
-        if name not in table.columns:
-            fix = f"A prediction table has a column for each of the run's outputs.{suggest(name, table.columns)}"
-            problems.append(Problem(str(path), "there is no such column", fix, 1, column=name))
-    values = numbers(table, [name for name in schema.outputs if name in table.columns], problems)
-    fold = _folds(table, schema, problems) if has_folds else None
-    if problems:
-        raise DataError(problems)
-    unused = [name for name in table.columns if name not in (table.id_column, *schema.outputs, FOLD, STATUS)]
-    notes = [*table.notes, *([f"{path}: the columns {unused} are not used"] if unused else [])]
-    return Predictions(table.ids, values, schema.outputs, fold), notes
-
-
-def _folds(table: Table, schema: Schema, problems: list[Problem]) -> NDArray[np.int64] | None:
-    """The column `fold`; without it, or with other cells than whole numbers, a problem is appended."""
-    if FOLD not in table.columns or FOLD in schema.outputs:
-        fix = (
-            "Out-of-fold predictions need the fold that held each row out: if they were made with a run's folds, add "
-            "the column from its folds.csv, by id."
-        )
-        problems.append(Problem(str(table.path), "there is no such column", fix, 1, column=FOLD))
-        return None
-    found = numbers(table, [FOLD], problems)[:, 0]
-    for row in np.flatnonzero(np.isfinite(found) & (found != np.rint(found))).tolist():
-        problems.append(table.problem(row, "the fold is not a whole number", "Write the number of a fold.", FOLD))
-    return np.nan_to_num(found).astype(np.int64)
-
-
-def header(path: Path, outputs: Sequence[str]) -> list[str]:
-    """The names in the header of a CSV of predictions, whatever delimits its fields; none if it cannot be read.
-
-    Args:
-        path: The CSV.
-        outputs: Columns that it should have, by which the delimiter is found.
-    """
-    try:
-        return [normal(name) for name in read_lines(path, outputs, "utf-8").header]
-    except UnreadableError:  # said by what reads the table
-        return []
-
-
-def _id_column(path: Path, names: Sequence[str], outputs: Sequence[str]) -> str:
-    """The first of the names in a CSV's header; if there is none, the first name, whose absence is an error later."""
-    known = header(path, outputs)
-    return next((name for name in names if name in known), names[0])

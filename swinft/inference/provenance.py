@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swinft.errors import number_of
+from swinft.store import sha256_of
 
 NAME = re.compile(r"\d+_seed_\d+|all(_seed_\d+)?")  # of a training that is not just a fold's number
 PREDICT = "swinft predict"  # the program that writes predictions with a provenance
@@ -90,7 +91,7 @@ def read_made_from(path: Path, maker: str) -> dict[str, Any] | None:
     """The provenance record of a file; None if `maker` did not write the file, or it has changed since."""
     try:
         made_from: dict[str, Any] = json.loads(beside(path).read_bytes())
-        is_ours = made_from["made_by"] == maker and made_from["sha256"] == sha256(path.read_bytes())
+        is_ours = made_from["made_by"] == maker and made_from["sha256"] == sha256_of(path)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return made_from if is_ours else None

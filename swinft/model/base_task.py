@@ -161,7 +161,6 @@ class BaseTask(pl.LightningModule):
     def _log_scores(self, stage: str) -> None:
         """Pools the rows of all ranks and logs their mean loss and every metric."""
         rows, predictions, targets, losses, auxiliary = self._pooled()
-        self._evaluated.clear()
         self.log(f"{stage}_loss", losses.mean(), rank_zero_only=True)
         context = self._context_of(stage, rows.numpy())
         scores = score(self.scored_by, self.net.head.kind, predictions, targets, **context)
@@ -238,7 +237,9 @@ class BaseTask(pl.LightningModule):
 
     def _pooled(self) -> Evaluated:
         """Rows, predictions, targets and losses of all ranks, each row once, in row order."""
-        return pooled_rows(self._of_all_ranks(Evaluated.joined(self._evaluated)))
+        own = Evaluated.joined(self._evaluated)
+        self._evaluated.clear()
+        return pooled_rows(self._of_all_ranks(own))
 
     def _of_all_ranks(self, value: T) -> list[T]:
         """The values of all ranks, in rank order."""

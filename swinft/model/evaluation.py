@@ -15,6 +15,8 @@ from swinft.model.heads.contract import decoded, encoded_targets, evaluated, row
 from swinft.model.network import ImageModel
 from swinft.model.tiles import LogitsOf, Tiling, evaluated_tiles, predicted_tiles
 
+LARGE = 512  # numbers of a row; 100,000 rows are then 200 MB
+
 
 class Evaluated(NamedTuple):
     """Row indices int64 (B,), negative for padding, with their predictions (B, K), targets (B, …) and losses (B,).
@@ -31,8 +33,16 @@ class Evaluated(NamedTuple):
     @classmethod
     def joined(cls, parts: Sequence["Evaluated"]) -> "Evaluated":
         """Concatenates batches, on the CPU."""
+        if len(parts) == 1:
+            return cls(*(None if each is None else each.cpu() for each in parts[0]))  # type: ignore[arg-type]
         columns = (None if tensors[0] is None else torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True))
         return cls(*columns)  # type: ignore[arg-type]
+
+    def kept(self) -> "Evaluated":
+        """The batch as it is kept until all are scored: of many classes on the CPU, or they would fill a GPU."""
+        if self.predictions.numel() < LARGE * len(self.rows):
+            return self
+        return Evaluated.joined([self])
 
 
 def pooled_rows(of_ranks: Sequence[Evaluated]) -> Evaluated:
@@ -54,6 +64,8 @@ def pooled_rows(of_ranks: Sequence[Evaluated]) -> Evaluated:
             f"targets: number each row of the loaders differently, from 0."
         )
     chosen = order[is_first]
+    if torch.equal(chosen, torch.arange(len(pooled.rows))):
+        return pooled
     return Evaluated(*(None if part is None else part[chosen] for part in pooled))  # type: ignore[arg-type]
 
 

@@ -169,7 +169,10 @@ def score(
     """
     chosen = chosen_metrics(metrics, kind)
     _check_rows(chosen, kind, outputs, rows, weights is not None)
-    given, wanted = (_array(values) for values in (predictions, targets))
+    given = _numpy(predictions)
+    if not (given.dtype == np.float32 and takes_classes(kind) and all(map(takes_float32, chosen))):
+        given = given.astype(np.float64)
+    wanted = _array(targets)
     wanted = wanted.astype(np.int64 if wanted.ndim == 1 else np.float64)  # (N,) are class indices
     counted = None if weights is None else _array(weights)
     if not len(given) or not np.isfinite(given).all() or (counted is not None and not counted.any()):
@@ -265,7 +268,16 @@ def _value(metric: Metric, predictions: Array, targets: Array, rows: Any, kind: 
 
 def _array(values: Tensor | ArrayLike) -> Array:
     """Values as float64 on the CPU, which represents every float32 exactly."""
-    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values).astype(np.float64)
+    return _numpy(values).astype(np.float64)
+
+
+def _numpy(values: Tensor | ArrayLike) -> Array:
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+
+
+def takes_float32(metric: Metric) -> bool:
+    """Whether predictions of classes need no copy in float64 for a metric."""
+    return isinstance(metric, BuiltinMetric) and metric.takes_float32
 
 
 def _check_probabilities(metrics: Sequence[Metric], predictions: Array) -> None:

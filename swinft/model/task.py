@@ -308,7 +308,7 @@ class FineTuneTask(OptimizedTask):
 
     def _evaluate(self, batch: Batch) -> None:
         """Stores rows, predictions, targets and losses of a batch."""
-        self._evaluated.append(evaluated_batch(self.predictor, self._logits, batch))
+        self._evaluated.append(evaluated_batch(self.predictor, self._logits, batch).kept())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Prevents `load_from_checkpoint` from loading pretrained weights, which the checkpoint's replace."""

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,8 @@ from swinft.model.training.steps import Steps
 
 # Two rows find the same errors as a full batch, except for its memory; on a CPU a full one can take minutes.
 MAX_ROWS = 2
+# Predictions on which metrics are tried, rows times outputs: of more rows and classes they would fill the memory.
+MAX_TRIED_CELLS = 2**26
 TRIED_STEPS = Steps(1_000_000, 1_000)  # a schedule's checks do not depend on these numbers
 
 
@@ -183,7 +186,18 @@ def try_step(
 
 
 def _try_metrics(task: FineTuneTask, predictions: Tensor, targets: Tensor, rows: Any, weights: Any) -> None:
-    """Scores all rows, repeating the few predictions: a metric may need every class, group or column."""
+    """Scores all rows, repeating the few predictions: a metric may need every class, group or column.
+
+    Where that would fill the memory, the first row of each class and then the first rows are scored.
+    """
+    most = max(1, MAX_TRIED_CELLS // predictions[0].numel())
+    if len(targets) > most:
+        firsts = np.unique(targets.numpy(), return_index=True)[1] if targets.ndim == 1 else np.zeros(0, np.int64)
+        others = np.setdiff1d(np.arange(most + len(firsts)).clip(max=len(targets) - 1), firsts)
+        chosen = np.sort(np.concatenate([firsts, others])[:most])
+        targets = targets[torch.from_numpy(chosen)]
+        rows = None if rows is None else rows.iloc[chosen].reset_index(drop=True)
+        weights = None if weights is None else weights[chosen]
     repeated = predictions[torch.arange(len(targets)) % len(predictions)]
     context = task.table_context() | {"rows": rows, "weights": weights}
     score(task.scored_by, task.net.head.kind, repeated, targets, **context)

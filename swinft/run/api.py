@@ -13,7 +13,8 @@ from swinft.data.row_images import row_images
 from swinft.data.schema import Schema
 from swinft.errors import InputError, command, listed
 from swinft.inference.export import Form
-from swinft.inference.predictions import ID, Predictions, read_foreign
+from swinft.inference.foreign import read_foreign
+from swinft.inference.predictions import ID, Predictions
 from swinft.model.network import ImageModel
 from swinft.run import layout
 from swinft.run.config.parser import options_from
@@ -107,8 +108,7 @@ def find(
     """
     with python_inputs() as folder:
         words = config_words(folder, config, {**(overrides or {}), **keys}, allow_code)
-        words += [f"--what=[{','.join(what)}]"] if what else []
-        return find_from_argv([*words, f"--steps={steps}"])
+        return find_from_argv([*words, *([f"--what=[{','.join(what)}]"] if what else []), f"--steps={steps}"])
 
 
 def config_words(

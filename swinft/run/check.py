@@ -22,6 +22,7 @@ from swinft.inference.rules.rule import Rule
 from swinft.inference.tta import check_views
 from swinft.json_output import Output
 from swinft.model.metrics import Metric, Traits, traits_of
+from swinft.model.scoring import reads_table
 from swinft.model.task import METADATA_HIDDEN
 from swinft.model.trial import try_step
 from swinft.printing import print_line
@@ -41,6 +42,7 @@ from swinft.run.folds.planned import Planned, planned, step_problems
 from swinft.run.folds.pretrained import check_pretrained, check_unseen, pretrained_of
 from swinft.run.folds.teacher import DISTILL, LABELS, TeacherRun, teacher_of, teachers_of
 from swinft.run.folds.trainer_checks import check_trainer
+from swinft.run.room import check_memory
 from swinft.run.submission.decide import plan_submission
 from swinft.run.submission.grouping import GroupConfig, check_ids, predicted_ids
 from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
@@ -118,6 +120,8 @@ def check_run(experiment: Experiment, select: Select = select_compute, absent: S
         _collect(problems, lambda: None if folds.is_given else _check_fold(config, folds.planned))
     tables = _collect(problems, partial(_tables, data)) if data else None
     tried = _collect(problems, lambda: _check_task(experiment, data, *tables, teachers)) if data and tables else None
+    if data and tables and tried:
+        _collect(problems, lambda: _check_memory(experiment, *tables, tried))
     plan = _collect(problems, lambda: _plan_submission(experiment, data, *tables, tried)) if data and tables else None
     metrics = tried.task.scored_by if tried else []
     rules = _collect(problems, lambda: _check_rules(experiment, data, *tables, metrics)) if data and tables else None
@@ -250,6 +254,14 @@ def _check_rules(
     return check_on_tables(config, rows, test, schema, data.settings.columns.rules, metrics)
 
 
+def _check_memory(experiment: Experiment, rows: Rows, schema: Schema, tried: TriedTask) -> None:
+    """Checks that predictions of all rows can be in memory; maps of masks are kept in another form."""
+    if not schema.base.are_maps:
+        count = len(rows.table) if rows.num_main is None else rows.num_main
+        seeds = len(experiment.config.seeds or [0])
+        check_memory(count, len(schema.outputs), seeds, tried.task.scored_by, schema.base.are_classes)
+
+
 def _check_task(
     experiment: Experiment, data: CSVDataModule, rows: Rows, schema: Schema, teachers: list[TeacherRun]
 ) -> TriedTask:
@@ -266,7 +278,7 @@ def _check_task(
     task.initialize(targets, features, *(torch.from_numpy(each[rows.is_used]) for each in rows.auxiliary))
     side = config.data.image_size
     size = (side, side) if isinstance(side, int) else side
-    columns = rows.table.frame(np.flatnonzero(used).tolist())
+    columns = rows.table.frame(np.flatnonzero(used).tolist()) if reads_table(task.scored_by) else None
     for teacher in teachers:
         if schema.base.are_maps:
             raise InputError(

@@ -4,6 +4,8 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
+from jsonargparse import Namespace
+
 from swinft.data.folds import folds_csv
 from swinft.errors import InputError, listed, number_of
 from swinft.printing import format_seconds, print_line
@@ -19,6 +21,7 @@ from swinft.run.inputs import freeze_inputs
 from swinft.run.layout import Run
 from swinft.run.lock import hold
 from swinft.run.resume import check_resume
+from swinft.run.room import oof_bytes
 from swinft.run.trackers.checks import check_trackers, trackers_of
 from swinft.store import commit, probe
 from swinft.whole_folders import clear_deleted, delete_folder
@@ -74,11 +77,8 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
         print_line(f"  {note}")
     for line in checked.lines():
         print_line(line)
-    # Per fold: weights, and during the fit two checkpoints with weights, their average and AdamW's two moments, and
-    # weights of epochs that may be averaged: one more than are.
-    kept = getattr(config.checkpoint, "epochs", -1) + 1
     num_trainings = (int(data.fold_of_row.max()) + 1) * len(config.seeds or [0])
-    probe(run.root.parent, 4 * checked.num_parameters * (num_trainings + 8 + kept))
+    probe(run.root.parent, _needed_bytes(checked, config, num_trainings))
     devices = devices_per_fold(config, num_trainings)
     if run.root.exists():
         was_started = not run.is_unstarted()
@@ -87,6 +87,19 @@ def prepare(run: Run, experiment: Experiment, held: Path) -> CheckedImages | Non
             print(f"{run.root}: the earlier run is deleted (--overwrite)")
     write_run(run, experiment, checked, devices)
     return checked_images(data)
+
+
+def _needed_bytes(checked: CheckedRun, config: Namespace, num_trainings: int) -> int:
+    """What a run needs on the disk, about: weights, checkpoints and out-of-fold predictions."""
+    # Per fold: weights, and during the fit two checkpoints with weights, their average and AdamW's two moments, and
+    # weights of epochs that may be averaged: one more than are.
+    kept = getattr(config.checkpoint, "epochs", -1) + 1
+    needed, data = 4 * checked.num_parameters * (num_trainings + 8 + kept), checked.data
+    assert data.schema is not None
+    if not data.schema.base.are_maps:
+        seeds, views = len(config.seeds or [0]), len(config.predict.views)
+        needed += oof_bytes(int(data.splits.is_scored.sum()), len(data.schema.outputs), seeds, views)
+    return needed
 
 
 def write_run(run: Run, experiment: Experiment, checked: CheckedRun, devices: int) -> None:
@@ -98,7 +111,8 @@ def write_run(run: Run, experiment: Experiment, checked: CheckedRun, devices: in
         commit(run.extra, data.splits.leaks_csv.encode(), "swinft fit")
     if data.settings.folds.drop:
         commit(run.dropped, Path(data.settings.folds.drop).read_bytes(), "swinft fit")
-    commit(run.images, data.images_csv().encode(), "swinft fit")
+    lines = data.image_files.csv_blocks(data.splits.by_name)
+    commit(run.images, lambda file: file.writelines(block.encode() for block in lines), "swinft fit")
     tables = {"train": data.train_table, "sample_submission": data.splits.sample}
     tables |= {"test": data.test_table} if data.settings.test else {}
     made = {f"data.{key}": table.sha256 for key, table in tables.items() if table and table.sha256}

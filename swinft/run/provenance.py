@@ -1,9 +1,11 @@
 """Which files a run's commands may overwrite, and whether predictions were made with the run's current weights."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any, cast
 
 from swinft.errors import InputError, command, listed
 from swinft.inference.maps import is_foreign
@@ -19,8 +21,8 @@ from swinft.inference.provenance import (
 from swinft.printing import print_line
 from swinft.run.fold_files import FoldId
 from swinft.run.layout import Run
-from swinft.store import commit, digest, probe, verify
-from swinft.whole_files import is_left, replace_together
+from swinft.store import commit, digest, probe, sha256_of, verify
+from swinft.whole_files import Content, is_left, replace_together
 
 
 def check_weights(run: Run, made_with: Provenance, path: Path) -> None:
@@ -76,7 +78,7 @@ def remake_command(run: Run) -> str:
 
 
 def _is_same(path: Path, expected: str) -> bool:
-    return sha256(path.read_bytes()) == expected
+    return sha256_of(path) == expected
 
 
 def weights_of(run: Run, folds: list[FoldId]) -> dict[str, str]:
@@ -103,14 +105,23 @@ def predictions_made_with(run: Run) -> Provenance:
     return found
 
 
-def write_made_from(run: Run, path: Path, content: bytes, maker: str, made_from: dict[str, Any]) -> None:
+def write_made_from(run: Run, path: Path, content: Content, maker: str, made_from: dict[str, Any]) -> None:
     """Writes a file and its provenance beside it; with commit records if it is an artefact of the run."""
-    text = json.dumps({"made_by": maker, "sha256": sha256(content), **made_from}, indent=1).encode()
+    text = json.dumps({"made_by": maker, "sha256": _sha256(content), **made_from}, indent=1).encode()
     if is_own(run, path, maker):
         commit(path, content, maker)
         commit(beside(path), text, maker)
     else:
         replace_together({path: content, beside(path): text})
+
+
+def _sha256(content: Content) -> str:
+    """SHA-256 of what is written, which may be too large for the memory."""
+    if isinstance(content, bytes):
+        return sha256(content)
+    found = hashlib.sha256()
+    content(cast(IO[bytes], SimpleNamespace(write=found.update)))
+    return found.hexdigest()
 
 
 def is_own(run: Run, path: Path, maker: str) -> bool:

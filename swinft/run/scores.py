@@ -12,7 +12,7 @@ import numpy as np
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.splits import OK
 from swinft.errors import StoreError, command, listed, number_of
-from swinft.inference.predictions import Predictions, mean_of
+from swinft.inference.predictions import Predictions, mean_of, rows_of
 from swinft.model.metrics import Metric
 from swinft.printing import format_score, format_seconds
 from swinft.run.environment import note_of_folds
@@ -45,8 +45,8 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     of_seeds: dict[int | None, Predictions] = {}
     for seed in experiment.config.seeds or [None]:
         folds = [run.fold(index) for index in run.planned_folds()]
-        parts = [Predictions.read(fold.oof, num_outputs) for fold in folds if fold.seed == seed]
-        of_seeds[seed] = Predictions.concat(parts).join(scored, f"the folds' oof.csv in {run.root}").among(ids, np.nan)
+        parts = (Predictions.read(fold.oof, num_outputs) for fold in folds if fold.seed == seed)
+        of_seeds[seed] = Predictions.pooled(parts, scored, ids, f"the folds' oof.csv in {run.root}")
     found = next(iter(of_seeds.values()))
     if len(of_seeds) > 1:
         found = mean_of(list(of_seeds.values()))
@@ -62,6 +62,7 @@ def join(run: Run, experiment: Experiment) -> dict[str, Any]:
     scores |= fit_masks(counts, data, metrics)
     scores |= scores_with_rules(experiment, oof, data, metrics)
     commit(run.scores, json_bytes(scores), "swinft fit")
+    del oof, found, of_seeds  # the report reads them again
     try:
         write_report(run, data, metrics, counts)
     except Exception as error:  # the scores must be shown all the same
@@ -81,7 +82,7 @@ def _scores(
     """The pooled score of every metric, the folds' own, and their spread (standard deviation over folds)."""
     names = list(results[0]["oof"])
     scored = np.flatnonzero(data.is_scored)
-    values = oof.values[scored] if counts is None else counts
+    values = rows_of(oof.values, scored) if counts is None else counts
     pooled = score_rows(_metrics(experiment, results), data, scored, values)
     spread = {name: float(np.std([each["oof"][name] for each in results])) for name in names}
     spread = spread if len(results) > 1 else dict.fromkeys(names, math.nan)  # of one fold there is none

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from sklearn.model_selection import StratifiedKFold
 
 from swinft.data.fold_checks import check_folds, count_per_fold, split_groups
@@ -16,6 +17,42 @@ NUMBERS = RNG.gamma(2.0, 15.0, (200, 1)).astype(np.float32)
 LABELS = (RNG.random((200, 4)) < [0.5, 0.3, 0.1, 0.05]).astype(np.float32)
 GROUPS = [f"patient {k}" for k in RNG.choice(40, 200)]
 NAMES = ["a", "b", "c", "d"]
+
+
+def test_multi_label_folds_are_those_of_iterative_stratification():
+    rng = np.random.default_rng(0)
+    for seed in range(30):
+        labels = (rng.random((int(rng.integers(6, 60)), int(rng.integers(2, 9)))) < rng.random()).astype(np.float32)
+        expected = np.empty(len(labels), dtype=np.int64)
+        splitter = MultilabelStratifiedKFold(n_splits=3, shuffle=True, random_state=seed)
+        for fold, (_, held_out) in enumerate(splitter.split(labels, labels.astype(np.int8))):
+            expected[held_out] = fold
+        assert make_folds("multilabel", 3, seed, labels).tolist() == expected.tolist()
+
+
+def test_groups_of_many_classes_are_spread_as_evenly_as_by_scikit_learn(monkeypatch):
+    rng, ratios = np.random.default_rng(0), []
+    for seed in range(8):
+        classes, groups = rng.integers(0, 12, 400), [f"g{k}" for k in rng.integers(0, 120, 400)]
+
+        def uneven(classes=classes, groups=groups, seed=seed):
+            folds = make_folds("stratified_group", 4, seed, classes, groups)
+            assert all(len(set(folds[np.array(groups) == group])) == 1 for group in set(groups))
+            counts = np.stack([np.bincount(classes[folds == fold], minlength=12) for fold in range(4)])
+            return counts.std(0).mean(), np.ptp(np.bincount(folds))
+
+        expected = uneven()
+        with monkeypatch.context() as patch:
+            patch.setattr("swinft.data.grouped.MOST_CELLS", 0)
+            found = uneven()
+        ratios.append(found[0] / expected[0])
+        assert found[1] <= expected[1] + 12
+    assert np.mean(ratios) < 1.15
+
+
+def test_one_label_is_split_like_several():
+    folds = make_folds("multilabel", 4, 0, LABELS[:, :1])
+    assert np.ptp([LABELS[folds == fold, 0].sum() for fold in range(4)]) <= 1
 
 
 def number_split(folds):

@@ -17,7 +17,7 @@ import pytest
 from swinft.cli import main
 from tests.kaggle.bundle.conftest import COMPETITION, mount
 
-LACKING = ["lightning", "jsonargparse", "iterative-stratification"]  # what the image does not have
+LACKING = ["lightning", "jsonargparse"]  # what the image does not have
 # Runs a notebook inside a network namespace that has nothing but its own loopback.
 RUN = """
 import fcntl, json, socket, struct, sys
@@ -65,7 +65,7 @@ def fresh_environment(folder: Path) -> Path:
     image = folder / "image"
     image.mkdir()
     hidden = {str(metadata.distribution(name)._path.name) for name in ("swinft", *LACKING)}  # type: ignore[attr-defined]
-    hidden |= {"swinft", "lightning", "jsonargparse", "iterstrat"}
+    hidden |= {"swinft", "lightning", "jsonargparse"}
     for path in Path(metadata.distribution("torch").locate_file("")).iterdir():
         if (
             path.name not in hidden
@@ -117,7 +117,7 @@ def test_a_fresh_environment_without_a_network_writes_the_same_submission(image,
     assert done.stdout.startswith("NO NETWORK") or not cut
     assert (working / "submission.csv").read_bytes() == (tiny_run / "submission.csv").read_bytes()
     (packages,) = (image / "lib").glob("python*/site-packages")
-    assert {"swinft", "lightning", "jsonargparse", "iterstrat"} <= {path.name for path in packages.iterdir()}
+    assert {"swinft", "lightning", "jsonargparse"} <= {path.name for path in packages.iterdir()}
     (inputs / "datasets" / "me" / "swinft-tiny-weights" / "tiny--fold_1--weights.safetensors").unlink()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=working)
     assert done.returncode == 1

@@ -1,6 +1,7 @@
 """The image files of a datamodule: scanned once, when needed; keeps the index, the cache and the notes."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from swinft.data.inspection.duplicates import (
     shared_images,
     test_duplicate_notes,
 )
-from swinft.data.inspection.index import ImageIndex, differing, read_images, write_images
+from swinft.data.inspection.index import ImageIndex, differing, image_blocks, read_images
 from swinft.data.inspection.scan import ImageSet, headers, scan
 from swinft.data.pseudo_labels import AWAITS
 from swinft.data.samples import Rows
@@ -236,13 +237,13 @@ class ImageFiles:
         found = {split: self._results[split].index for split in splits if split in self._results}
         return {SPLITS[split]: index.summary(splits[split].paths) for split, index in found.items()}
 
-    def to_csv(self, splits: dict[str, Rows]) -> str:
-        """The scan results, as the text of an `images.csv`.
+    def csv_blocks(self, splits: dict[str, Rows]) -> Iterator[str]:
+        """The scan results, as the text of an `images.csv`, some lines at a time.
 
         Args:
             splits: The rows of each split.
         """
-        return write_images({split: (splits[split].image_names, found.index) for split, found in self._results.items()})
+        return image_blocks({split: (splits[split].image_names, found.index) for split, found in self._results.items()})
 
     def check_unchanged(self, train: Rows, known: Path) -> None:
         """Compares the training images with those recorded in an `images.csv`.

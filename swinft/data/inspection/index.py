@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from swinft.data.inspection.statistics import STATISTICS
 from swinft.data.sources.source import is_absent
 
+BLOCK = 10_000  # lines of an `images.csv` whose text is made at once
 HASH_SIDE = 16  # the perceptual hash has its square of bits
 SIGNATURE = ("bytes", "modified_ns", "changed_ns", "inode", "device")  # int64 each; −1 if the file is missing
 
@@ -128,20 +129,27 @@ class Known(NamedTuple):
     problem: str
 
 
-def write_images(splits: Mapping[str, tuple[Sequence[str], ImageIndex]]) -> str:
-    """The text of an `images.csv`: one line per image, with what identifies its content.
+def image_blocks(splits: Mapping[str, tuple[Sequence[str], ImageIndex]]) -> Iterator[str]:
+    """The text of an `images.csv`, some lines at a time: one per image, with what identifies its content.
 
     Args:
         splits: Ids and index of `train` and `test`.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    yield _csv([COLUMNS])
     for split, (ids, index) in splits.items():
-        states = index.records["signature"].tolist()
-        lines = zip(ids, states, _codes(index.records), _numbers(index.records), strict=True)
-        for row, (id, state, codes, numbers) in enumerate(lines):
-            writer.writerow((split, id, *state, *codes, *numbers, index.errors.get(row, "")))
+        for start in range(0, len(index), BLOCK):
+            records = index.records[start : start + BLOCK]
+            states, names = records["signature"].tolist(), ids[start : start + BLOCK]
+            lines = zip(names, states, _codes(records), _numbers(records), strict=True)
+            yield _csv(
+                (split, id, *state, *codes, *numbers, index.errors.get(row, ""))
+                for row, (id, state, codes, numbers) in enumerate(lines, start)
+            )
+
+
+def _csv(lines: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
 
 

@@ -25,9 +25,12 @@ from swinft.data.sources.files import FILES
 from swinft.data.sources.source import ImageError, Source, read_image
 from swinft.errors import InputError, listed
 from swinft.system.limits import available_cores
+from swinft.system.progress import Progress
 
 FLAT = 4  # standard deviation in levels; the perceptual hash of a flatter image is noise
 BLANK = 2  # levels between the smallest and largest value of each colour: a JPEG of one colour has no more
+STEP = 64  # files that count as a batch of the progress
+FIRST_LINE_SECONDS = 15.0  # before the first line, if there is no terminal
 STATS = 512  # files per thread task when reading file states
 
 Item = TypeVar("Item")
@@ -130,9 +133,12 @@ def scan(images: ImageSet, workers: int | None = None, on_pixels: Callable[[Pixe
         found = scan_image(images, row, records[row : row + 1])
         return found if on_pixels or isinstance(found, str) else None
 
-    with ThreadPoolExecutor(threads) as pool:
+    counter = Progress("images  decoded once", -(-len(images) // STEP), FIRST_LINE_SECONDS)
+    with ThreadPoolExecutor(threads) as pool, counter:
         # The number of pending futures is limited, or a slow consumer would fill the memory with images.
         for row, found in enumerate(in_order(pool, one, range(len(images)), ahead=4 * threads)):
+            if (row + 1) % STEP == 0:
+                counter.add(STEP)
             if isinstance(found, str):
                 errors[row] = found
             elif on_pixels and found is not None:

@@ -165,7 +165,7 @@ class ImageDataset(Dataset[dict[str, Any]]):
         """(epoch, row) of a key."""
         if isinstance(key, tuple):
             return key
-        return 0, int((np.arange(self.num_rows) if self.visited is None else self.visited)[operator.index(key)])
+        return 0, int((range(self.num_rows) if self.visited is None else self.visited)[operator.index(key)])
 
     def labels(self, row: int) -> dict[str, Any]:
         """An item without its image: `row`, and optionally `target`, `features`, `weight` and auxiliary targets."""

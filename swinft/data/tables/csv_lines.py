@@ -10,7 +10,7 @@ import re
 import sys
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,21 @@ def lines_of(content: bytes, path: Path, wanted: Collection[str], encoding: str,
         encoding: Encoding of the text.
         delimiter: Between the fields; None to detect it.
     """
+    rows, notes = rows_of(content, path, wanted, encoding, delimiter)
+    cells, lines = [], []
+    for row, line in rows:
+        cells.append(row)
+        lines.append(line)
+    return Lines(cells[0], cells[1:], lines[1:], notes)
+
+
+def rows_of(
+    content: bytes, path: Path, wanted: Collection[str], encoding: str, delimiter: str | None = None
+) -> tuple[Iterator[tuple[list[str], int]], list[str]]:
+    """The rows of a CSV one by one, the header first, each with its line; and the notes of `Lines`.
+
+    Arguments and errors as of `lines_of`; what breaks a later row is raised there.
+    """
     content, notes = _unpack(content, path)
     text = _decode(content, encoding)
     if not text.strip():
@@ -105,8 +120,11 @@ def lines_of(content: bytes, path: Path, wanted: Collection[str], encoding: str,
         notes += [f"the fields are separated by {DELIMITERS[delimiter]}"] if delimiter != "," else []
     # `a, "b, c"`: csv recognises a quote only at the start of a field.
     is_spaced = re.search(re.escape(delimiter) + ' +"', text) is not None
-    rows, lines = _parse(text, delimiter, is_spaced)
-    return Lines(rows[0], rows[1:], lines[1:], notes)
+    # Not from the text, of which a buffer would have four bytes a character.
+    lines = io.TextIOWrapper(io.BytesIO(content), _codec(encoding), newline="")
+    if lines.read(1) != "\ufeff":
+        lines.seek(0)
+    return _parse(lines, delimiter, is_spaced), notes
 
 
 def read_bytes(path: Path) -> bytes:
@@ -189,7 +207,7 @@ def _decode(content: bytes, encoding: str) -> str:
         if what.lower() not in encoding.lower() and content[: len(start)].lower() == start.lower():
             raise UnreadableError(f"the file is {what}, not a CSV", fix)
     try:
-        text = content.decode("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)
+        text = content.decode(_codec(encoding))
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         fix = (
@@ -205,6 +223,11 @@ def _decode(content: bytes, encoding: str) -> str:
     if "\0" in text[:1000]:
         raise UnreadableError("the text is full of NUL characters", "Save it as UTF-8; it may be UTF-16.")
     return text.removeprefix("\ufeff")
+
+
+def _codec(encoding: str) -> str:
+    """The codec of an encoding; that of UTF-8 also reads a byte order mark."""
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
 
 
 def _is_utf8_after_all(content: bytes, encoding: str) -> bool:
@@ -233,17 +256,15 @@ def _delimiter(text: str, wanted: Collection[str]) -> str:
     return [*found, *several, ","][0]
 
 
-def _parse(text: str, delimiter: str, is_spaced: bool) -> tuple[list[list[str]], list[int]]:
+def _parse(lines: Iterable[str], delimiter: str, is_spaced: bool) -> Iterator[tuple[list[str], int]]:
     csv.field_size_limit(sys.maxsize)  # process-wide; masks as text exceed the default of 131,072
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=is_spaced)
-    rows, lines, start = [], [], 1
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=is_spaced)
+    start = 1
     try:
         for cells in reader:
             if cells:
-                rows.append(cells)
-                lines.append(start)
+                yield cells, start
             start = reader.line_num + 1
     except csv.Error as error:
         fix = f"A quote that opens a field must close it, before a {delimiter!r} or the line's end."
         raise UnreadableError(f"the CSV is broken: {error}", fix, start) from error
-    return rows, lines

@@ -52,6 +52,9 @@ def numbers(
     values = np.full((len(table), len(columns)), np.nan, dtype=np.float32)
     for k, name in enumerate(columns):
         cells = table.column(name)
+        if (plain := plain_numbers(cells)) is not None:
+            values[:, k] = plain
+            continue
         counts = Counter(cells)
         of_cell = {cell: value for cell in counts if (value := number(cell)) is not None}
         if is_boolean(counts, rules) if booleans is None else name in booleans:
@@ -99,8 +102,9 @@ def precision_problems(table: Table, columns: Sequence[str]) -> list[Problem]:
     """
     problems = []
     for name in columns:
-        cells = {cell for cell in set(table.column(name)) if number(cell) is not None}
-        values = np.array([float(cell) for cell in cells])
+        values = plain_numbers(table.column(name))
+        if values is None:
+            values = np.array([float(cell) for cell in set(table.column(name)) if number(cell) is not None])
         spread = np.ptp(values) if len(values) else 0.0
         error = np.abs(values - values.astype(np.float32)).max(initial=0.0)
         if spread and error > LARGEST_ERROR * spread:
@@ -119,6 +123,16 @@ def are_numbers(cells: Iterable[str]) -> bool:
     return all(map(NUMBER.fullmatch, cells))
 
 
+def plain_numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
+    """The cells as numbers, float64 (N,), where all of them are; else None. Faster than `number` of each."""
+    try:
+        values = np.fromiter(map(float, cells), np.float64, len(cells))
+    except ValueError:
+        return None
+    is_plain = (np.abs(values) <= LARGEST).all() and not any("_" in cell for cell in cells)
+    return values if is_plain else None
+
+
 def number(cell: str) -> float | None:
     """The cell as a float32 number; None if it is not a finite one."""
     return value if NUMBER.fullmatch(cell) and abs(value := float(cell)) <= LARGEST else None
@@ -126,8 +140,13 @@ def number(cell: str) -> float | None:
 
 def is_boolean(cells: Iterable[str], rules: TextRules) -> bool:
     """Whether all cells that are not missing are 0, 1, or words like True and No."""
-    given = [cell for cell in cells if not rules.is_missing(cell)]
-    return bool(given) and all(cell.casefold() in TRUE | FALSE or number(cell) in (0.0, 1.0) for cell in given)
+    has_any = False
+    for cell in cells:
+        if not rules.is_missing(cell):
+            has_any = True
+            if cell.casefold() not in TRUE | FALSE and number(cell) not in (0.0, 1.0):
+                return False
+    return has_any
 
 
 def _notes(table: Table, name: str, filled: Counter[str], read: set[str]) -> list[str]:

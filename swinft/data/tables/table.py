@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from swinft.data.tables.csv_lines import Lines, UnreadableError, read_bytes, read_lines
+from swinft.data.tables.csv_lines import UnreadableError, read_bytes, rows_of
+from swinft.data.tables.packed import ColumnReader, compact
 from swinft.data.tables.text import HOW_TWINS_DIFFER, normal, strip, twins
 from swinft.errors import InputError, number_of, suggest
 
@@ -163,10 +164,17 @@ class Table:
 
     def take(self, rows: NDArray[np.int64]) -> "Table":
         """The table of some rows."""
+        if len(rows) == len(self) and (rows == np.arange(len(self))).all():
+            return self
         chosen = rows.tolist()
-        columns = {name: [cells[row] for row in chosen] for name, cells in self.columns.items()}
+        cells = ((name, [column[row] for row in chosen]) for name, column in self.columns.items())
+        columns = compact(cells, (len(self.columns), len(chosen)), [self.id_column])
         files, parts = (None if each is None else each[rows] for each in (self.file_of_row, self.part_of_row))
         return replace(self, columns=columns, lines=self.lines[rows], file_of_row=files, part_of_row=parts)
+
+    def only(self, names: Iterable[str]) -> "Table":
+        """The table with the ids and some columns."""
+        return replace(self, columns={name: self.columns[name] for name in dict.fromkeys((self.id_column, *names))})
 
     def file(self, row: int) -> Path:
         """The file of a row."""
@@ -185,10 +193,9 @@ def joined(tables: Sequence[Table]) -> Table:
         tables: At least one.
     """
     first = tables[0]
-    columns = {
-        name: [cell for table in tables for cell in table.columns.get(name, [""] * len(table))]
-        for name in first.columns
-    }
+    rows = sum(map(len, tables))
+    cells = ((name, [cell for t in tables for cell in t.columns.get(name, [""] * len(t))]) for name in first.columns)
+    columns = compact(cells, (len(first.columns), rows), [first.id_column])
     files = [path for table in tables for path in (table.path, *table.more_paths)]
     starts = np.cumsum([0, *(1 + len(table.more_paths) for table in tables)]).tolist()
     own = [np.zeros(len(table), np.int64) if table.file_of_row is None else table.file_of_row for table in tables]
@@ -229,31 +236,35 @@ def read_table(
         The table of the rows with the right number of fields, or None if columns are missing.
     """
     settings = {id_column: id_setting, **required}
+    odd: list[Problem] = []
     try:
         content = read_bytes(path) if given is None else given
-        read = read_lines(path, settings, encoding, content)
+        rows, notes = rows_of(content, path, settings, encoding)
+        written, _ = next(rows)
+        cells, lines = ColumnReader(len(written)), list[int]()
+        for row, line in rows:
+            if len(row) == len(written):
+                cells.add(row)
+                lines.append(line)
+            else:
+                message = f"the row has {number_of(len(row), 'field')}, the header {len(written)}"
+                fix = "Put quotes around fields that contain a comma, or complete the row."
+                odd.append(Problem(str(path), message, fix, line))
     except UnreadableError as error:
         problems.append(Problem(str(path), error.message, error.fix, error.line, is_missing=error.is_missing))
         return None
-    header = [normal(name) for name in read.header]
+    header = [normal(name) for name in written]
     if not check_header(path, header, settings, problems, line=1):
         return None
-    whole = [len(cells) == len(header) for cells in read.cells]
-    for cells, line in zip(read.cells, read.lines, strict=True):
-        if len(cells) != len(header):
-            message = f"the row has {number_of(len(cells), 'field')}, the header {len(header)}"
-            fix = "Put quotes around fields that contain a comma, or complete the row."
-            problems.append(Problem(str(path), message, fix, line))
-    raw = list(zip(*(cells for cells, good in zip(read.cells, whole, strict=True) if good), strict=True))
-    raw = raw or [()] * len(header)
-    columns = {name: [strip(cell) for cell in cells] for name, cells in zip(header, raw, strict=True) if name}
-    lines = np.array([line for line, good in zip(read.lines, whole, strict=True) if good], dtype=np.int64)
-    stripped = dict(zip(header, raw, strict=True))
-    notes = [*_notes(path, read, header), *_strip_notes(path, stripped, columns, settings)]
+    problems += odd
+    columns = cells.columns(header, [id_column])
+    stripped = dict(zip(header, cells.stripped, strict=True))
+    notes = [*_notes(path, written, notes), *_strip_notes(path, stripped, settings)]
     notes += twin_notes(path, columns[id_column])
     known = {path: hashlib.sha256(content).hexdigest()} if given is None else {}
-    table = Table(path, columns, lines, id_column, tuple(notes), tuple(read.header), read=known)
-    if not read.cells:
+    starts = np.array(lines, dtype=np.int64)
+    table = Table(path, columns, starts, id_column, tuple(notes), tuple(written), read=known)
+    if not lines and not odd:
         problems.append(Problem(str(path), "there is a header but no row", "Give a file with rows."))
     problems += id_problems(table)
     return table
@@ -285,12 +296,12 @@ def check_header(
     return not doubled and not missing
 
 
-def _notes(path: Path, read: Lines, header: list[str]) -> list[str]:
-    """Notes on unusual but harmless structure of a table."""
-    notes = [f"{path}: {note}." for note in read.notes]
-    odd = [name for name in read.header if name != strip(name)]
+def _notes(path: Path, written: Sequence[str], notes: Sequence[str]) -> list[str]:
+    """Notes on unusual but harmless structure of a table, from the header as it is written, and on how it was read."""
+    notes = [f"{path}: {note}." for note in notes]
+    odd = [name for name in written if name != strip(name)]
     notes += [f"{path}: the header's '{name}' is read without its blanks." for name in odd[:SHOWN_PER_KIND]]
-    unnamed = [str(position) for position, name in enumerate(header, start=1) if not name]
+    unnamed = [str(position) for position, name in enumerate(map(normal, written), start=1) if not name]
     if len(unnamed) == 1:
         notes.append(f"{path}: column {unnamed[0]} has no name (a saved index?) and is not used.")
     elif unnamed:
@@ -298,12 +309,9 @@ def _notes(path: Path, read: Lines, header: list[str]) -> list[str]:
     return notes
 
 
-def _strip_notes(
-    path: Path, raw: Mapping[str, Sequence[str]], columns: Mapping[str, list[str]], used: Mapping[str, str]
-) -> list[str]:
-    """A note on used columns with blanks around cells."""
-    counts = {name: sum(map(str.__ne__, raw[name], columns[name])) for name in used}
-    found = ", ".join(f"'{name}' {count:,}" for name, count in counts.items() if count)
+def _strip_notes(path: Path, stripped: Mapping[str, int], used: Mapping[str, str]) -> list[str]:
+    """A note on used columns with blanks around cells, by how many cells of each column have some."""
+    found = ", ".join(f"'{name}' {stripped[name]:,}" for name in used if stripped[name])
     return [f"{path}: blanks around cells are stripped: {found}."] if found else []
 
 

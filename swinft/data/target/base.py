@@ -188,10 +188,12 @@ class Target:
 
 def unknown_names(names: Sequence[tuple[int, str]], cells: TargetCells, outputs: Sequence[str]) -> list[Problem]:
     """A problem for each (row, name) whose name is not in the training table."""
-    problems = []
+    problems, known, hints = [], set(outputs), dict[str, str]()
     for row, name in names:
-        if name and not cells.rules.is_missing(name) and name not in outputs:
-            fix = f"Write one of the training table's.{suggest(name, outputs)}"
+        if name and not cells.rules.is_missing(name) and name not in known:
+            if name not in hints:  # slow: it compares the name with every other one
+                hints[name] = suggest(name, outputs)
+            fix = f"Write one of the training table's.{hints[name]}"
             problems.append(cells.table.problem(row, f"the training table has no {name!r}", fix, cells.columns[0]))
     return problems
 

@@ -101,10 +101,13 @@ class Classification(Target):
         unknown = Counter(
             {cell: n for cell, n in found.items() if not cells.rules.is_missing(cell) and spellings.find(cell) is None}
         )
+        fixes = {
+            cell: f"Write one of the training table's, or leave the column out.{suggest(cell, outputs)}"
+            for cell in unknown
+        }
         for row, cell in enumerate(names if unknown else []):
             if cell in unknown:
-                fix = f"Write one of the training table's, or leave the column out.{suggest(cell, outputs)}"
-                problems.append(table.problem(row, "the training table has no such class", fix, column))
+                problems.append(table.problem(row, "the training table has no such class", fixes[cell], column))
         if not unknown:
             return []
         what = f"is not used; the training table lacks some classes: {counted(unknown)}."
@@ -193,10 +196,11 @@ def ordered_classes(found: list[str], class_order: Sequence[str]) -> list[str]:
     Raises:
         InputError: A class is missing from it, unknown to the table, or named twice.
     """
+    known, counts = set(found), Counter(class_order)
     wrong = {
-        "without": [name for name in found if name not in class_order],
-        "with the unknown": [name for name in class_order if name not in found],
-        "twice with": [name for name in dict.fromkeys(class_order) if list(class_order).count(name) > 1],
+        "without": [name for name in found if name not in counts],
+        "with the unknown": [name for name in class_order if name not in known],
+        "twice with": [name for name, count in counts.items() if count > 1],
     }
     reasons = [f"{what} {listed(names)}" for what, names in wrong.items() if names]
     if reasons:

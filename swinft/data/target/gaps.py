@@ -54,7 +54,7 @@ def encode_known(
         is_missing = missing_targets(cells.table, columns, cells.rules)
         part = all_missing(kind, len(cells.table), len(outputs) if is_whole else 1)
         if not is_missing.all():
-            known = TargetCells(cells.table.take(np.flatnonzero(~is_missing)), columns, None, cells.rules)
+            known = TargetCells(cells.table.only(columns).take(np.flatnonzero(~is_missing)), columns, None, cells.rules)
             part[~is_missing] = encode(known, outputs if is_whole else columns, problems)
         elif not is_answer:
             fix = "Name another column, or correct data.columns.missing_words."

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.data.tables.table import Problem, Table
+from swinft.data.tables.table import DataError, Problem, Table
 from swinft.data.tables.text import TextRules, counted
 from swinft.data.target.base import Target, TargetCells, twin_problems, unknown_names
 from swinft.data.target.names import LIST_FIX, PRINTED_LIST, in_order, label_tokens
 from swinft.errors import InputError, listed, number_of
 from swinft.printing import visible
+from swinft.system.limits import format_bytes, total_memory
 
 COMMON_DELIMITERS = (",", ";", "|", "/", "\t", " ")
 
@@ -103,6 +104,10 @@ def _label_rows(
 ) -> NDArray[np.float32]:
     table, column, rules = where.table, where.columns[0], where.rules
     index = {name: k for k, name in enumerate(outputs)}
+    if (size := 4 * len(table) * len(outputs)) > total_memory():
+        message = f"the labels of {len(table):,} rows, {len(outputs):,} different ones, would take {format_bytes(size)}"
+        fix = f"This machine has {format_bytes(total_memory())}: leave rare labels out, or use fewer rows."
+        raise DataError([Problem(str(table.path), message, fix, column=column)])
     values = np.zeros((len(table), len(outputs)), dtype=np.float32)
     cells = table.names(column)
     used: Counter[str] = Counter()

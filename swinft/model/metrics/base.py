@@ -103,6 +103,10 @@ class BuiltinMetric(Metric):
     """What happens to rows that lack some targets: each column is scored alone over the rows that have it, and the mean
     is taken; or the metric gets NaN; or it cannot score them."""
 
+    takes_float32: ClassVar[bool] = False
+    """Whether predictions of classes may be float32: it converts what it computes with, some rows at a time. Of many
+    classes, float64 copies would be the largest part of the memory."""
+
     def undefined_outputs(self, targets: Array) -> list[str]:
         """Outputs that do not count, since their score is not defined for these targets."""
         return []

@@ -22,6 +22,7 @@ class ClassMetric(BuiltinMetric):
 
     kinds = CLASSES
     higher_is_better = True
+    takes_float32 = True  # only the order of a row's values counts
 
 
 class Accuracy(ClassMetric):
@@ -159,15 +160,20 @@ class MAPAtK(ClassMetric):
 
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
         """The score."""
-        if self.threshold is not None:
-            predictions, targets = self._with_new(predictions, targets)
-        ranks = ranks_of(predictions, targets)
+        if self.threshold is None:
+            ranks = ranks_of(predictions, targets)
+        else:
+            unseen = np.zeros(len(targets), dtype=bool) if self.unseen is None else self.unseen.astype(bool)
+            step = max(1, CELLS // predictions.shape[1])
+            blocks = [slice(start, start + step) for start in range(0, len(targets), step)]
+            ranks = np.concatenate(
+                [ranks_of(*self._with_new(predictions[rows], targets[rows], unseen[rows])) for rows in blocks]
+            )
         return float(np.average(np.where(ranks <= self.k, 1 / ranks, 0), weights=self.weights))
 
-    def _with_new(self, predictions: Array, targets: Array) -> tuple[Array, Array]:
+    def _with_new(self, predictions: Array, targets: Array, is_new: Array) -> tuple[Array, Array]:
         """Predictions and targets with the new class as the last one, of a probability that is the threshold."""
         last = predictions.shape[1]
-        is_new = np.zeros(len(targets), dtype=bool) if self.unseen is None else self.unseen.astype(bool)
         constant = np.full((len(predictions), 1), self.threshold)
         if (
             self.new is not None and self.new in self.outputs

@@ -110,6 +110,7 @@ class MacroF1(LabelSetMetric):
 
     name = "macro_f1"
     kinds = (*CLASSES, *LABELS)
+    takes_float32 = True  # of classes
 
     def __init__(self, threshold: float | None = None, never_empty: bool | None = None, beta: float = 1.0) -> None:
         super().__init__(threshold, never_empty is not False, beta)

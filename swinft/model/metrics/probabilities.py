@@ -4,6 +4,7 @@ Shapes: N rows, K classes or labels.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from swinft.model.metrics.base import CLASSES, LABELS, Array, BuiltinMetric, che
 
 EPS = float(np.finfo(np.float64).eps)  # scikit-learn's clip in float64
 KAGGLE_EPS = 1e-15
+CELLS = 2**22  # predictions that are in memory as float64
 
 
 class ProbabilityMetric(BuiltinMetric):
@@ -22,6 +24,7 @@ class ProbabilityMetric(BuiltinMetric):
     wants_probabilities = True
     needs_probabilities = True
     scores_soft = True
+    takes_float32 = True
 
 
 class LogLoss(ProbabilityMetric):
@@ -34,7 +37,8 @@ class LogLoss(ProbabilityMetric):
 
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
         """The score."""
-        return float(np.average(losses_of(predictions, targets, EPS), weights=self.weights))
+        found = by_block(lambda given, wanted: losses_of(given, wanted, EPS), predictions, targets)
+        return float(np.average(found, weights=self.weights))
 
 
 class KaggleLogLoss(ProbabilityMetric):
@@ -47,10 +51,13 @@ class KaggleLogLoss(ProbabilityMetric):
 
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
         """The score."""
-        sums = predictions.sum(1, keepdims=True)
-        if not (sums > 0).all():
-            return math.nan
-        return float(np.average(losses_of(predictions / sums, targets, KAGGLE_EPS), weights=self.weights))
+
+        def losses(given: Array, wanted: Array) -> Array:
+            sums = given.sum(1, keepdims=True)
+            return losses_of(given / sums, wanted, KAGGLE_EPS) if (sums > 0).all() else np.full(len(given), math.nan)
+
+        found = by_block(losses, predictions, targets)
+        return math.nan if np.isnan(found).any() else float(np.average(found, weights=self.weights))
 
 
 class KLDivergence(ProbabilityMetric):
@@ -65,9 +72,13 @@ class KLDivergence(ProbabilityMetric):
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
         """The score."""
         eps = 1e-15
-        soft = np.eye(predictions.shape[1])[targets] if targets.ndim == 1 else targets
-        ratios = np.log(np.clip(soft, eps, None)) - np.log(np.clip(predictions, eps, 1))
-        return float(np.average((soft * ratios).sum(1), weights=self.weights))
+
+        def divergences(given: Array, wanted: Array) -> Array:
+            soft = soft_targets(wanted, given.shape[1])
+            ratios: Array = np.log(np.clip(soft, eps, None)) - np.log(np.clip(given, eps, 1))
+            return np.asarray((soft * ratios).sum(1))
+
+        return float(np.average(by_block(divergences, predictions, targets), weights=self.weights))
 
 
 class Brier(ProbabilityMetric):
@@ -80,9 +91,8 @@ class Brier(ProbabilityMetric):
 
     def compute(self, predictions: Array, targets: Array, rows: Any) -> float:
         """The score."""
-        soft = np.eye(predictions.shape[1])[targets] if targets.ndim == 1 else targets
-        errors = np.square(predictions - soft)
-        return float(np.average(errors[:, 1] if errors.shape[1] == 2 else errors.sum(1), weights=self.weights))
+        errors = squares_of(predictions, targets, last_of_two=True)
+        return float(np.average(errors, weights=self.weights))
 
 
 class MeanColumnLogLoss(BuiltinMetric):
@@ -120,6 +130,45 @@ class MeanColumnLogLoss(BuiltinMetric):
         scores = np.array(found)
         used = ~np.isnan(scores) & (of_labels > 0)
         return float(np.average(scores[used], weights=of_labels[used])) if used.any() else math.nan
+
+
+def by_block(values_of: Callable[[Array, Array], Array], predictions: Array, targets: Array) -> Array:
+    """A value of each row, float64 (N,), computed in float64 of some rows at a time.
+
+    Args:
+        values_of: Predictions (n, K) and targets of some rows to their values (n,).
+        predictions: float32 or float64 (N, K).
+        targets: Classes (N,), or soft targets (N, K).
+    """
+    step = max(1, CELLS // max(1, predictions.shape[1]))
+    blocks = (slice(start, start + step) for start in range(0, len(targets), step))
+    found = [values_of(predictions[rows].astype(np.float64), targets[rows]) for rows in blocks]
+    return np.concatenate(found) if found else np.zeros(0)
+
+
+def soft_targets(targets: Array, num_classes: int) -> Array:
+    """Targets as probabilities, float64 (N, K)."""
+    if targets.ndim == 2:
+        return targets
+    soft = np.zeros((len(targets), num_classes))
+    soft[np.arange(len(targets)), targets] = 1
+    return soft
+
+
+def squares_of(predictions: Array, targets: Array, last_of_two: bool = False) -> Array:
+    """Sum of the squared differences of each row's probabilities from its class or soft target, (N,).
+
+    Args:
+        predictions: Probabilities (N, K).
+        targets: Classes (N,), or soft targets (N, K).
+        last_of_two: Of two classes, the square of the second one alone.
+    """
+
+    def squares(given: Array, wanted: Array) -> Array:
+        errors: Array = np.square(given - soft_targets(wanted, given.shape[1]))
+        return errors[:, 1] if last_of_two and errors.shape[1] == 2 else np.asarray(errors.sum(1))
+
+    return by_block(squares, predictions, targets)
 
 
 def losses_of(predictions: Array, targets: Array, eps: float) -> Array:

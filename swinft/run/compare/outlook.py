@@ -23,6 +23,7 @@ from swinft.run.compare.counted import Array, Counted
 from swinft.run.resamples import Units
 
 LEVEL = 0.9  # of the intervals of private scores
+MOST_CELLS = 2**22  # of rows and classes, from which on rarity is computed class by class
 MOST_UNITS = 1000  # whose influence is measured
 LEAST_FREEDOM, MOST_FREEDOM = 2.0, 1e6
 
@@ -171,6 +172,13 @@ def rarity_of(targets: NDArray[Any]) -> Array:
     Args:
         targets: Class indices (N,), or numbers or labels (N, K), NaN where missing.
     """
+    if targets.ndim == 1 and len(targets) * (int(targets.max()) + 1) > MOST_CELLS:
+        share = np.bincount(targets) / len(targets)
+        spread = np.sqrt(share * (1 - share))
+        spread = np.where(spread > 0, spread, 1)
+        others = np.sort(np.append(share / spread, 0.0))[-2:]  # what the largest classes add to rows of any other
+        by_class = np.maximum((1 - share) / spread, np.where(share / spread < others[-1], others[-1], others[0]))
+        return np.asarray(by_class[targets])
     columns = np.eye(int(targets.max()) + 1)[targets] if targets.ndim == 1 else targets.astype(np.float64)
     columns = np.where(np.isnan(columns), np.nanmean(columns, 0), columns)
     spread = columns.std(0)

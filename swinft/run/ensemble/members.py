@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.schema import Schema
 from swinft.errors import InputError, RunError, listed, number_of
-from swinft.inference.predictions import FOLD, ID, Predictions, header, read_foreign
+from swinft.inference.foreign import header, read_foreign
+from swinft.inference.predictions import FOLD, ID, Predictions
 from swinft.printing import print_line
 from swinft.run.ensemble.recipe import MemberSpec
 from swinft.run.experiment import Experiment
@@ -57,8 +58,7 @@ class Base:
         check_finished(run)
         experiment = Experiment.of_run(run, "ensemble", allow_code)
         data = training_rows(run, experiment)
-        names = list(run.read_scores()["pooled"])
-        return cls(run, experiment, data, experiment.section("model")["metrics"] or names)
+        return cls(run, experiment, data, experiment.section("model")["metrics"] or list(run.read_scores()["pooled"]))
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,8 @@ def read_test(spec: MemberSpec, schema: Schema, id_names: Sequence[str]) -> tupl
         path = run.test_predictions
         with hold_if_writable(run.lock):
             predictions_made_with(run)
-            found = selected(Predictions.read(path, len(run.read_schema()["outputs"])), schema, path)
-            sha = digest(path)
+            found, sha = Predictions.read(path, len(run.read_schema()["outputs"])), digest(path)
+        found = selected(found, schema, path)
     check_range(found, schema, path)
     return found, {str(path): sha}
 

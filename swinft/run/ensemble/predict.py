@@ -82,7 +82,7 @@ def predict_by(make: Callable[[], Predictions], run: Run, options: PredictOption
         if path:
             assert found.provenance
             made_from = {"rows": len(found), "provenance": asdict(found.provenance)}
-            write_made_from(run, path, found.to_bytes(), PREDICT, made_from)
+            write_made_from(run, path, found.write_to, PREDICT, made_from)
     where = f": {path}" if path else ""
     print_line(f"{number_of(len(found), 'row')}, columns {listed(found.outputs)}{where}")
     print_line(f"  {run.read_ensemble()['described']}")

@@ -11,12 +11,18 @@ from numpy.typing import NDArray
 from swinft.model.metrics import Metric
 from swinft.run.ensemble.members import Base, Member
 from swinft.run.ensemble.nested import Problem
+from swinft.run.room import refuse_too_much
 from swinft.run.scoring import row_scorer
 
 
 def make_problem(base: Base, members: Sequence[Member], rows: NDArray[np.int64], metric: Metric) -> Problem:
     """The members' predictions of some training rows, with their targets, folds and metric."""
     data, schema = base.data, base.data.schema
+    refuse_too_much(
+        2 * 8 * len(members) * len(rows) * len(schema.outputs),  # float64 of each, and of what is tried
+        f"the predictions of {len(members)} members, {len(rows):,} rows and {len(schema.outputs):,} outputs",
+        "Combine fewer members, or use a machine with more memory.",
+    )
     scores = row_scorer(base.metrics[:1], data, rows)
     targets, weights, splits = data.targets[rows], data.score_weights, data.splits.train
     return Problem(

@@ -31,6 +31,7 @@ from swinft.run.prediction.networks import Networks
 from swinft.run.prediction.options import PredictOptions
 from swinft.run.prediction.shards import predict_parts
 from swinft.run.provenance import check_output, is_own, submit_command, write_made_from
+from swinft.run.room import COPIES, FLOAT, refuse_too_much
 from swinft.system.allocator import keep_freed_memory
 
 
@@ -75,7 +76,7 @@ def predict(run: Run, options: PredictOptions, writes: bool = True) -> Predictio
             if found.maps is not None:
                 write_maps(path, found.maps, found.ids, PREDICT, is_own(run, path, PREDICT))
             made_from = {"rows": len(found), "provenance": asdict(made_with)}
-            write_made_from(run, path, found.to_bytes(), PREDICT, made_from)
+            write_made_from(run, path, found.write_to, PREDICT, made_from)
         _print_summary(run, path, found, took, networks.oof_views)
     return found
 
@@ -90,6 +91,13 @@ def _rows_to_predict(networks: Networks, options: PredictOptions) -> CSVDataModu
     data = networks.experiment.datamodule(**changes)
     data.schema = Schema.from_dict(networks.run.read_schema())
     data.setup("predict")
+    if not data.schema.base.are_maps:
+        rows, outputs = len(data.test_table), len(data.schema.outputs)
+        refuse_too_much(
+            FLOAT * rows * outputs * COPIES,
+            f"the predictions of {rows:,} rows and {outputs:,} outputs",
+            "Predict parts of the rows: `--test PART.csv --output FILE.csv` for each.",
+        )
     for note in [] if options.part else data.notes:
         print_line(f"  {note}")
     return data

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from swinft.data.datamodule import CSVDataModule
 from swinft.data.schema import Schema
 from swinft.errors import InputError, StoreError, command
-from swinft.inference.predictions import Predictions
+from swinft.inference.predictions import Predictions, rows_of
 from swinft.inference.provenance import Provenance
 from swinft.model.metrics import Metric
 from swinft.model.scoring import chosen_metrics
@@ -141,7 +141,7 @@ class ReportInput:
     @cached_property
     def values(self) -> NDArray[np.float32]:
         """Out-of-fold predictions of the scored rows, float32 (n, K), in the competition's units."""
-        return self.oof.values[self.rows]
+        return rows_of(self.oof.values, self.rows)
 
     @cached_property
     def targets(self) -> NDArray[Any]:

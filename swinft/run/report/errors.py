@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from swinft.data.datamodule import CSVDataModule
+from swinft.inference.predictions import rows_of
 
 
 def error_table(
@@ -21,7 +22,7 @@ def error_table(
         more: Further columns of the scored rows, by their names; one whose name an output has is left out.
     """
     scored = np.flatnonzero(data.is_scored)
-    targets, values, outputs = data.targets[scored], values[scored], data.schema.outputs
+    targets, values, outputs = data.targets[scored], rows_of(values, scored), data.schema.outputs
     columns: dict[str, Any] = {"id": np.array(data.train_table.ids)[scored], "fold": data.fold_of_row[scored]}
     columns["error"] = data.schema.target.row_errors(values, targets)
     columns |= data.schema.target.error_columns(values, targets, outputs)

@@ -3,11 +3,15 @@
 Shapes: n scored rows, K outputs, R resamples.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from swinft.errors import InputError
 from swinft.model.metrics import Metric
+from swinft.model.scoring import takes_float32
 from swinft.run.compare.counted import counted
 from swinft.run.mask_counts import MaskDecision
 from swinft.run.report.contents import ReportInput
@@ -31,7 +35,10 @@ class Scorer:
 
     def __init__(self, report: ReportInput, metric: Metric) -> None:
         self.metric = metric
-        rows, values, masks = report.rows, report.values.astype(np.float64), None
+        rows, masks = report.rows, None
+        values: Any = report.values
+        if not (report.schema.base.are_classes and takes_float32(metric)):
+            values = values.astype(np.float64)
         if report.counts is not None:
             values, masks = report.counts.decided(MaskDecision.default(len(report.outputs))), report.counts.true
         self._values, self._score = values, row_scorer([metric], report.data, rows, masks)
@@ -40,7 +47,7 @@ class Scorer:
         self._units = Units.of(groups_of(report), len(rows))
         self._of_counts = counted(self._of_rows, metric, values, targets, weights, report.outputs)
         self._count = int(np.clip(CELLS / max(1, values.size), LEAST, MOST))
-        self._few: Counts | None = None
+        self._few: list[NDArray[np.uint16]] = []  # a quarter of the size of float64
 
     def score(self, inside: NDArray[np.bool_]) -> float:
         """The score of the rows of a mask, (n,); NaN where it is undefined for them."""
@@ -53,14 +60,16 @@ class Scorer:
 
     def interval(self, inside: NDArray[np.bool_]) -> Interval:
         """The same of the rows of a mask, (n,), from fewer resamples."""
-        if self._few is None:
-            self._few = np.concatenate(list(self._resamples(LEAST)))
-        drawn = self._few * inside
-        drawn = drawn[drawn.any(axis=1)]
-        return interval(self._of_counts(drawn)) if len(drawn) else None
+        self._few = self._few or [counts.astype(np.uint16) for counts in self._resamples(LEAST)]
+        found = []
+        for counts in self._few:
+            drawn = counts.astype(np.float64) * inside
+            if len(drawn := drawn[drawn.any(axis=1)]):
+                found.append(self._of_counts(drawn))
+        return interval(np.concatenate(found)) if found else None
 
-    def _resamples(self, count: int) -> list[Counts]:
-        return list(self._units.resamples(np.random.default_rng(SEED), self._units.number, count))
+    def _resamples(self, count: int) -> Iterator[Counts]:
+        return self._units.resamples(np.random.default_rng(SEED), self._units.number, count)
 
     def _of_rows(self, chosen: NDArray[np.int64]) -> float:
         try:

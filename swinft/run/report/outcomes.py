@@ -3,6 +3,7 @@
 Shapes: n rows, K outputs, B bins, P points.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from swinft.run.report.rows.labels import has_shares
 
 Array = NDArray[np.float64]
 BINS = 10
+COMPARED = 200  # classes or labels that have a line in a table of rates: each is ranked several times
 GRID = np.linspace(0, 1, 101)
 STEEP = GRID**2  # more points where a ROC curve is steep
 
@@ -82,25 +84,47 @@ def has_labels(report: ReportInput) -> bool:
     return not has_shares(base, report.targets)
 
 
-def true_shares(report: ReportInput) -> Array:
-    """What each scored row has of each class, (n, K): 1 for its class; of soft targets their shares."""
+def true_shares(report: ReportInput, k: int) -> Array:
+    """What each scored row has of class k, (n,): 1 if it is its class; of soft targets its share."""
     if report.schema.base.is_soft:
-        return report.targets.astype(np.float64)
-    return np.asarray(np.eye(len(report.outputs))[true_classes(report)])
+        return report.targets[:, k].astype(np.float64)
+    return np.asarray(true_classes(report) == k, dtype=np.float64)
 
 
-def binaries(report: ReportInput) -> list[Binary]:
-    """Each class against all others, or each label; none for numbers and masks."""
-    values = report.values.astype(np.float64)
+def compared(report: ReportInput) -> list[int]:
+    """Classes or labels with rates and curves of their own: all, or of many those that most rows have, in order."""
+    if len(report.outputs) <= COMPARED:
+        return list(range(len(report.outputs)))
+    counts = np.array(report.schema.target.counts(report.targets, len(report.outputs)))
+    return sorted(np.argsort(-counts, kind="stable")[:COMPARED].tolist())
+
+
+def of_many(report: ReportInput) -> str:
+    """A sentence on what `compared` leaves out; empty where it is nothing."""
+    if len(report.outputs) <= COMPARED:
+        return ""
+    what = "classes" if report.schema.base.are_classes else "labels"
+    return f" Of {len(report.outputs):,} {what} those {COMPARED} are shown that most rows have."
+
+
+def binaries(report: ReportInput, outputs: Sequence[int] | None = None) -> list[Binary]:
+    """Each class against all others, or each label; none for numbers and masks.
+
+    Args:
+        report: What the report is made of.
+        outputs: Positions of the classes or labels; None for those that `compared` gives.
+    """
+    chosen = compared(report) if outputs is None else outputs
     if report.schema.base.are_classes:
-        true, said = true_classes(report), values.argmax(1)
-        return [Binary(name, values[:, k], true == k, said == k) for k, name in enumerate(report.outputs)]
+        true, said = true_classes(report), report.values.argmax(1)
+        scores = (report.values[:, k].astype(np.float64) for k in chosen)
+        return [Binary(report.outputs[k], each, true == k, said == k) for k, each in zip(chosen, scores, strict=True)]
     if not has_labels(report):
         return []
     found = []
-    for k, name in enumerate(report.outputs):
-        known = np.isfinite(report.targets[:, k])
-        scores = values[known, k]
+    for k in chosen:
+        name, known = report.outputs[k], np.isfinite(report.targets[:, k])
+        scores = report.values[known, k].astype(np.float64)
         found.append(Binary(name, scores, report.targets[known, k] > 0.5, scores >= 0.5))
     return found
 
@@ -133,6 +157,22 @@ def reliability(probabilities: ArrayLike, is_right: ArrayLike) -> tuple[Array, A
     full = counts > 0
     error = float(np.sum(np.abs(mean - share)[full] * counts[full]) / max(1, counts.sum()))
     return mean[full], share[full], counts[full].astype(np.float64), error
+
+
+def mistakes(true: NDArray[np.int64], said: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """The most frequent pairs of a true class and another that was predicted, and their rows, int64 (m, 3).
+
+    Of equally frequent ones the first by their classes come first.
+
+    Args:
+        true: The class of each row, (n,).
+        said: The predicted class of each row, (n,).
+        most: Number of pairs.
+    """
+    wrong = true != said
+    pairs, counts = np.unique(np.stack([true[wrong], said[wrong]], 1), axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:most]
+    return np.column_stack([pairs[order], counts[order]])
 
 
 def confusion_counts(true: NDArray[np.int64], said: NDArray[np.int64], outputs: int) -> NDArray[np.int64]:

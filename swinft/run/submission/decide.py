@@ -17,11 +17,11 @@ from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import Rule, after_rules, check_rules
 from swinft.model.metrics import METRICS, Traits
 from swinft.run.submission.checks import check_acts, check_cells, check_config, check_halves, format_word
-from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat, checked_cells
+from swinft.run.submission.formats import Flags, LabelSets, Numbers, OneClass, SubmissionFormat
 from swinft.run.submission.grouping import GroupConfig
 from swinft.run.submission.long import long_sample
 from swinft.run.submission.matching import in_yaml, knows_words, match_columns, positive_class, resolve_words
-from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan
+from swinft.run.submission.plan import SubmissionConfig, SubmissionPlan, checked_cells
 from swinft.run.submission.ranked import FORMATS, USUAL, TopK, ranked_tokens
 from swinft.run.submission.run_lengths import RunLengths
 from swinft.run.submission.sample import Sample

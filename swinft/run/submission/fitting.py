@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from swinft.errors import InputError, StoreError, command, listed, number_of
 from swinft.inference.predictions import Predictions
-from swinft.inference.provenance import sha256
 from swinft.inference.rules.fitted import FittedRule, ScoreSome, cross_fit, fit_rows, fit_rules, fitted_of
 from swinft.inference.rules.named import rules_of
 from swinft.inference.rules.rule import Rule, apply_rules, columns_of, label, numbered
@@ -41,7 +40,7 @@ def scores_with_rules(
     rules, group = rules_of(config.rules), config.group
     if not rules and not group:
         return {}
-    return {"with_rules": score_with_rules(rules, oof, data, metrics, sha256(oof.to_bytes()), group)}
+    return {"with_rules": score_with_rules(rules, oof, data, metrics, oof.sha256, group)}
 
 
 def score_with_rules(

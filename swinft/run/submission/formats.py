@@ -7,6 +7,7 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -81,33 +82,6 @@ class SubmissionFormat(InitArgsMixin):
         filling = copy.copy(self)
         filling._columns, filling.outputs, filling.sample_words = list(columns), list(outputs), dict(words)
         return filling
-
-
-def checked_cells(form: SubmissionFormat, values: Values) -> dict[str, list[str]]:
-    """The cells of each column, checked.
-
-    Raises:
-        InputError: A custom format fails, or does not return one text for each row of each column.
-    """
-    try:
-        cells: Any = form.cells(values.copy())  # maps are copied, too, but not their pixels
-    except InputError:
-        raise
-    except Exception as error:  # any error of custom code
-        raise InputError(
-            f"submission.format: {form.name}.cells fails for {number_of(len(values), 'row')}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(cells, Mapping) or set(cells) != set(form.columns):
-        given = f"the columns {list(cells)}" if isinstance(cells, Mapping) else f"a {type(cells).__name__}"
-        raise InputError(f"submission.format: {form.name}.cells returns {given}; it must return {form.columns}.")
-    for column, found in cells.items():
-        if len(found) != len(values) or not all(isinstance(cell, str) for cell in found):
-            raise InputError(
-                f"submission.format: {form.name}.cells returns {len(found)} cells for column '{column}', like "
-                f"{next(iter(found), None)!r}; it must return {len(values)} cells of text."
-            )
-    return {column: list(found) for column, found in cells.items()}
 
 
 @dataclass(frozen=True)
@@ -237,6 +211,10 @@ class OneClass(SubmissionFormat):
     words: list[str]
     name: str = "label"
 
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.words)
+
     @property
     def columns(self) -> list[str]:
         """The column that it fills."""
@@ -248,7 +226,7 @@ class OneClass(SubmissionFormat):
 
     def problem(self, column: str, cell: str) -> str:
         """A cell must be one of the words."""
-        return "" if cell in self.words else f"'{cell}' is not made of {shown_words(self.words)}"
+        return "" if cell in self._known else f"'{cell}' is not made of {shown_words(self.words)}"
 
     def describe(self) -> str:
         """A description for messages."""
@@ -272,6 +250,10 @@ class LabelSets(SubmissionFormat):
     delimiter: str
     name: str = "labels"
 
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.words)
+
     @property
     def columns(self) -> list[str]:
         """The column that it fills."""
@@ -286,7 +268,7 @@ class LabelSets(SubmissionFormat):
     def problem(self, column: str, cell: str) -> str:
         """A cell must contain labels, each once."""
         tokens = cell.split(self.delimiter)
-        if any(token not in self.words for token in tokens):
+        if not self._known.issuperset(tokens):
             return f"'{cell}' is not made of {shown_words(self.words)}"
         return f"'{cell}' contains a label twice" if len(set(tokens)) < len(tokens) else ""
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from swinft.data.schema import Schema
@@ -58,10 +59,12 @@ def match_columns(
     """
     outputs = schema.outputs
     wanted = {column: columns.get(column, column) for column in sample.targets if column not in keep}
-    filled = {column: outputs.index(output) for column, output in wanted.items() if output in outputs}
+    place = {name: k for k, name in reversed(list(enumerate(outputs)))}
+    filled = {column: place[output] for column, output in wanted.items() if output in place}
     odd = [column for column in wanted if column not in filled]
-    unused = [name for k, name in enumerate(outputs) if k not in filled.values() and name not in drop]
-    twice = [name for name in outputs if list(wanted.values()).count(name) > 1 or (name in drop and name in wanted)]
+    used, counts = set(filled.values()), Counter(wanted.values())
+    unused = [name for k, name in enumerate(outputs) if k not in used and name not in drop]
+    twice = [name for name in outputs if counts[name] > 1 or (name in drop and name in wanted)]
     if not (odd or unused or twice):
         return filled
     lines = [f"the columns of {sample.source} are not those that the run predicts:"]
@@ -136,15 +139,17 @@ def resolve_words(
         InputError: No word of the sample matches an output, and the settings have no words; or two outputs have the
             same word.
     """
-    spellings = [*SPELLINGS, *map(_like_number, found)]
-    spelling = max(spellings, key=lambda spell: len({spell(name) for name in outputs}.intersection(found)))
-    by_form = {_form(word): word for word in found if word not in outputs}
-    usual = [name if name in found else by_form.get(_form(name), spelling(name)) for name in outputs]
+    known, given = set(outputs), set(found)
+    spellings = {_number_form(word): _like_number(word) for word in found}  # few, though words may be many
+    spelling = max((*SPELLINGS, *spellings.values()), key=lambda spell: len({spell(name) for name in outputs} & given))
+    by_form = {_form(word): word for word in found if word not in known}
+    usual = [name if name in given else by_form.get(_form(name), spelling(name)) for name in outputs]
     written = [words.get(name, word) for name, word in zip(outputs, usual, strict=True)]
-    doubled = sorted({word for word in written if written.count(word) > 1})
+    doubled = sorted(word for word, count in Counter(written).items() if count > 1)
     if doubled:
         raise InputError(f"submission.words: {doubled} would be written for more than one class.")
-    strange = [word for word in found if word not in written]
+    to_write = set(written)
+    strange = [word for word in found if word not in to_write]
     garbled = next((word for word in strange if _holds_names(word, written)), None)
     if garbled and not words:
         raise InputError(
@@ -195,12 +200,20 @@ def _form(word: str) -> str:
     return twin_key(word.replace("_", " "))
 
 
-def _like_number(word: str) -> Callable[[str], str]:
-    """Formats whole numbers with the leading zeros and decimals of a word: `7` as `007`, like `012`."""
+def _number_form(word: str) -> tuple[int, str, str] | None:
+    """The width of a whole number, and its point and decimals, which are zeros; None for other words."""
     whole, point, rest = word.partition(".")
     if not whole.isdecimal() or rest.strip("0"):
+        return None
+    return len(whole) if whole.startswith("0") else 1, point, rest
+
+
+def _like_number(word: str) -> Callable[[str], str]:
+    """Formats whole numbers with the leading zeros and decimals of a word: `7` as `007`, like `012`."""
+    form = _number_form(word)
+    if form is None:
         return lambda name: name
-    width = len(whole) if whole.startswith("0") else 1
+    width, point, rest = form
     return lambda name: f"{name.partition('.')[0].lstrip('0').zfill(width)}{point}{rest}" if _is_number(name) else name
 
 

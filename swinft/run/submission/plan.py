@@ -6,7 +6,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ from swinft.inference.predictions import Predictions
 from swinft.inference.rules.named import NamedRule
 from swinft.inference.rules.rule import Rule
 from swinft.ranges import settings_of
-from swinft.run.submission.formats import Numbers, SubmissionFormat, Values, checked_cells
+from swinft.run.room import refuse_too_much
+from swinft.run.submission.formats import Numbers, SubmissionFormat, Values
 from swinft.run.submission.grouping import KEY as GROUP
 from swinft.run.submission.grouping import GroupConfig
 from swinft.run.submission.long import Long
@@ -29,6 +30,7 @@ from swinft.run.submission.sample import Sample
 FormatName = Literal["auto", "probabilities", "label", "number", "integer", "labels", "top_k", "rle"]
 # A word, or `top_k` with its arguments.
 NamedFormat = FormatName | dict[Literal["top_k"], dict[str, AsWritten] | None]
+CELL = 150  # bytes of a cell as text, which is there twice: as it is made, and as it is read back to be checked
 SHOWN = 20  # problems printed in full; the rest are counted
 
 
@@ -131,6 +133,33 @@ class SubmissionPlan:
         return as_csv(alone, alone.rows(np.array([self.schema.prior]))).splitlines()[1]
 
 
+def checked_cells(form: SubmissionFormat, values: Values) -> dict[str, list[str]]:
+    """The cells of each column, checked.
+
+    Raises:
+        InputError: A custom format fails, or does not return one text for each row of each column.
+    """
+    try:
+        cells: Any = form.cells(values.copy())  # maps are copied, too, but not their pixels
+    except InputError:
+        raise
+    except Exception as error:  # any error of custom code
+        raise InputError(
+            f"submission.format: {form.name}.cells fails for {number_of(len(values), 'row')}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(cells, Mapping) or set(cells) != set(form.columns):
+        given = f"the columns {list(cells)}" if isinstance(cells, Mapping) else f"a {type(cells).__name__}"
+        raise InputError(f"submission.format: {form.name}.cells returns {given}; it must return {form.columns}.")
+    for column, found in cells.items():
+        if len(found) != len(values) or not all(isinstance(cell, str) for cell in found):
+            raise InputError(
+                f"submission.format: {form.name}.cells returns {len(found)} cells for column '{column}', like "
+                f"{next(iter(found), None)!r}; it must return {len(values)} cells of text."
+            )
+    return {column: list(found) for column, found in cells.items()}
+
+
 def build_submission(plan: SubmissionPlan, predictions: Predictions) -> tuple[pd.DataFrame, list[str]]:
     """Fills the sample with predictions.
 
@@ -145,6 +174,12 @@ def build_submission(plan: SubmissionPlan, predictions: Predictions) -> tuple[pd
         InputError: An id has no prediction, two, or one that is not finite or not a probability; a prediction has no
             id in the sample; or rows must sum to 1 and do not.
     """
+    rows, columns = len(plan.file.ids), len(plan.file.columns)
+    refuse_too_much(
+        CELL * rows * columns,
+        f"the cells of {rows:,} rows and {columns:,} columns of the submission",
+        "Use a machine with more memory: predictions and `swinft submit` work there with the run's folder alone.",
+    )
     found = matched(plan, predictions)
     values: Any = found.values.astype(np.float64)
     if plan.schema.base.are_maps:

@@ -44,11 +44,13 @@ class TopK(SubmissionFormat):
         check_ranges("submission.format: top_k", {"threshold": threshold}, {"threshold": UNIT})
         self.k, self.delimiter, self.new, self.threshold = k, delimiter, new, threshold
         self.words: list[str] = []
+        self._known = frozenset[str]()  # what a cell may contain
 
     def with_words(self, words: Sequence[str], k: int) -> "TopK":
         """A copy with the text of each output, and the number of classes."""
         copied = copy.copy(self)
         copied.words, copied.k = list(words), k
+        copied._known = frozenset([*copied.words, *([self.new] if self.new is not None else [])])
         return copied
 
     def refusal(self) -> str:
@@ -85,7 +87,7 @@ class TopK(SubmissionFormat):
     def problem(self, column: str, cell: str) -> str:
         """A cell must contain at most k known classes, each once."""
         tokens = cell.split(self.delimiter)
-        if unknown := [token for token in tokens if token not in {*self.words, self.new}]:
+        if unknown := [token for token in tokens if token not in self._known]:
             return f"'{cell}' contains '{unknown[0]}', which is none of {shown_words(self.words)}"
         if len(set(tokens)) < len(tokens):
             return f"'{cell}' contains a class twice"

@@ -18,7 +18,8 @@ from swinft.data.columns import Columns
 from swinft.data.schema import Schema
 from swinft.data.tables.steps.frame import is_pattern
 from swinft.errors import InputError, number_of
-from swinft.inference.predictions import Predictions, read_foreign
+from swinft.inference.foreign import read_foreign
+from swinft.inference.predictions import Predictions
 from swinft.inference.provenance import Provenance, other_views, read_provenance, sha256
 from swinft.inference.rules.fitted import fitted_of
 from swinft.inference.rules.rule import Rule, apply_rules, columns_of
@@ -276,6 +277,6 @@ def _first_metric(run: Run, config: dict[str, Any]) -> Traits:
 def _file(path: str, predictions: Predictions | None = None) -> dict[str, str | None]:
     """Path and SHA-256 of an input file; for predictions given as an object, the SHA-256 of their CSV."""
     if predictions is not None:
-        return {"path": None, "sha256": sha256(predictions.to_bytes())}
+        return {"path": None, "sha256": predictions.sha256}
     content = Path(path).read_bytes() if Path(path).is_file() else None
     return {"path": path, "sha256": sha256(content) if content is not None else None}

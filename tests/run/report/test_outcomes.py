@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_curve
 
 from swinft.run.report.charts import Chart, Line
-from swinft.run.report.outcomes import Binary, confusion_counts, reliability
+from swinft.run.report.outcomes import Binary, confusion_counts, mistakes, reliability
 from swinft.run.report.sections.confusion import matrix
 from swinft.run.report.sections.settings import changed_keys, flat
 from swinft.run.report.sections.subgroups import quarters
@@ -104,3 +104,16 @@ def test_ticks_are_few_round_and_inside(low, high):
     assert all(low - 1e-9 * abs(high) <= tick <= high * (1 + 1e-9) for tick in ticks)
     assert span([5, 5]) == pytest.approx((4.75, 5.25))  # not half a unit, which is much of a score
     assert span([np.nan]) == pytest.approx((-0.04, 1.04))
+
+
+def test_frequent_mistakes_are_those_of_the_matrix():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        classes = int(rng.integers(2, 8))
+        true, said = rng.integers(0, classes, (2, int(rng.integers(1, 60))))
+        wrong = confusion_counts(true, said, classes)
+        np.fill_diagonal(wrong, 0)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:5]
+        pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+        expected = [[int(one), int(other), int(wrong[one, other])] for one, other in pairs if wrong[one, other]]
+        assert mistakes(true, said, 5).tolist() == expected

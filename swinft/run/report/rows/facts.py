@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from swinft.data.datamodule import CSVDataModule
 from swinft.errors import StoreError
-from swinft.inference.predictions import Predictions
+from swinft.inference.predictions import Predictions, rows_of
 from swinft.run.layout import Run
 from swinft.run.report.rows.counted import counted_pixels
 from swinft.run.report.rows.images import ImageLines, duplicate_clusters
@@ -69,12 +69,12 @@ class RowFacts:
         several, by = (None, "") if target.are_probabilities else self._several()
         targets = self.data.targets[self.rows]
         deviation = None if target.are_probabilities else np.nanstd(targets, axis=0, dtype=np.float64)
-        return uncertainty(target, self.oof.values[self.rows], several, deviation, by)
+        return uncertainty(target, rows_of(self.oof.values, self.rows), several, deviation, by)
 
     @cached_property
     def issues(self) -> LabelIssues | None:
         """Labels that look wrong; None for soft targets and masks."""
-        return label_issues(self.data.schema.base, self.data.targets[self.rows], self.oof.values[self.rows])
+        return label_issues(self.data.schema.base, self.data.targets[self.rows], rows_of(self.oof.values, self.rows))
 
     @cached_property
     def images(self) -> ImageLines | None:

@@ -14,6 +14,9 @@ from swinft.errors import InputError
 from swinft.run.rounds.noise import label_quality, suspicious
 
 Array = NDArray[np.float64]
+MOST_CELLS = 2**26  # predictions of classes: confident learning has some copies of them in float64
+LIKELY = 0.5
+MANY = "Labels with a predicted probability below 0.5: of so many rows and {:,} classes, nothing else is computed."
 OUTLIER = 3.5  # modified z-score from which a residual is an outlier: Iglewicz and Hoaglin, 1993
 NORMAL = 1.4826  # standard deviation of a normal distribution, in its median absolute deviations
 
@@ -51,6 +54,11 @@ def label_issues(target: Target, given: NDArray[np.number], predicted: NDArray[n
     quality = np.full(len(given), np.nan)
     if not len(there):
         return LabelIssues(quality, there, None, "No row has a label and a prediction.")
+    if predicted.size > MOST_CELLS and target.are_classes:
+        own_class = predicted[there, given[there].astype(np.int64)].astype(np.float64)
+        quality[there] = own_class / np.array([predicted[row].clip(0, 1).sum(dtype=np.float64) for row in there])
+        order = there[np.argsort(quality[there], kind="stable")]
+        return LabelIssues(quality, order[quality[order] < LIKELY], None, MANY.format(len(predicted[0])))
     own, values = given[there], predicted[there].astype(np.float64)
     quality[there] = label_quality(target, own, values)
     if not target.are_probabilities:
@@ -79,7 +87,7 @@ def _confident(
             return suspicious(target, given, values, None)[0], "Confident learning by cleanlab (Northcutt et al. 2021)."
     except InputError as error:
         order = np.argsort(quality, kind="stable")
-        return order[quality[order] < 0.5], f"Labels with a predicted probability below 0.5. {error}"
+        return order[quality[order] < LIKELY], f"Labels with a predicted probability below 0.5. {error}"
 
 
 def has_shares(target: Target, given: NDArray[np.number]) -> bool:

@@ -14,6 +14,7 @@ from swinft.inference.maps import WHITE
 from swinft.run.report.rows.counted import Counts, mean_of
 
 Array = NDArray[np.float64]
+CELLS = 2**22  # probabilities whose entropy is computed at once
 MOST_PIXELS = 256  # of a side of a map: more say the same of its mean
 
 
@@ -59,17 +60,25 @@ def uncertainty(
         spread = (several.astype(np.float64).std(0) / scale).max(1)
         what = f"The standard deviation of a row's predictions by {by}, in those of the target"
         return Uncertainty("spread", spread, None, what + ("." if len(scale) == 1 else "; the largest of all outputs."))
+    if target.are_classes and values.shape[1] < 2:
+        return None
+    step = max(1, CELLS // max(1, values.shape[1]))
+    blocks = [_of_probabilities(target, values[start : start + step]) for start in range(0, max(1, len(values)), step)]
+    entropy, margin = (np.concatenate(each) for each in zip(*blocks, strict=True))
+    what = "The entropy of a row's least certain label, in bits: 1 where its probability is 0.5."
+    if target.are_classes:
+        what = "The entropy of a row's probabilities, as a share of the largest there can be: 1 where all are equal."
+    return Uncertainty("entropy", entropy, margin, what)
+
+
+def _of_probabilities(target: Target, values: NDArray[np.float32]) -> tuple[Array, Array]:
+    """Entropy and margin of some rows."""
     shares = np.asarray(target.valid(values), dtype=np.float64)
     if target.are_classes:
-        if shares.shape[1] < 2:
-            return None
-        entropy = _entropy(shares).sum(1) / np.log(shares.shape[1])
         two = np.sort(shares, axis=1)[:, -2:]
-        what = "The entropy of a row's probabilities, as a share of the largest there can be: 1 where all are equal."
-        return Uncertainty("entropy", entropy, two[:, 1] - two[:, 0], what)
+        return _entropy(shares).sum(1) / np.log(shares.shape[1]), two[:, 1] - two[:, 0]
     entropy = (_entropy(shares) + _entropy(1 - shares)) / np.log(2)
-    what = "The entropy of a row's least certain label, in bits: 1 where its probability is 0.5."
-    return Uncertainty("entropy", entropy.max(1), 2 * np.abs(shares - 0.5).min(1), what)
+    return entropy.max(1), 2 * np.abs(shares - 0.5).min(1)
 
 
 def map_uncertainty(maps: Iterable[tuple[NDArray[np.uint8], Counts | None]]) -> Uncertainty:

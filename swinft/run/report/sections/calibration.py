@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from swinft.model.metrics.probabilities import squares_of
 from swinft.run.report.charts import Chart, Line
 from swinft.run.report.contents import ReportInput
-from swinft.run.report.outcomes import binaries, has_labels, micro, reliability, true_classes, true_shares
+from swinft.run.report.outcomes import binaries, has_labels, micro, reliability, true_classes
 from swinft.run.report.section import Section, render
 from swinft.run.report.svg import Frame, figure
 
@@ -22,14 +23,15 @@ def section(report: ReportInput) -> Section | None:
     if not len(report.rows):
         return None
     if report.schema.base.are_classes:
-        values, shares = report.values.astype(np.float64), true_shares(report)
-        sure, said = values.max(1), values.argmax(1)
-        right = said == true_classes(report)
-        of_said = shares[np.arange(len(said)), said]  # 0 or 1, unless targets are soft
+        values, true = report.values, true_classes(report)
+        sure, said = values.max(1).astype(np.float64), values.argmax(1)
+        right = said == true
+        is_soft = report.schema.base.is_soft
+        of_said = report.targets[np.arange(len(said)), said] if is_soft else right
         what = "probability of the predicted class"
-        brier = float(((values - shares) ** 2).sum(1).mean())
+        brier = float(squares_of(values, report.targets if is_soft else true).mean())
     elif has_labels(report):
-        every = micro(binaries(report))
+        every = micro(binaries(report, range(len(report.outputs))))
         sure, right, what = every.scores, every.truth, "probability of a label, all labels together"
         of_said = right.astype(np.float64)
         brier = float(((sure - right) ** 2).mean())

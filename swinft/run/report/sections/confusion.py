@@ -9,12 +9,13 @@ from swinft.pages.page import image_uri
 from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import visible
 from swinft.run.report.contents import ReportInput
-from swinft.run.report.outcomes import confusion_counts, true_classes
+from swinft.run.report.outcomes import confusion_counts, mistakes, true_classes
 from swinft.run.report.section import Section, render
 from swinft.run.report.svg import WIDTH, text
 
 COUNTED = 12  # classes whose counts are written into the matrix
 NAMED = 40  # classes whose names stand beside it; more are drawn as an image
+DRAWN = 1000  # classes; the image of more would have megabytes
 PAIRS = 30
 LEAD = (
     "A line of the matrix holds the rows of one true class, by the class that is predicted; a stronger colour is a "
@@ -40,14 +41,14 @@ def section(report: ReportInput) -> Section | None:
     """The section; none where there are no classes to be taken for one another."""
     if not report.schema.base.are_classes or len(report.outputs) < 2 or not len(report.rows):
         return None
-    counts = confusion_counts(true_classes(report), report.values.argmax(1), len(report.outputs))
-    table = _mistakes(counts, report.outputs)
-    return Section(
-        "confusion",
-        "Confusion",
-        LEAD,
-        render("sections/confusion.html", matrix=matrix(counts, report.outputs), table=table),
-    )
+    true, said = true_classes(report), report.values.argmax(1)
+    table = _mistakes(true, said, report.outputs)
+    drawn, lead = Markup(), LEAD
+    if len(report.outputs) <= DRAWN:
+        drawn = matrix(confusion_counts(true, said, len(report.outputs)), report.outputs)
+    else:
+        lead = f"The matrix of {len(report.outputs):,} classes is too large to be drawn."
+    return Section("confusion", "Confusion", lead, render("sections/confusion.html", matrix=drawn, table=table))
 
 
 def matrix(counts: NDArray[np.int64], names: list[str]) -> Markup:
@@ -90,15 +91,11 @@ def _image(shares: NDArray[np.float64]) -> Markup:
     return Markup(PIXELS).format(len(shares), image_uri(Image.fromarray(pixels, "RGBA"), "png", optimize=True))
 
 
-def _mistakes(counts: NDArray[np.int64], names: list[str]) -> Table:
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+def _mistakes(true: NDArray[np.int64], said: NDArray[np.int64], names: list[str]) -> Table:
+    of_true, of_said = (np.bincount(each, minlength=len(names)) for each in (true, said))
     rows = []
-    for true, said in zip(*np.unravel_index(order, wrong.shape), strict=True):
-        if number := int(wrong[true, said]):
-            of_true, of_said = number / counts[true].sum(), number / counts[:, said].sum()
-            shares = [cell(float(of_true), ".1%"), cell(float(of_said), ".1%")]
-            rows.append([Cell(names[true]), Cell(names[said]), cell(number, ",d"), *shares])
+    for one, other, number in mistakes(true, said, PAIRS).tolist():
+        shares = [cell(number / int(of_true[one]), ".1%"), cell(number / int(of_said[other]), ".1%")]
+        rows.append([Cell(names[one]), Cell(names[other]), cell(number, ",d"), *shares])
     columns = ["true", "predicted", "rows", "of the true class", "of those predicted so"]
     return Table("Most frequent mistakes", columns, rows)

@@ -4,7 +4,7 @@ import math
 
 from swinft.run.report.charts import Chart, Line
 from swinft.run.report.contents import ReportInput
-from swinft.run.report.outcomes import Binary, binaries, micro
+from swinft.run.report.outcomes import Binary, binaries, micro, of_many
 from swinft.run.report.section import Section, render
 
 SHOWN = 9  # curves besides the one of all together
@@ -22,7 +22,7 @@ def section(report: ReportInput) -> Section | None:
         return None
     areas = {each.name: each.auc() for each in every}
     shown = sorted(every, key=lambda each: areas[each.name])[:SHOWN] if len(every) > SHOWN else list(every)
-    lead = LEAD + (" " + FEW.format(SHOWN, len(every)) if len(every) > SHOWN else "")
+    lead = LEAD + of_many(report) + (" " + FEW.format(SHOWN, len(every)) if len(every) > SHOWN else "")
     shown += [micro(every)] if len(every) > 1 else []
     figures = [_roc(shown), _precision_recall(shown)]
     return Section("curves", "ROC and precision-recall", lead, render("sections/figures.html", figures=figures))

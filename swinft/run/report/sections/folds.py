@@ -55,14 +55,12 @@ def _targets(report: ReportInput, folds: list[int]) -> Table:
     is_share = base.are_classes or has_labels(report) or base.are_maps
     is_counted = (base.are_classes and not base.is_soft) or has_labels(report)
     what = "share of rows" if is_counted else "mean share" if base.is_soft else "mean"
-    of_row: Any = report.targets
-    if base.are_classes:
-        of_row = true_shares(report)
     form = ".1%" if is_share else format_number
     rows = []
     for k, name in enumerate(outputs):
-        means = [_mean(of_row[report.folds == fold, k]) for fold in folds]
-        rows.append([Cell(name), *(cell(value, form) for value in means), cell(_mean(of_row[:, k]), form)])
+        of_row = true_shares(report, k) if base.are_classes else report.targets[:, k]
+        means = [_mean(of_row[report.folds == fold]) for fold in folds]
+        rows.append([Cell(name), *(cell(value, form) for value in means), cell(_mean(of_row), form)])
     columns = [f"{what}", *(f"fold {fold}" for fold in folds), "all"]
     return Table("Targets of each fold", columns, rows)
 

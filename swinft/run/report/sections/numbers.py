@@ -24,9 +24,9 @@ def section(report: ReportInput) -> Section | None:
     if (base.are_classes and not base.is_soft) or base.are_maps or not len(report.rows):
         return None
     if has_labels(report):
-        every = binaries(report)
-        figures = [_separation(each) for each in every[:SHOWN_LABELS]]
-        lead = LABELS + _rest(len(every), SHOWN_LABELS)
+        every = binaries(report, range(min(SHOWN_LABELS, len(report.outputs))))
+        figures = [_separation(each) for each in every]
+        lead = LABELS + _rest(len(report.outputs), SHOWN_LABELS)
         return Section("separation", "Probabilities", lead, render("sections/figures.html", figures=figures))
     figures = [each for k in range(min(SHOWN, len(report.outputs))) for each in _of_output(report, k)]
     sampled = f" Points are of {POINTS:,} rows, drawn at random." if len(report.rows) > POINTS else ""

@@ -9,7 +9,7 @@ from swinft.pages.tables import Cell, Table, cell
 from swinft.printing import format_number
 from swinft.run.mask_counts import MaskDecision
 from swinft.run.report.contents import ReportInput
-from swinft.run.report.outcomes import binaries, reliability
+from swinft.run.report.outcomes import binaries, has_labels, of_many, reliability
 from swinft.run.report.section import Section, render
 
 AREAS = "AUC is the area under the ROC curve, AP the average precision."
@@ -35,11 +35,11 @@ def section(report: ReportInput) -> Section | None:
     elif report.schema.base.are_classes:
         lead = SOFT if report.schema.base.is_soft else CLASSES
         title, table = "Classes", _binary(report, "class")
-    elif every := binaries(report):
-        del every
+    elif has_labels(report):
         title, lead, table = "Labels", LABELS, _binary(report, "label")
     else:
         title, lead, table = "Outputs", NUMBERS, _numbers(report)
+    lead += "" if title == "Outputs" or report.schema.base.are_maps else of_many(report)
     return Section("outputs", title, lead, render("sections/table.html", table=table))
 
 
