@@ -19,6 +19,13 @@ IDLE = {
     "metadata": ({"model.metadata_hidden": 64}, "model.metadata_hidden does nothing without metadata"),
     "clip": (NUMBERS, "all targets are beyond clip=[1000.0, 2000.0]"),
     "base": ({"model.head": {}}, "'swinft.Head' is only a base for other classes: name one that derives from it"),
+    "number for a class": ({"model.head": 2}, "model.head: `2` is not allowed; it must be a mapping of `class_path`"),
+    "nothing for a class": ({"model.head": ""}, "model.head: it must be a mapping of `class_path`"),
+    "arguments": (
+        {"model.head": {"class_path": "swinft.ClassificationHead", "init_args": "none"}},
+        "model.head: it must be a mapping of `class_path`, a class, and `init_args`, its arguments.",
+    ),
+    "no word": ({"checkpoint": 0}, "checkpoint: `0` is not allowed; it must be last or best."),
     "base of a view": ({"predict.views": [{"class_path": "swinft.View"}]}, "'swinft.View' is only a base"),
     "large": ({"data.image_size": 100_000_000}, "cannot work at 100000000 x 100000000 px (data.image_size)"),
     "no file": ({"data.test": ""}, "data.test is ''; write the path of a CSV"),

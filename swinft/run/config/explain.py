@@ -37,6 +37,7 @@ REASONS = {  # reasons to refuse a class path or its arguments, the most specifi
     r"(Import path .+ does not correspond to .+)": "{}",
     r"Problem with given class_path '(.+)'": "the class {} cannot be instantiated",
 }
+OF_CLASSES = ("expects a function or a callable class", "a dot import path string")  # where a class is wanted
 OF_UNIONS = ("Expected", "Does not validate")  # start of errors that only list the types of a union
 
 
@@ -72,7 +73,10 @@ def explain(message: str, known: Mapping[str, Any], managed: Mapping[str, str]) 
     if not expected:
         path = FUNCTION.search(innermost)
         refused = "is not allowed; a config names classes, and no functions."
-        return f"{_keys(message)}`{path[1]}` {refused}" if path else message
+        if path or not any(words in message for words in OF_CLASSES):
+            return f"{_keys(message)}`{path[1]}` {refused}" if path else message
+        given = "" if "Namespace(" in message else _value(innermost)  # of a class whose `init_args` are no mapping
+        return f"{_keys(message)}{given}it must be a mapping of `class_path`, a class, and `init_args`, its arguments."
     return f"{_keys(message)}{_value(innermost)}it must be {_listed(expected)}.{_nearest(innermost, expected)}{keys}"
 
 

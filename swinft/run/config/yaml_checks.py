@@ -203,11 +203,12 @@ def _not_a_section(source: Source, node: yaml.Node, key: str) -> str:
 
 def _text_problems(source: Source, node: yaml.Node, key: str, hint: Any) -> Iterator[str]:
     """Words that should be text but have another type in YAML, such as `on`."""
-    types = list(_flat(hint))
+    types, words_of_key = list(_flat(hint)), list(_words(hint))
     for each in node.value if isinstance(node, yaml.SequenceNode) else [node]:
         kind, words = NOT_TEXT.get(each.tag.rpartition(":")[2], (str, ""))
         is_number = kind is int and float in types  # a key that accepts any number, or `auto`
-        if str in types and kind not in types and not is_number and isinstance(each, yaml.ScalarNode):
+        is_text = isinstance(each, yaml.ScalarNode) and (each.value in words_of_key or str in words_of_key)
+        if str in types and is_text and kind not in types and not is_number:
             text = f"YAML reads `{each.value}` as {words}: write '{each.value}' in quotes."
             yield f"{source.location(each)}: {key}: {text}"
 
@@ -247,6 +248,15 @@ def _flat(hint: Any) -> Iterator[Any]:
             yield from _flat(argument)
     else:
         yield hint
+
+
+def _words(hint: Any) -> Iterator[Any]:
+    """The words of the literals in an annotation, and the type of text where it accepts any."""
+    if hint is str or typing.get_origin(hint) is typing.Literal:
+        yield from typing.get_args(hint) or [hint]
+    elif typing.get_origin(hint) is not dict:
+        for argument in typing.get_args(hint):
+            yield from _words(argument)
 
 
 def _duplicates(source: Source, node: yaml.Node, prefix: str, allowed: Allowed) -> Iterator[str]:
