@@ -126,7 +126,7 @@ def refusals(metrics: Sequence[Metric], kind: str, outputs: Sequence[str], has_g
         told.outputs = list(outputs)
         refusal = told.refusal(kind)
         if not refusal and has_gaps and not takes_classes(kind) and getattr(metric, "gaps", "") == "none":
-            refusal = "it scores whole rows, and some lack some of their targets."
+            refusal = "it scores whole rows, and with data.columns.on_missing_target: mask some may lack targets."
         if refusal:
             problems.append(f"{metric.name} (model.metrics): {refusal}")
     return problems
