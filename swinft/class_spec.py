@@ -4,11 +4,14 @@ Checkpoints store specs. A spec comes from a file, so it may only name classes t
 imported for it.
 """
 
+import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from swinft.errors import InputError, suggest
@@ -58,6 +61,52 @@ class InitArgsMixin:
 def class_path_of(cls: type) -> str:
     """The class path of a class: its module and name."""
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+@contextlib.contextmanager
+def errors_of(what: str) -> Iterator[None]:
+    """Turns what custom code raises inside the block into an error of the user's.
+
+    Args:
+        what: What fails, the start of the message: `model.head cannot be built`.
+
+    Raises:
+        InputError: It raised something.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # custom code may raise anything
+        if type(error).__name__ == "OutOfMemoryError":  # of a GPU: it is reported elsewhere
+            raise
+        raise InputError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def check_initialized(made: Any, what: str, attribute: str = "_modules") -> None:
+    """Checks that the constructor of a custom class has called that of its base class.
+
+    Args:
+        made: The object.
+        what: Its name in the message.
+        attribute: One that the base class sets; by default that of torch's modules.
+
+    Raises:
+        InputError: It has not.
+    """
+    if attribute not in vars(made):
+        raise InputError(f"{what}: {type(made).__name__}.__init__ does not call super().__init__().")
+
+
+def line_of(error: BaseException, modules: Sequence[str]) -> str:
+    """The innermost line of some modules, or of modules in these packages, in a traceback: `focal.py:12 (forward)`."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        name = str(frame.f_globals.get("__name__"))
+        if any(name == module or name.startswith(f"{module}.") for module in modules):
+            code = frame.f_code
+            return f"{Path(code.co_filename).name}:{frame.f_lineno} ({code.co_name})"
+    return ""
 
 
 def to_spec(value: Any, defaults: bool = False) -> Any:
@@ -130,7 +179,9 @@ def from_spec(spec: Any, base: type[T], what: str) -> Any:
     """
     if not isinstance(spec, Mapping) or "class_path" not in spec:
         return spec
-    return load_class(str(spec["class_path"]), base, what)(**init_args_of(spec))
+    cls, arguments = load_class(str(spec["class_path"]), base, what), init_args_of(spec)
+    with errors_of(f"{what} is a {spec['class_path']}, which cannot be built with {arguments or 'no arguments'}"):
+        return cls(**arguments)
 
 
 def init_args_of(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,15 @@ Nothing here imports torch, timm, lightning, OpenCV or pandas, so that `swinft -
 import importlib
 import io
 import os
+import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple
 
+from swinft.class_spec import line_of
 from swinft.errors import InputError, RunError, disk_error, suggest
 from swinft.json_output import FLAG, Output, failure, write_as_json
 from swinft.printing import visible
@@ -121,12 +124,25 @@ def _run(words: list[str], as_json: bool = False) -> tuple[int, Output]:
         return error.code, failure(str(error), error.code)
     except OSError as error:
         if (shown := disk_error(error)) is None:
-            raise
+            return _failed_in_own_code(words, error)
         _print_error(words[0], str(shown))
         return shown.code, failure(str(shown), shown.code)
     except KeyboardInterrupt:
         print("\nswinft: interrupted", file=sys.stderr)
         return 130, failure("interrupted", 130)
+    except Exception as error:
+        return _failed_in_own_code(words, error)
+
+
+def _failed_in_own_code(words: list[str], error: Exception) -> tuple[int, Output]:
+    """Exit code and output of an error from the modules of `--allow-code`; any other one is raised again."""
+    modules = re.findall(r"[\w.]+", ",".join(re.findall(r"--allow[-_]code[= ](\S+)", " ".join(words))))
+    if not (line := line_of(error, modules)):
+        raise error
+    traceback.print_exception(error)
+    text = f"your own code fails in {line}: {type(error).__name__}: {error}"
+    _print_error(words[0], text)
+    return 1, failure(text, 1)
 
 
 def _is_first() -> bool:

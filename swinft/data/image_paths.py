@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from swinft.class_spec import errors_of
 from swinft.data.tables.table import CONTROL, Problem, Table
-from swinft.errors import InputError, number_of
+from swinft.errors import InputError, listed, number_of
 
 # Text in braces is a column: names may contain blanks and dots, which `str.format` does not support.
 # `{id:03d}` pads with zeros to three digits.
@@ -188,10 +189,14 @@ class _Folder:
     @cached_property
     def _listed(self) -> tuple[Collection[str] | None, tuple[str, str]]:
         """The names, or why there are none; only for folders that cells may name."""
+        what = f"data.loading.source: {type(self.source).__name__}.names"
         try:
-            names = self.source.names(self.path)
+            with errors_of(f"{what} fails for {self.path}"):
+                names = self.source.names(self.path)
         except InputError as error:
             return None, ("cannot be read", str(error))
+        if names is not None and not all(isinstance(name, str) for name in names):
+            raise InputError(f"{what} returns {listed([repr(name) for name in names])}; it must return names, as text.")
         return names, ("is missing", "" if names is not None else self.source.missing(self.path))
 
     @property

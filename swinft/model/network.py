@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from swinft.class_spec import to_spec
+from swinft.class_spec import errors_of, to_spec
 from swinft.errors import InputError
 from swinft.model.auxiliary import LOGITS, AuxiliaryHeads, known_rows
 from swinft.model.backbones.feature_maps import FeatureMaps, padded
@@ -17,7 +17,7 @@ from swinft.model.backbones.timm_backbone import Backbone
 from swinft.model.backbones.unpooled import pooled_width
 from swinft.model.fusion import fusion_from, poolings
 from swinft.model.heads import Head
-from swinft.model.heads.contract import with_nan_rows
+from swinft.model.heads.contract import built_head, with_nan_rows
 from swinft.model.metadata import MetadataNetwork
 from swinft.model.pooling import pooling_from
 
@@ -62,7 +62,7 @@ class ImageModel(nn.Module):
         self.metadata = MetadataNetwork(num_metadata, category_sizes, metadata_hidden) if num_metadata else None
         width = self.width if self.fusion is None else self.fusion.num_features
         in_features = width + (metadata_hidden if num_metadata else 0)
-        self.head = head(in_features, num_outputs)
+        self.head = built_head(head, in_features, num_outputs)
         self.maps = self._feature_maps(image_size) if self.head.reads == "maps" else None
         self.auxiliary = AuxiliaryHeads(in_features, auxiliary) if auxiliary else None
         self.image_format: torch.memory_format | None = None  # set with that of the weights
@@ -120,7 +120,8 @@ class ImageModel(nn.Module):
             InputError: A head rejects a target.
         """
         device = next(self.head.parameters(), torch.empty(0)).device
-        self.head.initialize(known_rows(targets).to(device))
+        with errors_of(f"{type(self.head).__name__}.initialize fails"):
+            self.head.initialize(known_rows(targets).to(device))
         if self.auxiliary is not None and auxiliary:
             self.auxiliary.initialize(auxiliary)
         if self.metadata is not None and features is not None:

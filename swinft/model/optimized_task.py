@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from swinft.class_spec import errors_of
 from swinft.errors import InputError
 from swinft.model.base_task import BaseTask
 from swinft.model.hyperparameters import plain
@@ -20,7 +21,7 @@ from swinft.model.training.freezing import Freezing
 from swinft.model.training.optim import Groups, OptimConfig
 from swinft.model.training.optimizers import check_schedule_free, make_optimizer
 from swinft.model.training.sam import SAM
-from swinft.model.training.schedules import advance, describe_schedule, make_schedule
+from swinft.model.training.schedules import advance, describe_schedule, make_schedule, try_schedule
 from swinft.model.training.sizes import SizeSchedule
 from swinft.model.training.steps import steps_of
 
@@ -79,7 +80,9 @@ class OptimizedTask(BaseTask):
         """
         self.net.initialize(targets, features, *auxiliary)
         if self.averaged is not None:
-            self.averaged.module.load_state_dict(self.net.state_dict())
+            head = type(self.net.head).__name__
+            with errors_of(f"{head}.initialize may only fill buffers that __init__, or `prepare` of a loss, registers"):
+                self.averaged.module.load_state_dict(self.net.state_dict())
 
     def initialize_from(self, data: Any) -> None:
         """Calls `initialize` with a datamodule's `training_targets`, and `training_features` and others, if any.
@@ -182,6 +185,7 @@ class OptimizedTask(BaseTask):
         """The optimiser, with a learning rate per layer, and the schedule, stepped after every optimiser step."""
         line, steps = rates.describe_rates(self.parameter_groups()), steps_of(self.trainer)
         optimizer = self.make_optimizer(self.device, scales_loss=self._scaler is not None)
+        try_schedule(optimizer, self.optim, steps)
         schedule = make_schedule(optimizer, self.optim, steps)
         if self.trainer.ckpt_path is None:  # a checkpoint has the schedule's own state
             advance(schedule, min(self.trainer.global_step, steps.total, self._epochs_done * steps.per_epoch))

@@ -3,6 +3,7 @@
 Shapes: B batch, N training rows, F metadata features, K outputs.
 """
 
+import math
 import sysconfig
 import time
 import traceback
@@ -13,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from swinft.class_spec import spec_name
-from swinft.errors import InputError
+from swinft.errors import InputError, listed
 from swinft.model.auxiliary import KEY
 from swinft.model.heads import Head
 from swinft.model.heads.contract import encoded_targets, evaluated, row_losses
@@ -62,6 +63,11 @@ class TrialBatch(NamedTuple):
         others = [each[rows].to(device) for each in auxiliary]
         return cls(image.to(device), targets[rows].to(device), chosen, others)
 
+    def first(self) -> "TrialBatch":
+        """Its first row alone."""
+        features = None if self.features is None else self.features[:1]
+        return TrialBatch(self.image[:1], self.target[:1], features, [each[:1] for each in self.auxiliary])
+
     def for_head(self, head: Head) -> "TrialBatch":
         """The same with targets in the form of a head's."""
         return self._replace(target=head.example_targets(self.target, (self.image.shape[-2], self.image.shape[-1])))
@@ -95,20 +101,36 @@ class TrialSteps:
         # From torch's default scale, the first steps may all be skipped, and optimiser state take no memory.
         self._scaler = torch.amp.GradScaler(device.type, init_scale=1.0, enabled=scales_loss)
 
-    def train(self, batch: TrialBatch) -> None:
-        """Forward, backward, optimiser step, averaged weights."""
-        net = self._task.net.train()
-        if isinstance(self.optimizer, SAM):
-            self.optimizer.step(lambda: self._backward(batch))
-        else:
-            self._backward(batch)
+    def train(self, batch: TrialBatch) -> Tensor:
+        """Forward, backward, optimiser step, averaged weights; returns the loss before the step.
+
+        Raises:
+            InputError: The loss has no gradient, or the optimiser's step does not call its closure.
+        """
+        net, losses = self._task.net.train(), list[Tensor]()
+
+        @torch.enable_grad()  # as Lightning's closure
+        def closure() -> Tensor:
+            losses.append(self._backward(batch))
+            return losses[-1]
+
+        if self._scaler.is_enabled() and not isinstance(self.optimizer, SAM):
+            closure()
             self._scaler.step(self.optimizer)
+        else:
+            self.optimizer.step(closure)
+        if not losses:
+            raise InputError(
+                f"model.optim.name: {type(self.optimizer).__name__}.step does not call its argument `closure`, which "
+                f"computes the gradients: call it, and return its value."
+            )
         self._scaler.update()
         self.optimizer.zero_grad()
         if self._task.averaged is not None:
             self._task.averaged.update(net)
+        return losses[0]
 
-    def _backward(self, batch: TrialBatch) -> None:
+    def _backward(self, batch: TrialBatch) -> Tensor:
         net, head = self._task.net, self._task.net.head
         batch = batch.for_head(head)
         self.optimizer.zero_grad()
@@ -124,7 +146,13 @@ class TrialSteps:
                 encoded = net.auxiliary.encode(given, len(batch.image))
                 losses = losses + net.auxiliary.weighted(net.auxiliary.losses({**encoded, **others}))
             loss = losses.mean()
+        if not loss.requires_grad:
+            raise InputError(
+                f"the loss of {type(head).__name__} has no gradient for any weight: it must follow from the logits, "
+                f"without `detach` or `torch.no_grad`."
+            )
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def predict(self, batch: TrialBatch) -> Tensor:
         """Predictions (B, K) of the averaged weights, if there are any; of masks what their metrics get."""
@@ -167,9 +195,10 @@ def try_step(
     try:
         tried = TrialBatch.of(min(batch, MAX_ROWS), targets, features, task.net.image_shape(size), cpu, auxiliary)
         started = time.perf_counter()
-        steps.train(tried)
+        loss = float(steps.train(tried))
         seconds = time.perf_counter() - started
         predictions = steps.predict(tried)
+        others = steps.predict(tried.first()) if (custom := custom_modules(task.net)) else predictions
     except InputError:
         raise
     except Exception as error:  # anything may fail here, which would be a traceback in the first fold
@@ -180,9 +209,38 @@ def try_step(
                 f"a training step at {at_size} fails in {where}: {type(error).__name__}: {error}"
             ) from error
         raise InputError(f"'{spec_name(task.hparams['backbone'])}' cannot work at {at_size}: {error}") from error
+    if not math.isfinite(loss):
+        raise InputError(f"the loss of {type(task.net.head).__name__} is {loss} in a trial step.")
+    check_rows_alone(predictions, others, custom)
     make_schedule(steps.optimizer, task.optim, TRIED_STEPS)
     _try_metrics(task, predictions, targets, rows, weights)
     return seconds / len(tried.image)
+
+
+def custom_modules(net: nn.Module) -> list[str]:
+    """Names of the classes in a network that are a user's own."""
+    known = ("swinft", "timm", "torch", "torchvision")
+    return sorted({type(each).__name__ for each in net.modules() if type(each).__module__.split(".")[0] not in known})
+
+
+def check_rows_alone(together: Tensor, alone: Tensor, custom: list[str]) -> None:
+    """Checks that the prediction of a row does not depend on the other rows of its batch.
+
+    Args:
+        together: Predictions of several rows, (B, …).
+        alone: That of the first one, from a batch of its own (1, …).
+        custom: Classes of the network that are a user's own, for the message.
+
+    Raises:
+        InputError: It differs by more than rounding.
+    """
+    one, other = together[:1].float(), alone[:1].float()
+    if not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().nan_to_num().max()), equal_nan=True):
+        shown = [round(float(each.flatten()[(one - other).abs().argmax()]), 4) for each in (one, other)]
+        raise InputError(
+            f"the prediction of a row changes with the other rows of its batch, or each time: {shown[0]} in a batch, "
+            f"{shown[1]} alone. {listed(custom)} must process each row alone, and in evaluation without random numbers."
+        )
 
 
 def _try_metrics(task: FineTuneTask, predictions: Tensor, targets: Tensor, rows: Any, weights: Any) -> None:

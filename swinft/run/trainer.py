@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from swinft.errors import InputError
 from swinft.run.config.explain import reason
+from swinft.run.observed_callbacks import observed
 from swinft.run.trackers.configured import CSV, loggers_of
 from swinft.store import commit, discard, verify
 
@@ -42,7 +43,7 @@ def make_trainer(arguments: dict[str, Any], root: Path, recorder: Checkpoint) ->
             callbacks = [*callbacks, ModelSummary()]  # plain lines: where rich is installed, Lightning takes its table
         return Trainer(
             **arguments,
-            callbacks=[*callbacks, recorder],
+            callbacks=[*map(observed, callbacks), recorder],
             default_root_dir=root,
             plugins=[StoreCheckpointIO()],
             use_distributed_sampler=False,  # the datamodule shards by itself, without padding the validation rows

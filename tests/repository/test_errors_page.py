@@ -25,8 +25,8 @@ edit. All problems of a kind are listed together. This page shows what is printe
 the config `c.yaml`. A test produces every error of the page, and another one tries its fix; `python -m
 tests.repository.test_errors_page` writes the page.
 
-Any other error is a fault of swinft, of a library or of the machine: it comes with a traceback and exit code 1. Please report it with the
-traceback.
+Any other error comes with a traceback and exit code 1. If it is raised in code that `--allow-code` names, a last line says where; else it is
+a fault of swinft, of a library or of the machine: please report it with the traceback.
 """
 LEADS = {
     "Another backbone": "The swap is one word, `--model.backbone convnext_tiny`, and should not end in a stack trace. A test trains one config "
@@ -45,6 +45,11 @@ def edited(name: str, old: str, new: str) -> Callable[[Path], None]:
         (root / name).write_text(text.replace(old, new, 1))
 
     return edit
+
+
+def both(one: Callable[[Path], None], other: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Two edits."""
+    return lambda root: (one(root), other(root))[1]
 
 
 def removed(name: str) -> Callable[[Path], None]:
@@ -122,7 +127,7 @@ GROUPS: dict[str, list[Case]] = {
         ),
         Case(
             "The network has no low-rank adapters, because it has no linear layers",
-            "`--model.optim.freeze.lora null`, or a transformer.",
+            "`--model.optim.freeze.lora.rank 0`, or a transformer.",
             {"model.backbone": "test_resnet", "model.backbone_args": None, "model.optim.freeze": {"share": 1, "lora": {"rank": 2}}},
             fixed={"model.optim.freeze": {"share": 1}},
         ),
@@ -161,12 +166,12 @@ GROUPS: dict[str, list[Case]] = {
         Case("A column is mistyped", "`--data.target` with a name of the list.", {"data.target": "colour"}, fixed={"data.target": "color"}),
         Case(
             "The kind of the target does not suit its cells",
-            "The kind of the cells: `--data.target_kind classification`.",
+            "The kind of the cells, and its head: `--data.target_kind classification --model.head swinft.ClassificationHead`.",
             {"data.target_kind": "regression", "model.head": {"class_path": "swinft.RegressionHead"}},
             fixed={"data.target_kind": "classification", "model.head": {"class_path": "swinft.ClassificationHead"}},
         ),
         Case("A cell is empty", "Fill the cell, or `--data.columns.on_missing_target skip`.", spoil=edited("train.csv", "000,red", "000,"), fixed={"data.columns.on_missing_target": "skip"}),
-        Case("One class has two spellings", "One spelling in the table, or `--data.columns.twins keep` if they differ.", spoil=edited("train.csv", "000,red", "000,Red"), fixed=MENDED),
+        Case("One class has two spellings", "One spelling in the table, or, if these are two classes, `--data.columns.twins distinct`.", spoil=both(edited("train.csv", "000,red", "000,Red"), edited("train.csv", "003,red", "003,Red")), fixed=MENDED),
         Case("An id stands twice", "One row of an id.", spoil=edited("train.csv", "\n003,", "\n000,"), fixed=MENDED),
         Case("A line has too many fields", "Quote the cell that has a delimiter inside.", spoil=edited("train.csv", "\n003,red", "\n003,red,red"), fixed=MENDED),
         Case("A class is rarer than the folds", "`--data.folds.rare_classes train` or `spread`, fewer folds, or the class merged with another.", spoil=edited("train.csv", "000,red", "000,pink"), fixed={"data.folds.rare_classes": "train"}),
@@ -184,7 +189,7 @@ GROUPS: dict[str, list[Case]] = {
         Case("A metric is of another kind of target", "A metric of `swinft metrics --kind classification`.", {"model.metrics": ["rmse"]}, fixed={"model.metrics": ["accuracy"]}),
         Case("The head is of another kind of target", "The head of the kind: `--model.head swinft.ClassificationHead`.", {"model.head": {"class_path": "swinft.RegressionHead"}}, fixed={"model.head": {"class_path": "swinft.ClassificationHead"}}),
         Case("A class of your own may not run yet", "`--allow-code stars` beside the command.", {"model.head": {"class_path": "stars.StarsHead"}}, fixed=None),
-        Case("The precision has another name", "`--trainer.precision auto`.", {"trainer.precision": "fp16"}, fixed={"trainer.precision": "auto"}),
+        Case("The precision has another name", "`trainer.precision: auto`, the default.", {"trainer.precision": "fp16"}, fixed={"trainer.precision": "auto"}),
         Case("A GPU is asked for, and there is none", "`--trainer.accelerator auto`.", {"trainer.accelerator": "gpu"}, fixed={"trainer.accelerator": "auto"}),
     ],
     "Submissions": [
@@ -264,6 +269,27 @@ def test_the_fix_ends_the_error(case, competition, tmp_path):
         words = tuple(CHECK)
     config = config_of(case, tmp_path, {**case.changes, **(case.fixed or {})})
     code, message = printed(case, config, tuple(word for word in words if word != "--resume"))
+    assert code == 0, message
+
+
+OPTIONS = [
+    pytest.param(case, words.split(), id=f"{case.title}: {words}")
+    for cases in GROUPS.values()
+    for case in cases
+    for words in re.findall(r"`(--[^`]+)`", case.fix)
+    if " " in words or words in ("--resume", "--overwrite")  # a value is given, or none is taken
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "options"), OPTIONS)
+def test_an_option_that_a_fix_names_ends_the_error(case, options, competition, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "stars.py").write_text("from swinft import ClassificationHead as StarsHead\n")
+    assert spoiled(case, tmp_path, competition)[0] == 2
+    words = [word for word in case.words if word != "--resume" or "--name" not in options]
+    code, message = printed(case, tmp_path / "c.yaml", (*words, *options))
     assert code == 0, message
 
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.class_spec import errors_of
 from swinft.data.images.decode import probe
 from swinft.data.images.depth import Pixels, level
 from swinft.data.images.resize import load_image_and_info
@@ -104,16 +105,19 @@ def signatures(paths: Sequence[str | Path], source: Source = FILES) -> NDArray[n
 
 
 def _signature(path: str, source: Source) -> tuple[int, ...]:
-    try:
-        found = source.stat(path)
-    except (OSError, LookupError, ValueError):
-        return (-1,) * len(SIGNATURE)
-    if len(found) > len(SIGNATURE):
-        name = type(source).__name__
+    what = f"data.loading.source: {type(source).__name__}.stat"
+    with errors_of(f"{what} fails for {path}"):
+        try:
+            found: Any = source.stat(path)
+        except (OSError, LookupError, ValueError):
+            return (-1,) * len(SIGNATURE)
+    is_right = isinstance(found, tuple | list) and 1 <= len(found) <= len(SIGNATURE)
+    if not is_right or not all(isinstance(number, int | np.integer) for number in found):
         raise InputError(
-            f"{name}.stat returns {len(found)} numbers for {path}; it must return at most {len(SIGNATURE)}."
+            f"{what} returns {found!r} for {path}; it must return one to {len(SIGNATURE)} whole numbers, of which one "
+            f"changes if the bytes change."
         )
-    whole = (*found, *[0] * (len(SIGNATURE) - len(found)))
+    whole = (*map(int, found), *[0] * (len(SIGNATURE) - len(found)))
     return tuple(number & (2**63 - 1) for number in whole)  # some file systems number up to 2⁶⁴
 
 

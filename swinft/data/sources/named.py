@@ -3,6 +3,7 @@
 import copy
 from typing import Any, Literal, get_args
 
+from swinft.class_spec import errors_of
 from swinft.data.sources.column import ColumnSource
 from swinft.data.sources.files import FileSource
 from swinft.data.sources.hdf5 import HDF5Source
@@ -21,7 +22,8 @@ def make_source(given: SourceName | Source, follow_links: bool) -> Source:
         follow_links: For `files`.
     """
     if isinstance(given, Source):
-        return copy.deepcopy(given)
+        with errors_of(f"data.loading.source: {type(given).__name__} cannot be copied for loader processes"):
+            return copy.deepcopy(given)
     makers = {"zip": ZipSource, "hdf5": HDF5Source, "column": ColumnSource}
     return makers[given]() if given in makers else FileSource(follow_links)
 

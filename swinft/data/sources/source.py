@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
 
+from swinft.class_spec import errors_of
 from swinft.data.image_paths import Flaw, fields, image_paths
 from swinft.data.tables.table import Problem, Table
 from swinft.errors import InputError
@@ -56,7 +57,7 @@ class Source(ABC):
 
     @abstractmethod
     def stat(self, reference: str) -> tuple[int, ...]:
-        """At most five whole numbers from 0 that change whenever the bytes change; it must not read the bytes.
+        """One to five whole numbers from 0 that change whenever the bytes change; it must not read the bytes.
 
         Raises:
             OSError, LookupError, ValueError: The image is missing.
@@ -121,13 +122,14 @@ def read_image(path: str | Path, source: Source) -> bytes:
         ImageError: The image is missing or cannot be read.
         InputError: The source cannot be read any more, or does not return bytes.
     """
-    try:
-        content: object = source.read(str(path))
-    except InputError:
-        raise
-    except (OSError, LookupError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ImageError(f"{path} cannot be read: {reason}. Restore the file or remove its row.") from error
+    with errors_of(f"data.loading.source: {type(source).__name__}.read fails for {path}"):
+        try:
+            content: object = source.read(str(path))
+        except InputError:
+            raise
+        except (OSError, LookupError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise ImageError(f"{path} cannot be read: {reason}. Restore the file or remove its row.") from error
     if not isinstance(content, bytes):
         what = f"{type(source).__name__}.read returned a {type(content).__name__} for {path}"
         raise InputError(f"data.loading.source: {what}; it must return bytes.")

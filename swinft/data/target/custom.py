@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from swinft.class_spec import errors_of
 from swinft.data.tables.table import Problem
 from swinft.data.target.base import Target, TargetCells
 from swinft.errors import InputError, number_of
@@ -34,7 +35,8 @@ def checked(given: Target, base: Target) -> Target:
         given: The custom kind; it is copied.
         base: The built-in kind that it derives from.
     """
-    return cast(Target, _CheckedTarget(copy.deepcopy(given), base))
+    with errors_of(f"data.target_kind: {class_path_of(given)} cannot be copied"):
+        return cast(Target, _CheckedTarget(copy.deepcopy(given), base))
 
 
 class _CheckedTarget:

@@ -13,7 +13,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import load_state_dict
 from torch import nn
 
-from swinft.class_spec import init_args_of, load_class
+from swinft.class_spec import check_initialized, errors_of, init_args_of, load_class
 from swinft.errors import InputError, listed
 from swinft.model.backbones.weights import without_prefix
 
@@ -38,12 +38,9 @@ def custom_module(spec: dict[str, Any], pretrained: bool | str, settings: dict[s
             f"arguments in its init_args."
         )
     refuse_hub(name, pretrained)
-    try:
+    with errors_of(f"model.backbone: {name} cannot be built"):
         model = cls(**init_args_of(spec))
-    except InputError:
-        raise
-    except Exception as error:  # a custom class may raise anything
-        raise InputError(f"model.backbone: {name} cannot be built: {type(error).__name__}: {error}") from error
+    check_initialized(model, "model.backbone")
     width = getattr(model, "num_features", None)
     if not isinstance(width, int) or width < 1:
         raise InputError(
@@ -72,7 +69,7 @@ def normalisation(model: Any) -> tuple[Sequence[float], Sequence[float]]:
     """Channel means and standard deviations in 0–1 for the module's input: its `mean` and `std`, or ImageNet's.
 
     Raises:
-        InputError: Its `mean` or `std` is not three numbers.
+        InputError: Its `mean` or `std` is not three numbers in 0–1, or `std` has a 0.
     """
     found = []
     for name, default in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
@@ -81,7 +78,7 @@ def normalisation(model: Any) -> tuple[Sequence[float], Sequence[float]]:
             numbers = [float(value) for value in values]
         except (TypeError, ValueError):
             numbers = []
-        if len(numbers) != 3 or (name == "std" and min(numbers) <= 0):
+        if len(numbers) != 3 or not all(0 <= one <= 1 for one in numbers) or (name == "std" and min(numbers) == 0):
             raise InputError(
                 f"model.backbone: {name} of {type(model).__name__} is {values!r}; it must be three numbers in 0–1, for "
                 f"red, green and blue."

@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from swinft.class_spec import class_path_of, init_args_of, load_class
+from swinft.class_spec import check_initialized, class_path_of, errors_of, init_args_of, load_class
 from swinft.errors import InputError, listed, number_of
 from swinft.model.heads.base import Head
+from swinft.model.metrics import METRICS
 from swinft.model.scoring import refusals
 
 
@@ -86,10 +87,12 @@ def check_row_losses(head: Head, losses: Any, size: int) -> Tensor:
     Raises:
         InputError: They are not.
     """
+    own = getattr(head, "own_loss", None)
+    where = f"{type(head).__name__}.loss" if own is None else f"{type(own).__name__}.forward"
     if not isinstance(losses, Tensor) or losses.shape != (size,):
-        own = getattr(head, "own_loss", None)
-        where = f"{type(head).__name__}.loss" if own is None else f"{type(own).__name__}.forward"
         raise InputError(f"{where} returns {_described(losses)}; it must return one loss per row, ({size},).")
+    if not losses.is_floating_point():
+        raise InputError(f"{where} returns {losses.dtype}; it must return losses of float32.")
     return losses
 
 
@@ -176,6 +179,35 @@ def head_from(given: Any) -> Callable[[int, int], Head]:
         return make
     cls, arguments = load_class(str(given.get("class_path")), Head, "the head"), init_args_of(given)
     return lambda in_features, num_outputs: cls(in_features, num_outputs, **arguments)
+
+
+def built_head(make: Callable[[int, int], Head], in_features: int, num_outputs: int) -> Head:
+    """The head of a network, checked to be one.
+
+    Args:
+        make: Builds it.
+        in_features: D.
+        num_outputs: K.
+
+    Raises:
+        InputError: It cannot be built, is no head, or its class attributes are wrong.
+    """
+    with errors_of("model.head cannot be built"):
+        head: Any = make(in_features, num_outputs)
+    name = type(head).__name__
+    if not isinstance(head, Head):
+        raise InputError(f"model.head makes a {name}; it must be a class derived from swinft.Head.")
+    check_initialized(head, "model.head")
+    kinds = sorted({kind for metric in METRICS.values() for kind in metric.kinds})
+    if getattr(head, "kind", None) not in kinds:
+        raise InputError(f"model.head: `kind` of {name} is {getattr(head, 'kind', None)!r}; set it to one of {kinds}.")
+    if not isinstance(getattr(head, "default_metrics", None), list | tuple):
+        raise InputError(f'model.head: {name} needs a list `default_metrics`, such as ["{_a_metric(head.kind)}"].')
+    return head
+
+
+def _a_metric(kind: str) -> str:
+    return next(name for name, metric in METRICS.items() if kind in metric.kinds)
 
 
 def _described(value: Any) -> str:

@@ -4,12 +4,12 @@ Shapes: B batch, N training rows, K outputs.
 """
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from swinft.class_spec import InitArgsMixin
+from swinft.class_spec import InitArgsMixin, check_initialized
 from swinft.errors import InputError, suggest
 
 
@@ -73,10 +73,14 @@ def check_loss(head: str, loss: str | Loss, named: Iterable[str], kind: str) -> 
     """Checks the argument `loss` of a head.
 
     Raises:
-        InputError: It is neither a built-in loss nor a `Loss`, or it is for another kind of target.
+        InputError: It is neither a built-in loss nor a `Loss`, is for another kind of target, or its constructor does
+            not call that of `Loss`.
     """
     names = list(named)
     if isinstance(loss, Loss):
+        check_initialized(loss, f"{head}: loss")
+        if isinstance(kinds := cast(Any, loss.kinds), str):
+            raise InputError(f"{head}: loss is {type(loss).__name__}, whose `kinds` is '{kinds}': write a tuple.")
         if loss.kinds and kind not in loss.kinds:
             raise InputError(
                 f"{head}: loss is {type(loss).__name__}, which is for {' and '.join(loss.kinds)}; for {kind} it must "

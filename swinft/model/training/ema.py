@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from swinft.class_spec import errors_of
 from swinft.errors import InputError
 from swinft.ranges import INSIDE_UNIT, NOT_NEGATIVE, POSITIVE, check_ranges
 
@@ -134,7 +135,8 @@ class AveragedWeights(nn.Module):
 
     def __init__(self, net: nn.Module, config: EMAConfig | float) -> None:
         super().__init__()
-        self.module = copy.deepcopy(net).requires_grad_(False).eval()
+        with errors_of("the network cannot be copied, for averaged weights (model.ema_decay)"):
+            self.module = copy.deepcopy(net).requires_grad_(False).eval()
         self.config = config if isinstance(config, EMAConfig) else EMAConfig(config)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self._num_updates: int | None = None  # on the CPU: reading the buffer would synchronise the device

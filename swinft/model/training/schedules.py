@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from swinft.class_spec import init_args_of, load_class, spec_name
+from swinft.class_spec import check_initialized, init_args_of, load_class, spec_name
 from swinft.errors import InputError, number_of, suggest
 from swinft.model.training.optim import OptimConfig
 from swinft.model.training.steps import Steps
@@ -27,6 +27,7 @@ from swinft.model.training.steps import Steps
 Factor = Callable[[float], float]  # on the learning rates, by steps since the warm-up
 
 KEY = "model.optim.schedule"
+MAX_TRIED = 10_000  # steps of a custom schedule that are walked before the training: less than a second
 # Fraction of the optimiser steps: enough for AdamW's averages to stabilise, short enough for two epochs.
 WARMUP_SHARE = 0.1
 # Leslie Smith's one-cycle policy as in torch: up from a 25th in the first three tenths, then down.
@@ -67,6 +68,46 @@ def make_schedule(optimizer: Optimizer, config: OptimConfig, steps: Steps) -> LR
     start = ONECYCLE_START if config.schedule == "onecycle" else None
     after = _after_warmup(config, steps, max(1.0, steps.total - warmup))
     return LambdaLR(optimizer, lambda step: _warmed_up(step, warmup, after, start))
+
+
+def try_schedule(optimizer: Optimizer, config: OptimConfig, steps: Steps) -> None:
+    """Walks a schedule of a class to the end of a training, and leaves the optimiser as it was.
+
+    Args:
+        optimizer: As for `make_schedule`.
+        config: Likewise.
+        steps: Likewise; at most `MAX_TRIED` are walked.
+
+    Raises:
+        InputError: It fails on the way, or a learning rate is negative or not finite.
+    """
+    if not isinstance(config.schedule, dict):
+        return
+    before = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    schedule, done = make_schedule(optimizer, config, steps), 0
+    try:
+        for done in range(1, min(steps.total, MAX_TRIED) + 1):
+            _check_rates(schedule, done - 1)
+            advance(schedule, 1)
+    except InputError:
+        raise
+    except Exception as error:  # a custom class may raise anything
+        where = f"{KEY}: {type(schedule).__name__} fails after step {done} of {steps.total}"
+        raise InputError(f"{where}: {type(error).__name__}: {error}") from error
+    for group, values in zip(optimizer.param_groups, before, strict=True):
+        for name in group.keys() - values.keys() - {"params"}:
+            del group[name]
+        group.update(values)
+
+
+def _check_rates(schedule: LRScheduler, step: int) -> None:
+    """Raises as `try_schedule`."""
+    rates = [float(group["lr"]) for group in schedule.optimizer.param_groups]
+    if wrong := [rate for rate in rates if not math.isfinite(rate) or rate < 0]:
+        raise InputError(
+            f"{KEY}: {type(schedule).__name__} sets a learning rate of {wrong[0]:g} at step {step + 1}. Allowed: "
+            f"finite numbers from 0."
+        )
 
 
 def advance(schedule: LRScheduler, steps: int) -> None:
@@ -155,6 +196,8 @@ def _of_class(optimizer: Optimizer, spec: dict[str, Any], steps: Steps) -> LRSch
         raise InputError(
             f"{KEY}: {cls.__name__} cannot be built with {arguments or 'no arguments'}: {type(error).__name__}: {error}"
         ) from error
+    check_initialized(schedule, KEY, "optimizer")
+    _check_rates(schedule, 0)
     now = [group["lr"] for group in optimizer.param_groups]
     if any(not math.isclose(a * rates[0], now[0] * b, rel_tol=1e-6) for a, b in zip(now, rates, strict=True)):
         raise InputError(

@@ -279,12 +279,16 @@ def _find(name: str, bases: tuple[type, ...], allow_code: Sequence[str]) -> Any:
     module, _, attribute = name.rpartition(".")
     if not _is_trusted(name, allow_code):
         return untrusted(name)
+    if module == "__main__":
+        return f"'{name}' is in no file that other processes could import: save it in a module, such as mine.{attribute}."
     if not _is_dotted(name) or any(part.startswith("_") for part in name.split(".")):
         return f"'{name}' is not a public name."
     try:
         found = importlib.import_module(module)
     except (ImportError, ValueError) as error:
         return f"class_path '{name}' cannot be imported: {error}."
+    except Exception as error:  # a user's module may raise anything
+        return f"class_path '{name}' cannot be imported: {type(error).__name__}: {error}."
     if not hasattr(found, attribute):
         return f"'{module}' has no '{attribute}'.{suggest(attribute, _public_classes(found, bases))}"
     return getattr(found, attribute)

@@ -5,11 +5,12 @@ Settings override what is found. Columns that cannot be filled, or are ambiguous
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swinft.class_spec import from_word
+from swinft.class_spec import errors_of, from_word
 from swinft.data.schema import Schema
 from swinft.errors import InputError
 from swinft.inference.rules.builtin import ClipRule, NormalizeRule
@@ -128,18 +129,22 @@ def _custom(inputs: _Inputs, given: SubmissionFormat) -> _Decision:
         InputError: It is for another kind of target, refuses the columns, fails, or rejects its own cells.
     """
     sample, schema = inputs.sample, inputs.schema
+    what = f"submission.format: {given.name}"
     if isinstance(given.kinds, str) or schema.kind not in given.kinds:
-        raise InputError(
-            f"submission.format: {given.name} has `kinds` {given.kinds!r}, and data.target_kind is {schema.kind}."
-        )
+        hint = "write a list" if isinstance(given.kinds, str) else f"data.target_kind is {schema.kind}"
+        raise InputError(f"{what} has `kinds` {given.kinds!r}, and {hint}.")
     words = {column: sample.words(column) for column in inputs.free}
     filling = given.filling(inputs.free, schema.outputs, words)
-    if refusal := filling.refusal():
-        raise InputError(f"submission.format: {given.name} cannot fill {sample.source}: {refusal}")
     values = np.array([schema.prior or [0.0] * len(schema.outputs)] * 2)
-    for column, cells in checked_cells(filling, values).items():
-        if problem := filling.problem(column, cells[0]):
-            raise InputError(f"submission.format: {given.name} rejects its own cell in column '{column}': {problem}")
+    with errors_of(f"{what} fails"):
+        if refusal := filling.refusal():
+            raise InputError(f"{what} cannot fill {sample.source}: {refusal}")
+        for column, cells in checked_cells(filling, values).items():
+            if problem := filling.problem(column, cells[0]):
+                raise InputError(f"{what} rejects its own cell in column '{column}': {problem}")
+        texts = [filling.describe(), *(changes := filling.changes(values))]
+    if isinstance(cast(Any, changes), str) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{what}: `describe` must return a text, and `changes` a list of texts.")
     return _Decision(filling, "as submission.format says")
 
 
